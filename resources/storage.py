@@ -1,0 +1,237 @@
+"""Where assets are kept: tables as Parquet, records as JSON. What is in them is not known here."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+from pydantic import Field
+
+from resources import files, parquet
+from resources.failures import PermanentFailure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from upath import UPath
+
+# Dagster's own metadata keys: what a table asset declares, and what is reported of it.
+PARTITION_COLUMN = "partition_expr"
+COLUMN_SCHEMA = "dagster/column_schema"
+COLUMN_LINEAGE = "dagster/column_lineage"
+
+Record = TypeVar("Record")
+
+
+class Tables(dg.UPathIOManager):
+    """Tables as Parquet files, one for each partition.
+
+    A table asset declares its columns once (`dagster/column_schema`), and a partitioned one the
+    column that holds the partition key (`partition_expr`). Several partitions of one run travel as
+    one data frame, in and out. Each materialisation reports row count, schema, column lineage and a
+    data version that is a hash of the rows.
+
+    Nothing is replaced before everything is written: a killed write or a full disk leaves the old
+    files.
+    """
+
+    extension = ".parquet"
+
+    def handle_output(self, context: dg.OutputContext, obj: "pd.DataFrame") -> None:
+        """Write a frame, cut into the step's partitions, and report what was written."""
+        declared = context.definition_metadata
+        table = parquet.to_arrow(
+            context.asset_key.to_user_string(), obj, declared.get(COLUMN_SCHEMA)
+        )
+        if context.has_asset_partitions:
+            version = self._store_partitions(context, table)
+        else:
+            super().handle_output(context, table)
+            version = parquet.content_sha256(parquet.to_frame(table))
+        context.add_output_metadata(
+            {key: declared[key] for key in (COLUMN_SCHEMA, COLUMN_LINEAGE) if key in declared}
+        )
+        context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
+
+    def dump_to_path(self, context: dg.OutputContext, obj: "pa.Table", path: "UPath") -> None:
+        """Write a table that has no partitions."""
+        files.replace_all({path: parquet.serialise(obj)})
+
+    def get_metadata(
+        self, context: dg.OutputContext, obj: "pa.Table"
+    ) -> dict[str, dg.MetadataValue]:
+        """The row count of a table that has no partitions."""
+        return {"dagster/row_count": dg.MetadataValue.int(obj.num_rows)}
+
+    def _store_partitions(self, context: dg.OutputContext, table: "pa.Table") -> str:
+        asset = context.asset_key
+        column = context.definition_metadata[PARTITION_COLUMN]
+        parts = parquet.split(
+            asset.to_user_string(), table, column, context.asset_partition_keys
+        )
+        paths = {key: self.path_of(asset, key) for key in parts}
+        files.replace_all({paths[key]: parquet.serialise(part) for key, part in parts.items()})
+
+        digests = {}
+        for key, part in parts.items():
+            digests[key] = parquet.content_sha256(parquet.to_frame(part))
+            metadata = {
+                "dagster/partition_row_count": part.num_rows,
+                "content_sha256": digests[key],
+                "path": dg.MetadataValue.path(str(paths[key])),
+            }
+            context.step_context.add_asset_metadata(metadata, asset, partition_key=key)
+        # Dagster gives all partitions of one step one data version; each one's own is its metadata.
+        return parquet.combined_sha256(digests)
+
+    def load_from_path(self, context: dg.InputContext, path: "UPath") -> "pd.DataFrame":
+        """Read a table that has no partitions."""
+        return self._read([path], _declared_schema(context))
+
+    def load_partitions(self, context: dg.InputContext) -> "pd.DataFrame":
+        """Read all partitions that the step asks for, as one frame in partition order."""
+        paths = [self.path_of(context.asset_key, key) for key in context.asset_partition_keys]
+        return self._read(paths, _declared_schema(context))
+
+    def read(
+        self,
+        asset: dg.AssetKey,
+        partition_keys: Sequence[str] | None = None,
+        schema: dg.TableSchema | None = None,
+    ) -> "pd.DataFrame":
+        """Read a table outside the inputs that Dagster loads.
+
+        Args:
+            asset: The table's asset key.
+            partition_keys: Partitions, in the order wanted; None for a table without partitions.
+            schema: Columns to insist on.
+
+        Raises:
+            PermanentFailure: A file is missing or damaged, or lacks a column.
+        """
+        return self._read(self._paths(asset, partition_keys), schema)
+
+    def stored(
+        self, asset: dg.AssetKey, partition_keys: Sequence[str] | None = None
+    ) -> "Iterator[pa.Table]":
+        """The files of a table as they are, one by one, whatever their columns."""
+        for path in self._paths(asset, partition_keys):
+            yield parquet.parse(_content(path), str(path))
+
+    def stored_partitions(self, asset: dg.AssetKey) -> list[str]:
+        """The partition keys that have a file, in order."""
+        return sorted(file.stem for file in self.folder_of(asset).glob(f"*{self.extension}"))
+
+    def folder_of(self, asset: dg.AssetKey) -> "UPath":
+        """The folder with the partitions of a table."""
+        return self._base_path.joinpath(*asset.path)
+
+    def path_of(self, asset: dg.AssetKey, partition_key: str | None = None) -> "UPath":
+        """The file of a table, or of one of its partitions."""
+        return _path_of(self, asset, partition_key)
+
+    def _read(self, paths: "Sequence[UPath]", schema: dg.TableSchema | None) -> "pd.DataFrame":
+        import pyarrow as pa
+
+        parts = []
+        for path in paths:
+            part = parquet.parse(_content(path), str(path))
+            parts.append(parquet.conform(part, str(path), schema) if schema else part)
+        return parquet.to_frame(pa.concat_tables(parts))
+
+    def _paths(
+        self, asset: dg.AssetKey, partition_keys: Sequence[str] | None
+    ) -> "list[UPath]":
+        keys = [None] if partition_keys is None else partition_keys
+        return [self.path_of(asset, key) for key in keys]
+
+
+class Records(dg.UPathIOManager):
+    """Small results (flat frozen dataclasses) as JSON files, one for each partition."""
+
+    extension = ".json"
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Any, path: "UPath") -> None:
+        """Write a record whole."""
+        files.replace_all({path: json.dumps(asdict(obj), indent=2, allow_nan=False).encode()})
+
+    def load_from_path(self, context: dg.InputContext, path: "UPath") -> Any:
+        """Read the record as the dataclass that the step's parameter is annotated with."""
+        return _parse_record(path, context.dagster_type.typing_type)
+
+    def read(
+        self, asset: dg.AssetKey, partition_key: str | None, record_type: type[Record]
+    ) -> Record:
+        """Read a record outside the inputs that Dagster loads.
+
+        Raises:
+            PermanentFailure: It was never written, or is not such a record.
+        """
+        return _parse_record(_path_of(self, asset, partition_key), record_type)
+
+
+class TableStorage(dg.ConfigurableIOManagerFactory[Tables]):
+    """Tables as Parquet files on a local disk, s3:// or gs://."""
+
+    base: str = Field(description="Folder or URL (s3://, gs://) with one folder for each asset.")
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> Tables:
+        """Open the storage; nothing is read yet."""
+        return open_tables(self.base)
+
+
+class RecordStorage(dg.ConfigurableIOManagerFactory[Records]):
+    """Records as JSON files on a local disk, s3:// or gs://."""
+
+    base: str = Field(description="Folder or URL (s3://, gs://) with one folder for each asset.")
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> Records:
+        """Open the storage; nothing is read yet."""
+        return open_records(self.base)
+
+
+def open_tables(base: str) -> Tables:
+    """The tables under a folder or URL."""
+    from upath import UPath
+
+    return Tables(UPath(base))
+
+
+def open_records(base: str) -> Records:
+    """The records under a folder or URL."""
+    from upath import UPath
+
+    return Records(UPath(base))
+
+
+def _path_of(storage: dg.UPathIOManager, asset: dg.AssetKey, partition_key: str | None) -> "UPath":
+    parts = asset.path if partition_key is None else [*asset.path, partition_key]
+    path = storage._base_path.joinpath(*parts)
+    return path.with_name(path.name + (storage.extension or ""))
+
+
+def _declared_schema(context: dg.InputContext) -> dg.TableSchema | None:
+    upstream = context.upstream_output
+    return upstream.definition_metadata.get(COLUMN_SCHEMA) if upstream else None
+
+
+def _content(path: "UPath") -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise PermanentFailure(
+            f"{path.parent.name} has no {path.stem}: there is no file {path}.",
+            f"Materialise {path.parent.name} for it first, or choose a partition that exists.",
+        ) from error
+
+
+def _parse_record(path: "UPath", record_type: type[Record]) -> Record:
+    content: Mapping[str, Any]
+    try:
+        content = json.loads(_content(path))
+        return record_type(**content)
+    except (ValueError, TypeError) as error:
+        raise PermanentFailure(
+            f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
+        ) from error
