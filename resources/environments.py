@@ -1,0 +1,134 @@
+"""Where things are: the one module that reads the environment. It wires resources and opens none."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import dagster as dg
+from dotenv import load_dotenv
+
+from resources.registry import ModelRegistryResource
+from resources.storage import RecordStorage, TableStorage
+from resources.tracking import MLflowResource
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+EXPERIMENT = "flight_delay"
+
+# What MLflow must be told before it is imported. A value that is already set is kept.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # One call against a dead server blocks for 247 s with MLflow's own numbers.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # Progress bars of artifact transfers would end up in the step logs.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the environment decides, read once.
+
+    Attributes:
+        home: Folder that holds all local state.
+        dagster_home: Dagster's instance folder (DAGSTER_HOME).
+        tracking_uri: MLflow server URL, or the database URI of a local store.
+        artifacts: Folder or URL of MLflow artifacts; None leaves the choice to the MLflow server.
+        data: Folder or URL (s3://, gs://) of the tables.
+        executor: "multiprocess" or "in_process".
+        max_concurrent_steps: Steps of one run at the same time; 0 means one per core.
+        dagster_port: Port of the Dagster UI under `ledgerline dev`.
+        mlflow_port: Port of the MLflow UI under `ledgerline dev`.
+    """
+
+    home: Path
+    dagster_home: Path
+    tracking_uri: str
+    artifacts: str | None
+    data: str
+    executor: str
+    max_concurrent_steps: int
+    dagster_port: int
+    mlflow_port: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings.
+
+        Args:
+            environment: Variables to read; without it, the process environment over `.env`.
+
+        Raises:
+            ValueError: A variable has a value that cannot be used; the message names it.
+        """
+        if environment is None:
+            load_dotenv(PROJECT_ROOT / ".env")
+            environment = os.environ
+        home = Path(environment.get("LEDGERLINE_HOME") or PROJECT_ROOT / ".ledgerline").absolute()
+        tracking_uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db"
+        # A server chooses where its artifacts go; a bare database has nobody to choose.
+        server = tracking_uri.startswith(("http://", "https://"))
+        default_artifacts = None if server else str(home / "artifacts")
+        return cls(
+            home=home,
+            dagster_home=Path(environment.get("DAGSTER_HOME") or home / "dagster").absolute(),
+            tracking_uri=tracking_uri,
+            artifacts=environment.get("LEDGERLINE_ARTIFACTS") or default_artifacts,
+            data=environment.get("LEDGERLINE_DATA") or str(home / "data"),
+            executor=_choice(
+                environment, "LEDGERLINE_EXECUTOR", ("multiprocess", "in_process")
+            ),
+            max_concurrent_steps=_whole_number(environment, "LEDGERLINE_MAX_CONCURRENT_STEPS", 0),
+            dagster_port=_whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000),
+            mlflow_port=_whole_number(environment, "LEDGERLINE_MLFLOW_PORT", 5000),
+        )
+
+
+def resources_for(settings: Settings) -> dict[str, dg.ConfigurableResource | dg.IOManager]:
+    """The resources of every job, by the names that assets ask for."""
+    return {
+        "tables": TableStorage(base=settings.data),
+        "records": RecordStorage(base=settings.data),
+        "mlflow": MLflowResource(
+            tracking_uri=settings.tracking_uri,
+            experiment=EXPERIMENT,
+            artifacts=settings.artifacts,
+        ),
+        "registry": ModelRegistryResource(tracking_uri=settings.tracking_uri),
+    }
+
+
+def set_library_defaults() -> None:
+    """Set what libraries read from the environment themselves, before they are imported."""
+    for name, value in MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def export(settings: Settings) -> None:
+    """Put the settings into this process's environment, for the processes it starts."""
+    os.environ["LEDGERLINE_HOME"] = str(settings.home)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    os.environ["MLFLOW_TRACKING_URI"] = settings.tracking_uri
+    os.environ["LEDGERLINE_DATA"] = settings.data
+    if settings.artifacts is not None:
+        os.environ["LEDGERLINE_ARTIFACTS"] = settings.artifacts
+    set_library_defaults()
+
+
+def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    value = environment.get(name) or allowed[0]
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; set it to one of: {', '.join(allowed)}.")
+    return value
+
+
+def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name) or str(default)
+    if not value.isdecimal():
+        raise ValueError(f"{name} is {value!r}; set it to a whole number (default {default}).")
+    return int(value)

@@ -1,0 +1,315 @@
+"""Training runs in MLflow, by explicit id. What is trained, and how it is judged, is not known here."""
+
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from registry import model_files, store
+from resources.failures import PermanentFailure
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas as pd
+    from mlflow import MlflowClient
+
+# Tags that join an MLflow run to the Dagster step that wrote it.
+RUN_ID_TAG = "dagster.run_id"
+STEP_KEY_TAG = "dagster.step_key"
+JOB_TAG = "dagster.job_name"
+PARTITION_TAG = "dagster.partition_key"
+ERROR_TAG = "error"
+
+MAX_DIGEST_LENGTH = 36  # of a dataset, in MLflow's database
+MAX_TAG_LENGTH = 5000
+MAX_BATCH_PARAMS = 100
+MAX_BATCH_METRICS = 1000
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows that a model was trained or judged on.
+
+    Attributes:
+        name: Which rows, as a person would say it.
+        sha256: Digest of their content.
+        source: Where they are kept.
+        rows: How many.
+    """
+
+    name: str
+    sha256: str
+    source: str
+    rows: int
+
+    @property
+    def digest(self) -> str:
+        """The digest, as long as MLflow can store it."""
+        return self.sha256[:MAX_DIGEST_LENGTH]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One open MLflow run; everything is written to it by id, at once and in batches."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    run_id: str
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record how the model is trained; the same values may be recorded again on a retry."""
+        from mlflow.entities import Param
+
+        entities = [Param(name, str(value)) for name, value in params.items()]
+        for start in range(0, len(entities), MAX_BATCH_PARAMS):
+            self.client.log_batch(self.run_id, params=entities[start : start + MAX_BATCH_PARAMS])
+
+    def log_curve(self, name: str, values: Sequence[float]) -> None:
+        """Record a metric for each iteration, starting with 0; once, whatever is retried."""
+        from mlflow.entities import Metric
+
+        known = {metric.step for metric in self.client.get_metric_history(self.run_id, name)}
+        now = _now_ms()
+        metrics = [
+            Metric(name, float(value), now, step)
+            for step, value in enumerate(values)
+            if step not in known
+        ]
+        for start in range(0, len(metrics), MAX_BATCH_METRICS):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH_METRICS])
+
+    def log_metrics(self, metrics: Mapping[str, float], model_id: str, dataset: Dataset) -> None:
+        """Record what a model scored on a dataset: on the run, the model and the dataset."""
+        from mlflow.entities import Metric
+
+        now = _now_ms()
+        entities = [
+            Metric(
+                name,
+                float(value),
+                now,
+                0,
+                model_id=model_id,
+                dataset_name=dataset.name,
+                dataset_digest=dataset.digest,
+                run_id=self.run_id,
+            )
+            for name, value in metrics.items()
+        ]
+        self.client.log_batch(self.run_id, metrics=entities)
+
+    def log_dataset(self, dataset: Dataset, usage: str, schema: dg.TableSchema) -> None:
+        """Record rows as an input of the run.
+
+        Args:
+            dataset: The rows.
+            usage: MLflow's `mlflow.data.context`: "training" or "evaluation".
+            schema: Their columns.
+        """
+        import json
+
+        from mlflow.entities import Dataset as DatasetEntity
+        from mlflow.entities import DatasetInput, InputTag
+
+        columns = [
+            {"name": column.name, "type": column.type, "required": not column.constraints.nullable}
+            for column in schema.columns
+        ]
+        entity = DatasetEntity(
+            name=dataset.name,
+            digest=dataset.digest,
+            source_type="local" if "://" not in dataset.source else dataset.source.split(":")[0],
+            source=json.dumps({"uri": dataset.source}),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps({"num_rows": dataset.rows}),
+        )
+        tags = [
+            InputTag("mlflow.data.context", usage),
+            InputTag("content_sha256", dataset.sha256),
+        ]
+        self.client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
+
+    def log_figure(self, figure: "matplotlib.figure.Figure", file_name: str) -> None:
+        """Store a plot."""
+        self.client.log_figure(self.run_id, figure, file_name)
+
+    def log_table(self, rows: "pd.DataFrame", file_name: str) -> None:
+        """Store a small table as JSON, which MLflow's UI shows as a table."""
+        self.client.log_text(self.run_id, rows.to_json(orient="split", index=False), file_name)
+
+    def log_sklearn_model(self, model: Any, name: str, inputs: "pd.DataFrame") -> str:
+        """Store a scikit-learn model in skops format, with signature, example and requirements.
+
+        A model that an earlier attempt of the same run left behind is deleted.
+
+        Args:
+            model: A fitted pipeline; its pyfunc answer is `predict_proba`.
+            name: The model's name in MLflow.
+            inputs: Rows as a client would send them; columns with gaps here may have gaps there.
+
+        Returns:
+            The id of the logged model.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        self._delete_models()
+        params = self.client.get_run(self.run_id).data.params
+        logged = self.client.create_logged_model(
+            self.experiment_id, name, self.run_id, params=params, model_type="classifier"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model")
+            try:
+                model_files.save_sklearn(model, path, inputs, logged, self.run_id)
+            except model_files.ModelRefusedError as error:
+                raise PermanentFailure(str(error), "No other model was stored.") from error
+            self.client.log_model_artifacts(logged.model_id, str(path))
+        self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        self.client.finalize_logged_model(logged.model_id, "READY")
+        return logged.model_id
+
+    def _delete_models(self) -> None:
+        models = self.client.search_logged_models(
+            [self.experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
+        )
+        for model in models:
+            self.client.delete_logged_model(model.model_id)
+
+
+class MLflowResource(dg.ConfigurableResource):
+    """Opens MLflow runs for steps that train or judge a model.
+
+    A step that raises ends its run as FAILED, with the error as a tag; a retry of the step continues
+    the same run.
+    """
+
+    tracking_uri: str = Field(description="URL of an MLflow server, or URI of its database.")
+    experiment: str = Field(description="Name of the MLflow experiment; created when missing.")
+    artifacts: str | None = Field(
+        default=None,
+        description="Folder or URL for artifacts of a new experiment. Default: the server decides.",
+    )
+
+    @contextmanager
+    def training_run(
+        self, context: dg.AssetExecutionContext, name: str
+    ) -> Iterator[TrainingRun]:
+        """Open a run for this step, or the one that an earlier attempt of it opened.
+
+        Raises:
+            PermanentFailure: The MLflow server cannot be reached.
+        """
+        client = connect(self.tracking_uri)
+        experiment_id = store.experiment_id(client, self.experiment, self.artifacts)
+        tags = {
+            RUN_ID_TAG: context.run_id,
+            STEP_KEY_TAG: context.op_execution_context.get_step_execution_context().step.key,
+            JOB_TAG: context.job_name,
+        }
+        if context.has_partition_key:
+            tags[PARTITION_TAG] = context.partition_key
+        run_id = _run_with_tags(client, experiment_id, tags)
+        if run_id is None:
+            run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        with _open(TrainingRun(client, experiment_id, run_id)) as run:
+            run.log_params(_library_versions())
+            yield run
+
+    @contextmanager
+    def reopened_run(self, run_id: str) -> Iterator[TrainingRun]:
+        """Open a run that another step has finished, to add to it.
+
+        Raises:
+            PermanentFailure: The MLflow server cannot be reached.
+        """
+        client = connect(self.tracking_uri)
+        experiment_id = client.get_run(run_id).info.experiment_id
+        with _open(TrainingRun(client, experiment_id, run_id)) as run:
+            yield run
+
+    def link(self, run: TrainingRun) -> dg.MetadataValue:
+        """The page of a run in MLflow's UI, or its id where there is no server to show it."""
+        if not self.tracking_uri.startswith(("http://", "https://")):
+            return dg.MetadataValue.text(run.run_id)
+        server = store.without_password(self.tracking_uri).rstrip("/")
+        return dg.MetadataValue.url(
+            f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+        )
+
+    def load_sklearn_model(self, model_id: str) -> Any:
+        """Load a logged model; only types that a model may consist of are accepted."""
+        client = connect(self.tracking_uri)
+        folder = store.download(client, client.get_logged_model(model_id).artifact_location)
+        try:
+            return model_files.load_sklearn(folder)
+        except model_files.ModelRefusedError as error:
+            raise PermanentFailure(str(error), "Train the model again.") from error
+
+
+def connect(tracking_uri: str) -> "MlflowClient":
+    """Open an MLflow client.
+
+    Raises:
+        PermanentFailure: Within seconds, if there is nothing to talk to.
+    """
+    try:
+        return store.connect(tracking_uri)
+    except store.StoreUnreachableError as error:
+        raise PermanentFailure(
+            str(error), "Start it (`ledgerline dev` starts one) or set MLFLOW_TRACKING_URI."
+        ) from error
+
+
+@contextmanager
+def _open(run: TrainingRun) -> Iterator[TrainingRun]:
+    client, run_id = run.client, run.run_id
+    client.update_run(run_id, status="RUNNING")
+    if ERROR_TAG in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, ERROR_TAG)
+    try:
+        yield run
+    except BaseException as error:
+        killed = isinstance(error, KeyboardInterrupt | dg.DagsterExecutionInterruptedError)
+        with _keeping(error):
+            client.set_tag(run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:MAX_TAG_LENGTH])
+            client.set_terminated(run_id, "KILLED" if killed else "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+@contextmanager
+def _keeping(error: BaseException) -> Iterator[None]:
+    """Let the step's own error through when MLflow cannot be told of it either."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as unreported:
+        error.add_note(f"MLflow could not be told of this failure: {unreported}")
+
+
+def _run_with_tags(
+    client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]
+) -> str | None:
+    conditions = [f"tags.`{name}` = '{tags[name]}'" for name in (RUN_ID_TAG, STEP_KEY_TAG)]
+    found = client.search_runs([experiment_id], " and ".join(conditions), max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def _library_versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    libraries = ("dagster", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
+    versions = {f"version.{library}": version(library) for library in libraries}
+    return {"version.python": platform.python_version(), **versions}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
