@@ -1,0 +1,233 @@
+"""Which rules each table must keep. A broken one stops everything downstream. The rules: rules.py."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets import rules
+from assets.features import FEATURES, FEATURES_LINEAGE, FEATURES_SCHEMA, LABEL
+from assets.flights import FLIGHT_KEY, FLIGHTS_SCHEMA, KNOWN_ONLY_AFTERWARDS, flights_by_day
+from assets.reference import (
+    AIRLINES_SCHEMA,
+    AIRPORTS_SCHEMA,
+    FASTEST_WIND_MPH,
+    PLANES_SCHEMA,
+    WEATHER_SCHEMA,
+)
+from assets.source import count_rows
+from resources import parquet
+from resources.storage import Tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DECLARED_COLUMNS = "declared_columns"
+UNIQUE_KEY = "unique_key"
+PLAUSIBLE_VALUES = "plausible_values"
+ROWS_OF_SOURCE = "rows_of_source"
+KNOWN_BEFORE_DEPARTURE = "known_before_departure"
+
+DESCRIPTIONS = {
+    DECLARED_COLUMNS: "The files have the declared columns and types, without gaps in required ones.",
+    UNIQUE_KEY: "No two rows have the same key.",
+    PLAUSIBLE_VALUES: "Every value lies in the range that is possible for its column.",
+    ROWS_OF_SOURCE: "As many rows are stored as the source has, in each partition.",
+    KNOWN_BEFORE_DEPARTURE: "No feature derives from, or gives away, what is known afterwards only.",
+}
+
+CLOCK = (0, 2400)
+WEATHER_RANGES = {
+    "temp": (-30, 120),
+    "dewp": (-40, 90),
+    "humid": (0, 100),
+    "wind_dir": (0, 360),
+    "wind_speed": (0, FASTEST_WIND_MPH),
+    "wind_gust": (0, FASTEST_WIND_MPH),
+    "precip": (0, 15),
+    "pressure": (870, 1085),
+    "visib": (0, 10),
+}
+SCHEDULE_RANGES = {"sched_dep_time": CLOCK, "sched_arr_time": CLOCK, "distance": (1, 6_000)}
+FLIGHTS_RANGES = SCHEDULE_RANGES | {
+    "dep_time": CLOCK,
+    "arr_time": CLOCK,
+    "dep_delay": (-120, 3_000),
+    "arr_delay": (-180, 3_000),
+    "air_time": (10, 1_000),
+}
+FEATURES_RANGES = (
+    SCHEDULE_RANGES
+    | WEATHER_RANGES
+    | {"day_of_week": (0, 6), "plane_age": (0, 80), "seats": (1, 900)}
+)
+
+
+@dataclass(frozen=True)
+class TableRules:
+    """What must hold for one table.
+
+    Attributes:
+        asset: The table.
+        schema: Its declared columns.
+        key: Columns that no two rows share.
+        ranges: Lowest and highest possible value by column.
+        source_rows: Rows that the source has: for the whole table, or by day for the days given.
+        features: Columns a model may use.
+    """
+
+    asset: str
+    schema: dg.TableSchema
+    key: Sequence[str]
+    ranges: Mapping[str, tuple[float, float]]
+    source_rows: "Callable[[Tables, Sequence[str] | None], pd.Series]"
+    features: Sequence[str] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The checks this table gets."""
+        return [name for name in DESCRIPTIONS if name != KNOWN_BEFORE_DEPARTURE or self.features]
+
+
+def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
+    """The blocking checks of one table, as one step.
+
+    In a run over partitions they judge these; executed by themselves, all that is stored.
+    """
+    specs = [
+        dg.AssetCheckSpec(name, asset=table.asset, description=DESCRIPTIONS[name], blocking=True)
+        for name in table.names
+    ]
+
+    @dg.multi_asset_check(name=f"{table.asset}_checks", specs=specs)
+    def checks(
+        context: dg.AssetCheckExecutionContext, tables: dg.ResourceParam[Tables]
+    ) -> Iterator[dg.AssetCheckResult]:
+        days = _days_to_judge(context, table, tables)
+        for name, finding in judge(table, tables, days).items():
+            yield dg.AssetCheckResult(
+                passed=finding.passed,
+                check_name=name,
+                description=finding.text,
+                metadata=dict(finding.details),
+            )
+
+    return checks
+
+
+def judge(
+    table: TableRules, tables: Tables, days: Sequence[str] | None
+) -> dict[str, rules.Finding]:
+    """Apply the rules to what is stored; without the declared columns no other rule can be judged."""
+    asset = dg.AssetKey(table.asset)
+    declared = rules.has_declared_columns(tables.stored(asset, days), table.schema)
+    if not declared.passed:
+        unjudged = rules.Finding(False, f"Cannot be judged: {declared.text}")
+        return dict.fromkeys(table.names, unjudged) | {DECLARED_COLUMNS: declared}
+    rows = tables.read(asset, days, table.schema)
+    findings = {
+        DECLARED_COLUMNS: declared,
+        UNIQUE_KEY: rules.has_unique_key(rows, table.key),
+        PLAUSIBLE_VALUES: rules.has_plausible_values(rows, table.ranges),
+        ROWS_OF_SOURCE: rules.has_rows_of_source(
+            rows_by_day(rows) if days else whole_table(len(rows)), table.source_rows(tables, days)
+        ),
+    }
+    if table.features:
+        findings[KNOWN_BEFORE_DEPARTURE] = rules.is_known_before_departure(
+            rows, table.features, LABEL, FEATURES_LINEAGE, KNOWN_ONLY_AFTERWARDS
+        )
+    return findings
+
+
+def rows_by_day(rows: "pd.DataFrame") -> "pd.Series":
+    """Number of rows for each day."""
+    return rows.groupby("date").size()
+
+
+def whole_table(count: int) -> "pd.Series":
+    """Number of rows of a table that has no days."""
+    import pandas as pd
+
+    return pd.Series({"the table": count})
+
+
+def _days_to_judge(
+    context: dg.AssetCheckExecutionContext, table: TableRules, tables: Tables
+) -> Sequence[str] | None:
+    if "date" not in {column.name for column in table.schema.columns}:
+        return None
+    if context.has_partition_key or context.has_partition_key_range:
+        return context.partition_keys
+    return tables.stored_partitions(dg.AssetKey(table.asset))
+
+
+def _rows_of_file(file_name: str, tables: Tables, days: Sequence[str] | None) -> "pd.Series":
+    return whole_table(count_rows(file_name))
+
+
+def _flights_of_source(tables: Tables, days: Sequence[str] | None) -> "pd.Series":
+    return flights_by_day(days or [])
+
+
+def _stored_flights(tables: Tables, days: Sequence[str] | None) -> "pd.Series":
+    return rows_by_day(tables.read(dg.AssetKey("flights"), days, FLIGHTS_SCHEMA))
+
+
+airports_checks = checks_of(
+    TableRules(
+        asset="airports",
+        schema=AIRPORTS_SCHEMA,
+        key=["faa"],
+        ranges={"lat": (-90, 90), "lon": (-180, 180), "alt": (-300, 15_000), "tz": (-12, 14)},
+        source_rows=partial(_rows_of_file, "airports.csv"),
+    )
+)
+airlines_checks = checks_of(
+    TableRules(
+        asset="airlines",
+        schema=AIRLINES_SCHEMA,
+        key=["carrier"],
+        ranges={},
+        source_rows=partial(_rows_of_file, "airlines.csv"),
+    )
+)
+planes_checks = checks_of(
+    TableRules(
+        asset="planes",
+        schema=PLANES_SCHEMA,
+        key=["tailnum"],
+        ranges={"year": (1920, 2013), "engines": (1, 8), "seats": (1, 900)},
+        source_rows=partial(_rows_of_file, "planes.csv"),
+    )
+)
+weather_checks = checks_of(
+    TableRules(
+        asset="weather",
+        schema=WEATHER_SCHEMA,
+        key=["origin", "time_hour"],
+        ranges=WEATHER_RANGES,
+        source_rows=partial(_rows_of_file, "weather.csv"),
+    )
+)
+flights_checks = checks_of(
+    TableRules(
+        asset="flights",
+        schema=FLIGHTS_SCHEMA,
+        key=FLIGHT_KEY,
+        ranges=FLIGHTS_RANGES,
+        source_rows=_flights_of_source,
+    )
+)
+features_checks = checks_of(
+    TableRules(
+        asset="features",
+        schema=FEATURES_SCHEMA,
+        key=FLIGHT_KEY,
+        ranges=FEATURES_RANGES,
+        source_rows=_stored_flights,
+        features=FEATURES,
+    )
+)

