@@ -1,0 +1,224 @@
+"""Training: will a flight arrive late? How good the answer is: delay_model_evaluation.py."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets import metrics, plots, policies
+from assets.features import CATEGORICAL_FEATURES, FEATURES, FEATURES_SCHEMA, LABEL, NUMERIC_FEATURES
+from assets.partitions import MONTHS, TRAINING_DAYS, TRAINING_MONTHS, training_days
+from resources import parquet
+from resources.failures import PermanentFailure
+from resources.storage import Tables
+from resources.tracking import Dataset, MLflowResource
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+MODEL_NAME = "flight_delay"
+FEATURES_ASSET = dg.AssetKey("features")
+
+
+class TrainingConfig(dg.Config):
+    """How the model is trained. Every value is recorded with the training run."""
+
+    window_months: int = Field(
+        default=TRAINING_MONTHS, ge=1, le=11, description="Months before the judged one to learn from."
+    )
+    max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
+    learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
+    max_leaf_nodes: int = Field(default=15, ge=2, description="Leaves of each tree.")
+    min_samples_leaf: int = Field(default=200, ge=1, description="Flights in each leaf, at least.")
+    l2_regularization: float = Field(default=10.0, ge=0, description="Penalty on leaf values.")
+    max_features: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the features each split chooses from."
+    )
+    validation_share: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of the rows held back for the loss curve."
+    )
+    seed: int = Field(default=2013, ge=0, description="Seed of everything random.")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What training left behind.
+
+    Attributes:
+        month: The month it is to be judged on.
+        run_id: The MLflow training run.
+        model_id: The logged model.
+        first_day: First day it learned from.
+        last_day: Last day it learned from.
+        rows: Flights it learned from.
+        data_sha256: Digest of those rows.
+        late_rate: Share of them that arrived late.
+        carrier_hour_rates: That share by carrier and scheduled hour ("AA 17"), for the baseline.
+        seed: Seed of everything random.
+    """
+
+    month: str
+    run_id: str
+    model_id: str
+    first_day: str
+    last_day: str
+    rows: int
+    data_sha256: str
+    late_rate: float
+    carrier_hour_rates: dict[str, float]
+    seed: int
+
+
+@dg.asset(
+    partitions_def=MONTHS,
+    io_manager_key="records",
+    deps=[dg.AssetDep(FEATURES_ASSET, partition_mapping=TRAINING_DAYS)],
+    retry_policy=policies.RETRY,
+    group_name="delay_model",
+    kinds={"scikitlearn", "mlflow"},
+    code_version="1",
+)
+def delay_model(
+    context: dg.AssetExecutionContext,
+    config: TrainingConfig,
+    tables: dg.ResourceParam[Tables],
+    mlflow: MLflowResource,
+) -> TrainedModel:
+    """A model that says how likely a flight is to arrive 15 or more minutes late.
+
+    One partition for each month: the model of a month learns from the months before it (three, unless
+    configured otherwise) and is judged on that month. It is one scikit-learn pipeline, gradient
+    boosted trees with native categories, that takes the columns of `features` as they are.
+    Parameters, loss curves, data digests and the model are in its MLflow run.
+    """
+    month = context.partition_key
+    days = training_days(month, config.window_months)
+    rows = with_outcome(read_days(tables, days, f"delay_model {month} learns from"))
+    dataset = describe(rows, tables, days)
+    context.log.info(f"Training on {len(rows):,} flights from {days[0]} to {days[-1]}")
+
+    with mlflow.training_run(context, f"delay_model {month}") as run:
+        run.log_params({"month": month, **config.model_dump()})
+        run.log_dataset(dataset, "training", FEATURES_SCHEMA)
+        pipeline = train(rows, config)
+        curves = loss_curves(pipeline)
+        for name, losses in curves.items():
+            run.log_curve(name, losses)
+        figure = plots.loss_curves(curves)
+        run.log_figure(figure, "loss.png")
+        context.log.info("Storing the model")
+        model_id = run.log_sklearn_model(pipeline, MODEL_NAME, model_input(rows))
+
+    context.add_asset_metadata(
+        {
+            "mlflow_run": mlflow.link(run),
+            "training_rows": len(rows),
+            "training_data_sha256": dataset.sha256,
+            "loss": plots.as_markdown(figure),
+        }
+    )
+    return TrainedModel(
+        month=month,
+        run_id=run.run_id,
+        model_id=model_id,
+        first_day=days[0],
+        last_day=days[-1],
+        rows=len(rows),
+        data_sha256=dataset.sha256,
+        late_rate=float(rows[LABEL].mean()),
+        carrier_hour_rates=metrics.carrier_hour_rates(rows, rows[LABEL]),
+        seed=config.seed,
+    )
+
+
+def read_days(tables: Tables, days: list[str], purpose: str) -> "pd.DataFrame":
+    """Read days of `features`.
+
+    Raises:
+        PermanentFailure: Days are not there; the message says how many, and for what they are needed.
+    """
+    missing = sorted(set(days) - set(tables.stored_partitions(FEATURES_ASSET)))
+    if missing:
+        raise PermanentFailure(
+            f"{purpose} {len(days)} days of features ({days[0]} to {days[-1]}), and {len(missing)} of "
+            f"them are not there: the first is {missing[0]}.",
+            "Run the job ingest_flights for those days.",
+        )
+    return tables.read(FEATURES_ASSET, days, FEATURES_SCHEMA)
+
+
+def with_outcome(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The flights that arrived: cancelled and diverted ones have nothing to learn from."""
+    return rows[rows[LABEL].notna()].reset_index(drop=True)
+
+
+def describe(rows: "pd.DataFrame", tables: Tables, days: list[str]) -> Dataset:
+    """Name some rows of `features` and hash their content."""
+    return Dataset(
+        name=f"features {days[0]} to {days[-1]}",
+        sha256=parquet.content_sha256(rows),
+        source=str(tables.folder_of(FEATURES_ASSET)),
+        rows=len(rows),
+    )
+
+
+def model_input(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The columns the model takes. Numbers are doubles, so that a client may send any number."""
+    return rows[list(FEATURES)].astype(dict.fromkeys(NUMERIC_FEATURES, "float64"))
+
+
+def train(rows: "pd.DataFrame", config: TrainingConfig) -> "Pipeline":
+    """Fit the pipeline; the same rows and config give the same model, to the last digit."""
+    pipeline = build_pipeline(config)
+    return pipeline.fit(model_input(rows), rows[LABEL].astype(bool))
+
+
+def build_pipeline(config: TrainingConfig) -> "Pipeline":
+    """An unfitted pipeline: categories to codes, then gradient boosted trees.
+
+    A category that training never saw, and one that is missing, are both "missing" to the trees.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
+    categories = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=float("nan"),
+        encoded_missing_value=float("nan"),
+    )
+    encode = ColumnTransformer(
+        [
+            ("categories", categories, list(CATEGORICAL_FEATURES)),
+            ("numbers", "passthrough", list(NUMERIC_FEATURES)),
+        ]
+    )
+    trees = HistGradientBoostingClassifier(
+        categorical_features=list(range(len(CATEGORICAL_FEATURES))),
+        max_iter=config.max_iter,
+        learning_rate=config.learning_rate,
+        max_leaf_nodes=config.max_leaf_nodes,
+        min_samples_leaf=config.min_samples_leaf,
+        l2_regularization=config.l2_regularization,
+        max_features=config.max_features,
+        # Only with early stopping does scikit-learn keep a loss curve. It must not stop: rows held
+        # back at random are from the same months, so their loss says little about the next month.
+        early_stopping=True,
+        n_iter_no_change=config.max_iter + 1,
+        scoring="loss",
+        validation_fraction=config.validation_share,
+        random_state=config.seed,
+    )
+    return Pipeline([("encode", encode), ("trees", trees)])
+
+
+def loss_curves(pipeline: "Pipeline") -> dict[str, list[float]]:
+    """Log loss before the first and after each boosting iteration, on both parts of the rows."""
+    trees: Any = pipeline.named_steps["trees"]
+    return {
+        "train_loss": [-float(score) for score in trees.train_score_],
+        "validation_loss": [-float(score) for score in trees.validation_score_],
+    }

@@ -1,0 +1,104 @@
+"""Pictures of a model: figures for MLflow, the same as Markdown for the Dagster UI."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 80
+
+
+def as_markdown(figure: "Figure") -> dg.MarkdownMetadataValue:
+    """A figure as an inline PNG, which the Dagster UI shows."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
+
+
+def loss_curves(curves: Mapping[str, Sequence[float]]) -> "Figure":
+    """Log loss by boosting iteration."""
+    figure, axes = _figure("Log loss by boosting iteration")
+    for name, losses in curves.items():
+        axes.plot(losses, label=name)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("log loss")
+    axes.legend()
+    return figure
+
+
+def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> "Figure":
+    """ROC curves of several answers to the same question."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    figure, axes = _figure("ROC curve")
+    for name, probability in answers.items():
+        false_positive, true_positive, _ = roc_curve(late, probability)
+        axes.plot(
+            false_positive, true_positive, label=f"{name}: {roc_auc_score(late, probability):.3f}"
+        )
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("false positive rate")
+    axes.set_ylabel("true positive rate")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def calibration(table: "pd.DataFrame") -> "Figure":
+    """How often flights were late, by how likely they were said to be.
+
+    Args:
+        table: Columns predicted and observed (rates), flights (count); one row for each bin.
+    """
+    figure, axes = _figure("Calibration")
+    axes.plot(table["predicted"], table["observed"], marker="o")
+    highest = max(table["predicted"].max(), table["observed"].max())
+    axes.plot([0, highest], [0, highest], color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("predicted share of late flights")
+    axes.set_ylabel("observed share")
+    return figure
+
+
+def importance(table: "pd.DataFrame") -> "Figure":
+    """What the model loses when one feature is shuffled.
+
+    Args:
+        table: Columns feature, loss_of_roc_auc and spread, most important first.
+    """
+    figure, axes = _figure("Permutation importance")
+    shown = table.iloc[::-1]
+    axes.barh(shown["feature"], shown["loss_of_roc_auc"], xerr=shown["spread"])
+    axes.set_xlabel("loss of ROC AUC when shuffled")
+    return figure
+
+
+def slices(table: "pd.DataFrame") -> "Figure":
+    """ROC AUC of the model for each carrier and origin.
+
+    Args:
+        table: Columns slice, value and roc_auc.
+    """
+    figure, axes = _figure("ROC AUC by slice")
+    shown = table.dropna(subset=["roc_auc"]).iloc[::-1]
+    axes.barh(shown["slice"] + " " + shown["value"], shown["roc_auc"])
+    axes.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xlim(left=0.4)
+    axes.set_xlabel("ROC AUC")
+    return figure
+
+
+def _figure(title: str) -> "tuple[Figure, Axes]":
+    # Not pyplot: it keeps every figure of the process, and wants a display.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    return figure, axes

@@ -1,0 +1,99 @@
+"""Batch scoring with the model in use. Which model that is, the registry's aliases say."""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets import policies
+from assets.columns import Frame, lineage, required
+from assets.delay_model import MODEL_NAME, model_input
+from assets.features import FEATURES
+from assets.flights import FLIGHT_KEY
+from assets.partitions import DAYS
+from registry.versions import PRODUCTION, STAGING, Version
+from resources.failures import PermanentFailure
+from resources.registry import ModelRegistryResource
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICTIONS_SCHEMA = dg.TableSchema(
+    [
+        required("date", "string", "Day of the scheduled departure, local time (YYYY-MM-DD)"),
+        required("carrier", "string", "Airline, two-letter code"),
+        required("flight", "int16", "Flight number"),
+        required("origin", "string", "Airport of departure"),
+        required("sched_dep_time", "int16", "Scheduled departure, local time (HHMM)"),
+        required("late_probability", "double", "How likely it is to arrive 15 or more minutes late"),
+        required("model_version", "int32", "Version of flight_delay that said so"),
+        required("model_alias", "string", "The alias by which that version was found"),
+    ]
+)
+
+PREDICTIONS_LINEAGE = lineage(
+    {name: [("features", name)] for name in FLIGHT_KEY}
+    | {"late_probability": [("features", name) for name in FEATURES]}
+)
+
+
+@dg.asset(
+    partitions_def=DAYS,
+    io_manager_key="tables",
+    deps=[dg.AssetDep("delay_model_version", partition_mapping=dg.AllPartitionMapping())],
+    backfill_policy=policies.ALL_DAYS_IN_ONE_RUN,
+    retry_policy=policies.RETRY,
+    group_name="predictions",
+    kinds={"parquet", "scikitlearn"},
+    code_version="1",
+    metadata={
+        "dagster/column_schema": PREDICTIONS_SCHEMA,
+        "dagster/column_lineage": PREDICTIONS_LINEAGE,
+        "partition_expr": "date",
+    },
+)
+def delay_predictions(
+    context: dg.AssetExecutionContext, features: Frame, registry: ModelRegistryResource
+) -> Frame:
+    """How likely each flight of a day is to arrive 15 or more minutes late.
+
+    One row for each scheduled flight, one partition for each day. The model is the version that
+    carries the alias `production`, or `staging` while there is none; each row names version and alias.
+    """
+    alias, version = version_in_use(registry)
+    context.log.info(f"Scoring {len(features):,} flights with version {version.number} ({alias})")
+    rows = predict(registry.load(version), features, version, alias)
+    context.add_asset_metadata(
+        {
+            "model_version": version.number,
+            "model_alias": alias,
+            "mean_late_probability": float(rows["late_probability"].mean()),
+        }
+    )
+    return rows
+
+
+def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
+    """The alias and version to score with.
+
+    Raises:
+        PermanentFailure: No version carries either alias.
+    """
+    for alias in (PRODUCTION, STAGING):
+        version = registry.version_with_alias(MODEL_NAME, alias)
+        if version is not None:
+            return alias, version
+    raise PermanentFailure(
+        f"No version of {MODEL_NAME} carries the alias {PRODUCTION!r} or {STAGING!r}.",
+        "Run the job train_delay_model for a month first.",
+    )
+
+
+def predict(
+    model: Any, features: "pd.DataFrame", version: Version, alias: str
+) -> "pd.DataFrame":
+    """Score flights; one row for each, in the order given."""
+    return features[list(FLIGHT_KEY)].assign(
+        late_probability=model.predict_proba(model_input(features))[:, 1],
+        model_version=version.number,
+        model_alias=alias,
+    )
