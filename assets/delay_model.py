@@ -106,8 +106,8 @@ def delay_model(
         curves = loss_curves(pipeline)
         for name, losses in curves.items():
             run.log_curve(name, losses)
-        figure = plots.loss_curves(curves)
-        run.log_figure(figure, "loss.png")
+        plot = plots.loss_curves(curves)
+        run.log_files({"loss.png": plot})
         context.log.info("Storing the model")
         model_id = run.log_sklearn_model(pipeline, MODEL_NAME, model_input(rows))
 
@@ -116,7 +116,7 @@ def delay_model(
             "mlflow_run": mlflow.link(run),
             "training_rows": len(rows),
             "training_data_sha256": dataset.sha256,
-            "loss": plots.as_markdown(figure),
+            "loss": plots.as_markdown(plot),
         }
     )
     return TrainedModel(

@@ -85,7 +85,7 @@ def delay_model_evaluation(
         importance = metrics.permutation_importance(
             model, model_input(rows), late, delay_model.seed
         )
-        figures = {
+        pictures = {
             "roc": plots.roc(late, answers),
             "calibration": plots.calibration(metrics.calibration(late, answers[MODEL])),
             "importance": plots.importance(importance),
@@ -93,9 +93,10 @@ def delay_model_evaluation(
         }
         run.log_dataset(dataset, "evaluation", FEATURES_SCHEMA)
         run.log_metrics(metrics_by_name(scores, slices), delay_model.model_id, dataset)
-        run.log_table(slices, "slices.json")
-        for name, figure in figures.items():
-            run.log_figure(figure, f"{name}.png")
+        run.log_files(
+            {"slices.json": slices.to_json(orient="split", index=False).encode()}
+            | {f"{name}.png": picture for name, picture in pictures.items()}
+        )
 
     context.add_asset_metadata(
         {
@@ -104,7 +105,7 @@ def delay_model_evaluation(
             "scores": scores_table(scores),
             "judged_rows": len(rows),
             "judged_data_sha256": dataset.sha256,
-            **{f"{name}_plot": plots.as_markdown(figure) for name, figure in figures.items()},
+            **{f"{name}_plot": plots.as_markdown(picture) for name, picture in pictures.items()},
         }
     )
     return Evaluation(

@@ -1,4 +1,4 @@
-"""Pictures of a model: figures for MLflow, the same as Markdown for the Dagster UI."""
+"""Pictures of a model, as PNG: for MLflow, and as Markdown for the Dagster UI."""
 
 import base64
 import io
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 80
 
 
-def as_markdown(figure: "Figure") -> dg.MarkdownMetadataValue:
-    """A figure as an inline PNG, which the Dagster UI shows."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
+def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG inline, which the Dagster UI shows."""
+    encoded = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def loss_curves(curves: Mapping[str, Sequence[float]]) -> "Figure":
+def loss_curves(curves: Mapping[str, Sequence[float]]) -> bytes:
     """Log loss by boosting iteration."""
     figure, axes = _figure("Log loss by boosting iteration")
     for name, losses in curves.items():
@@ -31,10 +29,10 @@ def loss_curves(curves: Mapping[str, Sequence[float]]) -> "Figure":
     axes.set_xlabel("iteration")
     axes.set_ylabel("log loss")
     axes.legend()
-    return figure
+    return _png(figure)
 
 
-def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> "Figure":
+def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> bytes:
     """ROC curves of several answers to the same question."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -48,10 +46,10 @@ def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> "Figure":
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
     axes.legend(loc="lower right")
-    return figure
+    return _png(figure)
 
 
-def calibration(table: "pd.DataFrame") -> "Figure":
+def calibration(table: "pd.DataFrame") -> bytes:
     """How often flights were late, by how likely they were said to be.
 
     Args:
@@ -63,10 +61,10 @@ def calibration(table: "pd.DataFrame") -> "Figure":
     axes.plot([0, highest], [0, highest], color="grey", linewidth=0.8, linestyle="--")
     axes.set_xlabel("predicted share of late flights")
     axes.set_ylabel("observed share")
-    return figure
+    return _png(figure)
 
 
-def importance(table: "pd.DataFrame") -> "Figure":
+def importance(table: "pd.DataFrame") -> bytes:
     """What the model loses when one feature is shuffled.
 
     Args:
@@ -76,10 +74,10 @@ def importance(table: "pd.DataFrame") -> "Figure":
     shown = table.iloc[::-1]
     axes.barh(shown["feature"], shown["loss_of_roc_auc"], xerr=shown["spread"])
     axes.set_xlabel("loss of ROC AUC when shuffled")
-    return figure
+    return _png(figure)
 
 
-def slices(table: "pd.DataFrame") -> "Figure":
+def slices(table: "pd.DataFrame") -> bytes:
     """ROC AUC of the model for each carrier and origin.
 
     Args:
@@ -91,7 +89,7 @@ def slices(table: "pd.DataFrame") -> "Figure":
     axes.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
     axes.set_xlim(left=0.4)
     axes.set_xlabel("ROC AUC")
-    return figure
+    return _png(figure)
 
 
 def _figure(title: str) -> "tuple[Figure, Axes]":
@@ -102,3 +100,9 @@ def _figure(title: str) -> "tuple[Figure, Axes]":
     axes = figure.subplots()
     axes.set_title(title)
     return figure, axes
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()

@@ -1,35 +1,81 @@
 """Where the steps of a run are executed, by one setting."""
 
-import dagster as dg
+from collections.abc import Iterable
+from multiprocessing import forkserver
 
-# What steps import, paid once for each run: a step is then forked in a fraction of a second, where
-# a fresh interpreter would need seconds.
-PRELOADED_MODULES = [
+import dagster as dg
+from dagster._core.execution.retries import RetryMode
+from dagster._core.executor.multiprocess import MultiprocessExecutor
+
+# What every step imports, paid once for each run: a step is then forked from a warm process in a
+# tenth of a second, where a fresh interpreter needs seconds.
+PRELOADED = (
     "pipelines.definitions",
+    # The instance of a local deployment; opening it would import these in each step.
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.run_coordinator.queued_run_coordinator",
+    "dagster._core.launcher.default_run_launcher",
+    "dagster._core.instance.factory",
+    "upath.implementations.local",
     "pandas",
     "pyarrow.parquet",
-    "sklearn.ensemble",
-    "sklearn.compose",
-    "mlflow",
-    "mlflow.sklearn",
-    "skops.io",
-    "matplotlib.figure",
-]
+)
+
+# And what only steps of these kinds import.
+PRELOADED_FOR_KIND = {
+    "scikitlearn": ("sklearn.ensemble", "sklearn.compose", "skops.io"),
+    "mlflow": ("mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.figure"),
+}
+
+
+@dg.executor(
+    name="multiprocess",
+    requirements=dg.multiple_process_executor_requirements(),
+    config_schema={
+        "max_concurrent": dg.Field(
+            int, default_value=0, description="Steps at the same time; 0 means one for each core."
+        )
+    },
+)
+def warm_multiprocess_executor(context: dg.InitExecutorContext) -> MultiprocessExecutor:
+    """Each step in a process of its own, forked from one that has imported what the job needs."""
+    assets = context.job.get_definition().asset_layer
+    kinds = {kind for key in assets.executable_asset_keys for kind in assets.get(key).kinds}
+    modules = start_warm_process(kinds)
+    return MultiprocessExecutor(
+        retries=RetryMode.ENABLED,
+        max_concurrent=int(str(context.executor_config["max_concurrent"])),
+        start_method="forkserver",
+        explicit_forkserver_preload=modules,
+    )
+
+
+def start_warm_process(kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND)) -> list[str]:
+    """Start importing now what steps of these kinds need, while this process goes on.
+
+    The first call in a process decides; later ones find it running.
+
+    Returns:
+        The modules that are imported.
+    """
+    modules = ["dagster._core.executor.multiprocess", *PRELOADED]
+    for kind in sorted(PRELOADED_FOR_KIND.keys() & set(kinds)):
+        modules += PRELOADED_FOR_KIND[kind]
+    forkserver.set_forkserver_preload(modules)
+    forkserver.ensure_running()
+    return modules
 
 
 def executor_for(name: str, max_concurrent_steps: int) -> dg.ExecutorDefinition:
     """The executor of all jobs.
 
     Args:
-        name: "multiprocess" (a process for each step, forked from a warm one) or "in_process".
+        name: "multiprocess" (a forked process for each step), "multiprocess_spawn" (Dagster's own: a
+            fresh interpreter for each step, for platforms where forking is unsafe), or "in_process".
         max_concurrent_steps: Steps of one run at the same time; 0 means one for each core.
     """
     if name == "in_process":
         return dg.in_process_executor
-    return dg.multiprocess_executor.configured(
-        {
-            "max_concurrent": max_concurrent_steps,
-            "start_method": {"forkserver": {"preload_modules": PRELOADED_MODULES}},
-        },
-        name="multiprocess",
-    )
+    executor = dg.multiprocess_executor if name == "multiprocess_spawn" else warm_multiprocess_executor
+    return executor.configured({"max_concurrent": max_concurrent_steps}, name="multiprocess")

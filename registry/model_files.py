@@ -71,10 +71,19 @@ def save_sklearn(
         serialization_format="skops",
         skops_trusted_types=sorted(TRUSTED_TYPES),
         pyfunc_predict_fn="predict_proba",
-        signature=infer_signature(inputs, model.predict_proba(example)),
+        signature=infer_signature(_with_gaps(inputs, example), model.predict_proba(example)),
         input_example=example,
         pip_requirements=[f"{library}=={version(library)}" for library in REQUIREMENTS],
     )
+
+
+def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame":
+    """The example and, for each column that has gaps, a row with one: it becomes optional."""
+    import pandas as pd
+
+    gaps = inputs.isna()
+    first_gaps = gaps.idxmax()[gaps.any()].unique()
+    return pd.concat([example, inputs.loc[first_gaps]])
 
 
 def load_sklearn(folder: Path) -> Any:

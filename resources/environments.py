@@ -1,6 +1,7 @@
 """Where things are: the one module that reads the environment. It wires resources and opens none."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Settings:
         tracking_uri: MLflow server URL, or the database URI of a local store.
         artifacts: Folder or URL of MLflow artifacts; None leaves the choice to the MLflow server.
         data: Folder or URL (s3://, gs://) of the tables.
-        executor: "multiprocess" or "in_process".
+        executor: "multiprocess", "multiprocess_spawn" or "in_process" (pipelines/executors.py).
         max_concurrent_steps: Steps of one run at the same time; 0 means one per core.
         dagster_port: Port of the Dagster UI under `ledgerline dev`.
         mlflow_port: Port of the MLflow UI under `ledgerline dev`.
@@ -81,7 +82,7 @@ class Settings:
             artifacts=environment.get("LEDGERLINE_ARTIFACTS") or default_artifacts,
             data=environment.get("LEDGERLINE_DATA") or str(home / "data"),
             executor=_choice(
-                environment, "LEDGERLINE_EXECUTOR", ("multiprocess", "in_process")
+                environment, "LEDGERLINE_EXECUTOR", ("multiprocess", "multiprocess_spawn", "in_process")
             ),
             max_concurrent_steps=_whole_number(environment, "LEDGERLINE_MAX_CONCURRENT_STEPS", 0),
             dagster_port=_whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000),
@@ -104,7 +105,9 @@ def resources_for(settings: Settings) -> dict[str, dg.ConfigurableResource | dg.
 
 
 def set_library_defaults() -> None:
-    """Set what libraries read from the environment themselves, before they are imported."""
+    """Tell libraries what they must know before this project's modules are imported."""
+    # Backfill policies and time window mappings are in beta; the version of Dagster is pinned.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
 

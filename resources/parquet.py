@@ -125,7 +125,8 @@ def parse(content: bytes, source: str) -> "pa.Table":
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(io.BytesIO(content))
+        # Not pq.read_table: it would load the whole dataset machinery for one file.
+        return pq.ParquetFile(io.BytesIO(content)).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise PermanentFailure(
             f"{source} is not a whole Parquet file (cut off or damaged): {error}.",

@@ -16,7 +16,6 @@ from registry import model_files, store
 from resources.failures import PermanentFailure
 
 if TYPE_CHECKING:
-    import matplotlib.figure
     import pandas as pd
     from mlflow import MlflowClient
 
@@ -136,13 +135,12 @@ class TrainingRun:
         ]
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
 
-    def log_figure(self, figure: "matplotlib.figure.Figure", file_name: str) -> None:
-        """Store a plot."""
-        self.client.log_figure(self.run_id, figure, file_name)
-
-    def log_table(self, rows: "pd.DataFrame", file_name: str) -> None:
-        """Store a small table as JSON, which MLflow's UI shows as a table."""
-        self.client.log_text(self.run_id, rows.to_json(orient="split", index=False), file_name)
+    def log_files(self, contents: Mapping[str, bytes]) -> None:
+        """Store artifacts by file name: pictures, and tables as JSON, which MLflow's UI shows."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in contents.items():
+                Path(folder, name).write_bytes(content)
+            self.client.log_artifacts(self.run_id, folder)
 
     def log_sklearn_model(self, model: Any, name: str, inputs: "pd.DataFrame") -> str:
         """Store a scikit-learn model in skops format, with signature, example and requirements.

@@ -1,0 +1,27 @@
+"""`ledgerline backfill`: a job over many partitions, from the command line."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from cli import runs
+from resources.environments import Settings
+
+
+def run_all(
+    console: Console, settings: Settings, job_name: str, batches: Sequence[Sequence[str]]
+) -> bool:
+    """Execute one run for each batch, in order; a failed one does not stop the next.
+
+    Returns:
+        Whether all of them succeeded.
+    """
+    failed = 0
+    with runs.local_instance(settings) as instance:
+        for partitions in batches:
+            outcome = runs.execute(console, instance, job_name, partitions)
+            if not outcome.success:
+                failed += 1
+                runs.report_failure(console, outcome, settings)
+    console.print(f"{len(batches) - failed} of {len(batches)} runs succeeded.")
+    return failed == 0

@@ -1,0 +1,94 @@
+"""The command line. What each command does is in the module it calls."""
+
+from typing import Annotated, Never
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from resources.environments import Settings
+
+app = typer.Typer(
+    name="ledgerline", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+)
+
+
+@app.callback()
+def main() -> None:
+    """Pipelines whose runs, data and models account for themselves."""
+
+
+@app.command()
+def run(
+    month: Annotated[
+        str, typer.Option(help="Month the model is judged on, 2013-02 to 2013-12.")
+    ] = "2013-07",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Read days again that are there already.")
+    ] = False,
+) -> None:
+    """Ingest real flights, train a model, judge and register it, and score a day."""
+    settings = _prepared_settings()
+    from cli import first_run, partition_names, runs
+
+    try:
+        key = partition_names.month(month)
+    except partition_names.UnknownPartitionError as error:
+        _stop(error)
+    with runs.noise_to(settings.home / runs.LOG_FILE) as console:
+        success = first_run.run_all(console, settings, key, fresh)
+    raise typer.Exit(0 if success else 1)
+
+
+@app.command()
+def backfill(
+    job: Annotated[
+        str,
+        typer.Argument(help="ingest_flights, score_flights, replay_day or train_delay_model."),
+    ],
+    first: Annotated[
+        str, typer.Option("--from", help="First day (2013-01-31) or month (2013-02).")
+    ],
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last day or month; without it, only the first.")
+    ] = None,
+) -> None:
+    """Run a job for a range of days (as one run) or months (a run for each)."""
+    settings = _prepared_settings()
+    from cli import backfills, partition_names, runs
+
+    try:
+        batches = partition_names.batches(job, first, last or first)
+    except partition_names.UnknownPartitionError as error:
+        _stop(error)
+    with runs.noise_to(settings.home / runs.LOG_FILE) as console:
+        success = backfills.run_all(console, settings, job, batches)
+    raise typer.Exit(0 if success else 1)
+
+
+@app.command()
+def dev() -> None:
+    """Start the Dagster and MLflow pages on the local state; Ctrl-C ends both."""
+    settings = _prepared_settings()
+    from cli import dev_servers
+
+    try:
+        dev_servers.run_until_interrupted(Console(), settings)
+    except dev_servers.ServerError as error:
+        _stop(error)
+
+
+def _prepared_settings() -> Settings:
+    from cli import state
+
+    try:
+        settings = Settings.from_environment()
+        state.prepare(settings)
+    except (ValueError, state.StateError) as error:
+        _stop(error)
+    return settings
+
+
+def _stop(error: Exception) -> Never:
+    Console(stderr=True).print(Text(str(error)), soft_wrap=True)
+    raise typer.Exit(2)

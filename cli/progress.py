@@ -1,0 +1,147 @@
+"""A run as it happens, read from Dagster's event log. Starting runs: runs.py."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster import DagsterEventType, EventLogRecord
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+POLL_SECONDS = 0.25
+
+STARTS = {DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED}
+ENDS = {
+    DagsterEventType.STEP_SUCCESS: "done",
+    DagsterEventType.STEP_FAILURE: "failed",
+    DagsterEventType.STEP_SKIPPED: "skipped",
+    DagsterEventType.STEP_UP_FOR_RETRY: "will be retried",
+}
+ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")
+
+
+@dataclass
+class Step:
+    """One step, as far as its events tell."""
+
+    key: str
+    started: float | None = None
+    ended: float | None = None
+    state: str = "waiting"
+    doing: str = ""
+    rows: int | None = None
+    failed_checks: list[str] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running, or ran."""
+        if self.started is None:
+            return 0.0
+        return (self.ended or time.time()) - self.started
+
+
+class RunView:
+    """What a run has done so far; fed with its event records in order."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Step] = {}
+
+    def feed(self, record: EventLogRecord) -> Step | None:
+        """Take one record; returns the step if it has just ended."""
+        entry = record.event_log_entry
+        if entry.step_key is None:
+            return None
+        step = self.steps.setdefault(entry.step_key, Step(entry.step_key))
+        event = entry.dagster_event
+        if event is None:
+            step.doing = entry.user_message
+            return None
+        if event.event_type in STARTS:
+            step.started, step.ended, step.state = entry.timestamp, None, "running"
+        elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+            self._count_rows(step, event)
+        elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed:
+                step.failed_checks.append(f"{evaluation.check_name}: {evaluation.description}")
+        elif event.event_type in ENDS:
+            step.ended, step.state = entry.timestamp, ENDS[event.event_type]
+            if event.is_step_failure and event.step_failure_data.error is not None:
+                step.error = _innermost(event.step_failure_data.error)
+            return step
+        return None
+
+    def _count_rows(self, step: Step, event: dg.DagsterEvent) -> None:
+        metadata = event.step_materialization_data.materialization.metadata
+        for name in ROW_COUNTS:
+            if name in metadata and isinstance(rows := metadata[name].value, int):
+                step.rows = (step.rows or 0) + rows
+
+
+@contextmanager
+def shown(
+    console: Console, instance: dg.DagsterInstance, run_id: str, title: str
+) -> Iterator[RunView]:
+    """Show a run while the body executes it: a line for each finished step, and what goes on now."""
+    view = RunView()
+    finished = threading.Event()
+    console.print(Text(title, style="bold"))
+    with Live(
+        console=console, refresh_per_second=8, transient=True, get_renderable=lambda: _now(view)
+    ) as live:
+
+        def follow() -> None:
+            cursor: str | None = None
+            while True:
+                last_round = finished.is_set()
+                connection = instance.get_records_for_run(run_id, cursor=cursor)
+                cursor = connection.cursor
+                for record in connection.records:
+                    ended = view.feed(record)
+                    if ended is not None:
+                        live.console.print(_line(ended))
+                if connection.has_more:
+                    continue
+                if last_round:
+                    return
+                finished.wait(POLL_SECONDS)
+
+        follower = threading.Thread(target=follow, name=f"progress of {run_id}")
+        follower.start()
+        try:
+            yield view
+        finally:
+            finished.set()
+            follower.join()
+
+
+def _line(step: Step) -> Text:
+    mark, style = {"done": ("✓", "green"), "failed": ("✗", "red")}.get(step.state, ("·", "yellow"))
+    line = Text.assemble((f"  {mark} ", style), f"{step.key:<26}{step.seconds:6.1f} s")
+    if step.rows is not None:
+        line.append(f"  {step.rows:>9,} rows", style="dim")
+    if step.state not in ("done", "failed"):
+        line.append(f"  {step.state}", style=style)
+    return line
+
+
+def _now(view: RunView) -> RenderableType:
+    running = [step for step in list(view.steps.values()) if step.state == "running"]
+    lines = [
+        Spinner("dots", Text(f"{step.key:<26}{step.seconds:6.1f} s  {step.doing}", style="cyan"))
+        for step in running
+    ]
+    return Group(*lines) if lines else Spinner("dots", Text("starting", style="dim"))
+
+
+def _innermost(error: "dg.SerializableErrorInfo") -> str:
+    """The message of the first cause: what went wrong, not how Dagster was told of it."""
+    while error.cause is not None:
+        error = error.cause
+    return error.message.strip()

@@ -1,0 +1,130 @@
+"""Executing a job of this project here and now: the same run that the Dagster UI would launch."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from rich.console import Console
+from rich.text import Text
+
+from cli import progress
+from pipelines.definitions import defs
+from pipelines.executors import start_warm_process
+from resources.environments import PROJECT_ROOT, Settings
+
+MODULE = "pipelines.definitions"
+CODE_LOCATION = "ledgerline"
+
+PARTITION = "dagster/partition"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+# In the state folder: what a run started from the command line prints that is not progress.
+LOG_FILE = "run.log"
+
+# The console logger would write every event between the lines of the progress display.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        run_id: The Dagster run.
+        success: Whether all of it succeeded.
+        steps: Its steps, in the order in which they ended.
+    """
+
+    run_id: str
+    success: bool
+    steps: Sequence[progress.Step]
+
+
+@contextmanager
+def local_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Open the Dagster instance, while the process that steps are forked from warms up."""
+    if settings.executor == "multiprocess":
+        start_warm_process()
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        yield instance
+
+
+def execute(
+    console: Console, instance: dg.DagsterInstance, job_name: str, partitions: Sequence[str]
+) -> Outcome:
+    """Execute a job for one partition, or for a range as a single run, showing its progress."""
+    repository = ReconstructableRepository.for_module(MODULE, "defs", str(PROJECT_ROOT))
+    job = repository.get_reconstructable_job(job_name)
+    run = instance.create_run_for_job(
+        defs.resolve_job_def(job_name),
+        run_config=QUIET,
+        tags=_partition_tags(partitions),
+        # With its code location the run can be re-executed from the UI like any other.
+        remote_job_origin=_code_location().get_job_origin(job_name),
+        job_code_origin=job.get_python_origin(),
+    )
+    span = partitions[0] if len(partitions) == 1 else f"{partitions[0]} to {partitions[-1]}"
+    with progress.shown(console, instance, run.run_id, f"{job_name}  {span}") as view:
+        result = execute_run(job, run, instance)
+    steps = sorted(view.steps.values(), key=lambda step: step.ended or float("inf"))
+    return Outcome(run.run_id, result.success, steps)
+
+
+def report_failure(console: Console, outcome: Outcome, settings: Settings) -> None:
+    """Say which steps failed, and why, without a stack trace."""
+    console.print(Text(f"\nRun {outcome.run_id} failed.", style="bold red"))
+    for step in outcome.steps:
+        if step.state == "failed" or step.failed_checks:
+            console.print(Text(f"  {step.key}", style="bold"))
+            for problem in [*step.failed_checks, *([step.error] if step.error else [])]:
+                console.print(Text(f"    {problem}"), soft_wrap=True)
+    console.print(
+        f"\nEverything that was logged: {settings.home / LOG_FILE}, or `ledgerline dev` and the run's page."
+    )
+
+
+@contextmanager
+def noise_to(path: Path) -> Iterator[Console]:
+    """Send what this process and its children print to a file; yields a console for the terminal."""
+    terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with path.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield Console(file=terminal)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(saved, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        terminal.close()
+
+
+def _partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
+    if len(partitions) == 1:
+        return {PARTITION: partitions[0]}
+    return {RANGE_START: partitions[0], RANGE_END: partitions[-1]}
+
+
+def _code_location() -> RemoteRepositoryOrigin:
+    target = LoadableTargetOrigin(
+        executable_path=sys.executable, module_name=MODULE, working_directory=str(PROJECT_ROOT)
+    )
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, CODE_LOCATION)
+    return RemoteRepositoryOrigin(location, repository_name="__repository__")
