@@ -18,7 +18,6 @@ from assets.reference import (
     WEATHER_SCHEMA,
 )
 from assets.source import count_rows
-from resources import parquet
 from resources.storage import Tables
 
 if TYPE_CHECKING:
@@ -59,9 +58,7 @@ FLIGHTS_RANGES = SCHEDULE_RANGES | {
     "air_time": (10, 1_000),
 }
 FEATURES_RANGES = (
-    SCHEDULE_RANGES
-    | WEATHER_RANGES
-    | {"day_of_week": (0, 6), "plane_age": (0, 80), "seats": (1, 900)}
+    SCHEDULE_RANGES | WEATHER_RANGES | {"day_of_week": (0, 6), "plane_age": (0, 80), "seats": (1, 900)}
 )
 
 
@@ -117,9 +114,7 @@ def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
     return checks
 
 
-def judge(
-    table: TableRules, tables: Tables, days: Sequence[str] | None
-) -> dict[str, rules.Finding]:
+def judge(table: TableRules, tables: Tables, days: Sequence[str] | None) -> dict[str, rules.Finding]:
     """Apply the rules to what is stored; without the declared columns no other rule can be judged."""
     asset = dg.AssetKey(table.asset)
     declared = rules.has_declared_columns(tables.stored(asset, days), table.schema)

@@ -31,9 +31,7 @@ def optional(name: str, arrow_type: str, description: str) -> dg.TableColumn:
 def csv_dtypes(schema: dg.TableSchema) -> dict[str, str]:
     """The pandas dtype with which each declared column is read from CSV."""
     return {
-        column.name: PANDAS_DTYPES.get(
-            column.type, "float64" if column.constraints.nullable else column.type
-        )
+        column.name: PANDAS_DTYPES.get(column.type, "float64" if column.constraints.nullable else column.type)
         for column in schema.columns
     }
 

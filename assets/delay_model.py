@@ -26,7 +26,10 @@ class TrainingConfig(dg.Config):
     """How the model is trained. Every value is recorded with the training run."""
 
     window_months: int = Field(
-        default=TRAINING_MONTHS, ge=1, le=11, description="Months before the judged one to learn from."
+        default=TRAINING_MONTHS,
+        ge=1,
+        le=11,
+        description="Months before the judged one to learn from.",
     )
     max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
     learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
@@ -196,8 +199,9 @@ def build_pipeline(config: TrainingConfig) -> "Pipeline":
             ("numbers", "passthrough", list(NUMERIC_FEATURES)),
         ]
     )
+    # scikit-learn's documented types are wider than those that are inferred from its defaults.
     trees = HistGradientBoostingClassifier(
-        categorical_features=list(range(len(CATEGORICAL_FEATURES))),
+        categorical_features=list(range(len(CATEGORICAL_FEATURES))),  # pyright: ignore[reportArgumentType]
         max_iter=config.max_iter,
         learning_rate=config.learning_rate,
         max_leaf_nodes=config.max_leaf_nodes,
@@ -206,7 +210,7 @@ def build_pipeline(config: TrainingConfig) -> "Pipeline":
         max_features=config.max_features,
         # Only with early stopping does scikit-learn keep a loss curve. It must not stop: rows held
         # back at random are from the same months, so their loss says little about the next month.
-        early_stopping=True,
+        early_stopping=True,  # pyright: ignore[reportArgumentType]
         n_iter_no_change=config.max_iter + 1,
         scoring="loss",
         validation_fraction=config.validation_share,

@@ -82,9 +82,7 @@ def delay_model_evaluation(
         scores = {name: metrics.score(late, said) for name, said in answers.items()}
         slices = metrics.score_slices(rows, late, answers[MODEL])
         context.log.info("Shuffling features to see which matter")
-        importance = metrics.permutation_importance(
-            model, model_input(rows), late, delay_model.seed
-        )
+        importance = metrics.permutation_importance(model, model_input(rows), late, delay_model.seed)
         pictures = {
             "roc": plots.roc(late, answers),
             "calibration": plots.calibration(metrics.calibration(late, answers[MODEL])),
@@ -127,16 +125,12 @@ def answer(model: Any, rows: "pd.DataFrame", trained: TrainedModel) -> "dict[str
     probability = model.predict_proba(model_input(rows))[:, 1]
     return {
         MODEL: pd.Series(probability, index=rows.index),
-        CARRIER_HOUR_RATE: metrics.carrier_hour_baseline(
-            rows, trained.carrier_hour_rates, trained.late_rate
-        ),
+        CARRIER_HOUR_RATE: metrics.carrier_hour_baseline(rows, trained.carrier_hour_rates, trained.late_rate),
         CONSTANT_RATE: pd.Series(trained.late_rate, index=rows.index),
     }
 
 
-def metrics_by_name(
-    scores: Mapping[str, Mapping[str, float]], slices: "pd.DataFrame"
-) -> dict[str, float]:
+def metrics_by_name(scores: Mapping[str, Mapping[str, float]], slices: "pd.DataFrame") -> dict[str, float]:
     """All numbers under one flat name each, as MLflow groups them: `carrier_hour_rate/brier`."""
     flat = dict(scores[MODEL])
     for name in (CARRIER_HOUR_RATE, CONSTANT_RATE):

@@ -70,10 +70,7 @@ FEATURES_SCHEMA = dg.TableSchema(
 )
 
 FEATURES_LINEAGE = lineage(
-    {
-        name: [("flights", name)]
-        for name in (*FLIGHT_KEY, "dest", "sched_arr_time", "distance")
-    }
+    {name: [("flights", name)] for name in (*FLIGHT_KEY, "dest", "sched_arr_time", "distance")}
     | {
         "day_of_week": [("flights", "date")],
         "manufacturer": [("flights", "tailnum"), ("planes", "manufacturer")],
@@ -132,9 +129,9 @@ def build_features(
     import pandas as pd
 
     aircraft = planes[["tailnum", "year", "manufacturer", "seats"]]
-    rows = flights.merge(
-        weather, on=["origin", "time_hour"], how="left", validate="many_to_one"
-    ).merge(aircraft, on="tailnum", how="left", validate="many_to_one")
+    rows = flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one").merge(
+        aircraft, on="tailnum", how="left", validate="many_to_one"
+    )
     day = pd.to_datetime(rows["date"])
     late = (rows["arr_delay"] >= LATE_MINUTES).astype("boolean")
     rows = rows.assign(

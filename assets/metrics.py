@@ -62,16 +62,12 @@ def carrier_hour_rates(rows: "pd.DataFrame", late: "pd.Series") -> dict[str, flo
     return {str(key): float(rate) for key, rate in rates.items()}
 
 
-def carrier_hour_baseline(
-    rows: "pd.DataFrame", rates: Mapping[str, float], late_rate: float
-) -> "pd.Series":
+def carrier_hour_baseline(rows: "pd.DataFrame", rates: Mapping[str, float], late_rate: float) -> "pd.Series":
     """What somebody says who knows only these rates, and the overall one for anything else."""
     return carrier_hour(rows).map(dict(rates)).fillna(late_rate).astype(float)
 
 
-def score_slices(
-    rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Series"
-) -> "pd.DataFrame":
+def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Series") -> "pd.DataFrame":
     """ROC AUC and Brier score for each carrier and each origin.
 
     Returns:

@@ -39,9 +39,7 @@ def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> bytes:
     figure, axes = _figure("ROC curve")
     for name, probability in answers.items():
         false_positive, true_positive, _ = roc_curve(late, probability)
-        axes.plot(
-            false_positive, true_positive, label=f"{name}: {roc_auc_score(late, probability):.3f}"
-        )
+        axes.plot(false_positive, true_positive, label=f"{name}: {roc_auc_score(late, probability):.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")

@@ -4,9 +4,7 @@ import dagster as dg
 
 # For what may pass by itself (a killed worker, a storage that does not answer). Bad input raises
 # PermanentFailure instead, which is not retried.
-RETRY = dg.RetryPolicy(
-    max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
+RETRY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 # Any number of days is one run: a year is a loop over files, not 365 processes.
 ALL_DAYS_IN_ONE_RUN = dg.BackfillPolicy.single_run()
@@ -15,9 +13,7 @@ ALL_DAYS_IN_ONE_RUN = dg.BackfillPolicy.single_run()
 WHEN_MISSING = dg.AutomationCondition.on_missing()
 
 # A model that somebody trains by itself still gets judged, whichever month it is of.
-WHEN_INPUTS_CHANGE = dg.AutomationCondition.eager().without(
-    dg.AutomationCondition.in_latest_time_window()
-)
+WHEN_INPUTS_CHANGE = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
 
 # The registry's aliases: one step at a time may move them.
 REGISTRY_POOL = "model_registry"

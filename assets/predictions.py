@@ -88,9 +88,7 @@ def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
     )
 
 
-def predict(
-    model: Any, features: "pd.DataFrame", version: Version, alias: str
-) -> "pd.DataFrame":
+def predict(model: Any, features: "pd.DataFrame", version: Version, alias: str) -> "pd.DataFrame":
     """Score flights; one row for each, in the order given."""
     return features[list(FLIGHT_KEY)].assign(
         late_probability=model.predict_proba(model_input(features))[:, 1],

@@ -1,15 +1,10 @@
 """Tables that flights refer to: airports, airlines, planes, and the weather at the three airports."""
 
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from assets import policies
 from assets.columns import Frame, csv_dtypes, optional, required
 from assets.source import read_source
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AIRPORTS_SCHEMA = dg.TableSchema(
     [

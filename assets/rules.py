@@ -62,9 +62,7 @@ def has_unique_key(rows: "pd.DataFrame", key: Sequence[str]) -> Finding:
     return Finding(False, f"{len(repeated):,} rows share a key, for example {examples[0]}")
 
 
-def has_plausible_values(
-    rows: "pd.DataFrame", ranges: Mapping[str, tuple[float, float]]
-) -> Finding:
+def has_plausible_values(rows: "pd.DataFrame", ranges: Mapping[str, tuple[float, float]]) -> Finding:
     """Every value lies in the range of its column; gaps are not judged."""
     outside = {}
     for name, (lowest, highest) in ranges.items():

@@ -35,7 +35,7 @@ def read_csv(path: Path, columns: "dict[str, str]") -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        return pd.read_csv(path, usecols=list(columns), dtype=columns)[list(columns)]  # pyright: ignore
+        return pd.read_csv(path, usecols=list(columns), dtype=columns)[list(columns)]
     except OSError as error:
         raise PermanentFailure(
             f"The source file {path} cannot be read: {error.strerror or error}.",

@@ -16,9 +16,7 @@ def main(job_name: str, partition: str) -> int:
     Returns:
         0 if it succeeded.
     """
-    repository = ReconstructableRepository.for_module(
-        "pipelines.definitions", "defs", str(PROJECT_ROOT)
-    )
+    repository = ReconstructableRepository.for_module("pipelines.definitions", "defs", str(PROJECT_ROOT))
     with (
         dg.DagsterInstance.get() as instance,
         dg.execute_job(

@@ -8,9 +8,7 @@ from cli import runs
 from resources.environments import Settings
 
 
-def run_all(
-    console: Console, settings: Settings, job_name: str, batches: Sequence[Sequence[str]]
-) -> bool:
+def run_all(console: Console, settings: Settings, job_name: str, batches: Sequence[Sequence[str]]) -> bool:
     """Execute one run for each batch, in order; a failed one does not stop the next.
 
     Returns:

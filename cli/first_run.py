@@ -29,9 +29,7 @@ def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bo
     days = training_days(month) + judged_days(month)
     outcomes: list[runs.Outcome] = []
     with runs.local_instance(settings) as instance:
-        missing = days if fresh else ingested.missing_days(
-            instance, open_tables(settings.data), days
-        )
+        missing = days if fresh else ingested.missing_days(instance, open_tables(settings.data), days)
         if missing:
             outcomes.append(runs.execute(console, instance, "ingest_flights", missing))
         else:
@@ -65,8 +63,7 @@ def _summarise(
     console.print(_scores_table(evaluation))
     alias = f"alias [bold]{STAGING}[/]" if version.is_staging else f"{STAGING} is of a later month"
     console.print(
-        f"[bold]{version.name}[/] version [bold]{version.number}[/], {alias}, "
-        f"sha256 {version.sha256[:12]}…"
+        f"[bold]{version.name}[/] version [bold]{version.number}[/], {alias}, sha256 {version.sha256[:12]}…"
     )
     console.print(f"Done in {seconds:.0f} s. Tables: {settings.data}   MLflow: {settings.tracking_uri}")
     console.print("\nNext:  [bold]make dev[/]   the Dagster and MLflow pages of all this")

@@ -13,9 +13,7 @@ from resources.storage import Tables
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
-def missing_days(
-    instance: dg.DagsterInstance, tables: Tables, wanted: Sequence[str]
-) -> list[str]:
+def missing_days(instance: dg.DagsterInstance, tables: Tables, wanted: Sequence[str]) -> list[str]:
     """The days that must be ingested: the last run over them failed, or their file is gone.
 
     Returns:

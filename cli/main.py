@@ -20,12 +20,8 @@ def main() -> None:
 
 @app.command()
 def run(
-    month: Annotated[
-        str, typer.Option(help="Month the model is judged on, 2013-02 to 2013-12.")
-    ] = "2013-07",
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Read days again that are there already.")
-    ] = False,
+    month: Annotated[str, typer.Option(help="Month the model is judged on, 2013-02 to 2013-12.")] = "2013-07",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Read days again that are there already.")] = False,
 ) -> None:
     """Ingest real flights, train a model, judge and register it, and score a day."""
     settings = _prepared_settings()
@@ -46,9 +42,7 @@ def backfill(
         str,
         typer.Argument(help="ingest_flights, score_flights, replay_day or train_delay_model."),
     ],
-    first: Annotated[
-        str, typer.Option("--from", help="First day (2013-01-31) or month (2013-02).")
-    ],
+    first: Annotated[str, typer.Option("--from", help="First day (2013-01-31) or month (2013-02).")],
     last: Annotated[
         str | None, typer.Option("--to", help="Last day or month; without it, only the first.")
     ] = None,

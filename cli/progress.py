@@ -85,9 +85,7 @@ class RunView:
 
 
 @contextmanager
-def shown(
-    console: Console, instance: dg.DagsterInstance, run_id: str, title: str
-) -> Iterator[RunView]:
+def shown(console: Console, instance: dg.DagsterInstance, run_id: str, title: str) -> Iterator[RunView]:
     """Show a run while the body executes it: a line for each finished step, and what goes on now."""
     view = RunView()
     finished = threading.Event()

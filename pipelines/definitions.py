@@ -46,6 +46,4 @@ def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg
 
 
 settings = Settings.from_environment()
-defs = build_definitions(
-    settings, executor_for(settings.executor, settings.max_concurrent_steps)
-)
+defs = build_definitions(settings, executor_for(settings.executor, settings.max_concurrent_steps))

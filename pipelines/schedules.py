@@ -18,9 +18,7 @@ def daily_replay(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     )
 
 
-@dg.schedule(
-    job=train_delay_model, cron_schedule="0 6 1 * *", execution_timezone="America/New_York"
-)
+@dg.schedule(job=train_delay_model, cron_schedule="0 6 1 * *", execution_timezone="America/New_York")
 def monthly_retraining(
     context: dg.ScheduleEvaluationContext,
 ) -> dg.RunRequest | dg.SkipReason:

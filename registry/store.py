@@ -1,4 +1,4 @@
-"""Reaching MLflow: the client, the experiment, a model's files. What is kept there is not known here."""
+"""Reaching MLflow: its client, an experiment, files. What is kept there is not known here."""
 
 import fcntl
 import time

@@ -35,9 +35,7 @@ class Version:
     tags: Mapping[str, str]
 
 
-def register(
-    client: "MlflowClient", name: str, model_id: str, tags: Mapping[str, str]
-) -> Version:
+def register(client: "MlflowClient", name: str, model_id: str, tags: Mapping[str, str]) -> Version:
     """Register a logged model, with the hash of its files; once, however often it is asked for."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
@@ -105,7 +103,7 @@ def _version(entity: "ModelVersion") -> Version:
     return Version(
         name=entity.name,
         number=int(entity.version),
-        location=entity.source,
+        location=entity.source or "",
         run_id=entity.run_id or "",
         tags=dict(entity.tags),
     )

@@ -1,4 +1,4 @@
-"""Where things are: the one module that reads the environment. It wires resources and opens none."""
+"""Where things are: the one module that reads the environment. It opens nothing."""
 
 import os
 import warnings
@@ -79,10 +79,12 @@ class Settings:
             home=home,
             dagster_home=Path(environment.get("DAGSTER_HOME") or home / "dagster").absolute(),
             tracking_uri=tracking_uri,
-            artifacts=environment.get("LEDGERLINE_ARTIFACTS") or default_artifacts,
-            data=environment.get("LEDGERLINE_DATA") or str(home / "data"),
+            artifacts=_place(environment.get("LEDGERLINE_ARTIFACTS")) or default_artifacts,
+            data=_place(environment.get("LEDGERLINE_DATA")) or str(home / "data"),
             executor=_choice(
-                environment, "LEDGERLINE_EXECUTOR", ("multiprocess", "multiprocess_spawn", "in_process")
+                environment,
+                "LEDGERLINE_EXECUTOR",
+                ("multiprocess", "multiprocess_spawn", "in_process"),
             ),
             max_concurrent_steps=_whole_number(environment, "LEDGERLINE_MAX_CONCURRENT_STEPS", 0),
             dagster_port=_whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000),
@@ -90,7 +92,7 @@ class Settings:
         )
 
 
-def resources_for(settings: Settings) -> dict[str, dg.ConfigurableResource | dg.IOManager]:
+def resources_for(settings: Settings) -> dict[str, object]:
     """The resources of every job, by the names that assets ask for."""
     return {
         "tables": TableStorage(base=settings.data),
@@ -121,6 +123,16 @@ def export(settings: Settings) -> None:
     if settings.artifacts is not None:
         os.environ["LEDGERLINE_ARTIFACTS"] = settings.artifacts
     set_library_defaults()
+
+
+def environment_with(additions: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment and these additions, for a process it starts."""
+    return os.environ | dict(additions)
+
+
+def _place(value: str | None) -> str | None:
+    """A URL as it is, a folder as an absolute path: processes start in different folders."""
+    return value if not value or "://" in value else str(Path(value).absolute())
 
 
 def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The failure no retry can mend. What may pass by itself stays an ordinary exception, and is retried."""
+"""The failure no retry can mend. What may pass by itself is an ordinary exception, and retried."""
 
 import dagster as dg
 

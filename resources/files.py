@@ -1,4 +1,4 @@
-"""Replacing files so that a reader sees the old content or the new, never a part. Formats live elsewhere."""
+"""Replacing files: a reader sees the old content or the new. What is in them lives elsewhere."""
 
 import os
 import shutil
@@ -20,15 +20,15 @@ STAGING_LEFTOVER_SECONDS = 24 * 3600
 def replace_all(contents: "Mapping[UPath, bytes]") -> None:
     """Write several files of one folder; none is replaced before all of them are written.
 
-    On a local disk the files are staged in a hidden folder beside their place and then renamed. On an
-    object store each upload is atomic by itself.
+    On a local disk the files are staged in a hidden folder beside their place and then renamed. On
+    an object store each upload is atomic by itself.
 
     Raises:
         PermanentFailure: A local folder cannot be written, or its disk is full.
     """
     some_path = next(iter(contents))
     if isinstance(some_path, Path):
-        _replace_local({Path(path): content for path, content in contents.items()})
+        _replace_local({Path(str(path)): content for path, content in contents.items()})
     else:
         some_path.fs.pipe({path.path: content for path, content in contents.items()})
 

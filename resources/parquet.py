@@ -1,4 +1,4 @@
-"""Data frames to and from Parquet bytes, with declared columns. Which files and assets is not known here."""
+"""Data frames to and from Parquet bytes, with declared columns. Files live elsewhere."""
 
 import hashlib
 import io
@@ -75,17 +75,17 @@ def to_frame(table: "pa.Table") -> "pd.DataFrame":
     return table.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
 
 
-def split(
-    name: str, table: "pa.Table", column: str, partition_keys: Sequence[str]
-) -> "dict[str, pa.Table]":
+def split(name: str, table: "pa.Table", column: str, partition_keys: Sequence[str]) -> "dict[str, pa.Table]":
     """Cut a table into the partitions it was asked for, by the column that holds their keys.
 
     Raises:
         PermanentFailure: A partition has no rows, or rows belong to none of the partitions.
     """
-    import pyarrow.compute as pc
+    from pyarrow import compute
 
-    parts = {key: table.filter(pc.equal(table[column], key)) for key in partition_keys}
+    # pyarrow makes its compute functions at import, where no type checker sees them.
+    equal = compute.equal  # pyright: ignore[reportAttributeAccessIssue]
+    parts = {key: table.filter(equal(table[column], key)) for key in partition_keys}
     empty = [key for key, part in parts.items() if part.num_rows == 0]
     if empty:
         raise PermanentFailure(

@@ -41,9 +41,7 @@ class Tables(dg.UPathIOManager):
     def handle_output(self, context: dg.OutputContext, obj: "pd.DataFrame") -> None:
         """Write a frame, cut into the step's partitions, and report what was written."""
         declared = context.definition_metadata
-        table = parquet.to_arrow(
-            context.asset_key.to_user_string(), obj, declared.get(COLUMN_SCHEMA)
-        )
+        table = parquet.to_arrow(context.asset_key.to_user_string(), obj, declared.get(COLUMN_SCHEMA))
         if context.has_asset_partitions:
             version = self._store_partitions(context, table)
         else:
@@ -58,18 +56,14 @@ class Tables(dg.UPathIOManager):
         """Write a table that has no partitions."""
         files.replace_all({path: parquet.serialise(obj)})
 
-    def get_metadata(
-        self, context: dg.OutputContext, obj: "pa.Table"
-    ) -> dict[str, dg.MetadataValue]:
+    def get_metadata(self, context: dg.OutputContext, obj: "pa.Table") -> dict[str, dg.MetadataValue]:
         """The row count of a table that has no partitions."""
         return {"dagster/row_count": dg.MetadataValue.int(obj.num_rows)}
 
     def _store_partitions(self, context: dg.OutputContext, table: "pa.Table") -> str:
         asset = context.asset_key
         column = context.definition_metadata[PARTITION_COLUMN]
-        parts = parquet.split(
-            asset.to_user_string(), table, column, context.asset_partition_keys
-        )
+        parts = parquet.split(asset.to_user_string(), table, column, context.asset_partition_keys)
         paths = {key: self.path_of(asset, key) for key in parts}
         files.replace_all({paths[key]: parquet.serialise(part) for key, part in parts.items()})
 
@@ -112,9 +106,7 @@ class Tables(dg.UPathIOManager):
         """
         return self._read(self._paths(asset, partition_keys), schema)
 
-    def stored(
-        self, asset: dg.AssetKey, partition_keys: Sequence[str] | None = None
-    ) -> "Iterator[pa.Table]":
+    def stored(self, asset: dg.AssetKey, partition_keys: Sequence[str] | None = None) -> "Iterator[pa.Table]":
         """The files of a table as they are, one by one, whatever their columns."""
         for path in self._paths(asset, partition_keys):
             yield parquet.parse(_content(path), str(path))
@@ -140,9 +132,7 @@ class Tables(dg.UPathIOManager):
             parts.append(parquet.conform(part, str(path), schema) if schema else part)
         return parquet.to_frame(pa.concat_tables(parts))
 
-    def _paths(
-        self, asset: dg.AssetKey, partition_keys: Sequence[str] | None
-    ) -> "list[UPath]":
+    def _paths(self, asset: dg.AssetKey, partition_keys: Sequence[str] | None) -> "list[UPath]":
         keys = [None] if partition_keys is None else partition_keys
         return [self.path_of(asset, key) for key in keys]
 
@@ -160,9 +150,7 @@ class Records(dg.UPathIOManager):
         """Read the record as the dataclass that the step's parameter is annotated with."""
         return _parse_record(path, context.dagster_type.typing_type)
 
-    def read(
-        self, asset: dg.AssetKey, partition_key: str | None, record_type: type[Record]
-    ) -> Record:
+    def read(self, asset: dg.AssetKey, partition_key: str | None, record_type: type[Record]) -> Record:
         """Read a record outside the inputs that Dagster loads.
 
         Raises:

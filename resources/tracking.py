@@ -1,4 +1,4 @@
-"""Training runs in MLflow, by explicit id. What is trained, and how it is judged, is not known here."""
+"""Training runs in MLflow, by explicit id. What is trained, and how judged, is not known here."""
 
 import platform
 import tempfile
@@ -77,9 +77,7 @@ class TrainingRun:
         known = {metric.step for metric in self.client.get_metric_history(self.run_id, name)}
         now = _now_ms()
         metrics = [
-            Metric(name, float(value), now, step)
-            for step, value in enumerate(values)
-            if step not in known
+            Metric(name, float(value), now, step) for step, value in enumerate(values) if step not in known
         ]
         for start in range(0, len(metrics), MAX_BATCH_METRICS):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH_METRICS])
@@ -196,9 +194,7 @@ class MLflowResource(dg.ConfigurableResource):
     )
 
     @contextmanager
-    def training_run(
-        self, context: dg.AssetExecutionContext, name: str
-    ) -> Iterator[TrainingRun]:
+    def training_run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[TrainingRun]:
         """Open a run for this step, or the one that an earlier attempt of it opened.
 
         Raises:
@@ -237,9 +233,7 @@ class MLflowResource(dg.ConfigurableResource):
         if not self.tracking_uri.startswith(("http://", "https://")):
             return dg.MetadataValue.text(run.run_id)
         server = store.without_password(self.tracking_uri).rstrip("/")
-        return dg.MetadataValue.url(
-            f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
-        )
+        return dg.MetadataValue.url(f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}")
 
     def load_sklearn_model(self, model_id: str) -> Any:
         """Load a logged model; only types that a model may consist of are accepted."""
@@ -293,9 +287,7 @@ def _keeping(error: BaseException) -> Iterator[None]:
         error.add_note(f"MLflow could not be told of this failure: {unreported}")
 
 
-def _run_with_tags(
-    client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]
-) -> str | None:
+def _run_with_tags(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> str | None:
     conditions = [f"tags.`{name}` = '{tags[name]}'" for name in (RUN_ID_TAG, STEP_KEY_TAG)]
     found = client.search_runs([experiment_id], " and ".join(conditions), max_results=1)
     return found[0].info.run_id if found else None

@@ -1,0 +1,60 @@
+# What a person types. Everything else is a command of .venv/bin/ledgerline.
+
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name))))
+BIN := .venv/bin
+UV = $(or $(shell command -v uv),$(BIN)/uv)
+
+.PHONY: help run dev test check bench lock clean
+
+help:  ## Show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/installed  ## Ingest real flights, train, judge and register a model, score a day
+	@$(BIN)/ledgerline run
+
+dev: .venv/installed  ## Start the Dagster (:3000) and MLflow (:5000) pages; Ctrl-C ends both
+	@$(BIN)/ledgerline dev
+
+test: .venv/installed-dev  ## Run all tests
+	@$(BIN)/pytest
+
+check: .venv/installed-dev  ## Check format, lint, types and the direction of imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench: .venv/installed-dev  ## Measure what the README claims, beside what it is compared with
+	@$(BIN)/python -m benchmarks.step_startup
+	@$(BIN)/python -m benchmarks.cost
+
+lock: .venv/installed-dev  ## Choose versions anew and write the lock files
+	$(UV) pip compile pyproject.toml --group build $(LOCK_OPTIONS) -o requirements.lock
+	$(UV) pip compile pyproject.toml --group build --group dev -c requirements.lock $(LOCK_OPTIONS) -o requirements-dev.lock
+
+LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
+clean:  ## Delete the virtual environment (the state in .ledgerline stays)
+	rm -rf .venv
+
+.venv/installed: requirements.lock pyproject.toml Makefile | .venv/bin/python
+	$(call install,requirements.lock)
+
+.venv/installed-dev: requirements-dev.lock requirements.lock pyproject.toml Makefile | .venv/bin/python
+	$(call install,requirements-dev.lock)
+	@touch .venv/installed
+
+# Bytecode is compiled now, so that the first run does not have to.
+define install
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "Installing from $(1) …"
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r $(1)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+endef
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Ledgerline needs Python 3.11, 3.12 or 3.13, and no python3 is on PATH."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Ledgerline needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V). Set PYTHON=/path/to/one."; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "Install the package python3-venv, then try again."; exit 1; }
