@@ -1,11 +1,12 @@
 """Where the steps of a run are executed, by one setting."""
 
 from collections.abc import Iterable
-from multiprocessing import forkserver
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.execution.retries import RetryMode
-from dagster._core.executor.multiprocess import MultiprocessExecutor
+
+if TYPE_CHECKING:
+    from dagster._core.executor.multiprocess import MultiprocessExecutor
 
 # What every step imports, paid once for each run: a step is then forked from a warm process in a
 # tenth of a second, where a fresh interpreter needs seconds.
@@ -38,8 +39,11 @@ PRELOADED_FOR_KIND = {
         )
     },
 )
-def warm_multiprocess_executor(context: dg.InitExecutorContext) -> MultiprocessExecutor:
+def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "MultiprocessExecutor":
     """Each step in a process of its own, forked from one that has imported what the job needs."""
+    from dagster._core.execution.retries import RetryMode
+    from dagster._core.executor.multiprocess import MultiprocessExecutor
+
     assets = context.job.get_definition().asset_layer
     kinds = {kind for key in assets.executable_asset_keys for kind in assets.get(key).kinds}
     modules = start_warm_process(kinds)
@@ -59,6 +63,8 @@ def start_warm_process(kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND)) -> list
     Returns:
         The modules that are imported.
     """
+    from multiprocessing import forkserver
+
     modules = ["dagster._core.executor.multiprocess", *PRELOADED]
     for kind in sorted(PRELOADED_FOR_KIND.keys() & set(kinds)):
         modules += PRELOADED_FOR_KIND[kind]

@@ -2,7 +2,6 @@
 
 import fcntl
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +91,8 @@ def without_password(uri: str) -> str:
 
 def _require_health(url: str) -> None:
     """Ask the server whether it is there: MLflow's own calls would retry for minutes."""
+    import urllib.request
+
     problem: Exception | None = None
     for attempt in range(HEALTH_ATTEMPTS):
         if attempt:

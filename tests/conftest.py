@@ -1,0 +1,183 @@
+"""What all tests share: an environment of their own, MLflow on SQLite and as a server, real flights."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from resources.environments import set_library_defaults
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+HOST = "127.0.0.1"
+START_SECONDS = 120
+POLL_SECONDS = 0.1
+
+SERVER_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_MODEL_CATALOG_URI": "",
+}
+
+# Any two days do; these have late, early, cancelled and diverted flights.
+DAYS = ("2013-02-08", "2013-02-09")
+
+HOME = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests, and the processes they start, away from the state and settings of a person."""
+    for name in list(os.environ):
+        if name.startswith(("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_")):
+            del os.environ[name]
+    home = Path(tempfile.mkdtemp(prefix="ledgerline-tests-"))
+    config.stash[HOME] = home
+    os.environ["LEDGERLINE_HOME"] = str(home)
+    os.environ["PYTHON_DOTENV_DISABLED"] = "true"
+    os.environ["MPLBACKEND"] = "agg"
+    set_library_defaults()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow database; creating its tables takes seconds, so they are created once."""
+    from registry.store import connect
+
+    file = tmp_path_factory.mktemp("mlflow-template") / "mlflow.db"
+    connect(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def mlflow_database(mlflow_template: Path, tmp_path: Path) -> str:
+    """URI of an MLflow database that only this test uses."""
+    file = tmp_path / "mlflow.db"
+    shutil.copyfile(mlflow_template, file)
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real MLflow server with a store of its own. All tests share it: use names of your own."""
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    shutil.copyfile(mlflow_template, folder / "mlflow.db")
+    url = f"http://{HOST}:{_free_port()}"
+    options = {
+        "--backend-store-uri": f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination": f"{folder}/artifacts",
+        "--host": HOST,
+        "--port": url.rsplit(":", 1)[1],
+        "--workers": "1",
+    }
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [
+                str(Path(sys.executable).parent / "mlflow"),
+                "server",
+                *(part for option in options.items() for part in option),
+            ],
+            cwd=folder,
+            env=os.environ | SERVER_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group of its own, to be ended as a whole
+        )
+    try:
+        _wait_until_healthy(url, server, log)
+        yield url
+    finally:
+        _end_group(server)
+
+
+@pytest.fixture(params=["database", "server"])
+def tracking_uri(request: pytest.FixtureRequest) -> str:
+    """MLflow both ways: a database without a server, and a server."""
+    return request.getfixturevalue(f"mlflow_{request.param}")
+
+
+@pytest.fixture
+def artifacts(tracking_uri: str, tmp_path: Path) -> str | None:
+    """Where artifacts go; a server decides that itself."""
+    return None if tracking_uri.startswith("http") else str(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def client(tracking_uri: str) -> "MlflowClient":
+    """An independent look at what was recorded."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri)
+
+
+@pytest.fixture(scope="session")
+def feature_rows(tmp_path_factory: pytest.TempPathFactory) -> "pd.DataFrame":
+    """The features of all flights of two days, as they are stored: ingested by the real assets."""
+    import dagster as dg
+
+    from assets import features, flights, reference
+    from resources.storage import TableStorage
+
+    storage = TableStorage(base=str(tmp_path_factory.mktemp("feature-rows")))
+    tags = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}
+    dg.materialize([reference.planes, reference.weather], resources={"tables": storage})
+    days = dg.materialize(
+        [reference.planes, reference.weather, flights.flights, features.features],
+        selection=[flights.flights, features.features],
+        resources={"tables": storage},
+        tags=tags,
+    )
+    assert days.success
+    from resources.storage import open_tables
+
+    return open_tables(storage.base).read(dg.AssetKey("features"), DAYS, features.FEATURES_SCHEMA)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine with nothing behind it."""
+    return _free_port()
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):  # noqa: S310
+            return
+        if server.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"The MLflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+        time.sleep(POLL_SECONDS)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its descendants: first politely, then not."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=15)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=15)

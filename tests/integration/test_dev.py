@@ -1,0 +1,173 @@
+"""`ledgerline dev`: both pages answer, runs launched there work, and no process is left."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+RUN_SECONDS = 240
+
+LAUNCH = """
+mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+BACKFILL = """
+query($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
+}
+"""
+RUNS = "{ runsOrError { ... on Runs { results { status tags { key value } } } } }"
+
+
+class Dev:
+    """A running `ledgerline dev`."""
+
+    def __init__(self, process: subprocess.Popen[str], dagster_port: int, mlflow_port: int) -> None:
+        self.process = process
+        self.ports = (dagster_port, mlflow_port)
+        self.dagster = f"http://127.0.0.1:{dagster_port}"
+        self.mlflow = f"http://127.0.0.1:{mlflow_port}"
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"{self.dagster}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def materialise(self, assets: list[str], partitions: list[str]) -> None:
+        """Launch a backfill as the UI does, and wait for its end."""
+        params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": partitions}
+        launched = self.ask(LAUNCH, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        deadline = time.monotonic() + RUN_SECONDS
+        while True:
+            status = self.ask(BACKFILL, id=launched["backfillId"])["partitionBackfillOrError"]["status"]
+            if status not in ("REQUESTED", "REQUESTING"):
+                assert status == "COMPLETED_SUCCESS", self.ask(RUNS)
+                return
+            assert time.monotonic() < deadline, status
+            time.sleep(0.5)
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@contextmanager
+def started(home: Path, env: dict[str, str], ports: tuple[int, int]) -> Iterator[Dev]:
+    command = [str(Path(sys.executable).with_name("ledgerline")), "dev"]
+    dagster_port, mlflow_port = ports
+    env |= {"LEDGERLINE_DAGSTER_PORT": str(dagster_port), "LEDGERLINE_MLFLOW_PORT": str(mlflow_port)}
+    with subprocess.Popen(
+        command, env=env, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            shown = ""
+            while "Ctrl-C ends everything." not in shown:
+                line = process.stdout.readline()
+                assert line, f"ended early: {shown}"
+                shown += line
+            yield Dev(process, dagster_port, mlflow_port)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def dev(
+    tmp_path_factory: pytest.TempPathFactory, environment: Callable[..., dict[str, str]]
+) -> Iterator[Dev]:
+    home = tmp_path_factory.mktemp("home")
+    with started(home, environment(home), (unused_port(), unused_port())) as running:
+        yield running
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_backfill_from_the_page_ingests_days_in_one_run_and_trains_by_month(dev: Dev) -> None:
+    january_and_february = [(date(2013, 1, 1) + timedelta(days=n)).isoformat() for n in range(31 + 28)]
+    dev.materialise(["airlines", "airports", "planes", "weather"], [])
+    dev.materialise(["flights", "features"], january_and_february)
+    dev.materialise(["delay_model", "delay_model_evaluation", "delay_model_version"], ["2013-02-01"])
+
+    runs = dev.ask(RUNS)["runsOrError"]["results"]
+    assert [run["status"] for run in runs] == ["SUCCESS"] * len(runs)
+    ranges = [
+        tag["value"]
+        for run in runs
+        for tag in run["tags"]
+        if tag["key"] == "dagster/asset_partition_range_end"
+    ]
+    assert ranges == ["2013-02-28"]
+    client = MlflowClient(dev.mlflow)
+    version = client.get_model_version_by_alias("flight_delay", "staging")
+    run = client.get_run(version.run_id or "")
+    assert run.info.status == "FINISHED"
+    assert "roc_auc" in run.data.metrics
+
+
+def test_both_pages_listen_on_this_machine_only(dev: Dev) -> None:
+    for port in dev.ports:
+        addresses = {
+            connection.laddr.ip
+            for member in dev.family()
+            for connection in member.net_connections(kind="tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        }
+        assert addresses == {"127.0.0.1"}
+
+
+def test_a_taken_port_is_named(dev: Dev, tmp_path: Path, ledgerline: Callable[..., Any]) -> None:
+    port = dev.ports[0]
+    done = ledgerline(
+        tmp_path, "dev", LEDGERLINE_DAGSTER_PORT=str(port), LEDGERLINE_MLFLOW_PORT=str(unused_port())
+    )
+    assert done.returncode == 2
+    assert f"Port {port}" in done.stderr
+    assert "LEDGERLINE_DAGSTER_PORT" in done.stderr
+
+
+def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, environment: Callable[..., dict[str, str]]) -> None:
+    with started(tmp_path, environment(tmp_path), (unused_port(), unused_port())) as running:
+        family = running.family()
+        assert len(family) > 2
+    assert running.process.returncode == 0
+    assert [member for member in family if member.is_running()] == []
+
+
+def test_a_server_that_dies_ends_the_other_and_is_named(
+    tmp_path: Path, environment: Callable[..., dict[str, str]]
+) -> None:
+    with started(tmp_path, environment(tmp_path), (unused_port(), unused_port())) as running:
+        family = running.family()
+        mlflow = next(member for member in family if "mlflow" in " ".join(member.cmdline()[:3]))
+        mlflow.send_signal(signal.SIGKILL)
+        output = running.process.communicate(timeout=60)[0]
+    assert running.process.returncode == 2
+    assert "MLflow ended by itself" in output
+    assert [member for member in family if member.is_running()] == []

@@ -1,0 +1,181 @@
+"""`ledgerline run` and `ledgerline backfill` from an empty folder on, as a new user types them."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+
+from assets.delay_model_evaluation import Evaluation
+from resources.storage import open_records, open_tables
+
+MONTH = "2013-07-01"
+
+Ledgerline = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """An empty folder after `ledgerline run`, and what the terminal showed."""
+
+    home: Path
+    output: str
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.home}/mlflow.db")
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            yield instance
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory, ledgerline: Ledgerline) -> FirstRun:
+    home = tmp_path_factory.mktemp("home")
+    done = ledgerline(home, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return FirstRun(home, done.stdout)
+
+
+def test_the_first_run_registers_a_model_as_staging(first_run: FirstRun) -> None:
+    model = first_run.client.get_registered_model("flight_delay")
+    version = first_run.client.get_model_version("flight_delay", str(model.aliases["staging"]))
+    assert version.tags["month"] == MONTH
+    assert len(version.tags["sha256"]) == 64
+    assert version.tags["sha256"][:12] in first_run.output
+
+
+def test_the_training_run_is_finished_and_has_everything(first_run: FirstRun) -> None:
+    version = first_run.client.get_model_version("flight_delay", "1")
+    run = first_run.client.get_run(version.run_id or "")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["window_months"] == "3"
+    assert "version.scikit-learn" in run.data.params
+    assert run.data.metrics["roc_auc"] > run.data.metrics["carrier_hour_rate/roc_auc"]
+    assert run.data.metrics["brier"] < run.data.metrics["carrier_hour_rate/brier"]
+    curve = first_run.client.get_metric_history(run.info.run_id, "train_loss")
+    assert [point.step for point in curve] == list(range(101))
+    assert run.inputs is not None
+    usages = {item.tags[0].value for item in run.inputs.dataset_inputs}
+    assert usages == {"training", "evaluation"}
+    files = {item.path for item in first_run.client.list_artifacts(run.info.run_id)}
+    assert files == {"loss.png", "roc.png", "calibration.png", "importance.png", "slices.png", "slices.json"}
+
+
+def test_the_scored_day_names_the_version(first_run: FirstRun) -> None:
+    rows = open_tables(str(first_run.home / "data")).read(dg.AssetKey("delay_predictions"), ["2013-07-31"])
+    assert len(rows) == 1001
+    assert set(rows["model_alias"]) == {"staging"}
+    assert rows["late_probability"].between(0, 1).all()
+
+
+def test_the_terminal_shows_steps_scores_and_what_to_do_next(first_run: FirstRun) -> None:
+    for part in ("✓ flights ", "114,794 rows", "roc_auc", "carrier hour rate", "make dev", "flight_delay"):
+        assert part in first_run.output
+    for noise in ("Traceback", "Warning", "DEBUG"):
+        assert noise not in first_run.output
+
+
+def test_every_check_of_the_first_run_passed(first_run: FirstRun) -> None:
+    with first_run.instance() as instance:
+        run = instance.get_runs(dg.RunsFilter(job_name="ingest_flights"))[-1]
+        evaluations = [
+            record.event_log_entry.dagster_event
+            for record in instance.get_records_for_run(
+                run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            ).records
+        ]
+    assert len(evaluations) == 25
+    assert all(event is not None and event.asset_check_evaluation_data.passed for event in evaluations)
+
+
+def test_a_second_run_reads_nothing_again_and_scores_the_same_to_the_last_digit(
+    first_run: FirstRun, ledgerline: Ledgerline
+) -> None:
+    records = open_records(str(first_run.home / "data"))
+    before = records.read(dg.AssetKey("delay_model_evaluation"), MONTH, Evaluation)
+
+    done = ledgerline(first_run.home, "run")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "are there already" in done.stdout.replace("\n", " ")
+    after = records.read(dg.AssetKey("delay_model_evaluation"), MONTH, Evaluation)
+    assert after.run_id != before.run_id
+    assert after.scores == before.scores
+    assert after.data_sha256 == before.data_sha256
+
+
+def test_a_backfill_of_days_is_one_run(first_run: FirstRun, ledgerline: Ledgerline) -> None:
+    done = ledgerline(
+        first_run.home, "backfill", "score_flights", "--from", "2013-07-01", "--to", "2013-07-05"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with first_run.instance() as instance:
+        run = instance.get_runs(dg.RunsFilter(job_name="score_flights"), limit=1)[0]
+        scored = instance.get_materialized_partitions(dg.AssetKey("delay_predictions"))
+    assert run.tags["dagster/asset_partition_range_end"] == "2013-07-05"
+    assert scored == {f"2013-07-0{day}" for day in range(1, 6)} | {"2013-07-31"}
+
+
+def test_a_dead_tracking_server_fails_the_step_in_seconds_and_is_named(
+    first_run: FirstRun, ledgerline: Ledgerline, free_port: Callable[[], int]
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with first_run.instance() as instance:
+        before = instance.fetch_materializations(dg.AssetKey("delay_model"), limit=100).records
+
+    started = time.monotonic()
+    done = ledgerline(first_run.home, "run", MLFLOW_TRACKING_URI=url)
+
+    assert done.returncode == 1
+    assert url in done.stdout
+    assert "MLFLOW_TRACKING_URI" in done.stdout.replace("\n", " ")
+    with first_run.instance() as instance:
+        assert len(instance.fetch_materializations(dg.AssetKey("delay_model"), limit=100).records) == len(
+            before
+        )
+        run = instance.get_runs(dg.RunsFilter(job_name="train_delay_model"), limit=1)[0]
+        stats = instance.get_run_stats(run.run_id)
+        step = instance.get_run_step_stats(run.run_id, ["delay_model"])[0]
+    assert stats.steps_failed == 1
+    assert step.start_time is not None
+    assert step.end_time is not None
+    assert step.end_time - step.start_time < 10
+    assert time.monotonic() - started < 120
+
+
+def test_a_damaged_file_is_named_and_nothing_is_trained(first_run: FirstRun, ledgerline: Ledgerline) -> None:
+    file = first_run.home / "data" / "features" / "2013-05-05.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    try:
+        done = ledgerline(first_run.home, "run")
+    finally:
+        file.write_bytes(whole)
+    assert done.returncode == 1
+    assert "2013-05-05.parquet" in done.stdout
+    assert "delay_model_version" not in done.stdout
+
+
+def test_a_month_outside_the_data_is_refused(tmp_path: Path, ledgerline: Ledgerline) -> None:
+    done = ledgerline(tmp_path, "run", "--month", "2014-01")
+    assert done.returncode == 2
+    assert "2013-02" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, ledgerline: Ledgerline) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    done = ledgerline(in_the_way / "home", "run")
+    assert done.returncode == 2
+    assert str(in_the_way) in done.stderr
+    assert "LEDGERLINE_HOME" in done.stderr
+    assert "Traceback" not in done.stderr

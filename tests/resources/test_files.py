@@ -1,0 +1,208 @@
+"""Replacing files: killed writers, full disks and unwritable folders leave the old files whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from resources.failures import PermanentFailure
+from resources.files import STAGING_LEFTOVER_SECONDS, STAGING_PREFIX, replace_all
+
+NAMES = [f"2013-01-{day:02}.parquet" for day in range(1, 31)]
+OLD = b"old" * 1000
+
+# Says on its standard output when it is about to write, then writes more than a moment can hold.
+WRITE_BIG_FILES = """
+    import sys
+    from upath import UPath
+    from resources.files import replace_all
+
+    content = b"new" * 4_000_000
+    contents = {UPath(sys.argv[1], name): content for name in sys.argv[2:]}
+    print("writing", flush=True)
+    replace_all(contents)
+"""
+
+WRITE_PAST_THE_FILE_SIZE_LIMIT = """
+    import resource, signal, sys
+    from upath import UPath
+    from resources.failures import PermanentFailure
+    from resources.files import replace_all
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the limit is then an error of write()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    contents = {UPath(sys.argv[1], name): b"new" * 10_000 for name in sys.argv[2:]}
+    try:
+        replace_all(contents)
+    except PermanentFailure as failure:
+        print(failure)
+"""
+
+WRITE_AS_NOBODY = """
+    import os, sys
+    from upath import UPath
+    from resources.failures import PermanentFailure
+    from resources.files import replace_all
+
+    contents = {UPath(sys.argv[1], name): b"new" for name in sys.argv[2:]}
+    if os.geteuid() == 0:  # who may write everywhere
+        os.seteuid(65534)
+    try:
+        replace_all(contents)
+    except PermanentFailure as failure:
+        print(failure)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of a table, with a file for each day."""
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).write_bytes(OLD)
+    return folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder whose parents everybody may enter, which those of `tmp_path` are not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            yield folder
+        finally:
+            folder.chmod(0o755)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let root mount a disk")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def staging_in(folder: Path) -> list[Path]:
+    return list(folder.glob(f"{STAGING_PREFIX}*"))
+
+
+def child(code: str, folder: Path, names: list[str]) -> list[str]:
+    return [sys.executable, "-c", textwrap.dedent(code), str(folder), *names]
+
+
+def test_files_are_replaced_together(folder: Path):
+    replace_all({UPath(folder, name): name.encode() for name in NAMES})
+
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+        name: name.encode() for name in NAMES
+    }
+
+
+def test_a_missing_folder_is_created(tmp_path: Path):
+    replace_all({UPath(tmp_path, "a", "b", "c.json"): b"{}"})
+
+    assert (tmp_path / "a" / "b" / "c.json").read_bytes() == b"{}"
+
+
+def test_a_killed_write_leaves_the_old_files(folder: Path):
+    with subprocess.Popen(child(WRITE_BIG_FILES, folder, NAMES), stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        while not any(path.stat().st_size for path in folder.glob(f"{STAGING_PREFIX}*/*")):
+            assert writer.poll() is None
+        writer.kill()
+        writer.wait()
+
+    assert writer.returncode == -signal.SIGKILL
+    assert {(folder / name).read_bytes() for name in NAMES} == {OLD}
+    assert sorted(set(folder.iterdir()) - set(staging_in(folder))) == [folder / name for name in NAMES]
+    assert len(staging_in(folder)) == 1
+
+
+def test_a_killed_first_write_leaves_no_file(tmp_path: Path):
+    with subprocess.Popen(child(WRITE_BIG_FILES, tmp_path, NAMES), stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        while not any(path.stat().st_size for path in tmp_path.glob(f"{STAGING_PREFIX}*/*")):
+            assert writer.poll() is None
+        writer.kill()
+        writer.wait()
+
+    assert list(tmp_path.iterdir()) == staging_in(tmp_path)
+
+
+def test_what_a_killed_write_left_is_removed_after_a_day(folder: Path):
+    yesterdays, todays = folder / f"{STAGING_PREFIX}old", folder / f"{STAGING_PREFIX}new"
+    for staging in (yesterdays, todays):
+        staging.mkdir()
+        (staging / NAMES[0]).write_bytes(b"half")
+    long_ago = time.time() - STAGING_LEFTOVER_SECONDS - 60
+    os.utime(yesterdays, (long_ago, long_ago))
+
+    replace_all({UPath(folder, NAMES[0]): b"new"})
+
+    assert staging_in(folder) == [todays]
+    assert (folder / NAMES[0]).read_bytes() == b"new"
+
+
+def test_a_full_disk_leaves_the_old_files_and_says_so(tiny_disk: Path):
+    for name in NAMES[:3]:
+        (tiny_disk / name).write_bytes(OLD)
+
+    with pytest.raises(PermanentFailure) as failure:
+        replace_all({UPath(tiny_disk, name): b"new" * 50_000 for name in NAMES[:3]})
+
+    assert str(failure.value).startswith(f"{tiny_disk} cannot be written: No space left on device (")
+    assert "MB free on its disk). Free some space" in str(failure.value)
+    assert "LEDGERLINE_DATA" in failure.value.remedy
+    assert not failure.value.allow_retries
+    assert {file.name: file.read_bytes() for file in tiny_disk.iterdir()} == dict.fromkeys(NAMES[:3], OLD)
+
+
+def test_a_write_that_the_system_cuts_off_leaves_the_old_files(folder: Path):
+    command = child(WRITE_PAST_THE_FILE_SIZE_LIMIT, folder, NAMES)
+    writer = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert writer.stdout.startswith(f"{folder} cannot be written: File too large (")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == dict.fromkeys(NAMES, OLD)
+
+
+@pytest.mark.parametrize("below", [(), ("a",), ("a", "b")], ids=["itself", "its parent", "above"])
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path, below: tuple[str, ...]):
+    file = tmp_path / "data"
+    file.write_bytes(OLD)
+    folder = file.joinpath(*below)
+
+    with pytest.raises(PermanentFailure, match="cannot be written") as failure:
+        replace_all({UPath(folder, NAMES[0]): b"new"})
+
+    assert str(folder) in failure.value.problem
+    assert file.read_bytes() == OLD
+
+
+def test_a_folder_without_permission_is_named(open_folder: Path):
+    (open_folder / NAMES[0]).write_bytes(OLD)
+    open_folder.chmod(0o555)
+    command = child(WRITE_AS_NOBODY, open_folder, NAMES[:1])
+    writer = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert writer.stdout.startswith(f"{open_folder} cannot be written: Permission denied (")
+    assert "give it the right permissions" in writer.stdout
+    assert [file.read_bytes() for file in open_folder.iterdir()] == [OLD]
