@@ -9,8 +9,14 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, j
 # Any number of days is one run: a year is a loop over files, not 365 processes.
 ALL_DAYS_IN_ONE_RUN = dg.BackfillPolicy.single_run()
 
-# Reference tables have no rhythm a schedule could follow: they are needed once they are missing.
-WHEN_MISSING = dg.AutomationCondition.on_missing()
+# Reference tables have no rhythm a schedule could follow: they are needed once they are missing. Not
+# on_missing(): it waits for something upstream to appear, and these have nothing upstream. What has
+# failed is left to a person, instead of being tried again at every tick.
+WHEN_MISSING = (
+    dg.AutomationCondition.missing()
+    & ~dg.AutomationCondition.in_progress()
+    & ~dg.AutomationCondition.execution_failed()
+).with_label("when_missing")
 
 # A model that somebody trains by itself still gets judged, whichever month it is of.
 WHEN_INPUTS_CHANGE = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())

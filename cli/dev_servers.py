@@ -71,6 +71,8 @@ def run_until_interrupted(console: Console, settings: Settings) -> None:
     servers = _servers(settings)
     for server in servers:
         _require_free_port(server)
+    if not _has_own_mlflow(settings):
+        connect(settings.tracking_uri)  # creates its tables, before several processes want to
     running: list[tuple[Server, subprocess.Popen[bytes]]] = []
     # A handler, and not the default: started from a script in the background, this process and its
     # children would ignore Ctrl-C.
@@ -115,7 +117,6 @@ def _servers(settings: Settings) -> list[Server]:
     )
     if _has_own_mlflow(settings):
         return [dagster]
-    connect(settings.tracking_uri)  # its tables are created once, before several processes want to
     options = {
         "--backend-store-uri": settings.tracking_uri,
         "--artifacts-destination": settings.artifacts or str(settings.home / "artifacts"),

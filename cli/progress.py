@@ -51,11 +51,13 @@ class RunView:
 
     def __init__(self) -> None:
         self.steps: dict[str, Step] = {}
+        self.problem = ""  # why the run ended, where no step says so
 
     def feed(self, record: EventLogRecord) -> Step | None:
         """Take one record; returns the step if it has just ended."""
         entry = record.event_log_entry
         if entry.step_key is None:
+            self._notice_end(entry.dagster_event)
             return None
         step = self.steps.setdefault(entry.step_key, Step(entry.step_key))
         event = entry.dagster_event
@@ -76,6 +78,14 @@ class RunView:
                 step.error = _innermost(event.step_failure_data.error)
             return step
         return None
+
+    def _notice_end(self, event: dg.DagsterEvent | None) -> None:
+        if event is None or event.event_type is not DagsterEventType.RUN_FAILURE:
+            return
+        error = event.job_failure_data.error
+        message = error.message if error is not None else event.message or ""
+        interrupted = dg.DagsterExecutionInterruptedError.__name__ in message
+        self.problem = "It was interrupted." if interrupted else message.strip()
 
     def _count_rows(self, step: Step, event: dg.DagsterEvent) -> None:
         metadata = event.step_materialization_data.materialization.metadata

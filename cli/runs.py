@@ -45,11 +45,13 @@ class Outcome:
         run_id: The Dagster run.
         success: Whether all of it succeeded.
         steps: Its steps, in the order in which they ended.
+        problem: Why it failed, where no step says so.
     """
 
     run_id: str
     success: bool
     steps: Sequence[progress.Step]
+    problem: str
 
 
 @contextmanager
@@ -79,7 +81,7 @@ def execute(
     with progress.shown(console, instance, run.run_id, f"{job_name}  {span}") as view:
         result = execute_run(job, run, instance)
     steps = sorted(view.steps.values(), key=lambda step: step.ended or float("inf"))
-    return Outcome(run.run_id, result.success, steps)
+    return Outcome(run.run_id, result.success, steps, view.problem)
 
 
 def report_failure(console: Console, outcome: Outcome, settings: Settings) -> None:
@@ -90,6 +92,8 @@ def report_failure(console: Console, outcome: Outcome, settings: Settings) -> No
             console.print(Text(f"  {step.key}", style="bold"))
             for problem in [*step.failed_checks, *([step.error] if step.error else [])]:
                 console.print(Text(f"    {problem}"), soft_wrap=True)
+    if outcome.problem and not any(step.error or step.failed_checks for step in outcome.steps):
+        console.print(Text(f"  {outcome.problem}"), soft_wrap=True)
     console.print(
         f"\nEverything that was logged: {settings.home / LOG_FILE}, or `ledgerline dev` and the run's page."
     )

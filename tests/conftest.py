@@ -74,9 +74,15 @@ def mlflow_database(mlflow_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mlflow_server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the MLflow server keeps its database and, in `artifacts`, its files."""
+    return tmp_path_factory.mktemp("mlflow-server")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(mlflow_template: Path, mlflow_server_folder: Path) -> Iterator[str]:
     """URL of a real MLflow server with a store of its own. All tests share it: use names of your own."""
-    folder = tmp_path_factory.mktemp("mlflow-server")
+    folder = mlflow_server_folder
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
     url = f"http://{HOST}:{_free_port()}"
     options = {
@@ -165,7 +171,7 @@ def _free_port() -> int:
 def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):  # noqa: S310
+        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
             return
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"The MLflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")

@@ -97,7 +97,9 @@ def test_a_day_of_2013_stands_for_itself() -> None:
 
 
 def test_the_replayed_day_is_at_most_a_week_away_at_the_ends_of_the_year() -> None:
-    ends = [day for day in days_of(2012, 2040) if (day.month, day.day) < (1, 5) or (day.month, day.day) > (12, 27)]
+    ends = [
+        day for day in days_of(2012, 2040) if (day.month, day.day) < (1, 5) or (day.month, day.day) > (12, 27)
+    ]
     assert max(abs(replayed_day(today) - in_2013(today)) for today in ends) <= timedelta(days=7)
 
 

@@ -68,7 +68,7 @@ def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"s3://{BUCKET}/tables"
     finally:
         reset = Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-        urlopen(reset).close()  # noqa: S310
+        urlopen(reset).close()
         server.stop()
         s3fs.S3FileSystem.clear_instance_cache()
 
@@ -109,7 +109,7 @@ def test_a_missing_object_is_named(fake_s3: str):
 
 
 def test_a_missing_bucket_is_named(fake_s3: str):
-    with pytest.raises(PermanentFailure, match="s3://no-such-bucket/flights/2013-01-01.parquet"):
+    with pytest.raises(PermanentFailure, match=r"s3://no-such-bucket/flights/2013-01-01.parquet"):
         open_tables("s3://no-such-bucket").read(FLIGHTS, RANGE)
 
 

@@ -1,5 +1,7 @@
 """Frames as Parquet bytes: what is kept, what is refused, and hashes of content."""
 
+from typing import Any
+
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
@@ -92,9 +94,7 @@ def test_missing_and_undeclared_columns_are_named(rows: pd.DataFrame):
         ("late", ["yes", "no", "no"]),
     ],
 )
-def test_values_of_another_type_are_refused_with_their_column(
-    rows: pd.DataFrame, column: str, values: list[object]
-):
+def test_values_of_another_type_are_refused_with_their_column(rows: pd.DataFrame, column: str, values: Any):
     with pytest.raises(PermanentFailure, match="flights do not have the declared types") as failure:
         parquet.to_arrow("flights", rows.assign(**{column: values}), SCHEMA)
 
@@ -122,7 +122,7 @@ def test_many_empty_partitions_are_counted(rows: pd.DataFrame):
     table = parquet.to_arrow("flights", rows, SCHEMA)
     empty = [f"2013-03-{day:02}" for day in range(1, 11)]
 
-    with pytest.raises(PermanentFailure, match="partition 2013-03-01, .*2013-03-05 and 5 more"):
+    with pytest.raises(PermanentFailure, match=r"partition 2013-03-01, .*2013-03-05 and 5 more"):
         parquet.split("flights", table, "date", ["2013-01-01", "2013-01-02", *empty])
 
 
@@ -138,7 +138,7 @@ def test_rows_of_no_partition_are_refused_and_counted(rows: pd.DataFrame):
 
 @pytest.mark.parametrize("kept", [0, 3, 100, -1])
 def test_a_truncated_file_is_refused_and_named(rows: pd.DataFrame, kept: int):
-    with pytest.raises(PermanentFailure, match="flights/2013-01-01.parquet is not a whole Parquet file"):
+    with pytest.raises(PermanentFailure, match=r"flights/2013-01-01.parquet is not a whole Parquet file"):
         read(stored(rows)[:kept])
 
 
@@ -157,7 +157,9 @@ def test_a_file_with_values_that_do_not_fit_is_refused_and_named(rows: pd.DataFr
 
 
 def test_a_file_with_gaps_in_a_required_column_is_refused(rows: pd.DataFrame):
-    older = pa.Table.from_pandas(rows.assign(date=["2013-01-01", None, None]), preserve_index=False)
+    older = pa.Table.from_pandas(
+        rows.assign(date=pd.Series(["2013-01-01", None, None])), preserve_index=False
+    )
 
     with pytest.raises(PermanentFailure, match=r"does not have the declared types.*'date'"):
         read(parquet.serialise(older))
@@ -204,4 +206,6 @@ def test_the_combined_digest_depends_on_each_partition():
 
     assert parquet.combined_sha256(both) == parquet.combined_sha256(dict(both))
     assert parquet.combined_sha256(both) != parquet.combined_sha256(both | {"2013-01-02": "deg"})
-    assert parquet.combined_sha256(both) != parquet.combined_sha256({"2013-01-01": "abc", "2013-01-03": "def"})
+    assert parquet.combined_sha256(both) != parquet.combined_sha256(
+        {"2013-01-01": "abc", "2013-01-03": "def"}
+    )

@@ -1,16 +1,12 @@
 """Tables as assets write and read them: partitions, what is reported of them, data versions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 
 from resources import parquet
 from resources.storage import TableStorage, open_tables
@@ -80,9 +76,8 @@ def reader(whole_table: Any) -> Any:
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
+def instance() -> dg.DagsterInstance:
+    return dg.DagsterInstance.ephemeral()
 
 
 def materialise(
@@ -96,7 +91,7 @@ def materialise(
     one_day = days[0] if days and days[0] == days[1] else None
     tags = {}
     if days and one_day is None:
-        tags = {ASSET_PARTITION_RANGE_START_TAG: days[0], ASSET_PARTITION_RANGE_END_TAG: days[1]}
+        tags = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[1]}
     result = dg.materialize(
         assets,
         resources={"tables": TableStorage(base=str(base))},

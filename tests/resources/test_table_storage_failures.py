@@ -10,16 +10,12 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 
 from resources.storage import TableStorage, open_tables
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 RANGE = ["2013-01-01", "2013-01-02", "2013-01-03"]
-RANGE_TAGS = {ASSET_PARTITION_RANGE_START_TAG: RANGE[0], ASSET_PARTITION_RANGE_END_TAG: RANGE[-1]}
+RANGE_TAGS = {"dagster/asset_partition_range_start": RANGE[0], "dagster/asset_partition_range_end": RANGE[-1]}
 RETRY = dg.RetryPolicy(max_retries=2)
 SCHEMA = dg.TableSchema([dg.TableColumn("date", "string"), dg.TableColumn("flight", "int16")])
 FLIGHTS = dg.AssetKey("flights")

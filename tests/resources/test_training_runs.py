@@ -14,7 +14,7 @@ from resources.tracking import Dataset, MLflowResource, TrainingRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import DatasetInput, Run
 
 LOSSES = [0.7, 0.5, 0.4, 0.35]
 SCHEMA = dg.TableSchema(
@@ -59,6 +59,11 @@ def runs_of(client: "MlflowClient", mlflow: MLflowResource) -> "list[Run]":
 def only_run(client: "MlflowClient", mlflow: MLflowResource) -> "Run":
     (run,) = runs_of(client, mlflow)
     return run
+
+
+def inputs_of(run: "Run") -> "list[DatasetInput]":
+    assert run.inputs is not None
+    return run.inputs.dataset_inputs
 
 
 def record_everything(run: TrainingRun, model: Any, inputs: pd.DataFrame) -> str:
@@ -113,7 +118,7 @@ def test_the_rows_it_learned_from_are_an_input_of_the_run(
 
     dg.materialize([trained], resources={"mlflow": mlflow})
 
-    (recorded,) = only_run(client, mlflow).inputs.dataset_inputs
+    (recorded,) = inputs_of(only_run(client, mlflow))
     assert recorded.dataset.name == "features of January"
     assert recorded.dataset.digest == "a" * 36
     assert recorded.dataset.source_type == "s3"
@@ -188,7 +193,7 @@ def test_a_finished_run_can_be_reopened_by_another_step(
     run = only_run(client, mlflow)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["roc_auc"] == 0.6
-    assert [recorded.dataset.name for recorded in run.inputs.dataset_inputs] == [UNSEEN.name]
+    assert [recorded.dataset.name for recorded in inputs_of(run)] == [UNSEEN.name]
 
 
 def test_many_params_and_a_long_curve_are_recorded_whole(mlflow: MLflowResource, client: "MlflowClient"):
@@ -213,7 +218,9 @@ def test_a_model_of_a_type_that_is_not_trusted_stops_the_step(
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import FunctionTransformer
 
-    strange = Pipeline([("strange", FunctionTransformer(pd.util.hash_pandas_object)), ("x", DummyClassifier())])
+    strange = Pipeline(
+        [("strange", FunctionTransformer(pd.util.hash_pandas_object)), ("x", DummyClassifier())]
+    )
 
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
     def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> None:

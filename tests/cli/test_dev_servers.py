@@ -1,0 +1,72 @@
+"""`ledgerline dev` before it starts anything: a port that is taken, and no process left behind."""
+
+import io
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cli import dev_servers
+from cli.main import app
+from resources.environments import Settings
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server((dev_servers.HOST, 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def refusal_of(settings: Settings) -> str:
+    console = Console(file=io.StringIO())
+    with pytest.raises(dev_servers.ServerError) as caught:
+        dev_servers.run_until_interrupted(console, settings)
+    return str(caught.value)
+
+
+def test_a_port_that_is_taken_is_named_with_the_server_that_wants_it(
+    settings: Settings, taken_port: int, free_port: int
+) -> None:
+    assert refusal_of(replace(settings, mlflow_port=free_port, dagster_port=taken_port)) == (
+        f"Port {taken_port}, wanted for Dagster, cannot be used: Address already in use. End what uses "
+        "it, or set LEDGERLINE_DAGSTER_PORT to another."
+    )
+    assert "LEDGERLINE_MLFLOW_PORT" in refusal_of(
+        replace(settings, mlflow_port=taken_port, dagster_port=free_port)
+    )
+
+
+def test_nothing_was_started_when_a_port_is_taken(
+    settings: Settings, taken_port: int, free_port: int
+) -> None:
+    before = {number: signal.getsignal(number) for number in dev_servers.STOP_SIGNALS}
+    children = psutil.Process().children(recursive=True)
+    refusal_of(replace(settings, mlflow_port=free_port, dagster_port=taken_port))
+    assert psutil.Process().children(recursive=True) == children
+    assert {number: signal.getsignal(number) for number in dev_servers.STOP_SIGNALS} == before
+
+
+def test_with_an_mlflow_server_of_ones_own_its_port_is_not_needed(
+    settings: Settings, taken_port: int
+) -> None:
+    elsewhere = replace(
+        settings,
+        tracking_uri="http://mlflow.example:5000",
+        mlflow_port=taken_port,
+        dagster_port=taken_port,
+    )
+    assert f"Port {taken_port}, wanted for Dagster, " in refusal_of(elsewhere)
+
+
+def test_the_command_ends_with_the_message_only(settings: Settings, taken_port: int) -> None:
+    environment = {"LEDGERLINE_HOME": str(settings.home), "LEDGERLINE_MLFLOW_PORT": str(taken_port)}
+    result = CliRunner().invoke(app, ["dev"], env=environment)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Port {taken_port}, wanted for MLflow, cannot be used: ")
+    assert "Traceback" not in result.output

@@ -1,0 +1,124 @@
+"""The commands as a person types them: their help, and what a mistake is answered with."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from cli.main import app
+
+COMMANDS = {
+    "run": ["--month", "--fresh"],
+    "backfill": ["job", "--from", "--to"],
+    "dev": [],
+}
+
+
+def ledgerline(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", **environment})
+
+
+def plain(text: str) -> str:
+    """Without the colours of a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> str:
+    return str(tmp_path / "home")
+
+
+def test_without_a_command_all_are_listed() -> None:
+    shown = plain(ledgerline("--help").stdout)
+    assert all(command in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_explains_itself_and_its_options(command: str) -> None:
+    result = ledgerline(command, "--help")
+    assert result.exit_code == 0
+    shown = plain(result.stdout)
+    assert [option for option in COMMANDS[command] if option not in shown] == []
+
+
+def test_a_month_that_is_not_there_is_refused_with_those_that_are(home: str) -> None:
+    result = ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("'2013-13' is not a month a model can be judged on: choose one from")
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sleep", "--from", "2013-02"], "'sleep' is not a job"),
+        (["train_delay_model", "--from", "2013-01"], "'2013-01' is not a month a model can be judged on"),
+        (["score_flights", "--from", "2013-02"], "'2013-02' is not a day with flights"),
+        (["score_flights", "--from", "2013-02-02", "--to", "2013-02-01"], "--from 2013-02-02 is later"),
+    ],
+)
+def test_a_backfill_of_what_is_not_there_is_refused(arguments: list[str], message: str, home: str) -> None:
+    result = ledgerline("backfill", *arguments, LEDGERLINE_HOME=home)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["dev"], ["backfill", "score_flights", "--from", "2013-02-01"]]
+)
+def test_a_file_in_the_way_of_the_state_folder_is_named(arguments: list[str], home: str) -> None:
+    Path(home).write_text("in the way")
+    result = ledgerline(*arguments, LEDGERLINE_HOME=home)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{home} cannot be written: File exists.")
+    assert "set LEDGERLINE_HOME to a folder that you can write" in result.stderr
+    assert "Traceback" not in result.output
+    assert Path(home).read_text() == "in the way"
+
+
+def test_a_state_folder_inside_a_file_is_named(home: str) -> None:
+    Path(home).write_text("in the way")
+    result = ledgerline("run", LEDGERLINE_HOME=f"{home}/inside")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{home}/inside cannot be written: Not a directory.")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEDGERLINE_EXECUTOR", "cluster"),
+        ("LEDGERLINE_DAGSTER_PORT", "http"),
+        ("LEDGERLINE_MLFLOW_PORT", "-1"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(name: str, value: str, home: str) -> None:
+    result = ledgerline("run", LEDGERLINE_HOME=home, **{name: value})
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{name} is {value!r}; set it to ")
+    assert not Path(home).exists()
+
+
+def test_the_first_command_makes_the_state_folder_ready_for_dagster(home: str) -> None:
+    ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    configuration = Path(home, "dagster", "dagster.yaml")
+    assert configuration.is_symlink()
+    assert "telemetry" in configuration.read_text()
+
+
+def test_a_link_to_a_checkout_that_has_moved_is_renewed(home: str) -> None:
+    configuration = Path(home, "dagster", "dagster.yaml")
+    configuration.parent.mkdir(parents=True)
+    configuration.symlink_to("/nowhere/dagster.yaml")
+    ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    assert configuration.exists()
+
+
+def test_an_instance_configuration_of_ones_own_is_kept(home: str) -> None:
+    configuration = Path(home, "dagster", "dagster.yaml")
+    configuration.parent.mkdir(parents=True)
+    configuration.write_text("telemetry: {enabled: false}\n")
+    ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    assert configuration.read_text() == "telemetry: {enabled: false}\n"

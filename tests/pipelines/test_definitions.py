@@ -1,0 +1,132 @@
+"""What Dagster is told: light to load, valid, and with the policies every asset should have."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from assets.partitions import DAYS, MONTHS
+from assets.policies import REGISTRY_POOL, RETRY
+from pipelines.definitions import build_definitions, defs
+from pipelines.executors import executor_for
+from pipelines.jobs import JOBS
+from resources.environments import PROJECT_ROOT, Settings
+
+HEAVY = ["matplotlib", "mlflow", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "skops"]
+
+DAY_ASSETS = {"flights", "features", "delay_predictions"}
+MODEL_ASSETS = {"delay_model", "delay_model_evaluation", "delay_model_version"}
+REFERENCE_ASSETS = {"airports", "airlines", "planes", "weather"}
+
+RESOLVED = defs.get_repository_def()
+ASSETS = {
+    key.to_user_string(): RESOLVED.asset_graph.get(key) for key in RESOLVED.asset_graph.get_all_asset_keys()
+}
+
+
+def executed_by(job_name: str) -> set[str]:
+    job = defs.resolve_job_def(job_name)
+    return {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+
+
+def test_loading_the_definitions_imports_no_heavy_library() -> None:
+    program = f"""
+import sys
+import pipelines.definitions
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    command = [sys.executable, "-c", program]
+    loaded = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_the_definitions_are_valid() -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_the_definitions_can_be_built_for_other_settings() -> None:
+    settings = Settings.from_environment({"LEDGERLINE_HOME": "/nowhere"})
+    dg.Definitions.validate_loadable(build_definitions(settings, executor_for("in_process", 0)))
+
+
+def test_these_are_all_assets() -> None:
+    assert set(ASSETS) == DAY_ASSETS | MODEL_ASSETS | REFERENCE_ASSETS
+
+
+@pytest.mark.parametrize(
+    ("job_name", "partitions", "executed"),
+    [
+        ("ingest_flights", DAYS, REFERENCE_ASSETS | {"flights", "features"}),
+        ("train_delay_model", MONTHS, MODEL_ASSETS),
+        ("score_flights", DAYS, {"delay_predictions"}),
+        ("replay_day", DAYS, DAY_ASSETS),
+    ],
+)
+def test_a_job_executes_its_assets_over_its_partitions(
+    job_name: str, partitions: dg.PartitionsDefinition, executed: set[str]
+) -> None:
+    assert executed_by(job_name) == executed
+    assert defs.resolve_job_def(job_name).partitions_def == partitions
+
+
+def test_every_job_is_described() -> None:
+    assert [job.name for job in JOBS if not job.description] == []
+
+
+@pytest.mark.parametrize("job_name", ["ingest_flights", "replay_day"])
+def test_what_a_job_writes_is_checked_by_it(job_name: str) -> None:
+    steps = {node.name for node in defs.resolve_job_def(job_name).nodes}
+    assert steps - ASSETS.keys() == {
+        f"{asset}_checks" for asset in executed_by(job_name) - {"delay_predictions"}
+    }
+
+
+@pytest.mark.parametrize("asset", sorted(DAY_ASSETS))
+def test_any_number_of_days_is_one_run(asset: str) -> None:
+    assert ASSETS[asset].backfill_policy == dg.BackfillPolicy.single_run()
+    assert ASSETS[asset].partitions_def == DAYS
+
+
+@pytest.mark.parametrize("asset", sorted(MODEL_ASSETS))
+def test_a_model_has_a_month(asset: str) -> None:
+    assert ASSETS[asset].partitions_def == MONTHS
+
+
+@pytest.mark.parametrize("asset", sorted(ASSETS))
+def test_every_asset_says_what_it_is_and_is_retried(asset: str) -> None:
+    node = ASSETS[asset]
+    assert node.group_name not in (None, "default")
+    assert node.kinds
+    assert node.description
+    assert node.code_version
+    operation = node.assets_def.op
+    assert isinstance(operation, dg.OpDefinition)
+    assert operation.retry_policy == RETRY
+
+
+def test_one_step_at_a_time_moves_aliases() -> None:
+    assert {name: node.pools for name, node in ASSETS.items() if node.pools} == {
+        "delay_model_version": {REGISTRY_POOL}
+    }
+
+
+def test_reference_tables_are_made_when_missing_and_models_judged_when_trained() -> None:
+    automated = {name for name, node in ASSETS.items() if node.automation_condition is not None}
+    assert automated == REFERENCE_ASSETS | {"delay_model_evaluation"}
+
+
+def test_each_missing_reference_table_is_asked_for_once() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = dg.evaluate_automation_conditions(defs, instance)
+        asked = {name for name, node in ASSETS.items() if first.get_num_requested(node.key)}
+        assert asked == REFERENCE_ASSETS
+        again = dg.evaluate_automation_conditions(defs, instance, cursor=first.cursor)
+        assert again.total_requested in (0, first.total_requested)
+
+
+def test_automation_runs_without_being_switched_on() -> None:
+    (sensor,) = RESOLVED.sensor_defs
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    assert sensor.asset_selection.resolve(RESOLVED.asset_graph) == RESOLVED.asset_graph.get_all_asset_keys()

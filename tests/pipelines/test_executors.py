@@ -1,0 +1,132 @@
+"""Where steps are executed: processes of their own, and what happens when one is killed."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterEventType
+
+from pipelines.executors import executor_for, start_warm_process, warm_multiprocess_executor
+from resources.environments import Settings
+
+
+class Folder(dg.Config):
+    """Where a step leaves what a test looks at."""
+
+    path: str
+
+
+@dg.op
+def first_process() -> int:
+    return os.getpid()
+
+
+@dg.op
+def second_process(first: int) -> tuple[int, int]:
+    return first, os.getpid()
+
+
+@dg.job(executor_def=warm_multiprocess_executor)
+def two_steps() -> None:
+    second_process(first_process())
+
+
+@dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
+def killed_once(config: Folder) -> str:
+    victim = Path(config.path, "victim")
+    if not victim.exists():
+        victim.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return victim.read_text()
+
+
+@dg.op
+def follower(killed: str) -> bool:
+    return int(killed) != os.getpid()
+
+
+@dg.job(executor_def=warm_multiprocess_executor)
+def survives_a_kill() -> None:
+    follower(killed_once())
+
+
+@dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
+def killed_always() -> None:
+    os._exit(7)
+
+
+@dg.job(executor_def=warm_multiprocess_executor)
+def does_not_survive() -> None:
+    killed_always()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+def events_of(result: dg.JobExecutionResult, step_key: str) -> list[DagsterEventType]:
+    return [event.event_type for event in result.all_events if event.step_key == step_key]
+
+
+def test_each_step_has_a_process_of_its_own(instance: dg.DagsterInstance) -> None:
+    with dg.execute_job(dg.reconstructable(two_steps), instance) as result:
+        assert result.success
+        first, second = result.output_for_node("second_process")
+    assert len({first, second, os.getpid()}) == 3
+
+
+def test_a_step_whose_process_is_killed_is_retried(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    config = {"ops": {"killed_once": {"config": {"path": str(tmp_path)}}}}
+    with dg.execute_job(dg.reconstructable(survives_a_kill), instance, run_config=config) as result:
+        assert result.success
+        events = events_of(result, "killed_once")
+        assert result.output_for_node("follower") is True
+    assert DagsterEventType.STEP_UP_FOR_RETRY in events
+    assert events.index(DagsterEventType.STEP_UP_FOR_RETRY) < events.index(DagsterEventType.STEP_RESTARTED)
+    assert events[-1] is DagsterEventType.STEP_SUCCESS
+
+
+def test_a_step_whose_process_ends_every_time_fails_the_run(instance: dg.DagsterInstance) -> None:
+    with dg.execute_job(dg.reconstructable(does_not_survive), instance) as result:
+        assert not result.success
+        events = events_of(result, "killed_always")
+    assert events.count(DagsterEventType.STEP_UP_FOR_RETRY) == 1
+    assert events[-1] is DagsterEventType.STEP_FAILURE
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_an_executor_is_chosen_by_name() -> None:
+    assert executor_for("in_process", 0) is dg.in_process_executor
+    names = {name: executor_for(name, 3).name for name in ("multiprocess", "multiprocess_spawn")}
+    assert set(names.values()) == {"multiprocess"}  # one name in the run's configuration for both
+
+
+@pytest.mark.parametrize(
+    ("name", "creation"),
+    [
+        ("multiprocess", warm_multiprocess_executor.executor_creation_fn),
+        ("multiprocess_spawn", dg.multiprocess_executor.executor_creation_fn),
+    ],
+)
+def test_processes_are_forked_unless_spawning_is_asked_for(name: str, creation: object) -> None:
+    assert executor_for(name, 0).executor_creation_fn is creation
+
+
+def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:
+    tables, models = start_warm_process([]), start_warm_process(["scikitlearn", "mlflow"])
+    assert "pipelines.definitions" in tables
+    assert "sklearn.ensemble" not in tables
+    assert {"sklearn.ensemble", "mlflow.sklearn"} <= set(models)
+    assert start_warm_process(["parquet"]) == tables
+
+
+def test_an_unknown_executor_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="LEDGERLINE_EXECUTOR is 'cluster'; set it to one of: multiprocess"):
+        Settings.from_environment({"LEDGERLINE_EXECUTOR": "cluster"})

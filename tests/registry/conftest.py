@@ -1,0 +1,68 @@
+"""A small real model, its files, and a way to log it."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from assets.delay_model import TrainingConfig, model_input, train, with_outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+
+@pytest.fixture(scope="session")
+def inputs(feature_rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows as the model takes them."""
+    return model_input(with_outcome(feature_rows))
+
+
+@pytest.fixture(scope="session")
+def model(feature_rows: "pd.DataFrame") -> Any:
+    """The real pipeline, learned from two days."""
+    return train(with_outcome(feature_rows), TrainingConfig(max_iter=5))
+
+
+@pytest.fixture(scope="session")
+def saved_model(
+    mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory, model: Any, inputs: "pd.DataFrame"
+) -> Path:
+    """The files of the model. Read only: copy them to change them."""
+    from registry import model_files, store
+
+    folder = tmp_path_factory.mktemp("saved-model")
+    client = store.connect(f"sqlite:///{mlflow_template}")
+    experiment = store.experiment_id(client, "files", str(folder))
+    run_id = client.create_run(experiment).info.run_id
+    logged = client.create_logged_model(experiment, "small", run_id)
+    model_files.save_sklearn(model, folder / "model", inputs, logged, run_id)
+    return folder / "model"
+
+
+@pytest.fixture
+def log_model(
+    client: "MlflowClient",
+    artifacts: str | None,
+    request: pytest.FixtureRequest,
+    model: Any,
+    inputs: "pd.DataFrame",
+) -> "Callable[[], LoggedModel]":
+    """Log the model, each time as another one, in an experiment of this test's own."""
+    from registry import model_files, store
+
+    experiment = store.experiment_id(client, request.node.name, artifacts)
+
+    def log() -> "LoggedModel":
+        run_id = client.create_run(experiment).info.run_id
+        logged = client.create_logged_model(experiment, "small", run_id)
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent, "model")
+            model_files.save_sklearn(model, folder, inputs, logged, run_id)
+            client.log_model_artifacts(logged.model_id, str(folder))
+        return client.finalize_logged_model(logged.model_id, "READY")
+
+    return log

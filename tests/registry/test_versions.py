@@ -1,0 +1,162 @@
+"""Versions in the registry, on a database and on a server: registered once, found by alias, verified."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+
+from registry import model_files, store, versions
+from registry.model_files import ModelRefusedError
+from registry.versions import PRODUCTION, SHA256_TAG, STAGING
+from resources.failures import PermanentFailure
+from resources.registry import ModelRegistryResource
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+    LogModel = Callable[[], LoggedModel]
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A registered model of this test's own."""
+    return request.node.name.replace("[", " on a ").removesuffix("]")
+
+
+@pytest.fixture
+def files_of(mlflow_server_folder: Path) -> "Callable[[LoggedModel], Path]":
+    """Where the files of a logged model really lie, behind the server's back."""
+
+    def find(logged: "LoggedModel") -> Path:
+        parts = urlsplit(logged.artifact_location)
+        if parts.scheme == "file":
+            return Path(unquote(parts.path))
+        return mlflow_server_folder / "artifacts" / parts.path.lstrip("/")
+
+    return find
+
+
+def test_a_version_records_the_hash_of_its_files_and_where_it_came_from(
+    client: "MlflowClient", log_model: "LogModel", name: str
+):
+    logged = log_model()
+
+    version = versions.register(client, name, logged.model_id, {"month": "2013-07-01"})
+
+    files = store.download(client, logged.artifact_location)
+    assert version == versions.Version(
+        name=name,
+        number=1,
+        location=logged.artifact_location,
+        run_id=logged.source_run_id or "",
+        tags={"month": "2013-07-01", SHA256_TAG: model_files.folder_sha256(files)},
+    )
+    recorded = client.get_model_version(name, "1")
+    assert recorded.tags == version.tags
+    assert recorded.run_id == logged.source_run_id
+
+
+def test_the_same_model_is_registered_once(client: "MlflowClient", log_model: "LogModel", name: str):
+    logged = log_model()
+
+    first = versions.register(client, name, logged.model_id, {"month": "2013-07-01"})
+    again = versions.register(client, name, logged.model_id, {"month": "2013-08-01"})
+
+    assert again == first
+    assert len(client.search_model_versions(f"name = '{name}'")) == 1
+
+
+def test_another_model_is_another_version(client: "MlflowClient", log_model: "LogModel", name: str):
+    numbers = [versions.register(client, name, log_model().model_id, {}).number for _ in range(2)]
+
+    assert numbers == [1, 2]
+
+
+def test_an_alias_moves_from_one_version_to_another(client: "MlflowClient", log_model: "LogModel", name: str):
+    first, second = (versions.register(client, name, log_model().model_id, {}) for _ in range(2))
+
+    versions.set_alias(client, first, STAGING)
+    assert versions.version_with_alias(client, name, STAGING) == first
+
+    versions.set_alias(client, second, STAGING)
+    assert versions.version_with_alias(client, name, STAGING) == second
+    assert versions.version_with_alias(client, name, PRODUCTION) is None
+
+
+def test_nothing_carries_an_alias_of_a_model_that_nobody_registered(client: "MlflowClient"):
+    assert versions.version_with_alias(client, "never registered", STAGING) is None
+
+
+def test_a_loaded_version_answers_as_the_model_that_was_registered(
+    client: "MlflowClient", log_model: "LogModel", name: str, model: Any, inputs: "pd.DataFrame"
+):
+    versions.set_alias(client, versions.register(client, name, log_model().model_id, {}), STAGING)
+
+    found = versions.version_with_alias(client, name, STAGING)
+    assert found is not None
+    loaded = versions.load(client, found)
+
+    np.testing.assert_array_equal(loaded.predict_proba(inputs), model.predict_proba(inputs))
+
+
+def test_a_version_with_one_changed_byte_is_refused(
+    client: "MlflowClient",
+    log_model: "LogModel",
+    name: str,
+    files_of: "Callable[[LoggedModel], Path]",
+):
+    logged = log_model()
+    version = versions.register(client, name, logged.model_id, {})
+    (file,) = files_of(logged).glob("*.skops")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+    with pytest.raises(ModelRefusedError, match="version 1 is not what was registered") as error:
+        versions.load(client, version)
+
+    assert version.tags[SHA256_TAG] in str(error.value)
+
+
+def test_a_version_with_an_added_file_is_refused(
+    client: "MlflowClient",
+    log_model: "LogModel",
+    name: str,
+    files_of: "Callable[[LoggedModel], Path]",
+):
+    logged = log_model()
+    version = versions.register(client, name, logged.model_id, {})
+    (files_of(logged) / "code.py").write_text("print('gotcha')")
+
+    with pytest.raises(ModelRefusedError, match="is not what was registered"):
+        versions.load(client, version)
+
+
+def test_a_version_without_a_recorded_hash_is_refused(
+    client: "MlflowClient", log_model: "LogModel", name: str
+):
+    version = versions.register(client, name, log_model().model_id, {})
+
+    with pytest.raises(ModelRefusedError, match="recorded is nothing"):
+        versions.load(client, replace(version, tags={}))
+
+
+def test_a_step_that_loads_a_changed_model_fails_for_good(
+    client: "MlflowClient", tracking_uri: str, log_model: "LogModel", name: str
+):
+    registry = ModelRegistryResource(tracking_uri=tracking_uri)
+    version = registry.register(name, log_model().model_id, {})
+    registry.set_alias(version, STAGING)
+    assert registry.version_with_alias(name, STAGING) == version
+
+    with pytest.raises(PermanentFailure, match="is not what was registered") as failure:
+        registry.load(replace(version, tags={SHA256_TAG: "0" * 64}))
+
+    assert not failure.value.allow_retries
+    assert "move the alias" in failure.value.remedy

@@ -1,0 +1,246 @@
+"""Settings: defaults, overrides, wrong values, and what the processes it starts are told."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from resources.environments import (
+    EXPERIMENT,
+    MLFLOW_DEFAULTS,
+    PROJECT_ROOT,
+    Settings,
+    environment_with,
+    export,
+    resources_for,
+    set_library_defaults,
+)
+from resources.registry import ModelRegistryResource
+from resources.storage import TableStorage
+from resources.tracking import MLflowResource
+
+
+class RecordingEnvironment(Mapping[str, str]):
+    """An empty environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def documented_variables() -> set[str]:
+    lines = (PROJECT_ROOT / ".env.example").read_text().splitlines()
+    names = [line.removeprefix("# ").split("=")[0] for line in lines if "=" in line]
+    return {name for name in names if name.isidentifier() and name.isupper()}
+
+
+def test_without_any_variable_everything_is_below_one_folder():
+    settings = Settings.from_environment({})
+
+    home = PROJECT_ROOT / ".ledgerline"
+    assert settings == Settings(
+        home=home,
+        dagster_home=home / "dagster",
+        tracking_uri=f"sqlite:///{home}/mlflow.db",
+        artifacts=str(home / "artifacts"),
+        data=str(home / "data"),
+        executor="multiprocess",
+        max_concurrent_steps=0,
+        dagster_port=3000,
+        mlflow_port=5000,
+    )
+
+
+def test_everything_moves_with_the_home_folder(tmp_path: Path):
+    settings = Settings.from_environment({"LEDGERLINE_HOME": str(tmp_path)})
+
+    assert settings.dagster_home == tmp_path / "dagster"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert settings.artifacts == str(tmp_path / "artifacts")
+    assert settings.data == str(tmp_path / "data")
+
+
+def test_each_variable_overrides_its_default():
+    settings = Settings.from_environment(
+        {
+            "LEDGERLINE_HOME": "/srv/state",
+            "DAGSTER_HOME": "/srv/dagster",
+            "MLFLOW_TRACKING_URI": "sqlite:////srv/tracking.db",
+            "LEDGERLINE_ARTIFACTS": "/srv/artifacts",
+            "LEDGERLINE_DATA": "/srv/data",
+            "LEDGERLINE_EXECUTOR": "in_process",
+            "LEDGERLINE_MAX_CONCURRENT_STEPS": "4",
+            "LEDGERLINE_DAGSTER_PORT": "3001",
+            "LEDGERLINE_MLFLOW_PORT": "5001",
+        }
+    )
+
+    assert settings == Settings(
+        home=Path("/srv/state"),
+        dagster_home=Path("/srv/dagster"),
+        tracking_uri="sqlite:////srv/tracking.db",
+        artifacts="/srv/artifacts",
+        data="/srv/data",
+        executor="in_process",
+        max_concurrent_steps=4,
+        dagster_port=3001,
+        mlflow_port=5001,
+    )
+
+
+def test_an_empty_variable_is_as_good_as_none():
+    names = RecordingEnvironment()
+    Settings.from_environment(names)
+
+    assert Settings.from_environment(dict.fromkeys(names.asked, "")) == Settings.from_environment({})
+
+
+def test_relative_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_environment(
+        {
+            "LEDGERLINE_HOME": "state",
+            "DAGSTER_HOME": "instance",
+            "LEDGERLINE_DATA": "./tables",
+            "LEDGERLINE_ARTIFACTS": "files",
+        }
+    )
+
+    assert settings.home == tmp_path / "state"
+    assert settings.dagster_home == tmp_path / "instance"
+    assert settings.data == str(tmp_path / "tables")
+    assert settings.artifacts == str(tmp_path / "files")
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/state/mlflow.db"
+
+
+def test_urls_are_kept_as_they_are():
+    settings = Settings.from_environment(
+        {
+            "LEDGERLINE_DATA": "s3://bucket/tables",
+            "LEDGERLINE_ARTIFACTS": "gs://bucket/files/",
+            "MLFLOW_TRACKING_URI": "https://mlflow.example/",
+        }
+    )
+
+    assert settings.data == "s3://bucket/tables"
+    assert settings.artifacts == "gs://bucket/files/"
+    assert settings.tracking_uri == "https://mlflow.example/"
+
+
+def test_a_server_decides_where_artifacts_go_unless_it_is_told():
+    server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+
+    assert Settings.from_environment(server).artifacts is None
+    told = server | {"LEDGERLINE_ARTIFACTS": "s3://bucket/files"}
+    assert Settings.from_environment(told).artifacts == "s3://bucket/files"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("LEDGERLINE_EXECUTOR", "celery", "multiprocess, multiprocess_spawn, in_process"),
+        ("LEDGERLINE_MAX_CONCURRENT_STEPS", "-1", "a whole number (default 0)"),
+        ("LEDGERLINE_DAGSTER_PORT", "http", "a whole number (default 3000)"),
+        ("LEDGERLINE_MLFLOW_PORT", "5000.0", "a whole number (default 5000)"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str):
+    with pytest.raises(ValueError, match=f"^{name} is '{value}'; set it to ") as error:
+        Settings.from_environment({name: value})
+
+    assert expected in str(error.value)
+
+
+def test_the_example_names_every_variable_that_is_read():
+    environment = RecordingEnvironment()
+    Settings.from_environment(environment)
+
+    assert environment.asked - documented_variables() == set()
+
+
+def test_the_example_names_no_variable_that_nothing_reads():
+    environment = RecordingEnvironment()
+    Settings.from_environment(environment)
+
+    assert documented_variables() - environment.asked - set(MLFLOW_DEFAULTS) == set()
+
+
+def test_resources_follow_the_settings():
+    settings = Settings.from_environment(
+        {"LEDGERLINE_DATA": "s3://bucket/tables", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+    )
+
+    resources = resources_for(settings)
+
+    tables, mlflow, registry = (resources[name] for name in ("tables", "mlflow", "registry"))
+    assert isinstance(tables, TableStorage)
+    assert isinstance(mlflow, MLflowResource)
+    assert isinstance(registry, ModelRegistryResource)
+    assert tables.base == "s3://bucket/tables"
+    assert mlflow.tracking_uri == registry.tracking_uri == "http://127.0.0.1:5000"
+    assert (mlflow.experiment, mlflow.artifacts) == (EXPERIMENT, None)
+
+
+def test_exported_settings_are_read_back_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "LEDGERLINE_DATA", "LEDGERLINE_ARTIFACTS")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that what export() sets is taken back
+    monkeypatch.setenv("LEDGERLINE_HOME", "")
+    settings = Settings.from_environment(
+        {"LEDGERLINE_HOME": str(tmp_path), "LEDGERLINE_DATA": "s3://bucket/tables"}
+    )
+
+    export(settings)
+
+    assert Settings.from_environment() == settings
+
+
+def test_a_process_inherits_the_environment_and_the_additions(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LEDGERLINE_EXECUTOR", "in_process")
+
+    environment = environment_with({"LEDGERLINE_MLFLOW_PORT": "5001"})
+
+    assert environment["LEDGERLINE_EXECUTOR"] == "in_process"
+    assert environment["LEDGERLINE_MLFLOW_PORT"] == "5001"
+    assert "LEDGERLINE_MLFLOW_PORT" not in os.environ
+
+
+def test_what_is_set_already_is_not_overridden_by_defaults(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+
+    set_library_defaults()
+
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
+
+
+def test_reading_the_settings_imports_nothing_heavy_and_creates_nothing(tmp_path: Path):
+    code = (
+        "import sys; from resources.environments import Settings, resources_for; "
+        "resources_for(Settings.from_environment()); "
+        "print(sorted({'mlflow', 'pandas', 'pyarrow', 'sklearn', 'skops'} & set(sys.modules)))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=environment_with({"LEDGERLINE_HOME": str(tmp_path / "home")}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert child.stdout == "[]\n"
+    assert list(tmp_path.iterdir()) == []
