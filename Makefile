@@ -4,6 +4,9 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),$(BIN)/uv)
 
+# The certificates of the machine, as pip and curl use them: company networks have their own.
+export UV_SYSTEM_CERTS ?= true
+
 .PHONY: help run dev test check bench lock clean
 
 help:  ## Show this list

@@ -58,7 +58,7 @@ def delay_model_version(
         delay_model.model_id,
         {
             MONTH_TAG: delay_model.month,
-            "dagster.run_id": context.run_id,
+            "dagster.run_id": context.run.run_id,
             "training_data_sha256": delay_model.data_sha256,
             "judged_data_sha256": delay_model_evaluation.data_sha256,
             **{metric: f"{value:.6f}" for metric, value in scores.items()},

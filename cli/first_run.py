@@ -11,6 +11,7 @@ from assets.delay_model_evaluation import Evaluation
 from assets.delay_model_version import RegisteredVersion
 from assets.partitions import judged_days, training_days
 from cli import ingested, progress, runs
+from registry.store import without_password
 from registry.versions import STAGING
 from resources.environments import Settings
 from resources.storage import open_records, open_tables
@@ -65,9 +66,12 @@ def _summarise(
     console.print(
         f"[bold]{version.name}[/] version [bold]{version.number}[/], {alias}, sha256 {version.sha256[:12]}…"
     )
-    console.print(f"Done in {seconds:.0f} s. Tables: {settings.data}   MLflow: {settings.tracking_uri}")
+    console.print(f"Done in {seconds:.0f} s. Tables: {settings.data}", soft_wrap=True)
+    console.print(f"MLflow: {without_password(settings.tracking_uri)}", soft_wrap=True)
+    days = judged_days(month)
+    score = f"ledgerline backfill score_flights --from {days[0]} --to {days[-1]}"
     console.print("\nNext:  [bold]make dev[/]   the Dagster and MLflow pages of all this")
-    console.print("       [bold].venv/bin/ledgerline backfill train_delay_model --from 2013-05 …[/]")
+    console.print(f"       [bold].venv/bin/{score}[/]   a month of predictions", soft_wrap=True)
 
 
 def _steps_table(steps: Sequence[progress.Step]) -> Table:

@@ -1,12 +1,13 @@
 """Reaching MLflow: its client, an experiment, files. What is kept there is not known here."""
 
 import fcntl
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +33,8 @@ def connect(tracking_uri: str) -> "MlflowClient":
     if urlsplit(tracking_uri).scheme in SERVER_SCHEMES:
         _require_health(tracking_uri)
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     if urlsplit(tracking_uri).scheme in SERVER_SCHEMES:
         return MlflowClient(tracking_uri)
@@ -39,11 +42,9 @@ def connect(tracking_uri: str) -> "MlflowClient":
         try:
             client = MlflowClient(tracking_uri)
             client.search_experiments(max_results=1)  # creates the tables of a new database
-        except Exception as error:
-            # SQLAlchemy and MLflow raise errors of many types for a database that cannot be used.
-            raise StoreUnreachableError(
-                f"The MLflow database {without_password(tracking_uri)} cannot be opened: {error}."
-            ) from error
+        except (MlflowException, SQLAlchemyError, ImportError) as error:  # the last: its driver
+            problem = f"The MLflow database {tracking_uri} cannot be opened: {error}."
+            raise StoreUnreachableError(_hidden(problem, tracking_uri)) from None
     return client
 
 
@@ -73,52 +74,63 @@ def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> s
         return found.experiment_id
 
 
-def download(client: "MlflowClient", location: str) -> Path:
-    """A local folder with the files of a model, downloaded unless they are local already."""
+@contextmanager
+def downloaded(client: "MlflowClient", location: str) -> Iterator[Path]:
+    """A folder with the files of a model, for as long as the body runs."""
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(
+            download_artifacts(artifact_uri=location, dst_path=folder, tracking_uri=client.tracking_uri)
+        )
 
 
 def without_password(uri: str) -> str:
     """The URI as it may be shown in logs and errors."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    host = parts.netloc.rsplit("@", 1)[1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    return _hidden(uri, uri)
+
+
+def _hidden(text: str, uri: str) -> str:
+    """A text with the password of this URI taken out: libraries repeat URIs in their errors."""
+    login, at, _ = urlsplit(uri).netloc.rpartition("@")
+    _, colon, password = login.partition(":")
+    return text.replace(f":{password}@", ":***@") if at and colon else text
 
 
 def _require_health(url: str) -> None:
     """Ask the server whether it is there: MLflow's own calls would retry for minutes."""
-    import urllib.request
+    import requests
 
     problem: Exception | None = None
     for attempt in range(HEALTH_ATTEMPTS):
         if attempt:
             time.sleep(1)
         try:
-            # The scheme was checked by the caller.
-            with urllib.request.urlopen(  # noqa: S310
-                f"{url.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_SECONDS
-            ):
-                return
-        except OSError as error:  # refused, unknown host, timed out, or an HTTP error status
+            requests.get(f"{url.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_SECONDS).raise_for_status()
+            return
+        except requests.RequestException as error:
             problem = error
     raise StoreUnreachableError(
-        f"The MLflow server at {without_password(url)} does not answer: {problem}."
-    ) from problem
+        _hidden(f"The MLflow server at {url} does not answer: {problem}.", url)
+    ) from None  # the cause may show the password
 
 
 @contextmanager
 def _one_at_a_time(database_uri: str) -> Iterator[None]:
     """Keep two processes from creating the tables of one SQLite file together, which breaks it."""
-    parts = urlsplit(database_uri)
-    if not parts.scheme.startswith("sqlite"):
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(database_uri)
+    except ArgumentError:
+        yield  # MLflow has kinds of stores that are no databases, and says so of what it does not know
+        return
+    if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return
-    lock = Path(unquote(parts.path).removeprefix("/") if parts.netloc else unquote(parts.path[1:]))
-    lock = lock.with_name(f"{lock.name}.lock")
+    database = Path(url.database)
+    lock = database.with_name(f"{database.name}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")

@@ -49,7 +49,8 @@ def register(client: "MlflowClient", name: str, model_id: str, tags: Mapping[str
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.source == logged.artifact_location:
             return _version(known)
-    sha256 = model_files.folder_sha256(store.download(client, logged.artifact_location))
+    with store.downloaded(client, logged.artifact_location) as folder:
+        sha256 = model_files.folder_sha256(folder)
     created = client.create_model_version(
         name,
         # Not "models:/<id>": a client of a bare database resolves that by a global setting.
@@ -88,15 +89,15 @@ def load(client: "MlflowClient", version: Version) -> Any:
     Raises:
         ModelRefusedError: The files differ, carry no recorded hash, or hold a type not trusted.
     """
-    folder = store.download(client, version.location)
-    recorded = version.tags.get(SHA256_TAG)
-    found = model_files.folder_sha256(folder)
-    if recorded != found:
-        raise model_files.ModelRefusedError(
-            f"{version.name} version {version.number} is not what was registered: its files have "
-            f"sha256 {found}, recorded is {recorded or 'nothing'}."
-        )
-    return model_files.load_sklearn(folder)
+    with store.downloaded(client, version.location) as folder:
+        recorded = version.tags.get(SHA256_TAG)
+        found = model_files.folder_sha256(folder)
+        if recorded != found:
+            raise model_files.ModelRefusedError(
+                f"{version.name} version {version.number} is not what was registered: its files have "
+                f"sha256 {found}, recorded is {recorded or 'nothing'}."
+            )
+        return model_files.load_sklearn(folder)
 
 
 def _version(entity: "ModelVersion") -> Version:

@@ -71,6 +71,11 @@ class Settings:
             load_dotenv(PROJECT_ROOT / ".env")
             environment = os.environ
         home = Path(environment.get("LEDGERLINE_HOME") or PROJECT_ROOT / ".ledgerline").absolute()
+        if any(character in str(home) for character in "?#%"):
+            raise ValueError(
+                f"LEDGERLINE_HOME is {str(home)!r}; choose a folder without ?, # and %, which the address "
+                "of the MLflow database cannot hold."
+            )
         tracking_uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db"
         # A server chooses where its artifacts go; a bare database has nobody to choose.
         server = tracking_uri.startswith(("http://", "https://"))

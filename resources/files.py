@@ -52,7 +52,8 @@ def _replace_local(contents: Mapping[Path, bytes]) -> None:
 
 def unwritable(folder: Path, error: OSError) -> PermanentFailure:
     """Say that a folder cannot be written, why, and how much room its disk has."""
-    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
+    # Not Path.exists, which raises below a folder that may not be entered.
+    existing = next(parent for parent in [folder, *folder.parents] if os.path.exists(parent))
     free = shutil.disk_usage(existing).free
     return PermanentFailure(
         f"{folder} cannot be written: {error.strerror or error} ({free / 1e6:,.0f} MB free on its disk).",
@@ -64,5 +65,9 @@ def unwritable(folder: Path, error: OSError) -> PermanentFailure:
 def _remove_leftovers(folder: Path) -> None:
     """Delete the staging folders of writers that were killed."""
     for staging in folder.glob(f"{STAGING_PREFIX}*"):
-        if time.time() - staging.stat().st_mtime > STAGING_LEFTOVER_SECONDS:
+        try:
+            age = time.time() - staging.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its writer has just finished
+        if age > STAGING_LEFTOVER_SECONDS:
             shutil.rmtree(staging, ignore_errors=True)

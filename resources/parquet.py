@@ -40,7 +40,7 @@ def to_arrow(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None) ->
         )
     try:
         return pa.Table.from_pandas(frame, schema=arrow_schema(schema), preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise PermanentFailure(
             f"The rows of {name} do not have the declared types: {error}",
             "Correct the source, or the column schema of the asset.",
@@ -103,11 +103,11 @@ def split(name: str, table: "pa.Table", column: str, partition_keys: Sequence[st
 
 
 def serialise(table: "pa.Table") -> bytes:
-    """Parquet bytes, compressed with zstd."""
+    """Parquet bytes, compressed with zstd, with a checksum on each page."""
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -126,8 +126,8 @@ def parse(content: bytes, source: str) -> "pa.Table":
 
     try:
         # Not pq.read_table: it would load the whole dataset machinery for one file.
-        return pq.ParquetFile(io.BytesIO(content)).read()
-    except (pa.ArrowInvalid, OSError) as error:
+        return pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise PermanentFailure(
             f"{source} is not a whole Parquet file (cut off or damaged): {error}.",
             "Materialise that partition again.",
@@ -151,7 +151,7 @@ def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table
         )
     try:
         return table.select(names).cast(arrow_schema(schema))
-    except (pa.ArrowInvalid, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise PermanentFailure(
             f"{source} does not have the declared types: {error}",
             "It was written by other code: materialise that partition again.",

@@ -24,7 +24,24 @@ COLUMN_LINEAGE = "dagster/column_lineage"
 Record = TypeVar("Record")
 
 
-class Tables(dg.UPathIOManager):
+class AssetFiles(dg.UPathIOManager):
+    """One folder for each asset, one file in it for each partition; a lone file without partitions."""
+
+    def folder_of(self, asset: dg.AssetKey) -> "UPath":
+        """The folder with the partitions of an asset."""
+        return self._base_path.joinpath(*asset.path)
+
+    def path_of(self, asset: dg.AssetKey, partition_key: str | None = None) -> "UPath":
+        """The file of an asset, or of one of its partitions."""
+        folder = self.folder_of(asset)
+        path = folder if partition_key is None else folder / partition_key
+        return path.with_name(path.name + (self.extension or ""))
+
+    def make_directory(self, path: "UPath") -> None:
+        """Nothing: `files.replace_all` creates folders, and says what is wrong if it cannot."""
+
+
+class Tables(AssetFiles):
     """Tables as Parquet files, one for each partition.
 
     A table asset declares its columns once (`dagster/column_schema`), and a partitioned one the
@@ -115,14 +132,6 @@ class Tables(dg.UPathIOManager):
         """The partition keys that have a file, in order."""
         return sorted(file.stem for file in self.folder_of(asset).glob(f"*{self.extension}"))
 
-    def folder_of(self, asset: dg.AssetKey) -> "UPath":
-        """The folder with the partitions of a table."""
-        return self._base_path.joinpath(*asset.path)
-
-    def path_of(self, asset: dg.AssetKey, partition_key: str | None = None) -> "UPath":
-        """The file of a table, or of one of its partitions."""
-        return _path_of(self, asset, partition_key)
-
     def _read(self, paths: "Sequence[UPath]", schema: dg.TableSchema | None) -> "pd.DataFrame":
         import pyarrow as pa
 
@@ -137,7 +146,7 @@ class Tables(dg.UPathIOManager):
         return [self.path_of(asset, key) for key in keys]
 
 
-class Records(dg.UPathIOManager):
+class Records(AssetFiles):
     """Small results (flat frozen dataclasses) as JSON files, one for each partition."""
 
     extension = ".json"
@@ -156,7 +165,7 @@ class Records(dg.UPathIOManager):
         Raises:
             PermanentFailure: It was never written, or is not such a record.
         """
-        return _parse_record(_path_of(self, asset, partition_key), record_type)
+        return _parse_record(self.path_of(asset, partition_key), record_type)
 
 
 class TableStorage(dg.ConfigurableIOManagerFactory[Tables]):
@@ -191,12 +200,6 @@ def open_records(base: str) -> Records:
     from upath import UPath
 
     return Records(UPath(base))
-
-
-def _path_of(storage: dg.UPathIOManager, asset: dg.AssetKey, partition_key: str | None) -> "UPath":
-    parts = asset.path if partition_key is None else [*asset.path, partition_key]
-    path = storage._base_path.joinpath(*parts)
-    return path.with_name(path.name + (storage.extension or ""))
 
 
 def _declared_schema(context: dg.InputContext) -> dg.TableSchema | None:

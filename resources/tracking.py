@@ -83,9 +83,10 @@ class TrainingRun:
             self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH_METRICS])
 
     def log_metrics(self, metrics: Mapping[str, float], model_id: str, dataset: Dataset) -> None:
-        """Record what a model scored on a dataset: on the run, the model and the dataset."""
+        """Record what a model scored on a dataset: on the run, the model and the dataset; once."""
         from mlflow.entities import Metric
 
+        recorded = self.client.get_run(self.run_id).data.metrics
         now = _now_ms()
         entities = [
             Metric(
@@ -99,6 +100,7 @@ class TrainingRun:
                 run_id=self.run_id,
             )
             for name, value in metrics.items()
+            if recorded.get(name) != float(value)
         ]
         self.client.log_batch(self.run_id, metrics=entities)
 
@@ -203,7 +205,7 @@ class MLflowResource(dg.ConfigurableResource):
         client = connect(self.tracking_uri)
         experiment_id = store.experiment_id(client, self.experiment, self.artifacts)
         tags = {
-            RUN_ID_TAG: context.run_id,
+            RUN_ID_TAG: context.run.run_id,
             STEP_KEY_TAG: context.op_execution_context.get_step_execution_context().step.key,
             JOB_TAG: context.job_name,
         }
@@ -238,9 +240,10 @@ class MLflowResource(dg.ConfigurableResource):
     def load_sklearn_model(self, model_id: str) -> Any:
         """Load a logged model; only types that a model may consist of are accepted."""
         client = connect(self.tracking_uri)
-        folder = store.download(client, client.get_logged_model(model_id).artifact_location)
+        location = client.get_logged_model(model_id).artifact_location
         try:
-            return model_files.load_sklearn(folder)
+            with store.downloaded(client, location) as folder:
+                return model_files.load_sklearn(folder)
         except model_files.ModelRefusedError as error:
             raise PermanentFailure(str(error), "Train the model again.") from error
 

@@ -143,8 +143,14 @@ def test_the_run_has_every_config_value_and_the_loss_curve(trained: TrainedModel
 
 
 def test_the_run_names_its_rows_by_digest(trained: TrainedModel, ingested: Settings) -> None:
-    inputs = connect(ingested.tracking_uri).get_run(trained.run_id).inputs.dataset_inputs
-    tags = {tag.key: tag.value for item in inputs for tag in item.tags if item.dataset.name.endswith("02-28")}
+    run_inputs = connect(ingested.tracking_uri).get_run(trained.run_id).inputs
+    assert run_inputs is not None
+    tags = {
+        tag.key: tag.value
+        for item in run_inputs.dataset_inputs
+        for tag in item.tags
+        if item.dataset.name.endswith("02-28")
+    }
     assert tags == {"mlflow.data.context": "training", "content_sha256": trained.data_sha256}
 
 
@@ -180,7 +186,8 @@ def test_a_training_that_fails_leaves_one_failed_run_with_the_error(
     assert client.search_logged_models([experiment.experiment_id]) == []
 
 
-def test_the_stored_features_are_left_as_they_were(january: pd.DataFrame, ingested: Settings) -> None:
+def test_flights_without_an_outcome_are_not_learned_from(january: pd.DataFrame, ingested: Settings) -> None:
     days = sorted(set(january["date"]))
     rows = open_tables(ingested.data).read(dg.AssetKey("features"), days)
+    assert january[LABEL].notna().all()
     assert rows[LABEL].notna().sum() == len(january)

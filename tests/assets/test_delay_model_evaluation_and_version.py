@@ -68,10 +68,11 @@ def test_the_judged_rows_are_an_input_of_the_run_and_of_its_metrics(
     evaluation: Evaluation, ingested: Settings
 ) -> None:
     client = connect(ingested.tracking_uri)
-    inputs = client.get_run(evaluation.run_id).inputs.dataset_inputs
+    run_inputs = client.get_run(evaluation.run_id).inputs
+    assert run_inputs is not None
     usages = {
         item.dataset.name: tag.value
-        for item in inputs
+        for item in run_inputs.dataset_inputs
         for tag in item.tags
         if tag.key == "mlflow.data.context"
     }

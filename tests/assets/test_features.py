@@ -100,14 +100,15 @@ def test_flights_without_an_outcome_are_counted_for_each_day(
         if isinstance(event, dg.AssetMaterialization)
     }
     assert counted == expected[expected.index < "2013-04"].to_dict()
-    assert sum(counted.values()) == 606 + 1_340 + 932
+    assert counted["2013-01-01"] == 11
 
 
 def test_changing_how_flights_turned_out_changes_no_feature(
     stormy_flights: pd.DataFrame, weather: pd.DataFrame, planes: pd.DataFrame
 ) -> None:
-    shuffled = stormy_flights[sorted(KNOWN_ONLY_AFTERWARDS)].sample(frac=1, random_state=1)
-    otherwise = stormy_flights.assign(**{name: shuffled[name].to_numpy() for name in shuffled})
+    outcomes = sorted(KNOWN_ONLY_AFTERWARDS)
+    shuffled = stormy_flights[outcomes].sample(frac=1, random_state=1)
+    otherwise = stormy_flights.assign(**{name: shuffled[name].to_numpy() for name in outcomes})
     before, after = (build_features(rows, weather, planes) for rows in (stormy_flights, otherwise))
     pd.testing.assert_frame_equal(before.drop(columns=LABEL), after.drop(columns=LABEL))
     assert not before[LABEL].equals(after[LABEL])

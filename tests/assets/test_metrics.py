@@ -22,7 +22,7 @@ FLIGHTS = pd.DataFrame(
 )
 
 
-def certain_half_of_the_time(flights: int, share_late: float) -> tuple[pd.Series, pd.Series]:
+def two_groups(flights: int, share_late: float) -> tuple[pd.Series, pd.Series]:
     """Two groups of flights, said to be late with 0.2 and 0.8; the second is late as often as told."""
     late = pd.Series(
         [i < flights * 0.2 for i in range(flights)] + [i < flights * share_late for i in range(flights)]
@@ -42,12 +42,12 @@ def test_scores_are_those_worked_out_by_hand() -> None:
 
 
 def test_probabilities_that_come_true_have_no_calibration_error() -> None:
-    late, said = certain_half_of_the_time(100, share_late=0.8)
+    late, said = two_groups(100, share_late=0.8)
     assert score(late, said)["calibration_error"] == pytest.approx(0, abs=1e-12)
 
 
 def test_half_of_the_flights_told_wrong_by_six_tenths_are_an_error_of_three_tenths() -> None:
-    late, said = certain_half_of_the_time(100, share_late=0.2)
+    late, said = two_groups(100, share_late=0.2)
     assert score(late, said)["calibration_error"] == pytest.approx(0.3)
 
 

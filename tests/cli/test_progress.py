@@ -129,7 +129,9 @@ def test_a_step_that_is_retried_ends_as_the_last_attempt_did(ephemeral: dg.Dagst
 
 def test_a_run_is_shown_line_by_line_until_its_last_event(ephemeral: dg.DagsterInstance) -> None:
     console = Console(file=io.StringIO(), width=100)
-    job = dg.Definitions(assets=[planes, broken]).resolve_implicit_global_asset_job_def()
+    job = dg.Definitions(
+        assets=[planes, broken], executor=dg.in_process_executor
+    ).resolve_implicit_global_asset_job_def()
     run = ephemeral.create_run_for_job(job)
     with progress.shown(console, ephemeral, run.run_id, "count  monday") as view:
         execute_run(InMemoryJob(job), run, ephemeral)

@@ -49,13 +49,14 @@ def test_a_version_records_the_hash_of_its_files_and_where_it_came_from(
 
     version = versions.register(client, name, logged.model_id, {"month": "2013-07-01"})
 
-    files = store.download(client, logged.artifact_location)
+    with store.downloaded(client, logged.artifact_location) as files:
+        sha256 = model_files.folder_sha256(files)
     assert version == versions.Version(
         name=name,
         number=1,
         location=logged.artifact_location,
         run_id=logged.source_run_id or "",
-        tags={"month": "2013-07-01", SHA256_TAG: model_files.folder_sha256(files)},
+        tags={"month": "2013-07-01", SHA256_TAG: sha256},
     )
     recorded = client.get_model_version(name, "1")
     assert recorded.tags == version.tags
