@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,3 +122,38 @@ def test_a_server_chooses_where_artifacts_go(mlflow_server: str):
     created = store.experiment_id(client, "where artifacts go", None)
 
     assert client.get_experiment(created).artifact_location.startswith("mlflow-artifacts:/")
+
+
+@pytest.mark.parametrize("rest", ["127.0.0.1", "127.0.0.1:1", "127.0.0.1:5000x", "no.such.host.invalid"])
+def test_a_server_address_that_cannot_be_used_is_refused_without_its_password(rest: str):
+    with pytest.raises(store.StoreUnreachableError) as refused:
+        store.connect(f"http://somebody:s3cret@{rest}")
+
+    assert "somebody:***@" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_an_address_of_no_known_kind_is_refused_without_its_password():
+    with pytest.raises(store.StoreUnreachableError) as refused:
+        store.connect("ftp://somebody:s3cret@127.0.0.1/mlflow")
+
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_server_is_reached_with_a_login_in_its_address(mlflow_server: str):
+    client = store.connect(mlflow_server.replace("http://", "http://somebody:s3cret@"))
+
+    assert client.search_experiments(max_results=1)
+
+
+def test_a_downloaded_model_is_deleted_afterwards(mlflow_server: str, tmp_path: Path):
+    client = store.connect(mlflow_server)
+    run = client.create_run(store.experiment_id(client, "downloads", None))
+    client.log_text(run.info.run_id, "content", "file.txt")
+    before = set(Path(tempfile.gettempdir()).iterdir())
+
+    with store.downloaded(client, run.info.artifact_uri or "") as folder:
+        assert (folder / "file.txt").read_text() == "content"
+
+    assert not folder.exists()
+    assert set(Path(tempfile.gettempdir()).iterdir()) - before == set()

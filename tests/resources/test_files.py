@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,16 @@ def test_a_folder_without_permission_is_named(open_folder: Path):
     assert writer.stdout.startswith(f"{open_folder} cannot be written: Permission denied (")
     assert "give it the right permissions" in writer.stdout
     assert [file.read_bytes() for file in open_folder.iterdir()] == [OLD]
+
+
+def test_two_writers_of_one_folder_do_not_disturb_each_other(folder: Path):
+    def write(writer: int) -> None:
+        for number in range(100):
+            replace_all({UPath(folder / f"{writer}-{number}.parquet"): b"whole"})
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(write, writer) for writer in range(2)]:
+            done.result()
+
+    assert len(list(folder.glob("?-*.parquet"))) == 200
+    assert staging_in(folder) == []

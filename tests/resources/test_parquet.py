@@ -1,10 +1,12 @@
 """Frames as Parquet bytes: what is kept, what is refused, and hashes of content."""
 
+import io
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from resources import parquet
@@ -209,3 +211,29 @@ def test_the_combined_digest_depends_on_each_partition():
     assert parquet.combined_sha256(both) != parquet.combined_sha256(
         {"2013-01-01": "abc", "2013-01-03": "def"}
     )
+
+
+def test_a_gap_in_a_required_column_is_refused(rows: pd.DataFrame):
+    with pytest.raises(PermanentFailure, match="table"):
+        parquet.to_arrow("table", rows.assign(flight=[11.0, None, 11.0]), SCHEMA)
+
+
+def test_a_stored_column_of_a_type_that_cannot_be_converted_is_named():
+    table = pa.table({"flight": pa.array([0], pa.timestamp("us"))})
+    schema = dg.TableSchema([dg.TableColumn("flight", "int16")])
+
+    with pytest.raises(PermanentFailure, match=r"file\.parquet"):
+        parquet.conform(table, "file.parquet", schema)
+
+
+def test_a_flipped_bit_in_the_data_of_a_column_is_noticed(rows: pd.DataFrame):
+    content = stored(rows)
+    row_group = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(0)
+    for number in range(row_group.num_columns):
+        column = row_group.column(number)
+        start = column.dictionary_page_offset or column.data_page_offset
+        damaged = bytearray(content)
+        damaged[start + column.total_compressed_size - 1] ^= 1  # the last byte of its last page
+
+        with pytest.raises(PermanentFailure, match=r"file\.parquet is not a whole Parquet file"):
+            parquet.parse(bytes(damaged), "file.parquet")
