@@ -169,7 +169,10 @@ def describe(rows: "pd.DataFrame", tables: Tables, days: list[str]) -> Dataset:
 
 def model_input(rows: "pd.DataFrame") -> "pd.DataFrame":
     """The columns the model takes. Numbers are doubles, so that a client may send any number."""
-    return rows[list(FEATURES)].astype(dict.fromkeys(NUMERIC_FEATURES, "float64"))
+    types = dict.fromkeys(NUMERIC_FEATURES, "float64") | dict.fromkeys(CATEGORICAL_FEATURES, "object")
+    inputs = rows[list(FEATURES)].astype(types)
+    # Parquet's gaps are None, which the encoder would learn as a category of its own.
+    return inputs.where(inputs.notna(), float("nan"))
 
 
 def train(rows: "pd.DataFrame", config: TrainingConfig) -> "Pipeline":

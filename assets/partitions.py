@@ -54,7 +54,8 @@ def replayed_day(today: date) -> date:
     It is the day nearest to today's date in 2013 that has today's weekday, so at most three days
     away; at the ends of the year it stays inside 2013.
     """
-    anchor = FIRST_DAY + timedelta(days=min(today.timetuple().tm_yday, 365) - 1)
+    leap_day = (today.month, today.day) == (2, 29)
+    anchor = date(FIRST_DAY.year, today.month, 28 if leap_day else today.day)
     shift = (today.weekday() - anchor.weekday() + 3) % 7 - 3
     day = anchor + timedelta(days=shift)
     if day < FIRST_DAY:

@@ -117,7 +117,9 @@ def is_known_before_departure(
     problems = []
     for name in features:
         sources = {dep.column_name for dep in column_lineage.deps_by_column.get(name, [])}
-        if name in late_knowledge or sources & late_knowledge:
+        if name in late_knowledge:
+            problems.append(f"{name} is known only afterwards")
+        elif sources & late_knowledge:
             problems.append(f"{name} derives from {', '.join(sorted(sources & late_knowledge))}")
         elif not sources:
             problems.append(f"{name} does not say what it derives from")
@@ -142,11 +144,11 @@ def _separation(values: "pd.Series", label: "pd.Series") -> float:
 
     late = label.astype(bool)
     positives, negatives = int(late.sum()), int((~late).sum())
-    if not pd.api.types.is_numeric_dtype(values) or not positives or not negatives:
+    if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
+        return 0.5  # text, of which the lineage is judged only, or nothing at all
+    if not positives or not negatives:
         return 0.5
     ranks = values.astype(float).fillna(values.astype(float).median()).rank()
-    if ranks.isna().any():  # a column without any value
-        return 0.5
     # ROC AUC is the Mann-Whitney U statistic over the number of pairs.
     u = ranks[late].sum() - positives * (positives + 1) / 2
     auc = float(u / (positives * negatives))

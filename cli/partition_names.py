@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.partitions import DAYS, MONTHS
+from pipelines.definitions import defs
 from pipelines.jobs import JOBS
 
 
@@ -46,10 +47,10 @@ def batches(job_name: str, first: str, last: str) -> list[list[str]]:
     Raises:
         UnknownPartitionError: There is no such job, day or month, or the range is empty.
     """
-    jobs = {job.name: job for job in JOBS}
-    if job_name not in jobs:
-        raise UnknownPartitionError(f"{job_name!r} is not a job: choose one of {', '.join(jobs)}.")
-    by_month = jobs[job_name].partitions_def is MONTHS
+    names = [job.name for job in JOBS]
+    if job_name not in names:
+        raise UnknownPartitionError(f"{job_name!r} is not a job: choose one of {', '.join(names)}.")
+    by_month = defs.resolve_job_def(job_name).partitions_def == MONTHS
     parse, partitions = (month, MONTHS) if by_month else (day, DAYS)
     span = dg.PartitionKeyRange(parse(first), parse(last))
     if span.start > span.end:

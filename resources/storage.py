@@ -1,7 +1,7 @@
 """Where assets are kept: tables as Parquet, records as JSON. What is in them is not known here."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +36,23 @@ class AssetFiles(dg.UPathIOManager):
         folder = self.folder_of(asset)
         path = folder if partition_key is None else folder / partition_key
         return path.with_name(path.name + (self.extension or ""))
+
+    def content_of(self, asset: dg.AssetKey, partition_key: str | None) -> bytes:
+        """The bytes of the file of an asset, or of one of its partitions.
+
+        Raises:
+            PermanentFailure: There is no such file.
+        """
+        path = self.path_of(asset, partition_key)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            name = asset.to_user_string()
+            what = name if partition_key is None else f"{name} {partition_key}"
+            raise PermanentFailure(
+                f"{what} is not stored: there is no file {path}.",
+                f"Materialise {what} first, or choose one that exists.",
+            ) from error
 
     def make_directory(self, path: "UPath") -> None:
         """Nothing: `files.replace_all` creates folders, and says what is wrong if it cannot."""
@@ -98,12 +115,11 @@ class Tables(AssetFiles):
 
     def load_from_path(self, context: dg.InputContext, path: "UPath") -> "pd.DataFrame":
         """Read a table that has no partitions."""
-        return self._read([path], _declared_schema(context))
+        return self.read(context.asset_key, None, _declared_schema(context))
 
     def load_partitions(self, context: dg.InputContext) -> "pd.DataFrame":
         """Read all partitions that the step asks for, as one frame in partition order."""
-        paths = [self.path_of(context.asset_key, key) for key in context.asset_partition_keys]
-        return self._read(paths, _declared_schema(context))
+        return self.read(context.asset_key, context.asset_partition_keys, _declared_schema(context))
 
     def read(
         self,
@@ -121,29 +137,26 @@ class Tables(AssetFiles):
         Raises:
             PermanentFailure: A file is missing or damaged, or lacks a column.
         """
-        return self._read(self._paths(asset, partition_keys), schema)
+        import pyarrow as pa
+
+        if partition_keys is not None and not partition_keys:
+            raise PermanentFailure(
+                f"No partition of {asset.to_user_string()} is stored.", "Materialise some first."
+            )
+        parts: Iterable[pa.Table] = self.stored(asset, partition_keys)
+        if schema is not None:
+            paths = [str(self.path_of(asset, key)) for key in _keys(partition_keys)]
+            parts = (parquet.conform(part, path, schema) for part, path in zip(parts, paths, strict=True))
+        return parquet.to_frame(pa.concat_tables(list(parts)))
 
     def stored(self, asset: dg.AssetKey, partition_keys: Sequence[str] | None = None) -> "Iterator[pa.Table]":
         """The files of a table as they are, one by one, whatever their columns."""
-        for path in self._paths(asset, partition_keys):
-            yield parquet.parse(_content(path), str(path))
+        for key in _keys(partition_keys):
+            yield parquet.parse(self.content_of(asset, key), str(self.path_of(asset, key)))
 
     def stored_partitions(self, asset: dg.AssetKey) -> list[str]:
         """The partition keys that have a file, in order."""
         return sorted(file.stem for file in self.folder_of(asset).glob(f"*{self.extension}"))
-
-    def _read(self, paths: "Sequence[UPath]", schema: dg.TableSchema | None) -> "pd.DataFrame":
-        import pyarrow as pa
-
-        parts = []
-        for path in paths:
-            part = parquet.parse(_content(path), str(path))
-            parts.append(parquet.conform(part, str(path), schema) if schema else part)
-        return parquet.to_frame(pa.concat_tables(parts))
-
-    def _paths(self, asset: dg.AssetKey, partition_keys: Sequence[str] | None) -> "list[UPath]":
-        keys = [None] if partition_keys is None else partition_keys
-        return [self.path_of(asset, key) for key in keys]
 
 
 class Records(AssetFiles):
@@ -157,7 +170,8 @@ class Records(AssetFiles):
 
     def load_from_path(self, context: dg.InputContext, path: "UPath") -> Any:
         """Read the record as the dataclass that the step's parameter is annotated with."""
-        return _parse_record(path, context.dagster_type.typing_type)
+        key = context.asset_partition_key if context.has_asset_partitions else None
+        return self.read(context.asset_key, key, context.dagster_type.typing_type)
 
     def read(self, asset: dg.AssetKey, partition_key: str | None, record_type: type[Record]) -> Record:
         """Read a record outside the inputs that Dagster loads.
@@ -165,7 +179,14 @@ class Records(AssetFiles):
         Raises:
             PermanentFailure: It was never written, or is not such a record.
         """
-        return _parse_record(self.path_of(asset, partition_key), record_type)
+        content = self.content_of(asset, partition_key)
+        try:
+            return record_type(**json.loads(content))
+        except (ValueError, TypeError) as error:
+            path = self.path_of(asset, partition_key)
+            raise PermanentFailure(
+                f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
+            ) from error
 
 
 class TableStorage(dg.ConfigurableIOManagerFactory[Tables]):
@@ -207,22 +228,5 @@ def _declared_schema(context: dg.InputContext) -> dg.TableSchema | None:
     return upstream.definition_metadata.get(COLUMN_SCHEMA) if upstream else None
 
 
-def _content(path: "UPath") -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise PermanentFailure(
-            f"{path.parent.name} has no {path.stem}: there is no file {path}.",
-            f"Materialise {path.parent.name} for it first, or choose a partition that exists.",
-        ) from error
-
-
-def _parse_record(path: "UPath", record_type: type[Record]) -> Record:
-    content: Mapping[str, Any]
-    try:
-        content = json.loads(_content(path))
-        return record_type(**content)
-    except (ValueError, TypeError) as error:
-        raise PermanentFailure(
-            f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
-        ) from error
+def _keys(partition_keys: Sequence[str] | None) -> Sequence[str | None]:
+    return [None] if partition_keys is None else partition_keys

@@ -195,13 +195,7 @@ def test_an_outcome_smuggled_into_a_feature_is_found(outcome: str, damageable: S
 
 @pytest.mark.parametrize(
     "asset",
-    [
-        "planes",
-        pytest.param(
-            "flights",
-            marks=pytest.mark.xfail(reason="Without a day, pyarrow has no tables to put together."),
-        ),
-    ],
+    ["planes", "flights"],
 )
 def test_a_table_that_was_never_written_fails_its_checks_by_name(asset: str, settings: Settings) -> None:
     run = dg.materialize(

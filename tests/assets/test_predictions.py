@@ -132,4 +132,4 @@ def test_a_day_without_features_is_named(scoring: Settings) -> None:
     )
     failure = run.failure_data_for_node("delay_predictions")
     assert failure is not None
-    assert "features has no 2013-06-01" in str(failure.error)
+    assert "features 2013-06-01 is not stored" in str(failure.error)

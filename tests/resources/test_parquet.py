@@ -215,7 +215,7 @@ def test_the_combined_digest_depends_on_each_partition():
 
 def test_a_gap_in_a_required_column_is_refused(rows: pd.DataFrame):
     with pytest.raises(PermanentFailure, match="table"):
-        parquet.to_arrow("table", rows.assign(flight=[11.0, None, 11.0]), SCHEMA)
+        parquet.to_arrow("table", rows.assign(flight=pd.Series([11, None, 11], dtype="Int16")), SCHEMA)
 
 
 def test_a_stored_column_of_a_type_that_cannot_be_converted_is_named():

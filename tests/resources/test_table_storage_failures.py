@@ -114,7 +114,7 @@ def test_a_missing_file_stops_the_step_at_once(tmp_path: Path, instance: dg.Dags
 
     reason = failure_of(materialise(tmp_path, instance, copies), "copies")
 
-    assert f"flights has no 2013-01-03: there is no file {file}." in reason
+    assert f"flights 2013-01-03 is not stored: there is no file {file}." in reason
     assert instance.get_materialized_partitions(COPIES) == set()
 
 
@@ -193,5 +193,5 @@ def test_a_range_that_the_disk_has_no_room_for_marks_no_partition_and_replaces_n
 
 
 def test_a_partition_read_by_hand_is_named_if_it_is_missing(tmp_path: Path):
-    with pytest.raises(dg.Failure, match="flights has no 2013-01-09"):
+    with pytest.raises(dg.Failure, match="flights 2013-01-09 is not stored"):
         open_tables(str(tmp_path)).read(FLIGHTS, ["2013-01-09"])
