@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from resources.failures import PermanentFailure
+
 POLL_SECONDS = 0.25
 
 STARTS = {DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED}
@@ -22,6 +24,8 @@ ENDS = {
     DagsterEventType.STEP_SKIPPED: "skipped",
     DagsterEventType.STEP_UP_FOR_RETRY: "will be retried",
 }
+DAGSTER_WRAPPERS = ("Dagster", "RetryRequested")
+PERMANENT_FAILURE = f"{PermanentFailure.__module__}.{PermanentFailure.__name__}: "
 ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")
 
 
@@ -75,7 +79,7 @@ class RunView:
         elif event.event_type in ENDS:
             step.ended, step.state = entry.timestamp, ENDS[event.event_type]
             if event.is_step_failure and event.step_failure_data.error is not None:
-                step.error = _innermost(event.step_failure_data.error)
+                step.error = _own_error(event.step_failure_data.error)
             return step
         return None
 
@@ -148,8 +152,8 @@ def _now(view: RunView) -> RenderableType:
     return Group(*lines) if lines else Spinner("dots", Text("starting", style="dim"))
 
 
-def _innermost(error: "dg.SerializableErrorInfo") -> str:
-    """The message of the first cause: what went wrong, not how Dagster was told of it."""
-    while error.cause is not None:
+def _own_error(error: "dg.SerializableErrorInfo") -> str:
+    """What the step itself raised, without what Dagster wrapped around it."""
+    while error.cause is not None and (error.cls_name or "").startswith(DAGSTER_WRAPPERS):
         error = error.cause
-    return error.message.strip()
+    return error.message.strip().removeprefix(PERMANENT_FAILURE)

@@ -63,7 +63,12 @@ def test_the_training_run_is_finished_and_has_everything(first_run: FirstRun) ->
     curve = first_run.client.get_metric_history(run.info.run_id, "train_loss")
     assert [point.step for point in curve] == list(range(101))
     assert run.inputs is not None
-    usages = {item.tags[0].value for item in run.inputs.dataset_inputs}
+    usages = {
+        tag.value
+        for item in run.inputs.dataset_inputs
+        for tag in item.tags
+        if tag.key == "mlflow.data.context"
+    }
     assert usages == {"training", "evaluation"}
     files = {item.path for item in first_run.client.list_artifacts(run.info.run_id)}
     assert files == {"loss.png", "roc.png", "calibration.png", "importance.png", "slices.png", "slices.json"}
@@ -160,7 +165,8 @@ def test_a_damaged_file_is_named_and_nothing_is_trained(first_run: FirstRun, led
     finally:
         file.write_bytes(whole)
     assert done.returncode == 1
-    assert "2013-05-05.parquet" in done.stdout
+    assert "2013-05-05.parquet is not a whole Parquet file" in done.stdout
+    assert "PermanentFailure" not in done.stdout
     assert "delay_model_version" not in done.stdout
 
 
