@@ -1,5 +1,7 @@
 """Tables that flights refer to: airports, airlines, planes, and the weather at the three airports."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from assets import policies
@@ -53,57 +55,40 @@ WEATHER_SCHEMA = dg.TableSchema(
 FASTEST_WIND_MPH = 253
 
 
-@dg.asset(
-    io_manager_key="tables",
-    automation_condition=policies.WHEN_MISSING,
-    retry_policy=policies.RETRY,
-    group_name="reference",
-    kinds={"parquet", "pandas"},
-    code_version="1",
-    metadata={"dagster/column_schema": AIRPORTS_SCHEMA},
-)
+def _reference_table(
+    schema: dg.TableSchema, code_version: str
+) -> Callable[[Callable[..., Frame]], dg.AssetsDefinition]:
+    """What these tables have in common: no partitions, and there as soon as they are missing."""
+    return dg.asset(
+        io_manager_key="tables",
+        automation_condition=policies.WHEN_MISSING,
+        retry_policy=policies.RETRY,
+        group_name="reference",
+        kinds={"parquet", "pandas"},
+        code_version=code_version,
+        metadata={"dagster/column_schema": schema},
+    )
+
+
+@_reference_table(AIRPORTS_SCHEMA, code_version="1")
 def airports() -> Frame:
     """Airports of the United States: one row for each, with place and time zone."""
     return read_source("airports.csv", csv_dtypes(AIRPORTS_SCHEMA))
 
 
-@dg.asset(
-    io_manager_key="tables",
-    automation_condition=policies.WHEN_MISSING,
-    retry_policy=policies.RETRY,
-    group_name="reference",
-    kinds={"parquet", "pandas"},
-    code_version="1",
-    metadata={"dagster/column_schema": AIRLINES_SCHEMA},
-)
+@_reference_table(AIRLINES_SCHEMA, code_version="1")
 def airlines() -> Frame:
     """Names of the airlines: one row for each two-letter code."""
     return read_source("airlines.csv", csv_dtypes(AIRLINES_SCHEMA))
 
 
-@dg.asset(
-    io_manager_key="tables",
-    automation_condition=policies.WHEN_MISSING,
-    retry_policy=policies.RETRY,
-    group_name="reference",
-    kinds={"parquet", "pandas"},
-    code_version="1",
-    metadata={"dagster/column_schema": PLANES_SCHEMA},
-)
+@_reference_table(PLANES_SCHEMA, code_version="1")
 def planes() -> Frame:
     """Aircraft that flew from New York City: one row for each tail number the FAA knows."""
     return read_source("planes.csv", csv_dtypes(PLANES_SCHEMA))
 
 
-@dg.asset(
-    io_manager_key="tables",
-    automation_condition=policies.WHEN_MISSING,
-    retry_policy=policies.RETRY,
-    group_name="reference",
-    kinds={"parquet", "pandas"},
-    code_version="1",
-    metadata={"dagster/column_schema": WEATHER_SCHEMA},
-)
+@_reference_table(WEATHER_SCHEMA, code_version="1")
 def weather(context: dg.AssetExecutionContext) -> Frame:
     """Weather at EWR, JFK and LGA: one row for each airport and hour of 2013.
 
