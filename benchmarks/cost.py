@@ -23,7 +23,8 @@ from resources.environments import PROJECT_ROOT, environment_with
 
 LEDGERLINE = str(Path(sys.executable).with_name("ledgerline"))
 SAMPLE_SECONDS = 0.25
-IMPORT_REPEATS = 7
+IMPORT_REPEATS = 15
+DEFINITIONS = "pipelines.definitions"
 
 
 def measure(command: Sequence[str], home: Path) -> tuple[float, float]:
@@ -64,16 +65,16 @@ def proportional_megabytes(root: psutil.Process) -> float:
     return total / 1e6
 
 
-def import_seconds(module: str) -> list[float]:
-    """Seconds to import a module in a fresh interpreter, once for each repeat."""
-    script = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    times = []
+def import_seconds(modules: Sequence[str]) -> dict[str, float]:
+    """Median seconds to import each module in a fresh interpreter, taken in turns."""
+    times: dict[str, list[float]] = {module: [] for module in modules}
     for _ in range(IMPORT_REPEATS):
-        done = subprocess.run(
-            [sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, check=True
-        )
-        times.append(float(done.stdout))
-    return times
+        for module in modules:
+            script = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+            command = [sys.executable, "-c", script]
+            done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=True)
+            times[module].append(float(done.stdout))
+    return {module: statistics.median(values) for module, values in times.items()}
 
 
 def main() -> None:
@@ -95,12 +96,10 @@ def main() -> None:
             console.print(f"ledgerline {' '.join(arguments)}: {seconds:.1f} s, {megabytes:,.0f} MB")
     console.print(table)
 
-    dagster, definitions = import_seconds("dagster"), import_seconds("pipelines.definitions")
-    ratio = statistics.median(definitions) / statistics.median(dagster)
-    console.print(
-        f"import dagster {statistics.median(dagster):.2f} s, import pipelines.definitions "
-        f"{statistics.median(definitions):.2f} s: {ratio:.2f}x (medians of {IMPORT_REPEATS})"
-    )
+    seconds_of = import_seconds(["dagster", DEFINITIONS])
+    for module, seconds in seconds_of.items():
+        console.print(f"import {module}: {seconds:.2f} s (median of {IMPORT_REPEATS})")
+    console.print(f"ratio: {seconds_of[DEFINITIONS] / seconds_of['dagster']:.2f}x")
 
 
 if __name__ == "__main__":
