@@ -99,15 +99,18 @@ class Settings:
 
 def resources_for(settings: Settings) -> dict[str, object]:
     """The resources of every job, by the names that assets ask for."""
+    # The Dagster UI shows what resources are configured with; of a variable it shows the name.
+    has_login = "@" in settings.tracking_uri
+    tracking_uri = dg.EnvVar("MLFLOW_TRACKING_URI") if has_login else settings.tracking_uri
     return {
         "tables": TableStorage(base=settings.data),
         "records": RecordStorage(base=settings.data),
         "mlflow": MLflowResource(
-            tracking_uri=settings.tracking_uri,
+            tracking_uri=tracking_uri,
             experiment=EXPERIMENT,
             artifacts=settings.artifacts,
         ),
-        "registry": ModelRegistryResource(tracking_uri=settings.tracking_uri),
+        "registry": ModelRegistryResource(tracking_uri=tracking_uri),
     }
 
 

@@ -193,6 +193,18 @@ def test_resources_follow_the_settings():
     assert (mlflow.experiment, mlflow.artifacts) == (EXPERIMENT, None)
 
 
+def test_a_login_in_the_server_address_is_not_shown_but_used(monkeypatch: pytest.MonkeyPatch):
+    uri = "https://somebody:s3cret@mlflow.example"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    resources = resources_for(Settings.from_environment({"MLFLOW_TRACKING_URI": uri}))
+
+    for name in ("mlflow", "registry"):
+        resource = resources[name]
+        assert isinstance(resource, MLflowResource | ModelRegistryResource)
+        assert "s3cret" not in repr(resource)
+        assert resource.process_config_and_initialize().tracking_uri == uri
+
+
 def test_exported_settings_are_read_back_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     names = ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "LEDGERLINE_DATA", "LEDGERLINE_ARTIFACTS")
     for name in names:
