@@ -9,17 +9,20 @@ from resources.environments import Settings
 
 
 def run_all(console: Console, settings: Settings, job_name: str, batches: Sequence[Sequence[str]]) -> bool:
-    """Execute one run for each batch, in order; a failed one does not stop the next.
+    """Execute one run for each batch, in order; a failed one does not stop the next, Ctrl-C does.
 
     Returns:
         Whether all of them succeeded.
     """
-    failed = 0
+    succeeded = 0
     with runs.local_instance(settings) as instance:
         for partitions in batches:
             outcome = runs.execute(console, instance, job_name, partitions)
-            if not outcome.success:
-                failed += 1
-                runs.report_failure(console, outcome, settings)
-    console.print(f"{len(batches) - failed} of {len(batches)} runs succeeded.")
-    return failed == 0
+            if outcome.success:
+                succeeded += 1
+                continue
+            runs.report_failure(console, outcome, settings)
+            if outcome.interrupted:
+                break
+    console.print(f"{succeeded} of {len(batches)} runs succeeded.")
+    return succeeded == len(batches)

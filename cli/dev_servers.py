@@ -6,13 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import psutil
+import requests
 from rich.console import Console
 
 from registry.store import SERVER_SCHEMES, connect, without_password
@@ -184,9 +184,8 @@ def _wait_until_ready(console: Console, running: Sequence[tuple[Server, subproce
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 (an address of this machine)
-            return True
-    except OSError:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
         return False
 
 

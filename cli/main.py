@@ -65,10 +65,11 @@ def dev() -> None:
     """Start the Dagster and MLflow pages on the local state; Ctrl-C ends both."""
     settings = _prepared_settings()
     from cli import dev_servers
+    from registry.store import StoreUnreachableError
 
     try:
         dev_servers.run_until_interrupted(Console(), settings)
-    except dev_servers.ServerError as error:
+    except (dev_servers.ServerError, StoreUnreachableError) as error:
         _stop(error)
 
 

@@ -56,6 +56,7 @@ class RunView:
     def __init__(self) -> None:
         self.steps: dict[str, Step] = {}
         self.problem = ""  # why the run ended, where no step says so
+        self.interrupted = False  # by Ctrl-C or a signal
 
     def feed(self, record: EventLogRecord) -> Step | None:
         """Take one record; returns the step if it has just ended."""
@@ -88,8 +89,8 @@ class RunView:
             return
         error = event.job_failure_data.error
         message = error.message if error is not None else event.message or ""
-        interrupted = dg.DagsterExecutionInterruptedError.__name__ in message
-        self.problem = "It was interrupted." if interrupted else message.strip()
+        self.interrupted = dg.DagsterExecutionInterruptedError.__name__ in message
+        self.problem = "It was interrupted." if self.interrupted else message.strip()
 
     def _count_rows(self, step: Step, event: dg.DagsterEvent) -> None:
         metadata = event.step_materialization_data.materialization.metadata

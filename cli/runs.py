@@ -46,12 +46,14 @@ class Outcome:
         success: Whether all of it succeeded.
         steps: Its steps, in the order in which they ended.
         problem: Why it failed, where no step says so.
+        interrupted: Whether Ctrl-C or a signal ended it.
     """
 
     run_id: str
     success: bool
     steps: Sequence[progress.Step]
     problem: str
+    interrupted: bool
 
 
 @contextmanager
@@ -81,7 +83,7 @@ def execute(
     with progress.shown(console, instance, run.run_id, f"{job_name}  {span}") as view:
         result = execute_run(job, run, instance)
     steps = sorted(view.steps.values(), key=lambda step: step.ended or float("inf"))
-    return Outcome(run.run_id, result.success, steps, view.problem)
+    return Outcome(run.run_id, result.success, steps, view.problem, view.interrupted)
 
 
 def report_failure(console: Console, outcome: Outcome, settings: Settings) -> None:

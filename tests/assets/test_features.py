@@ -55,7 +55,7 @@ def test_a_winter_flight_gets_the_weather_of_its_hour_in_utc(ingested: Settings)
     assert (row["precip"], row["pressure"], row["visib"]) == (0, 1011.9, 10)
     assert (row["plane_age"], row["seats"], row["manufacturer"]) == (14, 149, "BOEING")
     assert (row["day_of_week"], row["distance"]) == (1, 1400)  # a Tuesday
-    assert row[LABEL] == False  # noqa: E712 (numpy's, or pandas'): it arrived 11 minutes late
+    assert bool(row[LABEL]) is False  # it arrived 11 minutes late
 
 
 def test_a_summer_flight_gets_the_weather_of_its_hour_in_utc(
@@ -65,7 +65,7 @@ def test_a_summer_flight_gets_the_weather_of_its_hour_in_utc(
     row = flight(build_features(stormy_flights, weather, planes), "DL", 17)
     assert (row["temp"], row["dewp"], row["humid"], row["pressure"]) == (78.98, 71.06, 76.74, 1010.7)
     assert (row["plane_age"], row["seats"], row["day_of_week"]) == (16, 330, 2)
-    assert row[LABEL] == True  # noqa: E712 (numpy's, or pandas'): it arrived 65 minutes late
+    assert bool(row[LABEL]) is True  # it arrived 65 minutes late
 
 
 def test_fifteen_minutes_are_late_and_fourteen_are_not(ingested: Settings) -> None:

@@ -77,7 +77,7 @@ def test_a_database_without_its_driver_is_named_without_its_password():
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
-        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("https://user@mlflow.example", "https://user@mlflow.example"),
         ("https://user:secret@mlflow.example:8443/x?y=1", "https://user:***@mlflow.example:8443/x?y=1"),

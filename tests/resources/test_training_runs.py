@@ -236,7 +236,7 @@ def test_a_model_of_a_type_that_is_not_trusted_stops_the_step(
 def test_the_link_is_a_page_of_the_server_or_the_id_and_shows_no_password():
     run = TrainingRun(client=None, experiment_id="3", run_id="abc")  # pyright: ignore[reportArgumentType]
     secret = MLflowResource(tracking_uri="https://user:secret@mlflow.example/", experiment="x")
-    local = MLflowResource(tracking_uri="sqlite:////tmp/mlflow.db", experiment="x")
+    local = MLflowResource(tracking_uri="sqlite:////srv/mlflow.db", experiment="x")
 
     assert secret.link(run) == dg.MetadataValue.url(
         "https://user:***@mlflow.example/#/experiments/3/runs/abc"
