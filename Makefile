@@ -1,8 +1,10 @@
 # What a person types. Everything else is a command of .venv/bin/ledgerline.
 
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name))))
+# The first that runs and is new enough: being on PATH is not enough, a version manager leaves names there that do not run.
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
-UV = $(or $(shell command -v uv),$(BIN)/uv)
+UV = $(or $(shell uv --version >/dev/null 2>&1 && echo uv),$(BIN)/uv)
 
 # The certificates of the machine, as pip and curl use them: company networks have their own.
 export UV_SYSTEM_CERTS ?= true
@@ -49,7 +51,7 @@ clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 
 # Bytecode is compiled now, so that the first run does not have to.
 define install
-	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing from $(1) …"
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r $(1)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
@@ -57,7 +59,7 @@ define install
 endef
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "Ledgerline needs Python 3.11, 3.12 or 3.13, and no python3 is on PATH."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Ledgerline needs Python 3.11, 3.12 or 3.13, and none is on PATH. Set PYTHON=/path/to/one."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Ledgerline needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V). Set PYTHON=/path/to/one."; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "Install the package python3-venv, then try again."; exit 1; }

@@ -1,0 +1,64 @@
+"""The Makefile finds what it needs on machines that have several Pythons, or names that do not run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MAKEFILE = Path(__file__).parents[1] / "Makefile"
+BROKEN = "#!/bin/sh\necho 'command not found' >&2\nexit 127\n"
+
+
+def chosen(variable: str, path: Path) -> str:
+    """What make puts in a variable, when `path` comes first on PATH."""
+    show = f"show: ; @echo '$({variable})'"
+    made = subprocess.run(
+        ["make", "--silent", "--file", MAKEFILE, "--eval", show, "show"],
+        env={"PATH": f"{path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return made.stdout.strip()
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Path:
+    """A folder as version managers make it: every name is there, only python3.11 runs."""
+    for name in ("python3.13", "python3.12", "python3", "uv"):
+        program(tmp_path / name, BROKEN)
+    program(tmp_path / "python3.11", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    return tmp_path
+
+
+def test_a_python_that_is_on_the_path_but_does_not_run_is_passed_over(versions: Path) -> None:
+    assert chosen("PYTHON", versions) == "python3.11"
+
+
+def test_a_uv_that_is_on_the_path_but_does_not_run_is_passed_over(versions: Path) -> None:
+    assert chosen("UV", versions) == ".venv/bin/uv"
+
+
+def test_a_machine_without_a_new_enough_python_is_told_so(tmp_path: Path) -> None:
+    for name in ("python3.13", "python3.12", "python3.11", "python3"):
+        program(tmp_path / name, BROKEN)
+    workplace = tmp_path / "workplace"
+    workplace.mkdir()
+
+    made = subprocess.run(
+        ["make", "--file", MAKEFILE, ".venv/bin/python"],
+        cwd=workplace,
+        env={"PATH": f"{tmp_path}:{os.defpath}"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert made.returncode != 0
+    assert "needs Python 3.11, 3.12 or 3.13, and none is on PATH" in made.stdout
