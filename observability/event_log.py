@@ -1,0 +1,501 @@
+"""Dagster's event records -> RunHistory. What a history says: history.py; who reads it when: observer.py."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecord
+
+from observability.history import (
+    COMPUTE,
+    LOAD,
+    RESOURCES,
+    START_WORKER,
+    STORE,
+    Attempt,
+    Check,
+    Error,
+    Materialisation,
+    Observation,
+    Outcome,
+    Phase,
+    Read,
+    RecordedSpans,
+    Run,
+    RunHistory,
+    RunStatus,
+    interrupted,
+)
+
+# Engine events of this project, by the metadata they carry.
+SPANS_METADATA = "ledgerline/spans"
+ATTEMPT_METADATA = "ledgerline/attempt"
+LINKS_METADATA = "ledgerline/trace"
+
+PAGE = 2000  # records at a time
+
+READ_TAG = "dagster/input_data_version/"
+DATA_VERSION_TAG = "dagster/data_version"
+CODE_VERSION_TAG = "dagster/code_version"
+ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")
+COLUMN_SCHEMA = "dagster/column_schema"
+COLUMN_LINEAGE = "dagster/column_lineage"
+CONTENT_SHA256 = "content_sha256"
+
+# What Dagster wraps around the exception of a step.
+WRAPPERS = ("Dagster", "RetryRequested")
+LOAD_ERROR = "DagsterExecutionLoadInputError"
+STORE_ERROR = "DagsterExecutionHandleOutputError"
+# Written by the process that started the step's own, hence with its clock.
+CRASH_ERROR = "ChildProcessCrashException"
+
+
+class HistoryReader:
+    """Makes the history of one run from its records, fed in order and in any number of portions."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._status = RunStatus.NOT_STARTED
+        self._times: dict[str, float] = {}
+        self._ended: float | None = None
+        self._error: Error | None = None
+        self._attempts: list[_OpenAttempt] = []
+        self._latest: dict[str, _OpenAttempt] = {}  # by step
+        self._skipped: list[str] = []
+        self._planned: dict[str, None] = {}
+        self._phases: list[Phase] = []
+        self._resources_started: float | None = None
+        self._recorded_spans: list[RecordedSpans] = []
+        self._links_reported = False
+        self._schemas: dict[str, dg.TableSchema] = {}  # the latest by asset, to keep one of equal ones
+        self._lineages: dict[str, dg.TableColumnLineage] = {}
+
+    def feed(self, records: Iterable[EventLogRecord]) -> None:
+        """Take the next records; log messages are passed over."""
+        for record in records:
+            entry = record.event_log_entry
+            event = entry.dagster_event
+            if event is not None:
+                handle = _HANDLERS.get(event.event_type_value)
+                if handle is not None:
+                    handle(self, entry, event)
+
+    def history(self) -> RunHistory:
+        """What the records so far say. Attempts that did not change are the same objects as before."""
+        ended = self._ended
+        attempts = (attempt.frozen() for attempt in self._attempts)
+        if ended is not None:
+            attempts = (
+                interrupted(attempt, ended) if attempt.ended is None else attempt for attempt in attempts
+            )
+        return RunHistory(
+            run=self._run,
+            status=self._status,
+            enqueued=self._times.get("enqueued"),
+            dequeued=self._times.get("dequeued"),
+            started=self._times.get("started"),
+            ended=ended,
+            attempts=tuple(attempts),
+            skipped=tuple(self._skipped),
+            planned=tuple(self._planned),
+            phases=tuple(self._phases),
+            error=self._error,
+            recorded_spans=tuple(self._recorded_spans),
+            links_reported=self._links_reported,
+        )
+
+    # Events of the run
+
+    def _on_run_time(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._times.setdefault(_RUN_TIMES[event.event_type_value], entry.timestamp)
+        if event.event_type_value == DagsterEventType.RUN_START.value:
+            self._status = RunStatus.STARTED
+
+    def _on_run_end(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._status = _RUN_ENDS[event.event_type_value]
+        self._ended = entry.timestamp
+        self._error = None
+        if self._status is not RunStatus.SUCCESS:
+            error = getattr(event.event_specific_data, "error", None)
+            self._error = (
+                error_from(error)
+                if error is not None
+                else Error(f"dagster.Run{self._status.name.title()}", event.message or "", "")
+            )
+
+    def _on_planned(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._planned.setdefault(_data(event).asset_key.to_user_string())
+
+    def _on_engine_event(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        metadata = _data(event).metadata if event.event_specific_data is not None else {}
+        if SPANS_METADATA in metadata and event.step_key is not None:
+            self._recorded_spans.append(
+                RecordedSpans(
+                    event.step_key,
+                    int(metadata[ATTEMPT_METADATA].value),
+                    metadata[SPANS_METADATA].value,
+                )
+            )
+        elif LINKS_METADATA in metadata:
+            self._links_reported = True
+
+    # Events of steps
+
+    def _on_worker_starting(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._open(entry, event).worker_starting(entry.timestamp)
+
+    def _on_worker_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        pid = _data(event).metadata.get("pid")
+        self._open(entry, event).worker_started(entry.timestamp, int(pid.value) if pid else None)
+
+    def _on_resources_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        if event.step_key is None:
+            self._resources_started = entry.timestamp
+        else:
+            self._open(entry, event).resources_started(entry.timestamp)
+
+    def _on_resources_ended(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        failed = event.event_type_value == DagsterEventType.RESOURCE_INIT_FAILURE.value
+        if event.step_key is not None:
+            self._open(entry, event).resources_ended(entry.timestamp, failed)
+        elif self._resources_started is not None:
+            self._phases.append(Phase(RESOURCES, self._resources_started, entry.timestamp, failed))
+            self._resources_started = None
+
+    def _on_step_start(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._open(entry, event).mark(entry.timestamp)
+
+    def _on_loaded_input(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._open(entry, event).loaded(entry.timestamp, _data(event).input_name)
+
+    def _on_step_input(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._open(entry, event).mark(entry.timestamp)
+
+    def _on_step_output(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        handle = _data(event).step_output_handle
+        self._open(entry, event).computed(entry.timestamp, _output(handle.output_name, handle.mapping_key))
+
+    def _on_handled_output(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        self._open(entry, event).stored(entry.timestamp)
+
+    def _on_materialisation(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        materialization = _data(event).materialization
+        asset = materialization.asset_key.to_user_string()
+        metadata, tags = materialization.metadata, materialization.tags or {}
+        attempt = self._open(entry, event)
+        attempt.materialisations.append(
+            Materialisation(
+                asset=asset,
+                partition=materialization.partition,
+                data_version=tags.get(DATA_VERSION_TAG),
+                code_version=tags.get(CODE_VERSION_TAG),
+                rows=_rows(metadata),
+                content_sha256=getattr(metadata.get(CONTENT_SHA256), "value", None),
+                schema=_same(self._schemas, asset, getattr(metadata.get(COLUMN_SCHEMA), "value", None)),
+                column_lineage=_same(
+                    self._lineages, asset, getattr(metadata.get(COLUMN_LINEAGE), "value", None)
+                ),
+                reads=tuple(
+                    Read(name.removeprefix(READ_TAG), version)
+                    for name, version in tags.items()
+                    if name.startswith(READ_TAG)
+                ),
+                description=materialization.description,
+                time=attempt.corrected(entry.timestamp),
+            )
+        )
+
+    def _on_observation(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        observation = _data(event).asset_observation
+        attempt = self._open(entry, event)
+        attempt.observations.append(
+            Observation(
+                asset=observation.asset_key.to_user_string(),
+                partition=observation.partition,
+                data_version=(observation.tags or {}).get(DATA_VERSION_TAG),
+                time=attempt.corrected(entry.timestamp),
+            )
+        )
+
+    def _on_check(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        evaluation = _data(event)
+        attempt = self._open(entry, event)
+        attempt.checks.append(
+            Check(
+                name=evaluation.check_name,
+                asset=evaluation.asset_key.to_user_string(),
+                passed=evaluation.passed,
+                severity=evaluation.severity.value,
+                description=evaluation.description,
+                time=attempt.corrected(entry.timestamp),
+            )
+        )
+
+    def _on_step_end(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        error = getattr(event.event_specific_data, "error", None)
+        known = self._latest.get(event.step_key or "")
+        if known is not None and known.ended is not None:
+            # Its process was given up on, and says now how it went.
+            return
+        self._open(entry, event).end(entry.timestamp, _STEP_ENDS[event.event_type_value], error)
+
+    def _on_skipped(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        if event.step_key is not None:
+            self._skipped.append(event.step_key)
+
+    def _open(self, entry: EventLogEntry, event: DagsterEvent) -> "_OpenAttempt":
+        """The attempt that is under way at the step of this event; a new one, if the last one has ended."""
+        step = event.step_key or entry.step_key or ""
+        attempt = self._latest.get(step)
+        if attempt is None or (attempt.ended is not None and event.event_type_value in _ATTEMPT_STARTS):
+            number = attempt.number + 1 if attempt is not None else 1
+            op = str(event.step_handle.node_handle) if event.step_handle is not None else step
+            attempt = _OpenAttempt(step, op, number, entry.timestamp)
+            self._latest[step] = attempt
+            self._attempts.append(attempt)
+        attempt.unchanged = None
+        return attempt
+
+
+@dataclass
+class _OpenAttempt:
+    """An attempt while its events come in; every phase starts where the one before it ended."""
+
+    step: str
+    op: str
+    number: int
+    started: float
+    ended: float | None = None
+    outcome: Outcome = Outcome.RUNNING
+    latest: float = 0.0  # the end of what is accounted for
+    clock_behind: float = 0.0
+    pid: int | None = None
+    computed_until: float | None = None
+    compute_started: float | None = None
+    storing: tuple[str, float] | None = None
+    resources: float | None = None
+    worker: float | None = None
+    inputs: list[str] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    materialisations: list[Materialisation] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    error: Error | None = None
+    unchanged: Attempt | None = None  # what it was when last asked, unless something happened since
+
+    def __post_init__(self) -> None:
+        self.latest = self.started
+
+    def corrected(self, time: float) -> float:
+        """A time of the step's process on the clock of the one that started it."""
+        return time + self.clock_behind
+
+    def mark(self, time: float) -> None:
+        """Account for everything up to now; time does not run backwards."""
+        self.latest = max(self.latest, self.corrected(time))
+
+    def worker_starting(self, time: float) -> None:
+        self.worker = time
+        self.mark(time)
+
+    def worker_started(self, time: float, pid: int | None) -> None:
+        self.pid = pid
+        if self.worker is not None:
+            self.clock_behind = max(0.0, self.worker - time)
+            self.mark(time)
+            self.phases.append(Phase(START_WORKER, self.worker, self.latest))
+
+    def resources_started(self, time: float) -> None:
+        self.mark(time)
+        self.resources = self.latest
+
+    def resources_ended(self, time: float, failed: bool) -> None:
+        self.mark(time)
+        if self.resources is not None:
+            self.phases.append(Phase(RESOURCES, self.resources, self.latest, failed))
+            self.resources = None
+
+    def loaded(self, time: float, name: str) -> None:
+        before = self.latest
+        self.mark(time)
+        self.inputs.append(name)
+        self.phases.append(Phase(f"{LOAD} {name}", before, self.latest))
+
+    def computed(self, time: float, output: str) -> None:
+        if self.compute_started is None:
+            self.compute_started = self.latest
+        self.mark(time)
+        self.computed_until = self.latest
+        self.storing = output, self.latest
+
+    def stored(self, time: float) -> None:
+        self.mark(time)
+        if self.storing is not None:
+            output, since = self.storing
+            self.phases.append(Phase(f"{STORE} {output}", since, self.latest))
+            self.storing = None
+
+    def end(self, time: float, outcome: Outcome, error: Any) -> None:
+        crashed = error is not None and error.cls_name == CRASH_ERROR
+        before = self.latest
+        self.latest = max(self.latest, time if crashed else self.corrected(time))
+        self.ended, self.outcome = self.latest, outcome
+        self.error = error_from(error) if error is not None else None
+        failed = outcome is not Outcome.SUCCESS
+        wrapper = error.cls_name if error is not None else None
+        if failed and self.storing is not None and wrapper == STORE_ERROR:
+            output, since = self.storing
+            self.phases.append(Phase(f"{STORE} {output}", since, self.latest, failed=True))
+        elif failed and wrapper == LOAD_ERROR:
+            self.phases.append(Phase(LOAD, before, self.latest, failed=True))
+            return
+        elif failed:
+            self.computed_until = self.latest
+        if self.compute_started is None:
+            self.compute_started = before
+        compute = Phase(COMPUTE, self.compute_started, self.computed_until or self.latest, failed)
+        self.phases.append(compute)
+
+    def frozen(self) -> Attempt:
+        if self.unchanged is None:
+            self.unchanged = Attempt(
+                step=self.step,
+                op=self.op,
+                number=self.number,
+                started=self.started,
+                ended=self.ended,
+                outcome=self.outcome,
+                inputs=tuple(self.inputs),
+                phases=tuple(sorted(self.phases, key=lambda phase: phase.started)),
+                materialisations=tuple(self.materialisations),
+                observations=tuple(self.observations),
+                checks=tuple(self.checks),
+                error=self.error,
+                pid=self.pid,
+                clock_behind=self.clock_behind,
+            )
+        return self.unchanged
+
+
+def run_from(record: dg.RunRecord) -> Run:
+    """What Dagster's run storage knows of a run."""
+    run = record.dagster_run
+    return Run(
+        run_id=run.run_id,
+        job=run.job_name,
+        created=record.create_timestamp.timestamp(),
+        tags=run.tags,
+        config=run.run_config,
+        root_run_id=run.root_run_id,
+        parent_run_id=run.parent_run_id,
+    )
+
+
+def read_history(instance: dg.DagsterInstance, run_id: str) -> RunHistory | None:
+    """The history of a run, as far as its event log has it now; None if there is no such run."""
+    record = instance.get_run_record_by_id(run_id)
+    if record is None:
+        return None
+    reader = HistoryReader(run_from(record))
+    cursor: str | None = None
+    while True:
+        page = instance.get_records_for_run(run_id, cursor=cursor, limit=PAGE)
+        reader.feed(page.records)
+        cursor = page.cursor
+        if not page.has_more:
+            return reader.history()
+
+
+def error_from(info: "dg.SerializableErrorInfo") -> Error:
+    """What a step itself raised, without what Dagster wrapped around it."""
+    while info.cause is not None and (info.cls_name or "").startswith(WRAPPERS):
+        info = info.cause
+    causes = []
+    cause = info.cause or info.context
+    while cause is not None:
+        causes.append(_error(cause))
+        cause = cause.cause or cause.context
+    error = _error(info)
+    return Error(error.type, error.message, error.stack, tuple(causes))
+
+
+def _error(info: "dg.SerializableErrorInfo") -> Error:
+    name, separator, message = info.message.partition(": ")
+    own_name = info.cls_name or "Error"
+    if not separator or not name.endswith(own_name):
+        name, message = own_name, info.message
+    return Error(name.strip(), message.strip(), "".join(info.stack))
+
+
+def _data(event: DagsterEvent) -> Any:
+    # Which class it is follows from the event's type; Dagster has one property for each, with checks that
+    # would take a third of the time of reading a record.
+    return event.event_specific_data
+
+
+def _rows(metadata: Mapping[str, Any]) -> int | None:
+    for name in ROW_COUNTS:
+        value = getattr(metadata.get(name), "value", None)
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def _output(name: str, mapping_key: str | None) -> str:
+    return name if mapping_key is None else f"{name}[{mapping_key}]"
+
+
+def _same(latest: dict[str, Any], asset: str, value: Any) -> Any:
+    """The value, or the equal one of the partition before: hundreds of them have the same schema."""
+    if value is not None and latest.get(asset) == value:
+        return latest[asset]
+    latest[asset] = value
+    return value
+
+
+_RUN_TIMES = {
+    DagsterEventType.RUN_ENQUEUED.value: "enqueued",
+    DagsterEventType.RUN_DEQUEUED.value: "dequeued",
+    DagsterEventType.RUN_START.value: "started",
+}
+_RUN_ENDS = {
+    DagsterEventType.RUN_SUCCESS.value: RunStatus.SUCCESS,
+    DagsterEventType.RUN_FAILURE.value: RunStatus.FAILURE,
+    DagsterEventType.RUN_CANCELED.value: RunStatus.CANCELED,
+}
+_STEP_ENDS = {
+    DagsterEventType.STEP_SUCCESS.value: Outcome.SUCCESS,
+    DagsterEventType.STEP_FAILURE.value: Outcome.FAILURE,
+    DagsterEventType.STEP_UP_FOR_RETRY.value: Outcome.RETRY,
+}
+_ATTEMPT_STARTS = {
+    DagsterEventType.STEP_WORKER_STARTING.value,
+    DagsterEventType.STEP_START.value,
+    DagsterEventType.STEP_RESTARTED.value,
+}
+
+_Handler = Callable[[HistoryReader, EventLogEntry, DagsterEvent], None]
+
+_HANDLERS: Mapping[str, _Handler] = {
+    **dict.fromkeys(_RUN_TIMES, HistoryReader._on_run_time),
+    **dict.fromkeys(_RUN_ENDS, HistoryReader._on_run_end),
+    **dict.fromkeys(_STEP_ENDS, HistoryReader._on_step_end),
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value: HistoryReader._on_planned,
+    DagsterEventType.ENGINE_EVENT.value: HistoryReader._on_engine_event,
+    DagsterEventType.STEP_WORKER_STARTING.value: HistoryReader._on_worker_starting,
+    DagsterEventType.STEP_WORKER_STARTED.value: HistoryReader._on_worker_started,
+    DagsterEventType.RESOURCE_INIT_STARTED.value: HistoryReader._on_resources_started,
+    DagsterEventType.RESOURCE_INIT_SUCCESS.value: HistoryReader._on_resources_ended,
+    DagsterEventType.RESOURCE_INIT_FAILURE.value: HistoryReader._on_resources_ended,
+    DagsterEventType.STEP_START.value: HistoryReader._on_step_start,
+    DagsterEventType.STEP_RESTARTED.value: HistoryReader._on_step_start,
+    DagsterEventType.LOADED_INPUT.value: HistoryReader._on_loaded_input,
+    DagsterEventType.STEP_INPUT.value: HistoryReader._on_step_input,
+    DagsterEventType.STEP_OUTPUT.value: HistoryReader._on_step_output,
+    DagsterEventType.HANDLED_OUTPUT.value: HistoryReader._on_handled_output,
+    DagsterEventType.ASSET_MATERIALIZATION.value: HistoryReader._on_materialisation,
+    DagsterEventType.ASSET_OBSERVATION.value: HistoryReader._on_observation,
+    DagsterEventType.ASSET_CHECK_EVALUATION.value: HistoryReader._on_check,
+    DagsterEventType.STEP_SKIPPED.value: HistoryReader._on_skipped,
+}

@@ -1,0 +1,323 @@
+"""What a Dagster run did, as frozen records. How they are read from the event log: event_log.py.
+
+All times are seconds since the epoch, as in Dagster's event log.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+
+# Phases of an attempt; those of an input or an output are followed by its name.
+START_WORKER = "start worker"
+RESOURCES = "resources"
+LOAD = "load"
+COMPUTE = "compute"
+STORE = "store"
+
+# Phases of a run that belong to no step.
+QUEUED = "queued"
+LAUNCH = "launch"
+
+IMPLICIT_JOB = "__ASSET_JOB"  # what Dagster calls a selection of assets that no job names
+NAMED_ASSETS = 3  # of such a selection, in a title
+
+
+class RunStatus(Enum):
+    """How far a run has come."""
+
+    NOT_STARTED = "NOT_STARTED"
+    STARTED = "STARTED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    CANCELED = "CANCELED"
+
+
+class Outcome(Enum):
+    """How an attempt at a step ended."""
+
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    RETRY = "retry"  # it failed, and is to be tried again
+    INTERRUPTED = "interrupted"  # the run ended and the step never said how
+
+
+@dataclass(frozen=True)
+class Error:
+    """An exception; `causes` are those it was raised from, the nearest first."""
+
+    type: str
+    message: str
+    stack: str
+    causes: tuple["Error", ...] = ()
+
+    @property
+    def root(self) -> "Error":
+        """What went wrong first."""
+        return self.causes[-1] if self.causes else self
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of an attempt, or of a run, with its times."""
+
+    name: str
+    started: float
+    ended: float
+    failed: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.started
+
+
+@dataclass(frozen=True)
+class Read:
+    """An upstream asset at the version that a materialisation was made from."""
+
+    asset: str
+    data_version: str
+
+
+@dataclass(frozen=True)
+class Materialisation:
+    """One asset, or one partition of it, written.
+
+    Attributes:
+        asset: Its key, with slashes.
+        partition: Its partition key, if it has partitions.
+        rows: How many it holds, where the asset says so.
+        content_sha256: Digest of this partition's own content, where the asset says so: Dagster gives all
+            partitions that one step writes the same data version.
+        schema: Its columns.
+        column_lineage: For each column, those it was made from.
+        reads: The upstream assets at the versions read.
+        time: When it was recorded.
+    """
+
+    asset: str
+    partition: str | None
+    data_version: str | None
+    code_version: str | None
+    rows: int | None
+    content_sha256: str | None
+    schema: dg.TableSchema | None = field(repr=False)
+    column_lineage: dg.TableColumnLineage | None = field(repr=False)
+    reads: tuple[Read, ...]
+    description: str | None
+    time: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An asset looked at, not written."""
+
+    asset: str
+    partition: str | None
+    data_version: str | None
+    time: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """The verdict of an asset check."""
+
+    name: str
+    asset: str
+    passed: bool
+    severity: str
+    description: str | None
+    time: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one step.
+
+    Attributes:
+        step: The step's key.
+        op: The op it executes; differs from the step's key in graphs and mapped steps.
+        number: 1 for the first.
+        started: When its process was started, or it itself, if it has none of its own.
+        ended: None while it runs.
+        inputs: The inputs that were loaded.
+        phases: Those that have ended, in order.
+        error: Why it failed.
+        pid: The process it ran in.
+        clock_behind: Seconds by which that process's clock lags behind that of the process that started it,
+            as far as can be told; all times here are corrected by it.
+    """
+
+    step: str
+    op: str
+    number: int
+    started: float
+    ended: float | None
+    outcome: Outcome
+    inputs: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    materialisations: tuple[Materialisation, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    checks: tuple[Check, ...] = ()
+    error: Error | None = None
+    pid: int | None = None
+    clock_behind: float = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it runs."""
+        return None if self.ended is None else self.ended - self.started
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without success."""
+        return self.outcome in (Outcome.FAILURE, Outcome.RETRY, Outcome.INTERRUPTED)
+
+    def seconds_in(self, phase: str) -> float:
+        """Time in phases of a kind: LOAD counts every input, STORE every output."""
+        return sum(
+            part.seconds for part in self.phases if part.name == phase or part.name.startswith(f"{phase} ")
+        )
+
+
+@dataclass(frozen=True)
+class RecordedSpans:
+    """Spans that a step traced itself, as it wrote them into the event log (step_spans.py reads them)."""
+
+    step: str
+    attempt: int
+    encoded: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run before it starts."""
+
+    run_id: str
+    job: str
+    created: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    root_run_id: str | None = None
+    parent_run_id: str | None = None
+
+    @property
+    def partition(self) -> str | None:
+        """Its partition; `first...last` for a range; None without."""
+        first, last = self.partition_range
+        if first == last:
+            return first
+        return f"{first}...{last}"
+
+    @property
+    def partition_range(self) -> tuple[str | None, str | None]:
+        """Its first and last partition; the same twice for one, None twice without."""
+        one = self.tags.get("dagster/partition")
+        if one is not None:
+            return one, one
+        return (
+            self.tags.get("dagster/asset_partition_range_start"),
+            self.tags.get("dagster/asset_partition_range_end"),
+        )
+
+    @property
+    def backfill_id(self) -> str | None:
+        """The backfill that it is part of."""
+        return self.tags.get("dagster/backfill")
+
+    @property
+    def schedule(self) -> str | None:
+        """The schedule that launched it."""
+        return self.tags.get("dagster/schedule_name")
+
+    @property
+    def sensor(self) -> str | None:
+        """The sensor that launched it."""
+        return self.tags.get("dagster/sensor_name")
+
+    @property
+    def code_location(self) -> str | None:
+        """Where its code comes from."""
+        return self.tags.get("dagster/code_location")
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context of whoever launched it."""
+        return self.tags.get("traceparent")
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """What a run has done so far.
+
+    Attributes:
+        run: What was known before.
+        status: How far it has come.
+        enqueued: When it entered the queue, if there is one.
+        dequeued: When it left the queue.
+        started: When its first step could start.
+        ended: None while it goes on.
+        attempts: In the order in which they started. Once the run has ended, those that never said how they
+            ended are INTERRUPTED at its end.
+        skipped: Steps that were skipped.
+        planned: Assets that it set out to write.
+        phases: Those that belong to no step: resources that all steps share.
+        error: Why it failed.
+        recorded_spans: What its steps traced themselves.
+        links_reported: Whether the event log has the links to trace and MLflow run.
+    """
+
+    run: Run
+    status: RunStatus = RunStatus.NOT_STARTED
+    enqueued: float | None = None
+    dequeued: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    attempts: tuple[Attempt, ...] = ()
+    skipped: tuple[str, ...] = ()
+    planned: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    error: Error | None = None
+    recorded_spans: tuple[RecordedSpans, ...] = ()
+    links_reported: bool = False
+
+    @property
+    def title(self) -> str:
+        """What a person calls it: its job, or the assets of a run without one; and its partition."""
+        name = self.run.job
+        if name == IMPLICIT_JOB and self.planned:
+            more = len(self.planned) - NAMED_ASSETS
+            name = ", ".join(self.planned[:NAMED_ASSETS]) + (f" and {more} more" if more > 0 else "")
+        return f"{name} {self.run.partition}" if self.run.partition else name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        return self.ended is not None
+
+    @cached_property
+    def materialisations(self) -> Sequence[Materialisation]:
+        """Of all attempts, in order."""
+        return [written for attempt in self.attempts for written in attempt.materialisations]
+
+    @property
+    def waits(self) -> Sequence[Phase]:
+        """How long it waited before its first step could start: in the queue, and for its process."""
+        waits = []
+        if self.enqueued is not None and self.dequeued is not None:
+            waits.append(Phase(QUEUED, self.enqueued, self.dequeued))
+        if self.started is not None:
+            # Without a queue it is launched when it is created.
+            waits.append(Phase(LAUNCH, self.dequeued or self.run.created, self.started))
+        return [wait for wait in waits if wait.ended >= wait.started]
+
+
+def interrupted(attempt: Attempt, run_ended: float) -> Attempt:
+    """An attempt that was under way when its run ended."""
+    times = [attempt.started, run_ended, *(phase.ended for phase in attempt.phases)]
+    return replace(attempt, ended=max(times), outcome=Outcome.INTERRUPTED)

@@ -1,0 +1,48 @@
+"""Where people look at a run: addresses of its pages in Dagster, in MLflow and where traces are."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from observability import ids
+
+# The shapes of pages of a trace; a template of one's own has {trace_id} (32 hex digits) and may have
+# {mlflow_trace_id} (as MLflow names it).
+JAEGER_TRACE = "{server}/trace/{{trace_id}}"
+MLFLOW_TRACE = "{server}/#/experiments/{experiment}/traces/{{mlflow_trace_id}}"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses, as far as they are known.
+
+    Attributes:
+        dagster: Where the Dagster UI is, like `http://127.0.0.1:3000`.
+        mlflow: Where the MLflow UI is; None for a store that no server shows.
+        trace: Template of the page of a trace; None if nothing shows traces.
+    """
+
+    dagster: str | None = None
+    mlflow: str | None = None
+    trace: str | None = None
+
+    def run_page(self, run_id: str) -> str | None:
+        """A run in Dagster."""
+        return f"{self.dagster}/runs/{run_id}" if self.dagster else None
+
+    def trace_page(self, run_id: str) -> str | None:
+        """The trace of a run."""
+        if self.trace is None:
+            return None
+        trace_id = f"{ids.trace_id(run_id):032x}"
+        return self.trace.format(trace_id=trace_id, mlflow_trace_id=f"tr-{trace_id}")
+
+    def mlflow_run_page(self, experiment_id: str, mlflow_run_id: str) -> str | None:
+        """A run in MLflow."""
+        return f"{self.mlflow}/#/experiments/{experiment_id}/runs/{mlflow_run_id}" if self.mlflow else None
+
+    def mlflow_runs_page(self, experiment_id: str, run_id: str) -> str | None:
+        """All that MLflow has of a Dagster run, by tag: known before anything is written there."""
+        query = quote(f"tags.`dagster.run_id` = '{run_id}'")
+        return (
+            f"{self.mlflow}/#/experiments/{experiment_id}/runs?searchFilter={query}" if self.mlflow else None
+        )

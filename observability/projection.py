@@ -1,0 +1,36 @@
+"""What every projection of runs has in common. Who drives them: observer.py."""
+
+from typing import Protocol
+
+import dagster as dg
+
+from observability.history import RunHistory
+
+
+class TargetUnavailableError(Exception):
+    """What a projection writes to does not take it now; the message names it. Nothing is lost: try later."""
+
+
+class Projection(Protocol):
+    """Shows runs somewhere else: as spans, as MLflow runs, as lineage events."""
+
+    @property
+    def name(self) -> str:
+        """Its own, in messages and as the key of its cursor."""
+        ...
+
+    def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
+        """Show what a run has done since it was last shown; the same again does no harm.
+
+        Args:
+            instance: Where the run is.
+            now: All that it has done.
+            before: What it had done when it was last shown; None if it never was.
+
+        Returns:
+            How many things were written: spans, calls, events.
+
+        Raises:
+            TargetUnavailableError: It could not be shown now.
+        """
+        ...
