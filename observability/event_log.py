@@ -1,7 +1,7 @@
 """Dagster's event records -> RunHistory. What a history says: history.py; who reads it when: observer.py."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -25,7 +25,6 @@ from observability.history import (
     Run,
     RunHistory,
     RunStatus,
-    interrupted,
 )
 
 # Engine events of this project, by the metadata they carry.
@@ -47,8 +46,9 @@ CONTENT_SHA256 = "content_sha256"
 WRAPPERS = ("Dagster", "RetryRequested")
 LOAD_ERROR = "DagsterExecutionLoadInputError"
 STORE_ERROR = "DagsterExecutionHandleOutputError"
-# Written by the process that started the step's own, hence with its clock.
-CRASH_ERROR = "ChildProcessCrashException"
+# Written by the process that started the step's own, hence with its clock: that it died, that it does not
+# answer (an error without a class). So is all that ends a step before it begins.
+PARENT_ERRORS = ("ChildProcessCrashException", None)
 
 
 class HistoryReader:
@@ -83,20 +83,14 @@ class HistoryReader:
 
     def history(self) -> RunHistory:
         """What the records so far say. Attempts that did not change are the same objects as before."""
-        ended = self._ended
-        attempts = (attempt.frozen() for attempt in self._attempts)
-        if ended is not None:
-            attempts = (
-                interrupted(attempt, ended) if attempt.ended is None else attempt for attempt in attempts
-            )
         return RunHistory(
             run=self._run,
             status=self._status,
             enqueued=self._times.get("enqueued"),
             dequeued=self._times.get("dequeued"),
             started=self._times.get("started"),
-            ended=ended,
-            attempts=tuple(attempts),
+            ended=self._ended,
+            attempts=tuple(attempt.frozen(self._ended) for attempt in self._attempts),
             skipped=tuple(self._skipped),
             planned=tuple(self._planned),
             phases=tuple(self._phases),
@@ -150,21 +144,24 @@ class HistoryReader:
         self._open(entry, event).worker_started(entry.timestamp, int(pid.value) if pid else None)
 
     def _on_resources_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        if self._ended is not None:
+            return  # whoever reads the outputs of a run that has ended initialises resources once more
         if event.step_key is None:
             self._resources_started = entry.timestamp
         else:
             self._open(entry, event).resources_started(entry.timestamp)
 
     def _on_resources_ended(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        failed = event.event_type_value == DagsterEventType.RESOURCE_INIT_FAILURE.value
+        error = _data(event).error
         if event.step_key is not None:
-            self._open(entry, event).resources_ended(entry.timestamp, failed)
+            self._open(entry, event).resources_ended(entry.timestamp, error)
         elif self._resources_started is not None:
+            failed = error is not None
             self._phases.append(Phase(RESOURCES, self._resources_started, entry.timestamp, failed))
             self._resources_started = None
 
     def _on_step_start(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).mark(entry.timestamp)
+        self._open(entry, event).begin(entry.timestamp)
 
     def _on_loaded_input(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         self._open(entry, event).loaded(entry.timestamp, _data(event).input_name)
@@ -245,12 +242,15 @@ class HistoryReader:
             self._skipped.append(event.step_key)
 
     def _open(self, entry: EventLogEntry, event: DagsterEvent) -> "_OpenAttempt":
-        """The attempt that is under way at the step of this event; a new one, if the last one has ended."""
+        """The attempt that is under way at the step of this event; a new one, if the last is retried."""
         step = event.step_key or entry.step_key or ""
         attempt = self._latest.get(step)
-        if attempt is None or (attempt.ended is not None and event.event_type_value in _ATTEMPT_STARTS):
+        if attempt is None or (
+            attempt.outcome is Outcome.RETRY and event.event_type_value in _ATTEMPT_STARTS
+        ):
             number = attempt.number + 1 if attempt is not None else 1
-            op = str(event.step_handle.node_handle) if event.step_handle is not None else step
+            handle = event.step_handle
+            op = str(handle.node_handle) if handle is not None else step.partition("[")[0]
             attempt = _OpenAttempt(step, op, number, entry.timestamp)
             self._latest[step] = attempt
             self._attempts.append(attempt)
@@ -271,6 +271,7 @@ class _OpenAttempt:
     latest: float = 0.0  # the end of what is accounted for
     clock_behind: float = 0.0
     pid: int | None = None
+    begun: bool = False  # whether it came as far as the step itself
     computed_until: float | None = None
     compute_started: float | None = None
     storing: tuple[str, float] | None = None
@@ -310,17 +311,26 @@ class _OpenAttempt:
         self.mark(time)
         self.resources = self.latest
 
-    def resources_ended(self, time: float, failed: bool) -> None:
-        self.mark(time)
+    def resources_ended(self, time: float, error: Any) -> None:
         if self.resources is not None:
-            self.phases.append(Phase(RESOURCES, self.resources, self.latest, failed))
+            self.mark(time)
+            self.phases.append(Phase(RESOURCES, self.resources, self.latest, failed=error is not None))
             self.resources = None
+            if error is not None:
+                self.error = error_from(error)
+
+    def begin(self, time: float) -> None:
+        self.mark(time)
+        self.begun = True
 
     def loaded(self, time: float, name: str) -> None:
-        before = self.latest
+        phase, before = f"{LOAD} {name}", self.latest
         self.mark(time)
-        self.inputs.append(name)
-        self.phases.append(Phase(f"{LOAD} {name}", before, self.latest))
+        if self.phases and self.phases[-1].name == phase:  # an input that is made of many outputs
+            before = self.phases.pop().started
+        else:
+            self.inputs.append(name)
+        self.phases.append(Phase(phase, before, self.latest))
 
     def computed(self, time: float, output: str) -> None:
         if self.compute_started is None:
@@ -337,45 +347,65 @@ class _OpenAttempt:
             self.storing = None
 
     def end(self, time: float, outcome: Outcome, error: Any) -> None:
-        crashed = error is not None and error.cls_name == CRASH_ERROR
+        parent_says = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
         before = self.latest
-        self.latest = max(self.latest, time if crashed else self.corrected(time))
+        self.latest = max(self.latest, time if parent_says else self.corrected(time))
         self.ended, self.outcome = self.latest, outcome
         self.error = error_from(error) if error is not None else None
         failed = outcome is not Outcome.SUCCESS
         wrapper = error.cls_name if error is not None else None
-        if failed and self.storing is not None and wrapper == STORE_ERROR:
-            output, since = self.storing
-            self.phases.append(Phase(f"{STORE} {output}", since, self.latest, failed=True))
-        elif failed and wrapper == LOAD_ERROR:
+        if wrapper == LOAD_ERROR:
             self.phases.append(Phase(LOAD, before, self.latest, failed=True))
             return
+        if wrapper == STORE_ERROR and self.storing is not None:
+            output, since = self.storing
+            self.phases.append(Phase(f"{STORE} {output}", since, self.latest, failed=True))
+            failed = False  # what was computed is none the worse for it
         elif failed:
             self.computed_until = self.latest
-        if self.compute_started is None:
-            self.compute_started = before
-        compute = Phase(COMPUTE, self.compute_started, self.computed_until or self.latest, failed)
-        self.phases.append(compute)
+        if self.begun:
+            since = before if self.compute_started is None else self.compute_started
+            self.phases.append(Phase(COMPUTE, since, self.computed_until or self.latest, failed))
 
-    def frozen(self) -> Attempt:
-        if self.unchanged is None:
-            self.unchanged = Attempt(
-                step=self.step,
-                op=self.op,
-                number=self.number,
-                started=self.started,
-                ended=self.ended,
-                outcome=self.outcome,
-                inputs=tuple(self.inputs),
-                phases=tuple(sorted(self.phases, key=lambda phase: phase.started)),
-                materialisations=tuple(self.materialisations),
-                observations=tuple(self.observations),
-                checks=tuple(self.checks),
-                error=self.error,
-                pid=self.pid,
-                clock_behind=self.clock_behind,
-            )
+    def frozen(self, run_ended: float | None) -> Attempt:
+        """As a record; if its run has ended without a word of it, interrupted at that moment."""
+        ended = self.ended
+        if ended is None and run_ended is not None:
+            ended = max(run_ended, self.latest)
+        if self.unchanged is None or self.unchanged.ended != ended:
+            self.unchanged = self._as_it_is()
+            if self.ended is None and ended is not None:
+                self.unchanged = self._interrupted(self.unchanged, ended)
         return self.unchanged
+
+    def _as_it_is(self) -> Attempt:
+        # A process that was given up on may go on: what it does later belongs to nothing.
+        phases = (phase for phase in self.phases if self.ended is None or phase.ended <= self.ended)
+        return Attempt(
+            step=self.step,
+            op=self.op,
+            number=self.number,
+            started=self.started,
+            ended=self.ended,
+            outcome=self.outcome,
+            inputs=tuple(self.inputs),
+            phases=tuple(sorted(phases, key=lambda phase: phase.started)),
+            materialisations=tuple(self.materialisations),
+            observations=tuple(self.observations),
+            checks=tuple(self.checks),
+            error=self.error,
+            pid=self.pid,
+            clock_behind=self.clock_behind,
+        )
+
+    def _interrupted(self, attempt: Attempt, ended: float) -> Attempt:
+        phases = attempt.phases
+        if self.begun:
+            since = self.latest if self.compute_started is None else self.compute_started
+            phases = (*phases, Phase(COMPUTE, since, ended, failed=True))
+        # In the process of the run, a resource that fails ends the run, and nothing is said of the step.
+        outcome = Outcome.INTERRUPTED if self.error is None else Outcome.FAILURE
+        return replace(attempt, ended=ended, outcome=outcome, phases=phases)
 
 
 def run_from(record: dg.RunRecord) -> Run:
@@ -421,11 +451,11 @@ def error_from(info: "dg.SerializableErrorInfo") -> Error:
 
 
 def _error(info: "dg.SerializableErrorInfo") -> Error:
-    name, separator, message = info.message.partition(": ")
+    name, _, message = info.message.strip().partition(": ")
     own_name = info.cls_name or "Error"
-    if not separator or not name.endswith(own_name):
-        name, message = own_name, info.message
-    return Error(name.strip(), message.strip(), "".join(info.stack))
+    if not name.endswith(own_name):
+        name, message = own_name, info.message.strip()
+    return Error(name, message, "".join(info.stack))
 
 
 def _data(event: DagsterEvent) -> Any:
@@ -471,6 +501,8 @@ _STEP_ENDS = {
 }
 _ATTEMPT_STARTS = {
     DagsterEventType.STEP_WORKER_STARTING.value,
+    DagsterEventType.STEP_WORKER_STARTED.value,
+    DagsterEventType.RESOURCE_INIT_STARTED.value,
     DagsterEventType.STEP_START.value,
     DagsterEventType.STEP_RESTARTED.value,
 }

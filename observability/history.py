@@ -4,7 +4,7 @@ All times are seconds since the epoch, as in Dagster's event log.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -191,7 +191,7 @@ class RecordedSpans:
 
     step: str
     attempt: int
-    encoded: str = field(repr=False)
+    encoded: Sequence[Mapping[str, Any]] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -300,6 +300,15 @@ class RunHistory:
         """Whether the run has ended."""
         return self.ended is not None
 
+    def ended_since(self, before: "RunHistory | None") -> Sequence[Attempt]:
+        """The attempts that have ended, or changed after they had, since an earlier history of the run."""
+        known = before.attempts if before is not None else ()
+        return [
+            attempt
+            for index, attempt in enumerate(self.attempts)
+            if attempt.ended is not None and (index >= len(known) or attempt != known[index])
+        ]
+
     @cached_property
     def materialisations(self) -> Sequence[Materialisation]:
         """Of all attempts, in order."""
@@ -315,9 +324,3 @@ class RunHistory:
             # Without a queue it is launched when it is created.
             waits.append(Phase(LAUNCH, self.dequeued or self.run.created, self.started))
         return [wait for wait in waits if wait.ended >= wait.started]
-
-
-def interrupted(attempt: Attempt, run_ended: float) -> Attempt:
-    """An attempt that was under way when its run ended."""
-    times = [attempt.started, run_ended, *(phase.ended for phase in attempt.phases)]
-    return replace(attempt, ended=max(times), outcome=Outcome.INTERRUPTED)

@@ -5,10 +5,10 @@ from urllib.parse import quote
 
 from observability import ids
 
-# The shapes of pages of a trace; a template of one's own has {trace_id} (32 hex digits) and may have
-# {mlflow_trace_id} (as MLflow names it).
-JAEGER_TRACE = "{server}/trace/{{trace_id}}"
-MLFLOW_TRACE = "{server}/#/experiments/{experiment}/traces/{{mlflow_trace_id}}"
+# The shapes of a trace's page. A template may have {trace_id} (32 hex digits), {mlflow_trace_id} (as MLflow
+# names it) and {experiment_id} (MLflow's).
+JAEGER_TRACE = "/trace/{trace_id}"
+MLFLOW_TRACE = "/#/experiments/{experiment_id}/traces/{mlflow_trace_id}"
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Links:
         """A run in Dagster."""
         return f"{self.dagster}/runs/{run_id}" if self.dagster else None
 
-    def trace_page(self, run_id: str) -> str | None:
+    def trace_page(self, run_id: str, experiment_id: str) -> str | None:
         """The trace of a run."""
         if self.trace is None:
             return None
         trace_id = f"{ids.trace_id(run_id):032x}"
-        return self.trace.format(trace_id=trace_id, mlflow_trace_id=f"tr-{trace_id}")
+        return self.trace.format(
+            trace_id=trace_id, mlflow_trace_id=f"tr-{trace_id}", experiment_id=experiment_id
+        )
 
     def mlflow_run_page(self, experiment_id: str, mlflow_run_id: str) -> str | None:
         """A run in MLflow."""

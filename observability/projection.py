@@ -1,5 +1,6 @@
 """What every projection of runs has in common. Who drives them: observer.py."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import dagster as dg
@@ -9,6 +10,17 @@ from observability.history import RunHistory
 
 class TargetUnavailableError(Exception):
     """What a projection writes to does not take it now; the message names it. Nothing is lost: try later."""
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """A backfill that is over; times in seconds since the epoch."""
+
+    backfill_id: str
+    started: float
+    ended: float
+    status: str
+    title: str | None
 
 
 class Projection(Protocol):
@@ -29,6 +41,17 @@ class Projection(Protocol):
 
         Returns:
             How many things were written: spans, calls, events.
+
+        Raises:
+            TargetUnavailableError: It could not be shown now.
+        """
+        ...
+
+    def export_backfill(self, backfill: Backfill) -> int:
+        """Show a backfill that is over, if there is something to show beside its runs.
+
+        Returns:
+            How many things were written.
 
         Raises:
             TargetUnavailableError: It could not be shown now.

@@ -1,0 +1,118 @@
+"""Sends the OpenLineage events of runs to an HTTP endpoint. What they say: lineage.py.
+
+OpenLineage's client is imported by the first event, not with this module.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import dagster as dg
+
+from observability.history import RunHistory
+from observability.projection import Backfill, TargetUnavailableError
+
+if TYPE_CHECKING:
+    from requests import RequestException
+
+ENDPOINT = "api/v1/lineage"
+NAMESPACE = "ledgerline"
+TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class OpenLineageProjection:
+    """Shows runs in whatever takes OpenLineage events over HTTP (Marquez, DataHub, ...).
+
+    Attributes:
+        url: Where that is; may hold a login.
+        endpoint: Where in there events are posted.
+        api_key: Sent as bearer token.
+        namespace: OpenLineage's, of jobs and datasets.
+        timeout: Seconds that it may take to connect, and to answer.
+    """
+
+    url: str = field(repr=False)
+    endpoint: str = ENDPOINT
+    api_key: str | None = field(default=None, repr=False)
+    namespace: str = NAMESPACE
+    timeout: float = TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            # Not shown: what is in the wrong place may be a password.
+            raise ValueError("The address for OpenLineage events has to be like http://host:5000.")
+
+    @property
+    def name(self) -> str:
+        """Its own, in messages and as the key of its cursor."""
+        return "openlineage"
+
+    @property
+    def address(self) -> str:
+        """Where events are posted, as it may be shown."""
+        return _without_secrets(urljoin(self.url, self.endpoint))
+
+    def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
+        """Send the events that are new, in order; the first that is not taken ends it.
+
+        Raises:
+            TargetUnavailableError: Not all were taken. All are sent again when asked again.
+        """
+        from openlineage.client.transport.http import (
+            ApiKeyTokenProvider,
+            HttpConfig,
+            HttpTransport,
+            TokenProvider,
+        )
+        from requests import RequestException
+
+        from observability.lineage import run_events
+
+        events = run_events(now, self.namespace, before=before)
+        if not events:
+            return 0
+        key = ApiKeyTokenProvider({"api_key": self.api_key}) if self.api_key else TokenProvider({})
+        # Whoever asks tries again later, so nothing is retried here: five times by default, for 9 s.
+        retry = {"total": 0}
+        config = HttpConfig(self.url, self.endpoint, timeout=self.timeout, auth=key, retry=retry)
+        transport = HttpTransport(config)
+        try:
+            for event in events:
+                response = transport.emit(event)
+                if response.request.method != "POST":
+                    # A redirect turned the event into a mere GET of another page.
+                    raise self._unavailable(f"it redirects to {_without_secrets(response.url)}")
+        except RequestException as error:
+            raise self._unavailable(self._reason(error)) from None  # the cause may show login and key
+        finally:
+            transport.close()
+        return len(events)
+
+    def export_backfill(self, backfill: Backfill) -> int:
+        """Nothing: OpenLineage knows runs, not what launched several of them."""
+        return 0
+
+    def _unavailable(self, reason: str) -> TargetUnavailableError:
+        return TargetUnavailableError(f"OpenLineage at {self.address} does not take events: {reason}.")
+
+    def _reason(self, error: "RequestException") -> str:
+        from requests import RequestException, Timeout
+
+        if error.response is not None:
+            return f"it answers {error.response.status_code} {error.response.reason}".strip()
+        if isinstance(error, Timeout):
+            return f"it did not answer within {self.timeout:g} s"
+        # What requests itself says repeats the address; what the system said is at the bottom.
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and not isinstance(cause, RequestException):
+                return str(cause)
+            cause = cause.__cause__ or cause.__context__
+        return type(error).__name__
+
+
+def _without_secrets(address: str) -> str:
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,0 +1,102 @@
+"""RunHistory -> MLflow metrics: where the time went, rows and checks. Who writes them: mlflow_run.py.
+
+The same history gives the same points, to the millisecond and the last digit, and MLflow keeps equal points
+once: writing them again changes nothing.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from observability.history import COMPUTE, LOAD, RESOURCES, START_WORKER, STORE, Attempt, RunHistory
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+RUN_SECONDS = "run_seconds"
+WAIT_SECONDS = "{wait}_seconds"
+STEP_SECONDS = "step_seconds"
+PHASE_SECONDS = {
+    START_WORKER: "start_seconds",
+    RESOURCES: "resource_seconds",
+    LOAD: "load_seconds",
+    COMPUTE: "compute_seconds",
+    STORE: "store_seconds",
+}
+ROWS = "rows"
+CHECKS_PASSED = "checks_passed"
+CHECKS_FAILED = "checks_failed"
+
+OF_THE_RUN = 0  # the step of metrics that belong to no attempt; those count from 1
+
+MAX_NAME_LENGTH = 250  # MAX_ENTITY_KEY_LENGTH in mlflow/utils/validation.py
+HASH_LENGTH = 8
+
+MAPPED = re.compile(r"\[(\w+)\]")
+NOT_IN_NAMES = re.compile(r"[^\w./: -]")
+NOT_IN_PATHS = re.compile(r"(?<![^/])(\.{0,2})(?=/|$)")  # empty parts, `.` and `..`
+
+
+def entity_name(name: str) -> str:
+    """A name that MLflow takes for a metric or a param, and no two names the same.
+
+    A mapped step `op[2]` becomes `op:2`. Of other names that MLflow refuses, what it refuses is replaced by
+    `_`, and a hash of the whole is appended.
+    """
+    readable = MAPPED.sub(r":\1", name)
+    allowed = NOT_IN_PATHS.sub(r"_\1", NOT_IN_NAMES.sub("_", readable))
+    if allowed == readable and ":" not in name and len(allowed) <= MAX_NAME_LENGTH:
+        return allowed
+    digest = hashlib.sha256(name.encode()).hexdigest()[:HASH_LENGTH]
+    return f"{allowed[: MAX_NAME_LENGTH - HASH_LENGTH - 1]}-{digest}"
+
+
+def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]":
+    """What became known of the run as a whole, and of the attempts that have ended, since an earlier history.
+
+    Args:
+        now: What the run has done.
+        before: What it had done when its metrics were last written; None for all.
+    """
+    if before is None or before.waits != now.waits:
+        for wait in now.waits:
+            yield _metric(WAIT_SECONDS.format(wait=wait.name), wait.seconds, wait.ended)
+    for attempt in now.ended_since(before):
+        yield from _of_attempt(attempt)
+    if now.ended is not None:
+        yield _metric(RUN_SECONDS, now.ended - (now.started or now.run.created), now.ended)
+        yield from _of_checks(now, now.ended)
+
+
+def _of_attempt(attempt: Attempt) -> "Iterator[Metric]":
+    ended = attempt.ended or attempt.started
+    yield _metric(f"{STEP_SECONDS}/{attempt.step}", ended - attempt.started, ended, attempt.number)
+    for phase, name in PHASE_SECONDS.items():
+        if any(part.name == phase or part.name.startswith(f"{phase} ") for part in attempt.phases):
+            yield _metric(f"{name}/{attempt.step}", attempt.seconds_in(phase), ended, attempt.number)
+    rows: dict[str, int] = defaultdict(int)
+    for written in attempt.materialisations:
+        if written.rows is not None:
+            rows[written.asset] += written.rows
+    for asset, count in rows.items():
+        yield _metric(f"{ROWS}/{asset}", count, ended, attempt.number)
+
+
+def _of_checks(now: RunHistory, ended: float) -> "Iterator[Metric]":
+    verdicts: Sequence[bool] = [check.passed for attempt in now.attempts for check in attempt.checks]
+    if verdicts:
+        yield _metric(CHECKS_PASSED, sum(verdicts), ended)
+        yield _metric(CHECKS_FAILED, len(verdicts) - sum(verdicts), ended)
+
+
+def _metric(name: str, value: float, time: float, step: int = OF_THE_RUN) -> "Metric":
+    from mlflow.entities import Metric
+
+    return Metric(entity_name(name), float(value), milliseconds(time), step)
+
+
+def milliseconds(time: float) -> int:
+    """Seconds since the epoch as MLflow counts them."""
+    return int(time * 1000)

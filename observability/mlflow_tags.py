@@ -1,0 +1,119 @@
+"""The tags of a run's MLflow run: what joins it to Dagster and to its trace, and what a person reads first.
+
+Who writes them: mlflow_run.py.
+"""
+
+import re
+from collections.abc import Mapping
+
+from observability import ids
+from observability.history import Outcome, RunHistory, RunStatus
+from observability.links import Links
+
+RUN_ID = "dagster.run_id"
+STEP_KEY = "dagster.step_key"  # only of runs that a step opened itself
+ROOT_RUN_ID = "dagster.root_run_id"
+PARENT_RUN_ID = "dagster.parent_run_id"
+JOB = "dagster.job_name"
+PARTITION = "dagster.partition"
+BACKFILL_ID = "dagster.backfill_id"
+SCHEDULE = "dagster.schedule"
+SENSOR = "dagster.sensor"
+CODE_LOCATION = "dagster.code_location"
+RUN_URL = "dagster.url"
+TRACE_ID = "trace_id"
+TRACE_URL = "trace_url"
+ERROR = "error"
+PARAMS_LEFT_OUT = "ledgerline.params_left_out"
+KIND = "ledgerline.kind"
+DAGSTER_RUN = "dagster_run"  # the kind of the one MLflow run of a Dagster run
+
+# MLflow's own
+PARENT = "mlflow.parentRunId"
+NAME = "mlflow.runName"
+NOTE = "mlflow.note.content"
+USER = "mlflow.user"
+SOURCE_NAME = "mlflow.source.name"
+SOURCE_TYPE = "mlflow.source.type"
+
+# Set by the `mlflow_tracking` resource of dagster-mlflow on the run it opens.
+DAGSTER_MLFLOW_RUN_ID = "dagster_run_id"
+
+MAX_TAG_LENGTH = 8000  # MAX_TAG_VAL_LENGTH in mlflow/utils/validation.py
+MAX_NOTE_ROWS = 40
+NOTE_START = "Dagster run "
+IN_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
+
+STATUSES = {
+    RunStatus.NOT_STARTED: "RUNNING",
+    RunStatus.STARTED: "RUNNING",
+    RunStatus.SUCCESS: "FINISHED",
+    RunStatus.FAILURE: "FAILED",
+    RunStatus.CANCELED: "KILLED",
+}
+
+
+def run_tags(now: RunHistory, links: Links) -> Mapping[str, str]:
+    """All tags, as far as there is something to say; the same history gives the same."""
+    run = now.run
+    tags = {
+        KIND: DAGSTER_RUN,
+        RUN_ID: run.run_id,
+        ROOT_RUN_ID: run.root_run_id or run.run_id,
+        PARENT_RUN_ID: run.parent_run_id,
+        JOB: run.job,
+        PARTITION: run.partition,
+        BACKFILL_ID: run.backfill_id,
+        SCHEDULE: run.schedule,
+        SENSOR: run.sensor,
+        CODE_LOCATION: run.code_location,
+        RUN_URL: links.run_page(run.run_id),
+        TRACE_ID: f"{ids.trace_id(run.run_id):032x}",
+        TRACE_URL: links.trace_page(run.run_id),
+        ERROR: root_cause(now),
+        USER: "dagster",
+        SOURCE_NAME: run.job,
+        SOURCE_TYPE: "JOB",
+        NOTE: _note(now, links),
+    }
+    return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items() if value is not None}
+
+
+def root_cause(now: RunHistory) -> str | None:
+    """What went wrong first in a run that failed."""
+    if now.status not in (RunStatus.FAILURE, RunStatus.CANCELED):
+        return None
+    for attempt in now.attempts:
+        if attempt.outcome is Outcome.FAILURE and attempt.error is not None:
+            cause = attempt.error.root
+            return f"{attempt.step}: {cause.type}: {cause.message}"
+    return f"{now.error.root.type}: {now.error.root.message}" if now.error is not None else None
+
+
+def _note(now: RunHistory, links: Links) -> str:
+    """Markdown: where to look, and what each step came to."""
+    page, trace = links.run_page(now.run.run_id), links.trace_page(now.run.run_id)
+    parts = [NOTE_START + (f"[{now.run.run_id}]({page})" if page else now.run.run_id), now.status.value]
+    if now.ended is not None:
+        parts.append(f"{now.ended - (now.started or now.run.created):.1f} s")
+    if trace:
+        parts.append(f"[trace]({trace})")
+    lines = [" · ".join(parts)]
+    cause = root_cause(now)
+    if cause is not None:
+        lines += ["", _escaped(cause[:500])]
+    if now.attempts:
+        lines += ["", "| step | attempt | outcome | seconds |", "| --- | --- | --- | --- |"]
+    for attempt in now.attempts[:MAX_NOTE_ROWS]:
+        seconds = f"{attempt.seconds:.2f}" if attempt.seconds is not None else ""
+        lines.append(
+            f"| {_escaped(attempt.step)} | {attempt.number} | {attempt.outcome.value} | {seconds} |"
+        )
+    left_out = len(now.attempts) - MAX_NOTE_ROWS
+    if left_out > 0:
+        lines += ["", f"and {left_out} more"]
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return IN_MARKDOWN.sub(r"\\\1", " ".join(text.split()))

@@ -1,0 +1,238 @@
+"""Follows the event logs of runs and has a projection show them: at least once, in order, from any instance.
+
+How far a projection has come: cursors.py. How one log is read on: tail.py. What is shown: the projections.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import RunRecord, RunsFilter
+
+from observability.cursors import OVERLAP_SECONDS, Cursors
+from observability.projection import Backfill, Projection, TargetUnavailableError
+from observability.tail import Tail
+
+# How far back it reaches when there is no cursor yet; older runs: `ledgerline observe --all`.
+FIRST_LOOK_SECONDS = 3600
+# How long an ended run is still read: its steps may have a last word, and write what they traced themselves.
+LINGER_SECONDS = 10
+RUNS_AT_ONCE = 100
+LONGEST_PAUSE_SECONDS = 300
+
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass
+class Report:
+    """What one look at the instance came to.
+
+    Attributes:
+        runs: How many runs had news.
+        written: How many things the projection wrote.
+        waiting: How many runs have news that are not shown yet, or go on.
+        unavailable: What did not take them, if so.
+        failures: Runs that could not be shown, with the reason; they are tried again, ever less often.
+    """
+
+    runs: int = 0
+    written: int = 0
+    waiting: int = 0
+    unavailable: str | None = None
+    failures: dict[str, Exception] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{self.runs} runs with news, {self.written} written, {self.waiting} followed"]
+        if self.unavailable is not None:
+            parts.append(f"not now: {self.unavailable}")
+        parts += [f"run {run_id}: {error}" for run_id, error in self.failures.items()]
+        return "; ".join(parts)
+
+
+@dataclass
+class _Pause:
+    """Until when a run that could not be shown is left alone."""
+
+    seconds: float
+    until: float
+
+
+class Observer:
+    """Drives one projection. Keeps what it read of runs under way; without that, it reads them again."""
+
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
+        self._tails: dict[str, Tail] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._lock = threading.Lock()
+
+    def tick(self, instance: dg.DagsterInstance, budget: float) -> Report:
+        """Show what is new since the last tick, of whatever process; the rest waits for the next one.
+
+        Args:
+            instance: The Dagster instance to look at.
+            budget: Seconds after which no other run is begun.
+        """
+        with self._lock:
+            deadline = time.monotonic() + budget
+            cursors = Cursors.load(instance, self.projection.name)
+            if cursors is None:
+                cursors = self._first_cursors(instance)
+            report = Report()
+            for page in self._pages(instance, cursors):
+                self._show(instance, cursors, page, report, deadline)
+                cursors.save(instance)
+                if report.unavailable is not None or time.monotonic() > deadline:
+                    break
+            if report.unavailable is None:
+                self._show_backfills(instance, cursors, report)
+                cursors.save(instance)
+            self._tails = {run_id: tail for run_id, tail in self._tails.items() if run_id in cursors.active}
+            report.waiting = len(cursors.active)
+            return report
+
+    def show(self, instance: dg.DagsterInstance, record: RunRecord) -> int:
+        """Show one run from its beginning, as far as it has come; says how many things were written.
+
+        Raises:
+            TargetUnavailableError: It could not be shown now.
+        """
+        tail = Tail.of(record)
+        tail.read(instance)
+        now = tail.history
+        written = self.projection.export(instance, now, None)
+        if now.run.backfill_id is not None:
+            written += self._show_backfill(instance, now.run.backfill_id) or 0
+        if now.finished:
+            with self._lock:
+                cursors = Cursors.load(instance, self.projection.name)
+                if cursors is not None:
+                    cursors.end(record.dagster_run.run_id, record.update_timestamp.timestamp())
+                    cursors.save(instance)
+        return written
+
+    def _first_cursors(self, instance: dg.DagsterInstance) -> Cursors:
+        cursors = Cursors(self.projection.name, updated=time.time() - FIRST_LOOK_SECONDS)
+        for record in instance.get_run_records(RunsFilter(statuses=IN_PROGRESS)):
+            cursors.begin(record.dagster_run.run_id)
+        return cursors
+
+    def _pages(self, instance: dg.DagsterInstance, cursors: Cursors) -> Iterator[list[RunRecord]]:
+        """The runs to look at: those under way first, then those updated since, oldest first."""
+        under_way = {
+            record.dagster_run.run_id: record
+            for record in instance.get_run_records(RunsFilter(run_ids=list(cursors.active)))
+        }
+        for run_id in list(cursors.active):
+            if run_id not in under_way:
+                cursors.forget(run_id)  # deleted
+        if under_way:
+            yield [under_way[run_id] for run_id in cursors.active]
+        since = cursors.updated - OVERLAP_SECONDS
+        while True:
+            page = instance.get_run_records(
+                RunsFilter(updated_after=datetime.fromtimestamp(since, UTC)),
+                limit=RUNS_AT_ONCE,
+                order_by="update_timestamp",
+                ascending=True,
+            )
+            new = [record for record in page if cursors.begin_if_new(record)]
+            if new:
+                yield new
+            if not page:
+                return
+            since = page[-1].update_timestamp.timestamp()
+            cursors.saw(since)
+            if len(page) < RUNS_AT_ONCE:
+                return
+
+    def _show(
+        self,
+        instance: dg.DagsterInstance,
+        cursors: Cursors,
+        records: Iterable[RunRecord],
+        report: Report,
+        deadline: float,
+    ) -> None:
+        for record in records:
+            if time.monotonic() > deadline:
+                return
+            run_id = record.dagster_run.run_id
+            pause = self._pauses.get(run_id)
+            if pause is not None and time.monotonic() < pause.until:
+                continue
+            # Whoever comes first in one tick comes last in the next: none can keep the others waiting.
+            cursors.move_to_end(run_id)
+            try:
+                self._show_one(instance, cursors, record, report)
+            except TargetUnavailableError as error:
+                report.unavailable = str(error)
+                return
+            except Exception as error:  # noqa: BLE001 (one run must not keep the others waiting)
+                report.failures[run_id] = error
+                self._tails.pop(run_id, None)
+                self._pause(run_id)
+            else:
+                self._pauses.pop(run_id, None)
+
+    def _show_one(
+        self, instance: dg.DagsterInstance, cursors: Cursors, record: RunRecord, report: Report
+    ) -> None:
+        run_id = record.dagster_run.run_id
+        tail = self._tails.get(run_id)
+        if tail is None:
+            tail = self._tails[run_id] = Tail.of(record)
+            tail.rewind(instance, cursors.active[run_id])
+        if tail.read(instance) or not tail.shown_all:
+            report.runs += 1
+            now = tail.history
+            report.written += self.projection.export(instance, now, tail.shown)
+            tail.shown = now
+        cursors.active[run_id] = tail.settled
+        if record.dagster_run.is_finished and tail.quiet_for(LINGER_SECONDS):
+            cursors.end(run_id, record.update_timestamp.timestamp())
+            del self._tails[run_id]
+        if tail.shown is not None and tail.shown.run.backfill_id is not None:
+            cursors.backfills.add(tail.shown.run.backfill_id)
+
+    def _show_backfills(self, instance: dg.DagsterInstance, cursors: Cursors, report: Report) -> None:
+        for backfill_id in sorted(cursors.backfills):
+            try:
+                written = self._show_backfill(instance, backfill_id)
+            except TargetUnavailableError as error:
+                report.unavailable = str(error)
+                return
+            if written is not None:
+                report.written += written
+                cursors.backfills.discard(backfill_id)
+
+    def _show_backfill(self, instance: dg.DagsterInstance, backfill_id: str) -> int | None:
+        """Show a backfill that is over; None if it goes on."""
+        found = instance.get_backfill(backfill_id)
+        if found is None:
+            return 0  # deleted
+        if found.backfill_end_timestamp is None:
+            return None
+        return self.projection.export_backfill(
+            Backfill(
+                backfill_id=backfill_id,
+                started=found.backfill_timestamp,
+                ended=found.backfill_end_timestamp,
+                status=found.status.value,
+                title=found.title,
+            )
+        )
+
+    def _pause(self, run_id: str) -> None:
+        before = self._pauses.get(run_id)
+        seconds = min(before.seconds * 2, LONGEST_PAUSE_SECONDS) if before is not None else 5.0
+        self._pauses[run_id] = _Pause(seconds, time.monotonic() + seconds)

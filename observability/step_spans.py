@@ -1,0 +1,77 @@
+"""Spans that a step traces itself, to text in the event log and back. Who writes them: step_tracing.py."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+def encode(spans: Sequence[ReadableSpan]) -> list[dict[str, Any]]:
+    """Spans of one attempt as values of JSON; times in nanoseconds since the epoch."""
+    # There and back: attributes hold tuples, and may hold what JSON has not.
+    return json.loads(json.dumps([_encoded(span) for span in spans], default=str))
+
+
+def decode(
+    encoded: Iterable[Mapping[str, Any]], trace_id: int, resource: Resource, later: int
+) -> Iterator[ReadableSpan]:
+    """The spans that were encoded.
+
+    Args:
+        encoded: What `encode` returned.
+        trace_id: The trace they belong to.
+        resource: What produced them.
+        later: Nanoseconds to add to all times, for a clock that is behind.
+    """
+    for span in encoded:
+        scope, version = span["scope"]
+        code, description = span["status"]
+        yield ReadableSpan(
+            name=span["name"],
+            context=_context(trace_id, span["id"]),
+            parent=_context(trace_id, span["parent"]) if span["parent"] else None,
+            resource=resource,
+            attributes=span["attributes"],
+            events=[
+                Event(name, attributes, timestamp=time + later) for name, time, attributes in span["events"]
+            ],
+            links=[
+                Link(_context(int(trace, 16), span_id), attributes)
+                for trace, span_id, attributes in span["links"]
+            ],
+            kind=SpanKind[span["kind"]],
+            instrumentation_scope=InstrumentationScope(scope, version),
+            status=Status(StatusCode[code], description),
+            start_time=span["start"] + later,
+            end_time=span["end"] + later,
+        )
+
+
+def _encoded(span: ReadableSpan) -> dict[str, Any]:
+    scope = span.instrumentation_scope
+    return {
+        "name": span.name,
+        "id": f"{span.context.span_id:016x}",  # pyright: ignore[reportOptionalMemberAccess]  (an ended span has one)
+        "parent": f"{span.parent.span_id:016x}" if span.parent is not None else None,
+        "start": span.start_time,
+        "end": span.end_time,
+        "kind": span.kind.name,
+        "status": [span.status.status_code.name, span.status.description],
+        "scope": [scope.name, scope.version] if scope is not None else ["", None],
+        "attributes": dict(span.attributes or {}),
+        "events": [[event.name, event.timestamp, dict(event.attributes or {})] for event in span.events],
+        "links": [
+            [f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}", dict(link.attributes or {})]
+            for link in span.links
+        ],
+    }
+
+
+def _context(trace_id: int, span_id: str) -> SpanContext:
+    return SpanContext(trace_id, int(span_id, 16), is_remote=False, trace_flags=SAMPLED)

@@ -1,0 +1,280 @@
+"""Tracing inside a step: its spans get the step as parent, and go to Dagster's event log.
+
+Who is the parent is asked whenever a span starts, of Dagster's own context variable. So nothing is propagated
+to a step, under any executor, and nothing is left behind for the next run in the same process. The event log
+keeps the spans safe, and the step from waiting for a collector; the observer sends them on.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import dagster as dg
+from dagster._core.events import EngineEventData
+from dagster._core.execution.context.compute import current_execution_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext, SpanKind, Tracer
+from opentelemetry.util._decorator import _agnosticcontextmanager
+from opentelemetry.util.types import Attributes
+
+from observability import attributes as names
+from observability import ids, step_spans
+from observability.event_log import ATTEMPT_METADATA, SPANS_METADATA
+from observability.history import COMPUTE
+from observability.step_spans import SAMPLED
+from observability.telemetry import Telemetry
+
+SPANS_PER_ATTEMPT = 2000  # further ones are counted, not kept: the event log is no place for millions
+WRITE_EVERY_MS = 2000
+
+
+class StepTracerProvider(trace.TracerProvider):
+    """Its tracers' spans belong to the step that starts them; outside of steps they record nothing."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._steps = _Steps(telemetry)
+        # Whether a trace is kept is decided before a span is started.
+        self._provider = TracerProvider(sampler=ALWAYS_ON)
+        self._processor = BatchSpanProcessor(
+            _EventLogExporter(self._steps), schedule_delay_millis=WRITE_EVERY_MS
+        )
+        self._provider.add_span_processor(self._processor)
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> Tracer:
+        """A tracer, as OpenTelemetry's API asks for it."""
+        tracer = self._provider.get_tracer(
+            instrumenting_module_name, instrumenting_library_version, schema_url, attributes
+        )
+        return _StepTracer(tracer, self._steps)
+
+    def current_step(self) -> "Step | None":
+        """The step that this is called from; None outside of steps, and where its trace is not kept."""
+        return self._steps.current()
+
+    def finish(self, run_id: str) -> None:
+        """Write all spans that have ended to the event log, and forget the steps of a run."""
+        self._processor.force_flush()
+        self._steps.forget(run_id)
+
+
+@dataclass
+class Step:
+    """A step of a run, as its spans need it.
+
+    Attributes:
+        attributes: What each of its spans says: the run, the step, the attempt.
+        parent: The span of its computation, which the observer makes.
+        written: How many spans the event log has of it.
+        dropped: How many it has not, being too many.
+    """
+
+    run_id: str
+    job: str
+    key: str
+    attempt: int
+    instance: dg.DagsterInstance
+    attributes: dict[str, str | int]
+    parent: Span
+    trace_id: int
+    written: int = 0
+    dropped: int = 0
+
+    @classmethod
+    def of(cls, context: dg.OpExecutionContext) -> Self:
+        """The step that an execution context belongs to."""
+        execution = context.get_step_execution_context()
+        run_id, key, attempt = execution.run_id, execution.step.key, execution.previous_attempt_count + 1
+        trace_id = ids.trace_id(run_id)
+        span_id = ids.phase_span_id(run_id, key, attempt, COMPUTE)
+        parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=SAMPLED)
+        return cls(
+            run_id=run_id,
+            job=execution.job_name,
+            key=key,
+            attempt=attempt,
+            instance=context.instance,
+            attributes={names.RUN_ID: run_id, names.STEP: key, names.ATTEMPT: attempt},
+            parent=NonRecordingSpan(parent),
+            trace_id=trace_id,
+        )
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context of the span that is open, or else of the step."""
+        open_span = trace.get_current_span().get_span_context()
+        span_id = open_span.span_id if open_span.trace_id == self.trace_id else self._own_span_id
+        return f"00-{self.trace_id:032x}-{span_id:016x}-01"
+
+    @property
+    def _own_span_id(self) -> int:
+        return self.parent.get_span_context().span_id
+
+
+class _Steps:
+    """The steps of this process: one after the other, or several at once."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._known: dict[tuple[str, str, int], Step] = {}
+        self._latest: tuple[object, Step | None] = (None, None)
+
+    def current(self) -> Step | None:
+        context = current_execution_context.get()
+        if context is None:
+            return None
+        latest, step = self._latest
+        if latest is not context:  # one comparison for every further span of a step
+            step = self._remember(Step.of(context.op_execution_context))
+            self._latest = context, step
+        return step
+
+    def named(self, attributes: Mapping[str, Any]) -> Step | None:
+        """The step that a span says it is of."""
+        return self._known.get(
+            (
+                attributes.get(names.RUN_ID, ""),
+                attributes.get(names.STEP, ""),
+                attributes.get(names.ATTEMPT, 0),
+            )
+        )
+
+    def forget(self, run_id: str) -> None:
+        self._known = {key: step for key, step in self._known.items() if key[0] != run_id}
+        self._latest = None, None
+
+    def _remember(self, step: Step) -> Step | None:
+        if not self._telemetry.keeps(step.trace_id):
+            return None
+        return self._known.setdefault((step.run_id, step.key, step.attempt), step)
+
+
+class _StepTracer(Tracer):
+    def __init__(self, tracer: Tracer, steps: _Steps) -> None:
+        self._tracer = tracer
+        self._steps = steps
+
+    def start_span(  # noqa: PLR0917 (OpenTelemetry's signature)
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> Span:
+        step = self._steps.current()
+        around = trace.get_current_span(context)
+        if step is None and isinstance(around, ReadableSpan):
+            # A thread, to which OpenTelemetry's context was handed on, but not Dagster's.
+            step = self._steps.named(around.attributes or {})
+        if step is None:
+            return INVALID_SPAN
+        if around.get_span_context().trace_id != step.trace_id:
+            context = trace.set_span_in_context(step.parent, context)
+        return self._tracer.start_span(
+            name,
+            context,
+            kind,
+            {**attributes, **step.attributes} if attributes else step.attributes,
+            links,
+            start_time,
+            record_exception,
+            set_status_on_exception,
+        )
+
+    # The context manager around start_span is the same for every tracer of the SDK.
+    @_agnosticcontextmanager
+    def start_as_current_span(  # noqa: PLR0917
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
+    ) -> Iterator[Span]:
+        span = self.start_span(
+            name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
+        )
+        with trace.use_span(
+            span,
+            end_on_exit=end_on_exit,
+            record_exception=record_exception,
+            set_status_on_exception=set_status_on_exception,
+        ):
+            yield span
+
+
+class _EventLogExporter(SpanExporter):
+    """Writes spans into the event logs of their runs, an engine event for each batch of a step's."""
+
+    def __init__(self, steps: _Steps) -> None:
+        self._steps = steps
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        by_step: dict[int, tuple[Step, list[ReadableSpan]]] = {}
+        for span in spans:
+            step = self._steps.named(span.attributes or {})
+            if step is not None:
+                by_step.setdefault(id(step), (step, []))[1].append(span)
+        for step, ended in by_step.values():
+            self._write(step, ended)
+        return SpanExportResult.SUCCESS
+
+    def _write(self, step: Step, spans: Sequence[ReadableSpan]) -> None:
+        kept = spans[: max(0, SPANS_PER_ATTEMPT - step.written)]
+        begins_to_drop = len(kept) < len(spans) and not step.dropped
+        step.written += len(kept)
+        step.dropped += len(spans) - len(kept)
+        if not kept and not begins_to_drop:
+            return
+        message = f"{step.key} traced {len(kept)} spans of its own."
+        if begins_to_drop:
+            message += f" Further ones are not kept: {SPANS_PER_ATTEMPT} are the most for one attempt."
+        metadata = {
+            SPANS_METADATA: dg.MetadataValue.json(step_spans.encode(kept)),
+            ATTEMPT_METADATA: dg.MetadataValue.int(step.attempt),
+        }
+        step.instance.report_engine_event(
+            message,
+            engine_event_data=EngineEventData(metadata),
+            step_key=step.key,
+            job_name=step.job,
+            run_id=step.run_id,
+        )
+
+    def shutdown(self) -> None:
+        """There is nothing to close."""
+
+
+_providers: dict[Telemetry, StepTracerProvider] = {}
+_lock = threading.Lock()
+
+
+def provider_for(telemetry: Telemetry) -> StepTracerProvider:
+    """The provider of this process; the first one becomes OpenTelemetry's own, if there is none.
+
+    Libraries that trace themselves ask OpenTelemetry for it, and so nest under the right step.
+    """
+    with _lock:
+        if telemetry not in _providers:
+            _providers[telemetry] = StepTracerProvider(telemetry)
+            if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+                trace.set_tracer_provider(_providers[telemetry])
+        return _providers[telemetry]

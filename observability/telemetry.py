@@ -1,0 +1,109 @@
+"""Where traces go and which are kept, by OpenTelemetry's own OTEL_* variables. No Dagster.
+
+Whatever these variables say, nothing here raises: a value that cannot be used is passed over with a warning,
+as OpenTelemetry's specification asks for.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from observability import ids
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+HTTP, GRPC = "http/protobuf", "grpc"
+SERVICE = "ledgerline"
+
+# Those that decide by the trace alone; "parentbased_" before any of them makes no difference, since the root
+# of a run has no parent.
+SAMPLERS = ("always_on", "always_off", "traceidratio")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What the variables say.
+
+    Attributes:
+        disabled: Whether no traces are made at all (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
+        endpoint: Where they are sent; None if no variable says (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+            OTEL_EXPORTER_OTLP_ENDPOINT).
+        protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, ..._PROTOCOL).
+        ratio: Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).
+    """
+
+    disabled: bool = False
+    endpoint: str | None = None
+    protocol: str = HTTP
+    ratio: float = 1.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the variables."""
+
+        def first(*names: str) -> str | None:
+            return next((environment[name] for name in names if environment.get(name)), None)
+
+        exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+        if exporter not in ("", "otlp", "none"):
+            logger.warning("OTEL_TRACES_EXPORTER is %r; only otlp and none are known. Using otlp.", exporter)
+        protocol = first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL") or HTTP
+        if protocol not in (HTTP, GRPC):
+            logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %r; using %s.", protocol, HTTP)
+            protocol = HTTP
+        return cls(
+            disabled=environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none",
+            endpoint=first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+            protocol=protocol,
+            ratio=_ratio(environment),
+        )
+
+    def keeps(self, trace_id: int) -> bool:
+        """Whether a trace is kept."""
+        return not self.disabled and ids.is_sampled(trace_id, self.ratio)
+
+
+def resource() -> "Resource":
+    """What is said to produce the spans: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, if set."""
+    from opentelemetry.sdk.resources import Resource
+
+    described = Resource.create()  # reads both
+    if str(described.attributes.get("service.name", "")).startswith("unknown_service"):
+        return described.merge(Resource({"service.name": SERVICE}))
+    return described
+
+
+def otlp_exporter(telemetry: Telemetry) -> "SpanExporter":
+    """An exporter to the endpoint of the variables; it reads headers, timeouts and certificates itself."""
+    if telemetry.protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    return HttpExporter()
+
+
+def _ratio(environment: Mapping[str, str]) -> float:
+    name = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower().removeprefix("parentbased_")
+    if name in ("", "always_on"):
+        return 1.0
+    if name == "always_off":
+        return 0.0
+    if name not in SAMPLERS:
+        logger.warning("OTEL_TRACES_SAMPLER is %r; keeping all traces.", name)
+        return 1.0
+    argument = environment.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
+    try:
+        ratio = float(argument)
+    except ValueError:
+        ratio = -1.0
+    if not 0.0 <= ratio <= 1.0:
+        logger.warning("OTEL_TRACES_SAMPLER_ARG is %r, no number from 0 to 1; keeping all traces.", argument)
+        return 1.0
+    return ratio

@@ -1,0 +1,91 @@
+"""OpenTelemetry as a resource: spans inside steps. How whole runs become traces: projections.py."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from observability.telemetry import HTTP, Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+    from observability.step_tracing import StepTracerProvider
+
+TRACER = "ledgerline.steps"
+
+
+class OTelResource(dg.ConfigurableResource):
+    """Traces what happens inside a step, under the step's own span.
+
+    Libraries that trace themselves through OpenTelemetry nest there too. A step never talks to a collector: its
+    spans go to Dagster's event log, and the observer sends them on, as it does with the spans of the run.
+    """
+
+    disabled: bool = Field(
+        default=False, description="Whether nothing is traced (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none)."
+    )
+    endpoint: str | None = Field(
+        default=None,
+        description="Where traces are sent (OTEL_EXPORTER_OTLP_ENDPOINT). Default: to MLflow, beside its runs.",
+    )
+    protocol: str = Field(
+        default=HTTP,
+        description="http/protobuf or grpc (OTEL_EXPORTER_OTLP_PROTOCOL).",
+    )
+    ratio: float = Field(
+        default=1.0,
+        description="Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).",
+    )
+
+    _provider: "StepTracerProvider | None" = PrivateAttr(default=None)
+    _tracer: "Tracer | None" = PrivateAttr(default=None)
+
+    def span(self, name: str, /, **attributes: "AttributeValue") -> "AbstractContextManager[Span]":
+        """Trace a part of the step; outside of a run nothing is recorded.
+
+        Args:
+            name: What goes on.
+            attributes: Details, by name; for names with dots: `**{"a.b": 1}`.
+        """
+        if self._tracer is None:
+            self._tracer = self._opened().get_tracer(TRACER)
+        return self._tracer.start_as_current_span(name, attributes=attributes)
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables for a process that the step starts, so that its own spans continue the trace.
+
+        `TRACEPARENT` holds the W3C trace context, as OpenTelemetry's tools read it. Empty outside of a run, and
+        where the trace is not kept.
+        """
+        return {name.upper(): value for name, value in self.trace_context().items()}
+
+    def trace_context(self) -> Mapping[str, str]:
+        """The same for what takes headers or extras, Dagster Pipes among them: `traceparent`."""
+        step = self._opened().current_step()
+        return {"traceparent": step.traceparent} if step is not None else {}
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Let libraries that trace themselves find the step's tracer."""
+        if context.dagster_run is not None and not self.disabled:
+            self._opened()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Write what was traced to the event log."""
+        if context.dagster_run is not None and self._provider is not None:
+            self._provider.finish(context.dagster_run.run_id)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """The settings, for modules that know no Dagster resources."""
+        return Telemetry(self.disabled, self.endpoint, self.protocol, self.ratio)
+
+    def _opened(self) -> "StepTracerProvider":
+        if self._provider is None:
+            from observability.step_tracing import provider_for
+
+            self._provider = provider_for(self.telemetry)
+        return self._provider
