@@ -12,6 +12,7 @@ from assets.partitions import MONTHS, TRAINING_DAYS, TRAINING_MONTHS, training_d
 from resources import parquet
 from resources.failures import PermanentFailure
 from resources.storage import Tables
+from resources.tracing import OTelResource
 from resources.tracking import Dataset, MLflowResource
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def delay_model(
     config: TrainingConfig,
     tables: dg.ResourceParam[Tables],
     mlflow: MLflowResource,
+    otel: OTelResource,
 ) -> TrainedModel:
     """A model that says how likely a flight is to arrive 15 or more minutes late.
 
@@ -98,21 +100,24 @@ def delay_model(
     """
     month = context.partition_key
     days = training_days(month, config.window_months)
-    rows = with_outcome(read_days(tables, days, f"delay_model {month} learns from"))
-    dataset = describe(rows, tables, days)
+    with otel.span("read features", days=len(days)):
+        rows = with_outcome(read_days(tables, days, f"delay_model {month} learns from"))
+        dataset = describe(rows, tables, days)
     context.log.info(f"Training on {len(rows):,} flights from {days[0]} to {days[-1]}")
 
     with mlflow.training_run(context, f"delay_model {month}") as run:
         run.log_params({"month": month, **config.model_dump()})
         run.log_dataset(dataset, "training", FEATURES_SCHEMA)
-        pipeline = train(rows, config)
+        with otel.span("fit", rows=len(rows), iterations=config.max_iter):
+            pipeline = train(rows, config)
         curves = loss_curves(pipeline)
         for name, losses in curves.items():
             run.log_curve(name, losses)
         plot = plots.loss_curves(curves)
         run.log_files({"loss.png": plot})
         context.log.info("Storing the model")
-        model_id = run.log_sklearn_model(pipeline, MODEL_NAME, model_input(rows))
+        with otel.span("store model"):
+            model_id = run.log_sklearn_model(pipeline, MODEL_NAME, model_input(rows))
 
     context.add_asset_metadata(
         {

@@ -11,6 +11,7 @@ from assets.delay_model import TrainedModel, describe, model_input, read_days, w
 from assets.features import FEATURES_SCHEMA, LABEL
 from assets.partitions import MONTHS, judged_days
 from resources.storage import Tables
+from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def delay_model_evaluation(
     delay_model: TrainedModel,
     tables: dg.ResourceParam[Tables],
     mlflow: MLflowResource,
+    otel: OTelResource,
 ) -> Evaluation:
     """The model of a month, judged on that month, which it has not seen.
 
@@ -70,25 +72,30 @@ def delay_model_evaluation(
     as it is.
     """
     days = judged_days(delay_model.month)
-    all_rows = read_days(tables, days, f"delay_model {delay_model.month} is judged on")
+    with otel.span("read features", days=len(days)):
+        all_rows = read_days(tables, days, f"delay_model {delay_model.month} is judged on")
     rows = with_outcome(all_rows)
     late = rows[LABEL].astype(bool)
     dataset = describe(rows, tables, days)
     context.log.info(f"Judging on {len(rows):,} flights from {days[0]} to {days[-1]}")
 
     with mlflow.reopened_run(delay_model.run_id) as run:
-        model = mlflow.load_sklearn_model(delay_model.model_id)
-        answers = answer(model, rows, delay_model)
+        with otel.span("load model"):
+            model = mlflow.load_sklearn_model(delay_model.model_id)
+        with otel.span("predict", rows=len(rows)):
+            answers = answer(model, rows, delay_model)
         scores = {name: metrics.score(late, said) for name, said in answers.items()}
         slices = metrics.score_slices(rows, late, answers[MODEL])
         context.log.info("Shuffling features to see which matter")
-        importance = metrics.permutation_importance(model, model_input(rows), late, delay_model.seed)
-        pictures = {
-            "roc": plots.roc(late, answers),
-            "calibration": plots.calibration(metrics.calibration(late, answers[MODEL])),
-            "importance": plots.importance(importance),
-            "slices": plots.slices(slices),
-        }
+        with otel.span("shuffle features"):
+            importance = metrics.permutation_importance(model, model_input(rows), late, delay_model.seed)
+        with otel.span("plot"):
+            pictures = {
+                "roc": plots.roc(late, answers),
+                "calibration": plots.calibration(metrics.calibration(late, answers[MODEL])),
+                "importance": plots.importance(importance),
+                "slices": plots.slices(slices),
+            }
         run.log_dataset(dataset, "evaluation", FEATURES_SCHEMA)
         run.log_metrics(metrics_by_name(scores, slices), delay_model.model_id, dataset)
         run.log_files(

@@ -13,6 +13,7 @@ from assets.partitions import DAYS
 from registry.versions import PRODUCTION, STAGING, Version
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
+from resources.tracing import OTelResource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ PREDICTIONS_LINEAGE = lineage(
     },
 )
 def delay_predictions(
-    context: dg.AssetExecutionContext, features: Frame, registry: ModelRegistryResource
+    context: dg.AssetExecutionContext, features: Frame, registry: ModelRegistryResource, otel: OTelResource
 ) -> Frame:
     """How likely each flight of a day is to arrive 15 or more minutes late.
 
@@ -61,7 +62,10 @@ def delay_predictions(
     """
     alias, version = version_in_use(registry)
     context.log.info(f"Scoring {len(features):,} flights with version {version.number} ({alias})")
-    rows = predict(registry.load(version), features, version, alias)
+    with otel.span("load model", **{"model.version": version.number, "model.alias": alias}):
+        model = registry.load(version)
+    with otel.span("predict", rows=len(features)):
+        rows = predict(model, features, version, alias)
     context.add_asset_metadata(
         {
             "model_version": version.number,

@@ -1,7 +1,6 @@
 """`ledgerline run`: from nothing to a registered model and a scored day, and what came of it."""
 
 import time
-from collections.abc import Sequence
 
 import dagster as dg
 from rich.console import Console
@@ -10,11 +9,14 @@ from rich.table import Table
 from assets.delay_model_evaluation import Evaluation
 from assets.delay_model_version import RegisteredVersion
 from assets.partitions import judged_days, training_days
-from cli import ingested, progress, runs
+from cli import ingested, observing, runs
 from registry.store import without_password
 from registry.versions import STAGING
 from resources.environments import Settings
 from resources.storage import open_records, open_tables
+
+# Of a phase in the traces that are printed; `ledgerline trace` prints more.
+LEAST_SECONDS = 0.5
 
 # Where lower is better.
 LOSSES = {"log_loss", "brier", "calibration_error"}
@@ -41,26 +43,24 @@ def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bo
         for job_name, partition in (("train_delay_model", month), ("score_flights", days[-1])):
             if all(outcome.success for outcome in outcomes):
                 outcomes.append(runs.execute(console, instance, job_name, [partition]))
+        with console.status("Showing the runs in MLflow …"):
+            observing.show_runs(console, instance, settings, [outcome.run_id for outcome in outcomes])
+        console.print()
+        for outcome in outcomes:
+            observing.print_trace(console, instance, outcome.run_id, LEAST_SECONDS)
     if not all(outcome.success for outcome in outcomes):
         runs.report_failure(console, outcomes[-1], settings)
         return False
-    _summarise(console, settings, month, outcomes, time.monotonic() - started)
+    _summarise(console, settings, month, time.monotonic() - started)
     return True
 
 
-def _summarise(
-    console: Console,
-    settings: Settings,
-    month: str,
-    outcomes: Sequence[runs.Outcome],
-    seconds: float,
-) -> None:
+def _summarise(console: Console, settings: Settings, month: str, seconds: float) -> None:
     records = open_records(settings.data)
     evaluation = records.read(dg.AssetKey("delay_model_evaluation"), month, Evaluation)
     version = records.read(dg.AssetKey("delay_model_version"), month, RegisteredVersion)
 
     console.print()
-    console.print(_steps_table([step for outcome in outcomes for step in outcome.steps]))
     console.print(_scores_table(evaluation))
     alias = f"alias [bold]{STAGING}[/]" if version.is_staging else f"{STAGING} is of a later month"
     console.print(
@@ -72,16 +72,6 @@ def _summarise(
     score = f"ledgerline backfill score_flights --from {days[0]} --to {days[-1]}"
     console.print("\nNext:  [bold]make dev[/]   the Dagster and MLflow pages of all this")
     console.print(f"       [bold].venv/bin/{score}[/]   a month of predictions", soft_wrap=True)
-
-
-def _steps_table(steps: Sequence[progress.Step]) -> Table:
-    table = Table("step", title="Steps", title_justify="left")
-    table.add_column("seconds", justify="right")
-    table.add_column("rows", justify="right")
-    for step in steps:
-        rows = f"{step.rows:,}" if step.rows is not None else ""
-        table.add_row(step.key, f"{step.seconds:.1f}", rows)
-    return table
 
 
 def _scores_table(evaluation: Evaluation) -> Table:

@@ -1,5 +1,6 @@
 """The command line. What each command does is in the module it calls."""
 
+from pathlib import Path
 from typing import Annotated, Never
 
 import typer
@@ -70,6 +71,70 @@ def dev() -> None:
     try:
         dev_servers.run_until_interrupted(Console(), settings)
     except (dev_servers.ServerError, StoreUnreachableError) as error:
+        _stop(error)
+
+
+@app.command()
+def observe(
+    run_id: Annotated[str | None, typer.Argument(help="A run to show, from its beginning.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all runs, the oldest first.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --all: only runs since 2026-01-31, 2026-01-31T12:00, 12h or 7d ago."),
+    ] = None,
+    following: Annotated[
+        bool,
+        typer.Option("--follow", help="Show runs as they happen, until Ctrl-C; as a service of its own."),
+    ] = False,
+    dagster_home: Annotated[
+        Path | None, typer.Option(help="DAGSTER_HOME of another Dagster instance to observe.")
+    ] = None,
+) -> None:
+    """Show runs as traces, as MLflow runs and as lineage; the same again does no harm.
+
+    The sensors of `ledgerline dev` do this by themselves. This is for deployments that leave it to a service
+    (--follow), and for runs from before.
+    """
+    if (run_id is not None) + every + following != 1:
+        _stop(ValueError("Say what to observe: a run id, --all, or --follow. See ledgerline observe --help."))
+    if since is not None and not every:
+        _stop(ValueError("--since goes with --all."))
+    settings = _prepared_settings()
+    from cli import observing
+
+    try:
+        start = observing.moment(since) if since is not None else None
+        with observing.instance_at(dagster_home or settings.dagster_home) as instance:
+            if following:
+                observing.follow(Console(), instance, settings)
+                return
+            if run_id is not None:
+                complete = observing.show_runs(Console(), instance, settings, [run_id])
+            else:
+                complete = observing.show_all(Console(), instance, settings, start)
+    except observing.ObservingError as error:
+        _stop(error)
+    raise typer.Exit(0 if complete else 1)
+
+
+@app.command()
+def trace(
+    run_id: Annotated[str, typer.Argument(help="A run of the Dagster instance.")],
+    least: Annotated[
+        float, typer.Option("--least", help="Seconds; shorter phases are left out.", min=0.0)
+    ] = 0.1,
+    dagster_home: Annotated[
+        Path | None, typer.Option(help="DAGSTER_HOME of another Dagster instance.")
+    ] = None,
+) -> None:
+    """Print the trace of a run as a tree, with durations."""
+    settings = _prepared_settings()
+    from cli import observing
+
+    try:
+        with observing.instance_at(dagster_home or settings.dagster_home) as instance:
+            observing.print_trace(Console(), instance, run_id, least)
+    except observing.ObservingError as error:
         _stop(error)
 
 

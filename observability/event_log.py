@@ -145,13 +145,15 @@ class HistoryReader:
 
     def _on_resources_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if self._ended is not None:
-            return  # whoever reads the outputs of a run that has ended initialises resources once more
+            return  # whoever reads the outputs of a run that has ended initialises its resources once more
         if event.step_key is None:
             self._resources_started = entry.timestamp
         else:
             self._open(entry, event).resources_started(entry.timestamp)
 
     def _on_resources_ended(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        if self._ended is not None:
+            return
         error = _data(event).error
         if event.step_key is not None:
             self._open(entry, event).resources_ended(entry.timestamp, error)

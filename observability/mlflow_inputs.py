@@ -29,7 +29,9 @@ VERSION_TAG = "data_version"
 
 # A secret that stands in run config itself. One that run config takes from the environment is never resolved
 # there: the param shows the variable's name.
-SECRET_NAME = re.compile(r"password|passwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"password|passwd|secret|credential|(^|[_-])tokens?$|(api|access|private)[_-]?keys?$", re.IGNORECASE
+)
 LOGIN = re.compile(r"://[^/@\s]+@")
 HIDDEN = "***"
 
@@ -66,9 +68,7 @@ def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
 
 
 def _shown(path: Sequence[str], value: Any) -> str:
-    plain = value is None or isinstance(value, bool | int | float)
-    is_reference = path[-1] == "env"
-    if not plain and not is_reference and SECRET_NAME.search(path[-1]):
+    if isinstance(value, str | list) and SECRET_NAME.search(path[-1]):
         return HIDDEN
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return LOGIN.sub(f"://{HIDDEN}@", text)
@@ -99,7 +99,7 @@ def run_datasets(now: RunHistory) -> "list[DatasetInput]":
     The digest is the beginning of the data version: the runs that wrote and that read a version have the same
     dataset in MLflow, and can be found by it.
     """
-    own = {written.asset for written in now.materialisations}
+    own = {written.asset for written in now.materialisations} | set(now.planned)
     versions: dict[tuple[str, str], _Version] = {}
     for written in now.materialisations:
         for read in written.reads:

@@ -4,7 +4,6 @@ Who writes them: mlflow_run.py.
 """
 
 import re
-from collections.abc import Mapping
 
 from observability import ids
 from observability.history import Outcome, RunHistory, RunStatus
@@ -27,6 +26,7 @@ ERROR = "error"
 PARAMS_LEFT_OUT = "ledgerline.params_left_out"
 KIND = "ledgerline.kind"
 DAGSTER_RUN = "dagster_run"  # the kind of the one MLflow run of a Dagster run
+DAGSTER = "dagster"  # the user in MLflow
 
 # MLflow's own
 PARENT = "mlflow.parentRunId"
@@ -53,11 +53,19 @@ STATUSES = {
 }
 
 
-def run_tags(now: RunHistory, links: Links) -> Mapping[str, str]:
-    """All tags, as far as there is something to say; the same history gives the same."""
+def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str]:
+    """All tags that follow from the history; the same gives the same.
+
+    Args:
+        now: What the run has done.
+        links: Where its pages are.
+        experiment_id: Of MLflow; where traces are, if MLflow shows them.
+    """
     run = now.run
+    trace = links.trace_page(run.run_id, experiment_id)
     tags = {
         KIND: DAGSTER_RUN,
+        NAME: now.title,
         RUN_ID: run.run_id,
         ROOT_RUN_ID: run.root_run_id or run.run_id,
         PARENT_RUN_ID: run.parent_run_id,
@@ -69,12 +77,12 @@ def run_tags(now: RunHistory, links: Links) -> Mapping[str, str]:
         CODE_LOCATION: run.code_location,
         RUN_URL: links.run_page(run.run_id),
         TRACE_ID: f"{ids.trace_id(run.run_id):032x}",
-        TRACE_URL: links.trace_page(run.run_id),
+        TRACE_URL: trace,
         ERROR: root_cause(now),
-        USER: "dagster",
+        USER: DAGSTER,
         SOURCE_NAME: run.job,
         SOURCE_TYPE: "JOB",
-        NOTE: _note(now, links),
+        NOTE: _note(now, links.run_page(run.run_id), trace),
     }
     return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items() if value is not None}
 
@@ -90,9 +98,8 @@ def root_cause(now: RunHistory) -> str | None:
     return f"{now.error.root.type}: {now.error.root.message}" if now.error is not None else None
 
 
-def _note(now: RunHistory, links: Links) -> str:
+def _note(now: RunHistory, page: str | None, trace: str | None) -> str:
     """Markdown: where to look, and what each step came to."""
-    page, trace = links.run_page(now.run.run_id), links.trace_page(now.run.run_id)
     parts = [NOTE_START + (f"[{now.run.run_id}]({page})" if page else now.run.run_id), now.status.value]
     if now.ended is not None:
         parts.append(f"{now.ended - (now.started or now.run.created):.1f} s")
@@ -106,9 +113,7 @@ def _note(now: RunHistory, links: Links) -> str:
         lines += ["", "| step | attempt | outcome | seconds |", "| --- | --- | --- | --- |"]
     for attempt in now.attempts[:MAX_NOTE_ROWS]:
         seconds = f"{attempt.seconds:.2f}" if attempt.seconds is not None else ""
-        lines.append(
-            f"| {_escaped(attempt.step)} | {attempt.number} | {attempt.outcome.value} | {seconds} |"
-        )
+        lines.append(f"| {_escaped(attempt.step)} | {attempt.number} | {attempt.outcome.value} | {seconds} |")
     left_out = len(now.attempts) - MAX_NOTE_ROWS
     if left_out > 0:
         lines += ["", f"and {left_out} more"]

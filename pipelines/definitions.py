@@ -25,6 +25,7 @@ from assets import (  # noqa: E402
 )
 from pipelines.executors import executor_for  # noqa: E402
 from pipelines.jobs import JOBS  # noqa: E402
+from pipelines.observers import observers  # noqa: E402
 from pipelines.schedules import SCHEDULES  # noqa: E402
 from pipelines.sensors import SENSORS  # noqa: E402
 
@@ -46,7 +47,12 @@ def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=JOBS,
         schedules=SCHEDULES,
-        sensors=SENSORS,
+        sensors=[
+            *SENSORS,
+            *observers(
+                running=settings.observer == "sensors", send_lineage=settings.openlineage_url is not None
+            ),
+        ],
         resources=resources_for(settings),
         executor=executor,
     )

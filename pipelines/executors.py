@@ -21,6 +21,7 @@ PRELOADED = (
     "upath.implementations.local",
     "pandas",
     "pyarrow.parquet",
+    "observability.step_tracing",
 )
 
 # And what only steps of these kinds import.

@@ -2,16 +2,22 @@
 
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
 from dotenv import load_dotenv
 
+from observability.links import JAEGER_TRACE, MLFLOW_TRACE, Links
+from observability.projection import Projection
+from observability.telemetry import Telemetry
+from registry.store import without_password
+from resources.projections import RunProjections
 from resources.registry import ModelRegistryResource
 from resources.storage import RecordStorage, TableStorage
+from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +51,12 @@ class Settings:
         max_concurrent_steps: Steps of one run at the same time; 0 means one per core.
         dagster_port: Port of the Dagster UI under `ledgerline dev`.
         mlflow_port: Port of the MLflow UI under `ledgerline dev`.
+        telemetry: Which traces are made, and where they go (OTEL_*).
+        links: Where people look at runs.
+        observer: Who shows runs elsewhere: "sensors" of the code location, or "service" (`ledgerline observe
+            --follow`).
+        openlineage_url: Where lineage events are sent (OPENLINEAGE_URL); None keeps them in MLflow.
+        openlineage_namespace: Namespace of jobs and datasets in lineage events.
     """
 
     home: Path
@@ -56,6 +68,11 @@ class Settings:
     max_concurrent_steps: int
     dagster_port: int
     mlflow_port: int
+    telemetry: Telemetry
+    links: Links
+    observer: str
+    openlineage_url: str | None
+    openlineage_namespace: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -79,6 +96,8 @@ class Settings:
         tracking_uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db"
         # A server chooses where its artifacts go; a bare database has nobody to choose.
         server = tracking_uri.startswith(("http://", "https://"))
+        dagster_port = _whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000)
+        mlflow_port = _whole_number(environment, "LEDGERLINE_MLFLOW_PORT", 5000)
         default_artifacts = None if server else str(home / "artifacts")
         return cls(
             home=home,
@@ -92,8 +111,13 @@ class Settings:
                 ("multiprocess", "multiprocess_spawn", "in_process"),
             ),
             max_concurrent_steps=_whole_number(environment, "LEDGERLINE_MAX_CONCURRENT_STEPS", 0),
-            dagster_port=_whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000),
-            mlflow_port=_whole_number(environment, "LEDGERLINE_MLFLOW_PORT", 5000),
+            dagster_port=dagster_port,
+            mlflow_port=mlflow_port,
+            telemetry=Telemetry.from_environment(environment),
+            links=_links(environment, tracking_uri if server else None, dagster_port, mlflow_port),
+            observer=_choice(environment, "LEDGERLINE_OBSERVER", ("sensors", "service")),
+            openlineage_url=environment.get("OPENLINEAGE_URL") or None,
+            openlineage_namespace=environment.get("OPENLINEAGE_NAMESPACE") or "ledgerline",
         )
 
 
@@ -102,16 +126,38 @@ def resources_for(settings: Settings) -> dict[str, object]:
     # The Dagster UI shows what resources are configured with; of a variable it shows the name.
     has_login = "@" in settings.tracking_uri
     tracking_uri = dg.EnvVar("MLFLOW_TRACKING_URI") if has_login else settings.tracking_uri
+    mlflow = MLflowResource(tracking_uri=tracking_uri, experiment=EXPERIMENT, artifacts=settings.artifacts)
+    otel = OTelResource(**asdict(settings.telemetry))
     return {
         "tables": TableStorage(base=settings.data),
         "records": RecordStorage(base=settings.data),
-        "mlflow": MLflowResource(
-            tracking_uri=tracking_uri,
-            experiment=EXPERIMENT,
-            artifacts=settings.artifacts,
-        ),
+        "mlflow": mlflow,
+        "otel": otel,
+        "projections": _projections(settings, otel, mlflow),
         "registry": ModelRegistryResource(tracking_uri=tracking_uri),
     }
+
+
+def projections_of(settings: Settings) -> Sequence[Projection]:
+    """Where runs are shown, for who is no Dagster process."""
+    resource = resources_for(settings)["projections"]
+    assert isinstance(resource, RunProjections)  # noqa: S101 (just made)
+    with resource.process_config_and_initialize_cm() as initialised:
+        return initialised.all()
+
+
+def _projections(settings: Settings, otel: OTelResource, mlflow: MLflowResource) -> RunProjections:
+    has_key = settings.openlineage_url is not None and bool(os.environ.get("OPENLINEAGE_API_KEY"))
+    return RunProjections(
+        otel=otel,
+        mlflow=mlflow,
+        dagster_page=settings.links.dagster,
+        mlflow_page=settings.links.mlflow,
+        trace_page=settings.links.trace,
+        openlineage_url=settings.openlineage_url,
+        openlineage_api_key=dg.EnvVar("OPENLINEAGE_API_KEY") if has_key else None,
+        openlineage_namespace=settings.openlineage_namespace,
+    )
 
 
 def set_library_defaults() -> None:
@@ -136,6 +182,27 @@ def export(settings: Settings) -> None:
 def environment_with(additions: Mapping[str, str]) -> dict[str, str]:
     """This process's environment and these additions, for a process it starts."""
     return os.environ | dict(additions)
+
+
+def _links(
+    environment: Mapping[str, str], mlflow_server: str | None, dagster_port: int, mlflow_port: int
+) -> Links:
+    # Without addresses of its own a deployment is looked at where `ledgerline dev` puts it.
+    dagster = environment.get("LEDGERLINE_DAGSTER_URL") or f"http://127.0.0.1:{dagster_port}"
+    mlflow = environment.get("LEDGERLINE_MLFLOW_URL") or mlflow_server or f"http://127.0.0.1:{mlflow_port}"
+    mlflow = without_password(mlflow).rstrip("/")
+    trace = environment.get("LEDGERLINE_TRACE_URL")
+    if trace is None and (jaeger := environment.get("LEDGERLINE_JAEGER_URL")):
+        trace = jaeger.rstrip("/") + JAEGER_TRACE
+    links = Links(dagster.rstrip("/"), mlflow, trace or mlflow + MLFLOW_TRACE)
+    try:
+        links.trace_page("00000000-0000-0000-0000-000000000000", "0")
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"LEDGERLINE_TRACE_URL is {trace!r}; it may have {{trace_id}}, {{mlflow_trace_id}} and "
+            "{experiment_id}, and no other braces."
+        ) from error
+    return links
 
 
 def _place(value: str | None) -> str | None:

@@ -21,8 +21,8 @@ TRACER = "ledgerline.steps"
 class OTelResource(dg.ConfigurableResource):
     """Traces what happens inside a step, under the step's own span.
 
-    Libraries that trace themselves through OpenTelemetry nest there too. A step never talks to a collector: its
-    spans go to Dagster's event log, and the observer sends them on, as it does with the spans of the run.
+    Libraries that trace themselves through OpenTelemetry nest there too. A step never talks to a collector:
+    its spans go to Dagster's event log, and the observer sends them on, as it does with the run's own.
     """
 
     disabled: bool = Field(
@@ -30,7 +30,7 @@ class OTelResource(dg.ConfigurableResource):
     )
     endpoint: str | None = Field(
         default=None,
-        description="Where traces are sent (OTEL_EXPORTER_OTLP_ENDPOINT). Default: to MLflow, beside its runs.",
+        description="Where traces are sent (OTEL_EXPORTER_OTLP_ENDPOINT). Default: to MLflow.",
     )
     protocol: str = Field(
         default=HTTP,
@@ -58,8 +58,8 @@ class OTelResource(dg.ConfigurableResource):
     def environment(self) -> Mapping[str, str]:
         """Variables for a process that the step starts, so that its own spans continue the trace.
 
-        `TRACEPARENT` holds the W3C trace context, as OpenTelemetry's tools read it. Empty outside of a run, and
-        where the trace is not kept.
+        `TRACEPARENT` holds the W3C trace context, as OpenTelemetry's tools read it. Empty outside of a run,
+        and where the trace is not kept.
         """
         return {name.upper(): value for name, value in self.trace_context().items()}
 

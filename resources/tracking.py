@@ -195,6 +195,15 @@ class MLflowResource(dg.ConfigurableResource):
         description="Folder or URL for artifacts of a new experiment. Default: the server decides.",
     )
 
+    def open_experiment(self) -> tuple["MlflowClient", str]:
+        """Open a client, and the experiment, which is created when missing; returns its id.
+
+        Raises:
+            PermanentFailure: The MLflow server cannot be reached.
+        """
+        client = connect(self.tracking_uri)
+        return client, store.experiment_id(client, self.experiment, self.artifacts)
+
     @contextmanager
     def training_run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[TrainingRun]:
         """Open a run for this step, or the one that an earlier attempt of it opened.
@@ -202,8 +211,7 @@ class MLflowResource(dg.ConfigurableResource):
         Raises:
             PermanentFailure: The MLflow server cannot be reached.
         """
-        client = connect(self.tracking_uri)
-        experiment_id = store.experiment_id(client, self.experiment, self.artifacts)
+        client, experiment_id = self.open_experiment()
         tags = {
             RUN_ID_TAG: context.run.run_id,
             STEP_KEY_TAG: context.op_execution_context.get_step_execution_context().step.key,

@@ -1,0 +1,107 @@
+"""A run's trace as a tree with durations, for a terminal. What the spans are: observability/spans.py."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
+from rich.table import Table
+from rich.text import Text
+
+from observability import attributes as names
+from observability import history, ids
+from observability.history import RunHistory
+from observability.links import Links
+from observability.spans import run_spans
+
+BAR_CELLS = 24
+# Phases shorter than this are left out; steps and what they traced themselves are always there.
+LEAST_SECONDS = 0.1
+PHASES = (history.START_WORKER, history.RESOURCES, history.LOAD, history.COMPUTE, history.STORE)
+
+
+@dataclass(frozen=True)
+class _Line:
+    guide: str
+    span: ReadableSpan
+
+
+def trace_tree(run: RunHistory, least_seconds: float = LEAST_SECONDS) -> Table:
+    """The trace of a run: a line for each span, with its seconds and its place in time."""
+    spans = list(run_spans(run, None, Resource.get_empty(), Links(), None))
+    children: dict[int, list[ReadableSpan]] = {}
+    for span in spans:
+        if span.context is not None and span.context.trace_id == ids.trace_id(run.run.run_id):
+            children.setdefault(span.parent.span_id if span.parent is not None else 0, []).append(span)
+    times = [time for span in spans for time in (span.start_time or 0, span.end_time or 0)]
+    begin, end = (min(times), max(times)) if times else (0, 0)
+
+    table = Table.grid(padding=(0, 1))
+    # Where the terminal is narrow, names are cut, and nothing else.
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(justify="right", no_wrap=True, min_width=8)
+    table.add_column(no_wrap=True, min_width=BAR_CELLS)
+    table.add_column(justify="right", no_wrap=True, min_width=12, style="dim")
+    root_id = ids.run_span_id(run.run.run_id)
+    if not any(span.context is not None and span.context.span_id == root_id for span in spans):
+        table.add_row(Text(f"run {run.title}", style="bold"), "", Text("going on", style="cyan"), "")
+    for parent in (0, root_id) if 0 not in children else (0,):
+        for line in _lines(children, parent, "", least_seconds):
+            table.add_row(*_cells(line, begin, end))
+    return table
+
+
+def _lines(
+    children: dict[int, list[ReadableSpan]], parent: int, guide: str, least_seconds: float
+) -> Iterator[_Line]:
+    shown = [span for span in children.get(parent, []) if _is_shown(span, children, least_seconds)]
+    shown.sort(key=lambda span: span.start_time or 0)
+    for span in shown:
+        if parent == 0:
+            own, below = "", ""
+        else:
+            last = span is shown[-1]
+            own, below = guide + ("└─ " if last else "├─ "), guide + ("   " if last else "│  ")
+        yield _Line(own, span)
+        if span.context is not None:
+            yield from _lines(children, span.context.span_id, below, least_seconds)
+
+
+def _is_shown(span: ReadableSpan, children: dict[int, list[ReadableSpan]], least_seconds: float) -> bool:
+    is_phase = span.name.startswith(PHASES) and names.OUTCOME not in (span.attributes or {})
+    has_children = span.context is not None and span.context.span_id in children
+    return not is_phase or has_children or _failed(span) or _seconds(span) >= least_seconds
+
+
+def _cells(line: _Line, begin: int, end: int) -> tuple[Text, Text, Text, Text]:
+    span = line.span
+    attributes = span.attributes or {}
+    is_step = names.OUTCOME in attributes
+    name = Text.assemble((line.guide, "dim"), (span.name, "bold" if is_step or not line.guide else ""))
+    attempt = attributes.get(names.ATTEMPT)
+    if is_step and isinstance(attempt, int) and attempt > 1:
+        name.append(f"  attempt {attempt}", style="yellow")
+    if _failed(span):
+        name.append("  ✗", style="bold red")
+    rows = attributes.get(names.ROWS)
+    detail = f"{rows:,} rows" if is_step and isinstance(rows, int) else ""
+    return name, Text(f"{_seconds(span):.1f} s"), _bar(span, begin, end), Text(detail)
+
+
+def _bar(span: ReadableSpan, begin: int, end: int) -> Text:
+    width = max(end - begin, 1)
+    start = ((span.start_time or begin) - begin) * BAR_CELLS // width
+    stop = max(start + 1, -(-((span.end_time or begin) - begin) * BAR_CELLS // width))
+    start = min(start, BAR_CELLS - 1)
+    filled = "━" * (min(stop, BAR_CELLS) - start)
+    bar = Text(" " * start + filled, style="red" if _failed(span) else "green")
+    return bar if span.name not in (history.QUEUED, history.LAUNCH) else Text(bar.plain, style="dim")
+
+
+def _failed(span: ReadableSpan) -> bool:
+    return span.status.status_code is StatusCode.ERROR
+
+
+def _seconds(span: ReadableSpan) -> float:
+    return ((span.end_time or 0) - (span.start_time or 0)) / 1e9

@@ -1,0 +1,134 @@
+"""Where runs are shown, as a resource: puts the projections of observability/ together from the settings."""
+
+import time
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from observability.links import Links
+from registry import store
+from resources.failures import PermanentFailure
+from resources.tracing import OTelResource
+from resources.tracking import MLflowResource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlflow import MlflowClient
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from observability.history import RunHistory
+    from observability.lineage_export import OpenLineageProjection
+    from observability.mlflow_run import MLflowRunProjection
+    from observability.projection import Projection
+    from observability.trace_projection import TraceProjection
+
+ASK_AGAIN_SECONDS = 60
+
+
+class RunProjections(dg.ConfigurableResource):
+    """Shows runs as traces, as MLflow runs and as lineage events."""
+
+    otel: OTelResource
+    mlflow: MLflowResource
+    dagster_page: str | None = Field(default=None, description="Where the Dagster UI is.")
+    mlflow_page: str | None = Field(default=None, description="Where the MLflow UI is.")
+    trace_page: str | None = Field(
+        default=None, description="A trace's page, with {trace_id}, {mlflow_trace_id}, {experiment_id}."
+    )
+    openlineage_url: str | None = Field(
+        default=None,
+        description="Where OpenLineage events are sent; without it they are kept in MLflow only.",
+    )
+    openlineage_api_key: str | None = Field(default=None, description="Bearer token for that.")
+    openlineage_namespace: str = Field(
+        default="ledgerline", description="OpenLineage namespace of jobs and datasets."
+    )
+
+    _experiment_id: str | None = PrivateAttr(default=None)
+    _asked_in_vain: float | None = PrivateAttr(default=None)
+
+    def all(self) -> "Sequence[Projection]":
+        """Every projection that is switched on; MLflow first, so that traces can link to its runs."""
+        found = [self.mlflow_runs(), self.traces(), self.lineage()]
+        return [projection for projection in found if projection is not None]
+
+    def traces(self) -> "TraceProjection | None":
+        """Runs as traces: at the endpoint, or else in MLflow. None if they are switched off."""
+        from observability.mlflow_traces import MLflowSpanExporter
+        from observability.telemetry import otlp_exporter
+        from observability.trace_projection import TraceProjection
+
+        telemetry = self.otel.telemetry
+        if telemetry.disabled:
+            return None
+
+        def open_exporter() -> "SpanExporter":
+            return (
+                otlp_exporter(telemetry) if telemetry.endpoint else MLflowSpanExporter(self._open_experiment)
+            )
+
+        return TraceProjection(
+            target=store.without_password(telemetry.endpoint or self.mlflow.tracking_uri),
+            open_exporter=open_exporter,
+            telemetry=telemetry,
+            links=self._links,
+            mlflow_page=self._mlflow_runs_page,
+        )
+
+    def mlflow_runs(self) -> "MLflowRunProjection":
+        """Runs as MLflow runs."""
+        from observability.mlflow_run import MLflowRunProjection
+
+        return MLflowRunProjection(
+            tracking_uri=store.without_password(self.mlflow.tracking_uri),
+            open_experiment=self._open_experiment,
+            links=self._links,
+            documents=self._lineage_documents,
+        )
+
+    def lineage(self) -> "OpenLineageProjection | None":
+        """Runs as OpenLineage events; None without an address to send them to."""
+        if self.openlineage_url is None:
+            return None
+        from observability.lineage_export import OpenLineageProjection
+
+        return OpenLineageProjection(
+            url=self.openlineage_url,
+            api_key=self.openlineage_api_key,
+            namespace=self.openlineage_namespace,
+        )
+
+    def _lineage_documents(self, history: "RunHistory", mlflow_run_id: str) -> "Mapping[str, bytes]":
+        from observability import lineage
+
+        return lineage.documents(history, self.openlineage_namespace, mlflow_run_id)
+
+    def _open_experiment(self) -> "tuple[MlflowClient, str]":
+        from observability.projection import TargetUnavailableError
+
+        try:
+            client, self._experiment_id = self.mlflow.open_experiment()
+        except PermanentFailure as failure:
+            raise TargetUnavailableError(failure.problem) from failure
+        return client, self._experiment_id
+
+    def _mlflow_runs_page(self, run_id: str) -> str | None:
+        """By the experiment's id, which MLflow must be asked for; a trace does not wait for it for long."""
+        from observability.projection import TargetUnavailableError
+
+        if self._experiment_id is None:
+            asked = self._asked_in_vain
+            if asked is not None and time.monotonic() - asked < ASK_AGAIN_SECONDS:
+                return None
+            try:
+                self._open_experiment()
+            except TargetUnavailableError:
+                self._asked_in_vain = time.monotonic()
+                return None
+        return self._links.mlflow_runs_page(self._experiment_id, run_id) if self._experiment_id else None
+
+    @property
+    def _links(self) -> Links:
+        return Links(self.dagster_page, self.mlflow_page, self.trace_page)
