@@ -26,14 +26,14 @@ class OpenLineageProjection:
 
     Attributes:
         url: Where that is; may hold a login.
-        endpoint: Where in there events are posted.
+        endpoint: Where in there events are posted; may hold a key, too.
         api_key: Sent as bearer token.
         namespace: OpenLineage's, of jobs and datasets.
         timeout: Seconds that it may take to connect, and to answer.
     """
 
     url: str = field(repr=False)
-    endpoint: str = ENDPOINT
+    endpoint: str = field(default=ENDPOINT, repr=False)
     api_key: str | None = field(default=None, repr=False)
     namespace: str = NAMESPACE
     timeout: float = TIMEOUT_SECONDS

@@ -29,6 +29,8 @@ ROWS = "rows"
 CHECKS_PASSED = "checks_passed"
 CHECKS_FAILED = "checks_failed"
 
+DIGITS = 6  # Dagster's clock has no more
+
 OF_THE_RUN = 0  # the step of metrics that belong to no attempt; those count from 1
 
 MAX_NAME_LENGTH = 250  # MAX_ENTITY_KEY_LENGTH in mlflow/utils/validation.py
@@ -94,7 +96,7 @@ def _of_checks(now: RunHistory, ended: float) -> "Iterator[Metric]":
 def _metric(name: str, value: float, time: float, step: int = OF_THE_RUN) -> "Metric":
     from mlflow.entities import Metric
 
-    return Metric(entity_name(name), float(value), milliseconds(time), step)
+    return Metric(entity_name(name), round(float(value), DIGITS), milliseconds(time), step)
 
 
 def milliseconds(time: float) -> int:

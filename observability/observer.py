@@ -128,10 +128,9 @@ class Observer:
 
     def _pages(self, instance: dg.DagsterInstance, cursors: Cursors) -> Iterator[list[RunRecord]]:
         """The runs to look at: those under way first, then those updated since, oldest first."""
-        under_way = {
-            record.dagster_run.run_id: record
-            for record in instance.get_run_records(RunsFilter(run_ids=list(cursors.active)))
-        }
+        followed = list(cursors.active)
+        records = instance.get_run_records(RunsFilter(run_ids=followed)) if followed else []
+        under_way = {record.dagster_run.run_id: record for record in records}
         for run_id in list(cursors.active):
             if run_id not in under_way:
                 cursors.forget(run_id)  # deleted

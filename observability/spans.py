@@ -154,6 +154,8 @@ class _Trace:
                 names.RUN_URL: links.run_page(run.run_id),
                 names.MLFLOW_URL: mlflow_page,
                 names.SPAN_TYPE: names.WORKFLOW,
+                names.INPUTS: self.history.title,
+                names.OUTPUTS: self._outcome(),
             },
             status=status,
             events=events,
@@ -199,6 +201,16 @@ class _Trace:
         # The run only says which steps failed; the first of them says why.
         why = [_exception(error, ended), *(_exception(each, ended) for each in failed[:1])]
         return Status(StatusCode.ERROR, error.message or error.type), why
+
+    def _outcome(self) -> str:
+        """How it ended, in a few words: what MLflow lists beside the trace."""
+        history = self.history
+        if history.error is not None:
+            failed = [attempt.step for attempt in history.attempts if attempt.outcome in _LOST]
+            return f"{history.status.value}: {', '.join(failed) or history.error.message}"
+        written = len({(each.asset, each.partition) for each in history.materialisations})
+        steps = len({attempt.step for attempt in history.attempts})
+        return f"{history.status.value}: {steps} steps, {written} materialisations"
 
     def _run_attributes(self) -> Attributes:
         run = self.history.run
@@ -352,3 +364,4 @@ def _nanoseconds(seconds: float) -> int:
 
 
 _OK = Status(StatusCode.OK)
+_LOST = (Outcome.FAILURE, Outcome.INTERRUPTED)
