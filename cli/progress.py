@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from observability.errors import error_from
 from resources.failures import PermanentFailure
 
 POLL_SECONDS = 0.25
@@ -24,8 +25,6 @@ ENDS = {
     DagsterEventType.STEP_SKIPPED: "skipped",
     DagsterEventType.STEP_UP_FOR_RETRY: "will be retried",
 }
-DAGSTER_WRAPPERS = ("Dagster", "RetryRequested")
-PERMANENT_FAILURE = f"{PermanentFailure.__module__}.{PermanentFailure.__name__}: "
 ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")
 
 
@@ -153,8 +152,9 @@ def _now(view: RunView) -> RenderableType:
     return Group(*lines) if lines else Spinner("dots", Text("starting", style="dim"))
 
 
-def _own_error(error: "dg.SerializableErrorInfo") -> str:
-    """What the step itself raised, without what Dagster wrapped around it."""
-    while error.cause is not None and (error.cls_name or "").startswith(DAGSTER_WRAPPERS):
-        error = error.cause
-    return error.message.strip().removeprefix(PERMANENT_FAILURE)
+def _own_error(info: "dg.SerializableErrorInfo") -> str:
+    """What the step itself raised, in one paragraph; a failure that was meant for people as it is."""
+    error = error_from(info)
+    return (
+        error.message if error.type.endswith(PermanentFailure.__name__) else f"{error.type}: {error.message}"
+    )

@@ -1,4 +1,4 @@
-"""The names of all attributes of spans, once. What they hold: docs/architecture.md; who fills them: spans.py."""
+"""The names of all attributes of spans, once. What they hold: docs/architecture.md; who fills them: spans."""
 
 # Of the run
 RUN_ID = "dagster.run.id"

@@ -1,19 +1,15 @@
 """Dagster's event records -> RunHistory. What a history says: history.py; who reads it when: observer.py."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecord
 
+from observability.attempts import OpenAttempt
+from observability.errors import error_from
 from observability.history import (
-    COMPUTE,
-    LOAD,
     RESOURCES,
-    START_WORKER,
-    STORE,
-    Attempt,
     Check,
     Error,
     Materialisation,
@@ -42,14 +38,6 @@ COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
 CONTENT_SHA256 = "content_sha256"
 
-# What Dagster wraps around the exception of a step.
-WRAPPERS = ("Dagster", "RetryRequested")
-LOAD_ERROR = "DagsterExecutionLoadInputError"
-STORE_ERROR = "DagsterExecutionHandleOutputError"
-# Written by the process that started the step's own, hence with its clock: that it died, that it does not
-# answer (an error without a class). So is all that ends a step before it begins.
-PARENT_ERRORS = ("ChildProcessCrashException", None)
-
 
 class HistoryReader:
     """Makes the history of one run from its records, fed in order and in any number of portions."""
@@ -60,8 +48,8 @@ class HistoryReader:
         self._times: dict[str, float] = {}
         self._ended: float | None = None
         self._error: Error | None = None
-        self._attempts: list[_OpenAttempt] = []
-        self._latest: dict[str, _OpenAttempt] = {}  # by step
+        self._attempts: list[OpenAttempt] = []
+        self._latest: dict[str, OpenAttempt] = {}  # by step
         self._skipped: list[str] = []
         self._planned: dict[str, None] = {}
         self._phases: list[Phase] = []
@@ -243,7 +231,7 @@ class HistoryReader:
         if event.step_key is not None:
             self._skipped.append(event.step_key)
 
-    def _open(self, entry: EventLogEntry, event: DagsterEvent) -> "_OpenAttempt":
+    def _open(self, entry: EventLogEntry, event: DagsterEvent) -> OpenAttempt:
         """The attempt that is under way at the step of this event; a new one, if the last is retried."""
         step = event.step_key or entry.step_key or ""
         attempt = self._latest.get(step)
@@ -253,161 +241,11 @@ class HistoryReader:
             number = attempt.number + 1 if attempt is not None else 1
             handle = event.step_handle
             op = str(handle.node_handle) if handle is not None else step.partition("[")[0]
-            attempt = _OpenAttempt(step, op, number, entry.timestamp)
+            attempt = OpenAttempt(step, op, number, entry.timestamp)
             self._latest[step] = attempt
             self._attempts.append(attempt)
         attempt.unchanged = None
         return attempt
-
-
-@dataclass
-class _OpenAttempt:
-    """An attempt while its events come in; every phase starts where the one before it ended."""
-
-    step: str
-    op: str
-    number: int
-    started: float
-    ended: float | None = None
-    outcome: Outcome = Outcome.RUNNING
-    latest: float = 0.0  # the end of what is accounted for
-    clock_behind: float = 0.0
-    pid: int | None = None
-    begun: bool = False  # whether it came as far as the step itself
-    computed_until: float | None = None
-    compute_started: float | None = None
-    storing: tuple[str, float] | None = None
-    resources: float | None = None
-    worker: float | None = None
-    inputs: list[str] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    materialisations: list[Materialisation] = field(default_factory=list)
-    observations: list[Observation] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    error: Error | None = None
-    unchanged: Attempt | None = None  # what it was when last asked, unless something happened since
-
-    def __post_init__(self) -> None:
-        self.latest = self.started
-
-    def corrected(self, time: float) -> float:
-        """A time of the step's process on the clock of the one that started it."""
-        return time + self.clock_behind
-
-    def mark(self, time: float) -> None:
-        """Account for everything up to now; time does not run backwards."""
-        self.latest = max(self.latest, self.corrected(time))
-
-    def worker_starting(self, time: float) -> None:
-        self.worker = time
-        self.mark(time)
-
-    def worker_started(self, time: float, pid: int | None) -> None:
-        self.pid = pid
-        if self.worker is not None:
-            self.clock_behind = max(0.0, self.worker - time)
-            self.mark(time)
-            self.phases.append(Phase(START_WORKER, self.worker, self.latest))
-
-    def resources_started(self, time: float) -> None:
-        self.mark(time)
-        self.resources = self.latest
-
-    def resources_ended(self, time: float, error: Any) -> None:
-        if self.resources is not None:
-            self.mark(time)
-            self.phases.append(Phase(RESOURCES, self.resources, self.latest, failed=error is not None))
-            self.resources = None
-            if error is not None:
-                self.error = error_from(error)
-
-    def begin(self, time: float) -> None:
-        self.mark(time)
-        self.begun = True
-
-    def loaded(self, time: float, name: str) -> None:
-        phase, before = f"{LOAD} {name}", self.latest
-        self.mark(time)
-        if self.phases and self.phases[-1].name == phase:  # an input that is made of many outputs
-            before = self.phases.pop().started
-        else:
-            self.inputs.append(name)
-        self.phases.append(Phase(phase, before, self.latest))
-
-    def computed(self, time: float, output: str) -> None:
-        if self.compute_started is None:
-            self.compute_started = self.latest
-        self.mark(time)
-        self.computed_until = self.latest
-        self.storing = output, self.latest
-
-    def stored(self, time: float) -> None:
-        self.mark(time)
-        if self.storing is not None:
-            output, since = self.storing
-            self.phases.append(Phase(f"{STORE} {output}", since, self.latest))
-            self.storing = None
-
-    def end(self, time: float, outcome: Outcome, error: Any) -> None:
-        parent_says = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
-        before = self.latest
-        self.latest = max(self.latest, time if parent_says else self.corrected(time))
-        self.ended, self.outcome = self.latest, outcome
-        self.error = error_from(error) if error is not None else None
-        failed = outcome is not Outcome.SUCCESS
-        wrapper = error.cls_name if error is not None else None
-        if wrapper == LOAD_ERROR:
-            self.phases.append(Phase(LOAD, before, self.latest, failed=True))
-            return
-        if wrapper == STORE_ERROR and self.storing is not None:
-            output, since = self.storing
-            self.phases.append(Phase(f"{STORE} {output}", since, self.latest, failed=True))
-            failed = False  # what was computed is none the worse for it
-        elif failed:
-            self.computed_until = self.latest
-        if self.begun:
-            since = before if self.compute_started is None else self.compute_started
-            self.phases.append(Phase(COMPUTE, since, self.computed_until or self.latest, failed))
-
-    def frozen(self, run_ended: float | None) -> Attempt:
-        """As a record; if its run has ended without a word of it, interrupted at that moment."""
-        ended = self.ended
-        if ended is None and run_ended is not None:
-            ended = max(run_ended, self.latest)
-        if self.unchanged is None or self.unchanged.ended != ended:
-            self.unchanged = self._as_it_is()
-            if self.ended is None and ended is not None:
-                self.unchanged = self._interrupted(self.unchanged, ended)
-        return self.unchanged
-
-    def _as_it_is(self) -> Attempt:
-        # A process that was given up on may go on: what it does later belongs to nothing.
-        phases = (phase for phase in self.phases if self.ended is None or phase.ended <= self.ended)
-        return Attempt(
-            step=self.step,
-            op=self.op,
-            number=self.number,
-            started=self.started,
-            ended=self.ended,
-            outcome=self.outcome,
-            inputs=tuple(self.inputs),
-            phases=tuple(sorted(phases, key=lambda phase: phase.started)),
-            materialisations=tuple(self.materialisations),
-            observations=tuple(self.observations),
-            checks=tuple(self.checks),
-            error=self.error,
-            pid=self.pid,
-            clock_behind=self.clock_behind,
-        )
-
-    def _interrupted(self, attempt: Attempt, ended: float) -> Attempt:
-        phases = attempt.phases
-        if self.begun:
-            since = self.latest if self.compute_started is None else self.compute_started
-            phases = (*phases, Phase(COMPUTE, since, ended, failed=True))
-        # In the process of the run, a resource that fails ends the run, and nothing is said of the step.
-        outcome = Outcome.INTERRUPTED if self.error is None else Outcome.FAILURE
-        return replace(attempt, ended=ended, outcome=outcome, phases=phases)
 
 
 def run_from(record: dg.RunRecord) -> Run:
@@ -437,27 +275,6 @@ def read_history(instance: dg.DagsterInstance, run_id: str) -> RunHistory | None
         cursor = page.cursor
         if not page.has_more:
             return reader.history()
-
-
-def error_from(info: "dg.SerializableErrorInfo") -> Error:
-    """What a step itself raised, without what Dagster wrapped around it."""
-    while info.cause is not None and (info.cls_name or "").startswith(WRAPPERS):
-        info = info.cause
-    causes = []
-    cause = info.cause or info.context
-    while cause is not None:
-        causes.append(_error(cause))
-        cause = cause.cause or cause.context
-    error = _error(info)
-    return Error(error.type, error.message, error.stack, tuple(causes))
-
-
-def _error(info: "dg.SerializableErrorInfo") -> Error:
-    name, _, message = info.message.strip().partition(": ")
-    own_name = info.cls_name or "Error"
-    if not name.endswith(own_name):
-        name, message = own_name, info.message.strip()
-    return Error(name, message, "".join(info.stack))
 
 
 def _data(event: DagsterEvent) -> Any:

@@ -1,11 +1,16 @@
-"""Jobs whose runs are shown in MLflow; in a module of their own for the processes that execute some of them."""
+"""Jobs whose runs are shown in MLflow; in a module of their own for processes that execute some of them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
 from dagster._core.instance.ref import InstanceRef
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
+from observability import ids
 from resources.tracking import MLflowResource
 
 MONTHS = dg.StaticPartitionsDefinition(["2013-01", "2013-02"])
@@ -126,3 +131,14 @@ def execute_following(name: str, run_id: str, instance_ref: InstanceRef, resourc
             raise_on_error=False,
             run_config={"resources": {"mlflow": {"config": dict(resource)}}},
         )
+
+
+def execute(run: dg.DagsterRun, instance: dg.DagsterInstance) -> None:
+    """Execute a run of `mapping` that exists."""
+    execute_run(InMemoryJob(mapping), run, instance)
+
+
+def root_span(run_id: str) -> ReadableSpan:
+    """What the trace of a run begins with."""
+    context = SpanContext(ids.trace_id(run_id), ids.run_span_id(run_id), is_remote=False)
+    return ReadableSpan("run", context, start_time=1, end_time=2)

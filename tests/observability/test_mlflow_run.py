@@ -1,45 +1,57 @@
 """Dagster runs shown in MLflow, on a database and on a server: what is there, and once only."""
 
 import json
-import multiprocessing
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from threading import Barrier
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
 
-from observability.event_log import LINKS_METADATA, read_history
-from observability.history import RunHistory
-from observability.links import MLFLOW_TRACE, Links
-from observability.mlflow_run import MLFLOW_RUN_METADATA, MLflowRunProjection, StillOpenError
-from observability.projection import Backfill, TargetUnavailableError
-from registry import store
+from observability.event_log import LINKS_METADATA
+from observability.history import RunStatus
+from observability.links import Links
+from observability.mlflow_run import MLFLOW_RUN_METADATA
+from observability.projection import Backfill
 from resources.tracking import MLflowResource
 from tests.observability import mlflow_jobs as jobs
-from tests.observability.recorded_jobs import Recordings
+from tests.observability.mlflow_target import (
+    DAGSTER,
+    MLFLOW,
+    Target,
+    execute,
+    history_of,
+    links_in,
+    mapped,
+    materialize,
+)
+from tests.observability.recorded_jobs import Recording, Recordings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
-HOST = "127.0.0.1"
-PROMISED_SECONDS = 10
-DAGSTER, MLFLOW = "http://dagster.example:3000", "http://mlflow.example:5000"
-LINKS = Links(DAGSTER, MLFLOW, MLFLOW + MLFLOW_TRACE)
+OBSERVERS = 4
 
 
 @pytest.fixture
-def experiment(request: pytest.FixtureRequest) -> str:
-    """An experiment of this test's own."""
-    return request.node.name
+def target(
+    tracking_uri: str, artifacts: str | None, client: "MlflowClient", request: pytest.FixtureRequest
+) -> Target:
+    """MLflow both ways; the experiment is this test's own."""
+    return Target(tracking_uri, request.node.name, artifacts, client)
+
+
+@pytest.fixture
+def database(mlflow_database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Target:
+    """MLflow without a server, for what does not depend on it."""
+    from mlflow import MlflowClient
+
+    return Target(
+        mlflow_database, request.node.name, str(tmp_path / "artifacts"), MlflowClient(mlflow_database)
+    )
 
 
 @pytest.fixture
@@ -48,299 +60,177 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-class CountingClient:
-    """A client that counts what is asked of it."""
-
-    def __init__(self, client: "MlflowClient") -> None:
-        self._client = client
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        self.calls[name] += 1
-        return getattr(self._client, name)
-
-
-def documents(history: RunHistory, mlflow_run_id: str) -> Mapping[str, bytes]:
-    return {f"{history.run.job}.json": json.dumps({"mlflow": mlflow_run_id}).encode()}
-
-
-def projection_to(
-    tracking_uri: str,
-    experiment: str,
-    artifacts: str | None = None,
-    links: Links = LINKS,
-    wrap: Callable[[Any], Any] = lambda client: client,
-) -> MLflowRunProjection:
-    def open_experiment() -> "tuple[MlflowClient, str]":
-        try:
-            client = store.connect(tracking_uri)
-        except store.StoreUnreachableError as error:
-            raise TargetUnavailableError(str(error)) from error
-        return wrap(client), store.experiment_id(client, experiment, artifacts)
-
-    return MLflowRunProjection(tracking_uri, open_experiment, links, documents)
-
-
-@pytest.fixture
-def projection(tracking_uri: str, experiment: str, artifacts: str | None) -> MLflowRunProjection:
-    return projection_to(tracking_uri, experiment, artifacts)
-
-
-def history_of(instance: dg.DagsterInstance, run_id: str) -> RunHistory:
-    history = read_history(instance, run_id)
-    assert history is not None
-    return history
-
-
-def run_job(
-    instance: dg.DagsterInstance, job: dg.JobDefinition, config: Mapping[str, Any] | None = None
-) -> RunHistory:
-    result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
-    return history_of(instance, result.run_id)
-
-
-def mapped(instance: dg.DagsterInstance, steps: int = 2) -> RunHistory:
-    return run_job(instance, jobs.mapping, {"ops": {"split": {"config": {"steps": steps}}}})
-
-
-def runs_of(client: "MlflowClient", run_id: str, tag: str = "dagster.run_id") -> "list[Run]":
-    """All that MLflow has of a Dagster run, in any experiment."""
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    return list(client.search_runs(experiments, f"tags.`{tag}` = '{run_id}'"))
-
-
-def only_run(client: "MlflowClient", history: RunHistory) -> "Run":
-    (run,) = runs_of(client, history.run.run_id)
-    return run
-
-
-def points(client: "MlflowClient", run: "Run") -> list[tuple[str, int, int, float]]:
-    """Every point of every metric."""
-    return sorted(
-        (point.key, point.step, point.timestamp, point.value)
-        for name in run.data.metrics
-        for point in client.get_metric_history(run.info.run_id, name)
-    )
-
-
-def datasets_of(run: "Run") -> dict[str, Any]:
-    assert run.inputs is not None
-    return {recorded.dataset.name: recorded for recorded in run.inputs.dataset_inputs}
-
-
-def links_in(instance: dg.DagsterInstance, run_id: str) -> list[Mapping[str, dg.MetadataValue]]:
-    """The metadata of the engine events with links."""
-    events = [entry.dagster_event for entry in instance.all_logs(run_id)]
-    return [
-        event.engine_event_data.metadata
-        for event in events
-        if event is not None and event.is_engine_event and LINKS_METADATA in event.engine_event_data.metadata
-    ]
-
-
 # What is there
 
 
 def test_a_run_is_one_mlflow_run_with_its_name_its_status_and_its_times(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
+    target: Target, instance: dg.DagsterInstance
 ):
-    instance_tags = {"dagster/schedule_name": "daily", "dagster/backfill": "abcdefgh"}
-    result = dg.materialize(
-        [jobs.planes, jobs.flights],
-        selection=[jobs.flights],
-        instance=instance,
-        partition_key="2013-01",
-        tags=instance_tags,
-    )
-    history = history_of(instance, result.run_id)
+    tags = {"dagster/schedule_name": "daily", "dagster/backfill": "abcdefgh"}
+    history = materialize(instance, jobs.flights, partition_key="2013-01", tags=tags)
 
-    assert projection.export(instance, history, None) > 10
+    assert target.export(instance, history) > 10
 
-    run = only_run(client, history)
+    run, run_id = target.run(history), history.run.run_id
     assert run.info.run_name == "__ephemeral_asset_job__ 2013-01"
     assert run.info.status == "FINISHED"
     assert history.started is not None
     assert history.ended is not None
     assert run.info.start_time == int(history.started * 1000)
     assert run.info.end_time == int(history.ended * 1000)
-    tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
-    trace_id = result.run_id.replace("-", "")
-    assert tags == {
+    own = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
+    trace_id = run_id.replace("-", "")
+    assert own == {
         "ledgerline.kind": "dagster_run",
-        "dagster.run_id": result.run_id,
-        "dagster.root_run_id": result.run_id,
+        "dagster.run_id": run_id,
+        "dagster.root_run_id": run_id,
         "dagster.job_name": "__ephemeral_asset_job__",
         "dagster.partition": "2013-01",
         "dagster.backfill_id": "abcdefgh",
         "dagster.schedule": "daily",
-        "dagster.url": f"{DAGSTER}/runs/{result.run_id}",
+        "dagster.url": f"{DAGSTER}/runs/{run_id}",
         "trace_id": trace_id,
         "trace_url": f"{MLFLOW}/#/experiments/{run.info.experiment_id}/traces/tr-{trace_id}",
     }
     assert run.data.tags["mlflow.source.name"] == "__ephemeral_asset_job__"
     assert run.data.tags["mlflow.source.type"] == "JOB"
     assert run.data.tags["mlflow.user"] == "dagster"
-    assert {name for name, _, _, _ in points(client, run)} == {
+    assert run.data.tags["mlflow.note.content"].startswith(
+        f"Dagster run [{run_id}]({DAGSTER}/runs/{run_id}) · SUCCESS · "
+    )
+    metrics = run.data.metrics
+    assert set(metrics) == {
         "run_seconds",
         "launch_seconds",
         "step_seconds/flights",
+        "resource_seconds/flights",
         "compute_seconds/flights",
         "rows/flights",
         "checks_passed",
         "checks_failed",
-        *(["resource_seconds/flights"] if "resource_seconds/flights" in run.data.metrics else []),
-        *(["store_seconds/flights"] if "store_seconds/flights" in run.data.metrics else []),
     }
-    assert run.data.metrics["rows/flights"] == 27_004
-    assert (run.data.metrics["checks_passed"], run.data.metrics["checks_failed"]) == (1, 1)
-    assert run.data.metrics["run_seconds"] == pytest.approx(history.ended - history.started, abs=1e-5)
+    assert metrics["rows/flights"] == 27_004
+    assert (metrics["checks_passed"], metrics["checks_failed"]) == (1, 1)
+    assert metrics["run_seconds"] == pytest.approx(history.ended - history.started, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     ("name", "status", "error"),
     [
-        ("ops", "FINISHED", None),
+        ("ops", "FINISHED", ""),
         ("errors", "FAILED", "chained: KeyError: 'tailnum'"),
-        ("crash", "FAILED", "crash: ChildProcessCrashException"),
+        ("crash", "FAILED", "ChildProcessCrashException"),
         ("killed", "FAILED", "dagster.RunFailure: The process of the run is gone."),
         ("canceled", "KILLED", "DagsterExecutionInterruptedError"),
-        ("canceled in the queue", "KILLED", "dagster.RunCanceled: Taken out of the queue."),
+        ("canceled in the queue", "KILLED", "Taken out of the queue."),
     ],
 )
 def test_the_status_is_dagsters_and_an_error_is_the_one_at_the_root(
-    name: str,
-    status: str,
-    error: str | None,
-    recorded: Recordings,
-    mlflow_database: str,
-    experiment: str,
-    tmp_path: Path,
-    instance: dg.DagsterInstance,
+    name: str, status: str, error: str, recorded: Recordings, database: Target, instance: dg.DagsterInstance
 ):
     history = recorded[name].history
-    client = store.connect(mlflow_database)
 
-    projection_to(mlflow_database, experiment, str(tmp_path)).export(instance, history, None)
+    database.export(instance, history)
 
-    run = only_run(client, history)
+    run = database.run(history)
     assert run.info.status == status
-    if error is None:
-        assert "error" not in run.data.tags
-    else:
-        assert error in run.data.tags["error"]
+    assert ("error" in run.data.tags) == bool(error)
+    assert error in run.data.tags.get("error", "")
 
 
-def test_every_attempt_is_a_point_of_its_step(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
-):
-    history = run_job(instance, jobs.cleaning, {"ops": {"clean": {"config": {"fails": False}}}})
+def test_every_attempt_is_a_point_of_its_step(target: Target, instance: dg.DagsterInstance):
+    history = execute(instance, jobs.cleaning, {"ops": {"clean": {"config": {"fails": False}}}})
 
-    projection.export(instance, history, None)
+    target.export(instance, history)
 
-    run = only_run(client, history)
+    run = target.run(history)
     assert run.info.status == "FINISHED"
-    recorded = [(step, time) for name, step, time, _ in points(client, run) if name == "step_seconds/clean"]
+    recorded = [
+        (step, time) for name, step, time, _ in target.points(history) if name == "step_seconds/clean"
+    ]
     assert recorded == [(attempt.number, int((attempt.ended or 0) * 1000)) for attempt in history.attempts]
     assert [step for step, _ in recorded] == [1, 2]
     assert "| clean | 1 | retry |" in run.data.tags["mlflow.note.content"]
     assert "| clean | 2 | success |" in run.data.tags["mlflow.note.content"]
 
 
+def test_a_mapped_step_has_a_name_that_mlflow_takes(target: Target, instance: dg.DagsterInstance):
+    history = mapped(instance)
+
+    target.export(instance, history)
+
+    steps = {name for name in target.run(history).data.metrics if name.startswith("step_seconds/")}
+    assert steps == {"step_seconds/split", "step_seconds/double:0", "step_seconds/double:1"}
+
+
 def test_run_config_is_params_and_hides_what_is_secret(
-    projection: MLflowRunProjection,
-    client: "MlflowClient",
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
+    target: Target, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FLIGHTS_PASSWORD", "hunter2")
-    config = {
-        "ops": {
-            "learn": {
-                "config": {
-                    "learning_rate": 0.1,
-                    "early_stopping": True,
-                    "seed": None,
-                    "note": "",
-                    "columns": ["carrier", "origin"],
-                    "models": [{"depth": 3}, {"depth": 4}],
-                    "long": "x" * 10_000,
-                    "api_key": "hunter2",
-                    "max_tokens": 100,
-                }
-            }
-        },
-        "resources": {
-            "database": {
-                "config": {
-                    "password": {"env": "FLIGHTS_PASSWORD"},
-                    "url": "postgresql://reader:hunter2@db.example/flights",
-                }
-            }
-        },
+    of_op = {
+        "learning_rate": 0.1,
+        "early_stopping": True,
+        "seed": None,
+        "note": "",
+        "columns": ["carrier", "origin"],
+        "models": [{"depth": 3}, {"depth": 4}],
+        "long": "x" * 10_000,
+        "api_key": "hunter2",
+        "max_tokens": 100,
     }
-    history = run_job(instance, jobs.learning, config)
+    of_resource = {
+        "password": {"env": "FLIGHTS_PASSWORD"},
+        "url": "postgresql://reader:hunter2@db.example/flights",
+    }
+    config = {"ops": {"learn": {"config": of_op}}, "resources": {"database": {"config": of_resource}}}
+    history = execute(instance, jobs.learning, config)
 
     for _ in range(2):
-        projection.export(instance, history, None)
+        target.export(instance, history)
 
-    params = only_run(client, history).data.params
-    of_op, of_resource = "ops.learn.config", "resources.database.config"
-    assert params == {
-        f"{of_op}.learning_rate": "0.1",
-        f"{of_op}.early_stopping": "true",
-        f"{of_op}.seed": "null",
-        f"{of_op}.note": "",
-        f"{of_op}.columns": '["carrier", "origin"]',
-        f"{of_op}.models.0.depth": "3",
-        f"{of_op}.models.1.depth": "4",
-        f"{of_op}.long": "x" * 6_000,
-        f"{of_op}.api_key": "***",
-        f"{of_op}.max_tokens": "100",
-        f"{of_resource}.password.env": "FLIGHTS_PASSWORD",
-        f"{of_resource}.url": "postgresql://***@db.example/flights",
+    assert target.run(history).data.params == {
+        "ops.learn.config.learning_rate": "0.1",
+        "ops.learn.config.early_stopping": "true",
+        "ops.learn.config.seed": "null",
+        "ops.learn.config.note": "",
+        "ops.learn.config.columns": '["carrier", "origin"]',
+        "ops.learn.config.models.0.depth": "3",
+        "ops.learn.config.models.1.depth": "4",
+        "ops.learn.config.long": "x" * 6_000,
+        "ops.learn.config.api_key": "***",
+        "ops.learn.config.max_tokens": "100",
+        "resources.database.config.password.env": "FLIGHTS_PASSWORD",
+        "resources.database.config.url": "postgresql://***@db.example/flights",
     }
 
 
 def test_of_very_many_params_two_hundred_are_kept_and_the_others_counted(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
+    target: Target, instance: dg.DagsterInstance
 ):
     values = {f"value_{number:03}": number for number in range(230)}
-    history = run_job(
-        instance,
-        jobs.learning,
-        {
-            "ops": {"learn": {"config": values}},
-            "resources": {"database": {"config": {"password": "x", "url": "y"}}},
-        },
-    )
+    database = {"config": {"password": "x", "url": "y"}}
+    config = {"ops": {"learn": {"config": values}}, "resources": {"database": database}}
+    history = execute(instance, jobs.learning, config)
 
     for _ in range(2):
-        projection.export(instance, history, None)
+        target.export(instance, history)
 
-    run = only_run(client, history)
+    run = target.run(history)
     assert len(run.data.params) == 200
     assert run.data.tags["ledgerline.params_left_out"] == "32"
 
 
 def test_what_was_read_and_written_are_datasets_with_their_data_versions(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
+    target: Target, instance: dg.DagsterInstance
 ):
-    first = history_of(instance, dg.materialize([jobs.planes], instance=instance).run_id)
-    second = history_of(
-        instance,
-        dg.materialize(
-            [jobs.planes, jobs.flights],
-            selection=[jobs.flights],
-            instance=instance,
-            partition_key="2013-01",
-        ).run_id,
-    )
+    upstream = materialize(instance, jobs.planes)
+    history = materialize(instance, jobs.flights, partition_key="2013-01")
 
-    for history in (first, second, second):
-        projection.export(instance, history, None)
+    for shown in (upstream, history, history):
+        target.export(instance, shown)
 
-    written = datasets_of(only_run(client, first))["planes"]
-    recorded = datasets_of(only_run(client, second))
+    written = target.datasets(upstream)["planes"]
+    recorded = target.datasets(history)
     assert set(recorded) == {"planes", "flights"}
     read, flights = recorded["planes"], recorded["flights"]
     assert read.dataset.digest == written.dataset.digest == jobs.PLANES_VERSION[:36]
@@ -362,58 +252,37 @@ def test_what_was_read_and_written_are_datasets_with_their_data_versions(
     }
 
 
-def test_what_a_run_wrote_itself_is_no_input_of_it(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
-):
-    result = dg.materialize([jobs.planes, jobs.flights], instance=instance, partition_key="2013-01")
-    history = history_of(instance, result.run_id)
+def test_what_a_run_wrote_itself_is_no_input_of_it(database: Target, instance: dg.DagsterInstance):
+    history = materialize(instance, jobs.planes, jobs.flights, partition_key="2013-01")
 
-    projection.export(instance, history, None)
+    database.export(instance, history)
 
-    contexts = {
-        name: recorded.tags[0].value for name, recorded in datasets_of(only_run(client, history)).items()
-    }
+    contexts = {name: recorded.tags[0].value for name, recorded in database.datasets(history).items()}
     assert contexts == {"planes": "output", "flights": "output"}
 
 
-def test_lineage_and_a_timeline_are_artifacts(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance, tmp_path: Path
-):
+def test_lineage_and_a_timeline_are_artifacts(target: Target, instance: dg.DagsterInstance, tmp_path: Path):
     history = mapped(instance)
 
-    projection.export(instance, history, None)
+    target.export(instance, history)
 
-    run_id = only_run(client, history).info.run_id
-    assert {artifact.path for artifact in client.list_artifacts(run_id)} == {"lineage", "timeline.png"}
-    assert [artifact.path for artifact in client.list_artifacts(run_id, "lineage")] == [
-        "lineage/mapping.json"
-    ]
-    folder = Path(client.download_artifacts(run_id, "", str(tmp_path)))
+    run_id = target.run(history).info.run_id
+    assert target.files(history) == {"lineage", "lineage/mapping.json", "timeline.png"}
+    folder = Path(target.client.download_artifacts(run_id, "", str(tmp_path)))
     assert json.loads((folder / "lineage/mapping.json").read_bytes()) == {"mlflow": run_id}
     assert (folder / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_runs_that_steps_opened_are_nested(
-    projection: MLflowRunProjection,
-    tracking_uri: str,
-    experiment: str,
-    client: "MlflowClient",
-    instance: dg.DagsterInstance,
-):
-    mlflow = MLflowResource(tracking_uri=tracking_uri, experiment=experiment)
-    result = dg.materialize(
-        [jobs.planes, jobs.flights, jobs.delay_model],
-        selection=[jobs.delay_model],
-        instance=instance,
-        resources={"mlflow": mlflow},
-        partition_key="2013-01",
+def test_the_runs_that_steps_opened_are_nested(target: Target, instance: dg.DagsterInstance):
+    mlflow = MLflowResource(
+        tracking_uri=target.tracking_uri, experiment=target.experiment, artifacts=target.artifacts
     )
-    history = history_of(instance, result.run_id)
+    history = materialize(instance, jobs.delay_model, resources={"mlflow": mlflow}, partition_key="2013-01")
 
     for _ in range(2):
-        projection.export(instance, history, None)
+        target.export(instance, history)
 
-    runs = {run.info.run_name: run for run in runs_of(client, result.run_id)}
+    runs = {run.info.run_name: run for run in target.runs(history.run.run_id)}
     small, parent = runs.pop("small"), runs.pop("__ephemeral_asset_job__ 2013-01")
     assert not runs
     assert small.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -421,51 +290,51 @@ def test_the_runs_that_steps_opened_are_nested(
     assert "mlflow.parentRunId" not in parent.data.tags
 
 
-def test_a_reexecution_is_nested_under_the_run_it_repeats(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
-):
+def test_a_reexecution_is_nested_under_the_run_that_was_first(target: Target, instance: dg.DagsterInstance):
     first = mapped(instance)
-    again = jobs.mapping.execute_in_process(
-        instance=instance,
+    run = instance.create_run_for_job(
+        jobs.mapping,
         run_config=first.run.config,
-        tags={"dagster/root_run_id": first.run.run_id, "dagster/parent_run_id": first.run.run_id},
+        root_run_id=first.run.run_id,
+        parent_run_id=first.run.run_id,
     )
-    second = history_of(instance, again.run_id)
-    assert second.run.root_run_id in (None, first.run.run_id)
+    jobs.execute(run, instance)
+    second = history_of(instance, run.run_id)
 
-    for history in (first, second, second):
-        projection.export(instance, history, None)
+    for shown in (first, second, second):
+        target.export(instance, shown)
 
-    tags = only_run(client, second).data.tags
-    assert tags["mlflow.parentRunId"] == only_run(client, first).info.run_id
+    tags = target.run(second).data.tags
+    assert tags["mlflow.parentRunId"] == target.run(first).info.run_id
     assert tags["dagster.root_run_id"] == tags["dagster.parent_run_id"] == first.run.run_id
 
 
-def test_the_trace_is_linked_before_it_has_arrived(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
-):
-    history = mapped(instance)
+def test_the_trace_is_linked_though_it_has_not_arrived(database: Target, instance: dg.DagsterInstance):
+    from mlflow.entities.span import Span
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
+    history = mapped(instance)
     for _ in range(2):
-        projection.export(instance, history, None)
+        database.export(instance, history)
+    run = database.run(history)
 
-    run = only_run(client, history)
-    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
-    assert list(traces) == []  # it is there when it comes
+    (span,) = encode_spans([jobs.root_span(history.run.run_id)]).resource_spans[0].scope_spans[0].spans
+    database.client._tracking_client.store.log_spans(run.info.experiment_id, [Span.from_otel_proto(span)])
+
+    traces = database.client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
+    assert [trace.info.trace_id for trace in traces] == [f"tr-{run.data.tags['trace_id']}"]
 
 
-def test_the_links_are_reported_to_dagster_once(
-    projection: MLflowRunProjection, client: "MlflowClient", instance: dg.DagsterInstance
-):
+def test_the_links_are_reported_to_dagster_once(target: Target, instance: dg.DagsterInstance):
     history = mapped(instance)
 
-    projection.export(instance, history, None)
+    target.export(instance, history)
     reread = history_of(instance, history.run.run_id)
-    assert projection.export(instance, reread, history) == 0
-    assert projection.export(instance, reread, None) > 0
+    assert target.export(instance, reread, history) == 0
+    assert target.export(instance, reread) > 0
 
     (links,) = links_in(instance, history.run.run_id)
-    run = only_run(client, history)
+    run = target.run(history)
     experiment = f"{MLFLOW}/#/experiments/{run.info.experiment_id}"
     assert links == {
         LINKS_METADATA: dg.MetadataValue.url(f"{experiment}/traces/tr-{run.data.tags['trace_id']}"),
@@ -474,17 +343,153 @@ def test_the_links_are_reported_to_dagster_once(
     assert reread.links_reported
 
 
-def test_without_pages_the_ids_are_reported(
-    mlflow_database: str, experiment: str, tmp_path: Path, instance: dg.DagsterInstance
-):
+def test_without_pages_the_ids_are_reported(database: Target, instance: dg.DagsterInstance):
     history = mapped(instance)
+    database.links = Links()
 
-    projection_to(mlflow_database, experiment, str(tmp_path), Links()).export(instance, history, None)
+    database.export(instance, history)
 
     (links,) = links_in(instance, history.run.run_id)
-    run = only_run(store.connect(mlflow_database), history)
+    run = database.run(history)
     assert links == {
         LINKS_METADATA: dg.MetadataValue.text(history.run.run_id.replace("-", "")),
         MLFLOW_RUN_METADATA: dg.MetadataValue.text(run.info.run_id),
     }
     assert not {"trace_url", "dagster.url"} & set(run.data.tags)
+
+
+def test_a_backfill_adds_nothing_to_its_runs(database: Target):
+    backfill = Backfill("abcdefgh", 1.0, 2.0, "COMPLETED_SUCCESS", None)
+
+    assert database.projection.export_backfill(backfill) == 0
+
+
+# While it goes on
+
+
+def test_nothing_is_written_before_a_step_has_its_resources(
+    recorded: Recordings, database: Target, instance: dg.DagsterInstance
+):
+    recording = recorded["processes"]
+    begun = next(
+        index
+        for index, record in enumerate(recording.records)
+        if record.event_log_entry.dagster_event is not None
+        and record.event_log_entry.dagster_event.event_type_value == "RESOURCE_INIT_SUCCESS"
+    )
+
+    assert database.export(instance, recording.history_of(recording.records[:begun])) == 0
+    assert database.runs(recording.run.run_id) == []
+    assert database.export(instance, recording.history_of(recording.records[: begun + 1])) > 0
+    assert len(database.runs(recording.run.run_id)) == 1
+
+
+@pytest.mark.parametrize("name", ["processes", "retries", "partitions", "checks", "canceled", "mapped"])
+def test_shown_bit_by_bit_it_comes_to_the_same(
+    name: str, recorded: Recordings, target: Target, mlflow_database: str, instance: dg.DagsterInstance
+):
+    recording, before, statuses = recorded[name], None, set()
+    for end in range(0, len(recording.records), 7):
+        now = recording.history_of(recording.records[:end])
+        target.export(instance, now, before)
+        before = now
+        statuses |= {run.info.status for run in target.runs(now.run.run_id)}
+    target.export(instance, recording.history, before)
+    assert statuses <= {"RUNNING"}
+
+    from mlflow import MlflowClient
+
+    at_once = Target(mlflow_database, "at once", target.artifacts, MlflowClient(mlflow_database))
+    if at_once.tracking_uri == target.tracking_uri:
+        target.client.delete_run(target.run(recording.history).info.run_id)
+        return
+    at_once.export(instance, recording.history)
+    assert target.points(recording.history) == at_once.points(recording.history)
+    assert target.run(recording.history).data.params == at_once.run(recording.history).data.params
+
+
+# Again, and by several at once
+
+
+def test_shown_again_nothing_is_there_twice(target: Target, instance: dg.DagsterInstance):
+    history = materialize(instance, jobs.flights, partition_key="2013-01")
+
+    target.export(instance, history)
+    first, points = target.run(history), target.points(history)
+    for before in (None, replace(history, ended=None, status=RunStatus.STARTED)):
+        target.export(instance, history, before)
+
+    again = target.run(history)
+    assert target.points(history) == points
+    assert len(points) == len(set(points)) == len(again.data.metrics)
+    assert again.data == first.data or again.data.to_dictionary() == first.data.to_dictionary()
+    assert again.info.run_id == first.info.run_id
+    assert len(target.datasets(history)) == len(first.inputs.dataset_inputs if first.inputs else [])
+
+
+def test_observers_at_the_same_time_come_to_one_run(target: Target, instance: dg.DagsterInstance):
+    history = materialize(instance, jobs.flights, partition_key="2013-01")
+    at_once = Barrier(OBSERVERS)
+
+    def observe(_: int) -> None:
+        projection = target.projection
+        at_once.wait()
+        projection.export(instance, history, None)
+
+    with ThreadPoolExecutor(OBSERVERS) as observers:
+        list(observers.map(observe, range(OBSERVERS)))
+
+    run = target.run(history)
+    assert run.info.status == "FINISHED"
+    points = target.points(history)
+    assert len(points) == len(set(points)) == len(run.data.metrics)
+    assert {"run_seconds", "step_seconds/flights", "rows/flights"} <= set(run.data.metrics)
+    assert target.files(history) == {"lineage", "lineage/__ephemeral_asset_job__.json", "timeline.png"}
+    assert set(target.datasets(history)) == {"planes", "flights"} & set(target.datasets(history))
+
+
+def test_of_two_runs_that_observers_left_the_same_one_is_kept(database: Target, instance: dg.DagsterInstance):
+    history = mapped(instance)
+    database.export(instance, history)
+    first = database.run(history)
+    other = database.client.create_run(
+        first.info.experiment_id,
+        tags={"ledgerline.kind": "dagster_run", "dagster.run_id": history.run.run_id},
+    )
+
+    database.export(instance, history)
+
+    kept = database.run(history)
+    assert kept.info.run_id == min(first.info.run_id, other.info.run_id)
+    assert kept.info.status == "FINISHED"
+    assert kept.data.metrics == first.data.metrics
+    removed = database.client.get_run(max(first.info.run_id, other.info.run_id))
+    assert removed.info.lifecycle_stage == "deleted"
+    assert kept.info.run_id in removed.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_number_of_calls_does_not_grow_with_the_run(
+    ended: bool, database: Target, instance: dg.DagsterInstance
+):
+    counts = []
+    for steps in (1, 50):
+        history = mapped(instance, steps)
+        if not ended:
+            history = replace(history, ended=None, status=RunStatus.STARTED)
+        projection, client = database.counting()
+        projection.export(instance, history, None)
+        counts.append(client.calls)
+
+    assert counts[0] == counts[1]
+    assert counts[0].total() <= (9 if ended else 7)
+
+
+def test_a_thousand_points_go_in_as_few_batches_as_mlflow_takes(target: Target, instance: dg.DagsterInstance):
+    history = mapped(instance, 220)
+    projection, client = target.counting()
+
+    projection.export(instance, history, None)
+
+    assert len(target.points(history)) > 800
+    assert client.calls["log_batch"] == 2

@@ -1,0 +1,77 @@
+"""Execute one job of observed_jobs.py in this process, as a run worker does, and say how long it took.
+
+Nothing is imported above that a step would have to import again: this is the main module of steps, too.
+"""
+
+import atexit
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main(version: str, ops: str, executor: str, seconds: str, result: str) -> None:
+    """Execute the job on the instance of DAGSTER_HOME.
+
+    The time ends when everything has that is done at exit, where peers still have something to send.
+
+    Args:
+        version: Of the job.
+        ops: How many.
+        executor: Where they are executed.
+        seconds: How long each sleeps; 0 to compute instead.
+        result: File to write: the run's id, whether it succeeded, and its seconds.
+    """
+    outcome = {}
+
+    def write() -> None:
+        if outcome:
+            outcome["seconds"] = time.time() - outcome["started"]
+            Path(result).write_text(json.dumps(outcome))
+
+    atexit.register(write)  # the first to come is the last to go
+
+    import dagster as dg
+
+    from benchmarks import observed_jobs
+    from resources.environments import PROJECT_ROOT
+
+    job = dg.build_reconstructable_job(
+        "benchmarks.observed_jobs",
+        "chain",
+        reconstructable_kwargs={
+            "version": version,
+            "ops": int(ops),
+            "executor": executor,
+            "seconds": float(seconds),
+        },
+        reconstructor_working_directory=str(PROJECT_ROOT),
+    )
+    job.get_definition()
+    if executor == observed_jobs.MULTIPROCESS:
+        _warm([*observed_jobs.PEERS.get(version, ()), "benchmarks.observed_jobs"])
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.get() as instance:
+        outcome["started"] = time.time()
+        with dg.execute_job(job, instance=instance, run_config=quiet) as ended:
+            outcome |= {"run_id": ended.run_id, "success": ended.success}
+
+
+def _warm(modules: list[str]) -> None:
+    """Start the process that steps are forked from, with all that the job needs, and wait for it.
+
+    So no version pays for its imports, neither once nor in each step.
+    """
+    import multiprocessing
+    from multiprocessing import forkserver
+
+    from pipelines.executors import PRELOADED
+
+    forkserver.set_forkserver_preload(["dagster._core.executor.multiprocess", *PRELOADED, *modules])
+    first = multiprocessing.get_context("forkserver").Process(target=int)
+    first.start()
+    first.join()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
