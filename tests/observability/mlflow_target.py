@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class Target:
         experiment_id = store.experiment_id(self.client, self.experiment, self.artifacts)
         projection = MLflowRunProjection(
             self.tracking_uri,
-            lambda: (client, experiment_id),  # pyright: ignore[reportArgumentType, reportReturnType]
+            lambda: (client, experiment_id),  # pyright: ignore[reportArgumentType]
             self.links,
             documents,
         )
