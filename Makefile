@@ -29,13 +29,15 @@ check: .venv/installed-dev  ## Check format, lint, types and the direction of im
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	@$(BIN)/lint-imports
 
-bench: .venv/installed-dev  ## Measure what the README claims, beside what it is compared with
+bench: .venv/installed-bench  ## Measure what the README claims, beside what it is compared with
 	@$(BIN)/python -m benchmarks.step_startup
 	@$(BIN)/python -m benchmarks.cost
+	@$(BIN)/python -m benchmarks.observer --dev
 
 lock: .venv/installed-dev  ## Choose versions anew and write the lock files
 	$(UV) pip compile pyproject.toml --group build $(LOCK_OPTIONS) -o requirements.lock
 	$(UV) pip compile pyproject.toml --group build --group dev -c requirements.lock $(LOCK_OPTIONS) -o requirements-dev.lock
+	$(UV) pip compile pyproject.toml --group build --group dev --group peers -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-bench.lock
 
 LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
@@ -48,6 +50,9 @@ clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 .venv/installed-dev: requirements-dev.lock requirements.lock pyproject.toml Makefile | .venv/bin/python
 	$(call install,requirements-dev.lock)
 	@touch .venv/installed
+
+.venv/installed-bench: requirements-bench.lock .venv/installed-dev
+	$(call install,requirements-bench.lock)
 
 # Bytecode is compiled now, so that the first run does not have to.
 define install
