@@ -18,7 +18,7 @@ from rich.text import Text
 from cli.trace_tree import LEAST_SECONDS, trace_tree
 from observability.event_log import read_history
 from observability.observer import Observer
-from observability.projection import TargetUnavailableError
+from observability.projection import NotYetError, TargetUnavailableError
 from resources.environments import Settings, projections_of
 
 POLL_SECONDS = 0.5
@@ -145,7 +145,7 @@ def _observers(settings: Settings) -> list[Observer]:
 def _shown(console: Console, observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
     try:
         observer.show(instance, record)
-    except TargetUnavailableError as error:
+    except (NotYetError, TargetUnavailableError) as error:
         run_id = record.dagster_run.run_id
         console.print(
             Text(f"Run {run_id} is not shown ({observer.projection.name}): {error}"), soft_wrap=True

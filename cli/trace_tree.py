@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +15,7 @@ from observability import attributes as names
 from observability import history, ids
 from observability.history import RunHistory
 from observability.links import Links
-from observability.spans import run_spans
+from observability.spans import SCOPE, run_spans
 
 BAR_CELLS = 24
 # Phases shorter than this are left out; steps and what they traced themselves are always there.
@@ -27,6 +29,23 @@ class _Line:
     span: ReadableSpan
 
 
+@dataclass(frozen=True)
+class _Name:
+    """A name, which is cut where there is no room for it; and marks beside it, which are not."""
+
+    name: Text
+    marks: Text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        name = self.name.copy()
+        name.truncate(max(1, options.max_width - self.marks.cell_len), overflow="ellipsis")
+        yield Text.assemble(name, self.marks, no_wrap=True)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        marks = self.marks.cell_len
+        return Measurement(1 + marks, self.name.cell_len + marks)
+
+
 def trace_tree(run: RunHistory, least_seconds: float = LEAST_SECONDS) -> Table:
     """The trace of a run: a line for each span, with its seconds and its place in time."""
     spans = list(run_spans(run, None, Resource.get_empty(), Links(), None))
@@ -38,14 +57,15 @@ def trace_tree(run: RunHistory, least_seconds: float = LEAST_SECONDS) -> Table:
     begin, end = (min(times), max(times)) if times else (0, 0)
 
     table = Table.grid(padding=(0, 1))
-    # Where the terminal is narrow, names are cut, and nothing else.
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    # Where the terminal is narrow, names are cut, and nothing else: only this column may be made narrower.
+    table.add_column()
     table.add_column(justify="right", no_wrap=True, min_width=8)
-    table.add_column(no_wrap=True, min_width=BAR_CELLS)
-    table.add_column(justify="right", no_wrap=True, min_width=12, style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True, style="dim")
     root_id = ids.run_span_id(run.run.run_id)
     if not any(span.context is not None and span.context.span_id == root_id for span in spans):
-        table.add_row(Text(f"run {run.title}", style="bold"), "", Text("going on", style="cyan"), "")
+        name = _Name(Text(f"run {run.title}", style="bold"), Text())
+        table.add_row(name, "", Text("going on", style="cyan"), "")
     for parent in (0, root_id) if 0 not in children else (0,):
         for line in _lines(children, parent, "", least_seconds):
             table.add_row(*_cells(line, begin, end))
@@ -69,24 +89,26 @@ def _lines(
 
 
 def _is_shown(span: ReadableSpan, children: dict[int, list[ReadableSpan]], least_seconds: float) -> bool:
-    is_phase = span.name.startswith(PHASES) and names.OUTCOME not in (span.attributes or {})
+    own = span.instrumentation_scope == SCOPE and names.OUTCOME not in (span.attributes or {})
+    is_phase = own and span.name.startswith(PHASES)
     has_children = span.context is not None and span.context.span_id in children
     return not is_phase or has_children or _failed(span) or _seconds(span) >= least_seconds
 
 
-def _cells(line: _Line, begin: int, end: int) -> tuple[Text, Text, Text, Text]:
+def _cells(line: _Line, begin: int, end: int) -> tuple[_Name, Text, Text, Text]:
     span = line.span
     attributes = span.attributes or {}
     is_step = names.OUTCOME in attributes
     name = Text.assemble((line.guide, "dim"), (span.name, "bold" if is_step or not line.guide else ""))
+    marks = Text()
     attempt = attributes.get(names.ATTEMPT)
     if is_step and isinstance(attempt, int) and attempt > 1:
-        name.append(f"  attempt {attempt}", style="yellow")
+        marks.append(f"  attempt {attempt}", style="yellow")
     if _failed(span):
-        name.append("  ✗", style="bold red")
+        marks.append("  ✗", style="bold red")
     rows = attributes.get(names.ROWS)
     detail = f"{rows:,} rows" if is_step and isinstance(rows, int) else ""
-    return name, Text(f"{_seconds(span):.1f} s"), _bar(span, begin, end), Text(detail)
+    return _Name(name, marks), Text(f"{_seconds(span):.1f} s"), _bar(span, begin, end), Text(detail)
 
 
 def _bar(span: ReadableSpan, begin: int, end: int) -> Text:

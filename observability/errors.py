@@ -26,4 +26,9 @@ def _error(info: "dg.SerializableErrorInfo") -> Error:
     own_name = info.cls_name or "Error"
     if not name.endswith(own_name):
         name, message = own_name, info.message.strip()
-    return Error(name, message, "".join(info.stack))
+    return Error(name, _utf8(message), _utf8("".join(info.stack)))
+
+
+def _utf8(text: str) -> str:
+    """What can be sent: the name of a file in an error may be none."""
+    return text.encode(errors="replace").decode()

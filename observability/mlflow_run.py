@@ -25,7 +25,7 @@ from observability.links import Links
 from observability.mlflow_found import Found, find
 from observability.mlflow_inputs import run_datasets, run_params
 from observability.mlflow_metrics import milliseconds, run_metrics
-from observability.projection import Backfill, TargetUnavailableError
+from observability.projection import Backfill, NotYetError, TargetUnavailableError
 from observability.timeline import timeline
 
 if TYPE_CHECKING:
@@ -54,10 +54,6 @@ RUNNING = "RUNNING"
 EXIT_SECONDS = 10
 
 
-class StillOpenError(Exception):
-    """An MLflow run may yet be ended by the process that opened it, which would hide how the run went."""
-
-
 @dataclass(frozen=True)
 class MLflowRunProjection:
     """Shows each Dagster run as one MLflow run.
@@ -84,7 +80,7 @@ class MLflowRunProjection:
 
         Raises:
             TargetUnavailableError: MLflow does not take it now.
-            StillOpenError: Everything is written but the status: dagster-mlflow may still overwrite it.
+            NotYetError: Everything is written but the status: dagster-mlflow may still overwrite it.
         """
         if not _has_begun(now) or _is_known(now, before):
             return 0
@@ -225,7 +221,7 @@ def _is_known(now: RunHistory, before: RunHistory | None) -> bool:
 
 def _end(client: "MlflowClient", found: Found, now: RunHistory, ended: float) -> None:
     if found.is_adopted and _is_held(found, now, ended):
-        raise StillOpenError(
+        raise NotYetError(
             f"MLflow run {found.run_id} of Dagster run {now.run.run_id} was opened by dagster-mlflow, in a "
             "process that is about to exit and will call it finished. Its status is set after that."
         )

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster import RunRecord, RunsFilter
 
 from observability.cursors import OVERLAP_SECONDS, Cursors
-from observability.projection import Backfill, Projection, TargetUnavailableError
+from observability.projection import Backfill, NotYetError, Projection, TargetUnavailableError
 from observability.tail import Tail
 
 # How far back it reaches when there is no cursor yet; older runs: `ledgerline observe --all`.
@@ -173,6 +173,8 @@ class Observer:
             cursors.move_to_end(run_id)
             try:
                 self._show_one(instance, cursors, record, report)
+            except NotYetError:
+                continue
             except TargetUnavailableError as error:
                 report.unavailable = str(error)
                 return

@@ -1,5 +1,6 @@
 """What every projection of runs has in common. Who drives them: observer.py."""
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,9 +8,21 @@ import dagster as dg
 
 from observability.history import RunHistory
 
+PASSWORD = re.compile(r"(://[^/:@\s]*):[^/@\s]+@")  # libraries repeat addresses in their errors
+
 
 class TargetUnavailableError(Exception):
-    """What a projection writes to does not take it now; the message names it. Nothing is lost: try later."""
+    """What a projection writes to does not take it now; the message names it. Nothing is lost: try later.
+
+    Passwords in addresses are taken out of the message.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(PASSWORD.sub(r"\1:***@", message))
+
+
+class NotYetError(Exception):
+    """A run cannot be shown to its end for the moment, for a reason of its own that passes; others can."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Projection(Protocol):
 
         Raises:
             TargetUnavailableError: It could not be shown now.
+            NotYetError: Its end is to be shown later.
         """
         ...
 

@@ -41,11 +41,15 @@ def run_spans(
         yield from trace.attempt(attempt)
     told = len(before.recorded_spans) if before is not None else 0
     yield from trace.recorded(told)
-    if now.finished and (before is None or before.ended != now.ended or before.status != now.status):
+    if not now.finished:
+        return
+    if before is None or not before.finished:
         yield from trace.waits()
-        if now.run.backfill_id is not None:
-            yield trace.in_backfill(now.run.backfill_id)
-        yield trace.root(links, mlflow_page)
+    elif (before.status, before.ended, before.attempts) == (now.status, now.ended, now.attempts):
+        return  # else its process had more to say, after it was given up on
+    if now.run.backfill_id is not None:
+        yield trace.in_backfill(now.run.backfill_id)
+    yield trace.root(links, mlflow_page)
 
 
 def backfill_span(
@@ -107,7 +111,7 @@ class _Trace:
             own_id,
             self.root_id,
             times=(attempt.started, ended),
-            attributes=_attempt_attributes(attempt),
+            attributes=_attempt_attributes(attempt, run_id),
             status=Status(StatusCode.ERROR, error.message or error.type) if error is not None else _OK,
             events=[*_check_events(attempt), *([_exception(error, ended)] if error is not None else [])],
             links=links,
@@ -197,10 +201,11 @@ class _Trace:
             return _OK, []
         if error is None:
             return Status(StatusCode.ERROR), []
-        failed = [attempt.error for attempt in self.history.attempts if attempt.failed and attempt.error]
-        # The run only says which steps failed; the first of them says why.
-        why = [_exception(error, ended), *(_exception(each, ended) for each in failed[:1])]
-        return Status(StatusCode.ERROR, error.message or error.type), why
+        lost = [each.error for each in self.history.attempts if each.outcome in _LOST and each.error]
+        # Where the run only says which steps failed, the first of them says why.
+        why = [each for each in lost[:1] if (each.type, each.message) != (error.type, error.message)]
+        events = [_exception(each, ended) for each in (error, *why)]
+        return Status(StatusCode.ERROR, error.message or error.type), events
 
     def _outcome(self) -> str:
         """How it ended, in a few words: what MLflow lists beside the trace."""
@@ -281,9 +286,11 @@ def caller_of(traceparent: str | None) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def _attempt_attributes(attempt: Attempt) -> Attributes:
+def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
     written = attempt.materialisations
     checks = attempt.checks
+    # Dagster takes the run's id for the version of code that has none.
+    code_versions = [each.code_version for each in written if each.code_version != run_id]
     return {
         names.STEP: attempt.step,
         names.ATTEMPT: attempt.number,
@@ -299,7 +306,7 @@ def _attempt_attributes(attempt: Attempt) -> Attributes:
         names.READ_VERSIONS: _versions(
             [(read.asset, read.data_version) for each in written for read in each.reads]
         ),
-        names.CODE_VERSION: next((each.code_version for each in written if each.code_version), None),
+        names.CODE_VERSION: next(filter(None, code_versions), None),
         names.ROWS: sum(each.rows or 0 for each in written)
         if any(each.rows is not None for each in written)
         else None,

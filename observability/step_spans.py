@@ -14,8 +14,10 @@ SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 def encode(spans: Sequence[ReadableSpan]) -> list[dict[str, Any]]:
     """Spans of one attempt as values of JSON; times in nanoseconds since the epoch."""
-    # There and back: attributes hold tuples, and may hold what JSON has not.
-    return json.loads(json.dumps([_encoded(span) for span in spans], default=str))
+    # There and back: attributes hold tuples, and may hold what JSON or UTF-8 has not, like a loss that is NaN
+    # and the name of an old file.
+    text = json.dumps([_encoded(span) for span in spans], default=str, ensure_ascii=False)
+    return json.loads(text.encode(errors="replace"), parse_constant=str)
 
 
 def decode(

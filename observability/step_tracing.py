@@ -5,20 +5,22 @@ to a step, under any executor, and nothing is left behind for the next run in th
 keeps the spans safe, and the step from waiting for a collector; the observer sends them on.
 """
 
+import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import dagster as dg
 from dagster._core.events import EngineEventData
 from dagster._core.execution.context.compute import current_execution_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext, SpanKind, Tracer
+from opentelemetry.trace import Link, NonRecordingSpan, NoOpTracer, Span, SpanContext, SpanKind, Tracer
 from opentelemetry.util._decorator import _agnosticcontextmanager
 from opentelemetry.util.types import Attributes
 
@@ -31,6 +33,11 @@ from observability.telemetry import Telemetry
 
 SPANS_PER_ATTEMPT = 2000  # further ones are counted, not kept: the event log is no place for millions
 WRITE_EVERY_MS = 2000
+SPANS_AT_ONCE = 512  # in one event
+LIMIT = 128  # of attributes, events and links, as OpenTelemetry's specification has it
+WAITING = 2 * SPANS_PER_ATTEMPT  # the next attempt in the same process may begin before the last is written
+
+logger = logging.getLogger(__name__)
 
 
 class StepTracerProvider(trace.TracerProvider):
@@ -39,9 +46,14 @@ class StepTracerProvider(trace.TracerProvider):
     def __init__(self, telemetry: Telemetry) -> None:
         self._steps = _Steps(telemetry)
         # Whether a trace is kept is decided before a span is started.
-        self._provider = TracerProvider(sampler=ALWAYS_ON)
+        self._provider = TracerProvider(ALWAYS_ON, Resource.get_empty(), span_limits=_limits())
+        # All of its settings: of those that it has to look up, a wrong one would fail the step.
         self._processor = BatchSpanProcessor(
-            _EventLogExporter(self._steps), schedule_delay_millis=WRITE_EVERY_MS
+            _EventLogExporter(self._steps),
+            max_queue_size=WAITING,
+            schedule_delay_millis=WRITE_EVERY_MS,
+            max_export_batch_size=SPANS_AT_ONCE,
+            export_timeout_millis=0,  # not used
         )
         self._provider.add_span_processor(self._processor)
 
@@ -60,7 +72,7 @@ class StepTracerProvider(trace.TracerProvider):
 
     def current_step(self) -> "Step | None":
         """The step that this is called from; None outside of steps, and where its trace is not kept."""
-        return self._steps.current()
+        return self._steps.current(trace.get_current_span())
 
     def finish(self, run_id: str) -> None:
         """Write all spans that have ended to the event log, and forget the steps of a run."""
@@ -75,8 +87,9 @@ class Step:
     Attributes:
         attributes: What each of its spans says: the run, the step, the attempt.
         parent: The span of its computation, which the observer makes.
-        written: How many spans the event log has of it.
-        dropped: How many it has not, being too many.
+        started: How many spans it has started that are kept. Counted at their start: the ones around others
+            end last, and must not be those that are too many.
+        told: Whether the event log says that there are more.
     """
 
     run_id: str
@@ -87,8 +100,8 @@ class Step:
     attributes: dict[str, str | int]
     parent: Span
     trace_id: int
-    written: int = 0
-    dropped: int = 0
+    started: int = 0
+    told: bool = False
 
     @classmethod
     def of(cls, context: dg.OpExecutionContext) -> Self:
@@ -127,30 +140,35 @@ class _Steps:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._known: dict[tuple[str, str, int], Step] = {}
+        self._of_spans: dict[int, Step] = {}  # those that are open, or not written yet
         self._latest: tuple[object, Step | None] = (None, None)
 
-    def current(self) -> Step | None:
+    def current(self, around: Span) -> Step | None:
+        """The step under way here; in a thread without Dagster's context, that of the span around."""
         context = current_execution_context.get()
         if context is None:
-            return None
+            return self.of(around)
         latest, step = self._latest
         if latest is not context:  # one comparison for every further span of a step
             step = self._remember(Step.of(context.op_execution_context))
             self._latest = context, step
         return step
 
-    def named(self, attributes: Mapping[str, Any]) -> Step | None:
-        """The step that a span says it is of."""
-        return self._known.get(
-            (
-                attributes.get(names.RUN_ID, ""),
-                attributes.get(names.STEP, ""),
-                attributes.get(names.ATTEMPT, 0),
-            )
-        )
+    def of(self, span: Span) -> Step | None:
+        """The step that started a span."""
+        return self._of_spans.get(span.get_span_context().span_id)
+
+    def add(self, span: Span, step: Step) -> None:
+        self._of_spans[span.get_span_context().span_id] = step
+
+    def remove(self, span: ReadableSpan) -> Step | None:
+        """The step that started a span, which is not asked for again."""
+        return self._of_spans.pop(span.context.span_id, None) if span.context is not None else None
 
     def forget(self, run_id: str) -> None:
-        self._known = {key: step for key, step in self._known.items() if key[0] != run_id}
+        # In lists first, which no other thread interrupts.
+        self._known = {key: step for key, step in list(self._known.items()) if step.run_id != run_id}
+        self._of_spans = {span: step for span, step in list(self._of_spans.items()) if step.run_id != run_id}
         self._latest = None, None
 
     def _remember(self, step: Step) -> Step | None:
@@ -175,18 +193,19 @@ class _StepTracer(Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> Span:
-        step = self._steps.current()
         around = trace.get_current_span(context)
-        if step is None and isinstance(around, ReadableSpan):
-            # A thread, to which OpenTelemetry's context was handed on, but not Dagster's.
-            step = self._steps.named(around.attributes or {})
+        step = self._steps.current(around)
         if step is None:
-            return INVALID_SPAN
-        if around.get_span_context().trace_id != step.trace_id:
-            context = trace.set_span_in_context(step.parent, context)
-        return self._tracer.start_span(
+            return _NOTHING.start_span(name, context)  # whose trace it is stays in the context
+        if around.get_span_context().trace_id != step.trace_id or self._steps.of(around) not in (step, None):
+            # Somebody else's, or one that an earlier step left open.
+            around = step.parent
+        if step.started >= SPANS_PER_ATTEMPT:
+            return NonRecordingSpan(around.get_span_context())
+        step.started += 1
+        span = self._tracer.start_span(
             name,
-            context,
+            trace.set_span_in_context(around, context),
             kind,
             {**attributes, **step.attributes} if attributes else step.attributes,
             links,
@@ -194,6 +213,8 @@ class _StepTracer(Tracer):
             record_exception,
             set_status_on_exception,
         )
+        self._steps.add(span, step)
+        return span
 
     # The context manager around start_span is the same for every tracer of the SDK.
     @_agnosticcontextmanager
@@ -230,7 +251,7 @@ class _EventLogExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         by_step: dict[int, tuple[Step, list[ReadableSpan]]] = {}
         for span in spans:
-            step = self._steps.named(span.attributes or {})
+            step = self._steps.remove(span)
             if step is not None:
                 by_step.setdefault(id(step), (step, []))[1].append(span)
         for step, ended in by_step.values():
@@ -238,17 +259,12 @@ class _EventLogExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def _write(self, step: Step, spans: Sequence[ReadableSpan]) -> None:
-        kept = spans[: max(0, SPANS_PER_ATTEMPT - step.written)]
-        begins_to_drop = len(kept) < len(spans) and not step.dropped
-        step.written += len(kept)
-        step.dropped += len(spans) - len(kept)
-        if not kept and not begins_to_drop:
-            return
-        message = f"{step.key} traced {len(kept)} spans of its own."
-        if begins_to_drop:
+        message = f"{step.key} traced {len(spans)} spans of its own."
+        if step.started >= SPANS_PER_ATTEMPT and not step.told:
             message += f" Further ones are not kept: {SPANS_PER_ATTEMPT} are the most for one attempt."
+            step.told = True
         metadata = {
-            SPANS_METADATA: dg.MetadataValue.json(step_spans.encode(kept)),
+            SPANS_METADATA: dg.MetadataValue.json(step_spans.encode(spans)),
             ATTEMPT_METADATA: dg.MetadataValue.int(step.attempt),
         }
         step.instance.report_engine_event(
@@ -263,6 +279,25 @@ class _EventLogExporter(SpanExporter):
         """There is nothing to close."""
 
 
+def _limits() -> SpanLimits:
+    """Those of OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and its like; of values that cannot be used, the defaults."""
+    try:
+        return SpanLimits()
+    except ValueError as error:
+        logger.warning("%s; using the default limits of spans.", error)
+        return SpanLimits(
+            max_attributes=LIMIT,
+            max_events=LIMIT,
+            max_links=LIMIT,
+            max_span_attributes=LIMIT,
+            max_event_attributes=LIMIT,
+            max_link_attributes=LIMIT,
+            max_attribute_length=SpanLimits.UNSET,
+            max_span_attribute_length=SpanLimits.UNSET,
+        )
+
+
+_NOTHING = NoOpTracer()
 _providers: dict[Telemetry, StepTracerProvider] = {}
 _lock = threading.Lock()
 

@@ -32,6 +32,8 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # It would print the addresses of runs that steps and observers write.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Progress bars of artifact transfers would end up in the step logs.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }

@@ -70,13 +70,13 @@ class OTelResource(dg.ConfigurableResource):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Let libraries that trace themselves find the step's tracer."""
-        if context.dagster_run is not None and not self.disabled:
+        if context.run is not None and not self.disabled:
             self._opened()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Write what was traced to the event log."""
-        if context.dagster_run is not None and self._provider is not None:
-            self._provider.finish(context.dagster_run.run_id)
+        if context.run is not None and self._provider is not None:
+            self._provider.finish(context.run.run_id)
 
     @property
     def telemetry(self) -> Telemetry:

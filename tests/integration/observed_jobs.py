@@ -1,4 +1,4 @@
-"""Jobs whose steps trace themselves and meet what the tags of their run say; loaded by real code servers, too.
+"""Jobs whose steps trace themselves, and meet with what the tags of their run say; for code servers, too.
 
 What is done with them: test_observer_faults.py, test_spans_inside_steps.py.
 """

@@ -6,75 +6,51 @@ What it received, as a trace that tests can ask: received_traces.py.
 import gzip
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.integration.loopback_servers import LoopbackServer, Refusal, Request
 from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
 
-HOST = "127.0.0.1"
 PROTOBUF = "application/x-protobuf"
 
 Batch = Sequence[ReceivedSpan]
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """An answer that is not 200; `retry_after` in seconds."""
-
-    status: int
-    retry_after: int | None = None
-
-
 @dataclass
-class Receiver:
+class Receiver(LoopbackServer):
     """Keeps the latest version of every span by its ids, and how often it came.
 
+    Its `url` is a value for OTEL_EXPORTER_OTLP_ENDPOINT.
+
     Attributes:
-        refusals: What the next requests are answered, one after the other; then they are taken again.
-        refuses: Says of a batch what it is answered, if not that it is taken.
-        taken: Is called with every batch that was taken, before that is answered.
+        refusals: What the next batches are answered, one after the other; then they are taken again.
+        refuses: Says of a batch what it is answered, if it is not taken.
+        taken: Is called with every batch that was taken, before the sender gets to know.
+        requests: How many batches came, refused ones included.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
     refuses: Callable[[Batch], Refusal | None] = lambda batch: None
     taken: Callable[[Batch], None] = lambda batch: None
     requests: int = 0
-    port: int = 0
     _spans: dict[tuple[str, str], ReceivedSpan] = field(default_factory=dict)
     _times: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _server: ThreadingHTTPServer | None = None
-    _thread: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def url(self) -> str:
-        """The value of OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return f"http://{HOST}:{self.port}"
-
-    def start(self) -> None:
-        """Listen; once more on the same port, if it did before."""
-        self._server = ThreadingHTTPServer((HOST, self.port), self._handler())
-        self._server.daemon_threads = False  # so that closing waits for the requests under way
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Nobody listens any more; what was received stays."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            self._server = self._thread = None
+    def trace_ids(self) -> set[str]:
+        """All traces of which something came."""
+        with self._lock:
+            return {trace for trace, _ in self._spans}
 
     def trace(self, run_id: str) -> ReceivedTrace:
         """What came of the trace of a Dagster run."""
@@ -84,32 +60,16 @@ class Receiver:
             times = {span.span_id: self._times[trace_id, span.span_id] for span in spans}
         return ReceivedTrace(trace_id, spans, times)
 
-    @property
-    def trace_ids(self) -> set[str]:
-        """All traces of which something came."""
-        with self._lock:
-            return {trace for trace, _ in self._spans}
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers["Content-Encoding"] == "gzip":
-                    body = gzip.decompress(body)
-                refusal = receiver._take(self.path, body)
-                self.send_response(refusal.status if refusal else 200)
-                if refusal is not None and refusal.retry_after is not None:
-                    self.send_header("Retry-After", str(refusal.retry_after))
-                self.send_header("Content-Type", PROTOBUF)
-                self.end_headers()
-                self.wfile.write(ExportTraceServiceResponse().SerializeToString())
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Keep quiet."""
-
-        return Handler
+    def respond(self, request: Request, body: bytes) -> None:
+        """Take a batch, or refuse it."""
+        if request.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        refusal = self._take(request.path, body)
+        if refusal is not None:
+            request.refuse(refusal)
+        else:
+            said = ExportTraceServiceResponse().SerializeToString()
+            request.answer(200, {"Content-Type": PROTOBUF}, said)
 
     def _take(self, path: str, body: bytes) -> Refusal | None:
         if path != "/v1/traces":
@@ -126,17 +86,6 @@ class Receiver:
                 self._times[key] += 1
         self.taken(batch)
         return None
-
-
-@contextmanager
-def receiving() -> Iterator[Receiver]:
-    """A receiver that listens."""
-    receiver = Receiver()
-    receiver.start()
-    try:
-        yield receiver
-    finally:
-        receiver.stop()
 
 
 def _decoded(body: bytes) -> Iterator[ReceivedSpan]:
@@ -162,5 +111,12 @@ def _span(span: Span, scope: str) -> ReceivedSpan:
     )
 
 
-def _attributes(pairs: "Sequence[object]") -> dict[str, object]:
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "", None) for pair in pairs}  # pyright: ignore[reportAttributeAccessIssue]  (the stubs know no common type)
+def _attributes(pairs: Iterable[KeyValue]) -> dict[str, object]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: AnyValue) -> object:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(each) for each in value.array_value.values]
+    return getattr(value, kind) if kind is not None else None

@@ -1,4 +1,4 @@
-"""A trace as it was received, to be asked what a person would look for. Who receives it: otlp_receivers.py."""
+"""A trace as it was received, to be asked what people look for. Who receives it: otlp_receivers.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +17,6 @@ from dagster._core.execution.api import execute_run
 from dagster._core.instance.ref import InstanceRef
 
 from tests.integration import observed_jobs
-from tests.integration.observed_jobs import FAULT, GATE
 
 POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 90
@@ -35,13 +36,19 @@ def wait_until(condition: Callable[[], Found], what: str) -> Found:
 
 @dataclass(frozen=True)
 class Gate:
-    """Where a step waits until it is let through; made by `waiting`."""
+    """Where a step waits that meets the fault "waits"."""
 
     folder: Path
 
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Of a run whose step is to wait here."""
+        return {observed_jobs.GATE: str(self.folder)}
+
     def wait_for_the_step(self) -> int:
-        """Wait until the step is there; returns the id of its process."""
-        return int(wait_until(lambda: _text(self.folder / "reached"), "the step waits at the gate"))
+        """Wait until the step has come; returns the id of its process."""
+        reached = self.folder / "reached"
+        return int(wait_until(lambda: reached.exists() and reached.read_text(), "the step waits"))
 
     def open(self) -> None:
         """Let it go on."""
@@ -49,51 +56,74 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class PlannedRun:
+    """A run that is in Dagster's storage, and its job in observed_jobs.py."""
+
+    run_id: str
+    job: str
+
+
+@dataclass(frozen=True)
 class RunWorkers:
-    """Executes jobs on an instance, each run in a process of its own.
+    """Executes runs in processes of their own.
 
     Attributes:
-        instance: The Dagster instance.
-        environment: What their processes have in addition to the environment of the tests.
+        instance: Where the runs are.
+        environment: What these processes have beside the environment of the tests.
     """
 
     instance: dg.DagsterInstance
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
-    def execute(self, *jobs: Job, tags: Mapping[str, str] | None = None, **faults: str) -> str:
-        """Execute a job to its end, whatever that is; returns the run id.
+    def plan(
+        self, job: Job, tags: Mapping[str, str] | None = None, run_id: str | None = None, **faults: str
+    ) -> PlannedRun:
+        """A run that nobody executes yet; `faults` say what happens in which step."""
+        of_steps = {observed_jobs.FAULT + step: fault for step, fault in faults.items()}
+        run = self.instance.create_run_for_job(job(), run_id=run_id, tags={**(tags or {}), **of_steps})
+        return PlannedRun(run.run_id, job.__name__)
 
-        Args:
-            jobs: One, as functions of observed_jobs.py.
-            tags: Of the run.
-            faults: What happens in which step.
-        """
-        (job,) = jobs
-        run_id = self.create(job, tags, faults)
-        with self.executing([run_id], [job]):
+    def execute(self, job: Job, tags: Mapping[str, str] | None = None, **faults: str) -> str:
+        """Execute a job to its end, whatever that is; returns the run id."""
+        run = self.plan(job, tags, **faults)
+        with self.executing(run):
             pass
-        return run_id
-
-    def create(self, job: Job, tags: Mapping[str, str] | None, faults: Mapping[str, str]) -> str:
-        """A run that nobody executes yet."""
-        of_steps = {FAULT + step: fault for step, fault in faults.items()}
-        return self.instance.create_run_for_job(job(), tags={**(tags or {}), **of_steps}).run_id
+        return run.run_id
 
     @contextmanager
-    def executing(
-        self, run_ids: Sequence[str], jobs: Sequence[Job], together: Callable[..., None] | None = None
-    ) -> Iterator[BaseProcess]:
-        """Execute runs in one process; waits for it afterwards."""
-        names = [job.__name__ for job in jobs]
+    def executing(self, *runs: PlannedRun, at_once: bool = False) -> Iterator[BaseProcess]:
+        """Execute runs in one process, one after the other or in threads; in the end it is waited for."""
+        # Kept warm: each process would import Dagster for itself.
+        forkserver.set_forkserver_preload(observed_jobs.PRELOADED)
         process = multiprocessing.get_context("forkserver").Process(
-            target=together or one_after_the_other,
-            args=(self.instance.get_ref(), run_ids, names, self.environment),
+            target=_execute_at_once if at_once else _execute,
+            args=(self.instance.get_ref(), runs, {**os.environ, **self.environment}),
         )
         process.start()
         try:
             yield process
-        finally:
             process.join(PATIENCE_SECONDS)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            assert not process.is_alive()
+        finally:
+            process.kill()
+            process.join()
+
+
+def _execute(instance: InstanceRef, runs: Sequence[PlannedRun], environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    with dg.DagsterInstance.from_ref(instance) as opened:
+        for planned in runs:
+            run = opened.get_run_by_id(planned.run_id)
+            assert run is not None
+            execute_run(dg.reconstructable(getattr(observed_jobs, planned.job)), run, opened)
+
+
+def _execute_at_once(
+    instance: InstanceRef, runs: Sequence[PlannedRun], environment: Mapping[str, str]
+) -> None:
+    threads = [threading.Thread(target=_execute, args=(instance, [run], environment)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

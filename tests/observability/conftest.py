@@ -17,6 +17,7 @@ from dagster._core.remote_origin import (
 )
 
 from tests.observability import recorded_jobs as jobs
+from tests.observability import traced_jobs
 from tests.observability.recorded_jobs import Recording, Recordings
 
 MONDAY_AND_TUESDAY = {
@@ -142,6 +143,7 @@ RUNS: Mapping[str, Execute] = {
     "canceled": executed(jobs.canceling, cancel_the_run={"process": os.getpid()}),
     "canceled in a process": executed(jobs.canceling_a_process, cancel_the_run={"process": os.getpid()}),
     "killed": killed,
+    "traced": executed(traced_jobs.tracing),
 }
 
 

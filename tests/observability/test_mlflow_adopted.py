@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from observability.history import RunHistory, RunStatus
-from observability.mlflow_run import StillOpenError
+from observability.projection import NotYetError
 from tests.observability import mlflow_jobs as jobs
 from tests.observability.mlflow_target import Target, execute, history_of, mapped
 from tests.observability.recorded_jobs import Recordings
@@ -135,7 +135,7 @@ def test_the_status_waits_for_the_process_that_would_overwrite_it(
     history = failed(instance)
     theirs = opened_elsewhere(database, history)
 
-    with pytest.raises(StillOpenError, match=f"{theirs} of Dagster run {history.run.run_id}"):
+    with pytest.raises(NotYetError, match=f"{theirs} of Dagster run {history.run.run_id}"):
         database.export(instance, history)
     assert database.run(history).info.status == "RUNNING"
     assert "run_seconds" in database.run(history).data.metrics

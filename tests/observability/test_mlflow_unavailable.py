@@ -18,14 +18,15 @@ from tests.observability.mlflow_target import Target, links_in, mapped, projecti
 
 HOST = "127.0.0.1"
 PROMISED_SECONDS = 10
+ALWAYS = 1_000_000
 
 
 class Proxy(ThreadingHTTPServer):
     """Stands between MLflow and who asks it; from some request on, it answers with an error."""
 
-    def __init__(self, server: str | None, status: int, healthy_requests: int = 0) -> None:
+    def __init__(self, behind: str | None, status: int, healthy_requests: int) -> None:
         super().__init__((HOST, 0), ProxyHandler)
-        self.server = server
+        self.behind = behind
         self.status = status
         self.healthy_requests = healthy_requests
         self.requests = 0
@@ -36,21 +37,19 @@ class Proxy(ThreadingHTTPServer):
 
 
 class ProxyHandler(BaseHTTPRequestHandler):
-    server: Proxy
-
     def answer(self) -> None:
+        proxy = self.server
+        assert isinstance(proxy, Proxy)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/health":
             self.reply(200, b"OK")
             return
-        self.server.requests += 1
-        if self.server.server is None or self.server.requests > self.server.healthy_requests:
-            self.reply(self.server.status, b"not now")
+        proxy.requests += 1
+        if proxy.behind is None or proxy.requests > proxy.healthy_requests:
+            self.reply(proxy.status, b"not now")
             return
         headers = {"Content-Type": self.headers["Content-Type"]} if self.headers["Content-Type"] else {}
-        request = urllib.request.Request(
-            self.server.server + self.path, body or None, headers, method=self.command
-        )
+        request = urllib.request.Request(proxy.behind + self.path, body or None, headers, method=self.command)
         try:
             with urllib.request.urlopen(request) as answer:
                 self.reply(answer.status, answer.read())
@@ -71,8 +70,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(server: str | None, status: int, healthy_requests: int = 0) -> Iterator[Proxy]:
-    with Proxy(server, status, healthy_requests) as between:
+def proxy(behind: str | None, status: int, healthy_requests: int = 0) -> Iterator[Proxy]:
+    with Proxy(behind, status, healthy_requests) as between:
         thread = threading.Thread(target=between.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -142,7 +141,7 @@ def test_whatever_call_fails_the_next_try_makes_it_whole(
     target = Target(mlflow_server, request.node.name, None, MlflowClient(mlflow_server))
     store.experiment_id(target.client, target.experiment, None)
     reference = mapped(instance)
-    with proxy(mlflow_server, 503, healthy_requests=1000) as server:
+    with proxy(mlflow_server, 503, ALWAYS) as server:
         projection_to(server.url, target.experiment).export(instance, reference, None)
         requests = server.requests
 
@@ -152,7 +151,8 @@ def test_whatever_call_fails_the_next_try_makes_it_whole(
             projection = projection_to(server.url, target.experiment)
             with pytest.raises(TargetUnavailableError):
                 projection.export(instance, history, None)
-        target.export(instance, history)
+            server.healthy_requests = ALWAYS
+            projection.export(instance, history, None)
 
         run = target.run(history)
         assert run.info.status == "FINISHED"

@@ -129,7 +129,11 @@ def test_reference_tables_are_asked_for_until_they_are_there() -> None:
 
 
 def test_automation_runs_without_being_switched_on() -> None:
-    (sensor,) = RESOLVED.sensor_defs
+    automation = [
+        sensor
+        for sensor in RESOLVED.sensor_defs
+        if isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    ]
+    (sensor,) = automation
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
     assert sensor.asset_selection.resolve(RESOLVED.asset_graph) == RESOLVED.asset_graph.get_all_asset_keys()

@@ -1,0 +1,238 @@
+"""What observing costs the steps of a run: wall-clock time, beside bare runs and beside each peer.
+
+Each run is executed by a fresh process on an instance on disk, in turns: every case once, then again.
+"""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import dagster as dg
+import psutil
+from rich.console import Console
+
+from benchmarks import observed_jobs as jobs
+from benchmarks import processes
+from benchmarks.processes import Backends, Executed
+from benchmarks.results import Result, Value
+from observability.event_log import read_history
+
+NONE, UP, DEAD = "-", "up", "dead"
+
+OURS, OURS_SPAN = "ours: observe --follow beside it", "ours, and otel.span in each op"
+NAMES = {
+    jobs.OTEL: "dagster-otel @traced",
+    jobs.MLFLOW: "dagster-mlflow",
+    jobs.MLFLOW_METRICS: "dagster-mlflow, a metric per op",
+}
+SHOWN_SECONDS = 60.0
+
+COLUMNS = (
+    "what",
+    "backends",
+    "ops",
+    "wall s",
+    "x bare",
+    "wall ms added per op",
+    "own ms added per op",
+    "observer CPU s",
+    "outcome",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        rounds: How often each case is executed.
+        ops: In one job, by executor.
+        ops_of_slow: The same for peers that wait for a dead backend in each op.
+    """
+
+    rounds: int
+    ops: Mapping[str, int]
+    ops_of_slow: Mapping[str, int]
+
+
+FULL = Size(
+    rounds=3,
+    ops={jobs.IN_PROCESS: 100, jobs.MULTIPROCESS: 20},
+    ops_of_slow={jobs.IN_PROCESS: 10, jobs.MULTIPROCESS: 5},
+)
+QUICK = Size(
+    rounds=1,
+    ops={jobs.IN_PROCESS: 6, jobs.MULTIPROCESS: 3},
+    ops_of_slow={jobs.IN_PROCESS: 3, jobs.MULTIPROCESS: 2},
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Attributes:
+        name: What it is called there.
+        version: Of the job.
+        backends: NONE, UP or DEAD.
+        executor: Where the steps run.
+        ops: How many there are.
+        observed: Whether our observer runs beside it.
+    """
+
+    name: str
+    version: str
+    backends: str
+    executor: str
+    ops: int
+    observed: bool = False
+
+
+@dataclass
+class Times:
+    """What was measured of a case, a value for each round."""
+
+    seconds: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
+    observer_seconds: list[float] = field(default_factory=list)
+    outcome: str = ""
+
+
+def measure(console: Console, folder: Path, live: Backends, size: Size) -> list[Result]:
+    """A table for each executor."""
+    backends = {NONE: processes.dead_backends(), UP: live, DEAD: processes.dead_backends()}
+    return [_measured(console, folder, backends, size, executor) for executor in size.ops]
+
+
+def cases_of(executor: str, size: Size) -> list[Case]:
+    """All cases under one executor, the bare ones first."""
+    ops, few = size.ops[executor], size.ops_of_slow[executor]
+    cases = [Case("bare", jobs.BARE, NONE, executor, ops), Case("bare", jobs.BARE, NONE, executor, few)]
+    for backends in (UP, DEAD):
+        cases += [
+            Case(OURS, jobs.BARE, backends, executor, ops, observed=True),
+            Case(OURS_SPAN, jobs.SPAN, backends, executor, ops, observed=True),
+        ]
+        for version, modules in jobs.PEERS.items():
+            if not all(map(find_spec, modules)):
+                continue
+            waits = backends == DEAD and version == jobs.OTEL
+            cases.append(Case(NAMES[version], version, backends, executor, few if waits else ops))
+    return cases
+
+
+def _measured(
+    console: Console, folder: Path, backends: Mapping[str, Backends], size: Size, executor: str
+) -> Result:
+    cases = cases_of(executor, size)
+    times = {case: Times() for case in cases}
+    with ExitStack() as stack:
+        homes = {}
+        observers: dict[Case, psutil.Process] = {}
+        for number, case in enumerate(cases):
+            homes[case] = processes.new_home(folder / f"{executor}-{number}")
+            if case.observed:
+                console.print(f"{executor}: starting the observer of “{case.name}”, backends {case.backends}")
+                there = backends[case.backends]
+                observers[case] = stack.enter_context(processes.following(homes[case], there))
+                _warm_up(case, homes[case], there)
+                observers[case].suspend()
+        for turn in range(size.rounds):
+            for case in cases:
+                home, there = homes[case], backends[case.backends]
+                if case.observed:
+                    executed = _observed(case, home, there, observers[case], times[case])
+                else:
+                    executed = processes.execute(case.version, case.ops, executor, home, there)
+                _note(times[case], home, executed)
+                console.print(
+                    f"{turn + 1}/{size.rounds} {executor:<14}{case.name:<34}{case.backends:<6}"
+                    f"{case.ops:>4} ops {executed.seconds:8.2f} s  {times[case].outcome}",
+                    markup=False,
+                    highlight=False,
+                )
+    return _result(executor, size, times)
+
+
+def _warm_up(case: Case, home: Path, backends: Backends) -> None:
+    """Let an observer, which runs for weeks, import what it needs before it is measured."""
+    processes.execute(case.version, 1, jobs.IN_PROCESS, home, backends)
+    processes.wait_until(lambda: processes.has_tried_everything(home), "the observer's first run")
+
+
+def _observed(case: Case, home: Path, there: Backends, observer: psutil.Process, times: Times) -> Executed:
+    with _awake(observer):
+        before = processes.cpu_seconds([observer])
+        executed = processes.execute(case.version, case.ops, case.executor, home, there)
+        run_id = executed.run_id
+        if case.backends == UP and run_id is not None:
+            processes.wait_until(lambda: there.has_all_of(run_id), "a run to be shown", seconds=SHOWN_SECONDS)
+        times.observer_seconds.append(processes.cpu_seconds([observer]) - before)
+    return executed
+
+
+@contextmanager
+def _awake(observer: psutil.Process) -> Iterator[None]:
+    """Let the observer run; while others are measured it is stopped."""
+    observer.resume()
+    try:
+        yield
+    finally:
+        observer.suspend()
+
+
+def _note(times: Times, home: Path, executed: Executed) -> None:
+    times.seconds.append(executed.seconds)
+    if executed.problem is not None:
+        times.outcome = executed.problem
+    if executed.run_id is None:
+        return
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        history = read_history(instance, executed.run_id)
+    assert history is not None
+    steps = [attempt.seconds or 0.0 for attempt in history.attempts if not attempt.failed]
+    if steps:
+        times.step_seconds.append(sum(steps) / len(steps))
+    if executed.problem is not None:
+        errors = [attempt.error for attempt in history.attempts if attempt.error is not None]
+        reason = errors[0].root.type if errors else history.error.type if history.error else "?"
+        times.outcome = f"{executed.problem} ({reason}), {len(steps)} steps done"
+
+
+def _result(executor: str, size: Size, times: Mapping[Case, Times]) -> Result:
+    bare = {case.ops: each for case, each in times.items() if case.version == jobs.BARE and not case.observed}
+    rows = [_row(case, each, bare[case.ops]) for case, each in times.items()]
+    few = size.ops_of_slow[executor]
+    notes = [
+        "Wall: from asking for the run until all is done that its process does at exit. Own: what a step itself "
+        "took longer, by the event log. The observer has a processor of its own as far as there is one.",
+        "Up: a collector and an MLflow server on this machine; ours sends to both, dagster-otel to the first "
+        "(OTLP over HTTP), dagster-mlflow to the second. Dead: nothing listens at either address.",
+        f"A peer that waits for a dead backend in each op is measured with {few} ops, beside a bare run of as many.",
+        "All have this project's limits for MLflow calls (2 retries); with MLflow's own, each call to a dead "
+        "server takes minutes.",
+    ]
+    missing = [version for version, modules in jobs.PEERS.items() if not all(map(find_spec, modules))]
+    if missing:
+        notes.append(f"Not installed, hence not measured: {', '.join(missing)} (requirements-bench.lock).")
+    return Result(
+        "steps",
+        f"The same job under {executor}: medians of {size.rounds} rounds, taken in turns",
+        COLUMNS,
+        rows,
+        notes,
+    )
+
+
+def _row(case: Case, times: Times, bare: Times) -> Sequence[Value]:
+    wall = statistics.median(times.seconds)
+    cost: Sequence[Value] = (None, None, None)
+    if not times.outcome:
+        bare_wall, bare_step = statistics.median(bare.seconds), statistics.median(bare.step_seconds)
+        own = statistics.median(times.step_seconds) - bare_step
+        cost = (wall / bare_wall, (wall - bare_wall) / case.ops * 1000, own * 1000)
+    observer = statistics.median(times.observer_seconds) if times.observer_seconds else None
+    return (case.name, case.backends, case.ops, wall, *cost, observer, times.outcome or "ok")

@@ -1,0 +1,228 @@
+"""A Dagster deployment as it runs on a machine: code server, daemon and pages, each a process of its own."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster import DagsterEventType
+
+from resources.environments import PROJECT_ROOT
+from tests.integration import observed_jobs
+from tests.integration.run_workers import wait_until
+
+HOST = "127.0.0.1"
+JOBS = "tests.integration.observed_jobs"
+LOCATION = "bakery"
+END_SECONDS = 20
+
+# What is checked every half a minute elsewhere is checked every second here.
+DAGSTER_YAML = """
+telemetry: {enabled: false}
+nux: {enabled: false}
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1}
+run_monitoring: {enabled: true, poll_interval_seconds: 1}
+"""
+WORKSPACE_YAML = """
+load_from:
+  - grpc_server: {{host: {host}, port: {port}, location_name: {location}}}
+"""
+
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+TERMINATE = """
+mutation($run: String!, $policy: TerminateRunPolicy!) {
+  terminateRun(runId: $run, terminatePolicy: $policy) { __typename }
+}
+"""
+LOCATIONS = """
+{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }
+"""
+
+
+@dataclass
+class Deployment:
+    """The processes, and what people do with them.
+
+    Attributes:
+        home: DAGSTER_HOME.
+        instance: The same instance, opened here.
+    """
+
+    home: Path
+    instance: dg.DagsterInstance
+    ports: Mapping[str, int]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _sessions: set[int] = field(default_factory=set)
+
+    def start(self, name: str) -> None:
+        """Start one of the processes, once more or for the first time."""
+        port, workspace = str(self.ports[name]), str(self.home / "workspace.yaml")
+        command = {
+            "code server": ["dagster", "api", "grpc", "-m", JOBS, "-h", HOST, "-p", port],
+            "daemon": ["dagster-daemon", "run", "-w", workspace],
+            "pages": ["dagster-webserver", "-h", HOST, "-p", port, "-w", workspace],
+        }[name]
+        program = Path(sys.executable).with_name(command[0])
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [str(program), *command[1:]],
+                env=os.environ | {"DAGSTER_HOME": str(self.home)},
+                cwd=PROJECT_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # by which its descendants are found, orphans included
+            )
+        self._sessions.add(self.processes[name].pid)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the pages know the jobs."""
+
+        def loaded() -> bool:
+            for name, process in self.processes.items():
+                assert process.poll() is None, (self.home / f"{name}.log").read_text()[-3000:]
+            with suppress(OSError):
+                (location,) = self.ask(LOCATIONS)["workspaceOrError"]["locationEntries"]
+                return location["locationOrLoadError"]["__typename"] == "RepositoryLocation"
+            return False
+
+        wait_until(loaded, "the pages know the jobs")
+
+    def launch(self, job: str, tags: Mapping[str, str] | None = None, **faults: str) -> str:
+        """Launch a run as the UI does; returns its id. What happens in which step: `faults`."""
+        of_steps = {observed_jobs.FAULT + step: fault for step, fault in faults.items()}
+        selector = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": "__repository__",
+            "jobName": job,
+        }
+        pairs = [{"key": key, "value": value} for key, value in {**(tags or {}), **of_steps}.items()]
+        params = {"selector": selector, "executionMetadata": {"tags": pairs}, "runConfigData": {}}
+        launched = self.ask(LAUNCH, params=params)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def terminate(self, run_id: str, policy: str) -> None:
+        """Terminate a run as the UI does."""
+        answer = self.ask(TERMINATE, run=run_id, policy=policy)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        address = f"http://{HOST}:{self.ports['pages']}/graphql"
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def worker_of(self, run_id: str) -> psutil.Process:
+        """The process of a run, once it has one."""
+
+        def pid() -> str | None:
+            for entry in self.instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
+                started = re.match(r"Started process for run \(pid: (\d+)\)", entry.user_message)
+                if started is not None:
+                    return started[1]
+            return None
+
+        return psutil.Process(int(wait_until(pid, "the run has a process") or 0))
+
+    def wait_for_the_end(self, run_id: str) -> dg.DagsterRunStatus:
+        """Wait until the run has ended, and its processes have; returns how it ended."""
+
+        def status() -> dg.DagsterRunStatus | None:
+            run = self.instance.get_run_by_id(run_id)
+            return run.status if run is not None and run.is_finished else None
+
+        found = wait_until(status, "the run has ended")
+        assert found is not None
+        wait_until(lambda: not self.processes_of_runs(), "the processes of the run have ended")
+        return found
+
+    def processes_of_runs(self) -> list[psutil.Process]:
+        """Run workers and steps, those included that have lost their parent."""
+        return [
+            process
+            for process in self._descendants()
+            if process.pid not in self._sessions and "resource_tracker" not in _command(process)
+        ]
+
+    def kill(self, name: str) -> None:
+        """End one of the processes without a warning; what it started goes on."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def end(self) -> None:
+        """End everything that was started, whatever became of it."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+        for process in self._descendants():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in self.processes.values():
+            process.wait()
+        wait_until(lambda: not self._descendants(), "all processes have ended")
+
+    def _descendants(self) -> list[psutil.Process]:
+        """All processes that were started and that those started, by their session."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):
+                if os.getsid(process.pid) in self._sessions and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+
+@contextmanager
+def deployed(home: Path) -> Iterator[Deployment]:
+    """A deployment that runs; all of its processes have ended afterwards."""
+    ports = {"code server": _free_port(), "pages": _free_port(), "daemon": 0}
+    (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    workspace = WORKSPACE_YAML.format(host=HOST, port=ports["code server"], location=LOCATION)
+    (home / "workspace.yaml").write_text(workspace)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        deployment = Deployment(home, instance, ports)
+        try:
+            for name in ports:
+                deployment.start(name)
+            deployment.wait_until_ready()
+            yield deployment
+        finally:
+            deployment.end()
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as probe:
+        return probe.getsockname()[1]

@@ -1,0 +1,111 @@
+"""Servers on the loopback address that can be stopped, and started again on the same port."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that is not 200; `retry_after` in seconds."""
+
+    status: int
+    retry_after: int | None = None
+
+
+class Request(BaseHTTPRequestHandler):
+    """A request, and how it is answered."""
+
+    server: "_Listener"
+
+    def respond(self) -> None:
+        self.server.owner.respond(self, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def refuse(self, refusal: Refusal) -> None:
+        after = refusal.retry_after
+        self.answer(refusal.status, {"Retry-After": str(after)} if after is not None else {})
+
+    def do_GET(self) -> None:
+        self.respond()
+
+    def do_POST(self) -> None:
+        self.respond()
+
+    def do_PUT(self) -> None:
+        self.respond()
+
+    def do_PATCH(self) -> None:
+        self.respond()
+
+    def do_DELETE(self) -> None:
+        self.respond()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Keep quiet."""
+
+
+@dataclass
+class LoopbackServer:
+    """A server whose port stays the same once it was started; a subclass answers the requests."""
+
+    port: int = 0
+    _listener: "_Listener | None" = field(default=None, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def respond(self, request: Request, body: bytes) -> None:
+        """Answer a request."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Listen."""
+        self._listener = _Listener((HOST, self.port), Request)
+        self._listener.owner = self
+        self.port = self._listener.server_port
+        self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Nobody listens any more; what is under way is answered."""
+        if self._listener is not None and self._thread is not None:
+            self._listener.shutdown()
+            self._thread.join()
+            self._listener.server_close()
+            self._listener = self._thread = None
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing waits for the requests under way
+    owner: LoopbackServer
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep quiet of clients that were killed."""
+
+
+Server = TypeVar("Server", bound=LoopbackServer)
+
+
+@contextmanager
+def listening(server: Server) -> Iterator[Server]:
+    """Start a server, and stop it afterwards."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,119 @@
+"""What must be true of a run once it was shown: asked of Dagster's own records, and of what was received."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster import DagsterEventType, EventLogEntry
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from observability.observer import Observer, Report
+from tests.integration.otlp_receivers import Receiver
+from tests.integration.received_traces import ReceivedTrace
+from tests.integration.run_workers import wait_until
+
+BUDGET_SECONDS = 30.0
+
+STATUSES = {"SUCCESS": "FINISHED", "FAILURE": "FAILED", "CANCELED": "KILLED"}
+
+_STARTS = {
+    DagsterEventType.STEP_START,
+    DagsterEventType.STEP_RESTARTED,
+    DagsterEventType.STEP_WORKER_STARTING,
+}
+_ENDS = {
+    DagsterEventType.STEP_SUCCESS: False,
+    DagsterEventType.STEP_FAILURE: True,
+    DagsterEventType.STEP_UP_FOR_RETRY: True,
+}
+
+
+@dataclass(frozen=True)
+class ObservedRuns:
+    """The runs of an instance, and where they are shown."""
+
+    instance: dg.DagsterInstance
+    receiver: Receiver
+    observers: Sequence[Observer]
+
+    def tick(self) -> list[Report]:
+        """Have each projection look once."""
+        return [observer.tick(self.instance, BUDGET_SECONDS) for observer in self.observers]
+
+    def catch_up(self) -> None:
+        """Have the projections look until there is nothing new."""
+
+        def nothing_new() -> bool:
+            reports = self.tick()
+            assert all(not report.failures for report in reports), reports
+            return all(report.unavailable is None and not report.runs for report in reports)
+
+        wait_until(nothing_new, "all is shown")
+
+    def trace(self, run_id: str) -> ReceivedTrace:
+        """The trace of a run, after looking whether it has all that it must have."""
+        trace = self.receiver.trace(run_id)
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        assert run.is_finished
+        assert trace.root.name == f"run {run.job_name}"
+        assert trace.root.failed == (not run.is_success)
+        attempts = self._attempts(run_id)
+        assert {of: span.failed for of, span in trace.attempts.items()} == attempts
+        for span in trace.spans:
+            assert span.started <= span.ended
+            if span is not trace.root:
+                assert trace.above(span)[-1] is trace.root  # and all in between are there
+            if span.is_attempt or span is trace.root:
+                assert ("exception" in span.events) == span.failed
+        return trace
+
+    def mlflow_run(self, client: MlflowClient, run_id: str) -> Run:
+        """The only MLflow run of a run, after looking whether it has all that it must have."""
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        (found,) = mlflow_runs(client, run_id)
+        assert found.info.status == STATUSES[run.status.value]
+        assert found.info.end_time is not None
+        documents = {file.path for file in client.list_artifacts(found.info.run_id, "lineage")}
+        assert documents == {f"lineage/{asset}.json" for asset in self._materialised(run_id)}
+        return found
+
+    def _attempts(self, run_id: str) -> Mapping[tuple[str, int], bool]:
+        """Every attempt that Dagster's log tells of, and whether it failed."""
+        attempts: dict[tuple[str, int], bool] = {}
+        latest: dict[str, int] = {}
+        retried: set[str] = set()
+        for event in self._events(run_id):
+            step = event.step_key
+            assert step is not None
+            if event.event_type in _STARTS and (step not in latest or step in retried):
+                latest[step] = latest.get(step, 0) + 1
+                retried.discard(step)
+                attempts[step, latest[step]] = True  # unless it says otherwise
+            elif event.event_type in _ENDS:
+                attempts[step, latest[step]] = _ENDS[event.event_type]
+                if event.event_type is DagsterEventType.STEP_UP_FOR_RETRY:
+                    retried.add(step)
+        return attempts
+
+    def _events(self, run_id: str) -> Sequence[dg.DagsterEvent]:
+        logged = self.instance.all_logs(run_id, of_type={*_STARTS, *_ENDS})
+        return [entry.dagster_event for entry in logged if entry.dagster_event is not None]
+
+    def _materialised(self, run_id: str) -> set[str]:
+        logged = self.instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
+        return {_asset(entry) for entry in logged}
+
+
+def mlflow_runs(client: MlflowClient, run_id: str) -> Sequence[Run]:
+    """All MLflow runs that say that they are of a run."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(experiments, f"tags.`dagster.run_id` = '{run_id}'")
+
+
+def _asset(entry: EventLogEntry) -> str:
+    assert entry.dagster_event is not None
+    assert entry.dagster_event.asset_key is not None
+    return entry.dagster_event.asset_key.to_user_string()

@@ -1,0 +1,399 @@
+"""What goes wrong between a run and those who look at it: nothing of the run is lost, and nothing doubled."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+from mlflow import MlflowClient
+
+from observability import attributes as names
+from observability.cursors import Cursors
+from observability.observer import Observer
+from pipelines import observers
+from resources.environments import PROJECT_ROOT, Settings, projections_of, resources_for
+from tests.integration import observed_jobs as jobs
+from tests.integration.deployments import Deployment, deployed
+from tests.integration.loopback_servers import Refusal, listening
+from tests.integration.observed_runs import ObservedRuns, mlflow_runs
+from tests.integration.otlp_receivers import Batch, Receiver
+from tests.integration.proxies import Proxy
+from tests.integration.received_traces import ReceivedSpan
+from tests.integration.run_workers import Gate, RunWorkers, wait_until
+
+LEDGERLINE = Path(sys.executable).with_name("ledgerline")
+PATIENCE_SECONDS = 60
+
+# A run of the bakery has some sixty records; before the eighth it has no process.
+RANDOM_MOMENTS = random.SystemRandom().sample(range(8, 50), 2)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """A collector, where traces are sent."""
+    with listening(Receiver()) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        yield receiver
+
+
+@pytest.fixture
+def proxy(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """MLflow, in front of which something can go wrong."""
+    with listening(Proxy(target=mlflow_server)) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.url)
+        yield proxy
+
+
+@pytest.fixture
+def client(mlflow_server: str) -> MlflowClient:
+    """An independent look at what MLflow has."""
+    return MlflowClient(mlflow_server)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def workers(instance: dg.DagsterInstance) -> RunWorkers:
+    return RunWorkers(instance)
+
+
+@pytest.fixture
+def observed(instance: dg.DagsterInstance, receiver: Receiver, proxy: Proxy) -> ObservedRuns:
+    """Runs of this test's own instance."""
+    return observed_at(instance, receiver)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployed(tmp_path_factory.mktemp("deployment")) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def observed_deployment(deployment: Deployment, receiver: Receiver, proxy: Proxy) -> ObservedRuns:
+    """Runs of the deployment."""
+    return observed_at(deployment.instance, receiver)
+
+
+def observed_at(instance: dg.DagsterInstance, receiver: Receiver) -> ObservedRuns:
+    projections = projections_of(Settings.from_environment(os.environ))
+    return ObservedRuns(instance, receiver, [Observer(projection) for projection in projections])
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
+
+
+# What happens to a step
+
+
+@pytest.mark.parametrize("fault", ["exits", "is killed"])
+def test_a_step_whose_process_is_gone_is_shown_as_failed(
+    fault: str, workers: RunWorkers, observed: ObservedRuns, client: MlflowClient
+) -> None:
+    run_id = workers.execute(jobs.baking, flour=fault)
+
+    observed.catch_up()
+
+    trace = observed.trace(run_id)
+    assert trace.attempts.keys() == {("grain", 1), ("flour", 1)}
+    assert "ChildProcessCrashException" in trace.attempts["flour", 1].problem
+    assert trace.repeated == []
+    assert observed.mlflow_run(client, run_id).info.status == "FAILED"
+
+
+def test_a_step_that_is_killed_and_tried_again_has_two_attempts_in_a_good_run(
+    workers: RunWorkers, observed: ObservedRuns, client: MlflowClient
+) -> None:
+    run_id = workers.execute(jobs.baking, bread="is killed once")
+
+    observed.catch_up()
+
+    trace = observed.trace(run_id)
+    killed, retried = trace.attempts["bread", 1], trace.attempts["bread", 2]
+    assert (killed.failed, retried.failed) == (True, False)
+    assert retried.links == [(trace.trace_id, killed.span_id)]
+    assert trace.above(trace.named("knead"))[1] == retried
+    assert trace.repeated == []
+    assert observed.mlflow_run(client, run_id).info.status == "FINISHED"
+
+
+def test_a_step_whose_clock_is_behind_is_shown_at_its_true_time(
+    workers: RunWorkers, observed: ObservedRuns, client: MlflowClient
+) -> None:
+    run_id = workers.execute(jobs.baking_behind)
+
+    observed.catch_up()
+
+    trace = observed.trace(run_id)
+    for span in trace.attempts.values():
+        assert isinstance(behind := span.attributes[names.CLOCK_BEHIND], float)
+        assert 3.5 < behind <= 5
+    for span in trace.spans:
+        for around in trace.above(span):
+            assert around.started <= span.started
+            assert span.ended <= around.ended
+    assert trace.repeated == []
+    observed.mlflow_run(client, run_id)
+
+
+# What happens to a run
+
+
+@pytest.mark.parametrize("records", RANDOM_MOMENTS)
+def test_a_run_whose_worker_is_killed_at_any_moment_is_shown_to_its_last_step(
+    records: int, deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient
+) -> None:
+    run_id = deployment.launch("baking")
+    worker = deployment.worker_of(run_id)
+    wait_until(lambda: len(deployment.instance.all_logs(run_id)) >= records, f"{records} records")
+    observed_deployment.tick()
+    worker.kill()
+
+    assert deployment.wait_for_the_end(run_id) is DagsterRunStatus.FAILURE
+    observed_deployment.catch_up()
+
+    trace = observed_deployment.trace(run_id)
+    assert trace.root.failed
+    assert observed_deployment.mlflow_run(client, run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize("policy", ["SAFE_TERMINATE", "MARK_AS_CANCELED_IMMEDIATELY"])
+def test_a_run_that_is_terminated_is_shown_as_canceled(
+    policy: str, deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient, gate: Gate
+) -> None:
+    run_id = deployment.launch("baking", gate.tags, flour="waits")
+    gate.wait_for_the_step()
+    observed_deployment.tick()
+    deployment.terminate(run_id, policy)
+
+    assert deployment.wait_for_the_end(run_id) is DagsterRunStatus.CANCELED
+    observed_deployment.catch_up()
+
+    trace = observed_deployment.trace(run_id)
+    assert trace.root.attributes[names.RUN_STATUS] == "CANCELED"
+    assert trace.attempts["flour", 1].failed
+    assert observed_deployment.mlflow_run(client, run_id).info.status == "KILLED"
+
+
+def test_a_run_whose_machine_is_lost_is_shown_once_the_monitoring_ends_it(
+    deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient, gate: Gate
+) -> None:
+    run_id = deployment.launch("baking", {**gate.tags, "dagster/max_runtime": "10"}, flour="waits")
+    gate.wait_for_the_step()
+    observed_deployment.tick()
+    lost = deployment.processes_of_runs()
+    deployment.kill("code server")
+    for process in lost:
+        process.kill()
+
+    try:
+        assert deployment.wait_for_the_end(run_id) is DagsterRunStatus.FAILURE
+    finally:
+        deployment.start("code server")
+    observed_deployment.catch_up()
+
+    trace = observed_deployment.trace(run_id)
+    assert trace.attempts["flour", 1].attributes[names.OUTCOME] == "interrupted"
+    assert trace.repeated == []
+    assert observed_deployment.mlflow_run(client, run_id).info.status == "FAILED"
+
+
+# What happens to where runs are shown
+
+
+def test_a_collector_that_is_down_for_the_whole_run_has_the_trace_when_it_is_back(
+    workers: RunWorkers, observed: ObservedRuns, client: MlflowClient
+) -> None:
+    observed.receiver.stop()
+    run_id = workers.execute(jobs.baking_here)
+    for _ in range(2):
+        tracked, traced = observed.tick()
+        assert tracked.unavailable is None
+        assert traced.unavailable is not None
+        assert observed.receiver.url in traced.unavailable
+    observed.mlflow_run(client, run_id)  # that is there already
+
+    observed.receiver.start()
+    observed.catch_up()
+
+    assert observed.trace(run_id).repeated == []
+
+
+@pytest.mark.parametrize("refusal", [Refusal(500), Refusal(503), Refusal(429, retry_after=1)], ids=str)
+def test_a_collector_that_refuses_for_a_while_has_everything_afterwards(
+    refusal: Refusal, workers: RunWorkers, observed: ObservedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+    run_id = workers.execute(jobs.baking_here)
+    observed.receiver.refuses = lambda batch: refusal
+    _, refused = observed.tick()
+    assert refused.unavailable is not None
+    assert observed.receiver.trace_ids == set()
+
+    observed.receiver.refuses = lambda batch: None
+    observed.catch_up()
+
+    assert observed.trace(run_id).repeated == []
+
+
+def test_a_run_that_the_collector_never_takes_does_not_keep_others_waiting(
+    workers: RunWorkers, observed: ObservedRuns
+) -> None:
+    refused_id = workers.execute(jobs.baking_here)
+    trace_id = observed.receiver.trace(refused_id).trace_id
+    observed.receiver.refuses = lambda batch: Refusal(400) if batch[0].trace_id == trace_id else None
+    observed.tick()
+
+    others = [workers.execute(jobs.baking_here) for _ in range(2)]
+    for _ in range(3):
+        observed.tick()
+
+    for run_id in others:
+        observed.trace(run_id)
+
+
+def test_an_mlflow_that_is_down_for_the_whole_run_has_it_when_it_is_back(
+    workers: RunWorkers, observed: ObservedRuns, proxy: Proxy, client: MlflowClient
+) -> None:
+    proxy.stop()
+    run_id = workers.execute(jobs.baking_here)
+    tracked, traced = observed.tick()
+    assert tracked.unavailable is not None
+    assert proxy.url in tracked.unavailable
+    assert traced.unavailable is None
+    observed.trace(run_id)  # that is there already
+
+    proxy.start()
+    observed.catch_up()
+
+    observed.mlflow_run(client, run_id)
+    assert observed.trace(run_id).repeated == []
+
+
+def test_an_mlflow_that_refuses_half_of_the_calls_for_a_while_has_everything_once(
+    workers: RunWorkers, observed: ObservedRuns, proxy: Proxy, client: MlflowClient
+) -> None:
+    run_id = workers.execute(jobs.baking_here)
+    for path, refusal in {
+        "/mlflow/runs/log-batch": Refusal(500),
+        "/mlflow-artifacts/": Refusal(429, retry_after=1),
+        "/mlflow/runs/update": Refusal(503),
+    }.items():
+        proxy.refuses = lambda asked, path=path, refusal=refusal: refusal if path in asked else None
+        tracked, _ = observed.tick()
+        assert tracked.unavailable is not None
+        assert any(path in refused for refused in proxy.refused)
+
+    proxy.refuses = lambda path: None
+    observed.catch_up()
+
+    run = observed.mlflow_run(client, run_id)
+    for metric in run.data.metrics:
+        assert len(client.get_metric_history(run.info.run_id, metric)) == 1
+    assert run.inputs is not None
+    assert len(run.inputs.dataset_inputs) == 3
+
+
+# What happens to the observer
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before the answer", "after the answer"])
+def test_an_observer_that_is_killed_before_it_notes_what_it_sent_sends_it_again_under_the_same_ids(
+    answered: bool,
+    workers: RunWorkers,
+    observed: ObservedRuns,
+    proxy: Proxy,
+    client: MlflowClient,
+    tmp_path: Path,
+) -> None:
+    run_id = workers.execute(jobs.baking_here)
+    traced, created, killed = threading.Event(), threading.Event(), threading.Event()
+
+    def on_batch(batch: Batch) -> None:
+        traced.set()
+        assert answered or killed.wait(PATIENCE_SECONDS)
+
+    def on_call(path: str) -> None:
+        if path.endswith("/mlflow/runs/create"):
+            created.set()
+            assert answered or killed.wait(PATIENCE_SECONDS)
+
+    observed.receiver.taken, proxy.answered = on_batch, on_call
+    with following(observed.instance, tmp_path) as observer:
+        assert traced.wait(PATIENCE_SECONDS)
+        assert created.wait(PATIENCE_SECONDS)
+        observer.kill()
+        observer.wait()
+        killed.set()
+
+    with following(observed.instance, tmp_path) as observer:
+        for projection in ("traces", "mlflow"):
+            wait_until(
+                lambda name=projection: Cursors.load(observed.instance, name), f"it notes {projection}"
+            )
+        observer.send_signal(signal.SIGTERM)
+        assert observer.wait(PATIENCE_SECONDS) == 0
+
+    trace = observed.trace(run_id)
+    assert set(trace.times.values()) <= {1, 2}
+    observed.mlflow_run(client, run_id)
+
+
+@contextmanager
+def following(instance: dg.DagsterInstance, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`ledgerline observe --follow` on an instance."""
+    with subprocess.Popen(
+        [LEDGERLINE, "observe", "--follow", "--dagster-home", instance.root_directory],
+        env=os.environ | {"LEDGERLINE_HOME": str(home / "ledgerline")},
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_sensors_whose_code_server_is_restarted_during_a_run_go_on_where_they_were(
+    workers: RunWorkers, observed: ObservedRuns, client: MlflowClient, gate: Gate
+) -> None:
+    run = workers.plan(jobs.baking_here, gate.tags, flour="waits")
+    with workers.executing(run):
+        gate.wait_for_the_step()
+        evaluate_the_sensors(observed.instance)
+        assert observed.receiver.trace(run.run_id).attempts.keys() == {("grain", 1)}
+        (begun,) = mlflow_runs(client, run.run_id)
+        assert begun.info.status == "RUNNING"
+
+        observers._observers.clear()  # with the process of the code server
+        evaluate_the_sensors(observed.instance)
+        gate.open()
+
+    evaluate_the_sensors(observed.instance)
+
+    assert observed.trace(run.run_id).attempts.keys() == {("grain", 1), ("flour", 1), ("bread", 1)}
+    observed.mlflow_run(client, run.run_id)
+
+
+def evaluate_the_sensors(instance: dg.DagsterInstance) -> None:
+    """As the daemon has the code server do it."""
+    projections = resources_for(Settings.from_environment(os.environ))["projections"]
+    for sensor in observers.observers(running=True, send_lineage=False):
+        context = dg.build_sensor_context(instance, resources={"projections": projections})
+        assert "not now" not in str(sensor(context))
