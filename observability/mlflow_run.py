@@ -6,7 +6,6 @@ Everything is written again when the run has ended, and nothing twice: tags are 
 metrics, params and datasets are kept once. What an outage or a second observer left half done is whole then.
 """
 
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,8 +44,6 @@ TRIES = 3
 TOO_MANY_REQUESTS = 429
 SERVER_ERRORS = 500
 MAX_PROBLEM_LENGTH = 500
-
-PASSWORD = re.compile(r"(://[^/:@\s]*):[^/@\s]+@")  # MLflow repeats addresses in its errors
 
 RUNNING = "RUNNING"
 
@@ -197,7 +194,7 @@ class MLflowRunProjection:
         else:
             return
         problem = f"MLflow at {self.tracking_uri} does not take this now: {problem[:MAX_PROBLEM_LENGTH]}"
-        raise TargetUnavailableError(PASSWORD.sub(r"\1:***@", problem)) from None
+        raise TargetUnavailableError(problem) from None
 
 
 def _has_begun(now: RunHistory) -> bool:
