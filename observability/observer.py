@@ -41,7 +41,8 @@ class Report:
         written: How many things the projection wrote.
         waiting: How many runs have news that are not shown yet, or go on.
         unavailable: What did not take them, if so.
-        failures: Runs that could not be shown, with the reason; they are tried again, ever less often.
+        failures: Runs and backfills that could not be shown, with the reason; they are tried again, runs ever
+            less often.
     """
 
     runs: int = 0
@@ -54,7 +55,7 @@ class Report:
         parts = [f"{self.runs} runs with news, {self.written} written, {self.waiting} followed"]
         if self.unavailable is not None:
             parts.append(f"not now: {self.unavailable}")
-        parts += [f"run {run_id}: {error}" for run_id, error in self.failures.items()]
+        parts += [f"{shown} cannot be shown: {error}" for shown, error in self.failures.items()]
         return "; ".join(parts)
 
 
@@ -91,7 +92,10 @@ class Observer:
             for page in self._pages(instance, cursors):
                 self._show(instance, cursors, page, report, deadline)
                 cursors.save(instance)
-                if report.unavailable is not None or time.monotonic() > deadline:
+                over = report.unavailable is not None or time.monotonic() > deadline
+                # What began meanwhile is still noted, so that it has its turn in the next tick, whatever a
+                # run that the target never takes, or those under way, do to this one.
+                if over and len(cursors.active) >= RUNS_AT_ONCE:
                     break
             if report.unavailable is None:
                 self._show_backfills(instance, cursors, report)
@@ -112,7 +116,8 @@ class Observer:
         written = self.projection.export(instance, now, None)
         if now.run.backfill_id is not None:
             written += self._show_backfill(instance, now.run.backfill_id) or 0
-        if now.finished:
+        # Of a run that has just ended, there may be a last word yet.
+        if now.finished and tail.quiet_for(LINGER_SECONDS):
             with self._lock:
                 cursors = Cursors.load(instance, self.projection.name)
                 if cursors is not None:
@@ -163,7 +168,7 @@ class Observer:
         deadline: float,
     ) -> None:
         for record in records:
-            if time.monotonic() > deadline:
+            if report.unavailable is not None or time.monotonic() > deadline:
                 return
             run_id = record.dagster_run.run_id
             pause = self._pauses.get(run_id)
@@ -177,9 +182,8 @@ class Observer:
                 continue
             except TargetUnavailableError as error:
                 report.unavailable = str(error)
-                return
             except Exception as error:  # noqa: BLE001 (one run must not keep the others waiting)
-                report.failures[run_id] = error
+                report.failures[f"run {run_id}"] = error
                 self._tails.pop(run_id, None)
                 self._pause(run_id)
             else:
@@ -197,13 +201,13 @@ class Observer:
             report.runs += 1
             now = tail.history
             report.written += self.projection.export(instance, now, tail.shown)
+            if tail.shown is None and now.run.backfill_id is not None:
+                cursors.backfills.add(now.run.backfill_id)
             tail.shown = now
         cursors.active[run_id] = tail.settled
         if record.dagster_run.is_finished and tail.quiet_for(LINGER_SECONDS):
             cursors.end(run_id, record.update_timestamp.timestamp())
             del self._tails[run_id]
-        if tail.shown is not None and tail.shown.run.backfill_id is not None:
-            cursors.backfills.add(tail.shown.run.backfill_id)
 
     def _show_backfills(self, instance: dg.DagsterInstance, cursors: Cursors, report: Report) -> None:
         for backfill_id in sorted(cursors.backfills):
@@ -212,6 +216,9 @@ class Observer:
             except TargetUnavailableError as error:
                 report.unavailable = str(error)
                 return
+            except Exception as error:  # noqa: BLE001 (nor must a backfill)
+                report.failures[f"backfill {backfill_id}"] = error
+                continue
             if written is not None:
                 report.written += written
                 cursors.backfills.discard(backfill_id)

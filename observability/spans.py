@@ -41,15 +41,12 @@ def run_spans(
         yield from trace.attempt(attempt)
     told = len(before.recorded_spans) if before is not None else 0
     yield from trace.recorded(told)
-    if not now.finished:
-        return
-    if before is None or not before.finished:
+    # Once more, if its process has more to say after it was given up on.
+    if now.finished and (before is None or _ending(before) != _ending(now)):
         yield from trace.waits()
-    elif (before.status, before.ended, before.attempts) == (now.status, now.ended, now.attempts):
-        return  # else its process had more to say, after it was given up on
-    if now.run.backfill_id is not None:
-        yield trace.in_backfill(now.run.backfill_id)
-    yield trace.root(links, mlflow_page)
+        if now.run.backfill_id is not None:
+            yield trace.in_backfill(now.run.backfill_id)
+        yield trace.root(links, mlflow_page)
 
 
 def backfill_span(
@@ -284,6 +281,10 @@ def caller_of(traceparent: str | None) -> SpanContext | None:
     carrier = {"traceparent": traceparent}
     context = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
     return context if context.is_valid else None
+
+
+def _ending(history: RunHistory) -> tuple[object, ...]:
+    return history.status, history.ended, history.attempts
 
 
 def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:

@@ -32,7 +32,7 @@ class Tail:
     settled: str | None = None
     shown: RunHistory | None = None
     _recent: dict[int, float] = field(default_factory=dict)  # when each record after `settled` was read
-    _latest_news: float = 0.0
+    _latest_news: float = field(default_factory=time.monotonic)  # for who did not read it: just now
     _history: RunHistory | None = None
 
     @classmethod

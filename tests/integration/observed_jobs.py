@@ -171,8 +171,8 @@ def processes(context: dg.InitExecutorContext) -> MultiprocessExecutor:
 
 @dg.executor(name="processes_behind", requirements=dg.multiple_process_executor_requirements())
 def processes_behind(context: dg.InitExecutorContext) -> MultiprocessExecutor:
-    """Steps whose clock is behind: forked from a process that says what the time is."""
-    return _processes([*PRELOADED, CLOCK_BEHIND])
+    """Steps whose clock is behind, from before anything has looked at it."""
+    return _processes([CLOCK_BEHIND, *PRELOADED])
 
 
 def _processes(preloaded: list[str]) -> MultiprocessExecutor:

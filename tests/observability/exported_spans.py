@@ -1,4 +1,4 @@
-"""Spans as plain dicts, to be compared as a whole: what differs from run to run has a name instead of a value."""
+"""Spans as plain dicts, to be compared as a whole; what differs from run to run has a name for its value."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
@@ -337,8 +338,8 @@ def test_after_a_refusal_the_next_tick_begins_with_another_run(
     target.refuses = refusing(AWAY)
     for _ in range(4):
         observer.tick(instance, BUDGET)
-    order = [run.run_id for run in runs]
-    assert target.asked == [*order, order[0]]
+    assert set(target.asked[:3]) == {run.run_id for run in runs}
+    assert target.asked[3] == target.asked[0]
 
 
 def test_a_run_that_the_target_never_takes_keeps_no_other_waiting(
@@ -376,9 +377,9 @@ def test_a_run_that_cannot_be_shown_keeps_no_other_waiting(
     target.refuses = refusing(problem, odd.run_id)
     report = observer.tick(instance, BUDGET)
     assert target.news_of(other) == [["a word"]]
-    assert report.failures == {odd.run_id: problem}
+    assert list(report.failures.values()) == [problem]
     assert report.unavailable is None
-    assert f"run {odd.run_id}: a span without a name" in str(report)
+    assert f"run {odd.run_id} cannot be shown: a span without a name" in str(report)
     assert set(followed(instance, target)) == {odd.run_id, other.run_id}
 
 
@@ -393,11 +394,9 @@ def test_a_run_that_cannot_be_shown_is_tried_again_ever_less_often(
             tried.append(seconds)
         clock.forward(1)
         seconds += 1
-    pauses = [later - earlier for earlier, later in zip(tried, tried[1:], strict=False)]
-    assert pauses == sorted(pauses)
-    assert pauses[0] == pytest.approx(5, abs=1)
-    assert pauses[1] == pytest.approx(10, abs=1)
-    assert pauses[-1] == pytest.approx(LONGEST_PAUSE_SECONDS, abs=1)
+    pauses = [later - earlier for earlier, later in pairwise(tried)]
+    longest = LONGEST_PAUSE_SECONDS
+    assert pauses == pytest.approx([5, 10, 20, 40, 80, 160, longest, longest], abs=2)
 
     target.refuses = refusing(AWAY, "nobody")
     clock.forward(LONGEST_PAUSE_SECONDS)
@@ -439,7 +438,7 @@ def test_when_its_time_is_over_a_tick_ends_and_the_next_ones_show_the_rest(
         assert report.waiting == len(runs)
         shown.append(report.runs)
     assert shown == [3, 3, 1]
-    assert target.asked == [run.run_id for run in runs]
+    assert len(target.asked) == len(set(target.asked)) == len(runs)
 
 
 def test_runs_that_always_have_news_keep_a_new_one_waiting_for_one_round_only(
@@ -648,7 +647,9 @@ def test_a_backfill_that_cannot_be_shown_keeps_no_run_waiting_and_is_named(
     begin(instance, backfill=BACKFILL)
     problem = ValueError("a span without a name")
     target.refuses = refusing(problem, BACKFILL)
-    assert observer.tick(instance, BUDGET).failures == {BACKFILL: problem}
+    assert f"backfill {BACKFILL} cannot be shown: a span without a name" in str(
+        observer.tick(instance, BUDGET)
+    )
     later = begin(instance, "a word")
     observer.tick(instance, BUDGET)
     assert target.news_of(later) == [["a word"]]

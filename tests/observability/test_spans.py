@@ -1,21 +1,23 @@
-"""The spans made from the event logs of real runs: which there are, what they say, in any number of portions."""
+"""The spans of real runs, made from their event logs: which there are and what they say, in any portions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster import DagsterEvent, DagsterEventType, EventLogRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext, Status, StatusCode
+from opentelemetry.trace import SpanContext, StatusCode
 
 from observability import attributes as names
 from observability import ids, step_spans
-from observability.event_log import HistoryReader
+from observability.event_log import HistoryReader, read_history
 from observability.history import RecordedSpans, RunHistory, RunStatus
 from observability.links import Links
 from observability.spans import LISTED, SCOPE, backfill_span, caller_of, run_spans
@@ -55,6 +57,11 @@ def tagged(recording: Recording, **tags: str) -> RunHistory:
 
 def dicts(recording: Recording) -> list[dict[str, Any]]:
     return as_dicts(trace_of(recording), recording.run.run_id)
+
+
+def as_tuple(value: object) -> tuple[Any, ...]:
+    assert isinstance(value, tuple)
+    return value
 
 
 def links_of(span: ReadableSpan) -> list[tuple[int, int, object]]:
@@ -215,8 +222,6 @@ def test_a_process_that_goes_on_after_its_run_was_given_up_on_is_told_of_in_the_
         for portion in in_portions(recording, lost, cuts):
             assert len({key_of(span) for span in portion}) == len(portion)
             assert root_id not in [key_of(span) for span in portion[:-1]]
-            for span in portion:
-                assert seen.get(key_of(span)) != whole(span), "the same was told twice"
             seen |= latest(portion)
         # A computation that was interrupted before it began is the one thing that cannot be taken back.
         assert {key: seen[key] for key in at_once} == at_once
@@ -231,7 +236,8 @@ def failure_after(record: EventLogRecord) -> EventLogRecord:
     event = DagsterEvent(
         DagsterEventType.RUN_FAILURE.value, job_name=entry.job_name or "", message="Its process is gone."
     )
-    entry = entry._replace(dagster_event=event, step_key=None)
+    # At a time of its own, as no two events of a run are recorded at once.
+    entry = entry._replace(dagster_event=event, step_key=None, timestamp=entry.timestamp + 1e-6)
     return record._replace(event_log_entry=entry)
 
 
@@ -292,7 +298,7 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
     told = {
         (each["name"], each["attributes"].get("dagster.step.attempt")): each
         for each in dicts(recorded["processes"])
-        if each.get("parent") in (None, "run fleet_job")
+        if "attributes" in each and each.get("parent") in (None, "run fleet_job")
     }
     assert told["planes", 1] == {
         "name": "planes",
@@ -321,15 +327,32 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
         "dagster.asset.data_versions": ["fleet=<hash>"],
         "dagster.asset.read_versions": ["airlines=<hash>", "planes=<hash>"],
     }
-    message = "Multiprocess executor: child process for step airlines unexpectedly exited with code 3"
-    crashed = told["airlines", 1]
-    assert crashed["attributes"]["dagster.step.outcome"] == "retry"
-    assert crashed["status"] == "ERROR"
-    assert crashed["description"].startswith(message)
-    (event,) = crashed["events"]
-    assert event["exception.type"] == crashed["attributes"]["error.type"]
-    assert event["exception.type"].endswith("ChildProcessCrashException")
+    died = "dagster._core.executor.child_process_executor.ChildProcessCrashException"
+    assert told["airlines", 1] == {
+        "name": "airlines",
+        "parent": "run fleet_job",
+        "attributes": {
+            "dagster.step.key": "airlines",
+            "dagster.step.attempt": 1,
+            "dagster.step.outcome": "retry",
+            "dagster.op.name": "airlines",
+            "process.pid": "<pid>",
+            "mlflow.spanType": "TASK",
+            "error.type": died,
+        },
+        "status": "ERROR",
+        "description": died,
+        "events": [
+            {
+                "name": "exception",
+                "exception.type": died,
+                "exception.message": "",
+                "exception.stacktrace": "...",
+            }
+        ],
+    }
     assert told["airlines", 2]["links"] == [("airlines", "previous attempt")]
+    assert told["airlines", 2]["attributes"]["dagster.asset.code_version"] == "2"
     assert told["run fleet_job", None]["attributes"] == {
         "dagster.run.id": "<run>",
         "dagster.run.status": "SUCCESS",
@@ -342,12 +365,6 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
 
 
 def test_checks_are_counted_and_told_one_by_one(recorded: Recordings) -> None:
-    trace = trace_of(recorded["checks"])
-    told = {
-        step: as_dicts([attempt_span(trace, step)], recorded["checks"].run.run_id)
-        for step in ("checked_unique_key", "checked_plausible_values")
-    } if False else {}
-    assert not told
     steps = {each["name"]: each for each in dicts(recorded["checks"])}
     checked, plausible, unique = (
         steps[name] for name in ("checked", "checked_plausible_values", "checked_unique_key")
@@ -380,3 +397,378 @@ def test_checks_are_counted_and_told_one_by_one(recorded: Recordings) -> None:
     assert [event["name"] for event in unique["events"]] == ["asset check", "exception"]
     root = steps["run __ephemeral_asset_job__"]
     assert root["attributes"]["mlflow.spanOutputs"] == "FAILURE: checked_unique_key"
+
+
+def test_partitions_written_by_one_step_are_told_with_it(recorded: Recordings) -> None:
+    trace = trace_of(recorded["partitions"])
+    flights = attempt_span(trace, "flights").attributes or {}
+    assert sorted(as_tuple(flights[names.PARTITIONS])) == ["monday", "tuesday"]
+    assert flights[names.ROWS] == 100 + 101
+    assert flights[names.ASSETS] == ("flights",)
+    delays = attempt_span(trace, "delays").attributes or {}
+    assert sorted(as_tuple(delays[names.PARTITIONS])) == ["monday", "tuesday"]
+    assert names.ROWS not in delays
+    assert "weather=weather of 2013" in as_tuple(delays[names.READ_VERSIONS])
+    root = root_of(trace)
+    assert root.name == "run __ephemeral_asset_job__ monday...tuesday"
+    assert (root.attributes or {})[names.PARTITION] == "monday...tuesday"
+    assert (root.attributes or {})[names.ASSETS] == ("flights", "weather", "delays")
+
+
+def test_no_attribute_lists_more_partitions_than_backends_take(recorded: Recordings) -> None:
+    history = recorded["partitions"].history
+    (flights,) = [each for each in history.attempts if each.step == "flights"]
+    days = [f"2013-{day:03}" for day in range(3 * LISTED)]
+    written = tuple(
+        replace(flights.materialisations[0], partition=day, data_version=day, rows=2) for day in days
+    )
+    history = replace(history, attempts=(replace(flights, materialisations=written),))
+    told = attempt_span(spans_of(history), "flights").attributes or {}
+    assert told[names.PARTITIONS] == tuple(days[:LISTED])
+    assert told[names.DATA_VERSIONS] == tuple(f"flights={day}" for day in days[:LISTED])
+    assert told[names.ROWS] == 3 * LISTED * 2
+
+
+def test_a_graph_says_which_op_each_step_executes(recorded: Recordings) -> None:
+    trace = trace_of(recorded["mapped"])
+    assert (attempt_span(trace, "doubled.double[west]").attributes or {})[names.OP] == "doubled.double"
+
+
+def test_steps_that_were_skipped_are_named(recorded: Recordings) -> None:
+    root = root_of(trace_of(recorded["skipped"]))
+    assert (root.attributes or {})[names.SKIPPED] == recorded["skipped"].history.skipped
+    assert recorded["skipped"].history.skipped
+
+
+def test_what_a_step_traced_is_below_its_computation(recorded: Recordings) -> None:
+    trace = trace_of(recorded["traced"])
+    paths = [path_of(span, trace) for span in trace if span.name in ("parse", "load seats")]
+    assert paths == [
+        ["run tracing", "read_planes", "compute", "read the table", "parse"],
+        ["run tracing", "read_planes", "compute", "read the table", "parse"],
+        ["run tracing", "count_seats", "compute", "load seats"],
+    ]
+    parsed = [span for span in trace if span.name == "parse"]
+    assert [(span.attributes or {})[names.ATTEMPT] for span in parsed] == [1, 2]
+
+
+# What is known of a run
+
+
+def test_a_run_says_what_launched_it_and_from_where(recorded: Recordings) -> None:
+    history = tagged(
+        recorded["ops"],
+        partition="2013-01-01",
+        backfill="abcdefgh",
+        schedule_name="daily",
+        sensor_name="new_flights",
+        code_location="ledgerline",
+    )
+    run = replace(history.run, parent_run_id="parent", root_run_id="root")
+    links = Links(dagster="http://dagster.example")
+    spans = spans_of(replace(history, run=run), links=links, mlflow_page="http://mlflow.example/run")
+    run_id = history.run.run_id
+    assert root_of(spans).name == "run counting 2013-01-01"
+    assert root_of(spans).attributes == {
+        "dagster.run.id": run_id,
+        "dagster.run.status": "SUCCESS",
+        "dagster.run.root_id": "root",
+        "dagster.run.parent_id": "parent",
+        "dagster.job.name": "counting",
+        "dagster.partition": "2013-01-01",
+        "dagster.backfill.id": "abcdefgh",
+        "dagster.schedule.name": "daily",
+        "dagster.sensor.name": "new_flights",
+        "dagster.code_location": "ledgerline",
+        "dagster.run.url": f"http://dagster.example/runs/{run_id}",
+        "dagster.run.mlflow_url": "http://mlflow.example/run",
+        "mlflow.spanType": "WORKFLOW",
+        "mlflow.spanInputs": "counting 2013-01-01",
+        "mlflow.spanOutputs": "SUCCESS: 2 steps, 0 materialisations",
+    }
+
+
+def test_a_range_of_partitions_is_told_by_its_ends(recorded: Recordings) -> None:
+    tags = {"asset_partition_range_start": "2013-01-01", "asset_partition_range_end": "2013-01-31"}
+    root = root_of(spans_of(tagged(recorded["ops"], **tags)))
+    assert (root.attributes or {})[names.PARTITION] == "2013-01-01...2013-01-31"
+
+
+def test_time_in_the_queue_and_until_it_is_launched_is_told(recorded: Recordings) -> None:
+    history, trace = recorded["queued"].history, trace_of(recorded["queued"])
+    waits = [named(trace, "queued"), named(trace, "launch")]
+    assert [wait.parent for wait in waits] == [root_of(trace).context] * 2
+    assert history.enqueued is not None
+    assert history.dequeued is not None
+    assert history.started is not None
+    expected = [history.enqueued, history.dequeued, history.dequeued, history.started]
+    times = [time / SECOND for wait in waits for time in times_of(wait)]
+    assert times == pytest.approx(expected, abs=1e-6)
+    assert times_of(root_of(trace))[0] <= times_of(waits[0])[0]
+
+
+def test_a_run_taken_out_of_the_queue_is_a_root_that_says_so(recorded: Recordings) -> None:
+    (root,) = dicts(recorded["canceled in the queue"])
+    assert (root["status"], root["description"]) == ("ERROR", "Taken out of the queue.")
+    assert root["attributes"]["dagster.run.status"] == "CANCELED"
+    assert root["attributes"]["mlflow.spanOutputs"] == "CANCELED: Taken out of the queue."
+
+
+# Failures
+
+
+def test_an_error_is_told_with_the_ones_it_came_from(recorded: Recordings) -> None:
+    trace = trace_of(recorded["errors"])
+    chained = attempt_span(trace, "chained")
+    assert (chained.attributes or {})["error.type"] == "RuntimeError"
+    assert chained.status.status_code is StatusCode.ERROR
+    assert chained.status.description == "The features were not made."
+    assert exceptions(chained) == [("RuntimeError", "The features were not made.")]
+    stack = stack_of(chained)
+    assert "in chained" in stack
+    assert stack.index("Caused by ValueError: row 7 has no plane") < stack.index(
+        "Caused by KeyError: 'tailnum'"
+    )
+    assert "Caused by KeyError" in stack_of(attempt_span(trace, "during_another"))
+    assert named_phase(trace, chained, "compute").status.status_code is StatusCode.ERROR
+
+
+def test_an_error_without_a_message_has_its_type_instead(recorded: Recordings) -> None:
+    span = attempt_span(trace_of(recorded["errors"]), "without_a_message")
+    assert span.status.description == "NotImplementedError"
+    assert exceptions(span) == [("NotImplementedError", "")]
+
+
+def test_a_run_with_several_steps_that_failed_says_why_the_first_did(recorded: Recordings) -> None:
+    recording = recorded["errors"]
+    failed = [attempt.error for attempt in recording.history.attempts if attempt.error]
+    run_error = recording.history.error
+    assert run_error is not None
+    root = root_of(trace_of(recording))
+    first = (failed[0].type, failed[0].message)
+    told = [(run_error.type, run_error.message), first]
+    assert exceptions(root) == list(dict.fromkeys(told))
+    assert (root.attributes or {})[names.OUTPUTS] == (
+        "FAILURE: " + ", ".join(attempt.step for attempt in recording.history.attempts)
+    )
+
+
+def test_a_run_does_not_blame_a_step_that_succeeded_in_the_end(recorded: Recordings) -> None:
+    root = root_of(trace_of(recorded["retries"]))
+    assert exceptions(root) == [("ConnectionError", "nobody answers")]
+    assert (root.attributes or {})[names.OUTPUTS] == "FAILURE: fail_always"
+    assert (root.attributes or {})["error.type"] == "ConnectionError"
+
+
+def test_every_attempt_links_to_the_one_before(recorded: Recordings) -> None:
+    trace = trace_of(recorded["retries"])
+    first, second, third = (attempt_span(trace, "fail_always", number) for number in (1, 2, 3))
+    assert links_of(first) == []
+    assert links_of(second) == [(*key_of(first), "previous attempt")]
+    assert links_of(third) == [(*key_of(second), "previous attempt")]
+    outcomes = [(span.attributes or {})[names.OUTCOME] for span in (first, second, third)]
+    assert outcomes == ["retry", "retry", "failure"]
+    for span in (first, second, third):
+        assert exceptions(span) == [("ConnectionError", "nobody answers")]
+        assert "Caused by OSError: no route" in stack_of(span)
+
+
+@pytest.mark.parametrize(
+    ("run", "step", "phase"),
+    [
+        ("unreadable", "fleet", "load"),
+        ("unwritable", "planes", "store result"),
+        ("no resource in a process", "ask", "resources"),
+        ("crash", "crash", "compute"),
+    ],
+)
+def test_the_phase_in_which_a_step_failed_is_an_error_and_no_other(
+    recorded: Recordings, run: str, step: str, phase: str
+) -> None:
+    trace = trace_of(recorded[run])
+    span = attempt_span(trace, step)
+    failed = [
+        each.name
+        for each in trace
+        if each.parent == span.context and each.status.status_code is StatusCode.ERROR
+    ]
+    assert failed == [phase]
+
+
+def test_a_run_that_failed_before_its_first_step_has_no_attempts(recorded: Recordings) -> None:
+    trace = trace_of(recorded["no resource for two steps"])
+    assert [span.name for span in trace] == ["launch", "resources", "run asking_twice"]
+    assert named(trace, "resources").status.status_code is StatusCode.ERROR
+    assert exceptions(root_of(trace)) == [("ConnectionError", "nobody answers")]
+
+
+@pytest.mark.parametrize("run", ["canceled", "canceled in a process"])
+def test_a_run_that_was_canceled_is_an_error_and_so_is_its_step(recorded: Recordings, run: str) -> None:
+    trace = trace_of(recorded[run])
+    root, step = root_of(trace), attempt_span(trace, "cancel_the_run")
+    assert (root.attributes or {})[names.RUN_STATUS] == "CANCELED"
+    assert root.status.status_code is StatusCode.ERROR
+    interrupted = "dagster._core.errors.DagsterExecutionInterruptedError"
+    assert exceptions(step)[0][0] == interrupted
+    assert step.status.description == interrupted
+    assert (root.attributes or {})[names.OUTPUTS] == "CANCELED: cancel_the_run"
+
+
+def test_a_step_that_was_interrupted_says_why_its_run_ended(recorded: Recordings) -> None:
+    trace = trace_of(recorded["killed"])
+    root, step = root_of(trace), attempt_span(trace, "die")
+    assert (step.attributes or {})[names.OUTCOME] == "interrupted"
+    why = "The run ended before this step did. The process of the run is gone."
+    assert exceptions(step) == [("dagster.StepInterrupted", why)]
+    assert step.status.description == why
+    assert exceptions(root) == [("dagster.RunFailure", "The process of the run is gone.")]
+    assert times_of(step)[1] == times_of(root)[1]
+    assert named(trace, "compute").status.status_code is StatusCode.ERROR
+
+
+@dg.op
+def read_an_old_disk() -> None:
+    raise FileNotFoundError("caf\udce9.parquet is gone")  # as Python has what is Latin-1 on a disk
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def reading() -> None:
+    read_an_old_disk()
+
+
+def test_an_error_that_is_no_utf_8_can_be_sent() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = reading.execute_in_process(instance=instance, raise_on_error=False)
+        history = read_history(instance, run.run_id)
+    assert history is not None
+    spans = spans_of(history)
+    assert encode_spans(spans).SerializeToString()
+    for span in (root_of(spans), attempt_span(spans, "read_an_old_disk")):
+        assert span.status.description == "caf?.parquet is gone"
+        assert exceptions(span) == [("FileNotFoundError", "caf?.parquet is gone")]
+
+
+def named_phase(trace: Sequence[ReadableSpan], above: ReadableSpan, name: str) -> ReadableSpan:
+    return named([span for span in trace if span.parent == above.context], name)
+
+
+# Links to other traces
+
+
+def test_a_re_execution_links_to_the_run_before(recorded: Recordings) -> None:
+    history, parent_id = recorded["ops"].history, recorded["queued"].run.run_id
+    spans = spans_of(replace(history, run=replace(history.run, parent_run_id=parent_id)))
+    (link,) = links_of(root_of(spans))
+    assert link == (*key_of(root_of(spans_of(recorded["queued"].history))), "parent run")
+
+
+def test_a_run_of_a_backfill_is_in_both_traces_which_link_to_each_other(recorded: Recordings) -> None:
+    history = tagged(recorded["ops"], backfill="abcdefgh", partition="2013-01-01")
+    *_, in_backfill, root = spans_of(history)
+    assert context_of(in_backfill).trace_id == ids.backfill_trace_id("abcdefgh")
+    assert in_backfill.parent is not None
+    assert in_backfill.parent.span_id == ids.backfill_span_id("abcdefgh")
+    assert in_backfill.parent.trace_id == ids.backfill_trace_id("abcdefgh")
+    assert (in_backfill.name, times_of(in_backfill)) == (root.name, times_of(root))
+    assert links_of(in_backfill) == [(*key_of(root), "run")]
+    assert links_of(root) == [(*key_of(in_backfill), "backfill")]
+    said, of_the_run = dict(in_backfill.attributes or {}), dict(root.attributes or {})
+    assert said.pop("mlflow.spanType") == "TASK"
+    assert said.items() <= of_the_run.items()
+
+
+def test_a_run_that_failed_has_failed_in_the_trace_of_its_backfill(recorded: Recordings) -> None:
+    *_, in_backfill, root = spans_of(tagged(recorded["killed"], backfill="abcdefgh"))
+    assert in_backfill.status.status_code is StatusCode.ERROR
+    assert exceptions(in_backfill) == exceptions(root)
+
+
+def test_a_run_links_to_whoever_launched_it_with_a_trace_context(recorded: Recordings) -> None:
+    (link,) = links_of(root_of(spans_of(tagged(recorded["ops"], traceparent=TRACEPARENT))))
+    assert link == (int(TRACE, 16), int(SPAN, 16), "caller")
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        "nonsense",
+        f"00-{TRACE}",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{TRACE.replace('0', 'x')}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01-more",
+    ],
+)
+def test_a_trace_context_that_says_nothing_is_passed_over(recorded: Recordings, traceparent: str) -> None:
+    assert caller_of(traceparent) is None
+    spans = spans_of(tagged(recorded["ops"], traceparent=traceparent))
+    assert links_of(root_of(spans)) == []
+
+
+def test_a_run_without_a_trace_context_links_to_nobody(recorded: Recordings) -> None:
+    assert caller_of(None) is None
+    assert links_of(root_of(trace_of(recorded["ops"]))) == []
+
+
+# Backfills
+
+
+@pytest.mark.parametrize(("failed", "status"), [(False, StatusCode.OK), (True, StatusCode.ERROR)])
+def test_a_backfill_is_the_root_above_its_runs(
+    recorded: Recordings, failed: bool, status: StatusCode
+) -> None:
+    *_, of_a_run, _ = spans_of(tagged(recorded["ops"], backfill="abcdefgh"))
+    root = backfill_span(
+        "abcdefgh",
+        started=1_357_000_000.25,
+        ended=1_357_000_100.5,
+        failed=failed,
+        attributes={names.BACKFILL_STATUS: "COMPLETED_SUCCESS", names.TITLE: None},
+        resource=Resource({"service.name": "tests"}),
+    )
+    assert of_a_run.parent == root.context
+    assert root.parent is None
+    assert root.name == "backfill abcdefgh"
+    assert times_of(root) == (1_357_000_000_250_000_000, 1_357_000_100_500_000_000)
+    assert root.attributes == {
+        "dagster.backfill.id": "abcdefgh",
+        "mlflow.spanType": "WORKFLOW",
+        "dagster.backfill.status": "COMPLETED_SUCCESS",
+    }
+    assert root.status.status_code is status
+    assert root.resource.attributes["service.name"] == "tests"
+
+
+def test_a_backfill_that_ended_before_it_started_takes_no_time() -> None:
+    root = backfill_span(
+        "abcdefgh", started=20.0, ended=10.0, failed=False, attributes={}, resource=Resource.get_empty()
+    )
+    assert times_of(root) == (20 * SECOND, 20 * SECOND)
+
+
+# Clocks
+
+
+def test_what_a_step_traced_with_a_clock_that_is_behind_is_put_right(recorded: Recordings) -> None:
+    history = recorded["processes"].history
+    behind = [replace(each, clock_behind=30.0 if each.step == "planes" else 0.0) for each in history.attempts]
+    start, end = 1_357_000_000 * SECOND, 1_357_000_001 * SECOND
+    recorded_spans = tuple(
+        RecordedSpans(
+            step,
+            1,
+            step_spans.encode(
+                [ReadableSpan("parse", SpanContext(1, span_id, False), start_time=start, end_time=end)]
+            ),
+        )
+        for span_id, step in enumerate(("planes", "fleet"), start=1)
+    )
+    spans = spans_of(replace(history, attempts=tuple(behind), recorded_spans=recorded_spans))
+    late, on_time = [span for span in spans if span.name == "parse"]
+    assert times_of(late) == (start + 30 * SECOND, end + 30 * SECOND)
+    assert times_of(on_time) == (start, end)
+    assert (attempt_span(spans, "planes").attributes or {})[names.CLOCK_BEHIND] == 30.0
+    assert names.CLOCK_BEHIND not in (attempt_span(spans, "fleet").attributes or {})

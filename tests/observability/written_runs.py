@@ -110,6 +110,7 @@ class FakeTarget:
         backfills: The same of backfills.
         asked: The runs that it was given, whether it took them or not.
         refuses: Is called with what it is given, and may raise.
+        took: Is called after it took something.
     """
 
     name: str = "fake target"
@@ -117,11 +118,13 @@ class FakeTarget:
     backfills: list[Backfill] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     refuses: Callable[[str], None] = lambda key: None
+    took: Callable[[], None] = lambda: None
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
         self.asked.append(now.run.run_id)
         self.refuses(now.run.run_id)
         self.shown.append(Shown(now, before))
+        self.took()
         return 1
 
     def export_backfill(self, backfill: Backfill) -> int:

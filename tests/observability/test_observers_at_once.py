@@ -1,0 +1,213 @@
+"""Two observers of the same projection on one instance: whatever happens to them, and when, nothing is lost."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import dagster as dg
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from observability.observer import LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Observer
+from observability.projection import NotYetError, TargetUnavailableError
+from observability.tail import SETTLE_SECONDS
+from tests.observability.written_runs import (
+    Clock,
+    FakeTarget,
+    WrittenRun,
+    begin,
+    clock_to_put_forward,
+    words_of,
+)
+
+BUDGET = 1e9
+
+
+class Killed(BaseException):
+    """The process of the observer ends here, and with it all that it keeps in memory."""
+
+
+class Fate(Enum):
+    """What happens when an observer shows something."""
+
+    SHOWN = auto()
+    TARGET_AWAY = auto()
+    NOT_YET = auto()
+    CANNOT_BE_SHOWN = auto()
+    KILLED_BEFORE = auto()
+    KILLED_AFTERWARDS = auto()
+    THE_OTHER_LOOKS_MEANWHILE = auto()
+
+
+@dataclass(frozen=True)
+class Look:
+    """One of the observers looks, and has these fates in turn."""
+
+    observer: int
+    fates: tuple[Fate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Begin:
+    """A run begins."""
+
+
+@dataclass(frozen=True)
+class Write:
+    """One of the runs writes a record; after its end, too, if that was lately."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class End:
+    """One of the runs ends."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Time passes."""
+
+    seconds: float
+
+
+Event = Look | Begin | Write | End | Pass
+
+RUNS, OBSERVERS = st.integers(0, 2), st.integers(0, 1)
+EVENTS = st.one_of(
+    st.builds(Look, OBSERVERS, st.lists(st.sampled_from(Fate), max_size=4).map(tuple)),
+    st.builds(Begin),
+    st.builds(Write, RUNS),
+    st.builds(End, RUNS),
+    st.builds(Pass, st.sampled_from([0.5, SETTLE_SECONDS, LINGER_SECONDS / 2, LINGER_SECONDS])),
+)
+
+
+@dataclass
+class World:
+    """An instance, its runs, and two observers."""
+
+    instance: dg.DagsterInstance
+    clock: Clock
+    target: FakeTarget = field(default_factory=FakeTarget)
+    runs: list[WrittenRun] = field(default_factory=list)
+    written: dict[str, list[str]] = field(default_factory=dict)
+    ended: dict[str, float] = field(default_factory=dict)
+    fates: list[Fate] = field(default_factory=list)
+    looking: list[int] = field(default_factory=list)
+    observers: list[Observer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.target.refuses = self.meet_fate
+        self.target.took = self.meet_fate_afterwards
+        self.observers = [Observer(self.target) for _ in range(2)]
+
+    def happens(self, event: Event) -> None:
+        match event:
+            case Begin():
+                self.runs.append(begin(self.instance))
+                self.written[self.runs[-1].run_id] = []
+            case Write(number) if run := self.run(number):
+                if self.clock() - self.ended.get(run.run_id, self.clock()) < LINGER_SECONDS - 1:
+                    self.write(run)
+            case End(number) if run := self.run(number):
+                if run.run_id not in self.ended:
+                    run.end()
+                    self.ended[run.run_id] = self.clock()
+            case Pass(seconds):
+                self.clock.forward(seconds)
+            case Look(number, fates):
+                self.fates = list(fates)
+                self.look(number)
+
+    def run(self, number: int) -> WrittenRun | None:
+        return self.runs[number] if number < len(self.runs) else None
+
+    def write(self, run: WrittenRun) -> None:
+        words = self.written[run.run_id]
+        words.append(str(len(words)))
+        run.write(words[-1])
+
+    def look(self, number: int) -> None:
+        self.looking.append(number)
+        try:
+            self.observers[number].tick(self.instance, BUDGET)
+        except Killed:
+            self.observers[number] = Observer(self.target)
+        finally:
+            self.looking.pop()
+
+    def meet_fate(self, run_id: str) -> None:
+        fate = self.fates[0] if self.fates else Fate.SHOWN
+        if fate is not Fate.KILLED_AFTERWARDS:
+            self.fates = self.fates[1:]
+        if fate is Fate.TARGET_AWAY:
+            raise TargetUnavailableError("away")
+        if fate is Fate.NOT_YET:
+            raise NotYetError("not yet")
+        if fate is Fate.CANNOT_BE_SHOWN:
+            raise ValueError("a span without a name")
+        if fate is Fate.KILLED_BEFORE:
+            raise Killed
+        if fate is Fate.THE_OTHER_LOOKS_MEANWHILE and len(self.looking) == 1:
+            self.look(1 - self.looking[0])
+
+    def meet_fate_afterwards(self) -> None:
+        self.check_that_what_was_shown_before_was_shown()
+        if self.fates and self.fates[0] is Fate.KILLED_AFTERWARDS:
+            self.fates = self.fates[1:]
+            raise Killed
+
+    def check_that_what_was_shown_before_was_shown(self) -> None:
+        *earlier, latest = self.target.shown
+        known = {word for shown in earlier if shown.run_id == latest.run_id for word in words_of(shown.now)}
+        assert set(words_of(latest.before)) <= known
+
+    def come_to_rest(self) -> None:
+        """Everything works now, for long enough."""
+        self.fates = []
+        self.clock.forward(LONGEST_PAUSE_SECONDS)
+        for _ in range(3):
+            for number in range(2):
+                self.look(number)
+                self.clock.forward(LINGER_SECONDS + 1)
+
+    def check_that_everything_was_shown(self) -> None:
+        for run in self.runs:
+            shown = self.target.of(run)
+            assert {word for each in shown for word in words_of(each.now)} == set(self.written[run.run_id])
+            assert any(each.now.finished for each in shown) == (run.run_id in self.ended)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+@given(events=st.lists(EVENTS, max_size=25))
+# One ends while the other, that knows less, is in the middle of it.
+@example(
+    [
+        Begin(),
+        Write(0),
+        Look(0),
+        Pass(SETTLE_SECONDS),
+        Look(0),
+        End(0),
+        Look(1, (Fate.THE_OTHER_LOOKS_MEANWHILE, Fate.KILLED_AFTERWARDS)),
+        Write(0),
+        Begin(),
+        Look(0, (Fate.THE_OTHER_LOOKS_MEANWHILE,)),
+        Write(0),
+    ]
+)
+def test_no_record_is_lost_whatever_happens_to_two_observers(events: list[Event]) -> None:
+    with dg.DagsterInstance.ephemeral() as instance, clock_to_put_forward() as clock:
+        world = World(instance, clock)
+        for event in events:
+            world.happens(event)
+        world.come_to_rest()
+        world.check_that_everything_was_shown()
