@@ -32,17 +32,25 @@ def observers(*, running: bool, send_lineage: bool) -> Sequence[dg.SensorDefinit
     """
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
-    @dg.sensor(minimum_interval_seconds=INTERVAL_SECONDS, default_status=status)
+    def sensor(tick: Callable[..., dg.SkipReason]) -> dg.SensorDefinition:
+        make = dg.sensor(
+            minimum_interval_seconds=INTERVAL_SECONDS,
+            default_status=status,
+            description=tick.__doc__,  # of a sensor Dagster does not take it by itself
+        )
+        return make(tick)
+
+    @sensor
     def trace_runs(context: dg.SensorEvaluationContext, projections: RunProjections) -> dg.SkipReason:
         """Send every run as one trace (OpenTelemetry), each step within seconds after it ended."""
         return _tick(context, "traces", projections.traces)
 
-    @dg.sensor(minimum_interval_seconds=INTERVAL_SECONDS, default_status=status)
+    @sensor
     def track_runs(context: dg.SensorEvaluationContext, projections: RunProjections) -> dg.SkipReason:
         """Keep an MLflow run for every run: status, timings, inputs, lineage, and its training runs below."""
         return _tick(context, "mlflow", projections.mlflow_runs)
 
-    @dg.sensor(minimum_interval_seconds=INTERVAL_SECONDS, default_status=status)
+    @sensor
     def send_lineage_of_runs(
         context: dg.SensorEvaluationContext, projections: RunProjections
     ) -> dg.SkipReason:

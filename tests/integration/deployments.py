@@ -142,7 +142,7 @@ class Deployment:
 
         def pid() -> str | None:
             for entry in self.instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
-                started = re.match(r"Started process for run \(pid: (\d+)\)", entry.user_message)
+                started = re.match(r"Started process for run \(pid: (\d+)\)", entry.message)
                 if started is not None:
                     return started[1]
             return None

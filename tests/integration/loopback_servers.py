@@ -21,9 +21,8 @@ class Refusal:
 class Request(BaseHTTPRequestHandler):
     """A request, and how it is answered."""
 
-    server: "_Listener"
-
     def respond(self) -> None:
+        assert isinstance(self.server, _Listener)
         self.server.owner.respond(self, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
@@ -68,6 +67,10 @@ class LoopbackServer:
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def listens(self) -> bool:
+        return self._listener is not None
 
     def respond(self, request: Request, body: bytes) -> None:
         """Answer a request."""

@@ -28,6 +28,12 @@ class Proxy(LoopbackServer):
     answered: Callable[[str], None] = lambda path: None
     refused: list[str] = field(default_factory=list)
 
+    def reset(self) -> None:
+        """Be as in the beginning."""
+        self.refuses, self.answered, self.refused = Proxy.refuses, Proxy.answered, []
+        if not self.listens:
+            self.start()
+
     def respond(self, request: Request, body: bytes) -> None:
         """Hand it on, or refuse it."""
         refusal = self.refuses(request.path)

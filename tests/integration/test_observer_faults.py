@@ -43,12 +43,19 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         yield receiver
 
 
-@pytest.fixture
-def proxy(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """MLflow, in front of which something can go wrong."""
+@pytest.fixture(scope="module")
+def proxy_of_all_tests(mlflow_server: str) -> Iterator[Proxy]:
+    """MLflow's client remembers by the id of a run where its artifacts go, so the address stays the same."""
     with listening(Proxy(target=mlflow_server)) as proxy:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.url)
         yield proxy
+
+
+@pytest.fixture
+def proxy(proxy_of_all_tests: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """MLflow, in front of which something can go wrong."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy_of_all_tests.url)
+    yield proxy_of_all_tests
+    proxy_of_all_tests.reset()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from observability.observer import (
     RUNS_AT_ONCE,
     Observer,
 )
-from observability.projection import TargetUnavailableError
+from observability.projection import NotYetError, TargetUnavailableError
 from observability.tail import SETTLE_SECONDS
 from tests.observability.written_runs import Clock, FakeTarget, begin, clock_to_put_forward, words_of
 
@@ -381,6 +381,21 @@ def test_a_run_that_cannot_be_shown_keeps_no_other_waiting(
     assert report.unavailable is None
     assert f"run {odd.run_id} cannot be shown: a span without a name" in str(report)
     assert set(followed(instance, target)) == {odd.run_id, other.run_id}
+
+
+def test_a_run_whose_end_is_to_be_shown_later_is_no_failure_and_is_tried_in_every_tick(
+    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
+) -> None:
+    open_elsewhere, other = begin(instance, "a word"), begin(instance)
+    target.refuses = refusing(NotYetError("its process is about to exit"), open_elsewhere.run_id)
+    for _ in range(3):
+        report = observer.tick(instance, BUDGET)
+        assert (report.failures, report.unavailable) == ({}, None)
+    assert target.asked.count(open_elsewhere.run_id) == 3
+    assert target.asked.count(other.run_id) == 1
+    target.refuses = refusing(AWAY, "nobody")
+    observer.tick(instance, BUDGET)
+    assert target.news_of(open_elsewhere) == [["a word"]]
 
 
 def test_a_run_that_cannot_be_shown_is_tried_again_ever_less_often(

@@ -36,7 +36,7 @@ attribute_maps = st.dictionaries(names, values, max_size=4)
 times = st.integers(0, 2**63 - 1)
 span_ids = st.integers(1, 2**64 - 1)
 trace_ids = st.integers(1, 2**128 - 1)
-contexts = st.builds(SpanContext, st.just(TRACE_ID), span_ids, st.just(False))  # noqa: FBT003
+contexts = st.builds(SpanContext, st.just(TRACE_ID), span_ids, st.just(False))
 statuses = st.one_of(
     st.builds(Status, st.sampled_from([StatusCode.OK, StatusCode.UNSET])),
     st.builds(Status, st.just(StatusCode.ERROR), st.none() | texts),
@@ -51,7 +51,7 @@ spans = st.builds(
     links=st.lists(
         st.builds(
             Link,
-            st.builds(SpanContext, trace_ids, span_ids, st.just(True)),  # noqa: FBT003
+            st.builds(SpanContext, trace_ids, span_ids, st.just(True)),
             attribute_maps,
         ),
         max_size=3,

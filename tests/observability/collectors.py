@@ -1,0 +1,129 @@
+"""Real servers that take traces, over HTTP and over gRPC, and keep the requests as they came."""
+
+import gzip
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was sent: header names in lower case; the path of HTTP, the method of gRPC."""
+
+    path: str
+    headers: dict[str, str]
+    message: ExportTraceServiceRequest
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        return [
+            span
+            for by_resource in self.message.resource_spans
+            for by_scope in by_resource.scope_spans
+            for span in by_scope.spans
+        ]
+
+    @property
+    def resource(self) -> dict[str, str]:
+        """The attributes of what made the spans."""
+        (by_resource,) = self.message.resource_spans
+        return {each.key: each.value.string_value for each in by_resource.resource.attributes}
+
+
+@dataclass
+class Collector:
+    """A server.
+
+    Attributes:
+        url: Its address, as the value of OTEL_EXPORTER_OTLP_ENDPOINT.
+        refuses: What it answers to the next requests, as the status of HTTP; then it takes them.
+        requests: What it took.
+    """
+
+    url: str = ""
+    refuses: list[int] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def request(self) -> Request:
+        """The only request."""
+        (request,) = self.requests
+        return request
+
+    @property
+    def spans(self) -> list[Span]:
+        """All that came, in order."""
+        return [span for request in self.requests for span in request.spans]
+
+
+@contextmanager
+def http_collector() -> Iterator[Collector]:
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = collector.refuses.pop(0) if collector.refuses else 200
+            if status == 200:
+                content = gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                message = ExportTraceServiceRequest.FromString(content)
+                collector.requests.append(Request(self.path, headers, message))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Keep quiet."""
+
+    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+        collector.url = f"http://{HOST}:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield collector
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def grpc_collector() -> Iterator[Collector]:
+    collector = Collector()
+
+    class Servicer(TraceServiceServicer):
+        def Export(  # noqa: N802  (gRPC's name)
+            self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
+        ) -> ExportTraceServiceResponse:
+            if collector.refuses:
+                collector.refuses.pop(0)
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not now")
+            headers = {name: str(value) for name, value in context.invocation_metadata()}
+            collector.requests.append(Request("Export", headers, request))
+            return ExportTraceServiceResponse()
+
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        add_TraceServiceServicer_to_server(Servicer(), server)
+        collector.url = f"http://{HOST}:{server.add_insecure_port(f'{HOST}:0')}"
+        server.start()
+        try:
+            yield collector
+        finally:
+            server.stop(None).wait()

@@ -1,0 +1,111 @@
+"""How far a projection has come, as it is kept in the instance between processes."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from observability.cursors import OVERLAP_SECONDS, Cursors
+from tests.observability.written_runs import begin
+
+
+@pytest.fixture(params=["in memory", "in a folder"])
+def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    if request.param == "in memory":
+        with dg.DagsterInstance.ephemeral() as instance:
+            yield instance
+    else:
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+            yield instance
+
+
+def loaded(instance: dg.DagsterInstance, projection: str = "traces") -> Cursors:
+    cursors = Cursors.load(instance, projection)
+    assert cursors is not None
+    return cursors
+
+
+def test_where_nothing_was_ever_saved_there_are_none(instance: dg.DagsterInstance) -> None:
+    assert Cursors.load(instance, "traces") is None
+
+
+def test_what_is_saved_is_loaded_with_the_runs_in_the_order_of_their_turn(
+    instance: dg.DagsterInstance,
+) -> None:
+    cursors = Cursors("traces", updated=1_000.5)
+    cursors.active = {"z": "a cursor", "a": None, "m": "another"}
+    cursors.move_to_end("z")
+    cursors.end("done", 1_000.25)
+    cursors.backfills = {"one", "two"}
+    cursors.save(instance)
+
+    again = loaded(instance)
+    assert again == cursors
+    assert list(again.active.items()) == [("a", None), ("m", "another"), ("z", "a cursor")]
+    assert (again.updated, again.ended, again.backfills) == (1_000.5, {"done": 1_000.25}, {"one", "two"})
+
+
+def test_each_projection_has_its_own(instance: dg.DagsterInstance) -> None:
+    Cursors("traces", updated=1.0).save(instance)
+    assert Cursors.load(instance, "mlflow") is None
+    Cursors("mlflow", updated=2.0).save(instance)
+    assert (loaded(instance).updated, loaded(instance, "mlflow").updated) == (1.0, 2.0)
+
+
+def test_nothing_is_written_when_nothing_has_changed(instance: dg.DagsterInstance) -> None:
+    Cursors("traces", updated=1.0).save(instance)
+    idle, busy = loaded(instance), loaded(instance)
+    busy.begin("a run")
+    busy.save(instance)
+    idle.save(instance)  # and so does not undo what the other one wrote
+    assert list(loaded(instance).active) == ["a run"]
+
+
+def test_of_two_at_the_same_time_the_later_one_is_kept_as_a_whole(instance: dg.DagsterInstance) -> None:
+    Cursors("traces", updated=1.0).save(instance)
+    one, other = loaded(instance), loaded(instance)
+    one.begin("a run")
+    one.saw(5.0)
+    one.save(instance)
+    other.saw(4.0)
+    other.save(instance)
+    assert loaded(instance) == other
+    assert (loaded(instance).updated, loaded(instance).active) == (4.0, {})
+
+
+def test_runs_that_are_done_with_are_remembered_for_as_long_as_the_search_finds_them(
+    instance: dg.DagsterInstance,
+) -> None:
+    cursors = Cursors("traces", updated=1_000.0)
+    cursors.end("old", 1_000.0 - OVERLAP_SECONDS)
+    cursors.end("recent", 1_001.0 - OVERLAP_SECONDS)
+    cursors.save(instance)
+    assert loaded(instance).ended == {"recent": 1_001.0 - OVERLAP_SECONDS}
+
+
+def test_the_search_never_goes_back(instance: dg.DagsterInstance) -> None:
+    cursors = Cursors("traces", updated=1_000.0)
+    cursors.saw(2_000.0)
+    cursors.saw(1_500.0)
+    assert cursors.updated == 2_000.0
+
+
+def test_a_run_is_new_once_and_again_after_a_change(instance: dg.DagsterInstance) -> None:
+    cursors = Cursors("traces", updated=time.time())
+    run = begin(instance)
+    assert cursors.begin_if_new(run.record)
+    assert not cursors.begin_if_new(run.record)
+    cursors.end(run.run_id, run.record.update_timestamp.timestamp())
+    assert not cursors.begin_if_new(run.record)
+    instance.add_run_tags(run.run_id, {"looked at": "by somebody"})
+    assert cursors.begin_if_new(run.record)
+    assert cursors.active == {run.run_id: None}
+
+
+def test_a_run_that_is_forgotten_is_neither_followed_nor_done_with(instance: dg.DagsterInstance) -> None:
+    cursors = Cursors("traces", updated=1.0, active={"a run": "a cursor"})
+    cursors.forget("a run")
+    cursors.forget("one that nobody follows")
+    assert (cursors.active, cursors.ended) == ({}, {})

@@ -1,0 +1,378 @@
+"""Runs sent as traces: in batches, those that are kept, and what is said when they are not taken."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import dagster as dg
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from observability import attributes as names
+from observability import ids
+from observability.history import RunHistory
+from observability.links import Links
+from observability.projection import Backfill, Projection, TargetUnavailableError
+from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
+from observability.trace_projection import SPANS_AT_ONCE, TraceProjection
+from tests.observability.collectors import http_collector
+from tests.observability.exported_spans import context_of, root_of, spans_of, whole
+from tests.observability.recorded_jobs import Recordings
+
+TARGET = "http://collector.example:4318"
+LINKS = Links(dagster="http://dagster.example")
+BACKFILL = Backfill("abcdefgh", 1_357_000_000.0, 1_357_000_100.0, "COMPLETED_SUCCESS", "all of January")
+
+
+@dataclass
+class FakeExporter(SpanExporter):
+    """Takes spans, unless it is told to answer something else.
+
+    Attributes:
+        answers: What it says or raises to the next batches.
+        batches: What it took.
+    """
+
+    answers: list[SpanExportResult | Exception] = field(default_factory=list)
+    batches: list[Sequence[ReadableSpan]] = field(default_factory=list)
+    opened: int = 0
+
+    def open(self) -> "FakeExporter":
+        self.opened += 1
+        return self
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        answer = self.answers.pop(0) if self.answers else SpanExportResult.SUCCESS
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is SpanExportResult.SUCCESS:
+            self.batches.append(list(spans))
+        return answer
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        return [span for batch in self.batches for span in batch]
+
+
+@pytest.fixture
+def exporter() -> FakeExporter:
+    return FakeExporter()
+
+
+@pytest.fixture
+def history(recorded: Recordings) -> RunHistory:
+    return recorded["processes"].history
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """None of a person's own settings; and an answer within a second."""
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    return monkeypatch
+
+
+def projection_to(exporter: FakeExporter, telemetry: Telemetry | None = None) -> TraceProjection:
+    return TraceProjection(
+        TARGET,
+        exporter.open,
+        telemetry or Telemetry(),
+        LINKS,
+        lambda run_id: f"http://mlflow.example/{run_id}",
+    )
+
+
+@pytest.fixture
+def export(
+    instance_of_runs: dg.DagsterInstance,
+) -> Callable[[TraceProjection, RunHistory], int]:
+    """Show all of a run."""
+    return lambda projection, history: projection.export(instance_of_runs, history, None)
+
+
+Export = Callable[[TraceProjection, RunHistory], int]
+
+
+def test_it_is_a_projection_called_traces(exporter: FakeExporter) -> None:
+    projection: Projection = projection_to(exporter)
+    assert projection.name == "traces"
+
+
+# What is sent
+
+
+def test_all_spans_of_a_run_are_sent_and_counted(
+    exporter: FakeExporter, history: RunHistory, export: Export
+) -> None:
+    page = f"http://mlflow.example/{history.run.run_id}"
+    expected = spans_of(history, links=LINKS, mlflow_page=page)
+    assert export(projection_to(exporter), history) == len(expected)
+    assert [whole(span) for span in exporter.spans] == [whole(span) for span in expected]
+    root = root_of(exporter.spans).attributes or {}
+    assert root[names.RUN_URL] == f"http://dagster.example/runs/{history.run.run_id}"
+    assert root[names.MLFLOW_URL] == page
+    assert {span.resource.attributes["service.name"] for span in exporter.spans} == {"ledgerline"}
+
+
+def test_only_what_is_new_is_sent(
+    exporter: FakeExporter, recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    recording, projection = recorded["ops"], projection_to(exporter)
+    before, sent = None, []
+    for end in range(1, len(recording.records) + 1):
+        now = recording.history_of(recording.records[:end])
+        sent.append(projection.export(instance_of_runs, now, before))
+        before = now
+    assert sum(sent) == len(exporter.spans) == len(spans_of(recording.history))
+    assert sent.count(0) > len(sent) / 2
+    assert exporter.opened == 1
+
+
+def test_nothing_new_opens_no_exporter(
+    exporter: FakeExporter, history: RunHistory, instance_of_runs: dg.DagsterInstance
+) -> None:
+    assert projection_to(exporter).export(instance_of_runs, history, history) == 0
+    assert exporter.opened == 0
+
+
+def test_a_run_that_goes_on_does_not_wait_for_the_page_of_mlflow(
+    exporter: FakeExporter, recorded: Recordings, export: Export
+) -> None:
+    recording = recorded["ops"]
+    (going_on,) = [
+        end
+        for end in range(len(recording.records))
+        if recording.history_of(recording.records[:end]).attempts
+        and not recording.history_of(recording.records[: end - 1]).attempts
+    ]
+
+    def unexpected(run_id: str) -> str:
+        raise AssertionError("asked too early")
+
+    projection = TraceProjection(TARGET, exporter.open, Telemetry(), LINKS, unexpected)
+    export(projection, recording.history_of(recording.records[:going_on]))
+    with pytest.raises(AssertionError, match="asked too early"):
+        export(projection, recording.history)
+
+
+def test_spans_are_sent_in_batches_and_the_root_in_the_last(
+    exporter: FakeExporter, recorded: Recordings, export: Export
+) -> None:
+    history = recorded["ops"].history
+    (fetch, _) = history.attempts
+    per_attempt = 1 + len(fetch.phases)
+    steps = tuple(
+        replace(fetch, step=f"fetch {number}") for number in range(2 * SPANS_AT_ONCE // per_attempt)
+    )
+    sent = export(projection_to(exporter), replace(history, attempts=steps))
+    sizes = [len(batch) for batch in exporter.batches]
+    assert sum(sizes) == sent == len(steps) * per_attempt + 3  # launch, resources, root
+    assert sizes == [SPANS_AT_ONCE, SPANS_AT_ONCE, sent - 2 * SPANS_AT_ONCE]
+    assert exporter.batches[-1][-1].parent is None
+    assert len({context_of(span).span_id for span in exporter.spans}) == sent
+
+
+@pytest.mark.parametrize(
+    "telemetry",
+    [Telemetry(ratio=0.0), Telemetry(disabled=True)],
+    ids=["none are kept", "switched off"],
+)
+def test_a_trace_that_is_not_kept_is_not_sent(
+    exporter: FakeExporter, history: RunHistory, export: Export, telemetry: Telemetry
+) -> None:
+    projection = projection_to(exporter, telemetry)
+    assert export(projection, history) == 0
+    assert projection.export_backfill(BACKFILL) == 0
+    assert exporter.opened == 0
+
+
+def test_each_trace_is_kept_or_not_as_a_whole(
+    exporter: FakeExporter, history: RunHistory, export: Export
+) -> None:
+    telemetry = Telemetry(ratio=0.5)
+    projection = projection_to(exporter, telemetry)
+    sent = {}
+    for number in range(32):
+        run_id = str(UUID(int=number << 51, version=4))
+        tags = {"dagster/backfill": "abcdefgh"}
+        sent[run_id] = export(
+            projection, replace(history, run=replace(history.run, run_id=run_id, tags=tags))
+        )
+    in_backfill = telemetry.keeps(ids.backfill_trace_id("abcdefgh"))
+    whole_trace = len(spans_of(history))
+    assert sent == {
+        run_id: whole_trace * telemetry.keeps(ids.trace_id(run_id)) + in_backfill for run_id in sent
+    }
+    assert len(set(sent.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "failed"),
+    [
+        ("COMPLETED_SUCCESS", False),
+        ("COMPLETED", False),
+        ("COMPLETED_FAILED", True),
+        ("FAILED", True),
+        ("CANCELED", True),
+    ],
+)
+def test_a_backfill_that_is_over_is_one_span(exporter: FakeExporter, status: str, failed: bool) -> None:
+    assert projection_to(exporter).export_backfill(replace(BACKFILL, status=status)) == 1
+    (span,) = exporter.spans
+    assert context_of(span).trace_id == ids.backfill_trace_id("abcdefgh")
+    assert span.attributes == {
+        "dagster.backfill.id": "abcdefgh",
+        "mlflow.spanType": "WORKFLOW",
+        "dagster.backfill.status": status,
+        "dagster.title": "all of January",
+    }
+    assert (span.status.is_ok, span.parent) == (not failed, None)
+    assert (span.start_time, span.end_time) == (1_357_000_000_000_000_000, 1_357_000_100_000_000_000)
+
+
+# When it is not taken
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (SpanExportResult.FAILURE, "the log says why"),
+        (ConnectionError("nobody answers"), "nobody answers"),
+        (KeyError("endpoint"), "endpoint"),
+    ],
+    ids=["a failure", "an error", "a bug"],
+)
+def test_what_is_not_taken_names_its_target_and_is_sent_when_asked_again(
+    exporter: FakeExporter,
+    history: RunHistory,
+    export: Export,
+    answer: SpanExportResult | Exception,
+    reason: str,
+) -> None:
+    projection = projection_to(exporter)
+    exporter.answers = [answer]
+    with pytest.raises(TargetUnavailableError) as caught:
+        export(projection, history)
+    assert f"{TARGET} does not take traces" in str(caught.value)
+    assert reason in str(caught.value)
+    assert exporter.spans == []
+    assert export(projection, history) == len(exporter.spans) == len(spans_of(history))
+
+
+def test_a_batch_in_the_middle_that_is_not_taken_holds_back_what_follows(
+    exporter: FakeExporter, recorded: Recordings, export: Export
+) -> None:
+    history = recorded["ops"].history
+    steps = tuple(replace(history.attempts[0], step=f"fetch {number}") for number in range(SPANS_AT_ONCE))
+    exporter.answers = [SpanExportResult.SUCCESS, SpanExportResult.FAILURE]
+    with pytest.raises(TargetUnavailableError):
+        export(projection_to(exporter), replace(history, attempts=steps))
+    assert len(exporter.spans) == SPANS_AT_ONCE
+    assert all(span.parent is not None for span in exporter.spans)
+
+
+def test_a_backfill_that_is_not_taken_says_so_too(exporter: FakeExporter) -> None:
+    exporter.answers = [SpanExportResult.FAILURE]
+    with pytest.raises(TargetUnavailableError, match=TARGET):
+        projection_to(exporter).export_backfill(BACKFILL)
+
+
+def test_an_exporter_that_cannot_be_opened_is_opened_again(history: RunHistory, export: Export) -> None:
+    working = FakeExporter()
+    broken: list[Exception] = [FileNotFoundError("ca.pem"), ValueError("no port")]
+
+    def open_exporter() -> SpanExporter:
+        if broken:
+            raise broken.pop(0)
+        return working
+
+    projection = TraceProjection(TARGET, open_exporter, Telemetry())
+    for reason in ("ca.pem", "no port"):
+        with pytest.raises(TargetUnavailableError, match=reason):
+            export(projection, history)
+    assert export(projection, history) == len(working.spans)
+
+
+def test_an_exporter_that_raised_is_not_used_again(
+    exporter: FakeExporter, history: RunHistory, export: Export
+) -> None:
+    projection = projection_to(exporter)
+    exporter.answers = [ConnectionError("nobody answers"), SpanExportResult.SUCCESS]
+    with pytest.raises(TargetUnavailableError):
+        export(projection, history)
+    export(projection, history)
+    assert exporter.opened == 2
+
+
+def test_no_password_is_in_what_is_said(exporter: FakeExporter, history: RunHistory, export: Export) -> None:
+    # As MLflow's client repeats the address in its errors.
+    exporter.answers = [
+        ConnectionError("API request to http://user:pa55word@mlflow.example/v1/traces failed")
+    ]
+    with pytest.raises(TargetUnavailableError) as caught:
+        export(projection_to(exporter), history)
+    assert "pa55word" not in str(caught.value)
+    assert "http://user:***@mlflow.example/v1/traces failed" in str(caught.value)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """Where a collector was once."""
+    with http_collector() as collector:
+        url = collector.url
+    yield url
+
+
+@pytest.mark.parametrize("protocol", [HTTP, GRPC])
+def test_a_collector_that_is_down_is_an_unavailable_target(
+    environment: pytest.MonkeyPatch, nobody: str, protocol: str, history: RunHistory, export: Export
+) -> None:
+    assert_unavailable(environment, nobody, protocol, history, export)
+
+
+@pytest.mark.parametrize("protocol", [HTTP, GRPC])
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://[::1", "ftp://127.0.0.1", "http://127.0.0.1:99999"])
+def test_an_endpoint_that_is_none_is_an_unavailable_target(
+    environment: pytest.MonkeyPatch, endpoint: str, protocol: str, history: RunHistory, export: Export
+) -> None:
+    assert_unavailable(environment, endpoint, protocol, history, export)
+
+
+@pytest.mark.parametrize(("name", "value"), [("COMPRESSION", "zip"), ("TIMEOUT", "soon")])
+def test_a_setting_that_grpc_refuses_is_an_unavailable_target(
+    environment: pytest.MonkeyPatch, nobody: str, name: str, value: str, history: RunHistory, export: Export
+) -> None:
+    environment.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    error = assert_unavailable(environment, nobody, GRPC, history, export)
+    assert value in str(error)
+
+
+def assert_unavailable(
+    environment: pytest.MonkeyPatch, endpoint: str, protocol: str, history: RunHistory, export: Export
+) -> TargetUnavailableError:
+    environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    telemetry = Telemetry(endpoint=endpoint, protocol=protocol)
+    projection = TraceProjection(endpoint, lambda: otlp_exporter(telemetry), telemetry)
+    with pytest.raises(TargetUnavailableError) as caught:
+        export(projection, history)
+    assert str(caught.value).startswith(f"{endpoint} does not take traces")
+    return caught.value
+
+
+def test_a_collector_that_is_back_gets_all_of_it(
+    environment: pytest.MonkeyPatch, history: RunHistory, export: Export
+) -> None:
+    with http_collector() as collector:
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        telemetry = Telemetry(endpoint=collector.url)
+        projection = TraceProjection(collector.url, lambda: otlp_exporter(telemetry), telemetry)
+        collector.refuses = [400]
+        with pytest.raises(TargetUnavailableError, match="the log says why"):
+            export(projection, history)
+        assert export(projection, history) == len(collector.spans)
+        assert collector.request.resource["service.name"] == "ledgerline"
+        assert collector.spans[-1].parent_span_id == b""

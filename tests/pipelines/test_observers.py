@@ -1,0 +1,212 @@
+"""The sensors that show runs elsewhere: which there are, and what a tick of each does and says."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+
+from observability.observer import Observer
+from pipelines import observers as module
+from pipelines.definitions import build_definitions
+from pipelines.executors import executor_for
+from pipelines.observers import RunsNotShownError, observers
+from resources.environments import EXPERIMENT, Settings, resources_for
+from resources.projections import RunProjections
+
+HOST = "127.0.0.1"
+
+
+@dg.op
+def count() -> int:
+    return 3
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def counting() -> None:
+    count()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """Address of a port that nobody listens on: it is bound, so that nobody else can take it."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield f"http://{HOST}:{bound.getsockname()[1]}"
+
+
+def settings_with(tmp_path: Path, **variables: str) -> Settings:
+    return Settings.from_environment({"LEDGERLINE_HOME": str(tmp_path), **variables})
+
+
+def sensors(**variables: str) -> dict[str, dg.SensorDefinition]:
+    """The sensors that show runs, as the definitions have them under these variables."""
+    settings = Settings.from_environment({"LEDGERLINE_HOME": "/nowhere", **variables})
+    definitions = build_definitions(settings, executor_for("in_process", 0))
+    return {
+        sensor.name: sensor
+        for sensor in definitions.get_repository_def().sensor_defs
+        if not isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    }
+
+
+def projections(settings: Settings) -> RunProjections:
+    resource = resources_for(settings)["projections"]
+    assert isinstance(resource, RunProjections)
+    return resource
+
+
+def evaluated(name: str, instance: dg.DagsterInstance, resource: RunProjections) -> str:
+    """Evaluate a sensor as the daemon does; returns why it launches nothing."""
+    (sensor,) = [each for each in observers(running=True, send_lineage=True) if each.name == name]
+    with dg.build_sensor_context(instance=instance, resources={"projections": resource}) as context:
+        data = sensor.evaluate_tick(context)
+    assert not data.run_requests
+    assert data.skip_message is not None
+    return data.skip_message
+
+
+# Which there are
+
+
+def test_runs_are_traced_and_tracked_every_five_seconds_without_being_switched_on() -> None:
+    found = sensors()
+    assert set(found) == {"trace_runs", "track_runs"}
+    for sensor in found.values():
+        assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+        assert sensor.minimum_interval_seconds == 5
+        assert sensor.description
+
+
+def test_where_a_service_does_it_the_sensors_are_there_and_stopped() -> None:
+    found = sensors(LEDGERLINE_OBSERVER="service")
+    assert set(found) == {"trace_runs", "track_runs"}
+    assert {sensor.default_status for sensor in found.values()} == {dg.DefaultSensorStatus.STOPPED}
+
+
+def test_lineage_is_sent_where_it_has_an_address_to_go_to() -> None:
+    found = sensors(OPENLINEAGE_URL="http://marquez.example:5000")
+    assert set(found) == {"trace_runs", "track_runs", "send_lineage_of_runs"}
+    assert found["send_lineage_of_runs"].default_status is dg.DefaultSensorStatus.RUNNING
+
+
+# What they do
+
+
+def test_a_run_is_traced_and_tracked(
+    instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
+) -> None:
+    settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database)
+    run_id = dg.execute_job(dg.reconstructable(_counting), instance).run_id
+    said = {name: evaluated(name, instance, projections(settings)) for name in ("trace_runs", "track_runs")}
+
+    for sentence in said.values():
+        assert sentence.startswith("1 runs with news, ")
+    client = MlflowClient(mlflow_database)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    trace = client.get_trace(f"tr-{run_id.replace('-', '')}")
+    assert {"run counting", "count"} <= {span.name for span in trace.data.spans}
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`dagster.run_id` = '{run_id}'")
+    assert run.info.status == "FINISHED"
+
+
+def test_a_tick_after_which_nothing_is_new_says_so(
+    instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
+) -> None:
+    resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database))
+    assert evaluated("trace_runs", instance, resource) == "0 runs with news, 0 written, 0 followed"
+
+
+def test_what_was_read_of_a_run_is_kept_between_ticks_by_instance_and_sensor(
+    instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
+) -> None:
+    resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database))
+    for _ in range(2):
+        evaluated("trace_runs", instance, resource)
+        evaluated("track_runs", instance, resource)
+    with dg.DagsterInstance.ephemeral() as other:
+        evaluated("trace_runs", other, resource)
+        kept = {
+            key: observer
+            for key, observer in module._observers.items()
+            if key[0] in (instance.root_directory, other.root_directory)
+        }
+    assert {name for _, name in kept} == {"traces", "mlflow"}
+    assert len(kept) == 3
+    assert all(isinstance(observer, Observer) for observer in kept.values())
+
+
+def test_a_collector_that_is_down_is_named_and_fails_nothing(
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    mlflow_database: str,
+    nobody: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", nobody)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    settings = settings_with(
+        tmp_path, MLFLOW_TRACKING_URI=mlflow_database, OTEL_EXPORTER_OTLP_ENDPOINT=nobody
+    )
+    dg.execute_job(dg.reconstructable(_counting), instance)
+    said = evaluated("trace_runs", instance, projections(settings))
+    assert said.startswith(f"1 runs with news, 0 written, 1 followed; not now: {nobody} does not take traces")
+    assert "written, 1 followed" in evaluated("track_runs", instance, projections(settings))
+
+
+def test_an_mlflow_server_that_is_down_is_named_and_fails_nothing(
+    instance: dg.DagsterInstance, tmp_path: Path, nobody: str
+) -> None:
+    resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=nobody))
+    dg.execute_job(dg.reconstructable(_counting), instance)
+    for name in ("trace_runs", "track_runs"):
+        said = evaluated(name, instance, resource)
+        assert "0 written, 1 followed; not now: " in said
+        assert nobody in said
+
+
+def test_a_server_for_lineage_that_is_down_is_named_and_fails_nothing(
+    instance: dg.DagsterInstance, tmp_path: Path, nobody: str
+) -> None:
+    resource = projections(settings_with(tmp_path, OPENLINEAGE_URL=nobody))
+    dg.execute_job(dg.reconstructable(_counting), instance)
+    assert nobody in evaluated("send_lineage_of_runs", instance, resource)
+
+
+def test_a_run_that_cannot_be_shown_fails_the_tick_with_the_reason(
+    instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
+) -> None:
+    resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database))
+    client = MlflowClient(mlflow_database)
+    client.delete_experiment(client.create_experiment(EXPERIMENT))
+    run_id = dg.execute_job(dg.reconstructable(_counting), instance).run_id
+    with pytest.raises(RunsNotShownError, match=run_id) as caught:
+        evaluated("track_runs", instance, resource)
+    print("XX", caught.value, type(caught.value.__cause__))
+    assert caught.value.__cause__ is not None
+    # It is tried again later; until then, ticks say that it waits.
+    assert evaluated("track_runs", instance, resource).endswith("0 written, 1 followed")
+
+
+def test_traces_that_are_switched_off_are_skipped_with_the_reason(
+    instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
+) -> None:
+    settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database, OTEL_SDK_DISABLED="true")
+    dg.execute_job(dg.reconstructable(_counting), instance)
+    assert evaluated("trace_runs", instance, projections(settings)) == "Switched off by the settings."
+    assert "1 runs with news" in evaluated("track_runs", instance, projections(settings))
+
+
+def _counting() -> dg.JobDefinition:
+    return counting
