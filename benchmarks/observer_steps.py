@@ -156,7 +156,7 @@ def _measured(
                     executed = _observed(case, home, there, observers[case], times[case])
                 else:
                     executed = processes.execute(case.version, case.ops, executor, home, there)
-                _note(times[case], home, executed)
+                    _note(times[case], home, executed)
                 console.print(
                     f"{turn + 1}/{size.rounds} {executor:<14}{case.name:<26}{case.backends:<6}"
                     f"{case.ops:>4} ops {executed.seconds:8.2f} s  {times[case].outcome}",
@@ -183,6 +183,7 @@ def _observed(case: Case, home: Path, there: Backends, observer: psutil.Process,
             except BenchmarkError:
                 executed = replace(executed, problem=f"the run was not shown within {SHOWN_SECONDS:.0f} s")
         times.observer_seconds.append(processes.cpu_seconds([observer]) - before)
+        _note(times, home, executed)  # as long as it is awake: asleep it may hold a lock of the instance
     return executed
 
 

@@ -17,13 +17,14 @@ from rich.text import Text
 
 from cli.trace_tree import LEAST_SECONDS, trace_tree
 from observability.event_log import read_history
-from observability.observer import Observer
-from observability.projection import NotYetError, TargetUnavailableError
+from observability.observer import Observer, Report
 from resources.environments import Settings, projections_of
 
 POLL_SECONDS = 0.5
-BUDGET_SECONDS = 30.0
+BUDGET_SECONDS = 1.0  # of one look, after which it is seen whether somebody wants it to end
 RUNS_AT_ONCE = 50
+# One of these is in every DAGSTER_HOME.
+OF_AN_INSTANCE = ("dagster.yaml", "history")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -39,8 +40,12 @@ def instance_at(home: Path) -> Iterator[dg.DagsterInstance]:
     Raises:
         ObservingError: There is none.
     """
-    if not home.is_dir():
-        raise ObservingError(f"{home} is no folder; --dagster-home takes the DAGSTER_HOME of an instance.")
+    # Opened like that, any other folder would become one.
+    if not any((home / name).exists() for name in OF_AN_INSTANCE):
+        raise ObservingError(
+            f"{home} is no Dagster instance: it has no {' and no '.join(OF_AN_INSTANCE)}. "
+            "--dagster-home takes the DAGSTER_HOME of one."
+        )
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
 
@@ -52,11 +57,11 @@ def moment(text: str) -> datetime:
         ObservingError: It is neither.
     """
     ago = re.fullmatch(r"(\d+)([mhdw])", text)
-    if ago is not None:
-        return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago is not None:
+            return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ObservingError(
             f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00, or 12h, 7d."
         ) from error
@@ -145,7 +150,7 @@ def _observers(settings: Settings) -> list[Observer]:
 def _shown(console: Console, observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
     try:
         observer.show(instance, record)
-    except (NotYetError, TargetUnavailableError) as error:
+    except Exception as error:  # noqa: BLE001 (one run must not keep the others from being shown)
         run_id = record.dagster_run.run_id
         console.print(
             Text(f"Run {run_id} is not shown ({observer.projection.name}): {error}"), soft_wrap=True
@@ -159,7 +164,10 @@ def _follow(
 ) -> None:
     name, problem = observer.projection.name, None
     while not stopped.is_set():
-        report = observer.tick(instance, BUDGET_SECONDS)
+        try:
+            report = observer.tick(instance, BUDGET_SECONDS)
+        except Exception as error:  # noqa: BLE001 (Dagster's database is away, say: it will be back)
+            report = Report(unavailable=f"{instance.root_directory} cannot be read: {error}")
         if report.written or report.failures:
             console.print(Text(f"{_now()}  {name:<12}{report}"), soft_wrap=True)
         if report.unavailable != problem:

@@ -310,6 +310,14 @@ def provider_for(telemetry: Telemetry) -> StepTracerProvider:
     with _lock:
         if telemetry not in _providers:
             _providers[telemetry] = StepTracerProvider(telemetry)
-            if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            if not _is_taken():
                 trace.set_tracer_provider(_providers[telemetry])
         return _providers[telemetry]
+
+
+def _is_taken() -> bool:
+    """Whether OpenTelemetry has a provider of its own in this process."""
+    try:
+        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    except Exception:  # noqa: BLE001 (OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded: logged)
+        return False

@@ -1,7 +1,7 @@
 """Where traces go and which are kept, by OpenTelemetry's own OTEL_* variables. No Dagster.
 
-Whatever these variables say, nothing here raises: a value that cannot be used is passed over with a warning,
-as OpenTelemetry's specification asks for.
+Whatever these variables say, reading them raises nothing: a value that cannot be used is passed over with a
+warning, as OpenTelemetry's specification asks for. Only an exporter may refuse to be made, over gRPC.
 """
 
 import logging
@@ -31,8 +31,8 @@ class Telemetry:
 
     Attributes:
         disabled: Whether no traces are made at all (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
-        endpoint: Where they are sent; None if no variable says (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-            OTEL_EXPORTER_OTLP_ENDPOINT).
+        endpoint: Where they are sent, with the path; None if no variable says
+            (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT, to which HTTP adds /v1/traces).
         protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, ..._PROTOCOL).
         ratio: Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).
     """
@@ -58,7 +58,7 @@ class Telemetry:
             protocol = HTTP
         return cls(
             disabled=environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none",
-            endpoint=first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+            endpoint=_endpoint(environment, protocol),
             protocol=protocol,
             ratio=_ratio(environment),
         )
@@ -79,14 +79,26 @@ def resource() -> "Resource":
 
 
 def otlp_exporter(telemetry: Telemetry) -> "SpanExporter":
-    """An exporter to the endpoint of the variables; it reads headers, timeouts and certificates itself."""
+    """An exporter to the endpoint; headers, timeouts and certificates it reads from the variables itself.
+
+    Raises:
+        Exception: What gRPC's exporter raises for an address, a timeout or a compression that is none.
+    """
     if telemetry.protocol == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter()
+        return GrpcExporter(endpoint=telemetry.endpoint)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-    return HttpExporter()
+    return HttpExporter(endpoint=telemetry.endpoint)
+
+
+def _endpoint(environment: Mapping[str, str], protocol: str) -> str | None:
+    of_traces = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    of_all = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if of_traces or not of_all:
+        return of_traces or None
+    return f"{of_all.rstrip('/')}/v1/traces" if protocol == HTTP else of_all
 
 
 def _ratio(environment: Mapping[str, str]) -> float:

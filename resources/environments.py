@@ -1,6 +1,7 @@
 """Where things are: the one module that reads the environment. It opens nothing."""
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -118,7 +119,7 @@ class Settings:
             telemetry=Telemetry.from_environment(environment),
             links=_links(environment, tracking_uri if server else None, dagster_port, mlflow_port),
             observer=_choice(environment, "LEDGERLINE_OBSERVER", ("sensors", "service")),
-            openlineage_url=environment.get("OPENLINEAGE_URL") or None,
+            openlineage_url=_address(environment, "OPENLINEAGE_URL"),
             openlineage_namespace=environment.get("OPENLINEAGE_NAMESPACE") or "ledgerline",
         )
 
@@ -216,6 +217,14 @@ def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...])
     value = environment.get(name) or allowed[0]
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; set it to one of: {', '.join(allowed)}.")
+    return value
+
+
+def _address(environment: Mapping[str, str], name: str) -> str | None:
+    value = environment.get(name) or None
+    if value is not None and not re.match(r"https?://[^/\s]", value):
+        # Not shown: what is in the wrong place may be a password.
+        raise ValueError(f"{name} is no address; set it to one like http://127.0.0.1:5000.")
     return value
 
 

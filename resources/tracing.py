@@ -30,7 +30,8 @@ class OTelResource(dg.ConfigurableResource):
     )
     endpoint: str | None = Field(
         default=None,
-        description="Where traces are sent (OTEL_EXPORTER_OTLP_ENDPOINT). Default: to MLflow.",
+        description="URL that traces are sent to, with /v1/traces for HTTP (OTEL_EXPORTER_OTLP_ENDPOINT). "
+        "Default: to MLflow.",
     )
     protocol: str = Field(
         default=HTTP,

@@ -24,6 +24,7 @@ from tests.integration.run_workers import wait_until
 HOST = "127.0.0.1"
 JOBS = "tests.integration.observed_jobs"
 LOCATION = "bakery"
+REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
 END_SECONDS = 20
 
 # What is checked every half a minute elsewhere is checked every second here.
@@ -54,6 +55,12 @@ TERMINATE = """
 mutation($run: String!, $policy: TerminateRunPolicy!) {
   terminateRun(runId: $run, terminatePolicy: $policy) { __typename }
 }
+"""
+START_SENSOR = """
+mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }
+"""
+RESET_SENSOR = """
+mutation($sensor: SensorSelector!) { resetSensor(sensorSelector: $sensor) { __typename } }
 """
 LOCATIONS = """
 { workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }
@@ -97,12 +104,13 @@ class Deployment:
         self._sessions.add(self.processes[name].pid)
 
     def wait_until_ready(self) -> None:
-        """Wait until the pages know the jobs."""
+        """Wait until the code server listens, and the pages know its jobs."""
 
         def loaded() -> bool:
             for name, process in self.processes.items():
                 assert process.poll() is None, (self.home / f"{name}.log").read_text()[-3000:]
             with suppress(OSError):
+                socket.create_connection((HOST, self.ports["code server"]), timeout=1).close()
                 (location,) = self.ask(LOCATIONS)["workspaceOrError"]["locationEntries"]
                 return location["locationOrLoadError"]["__typename"] == "RepositoryLocation"
             return False
@@ -112,11 +120,7 @@ class Deployment:
     def launch(self, job: str, tags: Mapping[str, str] | None = None, **faults: str) -> str:
         """Launch a run as the UI does; returns its id. What happens in which step: `faults`."""
         of_steps = {observed_jobs.FAULT + step: fault for step, fault in faults.items()}
-        selector = {
-            "repositoryLocationName": LOCATION,
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
+        selector = {**REPOSITORY, "jobName": job}
         pairs = [{"key": key, "value": value} for key, value in {**(tags or {}), **of_steps}.items()]
         params = {"selector": selector, "executionMetadata": {"tags": pairs}, "runConfigData": {}}
         launched = self.ask(LAUNCH, params=params)["launchRun"]
@@ -127,6 +131,25 @@ class Deployment:
         """Terminate a run as the UI does."""
         answer = self.ask(TERMINATE, run=run_id, policy=policy)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    @contextmanager
+    def sensors_on(self, *names: str) -> Iterator[None]:
+        """Turn sensors on as the UI does, and off in the end."""
+        selectors = [{**REPOSITORY, "sensorName": name} for name in names]
+        try:
+            for sensor in selectors:
+                answer = self.ask(START_SENSOR, sensor=sensor)["startSensor"]
+                assert answer["__typename"] == "Sensor", answer
+            yield
+        finally:
+            for sensor in selectors:
+                self.ask(RESET_SENSOR, sensor=sensor)
+
+    def restart(self, name: str) -> None:
+        """End one of the processes without a warning, and start it again."""
+        self.kill(name)
+        self.start(name)
+        self.wait_until_ready()
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()

@@ -19,6 +19,7 @@ from dagster._core.executor.multiprocess import MultiprocessExecutor
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from pipelines.observers import observers
 from resources.environments import Settings, environment_with, resources_for
 from resources.tracing import OTelResource
 
@@ -206,10 +207,15 @@ def calling() -> dg.JobDefinition:
 
 def definitions() -> dg.Definitions:
     """With the resources that the environment asks for now."""
-    settings = Settings.from_environment(os.environ)
+    resources = resources_for(Settings.from_environment(os.environ))
     return dg.Definitions(
         assets=[*BAKERY, threads, child_process, piped_process],
-        resources={"otel": resources_for(settings)["otel"], "pipes": dg.PipesSubprocessClient()},
+        resources={
+            "otel": resources["otel"],
+            "projections": resources["projections"],
+            "pipes": dg.PipesSubprocessClient(),
+        },
+        sensors=observers(running=False, send_lineage=False),
         jobs=[
             dg.define_asset_job("baking", BAKERY, executor_def=processes),
             dg.define_asset_job("baking_here", BAKERY, executor_def=dg.in_process_executor),

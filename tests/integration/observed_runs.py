@@ -1,6 +1,8 @@
 """What must be true of a run once it was shown: asked of Dagster's own records, and of what was received."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
@@ -14,6 +16,7 @@ from tests.integration.received_traces import ReceivedTrace
 from tests.integration.run_workers import wait_until
 
 BUDGET_SECONDS = 30.0
+POLL_SECONDS = 0.2
 
 STATUSES = {"SUCCESS": "FINISHED", "FAILURE": "FAILED", "CANCELED": "KILLED"}
 
@@ -51,6 +54,26 @@ class ObservedRuns:
 
         wait_until(nothing_new, "all is shown")
 
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Have the projections look all the time meanwhile."""
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(POLL_SECONDS):
+                reports.extend(self.tick())
+
+        reports: list[Report] = []
+        thread = threading.Thread(target=follow)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        assert reports
+        assert all(report.unavailable is None and not report.failures for report in reports)
+
     def trace(self, run_id: str) -> ReceivedTrace:
         """The trace of a run, after looking whether it has all that it must have."""
         trace = self.receiver.trace(run_id)
@@ -62,7 +85,7 @@ class ObservedRuns:
         attempts = self._attempts(run_id)
         assert {of: span.failed for of, span in trace.attempts.items()} == attempts
         for span in trace.spans:
-            assert span.started <= span.ended
+            assert trace.root.started <= span.started <= span.ended <= trace.root.ended
             if span is not trace.root:
                 assert trace.above(span)[-1] is trace.root  # and all in between are there
             if span.is_attempt or span is trace.root:

@@ -66,9 +66,9 @@ class ReceivedTrace:
         return {span.of: span for span in self.spans if span.is_attempt}
 
     @property
-    def repeated(self) -> Sequence[str]:
-        """Names of spans that came more than once."""
-        return [span.name for span in self.spans if self.times[span.span_id] > 1]
+    def repeated(self) -> Sequence[ReceivedSpan]:
+        """Spans that came more than once."""
+        return [span for span in self.spans if self.times[span.span_id] > 1]
 
     def named(self, name: str) -> ReceivedSpan:
         """The only span of this name."""

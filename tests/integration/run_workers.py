@@ -110,20 +110,29 @@ class RunWorkers:
 
 
 def _execute(instance: InstanceRef, runs: Sequence[PlannedRun], environment: Mapping[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    with dg.DagsterInstance.from_ref(instance) as opened:
-        for planned in runs:
-            run = opened.get_run_by_id(planned.run_id)
-            assert run is not None
-            execute_run(dg.reconstructable(getattr(observed_jobs, planned.job)), run, opened)
+    _set_environment(environment)
+    for run in runs:
+        _execute_one(instance, run)
 
 
 def _execute_at_once(
     instance: InstanceRef, runs: Sequence[PlannedRun], environment: Mapping[str, str]
 ) -> None:
-    threads = [threading.Thread(target=_execute, args=(instance, [run], environment)) for run in runs]
+    _set_environment(environment)
+    threads = [threading.Thread(target=_execute_one, args=(instance, run)) for run in runs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _set_environment(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _execute_one(instance: InstanceRef, planned: PlannedRun) -> None:
+    with dg.DagsterInstance.from_ref(instance) as opened:
+        run = opened.get_run_by_id(planned.run_id)
+        assert run is not None
+        execute_run(dg.reconstructable(getattr(observed_jobs, planned.job)), run, opened)

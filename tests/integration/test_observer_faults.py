@@ -9,17 +9,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 from mlflow import MlflowClient
+from mlflow.entities import TraceState
 
 from observability import attributes as names
 from observability.cursors import Cursors
 from observability.observer import Observer
-from pipelines import observers
-from resources.environments import PROJECT_ROOT, Settings, projections_of, resources_for
+from resources.environments import PROJECT_ROOT, Settings, projections_of
 from tests.integration import observed_jobs as jobs
 from tests.integration.deployments import Deployment, deployed
 from tests.integration.loopback_servers import Refusal, listening
@@ -31,8 +32,8 @@ from tests.integration.run_workers import Gate, RunWorkers, wait_until
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
 PATIENCE_SECONDS = 60
 
-# A run of the bakery has some sixty records; before the eighth it has no process.
-RANDOM_MOMENTS = random.SystemRandom().sample(range(8, 50), 2)
+# A run of the bakery has 53 records; it has a process from the sixth on, and works until the 49th.
+RANDOM_MOMENTS = random.SystemRandom().sample(range(6, 42), 2)
 
 
 @pytest.fixture
@@ -165,17 +166,20 @@ def test_a_step_whose_clock_is_behind_is_shown_at_its_true_time(
 def test_a_run_whose_worker_is_killed_at_any_moment_is_shown_to_its_last_step(
     records: int, deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient
 ) -> None:
-    run_id = deployment.launch("baking")
-    worker = deployment.worker_of(run_id)
-    wait_until(lambda: len(deployment.instance.all_logs(run_id)) >= records, f"{records} records")
-    observed_deployment.tick()
-    worker.kill()
-
-    assert deployment.wait_for_the_end(run_id) is DagsterRunStatus.FAILURE
+    with observed_deployment.followed():
+        run_id = deployment.launch("baking")
+        worker = deployment.worker_of(run_id)
+        wait_until(lambda: len(deployment.instance.all_logs(run_id)) >= records, f"{records} records")
+        worker.kill()
+        assert deployment.wait_for_the_end(run_id) is DagsterRunStatus.FAILURE
     observed_deployment.catch_up()
 
     trace = observed_deployment.trace(run_id)
-    assert trace.root.failed
+    for attempt in trace.attempts.values():
+        own = [span for span in trace.spans if span.of == attempt.of and span.scope != attempt.scope]
+        assert attempt.failed or len(own) == 3
+    # A step goes on without its run, and says how it ended when both had been given up on.
+    assert len({span.of for span in trace.repeated if span.is_attempt}) <= 1
     assert observed_deployment.mlflow_run(client, run_id).info.status == "FAILED"
 
 
@@ -194,6 +198,7 @@ def test_a_run_that_is_terminated_is_shown_as_canceled(
     trace = observed_deployment.trace(run_id)
     assert trace.root.attributes[names.RUN_STATUS] == "CANCELED"
     assert trace.attempts["flour", 1].failed
+    assert trace.repeated == []
     assert observed_deployment.mlflow_run(client, run_id).info.status == "KILLED"
 
 
@@ -292,6 +297,23 @@ def test_an_mlflow_that_is_down_for_the_whole_run_has_it_when_it_is_back(
     assert observed.trace(run_id).repeated == []
 
 
+def test_without_a_collector_the_trace_is_in_mlflow_when_that_is_back(
+    workers: RunWorkers, instance: dg.DagsterInstance, proxy: Proxy, client: MlflowClient
+) -> None:
+    run_id = workers.execute(jobs.baking_here, bread="raises")
+    (_, traces) = projections_of(Settings.from_environment(os.environ))
+    observer = Observer(traces)
+    proxy.stop()
+    assert observer.tick(instance, 30).unavailable is not None
+    proxy.start()
+    report = observer.tick(instance, 30)
+    assert report.unavailable is None
+
+    trace = client.get_trace(f"tr-{UUID(run_id).hex}")
+    assert trace.info.state == TraceState.ERROR
+    assert len(trace.data.spans) == len({span.span_id for span in trace.data.spans}) == report.written
+
+
 def test_an_mlflow_that_refuses_half_of_the_calls_for_a_while_has_everything_once(
     workers: RunWorkers, observed: ObservedRuns, proxy: Proxy, client: MlflowClient
 ) -> None:
@@ -326,7 +348,6 @@ def test_an_observer_that_is_killed_before_it_notes_what_it_sent_sends_it_again_
     observed: ObservedRuns,
     proxy: Proxy,
     client: MlflowClient,
-    tmp_path: Path,
 ) -> None:
     run_id = workers.execute(jobs.baking_here)
     traced, created, killed = threading.Event(), threading.Event(), threading.Event()
@@ -341,14 +362,14 @@ def test_an_observer_that_is_killed_before_it_notes_what_it_sent_sends_it_again_
             assert answered or killed.wait(PATIENCE_SECONDS)
 
     observed.receiver.taken, proxy.answered = on_batch, on_call
-    with following(observed.instance, tmp_path) as observer:
+    with following(observed.instance) as observer:
         assert traced.wait(PATIENCE_SECONDS)
         assert created.wait(PATIENCE_SECONDS)
         observer.kill()
         observer.wait()
         killed.set()
 
-    with following(observed.instance, tmp_path) as observer:
+    with following(observed.instance) as observer:
         for projection in ("traces", "mlflow"):
             wait_until(
                 lambda name=projection: Cursors.load(observed.instance, name), f"it notes {projection}"
@@ -362,11 +383,10 @@ def test_an_observer_that_is_killed_before_it_notes_what_it_sent_sends_it_again_
 
 
 @contextmanager
-def following(instance: dg.DagsterInstance, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def following(instance: dg.DagsterInstance) -> Iterator[subprocess.Popen[bytes]]:
     """`ledgerline observe --follow` on an instance."""
     with subprocess.Popen(
         [LEDGERLINE, "observe", "--follow", "--dagster-home", instance.root_directory],
-        env=os.environ | {"LEDGERLINE_HOME": str(home / "ledgerline")},
         cwd=PROJECT_ROOT,
         stdout=subprocess.DEVNULL,
     ) as process:
@@ -376,30 +396,24 @@ def following(instance: dg.DagsterInstance, home: Path) -> Iterator[subprocess.P
             process.kill()
 
 
-def test_sensors_whose_code_server_is_restarted_during_a_run_go_on_where_they_were(
-    workers: RunWorkers, observed: ObservedRuns, client: MlflowClient, gate: Gate
+def test_sensors_whose_code_server_is_killed_during_a_run_go_on_where_they_were(
+    deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient, gate: Gate
 ) -> None:
-    run = workers.plan(jobs.baking_here, gate.tags, flour="waits")
-    with workers.executing(run):
+    receiver = observed_deployment.receiver
+    deployment.restart("code server")  # with the addresses of this test
+    with deployment.sensors_on("trace_runs", "track_runs"):
+        run_id = deployment.launch("baking", gate.tags, flour="waits")
         gate.wait_for_the_step()
-        evaluate_the_sensors(observed.instance)
-        assert observed.receiver.trace(run.run_id).attempts.keys() == {("grain", 1)}
-        (begun,) = mlflow_runs(client, run.run_id)
-        assert begun.info.status == "RUNNING"
+        wait_until(lambda: receiver.trace(run_id).attempts, "the first step is shown")
+        wait_until(lambda: mlflow_runs(client, run_id), "the run is shown")
 
-        observers._observers.clear()  # with the process of the code server
-        evaluate_the_sensors(observed.instance)
+        deployment.restart("code server")
         gate.open()
 
-    evaluate_the_sensors(observed.instance)
+        assert deployment.wait_for_the_end(run_id) is DagsterRunStatus.SUCCESS
+        wait_until(lambda: receiver.trace(run_id).roots, "the end of the run is shown")
+        wait_until(lambda: mlflow_runs(client, run_id)[0].info.end_time, "the end of the run is shown")
 
-    assert observed.trace(run.run_id).attempts.keys() == {("grain", 1), ("flour", 1), ("bread", 1)}
-    observed.mlflow_run(client, run.run_id)
-
-
-def evaluate_the_sensors(instance: dg.DagsterInstance) -> None:
-    """As the daemon has the code server do it."""
-    projections = resources_for(Settings.from_environment(os.environ))["projections"]
-    for sensor in observers.observers(running=True, send_lineage=False):
-        with dg.build_sensor_context(instance, resources={"projections": projections}) as context:
-            assert "not now" not in str(sensor(context))
+    trace = observed_deployment.trace(run_id)
+    assert trace.attempts.keys() == {("grain", 1), ("flour", 1), ("bread", 1)}
+    observed_deployment.mlflow_run(client, run_id)

@@ -8,6 +8,6 @@ with open_dagster_pipes() as pipes:
     pipes.report_asset_materialization(
         metadata={
             "environment": os.environ.get("TRACEPARENT", "nothing"),
-            "extras": pipes.get_extra("traceparent"),
+            "extras": pipes.extras.get("traceparent", "nothing"),
         }
     )

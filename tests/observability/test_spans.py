@@ -197,7 +197,7 @@ def test_in_whatever_portions_a_log_is_read_the_same_spans_come_once(recording: 
     records = recording.records
     at_once = latest(spans_of(recording.history))
 
-    @settings(max_examples=20, deadline=None, database=None)
+    @settings(max_examples=12, deadline=None, database=None)
     @given(cuts=st.sets(st.integers(1, len(records))))
     def read_in_portions(cuts: set[int]) -> None:
         told = [span for portion in in_portions(recording, records, cuts) for span in portion]
@@ -213,7 +213,7 @@ def test_a_process_that_goes_on_after_its_run_was_given_up_on_is_told_of_in_the_
 ) -> None:
     records = recording.records
 
-    @settings(max_examples=20, deadline=None, database=None)
+    @settings(max_examples=12, deadline=None, database=None)
     @given(given_up=st.integers(1, len(records)), cuts=st.sets(st.integers(1, len(records) + 1)))
     def give_up(given_up: int, cuts: set[int]) -> None:
         lost = [*records[:given_up], failure_after(records[given_up - 1]), *records[given_up:]]

@@ -61,7 +61,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
         ({"OTEL_TRACES_EXPORTER": "none"}, Telemetry(disabled=True)),
         ({"OTEL_TRACES_EXPORTER": " None"}, Telemetry(disabled=True)),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, Telemetry()),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4318"}, Telemetry(endpoint="http://all:4318")),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4318"}, Telemetry(endpoint="http://all:4318/v1/traces")),
         (
             {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4318",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from observability.links import Links
+from observability.telemetry import Telemetry
 from resources.environments import (
     EXPERIMENT,
     MLFLOW_DEFAULTS,
@@ -18,9 +20,27 @@ from resources.environments import (
     resources_for,
     set_library_defaults,
 )
+from resources.projections import RunProjections
 from resources.registry import ModelRegistryResource
 from resources.storage import TableStorage
+from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
+
+# OpenTelemetry's for traces only; whoever needs them knows OpenTelemetry's own list.
+OTHER_NAMES = {
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_TRACES_EXPORTER",
+}
+# By OpenTelemetry's exporters when they are opened; by Dagster's EnvVar; with a sampler that has an argument.
+READ_BY_LIBRARIES = {
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OPENLINEAGE_API_KEY",
+}
 
 
 class RecordingEnvironment(Mapping[str, str]):
@@ -38,6 +58,12 @@ class RecordingEnvironment(Mapping[str, str]):
 
     def __len__(self) -> int:
         return 0
+
+
+def variables_read() -> set[str]:
+    environment = RecordingEnvironment()
+    Settings.from_environment(environment)
+    return environment.asked
 
 
 def documented_variables() -> set[str]:
@@ -60,6 +86,15 @@ def test_without_any_variable_everything_is_below_one_folder():
         max_concurrent_steps=0,
         dagster_port=3000,
         mlflow_port=5000,
+        telemetry=Telemetry(disabled=False, endpoint=None, protocol="http/protobuf", ratio=1.0),
+        links=Links(
+            dagster="http://127.0.0.1:3000",
+            mlflow="http://127.0.0.1:5000",
+            trace="http://127.0.0.1:5000/#/experiments/{experiment_id}/traces/{mlflow_trace_id}",
+        ),
+        observer="sensors",
+        openlineage_url=None,
+        openlineage_namespace="ledgerline",
     )
 
 
@@ -84,6 +119,17 @@ def test_each_variable_overrides_its_default():
             "LEDGERLINE_MAX_CONCURRENT_STEPS": "4",
             "LEDGERLINE_DAGSTER_PORT": "3001",
             "LEDGERLINE_MLFLOW_PORT": "5001",
+            "OTEL_SDK_DISABLED": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4317",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            "OTEL_TRACES_SAMPLER": "traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.25",
+            "LEDGERLINE_DAGSTER_URL": "https://dagster.example",
+            "LEDGERLINE_MLFLOW_URL": "https://mlflow.example",
+            "LEDGERLINE_TRACE_URL": "https://traces.example/{trace_id}",
+            "LEDGERLINE_OBSERVER": "service",
+            "OPENLINEAGE_URL": "https://marquez.example",
+            "OPENLINEAGE_NAMESPACE": "bakery",
         }
     )
 
@@ -97,6 +143,11 @@ def test_each_variable_overrides_its_default():
         max_concurrent_steps=4,
         dagster_port=3001,
         mlflow_port=5001,
+        telemetry=Telemetry(True, "http://collector.example:4317", "grpc", 0.25),
+        links=Links("https://dagster.example", "https://mlflow.example", "https://traces.example/{trace_id}"),
+        observer="service",
+        openlineage_url="https://marquez.example",
+        openlineage_namespace="bakery",
     )
 
 
@@ -154,6 +205,7 @@ def test_a_server_decides_where_artifacts_go_unless_it_is_told():
         ("LEDGERLINE_MAX_CONCURRENT_STEPS", "-1", "a whole number (default 0)"),
         ("LEDGERLINE_DAGSTER_PORT", "http", "a whole number (default 3000)"),
         ("LEDGERLINE_MLFLOW_PORT", "5000.0", "a whole number (default 5000)"),
+        ("LEDGERLINE_OBSERVER", "daemon", "sensors, service"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str):
@@ -164,17 +216,111 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expe
 
 
 def test_the_example_names_every_variable_that_is_read():
-    environment = RecordingEnvironment()
-    Settings.from_environment(environment)
-
-    assert environment.asked - documented_variables() == set()
+    assert variables_read() - documented_variables() - OTHER_NAMES == set()
 
 
 def test_the_example_names_no_variable_that_nothing_reads():
-    environment = RecordingEnvironment()
-    Settings.from_environment(environment)
+    assert documented_variables() - variables_read() - set(MLFLOW_DEFAULTS) - READ_BY_LIBRARIES == set()
 
-    assert documented_variables() - environment.asked - set(MLFLOW_DEFAULTS) == set()
+
+def test_pages_are_where_the_servers_are_unless_they_have_addresses_of_their_own():
+    ports = {"LEDGERLINE_DAGSTER_PORT": "3001", "LEDGERLINE_MLFLOW_PORT": "5001"}
+    links = Settings.from_environment(ports).links
+    assert (links.dagster, links.mlflow) == ("http://127.0.0.1:3001", "http://127.0.0.1:5001")
+
+    server = {"MLFLOW_TRACKING_URI": "https://somebody:s3cret@mlflow.example/"}
+    links = Settings.from_environment(ports | server).links
+    assert links.mlflow == "https://somebody:***@mlflow.example"
+    assert links.trace is not None
+    assert links.trace.startswith("https://somebody:***@mlflow.example/#/")
+
+    seen_elsewhere = server | {"LEDGERLINE_MLFLOW_URL": "https://seen.example/mlflow/"}
+    assert Settings.from_environment(seen_elsewhere).links.mlflow == "https://seen.example/mlflow"
+    dagster = {"LEDGERLINE_DAGSTER_URL": "https://dagster.example/"}
+    assert Settings.from_environment(dagster).links.run_page("abc") == "https://dagster.example/runs/abc"
+
+
+@pytest.mark.parametrize(
+    ("variables", "page"),
+    [
+        ({}, "http://127.0.0.1:5000/#/experiments/7/traces/tr-{hex}"),
+        ({"LEDGERLINE_MLFLOW_URL": "http://m"}, "http://m/#/experiments/7/traces/tr-{hex}"),
+        ({"LEDGERLINE_JAEGER_URL": "http://jaeger:16686/"}, "http://jaeger:16686/trace/{hex}"),
+        ({"LEDGERLINE_TRACE_URL": "http://t/?id={trace_id}"}, "http://t/?id={hex}"),
+        (
+            {"LEDGERLINE_TRACE_URL": "http://t/{mlflow_trace_id}", "LEDGERLINE_JAEGER_URL": "http://jaeger"},
+            "http://t/tr-{hex}",
+        ),
+    ],
+)
+def test_the_page_of_a_trace_is_mlflows_or_jaegers_or_any(variables: dict[str, str], page: str):
+    run_id = "01234567-89ab-4def-8123-456789abcdef"
+
+    found = Settings.from_environment(variables).links.trace_page(run_id, experiment_id="7")
+
+    assert found == page.format(hex=run_id.replace("-", ""))
+
+
+@pytest.mark.parametrize("template", ["http://t/{run}", "http://t/{}", "http://t/{trace_id"])
+def test_a_template_that_cannot_be_filled_in_is_named_with_what_it_may_have(template: str):
+    with pytest.raises(ValueError, match=r"^LEDGERLINE_TRACE_URL is ") as error:
+        Settings.from_environment({"LEDGERLINE_TRACE_URL": template})
+
+    assert repr(template) in str(error.value)
+    assert "{trace_id}, {mlflow_trace_id} and {experiment_id}" in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["marquez.example:5000", "ftp://marquez.example", "s3cret"])
+def test_an_address_for_lineage_that_is_none_is_refused_and_not_shown(value: str):
+    with pytest.raises(ValueError, match=r"^OPENLINEAGE_URL is no address; set it to ") as error:
+        Settings.from_environment({"OPENLINEAGE_URL": value})
+
+    assert value not in str(error.value)
+
+
+def test_steps_trace_as_the_variables_of_opentelemetry_say():
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4318",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.5",
+    }
+    settings = Settings.from_environment(variables)
+
+    otel = resources_for(settings)["otel"]
+
+    assert isinstance(otel, OTelResource)
+    assert otel.telemetry == settings.telemetry
+    assert otel.telemetry == Telemetry(False, "http://collector.example:4318/v1/traces", "http/protobuf", 0.5)
+
+
+def test_a_value_that_opentelemetry_would_pass_over_is_passed_over(caplog: pytest.LogCaptureFixture):
+    variables = {"OTEL_TRACES_SAMPLER": "by_mood", "OTEL_EXPORTER_OTLP_PROTOCOL": "pigeon"}
+
+    assert Settings.from_environment(variables).telemetry == Telemetry()
+    assert "by_mood" in caplog.text
+    assert "pigeon" in caplog.text
+
+
+def test_the_key_for_lineage_is_not_shown_but_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", "s3cret")
+    url = {"OPENLINEAGE_URL": "http://marquez.example", "OPENLINEAGE_NAMESPACE": "bakery"}
+
+    projections = resources_for(Settings.from_environment(url))["projections"]
+
+    assert isinstance(projections, RunProjections)
+    assert "s3cret" not in repr(projections)
+    assert projections.openlineage_namespace == "bakery"
+    with projections.process_config_and_initialize_cm() as initialised:
+        assert initialised.openlineage_api_key == "s3cret"
+
+
+def test_without_an_address_the_key_for_lineage_is_not_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", "s3cret")
+
+    projections = resources_for(Settings.from_environment({}))["projections"]
+
+    assert isinstance(projections, RunProjections)
+    assert (projections.openlineage_url, projections.openlineage_api_key) == (None, None)
 
 
 def test_resources_follow_the_settings():

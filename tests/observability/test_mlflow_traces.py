@@ -1,0 +1,235 @@
+"""Traces of runs in MLflow, on a database and on a server: what MLflow makes of them, and once only."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import dagster as dg
+import pytest
+
+from observability import ids
+from observability.history import Outcome, RunHistory, RunStatus
+from observability.links import Links
+from observability.mlflow_traces import MLflowSpanExporter
+from observability.projection import Backfill, TargetUnavailableError
+from observability.telemetry import Telemetry
+from observability.trace_projection import TraceProjection
+from registry import store
+from tests.observability.collectors import http_collector
+from tests.observability.exported_spans import context_of, path_of, spans_of
+from tests.observability.recorded_jobs import Recording, Recordings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Span, Trace
+
+RUN_PAGE = "http://dagster.example"
+
+
+@dataclass
+class Target:
+    """MLflow, with an experiment of one test."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    opened: int = 0
+
+    @property
+    def projection(self) -> TraceProjection:
+        return TraceProjection(
+            "MLflow", lambda: MLflowSpanExporter(self._open), Telemetry(), Links(dagster=RUN_PAGE)
+        )
+
+    def trace(self, trace_id: int) -> "Trace":
+        """As a person finds it who has its id."""
+        return self.client.get_trace(f"tr-{trace_id:032x}")
+
+    def trace_of(self, history: RunHistory) -> "Trace":
+        return self.trace(ids.trace_id(history.run.run_id))
+
+    def found(self) -> "list[Trace]":
+        """All of the experiment, as its page lists them."""
+        return list(self.client.search_traces(locations=[self.experiment_id]))
+
+    def _open(self) -> "tuple[MlflowClient, str]":
+        self.opened += 1
+        return self.client, self.experiment_id
+
+
+@pytest.fixture
+def target(client: "MlflowClient", artifacts: str | None, request: pytest.FixtureRequest) -> Target:
+    return Target(client, store.experiment_id(client, request.node.name, artifacts))
+
+
+@pytest.fixture
+def database(mlflow_database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Target:
+    """MLflow without a server, for what does not depend on it."""
+    client = store.connect(mlflow_database)
+    return Target(client, store.experiment_id(client, request.node.name, str(tmp_path / "artifacts")))
+
+
+def of_its_own(recording: Recording) -> Recording:
+    """The same under another id: all tests share a server, and a trace is in one experiment only."""
+    return replace(recording, run=replace(recording.run, run_id=str(uuid4())))
+
+
+def paths(spans: "list[Span]") -> list[list[str]]:
+    """The name of each span, after the names of all above it."""
+    by_id = {span.span_id: span for span in spans}
+
+    def path(span: "Span") -> list[str]:
+        return [*(path(by_id[span.parent_id]) if span.parent_id else []), span.name]
+
+    return sorted(path(span) for span in spans)
+
+
+@pytest.mark.parametrize(
+    ("run", "state"),
+    [
+        ("ops", "OK"),
+        ("processes", "OK"),  # though an attempt failed
+        ("traced", "OK"),
+        ("retries", "ERROR"),
+        ("killed", "ERROR"),
+        ("canceled in the queue", "ERROR"),
+    ],
+)
+def test_a_run_is_a_trace_with_its_state_and_all_its_spans(
+    target: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance, run: str, state: str
+) -> None:
+    history = recorded[run].history
+    spans = spans_of(history)
+    assert target.projection.export(instance_of_runs, history, None) == len(spans)
+
+    trace = target.trace_of(history)
+    assert trace.info.state == state
+    assert paths(trace.data.spans) == sorted(path_of(span, spans) for span in spans)
+    assert {span.span_id for span in trace.data.spans} == {
+        f"{context_of(span).span_id:016x}" for span in spans
+    }
+    (root,) = [span for span in trace.data.spans if span.parent_id is None]
+    assert root.name == f"run {history.title}"
+    assert root.span_type == "WORKFLOW"
+    (listed,) = target.found()
+    assert (listed.info.trace_id, listed.info.state) == (trace.info.trace_id, state)
+
+
+def test_what_is_sent_twice_is_there_once(
+    target: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    history = of_its_own(recorded["retries"]).history
+    for _ in range(2):
+        target.projection.export(instance_of_runs, history, None)
+    names = Counter(span.name for span in target.trace_of(history).data.spans)
+    assert names == Counter(span.name for span in spans_of(history))
+    assert len(target.found()) == 1
+
+
+def test_a_run_that_goes_on_is_in_progress_until_its_root_comes(
+    target: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    recording, projection = of_its_own(recorded["ops"]), target.projection
+    before, states = None, []
+    for end in range(1, len(recording.records) + 1):
+        now = recording.history_of(recording.records[:end])
+        if projection.export(instance_of_runs, now, before):
+            states.append(target.trace_of(now).info.state)
+        before = now
+    assert states == ["IN_PROGRESS", "IN_PROGRESS", "OK"]
+    assert target.opened == 1
+
+
+def test_a_span_that_comes_again_with_other_news_is_replaced(
+    database: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    killed = recorded["killed"].history
+    (die,) = killed.attempts
+    succeeded = replace(die, outcome=Outcome.SUCCESS)
+    # Its process was given up on, and says later how it went.
+    after_all = replace(killed, attempts=(succeeded,), status=RunStatus.SUCCESS, error=None)
+    for history, state in ((killed, "ERROR"), (after_all, "OK")):
+        database.projection.export(instance_of_runs, history, None)
+        spans = database.trace_of(killed).data.spans
+        assert len(spans) == len(spans_of(killed))
+        # The state that MLflow lists stays what the first root said.
+        assert {span.status.status_code.value for span in spans if span.name in ("die", "run dying")} == {
+            state
+        }
+
+
+def test_a_trace_says_what_the_run_was_and_what_came_of_it(
+    database: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    history = recorded["retries"].history
+    database.projection.export(instance_of_runs, history, None)
+    info = database.trace_of(history).info
+    assert info.request_preview == '"retrying"'
+    assert info.response_preview == '"FAILURE: fail_always"'
+    assert info.request_time == int(min(history.run.created, history.started or 0) * 1000)
+    (root,) = [span for span in database.trace_of(history).data.spans if span.parent_id is None]
+    assert root.attributes["dagster.run.url"] == f"{RUN_PAGE}/runs/{history.run.run_id}"
+    (event,) = root.events
+    assert event.attributes["exception.message"] == "nobody answers"
+
+
+def test_a_backfill_is_a_trace_with_a_span_for_each_run(
+    target: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance, request: pytest.FixtureRequest
+) -> None:
+    backfill_id = request.node.name
+    projection, histories = target.projection, []
+    for day, run in (("monday", "ops"), ("tuesday", "one op")):
+        history = of_its_own(recorded[run]).history
+        tags = {"dagster/backfill": backfill_id, "dagster/partition": day}
+        histories.append(replace(history, run=replace(history.run, tags=tags)))
+        projection.export(instance_of_runs, histories[-1], None)
+    trace_id = ids.backfill_trace_id(backfill_id)
+    assert target.trace(trace_id).info.state == "IN_PROGRESS"
+    projection.export_backfill(Backfill(backfill_id, 1.0, 2.0, "COMPLETED_SUCCESS", None))
+    trace = target.trace(trace_id)
+    assert trace.info.state == "OK"
+    root = f"backfill {backfill_id}"
+    assert paths(trace.data.spans) == [[root], [root, "run counting monday"], [root, "run fetching tuesday"]]
+    assert len(target.found()) == 3
+
+
+def test_mlflow_that_cannot_be_opened_takes_no_traces(
+    recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    def open_experiment() -> "tuple[MlflowClient, str]":
+        raise store.StoreUnreachableError("The MLflow server does not answer.")
+
+    projection = TraceProjection("MLflow", lambda: MLflowSpanExporter(open_experiment), Telemetry())
+    with pytest.raises(TargetUnavailableError, match="does not answer"):
+        projection.export(instance_of_runs, recorded["ops"].history, None)
+
+
+def test_an_experiment_that_is_gone_takes_no_traces(
+    mlflow_server: str, recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    from mlflow import MlflowClient
+
+    target = Target(MlflowClient(mlflow_server), "987654321")
+    with pytest.raises(TargetUnavailableError, match="MLflow does not take traces"):
+        target.projection.export(instance_of_runs, of_its_own(recorded["ops"]).history, None)
+
+
+@pytest.fixture
+def stopped_server() -> str:
+    """Where a server was, with a login in its address."""
+    with http_collector() as server:
+        url = server.url
+    return url.replace("http://", "http://user:pa55word@")
+
+
+def test_a_server_that_is_gone_is_told_without_its_password(
+    stopped_server: str, recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    from mlflow import MlflowClient
+
+    target = Target(MlflowClient(stopped_server), "1")
+    with pytest.raises(TargetUnavailableError) as caught:
+        target.projection.export(instance_of_runs, recorded["ops"].history, None)
+    assert "pa55word" not in str(caught.value)
+    assert "Connection refused" in str(caught.value)

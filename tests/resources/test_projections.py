@@ -1,0 +1,261 @@
+"""Where runs are shown, put together from the settings: which projections there are, where they write."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+
+from observability import attributes
+from observability.event_log import read_history
+from observability.history import RunHistory
+from observability.projection import TargetUnavailableError
+from resources.environments import EXPERIMENT, Settings, projections_of, resources_for
+from resources.projections import ASK_AGAIN_SECONDS, RunProjections
+from tests.integration.loopback_servers import HOST, LoopbackServer, Refusal, Request, listening
+from tests.integration.otlp_receivers import Receiver
+from tests.observability.written_runs import Clock, clock_to_put_forward
+
+LOGIN = "somebody:a-password"
+
+
+@dataclass
+class BrokenServer(LoopbackServer):
+    """Answers 503, whatever it is asked, and counts."""
+
+    asked: int = 0
+
+    def respond(self, request: Request, body: bytes) -> None:
+        self.asked += 1
+        request.refuse(Refusal(503))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def history(instance: dg.DagsterInstance) -> RunHistory:
+    """A run that has ended."""
+
+    @dg.asset
+    def planes() -> int:
+        return 3
+
+    run_id = dg.materialize([planes], instance=instance).run_id
+    history = read_history(instance, run_id)
+    assert history is not None
+    return history
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Where OTEL_EXPORTER_OTLP_ENDPOINT points, which exporters read themselves."""
+    with listening(Receiver()) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        yield receiver
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """Address of a port that nobody listens on: it is bound, so that nobody else can take it."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield f"http://{HOST}:{bound.getsockname()[1]}"
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with clock_to_put_forward() as clock:
+        yield clock
+
+
+def made(**variables: str) -> RunProjections:
+    resource = resources_for(Settings.from_environment(variables))["projections"]
+    assert isinstance(resource, RunProjections)
+    with resource.process_config_and_initialize_cm() as initialised:
+        return initialised
+
+
+def experiment_id(client: MlflowClient) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return experiment.experiment_id
+
+
+# Which there are
+
+
+def test_runs_are_tracked_before_they_are_traced() -> None:
+    assert [projection.name for projection in made().all()] == ["mlflow", "traces"]
+
+
+def test_lineage_is_sent_only_where_it_has_an_address() -> None:
+    assert made().lineage() is None
+    lineage = made(OPENLINEAGE_URL="http://marquez.example:5000", OPENLINEAGE_NAMESPACE="bakery").lineage()
+    assert lineage is not None
+    assert lineage.address == "http://marquez.example:5000/api/v1/lineage"
+    assert (lineage.namespace, lineage.api_key) == ("bakery", None)
+    assert [each.name for each in made(OPENLINEAGE_URL="http://marquez.example").all()] == [
+        "mlflow",
+        "traces",
+        "openlineage",
+    ]
+
+
+@pytest.mark.parametrize("variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_traces_can_be_switched_off_and_runs_are_tracked_all_the_same(variable: dict[str, str]) -> None:
+    assert made(**variable).traces() is None
+    assert [projection.name for projection in made(**variable).all()] == ["mlflow"]
+
+
+def test_a_process_without_dagster_gets_the_same_projections() -> None:
+    settings = Settings.from_environment({"OPENLINEAGE_URL": "http://marquez.example"})
+    assert [each.name for each in projections_of(settings)] == ["mlflow", "traces", "openlineage"]
+
+
+def test_secrets_are_read_when_they_are_used_and_not_shown_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", "a-key")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{LOGIN}@mlflow.example:5000")
+    settings = Settings.from_environment(
+        {
+            "MLFLOW_TRACKING_URI": f"http://{LOGIN}@mlflow.example:5000",
+            "OPENLINEAGE_URL": "http://marquez.example",
+        }
+    )
+    resource = resources_for(settings)["projections"]
+    assert isinstance(resource, RunProjections)
+    assert "a-key" not in repr(resource)
+    assert "a-password" not in repr(resource)
+
+    mlflow, traces, lineage = projections_of(settings)
+    assert getattr(lineage, "api_key") == "a-key"  # noqa: B009
+    assert getattr(mlflow, "tracking_uri") == "http://somebody:***@mlflow.example:5000"  # noqa: B009
+    assert getattr(traces, "target") == "http://somebody:***@mlflow.example:5000"  # noqa: B009
+
+
+# Where traces go
+
+
+def test_traces_go_to_mlflow_as_long_as_no_endpoint_is_set(
+    instance: dg.DagsterInstance, history: RunHistory, mlflow_database: str
+) -> None:
+    traces = made(MLFLOW_TRACKING_URI=mlflow_database).traces()
+    assert traces is not None
+    assert traces.target == mlflow_database
+    assert traces.export(instance, history, None) > 0
+    trace = MlflowClient(mlflow_database).get_trace(f"tr-{history.run.run_id.replace('-', '')}")
+    assert trace.info.experiment_id == experiment_id(MlflowClient(mlflow_database))
+
+
+def test_traces_go_to_the_endpoint_with_links_to_the_other_pages(
+    instance: dg.DagsterInstance, history: RunHistory, mlflow_database: str, collector: Receiver
+) -> None:
+    traces = made(
+        MLFLOW_TRACKING_URI=mlflow_database,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        LEDGERLINE_DAGSTER_URL="http://dagster.example",
+        LEDGERLINE_MLFLOW_URL="http://mlflow.example",
+    ).traces()
+    assert traces is not None
+    assert traces.target == f"{collector.url}/v1/traces"
+    traces.export(instance, history, None)
+
+    run_id = history.run.run_id
+    root = collector.trace(run_id).root
+    experiment = experiment_id(MlflowClient(mlflow_database))
+    query = quote(f"tags.`dagster.run_id` = '{run_id}'")
+    assert root.attributes[attributes.RUN_URL] == f"http://dagster.example/runs/{run_id}"
+    assert (
+        root.attributes[attributes.MLFLOW_URL]
+        == f"http://mlflow.example/#/experiments/{experiment}/runs?searchFilter={query}"
+    )
+
+
+def test_a_trace_is_sent_without_a_link_while_mlflow_is_away_which_is_asked_now_and_then(
+    instance: dg.DagsterInstance, history: RunHistory, collector: Receiver, clock: Clock
+) -> None:
+    with listening(BrokenServer()) as mlflow:
+        variables = {"MLFLOW_TRACKING_URI": mlflow.url, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        traces = made(**variables).traces()
+        assert traces is not None
+        traces.export(instance, history, None)
+        once = mlflow.asked
+        assert once > 0
+        for _ in range(3):
+            traces.export(instance, history, None)
+        assert mlflow.asked == once
+        clock.forward(ASK_AGAIN_SECONDS)
+        traces.export(instance, history, None)
+        assert mlflow.asked == 2 * once
+    assert attributes.MLFLOW_URL not in collector.trace(history.run.run_id).root.attributes
+
+
+def test_a_link_comes_with_the_first_trace_after_mlflow_is_back(
+    instance: dg.DagsterInstance,
+    history: RunHistory,
+    mlflow_database: str,
+    collector: Receiver,
+    clock: Clock,
+) -> None:
+    database = Path(mlflow_database.removeprefix("sqlite:///"))
+    folder = database.with_name("not there yet")
+    folder.write_text("in the way")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    traces = made(MLFLOW_TRACKING_URI=uri, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url).traces()
+    assert traces is not None
+    traces.export(instance, history, None)
+    folder.unlink()
+    folder.mkdir()
+    database.rename(folder / "mlflow.db")
+    clock.forward(ASK_AGAIN_SECONDS)
+    traces.export(instance, history, None)
+    assert attributes.MLFLOW_URL in collector.trace(history.run.run_id).root.attributes
+
+
+# Targets that are away
+
+
+@pytest.mark.parametrize("name", ["mlflow", "traces"])
+def test_an_mlflow_server_that_is_away_is_named(
+    instance: dg.DagsterInstance,
+    history: RunHistory,
+    nobody: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = nobody.replace("://", f"://{LOGIN}@")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # with a login it is read when it is used
+    (projection,) = [each for each in made(MLFLOW_TRACKING_URI=uri).all() if each.name == name]
+    with pytest.raises(TargetUnavailableError) as caught:
+        projection.export(instance, history, None)
+    assert nobody.removeprefix("http://") in str(caught.value)
+    assert "a-password" not in str(caught.value)
+
+
+# Lineage
+
+
+def test_without_an_address_the_lineage_of_a_run_is_kept_in_mlflow(
+    instance: dg.DagsterInstance, history: RunHistory, mlflow_database: str, tmp_path: Path
+) -> None:
+    made(
+        MLFLOW_TRACKING_URI=mlflow_database,
+        LEDGERLINE_ARTIFACTS=str(tmp_path / "artifacts"),
+        OPENLINEAGE_NAMESPACE="bakery",
+    ).mlflow_runs().export(instance, history, None)
+    client = MlflowClient(mlflow_database)
+    (run,) = client.search_runs([experiment_id(client)])
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "lineage")] == [
+        "lineage/planes.json"
+    ]
+    (stored,) = (tmp_path / "artifacts").rglob("planes.json")
+    assert '"bakery"' in stored.read_text()
