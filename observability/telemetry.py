@@ -31,8 +31,8 @@ class Telemetry:
 
     Attributes:
         disabled: Whether no traces are made at all (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
-        endpoint: Where they are sent, with the path; None if no variable says
-            (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT, to which HTTP adds /v1/traces).
+        endpoint: Where they are sent (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; or OTEL_EXPORTER_OTLP_ENDPOINT, to
+            which HTTP adds /v1/traces); None if no variable says.
         protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, ..._PROTOCOL).
         ratio: Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).
     """
