@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main(version: str, ops: str, executor: str, seconds: str, result: str) -> None:
@@ -20,13 +21,14 @@ def main(version: str, ops: str, executor: str, seconds: str, result: str) -> No
         ops: How many.
         executor: Where they are executed.
         seconds: How long each sleeps; 0 to compute instead.
-        result: File to write: the run's id, whether it succeeded, and its seconds.
+        result: File to write: the run's id, whether it succeeded, its seconds, and those of this process.
     """
-    outcome = {}
+    outcome: dict[str, Any] = {}
 
     def write() -> None:
         if outcome:
-            outcome["seconds"] = time.time() - outcome["started"]
+            outcome["seconds"] = time.perf_counter() - outcome["started"]
+            outcome["cpu_seconds"] = time.process_time() - outcome["cpu_started"]
             Path(result).write_text(json.dumps(outcome))
 
     atexit.register(write)  # the first to come is the last to go
@@ -52,7 +54,7 @@ def main(version: str, ops: str, executor: str, seconds: str, result: str) -> No
         _warm([*observed_jobs.PEERS.get(version, ()), "benchmarks.observed_jobs"])
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
-        outcome["started"] = time.time()
+        outcome |= {"started": time.perf_counter(), "cpu_started": time.process_time()}
         # Not as a context, which would initialise the resources once more.
         ended = dg.execute_job(job, instance=instance, run_config=quiet)
         outcome |= {"run_id": ended.run_id, "success": ended.success}

@@ -32,7 +32,8 @@ from benchmarks import (
     observer_steps,
     processes,
 )
-from benchmarks.processes import Backends, BenchmarkError
+from benchmarks.backends import Backends, live_backends
+from benchmarks.processes import BenchmarkError
 from benchmarks.results import Result
 from resources.environments import set_library_defaults
 
@@ -100,7 +101,7 @@ def sections(console: Console, folder: Path, stack: ExitStack, *, quick: bool) -
     def live() -> Backends:
         if not servers:
             console.print("Starting a collector and an MLflow server …")
-            servers.append(stack.enter_context(processes.live_backends(folder / "backends")))
+            servers.append(stack.enter_context(live_backends()))
         return servers[0]
 
     steps = observer_steps.QUICK if quick else observer_steps.FULL

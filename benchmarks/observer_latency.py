@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks import observed_jobs as jobs
 from benchmarks import processes
-from benchmarks.processes import Backends
+from benchmarks.backends import Backends
 from benchmarks.results import Result, Value
 from observability import ids
 from observability.event_log import read_history
@@ -62,7 +62,7 @@ class Latencies:
 def measure(console: Console, folder: Path, live: Backends, size: Size) -> list[Result]:
     """One table: of `ledgerline observe --follow`."""
     home = processes.new_home(folder / "latency")
-    with processes.following(home, live):
+    with processes.following(home, live.environment):
         _execute(live, home, 1)  # what is done only once
         console.print("Runs beside observe --follow …")
         found = _latencies(live, home, size)
@@ -92,7 +92,7 @@ def measure_dev(console: Console, folder: Path, live: Backends, size: Size) -> l
                 console.print("Runs beside it …")
                 latencies = _row(_latencies(live, home, size))
             else:
-                processes.execute(jobs.BARE, size.steps, jobs.MULTIPROCESS, home, live, op_seconds=1.0)
+                processes.execute(jobs.BARE, size.steps, jobs.MULTIPROCESS, home, op_seconds=1.0)
                 latencies = (None,) * len(_COLUMNS)
             console.print(f"Nothing beside it, for {size.settle_seconds + size.idle_seconds:.0f} s …")
             time.sleep(size.settle_seconds)
@@ -144,7 +144,7 @@ def _latencies(live: Backends, home: Path, size: Size) -> Latencies:
 
 
 def _execute(live: Backends, home: Path, steps: int) -> str:
-    executed = processes.execute(jobs.BARE, steps, jobs.MULTIPROCESS, home, live, op_seconds=1.0)
+    executed = processes.execute(jobs.BARE, steps, jobs.MULTIPROCESS, home, op_seconds=1.0)
     run_id = executed.run_id
     if executed.problem is not None or run_id is None:
         raise processes.BenchmarkError(f"A run of {steps} steps: {executed.problem}")

@@ -60,7 +60,7 @@ def measure(console: Console, folder: Path, runs: int) -> list[Result]:
     home = processes.new_home(folder / "memory")
     with (home / "dagster.yaml").open("a") as configuration:
         configuration.write(STORAGE.format(home))
-    executed = processes.execute(jobs.BARE, STEPS, jobs.IN_PROCESS, home, processes.dead_backends())
+    executed = processes.execute(jobs.BARE, STEPS, jobs.IN_PROCESS, home)
     if executed.run_id is None:
         raise processes.BenchmarkError(f"A run of {STEPS} steps: {executed.problem}")
     ended = time.monotonic()

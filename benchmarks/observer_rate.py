@@ -133,8 +133,7 @@ def _row(name: str, events: int, alone: float, with_ours: float) -> Sequence[Val
 
 
 def _executed(home: Path, steps: int) -> str:
-    nowhere = processes.dead_backends()
-    executed = processes.execute(jobs.BARE, steps, jobs.IN_PROCESS, home, nowhere, op_seconds=1e-4)
+    executed = processes.execute(jobs.BARE, steps, jobs.IN_PROCESS, home, op_seconds=1e-4)
     if executed.problem is not None or executed.run_id is None:
         raise processes.BenchmarkError(f"A run of {steps} steps: {executed.problem}")
     return executed.run_id

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from benchmarks import observed_jobs as jobs
 from benchmarks import processes
-from benchmarks.processes import Backends, BenchmarkError, Executed
+from benchmarks.backends import Backends, dead_backends
+from benchmarks.processes import BenchmarkError, Executed
 from benchmarks.results import Result, Value
 from observability.event_log import read_history
 
@@ -38,15 +39,16 @@ COLUMNS = (
     "x bare",
     "wall ms added per op",
     "own ms added per op",
+    "CPU ms added per op",
     "observer CPU s",
     "outcome",
 )
 
 NOTES = (
     "Wall: from asking for the run until all is done that its process does at exit.",
-    "Own: what a step itself took longer, by the event log.",
+    "Own: what a step itself took longer, by the event log. CPU: of the run's process.",
     "Observer: its processor time for the run, in a process of its own.",
-    "Up: a collector and an MLflow server on this machine; dead: nothing listens at either address.",
+    "Up: a collector and an MLflow server, nice, on this machine; dead: nothing listens at either address.",
     "Ours sends to both, dagster-otel to the collector (OTLP over HTTP), dagster-mlflow to MLflow.",
     "All have this project's limits for MLflow calls (2 retries). With MLflow's own, a call takes minutes.",
 )
@@ -106,13 +108,14 @@ class Times:
 
     seconds: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     observer_seconds: list[float] = field(default_factory=list)
     outcome: str = ""
 
 
 def measure(console: Console, folder: Path, live: Backends, size: Size) -> list[Result]:
     """A table for each executor."""
-    backends = {NONE: processes.dead_backends(), UP: live, DEAD: processes.dead_backends()}
+    backends = {UP: live, DEAD: dead_backends(), NONE: dead_backends()}
     return [_measured(console, folder, backends, size, executor) for executor in size.ops]
 
 
@@ -146,7 +149,7 @@ def _measured(
             if case.observed:
                 console.print(f"{executor}: starting the observer of “{case.name}”, backends {case.backends}")
                 there = backends[case.backends]
-                observers[case] = stack.enter_context(processes.following(homes[case], there))
+                observers[case] = stack.enter_context(processes.following(homes[case], there.environment))
                 _warm_up(case, homes[case], there)
                 observers[case].suspend()
         for turn in range(size.rounds):
@@ -155,7 +158,7 @@ def _measured(
                 if case.observed:
                     executed = _observed(case, home, there, observers[case], times[case])
                 else:
-                    executed = processes.execute(case.version, case.ops, executor, home, there)
+                    executed = processes.execute(case.version, case.ops, executor, home, there.environment)
                     _note(times[case], home, executed)
                 console.print(
                     f"{turn + 1}/{size.rounds} {executor:<14}{case.name:<26}{case.backends:<6}"
@@ -168,14 +171,14 @@ def _measured(
 
 def _warm_up(case: Case, home: Path, backends: Backends) -> None:
     """Let an observer, which runs for weeks, import what it needs before it is measured."""
-    processes.execute(case.version, 1, jobs.IN_PROCESS, home, backends)
+    processes.execute(case.version, 1, jobs.IN_PROCESS, home, backends.environment)
     processes.wait_until(lambda: processes.has_tried_everything(home), "the observer's first run")
 
 
 def _observed(case: Case, home: Path, there: Backends, observer: psutil.Process, times: Times) -> Executed:
     with _awake(observer):
         before = processes.cpu_seconds([observer])
-        executed = processes.execute(case.version, case.ops, case.executor, home, there)
+        executed = processes.execute(case.version, case.ops, case.executor, home, there.environment)
         run_id = executed.run_id
         if case.backends == UP and run_id is not None:
             try:
@@ -199,6 +202,8 @@ def _awake(observer: psutil.Process) -> Iterator[None]:
 
 def _note(times: Times, home: Path, executed: Executed) -> None:
     times.seconds.append(executed.seconds)
+    if executed.cpu_seconds is not None:
+        times.cpu_seconds.append(executed.cpu_seconds)
     if executed.problem is not None:
         times.outcome = executed.problem
     if executed.run_id is None:
@@ -237,10 +242,21 @@ def _result(executor: str, size: Size, times: Mapping[Case, Times]) -> Result:
 
 def _row(case: Case, times: Times, bare: Times) -> Sequence[Value]:
     wall = statistics.median(times.seconds)
-    cost: Sequence[Value] = (None, None, None)
+    cost: Sequence[Value] = (None,) * 4
     if not times.outcome:
-        bare_wall, bare_step = statistics.median(bare.seconds), statistics.median(bare.step_seconds)
-        own = statistics.median(times.step_seconds) - bare_step
-        cost = (wall / bare_wall, (wall - bare_wall) / case.ops * 1000, own * 1000)
+        cpu = None
+        if case.executor == jobs.IN_PROCESS:
+            cpu = _added(times.cpu_seconds, bare.cpu_seconds) / case.ops
+        cost = (
+            wall / statistics.median(bare.seconds),
+            _added(times.seconds, bare.seconds) / case.ops,
+            _added(times.step_seconds, bare.step_seconds),
+            cpu,
+        )
     observer = statistics.median(times.observer_seconds) if times.observer_seconds else None
     return (case.name, case.backends, case.ops, wall, *cost, observer, times.outcome or "ok")
+
+
+def _added(seconds: Sequence[float], bare: Sequence[float]) -> float:
+    """Milliseconds that one takes longer than the other."""
+    return (statistics.median(seconds) - statistics.median(bare)) * 1000

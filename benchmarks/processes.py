@@ -1,6 +1,7 @@
-"""What the observer's benchmarks need beside them: backends, observers, runs, in processes of their own.
+"""What the observer's benchmarks start in processes of their own: runs, observers; how to start and end any.
 
-Every process is ended by its own id, with all that it started, whatever happens.
+Where they send to: backends.py. Every process is ended by its own id, with all that it started, whatever
+happens.
 """
 
 import json
@@ -10,18 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
-import requests
 
-from benchmarks.collectors import ARRIVALS
-from cli.dev_servers import MLFLOW_SERVER_ENVIRONMENT
-from observability import ids
-from resources.environments import EXPERIMENT, MLFLOW_DEFAULTS, PROJECT_ROOT
+from resources.environments import MLFLOW_DEFAULTS, PROJECT_ROOT
 
 HOST = "127.0.0.1"
 SCRIPTS = Path(sys.executable).parent
@@ -37,91 +33,18 @@ class BenchmarkError(Exception):
     """Something that is needed for measuring does not work; the message says what."""
 
 
-@dataclass(frozen=True)
-class Backends:
-    """Where traces and MLflow runs are sent.
+@contextmanager
+def following(home: Path, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
+    """`ledgerline observe --follow` on an instance, once it is there.
 
-    Attributes:
-        otlp: URL of a collector.
-        mlflow: URL of an MLflow server.
+    Args:
+        home: The instance's folder.
+        environment: What tells it where to send to.
     """
-
-    otlp: str
-    mlflow: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What tells everybody about them."""
-        return {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "MLFLOW_TRACKING_URI": self.mlflow,
-        }
-
-    def arrivals(self, run_id: str) -> dict[int, float]:
-        """When each span of a run arrived, in seconds since the epoch, by span id."""
-        found = requests.get(f"{self.otlp}{ARRIVALS}{ids.trace_id(run_id):032x}", timeout=5).json()
-        return {int(span_id, 16): time for span_id, time in found.items()}
-
-    def has_all_of(self, run_id: str) -> bool:
-        """Whether a run is shown as a whole: its root span, and its MLflow run as ended."""
-        return ids.run_span_id(run_id) in self.arrivals(run_id) and self._has_ended(run_id)
-
-    def _has_ended(self, run_id: str) -> bool:
-        by_name = {"experiment_name": EXPERIMENT}
-        experiment = self._mlflow("GET", "experiments/get-by-name", params=by_name)["experiment"]
-        search = {
-            "experiment_ids": [experiment["experiment_id"]],
-            "filter": f"tags.`dagster.run_id` = '{run_id}'",
-        }
-        runs = self._mlflow("POST", "runs/search", json=search).get("runs", [])
-        return any(run["info"]["status"] != "RUNNING" for run in runs)
-
-    def _mlflow(self, method: str, path: str, **arguments: Any) -> Any:
-        url = f"{self.mlflow}/api/2.0/mlflow/{path}"
-        response = requests.request(method, url, timeout=10, **arguments)
-        response.raise_for_status()
-        return response.json()
-
-
-def dead_backends() -> Backends:
-    """Addresses behind which nothing listens."""
-    return Backends(f"http://{HOST}:{free_port()}", f"http://{HOST}:{free_port()}")
-
-
-@contextmanager
-def live_backends(folder: Path) -> Iterator[Backends]:
-    """A collector and an MLflow server, with their state in a folder."""
-    folder.mkdir()
-    backends = Backends(f"http://{HOST}:{free_port()}", f"http://{HOST}:{free_port()}")
-    collector = [sys.executable, "-m", "benchmarks.collectors", _port(backends.otlp)]
-    database = f"sqlite:///{folder}/mlflow.db"
-    options = {
-        "--backend-store-uri": database,
-        "--artifacts-destination": str(folder / "artifacts"),
-        "--host": HOST,
-        "--port": _port(backends.mlflow),
-        "--workers": "1",
-    }
-    mlflow = [str(SCRIPTS / "mlflow"), "server", *(part for option in options.items() for part in option)]
-    create = [str(SCRIPTS / "mlflow"), "db", "upgrade", database]  # before several processes want to
-    environment = environment_of(MLFLOW_SERVER_ENVIRONMENT)
-    subprocess.run(create, env=environment, capture_output=True, check=True)
-    with ExitStack() as stack:
-        for command, ready in ((collector, backends.otlp), (mlflow, f"{backends.mlflow}/health")):
-            log = folder / f"{Path(command[0]).name}.log"
-            process = stack.enter_context(started(command, environment, log))
-            wait_until(lambda ready=ready: _answers(ready), ready, process, log)
-        yield backends
-
-
-@contextmanager
-def following(home: Path, backends: Backends) -> Iterator[psutil.Process]:
-    """`ledgerline observe --follow` on an instance, once it is there."""
     command = [str(SCRIPTS / "ledgerline"), "observe", "--follow", "--dagster-home", str(home)]
     log = home / "observer.log"
     state = {"LEDGERLINE_HOME": str(home / "ledgerline")}
-    with started(command, environment_of(backends.environment | state), log) as process:
+    with started(command, environment_of({**environment, **state}), log) as process:
         wait_until(lambda: "Following" in log.read_text(), "the observer", process, log)
         yield psutil.Process(process.pid)
 
@@ -139,35 +62,53 @@ class Executed:
     Attributes:
         run_id: None if its process died, or was given up.
         seconds: From asking for the run to the end of its process.
+        cpu_seconds: Processor time of that process, without processes of steps.
         problem: Why it did not succeed.
     """
 
     run_id: str | None
     seconds: float
+    cpu_seconds: float | None
     problem: str | None
 
 
 def execute(
-    version: str, ops: int, executor: str, home: Path, backends: Backends, *, op_seconds: float = 0.0
+    version: str,
+    ops: int,
+    executor: str,
+    home: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    op_seconds: float = 0.0,
 ) -> Executed:
-    """Execute a job of observed_jobs.py in a process of its own, on the instance in `home`."""
+    """Execute a job of observed_jobs.py in a process of its own.
+
+    Args:
+        version: Of the job.
+        ops: How many it has.
+        executor: Where they run.
+        home: The folder of the Dagster instance.
+        environment: What tells peers where to send to.
+        op_seconds: How long each op sleeps; with 0 it computes instead.
+    """
     result, log = home / "result.json", home / "run.log"
     result.unlink(missing_ok=True)
     arguments = [version, str(ops), executor, str(op_seconds), str(result)]
     command = [sys.executable, "-m", "benchmarks.execute_observed", *arguments]
     state = {"DAGSTER_HOME": str(home), "LEDGERLINE_HOME": str(home / "ledgerline")}
     begun = time.monotonic()
-    with started(command, environment_of(backends.environment | state), log) as process:
+    with started(command, environment_of({**(environment or {}), **state}), log) as process:
         try:
             code = process.wait(RUN_SECONDS)
         except subprocess.TimeoutExpired:
-            return Executed(None, RUN_SECONDS, f"did not end within {RUN_SECONDS:.0f} s")
+            return Executed(None, RUN_SECONDS, None, f"did not end within {RUN_SECONDS:.0f} s")
     if not result.exists():
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        return Executed(None, time.monotonic() - begun, f"ended with code {code}: {''.join(last)}")
+        problem = f"ended with code {code}: {''.join(last)}"
+        return Executed(None, time.monotonic() - begun, None, problem)
     told = json.loads(result.read_text())
-    failed = not told.get("success")
-    return Executed(told.get("run_id"), told["seconds"], "the run failed" if failed else None)
+    problem = None if told.get("success") else "the run failed"
+    return Executed(told.get("run_id"), told["seconds"], told["cpu_seconds"], problem)
 
 
 def new_home(folder: Path) -> Path:
@@ -271,14 +212,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 end(member)
     psutil.wait_procs(family, timeout=STOP_SECONDS)
     process.wait(STOP_SECONDS)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=2).ok
-    except requests.RequestException:
-        return False
-
-
-def _port(url: str) -> str:
-    return url.rsplit(":", 1)[1]

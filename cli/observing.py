@@ -22,6 +22,7 @@ from resources.environments import Settings, projections_of
 
 POLL_SECONDS = 0.5
 BUDGET_SECONDS = 1.0  # of one look, after which it is seen whether somebody wants it to end
+END_SECONDS = 1.0
 RUNS_AT_ONCE = 50
 # One of these is in every DAGSTER_HOME.
 OF_AN_INSTANCE = ("dagster.yaml", "history")
@@ -71,12 +72,15 @@ def show_runs(
     console: Console, instance: dg.DagsterInstance, settings: Settings, run_ids: Sequence[str]
 ) -> bool:
     """Show runs from their beginning; says whether all of them could be shown everywhere."""
-    complete = True
-    observers = _observers(settings)
+    records = []
     for run_id in run_ids:
         record = instance.get_run_record_by_id(run_id)
         if record is None:
             raise ObservingError(f"There is no run {run_id} in {instance.root_directory}.")
+        records.append(record)
+    complete = True
+    observers = _observers(settings)
+    for record in records:
         for observer in observers:
             complete &= _shown(console, observer, instance, record)
     return complete
@@ -114,7 +118,10 @@ def follow(console: Console, instance: dg.DagsterInstance, settings: Settings) -
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in STOP_SIGNALS}
     threads = [
         threading.Thread(
-            target=_follow, args=(console, instance, observer, stopped), name=observer.projection.name
+            target=_follow,
+            args=(console, instance, observer, stopped),
+            name=observer.projection.name,
+            daemon=True,
         )
         for observer in _observers(settings)
     ]
@@ -127,8 +134,11 @@ def follow(console: Console, instance: dg.DagsterInstance, settings: Settings) -
             pass
     finally:
         stopped.set()
+        # Not for longer: whoever sent the signal would kill it. What a target that does not answer holds up
+        # is shown by the next process.
+        deadline = time.monotonic() + END_SECONDS
         for thread in threads:
-            thread.join()
+            thread.join(max(deadline - time.monotonic(), 0))
         for number, handler in before.items():
             signal.signal(number, handler)
 

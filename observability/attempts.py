@@ -24,7 +24,8 @@ LOAD_ERROR = "DagsterExecutionLoadInputError"
 STORE_ERROR = "DagsterExecutionHandleOutputError"
 # Written by the process that started the step's own, hence with its clock: that it died, that it does not
 # answer (an error without a class). So is all that ends a step before it begins.
-PARENT_ERRORS = ("ChildProcessCrashException", None)
+CRASH_ERROR = "ChildProcessCrashException"
+PARENT_ERRORS = (CRASH_ERROR, None)
 
 
 @dataclass
@@ -52,6 +53,7 @@ class OpenAttempt:
     observations: list[Observation] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     error: Error | None = None
+    cause_of_death: str = ""  # which signal or exit code ended its process
     unchanged: Attempt | None = None  # what it was when last asked, unless something happened since
 
     def __post_init__(self) -> None:
@@ -123,6 +125,10 @@ class OpenAttempt:
             self.phases.append(Phase(f"{STORE} {output}", since, self.latest))
             self.storing = None
 
+    def died(self, message: str) -> None:
+        """Its process is gone; the error that follows does not say why."""
+        self.cause_of_death = message
+
     def end(self, time: float, outcome: Outcome, error: Any) -> None:
         """It is over."""
         parent_says = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
@@ -130,6 +136,8 @@ class OpenAttempt:
         self.latest = max(self.latest, time if parent_says else self.corrected(time))
         self.ended, self.outcome = self.latest, outcome
         self.error = error_from(error) if error is not None else None
+        if self.error is not None and not self.error.message:
+            self.error = replace(self.error, message=self.cause_of_death)
         failed = outcome is not Outcome.SUCCESS
         wrapper = error.cls_name if error is not None else None
         if wrapper == LOAD_ERROR:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecord
 
-from observability.attempts import OpenAttempt
+from observability.attempts import CRASH_ERROR, OpenAttempt
 from observability.errors import error_from
 from observability.history import (
     RESOURCES,
@@ -121,6 +121,8 @@ class HistoryReader:
             )
         elif LINKS_METADATA in metadata:
             self._links_reported = True
+        elif event.step_key in self._latest and getattr(_data(event).error, "cls_name", None) == CRASH_ERROR:
+            self._latest[event.step_key].died(event.message or "")
 
     # Events of steps
 
@@ -306,6 +308,8 @@ def _same(latest: dict[str, Any], asset: str, value: Any) -> Any:
 _RUN_TIMES = {
     DagsterEventType.RUN_ENQUEUED.value: "enqueued",
     DagsterEventType.RUN_DEQUEUED.value: "dequeued",
+    # What Dagster's own queue says of a run that leaves it.
+    DagsterEventType.RUN_STARTING.value: "dequeued",
     DagsterEventType.RUN_START.value: "started",
 }
 _RUN_ENDS = {

@@ -92,7 +92,12 @@ def without_password(uri: str) -> str:
 
 def _hidden(text: str, uri: str) -> str:
     """A text with the password of this URI taken out: libraries repeat URIs in their errors."""
-    login, at, _ = urlsplit(uri).netloc.rpartition("@")
+    try:
+        login, at, _ = urlsplit(uri).netloc.rpartition("@")
+    except (
+        ValueError
+    ):  # no address, for instance an unclosed bracket: what is behind the last @ holds no password
+        return text.replace(uri, uri.rpartition("@")[2])
     _, colon, password = login.partition(":")
     return text.replace(f":{password}@", ":***@") if at and colon else text
 

@@ -1,5 +1,6 @@
 """Where things are: the one module that reads the environment. It opens nothing."""
 
+import logging
 import os
 import re
 import warnings
@@ -24,6 +25,10 @@ from resources.tracking import MLflowResource
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 EXPERIMENT = "flight_delay"
+
+OTEL_LIMIT = re.compile(r"OTEL_\w+_LIMIT")
+
+logger = logging.getLogger(__name__)
 
 # What MLflow must be told before it is imported. A value that is already set is kept.
 MLFLOW_DEFAULTS = {
@@ -169,6 +174,11 @@ def set_library_defaults() -> None:
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # OpenTelemetry raises when it is imported, and MLflow imports it: a wrong limit would fail every step.
+    for name, value in list(os.environ.items()):
+        if OTEL_LIMIT.fullmatch(name) and value.strip() and not value.strip().isdecimal():
+            logger.warning("%s is %r, no whole number; it is passed over.", name, value)
+            del os.environ[name]
 
 
 def export(settings: Settings) -> None:

@@ -63,6 +63,7 @@ class RunProjections(dg.ConfigurableResource):
         telemetry = self.otel.telemetry
         if telemetry.disabled:
             return None
+        _import_mlflow()
 
         def open_exporter() -> "SpanExporter":
             return (
@@ -81,6 +82,7 @@ class RunProjections(dg.ConfigurableResource):
         """Runs as MLflow runs."""
         from observability.mlflow_run import MLflowRunProjection
 
+        _import_mlflow()
         return MLflowRunProjection(
             tracking_uri=store.without_password(self.mlflow.tracking_uri),
             open_experiment=self._open_experiment,
@@ -132,3 +134,11 @@ class RunProjections(dg.ConfigurableResource):
     @property
     def _links(self) -> Links:
         return Links(self.dagster_page, self.mlflow_page, self.trace_page)
+
+
+def _import_mlflow() -> None:
+    """Import MLflow as a whole, before projections do so in threads of their own.
+
+    Two threads that begin with different parts of it wait for each other, and are left with half of it.
+    """
+    import mlflow  # noqa: F401

@@ -12,6 +12,8 @@ COMMANDS = {
     "run": ["--month", "--fresh"],
     "backfill": ["job", "--from", "--to"],
     "dev": [],
+    "observe": ["--all", "--since", "--follow", "--dagster-home"],
+    "trace": ["--least", "--dagster-home"],
 }
 
 
@@ -66,7 +68,8 @@ def test_a_backfill_of_what_is_not_there_is_refused(arguments: list[str], messag
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run"], ["dev"], ["backfill", "score_flights", "--from", "2013-02-01"]]
+    "arguments",
+    [["run"], ["dev"], ["backfill", "score_flights", "--from", "2013-02-01"], ["observe", "--all"]],
 )
 def test_a_file_in_the_way_of_the_state_folder_is_named(arguments: list[str], home: str) -> None:
     Path(home).write_text("in the way")
@@ -91,6 +94,7 @@ def test_a_state_folder_inside_a_file_is_named(home: str) -> None:
         ("LEDGERLINE_EXECUTOR", "cluster"),
         ("LEDGERLINE_DAGSTER_PORT", "http"),
         ("LEDGERLINE_MLFLOW_PORT", "-1"),
+        ("LEDGERLINE_OBSERVER", "nobody"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(name: str, value: str, home: str) -> None:

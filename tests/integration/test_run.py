@@ -1,5 +1,6 @@
 """`ledgerline run` and `ledgerline backfill` from an empty folder on, as a new user types them."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -81,11 +82,28 @@ def test_the_scored_day_names_the_version(first_run: FirstRun) -> None:
     assert rows["late_probability"].between(0, 1).all()
 
 
-def test_the_terminal_shows_steps_scores_and_what_to_do_next(first_run: FirstRun) -> None:
+def test_the_terminal_shows_steps_traces_scores_and_what_to_do_next(first_run: FirstRun) -> None:
     for part in ("✓ flights ", "114,794 rows", "roc_auc", "carrier hour rate", "make dev", "flight_delay"):
         assert part in first_run.output
+    for line in (
+        r"run train_delay_model 2013-07-01 +\d+\.\d s",
+        r"├─ delay_model +\d",
+        r"─ fit +\d+\.\d s +━",
+    ):
+        assert re.search(line, first_run.output)
     for noise in ("Traceback", "Warning", "DEBUG"):
         assert noise not in first_run.output
+
+
+def test_each_dagster_run_is_a_run_and_a_trace_in_mlflow(first_run: FirstRun) -> None:
+    with first_run.instance() as instance:
+        run_ids = [run.run_id for run in instance.get_runs()]
+    experiments = [experiment.experiment_id for experiment in first_run.client.search_experiments()]
+    assert len(run_ids) == 3
+    for run_id in run_ids:
+        (run,) = first_run.client.search_runs(experiments, f"tags.`dagster.run_id` = '{run_id}'")
+        trace = first_run.client.get_trace(f"tr-{run_id.replace('-', '')}")
+        assert (run.info.status, trace.info.state.value) == ("FINISHED", "OK")
 
 
 def test_every_check_of_the_first_run_passed(first_run: FirstRun) -> None:

@@ -83,7 +83,6 @@ def queued(instance: dg.DagsterInstance) -> str:
     """A run that waits in a queue first: the events are those of the daemon that takes it out."""
     run = instance.create_run_for_job(jobs.counting, remote_job_origin=ORIGIN)
     _report(instance, run, DagsterEventType.PIPELINE_ENQUEUED)
-    _report(instance, run, DagsterEventType.PIPELINE_DEQUEUED)
     _report(instance, run, DagsterEventType.PIPELINE_STARTING)
     execute_run(InMemoryJob(jobs.counting), run, instance)
     return run.run_id

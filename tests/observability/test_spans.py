@@ -328,6 +328,7 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
         "dagster.asset.read_versions": ["airlines=<hash>", "planes=<hash>"],
     }
     died = "dagster._core.executor.child_process_executor.ChildProcessCrashException"
+    how = "Multiprocess executor: child process for step airlines unexpectedly exited with code 3."
     assert told["airlines", 1] == {
         "name": "airlines",
         "parent": "run fleet_job",
@@ -341,12 +342,12 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
             "error.type": died,
         },
         "status": "ERROR",
-        "description": died,
+        "description": how,
         "events": [
             {
                 "name": "exception",
                 "exception.type": died,
-                "exception.message": "",
+                "exception.message": how,
                 "exception.stacktrace": "...",
             }
         ],

@@ -402,3 +402,16 @@ def test_reading_the_settings_imports_nothing_heavy_and_creates_nothing(tmp_path
 
     assert child.stdout == "[]\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_that_would_keep_opentelemetry_from_being_imported_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc")
+    monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "64")
+
+    set_library_defaults()
+
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" not in os.environ
+    assert os.environ["OTEL_SPAN_EVENT_COUNT_LIMIT"] == "64"
+    assert "'abc'" in caplog.text
