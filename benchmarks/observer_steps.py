@@ -37,15 +37,15 @@ COLUMNS = (
     "ops",
     "wall s",
     "x bare",
-    "wall ms added per op",
-    "own ms added per op",
-    "CPU ms added per op",
+    "wall ms +/op",
+    "own ms +/op",
+    "CPU ms +/op",
     "observer CPU s",
     "outcome",
 )
 
 NOTES = (
-    "Wall: from asking for the run until all is done that its process does at exit.",
+    "Wall: from asking for the run until all is done that its process does at exit. +/op: added for each op.",
     "Own: what a step itself took longer, by the event log. CPU: of the run's process.",
     "Observer: its processor time for the run, in a process of its own.",
     "Up: a collector and an MLflow server, nice, on this machine; dead: nothing listens at either address.",
@@ -102,6 +102,15 @@ class Case:
     observed: bool = False
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a case are kept, where they are shown, and by which observer of ours."""
+
+    home: Path
+    backends: Backends
+    observer: psutil.Process | None
+
+
 @dataclass
 class Times:
     """What was measured of a case, a value for each round."""
@@ -116,7 +125,33 @@ class Times:
 def measure(console: Console, folder: Path, live: Backends, size: Size) -> list[Result]:
     """A table for each executor."""
     backends = {UP: live, DEAD: dead_backends(), NONE: dead_backends()}
-    return [_measured(console, folder, backends, size, executor) for executor in size.ops]
+    cases = [case for executor in size.ops for case in cases_of(executor, size)]
+    times = {case: Times() for case in cases}
+    with ExitStack() as stack:
+        places: dict[tuple[str, str], Place] = {}
+        for case in cases:
+            key = case.name, case.backends
+            if key not in places:
+                home = processes.new_home(folder / f"steps-{len(places)}")
+                observer = None
+                if case.observed:
+                    console.print(f"Starting the observer of “{case.name}”, backends {case.backends} …")
+                    environment = backends[case.backends].environment
+                    observer = stack.enter_context(_observer(home, case, environment))
+                places[key] = Place(home, backends[case.backends], observer)
+        for turn in range(size.rounds):
+            for case in cases if turn % 2 == 0 else reversed(cases):
+                executed = _executed(case, places[case.name, case.backends], times[case])
+                console.print(
+                    f"{turn + 1}/{size.rounds}  {case.executor:<14}{case.name:<26}{case.backends:<6}"
+                    f"{case.ops:>4} ops {executed.seconds:8.2f} s  {times[case].outcome}",
+                    markup=False,
+                    highlight=False,
+                )
+    return [
+        _result(executor, size, {case: each for case, each in times.items() if case.executor == executor})
+        for executor in size.ops
+    ]
 
 
 def cases_of(executor: str, size: Size) -> list[Case]:
@@ -136,68 +171,35 @@ def cases_of(executor: str, size: Size) -> list[Case]:
     return cases
 
 
-def _measured(
-    console: Console, folder: Path, backends: Mapping[str, Backends], size: Size, executor: str
-) -> Result:
-    cases = cases_of(executor, size)
-    times = {case: Times() for case in cases}
-    with ExitStack() as stack:
-        homes = {}
-        observers: dict[Case, psutil.Process] = {}
-        for number, case in enumerate(cases):
-            homes[case] = processes.new_home(folder / f"{executor}-{number}")
-            if case.observed:
-                console.print(f"{executor}: starting the observer of “{case.name}”, backends {case.backends}")
-                there = backends[case.backends]
-                observers[case] = stack.enter_context(processes.following(homes[case], there.environment))
-                _warm_up(case, homes[case], there)
-                observers[case].suspend()
-        for turn in range(size.rounds):
-            for case in cases if turn % 2 == 0 else reversed(cases):
-                home, there = homes[case], backends[case.backends]
-                if case.observed:
-                    executed = _observed(case, home, there, observers[case], times[case])
-                else:
-                    executed = processes.execute(case.version, case.ops, executor, home, there.environment)
-                    _note(times[case], home, executed)
-                console.print(
-                    f"{turn + 1}/{size.rounds} {executor:<14}{case.name:<26}{case.backends:<6}"
-                    f"{case.ops:>4} ops {executed.seconds:8.2f} s  {times[case].outcome}",
-                    markup=False,
-                    highlight=False,
-                )
-    return _result(executor, size, times)
-
-
-def _warm_up(case: Case, home: Path, backends: Backends) -> None:
-    """Let an observer, which runs for weeks, import what it needs before it is measured."""
-    processes.execute(case.version, 1, jobs.IN_PROCESS, home, backends.environment)
-    processes.wait_until(lambda: processes.has_tried_everything(home), "the observer's first run")
-
-
-def _observed(case: Case, home: Path, there: Backends, observer: psutil.Process, times: Times) -> Executed:
-    with _awake(observer):
-        before = processes.cpu_seconds([observer])
-        executed = processes.execute(case.version, case.ops, case.executor, home, there.environment)
-        run_id = executed.run_id
-        if case.backends == UP and run_id is not None:
-            try:
-                processes.wait_until(lambda: there.has_all_of(run_id), "the run", seconds=SHOWN_SECONDS)
-            except BenchmarkError:
-                executed = replace(executed, problem=f"the run was not shown within {SHOWN_SECONDS:.0f} s")
-        times.observer_seconds.append(processes.cpu_seconds([observer]) - before)
-        _note(times, home, executed)  # as long as it is awake: asleep it may hold a lock of the instance
-    return executed
-
-
 @contextmanager
-def _awake(observer: psutil.Process) -> Iterator[None]:
-    """Let the observer run; while others are measured it is stopped."""
-    observer.resume()
-    try:
-        yield
-    finally:
+def _observer(home: Path, case: Case, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
+    """An observer that has been at work before, as it is for weeks; asleep until its case is measured."""
+    with processes.following(home, environment) as observer:
+        processes.execute(case.version, 1, jobs.IN_PROCESS, home, environment)
+        processes.wait_until(lambda: processes.has_tried_everything(home), "the observer's first run")
         observer.suspend()
+        yield observer
+
+
+def _executed(case: Case, place: Place, times: Times) -> Executed:
+    environment = place.backends.environment
+    if place.observer is None:
+        executed = processes.execute(case.version, case.ops, case.executor, place.home, environment)
+        _note(times, place.home, executed)
+        return executed
+    place.observer.resume()
+    before = processes.cpu_seconds([place.observer])
+    executed = processes.execute(case.version, case.ops, case.executor, place.home, environment)
+    run_id = executed.run_id
+    if case.backends == UP and run_id is not None:
+        try:
+            processes.wait_until(lambda: place.backends.has_all_of(run_id), "the run", seconds=SHOWN_SECONDS)
+        except BenchmarkError:
+            executed = replace(executed, problem=f"the run was not shown within {SHOWN_SECONDS:.0f} s")
+    times.observer_seconds.append(processes.cpu_seconds([place.observer]) - before)
+    _note(times, place.home, executed)
+    place.observer.suspend()  # the last: asleep it may hold a lock of the instance
+    return executed
 
 
 def _note(times: Times, home: Path, executed: Executed) -> None:
@@ -217,7 +219,7 @@ def _note(times: Times, home: Path, executed: Executed) -> None:
     if history.error is not None:
         errors = [attempt.error for attempt in history.attempts if attempt.error is not None]
         reason = (errors[0] if errors else history.error).root.type
-        times.outcome = f"{executed.problem} ({reason}), {len(steps)} steps done"
+        times.outcome = f"{executed.problem}: {reason}, {len(steps)} steps done"
 
 
 def _result(executor: str, size: Size, times: Mapping[Case, Times]) -> Result:

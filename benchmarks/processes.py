@@ -198,6 +198,7 @@ def free_port() -> int:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     family = family_of(process.pid)
+    sessions = {_session_of(member.pid) for member in family} - {_session_of(os.getpid()), None}
     for member in family:
         with suppress(psutil.NoSuchProcess):
             member.resume()  # who is stopped does not hear
@@ -205,6 +206,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.terminate()  # not SIGINT, which is ignored by what a script starts in the background
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
+    # And what they started since, while they were ending: `dagster dev` does that.
+    family += [member for member in psutil.process_iter() if _session_of(member.pid) in sessions]
     for end in (psutil.Process.terminate, psutil.Process.kill):
         _, family = psutil.wait_procs(family, timeout=1)
         for member in family:
@@ -212,3 +215,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 end(member)
     psutil.wait_procs(family, timeout=STOP_SECONDS)
     process.wait(STOP_SECONDS)
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None

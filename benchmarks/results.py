@@ -32,7 +32,7 @@ class Result:
         """Print it."""
         table = Table(title=self.title, title_justify="left", title_style="bold")
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", overflow="fold")
+            table.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
         for row in self.rows:
             table.add_row(*(_text(value) for value in row))
         console.print(table)

@@ -172,6 +172,8 @@ def _draw(axes: "Axes", rows: Sequence[_Row], seconds: float) -> None:
                 color=COLOURS.get(what, COLOURS[BETWEEN]),
                 zorder=2 + layer,
             )
+    # From the run, and not from what is drawn: of a run without steps that would be nothing.
+    axes.set_xlim(0, max(seconds, 0.001) * 1.1)
 
 
 def _draw_dependencies(axes: "Axes", rows: Sequence[_Row], zero: float) -> None:
@@ -201,8 +203,6 @@ def _frame(figure: "Figure", axes: "Axes", rows: Sequence[_Row], history: RunHis
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     # A `$` in a name is no formula.
     axes.set_yticks(range(len(rows)), [row.label for row in rows], parse_math=False, fontsize=8, color=INK)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.1)
     axes.tick_params(axis="x", labelsize=7, colors=PALE_INK, length=2)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#dfe4e8", lw=0.6)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from observability.history import COMPUTE, START_WORKER, Attempt, Outcome, Phase, Run, RunHistory, RunStatus
+from observability.history import (
+    COMPUTE,
+    START_WORKER,
+    Attempt,
+    Error,
+    Outcome,
+    Phase,
+    Run,
+    RunHistory,
+    RunStatus,
+)
 from observability.timeline import DOTS_PER_INCH, ROW_HEIGHT, WIDTH, timeline
 from tests.observability.recorded_jobs import Recording, Recordings
 
@@ -94,3 +104,14 @@ def test_any_name_is_drawn_as_it_is(name: str):
 def test_a_run_without_steps_is_drawn():
     assert timeline(RunHistory(RUN)).startswith(b"\x89PNG")
     assert timeline(RunHistory(RUN, RunStatus.FAILURE, ended=1_000.0)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 40.0, 400_000.0])
+def test_a_run_that_ended_before_its_first_step_has_a_picture_too(seconds: float) -> None:
+    run = Run("8ffcde5c-a1e7-4039-b61b-1a3ec100fc02", "bake", created=100.0)
+
+    picture = timeline(
+        RunHistory(run, RunStatus.FAILURE, ended=100.0 + seconds, error=Error("E", "lost", ""))
+    )
+
+    assert picture.startswith(b"\x89PNG")
