@@ -7,6 +7,7 @@ import atexit
 import json
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def main(version: str, ops: str, executor: str, seconds: str, result: str) -> No
         reconstructor_working_directory=str(PROJECT_ROOT),
     )
     job.get_definition()
+    imports = ["benchmarks.observed_jobs", *observed_jobs.IMPORTS.get(version, ())]
+    for name in imports:
+        import_module(name)
     if executor == observed_jobs.MULTIPROCESS:
-        _warm([*observed_jobs.PEERS.get(version, ()), "benchmarks.observed_jobs"])
+        _warm(imports)
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
         outcome |= {"started": time.perf_counter(), "cpu_started": time.process_time()}
@@ -61,10 +65,7 @@ def main(version: str, ops: str, executor: str, seconds: str, result: str) -> No
 
 
 def _warm(modules: list[str]) -> None:
-    """Start the process that steps are forked from, with all that the job needs, and wait for it.
-
-    So no version pays for its imports, neither once nor in each step.
-    """
+    """Start the process that steps are forked from, with all that the job needs, and wait for it."""
     import multiprocessing
     from multiprocessing import forkserver
 

@@ -46,7 +46,8 @@ COLUMNS = (
 
 NOTES = (
     "Wall: from asking for the run until all is done that its process does at exit. +/op: added for each op.",
-    "Own: what a step itself took longer, by the event log. CPU: of the run's process.",
+    "Own: what a step itself took longer, by the event log. CPU: of the process of the run.",
+    "Imports are done before.",
     "Observer: its processor time for the run, in a process of its own.",
     "Up: a collector and an MLflow server, nice, on this machine; dead: nothing listens at either address.",
     "Ours sends to both, dagster-otel to the collector (OTLP over HTTP), dagster-mlflow to MLflow.",
@@ -119,7 +120,7 @@ class Times:
     step_seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     observer_seconds: list[float] = field(default_factory=list)
-    outcome: str = ""
+    problem: str = ""
 
 
 def measure(console: Console, folder: Path, live: Backends, size: Size) -> list[Result]:
@@ -144,7 +145,7 @@ def measure(console: Console, folder: Path, live: Backends, size: Size) -> list[
                 executed = _executed(case, places[case.name, case.backends], times[case])
                 console.print(
                     f"{turn + 1}/{size.rounds}  {case.executor:<14}{case.name:<26}{case.backends:<6}"
-                    f"{case.ops:>4} ops {executed.seconds:8.2f} s  {times[case].outcome}",
+                    f"{case.ops:>4} ops {executed.seconds:8.2f} s  {times[case].problem}",
                     markup=False,
                     highlight=False,
                 )
@@ -163,10 +164,10 @@ def cases_of(executor: str, size: Size) -> list[Case]:
             Case(OURS, jobs.BARE, backends, executor, ops, observed=True),
             Case(OURS_SPAN, jobs.SPAN, backends, executor, ops, observed=True),
         ]
-        for version, modules in jobs.PEERS.items():
+        for version, module in jobs.PEERS.items():
             waits = backends == DEAD and version == jobs.OTEL
             same = backends == DEAD and version == jobs.MLFLOW_METRICS  # no op is reached
-            if all(map(find_spec, modules)) and not same:
+            if find_spec(module) is not None and not same:
                 cases.append(Case(NAMES[version], version, backends, executor, few if waits else ops))
     return cases
 
@@ -207,7 +208,7 @@ def _note(times: Times, home: Path, executed: Executed) -> None:
     if executed.cpu_seconds is not None:
         times.cpu_seconds.append(executed.cpu_seconds)
     if executed.problem is not None:
-        times.outcome = executed.problem
+        times.problem = executed.problem
     if executed.run_id is None:
         return
     with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -219,7 +220,7 @@ def _note(times: Times, home: Path, executed: Executed) -> None:
     if history.error is not None:
         errors = [attempt.error for attempt in history.attempts if attempt.error is not None]
         reason = (errors[0] if errors else history.error).root.type
-        times.outcome = f"{executed.problem}: {reason}, {len(steps)} steps done"
+        times.problem = f"{executed.problem}: {reason}, {len(steps)} steps done"
 
 
 def _result(executor: str, size: Size, times: Mapping[Case, Times]) -> Result:
@@ -230,7 +231,12 @@ def _result(executor: str, size: Size, times: Mapping[Case, Times]) -> Result:
         *NOTES,
         f"What waits for a dead backend in each op is measured with {few} ops, beside a bare run of as many.",
     ]
-    missing = [version for version, modules in jobs.PEERS.items() if not all(map(find_spec, modules))]
+    notes += [
+        f"{case.name}, backends {case.backends}: {each.problem}."
+        for case, each in times.items()
+        if each.problem
+    ]
+    missing = [version for version, module in jobs.PEERS.items() if find_spec(module) is None]
     if missing:
         notes.append(f"Not installed, hence not measured: {', '.join(missing)} (requirements-bench.lock).")
     return Result(
@@ -245,7 +251,7 @@ def _result(executor: str, size: Size, times: Mapping[Case, Times]) -> Result:
 def _row(case: Case, times: Times, bare: Times) -> Sequence[Value]:
     wall = statistics.median(times.seconds)
     cost: Sequence[Value] = (None,) * 4
-    if not times.outcome:
+    if not times.problem:
         cpu = None
         if case.executor == jobs.IN_PROCESS:
             cpu = _added(times.cpu_seconds, bare.cpu_seconds) / case.ops
@@ -256,7 +262,7 @@ def _row(case: Case, times: Times, bare: Times) -> Sequence[Value]:
             cpu,
         )
     observer = statistics.median(times.observer_seconds) if times.observer_seconds else None
-    return (case.name, case.backends, case.ops, wall, *cost, observer, times.outcome or "ok")
+    return (case.name, case.backends, case.ops, wall, *cost, observer, "failed" if times.problem else "ok")
 
 
 def _added(seconds: Sequence[float], bare: Sequence[float]) -> float:
