@@ -72,7 +72,7 @@ class Size:
 
 FULL = Size(
     rounds=3,
-    ops={jobs.IN_PROCESS: 100, jobs.MULTIPROCESS: 20},
+    ops={jobs.IN_PROCESS: 100, jobs.MULTIPROCESS: 10},
     ops_of_slow={jobs.IN_PROCESS: 10, jobs.MULTIPROCESS: 5},
 )
 QUICK = Size(
