@@ -4,7 +4,7 @@ Prints a table for each of: rate (events of a log a second), memory (over 10,000
 step), steps (what a step takes longer), latency (until a span is at the collector) and, with --dev, the same
 for the sensors of `ledgerline dev`. Nothing is asserted. The peers are in requirements-bench.lock.
 
-    .venv/bin/python -m benchmarks.observer [--quick] [--dev] [--only steps] [--json FILE]
+    .venv/bin/python -m benchmarks.observer [--quick] [--dev] [--only steps] [--rounds 5] [--json FILE]
 """
 
 import argparse
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Never
@@ -54,6 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--dev", action="store_true", help="measure the sensors of `ledgerline dev`, too")
     parser.add_argument("--only", action="append", help="this section alone; may be repeated")
+    parser.add_argument("--rounds", type=int, help="of the section steps; 3, or 1 with --quick")
     parser.add_argument("--json", type=Path, help="a file to write all numbers to")
     arguments = parser.parse_args()
     # Whoever ends this ends all that it started; also where a script started it in the background.
@@ -71,7 +73,7 @@ def main() -> None:
     results: list[Result] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ledgerline-benchmark-")))
-        known = sections(console, folder, stack, quick=arguments.quick)
+        known = sections(console, folder, stack, quick=arguments.quick, rounds=arguments.rounds)
         wanted = arguments.only or [name for name in known if name != "dev" or arguments.dev]
         if not known.keys() >= set(wanted):
             parser.error(f"--only takes one of: {', '.join(known)}")
@@ -94,7 +96,9 @@ def main() -> None:
         sys.exit("\n".join(problems))
 
 
-def sections(console: Console, folder: Path, stack: ExitStack, *, quick: bool) -> Sections:
+def sections(
+    console: Console, folder: Path, stack: ExitStack, *, quick: bool, rounds: int | None
+) -> Sections:
     """What can be measured, by name; the servers that some need are started when they do."""
     servers: list[Backends] = []
 
@@ -105,6 +109,8 @@ def sections(console: Console, folder: Path, stack: ExitStack, *, quick: bool) -
         return servers[0]
 
     steps = observer_steps.QUICK if quick else observer_steps.FULL
+    if rounds is not None:
+        steps = replace(steps, rounds=rounds)
     rate = observer_rate.QUICK if quick else observer_rate.FULL
     spans = observer_spans.QUICK if quick else observer_spans.FULL
     latency = observer_latency.QUICK if quick else observer_latency.FULL
