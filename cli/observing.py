@@ -21,6 +21,10 @@ from observability.observer import Observer, Report
 from resources.environments import Settings, projections_of
 
 POLL_SECONDS = 0.5
+# A span is wanted at once. Updating the page of an MLflow run that often takes more from the run than it
+# gives to who reads it.
+LOOKS_SECONDS = {"traces": POLL_SECONDS}
+OTHER_LOOKS_SECONDS = 3.0
 BUDGET_SECONDS = 1.0  # of one look, after which it is seen whether somebody wants it to end
 END_SECONDS = 1.0
 RUNS_AT_ONCE = 50
@@ -183,7 +187,7 @@ def _follow(
         if report.unavailable != problem:
             problem = report.unavailable
             console.print(Text(f"{_now()}  {name:<12}{problem or 'It is back.'}"), soft_wrap=True)
-        stopped.wait(POLL_SECONDS)
+        stopped.wait(LOOKS_SECONDS.get(name, OTHER_LOOKS_SECONDS))
 
 
 def _now() -> str:
