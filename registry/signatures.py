@@ -1,0 +1,121 @@
+"""Whether a client of one model can use another without a change: their MLflow signatures, side by side."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema
+
+# What MLflow itself converts, without a loss, when a column comes as the first but should be the second
+# (mlflow.models.utils._enforce_mlflow_datatype). Answers are not converted, so there no change is safe.
+WIDENED = frozenset({("integer", "long"), ("integer", "double"), ("float", "double")})
+
+
+def problems(staging: "ModelSignature | None", production: "ModelSignature | None") -> list[str]:
+    """What would go wrong for a client of production if staging answered, a sentence for each problem.
+
+    A column that staging does not know any more is one: MLflow accepts and ignores it, so the client gets an
+    answer as if it had not said it.
+
+    Args:
+        staging: The signature of staging.
+        production: The signature that clients rely on; None if there is no production version yet.
+    """
+    if staging is None or staging.inputs is None or staging.outputs is None:
+        return ["Staging has no signature of inputs and outputs; log the model with one."]
+    if production is None:
+        return []
+    found = []
+    if production.inputs is not None:
+        found += _input_problems(staging.inputs, production.inputs)
+    if production.outputs is not None:
+        found += _output_problems(staging.outputs, production.outputs)
+    return found + _parameter_problems(_parameters(staging), _parameters(production))
+
+
+def _input_problems(staging: "Schema", production: "Schema") -> list[str]:
+    if staging.has_input_names() != production.has_input_names():
+        names = "needs named columns" if staging.has_input_names() else "takes columns by position"
+        other = "by position" if staging.has_input_names() else "by name"
+        return [f"Staging {names}, and clients send them {other}."]
+    ours, theirs = _columns(staging), _columns(production)
+    found = []
+    for name, sent in theirs.items():
+        wanted = ours.get(name)
+        if wanted is None:
+            found.append(f"Staging does not take {name}, which clients send.")
+            continue
+        if not _is_accepted(sent, wanted):
+            found.append(f"Staging takes {name} as {_type(wanted)}, and clients send {_type(sent)}.")
+        if wanted.required and not sent.required:
+            found.append(f"Staging requires {name}, which clients may leave out.")
+    found += [
+        f"Staging requires {name}, which clients do not send."
+        for name, wanted in ours.items()
+        if name not in theirs and wanted.required
+    ]
+    return found
+
+
+def _output_problems(staging: "Schema", production: "Schema") -> list[str]:
+    ours, theirs = _columns(staging), _columns(production)
+    found = []
+    for name, expected in theirs.items():
+        answered = ours.get(name)
+        if answered is None:
+            found.append(f"Staging does not answer {name}, which clients expect.")
+        elif _type(answered) != _type(expected):
+            found.append(
+                f"Staging answers {name} as {_type(answered)}, and clients expect {_type(expected)}."
+            )
+        elif expected.required and not answered.required:
+            found.append(f"Staging may leave out {name}, which clients expect in every answer.")
+    found += [f"Staging answers {name}, which clients do not expect." for name in ours if name not in theirs]
+    shared = [name for name in theirs if name in ours]
+    if not found and shared != list(ours):
+        found.append(f"Staging answers in another order: {', '.join(ours)}.")
+    return found
+
+
+def _parameter_problems(staging: Mapping[str, Any], production: Mapping[str, Any]) -> list[str]:
+    """Parameters always have a default, so that a new one is no problem."""
+    found = []
+    for name, sent in production.items():
+        known = staging.get(name)
+        if known is None:
+            found.append(f"Staging does not take the parameter {name}, which clients may send.")
+        elif (known.dtype, known.shape) != (sent.dtype, sent.shape):
+            found.append(f"Staging takes the parameter {name} as another type than clients send.")
+        elif known.default != sent.default:
+            found.append(
+                f"Staging takes {known.default!r} for the parameter {name} where a client sends none; "
+                f"it was {sent.default!r}."
+            )
+    return found
+
+
+def _columns(schema: "Schema") -> dict[str, Any]:
+    """Columns or tensors by name; those without one by position."""
+    if schema.has_input_names():
+        return {str(column.name): column for column in schema.inputs}
+    if schema.is_tensor_spec():
+        return {"the tensor": schema.inputs[0]}
+    return {f"column {number}": column for number, column in enumerate(schema.inputs)}
+
+
+def _parameters(signature: "ModelSignature") -> dict[str, Any]:
+    params = signature.params
+    return {parameter.name: parameter for parameter in params.params} if params is not None else {}
+
+
+def _is_accepted(sent: Any, wanted: Any) -> bool:
+    return _type(sent) == _type(wanted) or (_type(sent), _type(wanted)) in WIDENED
+
+
+def _type(column: Any) -> str:
+    """The type as MLflow writes it down; of a tensor with its shape."""
+    shape = getattr(column, "shape", None)
+    if shape is not None:
+        return f"a tensor of {column.type} with shape {tuple(shape)}"
+    return str(getattr(column.type, "name", column.type))
