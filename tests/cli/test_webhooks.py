@@ -1,0 +1,266 @@
+"""Listening for webhooks: what wakes the sensors, what is refused, and what a mistake is answered with."""
+
+import io
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+import dagster as dg
+import pytest
+import requests
+from rich.console import Console
+
+from cli import webhooks
+from pipelines.wake import woken_at
+from resources.environments import PROJECT_ROOT
+from tests.registry.deliveries import SECRET, Sent
+
+HOST = "127.0.0.1"
+PATIENCE_SECONDS = 60
+PROMISED_SECONDS = 3  # from a signal to the end
+
+# As a script starts something in the background: Ctrl-C is ignored, unless it says otherwise.
+BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+
+LISTEN = """
+import sys
+from resources.environments import set_library_defaults
+set_library_defaults()
+import dagster as dg
+from rich.console import Console
+from cli import webhooks
+
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    webhooks.listen(Console(), instance, sys.argv[2], port=0)
+"""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """The application on a port of the loopback address, and what it has printed."""
+
+    port: int
+    output: io.StringIO
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has printed, without the time."""
+        return [line.partition("  ")[2] for line in self.output.getvalue().splitlines()]
+
+    def post(self, sent: Sent) -> requests.Response:
+        return requests.post(f"{self.url}{webhooks.PATH}", data=sent.body, headers=sent.headers, timeout=30)
+
+    def answer_to(self, head: str, body: bytes = b"") -> str:
+        """The first line of the answer to a request that is not finished."""
+        with socket.create_connection((HOST, self.port), timeout=30) as connection:
+            connection.sendall(f"POST {webhooks.PATH} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+            return connection.makefile().readline().strip()
+
+
+@pytest.fixture
+def listener(instance: dg.DagsterInstance) -> Iterator[Listener]:
+    import uvicorn
+
+    output = io.StringIO()
+    app = webhooks.webhook_app(Console(file=output, width=200), instance, SECRET)
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
+    with socket.create_server((HOST, 0)) as bound:
+        thread = Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield Listener(bound.getsockname()[1], output)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+# Deliveries
+
+
+def test_a_delivery_wakes_the_sensors_and_is_shown_on_a_line(
+    listener: Listener, instance: dg.DagsterInstance
+) -> None:
+    before = time.time()
+    answer = listener.post(Sent())
+    assert (answer.status_code, answer.content) == (204, b"")
+    at = woken_at(instance)
+    assert at is not None
+    assert at >= before
+    assert listener.lines == ["model_version_alias.created flight_delay version 3 alias production"]
+
+
+def test_names_cannot_command_the_terminal(listener: Listener) -> None:
+    name = rb"\u001b]0;x\u0007[red]\nnext"
+    body = b'{"entity": "model_version", "action": "created", "data": {"name": "%s"}}' % name
+    assert listener.post(Sent(body=body)).status_code == 204
+    assert listener.lines == ["model_version.created  ]0;x [red] next"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (Sent(secret="another"), "the signature does not match"),
+        (Sent(timestamp="1700000000"), "it was not sent within 5 minutes of the time here"),
+        (Sent(body=b"nothing"), "its body is no JSON"),
+    ],
+    ids=["another secret", "old", "no JSON"],
+)
+def test_what_is_no_delivery_is_refused_and_wakes_nobody(
+    listener: Listener, instance: dg.DagsterInstance, sent: Sent, reason: str
+) -> None:
+    for _ in range(3):
+        answer = listener.post(sent)
+        assert (answer.status_code, answer.text) == (401, f"Refused: {reason}.")
+    assert woken_at(instance) is None
+    assert listener.lines == [f"Refused: {reason}. More of the same are not shown."]
+
+
+def test_a_delivery_that_comes_again_is_refused(listener: Listener, instance: dg.DagsterInstance) -> None:
+    sent = Sent()
+    assert listener.post(sent).status_code == 204
+    at = woken_at(instance)
+    answer = listener.post(sent)
+    assert (answer.status_code, answer.text) == (401, "Refused: it was received before.")
+    assert woken_at(instance) == at
+
+
+def test_while_the_database_is_away_a_delivery_is_put_off_and_can_come_again(
+    listener: Listener, instance: dg.DagsterInstance
+) -> None:
+    sent = Sent()
+    file = Path(instance.root_directory, "history", "runs.db")
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("ALTER TABLE kvs RENAME TO away")
+        answer = listener.post(sent)
+        assert (answer.status_code, answer.text) == (503, "It cannot be kept now.")
+        assert listener.lines[0].startswith("The wake-up cannot be kept: ")
+        database.execute("ALTER TABLE away RENAME TO kvs")
+    assert listener.post(sent).status_code == 204
+    assert woken_at(instance) is not None
+
+
+# Other requests
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(listener: Listener) -> None:
+    answer = listener.answer_to(f"Content-Length: {webhooks.MAX_BODY_BYTES + 1}")
+    assert answer.startswith("HTTP/1.1 413 ")
+
+
+def test_a_body_that_turns_out_too_large_is_refused_before_its_end(listener: Listener) -> None:
+    size = webhooks.MAX_BODY_BYTES + 1
+    answer = listener.answer_to("Transfer-Encoding: chunked", f"{size:x}\r\n".encode() + b" " * size)
+    assert answer.startswith("HTTP/1.1 413 ")
+
+
+def test_a_body_of_the_greatest_size_is_read(listener: Listener) -> None:
+    body = b"{}" + b" " * (webhooks.MAX_BODY_BYTES - 2)
+    assert listener.post(Sent(body=body)).status_code == 204
+
+
+def test_a_client_that_goes_away_leaves_the_others_alone(listener: Listener) -> None:
+    with socket.create_connection((HOST, listener.port)) as connection:
+        connection.sendall(
+            f"POST {webhooks.PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{{".encode()
+        )
+    assert listener.post(Sent()).status_code == 204
+
+
+def test_it_says_that_it_is_there_and_nothing_else(listener: Listener) -> None:
+    health = requests.get(f"{listener.url}/health", timeout=30)
+    assert (health.status_code, health.json()) == (200, {"status": "ok"})
+    for path in ("/", "/docs", "/redoc", "/openapi.json", webhooks.PATH + "/"):
+        assert requests.get(f"{listener.url}{path}", timeout=30).status_code == 404
+    assert requests.get(f"{listener.url}{webhooks.PATH}", timeout=30).status_code == 405
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize("secret", [None, ""])
+def test_without_a_secret_it_says_how_to_make_one(instance: dg.DagsterInstance, secret: str | None) -> None:
+    with pytest.raises(webhooks.WebhookError, match="openssl rand -hex 32"):
+        webhooks.listen(Console(), instance, secret)
+    with pytest.raises(webhooks.WebhookError, match="openssl rand -hex 32"):
+        webhooks.register(Console(), "http://127.0.0.1:5000", "https://ledgerline.example", secret)
+
+
+def test_a_port_that_is_taken_is_named(instance: dg.DagsterInstance) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            webhooks.WebhookError, match=f"^127.0.0.1:{port} cannot be listened on: Address already in use"
+        ):
+            webhooks.listen(Console(), instance, SECRET, port=port)
+
+
+def test_a_port_that_is_none_is_named(instance: dg.DagsterInstance) -> None:
+    with pytest.raises(webhooks.WebhookError, match=r"^99999 is no port"):
+        webhooks.listen(Console(), instance, SECRET, port=99_999)
+
+
+def test_a_server_that_does_not_answer_is_named(free_port: int) -> None:
+    url = f"http://{HOST}:{free_port}"
+    with pytest.raises(webhooks.WebhookError, match=f"^The MLflow server at {url} does not answer"):
+        webhooks.register(Console(), url, "https://ledgerline.example/webhooks/registry", SECRET)
+
+
+def test_a_bare_database_cannot_send_webhooks_and_is_not_created(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/state/mlflow.db"
+    with pytest.raises(webhooks.WebhookError) as error:
+        webhooks.register(Console(), database, "https://ledgerline.example/webhooks/registry", SECRET)
+    assert str(error.value) == (
+        f"Webhooks are sent by an MLflow server, and {database} is none. Set MLFLOW_TRACKING_URI to the "
+        "address of one, like http://127.0.0.1:5000."
+    )
+    assert not (tmp_path / "state").exists()
+
+
+# As a process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_listens_until_a_signal_ends_it(instance: dg.DagsterInstance, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [*BACKGROUND, sys.executable, "-c", LISTEN, instance.root_directory, SECRET],
+        env={**os.environ, "COLUMNS": "200"},
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith(f"Listening for webhooks on http://{HOST}:"), line + process.stdout.read()
+        url = line.split()[4].rstrip(";")
+        sent = Sent()
+        answer = requests.post(url, data=sent.body, headers=sent.headers, timeout=PATIENCE_SECONDS)
+        assert answer.status_code == 204
+        assert woken_at(instance) is not None
+
+        started = time.monotonic()
+        process.send_signal(number)
+        process.wait(PATIENCE_SECONDS)
+        assert time.monotonic() - started < PROMISED_SECONDS
+        assert process.returncode == 0
+        (line,) = process.stdout.read().splitlines()
+        assert line.endswith("  model_version_alias.created flight_delay version 3 alias production")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
