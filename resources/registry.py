@@ -1,37 +1,152 @@
-"""The model registry, as steps use it: register, name a stage, load. The rules are in registry/."""
+"""The model registry, as steps use it: register, stage, judge, promote, load. The rules are in registry/."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
-from registry import versions
+from registry import moves, promotion, stages, versions
+from registry.contradictions import contradictions
+from registry.evidence import EvidenceError
+from registry.journal import REGISTRATION, Approval, History, Journal, JournalError, Judgement, Move
 from registry.model_files import ModelRefusedError
-from registry.versions import Version
+from registry.moves import MoveRefusedError, UnderWayError
+from registry.promotion import Mode, Moved, NotApprovedError, Request
+from registry.stages import STAGING, Standing
+from registry.versions import UnknownModelError, UnknownVersionError, Version
 from resources.failures import PermanentFailure
 from resources.tracking import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
 
 class ModelRegistryResource(dg.ConfigurableResource):
-    """Registers models and finds them again by the alias of their stage."""
+    """Registers models, finds them by the alias of their stage, and moves the aliases."""
 
     tracking_uri: str = Field(description="URL of an MLflow server, or URI of its database.")
+    promotion: Mode = Field(
+        default=Mode.automatic,
+        description="Whether a version that keeps every rule is promoted at once, or when a person approved.",
+    )
+
+    poll_seconds: float = Field(
+        default=5,
+        ge=0,
+        description="How often sensors look at the registry, in seconds, unless a webhook wakes them.",
+    )
+
+    def standings(self) -> Mapping[str, Standing]:
+        """Which versions carry the aliases of every model, in one call."""
+        return stages.standings(self._client())
 
     def register(self, name: str, model_id: str, tags: Mapping[str, str]) -> Version:
         """Register a logged model with the hash of its files; a repeat returns the same version."""
         return versions.register(self._client(), name, model_id, tags)
 
-    def version_with_alias(self, name: str, alias: str) -> Version | None:
-        """The version that carries an alias, if one does."""
-        return versions.version_with_alias(self._client(), name, alias)
+    def version(self, name: str, number: int) -> Version:
+        """A version by its number.
 
-    def set_alias(self, version: Version, alias: str) -> None:
-        """Let the alias name this version."""
-        versions.set_alias(self._client(), version, alias)
+        Raises:
+            PermanentFailure: There is no such version.
+        """
+        with _permanent():
+            return versions.version(self._client(), name, number)
+
+    def version_with_alias(self, name: str, alias: str) -> Version | None:
+        """The version that carries an alias, if one does.
+
+        Raises:
+            PermanentFailure: The alias names a version that was deleted.
+        """
+        with _permanent():
+            return versions.version_with_alias(self._client(), name, alias)
+
+    def stage(self, version: Version, by: str, run_id: str, request: str) -> None:
+        """Let the alias `staging` name this version.
+
+        Raises:
+            PermanentFailure: The journal of the model cannot be read.
+        """
+        with _permanent():
+            model = moves.settled(self._client(), version.name, request)
+            holder = model.history.holder(STAGING)
+            if holder != version.number:
+                moves.move(
+                    model,
+                    Move(
+                        at=datetime.now(UTC),
+                        alias=STAGING,
+                        from_version=holder,
+                        to_version=version.number,
+                        cause=REGISTRATION,
+                        by=by,
+                        run_id=run_id,
+                        request=request,
+                    ),
+                )
+
+    def record(self, name: str, judgement: Judgement) -> int:
+        """Write a judgement into the journal and on its version; returns the number of the entry."""
+        with _permanent():
+            return promotion.record_judgement(self._client(), name, judgement).number
+
+    def promote(self, name: str, number: int, request: Request, mode: Mode) -> Moved:
+        """Let production be this version, if its evidence says so.
+
+        Raises:
+            PermanentFailure: It may not be promoted.
+            NotApprovedError: It waits for a person.
+        """
+        with _permanent():
+            return promotion.promote(self._client(), name, number, request, mode)
+
+    def approve(self, name: str, number: int, by: str, reason: str) -> Approval:
+        """Write down that a person agrees to the promotion of a version, as it was judged.
+
+        Raises:
+            PermanentFailure: There is nothing to approve.
+        """
+        with _permanent():
+            return promotion.approve(self._client(), name, number, by, reason)
+
+    def rollback(self, name: str, to: int | None, request: Request) -> Moved:
+        """Take production back to the version before, or to a given one.
+
+        Raises:
+            PermanentFailure: There is nothing to go back to.
+        """
+        with _permanent():
+            return promotion.rollback(self._client(), name, to, request)
+
+    def settled_history(self, name: str, unchanged_until: datetime | None = None) -> History:
+        """The journal of a model, after noting in it what was changed outside.
+
+        Raises:
+            PermanentFailure: There is no such model, or its journal cannot be read.
+            UnderWayError: Somebody is moving an alias just now.
+        """
+        with _permanent():
+            return moves.settled(self._client(), name, unchanged_until=unchanged_until).history
+
+    def history(self, name: str) -> History:
+        """The journal of a model as it is written; empty for a model that has none."""
+        with _permanent():
+            journal = Journal.found(self._client(), name)
+            return journal.read() if journal is not None else History([])
+
+    def contradictions(self, name: str) -> Sequence[str]:
+        """Where aliases and tags of a model say something else than its journal."""
+        with _permanent():
+            return contradictions(self._client(), name)
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a model, the first registered first."""
+        return versions.versions(self._client(), name)
 
     def load(self, version: Version) -> Any:
         """Load the model of a version.
@@ -42,9 +157,37 @@ class ModelRegistryResource(dg.ConfigurableResource):
         try:
             return versions.load(self._client(), version)
         except ModelRefusedError as error:
-            raise PermanentFailure(
-                str(error), "Register the model again, or move the alias to another version."
-            ) from error
+            raise _refused(error) from error
+
+    def files_of(self, version: Version) -> "tuple[ModelSignature | None, int]":
+        """What a version takes and gives, and how many bytes its files have.
+
+        Raises:
+            PermanentFailure: Its files are not those that were registered.
+        """
+        from mlflow.models import Model
+
+        try:
+            with versions.verified_files(self._client(), version) as folder:
+                size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                return Model.load(str(folder)).signature, size
+        except ModelRefusedError as error:
+            raise _refused(error) from error
 
     def _client(self) -> "MlflowClient":
         return connect(self.tracking_uri)
+
+
+def _refused(error: ModelRefusedError) -> PermanentFailure:
+    return PermanentFailure(str(error), "Register the model again, or move the alias to another version.")
+
+
+@contextmanager
+def _permanent() -> Iterator[None]:
+    """What no retry can mend, as Dagster is to see it. That somebody else is at it passes by itself."""
+    try:
+        yield
+    except (NotApprovedError, UnderWayError):
+        raise
+    except (MoveRefusedError, EvidenceError, JournalError, UnknownModelError, UnknownVersionError) as error:
+        raise PermanentFailure(str(error), "Nothing was changed.") from error
