@@ -1,4 +1,4 @@
-"""Registering a judged model as a version. Promotion beyond staging is not decided here."""
+"""Registering a judged model as a version in staging. Whether it goes further: staging_vs_production.py."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,16 @@ from assets import policies
 from assets.delay_model import MODEL_NAME, TrainedModel
 from assets.delay_model_evaluation import MODEL, Evaluation
 from assets.partitions import MONTHS
-from registry.versions import SHA256_TAG, STAGING, Version
+from registry.stages import STAGING
+from registry.versions import (
+    MONTH_TAG,
+    RUN_ID_TAG,
+    SHA256_TAG,
+    TRAINING_DATA_TAG,
+    TRAINING_DAYS_TAG,
+    Version,
+)
 from resources.registry import ModelRegistryResource
-
-MONTH_TAG = "month"
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,9 @@ def delay_model_version(
         delay_model.model_id,
         {
             MONTH_TAG: delay_model.month,
-            "dagster.run_id": context.run.run_id,
-            "training_data_sha256": delay_model.data_sha256,
+            RUN_ID_TAG: context.run.run_id,
+            TRAINING_DAYS_TAG: f"{delay_model.first_day}/{delay_model.last_day}",
+            TRAINING_DATA_TAG: delay_model.data_sha256,
             "judged_data_sha256": delay_model_evaluation.data_sha256,
             **{metric: f"{value:.6f}" for metric, value in scores.items()},
         },
@@ -67,7 +74,8 @@ def delay_model_version(
     current = registry.version_with_alias(MODEL_NAME, STAGING)
     is_staging = may_replace(current, delay_model.month)
     if is_staging:
-        registry.set_alias(version, STAGING)
+        run = context.run
+        registry.stage(version, f"Dagster run {run.run_id}", run.run_id, run.root_run_id or run.run_id)
     else:
         context.log.info(f"{STAGING} stays with a later month: {current}")
     context.add_asset_metadata(

@@ -10,7 +10,8 @@ from assets.delay_model import MODEL_NAME, model_input
 from assets.features import FEATURES
 from assets.flights import FLIGHT_KEY
 from assets.partitions import DAYS
-from registry.versions import PRODUCTION, STAGING, Version
+from registry.stages import PRODUCTION, STAGING
+from registry.versions import Version
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.tracing import OTelResource
@@ -40,7 +41,10 @@ PREDICTIONS_LINEAGE = lineage(
 @dg.asset(
     partitions_def=DAYS,
     io_manager_key="tables",
-    deps=[dg.AssetDep("delay_model_version", partition_mapping=dg.AllPartitionMapping())],
+    deps=[
+        dg.AssetDep("delay_model_version", partition_mapping=dg.AllPartitionMapping()),
+        "production_flight_delay",
+    ],
     backfill_policy=policies.ALL_DAYS_IN_ONE_RUN,
     retry_policy=policies.RETRY,
     group_name="predictions",

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+import dagster as dg
 from rich.console import Console
 
-from cli import observing, runs
+from assets.delay_model_version import RegisteredVersion
+from cli import observing, releases, runs
+from pipelines.jobs import train_delay_model
 from resources.environments import Settings
+from resources.storage import open_records
 
 
 def run_all(console: Console, settings: Settings, job_name: str, batches: Sequence[Sequence[str]]) -> bool:
@@ -21,6 +25,8 @@ def run_all(console: Console, settings: Settings, job_name: str, batches: Sequen
             run_ids.append(outcome.run_id)
             if outcome.success:
                 succeeded += 1
+                if job_name == train_delay_model.name:
+                    run_ids.append(_release(console, instance, settings, partitions[0]))
                 continue
             runs.report_failure(console, outcome, settings)
             if outcome.interrupted:
@@ -29,3 +35,11 @@ def run_all(console: Console, settings: Settings, job_name: str, batches: Sequen
             observing.show_runs(console, instance, settings, run_ids)
     console.print(f"{succeeded} of {len(batches)} runs succeeded.")
     return succeeded == len(batches)
+
+
+def _release(console: Console, instance: dg.DagsterInstance, settings: Settings, month: str) -> str:
+    """Compare the version of a month with production, and promote it or not: a refusal is no failure."""
+    version = open_records(settings.data).read(dg.AssetKey("delay_model_version"), month, RegisteredVersion)
+    release = releases.release(console, instance, settings, version.number)
+    releases.report(console, settings, release)
+    return release.outcome.run_id

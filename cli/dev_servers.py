@@ -1,5 +1,7 @@
 """`ledgerline dev`: the Dagster and MLflow pages on the local state, started and ended together."""
 
+import base64
+import hashlib
 import os
 import signal
 import socket
@@ -133,10 +135,23 @@ def _servers(settings: Settings) -> list[Server]:
         ],
         url=mlflow_url,
         ready_url=f"{mlflow_url}/health",
-        environment=MLFLOW_SERVER_ENVIRONMENT,
+        environment=MLFLOW_SERVER_ENVIRONMENT | _webhook_environment(settings),
         log=logs / "mlflow.log",
     )
     return [mlflow, dagster]
+
+
+def _webhook_environment(settings: Settings) -> dict[str, str]:
+    """What lets MLflow send webhooks to this machine, and keep their secret encrypted."""
+    if settings.webhook_secret is None:
+        return {}
+    # The same key at each start, or MLflow could not read what it kept; and nothing to store for it.
+    key = hashlib.sha256(f"mlflow webhooks {settings.webhook_secret}".encode()).digest()
+    return {
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(key).decode(),
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    }
 
 
 def _has_own_mlflow(settings: Settings) -> bool:
@@ -202,25 +217,25 @@ def _tail(server: Server) -> str:
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """End processes and everything they started: first politely, then not."""
-    family = [member for process in processes for member in _family(process.pid)]
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
-    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
-    for member in alive:
-        _signal(member, signal.SIGTERM)
-    _, alive = psutil.wait_procs(alive, timeout=STOP_SECONDS / 3)
-    for member in alive:
-        _signal(member, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=STOP_SECONDS / 3)
+    psutil.wait_procs(_families(processes), timeout=STOP_SECONDS)
+    # Listed anew each time: a server that was just starting another when it was asked to end left that one.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        alive = _families(processes)
+        for member in alive:
+            _signal(member, number)
+        psutil.wait_procs(alive, timeout=STOP_SECONDS / 3)
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """A process, its descendants, and whoever else is in its session (orphans of descendants)."""
+def _families(processes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
+    """Processes, their descendants, and whoever else is in their sessions (orphans of descendants)."""
+    sessions = {process.pid for process in processes}
     members = []
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) == pid:
+            if os.getsid(process.pid) in sessions:
                 members.append(process)
         except (ProcessLookupError, PermissionError):
             continue

@@ -1,6 +1,7 @@
-"""`ledgerline run`: from nothing to a registered model and a scored day, and what came of it."""
+"""`ledgerline run`: from nothing to a model in production and a scored day, and what came of it."""
 
 import time
+from collections.abc import Sequence
 
 import dagster as dg
 from rich.console import Console
@@ -9,9 +10,8 @@ from rich.table import Table
 from assets.delay_model_evaluation import Evaluation
 from assets.delay_model_version import RegisteredVersion
 from assets.partitions import judged_days, training_days
-from cli import ingested, observing, runs
+from cli import ingested, observing, releases, runs
 from registry.store import without_password
-from registry.versions import STAGING
 from resources.environments import Settings
 from resources.storage import open_records, open_tables
 
@@ -23,7 +23,7 @@ LOSSES = {"log_loss", "brier", "calibration_error"}
 
 
 def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bool:
-    """Ingest what the month's model needs, train, judge, register, and score the month's last day.
+    """Ingest what the month's model needs, train it, promote it or not, and score the month's last day.
 
     Returns:
         Whether everything succeeded.
@@ -40,33 +40,49 @@ def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bo
                 f"[bold]ingest_flights[/]  {days[0]} to {days[-1]} are there "
                 "already (--fresh reads them again)"
             )
-        for job_name, partition in (("train_delay_model", month), ("score_flights", days[-1])):
-            if all(outcome.success for outcome in outcomes):
-                outcomes.append(runs.execute(console, instance, job_name, [partition]))
+        if _all_succeeded(outcomes):
+            outcomes.append(runs.execute(console, instance, "train_delay_model", [month]))
+        release = None
+        if _all_succeeded(outcomes):
+            release = releases.release(console, instance, settings, _registered(settings, month).number)
+            outcomes.append(release.outcome)
+        if release is not None and (release.outcome.success or release.is_refused):
+            outcomes.append(runs.execute(console, instance, "score_flights", [days[-1]]))
         with console.status("Showing the runs in MLflow …"):
             observing.show_runs(console, instance, settings, [outcome.run_id for outcome in outcomes])
         console.print()
         for outcome in outcomes:
             observing.print_trace(console, instance, outcome.run_id, LEAST_SECONDS)
-    if not all(outcome.success for outcome in outcomes):
-        runs.report_failure(console, outcomes[-1], settings)
+    failed = [outcome for outcome in outcomes if not outcome.success]
+    if release is not None and release.is_refused:
+        failed.remove(release.outcome)  # a refusal is a result
+    if failed or release is None:
+        runs.report_failure(console, failed[-1], settings)
         return False
-    _summarise(console, settings, month, time.monotonic() - started)
+    _summarise(console, settings, month)
+    releases.report(console, settings, release)
+    _conclude(console, settings, month, time.monotonic() - started)
     return True
 
 
-def _summarise(console: Console, settings: Settings, month: str, seconds: float) -> None:
-    records = open_records(settings.data)
-    evaluation = records.read(dg.AssetKey("delay_model_evaluation"), month, Evaluation)
-    version = records.read(dg.AssetKey("delay_model_version"), month, RegisteredVersion)
+def _all_succeeded(outcomes: Sequence[runs.Outcome]) -> bool:
+    return all(outcome.success for outcome in outcomes)
 
+
+def _registered(settings: Settings, month: str) -> RegisteredVersion:
+    return open_records(settings.data).read(dg.AssetKey("delay_model_version"), month, RegisteredVersion)
+
+
+def _summarise(console: Console, settings: Settings, month: str) -> None:
+    evaluation = open_records(settings.data).read(dg.AssetKey("delay_model_evaluation"), month, Evaluation)
+    version = _registered(settings, month)
     console.print()
     console.print(_scores_table(evaluation))
-    alias = f"alias [bold]{STAGING}[/]" if version.is_staging else f"{STAGING} is of a later month"
-    console.print(
-        f"[bold]{version.name}[/] version [bold]{version.number}[/], {alias}, sha256 {version.sha256[:12]}…"
-    )
-    console.print(f"Done in {seconds:.0f} s. Tables: {settings.data}", soft_wrap=True)
+    console.print(f"[bold]{version.name}[/] version [bold]{version.number}[/], sha256 {version.sha256[:12]}…")
+
+
+def _conclude(console: Console, settings: Settings, month: str, seconds: float) -> None:
+    console.print(f"\nDone in {seconds:.0f} s. Tables: {settings.data}", soft_wrap=True)
     console.print(f"MLflow: {without_password(settings.tracking_uri)}", soft_wrap=True)
     days = judged_days(month)
     score = f"ledgerline backfill score_flights --from {days[0]} --to {days[-1]}"

@@ -1,17 +1,20 @@
 """The command line. What each command does is in the module it calls."""
 
 from pathlib import Path
-from typing import Annotated, Never
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from resources.environments import Settings
+from cli import registry
+from cli.commands import prepared_settings, stop
 
 app = typer.Typer(
     name="ledgerline", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
+
+
+app.add_typer(registry.app)
 
 
 @app.callback()
@@ -25,13 +28,13 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Read days again that are there already.")] = False,
 ) -> None:
     """Ingest real flights, train a model, judge and register it, and score a day."""
-    settings = _prepared_settings()
+    settings = prepared_settings()
     from cli import first_run, partition_names, runs
 
     try:
         key = partition_names.month(month)
     except partition_names.UnknownPartitionError as error:
-        _stop(error)
+        stop(error)
     with runs.noise_to(settings.home / runs.LOG_FILE) as console:
         success = first_run.run_all(console, settings, key, fresh)
     raise typer.Exit(0 if success else 1)
@@ -41,7 +44,9 @@ def run(
 def backfill(
     job: Annotated[
         str,
-        typer.Argument(help="ingest_flights, score_flights, replay_day or train_delay_model."),
+        typer.Argument(
+            help="ingest_flights, score_flights, replay_day, train_delay_model or watch_predictions."
+        ),
     ],
     first: Annotated[str, typer.Option("--from", help="First day (2013-01-31) or month (2013-02).")],
     last: Annotated[
@@ -49,13 +54,13 @@ def backfill(
     ] = None,
 ) -> None:
     """Run a job for a range of days (as one run) or months (a run for each)."""
-    settings = _prepared_settings()
+    settings = prepared_settings()
     from cli import backfills, partition_names, runs
 
     try:
         batches = partition_names.batches(job, first, last or first)
     except partition_names.UnknownPartitionError as error:
-        _stop(error)
+        stop(error)
     with runs.noise_to(settings.home / runs.LOG_FILE) as console:
         success = backfills.run_all(console, settings, job, batches)
     raise typer.Exit(0 if success else 1)
@@ -64,14 +69,14 @@ def backfill(
 @app.command()
 def dev() -> None:
     """Start the Dagster and MLflow pages on the local state; Ctrl-C ends both."""
-    settings = _prepared_settings()
+    settings = prepared_settings()
     from cli import dev_servers
     from registry.store import StoreUnreachableError
 
     try:
         dev_servers.run_until_interrupted(Console(), settings)
     except (dev_servers.ServerError, StoreUnreachableError) as error:
-        _stop(error)
+        stop(error)
 
 
 @app.command()
@@ -96,10 +101,10 @@ def observe(
     (--follow), and for runs from before.
     """
     if (run_id is not None) + every + following != 1:
-        _stop(ValueError("Say what to observe: a run id, --all, or --follow. See ledgerline observe --help."))
+        stop(ValueError("Say what to observe: a run id, --all, or --follow. See ledgerline observe --help."))
     if since is not None and not every:
-        _stop(ValueError("--since goes with --all."))
-    settings = _prepared_settings()
+        stop(ValueError("--since goes with --all."))
+    settings = prepared_settings()
     from cli import observing
 
     try:
@@ -113,7 +118,7 @@ def observe(
             else:
                 complete = observing.show_all(Console(), instance, settings, start)
     except observing.ObservingError as error:
-        _stop(error)
+        stop(error)
     raise typer.Exit(0 if complete else 1)
 
 
@@ -128,27 +133,11 @@ def trace(
     ] = None,
 ) -> None:
     """Print the trace of a run as a tree, with durations."""
-    settings = _prepared_settings()
+    settings = prepared_settings()
     from cli import observing
 
     try:
         with observing.instance_at(dagster_home or settings.dagster_home) as instance:
             observing.print_trace(Console(), instance, run_id, least)
     except observing.ObservingError as error:
-        _stop(error)
-
-
-def _prepared_settings() -> Settings:
-    from cli import state
-
-    try:
-        settings = Settings.from_environment()
-        state.prepare(settings)
-    except (ValueError, state.StateError) as error:
-        _stop(error)
-    return settings
-
-
-def _stop(error: Exception) -> Never:
-    Console(stderr=True).print(Text(str(error)), soft_wrap=True)
-    raise typer.Exit(2)
+        stop(error)

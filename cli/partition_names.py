@@ -47,10 +47,13 @@ def batches(job_name: str, first: str, last: str) -> list[list[str]]:
     Raises:
         UnknownPartitionError: There is no such job, day or month, or the range is empty.
     """
-    names = [job.name for job in JOBS]
+    partitioned = {job.name: defs.resolve_job_def(job.name).partitions_def for job in JOBS}
+    names = [name for name, definition in partitioned.items() if definition is not None]
     if job_name not in names:
-        raise UnknownPartitionError(f"{job_name!r} is not a job: choose one of {', '.join(names)}.")
-    by_month = defs.resolve_job_def(job_name).partitions_def == MONTHS
+        raise UnknownPartitionError(
+            f"{job_name!r} is not a job over days or months: choose one of {', '.join(names)}."
+        )
+    by_month = partitioned[job_name] == MONTHS
     parse, partitions = (month, MONTHS) if by_month else (day, DAYS)
     span = dg.PartitionKeyRange(parse(first), parse(last))
     if span.start > span.end:

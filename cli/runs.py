@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
@@ -66,21 +67,32 @@ def local_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 
 def execute(
-    console: Console, instance: dg.DagsterInstance, job_name: str, partitions: Sequence[str]
+    console: Console,
+    instance: dg.DagsterInstance,
+    job_name: str,
+    partitions: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Execute a job for one partition, or for a range as a single run, showing its progress."""
+    """Execute a job, for one partition, or for a range as a single run, showing its progress.
+
+    Args:
+        console: Where to show it.
+        instance: The Dagster instance.
+        job_name: The job.
+        partitions: Its partitions; none for a job that has none.
+        config: Of assets, by name.
+    """
     repository = ReconstructableRepository.for_module(MODULE, "defs", str(PROJECT_ROOT))
     job = repository.get_reconstructable_job(job_name)
     run = instance.create_run_for_job(
         defs.resolve_job_def(job_name),
-        run_config=QUIET,
+        run_config={**QUIET, "ops": {name: {"config": values} for name, values in (config or {}).items()}},
         tags=_partition_tags(partitions),
         # With its code location the run can be re-executed from the UI like any other.
         remote_job_origin=_code_location().get_job_origin(job_name),
         job_code_origin=job.get_python_origin(),
     )
-    span = partitions[0] if len(partitions) == 1 else f"{partitions[0]} to {partitions[-1]}"
-    with progress.shown(console, instance, run.run_id, f"{job_name}  {span}") as view:
+    with progress.shown(console, instance, run.run_id, f"{job_name}  {_span(partitions)}".rstrip()) as view:
         result = execute_run(job, run, instance)
     steps = sorted(view.steps.values(), key=lambda step: step.ended or float("inf"))
     return Outcome(run.run_id, result.success, steps, view.problem, view.interrupted)
@@ -122,7 +134,13 @@ def noise_to(path: Path) -> Iterator[Console]:
         terminal.close()
 
 
+def _span(partitions: Sequence[str]) -> str:
+    return " to ".join(dict.fromkeys([*partitions[:1], *partitions[-1:]]))
+
+
 def _partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
+    if not partitions:
+        return {}
     if len(partitions) == 1:
         return {PARTITION: partitions[0]}
     return {RANGE_START: partitions[0], RANGE_END: partitions[-1]}

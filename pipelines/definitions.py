@@ -18,14 +18,20 @@ from assets import (  # noqa: E402
     delay_model,
     delay_model_evaluation,
     delay_model_version,
+    drift,
+    drift_checks,
     features,
     flights,
     predictions,
+    production,
     reference,
+    staging_vs_production,
 )
 from pipelines.executors import executor_for  # noqa: E402
 from pipelines.jobs import JOBS  # noqa: E402
 from pipelines.observers import observers  # noqa: E402
+from pipelines.registry_sensors import REGISTRY_SENSORS  # noqa: E402
+from pipelines.retraining import RETRAINING_SENSORS  # noqa: E402
 from pipelines.schedules import SCHEDULES  # noqa: E402
 from pipelines.sensors import SENSORS  # noqa: E402
 
@@ -36,19 +42,26 @@ ASSET_MODULES = [
     delay_model,
     delay_model_evaluation,
     delay_model_version,
+    staging_vs_production,
+    production,
     predictions,
+    drift,
 ]
+
+CHECK_MODULES = [checks, staging_vs_production, production, drift_checks]
 
 
 def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg.Definitions:
     """Assemble the project, with its resources as the settings say."""
     return dg.Definitions(
         assets=dg.load_assets_from_modules(ASSET_MODULES),
-        asset_checks=dg.load_asset_checks_from_modules([checks]),
+        asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=[
             *SENSORS,
+            *REGISTRY_SENSORS,
+            *RETRAINING_SENSORS,
             *observers(
                 running=settings.observer == "sensors", send_lineage=settings.openlineage_url is not None
             ),

@@ -4,6 +4,8 @@ import dagster as dg
 
 _DAY_TABLES = dg.AssetSelection.assets("flights", "features")
 _REFERENCE_TABLES = dg.AssetSelection.groups("reference")
+_COMPARISON = dg.AssetSelection.assets("staging_vs_production")
+_PRODUCTION = dg.AssetSelection.assets("production_flight_delay")
 _PREDICTIONS = dg.AssetSelection.assets("delay_predictions")
 
 ingest_flights = dg.define_asset_job(
@@ -30,4 +32,37 @@ replay_day = dg.define_asset_job(
     description="What happens every day: read the day's flights, build their features, score them.",
 )
 
-JOBS = [ingest_flights, train_delay_model, score_flights, replay_day]
+compare_flight_delay = dg.define_asset_job(
+    "compare_flight_delay",
+    selection=_COMPARISON,
+    description="Compare the version in staging with the one in production, and judge it by the rules.",
+)
+
+promote_flight_delay = dg.define_asset_job(
+    "promote_flight_delay",
+    selection=_PRODUCTION,
+    description="Let production be another version, if its evidence says so; or take production back.",
+)
+
+release_flight_delay = dg.define_asset_job(
+    "release_flight_delay",
+    selection=_COMPARISON | _PRODUCTION,
+    description="Compare the version in staging with the one in production, and promote it if it keeps every rule.",
+)
+
+watch_predictions = dg.define_asset_job(
+    "watch_predictions",
+    selection=dg.AssetSelection.assets("delay_predictions_drift"),
+    description="Compare the flights scored in a month with those that the model learned from.",
+)
+
+JOBS = [
+    ingest_flights,
+    train_delay_model,
+    compare_flight_delay,
+    promote_flight_delay,
+    release_flight_delay,
+    score_flights,
+    watch_predictions,
+    replay_day,
+]

@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +15,9 @@ from dotenv import load_dotenv
 from observability.links import JAEGER_TRACE, MLFLOW_TRACE, Links
 from observability.projection import Projection
 from observability.telemetry import Telemetry
+from registry.promotion import Mode
 from registry.store import without_password
+from resources.alerts import AlertResource
 from resources.projections import RunProjections
 from resources.registry import ModelRegistryResource
 from resources.storage import RecordStorage, TableStorage
@@ -65,6 +67,11 @@ class Settings:
             --follow`).
         openlineage_url: Where lineage events are sent (OPENLINEAGE_URL); None keeps them in MLflow.
         openlineage_namespace: Namespace of jobs and datasets in lineage events.
+        promotion: Whether versions that keep every rule are promoted at once, or once a person approved.
+        registry_poll_seconds: How often sensors look at the registry, unless a webhook wakes them.
+        has_alerts: Whether there is an address to tell of changes of production (LEDGERLINE_ALERT_URL).
+        webhook_secret: What MLflow signs its webhooks with; None: none are taken.
+        webhook_port: Where `ledgerline registry listen` takes them.
     """
 
     home: Path
@@ -81,6 +88,11 @@ class Settings:
     observer: str
     openlineage_url: str | None
     openlineage_namespace: str
+    promotion: Mode
+    registry_poll_seconds: int
+    has_alerts: bool
+    webhook_secret: str | None = field(repr=False)
+    webhook_port: int
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -126,6 +138,11 @@ class Settings:
             observer=_choice(environment, "LEDGERLINE_OBSERVER", ("sensors", "service")),
             openlineage_url=_address(environment, "OPENLINEAGE_URL"),
             openlineage_namespace=environment.get("OPENLINEAGE_NAMESPACE") or "ledgerline",
+            promotion=Mode(_choice(environment, "LEDGERLINE_PROMOTION", tuple(mode.value for mode in Mode))),
+            registry_poll_seconds=_whole_number(environment, "LEDGERLINE_REGISTRY_POLL_SECONDS", 5),
+            has_alerts=_address(environment, "LEDGERLINE_ALERT_URL") is not None,
+            webhook_secret=environment.get("LEDGERLINE_WEBHOOK_SECRET") or None,
+            webhook_port=_whole_number(environment, "LEDGERLINE_WEBHOOK_PORT", 5010),
         )
 
 
@@ -142,8 +159,23 @@ def resources_for(settings: Settings) -> dict[str, object]:
         "mlflow": mlflow,
         "otel": otel,
         "projections": _projections(settings, otel, mlflow),
-        "registry": ModelRegistryResource(tracking_uri=tracking_uri),
+        "registry": ModelRegistryResource(
+            tracking_uri=tracking_uri,
+            promotion=settings.promotion,
+            poll_seconds=settings.registry_poll_seconds,
+        ),
+        # Whoever knows the address may post to it: the Dagster UI shows the variable's name only.
+        "alerts": AlertResource(url=dg.EnvVar("LEDGERLINE_ALERT_URL") if settings.has_alerts else None),
     }
+
+
+def registry_of(settings: Settings) -> ModelRegistryResource:
+    """The model registry, for who is no Dagster process."""
+    return ModelRegistryResource(
+        tracking_uri=settings.tracking_uri,
+        promotion=settings.promotion,
+        poll_seconds=settings.registry_poll_seconds,
+    )
 
 
 def projections_of(settings: Settings) -> Sequence[Projection]:

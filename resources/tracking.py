@@ -82,8 +82,8 @@ class TrainingRun:
         for start in range(0, len(metrics), MAX_BATCH_METRICS):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH_METRICS])
 
-    def log_metrics(self, metrics: Mapping[str, float], model_id: str, dataset: Dataset) -> None:
-        """Record what a model scored on a dataset: on the run, the model and the dataset; once."""
+    def log_metrics(self, metrics: Mapping[str, float], model_id: str | None, dataset: Dataset) -> None:
+        """Record what was scored on a dataset, once: on the run, the dataset, and the model it is of, if any."""
         from mlflow.entities import Metric
 
         recorded = self.client.get_run(self.run_id).data.metrics

@@ -19,7 +19,7 @@ from resources.storage import open_records, open_tables
 FEBRUARY, MARCH = "2013-02-01", "2013-03-01"
 
 # Small enough for seconds: one month to learn from, few trees.
-QUICK_TRAINING = {"ops": {"delay_model": {"config": {"window_months": 1, "max_iter": 20}}}}
+QUICK_TRAINING = {"ops": {"delay_model": {"config": {"window_months": 1, "max_iter": 60}}}}
 
 
 @pytest.fixture(scope="session")

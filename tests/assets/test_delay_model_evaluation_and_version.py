@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -28,7 +29,7 @@ METRICS = {"roc_auc", "pr_auc", "log_loss", "brier", "calibration_error"}
 
 def version_of(month: str | None) -> Version:
     tags = {} if month is None else {"month": month}
-    return Version(MODEL_NAME, number=1, location="", run_id="", tags=tags)
+    return Version(MODEL_NAME, number=1, location="", run_id="", created_at=datetime.now(UTC), tags=tags)
 
 
 def test_evaluation_finishes_the_run_that_training_opened(
@@ -160,6 +161,7 @@ def test_a_version_says_where_it_came_from(
     assert version.run_id == trained.run_id
     assert version.tags["sha256"] == registrations[1].sha256
     assert version.tags["training_data_sha256"] == trained.data_sha256
+    assert version.tags["training_days"] == "2013-02-01/2013-02-28"
     assert version.tags["judged_data_sha256"] == evaluation.data_sha256
     assert float(version.tags["brier"]) == pytest.approx(evaluation.scores[MODEL]["brier"], abs=1e-6)
 

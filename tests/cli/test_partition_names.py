@@ -49,11 +49,13 @@ def test_a_single_day_is_a_range_too() -> None:
     assert batches("score_flights", "2013-07-31", "2013-07-31") == [["2013-07-31"]]
 
 
-def test_an_unknown_job_is_refused_with_those_there_are() -> None:
+@pytest.mark.parametrize("job", ["train", "promote_flight_delay"])
+def test_a_job_without_days_or_months_is_refused_with_those_there_are(job: str) -> None:
     with pytest.raises(UnknownPartitionError) as caught:
-        batches("train", "2013-02", "2013-03")
+        batches(job, "2013-02", "2013-03")
     assert str(caught.value) == (
-        "'train' is not a job: choose one of ingest_flights, train_delay_model, score_flights, replay_day."
+        f"{job!r} is not a job over days or months: choose one of ingest_flights, train_delay_model, "
+        "score_flights, watch_predictions, replay_day."
     )
 
 

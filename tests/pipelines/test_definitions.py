@@ -17,6 +17,8 @@ HEAVY = ["matplotlib", "mlflow", "numpy", "pandas", "pyarrow", "scipy", "sklearn
 
 DAY_ASSETS = {"flights", "features", "delay_predictions"}
 MODEL_ASSETS = {"delay_model", "delay_model_evaluation", "delay_model_version"}
+MONTH_ASSETS = MODEL_ASSETS | {"delay_predictions_drift"}
+REGISTRY_ASSETS = {"staging_vs_production", "production_flight_delay"}
 REFERENCE_ASSETS = {"airports", "airlines", "planes", "weather"}
 
 RESOLVED = defs.get_repository_def()
@@ -51,7 +53,7 @@ def test_the_definitions_can_be_built_for_other_settings() -> None:
 
 
 def test_these_are_all_assets() -> None:
-    assert set(ASSETS) == DAY_ASSETS | MODEL_ASSETS | REFERENCE_ASSETS
+    assert set(ASSETS) == DAY_ASSETS | MONTH_ASSETS | REGISTRY_ASSETS | REFERENCE_ASSETS
 
 
 @pytest.mark.parametrize(
@@ -61,10 +63,14 @@ def test_these_are_all_assets() -> None:
         ("train_delay_model", MONTHS, MODEL_ASSETS),
         ("score_flights", DAYS, {"delay_predictions"}),
         ("replay_day", DAYS, DAY_ASSETS),
+        ("watch_predictions", MONTHS, {"delay_predictions_drift"}),
+        ("compare_flight_delay", None, {"staging_vs_production"}),
+        ("promote_flight_delay", None, {"production_flight_delay"}),
+        ("release_flight_delay", None, REGISTRY_ASSETS),
     ],
 )
 def test_a_job_executes_its_assets_over_its_partitions(
-    job_name: str, partitions: dg.PartitionsDefinition, executed: set[str]
+    job_name: str, partitions: dg.PartitionsDefinition | None, executed: set[str]
 ) -> None:
     assert executed_by(job_name) == executed
     assert defs.resolve_job_def(job_name).partitions_def == partitions
@@ -88,8 +94,8 @@ def test_any_number_of_days_is_one_run(asset: str) -> None:
     assert ASSETS[asset].partitions_def == DAYS
 
 
-@pytest.mark.parametrize("asset", sorted(MODEL_ASSETS))
-def test_a_model_has_a_month(asset: str) -> None:
+@pytest.mark.parametrize("asset", sorted(MONTH_ASSETS))
+def test_a_model_and_its_drift_have_a_month(asset: str) -> None:
     assert ASSETS[asset].partitions_def == MONTHS
 
 
@@ -107,7 +113,8 @@ def test_every_asset_says_what_it_is_and_is_retried(asset: str) -> None:
 
 def test_one_step_at_a_time_moves_aliases() -> None:
     assert {name: node.pools for name, node in ASSETS.items() if node.pools} == {
-        "delay_model_version": {REGISTRY_POOL}
+        "delay_model_version": {REGISTRY_POOL},
+        "production_flight_delay": {REGISTRY_POOL},
     }
 
 

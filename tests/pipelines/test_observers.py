@@ -56,7 +56,7 @@ def sensors(**variables: str) -> dict[str, dg.SensorDefinition]:
     return {
         sensor.name: sensor
         for sensor in definitions.get_repository_def().sensor_defs
-        if not isinstance(sensor, dg.AutomationConditionSensorDefinition)
+        if sensor.name.endswith("_runs")
     }
 
 

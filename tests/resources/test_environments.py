@@ -10,6 +10,7 @@ import pytest
 
 from observability.links import Links
 from observability.telemetry import Telemetry
+from registry.promotion import Mode
 from resources.environments import (
     EXPERIMENT,
     MLFLOW_DEFAULTS,
@@ -95,6 +96,11 @@ def test_without_any_variable_everything_is_below_one_folder():
         observer="sensors",
         openlineage_url=None,
         openlineage_namespace="ledgerline",
+        promotion=Mode.automatic,
+        registry_poll_seconds=5,
+        has_alerts=False,
+        webhook_secret=None,
+        webhook_port=5010,
     )
 
 
@@ -130,6 +136,11 @@ def test_each_variable_overrides_its_default():
             "LEDGERLINE_OBSERVER": "service",
             "OPENLINEAGE_URL": "https://marquez.example",
             "OPENLINEAGE_NAMESPACE": "bakery",
+            "LEDGERLINE_PROMOTION": "approved",
+            "LEDGERLINE_REGISTRY_POLL_SECONDS": "300",
+            "LEDGERLINE_ALERT_URL": "https://chat.example/hook",
+            "LEDGERLINE_WEBHOOK_SECRET": "s3cret",
+            "LEDGERLINE_WEBHOOK_PORT": "5011",
         }
     )
 
@@ -148,7 +159,18 @@ def test_each_variable_overrides_its_default():
         observer="service",
         openlineage_url="https://marquez.example",
         openlineage_namespace="bakery",
+        promotion=Mode.approved,
+        registry_poll_seconds=300,
+        has_alerts=True,
+        webhook_secret="s3cret",
+        webhook_port=5011,
     )
+
+
+def test_a_secret_is_not_shown_with_the_settings():
+    settings = Settings.from_environment({"LEDGERLINE_WEBHOOK_SECRET": "s3cret"})
+
+    assert "s3cret" not in repr(settings)
 
 
 def test_an_empty_variable_is_as_good_as_none():
@@ -206,6 +228,8 @@ def test_a_server_decides_where_artifacts_go_unless_it_is_told():
         ("LEDGERLINE_DAGSTER_PORT", "http", "a whole number (default 3000)"),
         ("LEDGERLINE_MLFLOW_PORT", "5000.0", "a whole number (default 5000)"),
         ("LEDGERLINE_OBSERVER", "daemon", "sensors, service"),
+        ("LEDGERLINE_PROMOTION", "manual", "automatic, approved"),
+        ("LEDGERLINE_REGISTRY_POLL_SECONDS", "5s", "a whole number (default 5)"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str):

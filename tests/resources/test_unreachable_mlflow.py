@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
 
+from registry.promotion import Mode, Request
 from registry.versions import Version
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
@@ -94,9 +96,15 @@ def test_a_step_fails_within_seconds_without_retry_and_names_the_server(dead_ser
     [
         lambda registry: registry.version_with_alias("flight_delay", "staging"),
         lambda registry: registry.register("flight_delay", "m-1", {}),
-        lambda registry: registry.load(Version("flight_delay", 1, "/nowhere", "", {})),
+        lambda registry: registry.load(Version("flight_delay", 1, "/nowhere", "", datetime.now(UTC), {})),
+        lambda registry: registry.promote(
+            "flight_delay", 1, Request("Ada", "", "", "a request"), Mode.automatic
+        ),
+        lambda registry: registry.rollback("flight_delay", None, Request("Ada", "", "", "a request")),
+        lambda registry: registry.standings(),
+        lambda registry: registry.settled_history("flight_delay"),
     ],
-    ids=["find", "register", "load"],
+    ids=["find", "register", "load", "promote", "roll back", "look", "history"],
 )
 def test_the_registry_names_the_server_too(use: Callable[[ModelRegistryResource], object]):
     with nothing() as port:

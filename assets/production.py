@@ -1,0 +1,164 @@
+"""The version in production: moving the alias, and what Dagster is told of that.
+
+What must hold before: registry/promotion.py.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets import policies
+from assets.delay_model import MODEL_NAME
+from registry.journal import OUTSIDE, Entry, Move
+from registry.promotion import Mode, Moved, NotApprovedError, Request
+from registry.stages import STAGING
+from resources.failures import PermanentFailure
+from resources.registry import ModelRegistryResource
+
+PRODUCTION_ASSET = dg.AssetKey("production_flight_delay")
+
+# Metadata of a materialisation: which entry of the journal it shows.
+ENTRY = "journal_entry"
+
+AS_RECORDED = "registry_as_recorded"
+
+
+class Action(Enum):
+    """What is to be done with production."""
+
+    promote = "promote"
+    rollback = "rollback"
+
+
+class PromotionConfig(dg.Config):
+    """Which version is to be in production, and who says so."""
+
+    action: Action = Field(
+        default=Action.promote,
+        description="promote: to a version whose evidence is good. rollback: to the version before.",
+    )
+    version: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "The version. Default: the one in staging; of a rollback, the one production was promoted over."
+        ),
+    )
+    mode: Mode | None = Field(
+        default=None,
+        description=(
+            "automatic: at once; approved: once a person approved. Default: as LEDGERLINE_PROMOTION says."
+        ),
+    )
+    approver: str | None = Field(default=None, description="Who asks for it. Default: the run.")
+    reason: str = Field(default="", max_length=1000, description="Why; it is written into the journal.")
+
+
+@dg.asset(
+    deps=["staging_vs_production"],
+    retry_policy=policies.RETRY,
+    pool=policies.REGISTRY_POOL,
+    output_required=False,
+    group_name="registry",
+    kinds={"mlflow"},
+    code_version="1",
+)
+def production_flight_delay(
+    context: dg.AssetExecutionContext, config: PromotionConfig, registry: ModelRegistryResource
+) -> Iterator[dg.MaterializeResult]:
+    """The version of `flight_delay` that carries the alias `production`.
+
+    Each materialisation is a move of the alias: a promotion, a rollback, or somebody's change outside,
+    which is noticed within seconds. A promotion needs evidence: that the version was compared with the one
+    in production now and kept every rule (`staging_vs_production`). The alias moves last, and the journal of
+    the model says who moved it, when, why, and on what evidence.
+    """
+    run = context.run
+    request = Request(
+        by=config.approver or f"Dagster run {run.run_id}",
+        reason=config.reason,
+        run_id=run.run_id,
+        # A re-execution of a run that was killed goes on with what it began.
+        id=run.root_run_id or run.run_id,
+    )
+    if config.action == Action.rollback:
+        moved = registry.rollback(MODEL_NAME, config.version, request)
+    else:
+        number = config.version or _staging(registry)
+        try:
+            moved = registry.promote(MODEL_NAME, number, request, config.mode or registry.promotion)
+        except NotApprovedError as error:
+            context.log.warning(str(error))
+            return
+    context.log.info(f"{MODEL_NAME} version {moved.version} is in production; before: {moved.before}")
+    yield dg.MaterializeResult(metadata=metadata_of(moved), data_version=dg.DataVersion(str(moved.version)))
+
+
+@dg.asset_check(
+    asset=PRODUCTION_ASSET,
+    name=AS_RECORDED,
+    description="Aliases and stage tags of all versions are as the journal of the model says.",
+)
+def registry_as_recorded(registry: ModelRegistryResource) -> dg.AssetCheckResult:
+    """Judge the registry as it is now; the sensor `registry_drift` does so every few seconds."""
+    return as_recorded(registry.contradictions(MODEL_NAME))
+
+
+def as_recorded(contradictions: Sequence[str]) -> dg.AssetCheckResult:
+    """What the check says, given where the registry contradicts its journal."""
+    return dg.AssetCheckResult(
+        passed=not contradictions,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(contradictions) or "Aliases and tags are as the journal says.",
+        metadata={"contradictions": list(contradictions)},
+    )
+
+
+def metadata_of(moved: Moved) -> Mapping[str, Any]:
+    """What Dagster shows of a move; numbers are drawn over time in its UI."""
+    move = moved.move
+    return {
+        "version": moved.version,
+        "from_version": moved.before if moved.before is not None else "none",
+        "cause": move.cause,
+        "by": move.by,
+        "reason": move.reason or "none given",
+        "moved_at": dg.MetadataValue.timestamp(moved.at),
+        "evidence_sha256": move.evidence or "none",
+        ENTRY: moved.entry,
+    }
+
+
+def materialisation_of(entry: Entry) -> dg.AssetMaterialization:
+    """What Dagster is told of a move that no run of its own has shown.
+
+    Args:
+        entry: A move of the alias `production` that has ended.
+    """
+    move, end = entry.what, entry.end
+    assert isinstance(move, Move)  # noqa: S101 (as said)
+    assert end is not None  # noqa: S101 (as said)
+    shown = Moved(move.to_version or 0, move.from_version, entry.number, move, end.at)
+    outside = move.cause == OUTSIDE
+    return dg.AssetMaterialization(
+        PRODUCTION_ASSET,
+        description=move.reason if outside else f"{move.cause} by {move.by}",
+        metadata={
+            **metadata_of(shown),
+            "not_before": dg.MetadataValue.timestamp(move.not_before) if move.not_before else "unknown",
+        },
+        tags={"dagster/data_version": str(move.to_version or "none")},
+    )
+
+
+def _staging(registry: ModelRegistryResource) -> int:
+    version = registry.version_with_alias(MODEL_NAME, STAGING)
+    if version is None:
+        raise PermanentFailure(
+            f"No version of {MODEL_NAME} carries the alias {STAGING}.",
+            "Name a version, or train one with the job train_delay_model.",
+        )
+    return version.number

@@ -1,0 +1,27 @@
+"""What every command begins and ends with."""
+
+from typing import Never
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from resources.environments import Settings
+
+
+def prepared_settings() -> Settings:
+    """The settings, with the state folder made ready; ends the command when something is wrong with them."""
+    from cli import state
+
+    try:
+        settings = Settings.from_environment()
+        state.prepare(settings)
+    except (ValueError, state.StateError) as error:
+        stop(error)
+    return settings
+
+
+def stop(error: Exception) -> Never:
+    """End the command with a message and nothing else."""
+    Console(stderr=True).print(Text(str(error)), soft_wrap=True)
+    raise typer.Exit(2)

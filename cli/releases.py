@@ -1,0 +1,112 @@
+"""Comparing, promoting and taking back from the command line: the jobs that the UI and sensors run, too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from assets.delay_model import MODEL_NAME
+from assets.production import PRODUCTION_ASSET
+from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
+from cli import observing, runs
+from pipelines.jobs import compare_flight_delay, promote_flight_delay, release_flight_delay
+from registry.policy import Ruling
+from registry.stages import PRODUCTION
+from resources.environments import Settings, registry_of
+from resources.storage import open_records
+
+COMPARISON, PROMOTION = COMPARISON_ASSET.to_user_string(), PRODUCTION_ASSET.to_user_string()
+
+
+@dataclass(frozen=True)
+class Release:
+    """What came of a run that compares or promotes.
+
+    Attributes:
+        outcome: The Dagster run.
+        judged: The comparison it made; None: it did not get that far, or was not to.
+        production: The version in production afterwards.
+    """
+
+    outcome: runs.Outcome
+    judged: JudgedVersion | None
+    production: int | None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it failed for no other reason than that a rule was broken."""
+        return self.judged is not None and not self.judged.passed
+
+
+def compare(
+    console: Console, instance: dg.DagsterInstance, settings: Settings, config: Mapping[str, Any]
+) -> Release:
+    """Compare two versions, and judge the first."""
+    return _run(console, instance, settings, compare_flight_delay.name, {COMPARISON: config})
+
+
+def release(console: Console, instance: dg.DagsterInstance, settings: Settings, version: int) -> Release:
+    """Compare a version with production, and promote it if it keeps every rule."""
+    config = {"version": version}
+    return _run(
+        console, instance, settings, release_flight_delay.name, {COMPARISON: config, PROMOTION: config}
+    )
+
+
+def promote(
+    console: Console, instance: dg.DagsterInstance, settings: Settings, config: Mapping[str, Any]
+) -> Release:
+    """Promote a version whose evidence is good, or roll back."""
+    return _run(console, instance, settings, promote_flight_delay.name, {PROMOTION: config})
+
+
+def report(console: Console, settings: Settings, release: Release) -> None:
+    """Print what was judged, rule by rule, and what is in production."""
+    if release.judged is not None:
+        console.print()
+        console.print(_rulings_table(release.judged))
+    elif not release.outcome.success:
+        runs.report_failure(console, release.outcome, settings)
+        return
+    version = "no version" if release.production is None else f"version [bold]{release.production}[/]"
+    if release.is_refused:
+        console.print(f"[bold red]Refused.[/] {PRODUCTION} stays with {version}.")
+    elif not release.outcome.success:
+        runs.report_failure(console, release.outcome, settings)
+    else:
+        console.print(f"{PRODUCTION} of {MODEL_NAME}: {version}")
+
+
+def show(console: Console, instance: dg.DagsterInstance, settings: Settings, release: Release) -> None:
+    """Show the run in MLflow."""
+    with console.status("Showing the run in MLflow …"):
+        observing.show_runs(console, instance, settings, [release.outcome.run_id])
+
+
+def _run(
+    console: Console,
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    job_name: str,
+    config: Mapping[str, Mapping[str, Any]],
+) -> Release:
+    outcome = runs.execute(console, instance, job_name, config=config)
+    judged = None
+    if any(step.key == COMPARISON and step.state == "done" for step in outcome.steps):
+        judged = open_records(settings.data).read(COMPARISON_ASSET, None, JudgedVersion)
+    holder = registry_of(settings).version_with_alias(MODEL_NAME, PRODUCTION)
+    return Release(outcome, judged, holder.number if holder else None)
+
+
+def _rulings_table(judged: JudgedVersion) -> Table:
+    against = "the baseline" if judged.against is None else f"version {judged.against}"
+    title = f"{MODEL_NAME} version {judged.version} against {against}, on {judged.rows:,} flights"
+    table = Table("rule", "kept", "because", title=title, title_justify="left", show_lines=True)
+    for ruling in (Ruling(**found) for found in judged.rulings):
+        kept = "[green]yes[/]" if ruling.passed else "[bold red]no[/]"
+        table.add_row(ruling.rule, kept, Text(ruling.text))
+    return table

@@ -1,0 +1,186 @@
+"""What `ledgerline registry list`, `show` and `history` print."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from registry.journal import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
+from registry.moves import UnderWayError, stage_of
+from registry.stages import ALIASES, PRODUCTION
+from registry.versions import MONTH_TAG, RUN_ID_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
+from resources.registry import ModelRegistryResource
+
+MISSING = Text("missing", style="dim")
+SHOWN_TAGS = (MONTH_TAG, TRAINING_DAYS_TAG, SHA256_TAG, RUN_ID_TAG)
+
+
+def print_models(console: Console, registry: ModelRegistryResource) -> None:
+    """Every registered model, and who carries its aliases."""
+    standings = registry.standings()
+    table = Table("model", *ALIASES, "versions", "journal entries")
+    for name, standing in sorted(standings.items()):
+        held = [str(standing.aliases.get(alias, "")) for alias in ALIASES]
+        table.add_row(name, *held, str(len(registry.versions(name))), str(standing.journal_entry or ""))
+    console.print(table if standings else "No model is registered yet: `ledgerline run` registers one.")
+
+
+def print_model(console: Console, registry: ModelRegistryResource, name: str, number: int | None) -> None:
+    """The versions of a model, or one of them with all it says of itself."""
+    history = settled(registry, name)
+    if number is not None:
+        _print_version(console, registry.version(name, number), history)
+        return
+    table = Table(
+        "version", "stage", "month", "trained on", "log loss", "judged", "registered (UTC)", title=name
+    )
+    for version in registry.versions(name):
+        judgement = history.judgement(version.number)
+        judged = "" if judgement is None else _decision(judgement)
+        table.add_row(
+            str(version.number),
+            stage_of(history, version.number) or "",
+            version.tags.get(MONTH_TAG, "")[:7] or MISSING,
+            version.tags.get(TRAINING_DAYS_TAG) or MISSING,
+            version.tags.get("log_loss", "")[:6] or MISSING,
+            judged,
+            f"{version.created_at:%Y-%m-%d %H:%M}",
+        )
+    console.print(table)
+
+
+def print_history(
+    console: Console, registry: ModelRegistryResource, name: str, at: datetime | None, as_json: bool
+) -> None:
+    """Every entry of the journal, or what was in production at a moment."""
+    history = settled(registry, name)
+    if at is not None:
+        holders = history.holders_at(at)
+        if as_json:
+            console.print_json(json.dumps([_holding(holding) for holding in holders]))
+            return
+        _print_holders(console, name, at, holders)
+        return
+    if as_json:
+        entries = [_document(entry) for entry in history.entries]
+        console.print_json(json.dumps(entries))
+        return
+    if not history.entries:
+        console.print(f"Nothing was ever decided about {name}.")
+        return
+    table = Table("#", "when (UTC)", "what", "by", "reason", title=f"Journal of {name}", title_justify="left")
+    for entry in history.entries:
+        table.add_row(str(entry.number), _when(entry), _what(entry), _by(entry), _reason(entry))
+    console.print(table)
+
+
+def settled(registry: ModelRegistryResource, name: str) -> History:
+    """The journal with what was changed outside; as it is written while somebody is moving an alias."""
+    try:
+        return registry.settled_history(name)
+    except UnderWayError:
+        return registry.history(name)
+
+
+def _print_version(console: Console, version: Version, history: History) -> None:
+    console.print(f"[bold]{version.name}[/] version [bold]{version.number}[/]")
+    table = Table(box=None, show_header=False)
+    table.add_row("stage", stage_of(history, version.number) or "none")
+    table.add_row("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC")
+    table.add_row("training run", version.run_id or MISSING)
+    for tag in SHOWN_TAGS:
+        table.add_row(tag, version.tags.get(tag) or MISSING)
+    for tag, value in sorted(version.tags.items()):
+        if tag not in SHOWN_TAGS:
+            table.add_row(tag, Text(value))
+    console.print(table)
+    for entry in history.entries:
+        if _is_about(entry, version.number):
+            console.print(
+                Text(f"{_when(entry)}  {_what(entry)}  by {entry.what.by}  {_reason(entry)}".rstrip())
+            )
+
+
+def _print_holders(console: Console, name: str, at: datetime, holders: Sequence[Holding]) -> None:
+    shown = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if not holders:
+        console.print(f"No version of {name} is known to have been in {PRODUCTION} at {shown}.")
+    if len(holders) > 1:
+        console.print(f"{PRODUCTION} was moving at {shown}: it was one of these.")
+    for holding in holders:
+        version = "no version" if holding.version is None else f"version [bold]{holding.version}[/]"
+        until = f"until {_precise(holding.until)}" if holding.until else "and still is"
+        console.print(
+            f"{name} {version} was in {PRODUCTION} at {shown}: since {_precise(holding.since)} {until} "
+            f"(entry {holding.entry.number}: {_what(holding.entry)} by {holding.entry.what.by})",
+            soft_wrap=True,
+        )
+
+
+def _is_about(entry: Entry, number: int) -> bool:
+    what = entry.what
+    return number in ((what.from_version, what.to_version) if isinstance(what, Move) else (what.version,))
+
+
+def _when(entry: Entry) -> str:
+    at = entry.end.at if entry.end is not None else entry.what.at
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def _what(entry: Entry) -> str:
+    what = entry.what
+    if isinstance(what, Judgement):
+        against = "the baseline" if what.against is None else f"version {what.against}"
+        return f"version {what.version} against {against}: {_decision(what)}"
+    if isinstance(what, Approval):
+        return f"version {what.version} approved"
+    ended = "" if entry.end and entry.end.moved else " (not carried out)" if entry.end else " (under way)"
+    moved = f"{what.from_version or 'none'} -> {what.to_version or 'none'}"
+    return f"{what.alias}: {moved}, {'changed outside' if what.cause == OUTSIDE else what.cause}{ended}"
+
+
+def _by(entry: Entry) -> str:
+    """Who, with run ids as short as the Dagster UI has them."""
+    return re.sub(r"(run [0-9a-f]{8})[0-9a-f-]{28}", r"\1", entry.what.by)
+
+
+def _reason(entry: Entry) -> str:
+    what = entry.what
+    if isinstance(what, Judgement):
+        return f"broke {', '.join(what.broken_rules)}" if what.broken_rules else ""
+    return what.reason
+
+
+def _decision(judgement: Judgement) -> str:
+    return "passed" if judgement.passed else "refused"
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    kind = type(entry.what).__name__.lower()
+    document = {"entry": entry.number, "kind": kind, **asdict(entry.what)}
+    if entry.end is not None:
+        document |= {"ended_at": entry.end.at, "moved": entry.end.moved}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in document.items()
+    }
+
+
+def _holding(holding: Holding) -> dict[str, Any]:
+    return {
+        "version": holding.version,
+        "since": holding.since.isoformat(),
+        "since_at_earliest": holding.since_at_earliest.isoformat() if holding.since_at_earliest else None,
+        "until": holding.until.isoformat() if holding.until else None,
+        "entry": _document(holding.entry),
+    }
+
+
+def _precise(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03}"

@@ -1,0 +1,208 @@
+"""Sensors on the model registry: whoever moves an alias, each entry of its journal is acted on once.
+
+A webhook (`ledgerline registry webhook`) makes them look at once; without, they look every few seconds. When
+they look, and what they remember: registry_looks.py. What `staging_changed` starts: releases.py.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+
+import dagster as dg
+
+from assets.delay_model import MODEL_NAME
+from assets.production import AS_RECORDED, ENTRY, PRODUCTION_ASSET, as_recorded, materialisation_of
+from pipelines.jobs import score_flights
+from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
+from pipelines.releases import staging_changed
+from registry.journal import End, Entry, Move
+from registry.moves import UnderWayError
+from registry.stages import PRODUCTION
+from resources.alerts import AlertError, AlertResource
+from resources.registry import ModelRegistryResource
+
+PREDICTIONS_ASSET = dg.AssetKey("delay_predictions")
+
+# A run shows its move at once. One that has not by then has lost its process, whatever its status says.
+SHOWN_WITHIN = timedelta(minutes=10)
+
+# Of one tick; Dagster gives a sensor 60.
+ALERT_SECONDS = 20
+
+PAGE = 500
+
+MoveEntry = tuple[Entry, Move, End]
+
+
+@dataclass(frozen=True)
+class SeenProduction(Seen):
+    """What `production_changed` remembers.
+
+    Attributes:
+        shown: Up to this entry, moves are shown as materialisations; None: it never looked.
+        told: Up to this entry, the alert address was told of them.
+    """
+
+    shown: int | None = None
+    told: int = 0
+
+
+@dataclass(frozen=True)
+class SeenDrift(Seen):
+    """What `registry_drift` remembers.
+
+    Attributes:
+        found: Contradictions at the last look; None: it never looked.
+        reported: Those that the check was last evaluated with.
+    """
+
+    found: list[str] | None = None
+    reported: list[str] | None = None
+
+
+@dg.sensor(
+    job=score_flights,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Another version is in production, whoever did it: show it as a materialisation of "
+        "production_flight_delay, score the last day again, tell the alert address."
+    ),
+)
+def production_changed(
+    context: dg.SensorEvaluationContext, registry: ModelRegistryResource, alerts: AlertResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Show each move of the alias that no run has shown, score the last day again, and tell people."""
+    seen = SeenProduction.from_cursor(context.cursor)
+    found = look(context, registry, MODEL_NAME, seen)
+    if found is None:
+        return dg.SkipReason(NOT_YET)
+    is_told = seen.shown is not None and seen.told >= seen.shown
+    if is_told and not seen.is_to_read(found):
+        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
+    try:
+        history = registry.settled_history(MODEL_NAME, found.before)
+    except UnderWayError as error:
+        return dg.SkipReason(str(error))
+
+    moves = history.moves(PRODUCTION)
+    new = [each for each in moves if each[0].number > (seen.shown or 0)]
+    # In this order: a run that ends in between has shown its move by the time that is looked for.
+    expected = {entry.number for entry, move, end in new if _is_to_be_shown(context.instance, move, end)}
+    shown = _shown(context.instance) if new else set()
+    settled = list(takewhile(lambda each: each[0].number not in expected - shown, new))
+    events = [materialisation_of(entry) for entry, _, _ in settled if entry.number not in shown]
+    is_all = len(settled) == len(new)
+    up_to = history.head if is_all else settled[-1][0].number if settled else seen.shown or 0
+    requests = []
+    told, problem = up_to, ""
+    if seen.shown is not None:  # at the first look, everything is of the past
+        requests = _rescoring(context.instance, settled[-1][0]) if settled and is_all else []
+        told, problem = _tell(alerts, moves, seen.told, up_to)
+    after = replace(seen.after_reading(found, up_to, history.head), shown=up_to, told=told)
+    if problem:
+        context.log.warning(problem)
+    if requests:
+        return dg.SensorResult(run_requests=requests, asset_events=events, cursor=after.cursor)
+    waiting = "" if is_all else "A run under way is about to show its move."
+    return dg.SensorResult(
+        skip_reason=problem or waiting or f"Shown: {len(events)} moves.",
+        asset_events=events,
+        cursor=after.cursor,
+    )
+
+
+@dg.sensor(
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Aliases or tags of the registry contradict its journal, or do so no longer: evaluate the check "
+        "registry_as_recorded of production_flight_delay."
+    ),
+)
+def registry_drift(
+    context: dg.SensorEvaluationContext, registry: ModelRegistryResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Judge the registry, and report it when the verdict is another one.
+
+    What is found once only is not reported: it was a move that was just being carried out or noticed.
+    """
+    seen = SeenDrift.from_cursor(context.cursor)
+    found = look(context, registry, MODEL_NAME, seen)
+    if found is None:
+        return dg.SkipReason(NOT_YET)
+    contradictions = list(registry.contradictions(MODEL_NAME))
+    after = replace(seen.after(found), found=contradictions)
+    if contradictions == seen.reported:
+        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
+    if contradictions != seen.found:
+        again = replace(after, looked_at=0)  # at the next tick, however seldom it looks
+        return dg.SensorResult(skip_reason="Is it still so at the next tick?", cursor=again.cursor)
+    result = as_recorded(contradictions)
+    event = dg.AssetCheckEvaluation(
+        asset_key=PRODUCTION_ASSET,
+        check_name=AS_RECORDED,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+    )
+    return dg.SensorResult(
+        skip_reason=result.description,
+        asset_events=[event],
+        cursor=replace(after, reported=contradictions).cursor,
+    )
+
+
+def _is_to_be_shown(instance: dg.DagsterInstance, move: Move, end: End) -> bool:
+    """Whether the run that moved the alias goes on, and so will show it."""
+    if not move.run_id or datetime.now(UTC) - end.at > SHOWN_WITHIN:
+        return False
+    run = instance.get_run_by_id(move.run_id)
+    return run is not None and not run.is_finished
+
+
+def _shown(instance: dg.DagsterInstance) -> set[int]:
+    """Entries of the journal that materialisations show."""
+    found: set[int] = set()
+    cursor: str | None = None
+    while True:
+        page = instance.fetch_materializations(PRODUCTION_ASSET, limit=PAGE, cursor=cursor)
+        for record in page.records:
+            metadata = record.asset_materialization.metadata if record.asset_materialization else {}
+            if ENTRY in metadata and isinstance(number := metadata[ENTRY].value, int):
+                found.add(number)
+        cursor = page.cursor
+        if not page.has_more:
+            return found
+
+
+def _rescoring(instance: dg.DagsterInstance, entry: Entry) -> list[dg.RunRequest]:
+    days = instance.get_materialized_partitions(PREDICTIONS_ASSET)
+    if not days:
+        return []
+    return [dg.RunRequest(run_key=f"{MODEL_NAME}-{entry.number}", partition_key=max(days))]
+
+
+def _tell(alerts: AlertResource, moves: Sequence[MoveEntry], told: int, up_to: int) -> tuple[int, str]:
+    """Tell of moves in order, until one cannot be told or it takes too long; the rest is for the next tick.
+
+    Returns:
+        The entry up to which everything was told, and what went wrong.
+    """
+    deadline = time.monotonic() + ALERT_SECONDS
+    for entry, move, end in moves:
+        if told < entry.number <= up_to:
+            if time.monotonic() > deadline:
+                return told, f"The alert address is slow: it was told of moves up to entry {told}."
+            try:
+                alerts.tell(MODEL_NAME, entry.number, move, end)
+            except AlertError as error:
+                return told, str(error)
+            told = entry.number
+    return up_to, ""
+
+
+REGISTRY_SENSORS: Sequence[dg.SensorDefinition] = [staging_changed, production_changed, registry_drift]

@@ -1,0 +1,449 @@
+"""Drift of predictions: what is compared with what, what the checks say of it, and what cannot be judged."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assets import drift_checks
+from assets.delay_model import MODEL_NAME, model_input, with_outcome
+from assets.delay_model_version import RegisteredVersion
+from assets.drift import (
+    DRIFT_ASSET,
+    REPORTED_WEATHER,
+    SCHEDULE_FEATURES,
+    PredictionsDrift,
+    delay_predictions_drift,
+    flights_by_version,
+    outcomes_of,
+)
+from assets.drift_checks import (
+    CALIBRATED_ON_OUTCOMES,
+    FEATURES_STABLE,
+    LEAST_DAYS,
+    SCORES_STABLE,
+    delay_predictions_drift_checks,
+    judge,
+)
+from assets.features import FEATURES, FEATURES_SCHEMA, LABEL, WEATHER_FEATURES, features
+from assets.flights import flights
+from assets.partitions import judged_days
+from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions
+from assets.reference import planes, weather
+from registry.store import connect
+from registry.versions import TRAINING_DATA_TAG, TRAINING_DAYS_TAG
+from resources.environments import Settings, resources_for
+from resources.registry import ModelRegistryResource
+from resources.storage import open_records, open_tables
+
+FEBRUARY, MARCH = "2013-02-01", "2013-03-01"
+FIRST_DAYS = judged_days(MARCH)[:LEAST_DAYS]
+LEARNED_FROM = {1: "2013-01-01/2013-01-31", 2: "2013-02-01/2013-02-28", 3: "2013-01-01/2013-01-31"}
+
+UPSTREAM = [planes, weather, flights, features, delay_predictions]
+
+
+def score(settings: Settings, first: str, last: str) -> None:
+    dg.materialize(
+        UPSTREAM,
+        selection=[delay_predictions],
+        resources=resources_for(settings),
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+    )
+
+
+def copy_of(settings: Settings, home: Path) -> Settings:
+    """Another state with the same tables and registry; files of models stay where they are."""
+    copy = Settings.from_environment({"LEDGERLINE_HOME": str(home)})
+    shutil.copytree(settings.data, copy.data)
+    shutil.copyfile(settings.home / "mlflow.db", copy.home / "mlflow.db")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def scored(
+    registrations: list[RegisteredVersion], ingested: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    """February and March, scored with version 2, which learned from February. To be read only."""
+    settings = copy_of(ingested, tmp_path_factory.mktemp("scored"))
+    client = connect(settings.tracking_uri)
+    for number, days in LEARNED_FROM.items():
+        client.set_model_version_tag(MODEL_NAME, str(number), TRAINING_DAYS_TAG, days)
+    score(settings, "2013-02-01", "2013-03-31")
+    return settings
+
+
+@pytest.fixture
+def weeks(scored: Settings, tmp_path: Path) -> Settings:
+    """A copy that a test may change, in which only the first three weeks of March are scored."""
+    settings = copy_of(scored, tmp_path / "weeks")
+    for file in Path(settings.data, "delay_predictions").iterdir():
+        if file.stem not in FIRST_DAYS:
+            file.unlink()
+    return settings
+
+
+def watch(settings: Settings, month: str) -> dg.ExecuteInProcessResult:
+    """Compare, and judge what was found."""
+    return dg.materialize(
+        [*UPSTREAM, delay_predictions_drift, delay_predictions_drift_checks],
+        selection=[delay_predictions_drift, delay_predictions_drift_checks],
+        resources=resources_for(settings),
+        partition_key=month,
+        raise_on_error=False,
+    )
+
+
+def drift_in(settings: Settings, month: str) -> PredictionsDrift:
+    return open_records(settings.data).read(DRIFT_ASSET, month, PredictionsDrift)
+
+
+def said(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {found.check_name: found for found in run.get_asset_check_evaluations()}
+
+
+def failure_of(settings: Settings, month: str) -> str:
+    """Why the drift of a month cannot be judged; nothing of this is tried again."""
+    run = watch(settings, month)
+    assert not run.success
+    assert [event.step_key for event in run.all_events if event.is_step_up_for_retry] == []
+    failure = run.failure_data_for_node("delay_predictions_drift")
+    assert failure is not None
+    return str(failure.error).partition("Stack Trace")[0]
+
+
+def rewrite(settings: Settings, day: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the features of a day that are stored."""
+    path = Path(settings.data, f"features/{day}.parquet")
+    pq.write_table(change(pq.ParquetFile(path).read()), path)
+
+
+def with_column(name: str, value: object) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        position, kind = table.column_names.index(name), table.schema.field(name).type
+        return table.set_column(position, table.schema.field(name), pa.array([value] * len(table), kind))
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def march_run(scored: Settings) -> dg.ExecuteInProcessResult:
+    run = watch(scored, MARCH)
+    assert run.success
+    return run
+
+
+@pytest.fixture(scope="module")
+def march(march_run: dg.ExecuteInProcessResult, scored: Settings) -> PredictionsDrift:
+    return drift_in(scored, MARCH)
+
+
+# What is compared
+
+
+def test_a_month_is_compared_with_the_days_its_model_learned_from(
+    march: PredictionsDrift, scored: Settings
+) -> None:
+    learned = with_outcome(open_tables(scored.data).read(features.key, judged_days(FEBRUARY)))
+    assert (march.month, march.days, march.version) == (MARCH, 31, 2)
+    assert march.flights_by_version == {"2": march.flights} == {"2": 28_834}
+    assert (march.first_training_day, march.last_training_day) == ("2013-02-01", "2013-02-28")
+    assert march.training_rows == len(learned)
+    assert set(march.feature_psi) == set(FEATURES)
+    assert set(march.gaps_psi) == set(WEATHER_FEATURES) - {"wind_gust"}
+
+
+def test_scores_of_the_month_are_compared_with_those_of_what_was_learned(
+    march: PredictionsDrift, scored: Settings
+) -> None:
+    tables = open_tables(scored.data)
+    learned = with_outcome(tables.read(features.key, judged_days(FEBRUARY), FEATURES_SCHEMA))
+    registry = ModelRegistryResource(tracking_uri=scored.tracking_uri)
+    model = registry.load(registry.version(MODEL_NAME, 2))
+    assert march.mean_training_score == pytest.approx(model.predict_proba(model_input(learned))[:, 1].mean())
+    predictions = tables.read(delay_predictions.key, judged_days(MARCH), PREDICTIONS_SCHEMA)
+    assert march.mean_score == pytest.approx(predictions["late_probability"].mean())
+    assert 0 < march.score_psi < 10
+
+
+def test_what_happened_is_that_of_flights_that_arrived(march: PredictionsDrift, scored: Settings) -> None:
+    tables = open_tables(scored.data)
+    rows = tables.read(features.key, judged_days(MARCH), FEATURES_SCHEMA)
+    late, known = rows[LABEL].astype("Float64").astype(float), rows[LABEL].notna()
+    probability = tables.read(delay_predictions.key, judged_days(MARCH))["late_probability"]
+    assert march.flights_with_outcome == known.sum() < march.flights
+    assert march.late_rate == pytest.approx(late.mean())
+    assert march.mean_score_of_known == pytest.approx(probability[known].mean())
+    assert march.brier == pytest.approx(((probability - late)[known] ** 2).mean())
+    assert march.calibration_error is not None
+    assert march.calibration_error >= abs(late.mean() - probability[known].mean())
+
+
+def test_the_month_a_model_learned_from_has_not_drifted(scored: Settings) -> None:
+    run = watch(scored, FEBRUARY)
+    february = drift_in(scored, FEBRUARY)
+    assert max(february.feature_psi.values()) < 0.02
+    assert february.score_psi < 0.02
+    # Cancelled flights were scored and not learned from.
+    assert february.flights > february.training_rows == february.flights_with_outcome
+    assert {name: found.passed for name, found in said(run).items()} == {
+        SCORES_STABLE: True,
+        FEATURES_STABLE: True,
+        CALIBRATED_ON_OUTCOMES: True,
+    }
+
+
+def test_the_page_shows_numbers_a_table_and_plots(
+    march_run: dg.ExecuteInProcessResult, march: PredictionsDrift
+) -> None:
+    metadata = march_run.asset_materializations_for_node("delay_predictions_drift")[0].metadata
+    for name in ("score_psi", "calibration_error", "brier", "late_rate", "flights", "days", "version"):
+        assert metadata[name].value == getattr(march, name)
+    assert metadata["training_data"].value == "as recorded"
+    table = metadata["feature_psi"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["feature"] for record in table.records] == list(march.feature_psi)
+    assert pd.Series([record.data["psi"] for record in table.records]).is_monotonic_decreasing
+    judged_by = {record.data["feature"]: record.data["judged by"] for record in table.records}
+    assert [judged_by[name] for name in ("temp", "dest", "wind_gust")] == ["gaps", "psi", "nothing"]
+    for name in ("scores_plot", "calibration_plot"):
+        assert str(metadata[name].value).startswith("![plot](data:image/png;base64,")
+
+
+def test_a_record_is_strict_json(march: PredictionsDrift, scored: Settings) -> None:
+    content = open_records(scored.data).content_of(DRIFT_ASSET, MARCH)
+    assert json.loads(content)["score_psi"] == march.score_psi
+
+
+# Days and versions
+
+
+def test_some_days_are_compared_and_counted_but_not_judged(weeks: Settings) -> None:
+    for day in FIRST_DAYS[3:]:
+        Path(weeks.data, f"delay_predictions/{day}.parquet").unlink()
+    run = watch(weeks, MARCH)
+    assert run.success
+    assert drift_in(weeks, MARCH).days == 3
+    assert drift_in(weeks, MARCH).score_psi > 0
+    for found in said(run).values():
+        assert found.passed
+        assert str(found.description).startswith("Not judged: 3 days are scored")
+
+
+def test_of_several_versions_the_one_that_scored_most_is_judged_and_all_are_reported(weeks: Settings) -> None:
+    connect(weeks.tracking_uri).set_registered_model_alias(MODEL_NAME, "production", "1")
+    score(weeks, FIRST_DAYS[0], FIRST_DAYS[8])
+    assert watch(weeks, MARCH).success
+    drift = drift_in(weeks, MARCH)
+    assert (drift.version, drift.days) == (2, LEAST_DAYS - 9)
+    assert set(drift.flights_by_version) == {"1", "2"}
+    assert drift.flights == drift.flights_by_version["2"] > drift.flights_by_version["1"]
+    assert drift.first_training_day == "2013-02-01"
+
+
+def test_of_versions_that_scored_equally_many_the_later_one_comes_first() -> None:
+    rows = pd.DataFrame({"model_version": [1, 1, 3, 3, 2, 2, 4]})
+    assert list(flights_by_version(rows).items()) == [(3, 2), (2, 2), (1, 2), (4, 1)]
+
+
+def test_flights_without_outcome_are_scored_and_nothing_is_said_of_what_happened(weeks: Settings) -> None:
+    for day in FIRST_DAYS:
+        rewrite(weeks, day, with_column(LABEL, None))
+    run = watch(weeks, MARCH)
+    assert run.success
+    drift = drift_in(weeks, MARCH)
+    assert (drift.days_with_outcome, drift.flights_with_outcome) == (0, 0)
+    assert (drift.late_rate, drift.mean_score_of_known, drift.brier, drift.calibration_error) == (None,) * 4
+    found = said(run)[CALIBRATED_ON_OUTCOMES]
+    assert found.passed
+    assert found.description == "Not judged: outcomes are known of 0 days"
+    metadata = run.asset_materializations_for_node("delay_predictions_drift")[0].metadata
+    assert "calibration_plot" not in metadata
+    assert "late_rate" not in metadata
+
+
+def test_days_that_were_written_again_since_they_were_learned_from_are_reported(weeks: Settings) -> None:
+    rewrite(weeks, "2013-02-05", with_column("dest", "XXX"))
+    metadata = watch(weeks, MARCH).asset_materializations_for_node("delay_predictions_drift")[0].metadata
+    assert metadata["training_data"].value == "has changed since"
+
+
+def test_a_version_without_a_digest_is_compared_all_the_same(weeks: Settings) -> None:
+    connect(weeks.tracking_uri).delete_model_version_tag(MODEL_NAME, "2", TRAINING_DATA_TAG)
+    metadata = watch(weeks, MARCH).asset_materializations_for_node("delay_predictions_drift")[0].metadata
+    assert metadata["training_data"].value == "not recorded"
+
+
+# What cannot be compared
+
+
+def test_without_predictions_the_job_to_run_is_named(scored: Settings, tmp_path: Path) -> None:
+    settings = copy_of(scored, tmp_path / "unscored")
+    for asset in ("delay_predictions", "delay_predictions_drift"):
+        shutil.rmtree(Path(settings.data, asset), ignore_errors=True)
+    message = failure_of(settings, MARCH)
+    assert "No day of 2013-03 has predictions. Run the job score_flights for days of that month" in message
+    assert not open_records(settings.data).path_of(DRIFT_ASSET, MARCH).exists()
+
+
+def test_a_month_is_not_judged_by_predictions_of_another(weeks: Settings) -> None:
+    assert "No day of 2013-04 has predictions" in failure_of(weeks, "2013-04-01")
+
+
+def test_a_version_registered_by_hand_is_told_which_tag_to_set(weeks: Settings) -> None:
+    connect(weeks.tracking_uri).delete_model_version_tag(MODEL_NAME, "2", TRAINING_DAYS_TAG)
+    message = failure_of(weeks, MARCH)
+    assert "flight_delay version 2 does not say which days it was trained on" in message
+    assert "Set its tag training_days" in message
+    assert "2013-04-01/2013-06-30" in message
+
+
+def test_a_tag_that_is_no_range_of_days_is_quoted(weeks: Settings) -> None:
+    connect(weeks.tracking_uri).set_model_version_tag(MODEL_NAME, "2", TRAINING_DAYS_TAG, "February")
+    assert "trained on 'February', which is no range of days" in failure_of(weeks, MARCH)
+
+
+def test_a_version_that_was_deleted_is_named(weeks: Settings) -> None:
+    connect(weeks.tracking_uri).delete_model_version(MODEL_NAME, "2")
+    assert "flight_delay has no version 2" in failure_of(weeks, MARCH)
+
+
+def test_days_it_learned_from_that_are_gone_are_named(weeks: Settings) -> None:
+    Path(weeks.data, "features/2013-02-05.parquet").unlink()
+    message = failure_of(weeks, MARCH)
+    assert "flight_delay version 2 learned from 28 days of features" in message
+    assert "the first is 2013-02-05" in message
+    assert "Run the job ingest_flights" in message
+
+
+def test_scored_flights_that_features_no_longer_have_are_counted(weeks: Settings) -> None:
+    rewrite(weeks, FIRST_DAYS[0], lambda table: table.slice(3))
+    message = failure_of(weeks, MARCH)
+    assert "3 of 19," in message
+    assert "scored flights of 2013-03 are not in features any more" in message
+    assert "Run the job score_flights again" in message
+
+
+# What the checks say
+
+
+def test_a_feature_that_has_changed_is_a_warning_that_names_it(weeks: Settings) -> None:
+    for day in FIRST_DAYS:
+        rewrite(weeks, day, with_column("dest", "XXX"))
+    found = said(watch(weeks, MARCH))[FEATURES_STABLE]
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    assert str(found.description).startswith("PSI above 0.2: dest ")
+
+
+def test_weather_that_is_no_longer_reported_is_named_by_its_gaps(weeks: Settings) -> None:
+    for day in FIRST_DAYS:
+        rewrite(weeks, day, with_column("temp", None))
+    found = said(watch(weeks, MARCH))[FEATURES_STABLE]
+    assert not found.passed
+    assert "gaps of temp" in str(found.description)
+
+
+@pytest.fixture
+def stable(march: PredictionsDrift) -> PredictionsDrift:
+    """A month like what was learned from, but for its weather."""
+    return replace(
+        march,
+        feature_psi=dict.fromkeys(SCHEDULE_FEATURES, 0.01) | dict.fromkeys(WEATHER_FEATURES, 5.0),
+        gaps_psi=dict.fromkeys(REPORTED_WEATHER, 0.0),
+        score_psi=0.05,
+        calibration_error=0.02,
+    )
+
+
+def failing(drift: PredictionsDrift) -> set[str]:
+    return {name for name, finding in judge(drift).items() if not finding.passed}
+
+
+def test_other_weather_alone_is_no_alarm(stable: PredictionsDrift) -> None:
+    assert failing(stable) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"score_psi": drift_checks.MOST_SCORE_PSI + 0.01}, SCORES_STABLE),
+        ({"calibration_error": drift_checks.MOST_CALIBRATION_ERROR + 0.01}, CALIBRATED_ON_OUTCOMES),
+        ({"feature_psi": dict.fromkeys(FEATURES, 0.0) | {"carrier": 0.3}}, FEATURES_STABLE),
+        ({"gaps_psi": dict.fromkeys(REPORTED_WEATHER, 0.0) | {"temp": 2.0}}, FEATURES_STABLE),
+    ],
+)
+def test_each_check_has_its_own_reason_to_fail(
+    change: dict[str, object], check: str, stable: PredictionsDrift
+) -> None:
+    changed = PredictionsDrift(**{**vars(stable), **change})
+    assert failing(changed) == {check}
+    assert failing(replace(changed, days=LEAST_DAYS)) == {check}
+    assert failing(replace(changed, days=LEAST_DAYS - 1)) == set()
+
+
+def test_outcomes_of_a_few_days_are_not_judged(stable: PredictionsDrift) -> None:
+    wrong = replace(stable, calibration_error=0.4)
+    assert failing(wrong) == {CALIBRATED_ON_OUTCOMES}
+    assert failing(replace(wrong, days_with_outcome=LEAST_DAYS - 1)) == set()
+
+
+def test_scores_and_calibration_are_errors_and_no_check_blocks(march_run: dg.ExecuteInProcessResult) -> None:
+    severities = {name: found.severity.value for name, found in said(march_run).items()}
+    assert severities == {SCORES_STABLE: "ERROR", FEATURES_STABLE: "WARN", CALIBRATED_ON_OUTCOMES: "ERROR"}
+    assert [
+        spec.name
+        for spec in delay_predictions_drift_checks.check_specs
+        if spec.blocking or not spec.description
+    ] == []
+
+
+def test_an_evaluation_names_its_month_and_version(march_run: dg.ExecuteInProcessResult) -> None:
+    for found in said(march_run).values():
+        assert found.metadata["month"].value == MARCH
+        assert found.metadata["version"].value == 2
+
+
+def judged_alone(settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        [*UPSTREAM, delay_predictions_drift, delay_predictions_drift_checks],
+        selection=dg.AssetSelection.checks(dg.AssetCheckKey(DRIFT_ASSET, SCORES_STABLE)),
+        resources=resources_for(settings),
+        instance=instance,
+        raise_on_error=False,
+    )
+
+
+def test_a_check_executed_alone_judges_the_last_month(scored: Settings, march: PredictionsDrift) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        for month in (MARCH, FEBRUARY):
+            instance.report_runless_asset_event(dg.AssetMaterialization(DRIFT_ASSET, partition=month))
+        (found,) = judged_alone(scored, instance).get_asset_check_evaluations()
+    assert (found.check_name, found.metadata["month"].value) == (SCORES_STABLE, MARCH)
+
+
+def test_a_check_executed_alone_before_there_is_any_month_names_the_job(scored: Settings) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        failure = judged_alone(scored, instance).failure_data_for_node("delay_predictions_drift_checks")
+    assert failure is not None
+    assert "Run the job watch_predictions first." in str(failure.error)
+
+
+# What happened, when there is little to go by
+
+
+@pytest.mark.parametrize("late", [[True], [False], [False] * 50])
+def test_one_outcome_alone_can_be_compared(late: list[bool]) -> None:
+    label = pd.array(late, dtype="boolean")
+    rows = pd.DataFrame({"date": "2013-03-01", LABEL: label, "late_probability": 0.25})
+    found = outcomes_of(rows)
+    gap = abs(0.25 - late[0])
+    assert found.calibration_error == pytest.approx(gap)
+    assert found.brier == pytest.approx(gap**2)

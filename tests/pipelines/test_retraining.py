@@ -1,0 +1,283 @@
+"""The sensor that asks for a model when predictions have drifted: when it does, and that it does so once."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from assets.drift import DRIFT_ASSET, PredictionsDrift
+from assets.drift_checks import (
+    CALIBRATED_ON_OUTCOMES,
+    FEATURES_STABLE,
+    MONTH_METADATA,
+    SCORES_STABLE,
+    delay_predictions_drift_checks,
+)
+from assets.features import FEATURES
+from assets.partitions import MONTHS, days_between, month_start
+from pipelines.definitions import defs
+from pipelines.retraining import RETRAINING_SENSORS, retrain_on_drift
+from resources.environments import Settings, resources_for
+
+MARCH, APRIL, MAY = "2013-03-01", "2013-04-01", "2013-05-01"
+
+
+class Ticks:
+    """An instance in which checks are evaluated, and the sensor's ticks over it."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def evaluate(self, month: str, check: str = SCORES_STABLE, *, passed: bool = False) -> None:
+        self.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(DRIFT_ASSET, check, passed, metadata={MONTH_METADATA: month})
+        )
+
+    def report(self, asset: str, partition: str) -> None:
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+
+    def ingest(self, first: str, last: str) -> None:
+        for day in days_between(month_start(first), month_start(last)):
+            self.report("features", day)
+
+    def tick(self, *, killed: bool = False) -> dg.RunRequest | str:
+        """One tick as the daemon does it: the run it asks for, or why it asks for none."""
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
+        )
+        with context:
+            data = retrain_on_drift.evaluate_tick(context)
+        if not killed:
+            self.cursor = data.cursor
+        if data.skip_message is not None:
+            assert not data.run_requests
+            return data.skip_message
+        (request,) = data.run_requests or []
+        return request
+
+    def asked_for(self) -> str | None:
+        request = self.tick()
+        return request.partition_key if isinstance(request, dg.RunRequest) else None
+
+
+@pytest.fixture
+def empty() -> Iterator[Ticks]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Ticks(instance)
+
+
+@pytest.fixture
+def ticks(empty: Ticks) -> Ticks:
+    """Features from January to May are there."""
+    empty.ingest("2013-01-01", "2013-05-31")
+    return empty
+
+
+def test_it_waits_until_it_is_switched_on_and_says_why() -> None:
+    assert [sensor.name for sensor in RETRAINING_SENSORS] == ["retrain_on_drift"]
+    assert retrain_on_drift.default_status is dg.DefaultSensorStatus.STOPPED
+    assert "off until you switch it on" in str(retrain_on_drift.description)
+
+
+@pytest.mark.parametrize("check", [SCORES_STABLE, CALIBRATED_ON_OUTCOMES])
+def test_a_failed_check_asks_once_for_the_model_of_the_month_after(check: str, ticks: Ticks) -> None:
+    ticks.evaluate(MARCH, check)
+    request = ticks.tick()
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == APRIL
+    assert request.run_key == "drift of 2013-03"
+    assert request.tags["drifted_month"] == MARCH
+    assert request.tags["failed_checks"] == check
+    assert [ticks.tick() for _ in range(2)] == ["No month has failed since the last look."] * 2
+
+
+def test_both_checks_of_a_month_are_one_request(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH, SCORES_STABLE)
+    ticks.evaluate(MARCH, CALIBRATED_ON_OUTCOMES)
+    request = ticks.tick()
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["failed_checks"] == "calibrated_on_outcomes, scores_stable"
+
+
+def test_the_next_month_that_fails_asks_for_another_model(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH)
+    first = ticks.tick()
+    ticks.evaluate(APRIL)
+    second = ticks.tick()
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(second, dg.RunRequest)
+    assert (first.partition_key, second.partition_key) == (APRIL, MAY)
+    assert first.run_key != second.run_key
+
+
+def test_of_months_that_failed_together_the_last_is_asked_for(ticks: Ticks) -> None:
+    ticks.evaluate(APRIL)
+    ticks.evaluate(MARCH)
+    assert [ticks.asked_for() for _ in range(2)] == [MAY, None]
+
+
+def test_a_daemon_that_is_killed_before_the_cursor_is_kept_asks_with_the_same_key(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH)
+    killed, again = ticks.tick(killed=True), ticks.tick()
+    assert isinstance(killed, dg.RunRequest)
+    assert isinstance(again, dg.RunRequest)
+    assert killed.run_key == again.run_key  # of which Dagster starts one run
+    assert ticks.asked_for() is None
+
+
+def test_a_month_that_fails_again_asks_with_the_same_key(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH)
+    first = ticks.tick()
+    ticks.evaluate(MARCH)
+    second = ticks.tick()
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(second, dg.RunRequest)
+    assert first.run_key == second.run_key
+
+
+def test_passed_checks_ask_for_nothing(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH, passed=True)
+    assert ticks.tick() == "No month has failed since the last look."
+
+
+def test_a_month_that_was_judged_again_and_passed_asks_for_nothing(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH)
+    ticks.evaluate(MARCH, passed=True)
+    assert ticks.asked_for() is None
+
+
+def test_changed_features_alone_ask_for_nothing(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH, FEATURES_STABLE)
+    assert ticks.asked_for() is None
+
+
+def test_an_evaluation_that_names_no_month_is_passed_over(ticks: Ticks) -> None:
+    ticks.instance.report_runless_asset_event(dg.AssetCheckEvaluation(DRIFT_ASSET, SCORES_STABLE, False))
+    assert ticks.asked_for() is None
+
+
+def test_no_evaluations_at_all_ask_for_nothing(empty: Ticks) -> None:
+    assert empty.tick() == "No month has failed since the last look."
+    assert empty.cursor == "0"
+
+
+def test_after_december_there_is_no_model_to_ask_for(ticks: Ticks) -> None:
+    ticks.evaluate("2013-12-01")
+    assert ticks.tick() == "2013-12 has drifted, and no model can learn from it: 2014-01 has no data."
+    assert ticks.tick() == "No month has failed since the last look."
+
+
+def test_december_does_not_hide_a_month_that_has_a_next_one(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH)
+    ticks.evaluate("2013-12-01")
+    assert ticks.asked_for() == APRIL
+
+
+@pytest.mark.parametrize("trained", [APRIL, MAY])
+def test_a_model_that_is_there_already_is_not_asked_for(trained: str, ticks: Ticks) -> None:
+    ticks.report("delay_model_version", trained)
+    ticks.evaluate(MARCH)
+    assert ticks.tick() == f"2013-03 has drifted, and there is a model of {trained[:7]} already."
+    assert ticks.tick() == "No month has failed since the last look."
+
+
+def test_an_older_model_does_not_keep_it_from_asking(ticks: Ticks) -> None:
+    ticks.report("delay_model_version", MARCH)
+    ticks.evaluate(MARCH)
+    assert ticks.asked_for() == APRIL
+
+
+def test_it_waits_for_days_that_the_model_needs_and_then_asks(empty: Ticks) -> None:
+    empty.ingest("2013-01-01", "2013-04-29")
+    empty.evaluate(MARCH)
+    waiting = (
+        "2013-03 has drifted. The model of 2013-04 waits for 1 days of features; the first is 2013-04-30."
+    )
+    assert [empty.tick() for _ in range(2)] == [waiting] * 2
+    empty.report("features", "2013-04-30")
+    assert [empty.asked_for() for _ in range(2)] == [APRIL, None]
+
+
+def test_more_evaluations_than_one_page_are_all_looked_at(ticks: Ticks) -> None:
+    ticks.evaluate(MARCH)
+    for _ in range(210):
+        ticks.evaluate("2013-02-01", passed=True)
+    assert [ticks.asked_for() for _ in range(2)] == [APRIL, None]
+
+
+def drift_of(month: str, **changed: float) -> PredictionsDrift:
+    """A month in which nothing has changed, but for what is said."""
+    stable = PredictionsDrift(
+        month=month,
+        days=28,
+        version=1,
+        flights=20_000,
+        flights_by_version={"1": 20_000},
+        first_training_day="2013-01-01",
+        last_training_day="2013-01-31",
+        training_rows=20_000,
+        feature_psi=dict.fromkeys(FEATURES, 0.01),
+        gaps_psi={},
+        score_psi=0.01,
+        mean_training_score=0.2,
+        mean_score=0.2,
+        days_with_outcome=28,
+        flights_with_outcome=20_000,
+        late_rate=0.2,
+        mean_score_of_known=0.2,
+        calibration_error=0.01,
+        brier=0.1,
+    )
+    return PredictionsDrift(**{**vars(stable), **changed})
+
+
+def test_a_check_that_a_run_evaluates_is_seen_when_the_run_has_ended_even_after_others(
+    tmp_path_factory: pytest.TempPathFactory, ticks: Ticks
+) -> None:
+    """An evaluation has its place in the history from when its run began."""
+    settings = Settings.from_environment({"LEDGERLINE_HOME": str(tmp_path_factory.mktemp("retraining"))})
+    during: list[str | None] = []
+
+    @dg.asset(partitions_def=MONTHS, io_manager_key="records", name=DRIFT_ASSET.to_user_string())
+    def drifted(context: dg.AssetExecutionContext) -> PredictionsDrift:
+        # Another month is judged while this run goes on, and a tick comes by.
+        ticks.evaluate("2013-02-01", passed=True)
+        during.append(ticks.asked_for())
+        return drift_of(context.partition_key, score_psi=3.0)
+
+    checks = dg.AssetSelection.checks(
+        *(dg.AssetCheckKey(DRIFT_ASSET, name) for name in (SCORES_STABLE, CALIBRATED_ON_OUTCOMES))
+    )
+    dg.materialize(
+        [drifted, delay_predictions_drift_checks],
+        selection=dg.AssetSelection.assets(DRIFT_ASSET).without_checks() | checks,
+        resources=resources_for(settings),
+        instance=ticks.instance,
+        partition_key=MARCH,
+    )
+    assert during == [None]
+    request = ticks.tick()
+    assert isinstance(request, dg.RunRequest)
+    assert (request.partition_key, request.tags["failed_checks"]) == (APRIL, SCORES_STABLE)
+    assert ticks.asked_for() is None
+
+
+def test_a_run_that_ends_before_its_checks_does_not_hold_others_up(ticks: Ticks) -> None:
+    @dg.asset(partitions_def=MONTHS, name=DRIFT_ASSET.to_user_string())
+    def broken() -> None:
+        raise dg.Failure("before any check")
+
+    run = dg.materialize(
+        [broken, delay_predictions_drift_checks],
+        resources={"records": dg.mem_io_manager},
+        instance=ticks.instance,
+        partition_key=MARCH,
+        raise_on_error=False,
+    )
+    assert not run.success
+    assert ticks.asked_for() is None
+    before = ticks.cursor
+    ticks.evaluate(MARCH)
+    assert ticks.asked_for() == APRIL
+    assert int(ticks.cursor or 0) > int(before or 0) > 0

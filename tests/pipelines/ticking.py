@@ -1,0 +1,151 @@
+"""Ticks of the sensors on the registry, as Dagster's daemon does them, on a real registry and instance."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEvent, DagsterEventType
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from assets.delay_model import MODEL_NAME
+from assets.production import AS_RECORDED, PRODUCTION_ASSET
+from pipelines.definitions import defs
+from registry import moves
+from registry.journal import PROMOTION, Move
+from registry.promotion import Mode
+from registry.stages import PRODUCTION
+from resources.alerts import AlertResource
+from resources.registry import ModelRegistryResource
+from tests.registry.registered import Stock
+
+REPOSITORY = defs.get_repository_def()
+
+
+@dataclass
+class Daemon:
+    """Evaluates sensors, stores what they report, and launches what they ask for, each run key once.
+
+    Attributes:
+        instance: Where that is kept.
+        stock: The registry, which has the model, without versions.
+        mode: Whether a person approves.
+        poll_seconds: How often sensors look.
+        alert_url: Who is told; None: nobody.
+        tracking_uri: Where the sensors look for the registry.
+        launched: The runs that were asked for, in order.
+    """
+
+    instance: dg.DagsterInstance
+    stock: Stock
+    mode: Mode = Mode.automatic
+    poll_seconds: float = 0
+    alert_url: str | None = None
+    tracking_uri: str = ""
+    launched: list[dg.RunRequest] = field(default_factory=list)
+    _cursors: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tracking_uri = self.tracking_uri or self.stock.uri
+        self.stock.model(MODEL_NAME, 0)
+
+    def tick(self, sensor: dg.SensorDefinition, *, dies: bool = False) -> SensorExecutionData:
+        """One tick.
+
+        Args:
+            sensor: Of this sensor.
+            dies: The daemon is killed when it has stored what was reported, and nothing else.
+        """
+        resources = {
+            "registry": ModelRegistryResource(
+                tracking_uri=self.tracking_uri, promotion=self.mode, poll_seconds=self.poll_seconds
+            ),
+            "alerts": AlertResource(url=self.alert_url, timeout_seconds=1),
+        }
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self._cursors.get(sensor.name),
+            resources={name: resources[name] for name in sensor.required_resource_keys},
+            repository_def=REPOSITORY,
+        ) as context:
+            data = sensor.evaluate_tick(context)
+        for event in data.asset_events:
+            self.instance.report_runless_asset_event(event)
+        if not dies:
+            self._cursors[sensor.name] = data.cursor
+            known = {request.run_key for request in self.launched}
+            self.launched += [each for each in data.run_requests or [] if each.run_key not in known]
+        return data
+
+    def forget(self, sensor: dg.SensorDefinition) -> None:
+        """Lose the cursor."""
+        self._cursors.pop(sensor.name)
+
+    def pass_time(self, sensor: dg.SensorDefinition, seconds: float) -> None:
+        """Let everything that the sensor remembers be that much longer ago."""
+        seen = json.loads(self._cursors[sensor.name] or "")
+        earlier = {name: seen[name] - seconds for name in ("looked_at", "read_at")}
+        self._cursors[sensor.name] = json.dumps(seen | earlier)
+
+    def start_run(self, job: str, tags: dict[str, str] | None = None) -> str:
+        """A run that has started."""
+        run = dg.DagsterRun(
+            job, run_id=str(uuid.uuid4()), tags=tags or {}, status=dg.DagsterRunStatus.STARTED
+        )
+        self.instance.add_run(run)
+        return run.run_id
+
+    def start_launched(self) -> str:
+        """Let the run that was asked for last start."""
+        request = self.launched[-1]
+        return self.start_run(request.job_name or "", dict(request.tags))
+
+    def end_run(self, run_id: str, kind: DagsterEventType = DagsterEventType.RUN_SUCCESS) -> None:
+        """Let a run end."""
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        self.instance.report_dagster_event(DagsterEvent(kind.value, job_name=run.job_name), run_id)
+
+    def move_production(self, to: int, run_id: str = "") -> int:
+        """Let a promotion move the alias, without asking for evidence; returns the number of its entry."""
+        model = moves.settled(self.stock.client, MODEL_NAME)
+        wanted = Move(
+            at=datetime.now(UTC),
+            alias=PRODUCTION,
+            from_version=model.history.holder(PRODUCTION),
+            to_version=to,
+            cause=PROMOTION,
+            by="ada",
+            run_id=run_id,
+            request=str(uuid.uuid4()),
+        )
+        return moves.move(model, wanted).history.head
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Move an alias as somebody does in MLflow's UI."""
+        self.stock.client.set_registered_model_alias(MODEL_NAME, alias, str(version))
+
+    @property
+    def materialisations(self) -> Sequence[dg.AssetMaterialization]:
+        """What Dagster was told of production, the earliest first."""
+        records = self.instance.fetch_materializations(PRODUCTION_ASSET, limit=100).records
+        found = [record.asset_materialization for record in reversed(records)]
+        return [each for each in found if each is not None]
+
+    @property
+    def shown(self) -> list[Any]:
+        """The versions that Dagster was told of, the earliest first."""
+        return [each.metadata["version"].value for each in self.materialisations]
+
+    @property
+    def verdicts(self) -> list[tuple[bool, str | None]]:
+        """What the check said, the earliest first."""
+        key = dg.AssetCheckKey(PRODUCTION_ASSET, AS_RECORDED)
+        history = self.instance.event_log_storage.get_asset_check_execution_history(key, 100)
+        found = [each.evaluation for each in reversed(history)]
+        return [
+            (each.passed, each.description) for each in found if isinstance(each, dg.AssetCheckEvaluation)
+        ]

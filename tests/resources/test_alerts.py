@@ -1,0 +1,135 @@
+"""What people are told when production moves, by an address that is there, is down, or refuses."""
+
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from registry.journal import OUTSIDE, PROMOTION, End, Move
+from resources.alerts import AlertError, AlertResource
+from tests.integration.loopback_servers import listening
+from tests.resources.alert_address import AlertAddress
+
+AT = datetime(2026, 3, 4, 10, 20, 30, 400000, tzinfo=UTC)
+PROMOTED = Move(
+    at=AT,
+    alias="production",
+    from_version=3,
+    to_version=4,
+    cause=PROMOTION,
+    by="ada",
+    reason="it is better",
+    evidence="abc",
+    run_id="run",
+)
+CHANGED = replace(
+    PROMOTED,
+    from_version=None,
+    cause=OUTSIDE,
+    by="unknown",
+    reason="changed outside, no evidence",
+    evidence="",
+    run_id="",
+    not_before=datetime(2026, 3, 4, 10, 20, 25, tzinfo=UTC),
+)
+
+
+@pytest.fixture
+def address() -> Iterator[AlertAddress]:
+    with listening(AlertAddress()) as server:
+        yield server
+
+
+def tell(address: AlertAddress | str, move: Move = PROMOTED) -> None:
+    url = address if isinstance(address, str) else f"{address.url}/services/secret"
+    AlertResource(url=url).tell("flight_delay", 7, move, End(AT, moved=True))
+
+
+def test_a_message_says_what_moved_when_who_did_it_and_on_what_evidence(address: AlertAddress) -> None:
+    tell(address)
+    assert address.paths == ["POST /services/secret"]
+    assert address.messages == [
+        {
+            "text": (
+                "production of flight_delay: version 3 -> version 4 at 2026-03-04 10:20:30 UTC, "
+                "promotion by ada: it is better"
+            ),
+            "model": "flight_delay",
+            "alias": "production",
+            "from_version": 3,
+            "to_version": 4,
+            "cause": "promotion",
+            "by": "ada",
+            "reason": "it is better",
+            "at": "2026-03-04T10:20:30+00:00",
+            "not_before": None,
+            "evidence_sha256": "abc",
+            "dagster_run_id": "run",
+            "journal_entry": 7,
+        }
+    ]
+
+
+def test_of_a_change_outside_a_message_says_between_when_it_was(address: AlertAddress) -> None:
+    tell(address, CHANGED)
+    (message,) = address.messages
+    assert message["text"] == (
+        "production of flight_delay: no version -> version 4 between 2026-03-04 10:20:25 and 10:20:30 UTC, "
+        "outside by unknown: changed outside, no evidence"
+    )
+    assert message["not_before"] == "2026-03-04T10:20:25+00:00"
+
+
+def test_an_alias_that_was_taken_away_is_told_of(address: AlertAddress) -> None:
+    tell(address, replace(PROMOTED, to_version=None, reason=""))
+    assert address.messages[0]["text"] == (
+        "production of flight_delay: version 3 -> no version at 2026-03-04 10:20:30 UTC, promotion by ada"
+    )
+
+
+def test_without_an_address_nobody_is_told() -> None:
+    AlertResource().tell("flight_delay", 7, PROMOTED, End(AT, moved=True))
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+def test_an_address_that_refuses_is_an_error_that_does_not_repeat_it(
+    status: int, address: AlertAddress
+) -> None:
+    address.status = status
+    with pytest.raises(AlertError) as caught:
+        tell(address)
+    assert str(caught.value) == f"The alert address does not take messages: it answers {status}."
+
+
+def test_a_redirect_is_an_error_because_following_it_would_lose_the_message(address: AlertAddress) -> None:
+    address.status, address.location = 302, "/elsewhere"
+    with pytest.raises(AlertError, match="it answers 302"):
+        tell(address)
+    assert address.paths == ["POST /services/secret"]
+
+
+def test_an_address_that_is_down_is_an_error_that_does_not_repeat_it(address: AlertAddress) -> None:
+    address.stop()
+    with pytest.raises(AlertError) as caught:
+        tell(address)
+    assert str(caught.value) == "The alert address cannot be reached: ConnectionError."
+    assert caught.value.__cause__ is None
+
+
+def test_what_is_no_address_at_all_is_an_error_that_does_not_repeat_it() -> None:
+    with pytest.raises(AlertError) as caught:
+        tell("http://:secret@")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        impatient = AlertResource(url=url, timeout_seconds=0.2)
+        started = time.monotonic()
+        with pytest.raises(AlertError, match="ReadTimeout"):
+            impatient.tell("flight_delay", 7, PROMOTED, End(AT, moved=True))
+        assert time.monotonic() - started < 3
