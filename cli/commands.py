@@ -1,5 +1,6 @@
 """What every command begins and ends with."""
 
+import sys
 from typing import Never
 
 import typer
@@ -7,6 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from resources.environments import Settings
+
+WIDTH = 132
 
 
 def prepared_settings() -> Settings:
@@ -19,6 +22,11 @@ def prepared_settings() -> Settings:
     except (ValueError, state.StateError) as error:
         stop(error)
     return settings
+
+
+def wide_console() -> Console:
+    """For tables: as wide as the terminal, and wide enough to be read where there is none."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def stop(error: Exception) -> Never:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cli.commands import prepared_settings, stop
+from cli.commands import prepared_settings, stop, wide_console
 from resources.environments import Settings
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def list_models() -> None:
     from resources.environments import registry_of
 
     with _clear_errors():
-        stages.print_models(Console(), registry_of(settings))
+        stages.print_models(wide_console(), registry_of(settings))
 
 
 @app.command()
@@ -43,7 +43,7 @@ def show(model: Model = MODEL, version: Version = None) -> None:
     from resources.environments import registry_of
 
     with _clear_errors():
-        stages.print_model(Console(), registry_of(settings), model, version)
+        stages.print_model(wide_console(), registry_of(settings), model, version)
 
 
 @app.command()
@@ -62,7 +62,7 @@ def history(
 
     with _clear_errors():
         moment = _moment(at) if at is not None else None
-        stages.print_history(Console(), registry_of(settings), model, moment, as_json)
+        stages.print_history(wide_console(), registry_of(settings), model, moment, as_json)
 
 
 @app.command()

@@ -74,6 +74,8 @@ def print_history(
         console.print(f"Nothing was ever decided about {name}.")
         return
     table = Table("#", "when (UTC)", "what", "by", "reason", title=f"Journal of {name}", title_justify="left")
+    for column in table.columns[1:3]:
+        column.no_wrap = True
     for entry in history.entries:
         table.add_row(str(entry.number), _when(entry), _what(entry), _by(entry), _reason(entry))
     console.print(table)
@@ -101,9 +103,8 @@ def _print_version(console: Console, version: Version, history: History) -> None
     console.print(table)
     for entry in history.entries:
         if _is_about(entry, version.number):
-            console.print(
-                Text(f"{_when(entry)}  {_what(entry)}  by {entry.what.by}  {_reason(entry)}".rstrip())
-            )
+            line = f"{_when(entry)}  {_what(entry)}  by {_by(entry)}  {_reason(entry)}"
+            console.print(Text(line.rstrip()), soft_wrap=True)
 
 
 def _print_holders(console: Console, name: str, at: datetime, holders: Sequence[Holding]) -> None:

@@ -36,9 +36,9 @@ class Policy:
             for the number of slices, lies below 0). The estimate alone would refuse most good models, for
             one small slice among many always seems bad; an interval all beyond the bound would refuse none,
             for small slices have wide ones. So who is in a slice is protected once there is evidence.
-        largest_calibration_error: What the calibration error of staging may be, on these rows.
-        largest_calibration_loss: By how much it may be above that of production. Both bounds judge the
-            estimate: a month that surprised both models raises both, and the stricter bound counts.
+        largest_calibration_error: What the calibration error of staging may be, on these rows, or that of
+            production if that is larger: a month that surprises both would otherwise keep the one that was
+            surprised more. The estimate is judged.
         largest_latency_ratio: How much longer staging may take for one row, as a multiple of production.
         resamples: How often the rows are drawn anew.
         seed: Of the draws: the same models on the same rows get the same ruling.
@@ -48,8 +48,7 @@ class Policy:
     margin: float = 0.0
     alpha: float = ALPHA
     largest_slice_loss: float = 0.01
-    largest_calibration_error: float = 0.1
-    largest_calibration_loss: float = 0.02
+    largest_calibration_error: float = 0.05
     largest_latency_ratio: float = 1.5
     resamples: int = RESAMPLES
     seed: int = SEED
@@ -61,7 +60,6 @@ class Policy:
         self._require_between("alpha", 0.0005, 0.4)
         self._require_between("largest_slice_loss", 0, 1)
         self._require_between("largest_calibration_error", 0, 1)
-        self._require_between("largest_calibration_loss", 0, 1)
         self._require_between("largest_latency_ratio", 0, math.inf)
         self._require_between("resamples", 100, 1_000_000)
         self._require_between("seed", 0, 2**63 - 1)
@@ -202,15 +200,12 @@ def _is_surely_worse(found: SliceDifference, bound: float) -> bool:
 
 def _calibrated(policy: Policy, comparison: Comparison) -> Ruling:
     found = comparison.difference("calibration_error")
-    relative = found.production + policy.largest_calibration_loss
-    if relative < policy.largest_calibration_error:
-        threshold = relative
-        why = (
-            f"{_number(found.production)} of {comparison.production_name} and "
-            f"{_number(policy.largest_calibration_loss)} more"
-        )
-    else:
-        threshold, why = policy.largest_calibration_error, "whatever it is compared with"
+    threshold = max(policy.largest_calibration_error, found.production)
+    why = (
+        f"{comparison.production_name} has {_number(found.production)}"
+        if found.production > policy.largest_calibration_error
+        else "whatever it is compared with"
+    )
     passed = found.staging <= threshold
     return Ruling(
         rule=CALIBRATED,

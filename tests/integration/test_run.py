@@ -1,5 +1,6 @@
 """`ledgerline run` and `ledgerline backfill` from an empty folder on, as a new user types them."""
 
+import json
 import re
 import subprocess
 import time
@@ -45,10 +46,12 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, ledgerline: Ledgerline) 
     return FirstRun(home, done.stdout)
 
 
-def test_the_first_run_registers_a_model_as_staging(first_run: FirstRun) -> None:
+def test_the_first_run_ends_with_a_model_in_production(first_run: FirstRun) -> None:
     model = first_run.client.get_registered_model("flight_delay")
-    version = first_run.client.get_model_version("flight_delay", str(model.aliases["staging"]))
+    assert {alias: int(number) for alias, number in model.aliases.items()} == {"production": 1}
+    version = first_run.client.get_model_version("flight_delay", "1")
     assert version.tags["month"] == MONTH
+    assert (version.tags["stage"], version.tags["decision"]) == ("production", "passed")
     assert len(version.tags["sha256"]) == 64
     assert version.tags["sha256"][:12] in first_run.output
 
@@ -78,12 +81,21 @@ def test_the_training_run_is_finished_and_has_everything(first_run: FirstRun) ->
 def test_the_scored_day_names_the_version(first_run: FirstRun) -> None:
     rows = open_tables(str(first_run.home / "data")).read(dg.AssetKey("delay_predictions"), ["2013-07-31"])
     assert len(rows) == 1001
-    assert set(rows["model_alias"]) == {"staging"}
+    assert set(rows["model_alias"]) == {"production"}
     assert rows["late_probability"].between(0, 1).all()
 
 
 def test_the_terminal_shows_steps_traces_scores_and_what_to_do_next(first_run: FirstRun) -> None:
-    for part in ("✓ flights ", "114,794 rows", "roc_auc", "carrier hour rate", "make dev", "flight_delay"):
+    for part in (
+        "production of flight_delay: version 1",
+        "better_than_production",
+        "✓ flights ",
+        "114,794 rows",
+        "roc_auc",
+        "carrier hour rate",
+        "make dev",
+        "flight_delay",
+    ):
         assert part in first_run.output
     for line in (
         r"run train_delay_model 2013-07-01 +\d+\.\d s",
@@ -99,7 +111,7 @@ def test_each_dagster_run_is_a_run_and_a_trace_in_mlflow(first_run: FirstRun) ->
     with first_run.instance() as instance:
         run_ids = [run.run_id for run in instance.get_runs()]
     experiments = [experiment.experiment_id for experiment in first_run.client.search_experiments()]
-    assert len(run_ids) == 3
+    assert len(run_ids) == 4
     for run_id in run_ids:
         found = first_run.client.search_runs(experiments, f"tags.`dagster.run_id` = '{run_id}'")
         (run,) = [each for each in found if "mlflow.parentRunId" not in each.data.tags]  # and no training run
@@ -134,6 +146,58 @@ def test_a_second_run_reads_nothing_again_and_scores_the_same_to_the_last_digit(
     assert after.run_id != before.run_id
     assert after.scores == before.scores
     assert after.data_sha256 == before.data_sha256
+    # The same model again is no better than itself.
+    assert "Refused. production stays with version 1." in done.stdout
+    assert "a gain of 0.0000" in " ".join(re.sub("[│ ]+", " ", done.stdout).split())
+
+
+def test_the_registry_answers_who_is_in_production_and_why(
+    first_run: FirstRun, ledgerline: Ledgerline
+) -> None:
+    listed = ledgerline(first_run.home, "registry", "list")
+    assert re.search(r"flight_delay +│ .* │ 1 ", listed.stdout), listed.stdout + listed.stderr
+    history = ledgerline(first_run.home, "registry", "history")
+    lines = [line for line in history.stdout.splitlines() if line.startswith("│")]
+    assert "staging: none -> 1, registration" in lines[0]
+    assert "version 1 against the baseline: passed" in lines[1]
+    assert "production: none -> 1, promotion" in lines[2]
+    assert "Warning" not in history.stderr
+
+    entries = json.loads(ledgerline(first_run.home, "registry", "history", "--json").stdout)
+    judged, promoted = entries[1], entries[2]
+    assert promoted["evidence"] == judged["evidence"]
+    (holder,) = json.loads(ledgerline(first_run.home, "registry", "history", "--at", "0m", "--json").stdout)
+    assert (holder["version"], holder["entry"]["entry"], holder["until"]) == (1, 3, None)
+    before = ledgerline(first_run.home, "registry", "history", "--at", "2013-01-01")
+    assert "No version of flight_delay is known to have been in production at" in before.stdout
+
+    shown = ledgerline(first_run.home, "registry", "show", "--version", "1")
+    assert "2013-04-01/2013-06-30" in shown.stdout
+    assert judged["evidence"] in shown.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "problem"),
+    [
+        (["show", "no_such_model"], 2, "There is no registered model 'no_such_model'"),
+        (["show", "--version", "99"], 2, "flight_delay has no version 99"),
+        (["history", "--at", "yesterday"], 2, "yesterday"),
+        (["promote", "another_model"], 2, "No job promotes 'another_model'"),
+        (["approve", "--version", "99"], 2, "flight_delay has no version 99"),
+        (["promote", "--version", "1"], 1, "Version 1 of flight_delay is in production already, since"),
+        (["rollback"], 1, "No version of flight_delay was in production before version 1"),
+        (["compare", "--version", "1"], 1, "Version 1 of flight_delay cannot be compared with itself"),
+        (["webhook", "http://127.0.0.1:1/"], 2, "LEDGERLINE_WEBHOOK_SECRET"),
+    ],
+)
+def test_what_the_registry_refuses_is_said_in_a_sentence(
+    first_run: FirstRun, ledgerline: Ledgerline, arguments: list[str], status: int, problem: str
+) -> None:
+    done = ledgerline(first_run.home, "registry", *arguments)
+    said = done.stdout + done.stderr
+    assert done.returncode == status, said
+    assert problem in said.replace("\n", " ")
+    assert "Traceback" not in said
 
 
 def test_a_backfill_of_days_is_one_run(first_run: FirstRun, ledgerline: Ledgerline) -> None:
