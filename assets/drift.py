@@ -1,6 +1,5 @@
 """How the flights scored in a month differ from those learned from. When that is too far: drift_checks.py."""
 
-import io
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +174,7 @@ def delay_predictions_drift(
             "learned_from": f"{days[0]} to {days[-1]}",
             "training_data": training_data,
             "feature_psi": features_table(drift),
-            "scores_plot": plots.as_markdown(scores_plot(scores, flights["late_probability"])),
+            "scores_plot": plots.as_markdown(plots.scores(scores, flights["late_probability"])),
         }
     )
     if not known.empty:
@@ -291,21 +290,3 @@ def judged_by(feature: str) -> str:
     if feature in REPORTED_WEATHER:
         return "gaps"
     return "psi" if feature in SCHEDULE_FEATURES else "nothing"
-
-
-def scores_plot(learned: "pd.Series", scored: "pd.Series") -> bytes:
-    """How often the version gives which probability: then and now."""
-    # Not pyplot: it keeps every figure of the process, and wants a display.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, rows in (("flights it learned from", learned), ("flights of the month", scored)):
-        axes.hist(rows, bins=40, range=(0, 1), density=True, histtype="step", label=name)
-    axes.set_title("Probability of being late")
-    axes.set_xlabel("late_probability")
-    axes.set_ylabel("density")
-    axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=plots.DOTS_PER_INCH)
-    return buffer.getvalue()
