@@ -16,10 +16,11 @@ from assets.features import FEATURES, FEATURES_SCHEMA, LABEL
 from assets.holdout import holdout_days
 from observability.ids import trace_id
 from registry import comparison, evidence, policy, signatures, stability
-from registry.comparison import Comparison, ComparisonError
+from registry.comparison import Comparison
 from registry.evidence import Sealed
 from registry.journal import Judgement
 from registry.policy import Latencies, Policy, Ruling
+from registry.samples import ComparisonError
 from registry.stages import PRODUCTION, STAGING
 from registry.versions import (
     MONTH_TAG,

@@ -31,7 +31,8 @@ from assets.metrics import score
 from benchmarks.results import Result, Value
 from registry.comparison import Comparison, compare
 from registry.policy import Latencies, Policy, judge
-from registry.resampling import Sample, paired_scores
+from registry.resampling import paired_scores
+from registry.samples import Sample
 
 POLICY = Policy()
 LATENCIES = Latencies(1.0, None)

@@ -14,19 +14,18 @@ from registry.resampling import (
     LOSSES,
     METRICS,
     PairedScores,
-    Sample,
     calibration_bins,
     gain,
     paired_scores,
     paired_slice_losses,
 )
+from registry.samples import ComparisonError, Sample, checked_sample
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
-    Column = NDArray[Any] | pd.Series[Any] | list[Any]
+    from registry.samples import Column
 
 SLICE_METRIC = "brier"
 ALPHA = 0.05
@@ -39,10 +38,6 @@ MIN_SLICE_CLUSTERS = 5
 
 # A metric that so few draws leave defined has no interval.
 MIN_DEFINED = 0.95
-
-
-class ComparisonError(ValueError):
-    """The models cannot be compared on these rows; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +189,7 @@ def compare(
         ComparisonError: These rows cannot tell; the message says why, and what to do.
     """
     _require_options(metrics, slice_metric, alpha, resamples)
-    sample = _sample(outcome, staging, production, clusters)
+    sample = checked_sample(outcome, staging, production, clusters)
     scores = paired_scores(sample, metrics, resamples, seed)
     return Comparison(
         production_name=production_name,
@@ -358,86 +353,6 @@ def _divided(column: str, labels: "Column", rows: int) -> "list[tuple[str, NDArr
         )
     named = sorted((str(value), number) for number, value in enumerate(values))
     return [(name, codes == number) for name, number in named]
-
-
-def _sample(outcome: "Column", staging: "Column", production: "Column", clusters: "Column") -> Sample:
-    import pandas as pd
-
-    happened = _outcome(outcome)
-    said = {"staging": _floats("staging", staging), "production": _floats("production", production)}
-    numbers, labels = pd.factorize(pd.Series(clusters))
-    for name, values in {**said, "clusters": numbers}.items():
-        if len(values) != len(happened):
-            raise ComparisonError(
-                f"There are {len(happened):,} outcomes, but {name} has {len(values):,} values; "
-                "pass the same rows, in the same order."
-            )
-    for name, values in said.items():
-        _require_probabilities(name, values)
-    if (numbers < 0).any():
-        raise ComparisonError(
-            f"{int((numbers < 0).sum()):,} of {len(numbers):,} rows have no cluster; give each row a label, "
-            "one of its own if it shares nothing with others."
-        )
-    if len(labels) < 2:
-        raise ComparisonError(
-            f"All {len(happened):,} rows are in one cluster ({labels[0]}), which says nothing of how much "
-            "others would differ; compare on rows of at least two, better of twenty."
-        )
-    return Sample(happened, said["staging"], said["production"], numbers)
-
-
-def _floats(name: str, values: "Column") -> "NDArray[np.float64]":
-    import numpy as np
-    import pandas as pd
-
-    if np.ndim(values) != 1:
-        raise ComparisonError(
-            f"{name} has shape {np.shape(values)}; pass one probability for each row, "
-            "the second column of predict_proba."
-        )
-    return pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _outcome(outcome: "Column") -> "NDArray[np.bool_]":
-    import numpy as np
-    import pandas as pd
-
-    values = pd.Series(outcome)
-    if values.empty:
-        raise ComparisonError("There are no rows; compare on a holdout that has some.")
-    if values.isna().any():
-        raise ComparisonError(
-            f"{int(values.isna().sum()):,} of {len(values):,} outcomes are missing; leave out these rows."
-        )
-    if not values.isin([False, True]).all():
-        raise ComparisonError("Some outcomes are neither true nor false; pass whether it happened.")
-    happened = values.to_numpy(dtype=np.bool_)
-    positives = int(happened.sum())
-    if positives in {0, len(happened)}:
-        what = "none" if positives == 0 else "all"
-        raise ComparisonError(
-            f"Of {len(happened):,} rows {what} are positive, so that nothing can be told apart; compare on a "
-            "holdout with both outcomes."
-        )
-    return happened
-
-
-def _require_probabilities(name: str, values: "NDArray[np.float64]") -> None:
-    import numpy as np
-
-    missing = np.isnan(values)
-    if missing.any():
-        raise ComparisonError(
-            f"{int(missing.sum()):,} of {len(values):,} probabilities of {name} are NaN, the first in row "
-            f"{int(missing.argmax()):,}; a model must answer every row of the holdout."
-        )
-    outside = (values < 0) | (values > 1)
-    if outside.any():
-        raise ComparisonError(
-            f"{int(outside.sum()):,} of {len(values):,} answers of {name} are no probabilities, the first is "
-            f"{values[int(outside.argmax())]:g}; pass the second column of predict_proba."
-        )
 
 
 def _require_options(metrics: Sequence[str], slice_metric: str, alpha: float, resamples: int) -> None:

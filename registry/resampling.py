@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from registry.samples import Sample
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -24,28 +26,6 @@ CALIBRATION_BINS = 10
 CHUNK_CELLS = 500_000  # rows times draws that are held in memory at a time
 
 Number = TypeVar("Number", float, "NDArray[np.float64]")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What both models are judged on.
-
-    Attributes:
-        outcome: For each row, whether it happened.
-        staging: For each row, the probability that staging gave it.
-        production: The same of production.
-        clusters: For each row the number of its cluster, from 0 and without gaps.
-    """
-
-    outcome: "NDArray[np.bool_]"
-    staging: "NDArray[np.float64]"
-    production: "NDArray[np.float64]"
-    clusters: "NDArray[np.intp]"
-
-    @property
-    def cluster_count(self) -> int:
-        """How many clusters there are."""
-        return int(self.clusters.max()) + 1
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from registry.comparison import (
     MIN_SLICE_CLUSTERS,
     MIN_SLICE_ROWS,
     Comparison,
-    ComparisonError,
     compare,
 )
 from registry.resampling import METRICS
+from registry.samples import ComparisonError
 
 DAYS = 30
 

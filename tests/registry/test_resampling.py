@@ -14,13 +14,13 @@ from assets.metrics import calibration, score
 from registry.resampling import (
     LOSSES,
     METRICS,
-    Sample,
     Scorer,
     calibration_bins,
     gain,
     paired_scores,
     paired_slice_losses,
 )
+from registry.samples import Sample
 
 CLUSTERS = 5
 
