@@ -103,7 +103,7 @@ def production_flight_delay(
     description="Aliases and stage tags of all versions are as the journal of the model says.",
 )
 def registry_as_recorded(registry: ModelRegistryResource) -> dg.AssetCheckResult:
-    """Judge the registry as it is now; the sensor `registry_drift` does so every few seconds."""
+    """Judge the registry as it is now; the sensor `registry_drift` does so when something moved, and twice a minute."""
     return as_recorded(registry.contradictions(MODEL_NAME))
 
 

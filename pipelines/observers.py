@@ -11,7 +11,9 @@ from observability.observer import Observer
 from observability.projection import Projection
 from resources.projections import RunProjections
 
-INTERVAL_SECONDS = 5
+# Dagster's daemon looks every 5 s which sensors are due. One with an interval of 5 s is often a moment too
+# early, and so every other time.
+INTERVAL_SECONDS = 3
 BUDGET_SECONDS = 30.0  # of one tick; Dagster gives a sensor 60
 
 

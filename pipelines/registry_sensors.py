@@ -79,8 +79,7 @@ def production_changed(
     found = look(context, registry, MODEL_NAME, seen)
     if found is None:
         return dg.SkipReason(NOT_YET)
-    is_told = seen.shown is not None and seen.told >= seen.shown
-    if is_told and not seen.is_to_read(found):
+    if not seen.is_to_read(found):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     try:
         history = registry.settled_history(MODEL_NAME, found.before)
@@ -92,16 +91,19 @@ def production_changed(
     # In this order: a run that ends in between has shown its move by the time that is looked for.
     expected = {entry.number for entry, move, end in new if _is_to_be_shown(context.instance, move, end)}
     shown = _shown(context.instance) if new else set()
-    settled = list(takewhile(lambda each: each[0].number not in expected - shown, new))
-    events = [materialisation_of(entry) for entry, _, _ in settled if entry.number not in shown]
-    is_all = len(settled) == len(new)
-    up_to = history.head if is_all else settled[-1][0].number if settled else seen.shown or 0
+    ready = list(takewhile(lambda each: each[0].number not in expected - shown, new))
+    events = [materialisation_of(entry) for entry, _, _ in ready if entry.number not in shown]
+    is_all = len(ready) == len(new)
+    last = ready[-1][0].number if ready else seen.shown or 0
+    up_to = history.head if is_all else last
     requests = []
     told, problem = up_to, ""
     if seen.shown is not None:  # at the first look, everything is of the past
-        requests = _rescoring(context.instance, settled[-1][0]) if settled and is_all else []
+        requests = _rescoring(context.instance, last) if ready and is_all else []
         told, problem = _tell(alerts, moves, seen.told, up_to)
-    after = replace(seen.after_reading(found, up_to, history.head), shown=up_to, told=told)
+    has_more = not is_all or told < up_to
+    after = seen.after_reading(found, history.head, has_more=has_more)
+    after = replace(after, shown=up_to, told=told)
     if problem:
         context.log.warning(problem)
     if requests:
@@ -133,13 +135,18 @@ def registry_drift(
     found = look(context, registry, MODEL_NAME, seen)
     if found is None:
         return dg.SkipReason(NOT_YET)
+    # A wake-up may be for a tag, which does not show in a look.
+    if not seen.is_to_read(found) and found.woken == seen.woken:
+        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     contradictions = list(registry.contradictions(MODEL_NAME))
-    after = replace(seen.after(found), found=contradictions)
-    if contradictions == seen.reported:
+    is_seen_again = contradictions == seen.found
+    is_new = contradictions != seen.reported
+    after = seen.after_reading(found, found.journal_entry, has_more=is_new and not is_seen_again)
+    after = replace(after, found=contradictions)
+    if not is_new:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
-    if contradictions != seen.found:
-        again = replace(after, looked_at=0)  # at the next tick, however seldom it looks
-        return dg.SensorResult(skip_reason="Is it still so at the next tick?", cursor=again.cursor)
+    if not is_seen_again:
+        return dg.SensorResult(skip_reason="Is it still so at the next tick?", cursor=after.cursor)
     result = as_recorded(contradictions)
     event = dg.AssetCheckEvaluation(
         asset_key=PRODUCTION_ASSET,
@@ -179,11 +186,12 @@ def _shown(instance: dg.DagsterInstance) -> set[int]:
             return found
 
 
-def _rescoring(instance: dg.DagsterInstance, entry: Entry) -> list[dg.RunRequest]:
+def _rescoring(instance: dg.DagsterInstance, entry: int) -> list[dg.RunRequest]:
+    """A run for the last day that was scored, because of this entry."""
     days = instance.get_materialized_partitions(PREDICTIONS_ASSET)
     if not days:
         return []
-    return [dg.RunRequest(run_key=f"{MODEL_NAME}-{entry.number}", partition_key=max(days))]
+    return [dg.RunRequest(run_key=f"{MODEL_NAME}-{entry}", partition_key=max(days))]
 
 
 def _tell(alerts: AlertResource, moves: Sequence[MoveEntry], told: int, up_to: int) -> tuple[int, str]:

@@ -79,12 +79,12 @@ def evaluated(name: str, instance: dg.DagsterInstance, resource: RunProjections)
 # Which there are
 
 
-def test_runs_are_traced_and_tracked_every_five_seconds_without_being_switched_on() -> None:
+def test_runs_are_traced_and_tracked_at_each_look_of_the_daemon_without_being_switched_on() -> None:
     found = sensors()
     assert set(found) == {"trace_runs", "track_runs"}
     for sensor in found.values():
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-        assert sensor.minimum_interval_seconds == 5
+        assert sensor.minimum_interval_seconds < 5  # seconds between looks of the daemon
         assert sensor.description
 
 

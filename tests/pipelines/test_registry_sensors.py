@@ -12,7 +12,7 @@ import pytest
 from dagster import DagsterEventType
 
 from assets.delay_model import MODEL_NAME
-from assets.production import PRODUCTION_ASSET, metadata_of
+from assets.production import PRODUCTION_ASSET, metadata_of, production_flight_delay
 from pipelines.definitions import defs
 from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, registry_drift
 from pipelines.releases import staging_changed
@@ -22,6 +22,7 @@ from registry.journal import PROMOTION, Approval, End, Move
 from registry.promotion import Mode, Moved
 from registry.stages import PRODUCTION, STAGING
 from resources.failures import PermanentFailure
+from resources.registry import ModelRegistryResource
 from tests.integration.loopback_servers import listening
 from tests.pipelines.ticking import REPOSITORY, Daemon
 from tests.registry.registered import Stock
@@ -89,7 +90,8 @@ def test_they_are_on_and_say_what_they_do() -> None:
     there = {sensor.name: sensor for sensor in REPOSITORY.sensor_defs}
     for sensor in REGISTRY_SENSORS:
         assert there[sensor.name].default_status is dg.DefaultSensorStatus.RUNNING
-        assert sensor.minimum_interval_seconds == 5
+        # Less than the daemon's own 5 seconds: it would pass over them every other time.
+        assert (sensor.minimum_interval_seconds or 30) < 5
         assert sensor.description
 
 
@@ -108,11 +110,11 @@ def test_a_registry_that_cannot_be_reached_fails_the_tick_and_nothing_is_forgott
     daemon.stock.version(MODEL_NAME)
     for _ in range(2):
         daemon.tick(sensor)
-    before = dict(daemon._cursors)
+    before = dict(daemon.cursors)
     up, daemon.tracking_uri = daemon.tracking_uri, nobody
     with pytest.raises(PermanentFailure, match=f"The MLflow server at {nobody} does not answer"):
         daemon.tick(sensor)
-    assert daemon._cursors == before
+    assert daemon.cursors == before
     daemon.tracking_uri = up
     daemon.tick(sensor)
 
@@ -123,7 +125,9 @@ def test_where_nothing_has_moved_the_journal_is_not_read(sensor: dg.SensorDefini
     daemon.stock.version(MODEL_NAME)
     daemon.tick(sensor)
     client = daemon.stock.client
-    client.delete_experiment(client.get_experiment_by_name(f"{MODEL_NAME} journal").experiment_id)
+    experiment = client.get_experiment_by_name(f"{MODEL_NAME} journal")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
     assert daemon.tick(sensor).skip_message == "Nothing has changed."
     daemon.set_alias(PRODUCTION, 1)
     with pytest.raises(PermanentFailure, match="The journal of flight_delay is not there"):
@@ -140,8 +144,8 @@ def test_between_looks_nothing_is_read_until_a_wake_up(sensor: dg.SensorDefiniti
     assert "a moment ago" in (daemon.tick(sensor).skip_message or "")
     wake(daemon.instance)
     daemon.tick(sensor)
-    held = moves.settled(daemon.stock.client, MODEL_NAME).history
-    assert [entry.what.cause for entry, *_ in held.moves(PRODUCTION)] == ["outside"]
+    written = daemon.stock.history(MODEL_NAME).moves(PRODUCTION)
+    assert [move.cause for _, move, _ in written] == ["outside"]
     assert "a moment ago" in (daemon.tick(sensor).skip_message or "")  # each wake-up is followed once
 
 
@@ -176,12 +180,12 @@ def test_while_somebody_moves_an_alias_a_sensor_waits_and_loses_nothing(
     for _ in range(2):
         daemon.stock.version(MODEL_NAME)
     daemon.tick(sensor)
-    before = dict(daemon._cursors)
+    before = dict(daemon.cursors)
     alias = {staging_changed: STAGING, production_changed: PRODUCTION}[sensor]
     model, number = begin(daemon, alias, 2)
     data = daemon.tick(sensor)
     assert (data.skip_message or "").startswith(f"ada is moving {alias} of flight_delay to version 2")
-    assert daemon._cursors == before
+    assert daemon.cursors == before
     model.journal.end(number, End(datetime.now(UTC), moved=True))
     daemon.tick(sensor)
     assert (versions_asked_for(daemon.launched) or daemon.shown) == [2]
@@ -249,6 +253,26 @@ def test_versions_that_came_and_were_replaced_between_looks_are_compared_one_aft
         daemon.end_run(run_id, DagsterEventType.RUN_FAILURE)
     daemon.tick(staging_changed)
     assert len(daemon.launched) == 3
+
+
+def test_a_comparison_from_the_command_line_is_waited_for_and_not_repeated(daemon: Daemon) -> None:
+    daemon.tick(staging_changed)
+    run_id = daemon.start_run("release_flight_delay")
+    daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
+    assert daemon.tick(staging_changed).skip_message == "After the run under way: version 1."
+    daemon.stock.judge(MODEL_NAME, 1)
+    daemon.end_run(run_id)
+    for _ in range(2):
+        daemon.tick(staging_changed)
+    assert daemon.launched == []
+
+
+def test_a_run_that_still_says_it_goes_on_after_long_holds_no_version_up(daemon: Daemon) -> None:
+    daemon.tick(staging_changed)
+    daemon.start_run("release_flight_delay", minutes_ago=16)
+    daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
+    daemon.tick(staging_changed)
+    assert versions_asked_for(daemon.launched) == [1]
 
 
 def test_a_version_that_was_judged_while_it_waited_is_not_compared_again(daemon: Daemon) -> None:
@@ -371,6 +395,25 @@ def test_a_tag_set_by_hand_is_an_approval(waiting: Daemon) -> None:
     waiting.stock.promote(MODEL_NAME, 2, mode=Mode.approved)
     for _ in range(2):
         waiting.tick(staging_changed)
+    assert len(waiting.launched) == 1
+
+
+def test_the_run_that_is_asked_for_promotes_and_shows_that_itself(waiting: Daemon) -> None:
+    waiting.tick(production_changed)
+    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "looks good")
+    waiting.tick(staging_changed)
+    run = dg.materialize(
+        [production_flight_delay],
+        instance=waiting.instance,
+        resources={"registry": ModelRegistryResource(tracking_uri=waiting.stock.uri)},
+        run_config=waiting.launched[0].run_config,
+    )
+    assert run.success
+    assert waiting.stock.aliases(MODEL_NAME) == {PRODUCTION: 2}
+    for sensor in [*REGISTRY_SENSORS, *REGISTRY_SENSORS]:
+        waiting.tick(sensor)
+    assert waiting.shown == [1, 2]
+    assert waiting.materialisations[-1].metadata["by"].value == "ada"
     assert len(waiting.launched) == 1
 
 
@@ -596,6 +639,39 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_shown_by_it_alone(
     assert [request.run_key for request in daemon.launched] == ["flight_delay-2"]
 
 
+def test_a_run_that_has_shown_its_move_is_not_waited_for(daemon: Daemon, address: AlertAddress) -> None:
+    daemon.alert_url = address.url
+    for _ in range(2):
+        daemon.stock.version(MODEL_NAME)
+    daemon.tick(production_changed)
+    number = daemon.move_production(1, daemon.start_run("promote_flight_delay"))
+    _, move, end = daemon.stock.history(MODEL_NAME).moves(PRODUCTION)[0]
+    daemon.instance.report_runless_asset_event(
+        dg.AssetMaterialization(PRODUCTION_ASSET, metadata=metadata_of(Moved(1, None, number, move, end.at)))
+    )
+    daemon.set_alias(PRODUCTION, 2)
+    daemon.tick(production_changed)
+    assert daemon.shown == [1, 2]
+    assert [message["to_version"] for message in address.messages] == [1, 2]
+
+
+def test_days_are_scored_again_once_when_the_last_of_several_moves_is_there(daemon: Daemon) -> None:
+    add_days(daemon.instance, "2013-07-04")
+    for _ in range(2):
+        daemon.stock.version(MODEL_NAME)
+    daemon.tick(production_changed)
+    daemon.set_alias(PRODUCTION, 2)
+    run_id = daemon.start_run("promote_flight_delay")
+    last = daemon.move_production(1, run_id)
+    daemon.tick(production_changed)
+    assert daemon.shown == [2]
+    assert daemon.launched == []
+    daemon.end_run(run_id, DagsterEventType.RUN_FAILURE)
+    daemon.tick(production_changed)
+    assert daemon.shown == [2, 1]
+    assert [request.run_key for request in daemon.launched] == [f"flight_delay-{last}"]
+
+
 @pytest.mark.parametrize(
     "kind", [DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_SUCCESS]
 )
@@ -701,6 +777,19 @@ def test_of_several_moves_those_that_were_told_are_not_told_again(
     assert [message["to_version"] for message in address.messages] == [1, 2]
 
 
+def test_who_is_told_twice_because_a_daemon_was_killed_is_told_of_the_same_entry(
+    daemon: Daemon, address: AlertAddress
+) -> None:
+    daemon.alert_url = address.url
+    daemon.stock.version(MODEL_NAME)
+    daemon.tick(production_changed)
+    daemon.set_alias(PRODUCTION, 1)
+    for dies in (True, False, False):
+        daemon.tick(production_changed, dies=dies)
+    assert [message["journal_entry"] for message in address.messages] == [1, 1]
+    assert daemon.shown == [1]
+
+
 def test_without_scored_days_nothing_is_scored_again(daemon: Daemon) -> None:
     daemon.stock.version(MODEL_NAME)
     daemon.tick(production_changed)
@@ -722,6 +811,8 @@ def test_the_check_is_evaluated_when_its_verdict_changes(daemon: Daemon) -> None
 
     daemon.stock.client.set_model_version_tag(MODEL_NAME, "1", "stage", "archived")
     daemon.tick(registry_drift)
+    daemon.pass_time(registry_drift, 31)  # tags do not show in a look
+    daemon.tick(registry_drift)
     assert daemon.verdicts == [fine]
     for _ in range(3):
         daemon.tick(registry_drift)
@@ -729,9 +820,29 @@ def test_the_check_is_evaluated_when_its_verdict_changes(daemon: Daemon) -> None
     assert daemon.verdicts == [fine, wrong]
 
     daemon.stock.client.set_model_version_tag(MODEL_NAME, "1", "stage", "production")
+    wake(daemon.instance)  # as MLflow does after a tag was changed, where it has a webhook
     for _ in range(4):
         daemon.tick(registry_drift)
     assert daemon.verdicts == [fine, wrong, fine]
+
+
+def test_what_waits_is_done_at_the_next_tick_however_seldom_it_looks(daemon: Daemon) -> None:
+    daemon.poll_seconds = 3600
+    for _ in range(2):
+        daemon.stock.version(MODEL_NAME)
+    daemon.tick(production_changed)
+    daemon.tick(staging_changed)
+    run_id = daemon.start_run("promote_flight_delay")
+    daemon.move_production(1, run_id)
+    for number in (1, 2):
+        daemon.stock.stage(MODEL_NAME, number)
+    wake(daemon.instance)
+    daemon.tick(production_changed)
+    daemon.tick(staging_changed)
+    assert (daemon.shown, versions_asked_for(daemon.launched)) == ([], [2])
+    daemon.end_run(run_id, DagsterEventType.RUN_FAILURE)
+    daemon.tick(production_changed)
+    assert daemon.shown == [1]
 
 
 def test_a_verdict_is_confirmed_at_the_next_tick_however_seldom_it_looks(daemon: Daemon) -> None:
@@ -745,11 +856,11 @@ def test_a_verdict_is_confirmed_at_the_next_tick_however_seldom_it_looks(daemon:
 
 def test_a_change_outside_that_is_noticed_meanwhile_is_no_contradiction(daemon: Daemon) -> None:
     daemon.stock.version(MODEL_NAME)
-    for sensor in REGISTRY_SENSORS * 2:  # type: ignore[operator]
+    for sensor in [*REGISTRY_SENSORS, *REGISTRY_SENSORS]:
         daemon.tick(sensor)
     daemon.set_alias(PRODUCTION, 1)
     daemon.tick(registry_drift)
-    for sensor in REGISTRY_SENSORS * 2:  # type: ignore[operator]
+    for sensor in [*REGISTRY_SENSORS, *REGISTRY_SENSORS]:
         daemon.tick(sensor)
     assert [passed for passed, _ in daemon.verdicts] == [True]
 

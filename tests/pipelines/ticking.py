@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -37,6 +37,7 @@ class Daemon:
         alert_url: Who is told; None: nobody.
         tracking_uri: Where the sensors look for the registry.
         launched: The runs that were asked for, in order.
+        cursors: What each sensor remembers.
     """
 
     instance: dg.DagsterInstance
@@ -46,7 +47,7 @@ class Daemon:
     alert_url: str | None = None
     tracking_uri: str = ""
     launched: list[dg.RunRequest] = field(default_factory=list)
-    _cursors: dict[str, str | None] = field(default_factory=dict)
+    cursors: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tracking_uri = self.tracking_uri or self.stock.uri
@@ -67,7 +68,7 @@ class Daemon:
         }
         with dg.build_sensor_context(
             instance=self.instance,
-            cursor=self._cursors.get(sensor.name),
+            cursor=self.cursors.get(sensor.name),
             resources={name: resources[name] for name in sensor.required_resource_keys},
             repository_def=REPOSITORY,
         ) as context:
@@ -75,27 +76,28 @@ class Daemon:
         for event in data.asset_events:
             self.instance.report_runless_asset_event(event)
         if not dies:
-            self._cursors[sensor.name] = data.cursor
+            self.cursors[sensor.name] = data.cursor
             known = {request.run_key for request in self.launched}
             self.launched += [each for each in data.run_requests or [] if each.run_key not in known]
         return data
 
     def forget(self, sensor: dg.SensorDefinition) -> None:
         """Lose the cursor."""
-        self._cursors.pop(sensor.name)
+        self.cursors.pop(sensor.name)
 
     def pass_time(self, sensor: dg.SensorDefinition, seconds: float) -> None:
         """Let everything that the sensor remembers be that much longer ago."""
-        seen = json.loads(self._cursors[sensor.name] or "")
+        seen = json.loads(self.cursors[sensor.name] or "")
         earlier = {name: seen[name] - seconds for name in ("looked_at", "read_at")}
-        self._cursors[sensor.name] = json.dumps(seen | earlier)
+        self.cursors[sensor.name] = json.dumps(seen | earlier)
 
-    def start_run(self, job: str, tags: dict[str, str] | None = None) -> str:
+    def start_run(self, job: str, tags: dict[str, str] | None = None, *, minutes_ago: float = 0) -> str:
         """A run that has started."""
         run = dg.DagsterRun(
             job, run_id=str(uuid.uuid4()), tags=tags or {}, status=dg.DagsterRunStatus.STARTED
         )
-        self.instance.add_run(run)
+        created = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        self.instance.run_storage.add_historical_run(run, created)
         return run.run_id
 
     def start_launched(self) -> str:

@@ -1,0 +1,211 @@
+"""What starts comparisons and promotions: a version comes to staging, a person approves.
+
+What follows when production has moved: registry_sensors.py.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from assets.delay_model import MODEL_NAME
+from assets.production import PRODUCTION_ASSET
+from assets.staging_vs_production import COMPARISON_ASSET
+from pipelines.jobs import promote_flight_delay, release_flight_delay
+from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
+from registry.evidence import APPROVED_BY_TAG
+from registry.journal import Approval, History, Judgement
+from registry.moves import UnderWayError
+from registry.promotion import Mode
+from registry.stages import PRODUCTION, STAGING
+from resources.registry import ModelRegistryResource
+
+# One that takes longer lost its process, whatever its status says, as after a command line that was killed.
+RELEASED_WITHIN = timedelta(minutes=15)
+
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class SeenStaging(Seen):
+    """What `staging_changed` remembers.
+
+    Attributes:
+        released: Up to this entry, versions that came to staging have got their run; None: it never looked.
+        approved: Up to this entry, approvals have.
+        waiting: Versions that wait for a person, and the evidence they are to be approved on.
+        asked: Evidence that was approved of by a tag, and has got its run.
+    """
+
+    released: int | None = None
+    approved: int = 0
+    waiting: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+
+@dg.sensor(
+    jobs=[release_flight_delay, promote_flight_delay],
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "A version has come to staging: compare it with production, and promote it if it keeps every rule. "
+        "Where a person is to approve, promote it once that was done. One version after the other."
+    ),
+)
+def staging_changed(
+    context: dg.SensorEvaluationContext, registry: ModelRegistryResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a run for each version that comes to staging, and for each that was approved."""
+    seen = SeenStaging.from_cursor(context.cursor)
+    found = look(context, registry, MODEL_NAME, seen)
+    if found is None:
+        return dg.SkipReason(NOT_YET)
+    approvers = _approvers(registry, seen.waiting)
+    if not approvers and not seen.is_to_read(found):
+        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
+    try:
+        history = registry.settled_history(MODEL_NAME, found.before)
+    except UnderWayError as error:
+        return dg.SkipReason(str(error))
+
+    promotions = _approved(history, seen.approved) | _tagged(history, approvers)
+    releases = _to_release(history, seen.released)
+    requests = list(promotions.values())
+    # One at a time: the next is to be compared with what this one puts into production.
+    if releases and not _is_releasing(context.instance):
+        requests.append(_release(*releases.pop(0)))
+    waiting = _waiting(history) if registry.promotion == Mode.approved else {}
+    asked = {*seen.asked, *(seen.waiting[version] for version in approvers)} & set(waiting.values())
+    released = releases[0][0] - 1 if releases else history.head
+    after = replace(
+        seen.after_reading(found, history.head, has_more=bool(releases)),
+        released=released,
+        approved=history.head,
+        waiting={version: evidence for version, evidence in waiting.items() if evidence not in asked},
+        asked=sorted(asked),
+    )
+    if requests:
+        return dg.SensorResult(run_requests=requests, cursor=after.cursor)
+    if releases:
+        versions = ", ".join(str(version) for _, version in releases)
+        return dg.SensorResult(
+            skip_reason=f"After the run under way: version {versions}.", cursor=after.cursor
+        )
+    return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
+
+
+def _to_release(history: History, released: int | None) -> list[tuple[int, int]]:
+    """Versions that came to staging after this entry and were not judged since; at first, the one there.
+
+    Returns:
+        Entry and version, the earliest first.
+    """
+    came = {move.to_version: entry.number for entry, move, _ in history.moves(STAGING)}
+    if released is None:
+        holder = history.holder(STAGING)
+        came = {holder: came[holder]} if holder is not None else {}
+    judged = {e.what.version: e.number for e in history.entries if isinstance(e.what, Judgement)}
+    return sorted(
+        (number, version)
+        for version, number in came.items()
+        if version is not None
+        and number > (released or 0)
+        and number > judged.get(version, 0)
+        and version != history.holder(PRODUCTION)
+    )
+
+
+def _release(number: int, version: int) -> dg.RunRequest:
+    steps = (COMPARISON_ASSET, PRODUCTION_ASSET)
+    return dg.RunRequest(
+        run_key=f"{MODEL_NAME}-{number}",
+        job_name=release_flight_delay.name,
+        run_config={"ops": {step.to_user_string(): {"config": {"version": version}} for step in steps}},
+    )
+
+
+def _is_releasing(instance: dg.DagsterInstance) -> bool:
+    """Whether such a run is under way, whoever started it."""
+    recent = dg.RunsFilter(
+        job_name=release_flight_delay.name,
+        statuses=UNDER_WAY,
+        created_after=datetime.now(UTC) - RELEASED_WITHIN,
+    )
+    return bool(instance.get_run_ids(recent, limit=1))
+
+
+def _approved(history: History, approved: int) -> dict[str, dg.RunRequest]:
+    """What was approved after this entry and still waits, by run key.
+
+    Whatever has moved production closes an approval: it was carried out, or was for another comparison.
+    """
+    requests = {}
+    for entry in history.entries:
+        what = entry.what
+        if isinstance(what, Approval) and entry.number > max(approved, _reign(history)):
+            judgement = history.judgement(what.version)
+            if judgement is not None and judgement.evidence == what.evidence:
+                request = _promotion(history, judgement, what.by, what.reason)
+                requests[request.run_key or ""] = request
+    return requests
+
+
+def _tagged(history: History, approvers: Mapping[str, str]) -> dict[str, dg.RunRequest]:
+    """What was approved by a tag in MLflow, by run key, which is that of an approval in the journal."""
+    requests = {}
+    for version, evidence in _waiting(history).items():
+        judgement = history.judgement(int(version))
+        if version in approvers and judgement is not None and judgement.evidence == evidence:
+            request = _promotion(history, judgement, approvers[version], f"tag {APPROVED_BY_TAG} in MLflow")
+            requests[request.run_key or ""] = request
+    return requests
+
+
+def _promotion(history: History, judgement: Judgement, approver: str, reason: str) -> dg.RunRequest:
+    config = {
+        "version": judgement.version,
+        "mode": Mode.approved.name,
+        "approver": approver,
+        "reason": reason,
+    }
+    return dg.RunRequest(
+        # The same however often and by what means it is approved, as long as production has not moved.
+        run_key=f"{MODEL_NAME}-{_reign(history)}-{judgement.evidence}",
+        job_name=promote_flight_delay.name,
+        run_config={"ops": {PRODUCTION_ASSET.to_user_string(): {"config": config}}},
+    )
+
+
+def _reign(history: History) -> int:
+    """The entry that began what is in production now; 0: nothing ever was."""
+    moves = history.moves(PRODUCTION)
+    return moves[-1][0].number if moves else 0
+
+
+def _waiting(history: History) -> dict[str, str]:
+    """Versions that passed against the one in production now and were not approved, with their evidence."""
+    production = history.holder(PRODUCTION)
+    last = {judgement.version: judgement for judgement in history.judgements()}
+    return {
+        str(version): judgement.evidence
+        for version, judgement in last.items()
+        if judgement.passed
+        and judgement.against == production
+        and version != production
+        and history.approval(judgement.evidence) is None
+    }
+
+
+def _approvers(registry: ModelRegistryResource, waiting: Iterable[str]) -> dict[str, str]:
+    """Who is named in the tag of versions that wait, by version."""
+    if not waiting:
+        return {}
+    tags = {str(version.number): version.tags for version in registry.versions(MODEL_NAME)}
+    named = {version: tags.get(version, {}).get(APPROVED_BY_TAG, "") for version in waiting}
+    return {version: approver for version, approver in named.items() if approver}

@@ -1,0 +1,102 @@
+"""`ledgerline dev` follows the registry: what somebody does in MLflow is seen in Dagster within seconds."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from assets.delay_model import MODEL_NAME
+from tests.integration.loopback_servers import listening
+from tests.integration.test_dev import Dev, started, unused_port
+from tests.registry.registered import Stock
+from tests.resources.alert_address import AlertAddress
+
+# A tick is every 5 seconds; the rest is for a machine that is busy.
+SECONDS = 30
+
+MATERIALISATIONS = """
+{ assetNodeOrError(assetKey: {path: ["production_flight_delay"]}) { ... on AssetNode {
+  assetMaterializations(limit: 10) { description runId metadataEntries {
+    label ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
+    ... on TimestampMetadataEntry { timestamp } } } } } }
+"""
+RELEASES = """
+{ runsOrError(filter: {pipelineName: "release_flight_delay"}) { ... on Runs { results {
+  runConfig tags { key value } } } } }
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[AlertAddress]:
+    with listening(AlertAddress()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def dev(
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: Callable[..., dict[str, str]],
+    address: AlertAddress,
+) -> Iterator[Dev]:
+    home = tmp_path_factory.mktemp("home")
+    variables = environment(home, LEDGERLINE_ALERT_URL=f"{address.url}/secret")
+    with started(home, variables, (unused_port(), unused_port())) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stock(dev: Dev) -> Stock:
+    """Three versions, of which the first is in production; Dagster knows of that."""
+    stock = Stock(dev.mlflow, None)
+    stock.model(MODEL_NAME, 3)
+    stock.client.set_registered_model_alias(MODEL_NAME, "production", "1")
+    dev.wait_for(lambda: len(materialisations(dev)) == 1, "the first look")
+    return stock
+
+
+def materialisations(dev: Dev) -> list[dict[str, Any]]:
+    """What Dagster was told of production, the earliest first."""
+    found = dev.ask(MATERIALISATIONS)["assetNodeOrError"]["assetMaterializations"]
+    return [
+        {"description": each["description"], "run": each["runId"]}
+        | {entry.pop("label"): next(iter(entry.values())) for entry in each["metadataEntries"]}
+        for each in reversed(found)
+    ]
+
+
+def seconds_until(condition: Callable[[], bool], what: str) -> float:
+    started_at = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started_at < SECONDS, f"waited {SECONDS} s for {what}"
+        time.sleep(0.1)
+    return time.monotonic() - started_at
+
+
+def test_an_alias_that_somebody_moves_in_mlflow_is_shown_and_told_within_seconds(
+    dev: Dev, stock: Stock, address: AlertAddress, record_property: Callable[[str, object], None]
+) -> None:
+    stock.client.set_registered_model_alias(MODEL_NAME, "production", "2")
+    taken = seconds_until(lambda: len(materialisations(dev)) == 2, "the materialisation")
+    record_property("seconds until it is shown", round(taken, 2))
+    shown = materialisations(dev)[-1]
+    assert shown["description"] == "changed outside, no evidence"
+    assert (shown["from_version"], shown["version"], shown["cause"]) == (1, 2, "outside")
+    assert shown["not_before"] <= shown["moved_at"]
+    assert not shown["run"]
+    (message,) = address.messages
+    assert (message["from_version"], message["to_version"]) == (1, 2)
+
+
+def test_a_version_that_somebody_puts_into_staging_is_compared_within_seconds(
+    dev: Dev, stock: Stock, record_property: Callable[[str, object], None]
+) -> None:
+    def releases() -> list[dict[str, Any]]:
+        return dev.ask(RELEASES)["runsOrError"]["results"]
+
+    stock.client.set_registered_model_alias(MODEL_NAME, "staging", "3")
+    taken = seconds_until(lambda: len(releases()) > 0, "the run")
+    record_property("seconds until the run is launched", round(taken, 2))
+    (run,) = releases()
+    assert run["runConfig"]["ops"]["staging_vs_production"] == {"config": {"version": 3}}
+    assert {"key": "dagster/sensor_name", "value": "staging_changed"} in run["tags"]
