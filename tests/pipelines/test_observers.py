@@ -84,7 +84,7 @@ def test_runs_are_traced_and_tracked_at_each_look_of_the_daemon_without_being_sw
     assert set(found) == {"trace_runs", "track_runs"}
     for sensor in found.values():
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-        assert sensor.minimum_interval_seconds < 5  # seconds between looks of the daemon
+        assert (sensor.minimum_interval_seconds or 30) < 5  # seconds between looks of the daemon
         assert sensor.description
 
 
