@@ -33,6 +33,8 @@ bench: .venv/installed-bench  ## Measure what the README claims, beside what it 
 	@$(BIN)/python -m benchmarks.step_startup
 	@$(BIN)/python -m benchmarks.cost
 	@$(BIN)/python -m benchmarks.observer --dev
+	@$(BIN)/python -m benchmarks.gate
+	@$(BIN)/python -m benchmarks.registry
 
 lock: .venv/installed-dev  ## Choose versions anew and write the lock files
 	$(UV) pip compile pyproject.toml --group build $(LOCK_OPTIONS) -o requirements.lock

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from assets import policies
 from assets.delay_model import MODEL_NAME
-from registry.journal import OUTSIDE, Entry, Move
+from registry.history import OUTSIDE, Entry, Move
 from registry.promotion import Mode, Moved, NotApprovedError, Request
 from registry.stages import STAGING
 from resources.failures import PermanentFailure
@@ -103,7 +103,7 @@ def production_flight_delay(
     description="Aliases and stage tags of all versions are as the journal of the model says.",
 )
 def registry_as_recorded(registry: ModelRegistryResource) -> dg.AssetCheckResult:
-    """Judge the registry as it is now; the sensor `registry_drift` does so when something moved, and twice a minute."""
+    """Judge the registry as it is now; `registry_drift` does so when something moved, and twice a minute."""
     return as_recorded(registry.contradictions(MODEL_NAME))
 
 

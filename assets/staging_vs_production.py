@@ -18,7 +18,7 @@ from observability.ids import trace_id
 from registry import comparison, evidence, policy, signatures, stability
 from registry.comparison import Comparison
 from registry.evidence import Sealed
-from registry.journal import Judgement
+from registry.history import Judgement
 from registry.policy import Latencies, Policy, Ruling
 from registry.samples import ComparisonError
 from registry.stages import PRODUCTION, STAGING

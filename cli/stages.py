@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from registry.journal import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
+from registry.history import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
 from registry.moves import UnderWayError, stage_of
 from registry.stages import ALIASES, PRODUCTION
 from registry.versions import MONTH_TAG, RUN_ID_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version

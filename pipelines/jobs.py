@@ -47,7 +47,7 @@ promote_flight_delay = dg.define_asset_job(
 release_flight_delay = dg.define_asset_job(
     "release_flight_delay",
     selection=_COMPARISON | _PRODUCTION,
-    description="Compare the version in staging with the one in production, and promote it if it keeps every rule.",
+    description="Compare the version in staging with production, and promote it if it keeps every rule.",
 )
 
 watch_predictions = dg.define_asset_job(

@@ -17,7 +17,7 @@ from assets.production import AS_RECORDED, ENTRY, PRODUCTION_ASSET, as_recorded,
 from pipelines.jobs import score_flights
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
 from pipelines.releases import staging_changed
-from registry.journal import End, Entry, Move
+from registry.history import End, Entry, Move
 from registry.moves import UnderWayError
 from registry.stages import PRODUCTION
 from resources.alerts import AlertError, AlertResource

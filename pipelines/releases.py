@@ -15,7 +15,7 @@ from assets.staging_vs_production import COMPARISON_ASSET
 from pipelines.jobs import promote_flight_delay, release_flight_delay
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
 from registry.evidence import APPROVED_BY_TAG
-from registry.journal import Approval, History, Judgement
+from registry.history import Approval, History, Judgement
 from registry.moves import UnderWayError
 from registry.promotion import Mode
 from registry.stages import PRODUCTION, STAGING

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from registry import versions
-from registry.journal import Journal
+from registry.journal import Journal, JournalError
 from registry.moves import stage_of
 from registry.stages import ALIASES, STAGE_TAG
 
@@ -16,18 +16,20 @@ def contradictions(client: "MlflowClient", name: str) -> list[str]:
 
     Raises:
         UnknownModelError: There is no such model.
-        JournalError: The journal cannot be read.
     """
-    journal = Journal.found(client, name)
     standing = versions.standing(client, name)
     aliases = standing.aliases
-    if journal is None:
+    try:
+        journal = Journal.found(client, name)
+        history = journal.read(standing.journal_seal) if journal is not None else None
+    except JournalError as error:
+        return [str(error)]
+    if history is None:
         return [
             f"{alias} is version {aliases[alias]}; there is no journal"
             for alias in ALIASES
             if alias in aliases
         ]
-    history = journal.read(standing.journal_seal)
     if history.pending is not None:
         return []
     known = {version.number: version for version in versions.versions(client, name)}

@@ -1,4 +1,4 @@
-"""The evidence of a judgement: one document, sealed by its hash, which is in the journal, where nothing can be changed."""
+"""The evidence of a judgement: one document, sealed by its hash, which is in the journal."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry import versions
-from registry.journal import Judgement
+from registry.history import Judgement
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,7 +94,7 @@ def verified(client: "MlflowClient", name: str, judgement: Judgement) -> dict[st
     found = hashlib.sha256(content).hexdigest()
     if found != judgement.evidence:
         raise EvidenceError(
-            f"{subject} was edited: {FILE} in MLflow run {judgement.evidence_run_id} has sha256 {found}, sealed "
-            f"was {judgement.evidence}. Compare again: `ledgerline registry compare`."
+            f"{subject} was edited: {FILE} in MLflow run {judgement.evidence_run_id} has sha256 {found}, "
+            f"sealed was {judgement.evidence}. Compare again: `ledgerline registry compare`."
         )
     return json.loads(content)

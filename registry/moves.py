@@ -1,7 +1,7 @@
 """Moving an alias so that the journal says what happened, whoever else moves it and wherever a process dies.
 
-A move is written down, carried out, and ended. Whoever comes next finishes a move whose process died, and writes
-down what somebody moved without the journal. Whether a version may be promoted: promotion.py.
+A move is written down, carried out, and ended. Whoever comes next finishes a move whose process died, and
+writes down what somebody moved without the journal. Whether a version may be promoted: promotion.py.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from registry import versions
-from registry.journal import (
-    OUTSIDE,
-    PROMOTION,
-    End,
-    Entry,
-    EntryTakenError,
-    History,
-    Journal,
-    JournalError,
-    Move,
-    experiment_name,
-)
+from registry.history import OUTSIDE, PROMOTION, End, Entry, History, Move
+from registry.journal import EntryTakenError, Journal, JournalError, experiment_name
 from registry.stages import (
     ALIASES,
     ARCHIVED,
@@ -75,7 +65,7 @@ class Model:
 def settled(
     client: "MlflowClient", name: str, request: str = "", unchanged_until: datetime | None = None
 ) -> Model:
-    """A model whose journal agrees with its aliases: what was left undone is finished, what was not known noted.
+    """A model whose journal agrees with its aliases: what was left undone is finished, news are noted.
 
     Args:
         client: An open MLflow client.
@@ -91,13 +81,15 @@ def settled(
     """
     # Before the journal: an unknown model must not get one, and what is sealed by now must be in it.
     seal = versions.standing(client, name).journal_seal
-    if seal and Journal.found(client, name) is None:
+    journal = Journal.found(client, name)
+    if seal and journal is None:
         raise JournalError(
             f"The journal of {name} is not there, but was: look for a renamed MLflow experiment, and name it "
-            f"{experiment_name(name)!r} again. To begin a new one, delete the tags {JOURNAL_TAG} and {SEAL_TAG} "
-            "of the model."
+            f"{experiment_name(name)!r} again. To begin a new one, delete the tags {JOURNAL_TAG} and "
+            f"{SEAL_TAG} of the model."
         )
-    journal = Journal.opened(client, name)
+    if journal is None:
+        journal = Journal.opened(client, name)
     while True:
         history = journal.read(seal)
         if history.pending is not None:
@@ -147,7 +139,8 @@ def move(model: Model, wanted: Move, require: Callable[[Model], None] = lambda m
         held = model.history.holder(wanted.alias)
         if held != wanted.from_version:
             raise MoveRefusedError(
-                f"{wanted.alias} of {model.name} is {_name(held)} by now, and not {_name(wanted.from_version)}."
+                f"{wanted.alias} of {model.name} is {_name(held)} by now, and not "
+                f"{_name(wanted.from_version)}."
             )
         try:
             entry = model.journal.append(model.history.head, wanted)

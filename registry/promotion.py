@@ -1,4 +1,4 @@
-"""Promotion and rollback: what must hold before production moves. Which numbers a version needs: policy.py."""
+"""Promotion and rollback: what must hold before production moves. What a version must prove: policy.py."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry import evidence, moves, versions
 from registry.evidence import APPROVED_BY_TAG, EvidenceError
-from registry.journal import PROMOTION, ROLLBACK, Approval, End, Entry, Judgement, Move
+from registry.history import PROMOTION, ROLLBACK, Approval, End, Entry, Judgement, Move
 from registry.model_files import ModelRefusedError
 from registry.moves import Model, MoveRefusedError
 from registry.stages import PRODUCTION
@@ -67,8 +67,9 @@ class Moved:
 def promote(client: "MlflowClient", name: str, number: int, request: Request, mode: Mode) -> Moved:
     """Let production be this version, if its evidence says so.
 
-    The evidence must be whole, say that every rule was kept, and compare with the version that is in production
-    now; the files of the version must be those that were judged. The same request again finishes what it began.
+    The evidence must be whole, say that every rule was kept, and compare with the version that is in
+    production now; the files of the version must be those that were judged. The same request again finishes
+    what it began.
 
     Args:
         client: An open MLflow client.
@@ -115,7 +116,8 @@ def rollback(client: "MlflowClient", name: str, to: int | None, request: Request
         request: Who asks, and why.
 
     Raises:
-        MoveRefusedError: There is nothing to go back to, its files were changed, or it was never in production.
+        MoveRefusedError: There is nothing to go back to, its files were changed, or it was never in
+            production.
         UnknownModelError: There is no such model.
         UnknownVersionError: There is no such version.
         JournalError: The journal cannot be read.
@@ -179,8 +181,9 @@ def _require_evidence(model: Model, number: int, production: int | None) -> Judg
         )
     if judgement.against != production:
         raise MoveRefusedError(
-            f"Version {number} of {name} was compared with {_name(judgement.against)}, and {_name(production)} "
-            f"is in production now. Compare again: `ledgerline registry compare {name} --version {number}`."
+            f"Version {number} of {name} was compared with {_name(judgement.against)}, and "
+            f"{_name(production)} is in production now. Compare again: "
+            f"`ledgerline registry compare {name} --version {number}`."
         )
     if not judgement.passed:
         raise MoveRefusedError(
@@ -211,7 +214,8 @@ def _require_last(model: Model, judgement: Judgement) -> None:
     last = model.history.judgement(judgement.version)
     if last is None or last.evidence != judgement.evidence:
         raise MoveRefusedError(
-            f"Version {judgement.version} of {model.name} was judged again meanwhile. Promote it on that judgement."
+            f"Version {judgement.version} of {model.name} was judged again meanwhile. Promote it on that "
+            "judgement."
         )
 
 
@@ -230,7 +234,8 @@ def _require_approval(model: Model, judgement: Judgement) -> Model:
     if not tagged:
         raise NotApprovedError(
             f"Version {judgement.version} of {model.name} keeps every rule, and waits for a person: "
-            f"`ledgerline registry approve {model.name} --version {judgement.version}`, or the tag {APPROVED_BY_TAG}."
+            f"`ledgerline registry approve {model.name} --version {judgement.version}`, or the tag "
+            f"{APPROVED_BY_TAG}."
         )
     model.journal.add(Approval(_now(), judgement.version, judgement.evidence, tagged, "by tag in MLflow"))
     return moves.settled(model.client, model.name)

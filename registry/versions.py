@@ -194,7 +194,7 @@ def set_tags(client: "MlflowClient", name: str, number: int, tags: Mapping[str, 
 def even_at_once(write: Callable[[], None]) -> None:
     """Write a tag or an alias that others may be writing just now.
 
-    MLflow looks whether there is one, and inserts or updates. Of two that insert, one fails; it need not have.
+    MLflow looks whether there is one, and inserts or updates. Of two that insert, one fails; then it updates.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode

@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from registry.journal import End, Move
+from registry.history import End, Move
 
 
 class AlertError(Exception):

@@ -11,7 +11,8 @@ from pydantic import Field
 from registry import moves, promotion, stages, versions
 from registry.contradictions import contradictions
 from registry.evidence import EvidenceError
-from registry.journal import REGISTRATION, Approval, History, Journal, JournalError, Judgement, Move
+from registry.history import REGISTRATION, Approval, History, Judgement, Move
+from registry.journal import Journal, JournalError
 from registry.model_files import ModelRefusedError
 from registry.moves import MoveRefusedError, UnderWayError
 from registry.promotion import Mode, Moved, NotApprovedError, Request

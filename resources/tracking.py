@@ -83,7 +83,7 @@ class TrainingRun:
             self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH_METRICS])
 
     def log_metrics(self, metrics: Mapping[str, float], model_id: str | None, dataset: Dataset) -> None:
-        """Record what was scored on a dataset, once: on the run, the dataset, and the model it is of, if any."""
+        """Record what was scored on a dataset, once: on the run, the dataset and the model that it is of."""
         from mlflow.entities import Metric
 
         recorded = self.client.get_run(self.run_id).data.metrics

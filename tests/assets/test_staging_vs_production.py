@@ -141,6 +141,7 @@ def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, rec
     assert (judgement.evidence, judgement.against, judgement.run_id) == (sha256, FEBRUARY_VERSION, run.run_id)
     tracked = client.get_run(found.evidence_run_id)
     assert tracked.data.metrics["staging/log_loss"] > 0
+    assert tracked.inputs is not None
     assert tracked.inputs.dataset_inputs[0].dataset.digest == document["holdout"]["sha256"][:36]
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from cli import stages
 from registry import moves, promotion
 from registry.evidence import APPROVED_BY_TAG
-from registry.journal import PROMOTION, REGISTRATION, Approval, Judgement, Move
+from registry.history import PROMOTION, REGISTRATION, Approval, Judgement, Move
 from registry.stages import PRODUCTION, STAGING
 from resources.registry import ModelRegistryResource
 

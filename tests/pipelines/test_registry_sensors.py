@@ -18,7 +18,7 @@ from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, reg
 from pipelines.releases import staging_changed
 from pipelines.wake import wake
 from registry import moves, promotion
-from registry.journal import PROMOTION, Approval, End, Move
+from registry.history import PROMOTION, Approval, End, Move
 from registry.promotion import Mode, Moved
 from registry.stages import PRODUCTION, STAGING
 from resources.failures import PermanentFailure

@@ -15,7 +15,7 @@ from assets.delay_model import MODEL_NAME
 from assets.production import AS_RECORDED, PRODUCTION_ASSET
 from pipelines.definitions import defs
 from registry import moves
-from registry.journal import PROMOTION, Move
+from registry.history import PROMOTION, Move
 from registry.promotion import Mode
 from registry.stages import PRODUCTION
 from resources.alerts import AlertResource

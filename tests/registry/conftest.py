@@ -1,13 +1,17 @@
-"""A small real model, its files, and a way to log it."""
+"""A small real model, its files, and a way to log it; registries with tiny ones, on each kind of store."""
 
 import tempfile
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from assets.delay_model import TrainingConfig, model_input, train, with_outcome
+from tests.registry import postgresql
+from tests.registry.racers import Racers
+from tests.registry.registered import Stock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,3 +70,41 @@ def log_model(
         return client.finalize_logged_model(logged.model_id, "READY")
 
     return log
+
+
+@pytest.fixture(scope="session")
+def mlflow_postgresql() -> Iterator[str]:
+    """URI of an MLflow database on a real PostgreSQL. All tests share it: use names of your own."""
+    from registry.store import connect
+
+    if postgresql.program("initdb") is None:
+        pytest.skip("PostgreSQL is not installed (on Debian: apt-get install postgresql)")
+    with postgresql.database() as uri:
+        connect(uri)
+        yield uri
+
+
+@pytest.fixture
+def stock(mlflow_database: str, tmp_path: Path) -> Stock:
+    """A registry on a database of this test's own."""
+    return Stock(mlflow_database, tmp_path / "artifacts")
+
+
+@pytest.fixture(params=["database", "server", "postgresql"])
+def any_stock(request: pytest.FixtureRequest, tmp_path: Path) -> Stock:
+    """A registry on each kind of store."""
+    uri = request.getfixturevalue(f"mlflow_{request.param}")
+    return Stock(uri, None if uri.startswith("http") else tmp_path / "artifacts")
+
+
+@pytest.fixture
+def model_name(request: pytest.FixtureRequest) -> str:
+    """A name that no other test uses."""
+    return f"{request.node.originalname[:60]} {uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def racers() -> Iterator[Racers]:
+    """Processes that do something at the same moment."""
+    with Racers() as started:
+        yield started

@@ -1,7 +1,9 @@
 """Versions in the registry, on a database and on a server: registered once, found by alias, verified."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -11,7 +13,8 @@ import pytest
 
 from registry import model_files, store, versions
 from registry.model_files import ModelRefusedError
-from registry.versions import PRODUCTION, SHA256_TAG, STAGING
+from registry.stages import PRODUCTION, STAGING
+from registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 
@@ -51,11 +54,13 @@ def test_a_version_records_the_hash_of_its_files_and_where_it_came_from(
 
     with store.downloaded(client, logged.artifact_location) as files:
         sha256 = model_files.folder_sha256(files)
+    assert abs(version.created_at - datetime.now(UTC)) < timedelta(minutes=5)
     assert version == versions.Version(
         name=name,
         number=1,
         location=logged.artifact_location,
         run_id=logged.source_run_id or "",
+        created_at=version.created_at,
         tags={"month": "2013-07-01", SHA256_TAG: sha256},
     )
     recorded = client.get_model_version(name, "1")
@@ -153,11 +158,67 @@ def test_a_step_that_loads_a_changed_model_fails_for_good(
 ):
     registry = ModelRegistryResource(tracking_uri=tracking_uri)
     version = registry.register(name, log_model().model_id, {})
-    registry.set_alias(version, STAGING)
-    assert registry.version_with_alias(name, STAGING) == version
+    registry.stage(version, by="the trainer", run_id="", request="a request")
+    found = registry.version_with_alias(name, STAGING)
+    assert found is not None
+    assert found.number == version.number
 
     with pytest.raises(PermanentFailure, match="is not what was registered") as failure:
         registry.load(replace(version, tags={SHA256_TAG: "0" * 64}))
 
     assert not failure.value.allow_retries
     assert "move the alias" in failure.value.remedy
+
+
+def test_a_version_registered_by_hand_works_and_says_nothing_of_itself(
+    client: "MlflowClient", log_model: "LogModel", name: str
+):
+    client.create_registered_model(name)
+    logged = log_model()
+    client.create_model_version(
+        name, logged.artifact_location, logged.source_run_id, model_id=logged.model_id
+    )
+    client.set_registered_model_alias(name, STAGING, "1")
+
+    (version,) = versions.versions(client, name)
+
+    assert version == versions.version(client, name, 1) == versions.version_with_alias(client, name, STAGING)
+    assert version.number == 1
+    assert version.tags == {}
+    with pytest.raises(ModelRefusedError, match="recorded is nothing"):
+        versions.load(client, version)
+
+
+def test_versions_are_listed_in_the_order_of_their_numbers(
+    client: "MlflowClient", log_model: "LogModel", name: str
+):
+    client.create_registered_model(name)
+    logged = log_model()
+    for _ in range(11):
+        client.create_model_version(
+            name, logged.artifact_location, logged.source_run_id, model_id=logged.model_id
+        )
+    client.delete_model_version(name, "4")
+
+    assert [version.number for version in versions.versions(client, name)] == [1, 2, 3, *range(5, 12)]
+
+
+def test_what_is_not_there_is_named(client: "MlflowClient", log_model: "LogModel", name: str):
+    versions.register(client, name, log_model().model_id, {})
+
+    with pytest.raises(UnknownVersionError, match=f"^{re.escape(name)} has no version 2"):
+        versions.version(client, name, 2)
+    with pytest.raises(UnknownVersionError):
+        versions.set_tags(client, name, 2, {"a": "b"})
+    with pytest.raises(UnknownModelError, match="'never registered'"):
+        versions.standing(client, "never registered")
+
+
+def test_tags_are_set_and_taken_away(client: "MlflowClient", log_model: "LogModel", name: str):
+    versions.register(client, name, log_model().model_id, {"stays": "1", "goes": "1", "changes": "1"})
+
+    versions.set_tags(client, name, 1, {"goes": None, "changes": "2", "comes": "1", "never was": None})
+
+    tags = dict(versions.version(client, name, 1).tags)
+    del tags[SHA256_TAG]
+    assert tags == {"stays": "1", "changes": "2", "comes": "1"}

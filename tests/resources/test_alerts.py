@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from registry.journal import OUTSIDE, PROMOTION, End, Move
+from registry.history import OUTSIDE, PROMOTION, End, Move
 from resources.alerts import AlertError, AlertResource
 from tests.integration.loopback_servers import listening
 from tests.resources.alert_address import AlertAddress

@@ -1,0 +1,180 @@
+"""Registered models with tiny files, as fast as a real MLflow makes them, and judgements about them."""
+
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry import evidence, model_files, moves, promotion, store, versions
+from registry.contradictions import contradictions
+from registry.history import REGISTRATION, History, Judgement, Move
+from registry.journal import Journal
+from registry.promotion import Mode, Moved, Request
+from registry.stages import STAGING
+from registry.versions import SHA256_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FILE = "model/weights.txt"
+
+
+def request(by: str = "ada", reason: str = "it is better", *, id: str = "") -> Request:  # noqa: A002
+    """A request, another one each time unless it has an id."""
+    return Request(by=by, reason=reason, run_id="", id=id or str(uuid.uuid4()))
+
+
+@dataclass
+class Stock:
+    """Makes models in one MLflow.
+
+    Attributes:
+        uri: Where MLflow is.
+        artifacts: Folder for files; None: the server decides.
+    """
+
+    uri: str
+    artifacts: Path | None
+    client: "MlflowClient" = field(init=False)
+    _experiment: str = field(init=False)
+    _sources: dict[str, tuple[str, str, str]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.client = store.connect(self.uri)
+        folder = str(self.artifacts) if self.artifacts else None
+        self._experiment = store.experiment_id(self.client, f"stock {uuid.uuid4()}", folder)
+
+    def model(self, name: str, count: int = 1, *, weights: str = "weights") -> str:
+        """A model with some versions, which all have the same files; its name."""
+        self.client.create_registered_model(name)
+        for _ in range(count):
+            self.version(name, weights=weights)
+        return name
+
+    def version(self, name: str, *, weights: str = "weights") -> int:
+        """Another version of a model."""
+        run_id, source, sha256 = self._source(weights)
+        created = self.client.create_model_version(name, source, run_id, tags={SHA256_TAG: sha256})
+        return int(created.version)
+
+    def edit_files(self, weights: str, content: str) -> None:
+        """Change the files of all versions that were made with these."""
+        self.client.log_text(self._source(weights)[0], content, FILE)
+
+    def document(self, number: int, *, against: int | None = None, passed: bool = True) -> dict[str, Any]:
+        """What the evidence of a judgement says."""
+        return {
+            "version": number,
+            "version_sha256": self._source("weights")[2],
+            "against": against,
+            "decision": evidence.PASSED if passed else evidence.REFUSED,
+            "id": str(uuid.uuid4()),
+        }
+
+    def judge(
+        self,
+        name: str,
+        number: int,
+        *,
+        against: int | None = None,
+        broken: Sequence[str] = (),
+        document: dict[str, Any] | None = None,
+    ) -> Judgement:
+        """Judge a version, and write that down."""
+        judgement = self.judgement(number, against=against, broken=broken, document=document)
+        promotion.record_judgement(self.client, name, judgement)
+        return judgement
+
+    def judgement(
+        self,
+        number: int,
+        *,
+        against: int | None = None,
+        broken: Sequence[str] = (),
+        document: dict[str, Any] | None = None,
+    ) -> Judgement:
+        """Judge a version, and store the evidence only."""
+        sealed = evidence.seal(document or self.document(number, against=against, passed=not broken))
+        run_id = self.run()
+        self.client.log_text(run_id, sealed.content.decode(), evidence.FILE)
+        return Judgement(
+            at=datetime.now(UTC),
+            version=number,
+            against=against,
+            passed=not broken,
+            broken_rules=list(broken),
+            evidence=sealed.sha256,
+            evidence_run_id=run_id,
+            by="the judge",
+        )
+
+    def stage(self, name: str, number: int, *, id: str = "") -> moves.Model:  # noqa: A002
+        """Let the alias `staging` name a version."""
+        model = moves.settled(self.client, name)
+        return moves.move(model, self.staging(number, model.history.holder(STAGING), id=id))
+
+    def staging(self, number: int | None, before: int | None, *, id: str = "") -> Move:  # noqa: A002
+        """The move of the alias `staging`."""
+        now = datetime.now(UTC)
+        return Move(
+            now, STAGING, before, number, REGISTRATION, "the trainer", request=id or str(uuid.uuid4())
+        )
+
+    def promote(
+        self, name: str, number: int, asked: Request | None = None, mode: Mode = Mode.automatic
+    ) -> Moved:
+        """Promote a version that was judged."""
+        return promotion.promote(self.client, name, number, asked or request(), mode)
+
+    def serve(self, name: str, number: int) -> Moved:
+        """Judge a version against production, and promote it."""
+        production = moves.settled(self.client, name).history.holder("production")
+        self.judge(name, number, against=production)
+        return self.promote(name, number)
+
+    def rollback(self, name: str, to: int | None = None, asked: Request | None = None) -> Moved:
+        """Take production back."""
+        return promotion.rollback(self.client, name, to, asked or request())
+
+    def run(self) -> str:
+        """A new MLflow run."""
+        return self.client.create_run(self._experiment).info.run_id
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Where the aliases are."""
+        return dict(versions.standing(self.client, name).aliases)
+
+    def tags(self, name: str, number: int) -> dict[str, str]:
+        """What a version says of itself."""
+        return dict(versions.version(self.client, name, number).tags)
+
+    def journal(self, name: str) -> Journal:
+        """The journal of a model, which has one."""
+        journal = Journal.found(self.client, name)
+        assert journal is not None
+        return journal
+
+    def history(self, name: str) -> History:
+        """What is written in the journal of a model."""
+        return self.journal(name).read()
+
+    def require_agreement(self, name: str) -> None:
+        """Aliases, tags and journal all say the same, and nothing is left undone."""
+        history = self.history(name)
+        assert history.pending is None
+        assert contradictions(self.client, name) == []
+        assert versions.standing(self.client, name).journal_entry == history.head
+
+    def _source(self, weights: str) -> tuple[str, str, str]:
+        if weights not in self._sources:
+            run_id = self.run()
+            self.client.log_text(run_id, weights, FILE)
+            location = f"{self.client.get_run(run_id).info.artifact_uri}/model"
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "weights.txt").write_text(weights)
+                sha256 = model_files.folder_sha256(Path(folder))
+            self._sources[weights] = run_id, location, sha256
+        return self._sources[weights]

@@ -1,0 +1,358 @@
+"""Moves of an alias: killed anywhere and gone on with, made outside, made while the registry goes away."""
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from registry import moves, versions
+from registry.history import OUTSIDE, PROMOTION, Move
+from registry.moves import UNDER_WAY, MoveRefusedError, UnderWayError
+from registry.stages import (
+    ARCHIVED_AT_TAG,
+    JOURNAL_TAG,
+    PRODUCTION,
+    PROMOTED_AT_TAG,
+    STAGE_TAG,
+    STAGING,
+)
+from registry.versions import UnknownModelError
+from tests.integration.loopback_servers import Refusal, listening
+from tests.integration.proxies import Proxy
+from tests.registry.racers import Outcome, Racers, Task
+from tests.registry.registered import Stock, request
+
+TIMES = {ARCHIVED_AT_TAG, PROMOTED_AT_TAG}
+MOST_WRITES = 60  # of a promotion
+
+WRITES = ("log-parameter", "registered-models/alias", "set-tag", "delete-tag")
+
+
+def shown(stock: Stock, name: str) -> object:
+    """What a registry says after a move, but for the time."""
+    history = stock.history(name)
+    moved = [
+        (move.alias, move.from_version, move.to_version, move.cause, move.by, entry.end and entry.end.moved)
+        for entry in history.entries
+        if isinstance(move := entry.what, Move)
+    ]
+    tags = {
+        version.number: {tag: "a time" if tag in TIMES else value for tag, value in version.tags.items()}
+        for version in versions.versions(stock.client, name)
+    }
+    return stock.aliases(name), moved, tags, moves.settled(stock.client, name).history.head
+
+
+def waiting(stock: Stock, name: str, *, by: str = "a dead process", ago: timedelta) -> Move:
+    """A move of production to version 2 that was written down only."""
+    journal = stock.journal(name)
+    move = Move(
+        at=datetime.now(UTC) - ago,
+        alias=PRODUCTION,
+        from_version=journal.read().holder(PRODUCTION),
+        to_version=2,
+        cause=PROMOTION,
+        by=by,
+        request="the dead one's",
+    )
+    journal.append(journal.read().head, move)
+    return move
+
+
+@pytest.fixture
+def served(stock: Stock, model_name: str) -> str:
+    """A model whose version 1 is in production, and 2 in staging, judged and passed."""
+    stock.model(model_name, 2)
+    stock.stage(model_name, 1)
+    stock.serve(model_name, 1)
+    stock.stage(model_name, 2)
+    stock.judge(model_name, 2, against=1)
+    return model_name
+
+
+# Killed
+
+
+def test_a_promotion_killed_anywhere_is_finished_by_the_same_request(
+    stock: Stock, served: str, racers: Racers, tmp_path: Path
+):
+    """Before each of its writes: the registry cannot tell one death between two writes from another."""
+    source = Path(stock.uri.removeprefix("sqlite:///"))
+
+    def copy(number: int) -> str:
+        shutil.copyfile(source, tmp_path / f"{number}.db")
+        return f"sqlite:///{tmp_path}/{number}.db"
+
+    tasks: list[Task] = []
+    outcomes: list[Outcome] = []
+    while not (outcomes and outcomes[-1].returned):
+        assert len(tasks) < MOST_WRITES, "it writes ever more"
+        # The first is not told to die.
+        numbers = range(len(tasks), len(tasks) + 10)
+        batch = [Task("promote", copy(n), served, 2, "r", n, writes_only=True) for n in numbers]
+        tasks += batch
+        outcomes += racers.run(batch)
+        again = racers.run([replace(task, dies_before=0) for task in batch])
+        assert [outcome.message for outcome in again] == [""] * len(batch)
+
+    lived = [number for number, outcome in enumerate(outcomes) if not outcome.died]
+    assert lived[1] > 10, "a promotion writes more than that"
+    assert lived == [0, *range(lived[1], len(tasks))], "none was passed over"
+    expected = None
+    for task in tasks[: lived[1]]:
+        found = Stock(task.uri, stock.artifacts)
+        found.require_agreement(served)
+        expected = expected or shown(found, served)
+        assert shown(found, served) == expected, f"killed before write {task.dies_before}"
+
+
+@pytest.mark.parametrize("dies_before", [2, 3, 4])
+def test_a_promotion_killed_before_it_writes_is_finished_by_the_same_request(
+    any_stock: Stock, model_name: str, racers: Racers, dies_before: int
+):
+    any_stock.model(model_name)
+    any_stock.stage(model_name, 1)
+    any_stock.judge(model_name, 1)
+    task = Task("promote", any_stock.uri, model_name, 1, "r", dies_before, writes_only=True)
+
+    (killed,) = racers.run([task])
+    (again,) = racers.run([replace(task, dies_before=0)])
+
+    assert killed.died
+    assert again.message == ""
+    any_stock.require_agreement(model_name)
+    assert any_stock.aliases(model_name) == {PRODUCTION: 1}
+    assert len(any_stock.history(model_name).moves(PRODUCTION)) == 1
+
+
+@pytest.mark.parametrize("dies_before", [2, 3], ids=["before the alias moved", "after the alias moved"])
+def test_another_request_waits_for_a_move_whose_process_may_be_alive(
+    any_stock: Stock, model_name: str, racers: Racers, dies_before: int
+):
+    any_stock.model(model_name)
+    any_stock.judge(model_name, 1)
+    racers.run([Task("promote", any_stock.uri, model_name, 1, "r", dies_before, writes_only=True)])
+    before = any_stock.aliases(model_name)
+
+    with pytest.raises(UnderWayError, match=r"racer r is moving production of .* to version 1 since"):
+        any_stock.promote(model_name, 1)
+    with pytest.raises(UnderWayError):
+        any_stock.rollback(model_name)
+    with pytest.raises(UnderWayError):
+        moves.settled(any_stock.client, model_name)
+
+    assert any_stock.aliases(model_name) == before
+
+
+def test_a_move_whose_process_must_have_died_is_finished_by_whoever_comes_next(stock: Stock, served: str):
+    waiting(stock, served, ago=UNDER_WAY)
+
+    moves.settled(stock.client, served)
+
+    assert stock.aliases(served) == {PRODUCTION: 2, STAGING: 2}
+    stock.require_agreement(served)
+    assert stock.tags(served, 2)["promoted_by"] == "a dead process"
+
+
+def test_a_move_that_moved_the_alias_and_died_is_no_change_outside(stock: Stock, served: str):
+    waiting(stock, served, ago=UNDER_WAY)
+    stock.client.set_registered_model_alias(served, PRODUCTION, "2")
+
+    history = moves.settled(stock.client, served).history
+
+    assert [move.cause for _, move, _ in history.moves(PRODUCTION)] == [PROMOTION, PROMOTION]
+    stock.require_agreement(served)
+
+
+def test_a_dead_move_does_not_undo_what_somebody_did_since(stock: Stock, served: str):
+    stock.version(served)
+    waiting(stock, served, ago=UNDER_WAY)
+    stock.client.set_registered_model_alias(served, PRODUCTION, "3")
+
+    history = moves.settled(stock.client, served).history
+
+    assert stock.aliases(served)[PRODUCTION] == 3
+    assert [(m.cause, m.to_version) for _, m, _ in history.moves(PRODUCTION)] == [
+        (PROMOTION, 1),
+        (OUTSIDE, 3),
+    ]
+    stock.require_agreement(served)
+
+
+def test_a_dead_move_to_a_version_deleted_since_is_given_up(stock: Stock, served: str):
+    waiting(stock, served, ago=UNDER_WAY)
+    stock.client.delete_model_version(served, "2")
+
+    history = moves.settled(stock.client, served).history
+
+    assert stock.aliases(served) == {PRODUCTION: 1}
+    assert history.holder(STAGING) is None
+    stock.require_agreement(served)
+
+
+def test_five_processes_finish_a_dead_move_once(any_stock: Stock, model_name: str, racers: Racers):
+    any_stock.model(model_name, 2)
+    any_stock.serve(model_name, 1)
+    waiting(any_stock, model_name, ago=UNDER_WAY)
+
+    outcomes = racers.run([Task("settle", any_stock.uri, model_name) for _ in range(5)])
+
+    assert [outcome.message for outcome in outcomes] == [""] * 5
+    assert any_stock.aliases(model_name) == {PRODUCTION: 2}
+    assert len(any_stock.history(model_name).moves(PRODUCTION)) == 2
+    any_stock.require_agreement(model_name)
+
+
+# Outside
+
+
+def test_five_processes_note_a_change_outside_once(any_stock: Stock, model_name: str, racers: Racers):
+    any_stock.model(model_name, 2)
+    any_stock.serve(model_name, 1)
+    any_stock.client.set_registered_model_alias(model_name, PRODUCTION, "2")
+    any_stock.client.set_registered_model_alias(model_name, STAGING, "1")
+
+    outcomes = racers.run([Task("settle", any_stock.uri, model_name) for _ in range(5)])
+
+    assert [outcome.message for outcome in outcomes] == [""] * 5
+    history = any_stock.history(model_name)
+    noted = [
+        (entry.what.alias, entry.what.from_version, entry.what.to_version, entry.what.by)
+        for entry in history.entries
+        if isinstance(entry.what, Move) and entry.what.cause == OUTSIDE
+    ]
+    assert noted == [(STAGING, None, 1, "unknown"), (PRODUCTION, 1, 2, "unknown")]
+    any_stock.require_agreement(model_name)
+    assert any_stock.tags(model_name, 2)[STAGE_TAG] == PRODUCTION
+
+
+def test_a_change_outside_says_when_it_was_last_seen_otherwise(stock: Stock, served: str):
+    stock.client.set_registered_model_alias(served, PRODUCTION, "2")
+    seen = datetime.now(UTC) - timedelta(seconds=3)
+
+    history = moves.settled(stock.client, served, unchanged_until=seen).history
+
+    (noted,) = [move for _, move, _ in history.moves(PRODUCTION) if move.cause == OUTSIDE]
+    assert noted.not_before is not None
+    assert abs(noted.not_before - seen) < timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("how", ["alias", "version"])
+def test_an_alias_that_was_taken_away_is_noted(any_stock: Stock, model_name: str, how: str):
+    any_stock.model(model_name, 2)
+    any_stock.serve(model_name, 1)
+    if how == "alias":
+        any_stock.client.delete_registered_model_alias(model_name, PRODUCTION)
+    else:
+        any_stock.client.delete_model_version(model_name, "1")
+
+    history = moves.settled(any_stock.client, model_name).history
+
+    assert history.holder(PRODUCTION) is None
+    assert history.moves(PRODUCTION)[-1][1].cause == OUTSIDE
+    any_stock.require_agreement(model_name)
+    any_stock.serve(model_name, 2)
+    assert any_stock.aliases(model_name) == {PRODUCTION: 2}
+
+
+def test_a_model_moved_by_hand_for_years_gets_its_journal_at_the_first_look(stock: Stock, model_name: str):
+    stock.model(model_name, 2)
+    stock.client.set_registered_model_alias(model_name, PRODUCTION, "1")
+    stock.client.set_registered_model_alias(model_name, STAGING, "2")
+    stock.client.set_registered_model_alias(model_name, "of-no-concern", "2")
+
+    history = moves.settled(stock.client, model_name).history
+
+    assert (history.holder(PRODUCTION), history.holder(STAGING), history.head) == (1, 2, 2)
+    stock.require_agreement(model_name)
+
+
+def test_an_unknown_model_gets_no_journal(stock: Stock):
+    with pytest.raises(UnknownModelError, match="ledgerline registry list"):
+        moves.settled(stock.client, "nobody registered")
+
+    assert [
+        found.name for found in stock.client.search_experiments(filter_string="name LIKE 'nobody%'")
+    ] == []
+
+
+# At once
+
+
+def test_a_move_from_where_the_alias_is_no_more_is_refused(stock: Stock, served: str):
+    model = moves.settled(stock.client, served)
+    stock.promote(served, 2)
+
+    with pytest.raises(MoveRefusedError, match=r"staging of .* is no version by now, and not version 2"):
+        moves.move(model, stock.staging(1, 2))
+
+
+def test_a_move_goes_on_when_something_else_was_written_meanwhile(stock: Stock, served: str):
+    model = moves.settled(stock.client, served)
+    stock.judge(served, 2, against=1)
+
+    moves.move(model, stock.staging(1, 2))
+
+    assert stock.aliases(served)[STAGING] == 1
+    stock.require_agreement(served)
+
+
+def test_a_move_does_not_begin_while_another_is_under_way(stock: Stock, served: str):
+    waiting(stock, served, ago=timedelta(0))
+    journal = stock.journal(served)
+    model = moves.Model(stock.client, served, journal, journal.read())
+
+    with pytest.raises(UnderWayError):
+        moves.move(model, stock.staging(1, 2))
+
+    assert stock.history(served).head == model.history.head
+
+
+def test_who_tells_tags_late_leaves_the_newest_behind(stock: Stock, served: str):
+    late = moves.settled(stock.client, served)
+    stock.promote(served, 2)
+    stock.client.set_registered_model_tag(served, JOURNAL_TAG, "0")
+
+    moves.show(late)
+
+    stock.require_agreement(served)
+
+
+# The registry goes away
+
+
+@pytest.mark.parametrize("refused", [2, 3, 8])
+def test_a_promotion_that_loses_the_server_is_finished_when_it_is_back(
+    mlflow_server: str, model_name: str, monkeypatch: pytest.MonkeyPatch, refused: int
+):
+    direct = Stock(mlflow_server, None)
+    direct.model(model_name, 2)
+    direct.serve(model_name, 1)
+    direct.stage(model_name, 2)
+    direct.judge(model_name, 2, against=1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    writes = 0
+
+    def is_gone(path: str) -> Refusal | None:
+        nonlocal writes
+        writes += any(part in path for part in WRITES)
+        return Refusal(503) if writes >= refused else None
+
+    asked = request()
+    with listening(Proxy(target=mlflow_server)) as proxy:
+        stock = Stock(proxy.url, None)
+        proxy.refuses = is_gone
+        with pytest.raises(MlflowException, match="503"):
+            stock.promote(model_name, 2, asked)
+        proxy.reset()
+
+        assert direct.aliases(model_name)[PRODUCTION] == (1 if refused <= 2 else 2)
+        moved = stock.promote(model_name, 2, asked)
+
+    assert (moved.version, moved.before) == (2, 1)
+    direct.require_agreement(model_name)
+    assert direct.aliases(model_name) == {PRODUCTION: 2}
+    assert len(direct.history(model_name).moves(PRODUCTION)) == 2

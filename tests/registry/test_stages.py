@@ -1,0 +1,65 @@
+"""The standing of every model, in one call; numbers are numbers on each kind of store."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from registry import moves, stages, versions
+from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING, Standing, standings
+from tests.registry.registered import Stock
+
+
+def test_the_standing_of_a_model_is_the_same_on_each_kind_of_store(any_stock: Stock, model_name: str):
+    any_stock.model(model_name, 2)
+    any_stock.serve(model_name, 1)
+    any_stock.stage(model_name, 2)
+
+    found = standings(any_stock.client)[model_name]
+
+    assert found == versions.standing(any_stock.client, model_name)
+    assert found.aliases == {PRODUCTION: 1, STAGING: 2}
+    assert all(type(number) is int for number in found.aliases.values())
+    assert found.journal_entry == any_stock.history(model_name).head == 3
+    assert found.journal_seal == any_stock.history(model_name).entries[-1].seal
+
+
+def test_a_model_that_nobody_moved_stands_nowhere(stock: Stock, model_name: str):
+    stock.model(model_name)
+
+    assert standings(stock.client) == {model_name: Standing({}, 0)}
+
+
+def test_more_models_than_a_page_has_are_all_found(stock: Stock, monkeypatch: pytest.MonkeyPatch):
+    names = {f"model {number}" for number in range(7)}
+    for name in names:
+        stock.client.create_registered_model(name)
+    monkeypatch.setattr(stages, "PAGE_SIZE", 3)
+
+    assert set(standings(stock.client)) == names
+
+
+@pytest.mark.parametrize("value", ["", "many", "-1", "1.5"])
+def test_a_tag_that_somebody_wrote_over_does_not_stop_the_others(stock: Stock, model_name: str, value: str):
+    stock.model(model_name)
+    stock.stage(model_name, 1)
+    stock.client.set_registered_model_tag(model_name, JOURNAL_TAG, value)
+    stock.client.delete_registered_model_tag(model_name, SEAL_TAG)
+
+    assert standings(stock.client)[model_name] == Standing({STAGING: 1}, 0)
+
+    moves.settled(stock.client, model_name)
+    stock.require_agreement(model_name)
+
+
+def test_the_stage_of_a_version_is_the_last_it_had(stock: Stock, model_name: str):
+    stock.model(model_name, 3)
+    assert moves.stage_of(moves.settled(stock.client, model_name).history, 1) is None
+    stock.stage(model_name, 1)
+    stock.serve(model_name, 1)
+    stock.stage(model_name, 2)
+    stock.stage(model_name, 3)
+
+    history = stock.history(model_name)
+
+    assert [moves.stage_of(history, number) for number in (1, 2, 3)] == [PRODUCTION, "archived", STAGING]
+    assert datetime.fromisoformat(stock.tags(model_name, 2)["archived_at"]) <= datetime.now(UTC)
