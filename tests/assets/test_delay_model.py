@@ -23,7 +23,7 @@ from resources.environments import EXPERIMENT, Settings, resources_for
 from resources.storage import open_tables
 from resources.tracking import ERROR_TAG
 
-QUICK = TrainingConfig(window_months=1, max_iter=20)
+QUICK = TrainingConfig(window_months=1, max_iter=60)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_same_rows_and_config_give_the_same_model_to_the_last_digit(
 
 
 def test_another_seed_gives_another_model(january: pd.DataFrame, pipeline: Any) -> None:
-    other = train(january, TrainingConfig(window_months=1, max_iter=20, seed=1))
+    other = train(january, TrainingConfig(window_months=1, max_iter=60, seed=1))
     inputs = model_input(january)
     assert (pipeline.predict_proba(inputs) != other.predict_proba(inputs)).any()
 

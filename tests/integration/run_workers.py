@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import dagster as dg
+import psutil
 from dagster._core.execution.api import execute_run
 from dagster._core.instance.ref import InstanceRef
 
@@ -124,6 +125,9 @@ def _execute_at_once(
         thread.start()
     for thread in threads:
         thread.join()
+    # Dagster captures the output of the whole process: of two runs at once, one leaves programs behind.
+    for left in psutil.Process().children(recursive=True):
+        left.kill()
 
 
 def _set_environment(environment: Mapping[str, str]) -> None:
