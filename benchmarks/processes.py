@@ -17,7 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from resources.environments import MLFLOW_DEFAULTS, PROJECT_ROOT
+from observability.library_defaults import MLFLOW_DEFAULTS
+from resources.environments import PROJECT_ROOT
 
 HOST = "127.0.0.1"
 SCRIPTS = Path(sys.executable).parent

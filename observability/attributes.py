@@ -44,3 +44,15 @@ SPAN_TYPE = "mlflow.spanType"
 WORKFLOW, TASK = "WORKFLOW", "TASK"
 INPUTS = "mlflow.spanInputs"
 OUTPUTS = "mlflow.spanOutputs"
+
+# Of an answer of a model
+MODEL = "ml.model.name"
+MODEL_VERSION = "ml.model.version"
+MODEL_ALIAS = "ml.model.alias"
+MODEL_SHA256 = "ml.model.sha256"
+TRAINING_RUN_ID = "ml.model.training_run_id"
+ANSWERED_ROWS = "ml.answer.rows"
+ROWS_TOGETHER = "ml.answer.rows_together"  # of all requests that the model was asked about in one go
+WAITED_SECONDS = "ml.answer.waited_seconds"
+PREDICT_SECONDS = "ml.answer.predict_seconds"
+REQUEST_ID = "http.request.header.x-request-id"

@@ -1,6 +1,8 @@
 """Where people look at a run: addresses of its pages in Dagster, in MLflow and where traces are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import quote
 
 from observability import ids
@@ -24,6 +26,33 @@ class Links:
     dagster: str | None = None
     mlflow: str | None = None
     trace: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], dagster_port: int, mlflow: str) -> Self:
+        """Read the variables.
+
+        Args:
+            environment: The variables.
+            dagster_port: Without an address of its own, Dagster is looked at where `ledgerline dev` puts it.
+            mlflow: Where the MLflow UI is, without a password.
+
+        Raises:
+            ValueError: LEDGERLINE_TRACE_URL is no template.
+        """
+        dagster = environment.get("LEDGERLINE_DAGSTER_URL") or f"http://127.0.0.1:{dagster_port}"
+        mlflow = mlflow.rstrip("/")
+        trace = environment.get("LEDGERLINE_TRACE_URL")
+        if trace is None and (jaeger := environment.get("LEDGERLINE_JAEGER_URL")):
+            trace = jaeger.rstrip("/") + JAEGER_TRACE
+        links = cls(dagster.rstrip("/"), mlflow, trace or mlflow + MLFLOW_TRACE)
+        try:
+            links.trace_page("00000000-0000-0000-0000-000000000000", "0")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"LEDGERLINE_TRACE_URL is {trace!r}; it may have {{trace_id}}, {{mlflow_trace_id}} and "
+                "{experiment_id}, and no other braces."
+            ) from error
+        return links
 
     def run_page(self, run_id: str) -> str | None:
         """A run in Dagster."""

@@ -3,7 +3,7 @@
 import fcntl
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ def connect(tracking_uri: str) -> "MlflowClient":
             client.search_experiments(max_results=1)  # creates the tables of a new database
         except (MlflowException, SQLAlchemyError, ImportError) as error:  # the last: its driver
             problem = f"The MLflow database {tracking_uri} cannot be opened: {error}."
-            raise StoreUnreachableError(_hidden(problem, tracking_uri)) from None
+            raise StoreUnreachableError(without_password_in(problem, tracking_uri)) from None
     return client
 
 
@@ -85,12 +85,24 @@ def downloaded(client: "MlflowClient", location: str) -> Iterator[Path]:
         )
 
 
+def mlflow_page(environment: Mapping[str, str], tracking_uri: str, port: int) -> str:
+    """Where people look at MLflow (LEDGERLINE_MLFLOW_URL), without a password.
+
+    Args:
+        environment: The variables.
+        tracking_uri: What is written to: the page, if it is a server.
+        port: Where `ledgerline dev` shows a database.
+    """
+    server = tracking_uri if urlsplit(tracking_uri).scheme in SERVER_SCHEMES else f"http://127.0.0.1:{port}"
+    return without_password(environment.get("LEDGERLINE_MLFLOW_URL") or server)
+
+
 def without_password(uri: str) -> str:
     """The URI as it may be shown in logs and errors."""
-    return _hidden(uri, uri)
+    return without_password_in(uri, uri)
 
 
-def _hidden(text: str, uri: str) -> str:
+def without_password_in(text: str, uri: str) -> str:
     """A text with the password of this URI taken out: libraries repeat URIs in their errors."""
     try:
         login, at, _ = urlsplit(uri).netloc.rpartition("@")
@@ -100,6 +112,18 @@ def _hidden(text: str, uri: str) -> str:
         return text.replace(uri, uri.rpartition("@")[2])
     _, colon, password = login.partition(":")
     return text.replace(f":{password}@", ":***@") if at and colon else text
+
+
+def answers(tracking_uri: str, seconds: float) -> bool:
+    """Whether there is something to talk to now: a server that says so in this time, or a database."""
+    import requests
+
+    if urlsplit(tracking_uri).scheme not in SERVER_SCHEMES:
+        return True
+    try:
+        return requests.get(f"{tracking_uri.rstrip('/')}/health", timeout=seconds).ok
+    except requests.RequestException:
+        return False
 
 
 def _require_health(url: str) -> None:
@@ -116,7 +140,7 @@ def _require_health(url: str) -> None:
         except requests.RequestException as error:
             problem = error
     raise StoreUnreachableError(
-        _hidden(f"The MLflow server at {url} does not answer: {problem}.", url)
+        without_password_in(f"The MLflow server at {url} does not answer: {problem}.", url)
     ) from None  # the cause may show the password
 
 

@@ -1,8 +1,6 @@
 """Where things are: the one module that reads the environment. It opens nothing."""
 
-import logging
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,14 +10,16 @@ from typing import Self
 import dagster as dg
 from dotenv import load_dotenv
 
-from observability.links import JAEGER_TRACE, MLFLOW_TRACE, Links
+from observability import library_defaults, variables
+from observability.links import Links
 from observability.projection import Projection
 from observability.telemetry import Telemetry
 from registry.promotion import Mode
-from registry.store import without_password
+from registry.store import mlflow_page
 from resources.alerts import AlertResource
 from resources.projections import RunProjections
 from resources.registry import ModelRegistryResource
+from resources.request_log import RequestLogResource
 from resources.storage import RecordStorage, TableStorage
 from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
@@ -27,24 +27,6 @@ from resources.tracking import MLflowResource
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 EXPERIMENT = "flight_delay"
-
-OTEL_LIMIT = re.compile(r"OTEL_\w+_LIMIT")
-
-logger = logging.getLogger(__name__)
-
-# What MLflow must be told before it is imported. A value that is already set is kept.
-MLFLOW_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    # One call against a dead server blocks for 247 s with MLflow's own numbers.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # It would print the addresses of runs that steps and observers write.
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # Progress bars of artifact transfers would end up in the step logs.
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -57,10 +39,12 @@ class Settings:
         tracking_uri: MLflow server URL, or the database URI of a local store.
         artifacts: Folder or URL of MLflow artifacts; None leaves the choice to the MLflow server.
         data: Folder or URL (s3://, gs://) of the tables.
+        request_log: Folder that requests are logged in; None: they are not.
         executor: "multiprocess", "multiprocess_spawn" or "in_process" (pipelines/executors.py).
         max_concurrent_steps: Steps of one run at the same time; 0 means one per core.
         dagster_port: Port of the Dagster UI under `ledgerline dev`.
         mlflow_port: Port of the MLflow UI under `ledgerline dev`.
+        serving_port: Port of the models under `ledgerline dev`.
         telemetry: Which traces are made, and where they go (OTEL_*).
         links: Where people look at runs.
         observer: Who shows runs elsewhere: "sensors" of the code location, or "service" (`ledgerline observe
@@ -79,10 +63,12 @@ class Settings:
     tracking_uri: str
     artifacts: str | None
     data: str
+    request_log: str | None
     executor: str
     max_concurrent_steps: int
     dagster_port: int
     mlflow_port: int
+    serving_port: int
     telemetry: Telemetry
     links: Links
     observer: str
@@ -107,42 +93,43 @@ class Settings:
         if environment is None:
             load_dotenv(PROJECT_ROOT / ".env")
             environment = os.environ
-        home = Path(environment.get("LEDGERLINE_HOME") or PROJECT_ROOT / ".ledgerline").absolute()
-        if any(character in str(home) for character in "?#%"):
-            raise ValueError(
-                f"LEDGERLINE_HOME is {str(home)!r}; choose a folder without ?, # and %, which the address "
-                "of the MLflow database cannot hold."
-            )
-        tracking_uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db"
+        home = variables.home(environment, PROJECT_ROOT)
+        tracking_uri = variables.tracking_uri(environment, home)
         # A server chooses where its artifacts go; a bare database has nobody to choose.
         server = tracking_uri.startswith(("http://", "https://"))
-        dagster_port = _whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000)
-        mlflow_port = _whole_number(environment, "LEDGERLINE_MLFLOW_PORT", 5000)
+        dagster_port = variables.whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000)
+        mlflow_port = variables.whole_number(environment, "LEDGERLINE_MLFLOW_PORT", 5000)
         default_artifacts = None if server else str(home / "artifacts")
         return cls(
             home=home,
             dagster_home=Path(environment.get("DAGSTER_HOME") or home / "dagster").absolute(),
             tracking_uri=tracking_uri,
-            artifacts=_place(environment.get("LEDGERLINE_ARTIFACTS")) or default_artifacts,
-            data=_place(environment.get("LEDGERLINE_DATA")) or str(home / "data"),
-            executor=_choice(
+            artifacts=variables.place(environment.get("LEDGERLINE_ARTIFACTS")) or default_artifacts,
+            data=variables.place(environment.get("LEDGERLINE_DATA")) or str(home / "data"),
+            request_log=variables.request_log(environment, home),
+            executor=variables.choice(
                 environment,
                 "LEDGERLINE_EXECUTOR",
                 ("multiprocess", "multiprocess_spawn", "in_process"),
             ),
-            max_concurrent_steps=_whole_number(environment, "LEDGERLINE_MAX_CONCURRENT_STEPS", 0),
+            max_concurrent_steps=variables.whole_number(environment, "LEDGERLINE_MAX_CONCURRENT_STEPS", 0),
             dagster_port=dagster_port,
             mlflow_port=mlflow_port,
+            serving_port=variables.whole_number(environment, "LEDGERLINE_SERVING_PORT", 8080),
             telemetry=Telemetry.from_environment(environment),
-            links=_links(environment, tracking_uri if server else None, dagster_port, mlflow_port),
-            observer=_choice(environment, "LEDGERLINE_OBSERVER", ("sensors", "service")),
-            openlineage_url=_address(environment, "OPENLINEAGE_URL"),
+            links=Links.from_environment(
+                environment, dagster_port, mlflow_page(environment, tracking_uri, mlflow_port)
+            ),
+            observer=variables.choice(environment, "LEDGERLINE_OBSERVER", ("sensors", "service")),
+            openlineage_url=variables.address(environment, "OPENLINEAGE_URL"),
             openlineage_namespace=environment.get("OPENLINEAGE_NAMESPACE") or "ledgerline",
-            promotion=Mode(_choice(environment, "LEDGERLINE_PROMOTION", tuple(mode.value for mode in Mode))),
-            registry_poll_seconds=_whole_number(environment, "LEDGERLINE_REGISTRY_POLL_SECONDS", 5),
-            has_alerts=_address(environment, "LEDGERLINE_ALERT_URL") is not None,
+            promotion=Mode(
+                variables.choice(environment, "LEDGERLINE_PROMOTION", tuple(mode.value for mode in Mode))
+            ),
+            registry_poll_seconds=variables.whole_number(environment, "LEDGERLINE_REGISTRY_POLL_SECONDS", 5),
+            has_alerts=variables.address(environment, "LEDGERLINE_ALERT_URL") is not None,
             webhook_secret=environment.get("LEDGERLINE_WEBHOOK_SECRET") or None,
-            webhook_port=_whole_number(environment, "LEDGERLINE_WEBHOOK_PORT", 5010),
+            webhook_port=variables.whole_number(environment, "LEDGERLINE_WEBHOOK_PORT", 5010),
         )
 
 
@@ -158,6 +145,7 @@ def resources_for(settings: Settings) -> dict[str, object]:
         "records": RecordStorage(base=settings.data),
         "mlflow": mlflow,
         "otel": otel,
+        "request_log": RequestLogResource(folder=settings.request_log),
         "projections": _projections(settings, otel, mlflow),
         "registry": ModelRegistryResource(
             tracking_uri=tracking_uri,
@@ -204,13 +192,7 @@ def set_library_defaults() -> None:
     """Tell libraries what they must know before this project's modules are imported."""
     # Backfill policies and time window mappings are in beta; the version of Dagster is pinned.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    for name, value in MLFLOW_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    # OpenTelemetry raises when it is imported, and MLflow imports it: a wrong limit would fail every step.
-    for name, value in list(os.environ.items()):
-        if OTEL_LIMIT.fullmatch(name) and value.strip() and not value.strip().isdecimal():
-            logger.warning("%s is %r, no whole number; it is passed over.", name, value)
-            del os.environ[name]
+    library_defaults.set_in(os.environ)
 
 
 def export(settings: Settings) -> None:
@@ -219,6 +201,7 @@ def export(settings: Settings) -> None:
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     os.environ["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     os.environ["LEDGERLINE_DATA"] = settings.data
+    os.environ["LEDGERLINE_REQUEST_LOG"] = settings.request_log or variables.OFF
     if settings.artifacts is not None:
         os.environ["LEDGERLINE_ARTIFACTS"] = settings.artifacts
     set_library_defaults()
@@ -227,51 +210,3 @@ def export(settings: Settings) -> None:
 def environment_with(additions: Mapping[str, str]) -> dict[str, str]:
     """This process's environment and these additions, for a process it starts."""
     return os.environ | dict(additions)
-
-
-def _links(
-    environment: Mapping[str, str], mlflow_server: str | None, dagster_port: int, mlflow_port: int
-) -> Links:
-    # Without addresses of its own a deployment is looked at where `ledgerline dev` puts it.
-    dagster = environment.get("LEDGERLINE_DAGSTER_URL") or f"http://127.0.0.1:{dagster_port}"
-    mlflow = environment.get("LEDGERLINE_MLFLOW_URL") or mlflow_server or f"http://127.0.0.1:{mlflow_port}"
-    mlflow = without_password(mlflow).rstrip("/")
-    trace = environment.get("LEDGERLINE_TRACE_URL")
-    if trace is None and (jaeger := environment.get("LEDGERLINE_JAEGER_URL")):
-        trace = jaeger.rstrip("/") + JAEGER_TRACE
-    links = Links(dagster.rstrip("/"), mlflow, trace or mlflow + MLFLOW_TRACE)
-    try:
-        links.trace_page("00000000-0000-0000-0000-000000000000", "0")
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"LEDGERLINE_TRACE_URL is {trace!r}; it may have {{trace_id}}, {{mlflow_trace_id}} and "
-            "{experiment_id}, and no other braces."
-        ) from error
-    return links
-
-
-def _place(value: str | None) -> str | None:
-    """A URL as it is, a folder as an absolute path: processes start in different folders."""
-    return value if not value or "://" in value else str(Path(value).absolute())
-
-
-def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
-    value = environment.get(name) or allowed[0]
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; set it to one of: {', '.join(allowed)}.")
-    return value
-
-
-def _address(environment: Mapping[str, str], name: str) -> str | None:
-    value = environment.get(name) or None
-    if value is not None and not re.match(r"https?://[^/\s]", value):
-        # Not shown: what is in the wrong place may be a password.
-        raise ValueError(f"{name} is no address; set it to one like http://127.0.0.1:5000.")
-    return value
-
-
-def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
-    value = environment.get(name) or str(default)
-    if not value.isdecimal():
-        raise ValueError(f"{name} is {value!r}; set it to a whole number (default {default}).")
-    return int(value)

@@ -82,8 +82,10 @@ class TrainingRun:
         for start in range(0, len(metrics), MAX_BATCH_METRICS):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH_METRICS])
 
-    def log_metrics(self, metrics: Mapping[str, float], model_id: str | None, dataset: Dataset) -> None:
-        """Record what was scored on a dataset, once: on the run, the dataset and the model that it is of."""
+    def log_metrics(
+        self, metrics: Mapping[str, float], model_id: str | None, dataset: Dataset | None
+    ) -> None:
+        """Record what was scored, once: on the run, and on the dataset and the model it is of, if any."""
         from mlflow.entities import Metric
 
         recorded = self.client.get_run(self.run_id).data.metrics
@@ -95,8 +97,8 @@ class TrainingRun:
                 now,
                 0,
                 model_id=model_id,
-                dataset_name=dataset.name,
-                dataset_digest=dataset.digest,
+                dataset_name=dataset.name if dataset else None,
+                dataset_digest=dataset.digest if dataset else None,
                 run_id=self.run_id,
             )
             for name, value in metrics.items()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from observability.library_defaults import MLFLOW_DEFAULTS
 from observability.links import Links
 from observability.telemetry import Telemetry
 from registry.promotion import Mode
 from resources.environments import (
     EXPERIMENT,
-    MLFLOW_DEFAULTS,
     PROJECT_ROOT,
     Settings,
     environment_with,
@@ -26,6 +26,7 @@ from resources.registry import ModelRegistryResource
 from resources.storage import TableStorage
 from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
+from serving.settings import ServingSettings
 
 # OpenTelemetry's for traces only; whoever needs them knows OpenTelemetry's own list.
 OTHER_NAMES = {
@@ -64,6 +65,7 @@ class RecordingEnvironment(Mapping[str, str]):
 def variables_read() -> set[str]:
     environment = RecordingEnvironment()
     Settings.from_environment(environment)
+    ServingSettings.from_environment(environment)
     return environment.asked
 
 
@@ -83,10 +85,12 @@ def test_without_any_variable_everything_is_below_one_folder():
         tracking_uri=f"sqlite:///{home}/mlflow.db",
         artifacts=str(home / "artifacts"),
         data=str(home / "data"),
+        request_log=str(home / "serving" / "requests"),
         executor="multiprocess",
         max_concurrent_steps=0,
         dagster_port=3000,
         mlflow_port=5000,
+        serving_port=8080,
         telemetry=Telemetry(disabled=False, endpoint=None, protocol="http/protobuf", ratio=1.0),
         links=Links(
             dagster="http://127.0.0.1:3000",
@@ -111,6 +115,7 @@ def test_everything_moves_with_the_home_folder(tmp_path: Path):
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert settings.artifacts == str(tmp_path / "artifacts")
     assert settings.data == str(tmp_path / "data")
+    assert settings.request_log == str(tmp_path / "serving" / "requests")
 
 
 def test_each_variable_overrides_its_default():
@@ -121,10 +126,12 @@ def test_each_variable_overrides_its_default():
             "MLFLOW_TRACKING_URI": "sqlite:////srv/tracking.db",
             "LEDGERLINE_ARTIFACTS": "/srv/artifacts",
             "LEDGERLINE_DATA": "/srv/data",
+            "LEDGERLINE_REQUEST_LOG": "/srv/requests",
             "LEDGERLINE_EXECUTOR": "in_process",
             "LEDGERLINE_MAX_CONCURRENT_STEPS": "4",
             "LEDGERLINE_DAGSTER_PORT": "3001",
             "LEDGERLINE_MLFLOW_PORT": "5001",
+            "LEDGERLINE_SERVING_PORT": "8081",
             "OTEL_SDK_DISABLED": "true",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4317",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
@@ -150,10 +157,12 @@ def test_each_variable_overrides_its_default():
         tracking_uri="sqlite:////srv/tracking.db",
         artifacts="/srv/artifacts",
         data="/srv/data",
+        request_log="/srv/requests",
         executor="in_process",
         max_concurrent_steps=4,
         dagster_port=3001,
         mlflow_port=5001,
+        serving_port=8081,
         telemetry=Telemetry(True, "http://collector.example:4317", "grpc", 0.25),
         links=Links("https://dagster.example", "https://mlflow.example", "https://traces.example/{trace_id}"),
         observer="service",
@@ -180,6 +189,11 @@ def test_an_empty_variable_is_as_good_as_none():
     assert Settings.from_environment(dict.fromkeys(names.asked, "")) == Settings.from_environment({})
 
 
+def test_requests_are_logged_on_this_machine_only():
+    with pytest.raises(ValueError, match=r"^LEDGERLINE_REQUEST_LOG is 's3://bucket/log'; set it to a folder"):
+        Settings.from_environment({"LEDGERLINE_REQUEST_LOG": "s3://bucket/log"})
+
+
 def test_relative_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_environment(
@@ -187,6 +201,7 @@ def test_relative_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.Mo
             "LEDGERLINE_HOME": "state",
             "DAGSTER_HOME": "instance",
             "LEDGERLINE_DATA": "./tables",
+            "LEDGERLINE_REQUEST_LOG": "requests",
             "LEDGERLINE_ARTIFACTS": "files",
         }
     )
@@ -194,6 +209,7 @@ def test_relative_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert settings.home == tmp_path / "state"
     assert settings.dagster_home == tmp_path / "instance"
     assert settings.data == str(tmp_path / "tables")
+    assert settings.request_log == str(tmp_path / "requests")
     assert settings.artifacts == str(tmp_path / "files")
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/state/mlflow.db"
 
@@ -376,13 +392,24 @@ def test_a_login_in_the_server_address_is_not_shown_but_used(monkeypatch: pytest
 
 
 def test_exported_settings_are_read_back_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    names = ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "LEDGERLINE_DATA", "LEDGERLINE_ARTIFACTS")
+    names = (
+        "DAGSTER_HOME",
+        "MLFLOW_TRACKING_URI",
+        "LEDGERLINE_DATA",
+        "LEDGERLINE_ARTIFACTS",
+        "LEDGERLINE_REQUEST_LOG",
+    )
     for name in names:
         monkeypatch.setenv(name, "")  # so that what export() sets is taken back
     monkeypatch.setenv("LEDGERLINE_HOME", "")
     settings = Settings.from_environment(
-        {"LEDGERLINE_HOME": str(tmp_path), "LEDGERLINE_DATA": "s3://bucket/tables"}
+        {
+            "LEDGERLINE_HOME": str(tmp_path),
+            "LEDGERLINE_DATA": "s3://bucket/tables",
+            "LEDGERLINE_REQUEST_LOG": "off",
+        }
     )
+    assert settings.request_log is None
 
     export(settings)
 

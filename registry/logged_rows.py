@@ -1,0 +1,139 @@
+"""What a row of the request log consists of, made from arrays and back. The files: request_log.py.
+
+One row for each row of a request: when it came, its id, the row's index in it, the version that answered, the
+trace, how long the answer took, and then `input.<column>` and `output.<column>`. An array without a name is
+`input` or `output`, and one with several values for each row `output.0`, `output.1`, and so on.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+INPUT, OUTPUT = "input", "output"
+
+# In the metadata of a file, and in the attributes of a frame: the columns that were left out on purpose.
+REDACTED = "ledgerline.redacted"
+
+
+def fixed_schema() -> "pa.Schema":
+    """The columns that are there whatever the model takes and gives."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("at", pa.timestamp("us", tz="UTC")),
+            pa.field("request_id", pa.string()),
+            pa.field("row", pa.int32()),
+            pa.field("version", pa.int64()),
+            pa.field("trace_id", pa.string()),
+            pa.field("seconds", pa.float64()),
+        ]
+    )
+
+
+def to_table(
+    fixed: "Mapping[str, Sequence[Any] | NDArray[Any]]",
+    inputs: "Mapping[str, NDArray[Any]]",
+    outputs: "Mapping[str, NDArray[Any]]",
+    redacted: Collection[str] = (),
+) -> "pa.Table":
+    """Rows of the log.
+
+    Args:
+        fixed: The columns of `fixed_schema`; `at` in microseconds since the epoch.
+        inputs: What the model was given, an array for each column; "" is the name of one without.
+        outputs: What it answered, likewise.
+        redacted: Columns of either whose values are left out; that they were is recorded.
+
+    Raises:
+        pyarrow.ArrowException: Arrays differ in length, or hold what Parquet cannot.
+    """
+    import pyarrow as pa
+
+    columns = {field.name: pa.array(fixed[field.name], field.type) for field in fixed_schema()}
+    left_out = []
+    for prefix, arrays in ((INPUT, inputs), (OUTPUT, outputs)):
+        for source, name, values in _flat(arrays):
+            full = f"{prefix}.{name}" if name else prefix
+            columns[full] = pa.array(values, from_pandas=True)
+            if {source, name} & set(redacted):
+                columns[full] = pa.nulls(len(values), columns[full].type)
+                left_out.append(full)
+    return pa.table(columns).replace_schema_metadata({REDACTED: json.dumps(left_out)})
+
+
+def left_out_of(table: "pa.Table") -> list[str]:
+    """The columns whose values `to_table` left out."""
+    metadata = table.schema.metadata or {}
+    return json.loads(metadata.get(REDACTED.encode(), b"[]"))
+
+
+def input_columns(frame: "pd.DataFrame") -> list[str]:
+    """The columns that hold what the model was given, with their prefix."""
+    return _with_prefix(frame, INPUT)
+
+
+def redacted_columns(frame: "pd.DataFrame") -> list[str]:
+    """The columns that some rows lack on purpose, with their prefix."""
+    return list(frame.attrs.get(REDACTED, []))
+
+
+def inputs_of(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """What the model was given, by column; missing values are NaN, as models know them."""
+    import pandas as pd
+
+    columns = {}
+    for full in input_columns(frame):
+        values = frame[full]
+        # Of a column of texts Parquet gives None, which an encoder takes for a category of its own.
+        filled = values.where(values.notna(), float("nan")) if values.dtype == object else values
+        columns[full.removeprefix(INPUT).removeprefix(".")] = filled
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def outputs_of(frame: "pd.DataFrame") -> "dict[str, NDArray[Any]]":
+    """What was answered, as arrays by column; columns that none of these rows has are left out."""
+    columns = {
+        full.removeprefix(OUTPUT).removeprefix("."): frame[full].to_numpy()
+        for full in _with_prefix(frame, OUTPUT)
+        if frame[full].notna().any()
+    }
+    return _gathered(columns)
+
+
+def as_logged(outputs: "Mapping[str, NDArray[Any]]") -> "dict[str, NDArray[Any]]":
+    """An answer as `outputs_of` would give it, had it been logged."""
+    return _gathered({name: values for _, name, values in _flat(outputs)})
+
+
+def _flat(arrays: "Mapping[str, NDArray[Any]]") -> "Iterator[tuple[str, str, NDArray[Any]]]":
+    """Each array, or each part of one with several values for each row: its name, the part's, the values."""
+    for name, values in arrays.items():
+        if values.ndim == 1:
+            yield name, name, values
+            continue
+        prefix = f"{name}." if name else ""
+        for number, part in enumerate(values.reshape(len(values), -1).T):
+            yield name, f"{prefix}{number}", part
+
+
+def _gathered(columns: "Mapping[str, NDArray[Any]]") -> "dict[str, NDArray[Any]]":
+    """The other way round: columns `x.0`, `x.1` and so on become one array `x`."""
+    import numpy as np
+
+    bases = [name.rpartition(".")[0] for name in columns if name.rpartition(".")[2].isdecimal()]
+    gathered = dict(columns)
+    for base in dict.fromkeys(bases):
+        names = [f"{base}.{number}" if base else str(number) for number in range(bases.count(base))]
+        if base not in gathered and all(name in gathered for name in names):
+            gathered[base] = np.stack([gathered.pop(name) for name in names], axis=1)
+    return gathered
+
+
+def _with_prefix(frame: "pd.DataFrame", prefix: str) -> list[str]:
+    return [str(name) for name in frame if name == prefix or str(name).startswith(f"{prefix}.")]

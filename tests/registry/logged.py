@@ -1,0 +1,43 @@
+"""Logged requests for tests, as the service writes them."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from registry import request_log
+from registry.logged_rows import to_table
+
+NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
+MODEL = "flight_delay"
+
+
+def at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+def write(
+    folder: Path,
+    minutes: float,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    *,
+    version: int = 1,
+    model: str = MODEL,
+    redacted: tuple[str, ...] = (),
+) -> Path:
+    """One request, as a file of its own."""
+    given = {name: np.asarray(values) for name, values in inputs.items()}
+    rows = len(next(iter(given.values())))
+    fixed: dict[str, list[Any]] = {
+        "at": [round(at(minutes).timestamp() * 1e6)] * rows,
+        "request_id": [f"request {minutes}"] * rows,
+        "row": list(range(rows)),
+        "version": [version] * rows,
+        "trace_id": ["0af7651916cd43dd8448eb211c80319c"] * rows,
+        "seconds": [0.01] * rows,
+    }
+    answered = {name: np.asarray(values) for name, values in outputs.items()}
+    return request_log.write(folder, model, to_table(fixed, given, answered, redacted))

@@ -1,0 +1,170 @@
+"""Requests asked again: what differs, what is counted, how long it takes, and what cannot be replayed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from registry import replay
+from registry.asking import Asked, answers_to, latest_requests
+from registry.disagreement import NotComparableError
+from registry.logged_rows import inputs_of
+from registry.replay import NothingToReplayError, Replay
+from registry.request_log import read
+from tests.registry.logged import MODEL, at, write
+
+Predict = Callable[[pd.DataFrame], dict[str, np.ndarray]]
+
+
+def late_above(limit: float) -> Predict:
+    """A model of one column: late where it is above a limit."""
+
+    def predict(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
+        late = np.where(inputs["x"].to_numpy(float) > limit, 0.8, 0.3)
+        return {"": np.stack([1 - late, late], axis=1)}
+
+    return predict
+
+
+def asked(predict: Predict, number: int = 2, required: tuple[str, ...] = ()) -> Asked:
+    return Asked(number, predict, required)
+
+
+def replayed(logged: pd.DataFrame, staging: Asked, production: Asked | None = None, **limits: int) -> Replay:
+    return replay.replay(logged, staging, production, at(0), at(60), **limits)
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> pd.DataFrame:
+    """Ten requests of two rows, x from 0 to 19; the last four of version 3, the others of version 1."""
+    for minute in range(10):
+        version, limit = (1, 9.5) if minute < 6 else (3, 15.5)
+        inputs = {"x": [2.0 * minute, 2.0 * minute + 1]}
+        write(tmp_path, minute, inputs, late_above(limit)(pd.DataFrame(inputs)), version=version)
+    return read(tmp_path, MODEL, at(0))
+
+
+def test_what_staging_says_is_compared_with_what_was_answered(logged: pd.DataFrame) -> None:
+    found = replayed(logged, asked(late_above(7.5)), Asked(1, late_above(9.5)))
+    assert (found.requests, found.rows, found.is_cut) == (10, 20, False)
+    assert found.rows_by_version == {"1": 12, "3": 8}
+    # 8 and 9 of version 1; 12 to 15 of version 3.
+    assert (found.disagreements, found.share) == (6, 0.3)
+    assert found.largest_difference == pytest.approx(0.5)
+    assert found.mean_difference == pytest.approx(0.3 * 0.5)
+    assert (found.unscored_rows, found.problem) == (0, None)
+    assert (found.recomputed_rows, found.recomputed_differently) == (12, 0)
+    assert (found.since, found.until) == ("2026-11-03T12:00:00+00:00", "2026-11-03T13:00:00+00:00")
+
+
+def test_a_log_that_production_does_not_stand_by_is_found_out(logged: pd.DataFrame) -> None:
+    found = replayed(logged, asked(late_above(7.5)), Asked(3, late_above(13.5)))
+    assert (found.recomputed_rows, found.recomputed_differently) == (8, 2)
+
+
+def test_production_that_answered_nothing_is_asked_nothing_but_timed(logged: pd.DataFrame) -> None:
+    found = replayed(logged, asked(late_above(7.5)), Asked(4, late_above(7.5)))
+    assert (found.recomputed_rows, found.recomputed_differently) == (0, 0)
+    assert found.production_ms is not None
+
+
+def test_without_production_staging_alone_is_asked(logged: pd.DataFrame) -> None:
+    found = replayed(logged, asked(late_above(9.5)))
+    assert found.production_ms is None
+    assert found.recomputed_rows == 0
+    assert found.staging_ms is not None
+    assert 0 < found.staging_ms.p50_ms <= found.staging_ms.p99_ms
+    assert found.timed_requests == 10
+
+
+def test_it_is_json(logged: pd.DataFrame) -> None:
+    document = json.loads(json.dumps(replayed(logged, asked(late_above(7.5))).as_dict(), allow_nan=False))
+    assert document["disagreements"] == 6
+    assert document["staging_ms"].keys() == {"p50_ms", "p99_ms"}
+
+
+def test_requests_are_asked_as_they_came(logged: pd.DataFrame) -> None:
+    sizes = []
+
+    def counting(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
+        sizes.append(len(inputs))
+        return late_above(9.5)(inputs)
+
+    replayed(logged, asked(counting))
+    # All at once for what it says; then each for the time, the first of them twice.
+    assert sizes == [20, *[2] * 11]
+
+
+def test_requests_that_staging_cannot_score_are_counted_and_the_others_compared(
+    logged: pd.DataFrame,
+) -> None:
+    def fussy(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
+        if inputs["x"].isin([4.0, 11.0]).any():
+            raise ValueError("I do not know 4 and 11")
+        return late_above(7.5)(inputs)
+
+    found = replayed(logged, asked(fussy))
+    # A request is scored as a whole or not at all.
+    assert (found.unscored_rows, found.problem) == (4, "ValueError: I do not know 4 and 11")
+    assert (found.disagreements, found.share) == (6, 6 / 16)
+
+
+def test_what_a_service_would_refuse_is_not_scored(logged: pd.DataFrame) -> None:
+    logged.loc[3, "input.x"] = np.nan
+    found = replayed(logged, asked(late_above(7.5), required=("x",)))
+    assert (found.unscored_rows, found.problem) == (2, "a value is required of x")
+    found = replayed(logged, asked(late_above(7.5), required=("x", "y")))
+    assert (found.unscored_rows, found.share) == (20, None)
+    assert found.problem == "a value is required of y"
+
+
+def test_a_version_that_can_score_nothing_says_so(logged: pd.DataFrame) -> None:
+    def broken(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
+        raise KeyError("seats")
+
+    found = replayed(logged, asked(broken), Asked(1, late_above(9.5)))
+    assert (found.unscored_rows, found.share, found.staging_ms) == (20, None, None)
+    assert found.problem == "KeyError: 'seats'"
+    assert found.production_ms is not None
+
+
+def test_production_that_fails_now_does_not_stand_by_its_answers(logged: pd.DataFrame) -> None:
+    def broken(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
+        raise KeyError("seats")
+
+    found = replayed(logged, asked(late_above(7.5)), Asked(1, broken))
+    assert (found.recomputed_rows, found.recomputed_differently) == (12, 12)
+
+
+def test_of_too_many_the_latest_whole_requests_are_replayed(logged: pd.DataFrame) -> None:
+    found = replayed(logged, asked(late_above(7.5)), most_rows=5)
+    assert (found.requests, found.rows, found.is_cut) == (2, 4, True)
+    rows, starts = latest_requests(logged, 1)
+    assert (list(rows["input.x"]), list(starts)) == ([18.0, 19.0], [0, 2])
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 100])
+def test_in_how_many_parts_rows_are_scored_changes_nothing(logged: pd.DataFrame, at_once: int) -> None:
+    rows, starts = latest_requests(logged, 20)
+    found = answers_to(asked(late_above(9.5)), inputs_of(rows), starts, at_once)
+    assert found.scored.all()
+    assert found.outputs[""][:, 1].tolist() == [0.3] * 10 + [0.8] * 10
+
+
+def test_nothing_cannot_be_replayed(tmp_path: Path) -> None:
+    with pytest.raises(NothingToReplayError, match="There is no request to replay"):
+        replayed(read(tmp_path, MODEL, at(0)), asked(late_above(7.5)))
+
+
+def test_answers_that_are_not_logged_cannot_be_compared(tmp_path: Path) -> None:
+    write(tmp_path, 1, {"x": [1.0]}, {"": [0.5]}, redacted=("",))
+    with pytest.raises(NothingToReplayError, match="No answer of version 1 is logged"):
+        replayed(read(tmp_path, MODEL, at(0)), asked(late_above(7.5)))
+
+
+def test_answers_of_another_kind_cannot_be_compared(logged: pd.DataFrame) -> None:
+    with pytest.raises(NotComparableError):
+        replayed(logged, asked(lambda inputs: {"": np.ones(len(inputs))}))
