@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets import requests_replay
 from registry.comparison import Comparison
 from registry.policy import Ruling
 
@@ -29,6 +30,7 @@ def render(document: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         title=f"{document['model']} version {document['version']} against {compared['production_name']}",
         e=document,
         c=compared,
+        replay=requests_replay.lines_of(document["replay"]) if document["replay"] else None,
         confidence=f"{1 - compared['alpha']:.0%}",
         pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
     )

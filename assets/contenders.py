@@ -1,6 +1,7 @@
 """The versions of a comparison at work: what they answer, how long that takes, and the baseline."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from resources.storage import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 # Single flights, each scored by both.
 TIMED_ROWS = 60
@@ -53,6 +55,10 @@ class Contender:
                 "It must be a scikit-learn classifier that takes the columns of features.",
             ) from error
         return pd.Series(probability, index=rows.index)
+
+    def answer(self, inputs: "pd.DataFrame") -> "Mapping[str, NDArray[Any]]":
+        """What a service answers that serves it: an array without a name."""
+        return {"": self.model.predict_proba(model_input(inputs))}
 
 
 def contender(registry: ModelRegistryResource, version: Version) -> Contender:

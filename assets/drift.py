@@ -1,26 +1,19 @@
 """How the flights scored in a month differ from those learned from. When that is too far: drift_checks.py."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets import metrics, plots, policies
-from assets.delay_model import (
-    FEATURES_ASSET,
-    MODEL_NAME,
-    describe,
-    model_input,
-    read_days,
-    with_outcome,
-)
+from assets.delay_model import FEATURES_ASSET, MODEL_NAME, read_days, with_outcome
 from assets.features import FEATURES, LABEL, WEATHER_FEATURES
 from assets.flights import FLIGHT_KEY
-from assets.holdout import training_days_of
+from assets.learned_from import learned_from, warn_if_changed
 from assets.partitions import MONTHS, TRAINING_MONTHS, judged_days
 from assets.predictions import PREDICTIONS_SCHEMA
 from registry.stability import population_stability_index, psi_table
-from registry.versions import TRAINING_DATA_TAG, Version
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.storage import Tables
@@ -31,8 +24,6 @@ if TYPE_CHECKING:
 
 DRIFT_ASSET = dg.AssetKey("delay_predictions_drift")
 PREDICTIONS_ASSET = dg.AssetKey("delay_predictions")
-
-CHANGED = "has changed since"
 
 # The weather of a month is never that of the months before it, and a model is meant to know that: in 2013
 # the PSI of the temperature is 0.4 to 8.7. So of these columns only gaps are judged: the weather may change,
@@ -127,26 +118,16 @@ def delay_predictions_drift(
     number = next(iter(by_version))
     flights = flights[flights["model_version"] == number].reset_index(drop=True)
     version = registry.version(MODEL_NAME, number)
-    days = training_days_of(version)
+    learned = learned_from(version, tables, registry, otel)
+    days = learned.days
     context.log.info(
         f"Comparing {len(flights):,} flights that version {number} scored with those from {days[0]} to "
         f"{days[-1]} that it learned from"
     )
-    with otel.span("read features", days=len(days)):
-        learned = with_outcome(read_days(tables, days, f"{MODEL_NAME} version {number} learned from"))
-        training_data = as_recorded(version, describe(learned, tables, days).sha256)
-    if training_data == CHANGED:
-        context.log.warning(
-            f"Features from {days[0]} to {days[-1]} were written again, and differently, since version "
-            f"{number} learned from them."
-        )
-    with otel.span("load model"):
-        model = registry.load(version)
-    with otel.span("predict", rows=len(learned)):
-        scores = scores_of(model, learned)
-    with otel.span("compare", rows=len(learned) + len(flights)):
-        features = psi_table(learned, flights, FEATURES)
-        gaps = psi_table(learned.isna(), flights.isna(), REPORTED_WEATHER)
+    warn_if_changed(context, version, learned)
+    with otel.span("compare", rows=len(learned.rows) + len(flights)):
+        features = psi_table(learned.rows, flights, FEATURES)
+        gaps = psi_table(learned.rows.isna(), flights.isna(), REPORTED_WEATHER)
         known = with_outcome(flights)
         outcomes = outcomes_of(known)
         drift = PredictionsDrift(
@@ -157,11 +138,11 @@ def delay_predictions_drift(
             flights_by_version={str(each): count for each, count in by_version.items()},
             first_training_day=days[0],
             last_training_day=days[-1],
-            training_rows=len(learned),
+            training_rows=len(learned.rows),
             feature_psi=by_feature(features),
             gaps_psi=by_feature(gaps),
-            score_psi=population_stability_index(scores, flights["late_probability"]),
-            mean_training_score=float(scores.mean()),
+            score_psi=population_stability_index(learned.scores, flights["late_probability"]),
+            mean_training_score=float(learned.scores.mean()),
             mean_score=float(flights["late_probability"].mean()),
             **asdict(outcomes),
         )
@@ -172,9 +153,9 @@ def delay_predictions_drift(
             "days_of_month": len(judged_days(month)),
             "flights_by_version": drift.flights_by_version,
             "learned_from": f"{days[0]} to {days[-1]}",
-            "training_data": training_data,
-            "feature_psi": features_table(drift),
-            "scores_plot": plots.as_markdown(plots.scores(scores, flights["late_probability"])),
+            "training_data": learned.as_recorded,
+            "feature_psi": features_table(drift.feature_psi, drift.gaps_psi),
+            "scores_plot": plots.as_markdown(plots.scores(learned.scores, flights["late_probability"])),
         }
     )
     if not known.empty:
@@ -216,14 +197,6 @@ def flights_by_version(flights: "pd.DataFrame") -> dict[int, int]:
     return {int(str(number)): int(count) for number, count in counts.items()}
 
 
-def as_recorded(version: Version, sha256: str) -> str:
-    """Whether the rows that are there now are those a version learned from, by their digest."""
-    recorded = version.tags.get(TRAINING_DATA_TAG)
-    if recorded is None:
-        return "not recorded"
-    return "as recorded" if recorded == sha256 else CHANGED
-
-
 @dataclass(frozen=True)
 class Outcomes:
     """How probabilities compare with what happened; the fields are those of `PredictionsDrift`."""
@@ -256,19 +229,12 @@ def outcomes_of(known: "pd.DataFrame") -> Outcomes:
     )
 
 
-def scores_of(model: Any, flights: "pd.DataFrame") -> "pd.Series":
-    """The probability of being late that a model gives to each flight."""
-    import pandas as pd
-
-    return pd.Series(model.predict_proba(model_input(flights))[:, 1], name="late_probability")
-
-
 def by_feature(table: "pd.DataFrame") -> dict[str, float]:
     """A table of indices as a mapping in the same order."""
     return {str(name): float(psi) for name, psi in zip(table["feature"], table["psi"], strict=True)}
 
 
-def features_table(drift: PredictionsDrift) -> dg.TableMetadataValue:
+def features_table(feature_psi: Mapping[str, float], gaps_psi: Mapping[str, float]) -> dg.TableMetadataValue:
     """The index of each feature, for the Dagster UI."""
     return dg.MetadataValue.table(
         [
@@ -276,11 +242,11 @@ def features_table(drift: PredictionsDrift) -> dg.TableMetadataValue:
                 {
                     "feature": name,
                     "psi": round(psi, 4),
-                    "psi of gaps": round(drift.gaps_psi[name], 4) if name in drift.gaps_psi else "",
+                    "psi of gaps": round(gaps_psi[name], 4) if name in gaps_psi else "",
                     "judged by": judged_by(name),
                 }
             )
-            for name, psi in drift.feature_psi.items()
+            for name, psi in feature_psi.items()
         ]
     )
 

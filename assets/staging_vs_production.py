@@ -1,7 +1,7 @@
 """Comparing staging with production, and judging whether it may follow. Moving the alias: production.py."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ from assets.delay_model import MODEL_NAME, describe, read_days, with_outcome
 from assets.delay_model_evaluation import CARRIER_HOUR_RATE
 from assets.features import FEATURES, FEATURES_SCHEMA, LABEL
 from assets.holdout import holdout_days
+from assets.requests_replay import as_table, metrics_of, moment_of, replayed
 from observability.ids import trace_id
 from registry import comparison, evidence, policy, signatures, stability
 from registry.comparison import Comparison
 from registry.evidence import Sealed
 from registry.history import Judgement
 from registry.policy import Latencies, Policy, Ruling
+from registry.replay import Replay
 from registry.samples import ComparisonError
 from registry.stages import PRODUCTION, STAGING
 from registry.versions import (
@@ -32,6 +34,7 @@ from registry.versions import (
 )
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
+from resources.request_log import RequestLogResource
 from resources.storage import Records, Tables
 from resources.tracking import Dataset, MLflowResource, TrainingRun
 
@@ -67,6 +70,13 @@ class ComparisonConfig(dg.Config):
         default=None,
         description="On the flights of this month (2013-07-01). Default: the month that the version is for.",
     )
+    replay_since: str | None = Field(
+        default=None,
+        description=(
+            "Ask the version, too, what the service was asked from then on (2013-07-01T12:00:00; UTC unless "
+            "it has a time zone), and report how its answers differ. Default: do not."
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class JudgedVersion:
         evidence_run_id: The MLflow run that has it, and the report.
         entry: The entry in the journal of the model.
         run_id: The Dagster run that compared.
+        replay: What it says to what was really asked, as `registry.replay.Replay`; None: it was not asked.
     """
 
     version: int
@@ -94,6 +105,7 @@ class JudgedVersion:
     evidence_run_id: str
     entry: int
     run_id: str
+    replay: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,7 @@ class Findings:
         latency: How long one flight takes.
         training_psi: How far the flights they were trained on differ, by feature; None without production.
         rulings: What the policy says of it.
+        replay: What staging says to what was really asked; None: it was not to be asked. No rule is about it.
     """
 
     staging: Contender
@@ -119,6 +132,7 @@ class Findings:
     latency: Latencies
     training_psi: Mapping[str, float] | None
     rulings: tuple[Ruling, ...]
+    replay: Replay | None = None
 
     @property
     def passed(self) -> bool:
@@ -142,9 +156,11 @@ class Findings:
 def staging_vs_production(
     context: dg.AssetExecutionContext,
     config: ComparisonConfig,
+    *,
     tables: dg.ResourceParam[Tables],
     mlflow: MLflowResource,
     registry: ModelRegistryResource,
+    request_log: RequestLogResource,
 ) -> JudgedVersion:
     """The version in staging beside the one in production, on flights that neither has seen.
 
@@ -152,15 +168,20 @@ def staging_vs_production(
     paired bootstrap interval of its difference, by carrier and origin with intervals that allow for looking
     at many, calibration, the time of a prediction, the size of the files, the signature, and how far the
     flights they were trained on differ. While there is no production, the share of late flights by carrier
-    and hour stands in for it. The numbers are sealed, and written into the journal of the model, whatever
-    they say.
+    and hour stands in for it. If asked to (`replay_since`), staging also answers what the service was really
+    asked, and how its answers differ is reported. The numbers are sealed, and written into the journal of
+    the model, whatever they say.
     """
+    since = moment_of(config.replay_since) if config.replay_since is not None else None
     staging, production = versions_to_compare(registry, config)
     against = f"version {production.number}" if production else f"the baseline {CARRIER_HOUR_RATE}"
     days = holdout_days(staging, production, config.month)
     context.log.info(f"Comparing version {staging.number} with {against} on {days[0]} to {days[-1]}")
     incumbent = contender(registry, production) if production else None
-    found = find_out(tables, days, contender(registry, staging), incumbent, against)
+    candidate = contender(registry, staging)
+    # Before the rest, which takes longer, and needs no requests.
+    asked = replayed(request_log, candidate, incumbent, since, datetime.now(UTC)) if since else None
+    found = replace(find_out(tables, days, candidate, incumbent, against), replay=asked)
     for ruling in found.rulings:
         context.log.info(f"{'kept' if ruling.passed else 'BROKEN'}: {ruling.rule}. {ruling.text}")
 
@@ -192,6 +213,7 @@ def staging_vs_production(
             "comparison": comparison_report.metrics_table(found.compared),
             "rules": comparison_report.rules_table(found.rulings),
             **{f"{name}_plot": plots.as_markdown(picture) for name, picture in pictures.items()},
+            **({"replay": as_table(found.replay)} if found.replay else {}),
         }
     )
     return JudgedVersion(
@@ -204,6 +226,7 @@ def staging_vs_production(
         evidence_run_id=tracked.run_id,
         entry=entry,
         run_id=context.run.run_id,
+        replay=document["replay"],
     )
 
 
@@ -320,6 +343,7 @@ def evidence_document(found: Findings, run_id: str, now: datetime) -> dict[str, 
         "latency": asdict(found.latency),
         "artifact_bytes": {"staging": staging.bytes, "production": production.bytes if production else None},
         "training_psi": found.training_psi,
+        "replay": found.replay.as_dict() if found.replay else None,
         "rulings": [asdict(ruling) for ruling in found.rulings],
         "decision": evidence.PASSED if found.passed else evidence.REFUSED,
         "by": f"Dagster run {run_id}",
@@ -345,6 +369,8 @@ def track(
     run.log_params({"version": found.staging.version.number, "against": found.against, **asdict(POLICY)})
     run.log_dataset(found.holdout, "comparison", FEATURES_SCHEMA)
     run.log_metrics(numbers, None, found.holdout)
+    if found.replay is not None:
+        run.log_metrics(metrics_of(found.replay), None, None)
     run.log_files(
         {evidence.FILE: sealed.content, "report.html": report.encode()}
         | {f"{name}.png": picture for name, picture in pictures.items()}

@@ -1,16 +1,18 @@
 """`ledgerline registry ...`: which versions there are, who is in production and why, and how to change it."""
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 from rich.console import Console
 
 from cli.commands import prepared_settings, stop, wide_console
-from resources.environments import Settings
+
+if TYPE_CHECKING:
+    from resources.environments import Settings
 
 app = typer.Typer(
     name="registry", no_args_is_help=True, help="Versions of models: compare, promote, take back, look up."
@@ -84,16 +86,32 @@ def compare(
     """
     _require_job(model)
     settings = prepared_settings()
-    from cli import partition_names, releases, runs
+    from cli import partition_names
 
     with _clear_errors():
         key = partition_names.month(month) if month is not None else None
-    config = _given(version=version, against=against, month=key)
-    with runs.noise_to(settings.home / runs.LOG_FILE) as console, runs.local_instance(settings) as instance:
-        release = releases.compare(console, instance, settings, config)
-        releases.show(console, instance, settings, release)
-        releases.report(console, settings, release)
-    raise typer.Exit(0 if release.outcome.success else 1)
+    _compare(settings, _given(version=version, against=against, month=key))
+
+
+@app.command()
+def replay(
+    model: Model = MODEL,
+    since: Annotated[
+        str, typer.Option(help="What was asked since 2026-11-03T14:05 (local time), or 30m, 12h, 7d ago.")
+    ] = "24h",
+    version: Annotated[
+        int | None, typer.Option(help="The version. Default: the one in staging.", min=1)
+    ] = None,
+) -> None:
+    """Compare a version with the one in production, and ask it, too, what production was really asked.
+
+    What it says is part of the evidence, and no rule is about it. Exits with 1 when a rule is broken.
+    """
+    _require_job(model)
+    settings = prepared_settings()
+    with _clear_errors():
+        moment = _moment(since)
+    _compare(settings, _given(version=version, replay_since=moment.isoformat()))
 
 
 @app.command()
@@ -150,15 +168,20 @@ def approve(
 @app.command()
 def webhook(
     url: Annotated[
-        str, typer.Argument(help="Where `ledgerline registry listen` can be reached from MLflow.")
+        str,
+        typer.Argument(
+            help="Where MLflow reaches `ledgerline registry listen` or `ledgerline serve`, with the path "
+            "/webhooks/registry."
+        ),
     ],
+    name: Annotated[str, typer.Option(help="What MLflow calls it; for each address another.")] = "ledgerline",
 ) -> None:
     """Let MLflow tell of changes at once, by signed webhooks; without, they are seen within seconds."""
     settings = prepared_settings()
     from cli import webhooks
 
     with _clear_errors():
-        accepted = webhooks.register(Console(), settings.tracking_uri, url, settings.webhook_secret)
+        accepted = webhooks.register(Console(), settings.tracking_uri, url, settings.webhook_secret, name)
     raise typer.Exit(0 if accepted else 1)
 
 
@@ -174,9 +197,19 @@ def listen(
         webhooks.listen(Console(), instance, settings.webhook_secret, host, settings.webhook_port)
 
 
+def _compare(settings: "Settings", config: Mapping[str, object]) -> Never:
+    from cli import releases, runs
+
+    with runs.noise_to(settings.home / runs.LOG_FILE) as console, runs.local_instance(settings) as instance:
+        release = releases.compare(console, instance, settings, config)
+        releases.show(console, instance, settings, release)
+        releases.report(console, settings, release)
+    raise typer.Exit(0 if release.outcome.success else 1)
+
+
 def _change_production(model: str, action: str, version: int | None, reason: str, by: str | None) -> None:
     _require_job(model)
-    settings: Settings = prepared_settings()
+    settings = prepared_settings()
     from cli import releases, runs
 
     config = _given(action=action, version=version, reason=reason, approver=by or getpass.getuser())

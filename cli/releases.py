@@ -11,6 +11,7 @@ from rich.text import Text
 
 from assets.delay_model import MODEL_NAME
 from assets.production import PRODUCTION_ASSET
+from assets.requests_replay import lines_of
 from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
 from cli import observing, runs
 from pipelines.jobs import compare_flight_delay, promote_flight_delay, release_flight_delay
@@ -65,8 +66,11 @@ def promote(
 
 
 def report(console: Console, settings: Settings, release: Release) -> None:
-    """Print what was judged, rule by rule, and what is in production."""
+    """Print what was replayed, what was judged, rule by rule, and what is in production."""
     if release.judged is not None:
+        if release.judged.replay is not None:
+            console.print()
+            console.print(_replay_table(release.judged.replay))
         console.print()
         console.print(_rulings_table(release.judged))
     elif not release.outcome.success:
@@ -100,6 +104,13 @@ def _run(
         judged = open_records(settings.data).read(COMPARISON_ASSET, None, JudgedVersion)
     holder = registry_of(settings).version_with_alias(MODEL_NAME, PRODUCTION)
     return Release(outcome, judged, holder.number if holder else None)
+
+
+def _replay_table(replay: Mapping[str, Any]) -> Table:
+    table = Table(title="What was really asked, answered again", title_justify="left", show_header=False)
+    for what, value in lines_of(replay):
+        table.add_row(what, Text(value))
+    return table
 
 
 def _rulings_table(judged: JudgedVersion) -> Table:

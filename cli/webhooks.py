@@ -1,10 +1,6 @@
 """`ledgerline registry webhook` and `ledgerline registry listen`: MLflow wakes who follows its registry."""
 
-import asyncio
-import signal
-import socket
 import time
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,23 +11,21 @@ from pipelines.wake import wake
 from registry import webhooks
 from registry.store import StoreUnreachableError, connect, without_password
 from registry.webhooks import Delivery, DeliveryRefusedError, RegistrationError, Verifier
+from serving.server import ListenError, address, bound, run
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI
 
 NAME = "ledgerline"
 PATH = "/webhooks/registry"
 HOST = "127.0.0.1"
 PORT = 5010
-MAX_PORT = 65_535
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10
 # MLflow has ten threads that send.
 REQUESTS_AT_ONCE = 64
 END_SECONDS = 2
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WebhookError(Exception):
@@ -63,8 +57,9 @@ def register(console: Console, tracking_uri: str, url: str, secret: str | None, 
     console.print(
         Text(
             f"A test delivery was not accepted: {problem}\n"
-            f"Is `ledgerline registry listen` running there, with the same LEDGERLINE_WEBHOOK_SECRET, and is "
-            f"the path {PATH}? The same command again is safe.\n{webhooks.SERVER_NEEDS}"
+            "Is `ledgerline registry listen` or `ledgerline serve` running there, with the same "
+            f"LEDGERLINE_WEBHOOK_SECRET, and is the path {PATH}? The same command again is safe.\n"
+            f"{webhooks.SERVER_NEEDS}"
         ),
         soft_wrap=True,
     )
@@ -83,38 +78,16 @@ def listen(
     Raises:
         WebhookError: There is no secret, or the address cannot be listened on.
     """
-    import uvicorn
-
     app = webhook_app(console, instance, _required(secret))
-    with _bound(host, port) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=REQUESTS_AT_ONCE,
-                timeout_graceful_shutdown=END_SECONDS,
-            )
+    try:
+        listener = bound(host, port)
+    except ListenError as error:
+        raise WebhookError(str(error)) from None
+    with listener:
+        console.print(
+            f"Listening for webhooks on {address(host, listener)}{PATH}; Ctrl-C ends it.", soft_wrap=True
         )
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            server.should_exit = True
-
-        # uvicorn passes a signal on once it has ended. Handlers, and not the default: that would end this
-        # process with an error, and one started in the background by a script would ignore Ctrl-C.
-        before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-        try:
-            address = f"http://{_in_url(host)}:{listener.getsockname()[1]}{PATH}"
-            console.print(f"Listening for webhooks on {address}; Ctrl-C ends it.", soft_wrap=True)
-            server.run(sockets=[listener])
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        run(app, listener, END_SECONDS, REQUESTS_AT_ONCE)
 
 
 def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> "FastAPI":
@@ -122,6 +95,8 @@ def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> 
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import PlainTextResponse
     from starlette.concurrency import run_in_threadpool
+
+    from serving.bodies import body_of
 
     verifier, log = Verifier(secret), _Log(console)
     app = FastAPI(openapi_url=None, redirect_slashes=False)
@@ -132,7 +107,7 @@ def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> 
 
     @app.post(PATH)
     async def receive(request: Request) -> Response:
-        body = await _body(request)
+        body = await body_of(request, MAX_BODY_BYTES, BODY_SECONDS)
         try:
             delivery = verifier.verify(request.headers, body)
         except DeliveryRefusedError as error:
@@ -179,46 +154,6 @@ class _Log:
         # Names come from whoever may write to the registry; a terminal obeys some characters.
         printable = "".join(character if character.isprintable() else " " for character in text)
         self._console.print(Text(f"{time.strftime('%H:%M:%S')}  {printable}"), soft_wrap=True)
-
-
-async def _body(request: "Request") -> bytes:
-    """The body of a request, as far as it is of a size and comes at a pace that can be borne."""
-    from fastapi import HTTPException
-    from starlette.requests import ClientDisconnect
-
-    # What comes after it is not read.
-    close = {"Connection": "close"}
-    too_large = HTTPException(413, f"At most {MAX_BODY_BYTES} bytes.", headers=close)
-    declared = request.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise too_large
-    except TimeoutError:
-        raise HTTPException(408, f"At most {BODY_SECONDS} seconds.", headers=close) from None
-    except ClientDisconnect:
-        raise HTTPException(400, headers=close) from None
-    return bytes(body)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    if port > MAX_PORT:
-        raise WebhookError(f"{port} is no port: they end at {MAX_PORT}.")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]
-        raise WebhookError(f"{_in_url(host)}:{port} cannot be listened on: {reason}.") from error
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _required(secret: str | None) -> str:

@@ -25,6 +25,7 @@ from assets import (  # noqa: E402
     predictions,
     production,
     reference,
+    requests_drift,
     staging_vs_production,
 )
 from pipelines.executors import executor_for  # noqa: E402
@@ -46,9 +47,10 @@ ASSET_MODULES = [
     production,
     predictions,
     drift,
+    requests_drift,
 ]
 
-CHECK_MODULES = [checks, staging_vs_production, production, drift_checks]
+CHECK_MODULES = [checks, staging_vs_production, production, drift_checks, requests_drift]
 
 
 def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg.Definitions:

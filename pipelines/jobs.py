@@ -56,6 +56,12 @@ watch_predictions = dg.define_asset_job(
     description="Compare the flights scored in a month with those that the model learned from.",
 )
 
+watch_requests = dg.define_asset_job(
+    "watch_requests",
+    selection=dg.AssetSelection.assets("delay_requests_drift"),
+    description="Compare what the service was asked lately with the flights that its model learned from.",
+)
+
 JOBS = [
     ingest_flights,
     train_delay_model,
@@ -64,5 +70,6 @@ JOBS = [
     release_flight_delay,
     score_flights,
     watch_predictions,
+    watch_requests,
     replay_day,
 ]

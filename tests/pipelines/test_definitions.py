@@ -18,6 +18,7 @@ HEAVY = ["matplotlib", "mlflow", "numpy", "pandas", "pyarrow", "scipy", "sklearn
 DAY_ASSETS = {"flights", "features", "delay_predictions"}
 MODEL_ASSETS = {"delay_model", "delay_model_evaluation", "delay_model_version"}
 MONTH_ASSETS = MODEL_ASSETS | {"delay_predictions_drift"}
+REQUEST_ASSETS = {"delay_requests_drift"}
 REGISTRY_ASSETS = {"staging_vs_production", "production_flight_delay"}
 REFERENCE_ASSETS = {"airports", "airlines", "planes", "weather"}
 
@@ -53,7 +54,7 @@ def test_the_definitions_can_be_built_for_other_settings() -> None:
 
 
 def test_these_are_all_assets() -> None:
-    assert set(ASSETS) == DAY_ASSETS | MONTH_ASSETS | REGISTRY_ASSETS | REFERENCE_ASSETS
+    assert set(ASSETS) == DAY_ASSETS | MONTH_ASSETS | REQUEST_ASSETS | REGISTRY_ASSETS | REFERENCE_ASSETS
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ def test_these_are_all_assets() -> None:
         ("score_flights", DAYS, {"delay_predictions"}),
         ("replay_day", DAYS, DAY_ASSETS),
         ("watch_predictions", MONTHS, {"delay_predictions_drift"}),
+        ("watch_requests", None, REQUEST_ASSETS),
         ("compare_flight_delay", None, {"staging_vs_production"}),
         ("promote_flight_delay", None, {"production_flight_delay"}),
         ("release_flight_delay", None, REGISTRY_ASSETS),

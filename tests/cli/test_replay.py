@@ -1,0 +1,68 @@
+"""`ledgerline registry replay`: what it refuses, and what it prints before the ruling."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from assets.staging_vs_production import JudgedVersion
+from cli import releases, runs
+from cli.main import app
+from registry.asking import Latency
+from registry.replay import Replay
+from resources.environments import Settings
+
+
+def ledgerline(*arguments: str, home: Path) -> Result:
+    environment = {"COLUMNS": "200", "LEDGERLINE_HOME": str(home)}
+    return CliRunner().invoke(app, ["registry", "replay", *arguments], env=environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--since", "yesterday"], "'yesterday' is no time: write 2026-01-31"),
+        (["--since", "3x"], "'3x' is no time"),
+        (["somebody_else"], "No job promotes 'somebody_else'; flight_delay has one."),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = ledgerline(*arguments, home=tmp_path / "home")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.output
+
+
+def test_what_was_replayed_is_printed_before_the_ruling(settings: Settings) -> None:
+    replay = Replay(
+        since="2026-11-03T11:00:00+00:00",
+        until="2026-11-03T12:30:00+00:00",
+        requests=30,
+        rows=90,
+        is_cut=False,
+        rows_by_version={"1": 90},
+        unscored_rows=2,
+        problem="a value is required of temp",
+        disagreements=11,
+        share=0.125,
+        mean_difference=0.0213,
+        largest_difference=0.4,
+        recomputed_rows=90,
+        recomputed_differently=0,
+        timed_requests=30,
+        staging_ms=Latency(1.5, 2.5),
+        production_ms=Latency(1.25, 2.25),
+    )
+    ruling = {"rule": "calibrated", "passed": True, "value": 0.01, "threshold": 0.05, "text": "It is."}
+    judged = JudgedVersion(2, 1, 28_000, [ruling], True, "8bdf", "run", 7, "dagster run", replay.as_dict())
+    outcome = runs.Outcome("dagster run", True, [], "", False)
+    output = io.StringIO()
+    console = Console(file=output, width=100)
+    releases.report(console, settings, releases.Release(outcome, judged, 1))
+    shown = output.getvalue()
+    assert shown.index("30 with 90 rows") < shown.index("calibrated")
+    assert "11 (12.50% of those scored)" in shown
+    assert "2 (a value is required of temp)" in shown
+    assert "1.50, 2.50 (p50, p99 of 30)" in shown
