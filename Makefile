@@ -17,7 +17,7 @@ help:  ## Show this list
 run: .venv/installed  ## Ingest real flights, train, judge and register a model, score a day
 	@$(BIN)/ledgerline run
 
-dev: .venv/installed  ## Start the Dagster (:3000) and MLflow (:5000) pages; Ctrl-C ends both
+dev: .venv/installed  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all
 	@$(BIN)/ledgerline dev
 
 test: .venv/installed-dev  ## Run all tests
@@ -35,6 +35,7 @@ bench: .venv/installed-bench  ## Measure what the README claims, beside what it 
 	@$(BIN)/python -m benchmarks.observer --dev
 	@$(BIN)/python -m benchmarks.gate
 	@$(BIN)/python -m benchmarks.registry
+	@$(BIN)/python -m benchmarks.serving
 
 lock: .venv/installed-dev  ## Choose versions anew and write the lock files
 	$(UV) pip compile pyproject.toml --group build $(LOCK_OPTIONS) -o requirements.lock
