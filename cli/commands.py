@@ -1,20 +1,23 @@
 """What every command begins and ends with."""
 
 import sys
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from resources.environments import Settings
+if TYPE_CHECKING:
+    from resources.environments import Settings
 
 WIDTH = 132
 
 
-def prepared_settings() -> Settings:
+def prepared_settings() -> "Settings":
     """The settings, with the state folder made ready; ends the command when something is wrong with them."""
+    # Here, and not above: serving does without Dagster, which these import.
     from cli import state
+    from resources.environments import Settings
 
     try:
         settings = Settings.from_environment()

@@ -1,4 +1,4 @@
-"""`ledgerline dev`: the Dagster and MLflow pages on the local state, started and ended together."""
+"""`ledgerline dev`: Dagster, MLflow and serving on the local state, started and ended together."""
 
 import base64
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import psutil
 import requests
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from registry.store import SERVER_SCHEMES, connect, without_password
 from resources.environments import PROJECT_ROOT, Settings, environment_with
+from serving.settings import IMPATIENT
 
 HOST = "127.0.0.1"
 START_SECONDS = 120
@@ -65,7 +67,7 @@ class Server:
 
 
 def run_until_interrupted(console: Console, settings: Settings) -> None:
-    """Start both servers, print their pages, and end them and all they started when asked to.
+    """Start the servers, print their pages, and end them and all they started when asked to.
 
     Raises:
         ServerError: A port is taken, or a server does not start or ends by itself.
@@ -117,8 +119,18 @@ def _servers(settings: Settings) -> list[Server]:
         environment={} if _has_own_mlflow(settings) else {"MLFLOW_TRACKING_URI": mlflow_url},
         log=logs / "dagster.log",
     )
+    serving_url = f"http://{HOST}:{settings.serving_port}"
+    serving = Server(
+        name="Serving",
+        command=[str(scripts / "ledgerline"), "serve", "--host", HOST, "--port", str(settings.serving_port)],
+        url=f"{serving_url}/docs",
+        # That it is there: before the first model is trained, nothing answers.
+        ready_url=f"{serving_url}/v2/health/live",
+        environment=IMPATIENT | ({} if _has_own_mlflow(settings) else {"MLFLOW_TRACKING_URI": mlflow_url}),
+        log=logs / "serving.log",
+    )
     if _has_own_mlflow(settings):
-        return [dagster]
+        return [dagster, serving]
     options = {
         "--backend-store-uri": settings.tracking_uri,
         "--artifacts-destination": settings.artifacts or str(settings.home / "artifacts"),
@@ -138,7 +150,7 @@ def _servers(settings: Settings) -> list[Server]:
         environment=MLFLOW_SERVER_ENVIRONMENT | _webhook_environment(settings),
         log=logs / "mlflow.log",
     )
-    return [mlflow, dagster]
+    return [mlflow, dagster, serving]
 
 
 def _webhook_environment(settings: Settings) -> dict[str, str]:
@@ -159,7 +171,7 @@ def _has_own_mlflow(settings: Settings) -> bool:
 
 
 def _require_free_port(server: Server) -> None:
-    port = int(server.url.rsplit(":", 1)[1])
+    port = urlsplit(server.url).port or 0
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -68,7 +68,7 @@ def backfill(
 
 @app.command()
 def dev() -> None:
-    """Start the Dagster and MLflow pages on the local state; Ctrl-C ends both."""
+    """Start Dagster, MLflow and serving on the local state; Ctrl-C ends all of them."""
     settings = prepared_settings()
     from cli import dev_servers
     from registry.store import StoreUnreachableError
@@ -76,6 +76,34 @@ def dev() -> None:
     try:
         dev_servers.run_until_interrupted(Console(), settings)
     except (dev_servers.ServerError, StoreUnreachableError) as error:
+        stop(error)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to serve: a registered model, or model@alias; again for more. Default: flight_delay."
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. Default: 8080.", min=0)] = None,
+) -> None:
+    """Answer requests with the version of a model that is in production, and follow it; until Ctrl-C."""
+    # Not prepared_settings: serving does without Dagster, whose import takes seconds.
+    from serving import server, settings
+
+    settings.prepare_libraries()
+    given = {
+        "LEDGERLINE_SERVING_MODELS": ",".join(model or []),
+        "LEDGERLINE_SERVING_HOST": host or "",
+        "LEDGERLINE_SERVING_PORT": "" if port is None else str(port),
+    }
+    chosen = {name: value for name, value in given.items() if value}
+    try:
+        server.serve(settings.ServingSettings.from_environment(settings.process_environment() | chosen))
+    except (ValueError, OSError, server.ListenError) as error:
         stop(error)
 
 

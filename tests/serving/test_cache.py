@@ -1,0 +1,285 @@
+"""Files of versions on the local disk: whole or not there, in their own folder, few, and found again."""
+
+import json
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from registry import model_files
+from registry.versions import SHA256_TAG, Version
+from serving.cache import KEPT_VERSIONS, LAST_GOOD, LEFT_SECONDS, UNFINISHED, Cache
+from tests.integration.loopback_servers import Refusal, listening
+from tests.integration.proxies import Proxy
+from tests.serving.conftest import MODEL, Serve, ServedModels
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SECONDS = 20.0
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache", MODEL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the cache keeps the versions of the model."""
+    return tmp_path / "cache" / MODEL
+
+
+@pytest.fixture(scope="module")
+def models(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModels:
+    """A registry that is only read, or tests would take long."""
+    folder = tmp_path_factory.mktemp("cached-models")
+    shutil.copyfile(mlflow_template, folder / "mlflow.db")
+    return ServedModels(f"sqlite:///{folder}/mlflow.db", folder)
+
+
+@pytest.fixture(scope="module")
+def version(models: ServedModels) -> Version:
+    return models.version()
+
+
+@pytest.fixture
+def client(models: ServedModels) -> "MlflowClient":
+    return models.client
+
+
+def named(version: Version, sha256: str | None) -> Version:
+    """The same version with another recorded hash, or none."""
+    others = {name: value for name, value in version.tags.items() if name != SHA256_TAG}
+    return replace(version, tags=others if sha256 is None else others | {SHA256_TAG: sha256})
+
+
+# Fetching
+
+
+def test_files_are_fetched_once_and_are_what_was_registered(
+    cache: Cache, folder: Path, version: Version, client: "MlflowClient"
+) -> None:
+    found = cache.files(client, version)
+    (found / "a trace of the first time").touch()
+    again = cache.files(client, version)
+
+    assert found == again == folder / version.tags[SHA256_TAG]
+    assert (again / "a trace of the first time").exists()
+    (found / "a trace of the first time").unlink()
+    assert model_files.folder_sha256(found) == version.tags[SHA256_TAG]
+    assert [path.name for path in folder.iterdir()] == [version.tags[SHA256_TAG]]
+
+
+def test_a_fetch_that_breaks_off_leaves_nothing_that_is_used(
+    cache: Cache, folder: Path, mlflow_server: str
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    models = ServedModels(mlflow_server, None)
+    version = models.version(f"broken-off-{time.time_ns()}")
+    with listening(Proxy(target=mlflow_server)) as proxy:
+        client = MlflowClient(proxy.url)
+        # The last file that is asked for does not come.
+        proxy.refuses = lambda path: Refusal(403) if "MLmodel" in path else None
+        with pytest.raises(MlflowException):
+            cache.files(client, version)
+        assert proxy.refused != []
+        assert list(folder.iterdir()) == []
+
+        proxy.reset()
+        found = cache.files(client, version)
+
+    assert model_files.folder_sha256(found) == version.tags[SHA256_TAG]
+
+
+def test_what_a_killed_process_left_is_not_used_and_goes_when_it_is_old(
+    cache: Cache, folder: Path, version: Version, client: "MlflowClient"
+) -> None:
+    old, young = folder / f"{UNFINISHED}old", folder / f"{UNFINISHED}young"
+    for left in (old, young):
+        (left / "files").mkdir(parents=True)
+        (left / "files" / "MLmodel").touch()
+    os.utime(old, (0, time.time() - LEFT_SECONDS - 60))
+
+    found = cache.files(client, version)
+    cache.clean()
+
+    assert model_files.folder_sha256(found) == version.tags[SHA256_TAG]
+    assert (old.exists(), young.exists(), found.exists()) == (False, True, True)
+
+
+def test_files_that_are_dropped_are_fetched_anew(
+    cache: Cache, version: Version, client: "MlflowClient"
+) -> None:
+    damaged = cache.files(client, version)
+    (damaged / "MLmodel").write_text("damaged")
+
+    cache.drop(version)
+
+    assert not damaged.exists()
+    assert model_files.folder_sha256(cache.files(client, version)) == version.tags[SHA256_TAG]
+
+
+def test_a_disk_that_cannot_be_written_is_told(
+    tmp_path: Path, version: Version, client: "MlflowClient"
+) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OSError, match="file"):
+        Cache(tmp_path / "file", MODEL).files(client, version)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "sha256", ["../../elsewhere", "..", ".", "/etc", "", "A" * 64, f"{'a' * 64}\n", "a" * 63, LAST_GOOD, None]
+)
+def test_a_recorded_hash_that_is_none_names_no_folder(
+    tmp_path: Path, version: Version, client: "MlflowClient", sha256: str | None
+) -> None:
+    cache, folder = Cache(tmp_path / "cache", MODEL), tmp_path / "cache" / MODEL
+    (tmp_path / "elsewhere").mkdir()
+    before = set(tmp_path.iterdir())
+    strange = named(version, sha256)
+
+    found = cache.files(client, strange)
+    cache.drop(strange)
+    cache.remember(strange, "7")
+    last_good = cache.last_good()
+
+    assert found == folder / f"unrecorded-{version.number}"
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "cache"}
+    assert last_good is not None
+    assert last_good.folder.parent == folder
+
+
+def test_a_version_without_a_recorded_hash_is_fetched_each_time(
+    cache: Cache, version: Version, client: "MlflowClient"
+) -> None:
+    unrecorded = named(version, None)
+    found = cache.files(client, unrecorded)
+    (found / "of the first time").touch()
+
+    assert not (cache.files(client, unrecorded) / "of the first time").exists()
+
+
+@pytest.mark.parametrize("name", ["a model", "../model", "model%2F..", "Ünïcode"])
+def test_each_model_has_a_folder_of_its_own(tmp_path: Path, version: Version, name: str) -> None:
+    Cache(tmp_path / "cache", name).remember(version, "7")
+
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert [path.name for path in folder.iterdir()] == [LAST_GOOD]
+
+
+# Cleaning
+
+
+def test_only_the_versions_that_were_used_last_are_kept(
+    cache: Cache, folder: Path, version: Version, client: "MlflowClient"
+) -> None:
+    names = [f"{number:064x}" for number in range(KEPT_VERSIONS + 3)]
+    for age, name in enumerate(reversed(names)):
+        (folder / name).mkdir(parents=True)
+        os.utime(folder / name, (0, time.time() - 60 * (age + 1)))
+    used_again = names[0]  # the oldest
+    cache.files(client, named(version, used_again))
+    cache.remember(version, "7")
+
+    cache.clean()
+
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {LAST_GOOD, used_again, *names[-(KEPT_VERSIONS - 1) :]}
+
+
+def test_there_is_nothing_to_clean_where_nothing_was_kept(cache: Cache, folder: Path) -> None:
+    cache.clean()
+
+    assert not folder.exists()
+
+
+# What was served last
+
+
+def test_what_was_served_last_is_found_again(
+    tmp_path: Path, cache: Cache, folder: Path, version: Version
+) -> None:
+    cache.remember(replace(version, number=1), "6")
+    cache.remember(replace(version, number=2), "7")
+
+    found = Cache(tmp_path / "cache", MODEL).last_good()
+
+    assert found is not None
+    assert (found.version, found.experiment_id) == (replace(version, number=2), "7")
+    assert found.folder == folder / version.tags[SHA256_TAG]
+    assert [path.name for path in folder.iterdir()] == [LAST_GOOD]
+
+
+def test_nothing_was_served_last_at_first(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    assert cache.last_good() is None
+    assert caplog.records == []
+
+
+DAMAGED = [
+    b"",
+    b"{",
+    b"{}",
+    b"[]",
+    b"7",
+    b"null",
+    b'"text"',
+    b"\xff\xfe",
+    b'{"experiment_id": "7", "created_at": "yesterday"}',
+    b'{"experiment_id": "7", "created_at": "2026-01-31T12:00:00+00:00", "unknown": 1}',
+    (
+        b'{"experiment_id": "7", "name": "m", "number": 1, "location": "", "run_id": "", "tags": [], '
+        b'"created_at": "2026-01-31T12:00:00+00:00"}'
+    ),
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_memory_is_passed_over_and_said(
+    cache: Cache, folder: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / LAST_GOOD).write_bytes(content)
+
+    assert cache.last_good() is None
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{folder / LAST_GOOD} cannot be read, and is passed over: ")
+
+
+def test_a_memory_that_cannot_be_opened_is_passed_over(cache: Cache, folder: Path) -> None:
+    (folder / LAST_GOOD).mkdir(parents=True)
+
+    assert cache.last_good() is None
+
+
+def test_a_service_without_a_registry_outlives_a_damaged_memory(
+    serve: Serve, mlflow_server: str, tmp_path: Path
+) -> None:
+    """Its follower goes on: once the registry is there the version is served."""
+    name = f"outliving-{time.time_ns()}"
+    models = ServedModels(mlflow_server, None)
+    models.serve(models.version(name))
+    folder = tmp_path / "home" / "serving" / "models" / name
+    folder.mkdir(parents=True)
+    (folder / LAST_GOOD).write_text(json.dumps(7))
+    proxy = Proxy(target=mlflow_server)
+    proxy.start()
+    proxy.stop()
+    with serve(LEDGERLINE_SERVING_MODELS=name, MLFLOW_TRACKING_URI=proxy.url) as service:
+        assert requests.get(f"{service.url}/ping", timeout=SECONDS).status_code == 503
+        with listening(proxy):
+            deadline = time.monotonic() + SECONDS
+            while requests.get(f"{service.url}/ping", timeout=SECONDS).status_code != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)

@@ -1,0 +1,439 @@
+"""Which version answers: after promotions, refusals, outages and restarts, with a real registry."""
+
+import http.client
+import json
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import versions
+from registry.versions import SHA256_TAG, Version
+from tests.integration.proxies import Proxy
+from tests.registry.deliveries import SECRET, Sent
+from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
+
+WAIT_SECONDS = 20
+
+
+def until(holds: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"In {WAIT_SECONDS} s it did not happen: {what}"
+        time.sleep(0.01)
+    return found
+
+
+def body() -> bytes:
+    rows = flight_rows(20).tail(3)
+    records = json.loads(rows.to_json(orient="records"))
+    return json.dumps({"dataframe_records": records}).encode()
+
+
+def ask(service: Running, path: str = "/invocations") -> tuple[int, str, Any]:
+    """Status, version and content of an answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
+        connection.request("POST", path, body(), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.headers.get("X-Model-Version", ""), json.loads(response.read())
+
+
+def get(service: Running, path: str) -> tuple[int, Any]:
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        content = response.read()
+        return response.status, json.loads(content) if path != "/metrics" else content.decode()
+
+
+def answers(service: Running, version: Version) -> bool:
+    return ask(service)[:2] == (200, str(version.number))
+
+
+def refused(service: Running, number: int) -> str:
+    """Why a version is refused; empty: it is not."""
+    refusal = get(service, "/ready")[1]["models"][MODEL]["refused"]
+    return refusal["reason"] if refusal and refusal["version"] == number else ""
+
+
+def files_of(version: Version) -> Path:
+    return Path(version.location.removeprefix("file://"))
+
+
+def test_a_promoted_version_answers_by_itself(serve: Serve, served_models: ServedModels):
+    first, second = served_models.version(seed=1), served_models.version(seed=2)
+    served_models.serve(first)
+    with serve() as service:
+        before = ask(service)
+        # As MLflow's own page does it.
+        served_models.client.set_registered_model_alias(MODEL, "production", str(second.number))
+        until(lambda: answers(service, second), "version 2 answers")
+        after = ask(service)
+
+    assert before[:2] == (200, "1")
+    assert after[:2] == (200, "2")
+    assert before[2] != after[2]
+    assert after[2]["predictions"] == expected(served_models, second)
+
+
+def test_a_webhook_is_faster_than_looking(serve: Serve, served_models: ServedModels):
+    first, second = served_models.version(seed=1), served_models.version(seed=2)
+    served_models.serve(first)
+    variables = {"LEDGERLINE_SERVING_POLL_SECONDS": "3600", "LEDGERLINE_WEBHOOK_SECRET": SECRET}
+    with serve(**variables) as service:
+        served_models.serve(second)
+        forged, sent = Sent(secret="another"), Sent()
+        assert post_delivery(service, forged) == 401
+        assert answers(service, first)
+        assert post_delivery(service, sent) == 204
+        until(lambda: answers(service, second), "version 2 answers")
+
+
+def test_without_a_secret_no_webhooks_are_taken(serve: Serve):
+    with serve() as service:
+        assert post_delivery(service, Sent()) == 404
+
+
+def test_before_there_is_a_model_nobody_answers_and_the_first_one_does_by_itself(
+    serve: Serve, served_models: ServedModels
+):
+    with serve() as service:
+        assert ask(service)[0] == 503
+        status, ready = get(service, "/ready")
+        assert (status, ready["ready"]) == (503, False)
+        assert "no registered model" in ready["models"][MODEL]["registry"]
+        version = served_models.version()
+        until(
+            lambda: "No version" in get(service, "/ready")[1]["models"][MODEL]["registry"],
+            "the model is seen",
+        )
+        served_models.serve(version)
+        until(lambda: answers(service, version), "version 1 answers")
+        assert get(service, "/ready")[0] == 200
+
+
+def test_files_that_are_not_those_registered_are_refused_and_the_old_version_goes_on(
+    serve: Serve, served_models: ServedModels
+):
+    first, second = served_models.version(seed=1), served_models.version(seed=2)
+    served_models.serve(first)
+    requirements = files_of(second) / "requirements.txt"
+    registered = requirements.read_text()
+    with serve() as service:
+        requirements.write_text(f"{registered}evil\n")
+        served_models.serve(second)
+        until(lambda: "is not what was registered" in refused(service, 2), "version 2 is refused")
+        assert answers(service, first)
+        assert get(service, "/ready")[0] == 200
+        metrics = get(service, "/metrics")[1]
+        assert f'ledgerline_refused_version{{model="{MODEL}"}} 2.0' in metrics
+
+        requirements.write_text(registered)
+        until(lambda: answers(service, second), "version 2 answers once it is whole again")
+        assert refused(service, 2) == ""
+
+
+def test_a_version_without_a_recorded_hash_is_refused(serve: Serve, served_models: ServedModels):
+    first, second = served_models.version(seed=1), served_models.version(seed=2)
+    served_models.client.delete_model_version_tag(MODEL, "2", SHA256_TAG)
+    served_models.serve(first)
+    with serve() as service:
+        served_models.serve(second)
+        until(lambda: "recorded is nothing" in refused(service, 2), "version 2 is refused")
+        assert answers(service, first)
+
+
+def test_a_hash_that_is_changed_under_the_version_that_answers_is_noticed(
+    serve: Serve, served_models: ServedModels, monkeypatch: pytest.MonkeyPatch
+):
+    from serving import follower
+
+    monkeypatch.setattr(follower, "RECHECK_SECONDS", 0.0)
+    first = served_models.version(seed=1)
+    served_models.serve(first)
+    with serve() as service:
+        served_models.client.set_model_version_tag(MODEL, "1", SHA256_TAG, "0" * 64)
+        until(lambda: "is not what was registered" in refused(service, 1), "the other hash is refused")
+        assert answers(service, first)
+
+
+def test_a_version_that_clients_would_have_to_change_for_is_refused_unless_it_is_allowed(
+    serve: Serve, served_models: ServedModels
+):
+    first = served_models.version(seed=1)
+    served_models.serve(first)
+    other = register(served_models, other_columns(), flight_rows()[["distance"]])
+    with serve() as service:
+        served_models.serve(other)
+        until(lambda: "cannot use version 2" in refused(service, 2), "version 2 is refused")
+        assert answers(service, first)
+    with serve(LEDGERLINE_SERVING_SIGNATURE="any") as service:
+        until(lambda: ask(service)[1] == "2", "version 2 answers")
+
+
+def test_a_pickled_model_is_refused_unless_it_is_allowed(serve: Serve, served_models: ServedModels):
+    version = register_pickled(served_models)
+    served_models.serve(version)
+    with serve() as service:
+        until(lambda: "pickled models are not loaded" in refused(service, 1), "version 1 is refused")
+        assert ask(service)[0] == 503
+
+
+def test_a_model_that_may_run_code_is_served_where_that_is_allowed(
+    serve: Serve, served_models: ServedModels, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")  # put back in the end
+    served_models.serve(register_pickled(served_models))
+    with serve(LEDGERLINE_SERVING_UNPICKLE=MODEL) as service:
+        until(lambda: ask(service)[:2] == (200, "1") or refused(service, 1), "version 1 is judged")
+        assert refused(service, 1) == ""
+
+
+def test_when_the_alias_is_taken_away_who_answers_goes_on(serve: Serve, served_models: ServedModels):
+    first = served_models.version()
+    served_models.serve(first)
+    with serve() as service:
+        served_models.client.delete_registered_model_alias(MODEL, "production")
+        until(
+            lambda: "carries the alias production" in get(service, "/ready")[1]["models"][MODEL]["registry"],
+            "it is said",
+        )
+        assert answers(service, first)
+    # But who starts then is not to bring it back.
+    with serve() as service:
+        assert ask(service)[0] == 503
+
+
+def test_staging_and_the_version_before_are_kept_warm(
+    serve: Serve, served_models: ServedModels, caplog: pytest.LogCaptureFixture
+):
+    first, second = served_models.version(seed=1), served_models.version(seed=2)
+    served_models.serve(first)
+    served_models.serve(second, "staging")
+    caplog.set_level("INFO", "serving.follower")
+    with serve() as service:
+        until(lambda: get(service, "/model")[1]["warm_in_staging"] == 2, "staging is loaded")
+        for version in (second, first, second):
+            served_models.serve(version)
+            until(lambda version=version: answers(service, version), f"version {version.number} answers")
+
+    assert sum("is loaded" in record.message for record in caplog.records) == 2
+
+
+def test_a_model_with_another_alias_and_a_second_model_are_served_side_by_side(
+    serve: Serve, served_models: ServedModels
+):
+    champion, other = served_models.version(seed=1), served_models.version("other_model", seed=2)
+    served_models.serve(champion, "champion")
+    served_models.serve(other)
+    with serve(LEDGERLINE_SERVING_MODELS=f"{MODEL}@champion, other_model") as service:
+        assert ask(service)[:2] == (200, "1")
+        status, version, content = ask(service, "/models/other_model/invocations")
+        assert (status, version) == (200, "1")
+        assert content["predictions"] == expected(served_models, other)
+        assert [model["name"] for model in get(service, "/models")[1]] == [MODEL, "other_model"]
+        assert ask(service, "/models/no_model/invocations")[0] == 404
+
+
+def test_what_is_said_of_a_version_leads_to_the_run_that_trained_it(
+    serve: Serve, served_models: ServedModels
+):
+    run_id = "5e26834f-6dd1-4f33-9e3a-518b11bfe1a2"
+    version = served_models.version()
+    versions.set_tags(served_models.client, MODEL, 1, {"dagster.run_id": run_id})
+    served_models.serve(version)
+    with serve(LEDGERLINE_JAEGER_URL="http://127.0.0.1:16686") as service:
+        model = get(service, "/model")[1]
+
+    assert model["sha256"] == version.tags[SHA256_TAG]
+    assert model["training"] == {
+        "run_id": run_id,
+        "run_url": f"http://127.0.0.1:3000/runs/{run_id}",
+        "trace_id": run_id.replace("-", ""),
+        "trace_url": f"http://127.0.0.1:16686/trace/{run_id.replace('-', '')}",
+        "mlflow_run_id": version.run_id,
+        "mlflow_run_url": f"http://127.0.0.1:5000/#/experiments/1/runs/{version.run_id}",
+    }
+
+
+class TestWithoutARegistry:
+    """The registry is an MLflow server behind a proxy that can be taken away."""
+
+    @pytest.fixture
+    def proxy(self, mlflow_server: str) -> Iterator[Proxy]:
+        proxy = Proxy(target=mlflow_server)
+        proxy.start()
+        yield proxy
+        if proxy.listens:
+            proxy.stop()
+
+    @pytest.fixture
+    def models(self, mlflow_server: str) -> ServedModels:
+        return ServedModels(mlflow_server, None)
+
+    @pytest.fixture
+    def name(self, request: pytest.FixtureRequest) -> str:
+        return f"model of {request.node.name}"
+
+    def test_who_answers_goes_on_and_follows_again_when_it_is_back(
+        self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
+    ):
+        first, second = models.version(name, seed=1), models.version(name, seed=2)
+        models.serve(first)
+        settings = serving_settings(tmp_path, proxy.url, LEDGERLINE_SERVING_MODELS=name)
+        with running(settings) as service:
+            assert answers(service, first)
+            proxy.stop()
+            up = f'ledgerline_registry_up{{model="{name}"}}'
+            until(lambda: f"{up} 0.0" in get(service, "/metrics")[1], "the outage is noticed")
+            assert answers(service, first)
+            assert get(service, "/ready")[0] == 200
+            models.serve(second)
+            proxy.start()
+            until(lambda: answers(service, second), "version 2 answers")
+
+    def test_a_start_without_it_serves_what_was_served_last(
+        self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
+    ):
+        first, second = models.version(name, seed=1), models.version(name, seed=2)
+        models.serve(first)
+        settings = serving_settings(tmp_path, proxy.url, LEDGERLINE_SERVING_MODELS=name)
+        with running(settings):
+            pass
+        proxy.stop()
+        with running(settings) as service:
+            assert answers(service, first)
+            model = get(service, "/model")[1]
+            assert model["from_cache"]
+            assert "does not answer" in until(
+                lambda: model_problem(service, name), "it is said that there is no registry"
+            )
+            models.serve(second)
+            proxy.start()
+            until(lambda: answers(service, second), "version 2 answers")
+            assert not get(service, "/model")[1]["from_cache"]
+
+    def test_a_start_without_it_serves_nothing_that_was_changed_on_the_disk(
+        self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
+    ):
+        models.serve(models.version(name, seed=1))
+        settings = serving_settings(tmp_path, proxy.url, LEDGERLINE_SERVING_MODELS=name)
+        with running(settings):
+            pass
+        proxy.stop()
+        for file in settings.cache.rglob("requirements.txt"):
+            file.write_text("evil\n")
+        with running(settings) as service:
+            assert ask(service)[0] == 503
+            proxy.start()
+            # Fetched anew: what was changed is not used again.
+            until(lambda: ask(service)[:2] == (200, "1"), "version 1 answers")
+
+
+def test_no_request_fails_while_versions_take_turns_and_each_answer_names_who_gave_it(
+    serve: Serve, served_models: ServedModels
+):
+    turns = [served_models.version(seed=seed) for seed in (1, 2, 3, 4)]
+    said = {str(version.number): expected(served_models, version) for version in turns}
+    assert len({json.dumps(answer) for answer in said.values()}) == len(turns)
+    served_models.serve(turns[0])
+    found: list[tuple[int, str, Any]] = []
+    ended = threading.Event()
+
+    def keep_asking(service: Running) -> None:
+        while not ended.is_set():
+            found.append(ask(service))
+
+    with serve(LEDGERLINE_SERVING_POLL_SECONDS="0.02") as service:
+        clients = [threading.Thread(target=keep_asking, args=(service,)) for _ in range(3)]
+        for client in clients:
+            client.start()
+        try:
+            for turn in range(12):
+                version = turns[turn % len(turns)]
+                served_models.serve(version)
+                until(
+                    lambda version=version: found and found[-1][1] == str(version.number),
+                    f"version {version.number} answers",
+                )
+        finally:
+            ended.set()
+            for client in clients:
+                client.join()
+
+    assert {status for status, _, _ in found} == {200}
+    assert {version for _, version, _ in found} == set(said)
+    assert all(content["predictions"] == said[version] for _, version, content in found)
+
+
+def model_problem(service: Running, name: str) -> str:
+    problem = get(service, "/ready")[1]["models"][name]["registry"]
+    return problem if problem != "followed" else ""
+
+
+def post_delivery(service: Running, sent: Sent) -> int:
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
+        connection.request("POST", "/webhooks/registry", sent.body, sent.headers)
+        return connection.getresponse().status
+
+
+def expected(models: ServedModels, version: Version) -> Any:
+    """What a version says about the rows of `body`, asked without any server."""
+    model = versions.load(models.client, version)
+    return model.predict_proba(flight_rows(20).tail(3)).tolist()
+
+
+def other_columns() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    rows = flight_rows()
+    return LogisticRegression().fit(rows[["distance"]], rows["holiday"])
+
+
+def register(models: ServedModels, model: Any, inputs: Any) -> Version:
+    """Register a model that takes other columns."""
+    import tempfile
+
+    from registry import model_files
+
+    experiment = models.client.create_experiment(f"other {time.monotonic_ns()}")
+    run_id = models.client.create_run(experiment).info.run_id
+    logged = models.client.create_logged_model(experiment, "other", run_id)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "model")
+        model_files.save_sklearn(model, folder, inputs, logged, run_id)
+        models.client.log_model_artifacts(logged.model_id, str(folder))
+    models.client.finalize_logged_model(logged.model_id, "READY")
+    return versions.register(models.client, MODEL, logged.model_id, {})
+
+
+def register_pickled(models: ServedModels) -> Version:
+    """Register a model as `mlflow.sklearn.save_model` pickles it."""
+    import tempfile
+
+    from mlflow import sklearn as mlflow_sklearn
+    from mlflow.models import infer_signature
+
+    model, rows = other_columns(), flight_rows()[["distance"]]
+    experiment = models.client.create_experiment(f"pickled {time.monotonic_ns()}")
+    run_id = models.client.create_run(experiment).info.run_id
+    logged = models.client.create_logged_model(experiment, "pickled", run_id)
+    with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = Path(parent, "model")
+        mlflow_sklearn.save_model(
+            model,
+            str(folder),
+            serialization_format="pickle",
+            signature=infer_signature(rows, model.predict(rows)),
+            input_example=rows.head(2),
+            pip_requirements=[],
+        )
+        models.client.log_model_artifacts(logged.model_id, str(folder))
+    models.client.finalize_logged_model(logged.model_id, "READY")
+    return versions.register(models.client, MODEL, logged.model_id, {})

@@ -1,0 +1,520 @@
+"""What a client is refused, and in which words: sizes, pace, crowds, tokens, types, places, failures."""
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.serving.conftest import (
+    HOST,
+    MODEL,
+    Running,
+    Serve,
+    ServedModels,
+    flight_rows,
+    running,
+    serving_settings,
+)
+from tests.serving.told_versions import TOLD, TOLD_SERVED, pickled_version, told, told_version
+
+SECONDS = 20.0
+MEGABYTE = 1024 * 1024
+MOST_REQUESTS = 3
+JSON = {"Content-Type": "application/json"}
+TOKENS = ("first-token", "second-token")
+
+
+@pytest.fixture(scope="module")
+def told_models(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModels:
+    """A registry with a model that does what it is told."""
+    folder = tmp_path_factory.mktemp("told-models")
+    shutil.copyfile(mlflow_template, folder / "mlflow.db")
+    models = ServedModels(f"sqlite:///{folder}/mlflow.db", folder)
+    models.serve(told_version(models))
+    return models
+
+
+@pytest.fixture(scope="module")
+def strict(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service with small limits."""
+    limits = {
+        "LEDGERLINE_SERVING_BODY_MEGABYTES": "1",
+        "LEDGERLINE_SERVING_BODY_SECONDS": "0.3",
+        "LEDGERLINE_SERVING_ROWS": "3",
+        "LEDGERLINE_SERVING_REQUESTS": str(MOST_REQUESTS),
+    }
+    folder = tmp_path_factory.mktemp("strict")
+    with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **limits)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def closed(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service that asks for tokens."""
+    folder = tmp_path_factory.mktemp("closed")
+    tokens = {"LEDGERLINE_SERVING_TOKENS": ", ".join(TOKENS)}
+    with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **tokens)) as started:
+        yield started
+
+
+@pytest.fixture
+def connection(strict: Running) -> Iterator[socket.socket]:
+    """For what no client library would send."""
+    with socket.create_connection((HOST, strict.port), SECONDS) as opened:
+        yield opened
+
+
+def ask(service: Running, content: Any, path: str = "/invocations", **headers: str) -> requests.Response:
+    return requests.post(f"{service.url}{path}", json=content, headers=headers, timeout=SECONDS)
+
+
+def received(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    """An answer with its end: the server closes the connection."""
+    whole = b""
+    while part := connection.recv(65536):
+        whole += part
+    head, _, body = whole.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(first.split()[1]), headers, json.loads(body)
+
+
+def head(*headers: str) -> bytes:
+    lines = ["POST /invocations HTTP/1.1", f"Host: {HOST}", "Content-Type: application/json", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+# How much, and how fast
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(connection: socket.socket) -> None:
+    connection.sendall(head(f"Content-Length: {MEGABYTE + 1}"))
+
+    status, headers, content = received(connection)
+
+    assert status == 413
+    assert headers["connection"] == "close"
+    assert content == {"error_code": "BAD_REQUEST", "message": "The body is larger than 1048576 bytes."}
+
+
+def test_a_body_that_does_not_say_how_large_it_is_is_refused_when_it_has_become_too_large(
+    connection: socket.socket,
+) -> None:
+    chunk = b"x" * 65536
+    connection.sendall(head("Transfer-Encoding: chunked"))
+    for _ in range(MEGABYTE // len(chunk)):
+        connection.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    connection.sendall(b"1\r\nx\r\n")
+
+    status, headers, content = received(connection)
+
+    assert (status, headers["connection"]) == (413, "close")
+    assert content["message"] == "The body is larger than 1048576 bytes."
+
+
+def test_a_body_of_just_the_size_is_read(strict: Running) -> None:
+    content = json.dumps(told()).encode().ljust(MEGABYTE)
+
+    answer = requests.post(f"{strict.url}/invocations", content, headers=JSON, timeout=SECONDS)
+
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [2.0]})
+
+
+def test_a_body_that_comes_too_slowly_is_refused(connection: socket.socket) -> None:
+    connection.sendall(head("Content-Length: 100") + b"{")
+
+    status, headers, content = received(connection)
+
+    assert (status, headers["connection"]) == (408, "close")
+    assert content == {
+        "error_code": "BAD_REQUEST",
+        "message": "The body did not come within 0.3 seconds.",
+    }
+
+
+def test_a_sender_that_goes_away_leaves_nothing_behind(strict: Running) -> None:
+    with socket.create_connection((HOST, strict.port), SECONDS) as connection:
+        connection.sendall(head("Content-Length: 100") + b"{")
+
+    deadline = time.monotonic() + SECONDS
+    while "ledgerline_requests_now 1.0" not in requests.get(f"{strict.url}/metrics", timeout=SECONDS).text:
+        assert time.monotonic() < deadline  # the one that asks is the only one
+    assert ask(strict, told()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "error"),
+    [
+        (
+            "/invocations",
+            {"dataframe_split": {"columns": ["what", "value"], "data": [["answer", 1.0]] * 4}},
+            {"error_code": "BAD_REQUEST", "message": "there are 4 rows; send at most 3 at once."},
+        ),
+        (
+            f"/v2/models/{TOLD}/infer",
+            {
+                "inputs": [
+                    {"name": "what", "shape": [4], "datatype": "BYTES", "data": ["answer"] * 4},
+                    {"name": "value", "shape": [4], "datatype": "FP64", "data": [1.0] * 4},
+                ]
+            },
+            {"error": "there are 4 rows; send at most 3 at once."},
+        ),
+    ],
+)
+def test_more_rows_than_a_request_may_have_are_refused(
+    strict: Running, path: str, content: Any, error: Any
+) -> None:
+    answer = ask(strict, content, path)
+
+    assert (answer.status_code, answer.json()) == (413, error)
+
+
+# How many at once, and how long
+
+
+def test_more_requests_at_once_than_are_allowed_are_told_to_try_again(
+    strict: Running, tmp_path: Path
+) -> None:
+    go = tmp_path / "go.now"
+    with ThreadPoolExecutor(MOST_REQUESTS) as clients:
+        try:
+            waiting = [
+                clients.submit(ask, strict, told(f"wait for {go}", value)) for value in range(MOST_REQUESTS)
+            ]
+            deadline = time.monotonic() + SECONDS
+            while strict.service.metrics.requests_now._value.get() < MOST_REQUESTS:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            refused = ask(strict, told())
+        finally:
+            go.touch()
+        answers = [one.result() for one in waiting]
+
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.headers["Connection"] == "close"
+    assert refused.json() == {
+        "error_code": "REQUEST_LIMIT_EXCEEDED",
+        "message": "3 requests are being answered already; try again.",
+    }
+    assert [answer.json() for answer in answers] == [{"predictions": [2.0 * n]} for n in range(MOST_REQUESTS)]
+    assert ask(strict, told()).status_code == 200
+
+
+def test_an_answer_that_is_late_is_given_up_and_later_requests_are_answered(
+    told_models: ServedModels, tmp_path: Path
+) -> None:
+    go = tmp_path / "go.now"
+    settings = serving_settings(
+        tmp_path / "home", told_models.uri, **TOLD_SERVED, LEDGERLINE_SERVING_SECONDS="0.3"
+    )
+    with running(settings) as service:
+        try:
+            late = ask(service, told(f"wait for {go}"))
+            behind = ask(service, told(value=7.0))
+            watched = requests.get(f"{service.url}/ping", timeout=SECONDS)
+        finally:
+            go.touch()
+        deadline = time.monotonic() + SECONDS
+        while (answer := ask(service, told(value=3.0))).status_code in (503, 504):
+            assert time.monotonic() < deadline
+
+    assert (late.status_code, late.headers["X-Model-Version"]) == (504, "1")
+    assert late.json() == {
+        "error_code": "TEMPORARILY_UNAVAILABLE",
+        "message": "There was no answer within 0.3 seconds.",
+    }
+    # Nobody else is made to wait for a model that hangs, and who watches the process is told.
+    assert (behind.status_code, watched.status_code) == (503, 503)
+    assert "hangs" in behind.json()["message"]
+    assert answer.json() == {"predictions": [6.0]}
+
+
+# Who
+
+
+@pytest.mark.parametrize("path", ["/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"])
+def test_who_watches_the_service_needs_no_token(closed: Running, path: str) -> None:
+    assert requests.get(f"{closed.url}{path}", timeout=SECONDS).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", [f"/v2/models/{TOLD}/ready", f"/v2/models/{TOLD}/versions/1/ready"], ids=["model", "version"]
+)
+def test_who_watches_a_model_needs_no_token(closed: Running, path: str) -> None:
+    assert requests.get(f"{closed.url}{path}", timeout=SECONDS).json() == {"name": TOLD, "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/invocations"),
+        ("POST", f"/models/{TOLD}/invocations"),
+        ("POST", "/models/unknown/invocations"),
+        ("POST", f"/v2/models/{TOLD}/infer"),
+        ("POST", f"/v2/models/{TOLD}/versions/1/infer"),
+        ("POST", f"/v2/models/{TOLD}/versions/ready"),
+        ("POST", "/v2/models/unknown/infer"),
+        ("GET", "/v2"),
+        ("GET", f"/v2/models/{TOLD}"),
+        ("GET", f"/v2/models/{TOLD}/versions/ready"),
+        ("GET", "/v2/models/unknown"),
+        ("GET", "/metrics"),
+        ("GET", "/model"),
+        ("GET", "/models"),
+        ("GET", f"/models/{TOLD}"),
+        ("GET", "/models/unknown"),
+        ("GET", "/version"),
+        ("GET", "/docs"),
+        ("GET", "/redoc"),
+        ("GET", "/openapi.json"),
+        ("GET", "/nowhere"),
+        ("GET", "/ready/"),
+        ("GET", "/ping%0A"),
+    ],
+)
+def test_everything_else_needs_a_token_and_tells_nothing_without(
+    closed: Running, method: str, path: str
+) -> None:
+    answer = requests.request(method, f"{closed.url}{path}", timeout=SECONDS)
+
+    said = "Send Authorization: Bearer TOKEN."
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json() == (
+        {"error": said} if path.startswith("/v2") else {"error_code": "UNAUTHENTICATED", "message": said}
+    )
+    assert "X-Model-Name" not in answer.headers
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_any_of_the_tokens_opens(closed: Running, scheme: str, token: str) -> None:
+    answer = ask(closed, told(), Authorization=f"{scheme} {token}")
+
+    assert answer.json() == {"predictions": [2.0]}
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["Bearer third-token", "Bearer", f"Basic {TOKENS[0]}", TOKENS[0], f"Bearer {', '.join(TOKENS)}"],
+)
+def test_what_is_no_token_does_not_open(closed: Running, given: str) -> None:
+    assert ask(closed, told(), Authorization=given).status_code == 401
+
+
+def test_with_a_token_unknown_places_are_told_and_there_is_no_page_for_browsers(closed: Running) -> None:
+    for path in ("/nowhere", "/docs", "/openapi.json"):
+        headers = {"Authorization": f"Bearer {TOKENS[0]}"}
+        answer = requests.get(f"{closed.url}{path}", headers=headers, timeout=SECONDS)
+        assert answer.status_code == 404
+
+
+# What, and where
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"Content-Type": "text/plain"}, "The body is text/plain; send application/json or text/csv."),
+        ({}, "The body is of no type; send application/json or text/csv."),
+        (JSON | {"Content-Encoding": "gzip"}, "The body is compressed; send it as it is."),
+    ],
+)
+def test_bodies_of_other_types_are_refused(
+    standing_service: Running, headers: dict[str, str], message: str
+) -> None:
+    url = f"{standing_service.url}/invocations"
+
+    answer = requests.post(url, b"carrier\nAA\n", headers=headers, timeout=SECONDS)
+
+    assert answer.status_code == 415
+    assert answer.json() == {"error_code": "BAD_REQUEST", "message": message}
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON"])
+def test_how_a_type_is_written_does_not_matter(strict: Running, kind: str) -> None:
+    answer = requests.post(
+        f"{strict.url}/invocations", json.dumps(told()), headers={"Content-Type": kind}, timeout=SECONDS
+    )
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content"),
+    [
+        ("GET", "/nowhere", {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Not Found"}),
+        ("GET", "/v2/nowhere", {"error": "Not Found"}),
+        (
+            "POST",
+            "/models/unknown/invocations",
+            {
+                "error_code": "RESOURCE_DOES_NOT_EXIST",
+                "message": f"No model 'unknown' is served here; there is {MODEL}.",
+            },
+        ),
+        (
+            "GET",
+            "/models/unknown",
+            {
+                "error_code": "RESOURCE_DOES_NOT_EXIST",
+                "message": f"No model 'unknown' is served here; there is {MODEL}.",
+            },
+        ),
+        (
+            "POST",
+            "/v2/models/unknown/infer",
+            {"error": f"No model 'unknown' is served here; there is {MODEL}."},
+        ),
+        (
+            "POST",
+            f"/v2/models/{MODEL}/versions/7/infer",
+            {"error": f"Version '7' of {MODEL} does not answer here; version 1 does."},
+        ),
+        (
+            "GET",
+            "/v2/models/unknown/ready",
+            {"error": f"No model 'unknown' is served here; there is {MODEL}."},
+        ),
+    ],
+)
+def test_what_is_not_here_is_told_in_the_words_of_the_protocol(
+    standing_service: Running, method: str, path: str, content: Any
+) -> None:
+    answer = requests.request(method, f"{standing_service.url}{path}", json={}, timeout=SECONDS)
+
+    assert (answer.status_code, answer.json()) == (404, content)
+
+
+def test_another_method_than_there_is_is_told_which_there_are(standing_service: Running) -> None:
+    answer = requests.get(f"{standing_service.url}/invocations", timeout=SECONDS)
+
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "POST"
+    assert answer.json() == {"error_code": "ENDPOINT_NOT_FOUND", "message": "Method Not Allowed"}
+
+
+# Models that are code
+
+
+def test_a_pickled_model_is_loaded_where_that_is_allowed_and_nowhere_else(
+    served_models: ServedModels, serve: Serve
+) -> None:
+    served_models.serve(pickled_version(served_models))
+    with serve(**TOLD_SERVED) as service:
+        answer = ask(service, told())
+    with serve(LEDGERLINE_SERVING_MODELS=TOLD, LEDGERLINE_SERVING_UNPICKLE="another") as service:
+        refused = ask(service, told())
+
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [3.0]})
+    assert refused.status_code == 503
+
+
+# Failures tell nothing of the inside
+
+
+def telling(text: str) -> list[str]:
+    """What of a text is of the inside: paths, stack traces, names of exceptions."""
+    return re.findall(r"Traceback|File \"|\.py\b|/tmp|/home|sqlite|\w+Error\b", text)
+
+
+def test_rows_that_the_model_fails_on_are_refused_without_what_it_raised(strict: Running) -> None:
+    answer = ask(strict, told("fail"))
+
+    assert answer.status_code == 400
+    assert telling(answer.text) == []
+    assert answer.json()["message"] == (
+        "The model cannot take these rows, though they are of the types it names."
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "expected"),
+    [
+        (
+            "/invocations",
+            told("unsayable"),
+            '{"error_code":"INTERNAL_ERROR","message":"The request failed; its id is my-id."}',
+        ),
+        (
+            f"/v2/models/{TOLD}/infer",
+            {
+                "inputs": [
+                    {"name": "what", "shape": [1], "datatype": "BYTES", "data": ["unsayable"]},
+                    {"name": "value", "shape": [1], "datatype": "FP64", "data": [1.0]},
+                ]
+            },
+            '{"error":"The request failed; its id is my-id."}',
+        ),
+    ],
+)
+def test_an_unexpected_failure_tells_the_id_of_the_request_and_nothing_else(
+    strict: Running, path: str, content: Any, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = ask(strict, content, path, **{"X-Request-Id": "my-id"})
+
+    assert (answer.status_code, answer.text) == (500, expected)
+    assert answer.headers["X-Request-Id"] == "my-id"
+    (told_here,) = [record for record in caplog.records if record.name == "serving.accounting"]
+    assert told_here.getMessage() == "Request my-id failed."
+    assert told_here.exc_info is not None
+    assert ask(strict, told()).status_code == 200
+
+
+def test_why_nobody_answers_is_told_where_people_look_and_not_who_asks(
+    told_models: ServedModels, tmp_path: Path
+) -> None:
+    """Nobody has allowed to load this model; the reason names the folder that it is in."""
+    settings = serving_settings(tmp_path / "home", told_models.uri, LEDGERLINE_SERVING_MODELS=TOLD)
+    with running(settings) as service:
+        scored = ask(service, told())
+        inferred = ask(service, {"inputs": []}, f"/v2/models/{TOLD}/infer")
+        ready = requests.get(f"{service.url}/ready", timeout=SECONDS)
+
+    said = f"No version of {TOLD} answers yet; GET /ready says why."
+    assert (scored.status_code, scored.headers["Retry-After"]) == (503, "1")
+    assert scored.json() == {"error_code": "TEMPORARILY_UNAVAILABLE", "message": said}
+    assert (inferred.status_code, inferred.json()) == (503, {"error": said})
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert "pickled models are not loaded" in ready.json()["models"][TOLD]["refused"]["reason"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"\xff", b'{"inputs": {"carrier": [1e999]}}', b"[" * 5000, b"\0" * 200_000]
+)
+@pytest.mark.parametrize("path", ["/invocations", f"/v2/models/{MODEL}/infer"])
+def test_bodies_that_are_none_are_refused_without_a_word_of_the_inside(
+    standing_service: Running, path: str, body: bytes
+) -> None:
+    url = f"{standing_service.url}{path}"
+
+    answer = requests.post(url, body, headers=JSON, timeout=SECONDS)
+
+    assert answer.status_code == 400
+    assert telling(answer.text) == []
+
+
+def test_many_clients_at_once_get_their_own_answers(standing_service: Running) -> None:
+    rows = flight_rows(64, seed=5)
+    records = json.loads(rows.to_json(orient="records"))
+    together = ask(standing_service, {"dataframe_records": records}).json()["predictions"]
+    before = threading.active_count()
+
+    with ThreadPoolExecutor(16) as clients:
+        alone = list(
+            clients.map(lambda one: ask(standing_service, {"dataframe_records": [one]}).json(), records)
+        )
+
+    assert [answer["predictions"][0] for answer in alone] == [pytest.approx(one) for one in together]
+    assert threading.active_count() <= before + 1  # at most one that reads bodies

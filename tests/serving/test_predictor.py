@@ -1,0 +1,518 @@
+"""The thread that asks models: who shares a prediction, who gets which answer, and who none."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType
+from mlflow.types import Schema as MLflowSchema
+
+from registry.versions import Version
+from serving.loaded import LoadedModel
+from serving.predictor import (
+    MOST_ROWS_TOGETHER,
+    WAITING_SHARE,
+    Costs,
+    ModelFailedError,
+    OverdueError,
+    Prediction,
+    Predictor,
+    RequestRowsError,
+)
+from serving.rows import UNNAMED, Rows
+from serving.schema import schema_of
+
+SECONDS = 20.0
+_VALUE = MLflowSchema([ColSpec(DataType.double, "value")])
+SIGNATURE = ModelSignature(_VALUE, _VALUE)
+
+
+@dataclass
+class FakeModel:
+    """Doubles values; fails on negative ones, or on all once it is broken; waits while its gate is closed.
+
+    Attributes:
+        asked: The values of each time.
+        gate: Whether it answers now.
+        began: Whether it was asked since this was cleared.
+        broken: Whether it fails whatever it is asked.
+    """
+
+    asked: list[list[float]] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    began: threading.Event = field(default_factory=threading.Event)
+    broken: bool = False
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def predict(self, frame: pd.DataFrame) -> Any:
+        values = frame["value"].to_numpy()
+        self.asked.append(values.tolist())
+        self.began.set()
+        assert self.gate.wait(SECONDS)
+        if self.broken or (values < 0).any():
+            raise ValueError("The fake model fails.")
+        return values * 2
+
+
+def rows_of(*values: float) -> Rows:
+    return Rows({"value": np.array(values, "float64")}, len(values))
+
+
+def loaded(model: FakeModel, number: int = 1) -> LoadedModel:
+    return LoadedModel(
+        version=Version("fake", number, "", "", datetime.now(UTC), {}),
+        sha256="",
+        schema=schema_of(SIGNATURE),
+        signature=SIGNATURE,
+        example=rows_of(1.0),
+        experiment_id="",
+        loaded_at=datetime.now(UTC),
+        method=model.predict,
+    )
+
+
+@contextmanager
+def predicting(observe: Callable[[int, int, float], None] = lambda *_: None) -> Iterator[Predictor]:
+    predictor = Predictor(observe)
+    predictor.start()
+    try:
+        yield predictor
+    finally:
+        predictor.stop(SECONDS)
+    assert predictor._thread is not None
+    assert not predictor._thread.is_alive()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def asked_together(
+    predictor: Predictor, busy: LoadedModel, model: FakeModel, questions: list[tuple[LoadedModel, Rows]]
+) -> list[Prediction | BaseException]:
+    """The answers to questions that all came while a model was at work."""
+    model.gate.clear()
+    model.began.clear()
+    deadline = time.monotonic() + SECONDS
+    first = asyncio.create_task(predictor.predict(busy, rows_of(0.5), deadline))
+    await until(model.began.is_set)
+    tasks: list[Awaitable[Prediction]] = []
+    for asked, rows in questions:
+        tasks.append(asyncio.create_task(predictor.predict(asked, rows, deadline)))
+        await until(lambda: predictor.waiting == len(tasks))
+    model.gate.set()
+    await first
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def answers(predictions: list[Prediction | BaseException]) -> list[Any]:
+    """What was said to each; of a failure its type."""
+    return [
+        found.outputs.columns[UNNAMED].tolist() if isinstance(found, Prediction) else type(found)
+        for found in predictions
+    ]
+
+
+# Together
+
+
+def test_a_request_that_comes_alone_is_answered_at_once() -> None:
+    model = FakeModel()
+    with predicting() as predictor:
+        found = asyncio.run(predictor.predict(loaded(model), rows_of(1, 2), time.monotonic() + SECONDS))
+
+    assert answers([found]) == [[2.0, 4.0]]
+    assert found.rows_together == 2
+    assert model.asked == [[1.0, 2.0]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_requests_that_wait_share_a_prediction_and_each_gets_its_own_answer(sizes: list[int]) -> None:
+    model, observed = FakeModel(), []
+    version = loaded(model)
+    values = iter(range(1, sum(sizes) + 1))
+    questions = [rows_of(*(next(values) for _ in range(size))) for size in sizes]
+
+    with predicting(lambda rows, requests, seconds: observed.append((rows, requests))) as predictor:
+        found = asyncio.run(
+            asked_together(predictor, version, model, [(version, rows) for rows in questions])
+        )
+
+    assert answers(found) == [(2 * rows.columns["value"]).tolist() for rows in questions]
+    assert model.asked == [[0.5], [float(value) for value in range(1, sum(sizes) + 1)]]
+    assert {each.rows_together for each in found if isinstance(each, Prediction)} == {sum(sizes)}
+    assert observed == [(1, 1), (sum(sizes), len(sizes))]
+
+
+def test_more_rows_than_are_worth_it_are_not_asked_together() -> None:
+    model = FakeModel()
+    version = loaded(model)
+    half = rows_of(*range(MOST_ROWS_TOGETHER // 2))
+
+    with predicting() as predictor:
+        found = asyncio.run(asked_together(predictor, version, model, [(version, half)] * 3))
+
+    assert all(isinstance(each, Prediction) for each in found)
+    assert [len(values) for values in model.asked] == [1, MOST_ROWS_TOGETHER, MOST_ROWS_TOGETHER // 2]
+
+
+def test_one_request_may_have_more_rows_than_several_together() -> None:
+    model = FakeModel()
+    version = loaded(model)
+    many = rows_of(*range(MOST_ROWS_TOGETHER + 1))
+
+    with predicting() as predictor:
+        (found,) = asyncio.run(asked_together(predictor, version, model, [(version, many)]))
+
+    assert isinstance(found, Prediction)
+    assert found.outputs.count == MOST_ROWS_TOGETHER + 1
+
+
+def test_requests_for_two_versions_are_never_mixed_and_keep_their_order() -> None:
+    old, new = FakeModel(), FakeModel()
+    one, two = loaded(old, 1), loaded(new, 2)
+    asked = [one, one, two, one, two]
+    questions = [(version, rows_of(value)) for value, version in enumerate(asked, 1)]
+
+    with predicting() as predictor:
+        found = asyncio.run(asked_together(predictor, one, old, questions))
+
+    assert answers(found) == [[2.0], [4.0], [6.0], [8.0], [10.0]]
+    assert [each.loaded for each in found if isinstance(each, Prediction)] == asked
+    assert old.asked == [[0.5], [1.0, 2.0], [4.0]]
+    assert new.asked == [[3.0], [5.0]]
+
+
+def test_who_waits_for_company_that_never_comes_is_answered_soon() -> None:
+    model = FakeModel()
+    version = loaded(model)
+
+    async def alone_after_company(predictor: Predictor) -> float:
+        await asked_together(predictor, version, model, [(version, rows_of(1)), (version, rows_of(2))])
+        started = time.monotonic()
+        await predictor.predict(version, rows_of(3), started + SECONDS)
+        return time.monotonic() - started
+
+    with predicting() as predictor:
+        assert predictor._together_before == 1
+        seconds = asyncio.run(alone_after_company(predictor))
+        mean = predictor._costs.mean_seconds
+
+    assert model.asked[-1] == [3.0]
+    # What a quarter of a prediction is was longer then; the rest is for a busy machine.
+    assert seconds < WAITING_SHARE * 3 * mean + 2
+
+
+# Failures
+
+
+@settings(max_examples=25, deadline=None)
+@given(bad=st.lists(st.booleans(), min_size=1, max_size=8))
+def test_rows_that_the_model_fails_on_fail_their_own_request_only(bad: list[bool]) -> None:
+    model = FakeModel()
+    version = loaded(model)
+    questions = [(version, rows_of(-1.0 if is_bad else 3.0, 1.0)) for is_bad in bad]
+
+    with predicting() as predictor:
+        found = asyncio.run(asked_together(predictor, version, model, questions))
+
+    assert answers(found) == [RequestRowsError if is_bad else [6.0, 2.0] for is_bad in bad]
+
+
+def test_rows_that_do_not_fit_together_are_asked_one_by_one() -> None:
+    """Of an array whose second axis has any length, as of texts that were cut into words."""
+
+    def sums(array: Any) -> Any:
+        return array.sum(axis=1)
+
+    model = FakeModel()
+    version = loaded(model)
+    arrays = replace(version, method=sums, example=Rows({UNNAMED: np.ones((1, 2))}, 1))
+    questions = [(arrays, Rows({UNNAMED: np.ones((2, length))}, 2)) for length in (3, 5)]
+
+    with predicting() as predictor:
+        found = asyncio.run(asked_together(predictor, version, model, questions))
+
+    assert answers(found) == [[3.0, 3.0], [5.0, 5.0]]
+
+
+def test_a_model_that_fails_on_its_own_example_is_at_fault_and_not_the_request() -> None:
+    model = FakeModel(broken=True)
+
+    with predicting() as predictor, pytest.raises(ModelFailedError, match=r"^The fake model fails\.$"):
+        asyncio.run(predictor.predict(loaded(model), rows_of(1), time.monotonic() + SECONDS))
+
+
+def test_after_a_failure_the_next_request_is_answered() -> None:
+    model = FakeModel()
+    version = loaded(model)
+
+    async def bad_and_good(predictor: Predictor) -> Prediction:
+        with pytest.raises(RequestRowsError):
+            await predictor.predict(version, rows_of(-1), time.monotonic() + SECONDS)
+        return await predictor.predict(version, rows_of(1), time.monotonic() + SECONDS)
+
+    with predicting() as predictor:
+        assert answers([asyncio.run(bad_and_good(predictor))]) == [[2.0]]
+
+
+@pytest.mark.parametrize("panic", [SystemExit(1), KeyboardInterrupt(), BaseException("panic")])
+def test_a_model_that_raises_what_ends_threads_does_not_end_this_one(panic: BaseException) -> None:
+    """As libraries in Rust do where they fail: that is no Exception."""
+
+    def panicking(frame: pd.DataFrame) -> Any:
+        if frame["value"].tolist() != [2.0]:
+            raise panic
+        return [4.0]
+
+    model = FakeModel()
+    version = replace(loaded(model), method=panicking)
+
+    async def bad_and_good(predictor: Predictor) -> Prediction:
+        deadline = time.monotonic() + SECONDS
+        with pytest.raises(ModelFailedError):
+            await asyncio.wait_for(predictor.predict(version, rows_of(1), deadline), SECONDS)
+        return await predictor.predict(version, rows_of(2), deadline)
+
+    with predicting() as predictor:
+        assert answers([asyncio.run(bad_and_good(predictor))]) == [[4.0]]
+
+
+def test_an_answer_about_another_number_of_rows_is_none() -> None:
+    model = FakeModel()
+    version = replace(loaded(model), method=lambda frame: [1.0])
+
+    async def two_and_one(predictor: Predictor) -> Prediction:
+        with pytest.raises(RequestRowsError, match="says 1 values about 2 rows"):
+            await predictor.predict(version, rows_of(1, 2), time.monotonic() + SECONDS)
+        return await predictor.predict(version, rows_of(1), time.monotonic() + SECONDS)
+
+    with predicting() as predictor:
+        assert answers([asyncio.run(two_and_one(predictor))]) == [[1.0]]
+
+
+# In time
+
+
+def test_a_request_that_is_overdue_is_never_asked() -> None:
+    model = FakeModel()
+    version = loaded(model)
+
+    async def late_and_in_time(predictor: Predictor) -> list[Prediction | BaseException]:
+        model.gate.clear()
+        now = time.monotonic()
+        first = asyncio.create_task(predictor.predict(version, rows_of(1), now + SECONDS))
+        await until(model.began.is_set)
+        late = asyncio.create_task(predictor.predict(version, rows_of(2), now - 1))
+        in_time = asyncio.create_task(predictor.predict(version, rows_of(3), now + SECONDS))
+        await until(lambda: predictor.waiting == 2)
+        model.gate.set()
+        return list(await asyncio.gather(first, late, in_time, return_exceptions=True))
+
+    with predicting() as predictor:
+        found = asyncio.run(late_and_in_time(predictor))
+
+    assert answers(found) == [[2.0], OverdueError, [6.0]]
+    assert model.asked == [[1.0], [3.0]]
+
+
+def test_a_request_that_becomes_overdue_while_others_fail_is_never_asked_again() -> None:
+    """They were asked together; asking them one by one takes longer than one of them can wait."""
+    model = FakeModel()
+    version = loaded(model)
+
+    def slow_and_failing(frame: pd.DataFrame) -> Any:
+        if frame["value"].tolist() == [1.0]:
+            return [0.0]
+        deadline.wait(SECONDS)
+        return model.predict(frame)
+
+    deadline = threading.Event()
+    slow = replace(version, method=slow_and_failing)
+
+    async def one_in_time(predictor: Predictor) -> list[Prediction | BaseException]:
+        model.gate.clear()
+        now = time.monotonic()
+        first = asyncio.create_task(predictor.predict(version, rows_of(0.5), now + SECONDS))
+        await until(model.began.is_set)
+        bad = asyncio.create_task(predictor.predict(slow, rows_of(-1), now + SECONDS))
+        soon = asyncio.create_task(predictor.predict(slow, rows_of(7), now + 1))
+        await until(lambda: predictor.waiting == 2)
+        model.gate.set()
+        await first
+        await until(lambda: time.monotonic() > now + 1)
+        deadline.set()
+        return list(await asyncio.gather(bad, soon, return_exceptions=True))
+
+    with predicting() as predictor:
+        found = asyncio.run(one_in_time(predictor))
+
+    assert answers(found) == [RequestRowsError, OverdueError]
+    assert [7.0] not in model.asked
+
+
+def test_a_request_that_was_given_up_is_never_asked() -> None:
+    model = FakeModel()
+    version = loaded(model)
+
+    async def given_up(predictor: Predictor) -> Prediction:
+        model.gate.clear()
+        deadline = time.monotonic() + SECONDS
+        first = asyncio.create_task(predictor.predict(version, rows_of(1), deadline))
+        await until(model.began.is_set)
+        second = asyncio.create_task(predictor.predict(version, rows_of(2), deadline))
+        await until(lambda: predictor.waiting == 1)
+        second.cancel()
+        await asyncio.wait([second])
+        model.gate.set()
+        await first
+        return await predictor.predict(version, rows_of(3), deadline)
+
+    with predicting() as predictor:
+        found = asyncio.run(given_up(predictor))
+
+    assert answers([found]) == [[6.0]]
+    assert model.asked == [[1.0], [3.0]]
+
+
+def test_a_request_that_is_given_up_while_the_model_is_at_work_bothers_nobody() -> None:
+    model = FakeModel()
+    version = loaded(model)
+
+    async def given_up(predictor: Predictor) -> Prediction:
+        model.gate.clear()
+        deadline = time.monotonic() + SECONDS
+        first = asyncio.create_task(predictor.predict(version, rows_of(1), deadline))
+        await until(model.began.is_set)
+        first.cancel()
+        await asyncio.wait([first])
+        model.gate.set()
+        return await predictor.predict(version, rows_of(2), deadline)
+
+    with predicting() as predictor:
+        assert answers([asyncio.run(given_up(predictor))]) == [[4.0]]
+
+
+# The end
+
+
+def test_who_waits_when_it_ends_is_answered_before() -> None:
+    model = FakeModel()
+    version = loaded(model)
+
+    async def ended(predictor: Predictor) -> list[Prediction | BaseException]:
+        model.gate.clear()
+        deadline = time.monotonic() + SECONDS
+        tasks = []
+        for value in (1, 2, 3):
+            tasks.append(asyncio.create_task(predictor.predict(version, rows_of(value), deadline)))
+            await until(model.began.is_set)
+        await until(lambda: predictor.waiting == 2)
+        stopping = asyncio.create_task(asyncio.to_thread(predictor.stop, SECONDS))
+        await until(lambda: predictor.waiting == 3)  # with the end itself
+        model.gate.set()
+        await stopping
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    predictor = Predictor()
+    predictor.start()
+    assert answers(asyncio.run(ended(predictor))) == [[2.0], [4.0], [6.0]]
+
+
+def test_an_end_does_not_wait_for_a_model_that_does_not_answer() -> None:
+    model = FakeModel()
+
+    async def hanging(predictor: Predictor) -> float:
+        model.gate.clear()
+        asked = asyncio.create_task(predictor.predict(loaded(model), rows_of(1), time.monotonic() + SECONDS))
+        await until(model.began.is_set)
+        started = time.monotonic()
+        await asyncio.to_thread(predictor.stop, 0.1)
+        took = time.monotonic() - started
+        asked.cancel()
+        return took
+
+    predictor = Predictor()
+    predictor.start()
+    assert asyncio.run(hanging(predictor)) < SECONDS / 2
+    # Now that the event loop is gone, too: there is nobody to tell.
+    model.gate.set()
+    predictor.stop(SECONDS)
+    assert predictor._thread is not None
+    assert not predictor._thread.is_alive()
+
+
+# What asking costs
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    fixed=st.floats(1e-4, 1.0),
+    per_row=st.floats(1e-6, 1e-1),
+    rows=st.integers(1, 500),
+    measured=st.lists(st.integers(1, 1000), min_size=2, max_size=150, unique=True),
+)
+def test_asking_together_is_favoured_where_the_rows_of_a_request_cost_less_than_asking_does(
+    fixed: float, per_row: float, rows: int, measured: list[int]
+) -> None:
+    costs = Costs()
+    for count in measured:
+        costs.add(count, fixed + per_row * count)
+
+    together = costs.favour_asking_together(rows)
+
+    of_rows = per_row * rows
+    if abs(of_rows - fixed) > 0.01 * max(of_rows, fixed, per_row * max(measured)):  # what rounding leaves
+        assert together == (of_rows < fixed)
+
+
+def test_as_long_as_nothing_is_known_of_rows_asking_together_is_tried() -> None:
+    costs = Costs()
+    assert costs.favour_asking_together(1)
+
+    for _ in range(100):
+        costs.add(1, 0.01)
+
+    assert costs.favour_asking_together(1)
+    assert costs.mean_seconds == pytest.approx(0.01)
+
+
+def test_what_was_long_ago_is_forgotten() -> None:
+    costs = Costs()
+    for count in (1, 2, 4, 8) * 100:
+        costs.add(count, 1.0 + 0.001 * count)
+    assert costs.favour_asking_together(8)
+
+    for count in (1, 2, 4, 8) * 300:
+        costs.add(count, 0.001 + 1.0 * count)
+
+    assert not costs.favour_asking_together(8)
+
+
+def test_a_model_that_is_slow_by_the_row_is_asked_one_by_one() -> None:
+    model = FakeModel()
+    version = loaded(model)
+
+    with predicting() as predictor:
+        for count in (1, 2, 4, 8):
+            predictor._costs.add(count, 1e4 * count)  # far more than what the rest of this test takes
+        found = asyncio.run(asked_together(predictor, version, model, [(version, rows_of(1, 2))] * 3))
+
+    assert answers(found) == [[2.0, 4.0]] * 3
+    assert model.asked == [[0.5], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]

@@ -1,0 +1,343 @@
+"""Bodies and answers of MLflow's scoring protocol, compared with how MLflow's own scoring server has them."""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.models.utils import _enforce_schema
+from mlflow.pyfunc import scoring_server
+from mlflow.types import ColSpec, DataType
+from mlflow.types import Schema as Signature
+
+from serving import scoring
+from serving.rows import UNNAMED, Rows, answered
+from serving.schema import Column, RowsRefusedError, Schema, Tensor
+from serving.scoring import BodyRefusedError, TooManyRowsError, rows_of_csv, rows_of_json
+
+unsaved = settings(database=None, deadline=None)
+
+MOST = 100
+
+FLIGHTS = Schema(
+    (
+        Column("carrier", "string", required=False),
+        Column("temp", "double", required=False),
+        Column("hour", "long", required=True),
+        Column("holiday", "boolean", required=True),
+    )
+)
+SIGNATURE = Signature([ColSpec(DataType[one.type], one.name, one.required) for one in FLIGHTS.columns])
+NAMES = [column.name for column in FLIGHTS.columns]
+RECORD = {"carrier": "AA", "temp": 51.5, "hour": 7, "holiday": True}
+PIXELS = Schema(tensor=Tensor("float32", (-1, 2)))
+
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "carrier": st.text(st.characters(codec="utf-8")),
+            "temp": st.floats(allow_nan=False, allow_infinity=False),
+            "hour": st.integers(-(2**63), 2**63 - 1),
+            "holiday": st.booleans(),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+)
+FORMS = {
+    scoring.SPLIT: lambda records: {
+        "columns": NAMES,
+        "data": [[record[name] for name in NAMES] for record in records],
+    },
+    scoring.RECORDS: list,
+    scoring.INSTANCES: list,
+    scoring.INPUTS: lambda records: {name: [record[name] for record in records] for name in NAMES},
+}
+
+
+def frame(content: Any, schema: Schema = FLIGHTS) -> pd.DataFrame:
+    """What the model gets."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    found = rows_of_json(body, schema, MOST)[0].model_input()
+    assert isinstance(found, pd.DataFrame)
+    return found
+
+
+def refusal(content: Any, schema: Schema = FLIGHTS) -> str:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    with pytest.raises((BodyRefusedError, RowsRefusedError, TooManyRowsError)) as refused:
+        rows_of_json(body, schema, MOST)
+    return str(refused.value)
+
+
+# JSON
+
+
+@unsaved
+@given(st.sampled_from(list(FORMS)), RECORDS)
+def test_every_form_makes_the_rows_that_mlflow_makes_of_it(form: str, records: list[dict[str, Any]]) -> None:
+    content = {form: FORMS[form](records)}
+
+    theirs = _enforce_schema(scoring_server.infer_and_parse_data(content, SIGNATURE), SIGNATURE)
+
+    assert isinstance(theirs, pd.DataFrame)
+    pd.testing.assert_frame_equal(frame(content), theirs[NAMES], check_exact=True)
+
+
+@unsaved
+@given(RECORDS, st.randoms(use_true_random=False))
+def test_the_order_of_columns_does_not_matter(records: list[dict[str, Any]], random: Any) -> None:
+    mixed = []
+    for record in records:
+        items = list(record.items())
+        random.shuffle(items)
+        mixed.append(dict(items))
+
+    pd.testing.assert_frame_equal(frame({"instances": mixed}), frame({"dataframe_records": records}))
+
+
+def test_nan_counts_as_a_number_as_python_s_clients_write_it() -> None:
+    body = b'{"instances": [{"temp": NaN, "hour": 7, "holiday": true}]}'
+
+    assert math.isnan(frame(body)["temp"][0])
+
+
+def test_what_a_record_does_not_have_is_missing() -> None:
+    found = frame({"instances": [RECORD, {"hour": 22, "holiday": False}]})
+
+    assert found.isna().to_numpy().tolist() == [[False] * 4, [True, True, False, False]]
+
+
+def test_a_single_value_is_a_column_of_one_row() -> None:
+    pd.testing.assert_frame_equal(frame({"inputs": RECORD}), frame({"instances": [RECORD]}))
+
+
+def test_a_split_without_columns_has_those_of_the_model_in_their_order() -> None:
+    pd.testing.assert_frame_equal(
+        frame({"dataframe_split": {"data": [list(RECORD.values())]}}), frame({"instances": [RECORD]})
+    )
+
+
+def test_columns_that_the_model_does_not_know_are_named() -> None:
+    _, unknown = rows_of_json(json.dumps({"instances": [RECORD | {"gate": 7}]}).encode(), FLIGHTS, MOST)
+
+    assert unknown == ["gate"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the body is no JSON"),
+        (b"\xff", "the body is no JSON"),
+        (b"{", "the body is no JSON"),
+        (b'{"instances": ["\\ud800"]}', "the body is no JSON"),
+        (b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "the body is no JSON"),
+        (b'{"instances": [{"hour": ' + b"9" * 5000 + b"}]}", "the body is no JSON"),
+        ('{"instances": []}'.encode("utf-16"), "the body is no JSON"),
+        ([], "the body is no JSON object: send a JSON object with one of dataframe_split"),
+        ({}, "the body has none of them"),
+        ({"instances": [], "inputs": []}, "the body has instances and inputs"),
+        ({"instances": [RECORD], "params": {"threshold": 1}}, "the model takes no params"),
+        ({"instances": [RECORD], "params": False}, "the model takes no params"),
+        ({"instances": []}, "there are no rows"),
+        ({"inputs": {}}, "there are no rows"),
+        ({"inputs": []}, "there are no rows"),
+        ({"instances": RECORD}, "no list of objects"),
+        ({"instances": [RECORD, 7]}, "row 1: it is no object"),
+        ({"inputs": 7}, "inputs is no object of columns"),
+        ({"inputs": {"hour": [7], "holiday": [True, False]}}, "the columns of inputs have 1 and 2 rows"),
+        ({"dataframe_split": []}, "dataframe_split is no object with columns and data"),
+        ({"dataframe_split": {"data": [[1]], "columns": [1]}}, "the columns of dataframe_split are no list"),
+        ({"dataframe_split": {"data": [[1]], "columns": ["x", "x"]}}, "column x: the column is there twice"),
+        ({"dataframe_split": {"data": [[1, 2]], "columns": ["x"]}}, "row 0: it has 2 values for 1 columns"),
+        ({"dataframe_split": {"data": [1], "columns": ["x"]}}, "row 0: it is no list of values"),
+        ({"instances": [RECORD] * (MOST + 1)}, f"there are {MOST + 1} rows; send at most {MOST} at once"),
+    ],
+)  # fmt: skip
+def test_what_is_no_body_of_the_protocol_is_refused_with_what_it_should_be(
+    content: Any, message: str
+) -> None:
+    assert message in refusal(content)
+
+
+def test_one_array_is_sent_as_instances_or_inputs() -> None:
+    for form in (scoring.INSTANCES, scoring.INPUTS):
+        rows, unknown = rows_of_json(json.dumps({form: [[1, 2], [3, 4]]}).encode(), PIXELS, MOST)
+        assert (rows.columns[UNNAMED].tolist(), rows.count, unknown) == ([[1, 2], [3, 4]], 2, [])
+    assert "send it as instances or inputs" in refusal({"dataframe_records": [{"x": 1}]}, PIXELS)
+    assert "there are no rows" in refusal({"instances": {"x": 1}}, PIXELS)
+    assert "send JSON" in csv_refusal("x\n1\n", PIXELS)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from([*NAMES, "columns", "data"]) | st.text(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@unsaved
+@given(st.dictionaries(st.sampled_from([*FORMS, "params"]), ANY_JSON), st.sampled_from([FLIGHTS, PIXELS]))
+def test_whatever_comes_is_read_or_refused(content: Any, schema: Schema) -> None:
+    try:
+        rows, _ = rows_of_json(json.dumps(content).encode(), schema, MOST)
+    except (BodyRefusedError, RowsRefusedError, TooManyRowsError):
+        return
+    assert 0 < rows.count <= MOST
+    assert all(len(values) == rows.count for values in rows.columns.values())
+
+
+# CSV
+
+
+def csv_refusal(text: str | bytes, schema: Schema = FLIGHTS) -> str:
+    with pytest.raises((BodyRefusedError, RowsRefusedError, TooManyRowsError)) as refused:
+        rows_of_csv(text if isinstance(text, bytes) else text.encode(), schema, MOST)
+    return str(refused.value)
+
+
+# With what has to be quoted, and never what pandas takes for a gap.
+CSV_TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"])).map('"x", {}x'.format)
+
+
+@unsaved
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "carrier": CSV_TEXTS,
+                "temp": st.floats(-1e6, 1e6),
+                "hour": st.integers(-(2**63), 2**63 - 1),
+                "holiday": st.booleans(),
+            }
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_csv_makes_the_rows_that_mlflow_makes_of_it(records: list[dict[str, Any]]) -> None:
+    text = pd.DataFrame(records).to_csv(index=False)
+
+    theirs = _enforce_schema(scoring_server.parse_csv_input(io.StringIO(text), SIGNATURE), SIGNATURE)
+    ours = rows_of_csv(text.encode(), FLIGHTS, MOST)[0].model_input()
+
+    assert isinstance(theirs, pd.DataFrame)
+    assert isinstance(ours, pd.DataFrame)
+    # pandas reads numbers a little wrong unless it is told not to.
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-12)
+
+
+def test_an_empty_field_of_csv_is_a_gap_and_a_mark_at_the_beginning_is_none_of_the_name() -> None:
+    rows, unknown = rows_of_csv(b"\xef\xbb\xbfcarrier,temp,hour,holiday,gate\n,,7,TRUE,a\n\n", FLIGHTS, MOST)
+
+    assert unknown == ["gate"]
+    assert [pd.isna(values[0]) for values in rows.columns.values()] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the body is empty"),
+        (b"\xff\xfe", "the body is no CSV in UTF-8"),
+        ('hour\n"7\n', "the body is no CSV in UTF-8"),
+        ("hour,holiday\n", "there are no rows"),
+        ("hour,hour\n7,7\n", "column hour: the column is there twice"),
+        ("hour,holiday\n7\n", "row 0: it has 1 values for 2 columns"),
+        ("hour,holiday\n7,true\nnoon,true\n", "row 1, column hour: 'noon' is no long"),
+        ("hour,holiday\n7.5,true\n", "row 0, column hour: '7.5' is no long"),
+        ("hour,holiday\n7,maybe\n", "row 0, column holiday: 'maybe' is no boolean"),
+        ("hour,holiday\n99999999999999999999,true\n", "row 0, column hour: 99999999999999999999 is not a"),
+        ("temp,hour,holiday\nwarm,7,true\n", "row 0, column temp: 'warm' is no double"),
+        ("hour,holiday\n,true\n", "row 0, column hour: a value is required"),
+        ("hour\n7\n", "column holiday: the column is required"),
+        ("hour,holiday\n" + "7,true\n" * (MOST + 1), f"send at most {MOST}"),
+    ],
+)  # fmt: skip
+def test_csv_that_is_not_what_the_model_takes_is_refused(text: str | bytes, message: str) -> None:
+    assert message in csv_refusal(text)
+
+
+@unsaved
+@given(st.binary() | st.text().map(str.encode) | st.text("\",\r\n\0'x7").map(str.encode))
+def test_whatever_bytes_come_as_csv_are_read_or_refused(body: bytes) -> None:
+    for head in (b"", b"hour,holiday,carrier\n"):
+        try:
+            rows, _ = rows_of_csv(head + body, FLIGHTS, MOST)
+        except (BodyRefusedError, RowsRefusedError, TooManyRowsError):
+            continue
+        assert 0 < rows.count <= MOST
+
+
+# Answers
+
+
+def theirs(output: Any) -> Any:
+    """An answer of MLflow's scoring server; NaN, which is no JSON, as null."""
+    text = io.StringIO()
+    scoring_server.predictions_to_json(output, text)
+    return json.loads(text.getvalue(), parse_constant=lambda constant: None)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        np.array([0.1, math.nan, -math.inf]),
+        np.array([[0.1, 0.2], [0.3, 0.4]]),
+        np.array([[[1], [2]]], dtype="int8"),
+        np.array([0.1, 1e-30], dtype="float32"),
+        np.array(["late", None], dtype="object"),
+        np.array(["late", "on time"]),
+        np.array([True, False]),
+        [0.1, 0.2],
+        pd.Series([0.1, 0.2], name="score"),
+        pd.DataFrame({"score": [0.1, math.nan], "why": ["wind", None]}),
+        pd.DataFrame({"at": pd.to_datetime(["2026-01-31T12:00:00", "2026-02-28T00:00:00"])}),
+        pd.DataFrame({"at": [datetime(2026, 1, 31, tzinfo=UTC)], "stops": [["JFK", "EWR"]]}),
+        pd.DataFrame({"seats": pd.array([180, 90], dtype="Int64"), "sure": [True, False]}),
+    ],
+    ids=lambda output: type(output).__name__,
+)
+def test_answers_are_those_of_mlflow_s_scoring_server(output: Any) -> None:
+    assert json.loads(scoring.answer(answered(output, len(output)))) == theirs(output)
+
+
+def test_what_is_missing_in_an_answer_is_null() -> None:
+    frame = pd.DataFrame(
+        {
+            "at": pd.Series([pd.NaT, pd.Timestamp("2026-01-31")]),
+            "seats": pd.Series([pd.NA, 180], dtype="object"),
+            "score": [math.nan, 0.5],
+            "why": [None, "wind"],
+        }
+    )
+
+    predictions = json.loads(scoring.answer(answered(frame, 2)))["predictions"]
+
+    assert predictions == [
+        dict.fromkeys(frame),
+        {"at": "2026-01-31T00:00:00", "seats": 180, "score": 0.5, "why": "wind"},
+    ]
+
+
+def test_bytes_in_an_answer_are_base64() -> None:
+    output = pd.DataFrame({"image": [b"\x00\xff"]})
+
+    assert json.loads(scoring.answer(answered(output, 1))) == {"predictions": [{"image": "AP8="}]}
+
+
+@unsaved
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_numbers_are_answered_to_the_last_digit(values: list[float]) -> None:
+    outputs: Mapping[str, Any] = {UNNAMED: np.array(values)}
+
+    assert json.loads(scoring.answer(Rows(outputs, len(values))))["predictions"] == values

@@ -1,0 +1,185 @@
+"""What the environment decides for serving: defaults, what each variable changes, what is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from observability.links import Links
+from observability.telemetry import Telemetry
+from serving import settings
+from serving.settings import PROJECT_ROOT, Followed, Limits, ServingSettings
+
+MEGABYTE = 1024 * 1024
+
+
+def test_without_any_variable_one_model_is_served_on_this_machine_only() -> None:
+    home = PROJECT_ROOT / ".ledgerline"
+
+    assert ServingSettings.from_environment({}) == ServingSettings(
+        models=(Followed("flight_delay", "production"),),
+        host="127.0.0.1",
+        port=8080,
+        tracking_uri=f"sqlite:///{home}/mlflow.db",
+        poll_seconds=1,
+        webhook_secret=None,
+        tokens=(),
+        unpickled=frozenset(),
+        allow_other_clients=False,
+        shadow_share=0,
+        cache=home / "serving" / "models",
+        request_log=home / "serving" / "requests",
+        request_log_bytes=512 * MEGABYTE,
+        redacted=frozenset(),
+        traces_per_second=2,
+        limits=Limits(body_bytes=16 * MEGABYTE, body_seconds=10, rows=10_000, seconds=30, requests=256),
+        telemetry=Telemetry(),
+        links=Links(
+            dagster="http://127.0.0.1:3000",
+            mlflow="http://127.0.0.1:5000",
+            trace="http://127.0.0.1:5000/#/experiments/{experiment_id}/traces/{mlflow_trace_id}",
+        ),
+    )
+
+
+def test_each_variable_changes_one_thing() -> None:
+    found = ServingSettings.from_environment(
+        {
+            "LEDGERLINE_HOME": "/srv/state",
+            "LEDGERLINE_DAGSTER_PORT": "3001",
+            "LEDGERLINE_MLFLOW_PORT": "5001",
+            "MLFLOW_TRACKING_URI": "https://somebody:s3cret@mlflow.example",
+            "LEDGERLINE_WEBHOOK_SECRET": "signed",
+            "LEDGERLINE_SERVING_MODELS": "delay@staging, cancellation",
+            "LEDGERLINE_SERVING_HOST": "0.0.0.0",  # noqa: S104
+            "LEDGERLINE_SERVING_PORT": "0",
+            "LEDGERLINE_SERVING_TOKENS": "one, two,",
+            "LEDGERLINE_SERVING_POLL_SECONDS": "0.5",
+            "LEDGERLINE_SERVING_SIGNATURE": "any",
+            "LEDGERLINE_SERVING_UNPICKLE": "delay",
+            "LEDGERLINE_SERVING_SHADOW_SHARE": "0.25",
+            "LEDGERLINE_SERVING_CACHE": "/srv/cache",
+            "LEDGERLINE_SERVING_BODY_MEGABYTES": "2",
+            "LEDGERLINE_SERVING_BODY_SECONDS": "3",
+            "LEDGERLINE_SERVING_ROWS": "4",
+            "LEDGERLINE_SERVING_SECONDS": "5",
+            "LEDGERLINE_SERVING_REQUESTS": "6",
+            "LEDGERLINE_SERVING_TRACES_PER_SECOND": "7",
+            "LEDGERLINE_REQUEST_LOG": "/srv/requests",
+            "LEDGERLINE_REQUEST_LOG_MEGABYTES": "8",
+            "LEDGERLINE_REQUEST_LOG_REDACTED": "origin,dest",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4318",
+            "LEDGERLINE_JAEGER_URL": "http://jaeger.example",
+        }
+    )
+
+    assert found == ServingSettings(
+        models=(Followed("delay", "staging"), Followed("cancellation", "production")),
+        host="0.0.0.0",  # noqa: S104
+        port=0,
+        tracking_uri="https://somebody:s3cret@mlflow.example",
+        poll_seconds=0.5,
+        webhook_secret="signed",
+        tokens=("one", "two"),
+        unpickled=frozenset({"delay"}),
+        allow_other_clients=True,
+        shadow_share=0.25,
+        cache=Path("/srv/cache"),
+        request_log=Path("/srv/requests"),
+        request_log_bytes=8 * MEGABYTE,
+        redacted=frozenset({"origin", "dest"}),
+        traces_per_second=7,
+        limits=Limits(body_bytes=2 * MEGABYTE, body_seconds=3, rows=4, seconds=5, requests=6),
+        telemetry=Telemetry(endpoint="http://collector.example:4318/v1/traces"),
+        links=Links(
+            dagster="http://127.0.0.1:3001",
+            mlflow="https://somebody:***@mlflow.example",
+            trace="http://jaeger.example/trace/{trace_id}",
+        ),
+    )
+
+
+def test_secrets_are_not_shown() -> None:
+    found = ServingSettings.from_environment(
+        {"LEDGERLINE_SERVING_TOKENS": "t0ken", "LEDGERLINE_WEBHOOK_SECRET": "s3cret"}
+    )
+
+    assert "t0ken" not in repr(found)
+    assert "s3cret" not in repr(found)
+
+
+def test_folders_become_absolute_and_requests_need_not_be_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = {"LEDGERLINE_HOME": "state", "LEDGERLINE_SERVING_CACHE": "cache"}
+
+    logged = ServingSettings.from_environment(relative | {"LEDGERLINE_REQUEST_LOG": "requests"})
+    not_logged = ServingSettings.from_environment(relative | {"LEDGERLINE_REQUEST_LOG": "off"})
+
+    assert logged.cache == tmp_path / "cache"
+    assert logged.request_log == tmp_path / "requests"
+    assert not_logged.request_log is None
+    assert not_logged.tracking_uri == f"sqlite:///{tmp_path}/state/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LEDGERLINE_SERVING_MODELS", ",", "must name a model, and each of them once."),
+        ("LEDGERLINE_SERVING_MODELS", "delay,delay@staging", "must name a model, and each of them once."),
+        ("LEDGERLINE_SERVING_MODELS", "delay@", "has 'delay@'; write name, or name@alias."),
+        ("LEDGERLINE_SERVING_MODELS", "@staging", "has '@staging'; write name, or name@alias."),
+        ("LEDGERLINE_SERVING_MODELS", "models:/delay", "has 'models:/delay'; write name, or name@alias."),
+        ("LEDGERLINE_SERVING_PORT", "http", "is 'http'; set it to a whole number (default 8080)."),
+        ("LEDGERLINE_SERVING_ROWS", "-1", "is '-1'; set it to a whole number (default 10000)."),
+        ("LEDGERLINE_SERVING_SIGNATURE", "none", "is 'none'; set it to one of: same, any."),
+        ("LEDGERLINE_SERVING_SHADOW_SHARE", "1.5", "set it to a number from 0 to 1 (default 0)."),
+        ("LEDGERLINE_SERVING_SHADOW_SHARE", "nan", "set it to a number from 0 to 1 (default 0)."),
+        ("LEDGERLINE_SERVING_POLL_SECONDS", "1s", "set it to a number from 0 to 3600 (default 1)."),
+        ("LEDGERLINE_REQUEST_LOG_MEGABYTES", "0.5", "set it to a whole number (default 512)."),
+        ("LEDGERLINE_REQUEST_LOG", "s3://bucket/log", "set it to a folder of this machine, or off."),
+        ("LEDGERLINE_TRACE_URL", "http://t/{run}", "it may have {trace_id}"),
+        ("LEDGERLINE_HOME", "/srv/a#b", "choose a folder without ?, # and %"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} ") as error:
+        ServingSettings.from_environment({name: value})
+
+    assert said in str(error.value)
+
+
+def test_libraries_are_told_to_be_impatient_unless_somebody_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in settings.IMPATIENT | settings.OPENMP:
+        monkeypatch.setenv(name, "")  # so that what is set is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+
+    settings.prepare_libraries()
+
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_reading_the_settings_imports_nothing_heavy_and_creates_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from serving.settings import ServingSettings; ServingSettings.from_environment(); "
+        "print(sorted({'mlflow', 'pandas', 'sklearn', 'fastapi', 'dagster'} & set(sys.modules)))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"LEDGERLINE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert child.stdout == "[]\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,190 @@
+"""Asking staging what production was asked: how much of it, what is counted, and that nobody notices."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from serving.service import STOP_SECONDS
+from serving.shadow import MOST_WAITING
+from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_model, flight_rows
+from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
+
+SECONDS = 20.0
+ALWAYS = {"LEDGERLINE_SERVING_SHADOW_SHARE": "1"}
+
+
+def ask(service: Running, content: object) -> requests.Response:
+    return requests.post(f"{service.url}/invocations", json=content, timeout=SECONDS)
+
+
+def flights(count: int, seed: int = 0) -> dict[str, object]:
+    return {"dataframe_records": json.loads(flight_rows(count, seed).to_json(orient="records"))}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def staging(service: Running) -> int | None:
+    """The version in staging, as far as the service has it at hand."""
+    loaded = service.service.default.staging
+    return loaded.version.number if loaded else None
+
+
+def asked(service: Running, version: int, model: str = MODEL) -> float:
+    return service.service.metrics.shadow_rows.labels(model, str(version))._value.get()
+
+
+def disagreements(service: Running, version: int) -> float:
+    return service.service.metrics.shadow_disagreements.labels(MODEL, str(version))._value.get()
+
+
+def skipped(service: Running, reason: str, model: str = MODEL) -> float:
+    return service.service.metrics.shadow_skipped.labels(model, reason)._value.get()
+
+
+def test_staging_is_asked_about_the_same_rows_and_its_other_decisions_are_counted(
+    served_models: ServedModels, serve: Serve
+) -> None:
+    served_models.serve(served_models.version(seed=0))
+    served_models.serve(served_models.version(seed=1), "staging")
+    rows = flight_rows(50, seed=7)
+    with serve(**ALWAYS) as service:
+        until(lambda: staging(service) == 2)
+        answers = [ask(service, flights(50, seed=7)) for _ in range(3)]
+        until(lambda: asked(service, 2) == 150)
+        found = disagreements(service, 2)
+        told_to_prometheus = requests.get(f"{service.url}/metrics", timeout=SECONDS).text
+
+    ours, theirs = (flight_model(seed).predict_proba(rows).argmax(1) for seed in (0, 1))
+    assert 0 < (ours != theirs).sum() < 50  # or nothing is tested
+    assert found == 3 * (ours != theirs).sum()
+    for answer in answers:
+        assert answer.headers["X-Model-Version"] == "1"
+        decided = [row.index(max(row)) for row in answer.json()["predictions"]]
+        assert decided == ours.tolist()
+    assert f'ledgerline_shadow_rows_total{{model="{MODEL}",version="2"}} 150.0' in told_to_prometheus
+
+
+def test_staging_that_decides_alike_disagrees_about_nothing(
+    served_models: ServedModels, serve: Serve
+) -> None:
+    served_models.serve(served_models.version())
+    served_models.serve(served_models.version(), "staging")
+    with serve(**ALWAYS) as service:
+        until(lambda: staging(service) == 2)
+        assert ask(service, flights(20)).status_code == 200
+        until(lambda: asked(service, 2) == 20)
+        assert disagreements(service, 2) == 0
+
+
+def test_only_the_share_of_the_requests_is_asked(served_models: ServedModels, serve: Serve) -> None:
+    served_models.serve(served_models.version())
+    served_models.serve(served_models.version(), "staging")
+    with serve(LEDGERLINE_SERVING_SHADOW_SHARE="0.5") as service, requests.Session() as session:
+        until(lambda: staging(service) == 2)
+        for _ in range(40):
+            answer = session.post(f"{service.url}/invocations", json=flights(1), timeout=SECONDS)
+            assert answer.status_code == 200
+        until(service.service.shadow._waiting.empty)
+        found = asked(service, 2) + skipped(service, "busy")
+
+    assert 3 <= found <= 37  # else once in fifty million times
+
+
+@pytest.mark.parametrize("share", ["0", "1"])
+def test_nobody_is_asked_without_a_share_or_without_staging(
+    served_models: ServedModels, serve: Serve, share: str
+) -> None:
+    served_models.serve(served_models.version())
+    if share == "0":
+        served_models.serve(served_models.version(seed=1), "staging")
+    with serve(LEDGERLINE_SERVING_SHADOW_SHARE=share) as service:
+        if share == "0":
+            until(lambda: staging(service) == 2)
+        assert ask(service, flights(1)).status_code == 200
+        found = requests.get(f"{service.url}/metrics", timeout=SECONDS).text
+
+    assert "ledgerline_shadow_rows_total{" not in found
+    assert "ledgerline_shadow_skipped_total{" not in found
+
+
+def test_production_that_is_in_staging_too_is_not_asked_twice(
+    served_models: ServedModels, serve: Serve
+) -> None:
+    version = served_models.version()
+    served_models.serve(version)
+    served_models.serve(version, "staging")
+    with serve(**ALWAYS) as service:
+        assert ask(service, flights(1)).status_code == 200
+        assert staging(service) is None
+        assert asked(service, 1) == 0
+
+
+def test_staging_that_fails_fails_no_answer_and_is_said_once(
+    served_models: ServedModels, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served_models.serve(told_version(served_models))
+    served_models.serve(told_version(served_models, "new"), "staging")
+    with serve(**TOLD_SERVED, **ALWAYS) as service:
+        until(lambda: staging(service) == 2)
+        answers = [ask(service, told("new: fail", value)) for value in range(4)]
+        until(lambda: skipped(service, "failed", TOLD) == 4)
+        assert asked(service, 2, TOLD) == 0
+        assert ask(service, told()).status_code == 200
+        until(lambda: asked(service, 2, TOLD) == 1)
+
+    assert [answer.json() for answer in answers] == [{"predictions": [2.0 * value]} for value in range(4)]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "serving.shadow"]
+    assert said.startswith(f"{TOLD} version 2, in staging, fails on a request: ")
+
+
+def test_what_staging_has_no_time_for_is_skipped_and_delays_nobody(
+    served_models: ServedModels, serve: Serve, tmp_path: Path
+) -> None:
+    go = tmp_path / "go.now"
+    served_models.serve(told_version(served_models))
+    served_models.serve(told_version(served_models, "new"), "staging")
+    with serve(**TOLD_SERVED, **ALWAYS) as service, requests.Session() as session:
+        until(lambda: staging(service) == 2)
+        try:
+            assert ask(service, told(f"new: wait for {go}")).status_code == 200
+            until(go.with_suffix(".waiting").exists)
+            for _ in range(MOST_WAITING + 5):
+                answer = session.post(f"{service.url}/invocations", json=told(), timeout=SECONDS)
+                assert answer.json() == {"predictions": [2.0]}
+            assert skipped(service, "busy", TOLD) == 5
+            assert asked(service, 2, TOLD) == 0
+        finally:
+            go.touch()
+        until(lambda: asked(service, 2, TOLD) == 1 + MOST_WAITING)
+        assert skipped(service, "busy", TOLD) == 5
+
+
+def test_what_is_left_when_the_service_ends_keeps_nobody_waiting(
+    served_models: ServedModels, serve: Serve, tmp_path: Path
+) -> None:
+    go = tmp_path / "go.now"
+    served_models.serve(told_version(served_models))
+    served_models.serve(told_version(served_models, "new"), "staging")
+    try:
+        with serve(**TOLD_SERVED, **ALWAYS) as service:
+            until(lambda: staging(service) == 2)
+            for _ in range(MOST_WAITING + 1):
+                assert ask(service, told(f"new: wait for {go}")).status_code == 200
+            shadow, started = service.service.shadow, time.monotonic()
+        assert time.monotonic() - started < 3 * STOP_SECONDS
+    finally:
+        go.touch()
+    # It ends with the process at the latest; here it is ended by what there was no room for.
+    assert shadow._thread is not None
+    assert shadow._thread.daemon
+    shadow.stop(SECONDS)
+    assert not shadow._thread.is_alive()

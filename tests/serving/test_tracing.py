@@ -1,0 +1,335 @@
+"""Spans of answers, as they arrive where traces go: a collector, MLflow, or nobody."""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from opentelemetry.trace import SpanKind
+
+from observability import ids
+from observability.telemetry import Telemetry
+from serving.tracing import QuietExporter, SomePerSecond, Tracing, exporter_for
+from tests.integration.loopback_servers import listening
+from tests.integration.otlp_receivers import Receiver
+from tests.integration.received_traces import ReceivedSpan
+from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
+from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
+
+SECONDS = 20.0
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+CALLER = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+# The specification calls it false if it is anything else.
+TRACED = {"OTEL_SDK_DISABLED": "false", "LEDGERLINE_SERVING_TRACES_PER_SECOND": "1000"}
+
+
+@pytest.fixture
+def collector() -> Iterator[Receiver]:
+    with listening(Receiver()) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the module has said of traces so far."""
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "serving.tracing"]
+
+
+def ask(service: Running, content: object, path: str = "/invocations", **headers: str) -> requests.Response:
+    return requests.post(f"{service.url}{path}", json=content, headers=headers, timeout=SECONDS)
+
+
+def flights(count: int) -> dict[str, object]:
+    return {"dataframe_records": json.loads(flight_rows(count).to_json(orient="records"))}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def trace_of(answer: requests.Response) -> str:
+    return answer.headers["traceparent"].split("-")[1]
+
+
+def span_of(collector: Receiver, answer: requests.Response) -> ReceivedSpan:
+    """The only span of the trace of an answer, once it has come."""
+    trace_id = trace_of(answer)
+    until(lambda: trace_id in collector.trace_ids)
+    (span,) = collector.trace(str(uuid.UUID(trace_id))).spans
+    return span
+
+
+def trained_by_a_run(models: ServedModels) -> tuple[str, str]:
+    """Serve a version that names the run that trained it; returns the run and the hash of the version."""
+    run_id = str(uuid.uuid4())
+    version = models.version()
+    models.client.set_model_version_tag(MODEL, str(version.number), "dagster.run_id", run_id)
+    models.serve(version)
+    return run_id, version.tags["sha256"]
+
+
+# What a span says
+
+
+def test_a_span_tells_what_was_asked_who_answered_and_what_trained_it(
+    served_models: ServedModels, serve: Serve, collector: Receiver
+) -> None:
+    run_id, sha256 = trained_by_a_run(served_models)
+    with serve(**TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        answer = ask(service, flights(3))
+        span = span_of(collector, answer)
+
+    assert answer.status_code == 200
+    assert answer.headers["traceparent"].split("-")[2] == span.span_id
+    assert (span.name, span.parent_id, span.failed) == ("POST /invocations", None, False)
+    assert 0 < span.ended - span.started < SECONDS * 1e9
+    timed = {"ml.answer.waited_seconds", "ml.answer.predict_seconds"}
+    for name in timed:
+        seconds = span.attributes[name]
+        assert isinstance(seconds, float)
+        assert 0 <= seconds < SECONDS
+    assert {name: value for name, value in span.attributes.items() if name not in timed} == {
+        "http.request.header.x-request-id": answer.headers["X-Request-Id"],
+        "http.request.method": "POST",
+        "http.response.status_code": 200,
+        "http.route": "/invocations",
+        "url.path": "/invocations",
+        "url.scheme": "http",
+        "ml.model.name": MODEL,
+        "ml.model.version": 1,
+        "ml.model.alias": "production",
+        "ml.model.sha256": sha256,
+        "ml.model.training_run_id": run_id,
+        "ml.answer.rows": 3,
+        "ml.answer.rows_together": 3,
+        "mlflow.spanType": "TASK",
+    }
+    assert span.links == [(uuid.UUID(run_id).hex, f"{ids.run_span_id(run_id):016x}")]
+
+
+def test_spans_of_refusals_and_failures_tell_whose_fault_it_is(
+    served_models: ServedModels, serve: Serve, collector: Receiver
+) -> None:
+    served_models.serve(told_version(served_models))
+    with serve(**TOLD_SERVED, **TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        refused = span_of(collector, ask(service, told("fail")))
+        failed = span_of(collector, ask(service, told("unsayable")))
+        unknown = span_of(collector, ask(service, {}, "/nowhere/s3cret?query=1"))
+
+    assert (refused.failed, refused.attributes["http.response.status_code"]) == (False, 400)
+    assert "error.type" not in refused.attributes
+    assert (failed.failed, failed.attributes["http.response.status_code"]) == (True, 500)
+    assert failed.attributes["error.type"] == "500"
+    # A name for each path that anybody asks for would be too many names.
+    assert (unknown.name, unknown.attributes["url.path"]) == ("POST", "/nowhere/s3cret")
+    assert "http.route" not in unknown.attributes
+    assert (unknown.links, "ml.model.name" in unknown.attributes) == ([], False)
+    # Nobody recorded who trained this version.
+    assert refused.links == []
+    assert refused.attributes["ml.model.name"] == TOLD
+
+
+def test_a_caller_decides_whether_its_trace_is_kept(
+    served_models: ServedModels, serve: Serve, collector: Receiver
+) -> None:
+    served_models.serve(served_models.version())
+    never = TRACED | {"LEDGERLINE_SERVING_TRACES_PER_SECOND": "0"}
+    other = "1" * 32
+    with serve(**never, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        kept = ask(service, flights(1), **CALLER)
+        dropped = ask(service, flights(1), traceparent=f"00-{other}-{PARENT}-00")
+        own = ask(service, flights(1))
+        span = span_of(collector, kept)
+
+    assert (span.trace_id, span.parent_id) == (TRACE, PARENT)
+    assert kept.headers["traceparent"] == f"00-{TRACE}-{span.span_id}-01"
+    assert dropped.headers["traceparent"].startswith(f"00-{other}-")
+    assert dropped.headers["traceparent"].endswith("-00")
+    # The end of the service sends what is left: there was nothing.
+    assert collector.trace_ids == {TRACE}
+    assert trace_of(own) not in collector.trace_ids
+
+
+def test_what_was_answered_just_before_the_end_arrives(
+    served_models: ServedModels, serve: Serve, collector: Receiver
+) -> None:
+    with serve(**TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        answers = [requests.get(f"{service.url}/ping", timeout=SECONDS) for _ in range(5)]
+
+    assert {trace_of(answer) for answer in answers} == collector.trace_ids
+    assert all(answer.status_code == 503 for answer in answers)
+
+
+# Where spans go
+
+
+def test_without_a_collector_traces_go_to_mlflow(mlflow_server: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    models = ServedModels(mlflow_server, None)
+    name = f"traced-{uuid.uuid4().hex}"
+    version = models.version(name)
+    models.serve(version)
+    settings = serving_settings(tmp_path, mlflow_server, **TRACED, LEDGERLINE_SERVING_MODELS=name)
+    with running(settings) as service:
+        answer = ask(service, flights(2))
+
+    assert answer.status_code == 200
+    client = MlflowClient(mlflow_server)
+    experiment = client.get_experiment_by_name("serving")
+    assert experiment is not None
+    trace = client.get_trace(f"tr-{trace_of(answer)}")
+    assert trace.info.experiment_id == experiment.experiment_id
+    assert trace.info.state == "OK"
+    (span,) = trace.data.spans
+    assert span.name == "POST /invocations"
+    assert span.attributes["ml.model.name"] == name
+    assert span.attributes["ml.answer.rows"] == 2
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_no_traces_are_made_where_opentelemetry_is_off(
+    serve: Serve, collector: Receiver, off: dict[str, str]
+) -> None:
+    with serve(**TRACED | off, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        requests.get(f"{service.url}/ping", timeout=SECONDS)
+        requests.get(f"{service.url}/ping", headers=CALLER, timeout=SECONDS)
+
+    assert collector.requests == 0
+
+
+def test_a_share_of_traces_is_the_share_that_steps_keep_too(serve: Serve, collector: Receiver) -> None:
+    half = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
+    settings = {**TRACED, **half, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    with serve(**settings) as service, requests.Session() as session:
+        answers = [session.get(f"{service.url}/ping", timeout=SECONDS) for _ in range(40)]
+
+    traces = {trace_of(answer) for answer in answers}
+    assert collector.trace_ids == {trace for trace in traces if ids.is_sampled(int(trace, 16), 0.5)}
+
+
+# A collector that is away
+
+
+def test_answers_go_on_without_a_collector_and_it_is_said_once_that_it_is_away_and_back(
+    served_models: ServedModels, serve: Serve, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")  # how long it tries again for
+    served_models.serve(served_models.version())
+    collector = Receiver()
+    collector.start()
+    collector.stop()
+    with serve(**TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        lost = ask(service, flights(1))
+        until(lambda: said() != [])
+        also_lost = [ask(service, flights(1)) for _ in range(3)]
+        with listening(collector):
+
+            def sent() -> bool:
+                ask(service, flights(1))
+                return "Traces are sent again." in said()
+
+            until(sent)
+            kept = ask(service, flights(1))
+            span_of(collector, kept)
+
+    assert [answer.status_code for answer in (lost, *also_lost, kept)] == [200] * 5
+    assert said() == [
+        "Traces cannot be sent: their target does not take them.",
+        "Traces are sent again.",
+    ]
+    assert trace_of(lost) not in collector.trace_ids
+
+
+def test_an_end_does_not_wait_until_a_collector_is_back() -> None:
+    """Left alone, the exporter tries again for ten seconds, for each batch."""
+    telemetry = Telemetry.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
+    tracing = Tracing(exporter_for(telemetry, ""), telemetry.keeps, 1000)
+    for _ in range(3):
+        tracing.begin("GET", {}).end()
+
+    started = time.monotonic()
+    tracing.stop()
+
+    assert time.monotonic() - started < 8
+
+
+def test_an_exporter_that_cannot_be_made_is_asked_for_again(said: Callable[[], list[str]]) -> None:
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    attempts: list[int] = []
+    memory = InMemorySpanExporter()
+
+    def third_time_lucky() -> SpanExporter:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ConnectionError("nobody is there")
+        return memory
+
+    exporter = QuietExporter(third_time_lucky)
+    results = [exporter.export([]) for _ in range(4)]
+    exporter.shutdown()
+    exporter.shutdown()
+
+    failure, success = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
+    assert results == [failure, failure, success, success]
+    assert len(attempts) == 3
+    assert said() == ["Traces cannot be sent: nobody is there", "Traces are sent again."]
+    assert exporter.export([]) is failure
+
+
+# How many
+
+
+def kept_of(sampler: SomePerSecond, count: int) -> int:
+    decisions = [sampler.should_sample(None, number, "GET", SpanKind.SERVER) for number in range(count)]
+    return sum(decision.decision.is_sampled() for decision in decisions)
+
+
+def test_of_many_requests_in_a_second_a_few_are_kept() -> None:
+    started = time.monotonic()
+    kept = kept_of(SomePerSecond(lambda _: True, 5), 1000)
+
+    assert 5 <= kept <= 5 + 5 * (time.monotonic() - started)
+
+
+def test_the_next_second_has_traces_of_its_own() -> None:
+    sampler = SomePerSecond(lambda _: True, 200)
+    kept_of(sampler, 1000)
+    started = time.monotonic()
+    until(lambda: time.monotonic() - started > 0.1)
+
+    assert kept_of(sampler, 1000) >= 20
+
+
+def test_after_a_quiet_time_no_more_are_kept_than_otherwise() -> None:
+    sampler = SomePerSecond(lambda _: True, 10)
+    sampler._at -= 3600
+
+    assert kept_of(sampler, 1000) <= 11
+
+
+@pytest.mark.parametrize(("per_second", "kept"), [(0.0, 0), (0.001, 1), (0.5, 1)])
+def test_a_rate_below_one_keeps_one_now_and_then_and_zero_none(per_second: float, kept: int) -> None:
+    sampler = SomePerSecond(lambda _: True, per_second)
+    sampler._at -= 3600  # long ago
+
+    assert kept_of(sampler, 1000) == kept
+
+
+def test_traces_that_are_not_kept_by_their_id_take_nobodys_place() -> None:
+    odd = SomePerSecond(lambda trace: trace % 2 == 1, 3)
+
+    decisions = [odd.should_sample(None, number, "GET").decision.is_sampled() for number in range(6)]
+
+    assert decisions == [False, True] * 3

@@ -1,0 +1,69 @@
+"""Registers versions of a model that does what its rows tell it to. The model: told_model.py."""
+
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from registry.versions import Version
+from tests.serving.conftest import ServedModels
+
+TOLD = "told"
+CODE = Path(__file__).with_name("told_model.py")
+
+
+def told_version(models: ServedModels, role: str = "any") -> Version:
+    """Register a version of it, which nobody serves yet. Only who allows it may load it: it is code."""
+    return _registered(models, str(CODE), {"role": role})
+
+
+def _registered(models: ServedModels, model: Any, config: dict[str, Any] | None = None) -> Version:
+    import numpy as np
+    import pandas as pd
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    from registry import store, versions
+
+    client = models.client
+    artifacts = str(models.folder / "told") if models.folder else None
+    experiment = store.experiment_id(client, f"told {uuid.uuid4()}", artifacts)
+    run_id = client.create_run(experiment).info.run_id
+    logged = client.create_logged_model(experiment, TOLD, run_id)
+    takes = Schema([ColSpec(DataType.string, "what"), ColSpec(DataType.double, "value")])
+    gives = Schema([TensorSpec(np.dtype("float64"), (-1,))])
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "model")
+        pyfunc.save_model(
+            str(folder),
+            python_model=model,
+            model_config=config,
+            signature=ModelSignature(takes, gives),
+            input_example=pd.DataFrame({"what": ["answer"], "value": [1.0]}),
+            pip_requirements=["pandas"],
+        )
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    return versions.register(client, TOLD, logged.model_id, {})
+
+
+def pickled_version(models: ServedModels) -> Version:
+    """Register a version that is told nothing, and whose model is a pickled object."""
+    import pandas as pd
+    from mlflow.pyfunc.model import PythonModel
+
+    # Here, so that its code is in the pickle, too.
+    class Tripling(PythonModel):
+        def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+            return (3 * model_input["value"]).to_numpy()
+
+    return _registered(models, Tripling())
+
+
+def told(what: str = "answer", value: float = 1.0) -> dict[str, object]:
+    """A request of one row, as JSON."""
+    return {"dataframe_split": {"columns": ["what", "value"], "data": [[what, value]]}}
+
+
+TOLD_SERVED = {"LEDGERLINE_SERVING_MODELS": TOLD, "LEDGERLINE_SERVING_UNPICKLE": TOLD}
