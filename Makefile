@@ -6,6 +6,10 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 UV = $(or $(shell uv --version >/dev/null 2>&1 && echo uv),$(BIN)/uv)
 
+# How many processes share the tests. A file goes to one of them as a whole, with the servers that it starts; the
+# order is that of the folders, in which what takes longest does not come last.
+WORKERS ?= auto
+
 # The certificates of the machine, as pip and curl use them: company networks have their own.
 export UV_SYSTEM_CERTS ?= true
 
@@ -21,7 +25,7 @@ dev: .venv/installed  ## Start Dagster (:3000), MLflow (:5000) and serving (:808
 	@$(BIN)/ledgerline dev
 
 test: .venv/installed-dev  ## Run all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev  ## Check format, lint, types and the direction of imports
 	@$(BIN)/ruff format --check .

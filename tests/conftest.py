@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from resources.environments import set_library_defaults
+from tests.ports import HOST, unused_port
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-HOST = "127.0.0.1"
 START_SECONDS = 120
 POLL_SECONDS = 0.1
 
@@ -37,13 +36,17 @@ DAYS = ("2013-02-08", "2013-02-09")
 
 HOME = pytest.StashKey[Path]()
 
+MAX_WORKERS = 8  # each starts an MLflow server of its own, and the longest file takes an eighth of the time
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests, and the processes they start, away from the state and settings of a person."""
+    # Processes that share the tests have theirs in that of the one which started them, and which deletes it.
+    parent = os.environ["LEDGERLINE_HOME"] if hasattr(config, "workerinput") else None
     for name in list(os.environ):
         if name.startswith(("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_")):
             del os.environ[name]
-    home = Path(tempfile.mkdtemp(prefix="ledgerline-tests-"))
+    home = Path(tempfile.mkdtemp(prefix="ledgerline-tests-", dir=parent))
     config.stash[HOME] = home
     os.environ["LEDGERLINE_HOME"] = str(home)
     os.environ["PYTHON_DOTENV_DISABLED"] = "true"
@@ -55,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: much of the time, a test waits for a process to start or to end."""
+    return min((os.cpu_count() or 1) + 1, MAX_WORKERS)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +95,7 @@ def mlflow_server(mlflow_template: Path, mlflow_server_folder: Path) -> Iterator
     """URL of a real MLflow server with a store of its own. All tests share it: use names of your own."""
     folder = mlflow_server_folder
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
-    url = f"http://{HOST}:{_free_port()}"
+    url = f"http://{HOST}:{unused_port()}"
     options = {
         "--backend-store-uri": f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination": f"{folder}/artifacts",
@@ -162,12 +171,7 @@ def feature_rows(tmp_path_factory: pytest.TempPathFactory) -> "pd.DataFrame":
 @pytest.fixture
 def free_port() -> int:
     """A port of this machine with nothing behind it."""
-    return _free_port()
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return probe.getsockname()[1]
+    return unused_port()
 
 
 def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

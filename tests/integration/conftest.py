@@ -4,12 +4,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from resources.environments import PROJECT_ROOT
+from tests.ports import HOST
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
 
@@ -50,12 +51,8 @@ def ledgerline(
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Finds a port on the loopback address that nothing listens on."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
+def nobody() -> Iterator[str]:
+    """Address of a port that nobody listens on: it is bound, so that nobody else can take it."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield f"http://{HOST}:{bound.getsockname()[1]}"

@@ -20,8 +20,8 @@ from dagster import DagsterEventType
 from resources.environments import PROJECT_ROOT
 from tests.integration import observed_jobs
 from tests.integration.run_workers import wait_until
+from tests.ports import HOST, unused_port
 
-HOST = "127.0.0.1"
 JOBS = "tests.integration.observed_jobs"
 LOCATION = "bakery"
 REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
@@ -224,7 +224,7 @@ class Deployment:
 @contextmanager
 def deployed(home: Path) -> Iterator[Deployment]:
     """A deployment that runs; all of its processes have ended afterwards."""
-    ports = {"code server": _free_port(), "pages": _free_port(), "daemon": 0}
+    ports = {"code server": unused_port(), "pages": unused_port(), "daemon": 0}
     (home / "dagster.yaml").write_text(DAGSTER_YAML)
     workspace = WORKSPACE_YAML.format(host=HOST, port=ports["code server"], location=LOCATION)
     (home / "workspace.yaml").write_text(workspace)
@@ -244,8 +244,3 @@ def _command(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return probe.getsockname()[1]

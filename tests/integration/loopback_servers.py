@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TypeVar
 
-HOST = "127.0.0.1"
+from tests.ports import HOST, unused_port
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ class LoopbackServer:
 
     def start(self) -> None:
         """Listen."""
+        # Nobody else is given a port of unused_port() while this server is stopped.
+        self.port = self.port or unused_port()
         self._listener = _Listener((HOST, self.port), Request)
         self._listener.owner = self
-        self.port = self._listener.server_port
         self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 

@@ -2,13 +2,12 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from mlflow import MlflowClient
+
+from tests.ports import unused_port
 
 RUN_SECONDS = 300
 
@@ -87,6 +88,25 @@ class Dev:
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def listening_on(self, port: int) -> set[str]:
+        """The addresses at which its processes listen on a port."""
+        found: set[str] = set()
+        for member in self.family():
+            with suppress(psutil.NoSuchProcess):  # steps of runs come and go
+                found |= {
+                    connection.laddr.ip
+                    for connection in member.net_connections(kind="tcp")
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+                }
+        return found
+
+
+def program(process: psutil.Process) -> str:
+    """How its command begins; nothing if it has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline()[:3])
+    return ""
+
 
 @contextmanager
 def started(home: Path, env: dict[str, str], ports: tuple[int, int]) -> Iterator[Dev]:
@@ -116,12 +136,6 @@ def dev(
     home = tmp_path_factory.mktemp("home")
     with started(home, environment(home), (unused_port(), unused_port())) as running:
         yield running
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_missing_reference_tables_appear_by_themselves(dev: Dev) -> None:
@@ -160,13 +174,7 @@ def test_what_comes_to_staging_is_compared_without_being_asked_for(dev: Dev) -> 
 
 def test_both_pages_listen_on_this_machine_only(dev: Dev) -> None:
     for port in dev.ports:
-        addresses = {
-            connection.laddr.ip
-            for member in dev.family()
-            for connection in member.net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-        }
-        assert addresses == {"127.0.0.1"}
+        assert dev.listening_on(port) == {"127.0.0.1"}
 
 
 def test_a_taken_port_is_named(dev: Dev, tmp_path: Path, ledgerline: Callable[..., Any]) -> None:
@@ -192,7 +200,7 @@ def test_a_server_that_dies_ends_the_other_and_is_named(
 ) -> None:
     with started(tmp_path, environment(tmp_path), (unused_port(), unused_port())) as running:
         family = running.family()
-        mlflow = next(member for member in family if "mlflow" in " ".join(member.cmdline()[:3]))
+        mlflow = next(member for member in family if "mlflow" in program(member))
         mlflow.send_signal(signal.SIGKILL)
         output = running.process.communicate(timeout=60)[0]
     assert running.process.returncode == 2

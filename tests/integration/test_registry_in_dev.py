@@ -8,7 +8,8 @@ import pytest
 
 from assets.delay_model import MODEL_NAME
 from tests.integration.loopback_servers import listening
-from tests.integration.test_dev import Dev, started, unused_port
+from tests.integration.test_dev import Dev, started
+from tests.ports import unused_port
 from tests.registry.registered import Stock
 from tests.resources.alert_address import AlertAddress
 

@@ -17,11 +17,12 @@ from observability.observer import Observer
 from resources.environments import Settings, projections_of
 from resources.tracing import OTelResource
 from tests.integration import observed_jobs as jobs
-from tests.integration.loopback_servers import HOST, listening
+from tests.integration.loopback_servers import listening
 from tests.integration.observed_runs import ObservedRuns
 from tests.integration.otlp_receivers import Receiver
 from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
 from tests.integration.run_workers import Gate, Job, RunWorkers, wait_until
+from tests.ports import HOST
 
 STEPS = {"grain": "harvest", "flour": "grind", "bread": "knead"}
 OF_A_STEP = 3  # spans

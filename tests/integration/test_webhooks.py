@@ -23,12 +23,12 @@ from rich.console import Console
 from cli import webhooks
 from pipelines.wake import woken_at
 from registry import webhooks as registry_webhooks
+from tests.ports import HOST, unused_port
 from tests.registry.deliveries import SECRET
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-HOST = "127.0.0.1"
 PATIENCE_SECONDS = 120
 POLL_SECONDS = 0.005
 
@@ -51,8 +51,7 @@ def server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """URL of an MLflow server that may send webhooks to this machine."""
     folder = tmp_path_factory.mktemp("sending-server")
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
-    with socket.create_server((HOST, 0)) as probe:
-        port = probe.getsockname()[1]
+    port = unused_port()
     options = {
         "--backend-store-uri": f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination": f"{folder}/artifacts",

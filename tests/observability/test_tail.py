@@ -292,7 +292,7 @@ def test_it_is_quiet_when_nothing_was_read_for_long_enough(
     assert not tail.quiet_for(LINGER_SECONDS)
     clock.forward(LINGER_SECONDS / 2)
     assert not tail.quiet_for(LINGER_SECONDS)
-    clock.forward(LINGER_SECONDS / 2)
+    clock.forward(LINGER_SECONDS / 2 + 1)
     assert tail.quiet_for(LINGER_SECONDS)
 
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -11,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-HOST = "127.0.0.1"
+from tests.ports import HOST, unused_port
+
 USER = "postgres"  # its programs refuse to be started by root
 START_SECONDS = 60
 POLL_SECONDS = 0.05
@@ -41,8 +41,7 @@ def database() -> Iterator[str]:
             cwd=parent,
             stdout=subprocess.DEVNULL,
         )
-        with socket.create_server((HOST, 0)) as probe:
-            port = probe.getsockname()[1]
+        port = unused_port()
         options = {"listen_addresses": HOST, "port": port, "unix_socket_directories": "", "fsync": "off"}
         log = Path(parent, "log").open("wb")  # noqa: SIM115 (as long as the server)
         server = subprocess.Popen(

@@ -146,14 +146,16 @@ def test_a_server_is_reached_with_a_login_in_its_address(mlflow_server: str):
     assert client.search_experiments(max_results=1)
 
 
-def test_a_downloaded_model_is_deleted_afterwards(mlflow_server: str, tmp_path: Path):
+def test_a_downloaded_model_is_deleted_afterwards(
+    mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # all processes share the usual one
     client = store.connect(mlflow_server)
     run = client.create_run(store.experiment_id(client, "downloads", None))
     client.log_text(run.info.run_id, "content", "file.txt")
-    before = set(Path(tempfile.gettempdir()).iterdir())
 
     with store.downloaded(client, run.info.artifact_uri or "") as folder:
+        assert folder.is_relative_to(tmp_path)
         assert (folder / "file.txt").read_text() == "content"
 
-    assert not folder.exists()
-    assert set(Path(tempfile.gettempdir()).iterdir()) - before == set()
+    assert list(tmp_path.iterdir()) == []

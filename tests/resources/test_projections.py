@@ -16,9 +16,10 @@ from observability.history import RunHistory
 from observability.projection import TargetUnavailableError
 from resources.environments import EXPERIMENT, Settings, projections_of, resources_for
 from resources.projections import ASK_AGAIN_SECONDS, RunProjections
-from tests.integration.loopback_servers import HOST, LoopbackServer, Refusal, Request, listening
+from tests.integration.loopback_servers import LoopbackServer, Refusal, Request, listening
 from tests.integration.otlp_receivers import Receiver
 from tests.observability.written_runs import Clock, clock_to_put_forward
+from tests.ports import HOST
 
 LOGIN = "somebody:a-password"
 
