@@ -16,11 +16,11 @@ from benchmarks.serving_clients import Answers, asked
 from benchmarks.serving_load import Order
 from benchmarks.serving_models import Models, body_of
 from benchmarks.serving_servers import Registry, Server, peer, service
-from serving.settings import OPENMP
 
 OURS, PEER = "ledgerline serve", "mlflow models serve"
 # What is compared with, and the same with threads that wait as those of the service do.
-ALONE, ALONE_PASSIVE = "predict_proba alone", "predict_proba alone, OMP_WAIT_POLICY=passive"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+ALONE, ALONE_ONE_THREAD = "predict_proba alone", "predict_proba alone, one thread"
 CLIENTS = (1, 8)
 MOST_CLIENTS = max(CLIENTS)
 
@@ -74,8 +74,8 @@ def measure(console: Console, folder: Path, registry: Registry, models: Models, 
         one = _one_row(folder, servers, models, size)
         rows = folder / "rows.parquet"
         write_rows(models.many, rows)
-        with alone(files, rows, {}) as stock, alone(files, rows, OPENMP) as passive:
-            raw = {ALONE: stock, ALONE_PASSIVE: passive}
+        with alone(files, rows, {}) as stock, alone(files, rows, ONE_THREAD) as one_thread:
+            raw = {ALONE: stock, ALONE_ONE_THREAD: one_thread}
             return [one, _many_rows(folder, raw, servers, models, size)]
 
 

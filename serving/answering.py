@@ -23,8 +23,8 @@ from serving.schema import Problem, RowsRefusedError, Schema
 from serving.scoring import BodyRefusedError, TooManyRowsError
 from serving.service import Service
 
-# To read more takes milliseconds, in which nobody else would be answered.
-READ_IN_PLACE_BYTES = 128 * 1024
+# To read more takes ten milliseconds, in which nobody else would be answered.
+READ_IN_PLACE_BYTES = 512 * 1024
 
 # A header that is longer than 64 KB as a whole is no answer to Python's own client, and to proxies 4 KB.
 LISTED_COLUMNS, LISTED_CHARACTERS = 10, 64

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,11 @@ from serving.schema import RowsRefusedError, Schema, UnsupportedSignatureError, 
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
+    from threadpoolctl import ThreadpoolController
+
+# With fewer, threads of a model cost more time to start and to wait for than they save; and they spin while
+# they wait, which takes the processor from other requests.
+MANY_ROWS = 512
 
 # What scikit-learn's classifiers and regressors can be asked; the model's files say which.
 METHODS = ("predict", "predict_proba", "predict_log_proba")
@@ -34,6 +40,7 @@ class LoadedModel:
         experiment_id: The MLflow experiment of its training run; empty: not known.
         loaded_at: When it was loaded.
         method: Takes what `Rows.model_input` gives.
+        threads: Says how many threads of OpenMP it may use.
     """
 
     version: Version
@@ -44,6 +51,7 @@ class LoadedModel:
     experiment_id: str
     loaded_at: datetime
     method: Callable[[Any], Any]
+    threads: "ThreadpoolController"
 
     @property
     def name(self) -> str:
@@ -57,7 +65,8 @@ class LoadedModel:
 
     def predict(self, rows: Rows) -> Rows:
         """What the model says; raises what the model raises."""
-        return answered(self.method(rows.model_input()), rows.count)
+        with self.threads.limit(limits=1) if rows.count < MANY_ROWS else nullcontext():
+            return answered(self.method(rows.model_input()), rows.count)
 
     def answers_its_example(self) -> bool:
         """Whether it works at all: then rows that it fails on are at fault, and otherwise it is."""
@@ -83,6 +92,7 @@ def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> 
     """
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
+    from threadpoolctl import ThreadpoolController
 
     subject = f"{version.name} version {version.number}"
     found = model_files.folder_sha256(folder)
@@ -110,6 +120,8 @@ def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> 
         experiment_id=experiment_id,
         loaded_at=datetime.now(UTC),
         method=method,
+        # Now that the model has loaded the libraries that have threads.
+        threads=ThreadpoolController().select(user_api="openmp"),
     )
     try:
         scoring.answer(loaded.predict(example))

@@ -14,8 +14,8 @@ from serving.rows import Rows, joined
 
 # More together save nothing worth having, and keep who comes next waiting.
 MOST_ROWS_TOGETHER = 1024
-# How long the first waits for others that are likely to come, as a share of a prediction.
-WAITING_SHARE = 0.25
+# How long the next of several that are likely to come is waited for, as a share of a prediction.
+PATIENCE = 0.25
 # How much of what was known of the costs is forgotten with each prediction: the last hundred count.
 FORGOTTEN = 0.01
 
@@ -105,7 +105,7 @@ class Predictor:
 
     Requests that come while a model is at work wait; then all of them are asked together, if that is faster.
     Who comes alone is not kept waiting for company. After several were answered at once their clients are
-    likely to ask again at once: then the first waits for the others, for a fraction of what asking costs.
+    likely to ask again at once: then the first waits for the others, as long as they keep coming.
     A request is answered by the version that it came for, also when another took over meanwhile.
 
     Attributes:
@@ -117,7 +117,8 @@ class Predictor:
     _came: "SimpleQueue[_Asked | None]" = field(default_factory=SimpleQueue, init=False)
     _waiting: deque[_Asked] = field(default_factory=deque, init=False)  # the thread's own
     _costs: Costs = field(default_factory=Costs, init=False)
-    _together_before: int = field(default=1, init=False)
+    # Who was answered last, and who waited then: their clients are about to ask again.
+    _crowd: int = field(default=1, init=False)
     _asking_since: float | None = field(default=None, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
 
@@ -171,20 +172,24 @@ class Predictor:
                     last = True
                 else:
                     self._waiting.append(asked)
-            if not last and len(self._waiting) < self._together_before:
+            if not last and len(self._waiting) < self._crowd:
                 last = self._wait_for_company()
             if together := self._next():
                 self._asking_since = time.monotonic()
                 self._ask(together)
                 self._asking_since = None
-                self._together_before = len(together)
+                self._crowd = len(together) + self.waiting
 
     def _wait_for_company(self) -> bool:
-        """Wait for as many as there were last time; returns whether the end was asked for meanwhile."""
-        until = time.monotonic() + WAITING_SHARE * self._costs.mean_seconds
-        while len(self._waiting) < self._together_before:
+        """Wait until all are back who were there; returns whether the end was asked for meanwhile.
+
+        They come one after another, as fast as requests are read. Once nobody comes, nobody is waited for.
+        """
+        patience = PATIENCE * self._costs.mean_seconds
+        until = time.monotonic() + self._costs.mean_seconds
+        while len(self._waiting) < self._crowd and time.monotonic() < until:
             try:
-                asked = self._came.get(timeout=max(0.0, until - time.monotonic()))
+                asked = self._came.get(timeout=patience)
             except Empty:
                 return False
             if asked is None:

@@ -21,8 +21,6 @@ IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-# Threads of a model that wait for each other must not take the processor from the requests.
-OPENMP = {"OMP_WAIT_POLICY": "passive"}
 
 MEGABYTE = 1024 * 1024
 
@@ -180,7 +178,7 @@ def process_environment() -> dict[str, str]:
 
 def prepare_libraries() -> None:
     """Tell libraries what they must know before they are imported."""
-    for name, value in (IMPATIENT | OPENMP).items():
+    for name, value in IMPATIENT.items():
         os.environ.setdefault(name, value)
     library_defaults.set_in(os.environ)
 

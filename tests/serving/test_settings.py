@@ -155,7 +155,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, said
 def test_libraries_are_told_to_be_impatient_unless_somebody_said_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in settings.IMPATIENT | settings.OPENMP:
+    for name in settings.IMPATIENT:
         monkeypatch.setenv(name, "")  # so that what is set is taken back
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
@@ -164,7 +164,6 @@ def test_libraries_are_told_to_be_impatient_unless_somebody_said_otherwise(
 
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
 
 
