@@ -93,8 +93,8 @@ def test_only_the_share_of_the_requests_is_asked(served_models: ServedModels, se
         for _ in range(40):
             answer = session.post(f"{service.url}/invocations", json=flights(1), timeout=SECONDS)
             assert answer.status_code == 200
-        until(service.service.shadow._waiting.empty)
-        found = asked(service, 2) + skipped(service, "busy")
+    # What was gathered by the end was asked.
+    found = asked(service, 2)
 
     assert 3 <= found <= 37  # else once in fifty million times
 
