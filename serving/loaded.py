@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,12 @@ MANY_ROWS = 512
 
 # What scikit-learn's classifiers and regressors can be asked; the model's files say which.
 METHODS = ("predict", "predict_proba", "predict_log_proba")
+
+
+def _openmp() -> "ThreadpoolController":
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="openmp")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class LoadedModel:
     experiment_id: str
     loaded_at: datetime
     method: Callable[[Any], Any]
-    threads: "ThreadpoolController"
+    # Made with the model: only then the libraries are there that have threads.
+    threads: "ThreadpoolController" = field(default_factory=_openmp)
 
     @property
     def name(self) -> str:
@@ -92,7 +99,6 @@ def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> 
     """
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
-    from threadpoolctl import ThreadpoolController
 
     subject = f"{version.name} version {version.number}"
     found = model_files.folder_sha256(folder)
@@ -120,8 +126,6 @@ def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> 
         experiment_id=experiment_id,
         loaded_at=datetime.now(UTC),
         method=method,
-        # Now that the model has loaded the libraries that have threads.
-        threads=ThreadpoolController().select(user_api="openmp"),
     )
     try:
         scoring.answer(loaded.predict(example))

@@ -16,6 +16,8 @@ from serving.rows import Rows, joined
 MOST_ROWS_TOGETHER = 1024
 # How long the next of several that are likely to come is waited for, as a share of a prediction.
 PATIENCE = 0.25
+# And at most: a client that asks again at once does so within this, however slow the model is.
+LONGEST_PATIENCE_SECONDS = 0.01
 # How much of what was known of the costs is forgotten with each prediction: the last hundred count.
 FORGOTTEN = 0.01
 
@@ -185,7 +187,9 @@ class Predictor:
 
         They come one after another, as fast as requests are read. Once nobody comes, nobody is waited for.
         """
-        patience = PATIENCE * self._costs.mean_seconds
+        if not self._costs.favour_asking_together(1):
+            return False
+        patience = min(PATIENCE * self._costs.mean_seconds, LONGEST_PATIENCE_SECONDS)
         until = time.monotonic() + self._costs.mean_seconds
         while len(self._waiting) < self._crowd and time.monotonic() < until:
             try:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "serving"  # of MLflow, where traces go if no variable says otherwise
 TRACEPARENT = "traceparent"
+METHOD = "http.request.method"
 
 # Every second this many milliseconds; an outage of the target must not keep an answer, nor the end, waiting.
 SCHEDULE_MILLISECONDS = 1000
@@ -39,7 +40,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class SomePerSecond(Sampler):
-    """Keeps the first few traces of each second, of those that are kept by their id.
+    """Keeps the first few traces of questions in each second, of those that are kept by their id.
 
     A service answers hundreds of requests a second: a trace for each would be of no use to anybody, and too
     much for MLflow.
@@ -62,6 +63,9 @@ class SomePerSecond(Sampler):
         trace_state: trace.TraceState | None = None,
     ) -> SamplingResult:
         """Whether a trace without a caller is kept."""
+        # Who watches a process asks it every few seconds, and would fill what there is room for.
+        if attributes is None or attributes.get(METHOD) != "POST":
+            return SamplingResult(Decision.DROP, trace_state=trace_state)
         now = time.monotonic()
         # At least one, or a rate below one in a second would keep none.
         most = max(1.0, self._per_second)
@@ -150,7 +154,7 @@ class Tracing:
     def begin(self, method: str, headers: Mapping[str, str]) -> Span:
         """Begin the span of a request, in the trace of its caller if it names one."""
         parent = _propagator.extract(headers, context=Context()) if TRACEPARENT in headers else Context()
-        return self._tracer.start_span(method, parent, SpanKind.SERVER)
+        return self._tracer.start_span(method, parent, SpanKind.SERVER, {METHOD: method})
 
     def stop(self) -> None:
         """Send what is left, for a moment, and end."""
@@ -217,7 +221,7 @@ def end(span: Span, method: str, route: str, path: str, status: int) -> None:
         span.update_name(f"{method} {route}" if route else method)
         span.set_attributes(
             {
-                "http.request.method": method,
+                METHOD: method,
                 "http.response.status_code": status,
                 "url.path": path,
                 "url.scheme": "http",

@@ -22,7 +22,7 @@ from registry.versions import Version
 from serving.loaded import LoadedModel
 from serving.predictor import (
     MOST_ROWS_TOGETHER,
-    WAITING_SHARE,
+    PATIENCE,
     Costs,
     ModelFailedError,
     OverdueError,
@@ -210,13 +210,13 @@ def test_who_waits_for_company_that_never_comes_is_answered_soon() -> None:
         return time.monotonic() - started
 
     with predicting() as predictor:
-        assert predictor._together_before == 1
+        assert predictor._crowd == 1
         seconds = asyncio.run(alone_after_company(predictor))
         mean = predictor._costs.mean_seconds
 
     assert model.asked[-1] == [3.0]
     # What a quarter of a prediction is was longer then; the rest is for a busy machine.
-    assert seconds < WAITING_SHARE * 3 * mean + 2
+    assert seconds < PATIENCE * 3 * mean + 2
 
 
 # Failures

@@ -163,7 +163,7 @@ def test_what_was_answered_just_before_the_end_arrives(
     served_models: ServedModels, serve: Serve, collector: Receiver
 ) -> None:
     with serve(**TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
-        answers = [requests.get(f"{service.url}/ping", timeout=SECONDS) for _ in range(5)]
+        answers = [ask(service, flights(1)) for _ in range(5)]
 
     assert {trace_of(answer) for answer in answers} == collector.trace_ids
     assert all(answer.status_code == 503 for answer in answers)
@@ -211,7 +211,8 @@ def test_a_share_of_traces_is_the_share_that_steps_keep_too(serve: Serve, collec
     half = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
     settings = {**TRACED, **half, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     with serve(**settings) as service, requests.Session() as session:
-        answers = [session.get(f"{service.url}/ping", timeout=SECONDS) for _ in range(40)]
+        # Nobody answers yet: that is traced, too.
+        answers = [session.post(f"{service.url}/invocations", timeout=SECONDS) for _ in range(40)]
 
     traces = {trace_of(answer) for answer in answers}
     assert collector.trace_ids == {trace for trace in traces if ids.is_sampled(int(trace, 16), 0.5)}
@@ -255,7 +256,7 @@ def test_an_end_does_not_wait_until_a_collector_is_back() -> None:
     telemetry = Telemetry.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
     tracing = Tracing(exporter_for(telemetry, ""), telemetry.keeps, 1000)
     for _ in range(3):
-        tracing.begin("GET", {}).end()
+        tracing.begin("POST", {}).end()
 
     started = time.monotonic()
     tracing.stop()
@@ -291,8 +292,13 @@ def test_an_exporter_that_cannot_be_made_is_asked_for_again(said: Callable[[], l
 # How many
 
 
+QUESTION = {"http.request.method": "POST"}
+
+
 def kept_of(sampler: SomePerSecond, count: int) -> int:
-    decisions = [sampler.should_sample(None, number, "GET", SpanKind.SERVER) for number in range(count)]
+    decisions = [
+        sampler.should_sample(None, number, "POST", SpanKind.SERVER, QUESTION) for number in range(count)
+    ]
     return sum(decision.decision.is_sampled() for decision in decisions)
 
 
@@ -301,6 +307,16 @@ def test_of_many_requests_in_a_second_a_few_are_kept() -> None:
     kept = kept_of(SomePerSecond(lambda _: True, 5), 1000)
 
     assert 5 <= kept <= 5 + 5 * (time.monotonic() - started)
+
+
+def test_who_only_watches_takes_the_place_of_no_question() -> None:
+    sampler = SomePerSecond(lambda _: True, 1)
+
+    watched = [sampler.should_sample(None, number, "GET", SpanKind.SERVER, {"http.request.method": "GET"})
+               for number in range(10)]  # fmt: skip
+
+    assert not any(decision.decision.is_sampled() for decision in watched)
+    assert kept_of(sampler, 1) == 1
 
 
 def test_the_next_second_has_traces_of_its_own() -> None:
@@ -330,6 +346,6 @@ def test_a_rate_below_one_keeps_one_now_and_then_and_zero_none(per_second: float
 def test_traces_that_are_not_kept_by_their_id_take_nobodys_place() -> None:
     odd = SomePerSecond(lambda trace: trace % 2 == 1, 3)
 
-    decisions = [odd.should_sample(None, number, "GET").decision.is_sampled() for number in range(6)]
+    decisions = [odd.should_sample(None, number, "POST", SpanKind.SERVER, QUESTION) for number in range(6)]
 
-    assert decisions == [False, True] * 3
+    assert [decision.decision.is_sampled() for decision in decisions] == [False, True] * 3
