@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 from mlflow import MlflowClient
 
 from tests.ports import unused_port
@@ -41,9 +42,12 @@ RUNS = "{ runsOrError { ... on Runs { results { status jobName tags { key value 
 class Dev:
     """A running `ledgerline dev`."""
 
-    def __init__(self, process: subprocess.Popen[str], dagster_port: int, mlflow_port: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], dagster_port: int, mlflow_port: int, serving_port: int
+    ) -> None:
         self.process = process
-        self.ports = (dagster_port, mlflow_port)
+        self.ports = (dagster_port, mlflow_port, serving_port)
+        self.serving = f"http://127.0.0.1:{serving_port}"
         self.dagster = f"http://127.0.0.1:{dagster_port}"
         self.mlflow = f"http://127.0.0.1:{mlflow_port}"
 
@@ -112,7 +116,12 @@ def program(process: psutil.Process) -> str:
 def started(home: Path, env: dict[str, str], ports: tuple[int, int]) -> Iterator[Dev]:
     command = [str(Path(sys.executable).with_name("ledgerline")), "dev"]
     dagster_port, mlflow_port = ports
-    env |= {"LEDGERLINE_DAGSTER_PORT": str(dagster_port), "LEDGERLINE_MLFLOW_PORT": str(mlflow_port)}
+    serving_port = unused_port()
+    env |= {
+        "LEDGERLINE_DAGSTER_PORT": str(dagster_port),
+        "LEDGERLINE_MLFLOW_PORT": str(mlflow_port),
+        "LEDGERLINE_SERVING_PORT": str(serving_port),
+    }
     with subprocess.Popen(
         command, env=env, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -123,7 +132,7 @@ def started(home: Path, env: dict[str, str], ports: tuple[int, int]) -> Iterator
                 line = process.stdout.readline()
                 assert line, f"ended early: {shown}"
                 shown += line
-            yield Dev(process, dagster_port, mlflow_port)
+            yield Dev(process, dagster_port, mlflow_port, serving_port)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=60)
@@ -172,7 +181,16 @@ def test_what_comes_to_staging_is_compared_without_being_asked_for(dev: Dev) -> 
     assert {"key": "dagster/sensor_name", "value": "staging_changed"} in release["tags"]
 
 
-def test_both_pages_listen_on_this_machine_only(dev: Dev) -> None:
+def test_what_is_put_into_production_answers_by_itself(dev: Dev) -> None:
+    MlflowClient(dev.mlflow).set_registered_model_alias("flight_delay", "production", "1")
+
+    dev.wait_for(
+        lambda: requests.get(f"{dev.serving}/ready", timeout=10).status_code == 200, "an answer of version 1"
+    )
+    assert requests.get(f"{dev.serving}/model", timeout=10).json()["version"] == 1
+
+
+def test_all_listen_on_this_machine_only(dev: Dev) -> None:
     for port in dev.ports:
         assert dev.listening_on(port) == {"127.0.0.1"}
 

@@ -250,6 +250,7 @@ def test_what_is_said_of_a_version_leads_to_the_run_that_trained_it(
     with serve(LEDGERLINE_JAEGER_URL="http://127.0.0.1:16686") as service:
         model = get(service, "/model")[1]
 
+    experiment = served_models.client.get_run(version.run_id).info.experiment_id
     assert model["sha256"] == version.tags[SHA256_TAG]
     assert model["training"] == {
         "run_id": run_id,
@@ -257,7 +258,7 @@ def test_what_is_said_of_a_version_leads_to_the_run_that_trained_it(
         "trace_id": run_id.replace("-", ""),
         "trace_url": f"http://127.0.0.1:16686/trace/{run_id.replace('-', '')}",
         "mlflow_run_id": version.run_id,
-        "mlflow_run_url": f"http://127.0.0.1:5000/#/experiments/1/runs/{version.run_id}",
+        "mlflow_run_url": f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{version.run_id}",
     }
 
 
