@@ -1,0 +1,84 @@
+"""The names of an agent's spans and of their attributes, once: OpenTelemetry's GenAI conventions first.
+
+Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/. They are still in development there, so the
+names are written here and not taken from OpenTelemetry's package, which may rename them.
+"""
+
+from typing import Final
+
+# Spans
+INVOKE_AGENT: Final = "invoke_agent"
+CHAT: Final = "chat"
+EXECUTE_TOOL: Final = "execute_tool"
+RETRIEVE_MEMORY: Final = "retrieve_memory"
+PROMPT_CONSTRUCTION: Final = "prompt construction"
+MODEL_COMPLETION: Final = "model completion"
+QUERY_PLANNING: Final = "query planning"
+RESULT_PROCESSING: Final = "result processing"
+VECTOR_SEARCH: Final = "vector search"
+RANKING: Final = "ranking"
+
+# Of every span of a model, a tool or an agent
+OPERATION: Final = "gen_ai.operation.name"
+RETRIEVAL: Final = "retrieval"  # the operation of retrieve_memory
+PROVIDER: Final = "gen_ai.provider.name"
+AGENT_NAME: Final = "gen_ai.agent.name"
+CONVERSATION: Final = "gen_ai.conversation.id"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+
+# Of a model
+REQUEST: Final = "gen_ai.request."  # with the names of LanguageModel.settings
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_STREAM: Final = "gen_ai.request.stream"
+RESPONSE_ID: Final = "gen_ai.response.id"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+FIRST_CHUNK_SECONDS: Final = "gen_ai.response.time_to_first_chunk"
+TOKENS_PER_SECOND: Final = "ledgerline.tokens_per_second"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+
+# Of a tool
+TOOL_NAME: Final = "gen_ai.tool.name"
+TOOL_TYPE: Final = "gen_ai.tool.type"
+TOOL_CALL: Final = "gen_ai.tool.call.id"
+TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
+ROWS: Final = "ledgerline.tool.rows"
+BYTES: Final = "ledgerline.tool.bytes"
+RESULTS: Final = "ledgerline.tool.results"
+LEFT_OUT: Final = "ledgerline.tool.left_out"  # results that were doubled, or did not fit
+IS_CUT: Final = "ledgerline.tool.is_cut"  # whether there was more than the model was given
+
+# Of memory
+DATA_SOURCE: Final = "gen_ai.data_source.id"
+NEAREST: Final = "ledgerline.memory.k"
+DISTANCES: Final = "ledgerline.memory.distances"
+RECALLED: Final = "ledgerline.memory.recalled"
+EMBEDDER: Final = "ledgerline.memory.embedder"
+
+# Of an agent
+PROMPT: Final = "gen_ai.prompt.name"
+PROMPT_VERSION: Final = "ledgerline.prompt.version"
+PROMPT_SHA256: Final = "ledgerline.prompt.sha256"
+TURNS: Final = "ledgerline.agent.turns"
+TOOL_CALLS: Final = "ledgerline.agent.tool_calls"
+STOPPED_BY: Final = "ledgerline.agent.stopped_by"  # the budget that was used up
+
+# What was said: recorded only if the switch says so
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
+TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+TOOL_RESULT: Final = "gen_ai.tool.call.result"
+QUERY_TEXT: Final = "db.query.text"
+SEARCH_QUERIES: Final = "ledgerline.search.queries"
+RETRIEVAL_QUERY: Final = "gen_ai.retrieval.query.text"
+RETRIEVED: Final = "gen_ai.retrieval.documents"
+
+# What MLflow shows beside a span's name, where it does not know by the operation.
+SPAN_TYPE: Final = "mlflow.spanType"
+AGENT_TYPE, CHAT_TYPE, TOOL_TYPE_OF_SPAN, RETRIEVER_TYPE = "AGENT", "CHAT_MODEL", "TOOL", "RETRIEVER"
+MLFLOW_INPUTS: Final = "mlflow.spanInputs"
+MLFLOW_OUTPUTS: Final = "mlflow.spanOutputs"

@@ -1,0 +1,106 @@
+"""Records what an agent does as spans: never a secret, and what was said only if a switch says so.
+
+What the spans are called and hold: conventions.py. Where they go is the tracer's affair.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.util.types import AttributeValue
+
+from agent.redaction import Redaction
+
+MOST_CHARACTERS = 32_000  # of one attribute: traces are kept in databases
+
+
+class RecordedSpan:
+    """A span that is open."""
+
+    def __init__(self, span: Span, redact: Callable[[str], str], *, captures: bool) -> None:
+        self._span = span
+        self._redact = redact
+        self._captures = captures and span.is_recording()
+
+    @property
+    def trace_id(self) -> int:
+        """Of its trace; 0 if there is none."""
+        return self._span.get_span_context().trace_id
+
+    @property
+    def span_id(self) -> int:
+        """Its own; 0 if there is none."""
+        return self._span.get_span_context().span_id
+
+    def set(self, attributes: "Mapping[str, AttributeValue | None]") -> None:
+        """Say something of it that is not what anybody said; what is None is left out."""
+        if self._span.is_recording():
+            for name, value in attributes.items():
+                if value is not None:
+                    self._span.set_attribute(name, self._redact(value) if isinstance(value, str) else value)
+
+    def content(self, attributes: Mapping[str, Any]) -> None:
+        """Say what was said, if that is to be recorded; what is no text becomes JSON."""
+        if not self._captures:
+            return
+        for name, value in attributes.items():
+            text = value if isinstance(value, str) else json.dumps(_redacted(value, self._redact))
+            self._span.set_attribute(name, _cut(self._redact(text)))
+
+    def failed(self, kind: str, why: str) -> None:
+        """Say that it went wrong."""
+        self._span.set_attribute("error.type", kind)
+        self._span.set_status(Status(StatusCode.ERROR, _cut(self._redact(why))))
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Makes the spans of an execution.
+
+    Attributes:
+        tracer: Where they go.
+        captures: Whether what was said is recorded (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT).
+        redact: Takes secrets out of whatever is recorded.
+    """
+
+    tracer: Tracer = NoOpTracer()
+    captures: bool = False
+    redact: Callable[[str], str] = Redaction()
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        attributes: "Mapping[str, AttributeValue | None]" = {},  # noqa: B006 (never changed)
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Iterator[RecordedSpan]:
+        """Open a span under the one that is open, until the end of the block; an exception is its error."""
+        with self.tracer.start_as_current_span(
+            name, kind=kind, record_exception=False, set_status_on_exception=False
+        ) as span:
+            recorded = RecordedSpan(span, self.redact, captures=self.captures)
+            recorded.set(attributes)
+            try:
+                yield recorded
+            except BaseException as error:
+                # Not OpenTelemetry's own way, which writes down the message as it is.
+                recorded.failed(type(error).__qualname__, str(error))
+                raise
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """The same with every text redacted, before quotes and escapes hide a secret's form."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {str(name): _redacted(part, redact) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(part, redact) for part in value]
+    return value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}… ({len(text):,} characters)"

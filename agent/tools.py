@@ -1,0 +1,100 @@
+"""What a tool is, and how one is called. The tools: query_tool, search_tool."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from opentelemetry.util.types import AttributeValue
+from pydantic import BaseModel, ValidationError
+
+from agent.messages import ToolCall, ToolDescription
+from agent.recording import Recorder
+
+Arguments = TypeVar("Arguments", bound=BaseModel, contravariant=True)
+
+
+class ToolError(Exception):
+    """A tool could not do what it was asked for; the message is the model's answer, so it says what to do."""
+
+
+@dataclass(frozen=True)
+class ToolAnswer:
+    """What a tool found.
+
+    Attributes:
+        text: For the model.
+        attributes: For the tool's span: how much there was of what, never the content.
+    """
+
+    text: str
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
+
+
+class Tool(Protocol, Generic[Arguments]):
+    """Something the model may ask for. Safe to use from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """As the model calls it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """For the model: what it is good for."""
+        ...
+
+    @property
+    def arguments(self) -> type[Any]:
+        """A pydantic model of the arguments, whose field descriptions are for the model."""
+        ...
+
+    def call(self, arguments: Arguments, recorder: Recorder, seconds: float) -> ToolAnswer:
+        """Do it.
+
+        Args:
+            arguments: Valid ones.
+            recorder: Makes spans for parts of the work, under the tool's own.
+            seconds: What is left of the execution's time.
+
+        Raises:
+            ToolError: It could not be done; the message is what the model is told.
+        """
+        ...
+
+
+def describe(tool: Tool[Any]) -> ToolDescription:
+    """A tool as the model is told of it."""
+    schema = tool.arguments.model_json_schema()
+    return ToolDescription(tool.name, tool.description, _without_titles(schema))
+
+
+def valid_arguments(tool: Tool[Any], call: ToolCall) -> Any:
+    """The arguments of a call, checked.
+
+    Raises:
+        ToolError: They are none that the tool takes.
+    """
+    if isinstance(call.arguments, str):
+        raise ToolError(f"The arguments of {tool.name} are no JSON object: {call.arguments[:200]!r}.")
+    try:
+        return tool.arguments.model_validate(dict(call.arguments))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        expected = json.dumps(describe(tool).parameters)
+        raise ToolError(f"Wrong arguments of {tool.name}: {problems}. It takes {expected}.") from error
+
+
+def _without_titles(schema: Any) -> Any:
+    """A schema without what pydantic adds and small models stumble over."""
+    if isinstance(schema, dict):
+        return {
+            name: _without_titles(value)
+            for name, value in schema.items()
+            if not (name == "title" and isinstance(value, str))
+        }
+    if isinstance(schema, list):
+        return [_without_titles(value) for value in schema]
+    return schema
