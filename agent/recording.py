@@ -6,7 +6,7 @@ What the spans are called and hold: conventions.py. Where they go is the tracer'
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
@@ -66,9 +66,9 @@ class Recorder:
         redact: Takes secrets out of whatever is recorded.
     """
 
-    tracer: Tracer = NoOpTracer()
+    tracer: Tracer = field(default_factory=NoOpTracer)
     captures: bool = False
-    redact: Callable[[str], str] = Redaction()
+    redact: Callable[[str], str] = field(default_factory=Redaction)
 
     @contextmanager
     def span(

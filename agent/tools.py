@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from agent.messages import ToolCall, ToolDescription
 from agent.recording import Recorder
 
-Arguments = TypeVar("Arguments", bound=BaseModel, contravariant=True)
+Arguments_contra = TypeVar("Arguments_contra", bound=BaseModel, contravariant=True)
 
 
 class ToolError(Exception):
@@ -30,7 +30,7 @@ class ToolAnswer:
     attributes: dict[str, AttributeValue] = field(default_factory=dict)
 
 
-class Tool(Protocol, Generic[Arguments]):
+class Tool(Protocol, Generic[Arguments_contra]):
     """Something the model may ask for. Safe to use from several threads at once."""
 
     @property
@@ -48,7 +48,7 @@ class Tool(Protocol, Generic[Arguments]):
         """A pydantic model of the arguments, whose field descriptions are for the model."""
         ...
 
-    def call(self, arguments: Arguments, recorder: Recorder, seconds: float) -> ToolAnswer:
+    def call(self, arguments: Arguments_contra, recorder: Recorder, seconds: float) -> ToolAnswer:
         """Do it.
 
         Args:
