@@ -65,6 +65,12 @@ TURNS: Final = "ledgerline.agent.turns"
 TOOL_CALLS: Final = "ledgerline.agent.tool_calls"
 STOPPED_BY: Final = "ledgerline.agent.stopped_by"  # the budget that was used up
 
+# Of the construction of a prompt
+PROMPT_MESSAGES: Final = "ledgerline.prompt.messages"
+PROMPT_CHARACTERS: Final = "ledgerline.prompt.characters"
+PROMPT_TOOLS: Final = "ledgerline.prompt.tools"
+PROMPT_MEMORIES: Final = "ledgerline.prompt.memories"
+
 # What was said: recorded only if the switch says so
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"

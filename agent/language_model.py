@@ -75,7 +75,7 @@ class LanguageModel(Protocol):
 
     @property
     def settings(self) -> Mapping[str, float]:
-        """What is asked for: temperature, seed, max_tokens ..., as OpenTelemetry calls it in gen_ai.request.*."""
+        """What is asked for, as OpenTelemetry calls it in gen_ai.request.*: temperature, seed ..."""
         ...
 
     def require(self) -> None:

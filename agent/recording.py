@@ -27,13 +27,13 @@ class RecordedSpan:
 
     @property
     def trace_id(self) -> int:
-        """Of its trace; 0 if there is none."""
-        return self._span.get_span_context().trace_id
+        """Of its trace; 0 if that is not kept."""
+        return self._span.get_span_context().trace_id if self._span.is_recording() else 0
 
     @property
     def span_id(self) -> int:
-        """Its own; 0 if there is none."""
-        return self._span.get_span_context().span_id
+        """Its own; 0 if its trace is not kept."""
+        return self._span.get_span_context().span_id if self._span.is_recording() else 0
 
     def set(self, attributes: "Mapping[str, AttributeValue | None]") -> None:
         """Say something of it that is not what anybody said; what is None is left out."""
@@ -49,6 +49,10 @@ class RecordedSpan:
         for name, value in attributes.items():
             text = value if isinstance(value, str) else json.dumps(_redacted(value, self._redact))
             self._span.set_attribute(name, _cut(self._redact(text)))
+
+    def succeeded(self) -> None:
+        """Say that it went well: a trace without a status is shown as being in progress by MLflow."""
+        self._span.set_status(Status(StatusCode.OK))
 
     def failed(self, kind: str, why: str) -> None:
         """Say that it went wrong."""

@@ -1,22 +1,19 @@
 """A span for each answer, in the caller's trace, that links to the trace of the training run."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from observability import attributes, ids, telemetry
-from observability.mlflow_traces import MLflowSpanExporter
+from observability import attributes, exporting, ids, telemetry
 from observability.telemetry import Telemetry
 from registry import store
 from serving.loaded import LoadedModel
@@ -33,8 +30,6 @@ METHOD = "http.request.method"
 # Every second this many milliseconds; an outage of the target must not keep an answer, nor the end, waiting.
 SCHEDULE_MILLISECONDS = 1000
 EXPORT_MILLISECONDS = 5000
-
-logger = logging.getLogger(__name__)
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -79,48 +74,6 @@ class SomePerSecond(Sampler):
     def get_description(self) -> str:
         """For whoever looks at the provider."""
         return f"SomePerSecond({self._per_second:g})"
-
-
-@dataclass
-class QuietExporter(SpanExporter):
-    """Says once that traces cannot be sent, and once that they can be again.
-
-    Attributes:
-        open_exporter: Makes the exporter; asked when there is something to send.
-    """
-
-    open_exporter: Callable[[], SpanExporter]
-    _exporter: SpanExporter | None = field(default=None, init=False)
-    _works: bool = field(default=True, init=False)
-    _ended: bool = field(default=False, init=False)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans, or lose them."""
-        if self._ended:
-            return SpanExportResult.FAILURE
-        try:
-            if self._exporter is None:
-                self._exporter = self.open_exporter()
-            result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001 (whatever an exporter raises: answers go on)
-            self._exporter = None
-            self._say(works=False, why=str(error))
-            return SpanExportResult.FAILURE
-        self._say(works=result is SpanExportResult.SUCCESS, why="their target does not take them.")
-        return result
-
-    def shutdown(self) -> None:
-        """End the exporter, also while it is at work: it tries again no more."""
-        ended, self._ended = self._ended, True
-        if self._exporter is not None and not ended:
-            self._exporter.shutdown()
-
-    def _say(self, *, works: bool, why: str) -> None:
-        if works != self._works:
-            logger.warning("Traces are sent again.") if works else logger.warning(
-                "Traces cannot be sent: %s", why
-            )
-        self._works = works
 
 
 class Tracing:
@@ -241,13 +194,9 @@ def end(span: Span, method: str, route: str, path: str, status: int) -> None:
 
 def exporter_for(settings: Telemetry, tracking_uri: str) -> SpanExporter | None:
     """Where traces go: what the variables say, or else to MLflow; None if there are to be none."""
-    if settings.disabled:
-        return None
-    if settings.endpoint is not None:
-        return QuietExporter(lambda: telemetry.otlp_exporter(settings))
 
     def experiment() -> "tuple[MlflowClient, str]":
         client = store.connect(tracking_uri)
         return client, store.experiment_id(client, EXPERIMENT, None)
 
-    return QuietExporter(lambda: MLflowSpanExporter(experiment))
+    return exporting.exporter_for(settings, experiment)

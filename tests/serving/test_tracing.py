@@ -12,8 +12,9 @@ import requests
 from opentelemetry.trace import SpanKind
 
 from observability import ids
+from observability.exporting import QuietExporter
 from observability.telemetry import Telemetry
-from serving.tracing import QuietExporter, SomePerSecond, Tracing, exporter_for
+from serving.tracing import SomePerSecond, Tracing, exporter_for
 from tests.integration.loopback_servers import listening
 from tests.integration.otlp_receivers import Receiver
 from tests.integration.received_traces import ReceivedSpan
