@@ -46,6 +46,7 @@ TOOL_CALL: Final = "gen_ai.tool.call.id"
 TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
 ROWS: Final = "ledgerline.tool.rows"
 BYTES: Final = "ledgerline.tool.bytes"
+QUERIES: Final = "ledgerline.tool.queries"  # how many a search was made of
 RESULTS: Final = "ledgerline.tool.results"
 LEFT_OUT: Final = "ledgerline.tool.left_out"  # results that were doubled, or did not fit
 IS_CUT: Final = "ledgerline.tool.is_cut"  # whether there was more than the model was given

@@ -55,6 +55,11 @@ class RefusedError(LanguageModelError):
     """The server refuses the request for another reason: credentials, options."""
 
 
+def is_lasting(error: LanguageModelError) -> bool:
+    """Whether the same request would fail again, as long as nobody changes anything."""
+    return isinstance(error, UnknownModelError | ContextTooLongError | RefusedError)
+
+
 class LanguageModel(Protocol):
     """Completes conversations. Safe to use from several threads at once."""
 

@@ -108,6 +108,42 @@ def serve(
 
 
 @app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="About the flights.")],
+    model: Annotated[
+        str | None, typer.Option(help="The language model. Default: LEDGERLINE_LLM_MODEL.")
+    ] = None,
+    without_memory: Annotated[
+        bool, typer.Option("--no-memory", help="Recall nothing, and do not remember the answer.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the execution as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Let an agent answer a question from the tables, with a language model of Ollama's or another server.
+
+    Shows what it does meanwhile; the execution is a trace in MLflow, with its tools and tokens. Exits with 1
+    when a limit came before the answer.
+    """
+    settings = prepared_settings()
+    from cli import asking
+    from cli.execution_view import ExecutionView, print_execution
+
+    chosen = asking.with_options(settings, model, without_memory=without_memory)
+    aside = Console(stderr=True)
+    try:
+        with ExecutionView(Console(quiet=as_json)) as view:
+            execution = asking.ask(chosen, question, view, aside)
+    except asking.AskingError as error:
+        stop(error)
+    if as_json:
+        print(asking.as_json(execution))
+    else:
+        print_execution(Console(), execution, asking.trace_page(chosen, execution))
+    raise typer.Exit(0 if execution.stopped_by is None else 1)
+
+
+@app.command()
 def observe(
     run_id: Annotated[str | None, typer.Argument(help="A run to show, from its beginning.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Show all runs, the oldest first.")] = False,

@@ -1,12 +1,16 @@
 """Sends the spans of a process that is no step, and what an outage means there. Of steps: step_tracing.py."""
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import NoOpTracer, Tracer
 
 from observability import telemetry
 from observability.mlflow_traces import MLflowSpanExporter
@@ -14,6 +18,13 @@ from observability.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind, TraceState
+    from opentelemetry.util.types import Attributes
+
+# An outage of the target must not keep anything waiting for longer.
+EXPORT_SECONDS = 5.0
+LAST_EXPORT_SECONDS = 20.0  # where the first export is the last: it opens a client, and maybe a database
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +69,59 @@ class QuietExporter(SpanExporter):
                 "Traces cannot be sent: %s", why
             )
         self._works = works
+
+
+class KeptTraces(Sampler):
+    """Keeps or drops a trace by its id, as the variables say."""
+
+    def __init__(self, keeps: Callable[[int], bool]) -> None:
+        self._keeps = keeps
+
+    def should_sample(  # noqa: PLR0917 (as OpenTelemetry has it)
+        self,
+        parent_context: "Context | None",
+        trace_id: int,
+        name: str,
+        kind: "SpanKind | None" = None,
+        attributes: "Attributes" = None,
+        links: "Sequence[Link] | None" = None,
+        trace_state: "TraceState | None" = None,
+    ) -> SamplingResult:
+        """Whether a trace is kept."""
+        decision = Decision.RECORD_AND_SAMPLE if self._keeps(trace_id) else Decision.DROP
+        return SamplingResult(decision, attributes, trace_state)
+
+    def get_description(self) -> str:
+        """For whoever looks at the provider."""
+        return "KeptTraces"
+
+
+@contextmanager
+def tracer_until_sent(
+    settings: Telemetry, open_experiment: "Callable[[], tuple[MlflowClient, str]]", name: str
+) -> Iterator[Tracer]:
+    """A tracer for one piece of work; at its end, what was traced is sent, or given up after some seconds."""
+    exporter = exporter_for(settings, open_experiment)
+    if exporter is None:
+        yield NoOpTracer()
+        return
+    provider = TracerProvider(KeptTraces(settings.keeps), telemetry.resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    try:
+        yield provider.get_tracer(name)
+    finally:
+        end(provider, exporter, LAST_EXPORT_SECONDS)
+
+
+def end(provider: TracerProvider, exporter: SpanExporter | None, seconds: float = EXPORT_SECONDS) -> None:
+    """Send what is left, for some seconds, and end."""
+    # By itself this takes as long as the exporter tries again: OpenTelemetry has no limit here.
+    ending = threading.Thread(target=provider.shutdown, name="end of traces", daemon=True)
+    ending.start()
+    ending.join(seconds)
+    if ending.is_alive() and exporter is not None:
+        exporter.shutdown()
+        ending.join(1)
 
 
 def exporter_for(

@@ -60,9 +60,12 @@ class Links:
 
     def trace_page(self, run_id: str, experiment_id: str) -> str | None:
         """The trace of a run."""
+        return self.page_of_trace(f"{ids.trace_id(run_id):032x}", experiment_id)
+
+    def page_of_trace(self, trace_id: str, experiment_id: str) -> str | None:
+        """A trace by its id, 32 hexadecimal digits."""
         if self.trace is None:
             return None
-        trace_id = f"{ids.trace_id(run_id):032x}"
         return self.trace.format(
             trace_id=trace_id, mlflow_trace_id=f"tr-{trace_id}", experiment_id=experiment_id
         )

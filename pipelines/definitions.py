@@ -14,6 +14,10 @@ gc.freeze()
 set_library_defaults()
 
 from assets import (  # noqa: E402
+    analyst_answers,
+    analyst_checks,
+    analyst_questions,
+    analyst_scores,
     checks,
     delay_model,
     delay_model_evaluation,
@@ -48,9 +52,12 @@ ASSET_MODULES = [
     predictions,
     drift,
     requests_drift,
+    analyst_questions,
+    analyst_answers,
+    analyst_scores,
 ]
 
-CHECK_MODULES = [checks, staging_vs_production, production, drift_checks, requests_drift]
+CHECK_MODULES = [checks, staging_vs_production, production, drift_checks, requests_drift, analyst_checks]
 
 
 def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg.Definitions:
@@ -74,4 +81,6 @@ def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg
 
 
 settings = Settings.from_environment()
-defs = build_definitions(settings, executor_for(settings.executor, settings.max_concurrent_steps))
+defs = build_definitions(
+    settings, executor_for(settings.executor, settings.max_concurrent_steps, settings.agent.executions)
+)

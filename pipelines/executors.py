@@ -1,9 +1,11 @@
 """Where the steps of a run are executed, by one setting."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
+
+from assets.policies import USES, USES_LANGUAGE_MODEL
 
 if TYPE_CHECKING:
     from dagster._core.executor.multiprocess import MultiprocessExecutor
@@ -27,6 +29,7 @@ PRELOADED = (
 # And what only steps of these kinds import.
 PRELOADED_FOR_KIND = {
     "scikitlearn": ("sklearn.ensemble", "sklearn.compose", "skops.io"),
+    "ollama": ("agent.agent", "agent.query_tool", "agent.ollama_provider", "ollama", "duckdb"),
     "mlflow": ("mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.figure"),
 }
 
@@ -37,7 +40,12 @@ PRELOADED_FOR_KIND = {
     config_schema={
         "max_concurrent": dg.Field(
             int, default_value=0, description="Steps at the same time; 0 means one for each core."
-        )
+        ),
+        "tag_concurrency_limits": dg.Field(
+            dg.Array({"key": str, "value": str, "limit": int}),
+            default_value=[],
+            description="Steps with a tag at the same time.",
+        ),
     },
 )
 def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "MultiprocessExecutor":
@@ -51,6 +59,9 @@ def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "Multiprocess
     return MultiprocessExecutor(
         retries=RetryMode.ENABLED,
         max_concurrent=int(str(context.executor_config["max_concurrent"])),
+        tag_concurrency_limits=cast(
+            "list[dict[str, Any]]", context.executor_config["tag_concurrency_limits"]
+        ),
         start_method="forkserver",
         explicit_forkserver_preload=modules,
     )
@@ -74,15 +85,19 @@ def start_warm_process(kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND)) -> list
     return modules
 
 
-def executor_for(name: str, max_concurrent_steps: int) -> dg.ExecutorDefinition:
+def executor_for(name: str, max_concurrent_steps: int, max_executions: int) -> dg.ExecutorDefinition:
     """The executor of all jobs.
 
     Args:
         name: "multiprocess" (a forked process for each step), "multiprocess_spawn" (Dagster's own: a
             fresh interpreter for each step, for platforms where forking is unsafe), or "in_process".
         max_concurrent_steps: Steps of one run at the same time; 0 means one for each core.
+        max_executions: Of these, how many may be with the language model.
     """
     if name == "in_process":
         return dg.in_process_executor
     executor = dg.multiprocess_executor if name == "multiprocess_spawn" else warm_multiprocess_executor
-    return executor.configured({"max_concurrent": max_concurrent_steps}, name="multiprocess")
+    limits = [{"key": USES, "value": USES_LANGUAGE_MODEL[USES], "limit": max_executions}]
+    return executor.configured(
+        {"max_concurrent": max_concurrent_steps, "tag_concurrency_limits": limits}, name="multiprocess"
+    )

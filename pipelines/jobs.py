@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from assets.policies import USES_LANGUAGE_MODEL
+
 _DAY_TABLES = dg.AssetSelection.assets("flights", "features")
 _REFERENCE_TABLES = dg.AssetSelection.groups("reference")
 _COMPARISON = dg.AssetSelection.assets("staging_vs_production")
@@ -62,6 +64,13 @@ watch_requests = dg.define_asset_job(
     description="Compare what the service was asked lately with the flights that its model learned from.",
 )
 
+evaluate_analyst = dg.define_asset_job(
+    "evaluate_analyst",
+    selection=dg.AssetSelection.groups("analyst"),
+    tags=USES_LANGUAGE_MODEL,
+    description="Ask the analyst every question and judge its answers. Needs a server of language models.",
+)
+
 JOBS = [
     ingest_flights,
     train_delay_model,
@@ -72,4 +81,5 @@ JOBS = [
     watch_predictions,
     watch_requests,
     replay_day,
+    evaluate_analyst,
 ]

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,8 @@ from observability.projection import Projection
 from observability.telemetry import Telemetry
 from registry.promotion import Mode
 from registry.store import mlflow_page
+from resources.agent import AgentResource
+from resources.agent_settings import ADDRESS_VARIABLES, AgentSettings
 from resources.alerts import AlertResource
 from resources.projections import RunProjections
 from resources.registry import ModelRegistryResource
@@ -27,6 +30,9 @@ from resources.tracking import MLflowResource
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 EXPERIMENT = "flight_delay"
+
+# What the steps of a graph hand on within a run, beside the tables.
+RUN_RECORDS = ".runs"
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Settings:
         has_alerts: Whether there is an address to tell of changes of production (LEDGERLINE_ALERT_URL).
         webhook_secret: What MLflow signs its webhooks with; None: none are taken.
         webhook_port: Where `ledgerline registry listen` takes them.
+        agent: Which language model agents use, and how far they may go.
     """
 
     home: Path
@@ -79,6 +86,7 @@ class Settings:
     has_alerts: bool
     webhook_secret: str | None = field(repr=False)
     webhook_port: int
+    agent: AgentSettings
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -130,6 +138,7 @@ class Settings:
             has_alerts=variables.address(environment, "LEDGERLINE_ALERT_URL") is not None,
             webhook_secret=environment.get("LEDGERLINE_WEBHOOK_SECRET") or None,
             webhook_port=variables.whole_number(environment, "LEDGERLINE_WEBHOOK_PORT", 5010),
+            agent=AgentSettings.from_environment(environment, home),
         )
 
 
@@ -146,6 +155,8 @@ def resources_for(settings: Settings) -> dict[str, object]:
         "mlflow": mlflow,
         "otel": otel,
         "request_log": RequestLogResource(folder=settings.request_log),
+        "agent": _agent(settings.agent),
+        "run_records": RecordStorage(base=f"{settings.data.rstrip('/')}/{RUN_RECORDS}"),
         "projections": _projections(settings, otel, mlflow),
         "registry": ModelRegistryResource(
             tracking_uri=tracking_uri,
@@ -157,12 +168,39 @@ def resources_for(settings: Settings) -> dict[str, object]:
     }
 
 
+def _agent(settings: AgentSettings) -> AgentResource:
+    # As above: what may hold a password is shown by the name of its variable.
+    fields: dict[str, object] = asdict(settings)
+    del fields["executions"]  # the executor's affair
+    if settings.api_key is not None:
+        fields["api_key"] = dg.EnvVar("OPENAI_API_KEY")
+    if "@" in settings.address:
+        fields["address"] = dg.EnvVar(ADDRESS_VARIABLES[settings.provider])
+    if settings.search_url is not None and "@" in settings.search_url:
+        fields["search_url"] = dg.EnvVar("LEDGERLINE_SEARCH_URL")
+    return AgentResource.model_validate(fields)
+
+
 def registry_of(settings: Settings) -> ModelRegistryResource:
     """The model registry, for who is no Dagster process."""
     return ModelRegistryResource(
         tracking_uri=settings.tracking_uri,
         promotion=settings.promotion,
         poll_seconds=settings.registry_poll_seconds,
+    )
+
+
+@contextmanager
+def agent_of(settings: Settings) -> Iterator[AgentResource]:
+    """What opens agents, for who is no Dagster process."""
+    with _agent(settings.agent).process_config_and_initialize_cm() as initialised:
+        yield initialised
+
+
+def mlflow_of(settings: Settings) -> MLflowResource:
+    """MLflow, for who is no Dagster process."""
+    return MLflowResource(
+        tracking_uri=settings.tracking_uri, experiment=EXPERIMENT, artifacts=settings.artifacts
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import dagster as dg
 from pydantic import Field
@@ -170,8 +170,13 @@ class Records(AssetFiles):
 
     def load_from_path(self, context: dg.InputContext, path: "UPath") -> Any:
         """Read the record as the dataclass that the step's parameter is annotated with."""
+        record_type = context.dagster_type.typing_type
+        if not context.has_asset_key:  # what one step of a graph hands to the next
+            return _record(
+                path.read_bytes(), path, get_args(record_type)[0] if get_args(record_type) else record_type
+            )
         key = context.asset_partition_key if context.has_asset_partitions else None
-        return self.read(context.asset_key, key, context.dagster_type.typing_type)
+        return self.read(context.asset_key, key, record_type)
 
     def read(self, asset: dg.AssetKey, partition_key: str | None, record_type: type[Record]) -> Record:
         """Read a record outside the inputs that Dagster loads.
@@ -179,14 +184,7 @@ class Records(AssetFiles):
         Raises:
             PermanentFailure: It was never written, or is not such a record.
         """
-        content = self.content_of(asset, partition_key)
-        try:
-            return record_type(**json.loads(content))
-        except (ValueError, TypeError) as error:
-            path = self.path_of(asset, partition_key)
-            raise PermanentFailure(
-                f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
-            ) from error
+        return _record(self.content_of(asset, partition_key), self.path_of(asset, partition_key), record_type)
 
 
 class TableStorage(dg.ConfigurableIOManagerFactory[Tables]):
@@ -221,6 +219,15 @@ def open_records(base: str) -> Records:
     from upath import UPath
 
     return Records(UPath(base))
+
+
+def _record(content: bytes, path: "UPath", record_type: type[Record]) -> Record:
+    try:
+        return record_type(**json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise PermanentFailure(
+            f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
+        ) from error
 
 
 def _declared_schema(context: dg.InputContext) -> dg.TableSchema | None:

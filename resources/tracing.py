@@ -56,6 +56,10 @@ class OTelResource(dg.ConfigurableResource):
             self._tracer = self._opened().get_tracer(TRACER)
         return self._tracer.start_as_current_span(name, attributes=attributes)
 
+    def tracer(self, name: str = TRACER) -> "Tracer":
+        """OpenTelemetry's own interface, for what traces itself: its spans belong to the step, too."""
+        return self._opened().get_tracer(name)
+
     def environment(self) -> Mapping[str, str]:
         """Variables for a process that the step starts, so that its own spans continue the trace.
 

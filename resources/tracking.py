@@ -1,5 +1,6 @@
 """Training runs in MLflow, by explicit id. What is trained, and how judged, is not known here."""
 
+import json
 import platform
 import tempfile
 import time
@@ -25,6 +26,7 @@ STEP_KEY_TAG = "dagster.step_key"
 JOB_TAG = "dagster.job_name"
 PARTITION_TAG = "dagster.partition_key"
 ERROR_TAG = "error"
+TABLES_TAG = "mlflow.loggedArtifacts"  # MLflow's own: which files are tables
 
 MAX_DIGEST_LENGTH = 36  # of a dataset, in MLflow's database
 MAX_TAG_LENGTH = 5000
@@ -114,8 +116,6 @@ class TrainingRun:
             usage: MLflow's `mlflow.data.context`: "training" or "evaluation".
             schema: Their columns.
         """
-        import json
-
         from mlflow.entities import Dataset as DatasetEntity
         from mlflow.entities import DatasetInput, InputTag
 
@@ -136,6 +136,13 @@ class TrainingRun:
             InputTag("content_sha256", dataset.sha256),
         ]
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
+
+    def log_table(self, frame: "pd.DataFrame", file: str) -> None:
+        """Store a table, which MLflow's UI shows beside those of other runs; a retry replaces it."""
+        content = frame.to_json(orient="split", index=False, date_format="iso")
+        self.log_files({file: content.encode()})
+        tables = [{"path": file, "type": "table"}]
+        self.client.set_tag(self.run_id, TABLES_TAG, json.dumps(tables))
 
     def log_files(self, contents: Mapping[str, bytes]) -> None:
         """Store artifacts by file name: pictures, and tables as JSON, which MLflow's UI shows."""

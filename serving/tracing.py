@@ -1,6 +1,5 @@
 """A span for each answer, in the caller's trace, that links to the trace of the training run."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -29,7 +28,6 @@ METHOD = "http.request.method"
 
 # Every second this many milliseconds; an outage of the target must not keep an answer, nor the end, waiting.
 SCHEDULE_MILLISECONDS = 1000
-EXPORT_MILLISECONDS = 5000
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -99,7 +97,7 @@ class Tracing:
                 BatchSpanProcessor(
                     exporter,
                     schedule_delay_millis=SCHEDULE_MILLISECONDS,
-                    export_timeout_millis=EXPORT_MILLISECONDS,
+                    export_timeout_millis=exporting.EXPORT_SECONDS * 1000,
                 )
             )
         self._tracer = self._provider.get_tracer("ledgerline.serving")
@@ -111,13 +109,7 @@ class Tracing:
 
     def stop(self) -> None:
         """Send what is left, for a moment, and end."""
-        # By itself this takes as long as the exporter tries again: OpenTelemetry has no limit here.
-        ending = threading.Thread(target=self._provider.shutdown, name="end of traces", daemon=True)
-        ending.start()
-        ending.join(EXPORT_MILLISECONDS / 1000)
-        if ending.is_alive() and self._exporter is not None:
-            self._exporter.shutdown()
-            ending.join(1)
+        exporting.end(self._provider, self._exporter)
 
 
 def traceparent(span: Span) -> str | None:

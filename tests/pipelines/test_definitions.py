@@ -50,7 +50,7 @@ def test_the_definitions_are_valid() -> None:
 
 def test_the_definitions_can_be_built_for_other_settings() -> None:
     settings = Settings.from_environment({"LEDGERLINE_HOME": "/nowhere"})
-    dg.Definitions.validate_loadable(build_definitions(settings, executor_for("in_process", 0)))
+    dg.Definitions.validate_loadable(build_definitions(settings, executor_for("in_process", 0, 1)))
 
 
 def test_these_are_all_assets() -> None:

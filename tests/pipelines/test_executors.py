@@ -103,8 +103,8 @@ def test_a_step_whose_process_ends_every_time_fails_the_run(instance: dg.Dagster
 
 
 def test_an_executor_is_chosen_by_name() -> None:
-    assert executor_for("in_process", 0) is dg.in_process_executor
-    names = {name: executor_for(name, 3).name for name in ("multiprocess", "multiprocess_spawn")}
+    assert executor_for("in_process", 0, 1) is dg.in_process_executor
+    names = {name: executor_for(name, 3, 2).name for name in ("multiprocess", "multiprocess_spawn")}
     assert set(names.values()) == {"multiprocess"}  # one name in the run's configuration for both
 
 
@@ -116,7 +116,7 @@ def test_an_executor_is_chosen_by_name() -> None:
     ],
 )
 def test_processes_are_forked_unless_spawning_is_asked_for(name: str, creation: object) -> None:
-    assert executor_for(name, 0).executor_creation_fn is creation
+    assert executor_for(name, 0, 1).executor_creation_fn is creation
 
 
 def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:

@@ -52,7 +52,7 @@ def settings_with(tmp_path: Path, **variables: str) -> Settings:
 def sensors(**variables: str) -> dict[str, dg.SensorDefinition]:
     """The sensors that show runs, as the definitions have them under these variables."""
     settings = Settings.from_environment({"LEDGERLINE_HOME": "/nowhere", **variables})
-    definitions = build_definitions(settings, executor_for("in_process", 0))
+    definitions = build_definitions(settings, executor_for("in_process", 0, 1))
     return {
         sensor.name: sensor
         for sensor in definitions.get_repository_def().sensor_defs

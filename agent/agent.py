@@ -1,0 +1,290 @@
+"""Lets a language model answer a question with tools and memory, within a budget, and records how.
+
+Nothing here knows of flights, of Dagster, or of a certain provider.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry.trace import SpanKind
+
+from agent import conventions as names
+from agent import spoken
+from agent.execution import Budget, Execution, Limit, ToolUse, Watcher
+from agent.language_model import LanguageModel, TooSlowError
+from agent.memory import Memory, MemoryUnusableError, Recalled
+from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
+from agent.prompt import Prompt
+from agent.recording import RecordedSpan, Recorder
+from agent.tools import Tool, ToolAnswer, ToolError, describe, valid_arguments
+
+logger = logging.getLogger(__name__)
+
+NO_MORE_TOOLS = "No more tool calls are possible. Answer now, with what you have."
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Answers questions. Safe to use from several threads at once.
+
+    Attributes:
+        name: As traces show it.
+        model: The language model.
+        prompt: What the model is told first; may use {{ memories }}.
+        tools: All that it may use: whatever it is talked into, it has no others.
+        memory: Where it looks for what was answered before; None: it does not.
+        budget: How far one execution may go.
+        recorder: Where its spans go.
+    """
+
+    name: str
+    model: LanguageModel
+    prompt: Prompt
+    tools: Sequence[Tool[Any]]
+    memory: Memory | None = None
+    budget: Budget = field(default_factory=Budget)
+    recorder: Recorder = field(default_factory=Recorder)
+
+    def ask(self, question: str, watcher: Watcher | None = None) -> Execution:
+        """Answer a question.
+
+        Raises:
+            LanguageModelError: The language model cannot be used.
+            PromptError: The prompt cannot be filled in.
+        """
+        attributes = {
+            names.OPERATION: names.INVOKE_AGENT,
+            names.AGENT_NAME: self.name,
+            names.CONVERSATION: str(uuid.uuid4()),
+            names.PROMPT: self.prompt.name,
+            names.PROMPT_VERSION: self.prompt.version,
+            names.PROMPT_SHA256: self.prompt.sha256,
+            names.SPAN_TYPE: names.AGENT_TYPE,
+            **_who(self.model),
+        }
+        with self.recorder.span(f"{names.INVOKE_AGENT} {self.name}", attributes) as span:
+            span.content({names.INPUT_MESSAGES: spoken.messages([Message(Role.USER, question)])})
+            under_way = _UnderWay(self, question, watcher or Watcher())
+            execution = under_way.run(span)
+            span.content(
+                {names.OUTPUT_MESSAGES: spoken.messages([Message(Role.ASSISTANT, execution.answer)])}
+            )
+        return execution
+
+
+def _who(model: LanguageModel) -> Mapping[str, str | int | None]:
+    where = urlsplit(model.address)
+    return {
+        names.PROVIDER: model.provider,
+        names.REQUEST_MODEL: model.model,
+        names.SERVER_ADDRESS: where.hostname,
+        names.SERVER_PORT: where.port,
+    }
+
+
+class _UnderWay:
+    """One execution: what was said and used so far."""
+
+    def __init__(self, agent: Agent, question: str, watcher: Watcher) -> None:
+        self._agent = agent
+        self._question = question
+        self._watcher = watcher
+        self._began = time.monotonic()
+        self._tools = {tool.name: tool for tool in agent.tools}
+        self._offered = [describe(tool) for tool in agent.tools]
+        self._messages: list[Message] = []
+        self._uses: list[ToolUse] = []
+        self._recalled: tuple[Recalled, ...] = ()
+        self._usage = Usage()
+        self._turns = 0
+        self._answer = ""
+        self._model = agent.model.model
+
+    def run(self, span: RecordedSpan) -> Execution:
+        """Take turns until there is an answer, or a limit is reached."""
+        stopped_by = None
+        try:
+            self._recalled = self._recall()
+            stopped_by = self._take_turns()
+        finally:
+            span.set(
+                {
+                    names.INPUT_TOKENS: self._usage.input_tokens,
+                    names.OUTPUT_TOKENS: self._usage.output_tokens,
+                    names.TURNS: self._turns,
+                    names.TOOL_CALLS: len(self._uses),
+                    names.RESPONSE_MODEL: self._model,
+                }
+            )
+        if stopped_by is not None:
+            span.set({names.STOPPED_BY: stopped_by.value})
+            span.failed("budget", f"Stopped by its limit of {stopped_by.value}.")
+        else:
+            span.succeeded()
+        agent = self._agent
+        return Execution(
+            question=self._question,
+            answer=self._answer,
+            stopped_by=stopped_by,
+            turns=self._turns,
+            tools=tuple(self._uses),
+            recalled=self._recalled,
+            usage=self._usage,
+            seconds=time.monotonic() - self._began,
+            model=self._model,
+            prompt=agent.prompt.name,
+            prompt_version=agent.prompt.version,
+            trace_id=f"{span.trace_id:032x}" if span.trace_id else None,
+            span_id=f"{span.span_id:016x}" if span.span_id else None,
+        )
+
+    @property
+    def _seconds_left(self) -> float:
+        return self._agent.budget.seconds - (time.monotonic() - self._began)
+
+    def _recall(self) -> tuple[Recalled, ...]:
+        memory = self._agent.memory
+        if memory is None:
+            return ()
+        try:
+            recalled = memory.recall(self._question, self._agent.recorder)
+        except MemoryUnusableError as error:
+            self._watcher.forgot(str(error))
+            return ()
+        self._watcher.recalled(recalled)
+        return recalled
+
+    def _take_turns(self) -> Limit | None:
+        budget = self._agent.budget
+        while self._turns < budget.turns:
+            if self._usage.total >= budget.tokens:
+                return Limit.TOKENS
+            if self._seconds_left <= 0:
+                return Limit.SECONDS
+            try:
+                completion = self._chat()
+            except TooSlowError:
+                if self._seconds_left <= 0:
+                    return Limit.SECONDS
+                raise
+            said = completion.message
+            if not said.tool_calls:
+                self._answer = said.content.strip()
+                return Limit.LENGTH if completion.finish_reason == "length" else None
+            for call in said.tool_calls:
+                self._use(call)
+        return Limit.TURNS
+
+    def _chat(self) -> Completion:
+        agent, recorder = self._agent, self._agent.recorder
+        self._turns += 1
+        self._watcher.turn_begins(self._turns)
+        attributes = {
+            names.OPERATION: names.CHAT,
+            names.SPAN_TYPE: names.CHAT_TYPE,
+            names.REQUEST_STREAM: True,
+            **_who(agent.model),
+            **{f"{names.REQUEST}{name}": value for name, value in agent.model.settings.items()},
+        }
+        with recorder.span(f"{names.CHAT} {agent.model.model}", attributes, SpanKind.CLIENT) as span:
+            with recorder.span(names.PROMPT_CONSTRUCTION) as construction:
+                offered = self._construct(construction)
+            span.content(
+                {
+                    names.INPUT_MESSAGES: spoken.messages(self._messages),
+                    names.TOOL_DEFINITIONS: spoken.definitions(offered),
+                }
+            )
+            with recorder.span(names.MODEL_COMPLETION) as generation:
+                completion = agent.model.complete(
+                    self._messages, offered, self._seconds_left, self._watcher.heard
+                )
+                generation.set(
+                    {
+                        names.FIRST_CHUNK_SECONDS: completion.seconds_to_first_token,
+                        names.TOKENS_PER_SECOND: completion.tokens_per_second,
+                    }
+                )
+            self._usage += completion.usage
+            self._model = completion.model
+            self._messages.append(completion.message)
+            span.set(
+                {
+                    names.INPUT_TOKENS: completion.usage.input_tokens,
+                    names.OUTPUT_TOKENS: completion.usage.output_tokens,
+                    names.FINISH_REASONS: (completion.finish_reason,),
+                    names.RESPONSE_MODEL: completion.model,
+                    names.RESPONSE_ID: completion.response_id,
+                    names.FIRST_CHUNK_SECONDS: completion.seconds_to_first_token,
+                }
+            )
+            span.content(
+                {names.OUTPUT_MESSAGES: spoken.messages([completion.message], completion.finish_reason)}
+            )
+        return completion
+
+    def _construct(self, span: RecordedSpan) -> Sequence[ToolDescription]:
+        """Say what is to be said first, and choose the tools that are offered."""
+        if not self._messages:
+            memories = "\n\n".join(found.entry.text for found in self._recalled)
+            system = self._agent.prompt.render(memories=memories)
+            self._messages = [Message(Role.SYSTEM, system), Message(Role.USER, self._question)]
+        is_last = self._turns == self._agent.budget.turns
+        spent = len(self._uses) >= self._agent.budget.tool_calls
+        offered = [] if is_last or spent else self._offered
+        span.set(
+            {
+                names.PROMPT_MESSAGES: len(self._messages),
+                names.PROMPT_CHARACTERS: sum(len(message.content) for message in self._messages),
+                names.PROMPT_TOOLS: len(offered),
+                names.PROMPT_MEMORIES: len(self._recalled),
+            }
+        )
+        return offered
+
+    def _use(self, call: ToolCall) -> None:
+        """Call a tool; whatever goes wrong there is an answer to the model."""
+        self._watcher.tool_called(call)
+        began = time.monotonic()
+        attributes = {
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.SPAN_TYPE: names.TOOL_TYPE_OF_SPAN,
+            names.TOOL_NAME: call.name,
+            names.TOOL_TYPE: "function",
+            names.TOOL_CALL: call.id,
+        }
+        with self._agent.recorder.span(f"{names.EXECUTE_TOOL} {call.name}", attributes) as span:
+            span.content({names.TOOL_ARGUMENTS: call.arguments})
+            try:
+                answer, failed = self._answer_of(call), False
+                span.set(answer.attributes)
+            except ToolError as error:
+                answer, failed = ToolAnswer(f"Error: {error}"), True
+                span.failed(type(error).__qualname__, str(error))
+            span.content({names.TOOL_RESULT: answer.text})
+        use = ToolUse(call, answer.text, failed, time.monotonic() - began)
+        self._uses.append(use)
+        self._messages.append(Message(Role.TOOL, answer.text, answers=call))
+        self._watcher.tool_answered(use)
+
+    def _answer_of(self, call: ToolCall) -> ToolAnswer:
+        if len(self._uses) >= self._agent.budget.tool_calls or self._seconds_left <= 0:
+            raise ToolError(NO_MORE_TOOLS)
+        tool = self._tools.get(call.name)
+        if tool is None:
+            there_are = ", ".join(self._tools) or "none"
+            raise ToolError(f"There is no tool {call.name[:100]!r}. There are: {there_are}.")
+        arguments = valid_arguments(tool, call)
+        try:
+            return tool.call(arguments, self._agent.recorder, self._seconds_left)
+        except ToolError:
+            raise
+        except Exception as error:
+            # A defect of the tool: the execution goes on without it, and the log says where it is.
+            logger.exception("Tool %s failed.", call.name)
+            raise ToolError(f"{call.name} failed: {type(error).__name__}. Do without it.") from error

@@ -1,0 +1,92 @@
+"""Whether the analyst answers as well as it did before. How well it does: analyst_scores.py."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.analyst_scores import GROUNDED, QUESTIONS_VERSION, RIGHT, TOKENS
+
+SCORES = dg.AssetKey("analyst_scores")
+
+AS_RIGHT = "as_right_as_before"
+AS_GROUNDED = "as_grounded_as_before"
+AS_CHEAP = "as_cheap_as_before"
+
+# A language model does not say the same twice, not even with the same seed on another machine: one answer of
+# thirty is chance.
+MOST_LOST = 1
+MOST_GROUNDEDNESS_LOST = 0.05
+MOST_TOKENS = 1.5  # times those of before
+
+
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            AS_RIGHT, asset=SCORES, description="At most one more question is answered wrongly than before."
+        ),
+        dg.AssetCheckSpec(
+            AS_GROUNDED, asset=SCORES, description="As many answers as before have their numbers from a tool."
+        ),
+        dg.AssetCheckSpec(
+            AS_CHEAP, asset=SCORES, description="At most one and a half times the tokens of before are used."
+        ),
+    ],
+    can_subset=True,
+)
+def analyst_scores_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Whether the answers are as good as those before; of other questions nothing is said."""
+    now, before = _latest_two(context.instance)
+    for result in _compared(now, before):
+        if result.check_name in {key.name for key in context.selected_asset_check_keys}:
+            yield result
+
+
+def _latest_two(instance: dg.DagsterInstance) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    records = instance.fetch_materializations(SCORES, limit=2).records
+    found = [
+        {name: value.value for name, value in record.asset_materialization.metadata.items()}
+        for record in records
+        if record.asset_materialization is not None
+    ]
+    if not found:
+        raise dg.Failure("analyst_scores was never materialised. Materialise it first.", allow_retries=False)
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _compared(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Iterator[dg.AssetCheckResult]:
+    if before is None or now[QUESTIONS_VERSION] != before[QUESTIONS_VERSION]:
+        why = "there are no scores before these" if before is None else "the questions before were others"
+        for name in (AS_RIGHT, AS_GROUNDED, AS_CHEAP):
+            yield _result(name, passed=True, because=f"Not compared: {why}.")
+        return
+    lost = sorted(set(before[RIGHT]) - set(now[RIGHT]))
+    won = sorted(set(now[RIGHT]) - set(before[RIGHT]))
+    yield _result(
+        AS_RIGHT,
+        passed=len(lost) - len(won) <= MOST_LOST,
+        because=f"{len(lost)} answered wrongly that were right, {len(won)} the other way round.",
+        lost=lost,
+        won=won,
+    )
+    yield _result(
+        AS_GROUNDED,
+        passed=now[GROUNDED] >= before[GROUNDED] - MOST_GROUNDEDNESS_LOST,
+        because=f"{now[GROUNDED]:.0%} of the answers are grounded, {before[GROUNDED]:.0%} before.",
+    )
+    yield _result(
+        AS_CHEAP,
+        passed=now[TOKENS] <= before[TOKENS] * MOST_TOKENS,
+        because=f"{now[TOKENS]:,.0f} tokens, {before[TOKENS]:,.0f} before.",
+    )
+
+
+def _result(name: str, *, passed: bool, because: str, **more: list[str]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=passed,
+        asset_key=SCORES,
+        check_name=name,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=because,
+        metadata={key: dg.MetadataValue.json(value) for key, value in more.items()},
+    )

@@ -1,0 +1,125 @@
+"""`ledgerline ask`: lets the analyst answer, traces it, remembers the answer. How it works: agent/."""
+
+import dataclasses
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from agent import evaluation
+from agent.execution import Execution, Watcher
+from agent.language_model import LanguageModelError
+from agent.memory import Memory, MemoryUnusableError
+from agent.prompt import Prompt, PromptError
+from agent.vector_store import Entry
+from assets.analyst import NAME, PROMPT, STATED, UNKNOWN, tools_of
+from observability.exporting import tracer_until_sent
+from registry import store
+from resources.agent import TRACER, AgentResource
+from resources.environments import Settings, agent_of, mlflow_of
+from resources.failures import PermanentFailure
+from resources.prompts import registered_prompt
+from resources.storage import open_tables
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "analyst"  # of MLflow, where traces go if no variable says otherwise
+
+
+class AskingError(Exception):
+    """The question could not be answered; the message says why and what to do."""
+
+
+def with_options(settings: Settings, model: str | None, *, without_memory: bool) -> Settings:
+    """The settings as the options of the command change them."""
+    agent = settings.agent if model is None else dataclasses.replace(settings.agent, model=model)
+    return dataclasses.replace(
+        settings, agent=dataclasses.replace(agent, memory=None) if without_memory else agent
+    )
+
+
+def ask(settings: Settings, question: str, watcher: Watcher, say: Console) -> Execution:
+    """Answer a question; the execution is a trace of its own, and its answer is remembered.
+
+    Args:
+        settings: The settings; without a memory nothing is recalled or remembered.
+        question: The question.
+        watcher: Told of what goes on.
+        say: Where it is said what does not work, and is done without.
+
+    Raises:
+        AskingError: There is no answer.
+    """
+    if not question.strip():
+        raise AskingError("The question is empty.")
+    try:
+        with agent_of(settings) as agent:
+            # First what takes a moment only: without a language model there is nothing to wait for.
+            agent.require()
+            tools = tools_of(open_tables(settings.data))
+            prompt = _prompt(settings, agent, say)
+            memory = agent.open_memory()
+            with tracer_until_sent(settings.telemetry, lambda: _experiment(settings), TRACER) as tracer:
+                execution = agent.agent(NAME, prompt, tools, memory, tracer).ask(question, watcher)
+    except (PermanentFailure, LanguageModelError, PromptError) as error:
+        raise AskingError(str(error)) from error
+    if memory is not None:
+        _remember(memory, execution, say)
+    return execution
+
+
+def trace_page(settings: Settings, execution: Execution) -> str | None:
+    """Where the trace of an execution can be looked at; None: there is none, or MLflow does not answer."""
+    if execution.trace_id is None:
+        return None
+    try:
+        _, experiment_id = _experiment(settings)
+    except store.StoreUnreachableError:
+        return None
+    return settings.links.page_of_trace(execution.trace_id, experiment_id)
+
+
+def as_json(execution: Execution) -> str:
+    """An execution for programs."""
+    fields = dataclasses.asdict(execution)
+    fields["total_tokens"] = execution.usage.total
+    return json.dumps(fields, indent=2, default=str)
+
+
+def _prompt(settings: Settings, agent: AgentResource, say: Console) -> Prompt:
+    if agent.prompt is not None:
+        return registered_prompt(mlflow_of(settings), NAME, PROMPT, agent.prompt)
+    try:
+        return registered_prompt(mlflow_of(settings), NAME, PROMPT, None)
+    except PermanentFailure as failure:
+        # Its digest still is in the trace.
+        say.print(f"[yellow]The prompt has no version:[/] {failure.problem}")
+        return Prompt(NAME, PROMPT)
+
+
+def _experiment(settings: Settings) -> "tuple[MlflowClient, str]":
+    client = store.connect(settings.tracking_uri)
+    return client, store.experiment_id(client, EXPERIMENT, settings.artifacts)
+
+
+def _remember(memory: Memory, execution: Execution, say: Console) -> None:
+    """Remember an answer, unless it is none; a later one to the same question takes its place."""
+    stated = evaluation.stated(execution.answer, STATED)
+    refused = stated is not None and evaluation.is_text(stated, UNKNOWN)
+    if not execution.answer or execution.stopped_by is not None or refused:
+        return
+    asked = " ".join(execution.question.split())
+    entry = Entry(
+        key=f"answer:{hashlib.sha256(asked.casefold().encode()).hexdigest()[:16]}",
+        kind="answer",
+        text=f"Question: {asked}\n{execution.answer}",
+        source=f"trace {execution.trace_id}" if execution.trace_id else execution.model,
+        created=datetime.now(UTC),
+    )
+    try:
+        memory.remember([entry])
+    except MemoryUnusableError as error:
+        say.print(f"[yellow]The answer is not remembered:[/] {error}")

@@ -1,0 +1,131 @@
+"""An execution of an agent as it happens, in the terminal. What happens: agent/."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from agent.execution import Execution, ToolUse, Watcher
+from agent.memory import Recalled
+from agent.messages import ToolCall
+
+MOST_LINES = 6  # of what a tool said
+MOST_CHARACTERS = 110  # of a line
+
+
+class ExecutionView(Watcher):
+    """Prints what has been done, and below it, while it is done, what goes on.
+
+    Args:
+        console: Where; what goes on is shown on a terminal only.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._doing = "looking around"
+        self._since = time.monotonic()
+        self._heard = ""
+        self._live = Live(get_renderable=self._render, console=console, transient=True, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def recalled(self, memories: Sequence[Recalled]) -> None:
+        """Show what was found in memory."""
+        if memories:
+            self._print("memory", f"{len(memories)} that may have to do with it")
+        for found in memories:
+            self._detail(f"{found.relevance:.2f}  {found.entry.text}")
+
+    def forgot(self, why: str) -> None:
+        """Say that memory cannot be asked."""
+        self._print("memory", f"goes on without: {why}", style="yellow")
+
+    def turn_begins(self, number: int) -> None:
+        """Say that the language model is at work."""
+        self._now(f"thinking, turn {number}")
+
+    def heard(self, piece: str) -> None:
+        """Show what the language model says."""
+        self._heard += piece
+
+    def tool_called(self, call: ToolCall) -> None:
+        """Show what the language model asks for."""
+        self._print(call.name, _shown(call.arguments))
+        self._now(call.name)
+
+    def tool_answered(self, use: ToolUse) -> None:
+        """Show what the tool says."""
+        lines = use.answer.strip().splitlines()
+        for line in lines[:MOST_LINES]:
+            self._detail(line, style="red" if use.failed else "dim")
+        if len(lines) > MOST_LINES:
+            self._detail(f"… {len(lines) - MOST_LINES} more lines")
+        self._now("thinking")
+
+    def _now(self, doing: str) -> None:
+        self._doing, self._since, self._heard = doing, time.monotonic(), ""
+
+    def _print(self, what: str, text: str, style: str = "") -> None:
+        self._console.print(Text.assemble((f"{what}  ", "bold cyan"), (text, style)), soft_wrap=True)
+
+    def _detail(self, line: str, style: str = "dim") -> None:
+        shown = " ".join(line.split()) if len(line) > MOST_CHARACTERS else line
+        if len(shown) > MOST_CHARACTERS:
+            shown = f"{shown[:MOST_CHARACTERS]}…"
+        self._console.print(Text(f"    {shown}", style))
+
+    def _render(self) -> RenderableType:
+        seconds = time.monotonic() - self._since
+        status = Spinner("dots", Text(f"{self._doing} …  {seconds:.0f} s", "dim"))
+        return Group(Text(self._heard), status) if self._heard else status
+
+
+def print_execution(console: Console, execution: Execution, trace_page: str | None) -> None:
+    """Print the answer, what it took, and where its trace is."""
+    console.print()
+    console.print(Text(execution.answer or "There is no answer.", "bold"), soft_wrap=True)
+    if execution.stopped_by is not None:
+        console.print(
+            Text(f"It was stopped by its limit of {execution.stopped_by.value} (LEDGERLINE_AGENT_*).", "red")
+        )
+    usage = execution.usage
+    tools = f", {len(execution.tools)} tool calls" if execution.tools else ""
+    prompt = execution.prompt
+    if execution.prompt_version is not None:
+        prompt += f" version {execution.prompt_version}"
+    console.print()
+    console.print(
+        Text(
+            f"{execution.seconds:.1f} s, {execution.turns} turns{tools}, {usage.input_tokens:,} tokens in, "
+            f"{usage.output_tokens:,} out, {execution.model}, prompt {prompt}",
+            "dim",
+        ),
+        soft_wrap=True,
+    )
+    if trace_page is not None:
+        console.print(Text(f"trace: {trace_page}", "dim"), soft_wrap=True)
+
+
+def _shown(arguments: Mapping[str, Any] | str) -> str:
+    """Arguments as a person reads them: a single one without its name."""
+    if isinstance(arguments, str):
+        return arguments
+    if len(arguments) == 1:
+        (only,) = arguments.values()
+        if isinstance(only, str):
+            return " ".join(only.split())
+    return json.dumps(dict(arguments))

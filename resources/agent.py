@@ -1,0 +1,174 @@
+"""Agents as steps use them: a language model, search, memory and a budget. How an agent works: agent/."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from resources.failures import PermanentFailure
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from agent.agent import Agent
+    from agent.language_model import Embedder, LanguageModel
+    from agent.memory import Memory
+    from agent.prompt import Prompt
+    from agent.tools import Tool
+
+TRACER = "ledgerline.agent"
+
+# Variables whose values are in no trace, whatever they look like; some hold several, or headers.
+SECRET_VARIABLES = (
+    "OPENAI_API_KEY",
+    "OLLAMA_API_KEY",
+    "LEDGERLINE_WEBHOOK_SECRET",
+    "LEDGERLINE_ALERT_URL",
+    "LEDGERLINE_SERVING_TOKENS",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "OPENLINEAGE_API_KEY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+
+
+class AgentResource(dg.ConfigurableResource):
+    """Opens agents, which answer questions with a language model, tools and memory."""
+
+    provider: str = Field(
+        description="ollama, or openai for servers with that protocol (LEDGERLINE_LLM_PROVIDER)."
+    )
+    address: str = Field(description="URL of the language model's server (OLLAMA_HOST, OPENAI_BASE_URL).")
+    model: str = Field(description="Which language model (LEDGERLINE_LLM_MODEL).")
+    api_key: str | None = Field(default=None, description="For the server, if it wants one (OPENAI_API_KEY).")
+    temperature: float = Field(
+        default=0.0, description="0 is the most likely answer (LEDGERLINE_LLM_TEMPERATURE)."
+    )
+    seed: int = Field(default=0, description="Of the model's random numbers (LEDGERLINE_LLM_SEED).")
+    context_tokens: int = Field(
+        default=16_384, description="Tokens the model takes in and gives out (LEDGERLINE_LLM_CONTEXT_TOKENS)."
+    )
+    output_tokens: int = Field(
+        default=2_048, description="Tokens the model says at once, at most (LEDGERLINE_LLM_OUTPUT_TOKENS)."
+    )
+    embedding_model: str | None = Field(
+        default=None,
+        description="Of the same server, for memory (LEDGERLINE_EMBEDDING_MODEL). Default: a local one.",
+    )
+    search_url: str | None = Field(
+        default=None, description="URL of a SearXNG to search the web (LEDGERLINE_SEARCH_URL). Default: none."
+    )
+    memory: str | None = Field(
+        default=None, description="Folder of the agent's memory (LEDGERLINE_MEMORY). Default: none."
+    )
+    turns: int = Field(default=8, description="Of one execution (LEDGERLINE_AGENT_TURNS).")
+    tool_calls: int = Field(default=16, description="Of one execution (LEDGERLINE_AGENT_TOOL_CALLS).")
+    tokens: int = Field(default=50_000, description="Of one execution, in and out (LEDGERLINE_AGENT_TOKENS).")
+    seconds: float = Field(default=180.0, description="Of one execution (LEDGERLINE_AGENT_SECONDS).")
+    prompt: str | None = Field(
+        default=None,
+        description="Address of a prompt in MLflow's registry, prompts:/NAME/VERSION or prompts:/NAME@ALIAS "
+        "(LEDGERLINE_PROMPT). Default: the project's own.",
+    )
+    captures: bool = Field(
+        default=False,
+        description="Whether traces hold what was said (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT).",
+    )
+
+    def language_model(self) -> "LanguageModel":
+        """The language model; nothing is asked of it yet."""
+        if self.provider == "openai":
+            from agent.openai_provider import OpenAIModel
+
+            return OpenAIModel(
+                self.address,
+                self.model,
+                api_key=self.api_key,
+                temperature=self.temperature,
+                seed=self.seed,
+                max_output_tokens=self.output_tokens,
+            )
+        from agent.ollama_provider import OllamaModel
+
+        return OllamaModel(
+            self.address,
+            self.model,
+            context_tokens=self.context_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            max_output_tokens=self.output_tokens,
+        )
+
+    def require(self) -> None:
+        """Ask the language model's server, within seconds, whether it is there and has the model.
+
+        Raises:
+            PermanentFailure: It is not, or has not.
+        """
+        from agent.language_model import LanguageModelError
+
+        try:
+            self.language_model().require()
+        except LanguageModelError as error:
+            raise PermanentFailure(error.problem, error.remedy) from error
+
+    def agent(
+        self,
+        name: str,
+        prompt: "Prompt",
+        tools: "Sequence[Tool[Any]]",
+        memory: "Memory | None",
+        tracer: "Tracer",
+    ) -> "Agent":
+        """An agent within the budget.
+
+        Args:
+            name: As traces show it.
+            prompt: What it is told first.
+            tools: What it may use; web search is added where there is one.
+            memory: Where it looks for what was answered before.
+            tracer: Where its spans go.
+        """
+        from agent.agent import Agent
+        from agent.execution import Budget
+        from agent.recording import Recorder
+        from agent.redaction import Redaction
+        from agent.search_tool import SearchTool
+
+        searching = [SearchTool(self.search_url)] if self.search_url else []
+        return Agent(
+            name,
+            self.language_model(),
+            prompt,
+            [*tools, *searching],
+            memory,
+            Budget(self.turns, self.tool_calls, self.tokens, self.seconds),
+            Recorder(tracer, self.captures, Redaction.of(_secrets())),
+        )
+
+    def open_memory(self) -> "Memory | None":
+        """The agent's memory; None if it has none."""
+        if self.memory is None:
+            return None
+        from agent.memory import Memory
+
+        return Memory(Path(self.memory), self._embedder())
+
+    def _embedder(self) -> "Embedder | None":
+        if self.embedding_model is None:
+            return None
+        from agent.ollama_provider import OllamaEmbedder
+
+        return OllamaEmbedder(self.address, self.embedding_model)
+
+
+def _secrets() -> Iterator[str]:
+    for name in SECRET_VARIABLES:
+        for part in (dg.EnvVar(name).get_value() or "").split(","):
+            yield part.strip()
+            yield part.partition("=")[2].strip()

@@ -1,0 +1,126 @@
+"""A server that speaks as OpenAI-compatible ones do, with a made-up mind in place of a model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.agent.fake_http import FakeServer, Handler
+from tests.agent.fake_ollama import ChatRequest, Mind, Reply, misbehaves, stream
+
+MODEL = "Qwen/Qwen3-8B"
+CREATED = 1_769_860_800
+NOT_OPTIONS = {"model", "messages", "tools", "stream"}
+
+
+class FakeOpenAI(FakeServer):
+    """OpenAI's HTTP interface: models and streamed chat completions.
+
+    Attributes:
+        requests: The completions that were asked for, in the order they came.
+    """
+
+    def __init__(self, mind: Mind, models: Sequence[str] | None = (MODEL,)) -> None:
+        """Begin to listen when it is entered.
+
+        Args:
+            mind: Decides what is said.
+            models: Their names; None: it has no list.
+        """
+        self.handler = _OpenAIHandler
+        self.mind = mind
+        self.models = models
+        self.requests: list[ChatRequest] = []
+        super().__init__()
+
+    @property
+    def api(self) -> str:
+        """URL of the interface."""
+        return f"{self.url}/v1"
+
+
+class _OpenAIHandler(Handler):
+    server: Any
+
+    @property
+    def fake(self) -> FakeOpenAI:
+        return self.server.fake
+
+    def do_GET(self) -> None:  # noqa: N802 (its name in the library)
+        if self.path != "/v1/models" or self.fake.models is None:
+            return self.send_json({"detail": "Not Found"}, 404)
+        listed = [
+            {"id": name, "object": "model", "created": CREATED, "owned_by": "vllm"}
+            for name in self.fake.models
+        ]
+        return self.send_json({"object": "list", "data": listed})
+
+    def do_POST(self) -> None:  # noqa: N802 (its name in the library)
+        body = self.body()
+        if self.path != "/v1/chat/completions":
+            return self.send_json({"detail": "Not Found"}, 404)
+        if self.fake.models is not None and body["model"] not in self.fake.models:
+            message = f"The model `{body['model']}` does not exist."
+            return self.send_json(_error(message, "NotFoundError", 404), 404)
+        request = ChatRequest(
+            body["model"],
+            body["messages"],
+            body.get("tools") or (),
+            {name: value for name, value in body.items() if name not in NOT_OPTIONS},
+            body.get("stream", False),
+            {name.lower(): value for name, value in self.headers.items()},
+        )
+        self.fake.requests.append(request)
+        reply = self.fake.mind(request)
+        if misbehaves(self, self.fake, reply):
+            return None
+        if reply.status != 200:
+            content = json.dumps(_error(reply.error, "error", reply.done_reason)).encode()
+            return self.send(content, reply.status, reply.headers)
+        return self._stream(body, reply)
+
+    def _stream(self, body: Mapping[str, Any], reply: Reply) -> None:
+        def event(choices: Sequence[Mapping[str, Any]], **fields: Any) -> bytes:
+            chunk = {
+                "id": "chatcmpl-1",
+                "object": "chat.completion.chunk",
+                "created": CREATED,
+                "model": body["model"],
+                "choices": choices,
+                **fields,
+            }
+            return f"data: {json.dumps(chunk)}\n\n".encode()
+
+        def said(finish_reason: str | None = None, **delta: Any) -> bytes:
+            return event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+        events = [said(role="assistant", content="")]
+        events += [said(reasoning_content=text) for text in reply.thinking]
+        events += [said(content=text) for text in reply.pieces]
+        events += [said(tool_calls=[part]) for part in _call_parts(reply)]
+        if reply.error:
+            end = f"data: {json.dumps(_error(reply.error, 'error', reply.done_reason))}\n\n".encode()
+        else:
+            end = said(finish_reason="tool_calls" if reply.tool_calls else reply.done_reason)
+            if body.get("stream_options", {}).get("include_usage") and reply.input_tokens is not None:
+                tokens = reply.input_tokens, reply.output_tokens or 0
+                usage = dict(zip(("prompt_tokens", "completion_tokens"), tokens, strict=True))
+                end += event([], usage={**usage, "total_tokens": sum(tokens)})
+            end += b"data: [DONE]\n\n"
+        self.begin("text/event-stream; charset=utf-8")
+        stream(self, self.fake, reply, events, end)
+
+
+def _call_parts(reply: Reply) -> list[dict[str, Any]]:
+    """Tool calls as they are streamed: first the name, then the arguments in two parts."""
+    parts: list[dict[str, Any]] = []
+    for index, (name, arguments) in enumerate(reply.tool_calls):
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        half = len(text) // 2
+        function = {"name": name, "arguments": ""}
+        parts.append({"index": index, "id": f"chat-{index}", "type": "function", "function": function})
+        parts += [{"index": index, "function": {"arguments": part}} for part in (text[:half], text[half:])]
+    return parts
+
+
+def _error(message: str, kind: str, code: str | int | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -1,0 +1,426 @@
+"""What is remembered is found again by likeness, recorded as spans, and forgotten when it is to be."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from agent import conventions as names
+from agent.language_model import ServerAbsentError
+from agent.memory import Memory, MemoryUnusableError
+from agent.recording import Recorder
+from agent.vector_store import Entry
+from resources.environments import PROJECT_ROOT
+
+TODAY = datetime.now(UTC)
+SILENT = Recorder()
+TEXTS = {
+    "carrier": "Which carrier had the most delayed arrivals in March? ExpressJet.",
+    "snow": "How many flights were cancelled on February 8? 472, for a snowstorm.",
+    "production": "Which model version is in production? Version 3.",
+    "gate": "Why did version 4 fail the promotion gate? Its AUC was too low.",
+    "jfk": "What is the average departure delay from JFK? 12 minutes.",
+}
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from agent.memory import Memory
+from agent.vector_store import Entry
+
+memory, name = Memory(Path(sys.argv[1])), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    text = f"question {number} of {name}"
+    memory.remember([Entry(f"{name} {number}", "answer", text, "", datetime.now(UTC))])
+"""
+
+
+@dataclass
+class FakeEmbedder:
+    """An embedder of two dimensions, about snow and about planes. It can be out of order."""
+
+    name: str = "fake:weather"
+    is_absent: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        if self.is_absent:
+            raise ServerAbsentError("Nobody answers.", "Start the server.")
+        self.asked += texts
+        return [(float("snow" in text), float("plane" in text)) for text in texts]
+
+
+def entry(key: str, text: str = "", days: float = 0, kind: str = "answer") -> Entry:
+    assert kind in ("answer", "report")
+    return Entry(key, kind, text or TEXTS[key], f"http://127.0.0.1/{key}", TODAY - timedelta(days=days))
+
+
+def some(count: int, of: str = "flight") -> list[Entry]:
+    return [entry(f"{of} {number}", f"{of} number {number} was late") for number in range(count)]
+
+
+def recalled(memory: Memory, question: str, most: int = 4) -> list[str]:
+    return [found.entry.key for found in memory.recall(question, SILENT, most=most)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "memory"
+
+
+@pytest.fixture
+def memory(folder: Path) -> Memory:
+    return Memory(folder)
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+def recorder(exporter: InMemorySpanExporter, *, captures: bool) -> Recorder:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return Recorder(provider.get_tracer("test"), captures=captures)
+
+
+# Remembered and recalled
+
+
+def test_an_empty_memory_recalls_nothing_and_creates_nothing(memory: Memory, folder: Path) -> None:
+    memory.remember([])
+    memory.reembed()
+    assert recalled(memory, "anything") == []
+    assert memory.count == 0
+    assert list(memory.entries()) == []
+    assert memory.forget(["any"]) == 0
+    assert not folder.exists()
+
+
+def test_an_empty_memory_loads_no_library(folder: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path;"
+        "from agent.memory import Memory; from agent.recording import Recorder;"
+        "memory = Memory(Path(sys.argv[1])); memory.recall('?', Recorder()); memory.forget(['x']);"
+        "sys.exit(str({'lancedb', 'numpy', 'sklearn', 'pyarrow'} & set(sys.modules) or ''))"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+def test_a_question_in_similar_words_recalls_its_entry(memory: Memory) -> None:
+    memory.remember([entry(key) for key in TEXTS])
+    assert recalled(memory, "cancelled flights in the snowstorm") == ["snow"]
+    assert recalled(memory, "the version of the model in production")[0] == "production"
+    assert recalled(memory, "What is the capital of France?") == []
+    (found,) = memory.recall("departure delays at JFK", SILENT, most=1)
+    assert found.entry == entry("jfk")
+    assert 0.2 < found.relevance <= 1
+    assert 0 < found.score <= found.relevance
+
+
+def test_what_was_remembered_just_now_is_recalled_by_another(memory: Memory, folder: Path) -> None:
+    other = Memory(folder)
+    for key in TEXTS:
+        memory.remember([entry(key)])
+        assert recalled(other, TEXTS[key])[0] == key
+    assert other.count == len(TEXTS)
+
+
+def test_an_entry_replaces_the_one_of_the_same_key(memory: Memory) -> None:
+    memory.remember([entry("snow", "an old text"), entry("snow")])
+    memory.remember([entry("snow", "cancelled for fog")])
+    assert [found.text for found in memory.entries()] == ["cancelled for fog"]
+    assert recalled(memory, "fog") == ["snow"]
+
+
+def test_the_newest_entries_come_first(memory: Memory) -> None:
+    memory.remember([entry(key, days=days) for days, key in enumerate(TEXTS)])
+    assert [found.key for found in memory.entries(2)] == list(TEXTS)[:2]
+
+
+def test_only_the_kinds_asked_for_are_recalled(memory: Memory) -> None:
+    memory.remember([entry("answer", "gate AUC"), entry("report", "gate AUC", kind="report")])
+    found = memory.recall("gate AUC", SILENT, kinds=["report"])
+    assert [one.entry.key for one in found] == ["report"]
+
+
+def test_the_newer_of_two_that_say_the_same_comes_first(memory: Memory) -> None:
+    memory.remember([entry("old", TEXTS["jfk"], days=400), entry("new", TEXTS["jfk"])])
+    assert recalled(memory, "departure delay from JFK") == ["new", "old"]
+
+
+# Forgotten
+
+
+def test_what_is_forgotten_is_neither_recalled_nor_on_the_disk(memory: Memory, folder: Path) -> None:
+    memory.remember([entry(key) for key in TEXTS])
+    assert memory.forget(["snow", "never there"]) == 1
+    assert recalled(memory, TEXTS["snow"]) == []
+    assert memory.count == len(TEXTS) - 1
+    files = [file.read_bytes() for file in folder.rglob("*") if file.is_file()]
+    assert any(b"ExpressJet" in content for content in files)
+    assert not any(b"snowstorm" in content or b"/snow" in content for content in files)
+
+
+def test_everything_can_be_forgotten_and_remembered_again(memory: Memory) -> None:
+    memory.remember([entry("snow"), entry("gate")])
+    assert memory.forget(["snow", "gate"]) == 2
+    assert recalled(memory, TEXTS["snow"]) == []
+    memory.remember([entry("snow")])
+    assert recalled(memory, TEXTS["snow"]) == ["snow"]
+
+
+def test_entries_can_be_forgotten_without_their_embedder(folder: Path) -> None:
+    Memory(folder, FakeEmbedder()).remember([entry("snow")])
+    assert Memory(folder, FakeEmbedder("fake:other", is_absent=True)).forget(["snow"]) == 1
+
+
+# Embedders
+
+
+def test_a_local_embedder_learns_anew_when_there_are_twice_as_many(memory: Memory, folder: Path) -> None:
+    learned = []
+    for one in [*some(8), *some(8)]:
+        memory.remember([one])
+        learned.append(json.loads((folder / "current.json").read_text())["embedder"])
+    assert [learned.index(name) + 1 for name in dict.fromkeys(learned)] == [1, 2, 4, 8]
+    assert len(list(folder.glob("entries-*"))) == 1
+
+
+def test_a_given_embedder_is_used(folder: Path) -> None:
+    embedder = FakeEmbedder()
+    memory = Memory(folder, embedder)
+    memory.remember([entry("a", "snow today"), entry("b", "a plane")])
+    assert recalled(memory, "is there snow?") == ["a"]
+    assert embedder.asked == ["snow today", "a plane", "is there snow?"]
+
+
+def test_with_another_embedder_nothing_is_recalled_until_vectors_are_made_anew(folder: Path) -> None:
+    Memory(folder).remember([entry("snow"), entry("gate")])
+    memory = Memory(folder, FakeEmbedder())
+    assert recalled(memory, "snow") == []
+    assert memory.count == 2
+    memory.reembed()
+    assert recalled(memory, "snow") == ["snow"]
+    assert recalled(Memory(folder), TEXTS["snow"]) == []
+    Memory(folder).remember([entry("jfk")])
+    assert recalled(Memory(folder), TEXTS["snow"]) == ["snow"]
+    assert Memory(folder).count == 3
+
+
+def test_what_is_remembered_with_another_embedder_makes_all_vectors_anew(folder: Path) -> None:
+    Memory(folder).remember([entry("snow")])
+    memory = Memory(folder, FakeEmbedder())
+    memory.remember([entry("plane", "a plane")])
+    assert recalled(memory, "snow") == ["snow"]
+    assert recalled(memory, "plane") == ["plane"]
+
+
+def test_what_is_interrupted_leaves_what_was_there(folder: Path) -> None:
+    memory = Memory(folder)
+    memory.remember([entry("snow")])
+    with pytest.raises(MemoryUnusableError, match="Nobody answers"):
+        Memory(folder, FakeEmbedder(is_absent=True)).reembed()
+    assert len(list(folder.glob("entries-*"))) == 2
+    assert recalled(memory, TEXTS["snow"]) == ["snow"]
+    assert memory.forget([]) == 0
+    assert len(list(folder.glob("entries-*"))) == 1
+
+
+def test_other_files_in_the_folder_are_left_alone(memory: Memory, folder: Path) -> None:
+    (folder / "entries-of-mine").mkdir(parents=True)
+    (folder / "entries-of-mine" / "note.txt").write_text("keep")
+    memory.remember([entry("snow")])
+    memory.remember([entry("gate")])
+    memory.forget(["gate"])
+    assert (folder / "entries-of-mine" / "note.txt").read_text() == "keep"
+
+
+# Unusable
+
+
+def test_an_absent_embedder_is_told_with_what_to_do(folder: Path) -> None:
+    embedder = FakeEmbedder()
+    memory = Memory(folder, embedder)
+    memory.remember([entry("snow")])
+    embedder.is_absent = True
+    with pytest.raises(MemoryUnusableError) as error:
+        memory.recall("snow", SILENT)
+    assert (error.value.problem, error.value.remedy) == ("Nobody answers.", "Start the server.")
+    with pytest.raises(MemoryUnusableError):
+        memory.remember([entry("gate")])
+    assert memory.count == 1
+
+
+@pytest.mark.parametrize("pattern", ["current.json", "embedder.npz", "*.manifest", "data/*.lance"])
+def test_a_damaged_memory_is_unusable(memory: Memory, folder: Path, pattern: str) -> None:
+    memory.remember([entry(key) for key in TEXTS])
+    for file in folder.rglob(pattern):
+        file.write_bytes(b"not this")
+    with pytest.raises(MemoryUnusableError) as error:
+        Memory(folder).recall(TEXTS["snow"], SILENT)
+    assert str(folder) in error.value.problem
+    assert error.value.remedy
+
+
+def test_a_memory_whose_entries_are_gone_is_unusable(memory: Memory, folder: Path) -> None:
+    memory.remember([entry("snow")])
+    (generation,) = folder.glob("entries-*")
+    shutil.rmtree(generation)
+    with pytest.raises(MemoryUnusableError, match="incomplete"):
+        memory.recall("snow", SILENT)
+    with pytest.raises(MemoryUnusableError, match="incomplete"):
+        memory.remember([entry("gate")])
+
+
+def test_what_a_local_embedder_learned_is_learned_anew_if_it_is_lost(memory: Memory, folder: Path) -> None:
+    memory.remember([entry(key) for key in TEXTS])
+    for file in folder.rglob("embedder.npz"):
+        file.write_bytes(b"not this")
+    again = Memory(folder)
+    again.remember([entry("more", "something else")])
+    assert recalled(again, TEXTS["snow"])[0] == "snow"
+    assert again.count == len(TEXTS) + 1
+
+
+# Several at once
+
+
+def test_fifty_questions_at_once_are_answered(memory: Memory) -> None:
+    memory.remember([entry(key) for key in TEXTS])
+    asked = [list(TEXTS)[number % len(TEXTS)] for number in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda key: recalled(memory, TEXTS[key], most=1), asked))
+    assert answers == [[key] for key in asked]
+
+
+def test_who_recalls_meanwhile_sees_the_old_or_the_new(memory: Memory, folder: Path) -> None:
+    memory.remember([entry("snow")])
+    done = threading.Event()
+
+    def ask(reader: Memory) -> int:
+        times = 0
+        while not done.is_set() or times == 0:
+            assert recalled(reader, TEXTS["snow"], most=1) == ["snow"]
+            assert reader.count > 0
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(ask, reader) for reader in (memory, memory, Memory(folder))]
+        try:
+            for one in some(20, of="gate"):
+                memory.remember([one])
+        finally:
+            done.set()
+        assert all(reader.result() for reader in readers)
+    assert memory.count == 21
+
+
+def test_two_processes_that_remember_at_once_lose_nothing(memory: Memory, folder: Path) -> None:
+    pipe = subprocess.PIPE
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", WRITER, str(folder), name],
+            cwd=PROJECT_ROOT,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+        for name in ("first", "second")
+    ]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+        with ThreadPoolExecutor(2) as pool:
+            outputs = list(pool.map(lambda writer: writer.communicate("go\n", timeout=120), writers))
+        assert [writer.returncode for writer in writers] == [0, 0], outputs
+        assert [problems for _, problems in outputs] == ["", ""]
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    assert memory.count == 20
+    assert recalled(memory, "question 7 of second", most=1) == ["second 7"]
+
+
+# Recorded
+
+
+def spans_of(memory: Memory, exporter: InMemorySpanExporter, *, captures: bool) -> dict[str, ReadableSpan]:
+    memory.recall("delays at JFK", recorder(exporter, captures=captures), k=3, most=2)
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
+def test_recalling_is_recorded_as_spans(memory: Memory, folder: Path, exporter: InMemorySpanExporter) -> None:
+    memory.remember([entry(key) for key in TEXTS])
+    embedder = json.loads((folder / "current.json").read_text())["embedder"]
+    spans = spans_of(memory, exporter, captures=False)
+    assert set(spans) == {names.RETRIEVE_MEMORY, names.VECTOR_SEARCH, names.RANKING}
+    whole, search = spans[names.RETRIEVE_MEMORY], spans[names.VECTOR_SEARCH]
+    assert dict(whole.attributes or {}) == {
+        names.OPERATION: "retrieval",
+        names.DATA_SOURCE: "memory",
+        names.SPAN_TYPE: "RETRIEVER",
+        names.EMBEDDER: embedder,
+        names.RECALLED: 1,
+    }
+    attributes = dict(search.attributes or {})
+    distances = attributes.pop(names.DISTANCES)
+    assert attributes == {names.NEAREST: 3}
+    assert isinstance(distances, tuple)
+    assert len(distances) == 3
+    assert list(distances) == sorted(round(float(str(distance)), 4) for distance in distances)
+    assert whole.context is not None
+    for name in (names.VECTOR_SEARCH, names.RANKING):
+        parent = spans[name].parent
+        assert parent is not None
+        assert parent.span_id == whole.context.span_id
+
+
+def test_what_was_asked_and_found_is_recorded_only_if_it_is_to_be(
+    memory: Memory, exporter: InMemorySpanExporter
+) -> None:
+    memory.remember([entry(key) for key in TEXTS])
+    attributes = dict(spans_of(memory, exporter, captures=True)[names.RETRIEVE_MEMORY].attributes or {})
+    assert attributes[names.RETRIEVAL_QUERY] == "delays at JFK"
+    assert attributes[names.MLFLOW_OUTPUTS] == attributes[names.RETRIEVED]
+    first = json.loads(str(attributes[names.MLFLOW_OUTPUTS]))[0]
+    assert (first["id"], first["page_content"]) == ("jfk", TEXTS["jfk"])
+    assert first["metadata"]["doc_uri"] == "http://127.0.0.1/jfk"
+
+
+def test_an_empty_memory_is_recorded_as_one_span(memory: Memory, exporter: InMemorySpanExporter) -> None:
+    spans = spans_of(memory, exporter, captures=False)
+    assert set(spans) == {names.RETRIEVE_MEMORY}
+    assert (spans[names.RETRIEVE_MEMORY].attributes or {})[names.RECALLED] == 0
+
+
+def test_an_unusable_memory_is_recorded_as_an_error(folder: Path, exporter: InMemorySpanExporter) -> None:
+    embedder = FakeEmbedder()
+    memory = Memory(folder, embedder)
+    memory.remember([entry("snow")])
+    embedder.is_absent = True
+    with pytest.raises(MemoryUnusableError):
+        memory.recall("snow", recorder(exporter, captures=True))
+    (span,) = exporter.get_finished_spans()
+    assert not span.status.is_ok
+    assert (span.attributes or {})["error.type"] == "MemoryUnusableError"

@@ -1,0 +1,566 @@
+"""What an agent gets of an Ollama server, and is told when the server fails. The client is the real one."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from agent.language_model import (
+    ContextTooLongError,
+    LanguageModelError,
+    MalformedAnswerError,
+    RefusedError,
+    ServerAbsentError,
+    ServerBusyError,
+    StreamBrokenError,
+    TooSlowError,
+    UnknownModelError,
+)
+from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
+from agent.ollama_provider import OllamaEmbedder, OllamaModel
+from agent.retrying import Retries
+from tests.agent.fake_http import SameToAll
+from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, ChatRequest, FakeOllama, Reply, scripted
+from tests.ports import HOST
+
+SECONDS = 20.0
+QUESTION = (Message(Role.SYSTEM, "You know flights."), Message(Role.USER, "How many?"))
+TOOL = ToolDescription(
+    "query_flights",
+    "Answers SQL.",
+    {
+        "type": "object",
+        "properties": {
+            "sql": {"type": "string", "description": "One SELECT."},
+            "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+        },
+        "required": ["sql"],
+    },
+)
+IMPATIENT = Retries(first_wait_seconds=0.001)
+SECRET = "correct-horse"
+
+Asked = Callable[..., Completion]
+Started = Callable[..., FakeOllama]
+
+
+@pytest.fixture
+def started() -> Iterator[Started]:
+    """Starts fakes that end with the test."""
+    with ExitStack() as stack:
+        yield lambda mind, models=None: stack.enter_context(FakeOllama(mind, models))
+
+
+@pytest.fixture
+def same_to_all() -> Iterator[SameToAll]:
+    with SameToAll() as server:
+        yield server
+
+
+def model_of(fake: FakeOllama, **settings: object) -> OllamaModel:
+    return OllamaModel(fake.url, MODEL, **{"retries": IMPATIENT, **settings})
+
+
+def ask(
+    model: OllamaModel,
+    messages: Sequence[Message] = QUESTION,
+    tools: Sequence[ToolDescription] = (TOOL,),
+    seconds: float = SECONDS,
+    heard: list[str] | None = None,
+) -> Completion:
+    return model.complete(messages, tools, seconds, ([] if heard is None else heard).append)
+
+
+def failure(kind: type[LanguageModelError], act: Callable[[], object]) -> LanguageModelError:
+    """The error, which says a problem and a remedy in whole sentences and hides what led to it."""
+    with pytest.raises(kind) as raised:
+        act()
+    error = raised.value
+    assert type(error) is kind
+    assert error.__cause__ is None
+    assert error.__suppress_context__ or error.__context__ is None
+    assert error.remedy.endswith(".")
+    return error
+
+
+# Answers
+
+
+def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
+    heard: list[str] = []
+    fake = started(scripted(Reply(pieces=("Two ", "flights", "."))))
+    completion = ask(model_of(fake), heard=heard)
+    assert heard == ["Two ", "flights", "."]
+    assert completion.message == Message(Role.ASSISTANT, "Two flights.")
+    assert completion.usage == Usage(26, 10)
+    assert (completion.model, completion.finish_reason) == (MODEL, "stop")
+    assert completion.tokens_per_second == 20
+    assert completion.seconds_to_first_token is not None
+    assert 0 < completion.seconds_to_first_token < SECONDS
+
+
+def test_pieces_are_heard_when_they_come(started: Started) -> None:
+    fake = started(scripted(Reply(pieces=("first", "second"), seconds_between=60)))
+
+    def listen(_: str) -> None:
+        fake.stopping.set()  # the second comes at once: the first was heard before
+
+    assert model_of(fake).complete(QUESTION, (), SECONDS, listen).message.content == "firstsecond"
+
+
+def test_tools_are_described_and_asked_for_with_ids_of_their_own(started: Started) -> None:
+    first = Reply(tool_calls=(("query_flights", {"sql": "select 1"}), ("query_flights", {"sql": "select 2"})))
+    fake = started(scripted(first, Reply(tool_calls=(("query_flights", {"sql": "select 3"}),))))
+    model = model_of(fake)
+    completion = ask(model)
+    calls = completion.message.tool_calls
+    assert calls == (
+        ToolCall("call_1", "query_flights", {"sql": "select 1"}),
+        ToolCall("call_2", "query_flights", {"sql": "select 2"}),
+    )
+    assert completion.finish_reason == "tool_calls"
+    answers = [Message(Role.TOOL, f"n\n{number}", answers=call) for number, call in enumerate(calls)]
+    following = ask(model, (*QUESTION, completion.message, *answers))
+    assert following.message.tool_calls[0].id == "call_3"
+    described = fake.requests[0].tools[0]["function"]
+    assert (described["name"], described["description"]) == ("query_flights", "Answers SQL.")
+    assert described["parameters"]["properties"]["limit"]["type"] == ["integer", "null"]
+    assert [message["role"] for message in fake.requests[1].messages] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+    ]
+    assert fake.requests[1].messages[2]["tool_calls"][1]["function"] == {
+        "name": "query_flights",
+        "arguments": {"sql": "select 2"},
+    }
+    assert fake.requests[1].messages[3] == {"role": "tool", "content": "n\n0", "tool_name": "query_flights"}
+
+
+def test_an_id_that_the_conversation_has_is_not_made_up_again(started: Started) -> None:
+    fake = started(scripted(Reply(tool_calls=(("query_flights", {}),))))
+    call = ToolCall("call_2", "query_flights", "no object")  # call_1 was cut out of the conversation
+    asked = Message(Role.ASSISTANT, "", (call,))
+    completion = ask(model_of(fake), (*QUESTION, asked, Message(Role.TOOL, "Wrong.", answers=call)))
+    assert completion.message.tool_calls[0].id == "call_3"
+    assert fake.requests[0].messages[2]["tool_calls"][0]["function"]["arguments"] == {}
+
+
+def test_what_is_asked_for_is_sent_and_told(started: Started) -> None:
+    fake = started(scripted(Reply(pieces=("Yes.",)), Reply(pieces=("Yes.",))))
+    model = model_of(fake, context_tokens=2048, temperature=0.5, seed=7, max_output_tokens=100)
+    ask(model)
+    ask(model_of(fake), tools=())
+    sent = {"num_ctx": 2048, "temperature": 0.5, "seed": 7, "num_predict": 100}
+    assert fake.requests[0].options == sent
+    assert fake.requests[1].options == {"num_ctx": 8192, "temperature": 0.0}
+    assert not fake.requests[1].tools
+    assert all(request.stream for request in fake.requests)
+    assert model.settings == {"temperature": 0.5, "seed": 7, "max_tokens": 100}
+    assert (model.provider, model.model, model.address) == ("ollama", MODEL, fake.url)
+
+
+def test_thoughts_are_no_part_of_the_answer(started: Started) -> None:
+    heard: list[str] = []
+    fake = started(scripted(Reply(thinking=("Hm, ", "flights."), pieces=("Two.",))))
+    assert ask(model_of(fake), heard=heard).message.content == "Two."
+    assert heard == ["Two."]
+
+
+def test_what_ollama_does_not_count_is_not_made_up(started: Started) -> None:
+    quiet = Reply(pieces=("a", "b"), input_tokens=None, output_tokens=None, output_seconds=None)
+    completion = ask(model_of(started(scripted(quiet))))
+    assert completion.usage == Usage(0, 0)
+    assert completion.tokens_per_second is None
+
+
+def test_speed_is_measured_if_ollama_does_not_tell_it(started: Started) -> None:
+    reply = Reply(pieces=("a", "b"), seconds_between=0.02, output_seconds=None)
+    speed = ask(model_of(started(scripted(reply)))).tokens_per_second
+    assert speed is not None
+    assert speed > 0
+
+
+def test_an_answer_without_anything_has_no_first_token(started: Started) -> None:
+    completion = ask(model_of(started(scripted(Reply()))))
+    assert completion.message.content == ""
+    assert completion.seconds_to_first_token is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("stop", "stop"), ("length", "length"), ("load", "stop"), (None, "stop")]
+)
+def test_why_it_ended_is_told_as_opentelemetry_has_it(
+    started: Started, reason: str | None, told: str
+) -> None:
+    fake = started(scripted(Reply(pieces=("Two.",), done_reason=reason)))
+    assert ask(model_of(fake)).finish_reason == told
+
+
+def test_fifty_at_once_do_not_mix(started: Started) -> None:
+    at_once = 50
+    all_here = threading.Barrier(at_once)
+
+    def mind(request: ChatRequest) -> Reply:
+        all_here.wait(SECONDS)  # they really are there at the same time
+        number = request.messages[-1]["content"]
+        return Reply(pieces=tuple(f"{number}-{part} " for part in range(20)), input_tokens=int(number) + 1)
+
+    model = model_of(started(mind))
+
+    def one(number: int) -> tuple[list[str], Completion]:
+        heard: list[str] = []
+        return heard, ask(model, (Message(Role.USER, str(number)),), heard=heard)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        results = list(pool.map(one, range(at_once)))
+    for number, (heard, completion) in enumerate(results):
+        assert heard == [f"{number}-{part} " for part in range(20)]
+        assert completion.message.content == "".join(heard)
+        assert completion.usage.input_tokens == number + 1
+
+
+def test_an_error_of_the_listener_is_its_own(started: Started) -> None:
+    def listen(_: str) -> None:
+        raise ValueError("the screen is full")
+
+    fake = started(scripted(Reply(pieces=("one", "two"))))
+    with pytest.raises(ValueError, match="the screen is full"):
+        model_of(fake).complete(QUESTION, (), SECONDS, listen)
+
+
+# Whether it can be used
+
+
+def test_a_server_with_the_model_is_all_that_is_required(started: Started) -> None:
+    model_of(started(scripted())).require()
+
+
+def test_an_old_server_that_does_not_say_what_its_models_can_is_accepted(started: Started) -> None:
+    model_of(started(scripted(), {MODEL: None})).require()
+
+
+def test_a_model_that_is_not_there_is_to_be_pulled(started: Started) -> None:
+    model = OllamaModel(started(scripted()).url, "other:1b")
+    for act in (model.require, lambda: ask(model)):
+        error = failure(UnknownModelError, act)
+        assert "other:1b" in error.problem
+        assert "`ollama pull other:1b`" in error.remedy
+
+
+def test_a_model_without_tools_is_none_for_an_agent(started: Started) -> None:
+    model = model_of(started(scripted(), {MODEL: ("completion",)}))
+    for act in (model.require, lambda: ask(model)):
+        error = failure(UnknownModelError, act)
+        assert f"{MODEL} of Ollama at" in error.problem
+        assert "cannot call tools" in error.problem
+
+
+def test_an_absent_server_is_to_be_started(free_port: int) -> None:
+    address = f"http://{HOST}:{free_port}"
+    model = OllamaModel(address, MODEL)
+    embedder = OllamaEmbedder(address, EMBEDDING_MODEL)
+    for act in (model.require, lambda: ask(model), lambda: embedder.embed(["text"])):
+        error = failure(ServerAbsentError, act)
+        assert error.problem.startswith(f"No Ollama answers at {address}")
+        assert error.remedy == "Start it with `ollama serve`, or set OLLAMA_HOST to where it runs."
+
+
+def test_a_name_that_nobody_has_is_an_absent_server() -> None:
+    failure(ServerAbsentError, OllamaModel("http://nobody.invalid:11434", MODEL).require)
+
+
+def test_something_else_at_the_address_is_no_ollama(same_to_all: SameToAll) -> None:
+    url = same_to_all(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+    error = failure(MalformedAnswerError, OllamaModel(url, MODEL).require)
+    assert "Ollama at this address" in error.remedy
+
+
+def test_a_web_server_without_this_interface_is_no_ollama(same_to_all: SameToAll) -> None:
+    url = same_to_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nNot Found")
+    failure(RefusedError, OllamaModel(url, MODEL).require)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "http://", "gpu:port", "http://gpu:port", "http://[::1", "http://user:secret@"]
+)
+def test_what_is_no_address_is_refused_at_once(host: str) -> None:
+    for make in (OllamaModel, OllamaEmbedder):
+        with pytest.raises(ValueError, match="is no address") as error:
+            make(host, MODEL)
+        assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("http://127.0.0.1:11434/", "http://127.0.0.1:11434"),
+        ("gpu:80", "http://gpu:80"),
+        ("gpu", "http://gpu:11434"),
+        ("[::1]", "http://[::1]:11434"),
+        (":99", "http://127.0.0.1:99"),
+        (f"ann:{SECRET}@gpu/ollama", "http://gpu:11434/ollama"),
+        ("http://gpu", "http://gpu"),
+        (f"https://ann:{SECRET}@gpu/ollama?x=1", "https://gpu/ollama"),
+        (f"https://ann:{SECRET}/@{SECRET}@gpu", "https://gpu"),
+    ],
+)
+def test_an_address_has_no_credentials(host: str, address: str) -> None:
+    model = OllamaModel(host, MODEL, headers={"X-Key": SECRET})
+    assert model.address == address
+    assert SECRET not in repr(model)
+
+
+def test_user_and_password_of_the_address_are_sent_and_never_told(started: Started) -> None:
+    said = f"no, {SECRET} is wrong"
+    fake = started(scripted(Reply(pieces=("Yes.",)), Reply(status=401, error=said)))
+    model = OllamaModel(fake.url.replace("//", f"//ann:{SECRET}@"), MODEL, headers={"X-Team": "flights"})
+    ask(model)
+    assert fake.requests[0].headers["authorization"] == "Basic YW5uOmNvcnJlY3QtaG9yc2U="
+    assert fake.requests[0].headers["x-team"] == "flights"
+    error = failure(RefusedError, lambda: ask(model))
+    assert SECRET not in f"{error} {model!r} {model.address}"
+
+
+# Failures
+
+
+BAD_CALL = "error parsing tool call: raw='{\"sql\": ', err=unexpected end of JSON input"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (500, BAD_CALL, MalformedAnswerError),
+        (400, BAD_CALL, MalformedAnswerError),
+        (400, "the input length exceeds the context length", ContextTooLongError),
+        (400, "the request exceeds the available context size (4096 tokens)", ContextTooLongError),
+        (400, "prompt too long; exceeded max context length by 12 tokens", ContextTooLongError),
+        (400, "invalid options: num_ctx", RefusedError),
+        (401, "unauthorized", RefusedError),
+        (403, "forbidden", RefusedError),
+        (500, "model requires more system memory (12 GiB) than is available", RefusedError),
+    ],
+)
+def test_what_the_server_says_is_understood_and_said_once(
+    started: Started, status: int, said: str, kind: type[LanguageModelError]
+) -> None:
+    fake = started(scripted(Reply(status=status, error=said)))
+    error = failure(kind, lambda: ask(model_of(fake)))
+    assert said in error.problem
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_server_is_asked_again(started: Started, status: int) -> None:
+    busy = Reply(status=status, error="server busy, please try again")
+    fake = started(scripted(busy, busy, Reply(pieces=("Two.",))))
+    assert ask(model_of(fake)).message.content == "Two."
+    assert len(fake.requests) == 3
+
+
+def test_a_server_that_stays_busy_is_left_alone(started: Started) -> None:
+    waits: list[float] = []
+    fake = started(lambda _: Reply(status=503, error="maximum pending requests exceeded"))
+    model = model_of(fake, retries=Retries(attempts=4, wait=waits.append))
+    assert "maximum pending requests exceeded" in failure(ServerBusyError, lambda: ask(model)).problem
+    assert len(fake.requests) == 4
+    assert 0.1 < waits[0] < waits[2] < 1.6
+
+
+def test_a_busy_server_is_not_waited_for_longer_than_there_is_time(started: Started) -> None:
+    fake = started(lambda _: Reply(status=503, error="busy"))
+    model = model_of(fake, retries=Retries(first_wait_seconds=1000))
+    failure(ServerBusyError, lambda: ask(model))
+    assert len(fake.requests) == 1
+
+
+def test_a_connection_that_ends_before_the_answer_begins_is_tried_again(started: Started) -> None:
+    heard: list[str] = []
+    fake = started(scripted(Reply(hangs_up=True), Reply(breaks_after=0), Reply(pieces=("Two.",))))
+    assert ask(model_of(fake), heard=heard).message.content == "Two."
+    assert heard == ["Two."]
+
+
+def test_a_server_that_always_hangs_up_is_given_up(started: Started) -> None:
+    fake = started(lambda _: Reply(hangs_up=True))
+    failure(StreamBrokenError, lambda: ask(model_of(fake)))
+    assert len(fake.requests) == IMPATIENT.attempts
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Reply(pieces=("Two ", "flights"), breaks_after=1),
+        Reply(pieces=("Two ",), breaks_after=1),
+        Reply(pieces=("Two ",), is_endless=True),
+        Reply(pieces=("Two ",), garbage=b'{"model":"qwen3:8b","message":{"role":"assist'),
+        Reply(pieces=("Two ",), garbage=b'{"model":"qwen3:8b","message":{"role":"assistant"}'),
+        Reply(pieces=("Two ",), error="an error was encountered while running the model: unexpected EOF"),
+        Reply(thinking=("Hm.",), is_endless=True),
+    ],
+    ids=["in the middle", "before the end", "without an end", "half", "almost", "error", "thinking"],
+)
+def test_an_answer_that_breaks_off_is_not_begun_again(started: Started, broken: Reply) -> None:
+    heard: list[str] = []
+    fake = started(scripted(broken))
+    failure(StreamBrokenError, lambda: ask(model_of(fake), heard=heard))
+    assert heard == ["Two "] * bool(broken.pieces)
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"<html>\n",
+        b"[1, 2]\n",
+        b"5\n",
+        b"null\n",
+        b"\xff\xfe\n",
+        b"{}\n",
+        b'{"message": 5, "done": true}\n',
+        b'{"message": {"role": "x", "tool_calls": [{"function": {"name": "x", "arguments": "y"}}]}}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+    ids=["html", "list", "number", "null", "bytes", "empty", "message", "arguments", "deep"],
+)
+def test_what_is_not_in_the_protocol_is_malformed(started: Started, garbage: bytes) -> None:
+    fake = started(scripted(Reply(pieces=("Two ",), garbage=garbage)))
+    error = failure(MalformedAnswerError, lambda: ask(model_of(fake)))
+    assert len(str(error)) < 1000
+
+
+def test_a_malformed_call_within_the_stream_is_understood(started: Started) -> None:
+    fake = started(scripted(Reply(error=BAD_CALL)))
+    failure(MalformedAnswerError, lambda: ask(model_of(fake)))
+    assert len(fake.requests) == 1
+
+
+def test_a_redirect_is_not_followed(started: Started) -> None:
+    other = started(scripted())
+    moved = Reply(status=307, headers={"Location": f"{other.url}/api/chat"})
+    error = failure(RefusedError, lambda: ask(model_of(started(scripted(moved)))))
+    assert "another address" in error.problem
+    assert not other.requests
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        Reply(seconds_before=60, pieces=("Two.",)),
+        Reply(pieces=("Two ", "flights"), seconds_between=60),
+        Reply(pieces=("Two ",) * 10_000, seconds_between=0.01),
+        Reply(pieces=("x" * 10_000,), seconds_between_bytes=0.01),
+    ],
+    ids=["silent", "falls silent", "trickles pieces", "trickles bytes"],
+)
+def test_a_server_that_is_too_slow_is_waited_for_as_long_as_there_is_time(
+    started: Started, slow: Reply
+) -> None:
+    model = model_of(started(scripted(slow)))
+    model.require()  # so that making the client is not measured
+    start = time.monotonic()
+    error = failure(TooSlowError, lambda: ask(model, seconds=0.3))
+    assert 0.25 < time.monotonic() - start < 5
+    assert "0.3 seconds" in error.problem
+
+
+def test_a_server_that_trickles_headers_is_too_slow(same_to_all: SameToAll) -> None:
+    url = same_to_all(b"HTTP/1.1 200 OK\r\nX-Padding: ", b"x")
+    failure(TooSlowError, lambda: ask(OllamaModel(url, MODEL), seconds=0.3))
+
+
+def test_without_time_nothing_is_asked(started: Started) -> None:
+    fake = started(scripted())
+    failure(TooSlowError, lambda: ask(model_of(fake), seconds=0))
+    assert not fake.requests
+
+
+def test_a_conversation_that_cannot_fit_is_not_sent(started: Started) -> None:
+    fake = started(scripted())
+    long = (*QUESTION, Message(Role.USER, "x" * 6 * 1000))
+    model = model_of(fake, context_tokens=1200, max_output_tokens=300)
+    error = failure(ContextTooLongError, lambda: ask(model, long))
+    assert "there is room for 900" in error.problem
+    calls = (ToolCall("call_1", "query_flights", {"sql": "x" * 6000}),)
+    failure(ContextTooLongError, lambda: ask(model, (*QUESTION, Message(Role.ASSISTANT, "", calls))))
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        Reply(pieces=("Two.",), input_tokens=2048),
+        Reply(pieces=("Two.",), input_tokens=2045),
+        Reply(pieces=("Two",), input_tokens=2000, output_tokens=48, done_reason="length"),
+        Reply(pieces=("Two",), input_tokens=None, output_tokens=2048, done_reason="length"),
+    ],
+)
+def test_a_conversation_that_ollama_has_cut_is_too_long(started: Started, cut: Reply) -> None:
+    fake = started(scripted(cut))
+    failure(ContextTooLongError, lambda: ask(model_of(fake, context_tokens=2048)))
+
+
+# Embeddings
+
+
+def embedder_of(fake: FakeOllama, **settings: object) -> OllamaEmbedder:
+    return OllamaEmbedder(fake.url, EMBEDDING_MODEL, **{"retries": IMPATIENT, **settings})
+
+
+def test_each_text_has_a_vector_in_its_order(started: Started) -> None:
+    fake = started(scripted())
+    embedder = embedder_of(fake, batch=3)
+    texts = [f"flight {number}" for number in range(8)]
+    vectors = embedder.embed(texts)
+    assert fake.embedded == texts
+    assert vectors == [embedder.embed([text])[0] for text in texts]
+    assert {len(vector) for vector in vectors} == {64}
+    assert embedder.name == f"ollama:{EMBEDDING_MODEL}"
+
+
+def test_no_text_has_no_vector(started: Started) -> None:
+    fake = started(scripted())
+    assert embedder_of(fake).embed([]) == []
+    assert not fake.embedded
+
+
+def test_an_unknown_embedding_model_is_to_be_pulled(started: Started) -> None:
+    embedder = OllamaEmbedder(started(scripted()).url, "other")
+    assert "`ollama pull other`" in failure(UnknownModelError, lambda: embedder.embed(["text"])).remedy
+
+
+@pytest.mark.parametrize(
+    "embeddings",
+    [
+        "[[1, 0], [1]]",
+        "[[1, 0]]",
+        "[[], []]",
+        "[[1, NaN], [1, 0]]",
+        "[[1, 1e999], [1, 0]]",
+        "[[1], null]",
+        "5",
+    ],
+)
+def test_vectors_that_cannot_be_compared_are_malformed(same_to_all: SameToAll, embeddings: str) -> None:
+    body = f'{{"model": "{EMBEDDING_MODEL}", "embeddings": {embeddings}}}'
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+    embedder = OllamaEmbedder(same_to_all((head + body).encode()), EMBEDDING_MODEL)
+    failure(MalformedAnswerError, lambda: embedder.embed(["one", "two"]))
+
+
+def test_embeddings_of_a_busy_server_are_asked_for_again(same_to_all: SameToAll) -> None:
+    url = same_to_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")
+    embedder = OllamaEmbedder(url, EMBEDDING_MODEL, retries=IMPATIENT)
+    failure(ServerBusyError, lambda: embedder.embed(["text"]))
+    assert len(same_to_all.connections) == IMPATIENT.attempts
+
+
+def test_embeddings_that_take_too_long_are_given_up(same_to_all: SameToAll) -> None:
+    embedder = OllamaEmbedder(same_to_all(b""), EMBEDDING_MODEL, seconds=0.2)
+    failure(TooSlowError, lambda: embedder.embed(["text"]))

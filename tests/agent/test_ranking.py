@@ -1,0 +1,96 @@
+"""Which candidates are recalled: relevant, recent, not all the same."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.ranking import Candidate, Preferences, chosen, recency, relevance
+
+EAST, NORTH, ZERO = (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
+
+shares = st.floats(0, 1)
+numbers = st.floats(-1, 1)
+candidates = st.lists(
+    st.builds(Candidate, shares, st.floats(-10, 10_000), st.tuples(numbers, numbers, numbers)), max_size=12
+)
+preferences = st.builds(Preferences, shares, st.floats(0.1, 1_000), shares, shares)
+
+
+def order(found: Sequence[Candidate], most: int = 4, **what: float) -> list[int]:
+    return [choice.position for choice in chosen(found, most, Preferences(**what))]
+
+
+def test_relevance_falls_with_the_distance_and_stays_between_0_and_1() -> None:
+    assert [relevance(distance) for distance in (-1e-7, 0, 0.25, 1, 2)] == [1, 1, 0.75, 0, 0]
+
+
+def test_recency_halves_after_each_half_life() -> None:
+    assert [recency(days, 90) for days in (-5, 0, 90, 180)] == [1, 1, 0.5, 0.25]
+
+
+def test_the_most_relevant_comes_first() -> None:
+    found = [Candidate(value, 0, EAST) for value in (0.4, 0.9, 0.6)]
+    assert order(found) == [1, 2, 0]
+
+
+def test_of_two_as_relevant_the_newer_comes_first() -> None:
+    assert order([Candidate(0.8, 400, EAST), Candidate(0.8, 1, EAST)]) == [1, 0]
+
+
+def test_a_much_more_relevant_one_comes_before_a_newer_one() -> None:
+    assert order([Candidate(0.5, 0, EAST), Candidate(0.8, 10_000, EAST)]) == [1, 0]
+
+
+def test_another_subject_comes_before_the_same_once_more() -> None:
+    found = [Candidate(0.9, 0, EAST), Candidate(0.89, 0, EAST), Candidate(0.6, 0, NORTH)]
+    assert order(found, most=2) == [0, 2]
+    assert order(found, most=2, diversity=0) == [0, 1]
+
+
+def test_of_two_that_are_the_same_the_earlier_is_taken() -> None:
+    assert order([Candidate(0.9, 0, EAST), Candidate(0.9, 0, EAST)], most=1) == [0]
+
+
+def test_what_is_below_the_floor_is_not_recalled() -> None:
+    assert order([Candidate(0.29, 0, EAST), Candidate(0.3, 0, NORTH)], floor=0.3) == [1]
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_nothing_is_recalled_where_nothing_is_wanted(most: int) -> None:
+    assert order([Candidate(0.9, 0, EAST)], most) == []
+
+
+def test_a_vector_of_zeros_is_like_nothing() -> None:
+    assert order([Candidate(0.9, 0, ZERO), Candidate(0.8, 0, ZERO)]) == [0, 1]
+
+
+@given(candidates, st.integers(-1, 15), preferences)
+def test_as_many_as_possible_are_chosen_each_once_and_none_below_the_floor(
+    found: list[Candidate], most: int, wanted: Preferences
+) -> None:
+    positions = [choice.position for choice in chosen(found, most, wanted)]
+    good = [position for position, one in enumerate(found) if one.relevance >= wanted.floor]
+    assert len(set(positions)) == len(positions) == max(0, min(most, len(good)))
+    assert set(positions) <= set(good)
+
+
+@given(candidates, preferences)
+def test_scores_are_finite_and_fall(found: list[Candidate], wanted: Preferences) -> None:
+    scores = [choice.score for choice in chosen(found, len(found), wanted)]
+    assert all(map(math.isfinite, scores))
+    assert scores == sorted(scores, reverse=True)
+
+
+@given(candidates, st.integers(0, 12), preferences)
+def test_fewer_are_the_first_of_more(found: list[Candidate], most: int, wanted: Preferences) -> None:
+    assert chosen(found, most, wanted) == chosen(found, 12, wanted)[:most]
+
+
+@given(candidates, preferences)
+def test_the_first_is_the_best_alone(found: list[Candidate], wanted: Preferences) -> None:
+    choices = chosen(found, 1, wanted)
+    alone = [chosen([one], 1, wanted)[0].score for one in found if one.relevance >= wanted.floor]
+    assert [choice.score for choice in choices] == ([max(alone)] if alone else [])
