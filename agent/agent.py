@@ -68,12 +68,12 @@ class Agent:
             **_who(self.model),
         }
         with self.recorder.span(f"{names.INVOKE_AGENT} {self.name}", attributes) as span:
-            span.content({names.INPUT_MESSAGES: spoken.messages([Message(Role.USER, question)])})
+            asked = spoken.messages([Message(Role.USER, question)])
+            span.content({names.INPUT_MESSAGES: asked, names.MLFLOW_INPUTS: question})
             under_way = _UnderWay(self, question, watcher or Watcher())
             execution = under_way.run(span)
-            span.content(
-                {names.OUTPUT_MESSAGES: spoken.messages([Message(Role.ASSISTANT, execution.answer)])}
-            )
+            answered = spoken.messages([Message(Role.ASSISTANT, execution.answer)])
+            span.content({names.OUTPUT_MESSAGES: answered, names.MLFLOW_OUTPUTS: execution.answer})
         return execution
 
 

@@ -24,10 +24,10 @@ COLUMNS = ["key", "kind", "text", "source", "created"]
 
 # Below, comparing with every vector takes a few milliseconds, and an index would only make it inexact.
 INDEXED_FROM = 10_000
-# What an index does not hold is compared one by one, and each write leaves a file: tidied up after so many.
+# What an index does not hold is compared one by one, and each write leaves files: tidied up after so many.
 UNINDEXED_ROWS = 2_000
 SCATTERED_WRITES = 40
-# Measured with benchmarks/agent_memory.py: smaller ones lose neighbours, larger ones take longer.
+# Measured over 100,000 entries: smaller ones lose neighbours, larger ones take longer.
 ROWS_OF_A_PARTITION = 800
 SEARCHED_PARTITIONS = 20
 # Of learning where the partitions are. More takes time, and finds the same neighbours.
@@ -125,8 +125,8 @@ class VectorStore:
                 table = self._created(len(vectors[0]))
             rows = _rows(entries, vectors, table)
             merge = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows)
-            _tidy_up(table)
+            written = merge.execute(rows)
+            _tidy_up(table, written.num_inserted_rows)
 
     def delete(self, keys: Sequence[str]) -> int:
         """Delete entries so that neither they nor their keys are left on the disk; how many there were.
@@ -152,7 +152,7 @@ class VectorStore:
                 is_kept = pa.array([key not in unwanted for key in rows["key"].to_pylist()], pa.bool_())
                 table.add(rows.filter(is_kept), mode="overwrite")
             table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=True)
-            _tidy_up(table)
+            _tidy_up(table, 0)
             return deleted
 
     def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
@@ -314,16 +314,19 @@ def _one_of(column: str, values: Sequence[str]) -> Any:
 def _search(table: "Table", vector: Sequence[float], k: int, kinds: Sequence[Kind] | None) -> "pa.Table":
     import numpy as np
 
-    dimensions = table.schema.field("vector").type.list_size
-    if len(vector) != dimensions:
-        raise _other_length(len(vector), dimensions)
     query: Any = table.search(np.asarray(vector, dtype=np.float32), vector_column_name="vector")
-    query = query.distance_type("cosine").limit(k)
-    # More than these where it may find nearer ones there, or a filter leaves too few.
+    # More partitions than these where it may find nearer ones there, or a filter leaves too few.
     query = query.minimum_nprobes(SEARCHED_PARTITIONS).maximum_nprobes(0)
+    query = query.distance_type("cosine").limit(k).select([*COLUMNS, "vector", "_distance"])
     if kinds is not None:
         query = query.where(_one_of("kind", kinds), prefilter=True)
-    return query.select([*COLUMNS, "vector", "_distance"]).to_arrow()
+    try:
+        return query.to_arrow()
+    except Exception:
+        dimensions = table.schema.field("vector").type.list_size
+        if len(vector) != dimensions:
+            raise _other_length(len(vector), dimensions) from None
+        raise
 
 
 def _cosine_distances(vectors: Sequence[Sequence[float]], vector: Sequence[float]) -> Sequence[float]:
@@ -336,13 +339,19 @@ def _cosine_distances(vectors: Sequence[Sequence[float]], vector: Sequence[float
     return (1 - np.clip(cosines, -1, 1)).tolist()
 
 
-def _tidy_up(table: "Table") -> None:
-    """Index what is to be indexed, and join what is in many small files."""
+def _tidy_up(table: "Table", added: int) -> None:
+    """Index what is to be indexed, and join what is in many small files.
+
+    Args:
+        table: After a write.
+        added: How many rows more there are for it.
+    """
     from lancedb.index import IvfSq
 
     index = next(iter(table.list_indices()), None)
     rows = table.count_rows()
-    if index is None and rows >= INDEXED_FROM:
+    # Of twice as many rows, an index is made anew: its partitions would become too large.
+    if _doublings(rows) > (0 if index is None else _doublings(rows - added)):
         config = IvfSq(
             distance_type="cosine",
             num_partitions=rows // ROWS_OF_A_PARTITION,
@@ -353,9 +362,12 @@ def _tidy_up(table: "Table") -> None:
         return
     statistics = None if index is None else table.index_stats(index.name)
     is_unindexed = statistics is not None and statistics.num_unindexed_rows >= UNINDEXED_ROWS
-    pieces: Any = table.stats()  # a dictionary, though declared as a class
-    if is_unindexed or pieces["fragment_stats"]["num_fragments"] >= SCATTERED_WRITES:
+    if is_unindexed or table.version % SCATTERED_WRITES == 0:
         table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=True)
+
+
+def _doublings(rows: int) -> int:
+    return (rows // INDEXED_FROM).bit_length()
 
 
 def _other_length(length: int, expected: int) -> VectorStoreError:

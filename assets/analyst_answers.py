@@ -1,5 +1,6 @@
 """What the analyst answers to each question, one step each. What is asked: analyst_questions."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -167,7 +168,11 @@ def gather_answers(context: dg.OpExecutionContext, answers: list[Answer]) -> Fra
     return frame
 
 
-@dg.graph_asset(group_name=GROUP, kinds={"ollama", "parquet"})
+@dg.graph_asset(
+    group_name=GROUP,
+    kinds={"ollama", "parquet"},
+    code_version=hashlib.sha256(PROMPT.encode()).hexdigest()[:12],
+)
 def analyst_answers(analyst_questions: Frame) -> Frame:
     """What the analyst answered to each question: an agent with a language model and the tables.
 

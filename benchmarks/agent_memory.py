@@ -50,7 +50,7 @@ FIELDS = {
 }
 PAIRS = """\
 How late was {carrier} {flight} from {origin} to {dest} on {day_of}? {arr_delay:.0f} minutes.
-Which plane flew from {origin} to {dest} as {carrier} {flight} on {day_of}? {tailnum}, over {distance:.0f} miles.
+Which plane flew from {origin} to {dest} as {carrier} {flight} on {day_of}? {tailnum}, {distance:.0f} miles.
 How long was {carrier} {flight} to {dest} in the air on {day_of}? {air_time:.0f} minutes from {origin}.
 What was the delay of {tailnum} at {dest} on {day_of}? {arr_delay:.0f}, after {dep_delay:.0f} at {origin}.
 """.splitlines()

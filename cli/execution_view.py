@@ -83,10 +83,10 @@ class ExecutionView(Watcher):
         self._console.print(Text.assemble((f"{what}  ", "bold cyan"), (text, style)), soft_wrap=True)
 
     def _detail(self, line: str, style: str = "dim") -> None:
-        shown = " ".join(line.split()) if len(line) > MOST_CHARACTERS else line
+        shown = line.replace("\n", "  ")
         if len(shown) > MOST_CHARACTERS:
             shown = f"{shown[:MOST_CHARACTERS]}…"
-        self._console.print(Text(f"    {shown}", style))
+        self._console.print(Text(f"    {shown}", style), no_wrap=True, overflow="ellipsis")
 
     def _render(self) -> RenderableType:
         seconds = time.monotonic() - self._since

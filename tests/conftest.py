@@ -8,10 +8,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,6 +36,13 @@ DAYS = ("2013-02-08", "2013-02-09")
 
 HOME = pytest.StashKey[Path]()
 
+# What a person says of the real server that tests marked `ollama` may ask; other tests have fakes.
+OF_OLLAMA = ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL")
+SAID_OF_OLLAMA = pytest.StashKey[dict[str, str]]()
+
+# Of variables that change what is tested.
+PREFIXES = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_", "OLLAMA_", "OPENAI_", "OTEL_", "OPENLINEAGE_")
+
 MAX_WORKERS = 8  # each starts an MLflow server of its own, and the longest file takes an eighth of the time
 
 
@@ -43,8 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests, and the processes they start, away from the state and settings of a person."""
     # Processes that share the tests have theirs in that of the one which started them, and which deletes it.
     parent = os.environ["LEDGERLINE_HOME"] if hasattr(config, "workerinput") else None
+    said = {name: os.environ[name] for name in OF_OLLAMA if name in os.environ}
+    config.stash[SAID_OF_OLLAMA] = getattr(config, "workerinput", {}).get("ollama", said)
     for name in list(os.environ):
-        if name.startswith(("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_")):
+        if name.startswith(PREFIXES):
             del os.environ[name]
     home = Path(tempfile.mkdtemp(prefix="ledgerline-tests-", dir=parent))
     config.stash[HOME] = home
@@ -58,6 +67,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand on to a process what it can no longer find in the environment."""
+    node.workerinput["ollama"] = node.config.stash[SAID_OF_OLLAMA]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let tests of a real Ollama, and their fixtures, find it."""
+    said = item.config.stash[SAID_OF_OLLAMA] if item.get_closest_marker("ollama") else {}
+    os.environ.update(said)
+    try:
+        return (yield)
+    finally:
+        for name in said:
+            os.environ.pop(name, None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -146,26 +173,37 @@ def client(tracking_uri: str) -> "MlflowClient":
 
 
 @pytest.fixture(scope="session")
-def feature_rows(tmp_path_factory: pytest.TempPathFactory) -> "pd.DataFrame":
-    """The features of all flights of two days, as they are stored: ingested by the real assets."""
+def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables of DAYS and all they refer to, ingested by the real assets; to be read only."""
     import dagster as dg
 
     from assets import features, flights, reference
     from resources.storage import TableStorage
 
-    storage = TableStorage(base=str(tmp_path_factory.mktemp("feature-rows")))
+    folder = tmp_path_factory.mktemp("two-days")
+    tables = {"tables": TableStorage(base=str(folder))}
+    refers_to = [reference.airports, reference.airlines, reference.planes, reference.weather]
     tags = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}
-    dg.materialize([reference.planes, reference.weather], resources={"tables": storage})
+    dg.materialize(refers_to, resources=tables)
     days = dg.materialize(
-        [reference.planes, reference.weather, flights.flights, features.features],
+        [*refers_to, flights.flights, features.features],
         selection=[flights.flights, features.features],
-        resources={"tables": storage},
+        resources=tables,
         tags=tags,
     )
     assert days.success
+    return folder
+
+
+@pytest.fixture(scope="session")
+def feature_rows(two_days: Path) -> "pd.DataFrame":
+    """The features of all flights of two days, as they are stored."""
+    import dagster as dg
+
+    from assets.features import FEATURES_SCHEMA
     from resources.storage import open_tables
 
-    return open_tables(storage.base).read(dg.AssetKey("features"), DAYS, features.FEATURES_SCHEMA)
+    return open_tables(str(two_days)).read(dg.AssetKey("features"), DAYS, FEATURES_SCHEMA)
 
 
 @pytest.fixture
