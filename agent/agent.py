@@ -3,11 +3,13 @@
 Nothing here knows of flights, of Dagster, or of a certain provider.
 """
 
+import json
 import logging
 import time
+import traceback
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +22,8 @@ from agent.language_model import LanguageModel, TooSlowError
 from agent.memory import Memory, MemoryUnusableError, Recalled
 from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
 from agent.prompt import Prompt
-from agent.recording import RecordedSpan, Recorder
+from agent.recording import RecordedSpan, Recorder, readable
+from agent.retrying import ending_within
 from agent.tools import Tool, ToolAnswer, ToolError, describe, valid_arguments
 
 logger = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class Agent:
     recorder: Recorder = field(default_factory=Recorder)
 
     def ask(self, question: str, watcher: Watcher | None = None) -> Execution:
-        """Answer a question.
+        """Answer a question; what is no Unicode in it is replaced.
 
         Raises:
             LanguageModelError: The language model cannot be used.
@@ -67,6 +70,7 @@ class Agent:
             names.SPAN_TYPE: names.AGENT_TYPE,
             **_who(self.model),
         }
+        question = readable(question)
         with self.recorder.span(f"{names.INVOKE_AGENT} {self.name}", attributes) as span:
             asked = spoken.messages([Message(Role.USER, question)])
             span.content({names.INPUT_MESSAGES: asked, names.MLFLOW_INPUTS: question})
@@ -85,6 +89,24 @@ def _who(model: LanguageModel) -> Mapping[str, str | int | None]:
         names.SERVER_ADDRESS: where.hostname,
         names.SERVER_PORT: where.port,
     }
+
+
+def _readable(said: Message) -> Message:
+    """The same in what can be sent back, recorded and stored."""
+    calls = tuple(
+        replace(call, name=readable(call.name), arguments=_readable_arguments(call.arguments))
+        for call in said.tool_calls
+    )
+    return replace(said, content=readable(said.content), tool_calls=calls)
+
+
+def _readable_arguments(arguments: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
+    if isinstance(arguments, str):
+        return readable(arguments)
+    try:
+        return json.loads(readable(json.dumps(arguments, ensure_ascii=False)))
+    except (RecursionError, ValueError) as error:
+        return f"({type(error).__name__})"
 
 
 class _UnderWay:
@@ -147,12 +169,18 @@ class _UnderWay:
     def _seconds_left(self) -> float:
         return self._agent.budget.seconds - (time.monotonic() - self._began)
 
+    @property
+    def _may_use_tools(self) -> bool:
+        budget = self._agent.budget
+        return self._turns < budget.turns and len(self._uses) < budget.tool_calls
+
     def _recall(self) -> tuple[Recalled, ...]:
         memory = self._agent.memory
         if memory is None:
             return ()
         try:
-            recalled = memory.recall(self._question, self._agent.recorder)
+            with ending_within(self._seconds_left):
+                recalled = memory.recall(self._question, self._agent.recorder)
         except MemoryUnusableError as error:
             self._watcher.forgot(str(error))
             return ()
@@ -168,10 +196,8 @@ class _UnderWay:
                 return Limit.SECONDS
             try:
                 completion = self._chat()
-            except TooSlowError:
-                if self._seconds_left <= 0:
-                    return Limit.SECONDS
-                raise
+            except TooSlowError:  # it had all the seconds that were left
+                return Limit.SECONDS
             said = completion.message
             if not said.tool_calls:
                 self._answer = said.content.strip()
@@ -210,6 +236,7 @@ class _UnderWay:
                         names.TOKENS_PER_SECOND: completion.tokens_per_second,
                     }
                 )
+            completion = replace(completion, message=_readable(completion.message))
             self._usage += completion.usage
             self._model = completion.model
             self._messages.append(completion.message)
@@ -234,9 +261,7 @@ class _UnderWay:
             memories = "\n\n".join(found.entry.text for found in self._recalled)
             system = self._agent.prompt.render(memories=memories)
             self._messages = [Message(Role.SYSTEM, system), Message(Role.USER, self._question)]
-        is_last = self._turns == self._agent.budget.turns
-        spent = len(self._uses) >= self._agent.budget.tool_calls
-        offered = [] if is_last or spent else self._offered
+        offered = self._offered if self._may_use_tools else []
         span.set(
             {
                 names.PROMPT_MESSAGES: len(self._messages),
@@ -266,14 +291,15 @@ class _UnderWay:
             except ToolError as error:
                 answer, failed = ToolAnswer(f"Error: {error}"), True
                 span.failed(type(error).__qualname__, str(error))
-            span.content({names.TOOL_RESULT: answer.text})
-        use = ToolUse(call, answer.text, failed, time.monotonic() - began)
+            text = readable(answer.text)
+            span.content({names.TOOL_RESULT: text})
+        use = ToolUse(call, text, failed, time.monotonic() - began)
         self._uses.append(use)
-        self._messages.append(Message(Role.TOOL, answer.text, answers=call))
+        self._messages.append(Message(Role.TOOL, text, answers=call))
         self._watcher.tool_answered(use)
 
     def _answer_of(self, call: ToolCall) -> ToolAnswer:
-        if len(self._uses) >= self._agent.budget.tool_calls or self._seconds_left <= 0:
+        if not self._may_use_tools or self._seconds_left <= 0:
             raise ToolError(NO_MORE_TOOLS)
         tool = self._tools.get(call.name)
         if tool is None:
@@ -286,5 +312,6 @@ class _UnderWay:
             raise
         except Exception as error:
             # A defect of the tool: the execution goes on without it, and the log says where it is.
-            logger.exception("Tool %s failed.", call.name)
+            trace = self._agent.recorder.redact(traceback.format_exc())
+            logger.error("Tool %s failed.\n%s", call.name, trace)
             raise ToolError(f"{call.name} failed: {type(error).__name__}. Do without it.") from error

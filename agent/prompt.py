@@ -2,7 +2,12 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class PromptError(ValueError):
@@ -34,15 +39,37 @@ class Prompt:
         Raises:
             PromptError: The template is wrong, or asks for a variable that there is not.
         """
-        from jinja2 import StrictUndefined, TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        from jinja2 import TemplateError
 
-        # In a sandbox: whoever may write prompts in the registry must not get to run code here.
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
         try:
-            return environment.from_string(self.template).render(values)
-        except TemplateError as error:
+            return _compiled(self.template).render(values)
+        # Besides Jinja's own: what expressions of a template may raise, as Python's would.
+        except (
+            TemplateError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            MemoryError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             which = self.name if self.version is None else f"{self.name} version {self.version}"
+            there_are = ", ".join(sorted(values)) or "no variables"
             raise PromptError(
-                f"Prompt {which} cannot be filled in: {error}. It may use {', '.join(sorted(values))}."
+                f"Prompt {which} cannot be filled in: {error}. It may use {there_are}."
             ) from error
+
+
+@cache
+def _environment() -> "ImmutableSandboxedEnvironment":
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # In a sandbox: whoever may write prompts in the registry must not get to run code here.
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> "Template":
+    return _environment().from_string(template)

@@ -4,7 +4,7 @@ What the spans are called and hold: conventions.py. Where they go is the tracer'
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from opentelemetry.util.types import AttributeValue
 from agent.redaction import Redaction
 
 MOST_CHARACTERS = 32_000  # of one attribute: traces are kept in databases
+LONGEST_NAME = 200  # characters; a model may ask for a tool of any name
 
 
 class RecordedSpan:
@@ -23,32 +24,33 @@ class RecordedSpan:
     def __init__(self, span: Span, redact: Callable[[str], str], *, captures: bool) -> None:
         self._span = span
         self._redact = redact
-        self._captures = captures and span.is_recording()
+        self._is_kept = span.is_recording()
+        self._captures = captures and self._is_kept
 
     @property
     def trace_id(self) -> int:
         """Of its trace; 0 if that is not kept."""
-        return self._span.get_span_context().trace_id if self._span.is_recording() else 0
+        return self._span.get_span_context().trace_id if self._is_kept else 0
 
     @property
     def span_id(self) -> int:
         """Its own; 0 if its trace is not kept."""
-        return self._span.get_span_context().span_id if self._span.is_recording() else 0
+        return self._span.get_span_context().span_id if self._is_kept else 0
 
     def set(self, attributes: "Mapping[str, AttributeValue | None]") -> None:
         """Say something of it that is not what anybody said; what is None is left out."""
         if self._span.is_recording():
             for name, value in attributes.items():
                 if value is not None:
-                    self._span.set_attribute(name, self._redact(value) if isinstance(value, str) else value)
+                    self._span.set_attribute(name, self._kept(value))
 
     def content(self, attributes: Mapping[str, Any]) -> None:
         """Say what was said, if that is to be recorded; what is no text becomes JSON."""
         if not self._captures:
             return
         for name, value in attributes.items():
-            text = value if isinstance(value, str) else json.dumps(_redacted(value, self._redact))
-            self._span.set_attribute(name, _cut(self._redact(text)))
+            text = value if isinstance(value, str) else _json(value, self._redact)
+            self._span.set_attribute(name, _recordable(text, self._redact))
 
     def succeeded(self) -> None:
         """Say that it went well: a trace without a status is shown as being in progress by MLflow."""
@@ -56,8 +58,16 @@ class RecordedSpan:
 
     def failed(self, kind: str, why: str) -> None:
         """Say that it went wrong."""
-        self._span.set_attribute("error.type", kind)
-        self._span.set_status(Status(StatusCode.ERROR, _cut(self._redact(why))))
+        if self._span.is_recording():
+            self._span.set_attribute("error.type", kind)
+            self._span.set_status(Status(StatusCode.ERROR, _recordable(why, self._redact)))
+
+    def _kept(self, value: AttributeValue) -> AttributeValue:
+        if isinstance(value, str):
+            return _recordable(value, self._redact)
+        if isinstance(value, Sequence):
+            return [_recordable(part, self._redact) if isinstance(part, str) else part for part in value]
+        return value
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,9 @@ class Recorder:
         kind: SpanKind = SpanKind.INTERNAL,
     ) -> Iterator[RecordedSpan]:
         """Open a span under the one that is open, until the end of the block; an exception is its error."""
+        shown = readable(self.redact(name))[:LONGEST_NAME]
         with self.tracer.start_as_current_span(
-            name, kind=kind, record_exception=False, set_status_on_exception=False
+            shown, kind=kind, record_exception=False, set_status_on_exception=False
         ) as span:
             recorded = RecordedSpan(span, self.redact, captures=self.captures)
             recorded.set(attributes)
@@ -95,16 +106,31 @@ class Recorder:
                 raise
 
 
+def readable(text: str) -> str:
+    """The text in what UTF-8 can say: half a surrogate pair would keep a whole batch from being sent."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _json(value: Any, redact: Callable[[str], str]) -> str:
+    try:
+        return json.dumps(_redacted(value, redact), default=str)
+    except (RecursionError, ValueError) as error:
+        return f"({type(error).__name__}: too deep to be written down)"
+
+
 def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
     """The same with every text redacted, before quotes and escapes hide a secret's form."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {str(name): _redacted(part, redact) for name, part in value.items()}
+        return {redact(str(name)): _redacted(part, redact) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_redacted(part, redact) for part in value]
     return value
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}… ({len(text):,} characters)"
+def _recordable(text: str, redact: Callable[[str], str]) -> str:
+    shown = readable(redact(text))
+    if len(shown) <= MOST_CHARACTERS:
+        return shown
+    return f"{shown[:MOST_CHARACTERS]}… ({len(shown):,} characters)"

@@ -39,8 +39,9 @@ _deadline: ContextVar[Deadline] = ContextVar("deadline", default=Deadline())  # 
 
 @contextmanager
 def ending_within(seconds: float) -> Iterator[None]:
-    """Give what this thread does in the block a deadline."""
-    token = _deadline.set(Deadline(seconds, time.monotonic() + seconds))
+    """Give what this thread does in the block a deadline; one that is sooner already stays."""
+    own = Deadline(seconds, time.monotonic() + seconds)
+    token = _deadline.set(min(own, _deadline.get(), key=lambda deadline: deadline.at))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ set_library_defaults()
 from assets import (  # noqa: E402
     analyst_answers,
     analyst_checks,
+    analyst_memory,
     analyst_questions,
     analyst_scores,
     checks,
@@ -55,6 +56,7 @@ ASSET_MODULES = [
     analyst_questions,
     analyst_answers,
     analyst_scores,
+    analyst_memory,
 ]
 
 CHECK_MODULES = [checks, staging_vs_production, production, drift_checks, requests_drift, analyst_checks]

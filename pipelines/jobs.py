@@ -8,6 +8,7 @@ _DAY_TABLES = dg.AssetSelection.assets("flights", "features")
 _REFERENCE_TABLES = dg.AssetSelection.groups("reference")
 _COMPARISON = dg.AssetSelection.assets("staging_vs_production")
 _PRODUCTION = dg.AssetSelection.assets("production_flight_delay")
+_MEMORY = dg.AssetSelection.assets("analyst_memory")
 _PREDICTIONS = dg.AssetSelection.assets("delay_predictions")
 
 ingest_flights = dg.define_asset_job(
@@ -66,9 +67,15 @@ watch_requests = dg.define_asset_job(
 
 evaluate_analyst = dg.define_asset_job(
     "evaluate_analyst",
-    selection=dg.AssetSelection.groups("analyst"),
+    selection=dg.AssetSelection.groups("analyst") - _MEMORY,
     tags=USES_LANGUAGE_MODEL,
     description="Ask the analyst every question and judge its answers. Needs a server of language models.",
+)
+
+remember_reports = dg.define_asset_job(
+    "remember_reports",
+    selection=_MEMORY,
+    description="Let the analyst remember the comparisons of models and the lineage that are new.",
 )
 
 JOBS = [
@@ -82,4 +89,5 @@ JOBS = [
     watch_requests,
     replay_day,
     evaluate_analyst,
+    remember_reports,
 ]

@@ -72,8 +72,6 @@ def verified(client: "MlflowClient", name: str, judgement: Judgement) -> dict[st
     Raises:
         EvidenceError: The document, or what the version says of it, was changed or is gone.
     """
-    from mlflow.exceptions import MlflowException
-
     subject = f"The evidence of {name} version {judgement.version}"
     tags = versions.version(client, name, judgement.version).tags
     tagged = tags.get(EVIDENCE_TAG)
@@ -82,6 +80,18 @@ def verified(client: "MlflowClient", name: str, judgement: Judgement) -> dict[st
             f"{subject} has sha256 {judgement.evidence} in the journal, and {tagged or 'nothing'} in the tag "
             f"{EVIDENCE_TAG} of the version. Compare again: `ledgerline registry compare`."
         )
+    return document(client, name, judgement)
+
+
+def document(client: "MlflowClient", name: str, judgement: Judgement) -> dict[str, Any]:
+    """The document of a judgement, also of one that is not the version's last.
+
+    Raises:
+        EvidenceError: It was changed or is gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    subject = f"The evidence of {name} version {judgement.version}"
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = client.download_artifacts(judgement.evidence_run_id, FILE, folder)

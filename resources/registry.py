@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from registry import moves, promotion, stages, versions
+from registry import evidence, moves, promotion, stages, versions
 from registry.contradictions import contradictions
 from registry.evidence import EvidenceError
 from registry.history import REGISTRATION, Approval, History, Judgement, Move
@@ -139,6 +139,13 @@ class ModelRegistryResource(dg.ConfigurableResource):
         with _permanent():
             journal = Journal.found(self._client(), name)
             return journal.read() if journal is not None else History([])
+
+    def evidence(self, name: str, judgement: Judgement) -> Mapping[str, Any] | None:
+        """What a judgement rests on; None: it was changed since, or is gone."""
+        try:
+            return evidence.document(self._client(), name, judgement)
+        except EvidenceError:
+            return None
 
     def contradictions(self, name: str) -> Sequence[str]:
         """Where aliases and tags of a model say something else than its journal."""

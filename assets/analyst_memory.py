@@ -1,0 +1,107 @@
+"""What the analyst knows of the project itself: its reports. How memory works: agent/memory.py."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from agent.memory import MemoryUnusableError
+from agent.vector_store import Entry
+from assets import policies
+from assets.analyst_questions import GROUP
+from assets.delay_model import MODEL_NAME
+from registry.history import Judgement
+from resources.agent import AgentResource
+from resources.failures import PermanentFailure
+from resources.lineage_documents import lineage_documents
+from resources.registry import ModelRegistryResource
+from resources.tracking import MLflowResource
+
+MOST_RUNS = 200
+
+
+@dg.asset(
+    deps=["staging_vs_production"],
+    retry_policy=policies.RETRY,
+    group_name=GROUP,
+    kinds={"lancedb"},
+    code_version="1",
+)
+def analyst_memory(
+    context: dg.AssetExecutionContext,
+    agent: AgentResource,
+    registry: ModelRegistryResource,
+    mlflow: MLflowResource,
+) -> dg.MaterializeResult:
+    """What the analyst recalls of the project: every comparison of models, and where tables came from.
+
+    One entry for each judgement in the registry's journal, with what each rule said, and for each asset in
+    the lineage documents of the latest 200 runs. What is remembered already is left as it is, answers to
+    questions among them. `ledgerline memory` lists the entries and forgets them.
+    """
+    memory = agent.open_memory()
+    if memory is None:
+        raise PermanentFailure("The agent has no memory: LEDGERLINE_MEMORY is off.", "Set it to a folder.")
+    try:
+        known = {entry.key for entry in memory.entries()}
+        found = [*_comparisons(registry), *_lineage(mlflow)]
+        new = {entry.key: entry for entry in found if entry.key not in known}
+        memory.remember(list(new.values()))
+    except MemoryUnusableError as error:
+        raise PermanentFailure(error.problem, error.remedy) from error
+    context.log.info(f"{len(new)} reports are new, of {len(found)}.")
+    return dg.MaterializeResult(metadata={"entries": memory.count, "new": len(new), "reports": len(found)})
+
+
+def _comparisons(registry: ModelRegistryResource) -> Iterator[Entry]:
+    for entry in registry.history(MODEL_NAME).entries:
+        if isinstance(entry.what, Judgement):
+            yield comparison_entry(entry.what, registry.evidence(MODEL_NAME, entry.what))
+
+
+def _lineage(mlflow: MLflowResource) -> Iterator[Entry]:
+    for document in lineage_documents(mlflow, MOST_RUNS):
+        yield lineage_entry(document)
+
+
+def comparison_entry(judgement: Judgement, evidence: Mapping[str, Any] | None) -> Entry:
+    """A judgement as it is remembered.
+
+    Args:
+        judgement: As the journal has it.
+        evidence: What it rests on, if that is still there.
+    """
+    against = "the baseline" if judgement.against is None else f"version {judgement.against} in production"
+    verdict = "it kept every rule" if judgement.passed else f"it broke {', '.join(judgement.broken_rules)}"
+    subject = f"version {judgement.version} of {MODEL_NAME} was compared with {against}"
+    rulings = [ruling["text"] for ruling in (evidence or {}).get("rulings", ())]
+    lines = [f"Comparison of models on {judgement.at:%Y-%m-%d}: {subject}, and {verdict}.", *rulings]
+    return Entry(
+        key=f"comparison:{judgement.evidence[:16]}",
+        kind="report",
+        text="\n".join(lines),
+        source=f"MLflow run {judgement.evidence_run_id}",
+        created=judgement.at,
+    )
+
+
+def lineage_entry(document: Mapping[str, Any]) -> Entry:
+    """The lineage of an asset, in one run, as it is remembered."""
+    output = document["outputs"][0]["name"]
+    run = document["run"]["facets"]["ledgerline_run"]
+    inputs = [dataset["name"] for dataset in document.get("inputs", ())]
+    partition = f", partition {run['partition']}," if run.get("partition") else ""
+    made_of = f"from {', '.join(inputs)}" if inputs else "from no other table"
+    when = datetime.fromisoformat(document["eventTime"])
+    text = (
+        f"Lineage: {output}{partition} was made by step {run['step']} of job {run['job']} on "
+        f"{when:%Y-%m-%d}, {made_of}."
+    )
+    return Entry(
+        key=f"lineage:{run['dagster_run_id'][:8]}:{output}",
+        kind="report",
+        text=text,
+        source=f"Dagster run {run['dagster_run_id']}",
+        created=when,
+    )

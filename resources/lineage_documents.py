@@ -1,0 +1,37 @@
+"""Reads the lineage documents of runs back from MLflow. How they are written: observability/mlflow_run.py."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from observability.mlflow_run import LINEAGE_FOLDER
+from resources.tracking import RUN_ID_TAG, MLflowResource
+
+
+def lineage_documents(mlflow: MLflowResource, most_runs: int) -> Iterator[Mapping[str, Any]]:
+    """The OpenLineage documents of the latest runs, those of the latest run first.
+
+    Args:
+        mlflow: Where they are.
+        most_runs: Further runs are not looked at.
+
+    Raises:
+        PermanentFailure: MLflow cannot be reached.
+    """
+    client, experiment_id = mlflow.open_experiment()
+    runs = client.search_runs(
+        [experiment_id],
+        f"tags.`{RUN_ID_TAG}` != ''",
+        max_results=most_runs,
+        order_by=["attributes.start_time DESC"],
+    )
+    for run in runs:
+        files = client.list_artifacts(run.info.run_id, LINEAGE_FOLDER)
+        if not files:
+            continue  # a run that a step opened, which has none of its own
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(run.info.run_id, LINEAGE_FOLDER, folder)
+            for file in sorted(Path(path).glob("*.json")):
+                yield json.loads(file.read_text())

@@ -1,0 +1,95 @@
+"""What tests of whole executions share: spans that are kept, an agent with real tools before fake servers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pyarrow as pa
+import pytest
+
+from agent.agent import Agent
+from agent.ollama_provider import OllamaModel
+from agent.prompt import Prompt
+from agent.query_tool import QueryTool
+from agent.recording import Recorder
+from agent.search_tool import SearchTool
+from agent.sql_sandbox import Column, SqlSandbox, Table
+from tests.agent.fake_ollama import MODEL, FakeOllama, Mind
+from tests.agent.fake_searxng import FakeSearXNG
+from tests.agent.spans import Spans
+
+FLIGHTS = Table(
+    name="flights",
+    description="One row for each flight.",
+    columns=(
+        Column("carrier", "VARCHAR", "The airline."),
+        Column("delay", "INTEGER", "In minutes."),
+        Column("note", "VARCHAR", "What somebody wrote down."),
+    ),
+    read=lambda: pa.table(
+        {"carrier": ["UA", "UA", "B6"], "delay": [10, 20, -3], "note": ["on time", None, "early"]}
+    ),
+)
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    kept = Spans()
+    yield kept
+    kept.shutdown()
+
+
+@pytest.fixture
+def searxng() -> Iterator[FakeSearXNG]:
+    with FakeSearXNG() as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SqlSandbox]:
+    tables = SqlSandbox((FLIGHTS,))
+    yield tables
+    tables.close()
+
+
+@pytest.fixture
+def search(searxng: FakeSearXNG) -> Iterator[SearchTool]:
+    tool = SearchTool(searxng.url)
+    yield tool
+    tool.close()
+
+
+@pytest.fixture
+def ollama() -> Iterator[Callable[[Mind], FakeOllama]]:
+    """Starts servers with a mind; they are stopped at the end."""
+    with ExitStack() as stack:
+        yield lambda mind: stack.enter_context(FakeOllama(mind))
+
+
+@pytest.fixture(scope="session")
+def libraries() -> None:
+    """Import what takes a second, so that it is not in the seconds of an execution."""
+    import duckdb
+    import httpx
+    import ollama
+
+    assert all((duckdb, httpx, ollama))
+
+
+@pytest.fixture
+def agent_of(
+    ollama: Callable[[Mind], FakeOllama],
+    spans: Spans,
+    sandbox: SqlSandbox,
+    search: SearchTool,
+    libraries: None,
+) -> Callable[[Mind], Agent]:
+    """Makes agents with a mind: the model's client, the tools and the spans are real."""
+    return lambda mind: Agent(
+        "analyst",
+        OllamaModel(ollama(mind).url, MODEL),
+        Prompt(
+            "analyst", "Answer questions about flights.{% if memories %} Known: {{ memories }}{% endif %}", 3
+        ),
+        (QueryTool(sandbox), search),
+        recorder=Recorder(spans.tracer),
+    )

@@ -1,0 +1,535 @@
+"""How an agent gets from a question to its answer: turns, tools, memory, budgets and many at once."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.trace import StatusCode
+from pydantic import BaseModel
+
+from agent.agent import NO_MORE_TOOLS, Agent
+from agent.execution import Budget, Limit, ToolUse, Watcher
+from agent.language_model import MalformedAnswerError, RefusedError, ServerAbsentError, UnknownModelError
+from agent.memory import Memory, Recalled
+from agent.messages import ToolCall, Usage
+from agent.ollama_provider import OllamaEmbedder, OllamaModel
+from agent.openai_provider import OpenAIModel
+from agent.prompt import Prompt, PromptError
+from agent.recording import Recorder
+from agent.tools import ToolAnswer
+from agent.vector_store import Entry
+from tests.agent.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply, scripted
+from tests.agent.fake_openai import MODEL as OPENAI_MODEL
+from tests.agent.fake_openai import FakeOpenAI
+from tests.agent.fake_searxng import FakeSearXNG, page
+from tests.agent.fake_searxng import Reply as Page
+from tests.agent.spans import Spans, attributes_of, content_of, context_of
+from tests.ports import unused_port
+
+AgentOf = Callable[[Mind], Agent]
+
+COUNT = "SELECT count(*) FROM flights"
+COUNTS = Analyst({"How many flights": COUNT})
+ANSWER = Reply(pieces=("Three", " flights.\n", "Answer: 3"))
+
+
+def asks(*sqls: str) -> Reply:
+    return Reply(tool_calls=tuple(("query_flights", {"sql": sql}) for sql in sqls))
+
+
+def told(request: ChatRequest) -> list[str]:
+    """What tools answered so far."""
+    return [message["content"] for message in request.messages if message["role"] == "tool"]
+
+
+class Seen(Watcher):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    def recalled(self, memories: Sequence[Recalled]) -> None:
+        self.events.append(("recalled", [found.entry.text for found in memories]))
+
+    def forgot(self, why: str) -> None:
+        self.events.append(("forgot", why))
+
+    def turn_begins(self, number: int) -> None:
+        self.events.append(("turn", number))
+
+    def heard(self, piece: str) -> None:
+        self.events.append(("heard", piece))
+
+    def tool_called(self, call: ToolCall) -> None:
+        self.events.append(("called", call.arguments))
+
+    def tool_answered(self, use: ToolUse) -> None:
+        self.events.append(("answered", use.answer))
+
+
+class Nothing(BaseModel):
+    """No arguments."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A tool with a defect."""
+
+    error: Exception
+    name: str = "broken"
+    description: str = "Fails."
+    arguments: type[BaseModel] = Nothing
+
+    def call(self, arguments: Nothing, recorder: Recorder, seconds: float) -> ToolAnswer:
+        raise self.error
+
+
+# From the question to the answer
+
+
+def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:
+    execution = agent_of(COUNTS).ask("How many flights are there?")
+    assert execution.answer == "This is what the flights say.\nAnswer: 3"
+    assert execution.stopped_by is None
+    assert execution.turns == 2
+    assert [(use.call.name, use.answer, use.failed) for use in execution.tools] == [
+        ("query_flights", "count_star()\n3\n", False)
+    ]
+    assert execution.usage == Usage(52, 20)
+    assert (execution.model, execution.prompt, execution.prompt_version) == (MODEL, "analyst", 3)
+    assert execution.question == "How many flights are there?"
+    assert execution.recalled == ()
+    assert 0 < execution.seconds < 60
+
+
+def test_the_model_is_told_the_prompt_the_question_and_the_tools(
+    agent_of: AgentOf, ollama: Callable[[Mind], FakeOllama]
+) -> None:
+    requests: list[ChatRequest] = []
+
+    def mind(request: ChatRequest) -> Reply:
+        requests.append(request)
+        return COUNTS(request)
+
+    agent_of(mind).ask("How many flights are there?")
+    first, second = requests
+    assert [(message["role"], message["content"]) for message in first.messages] == [
+        ("system", "Answer questions about flights."),
+        ("user", "How many flights are there?"),
+    ]
+    assert [tool["function"]["name"] for tool in first.tools] == ["query_flights", "web_search"]
+    assert [message["role"] for message in second.messages] == ["system", "user", "assistant", "tool"]
+    assert second.messages[3]["tool_name"] == "query_flights"
+    assert second.messages[3]["content"] == "count_star()\n3\n"
+
+
+def test_a_question_that_is_no_unicode_is_answered(agent_of: AgentOf) -> None:
+    execution = agent_of(COUNTS).ask("How many flights\udcff?")
+    assert execution.answer.endswith("Answer: 3")
+    assert execution.question == "How many flights??"
+
+
+def test_several_tools_of_one_turn_are_used_in_order(agent_of: AgentOf, searxng: FakeSearXNG) -> None:
+    searxng.reply = lambda query: Page([page("https://a.example/", query, "It snowed.")])
+    both = Reply(
+        tool_calls=(
+            ("query_flights", {"sql": COUNT}),
+            ("web_search", {"queries": ["storm"]}),
+            ("query_flights", {"sql": "SELECT max(delay) FROM flights"}),
+        )
+    )
+    seen = Seen()
+    execution = agent_of(scripted(both, ANSWER)).ask("How many?", seen)
+    assert [use.call.name for use in execution.tools] == ["query_flights", "web_search", "query_flights"]
+    assert [use.call.id for use in execution.tools] == ["call_1", "call_2", "call_3"]
+    assert "It snowed." in execution.tools[1].answer
+    assert [name for name, _ in seen.events] == [
+        "turn", *["called", "answered"] * 3, "turn", "heard", "heard", "heard",
+    ]  # fmt: skip
+    assert seen.events[1] == ("called", {"sql": COUNT})
+    assert seen.events[2] == ("answered", "count_star()\n3\n")
+    assert seen.events[-3:] == [("heard", "Three"), ("heard", " flights.\n"), ("heard", "Answer: 3")]
+
+
+def test_a_model_that_cannot_be_used_is_an_error_of_the_execution(agent_of: AgentOf, spans: Spans) -> None:
+    agent = agent_of(COUNTS)
+    for model, error in (
+        (OllamaModel(f"http://127.0.0.1:{unused_port()}", MODEL), ServerAbsentError),
+        (replace(agent.model, model="other"), UnknownModelError),  # pyright: ignore[reportArgumentType] (it is one)
+    ):
+        with pytest.raises(error):
+            replace(agent, model=model).ask("How many flights are there?")
+    for span in (*spans.named("invoke_agent analyst"), *spans.named("model completion")):
+        assert span.status.status_code is StatusCode.ERROR
+
+
+def test_a_prompt_that_cannot_be_filled_in_is_an_error_of_the_execution(agent_of: AgentOf) -> None:
+    agent = replace(agent_of(COUNTS), prompt=Prompt("own", "{{ tables }}"))
+    with pytest.raises(PromptError, match=r"own .*'tables' is undefined.*It may use memories"):
+        agent.ask("How many flights are there?")
+
+
+# Tools that fail
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("query_flights", {"sql": "SELECT nothing FROM flights"}, "Error: "),
+        ("query_flights", {"sql": "DELETE FROM flights"}, "read-only"),
+        ("query_flights", {"SQL": COUNT}, "Wrong arguments of query_flights: sql: Field required"),
+        ("query_flights", {"sql": 3}, "sql: Input should be a valid string"),
+        ("query_flights", {}, "It takes {"),
+        ("web_search", {"queries": []}, "Wrong arguments of web_search"),
+        (
+            "delete_everything",
+            {},
+            "There is no tool 'delete_everything'. There are: query_flights, web_search",
+        ),
+        ("", {}, "There is no tool ''"),
+        ("broken", {}, "broken failed: ZeroDivisionError. Do without it."),
+    ],
+)
+def test_what_goes_wrong_with_a_tool_is_an_answer_to_the_model(
+    agent_of: AgentOf, name: str, arguments: Mapping[str, Any], expected: str
+) -> None:
+    agent = agent_of(scripted(Reply(tool_calls=((name, arguments),)), ANSWER))
+    agent = replace(agent, tools=(*agent.tools, Broken(ZeroDivisionError("division of a secret"))))
+    execution = agent.ask("How many?")
+    assert execution.answer.endswith("Answer: 3")
+    (use,) = execution.tools
+    assert use.failed
+    assert use.answer.startswith("Error: ")
+    assert expected in use.answer
+    assert "division of a secret" not in use.answer
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("it broke"), KeyError("gone"), RecursionError(), OSError(28, "No space left")]
+)
+def test_any_defect_of_a_tool_leaves_the_execution_going(agent_of: AgentOf, error: Exception) -> None:
+    agent = agent_of(scripted(Reply(tool_calls=(("broken", {}), ("query_flights", {"sql": COUNT}))), ANSWER))
+    execution = replace(agent, tools=(*agent.tools, Broken(error))).ask("How many?")
+    assert [use.failed for use in execution.tools] == [True, False]
+    assert type(error).__name__ in execution.tools[0].answer
+
+
+@pytest.mark.parametrize("arguments", ['{"sql": "SELECT', "[1, 2]", "null", "\x00"])
+def test_arguments_that_are_no_json_object_are_an_answer_to_the_model(
+    agent_of: AgentOf, arguments: str
+) -> None:
+    call = Reply(tool_calls=(("query_flights", arguments),))
+    with FakeOpenAI(scripted(call, ANSWER)) as server:
+        agent = replace(agent_of(COUNTS), model=OpenAIModel(f"{server.url}/v1", OPENAI_MODEL))
+        execution = agent.ask("How many?")
+    assert execution.answer.endswith("Answer: 3")
+    assert execution.tools[0].failed
+    assert "are no JSON object" in execution.tools[0].answer
+
+
+def test_the_model_corrects_itself_after_an_error(agent_of: AgentOf) -> None:
+    def mind(request: ChatRequest) -> Reply:
+        answers = told(request)
+        if not answers:
+            return asks("SELECT dely FROM flights")
+        return asks("SELECT max(delay) FROM flights") if len(answers) == 1 else ANSWER
+
+    execution = agent_of(mind).ask("How late?")
+    assert [use.failed for use in execution.tools] == [True, False]
+    assert '"delay"' in execution.tools[0].answer
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("name", ["turns", "tool_calls", "tokens", "seconds"])
+def test_a_budget_of_nothing_is_none(name: str) -> None:
+    with pytest.raises(ValueError, match=f"budget for {name} is 0; it must be above 0"):
+        Budget(**{name: 0})
+
+
+def assert_stopped(spans: Spans, limit: Limit) -> None:
+    root = spans.root
+    assert root.status.status_code is StatusCode.ERROR
+    assert root.status.description == f"Stopped by its limit of {limit.value}."
+    assert attributes_of(root)["error.type"] == "budget"
+    assert attributes_of(root)["ledgerline.agent.stopped_by"] == limit.value
+
+
+def test_turns_are_limited_and_the_last_one_is_offered_no_tools(agent_of: AgentOf, spans: Spans) -> None:
+    offered: list[int] = []
+
+    def never_done(request: ChatRequest) -> Reply:
+        offered.append(len(request.tools))
+        return asks(COUNT)
+
+    agent = replace(agent_of(never_done), budget=Budget(turns=3))
+    execution = agent.ask("How many?")
+    assert offered == [2, 2, 0]
+    assert execution.stopped_by is Limit.TURNS
+    assert execution.turns == 3
+    assert execution.answer == ""
+    # What it asks for although there were none is not done.
+    assert [use.failed for use in execution.tools] == [False, False, True]
+    assert NO_MORE_TOOLS in execution.tools[-1].answer
+    assert_stopped(spans, Limit.TURNS)
+
+
+def test_a_model_that_answers_in_its_last_turn_has_answered(agent_of: AgentOf) -> None:
+    agent = agent_of(lambda request: asks(COUNT) if request.tools else ANSWER)
+    execution = replace(agent, budget=Budget(turns=2)).ask("How many?")
+    assert execution.stopped_by is None
+    assert execution.answer.endswith("Answer: 3")
+
+
+def test_tool_calls_are_limited_also_within_a_turn(agent_of: AgentOf, spans: Spans) -> None:
+    offered: list[int] = []
+
+    def mind(request: ChatRequest) -> Reply:
+        offered.append(len(request.tools))
+        return asks(*[COUNT] * 5) if request.tools else ANSWER
+
+    execution = replace(agent_of(mind), budget=Budget(tool_calls=7)).ask("How many?")
+    assert [use.failed for use in execution.tools] == [False] * 7 + [True] * 3
+    assert all(NO_MORE_TOOLS in use.answer for use in execution.tools[7:])
+    assert offered == [2, 2, 0]
+    assert execution.stopped_by is None
+    assert execution.answer.endswith("Answer: 3")
+    assert attributes_of(spans.root)["ledgerline.agent.tool_calls"] == 10
+
+
+def test_tokens_are_limited(agent_of: AgentOf, spans: Spans) -> None:
+    agent = agent_of(lambda _: replace(asks(COUNT), input_tokens=300, output_tokens=200))
+    execution = replace(agent, budget=Budget(turns=100, tool_calls=100, tokens=1400)).ask("How many?")
+    assert execution.stopped_by is Limit.TOKENS
+    assert execution.usage == Usage(900, 600)
+    assert execution.turns == 3
+    assert_stopped(spans, Limit.TOKENS)
+
+
+def test_an_answer_counts_even_if_it_took_the_last_tokens(agent_of: AgentOf) -> None:
+    agent = agent_of(scripted(replace(ANSWER, input_tokens=900)))
+    execution = replace(agent, budget=Budget(tokens=100)).ask("How many?")
+    assert execution.stopped_by is None
+    assert execution.answer.endswith("Answer: 3")
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        Reply(pieces=("never",), seconds_before=60),
+        Reply(pieces=("one", "two"), seconds_between=60),
+        Reply(pieces=("byte by byte",), seconds_between_bytes=0.05),
+    ],
+    ids=["before", "between", "bytes"],
+)
+def test_seconds_are_limited_whatever_the_server_is_slow_with(
+    agent_of: AgentOf, spans: Spans, slow: Reply
+) -> None:
+    agent = agent_of(scripted(asks(COUNT), slow))
+    execution = replace(agent, budget=Budget(seconds=2)).ask("How many?")
+    assert execution.stopped_by is Limit.SECONDS
+    assert execution.answer == ""
+    assert len(execution.tools) == 1
+    assert 2 <= execution.seconds < 30
+    assert_stopped(spans, Limit.SECONDS)
+    (failed,) = (span for span in spans.named(f"chat {MODEL}") if span.status.status_code is StatusCode.ERROR)
+    assert attributes_of(failed)["error.type"] == "TooSlowError"
+
+
+def test_a_slow_query_ends_with_the_time(agent_of: AgentOf) -> None:
+    slow = "SELECT count(*) FROM range(10000000) a, range(10000000) b"
+    execution = replace(agent_of(lambda _: asks(slow)), budget=Budget(seconds=2)).ask("How many?")
+    assert execution.stopped_by is Limit.SECONDS
+    assert "took too long" in execution.tools[0].answer
+    assert execution.seconds < 30
+
+
+def test_a_slow_search_ends_with_the_time(agent_of: AgentOf, searxng: FakeSearXNG) -> None:
+    searxng.reply = lambda _: Page(waits=True)
+    mind = scripted(Reply(tool_calls=(("web_search", {"queries": ["a"]}),)), ANSWER)
+    execution = replace(agent_of(mind), budget=Budget(seconds=2)).ask("How many?")
+    assert execution.stopped_by is Limit.SECONDS
+    assert "did not answer within" in execution.tools[0].answer
+    assert execution.seconds < 30
+
+
+def test_the_length_of_the_output_is_limited(agent_of: AgentOf, spans: Spans) -> None:
+    agent = agent_of(scripted(Reply(pieces=("The answer is",), done_reason="length")))
+    execution = agent.ask("How many?")
+    assert execution.stopped_by is Limit.LENGTH
+    assert execution.answer == "The answer is"
+    assert_stopped(spans, Limit.LENGTH)
+
+
+# Memory
+
+
+def remembered(*texts: str) -> list[Entry]:
+    return [
+        Entry(f"entry-{number}", "answer", text, "test", datetime(2026, 1, 31, tzinfo=UTC))
+        for number, text in enumerate(texts)
+    ]
+
+
+def test_what_is_remembered_is_in_the_prompt(agent_of: AgentOf, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "memory")
+    memory.remember(remembered("How many flights are there? 3", "Which carrier flies to Miami? AA"))
+    systems: list[str] = []
+
+    def mind(request: ChatRequest) -> Reply:
+        systems.append(request.messages[0]["content"])
+        return ANSWER
+
+    seen = Seen()
+    execution = replace(agent_of(mind), memory=memory).ask("How many flights are there today?", seen)
+    assert execution.recalled[0].entry.text == "How many flights are there? 3"
+    assert systems[0].startswith("Answer questions about flights. Known: How many flights are there? 3")
+    assert seen.events[0] == ("recalled", [found.entry.text for found in execution.recalled])
+    assert seen.events[1] == ("turn", 1)
+
+
+def test_a_memory_that_is_empty_recalls_nothing(agent_of: AgentOf, tmp_path: Path) -> None:
+    seen = Seen()
+    agent = replace(agent_of(COUNTS), memory=Memory(tmp_path / "memory"))
+    assert agent.ask("How many flights are there?", seen).answer.endswith("Answer: 3")
+    assert seen.events[0] == ("recalled", [])
+    assert not (tmp_path / "memory").exists()
+
+
+def test_without_a_usable_memory_it_goes_on_and_says_so(
+    agent_of: AgentOf, tmp_path: Path, spans: Spans
+) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "current.json").write_text("{")
+    seen = Seen()
+    execution = replace(agent_of(COUNTS), memory=Memory(tmp_path / "memory")).ask("How many flights?", seen)
+    assert execution.answer.endswith("Answer: 3")
+    assert execution.recalled == ()
+    name, why = seen.events[0]
+    assert name == "forgot"
+    assert "cannot be read" in why
+    assert [name for name, _ in seen.events].count("forgot") == 1
+    retrieval = spans.one("retrieve_memory")
+    assert retrieval.status.status_code is StatusCode.ERROR
+    assert attributes_of(retrieval)["error.type"] == "MemoryUnusableError"
+    assert spans.root.status.status_code is StatusCode.OK
+
+
+def test_without_an_embedder_that_answers_it_goes_on(
+    agent_of: AgentOf, ollama: Callable[[Mind], FakeOllama], tmp_path: Path
+) -> None:
+    Memory(tmp_path, OllamaEmbedder(ollama(COUNTS).url, "nomic-embed-text")).remember(
+        remembered("Flights: 3")
+    )
+    absent = OllamaEmbedder(f"http://127.0.0.1:{unused_port()}", "nomic-embed-text")
+    seen = Seen()
+    execution = replace(agent_of(COUNTS), memory=Memory(tmp_path, absent)).ask("How many flights?", seen)
+    assert execution.answer.endswith("Answer: 3")
+    assert seen.events[0][0] == "forgot"
+    assert "No Ollama answers" in seen.events[0][1]
+
+
+# Many at once
+
+
+def test_fifty_executions_at_once_do_not_mix(agent_of: AgentOf, spans: Spans, tmp_path: Path) -> None:
+    many = 50
+    together = threading.Barrier(many)
+
+    def mind(request: ChatRequest) -> Reply:
+        number = int(request.messages[1]["content"].rpartition(" ")[2])
+        answers = told(request)
+        together.wait(timeout=60)
+        if not answers:
+            return replace(
+                asks(f"SELECT count(*) + {number} * 1000 AS n FROM flights"),  # noqa: S608 (ours)
+                input_tokens=1000 + number,
+                output_tokens=number + 1,
+            )
+        return Reply(
+            pieces=tuple(answers[0].splitlines()[1]), input_tokens=2000 + number, output_tokens=2 * number + 1
+        )
+
+    memory = Memory(tmp_path)
+    memory.remember(remembered("Question number is asked often", "Nothing else"))
+    agent = replace(agent_of(mind), memory=memory, recorder=Recorder(spans.tracer, captures=True))
+    watchers = [Seen() for _ in range(many)]
+    with ThreadPoolExecutor(many) as pool:
+        executions = list(
+            pool.map(lambda number: agent.ask(f"Question number {number}", watchers[number]), range(many))
+        )
+
+    traces = spans.traces()
+    assert len(traces) == len({execution.trace_id for execution in executions}) == many
+    for number, (execution, watcher) in enumerate(zip(executions, watchers, strict=True)):
+        expected = str(number * 1000 + 3)
+        assert execution.question == f"Question number {number}"
+        assert execution.answer == expected
+        assert execution.tools[0].answer == f"n\n{expected}\n"
+        assert execution.usage == Usage(3000 + 2 * number, 3 * number + 2)
+        assert "".join(piece for name, piece in watcher.events if name == "heard") == expected
+        assert execution.trace_id is not None
+        its_own = traces[int(execution.trace_id, 16)]
+        assert sorted(span.name for span in its_own) == sorted(
+            [
+                "invoke_agent analyst",
+                "retrieve_memory",
+                "vector search",
+                "ranking",
+                *[f"chat {MODEL}", "prompt construction", "model completion"] * 2,
+                "execute_tool query_flights",
+            ]
+        )
+        (root,) = (span for span in its_own if span.parent is None)
+        assert execution.span_id == f"{context_of(root)[1]:016x}"
+        said = attributes_of(root)
+        assert said["mlflow.spanInputs"] == execution.question
+        assert said["mlflow.spanOutputs"] == expected
+        assert said["gen_ai.usage.input_tokens"] == 3000 + 2 * number
+        assert said["gen_ai.usage.output_tokens"] == 3 * number + 2
+        ids = {context_of(span)[1] for span in its_own}
+        assert all(span.parent is None or span.parent.span_id in ids for span in its_own)
+        for chat in (span for span in its_own if span.name == f"chat {MODEL}"):
+            asked = content_of(chat, "gen_ai.input.messages")
+            assert asked[1]["parts"] == [{"type": "text", "content": execution.question}]
+    conversations = {
+        attributes_of(span).get("gen_ai.conversation.id") for span in spans.named("invoke_agent analyst")
+    }
+    assert len(conversations) == many
+
+
+def test_executions_that_fail_leave_those_beside_them_alone(agent_of: AgentOf) -> None:
+    together = threading.Barrier(12)
+
+    def mind(request: ChatRequest) -> Reply:
+        number = int(request.messages[1]["content"])
+        if not told(request):
+            together.wait(timeout=60)
+            return asks(f"SELECT {number} AS n" if number % 3 else "SELECT nonsense")
+        if number % 3 == 1:
+            return Reply(status=400, error=f"refused {number}")
+        return Reply(pieces=(f"{number}: {told(request)[0].splitlines()[0]}",))
+
+    agent = agent_of(mind)
+
+    def outcome(number: int) -> str:
+        try:
+            return agent.ask(str(number)).answer
+        except (RefusedError, MalformedAnswerError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(12) as pool:
+        for number, text in enumerate(pool.map(outcome, range(12))):
+            match number % 3:
+                case 0:
+                    assert text.startswith(f"{number}: Error: ")
+                case 1:
+                    assert f"refused {number} " in text
+                case 2:
+                    assert text == f"{number}: n"

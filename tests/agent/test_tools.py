@@ -1,0 +1,96 @@
+"""What a model is told of a tool, and which arguments of its calls are taken."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from agent.messages import ToolCall
+from agent.recording import Recorder
+from agent.tools import ToolAnswer, ToolError, describe, valid_arguments
+
+
+class Place(BaseModel):
+    """Where."""
+
+    title: str = Field(description="Its name.")
+
+
+class Arguments(BaseModel):
+    """What it takes."""
+
+    place: Place
+    days: list[int] = Field(default_factory=list, max_length=3, description="Which days.")
+    recent: Literal["day", "year"] | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    name: str = "forecast"
+    description: str = "Tells the weather."
+    arguments: type[BaseModel] = Arguments
+
+    def call(self, arguments: Arguments, recorder: Recorder, seconds: float) -> ToolAnswer:
+        return ToolAnswer(arguments.place.title)
+
+
+def valid(arguments: Mapping[str, Any] | str) -> Arguments:
+    return valid_arguments(Forecast(), ToolCall("call_1", "forecast", arguments))
+
+
+def test_a_tool_is_described_by_the_schema_of_its_arguments() -> None:
+    described = describe(Forecast())
+    assert (described.name, described.description) == ("forecast", "Tells the weather.")
+    assert described.parameters["required"] == ["place"]
+    assert described.parameters["properties"]["days"] == {
+        "type": "array",
+        "items": {"type": "integer"},
+        "maxItems": 3,
+        "description": "Which days.",
+    }
+
+
+def test_titles_are_left_out_and_an_argument_of_that_name_is_not() -> None:
+    parameters = describe(Forecast()).parameters
+    assert "title" not in parameters
+    assert parameters["$defs"]["Place"]["properties"] == {
+        "title": {"type": "string", "description": "Its name."}
+    }
+
+
+def test_arguments_are_taken_as_they_are_meant() -> None:
+    taken = valid({"place": {"title": "JFK"}, "days": ["1", 2], "recent": "day"})
+    assert taken == Arguments(place=Place(title="JFK"), days=[1, 2], recent="day")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({}, "place: Field required"),
+        ({"place": "JFK"}, "place: Input should be"),
+        ({"place": {}}, "place.title: Field required"),
+        ({"place": {"title": "JFK"}, "days": [1, 2, 3, 4]}, "days: List should have at most 3 items"),
+        ({"place": {"title": "JFK"}, "days": [1, "x"]}, "days.1: Input should be a valid integer"),
+        ({"place": {"title": "JFK"}, "recent": "week"}, "recent: Input should be 'day' or 'year'"),
+    ],
+)
+def test_wrong_arguments_are_told_with_what_is_taken(arguments: Mapping[str, Any], problem: str) -> None:
+    with pytest.raises(ToolError) as error:
+        valid(arguments)
+    assert str(error.value).startswith("Wrong arguments of forecast: ")
+    assert problem in str(error.value)
+    assert 'It takes {"$defs"' in str(error.value)
+
+
+def test_several_wrong_arguments_are_told_at_once() -> None:
+    with pytest.raises(ToolError, match=r"place: .*; days: "):
+        valid({"days": "x"})
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"place": ', "x" * 100_000])
+def test_arguments_that_are_no_object_are_quoted_in_short(text: str) -> None:
+    with pytest.raises(ToolError, match="The arguments of forecast are no JSON object") as error:
+        valid(text)
+    assert len(str(error.value)) < 300
