@@ -14,6 +14,7 @@ from agent.language_model import (
     RefusedError,
     ServerAbsentError,
     ServerBusyError,
+    ServerFailedError,
     StreamBrokenError,
     TooSlowError,
     UnknownModelError,
@@ -102,6 +103,12 @@ _MEANINGS = (
         "{server} broke off its answer: {said}",
         "Ask again; what happened to it is in its log.",
         frozenset({None}),
+    ),
+    _Meaning(
+        ServerFailedError,
+        "{server} failed (status {status}): {said}",
+        "Ask again; what happened to it is in its log.",
+        frozenset(range(500, 600)),
     ),
     _Meaning(
         RefusedError, "{server} refuses (status {status}): {said}", "What happened to it is in its log."

@@ -47,6 +47,10 @@ class ServerBusyError(LanguageModelError):
     """The server has too much to do, and still has after some attempts."""
 
 
+class ServerFailedError(LanguageModelError):
+    """The server could not do it, for reasons of its own; it may the next time."""
+
+
 class MalformedAnswerError(LanguageModelError):
     """What the server says is not in its protocol, or it could not read what its model wrote."""
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from agent.sql_sandbox import Column, SqlSandbox, Table
 from assets.flights import FLIGHTS_SCHEMA
 from assets.predictions import PREDICTIONS_SCHEMA
 from assets.reference import AIRLINES_SCHEMA, AIRPORTS_SCHEMA, PLANES_SCHEMA, WEATHER_SCHEMA
@@ -20,6 +19,7 @@ from resources.storage import Tables
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from agent.sql_sandbox import Table
     from agent.tools import Tool
 
 NAME = "analyst"
@@ -40,11 +40,12 @@ def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":
         PermanentFailure: No flights are stored.
     """
     from agent.query_tool import QueryTool
+    from agent.sql_sandbox import SqlSandbox
 
     return [QueryTool(SqlSandbox(tables_of(storage)))]
 
 
-def tables_of(storage: Tables) -> tuple[Table, ...]:
+def tables_of(storage: Tables) -> "tuple[Table, ...]":
     """What the analyst may query: the flights, and whatever else of them is stored.
 
     Raises:
@@ -71,7 +72,9 @@ def tables_of(storage: Tables) -> tuple[Table, ...]:
     return tuple(table for table in tables if table is not None)
 
 
-def _table(storage: Tables, name: str, description: str, schema: dg.TableSchema) -> Table | None:
+def _table(storage: Tables, name: str, description: str, schema: dg.TableSchema) -> "Table | None":
+    from agent.sql_sandbox import Column, Table
+
     asset = dg.AssetKey(name)
     keys = storage.stored_partitions(asset) or None
     if keys is None and not storage.path_of(asset).exists():

@@ -185,7 +185,7 @@ def analyst_answers(analyst_questions: Frame) -> Frame:
 
 def _answer_of(task: Task, execution: "Execution") -> Answer:
     calls = [
-        {"tool": use.call.name, "arguments": use.call.arguments, "answer": use.answer}
+        {"tool": use.call.name, "arguments": use.call.arguments, "answer": use.answer, "failed": use.failed}
         for use in execution.tools
     ]
     return Answer(

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.analyst_scores import GROUNDED, QUESTIONS_VERSION, RIGHT, TOKENS
+from resources.failures import PermanentFailure
 
 SCORES = dg.AssetKey("analyst_scores")
 
@@ -49,13 +50,13 @@ def _latest_two(instance: dg.DagsterInstance) -> tuple[Mapping[str, Any], Mappin
         for record in records
         if record.asset_materialization is not None
     ]
-    if not found:
-        raise dg.Failure("analyst_scores was never materialised. Materialise it first.", allow_retries=False)
+    if not found or QUESTIONS_VERSION not in found[0]:
+        raise PermanentFailure("analyst_scores has no scores.", "Materialise it first.")
     return found[0], found[1] if len(found) > 1 else None
 
 
 def _compared(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Iterator[dg.AssetCheckResult]:
-    if before is None or now[QUESTIONS_VERSION] != before[QUESTIONS_VERSION]:
+    if before is None or now[QUESTIONS_VERSION] != before.get(QUESTIONS_VERSION):
         why = "there are no scores before these" if before is None else "the questions before were others"
         for name in (AS_RIGHT, AS_GROUNDED, AS_CHEAP):
             yield _result(name, passed=True, because=f"Not compared: {why}.")

@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from agent.memory import MemoryUnusableError
-from agent.vector_store import Entry
 from assets import policies
 from assets.analyst_questions import GROUP
 from assets.delay_model import MODEL_NAME
 from registry.history import Judgement
 from resources.agent import AgentResource
 from resources.failures import PermanentFailure
-from resources.lineage_documents import lineage_documents
 from resources.registry import ModelRegistryResource
 from resources.tracking import MLflowResource
+
+if TYPE_CHECKING:
+    from agent.vector_store import Entry
 
 MOST_RUNS = 200
 
@@ -40,6 +40,8 @@ def analyst_memory(
     the lineage documents of the latest 200 runs. What is remembered already is left as it is, answers to
     questions among them. `ledgerline memory` lists the entries and forgets them.
     """
+    from agent.memory import MemoryUnusableError
+
     memory = agent.open_memory()
     if memory is None:
         raise PermanentFailure("The agent has no memory: LEDGERLINE_MEMORY is off.", "Set it to a folder.")
@@ -54,24 +56,28 @@ def analyst_memory(
     return dg.MaterializeResult(metadata={"entries": memory.count, "new": len(new), "reports": len(found)})
 
 
-def _comparisons(registry: ModelRegistryResource) -> Iterator[Entry]:
+def _comparisons(registry: ModelRegistryResource) -> "Iterator[Entry]":
     for entry in registry.history(MODEL_NAME).entries:
         if isinstance(entry.what, Judgement):
             yield comparison_entry(entry.what, registry.evidence(MODEL_NAME, entry.what))
 
 
-def _lineage(mlflow: MLflowResource) -> Iterator[Entry]:
+def _lineage(mlflow: MLflowResource) -> "Iterator[Entry]":
+    from resources.lineage_documents import lineage_documents
+
     for document in lineage_documents(mlflow, MOST_RUNS):
         yield lineage_entry(document)
 
 
-def comparison_entry(judgement: Judgement, evidence: Mapping[str, Any] | None) -> Entry:
+def comparison_entry(judgement: Judgement, evidence: Mapping[str, Any] | None) -> "Entry":
     """A judgement as it is remembered.
 
     Args:
         judgement: As the journal has it.
         evidence: What it rests on, if that is still there.
     """
+    from agent.vector_store import Entry
+
     against = "the baseline" if judgement.against is None else f"version {judgement.against} in production"
     verdict = "it kept every rule" if judgement.passed else f"it broke {', '.join(judgement.broken_rules)}"
     subject = f"version {judgement.version} of {MODEL_NAME} was compared with {against}"
@@ -86,8 +92,10 @@ def comparison_entry(judgement: Judgement, evidence: Mapping[str, Any] | None) -
     )
 
 
-def lineage_entry(document: Mapping[str, Any]) -> Entry:
+def lineage_entry(document: Mapping[str, Any]) -> "Entry":
     """The lineage of an asset, in one run, as it is remembered."""
+    from agent.vector_store import Entry
+
     output = document["outputs"][0]["name"]
     run = document["run"]["facets"]["ledgerline_run"]
     inputs = [dataset["name"] for dataset in document.get("inputs", ())]

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import yaml
 
-from agent.sql_sandbox import Limits, SqlSandbox, Table
 from assets import policies
 from assets.analyst import tables_of
 from assets.columns import Frame, optional, required
 from resources.storage import Tables
+
+if TYPE_CHECKING:
+    from agent.sql_sandbox import SqlSandbox, Table
 
 FILE = Path(__file__).with_suffix(".yaml")
 GROUP = "analyst"
@@ -37,7 +39,8 @@ class Question:
     Attributes:
         id: Names it.
         question: As it is asked; {first} and {last} are the first and the last day there is.
-        sql: Finds the answer: one row, one column; None: no table can answer it.
+        sql: Finds the answer: one row, one column, or no row where these days have none; None: no table can
+            answer it.
         decimals: How exact a number has to be; None: the answer is a text.
         needs: Tables besides flights.
     """
@@ -106,7 +109,9 @@ def analyst_questions(context: dg.AssetExecutionContext, tables: dg.ResourcePara
     return frame
 
 
-def _with_answers(tables: tuple[Table, ...]) -> Iterator[dict[str, Any]]:
+def _with_answers(tables: "tuple[Table, ...]") -> Iterator[dict[str, Any]]:
+    from agent.sql_sandbox import Limits, SqlSandbox
+
     names = {table.name for table in tables}
     sandbox = SqlSandbox(tables, Limits(seconds=SECONDS))
     ((first, last),) = sandbox.run("SELECT min(date), max(date) FROM flights", SECONDS).rows
@@ -124,6 +129,6 @@ def _with_answers(tables: tuple[Table, ...]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _answer(sandbox: SqlSandbox, sql: str) -> str | None:
-    ((value,),) = sandbox.run(sql, SECONDS).rows
+def _answer(sandbox: "SqlSandbox", sql: str) -> str | None:
+    value = next((row[0] for row in sandbox.run(sql, SECONDS).rows), None)
     return None if value is None else str(value)

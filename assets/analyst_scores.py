@@ -1,7 +1,9 @@
 """How good the analyst's answers are, by rules, and what they cost. The answers: analyst_answers."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,6 +15,7 @@ from assets.analyst import UNKNOWN
 from assets.analyst_questions import GROUP, Kind
 from assets.columns import Frame, lineage, optional, required
 from resources import parquet
+from resources.failures import PermanentFailure
 from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
@@ -132,10 +135,19 @@ def analyst_scores(
 
 
 def scores_of(questions: "pd.DataFrame", answers: "pd.DataFrame", prices: Prices) -> "pd.DataFrame":
-    """Judge every answer."""
+    """Judge every answer.
+
+    Raises:
+        PermanentFailure: The answers are to other questions.
+    """
     import pandas as pd
 
-    both = questions.merge(answers, on="id", suffixes=("", "_asked"), validate="one_to_one")
+    both = questions.merge(answers, on="id", how="outer", suffixes=("", "_asked"), validate="one_to_one")
+    if not both["question"].equals(both["question_asked"]):
+        raise PermanentFailure(
+            "analyst_answers has answers to other questions than analyst_questions has now.",
+            "Materialise analyst_answers again.",
+        )
     return pd.DataFrame([_score(row, prices) for row in both.to_dict("records")])
 
 
@@ -149,7 +161,7 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
         is_right = evaluation.is_number(stated, expected, int(row["decimals"]))
     else:
         is_right = evaluation.is_text(stated, expected)
-    sources = [row["question"], *(call["answer"] for call in json.loads(row["calls"]))]
+    sources = [row["question"], *_told(json.loads(row["calls"]))]
     ungrounded = evaluation.ungrounded(row["answer"], sources)
     tokens = row["input_tokens"], row["output_tokens"]
     cost = tokens[0] * prices.per_million_input_tokens + tokens[1] * prices.per_million_output_tokens
@@ -167,6 +179,20 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
         "seconds": float(row["seconds"]),
         "cost": cost / MILLION,
     }
+
+
+def _told(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What tools found; of tables each cell, as the commas between them would join two numbers."""
+    from agent.query_tool import QueryTool
+
+    for call in calls:
+        if call["failed"]:
+            continue
+        if call["tool"] == QueryTool.name:
+            for cells in csv.reader(io.StringIO(call["answer"])):
+                yield from cells
+        else:
+            yield call["answer"]
 
 
 def _text(value: Any) -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from agent import evaluation
 from agent.execution import Execution, Watcher
@@ -72,12 +73,18 @@ def ask(settings: Settings, question: str, watcher: Watcher, say: Console) -> Ex
 
 
 def trace_page(settings: Settings, execution: Execution) -> str | None:
-    """Where the trace of an execution can be looked at; None: there is none, or MLflow does not answer."""
-    if execution.trace_id is None:
+    """Where the trace of an execution can be looked at; None: there is none, or it is not known."""
+    if execution.trace_id is None or settings.links.trace is None:
         return None
+    if "{experiment_id}" not in settings.links.trace:
+        return settings.links.page_of_trace(execution.trace_id, "")
+    if settings.telemetry.endpoint is not None:
+        return None  # which experiment a collector sends it to, only that knows
+    from mlflow.exceptions import MlflowException
+
     try:
         _, experiment_id = _experiment(settings)
-    except store.StoreUnreachableError:
+    except (store.StoreUnreachableError, MlflowException):
         return None
     return settings.links.page_of_trace(execution.trace_id, experiment_id)
 
@@ -92,12 +99,21 @@ def as_json(execution: Execution) -> str:
 def _prompt(settings: Settings, agent: AgentResource, say: Console) -> Prompt:
     if agent.prompt is not None:
         return registered_prompt(mlflow_of(settings), NAME, PROMPT, agent.prompt)
+    from mlflow.exceptions import MlflowException
+
     try:
         return registered_prompt(mlflow_of(settings), NAME, PROMPT, None)
     except PermanentFailure as failure:
-        # Its digest still is in the trace.
-        say.print(f"[yellow]The prompt has no version:[/] {failure.problem}")
-        return Prompt(NAME, PROMPT)
+        why = failure.problem
+    except MlflowException as error:  # it answers, but not this: no permission, say
+        why = store.without_password_in(str(error), settings.tracking_uri)
+    # Its digest still is in the trace.
+    _note(say, "The prompt has no version", why)
+    return Prompt(NAME, PROMPT)
+
+
+def _note(say: Console, what: str, why: str) -> None:
+    say.print(Text.assemble((f"{what}: ", "yellow"), why), soft_wrap=True)
 
 
 def _experiment(settings: Settings) -> "tuple[MlflowClient, str]":
@@ -122,4 +138,4 @@ def _remember(memory: Memory, execution: Execution, say: Console) -> None:
     try:
         memory.remember([entry])
     except MemoryUnusableError as error:
-        say.print(f"[yellow]The answer is not remembered:[/] {error}")
+        _note(say, "The answer is not remembered", str(error))

@@ -17,6 +17,7 @@ from agent.messages import ToolCall
 
 MOST_LINES = 6  # of what a tool said
 MOST_CHARACTERS = 110  # of a line
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class ExecutionView(Watcher):
@@ -34,7 +35,7 @@ class ExecutionView(Watcher):
         self._live = Live(get_renderable=self._render, console=console, transient=True, refresh_per_second=8)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.quiet:
             self._live.start()
         return self
 
@@ -80,24 +81,26 @@ class ExecutionView(Watcher):
         self._doing, self._since, self._heard = doing, time.monotonic(), ""
 
     def _print(self, what: str, text: str, style: str = "") -> None:
-        self._console.print(Text.assemble((f"{what}  ", "bold cyan"), (text, style)), soft_wrap=True)
+        self._console.print(
+            Text.assemble((f"{printable(what)}  ", "bold cyan"), (printable(text), style)), soft_wrap=True
+        )
 
     def _detail(self, line: str, style: str = "dim") -> None:
-        shown = line.replace("\n", "  ")
+        shown = printable(line.replace("\n", "  "))
         if len(shown) > MOST_CHARACTERS:
             shown = f"{shown[:MOST_CHARACTERS]}…"
         self._console.print(Text(f"    {shown}", style), no_wrap=True, overflow="ellipsis")
 
     def _render(self) -> RenderableType:
         seconds = time.monotonic() - self._since
-        status = Spinner("dots", Text(f"{self._doing} …  {seconds:.0f} s", "dim"))
-        return Group(Text(self._heard), status) if self._heard else status
+        status = Spinner("dots", Text(f"{printable(self._doing)} …  {seconds:.0f} s", "dim"))
+        return Group(Text(printable(self._heard)), status) if self._heard else status
 
 
 def print_execution(console: Console, execution: Execution, trace_page: str | None) -> None:
     """Print the answer, what it took, and where its trace is."""
     console.print()
-    console.print(Text(execution.answer or "There is no answer.", "bold"), soft_wrap=True)
+    console.print(Text(printable(execution.answer) or "There is no answer.", "bold"), soft_wrap=True)
     if execution.stopped_by is not None:
         console.print(
             Text(f"It was stopped by its limit of {execution.stopped_by.value} (LEDGERLINE_AGENT_*).", "red")
@@ -118,6 +121,13 @@ def print_execution(console: Console, execution: Execution, trace_page: str | No
     )
     if trace_page is not None:
         console.print(Text(f"trace: {trace_page}", "dim"), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """A text that does nothing to a terminal; models, tools and the web may say control characters."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else REPLACEMENT for character in text
+    )
 
 
 def _shown(arguments: Mapping[str, Any] | str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cli import registry
+from cli import memory, registry
 from cli.commands import prepared_settings, stop
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
 
 
 app.add_typer(registry.app)
+app.add_typer(memory.app)
 
 
 @app.callback()

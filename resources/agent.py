@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from resources.agent_settings import ADDRESS_VARIABLES
 from resources.failures import PermanentFailure
 
 if TYPE_CHECKING:
@@ -81,7 +82,18 @@ class AgentResource(dg.ConfigurableResource):
     )
 
     def language_model(self) -> "LanguageModel":
-        """The language model; nothing is asked of it yet."""
+        """The language model; nothing is asked of it yet.
+
+        Raises:
+            PermanentFailure: Its address is none.
+        """
+        try:
+            return self._language_model()
+        except ValueError as error:
+            variable = ADDRESS_VARIABLES[self.provider]
+            raise PermanentFailure(str(error), f"Set {variable} to one, or to nothing.") from None
+
+    def _language_model(self) -> "LanguageModel":
         if self.provider == "openai":
             from agent.openai_provider import OpenAIModel
 

@@ -15,6 +15,7 @@ from agent.language_model import (
     RefusedError,
     ServerAbsentError,
     ServerBusyError,
+    ServerFailedError,
     StreamBrokenError,
     TooSlowError,
     UnknownModelError,
@@ -344,7 +345,7 @@ BAD_CALL = "error parsing tool call: raw='{\"sql\": ', err=unexpected end of JSO
         (400, "invalid options: num_ctx", RefusedError),
         (401, "unauthorized", RefusedError),
         (403, "forbidden", RefusedError),
-        (500, "model requires more system memory (12 GiB) than is available", RefusedError),
+        (500, "model requires more system memory (12 GiB) than is available", ServerFailedError),
     ],
 )
 def test_what_the_server_says_is_understood_and_said_once(

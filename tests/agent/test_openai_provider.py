@@ -16,6 +16,7 @@ from agent.language_model import (
     RefusedError,
     ServerAbsentError,
     ServerBusyError,
+    ServerFailedError,
     StreamBrokenError,
     TooSlowError,
     UnknownModelError,
@@ -239,7 +240,7 @@ def test_a_key_that_cannot_be_sent_is_not_told(started: Started) -> None:
         (401, f"Incorrect API key provided: {SECRET}", RefusedError),
         (403, "forbidden", RefusedError),
         (429, "You exceeded your current quota, please check your plan", RefusedError),
-        (500, "internal error", RefusedError),
+        (500, "internal error", ServerFailedError),
     ],
 )
 def test_what_the_server_says_is_understood_and_said_once(

@@ -1,16 +1,18 @@
 """Runs of the analyst's evaluation on tables of two days, with a made-up mind behind a real client."""
 
+import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 import pandas as pd
+from dagster import DagsterEventType
 
-from assets.analyst_questions import questions
+from assets.analyst_questions import Question, questions
 from pipelines.definitions import build_definitions
 from pipelines.executors import executor_for
 from resources.environments import Settings
@@ -21,21 +23,24 @@ from tests.conftest import DAYS
 JOB = "evaluate_analyst"
 
 
+def text_of(question_id: str) -> str:
+    """A question as it is asked."""
+    (question,) = [question for question in questions() if question.id == question_id]
+    return _of_these_days(question.question)
+
+
 def knows_all() -> Analyst:
     """A mind that asks for each right answer as the questions themselves do."""
-    days = {"first": DAYS[0], "last": DAYS[-1]}
     return Analyst(
         {
-            question.question.format(**days): question.sql.format(**days) if question.sql else None
+            _of_these_days(question.question): _of_these_days(question.sql) if question.sql else None
             for question in questions()
         }
     )
 
 
-def text_of(question_id: str) -> str:
-    """A question as it is asked."""
-    (question,) = [question for question in questions() if question.id == question_id]
-    return question.question.format(first=DAYS[0], last=DAYS[-1])
+def _of_these_days(text: str) -> str:
+    return text.format(first=DAYS[0], last=DAYS[-1])
 
 
 @dataclass
@@ -68,37 +73,75 @@ def asked(fake: FakeOllama) -> Counter[str]:
     return Counter(message["content"] for message in last if message["role"] == "user")
 
 
+def evaluation_job(environment: Mapping[str, str], executor: str) -> dg.JobDefinition:
+    """The job as these variables make it; made anew in each process of a run."""
+    settings = Settings.from_environment(environment)
+    chosen = executor_for(executor, settings.max_concurrent_steps, settings.agent.executions)
+    return build_definitions(settings, chosen).resolve_job_def(JOB)
+
+
 @dataclass(frozen=True)
 class Evaluations:
     """Runs of the job, with the state of one test.
 
     Attributes:
-        settings: Where the state is, and who answers.
+        environment: Where the state is, and who answers.
         instance: Of Dagster.
     """
 
-    settings: Settings
+    environment: Mapping[str, str]
     instance: dg.DagsterInstance
 
     @property
-    def job(self) -> dg.JobDefinition:
-        return build_definitions(self.settings, executor_for("in_process", 0, 1)).resolve_job_def(JOB)
+    def settings(self) -> Settings:
+        return Settings.from_environment(self.environment)
 
-    def run(self, *assets: str, **ops: Mapping[str, object]) -> dg.ExecuteInProcessResult:
-        """Execute the job, or some of its assets; its errors are in the result."""
-        return self.job.execute_in_process(
-            instance=self.instance,
-            raise_on_error=False,
+    def run(
+        self,
+        *assets: str,
+        executor: str = "in_process",
+        retried: str | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> dg.JobExecutionResult:
+        """Execute the job; its errors are in the result.
+
+        Args:
+            assets: What of it; nothing: all.
+            executor: Where its steps are executed.
+            retried: A run that is executed again from where it failed.
+            config: Of its ops.
+        """
+        arguments = {"environment": dict(self.environment), "executor": executor}
+        job = dg.build_reconstructable_job(__name__, "evaluation_job", reconstructable_kwargs=arguments)
+        with dg.execute_job(
+            job,
+            self.instance,
+            run_config={"ops": config} if config else None,
             asset_selection=[dg.AssetKey(name) for name in assets] or None,
-            run_config={"ops": {name: {"config": config} for name, config in ops.items()}},
-        )
+            reexecution_options=dg.ReexecutionOptions.from_failure(retried, self.instance)
+            if retried is not None
+            else None,
+        ) as result:
+            return result
+
+    def store_questions(self, *ids: str) -> None:
+        """Store some questions without their answers, for runs that only ask them."""
+        chosen = {question.id: question for question in questions()}
+        self.store("analyst_questions", [_row(chosen[key]) for key in ids])
+
+    def store(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Store a table as if its asset had."""
+        pd.DataFrame(rows).to_parquet(self._file(name))
 
     def table(self, name: str) -> pd.DataFrame:
         """What is stored of an asset."""
         return open_tables(self.settings.data).read(dg.AssetKey(name))
 
     def is_stored(self, name: str) -> bool:
-        return open_tables(self.settings.data).path_of(dg.AssetKey(name)).exists()
+        return self._file(name).exists()
+
+    def _file(self, name: str) -> Path:
+        return Path(str(open_tables(self.settings.data).path_of(dg.AssetKey(name))))
 
     def materialised(self, name: str) -> dg.AssetMaterialization:
         """What the last materialisation said of itself."""
@@ -107,28 +150,53 @@ class Evaluations:
         assert event.asset_materialization is not None
         return event.asset_materialization
 
+    def data_version(self, name: str) -> str:
+        tags = self.materialised(name).tags
+        assert tags is not None
+        return tags["dagster/data_version"]
+
+
+def steps_of(result: dg.JobExecutionResult, kind: DagsterEventType) -> list[str]:
+    """The keys of the steps that this happened to, in order."""
+    return [str(event.step_key) for event in result.all_events if event.event_type is kind]
+
+
+def error_of(result: dg.JobExecutionResult, step: str) -> str:
+    """Why a step failed, as the event log says it, down to the cause."""
+    (event,) = [event for event in result.all_events if event.is_step_failure and event.step_key == step]
+    error = event.step_failure_data.error
+    assert error is not None
+    return f"{error.message}{error.cause.message if error.cause else ''}"
+
 
 @contextmanager
 def evaluations(
     folder: Path, tables: Path, tracking: Path, mind: Mind, **variables: str
 ) -> Iterator[tuple[Evaluations, FakeOllama]]:
-    """State of its own in a folder, with these tables, and a language model.
+    """State in a folder, with these tables, and a language model that speaks this mind.
 
     Args:
         folder: For this alone.
         tables: What is stored already; left as it is.
-        tracking: A new MLflow database, which is copied.
+        tracking: A new MLflow database; left as it is.
         mind: Of the language model.
         variables: More settings.
     """
-    import shutil
-
     home = folder / "home"
     shutil.copytree(tables, home / "data")
     shutil.copyfile(tracking, home / "mlflow.db")
     (folder / "dagster").mkdir()
     with FakeOllama(mind) as fake, dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
-        settings = Settings.from_environment(
-            {"LEDGERLINE_HOME": str(home), "OLLAMA_HOST": fake.url, **variables}
-        )
-        yield Evaluations(settings, instance), fake
+        environment = {"LEDGERLINE_HOME": str(home), "OLLAMA_HOST": fake.url, **variables}
+        yield Evaluations(environment, instance), fake
+
+
+def _row(question: Question) -> Mapping[str, object]:
+    return {
+        "id": question.id,
+        "question": text_of(question.id),
+        "kind": question.kind.value,
+        "expected": None,
+        "decimals": question.decimals,
+        "sql": None,
+    }

@@ -56,7 +56,9 @@ def flights(ingested: Settings) -> pd.DataFrame:
 
 
 def compare(settings: Settings, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
-    job = build_definitions(settings, executor_for("in_process", 0, 1)).resolve_job_def("compare_flight_delay")
+    job = build_definitions(settings, executor_for("in_process", 0, 1)).resolve_job_def(
+        "compare_flight_delay"
+    )
     config = {"version": MARCH_VERSION, **config}
     return job.execute_in_process(
         run_config={"ops": {"staging_vs_production": {"config": config}}},

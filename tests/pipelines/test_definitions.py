@@ -2,24 +2,42 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+import yaml
 
 from assets.partitions import DAYS, MONTHS
-from assets.policies import REGISTRY_POOL, RETRY
+from assets.policies import REGISTRY_POOL, RETRY, USES, USES_LANGUAGE_MODEL
 from pipelines.definitions import build_definitions, defs
 from pipelines.executors import executor_for
 from pipelines.jobs import JOBS
 from resources.environments import PROJECT_ROOT, Settings
 
-HEAVY = ["matplotlib", "mlflow", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "skops"]
+HEAVY = [
+    "duckdb",
+    "jinja2.sandbox",
+    "lancedb",
+    "matplotlib",
+    "mlflow",
+    "numpy",
+    "ollama",
+    "openai",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "skops",
+]
 
 DAY_ASSETS = {"flights", "features", "delay_predictions"}
 MODEL_ASSETS = {"delay_model", "delay_model_evaluation", "delay_model_version"}
 MONTH_ASSETS = MODEL_ASSETS | {"delay_predictions_drift"}
 REQUEST_ASSETS = {"delay_requests_drift"}
 REGISTRY_ASSETS = {"staging_vs_production", "production_flight_delay"}
+EVALUATION_ASSETS = {"analyst_questions", "analyst_answers", "analyst_scores"}
+ANALYST_ASSETS = EVALUATION_ASSETS | {"analyst_memory"}
 REFERENCE_ASSETS = {"airports", "airlines", "planes", "weather"}
 
 RESOLVED = defs.get_repository_def()
@@ -54,7 +72,8 @@ def test_the_definitions_can_be_built_for_other_settings() -> None:
 
 
 def test_these_are_all_assets() -> None:
-    assert set(ASSETS) == DAY_ASSETS | MONTH_ASSETS | REQUEST_ASSETS | REGISTRY_ASSETS | REFERENCE_ASSETS
+    of_models = MONTH_ASSETS | REQUEST_ASSETS | REGISTRY_ASSETS
+    assert set(ASSETS) == DAY_ASSETS | of_models | REFERENCE_ASSETS | ANALYST_ASSETS
 
 
 @pytest.mark.parametrize(
@@ -69,6 +88,8 @@ def test_these_are_all_assets() -> None:
         ("compare_flight_delay", None, {"staging_vs_production"}),
         ("promote_flight_delay", None, {"production_flight_delay"}),
         ("release_flight_delay", None, REGISTRY_ASSETS),
+        ("evaluate_analyst", None, EVALUATION_ASSETS),
+        ("remember_reports", None, {"analyst_memory"}),
     ],
 )
 def test_a_job_executes_its_assets_over_its_partitions(
@@ -108,9 +129,35 @@ def test_every_asset_says_what_it_is_and_is_retried(asset: str) -> None:
     assert node.kinds
     assert node.description
     assert node.code_version
-    operation = node.assets_def.op
-    assert isinstance(operation, dg.OpDefinition)
-    assert operation.retry_policy == RETRY
+    assert {operation.retry_policy for operation in operations_of(node.assets_def.node_def)} == {RETRY}
+
+
+def operations_of(node: object) -> Iterator[dg.OpDefinition]:
+    """What is executed: an asset may be made of several steps."""
+    if isinstance(node, dg.OpDefinition):
+        yield node
+    else:
+        assert isinstance(node, dg.GraphDefinition)
+        for part in node.node_defs:
+            yield from operations_of(part)
+
+
+def test_one_run_at_a_time_asks_the_language_model() -> None:
+    tagged = {
+        job.name for job in JOBS if USES_LANGUAGE_MODEL.items() <= defs.resolve_job_def(job.name).tags.items()
+    }
+    assert tagged == {"evaluate_analyst"}
+    instance = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
+    ((name, value),) = USES_LANGUAGE_MODEL.items()
+    assert {"key": name, "value": value, "limit": 1} in (
+        instance["concurrency"]["runs"]["tag_concurrency_limits"]
+    )
+
+
+def test_the_steps_that_ask_it_are_counted_and_the_others_are_not() -> None:
+    answers = ASSETS["analyst_answers"].assets_def
+    counted = {part.name for part in operations_of(answers.node_def) if USES in part.tags}
+    assert counted == {"answer"}
 
 
 def test_one_step_at_a_time_moves_aliases() -> None:

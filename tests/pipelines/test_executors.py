@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 
+from assets.policies import USES_LANGUAGE_MODEL
 from pipelines.executors import executor_for, start_warm_process, warm_multiprocess_executor
 from resources.environments import Settings
 
@@ -125,6 +126,23 @@ def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:
     assert "sklearn.ensemble" not in tables
     assert {"sklearn.ensemble", "mlflow.sklearn"} <= set(models)
     assert start_warm_process(["parquet"]) == tables
+
+
+def test_what_talks_to_a_language_model_is_imported_for_the_steps_that_do() -> None:
+    loaded = set(start_warm_process(["ollama"]))
+    assert {"agent.agent", "agent.ollama_provider", "ollama", "duckdb"} <= loaded
+    assert not loaded & {"sklearn.ensemble", "mlflow.sklearn"}
+    assert not loaded & set(start_warm_process(["scikitlearn", "mlflow"])) & {"agent.agent", "duckdb"}
+
+
+@pytest.mark.parametrize("name", ["multiprocess", "multiprocess_spawn"])
+def test_steps_with_a_language_model_have_a_limit_of_their_own(name: str) -> None:
+    processed = executor_for(name, 4, 2).apply_config_mapping({"config": {}}).value
+    assert processed is not None
+    configured = processed["config"]
+    ((key, value),) = USES_LANGUAGE_MODEL.items()
+    assert configured["max_concurrent"] == 4
+    assert configured["tag_concurrency_limits"] == [{"key": key, "value": value, "limit": 2}]
 
 
 def test_an_unknown_executor_is_refused_by_name() -> None:

@@ -12,10 +12,13 @@ from observability.library_defaults import MLFLOW_DEFAULTS
 from observability.links import Links
 from observability.telemetry import Telemetry
 from registry.promotion import Mode
+from resources.agent import SECRET_VARIABLES, AgentResource
+from resources.agent_settings import AgentSettings
 from resources.environments import (
     EXPERIMENT,
     PROJECT_ROOT,
     Settings,
+    agent_of,
     environment_with,
     export,
     resources_for,
@@ -43,6 +46,8 @@ READ_BY_LIBRARIES = {
     "OTEL_TRACES_SAMPLER_ARG",
     "OPENLINEAGE_API_KEY",
 }
+# Read where the language model is a server with OpenAI's protocol.
+OF_OPENAI = {"OPENAI_BASE_URL"}
 
 
 class RecordingEnvironment(Mapping[str, str]):
@@ -66,7 +71,7 @@ def variables_read() -> set[str]:
     environment = RecordingEnvironment()
     Settings.from_environment(environment)
     ServingSettings.from_environment(environment)
-    return environment.asked
+    return environment.asked | OF_OPENAI
 
 
 def documented_variables() -> set[str]:
@@ -105,6 +110,7 @@ def test_without_any_variable_everything_is_below_one_folder():
         has_alerts=False,
         webhook_secret=None,
         webhook_port=5010,
+        agent=AgentSettings.from_environment({}, home),
     )
 
 
@@ -173,6 +179,7 @@ def test_each_variable_overrides_its_default():
         has_alerts=True,
         webhook_secret="s3cret",
         webhook_port=5011,
+        agent=AgentSettings.from_environment({}, Path("/srv/state")),
     )
 
 
@@ -391,6 +398,50 @@ def test_a_login_in_the_server_address_is_not_shown_but_used(monkeypatch: pytest
         assert resource.process_config_and_initialize().tracking_uri == uri
 
 
+def test_the_key_and_passwords_of_a_language_model_are_not_shown_but_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variables = {
+        "LEDGERLINE_LLM_PROVIDER": "openai",
+        "OPENAI_BASE_URL": "https://somebody:s3cret@llm.example/v1",
+        "OPENAI_API_KEY": "s3cret-key",
+        "LEDGERLINE_SEARCH_URL": "https://somebody:s3cret@search.example",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.from_environment(variables)
+    assert "s3cret" not in repr(settings)
+
+    agent = resources_for(settings)["agent"]
+
+    assert isinstance(agent, AgentResource)
+    assert "s3cret" not in repr(agent)
+    with agent_of(settings) as initialised:
+        assert initialised.address == variables["OPENAI_BASE_URL"]
+        assert initialised.api_key == variables["OPENAI_API_KEY"]
+        assert initialised.search_url == variables["LEDGERLINE_SEARCH_URL"]
+
+
+def test_dagster_shows_the_names_of_secret_variables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"OPENAI_API_KEY": "s3cret", "OLLAMA_HOST": "http://somebody:s3cret@llm.example"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    agent = resources_for(Settings.from_environment(variables))["agent"]
+    assert isinstance(agent, AgentResource)
+
+    shown = agent.get_resource_definition().config_schema.default_value
+
+    assert shown["api_key"] == {"env": "OPENAI_API_KEY"}
+    assert shown["address"] == {"env": "OLLAMA_HOST"}
+    assert "s3cret" not in str(shown)
+
+
+def test_every_variable_that_is_kept_out_of_traces_is_one_that_is_documented() -> None:
+    assert {
+        name for name in SECRET_VARIABLES if name.startswith(("LEDGERLINE", "OPENAI", "OPENLINEAGE"))
+    } <= (documented_variables())
+
+
 def test_exported_settings_are_read_back_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     names = (
         "DAGSTER_HOME",
@@ -437,11 +488,14 @@ def test_what_is_set_already_is_not_overridden_by_defaults(monkeypatch: pytest.M
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
 
 
+HEAVY = {"duckdb", "lancedb", "mlflow", "ollama", "openai", "pandas", "pyarrow", "sklearn", "skops"}
+
+
 def test_reading_the_settings_imports_nothing_heavy_and_creates_nothing(tmp_path: Path):
     code = (
         "import sys; from resources.environments import Settings, resources_for; "
         "resources_for(Settings.from_environment()); "
-        "print(sorted({'mlflow', 'pandas', 'pyarrow', 'sklearn', 'skops'} & set(sys.modules)))"
+        f"print(sorted({HEAVY} & set(sys.modules)))"
     )
     child = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

@@ -39,7 +39,9 @@ def collector() -> Iterator[Receiver]:
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What the module has said of traces so far."""
     caplog.set_level(logging.INFO)
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "observability.exporting"]
+    return lambda: [
+        record.getMessage() for record in caplog.records if record.name == "observability.exporting"
+    ]
 
 
 def ask(service: Running, content: object, path: str = "/invocations", **headers: str) -> requests.Response:

@@ -1,0 +1,160 @@
+"""Scores held against those before: what is worse is said, what cannot be compared is not."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import AssetCheckEvaluation
+
+from tests.assets.analyst_runs import Evaluations, evaluation_job, evaluations, knows_all
+
+AS_RIGHT, AS_GROUNDED, AS_CHEAP = "as_right_as_before", "as_grounded_as_before", "as_cheap_as_before"
+IDS = tuple("abcdefghij")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, two_days: Path, mlflow_template: Path) -> Iterator[Evaluations]:
+    with evaluations(tmp_path, two_days, mlflow_template, knows_all()) as (runs, _):
+        yield runs
+
+
+def questions(ids: Sequence[str] = IDS) -> list[Mapping[str, Any]]:
+    return [
+        {
+            "id": key,
+            "question": f"What is {key}?",
+            "kind": "number",
+            "expected": "1",
+            "decimals": 0,
+            "sql": "-",
+        }
+        for key in ids
+    ]
+
+
+def answers(
+    ids: Sequence[str], wrong: str = "", ungrounded: str = "", tokens: int = 100
+) -> list[Mapping[str, Any]]:
+    return [
+        {
+            "id": key,
+            "question": f"What is {key}?",
+            "answer": "Answer: 2" if key in wrong else "Answer: 1",
+            "stated": "2" if key in wrong else "1",
+            "tools": "query_flights",
+            "calls": json.dumps(
+                [{"tool": "query_flights", "arguments": {}, "answer": told, "failed": False}]
+            ),
+            "turns": 2,
+            "input_tokens": tokens,
+            "output_tokens": 0,
+            "seconds": 1.0,
+            "stopped_by": None,
+            "model": "qwen3:8b",
+            "prompt": "analyst",
+            "prompt_version": 1,
+            "trace_id": None,
+            "span_id": None,
+        }
+        for key in ids
+        for told in ("n\n3\n" if key in ungrounded else "n\n1\n2\n",)
+    ]
+
+
+def judged(runs: Evaluations, **how: Any) -> dict[str, AssetCheckEvaluation]:
+    """Judge such answers; what the checks say, by name."""
+    ids = how.pop("ids", IDS)
+    runs.store("analyst_questions", questions(ids))
+    runs.store("analyst_answers", answers(ids, **how))
+    result = runs.run("analyst_scores")
+    assert result.success
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.WARN}
+    return checks
+
+
+def failed(checks: Mapping[str, AssetCheckEvaluation]) -> set[str]:
+    return {name for name, check in checks.items() if not check.passed}
+
+
+def test_the_first_scores_are_compared_with_nothing_and_the_same_pass(runs: Evaluations) -> None:
+    first, same = judged(runs), judged(runs)
+    assert failed(first) == failed(same) == set()
+    assert {check.description for check in first.values()} == {
+        "Not compared: there are no scores before these."
+    }
+    assert same[AS_RIGHT].description == "0 answered wrongly that were right, 0 the other way round."
+    assert same[AS_GROUNDED].description == "100% of the answers are grounded, 100% before."
+    assert same[AS_CHEAP].description == "1,000 tokens, 1,000 before."
+
+
+def test_one_answer_lost_is_chance_and_two_are_named(runs: Evaluations) -> None:
+    judged(runs)
+    assert failed(judged(runs, wrong="a")) == set()
+    worse = judged(runs, wrong="abc")
+    assert failed(worse) == {AS_RIGHT}
+    assert worse[AS_RIGHT].metadata["lost"].value == ["b", "c"]
+    assert worse[AS_RIGHT].metadata["won"].value == []
+    assert "2 answered wrongly that were right" in str(worse[AS_RIGHT].description)
+
+
+def test_as_many_won_as_lost_is_as_good(runs: Evaluations) -> None:
+    judged(runs, wrong="abc")
+    other = judged(runs, wrong="def")
+    assert failed(other) == set()
+    assert other[AS_RIGHT].metadata["lost"].value == ["d", "e", "f"]
+    assert other[AS_RIGHT].metadata["won"].value == ["a", "b", "c"]
+
+
+def test_numbers_from_nowhere_and_tokens_beyond_measure_are_said(runs: Evaluations) -> None:
+    judged(runs)
+    assert failed(judged(runs, ungrounded="a")) == {AS_GROUNDED}
+    assert failed(judged(runs, ungrounded="a", tokens=150)) == set()
+    assert failed(judged(runs, ungrounded="a", tokens=226)) == {AS_CHEAP}
+
+
+def test_answers_to_other_questions_are_not_compared(runs: Evaluations) -> None:
+    judged(runs)
+    others = judged(runs, ids=IDS[:5], wrong="abcde", tokens=900)
+    assert failed(others) == set()
+    assert {check.description for check in others.values()} == {
+        "Not compared: the questions before were others."
+    }
+
+
+def test_scores_that_somebody_only_reported_are_not_compared_with(runs: Evaluations) -> None:
+    runs.instance.report_runless_asset_event(dg.AssetMaterialization("analyst_scores"))
+    assert failed(judged(runs)) == set()
+
+
+def check_alone(runs: Evaluations) -> dg.ExecuteInProcessResult:
+    """Execute one check, and nothing else."""
+    key = dg.AssetCheckKey(dg.AssetKey("analyst_scores"), AS_RIGHT)
+    job = evaluation_job(runs.environment, "in_process")
+    alone = job.get_subset(asset_selection=set(), asset_check_selection={key})
+    return alone.execute_in_process(instance=runs.instance, raise_on_error=False)
+
+
+def problem_of(result: dg.ExecuteInProcessResult) -> str:
+    failure = result.failure_data_for_node("analyst_scores_checks")
+    assert failure is not None
+    return str(failure.error)
+
+
+def test_a_check_can_be_asked_for_alone(runs: Evaluations) -> None:
+    judged(runs)
+    judged(runs, wrong="abc")
+    (check,) = check_alone(runs).get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == (AS_RIGHT, False)
+
+
+def test_scores_that_were_only_reported_are_none(runs: Evaluations) -> None:
+    runs.instance.report_runless_asset_event(dg.AssetMaterialization("analyst_scores"))
+    assert "Materialise it first" in problem_of(check_alone(runs))
+
+
+def test_without_scores_there_is_nothing_to_check_and_it_says_so(runs: Evaluations) -> None:
+    assert "analyst_scores has no scores" in problem_of(check_alone(runs))

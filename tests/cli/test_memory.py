@@ -1,0 +1,54 @@
+"""What the analyst remembers, looked up and forgotten on the command line."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.memory import Memory
+from agent.vector_store import Entry
+from cli.main import app
+
+AT = datetime(2026, 11, 3, 14, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
+    monkeypatch.setenv("LEDGERLINE_HOME", str(tmp_path))
+    found = Memory(tmp_path / "agent" / "memory")
+    found.remember(
+        [Entry(f"answer:{name}", "answer", f"Question: {name}?\nAnswer: 1", "trace 1", AT) for name in "abc"]
+    )
+    return found
+
+
+def test_entries_are_listed_with_the_keys_to_forget_them_by(memory: Memory) -> None:
+    shown = CliRunner().invoke(app, ["memory", "list", "--limit", "2"])
+
+    assert shown.exit_code == 0
+    assert "3 entries" in shown.output
+    assert shown.output.count("answer:") == 2
+    assert "Question: " in shown.output
+
+
+def test_what_is_forgotten_is_gone(memory: Memory) -> None:
+    done = CliRunner().invoke(app, ["memory", "forget", "answer:a", "answer:b"])
+
+    assert (done.exit_code, done.output) == (0, "2 of 2 forgotten.\n")
+    assert [entry.key for entry in memory.entries()] == ["answer:c"]
+
+
+def test_forgetting_what_is_not_there_is_said(memory: Memory) -> None:
+    done = CliRunner().invoke(app, ["memory", "forget", "answer:a", "answer:z"])
+
+    assert (done.exit_code, done.output) == (1, "1 of 2 forgotten.\n")
+
+
+def test_without_a_memory_it_says_what_to_set(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGERLINE_MEMORY", "off")
+
+    refused = CliRunner().invoke(app, ["memory", "list"])
+
+    assert refused.exit_code == 2
+    assert "LEDGERLINE_MEMORY is off" in refused.output

@@ -1,0 +1,71 @@
+"""Prompts as agents use them: registered once, or chosen from the registry, or refused with what to do."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from resources.failures import PermanentFailure
+from resources.prompts import registered_prompt
+from resources.tracking import MLflowResource
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@pytest.fixture
+def mlflow(tracking_uri: str, artifacts: str | None, request: pytest.FixtureRequest) -> MLflowResource:
+    """An experiment of this test's own."""
+    return MLflowResource(tracking_uri=tracking_uri, experiment=request.node.name, artifacts=artifacts)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """Of a prompt that only this test has: tests share a server."""
+    return "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
+
+
+def test_a_text_is_registered_once_and_a_change_is_the_next_version(
+    mlflow: MLflowResource, name: str
+) -> None:
+    first = registered_prompt(mlflow, name, "Be terse.", None)
+    again = registered_prompt(mlflow, name, "Be terse.", None)
+    changed = registered_prompt(mlflow, name, "Be brief. {{ memories }}", None)
+    assert (first.name, first.version, first.template) == (name, 1, "Be terse.")
+    assert again == first
+    assert (changed.version, changed.template) == (2, "Be brief. {{ memories }}")
+    assert changed.render(memories="none") == "Be brief. none"
+
+
+def test_one_of_the_registry_takes_its_place(
+    mlflow: MLflowResource, name: str, client: "MlflowClient"
+) -> None:
+    client.register_prompt(name, "Be terse.")
+    client.register_prompt(name, "Be brief.")
+    client.set_prompt_alias(name, "production", 1)
+    found = registered_prompt(mlflow, "own", "My own.", f"prompts:/{name}@production")
+    assert (found.name, found.version, found.template) == (name, 1, "Be terse.")
+    assert registered_prompt(mlflow, "own", "My own.", f"prompts:/{name}/2").template == "Be brief."
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("prompts:/nobody/1", "has no prompts:/nobody/1"),
+        ("prompts:/nobody@production", "has no prompts:/nobody@production"),
+        ("nobody", "'nobody' is no address of a prompt"),
+    ],
+)
+def test_one_that_is_not_there_is_refused_with_what_to_do(
+    address: str, problem: str, mlflow_database: str
+) -> None:
+    database = MLflowResource(tracking_uri=mlflow_database, experiment="analyst")
+    with pytest.raises(PermanentFailure, match=problem) as caught:
+        registered_prompt(database, "own", "My own.", address)
+    assert "LEDGERLINE_PROMPT" in str(caught.value)
+
+
+def test_a_server_that_is_gone_is_said_at_once(free_port: int) -> None:
+    gone = MLflowResource(tracking_uri=f"http://user:s3cret@127.0.0.1:{free_port}", experiment="analyst")
+    with pytest.raises(PermanentFailure, match="does not answer") as caught:
+        registered_prompt(gone, "own", "My own.", None)
+    assert "s3cret" not in str(caught.value)
