@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -16,12 +17,16 @@ from assets.columns import Frame, optional, required
 from resources.agent import AgentResource
 from resources.failures import PermanentFailure
 from resources.prompts import registered_prompt
-from resources.storage import Tables
+from resources.storage import Records, Tables
 from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
     from agent.execution import Execution
+
+
+# A run can be executed again from where it failed for so long.
+KEPT_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,15 @@ ANSWERS_SCHEMA = dg.TableSchema(
 
 @dg.op(out=dg.DynamicOut(io_manager_key="run_records"), retry_policy=policies.RETRY)
 def ask_each(
-    context: dg.OpExecutionContext, analyst_questions: Frame, agent: AgentResource, mlflow: MLflowResource
+    context: dg.OpExecutionContext,
+    analyst_questions: Frame,
+    agent: AgentResource,
+    mlflow: MLflowResource,
+    run_records: dg.ResourceParam[Records],
 ) -> Iterator[dg.DynamicOutput[Task]]:
     """Make sure that the language model is there, register the prompt, and hand out the questions."""
     agent.require()
+    run_records.delete_runs(context.instance, KEPT_FOR)
     prompt = registered_prompt(mlflow, NAME, PROMPT, agent.prompt)
     assert prompt.version is not None  # noqa: S101 (it comes from the registry)
     context.log.info(

@@ -1,8 +1,10 @@
 """Where assets are kept: tables as Parquet, records as JSON. What is in them is not known here."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import dagster as dg
@@ -186,6 +188,24 @@ class Records(AssetFiles):
         """
         return _record(self.content_of(asset, partition_key), self.path_of(asset, partition_key), record_type)
 
+    def delete_runs(self, instance: dg.DagsterInstance, age: timedelta) -> int:
+        """Delete what steps of earlier runs handed on, of runs that ended long ago or are not known any more.
+
+        Args:
+            instance: Knows the runs.
+            age: How long ago.
+
+        Returns:
+            Of how many runs.
+        """
+        folder = self._base_path
+        runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+        before = time.time() - age.total_seconds()
+        old = [path for path in runs if _ended_before(instance, path.name, before)]
+        for path in old:
+            path.fs.rm(path.path, recursive=True)
+        return len(old)
+
 
 class TableStorage(dg.ConfigurableIOManagerFactory[Tables]):
     """Tables as Parquet files on a local disk, s3:// or gs://."""
@@ -228,6 +248,11 @@ def _record(content: bytes, path: "UPath", record_type: type[Record]) -> Record:
         raise PermanentFailure(
             f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
         ) from error
+
+
+def _ended_before(instance: dg.DagsterInstance, run_id: str, moment: float) -> bool:
+    record = instance.get_run_record_by_id(run_id)
+    return record is None or (record.end_time is not None and record.end_time < moment)
 
 
 def _declared_schema(context: dg.InputContext) -> dg.TableSchema | None:
