@@ -177,6 +177,14 @@ class Memory:
             span.content({names.RETRIEVED: documents, names.MLFLOW_OUTPUTS: documents})
             return recalled
 
+    def warm_up(self) -> None:
+        """Load what recalling needs, a few seconds of libraries, so that the first recall is as fast as others.
+
+        Raises:
+            MemoryUnusableError: The folder is damaged, or the embedder does not answer.
+        """
+        self._read(lambda generation: self._nearest(generation, "", Recorder(), 1, None), ())
+
     def entries(self, limit: int | None = None) -> Sequence[Entry]:
         """What is remembered, the newest first.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,9 @@ def ask(settings: Settings, question: str, watcher: Watcher, say: Console) -> Ex
             tools = tools_of(open_tables(settings.data))
             prompt = _prompt(settings, agent, say)
             memory = agent.open_memory()
+            if memory is not None:
+                with suppress(MemoryUnusableError):  # which the execution finds out, and says
+                    memory.warm_up()
             with tracer_until_sent(settings.telemetry, lambda: _experiment(settings), TRACER) as tracer:
                 execution = agent.agent(NAME, prompt, tools, memory, tracer).ask(question, watcher)
     except (PermanentFailure, LanguageModelError, PromptError) as error:

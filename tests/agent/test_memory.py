@@ -424,3 +424,14 @@ def test_an_unusable_memory_is_recorded_as_an_error(folder: Path, exporter: InMe
     (span,) = exporter.get_finished_spans()
     assert not span.status.is_ok
     assert (span.attributes or {})["error.type"] == "MemoryUnusableError"
+
+
+def test_warming_up_finds_and_changes_nothing(tmp_path: Path) -> None:
+    empty, full = Memory(tmp_path / "empty"), Memory(tmp_path / "full")
+    full.remember([Entry("a", "answer", "How late was it? 5 minutes.", "", datetime.now(UTC))])
+    empty.warm_up()
+    full.warm_up()
+
+    assert not (tmp_path / "empty").exists()
+    assert full.count == 1
+    assert [found.entry.key for found in full.recall("How late was it?", Recorder())] == ["a"]
