@@ -45,6 +45,9 @@ lock: .venv/installed-dev  ## Choose versions anew and write the lock files
 	$(UV) pip compile pyproject.toml --group build $(LOCK_OPTIONS) -o requirements.lock
 	$(UV) pip compile pyproject.toml --group build --group dev -c requirements.lock $(LOCK_OPTIONS) -o requirements-dev.lock
 	$(UV) pip compile pyproject.toml --group build --group dev --group peers -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-bench.lock
+	$(UV) pip compile pyproject.toml --group build --group pipelines -c requirements-bench.lock $(LOCK_OPTIONS) -o docker/requirements-pipelines.lock
+	$(UV) pip compile --group serving -c requirements.lock $(LOCK_OPTIONS) -o docker/requirements-serving.lock
+	$(UV) pip compile --group installer $(LOCK_OPTIONS) -o docker/requirements-installer.lock
 
 LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 

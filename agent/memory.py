@@ -178,7 +178,7 @@ class Memory:
             return recalled
 
     def warm_up(self) -> None:
-        """Load what recalling needs, a few seconds of libraries, so that the first recall is as fast as others.
+        """Load what recalling needs, a few seconds of libraries, so that no execution waits for it.
 
         Raises:
             MemoryUnusableError: The folder is damaged, or the embedder does not answer.
