@@ -142,12 +142,14 @@ def scores_of(questions: "pd.DataFrame", answers: "pd.DataFrame", prices: Prices
     """
     import pandas as pd
 
-    both = questions.merge(answers, on="id", how="outer", suffixes=("", "_asked"), validate="one_to_one")
-    if not both["question"].equals(both["question_asked"]):
+    if set(zip(questions["id"], questions["question"], strict=True)) != set(
+        zip(answers["id"], answers["question"], strict=True)
+    ):
         raise PermanentFailure(
             "analyst_answers has answers to other questions than analyst_questions has now.",
             "Materialise analyst_answers again.",
         )
+    both = questions.merge(answers.drop(columns="question"), on="id", validate="one_to_one")
     return pd.DataFrame([_score(row, prices) for row in both.to_dict("records")])
 
 
