@@ -13,10 +13,10 @@ WORKERS ?= auto
 # The certificates of the machine, as pip and curl use them: company networks have their own.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help run dev test check bench lock clean
+.PHONY: help run dev test check bench stack-secrets stack stack-down lock clean
 
 help:  ## Show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## Ingest real flights, train, judge and register a model, score a day
 	@$(BIN)/ledgerline run
@@ -41,11 +41,22 @@ bench: .venv/installed-bench  ## Measure what the README claims, beside what it 
 	@$(BIN)/python -m benchmarks.registry
 	@$(BIN)/python -m benchmarks.serving
 
+stack-secrets:  ## Write random passwords for the containers to docker/.env, unless it is there
+	@docker/secrets
+
+stack: stack-secrets  ## Build and start PostgreSQL, MLflow, Dagster, serving, Jaeger in containers (docs/runbook.md)
+	@$(COMPOSE) up --detach --build --wait
+
+stack-down:  ## End the containers; what they keep stays
+	@$(COMPOSE) down
+
+COMPOSE := docker compose --file docker/compose.yaml
+
 lock: .venv/installed-dev  ## Choose versions anew and write the lock files
 	$(UV) pip compile pyproject.toml --group build $(LOCK_OPTIONS) -o requirements.lock
 	$(UV) pip compile pyproject.toml --group build --group dev -c requirements.lock $(LOCK_OPTIONS) -o requirements-dev.lock
 	$(UV) pip compile pyproject.toml --group build --group dev --group peers -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-bench.lock
-	$(UV) pip compile pyproject.toml --group build --group pipelines -c requirements-bench.lock $(LOCK_OPTIONS) -o docker/requirements-pipelines.lock
+	$(UV) pip compile pyproject.toml --group pipelines -c requirements-bench.lock $(LOCK_OPTIONS) -o docker/requirements-pipelines.lock
 	$(UV) pip compile --group serving -c requirements.lock $(LOCK_OPTIONS) -o docker/requirements-serving.lock
 	$(UV) pip compile --group installer $(LOCK_OPTIONS) -o docker/requirements-installer.lock
 

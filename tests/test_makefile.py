@@ -63,3 +63,20 @@ def test_a_machine_without_a_new_enough_python_is_told_so(tmp_path: Path) -> Non
 
     assert made.returncode != 0
     assert "needs Python 3.11, 3.12 or 3.13, and none is on PATH" in made.stdout
+
+
+def test_the_stack_is_started_with_secrets_and_ended_without_losing_anything() -> None:
+    def commands(target: str) -> str:
+        command = ["make", "--dry-run", "--file", MAKEFILE, target]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    start = commands("stack").splitlines()
+    assert start[0] == "docker/secrets"
+    assert start[1] == "docker compose --file docker/compose.yaml up --detach --build --wait"
+    assert "volumes" not in commands("stack-down")
+
+
+def test_help_lists_every_target_that_a_person_may_type() -> None:
+    made = subprocess.run(["make", "--file", MAKEFILE, "help"], capture_output=True, text=True, check=True)
+    phony = next(line for line in MAKEFILE.read_text().splitlines() if line.startswith(".PHONY:")).split()[1:]
+    assert [line.split()[1] for line in made.stdout.splitlines()] == phony

@@ -1,0 +1,143 @@
+"""The Dockerfiles: locked, from any mirror, and nothing in the images that does not belong there."""
+
+import ast
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docker.stack_files import DOCKER, PROJECT, services
+
+OURS = [DOCKER / "pipelines.Dockerfile", DOCKER / "serving.Dockerfile"]
+ALL = [*OURS, DOCKER / "telemetry.Dockerfile"]
+
+each_of_ours = pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
+each = pytest.mark.parametrize("file", ALL, ids=lambda file: file.name)
+
+
+def instructions(file: Path) -> list[str]:
+    text = re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE)
+    return [line for line in re.sub(r"\\\n\s*", " ", text).splitlines() if line]
+
+
+def locked(name: str) -> set[str]:
+    text = (DOCKER / f"requirements-{name}.lock").read_text()
+    return set(re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE))
+
+
+@each
+def test_every_image_that_is_built_from_can_be_another_and_is_pinned(file: Path) -> None:
+    stages = set()
+    for line in instructions(file):
+        if line.startswith("ARG") and "=" in line:
+            image = line.partition("=")[2]
+            assert re.search(r":\d+\.\d+\.\d+", image)
+            # A host has a dot or a port; without one, it is whatever Docker is told to ask.
+            assert "." not in image.partition(":")[0]
+        if line.startswith("FROM"):
+            base, _, stage = line.removeprefix("FROM ").partition(" AS ")
+            assert base.startswith("${") or base in stages
+            stages.add(stage)
+
+
+@each
+def test_nothing_is_fetched_and_no_folder_is_copied_as_a_whole(file: Path) -> None:
+    for line in instructions(file):
+        assert not line.startswith("ADD ")
+        assert not re.search(r"\b(curl|wget|apt-get|apk) ", line.partition("CMD")[0])
+        if line.startswith("COPY") and "--from" not in line:
+            *sources, _ = line.split()[1:]
+            assert not {".", "./", "docker", "docker/"} & set(sources)
+            for source in sources:
+                assert (PROJECT / source).exists()
+                assert ".env" not in source
+
+
+@each_of_ours
+def test_what_is_installed_is_locked_with_hashes(file: Path) -> None:
+    installs = re.findall(r"pip install [^&]*", "\n".join(instructions(file)))
+    assert len(installs) == 3
+    for command in installs:
+        assert "--require-hashes" in command or "--no-deps wheels/" in command
+    assert "uv build --wheel --build-constraint requirements.lock --require-hashes" in file.read_text()
+
+
+@each_of_ours
+def test_the_last_stage_has_the_programs_only_and_is_nobody_s(file: Path) -> None:
+    last = instructions(file)
+    last = last[max(number for number, line in enumerate(last) if line.startswith("FROM")) :]
+    assert "USER 10001:10001" in last
+    assert not any("pip" in line or "/installer" in line for line in last if line.startswith(("RUN", "COPY")))
+    assert not any(re.search("PASSWORD|TOKEN|SECRET|INDEX", line) for line in last)
+
+
+def test_what_docker_is_sent_is_listed_one_by_one() -> None:
+    lines = [
+        line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert lines[0] == "*"
+    for line in lines[1:]:
+        assert line.startswith(("!", "**/"))
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {
+        source
+        for file in OURS
+        for line in instructions(file)
+        if line.startswith("COPY") and "--from" not in line
+        for source in line.split()[1:-1]
+    }
+    assert {re.sub(r"requirements-\w+\.lock", "requirements-*.lock", source) for source in copied} == sent
+
+
+@pytest.mark.parametrize("name", ["pipelines", "serving", "installer"])
+def test_lock_files_name_no_index(name: str) -> None:
+    text = (DOCKER / f"requirements-{name}.lock").read_text()
+    assert "://" not in text
+    assert not re.search(r"^-", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["pipelines", "serving"])
+def test_images_have_the_versions_that_are_tested(name: str) -> None:
+    def pins(file: Path) -> set[str]:
+        return set(re.findall(r"^[a-z0-9.-]+==[^ ]+", file.read_text(), re.MULTILINE))
+
+    tested = pins(PROJECT / "requirements.lock") | pins(PROJECT / "requirements-dev.lock")
+    only_here = {"flask-wtf", "wtforms"} if name == "pipelines" else set()
+    for pin in pins(DOCKER / f"requirements-{name}.lock") - tested:
+        assert pin.partition("==")[0] in only_here
+
+
+def test_serving_is_installed_without_dagster_and_without_mlflow_s_server() -> None:
+    assert not [name for name in locked("serving") if "dagster" in name]
+    assert not {"mlflow", "flask", "duckdb", "lancedb", "openai"} & locked("serving")
+
+
+def test_serving_is_installed_with_all_that_it_imports() -> None:
+    owners = importlib.metadata.packages_distributions()
+    available = locked("serving") | {"ledgerline"}
+    missing = {}
+    for package in ("serving", "registry", "observability"):
+        for file in (PROJECT / package).glob("*.py"):
+            for module in _imported(file):
+                names = {name.lower().replace("_", "-") for name in owners.get(module, [])}
+                if names and not names & available:
+                    missing.setdefault(module, set()).add(f"{package}/{file.name}")
+    # What pipelines do with these: serving calls none of it.
+    assert missing.keys() <= {"dagster", "matplotlib", "openlineage", "attr", "jinja2", "yaml"}, missing
+    assert not [file for files in missing.values() for file in files if file.startswith("serving/")]
+
+
+def _imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def test_both_images_are_those_of_the_compose_file() -> None:
+    built = {service["build"]["dockerfile"] for service in services().values() if "build" in service}
+    assert built == {"docker/pipelines.Dockerfile", "docker/serving.Dockerfile", "telemetry.Dockerfile"}
