@@ -40,6 +40,8 @@ bench: .venv/installed-bench  ## Measure what the README claims, beside what it 
 	@$(BIN)/python -m benchmarks.gate
 	@$(BIN)/python -m benchmarks.registry
 	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.agent
+	@$(BIN)/python -m benchmarks.agent_memory
 
 stack-secrets:  ## Write random passwords for the containers to docker/.env, unless it is there
 	@docker/secrets
