@@ -36,9 +36,9 @@ DAYS = ("2013-02-08", "2013-02-09")
 
 HOME = pytest.StashKey[Path]()
 
-# What a person says of the real server that tests marked `ollama` may ask; other tests have fakes.
-OF_OLLAMA = ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL")
-SAID_OF_OLLAMA = pytest.StashKey[dict[str, str]]()
+# What a person says of the real servers that tests with these marks may ask; other tests have fakes.
+OF_REAL_SERVERS = {"ollama": ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL"), "searxng": ("LEDGERLINE_SEARCH_URL",)}
+SAID_OF_REAL_SERVERS = pytest.StashKey[dict[str, dict[str, str]]]()
 
 # Of variables that change what is tested.
 PREFIXES = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_", "OLLAMA_", "OPENAI_", "OTEL_", "OPENLINEAGE_")
@@ -50,8 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests, and the processes they start, away from the state and settings of a person."""
     # Processes that share the tests have theirs in that of the one which started them, and which deletes it.
     parent = os.environ["LEDGERLINE_HOME"] if hasattr(config, "workerinput") else None
-    said = {name: os.environ[name] for name in OF_OLLAMA if name in os.environ}
-    config.stash[SAID_OF_OLLAMA] = getattr(config, "workerinput", {}).get("ollama", said)
+    said = {
+        mark: {name: os.environ[name] for name in names if name in os.environ}
+        for mark, names in OF_REAL_SERVERS.items()
+    }
+    config.stash[SAID_OF_REAL_SERVERS] = getattr(config, "workerinput", {}).get("real_servers", said)
     for name in list(os.environ):
         if name.startswith(PREFIXES):
             del os.environ[name]
@@ -72,13 +75,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Hand on to a process what it can no longer find in the environment."""
-    node.workerinput["ollama"] = node.config.stash[SAID_OF_OLLAMA]
+    node.workerinput["real_servers"] = node.config.stash[SAID_OF_REAL_SERVERS]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let tests of a real Ollama, and their fixtures, find it."""
-    said = item.config.stash[SAID_OF_OLLAMA] if item.get_closest_marker("ollama") else {}
+    """Let tests of a real server, and their fixtures, find it."""
+    said = {
+        name: value
+        for mark, variables in item.config.stash[SAID_OF_REAL_SERVERS].items()
+        if item.get_closest_marker(mark)
+        for name, value in variables.items()
+    }
     os.environ.update(said)
     try:
         return (yield)
