@@ -322,7 +322,7 @@ def _search(table: "Table", vector: Sequence[float], k: int, kinds: Sequence[Kin
         query = query.where(_one_of("kind", kinds), prefilter=True)
     try:
         return query.to_arrow()
-    except Exception:
+    except Exception:  # LanceDB's are of any type
         dimensions = table.schema.field("vector").type.list_size
         if len(vector) != dimensions:
             raise _other_length(len(vector), dimensions) from None
