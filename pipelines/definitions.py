@@ -33,7 +33,7 @@ from assets import (  # noqa: E402
     requests_drift,
     staging_vs_production,
 )
-from pipelines.executors import executor_for  # noqa: E402
+from pipelines.executors import KUBERNETES, executor_for, require_shared  # noqa: E402
 from pipelines.jobs import JOBS  # noqa: E402
 from pipelines.observers import observers  # noqa: E402
 from pipelines.registry_sensors import REGISTRY_SENSORS  # noqa: E402
@@ -83,6 +83,8 @@ def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg
 
 
 settings = Settings.from_environment()
+if settings.executor == KUBERNETES:
+    require_shared(settings.data)
 defs = build_definitions(
     settings, executor_for(settings.executor, settings.max_concurrent_steps, settings.agent.executions)
 )

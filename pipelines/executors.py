@@ -1,6 +1,7 @@
 """Where the steps of a run are executed, by one setting."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
@@ -9,6 +10,8 @@ from assets.policies import USES, USES_LANGUAGE_MODEL
 
 if TYPE_CHECKING:
     from dagster._core.executor.multiprocess import MultiprocessExecutor
+
+KUBERNETES = "kubernetes"
 
 # What every step imports, paid once for each run: a step is then forked from a warm process in a
 # tenth of a second, where a fresh interpreter needs seconds.
@@ -32,6 +35,10 @@ PRELOADED_FOR_KIND = {
     "ollama": ("agent.agent", "agent.query_tool", "agent.ollama_provider", "ollama", "duckdb"),
     "mlflow": ("mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.figure"),
 }
+
+
+class ExecutorError(Exception):
+    """Steps cannot be executed as the settings say; the message says what to do."""
 
 
 @dg.executor(
@@ -90,14 +97,65 @@ def executor_for(name: str, max_concurrent_steps: int, max_executions: int) -> d
 
     Args:
         name: "multiprocess" (a forked process for each step), "multiprocess_spawn" (Dagster's own: a
-            fresh interpreter for each step, for platforms where forking is unsafe), or "in_process".
-        max_concurrent_steps: Steps of one run at the same time; 0 means one for each core.
+            fresh interpreter for each step, for platforms where forking is unsafe), "in_process", or
+            "kubernetes" (a pod for each step).
+        max_concurrent_steps: Steps of one run at the same time; 0 means one for each core, and as pods as
+            many as there are.
         max_executions: Of these, how many may be with the language model.
+
+    Raises:
+        ExecutorError: What it needs is not installed.
     """
     if name == "in_process":
         return dg.in_process_executor
-    executor = dg.multiprocess_executor if name == "multiprocess_spawn" else warm_multiprocess_executor
     limits = [{"key": USES, "value": USES_LANGUAGE_MODEL[USES], "limit": max_executions}]
+    if name == KUBERNETES:
+        return _pods(max_concurrent_steps, limits)
+    executor = dg.multiprocess_executor if name == "multiprocess_spawn" else warm_multiprocess_executor
     return executor.configured(
         {"max_concurrent": max_concurrent_steps, "tag_concurrency_limits": limits}, name="multiprocess"
     )
+
+
+def require_shared(data: str) -> None:
+    """Refuse tables that only one pod has: the next step, in another one, would not find them.
+
+    Args:
+        data: URL or folder of the tables. A folder is taken to be shared if something is mounted there.
+
+    Raises:
+        ExecutorError: Nothing is.
+    """
+    if "://" in data:
+        return
+    folder = Path(data)
+    *above, _root = folder.parents
+    if not any(place.is_mount() for place in (folder, *above)):
+        raise ExecutorError(
+            f"LEDGERLINE_EXECUTOR is {KUBERNETES}, so each step is a pod of its own, and {data} is on the "
+            "disk of this one alone. Set LEDGERLINE_DATA to s3://bucket/prefix, to gs://bucket/prefix, or to "
+            "a folder on a ReadWriteMany volume that is mounted in all of them."
+        )
+
+
+def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.ExecutorDefinition:
+    """Each step in a pod of its own, which goes on when its run's pod is gone.
+
+    Image, variables, volumes and rights are those that the instance's run launcher gives to runs.
+    """
+    try:
+        from dagster_k8s import k8s_job_executor
+    except ModuleNotFoundError as error:
+        raise ExecutorError(
+            f"LEDGERLINE_EXECUTOR is {KUBERNETES}, and {error.name} is not installed. Install dagster-k8s, "
+            "which the image of docker/pipelines.Dockerfile has, or choose another executor."
+        ) from error
+    config: dict[str, Any] = {
+        "retries": {"enabled": {}},
+        "tag_concurrency_limits": limits,
+        # A run starts pods; a step has nothing to ask Kubernetes for.
+        "step_k8s_config": {"pod_spec_config": {"automount_service_account_token": False}},
+    }
+    if max_concurrent_steps:
+        config["max_concurrent"] = max_concurrent_steps
+    return k8s_job_executor.configured(config, name=KUBERNETES)

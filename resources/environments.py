@@ -46,8 +46,10 @@ class Settings:
         artifacts: Folder or URL of MLflow artifacts; None leaves the choice to the MLflow server.
         data: Folder or URL (s3://, gs://) of the tables.
         request_log: Folder that requests are logged in; None: they are not.
-        executor: "multiprocess", "multiprocess_spawn" or "in_process" (pipelines/executors.py).
-        max_concurrent_steps: Steps of one run at the same time; 0 means one per core.
+        executor: "multiprocess", "multiprocess_spawn", "in_process" or "kubernetes", as in
+            pipelines/executors.py.
+        max_concurrent_steps: Steps of one run at the same time; 0 means one per core, or all steps if they
+            are pods.
         dagster_port: Port of the Dagster UI under `ledgerline dev`.
         mlflow_port: Port of the MLflow UI under `ledgerline dev`.
         serving_port: Port of the models under `ledgerline dev`.
@@ -118,7 +120,7 @@ class Settings:
             executor=variables.choice(
                 environment,
                 "LEDGERLINE_EXECUTOR",
-                ("multiprocess", "multiprocess_spawn", "in_process"),
+                ("multiprocess", "multiprocess_spawn", "in_process", "kubernetes"),
             ),
             max_concurrent_steps=variables.whole_number(environment, "LEDGERLINE_MAX_CONCURRENT_STEPS", 0),
             dagster_port=dagster_port,

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,13 @@ import pytest
 from dagster import DagsterEventType
 
 from assets.policies import USES_LANGUAGE_MODEL
-from pipelines.executors import executor_for, start_warm_process, warm_multiprocess_executor
+from pipelines.executors import (
+    ExecutorError,
+    executor_for,
+    require_shared,
+    start_warm_process,
+    warm_multiprocess_executor,
+)
 from resources.environments import Settings
 
 
@@ -143,6 +151,77 @@ def test_steps_with_a_language_model_have_a_limit_of_their_own(name: str) -> Non
     ((key, value),) = USES_LANGUAGE_MODEL.items()
     assert configured["max_concurrent"] == 4
     assert configured["tag_concurrency_limits"] == [{"key": key, "value": value, "limit": 2}]
+
+
+def test_pods_are_limited_like_processes_retried_and_have_no_token() -> None:
+    processed = executor_for("kubernetes", 4, 2).apply_config_mapping({"config": {}}).value
+    assert processed is not None
+    configured = processed["config"]
+    ((key, value),) = USES_LANGUAGE_MODEL.items()
+    assert configured["max_concurrent"] == 4
+    assert configured["tag_concurrency_limits"] == [{"key": key, "value": value, "limit": 2}]
+    assert configured["retries"] == {"enabled": {}}
+    assert configured["step_k8s_config"]["pod_spec_config"] == {"automount_service_account_token": False}
+
+
+def test_pods_are_as_many_as_there_are_steps_unless_a_number_is_said() -> None:
+    # A core of the run's own pod says nothing about others.
+    processed = executor_for("kubernetes", 0, 2).apply_config_mapping({"config": {}}).value
+    assert processed is not None
+    assert "max_concurrent" not in processed["config"]
+
+
+def test_without_its_library_kubernetes_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "dagster_k8s", None)
+    with pytest.raises(ExecutorError, match=r"dagster_k8s is not installed\. Install dagster-k8s"):
+        executor_for("kubernetes", 0, 1)
+
+
+@pytest.mark.parametrize("name", ["multiprocess", "multiprocess_spawn", "in_process"])
+def test_the_other_executors_do_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dagster_k8s", None)
+    assert executor_for(name, 0, 1)
+
+
+def test_tables_on_the_disk_of_one_pod_are_refused() -> None:
+    with pytest.raises(
+        ExecutorError, match=r"LEDGERLINE_EXECUTOR is kubernetes.*/nowhere/data is on the disk of"
+    ):
+        require_shared("/nowhere/data")
+
+
+# Something is mounted there on Linux and macOS alike.
+@pytest.mark.parametrize("data", ["s3://bucket/prefix", "gs://bucket/prefix", "/dev/tables", "/dev"])
+def test_tables_in_a_bucket_or_on_a_volume_are_taken(data: str) -> None:
+    require_shared(data)
+
+
+def test_the_code_location_says_so_when_it_is_loaded(tmp_path: Path) -> None:
+    told = {
+        "LEDGERLINE_EXECUTOR": "kubernetes",
+        "LEDGERLINE_DATA": "/nowhere/data",
+        "LEDGERLINE_HOME": str(tmp_path),
+    }
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import pipelines.definitions"],
+        env=os.environ | told,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode != 0
+    assert "ExecutorError: LEDGERLINE_EXECUTOR is kubernetes" in loaded.stderr
+
+
+def test_the_code_location_loads_with_pods(tmp_path: Path) -> None:
+    settings = Settings.from_environment(
+        {"LEDGERLINE_HOME": str(tmp_path), "LEDGERLINE_DATA": "s3://bucket/tables"}
+    )
+    from pipelines.definitions import build_definitions
+
+    dg.Definitions.validate_loadable(build_definitions(settings, executor_for("kubernetes", 0, 1)))
 
 
 def test_an_unknown_executor_is_refused_by_name() -> None:

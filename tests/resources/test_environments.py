@@ -246,7 +246,7 @@ def test_a_server_decides_where_artifacts_go_unless_it_is_told():
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("LEDGERLINE_EXECUTOR", "celery", "multiprocess, multiprocess_spawn, in_process"),
+        ("LEDGERLINE_EXECUTOR", "celery", "multiprocess, multiprocess_spawn, in_process, kubernetes"),
         ("LEDGERLINE_MAX_CONCURRENT_STEPS", "-1", "a whole number (default 0)"),
         ("LEDGERLINE_DAGSTER_PORT", "http", "a whole number (default 3000)"),
         ("LEDGERLINE_MLFLOW_PORT", "5000.0", "a whole number (default 5000)"),
