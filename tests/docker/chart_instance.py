@@ -1,0 +1,77 @@
+"""The dagster.yaml that Dagster's chart writes out of docker/kubernetes/dagster-values.yaml.
+
+A stand-in for the chart's own template, for the values that are set: it writes the same keys.
+"""
+
+import re
+from typing import Any
+
+from tests.docker.kubernetes_files import kustomization, values
+
+# Of a release that is called dagster.
+INSTANCE_CONFIG_MAP = "dagster-instance"
+
+
+def snake_case(name: str) -> str:
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+def renamed(part: dict[str, Any]) -> dict[str, Any]:
+    """With the names that dagster.yaml has for the keys."""
+    return {snake_case(key): value for key, value in part.items()}
+
+
+def run_launcher() -> dict[str, Any]:
+    said = values()["runLauncher"]["config"]["k8sRunLauncher"]
+    config = renamed(said) | {
+        "job_namespace": kustomization()["namespace"],
+        "service_account_name": values()["serviceAccount"]["name"],
+        "dagster_home": values()["global"]["dagsterHome"],
+        "instance_config_map": INSTANCE_CONFIG_MAP,
+        "postgres_password_secret": values()["global"]["postgresqlSecretName"],
+        "env_config_maps": [source["name"] for source in said["envConfigMaps"]],
+        "env_secrets": [source["name"] for source in said["envSecrets"]],
+        "run_k8s_config": renamed(said["runK8sConfig"]),
+    }
+    return {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+
+
+def storage() -> dict[str, Any]:
+    said = values()["postgresql"]
+    return {
+        "username": said["postgresqlUsername"],
+        "password": {"env": "DAGSTER_PG_PASSWORD"},
+        "hostname": said["postgresqlHost"],
+        "db_name": said["postgresqlDatabase"],
+        "port": said["service"]["port"],
+        "params": {},  # the chart's default
+        "scheme": said["postgresqlScheme"],
+    }
+
+
+def instance() -> dict[str, Any]:
+    """All of it."""
+    daemon = values()["dagsterDaemon"]
+
+    def stored(name: str, kind: str) -> dict[str, Any]:
+        return {
+            "module": f"dagster_postgres.{name}",
+            "class": kind,
+            "config": {"postgres_db": storage()},
+        }
+
+    return {
+        "schedule_storage": stored("schedule_storage", "PostgresScheduleStorage"),
+        "run_storage": stored("run_storage", "PostgresRunStorage"),
+        "event_log_storage": stored("event_log", "PostgresEventLogStorage"),
+        "run_launcher": run_launcher(),
+        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
+        "compute_logs": values()["computeLogManager"]["config"]["customComputeLogManager"],
+        "run_monitoring": renamed(daemon["runMonitoring"]),
+        "run_retries": renamed(daemon["runRetries"]),
+        "sensors": renamed(daemon["sensors"]),
+        "schedules": renamed(daemon["schedules"]),
+        "telemetry": values()["telemetry"],
+        "retention": {name: renamed(values()["retention"][name]) for name in ("schedule", "sensor")},
+        **values()["additionalInstanceConfig"],
+    }

@@ -1,0 +1,125 @@
+"""A fake of Kubernetes' API: it takes Jobs, says how they are, and runs their commands on this machine."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import yaml
+
+from tests.ports import HOST
+
+PATH = re.compile(r"/apis/batch/v1/namespaces/(?P<namespace>[^/]+)/jobs(/(?P<name>[^/]+)(/status)?)?")
+END_SECONDS = 60
+
+
+class FakeKubernetes:
+    """Jobs that were created, as they were sent, and their processes.
+
+    Attributes:
+        jobs: The body of each, by namespace and name.
+    """
+
+    def __init__(self, runs_commands: bool) -> None:
+        self.jobs: dict[tuple[str, str], Any] = {}
+        self._runs_commands = runs_commands
+        self._processes: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
+
+    def create(self, namespace: str, job: Any) -> None:
+        """Take a Job, and start what its container is to run."""
+        key = (namespace, job["metadata"]["name"])
+        self.jobs[key] = job
+        if not self._runs_commands:
+            return
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        told = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+        self._processes[key] = subprocess.Popen(
+            container["args"],
+            env=os.environ | told | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def status(self, key: tuple[str, str]) -> Mapping[str, int]:
+        """How a Job is."""
+        process = self._processes.get(key)
+        code = None if process is None else process.poll()
+        if code is None:
+            return {"active": 1}
+        return {"succeeded": 1} if code == 0 else {"failed": 1}
+
+    def wait(self) -> None:
+        """Until nothing runs any more."""
+        for process in self._processes.values():
+            process.wait(END_SECONDS)
+
+
+class _Api(BaseHTTPRequestHandler):
+    fake: FakeKubernetes
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        found = PATH.fullmatch(self.path.partition("?")[0])
+        assert found is not None
+        job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.fake.create(found["namespace"], job)
+        self._answer(job, 201)
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0].endswith("/pods"):
+            self._answer({"kind": "PodList", "items": []}, 200)
+            return
+        found = PATH.fullmatch(self.path.partition("?")[0])
+        assert found is not None
+        key = (found["namespace"], found["name"])
+        if key not in self.fake.jobs:
+            self._answer({"kind": "Status", "code": 404}, 404)
+        else:
+            self._answer(self.fake.jobs[key] | {"status": self.fake.status(key)}, 200)
+
+    def _answer(self, content: Any, status: int) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(folder: Path, *, runs_commands: bool) -> Iterator[tuple[FakeKubernetes, Path]]:
+    """The fake, and a kubeconfig that leads to it."""
+    fake = FakeKubernetes(runs_commands)
+    server = ThreadingHTTPServer((HOST, 0), type("Api", (_Api,), {"fake": fake}))
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    config = folder / "kubeconfig"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "fake", "cluster": {"server": f"http://{HOST}:{server.server_port}"}}],
+                "users": [{"name": "nobody", "user": {}}],
+                "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "nobody"}}],
+                "current-context": "fake",
+            }
+        )
+    )
+    try:
+        yield fake, config
+    finally:
+        fake.wait()
+        server.shutdown()
+        server.server_close()
+        thread.join()
