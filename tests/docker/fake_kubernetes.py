@@ -92,8 +92,8 @@ class _Api(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Keep quiet."""
 
 
 @contextmanager

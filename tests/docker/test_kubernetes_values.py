@@ -220,8 +220,9 @@ def test_dagster_itself_accepts_the_instance(tmp_path: Path, monkeypatch: pytest
     ref = InstanceRef.from_dir(str(tmp_path))
     assert isinstance(ref.run_coordinator, QueuedRunCoordinator)
     assert ref.run_coordinator.get_run_queue_config().max_user_code_failure_retries == 20
-    assert ref.settings["concurrency"]["runs"]["max_concurrent_runs"] == 2
-    assert ref.settings["run_monitoring"]["max_resume_run_attempts"] == 2
+    settings: Any = ref.settings
+    assert settings["concurrency"]["runs"]["max_concurrent_runs"] == 2
+    assert settings["run_monitoring"]["max_resume_run_attempts"] == 2
     assert ref.local_artifact_storage.base_dir.startswith("/var/lib/ledgerline/")
     for stored in ("run_storage_data", "event_storage_data", "schedule_storage_data"):
         assert "psycopg2" in getattr(ref, stored).config_yaml
