@@ -13,7 +13,7 @@ WORKERS ?= auto
 # The certificates of the machine, as pip and curl use them: company networks have their own.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help run dev test check bench stack-secrets stack stack-down lock clean
+.PHONY: help run dev test test-stack check bench stack-secrets stack stack-down lock clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,13 @@ run: .venv/installed  ## Ingest real flights, train, judge and register a model,
 dev: .venv/installed  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all
 	@$(BIN)/ledgerline dev
 
-test: .venv/installed-dev  ## Run all tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: .venv/installed-dev  ## Run all tests, but for those of the stack
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not stack"
+
+# Exit status 3: there is no Go to build them with. The tests then say that they are skipped, and why.
+test-stack: .venv/installed-dev  ## Test the configurations of docker/ with the real Jaeger, collector, MLflow, PostgreSQL
+	@docker/servers/build >/dev/null || test $$? -eq 3
+	@$(BIN)/pytest tests/integration/stack
 
 check: .venv/installed-dev  ## Check format, lint, types and the direction of imports
 	@$(BIN)/ruff format --check .

@@ -83,9 +83,13 @@ def _summarise(console: Console, settings: Settings, month: str) -> None:
 
 def _conclude(console: Console, settings: Settings, month: str, seconds: float) -> None:
     console.print(f"\nDone in {seconds:.0f} s. Tables: {settings.data}", soft_wrap=True)
-    console.print(f"MLflow: {without_password(settings.tracking_uri)}", soft_wrap=True)
     days = judged_days(month)
     score = f"ledgerline backfill score_flights --from {days[0]} --to {days[-1]}"
+    if settings.observer == "service":  # of a stack, whose pages are there already
+        console.print(f"Dagster: {settings.links.dagster}\nMLflow: {settings.links.mlflow}", soft_wrap=True)
+        console.print(f"\nNext:  [bold]{score}[/]   a month of predictions", soft_wrap=True)
+        return
+    console.print(f"MLflow: {without_password(settings.tracking_uri)}", soft_wrap=True)
     console.print("\nNext:  [bold]make dev[/]   the Dagster and MLflow pages of all this")
     console.print(f"       [bold].venv/bin/{score}[/]   a month of predictions", soft_wrap=True)
 

@@ -44,7 +44,7 @@ def main() -> None:
         for run_id in end_orphaned_runs(instance, host, int(port)):
             print(f"Run {run_id} is ended: {MESSAGE}", flush=True)  # noqa: T201 (the container's log)
     # In place of this process: signals must reach it.
-    listening = ["-h", "0.0.0.0", "-p", port]  # noqa: S104 (of the container)
+    listening = ["-h", host, "-p", port]
     os.execvp("dagster", ["dagster", "api", "grpc", *listening, "-m", "pipelines.definitions"])  # noqa: S606
 
 

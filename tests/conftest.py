@@ -37,7 +37,11 @@ DAYS = ("2013-02-08", "2013-02-09")
 HOME = pytest.StashKey[Path]()
 
 # What a person says of the real servers that tests with these marks may ask; other tests have fakes.
-OF_REAL_SERVERS = {"ollama": ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL"), "searxng": ("LEDGERLINE_SEARCH_URL",)}
+OF_REAL_SERVERS = {
+    "ollama": ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL"),
+    "searxng": ("LEDGERLINE_SEARCH_URL",),
+    "stack": ("LEDGERLINE_SERVERS",),
+}
 SAID_OF_REAL_SERVERS = pytest.StashKey[dict[str, dict[str, str]]]()
 
 # Of variables that change what is tested.

@@ -9,7 +9,9 @@ import yaml
 
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
-COMPOSE, LOGIN = DOCKER / "compose.yaml", DOCKER / "compose.login.yaml"
+COMPOSE = DOCKER / "compose.yaml"
+# Options, each a further file that Compose is given.
+LOGIN, SAMPLING = DOCKER / "compose.login.yaml", DOCKER / "compose.sampling.yaml"
 
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
 

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.docker.stack_files import COMPOSE, DOCKER, LOGIN, PROJECT, compose, services, variables
+from tests.docker.stack_files import (
+    COMPOSE,
+    DOCKER,
+    LOGIN,
+    PROJECT,
+    SAMPLING,
+    compose,
+    services,
+    variables,
+)
 
 RUNBOOK = (PROJECT / "docs" / "runbook.md").read_text()
 SETTINGS = (PROJECT / ".env.example").read_text()
@@ -95,7 +104,7 @@ def test_only_agents_and_metrics_are_left_out_unless_asked_for() -> None:
     }
 
 
-@pytest.mark.parametrize("file", [COMPOSE, LOGIN])
+@pytest.mark.parametrize("file", [COMPOSE, LOGIN, SAMPLING])
 def test_every_secret_is_required_and_none_has_a_default(file: Path) -> None:
     for name, rests in variables(file).items():
         if re.search("PASSWORD|SECRET|TOKEN|AUTHORIZATION|_KEY$", name):
@@ -104,7 +113,8 @@ def test_every_secret_is_required_and_none_has_a_default(file: Path) -> None:
 
 def test_every_variable_of_the_compose_file_is_documented() -> None:
     known = SETTINGS + RUNBOOK + RUNBOOK.replace("`_", "`LEDGERLINE_")
-    undocumented = [name for file in (COMPOSE, LOGIN) for name in variables(file) if name not in known]
+    files = COMPOSE, LOGIN, SAMPLING
+    undocumented = [name for file in files for name in variables(file) if name not in known]
     assert undocumented == []
 
 
@@ -122,8 +132,26 @@ def test_every_setting_of_this_project_is_one_that_exists() -> None:
 @pytest.mark.parametrize("program", ["jaeger", "otel-collector"])
 def test_every_variable_given_to_a_server_is_one_of_its_configuration(program: str) -> None:
     asked = "".join(file.read_text() for file in DOCKER.glob(f"{program}*.yaml"))
-    for name in services()[program]["environment"]:
+    names = {**services()[program]["environment"], **option(SAMPLING, program).get("environment", {})}
+    for name in names:
         assert f"${{env:{name}:-" in asked
+
+
+@pytest.mark.parametrize("file", [LOGIN, SAMPLING])
+def test_an_option_changes_services_that_are_there(file: Path) -> None:
+    assert yaml.safe_load(file.read_text())["services"].keys() <= services().keys()
+    assert f"-f docker/{file.name}" in RUNBOOK
+
+
+def test_servers_are_given_configurations_that_are_mounted() -> None:
+    for program in ("jaeger", "otel-collector"):
+        mounted = {volume.split(":")[1] for volume in services()[program]["volumes"]}
+        for command in (services()[program]["command"], option(SAMPLING, program).get("command", [])):
+            assert {word for word in command if word.startswith("/")} <= mounted
+
+
+def option(file: Path, service: str) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text())["services"].get(service, {})
 
 
 def test_every_variable_that_dagster_asks_for_is_given_to_all_who_open_its_instance() -> None:
@@ -182,7 +210,7 @@ def configuration(docker_compose: list[str], secrets: Path, *files: Path) -> sub
     )
 
 
-@pytest.mark.parametrize("files", [(COMPOSE,), (COMPOSE, LOGIN)])
+@pytest.mark.parametrize("files", [(COMPOSE,), (COMPOSE, LOGIN), (COMPOSE, LOGIN, SAMPLING)])
 def test_compose_itself_accepts_the_files(
     docker_compose: list[str], tmp_path: Path, files: tuple[Path, ...]
 ) -> None:

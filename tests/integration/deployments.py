@@ -1,17 +1,14 @@
 """A Dagster deployment as it runs on a machine: code server, daemon and pages, each a process of its own."""
 
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import psutil
@@ -19,12 +16,12 @@ from dagster import DagsterEventType
 
 from resources.environments import PROJECT_ROOT
 from tests.integration import observed_jobs
+from tests.integration.pages import Pages
 from tests.integration.run_workers import wait_until
 from tests.ports import HOST, unused_port
 
 JOBS = "tests.integration.observed_jobs"
 LOCATION = "bakery"
-REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
 END_SECONDS = 20
 
 # What is checked every half a minute elsewhere is checked every second here.
@@ -42,28 +39,11 @@ load_from:
   - grpc_server: {{host: {host}, port: {port}, location_name: {location}}}
 """
 
-LAUNCH = """
-mutation($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-  }
-}
-"""
-TERMINATE = """
-mutation($run: String!, $policy: TerminateRunPolicy!) {
-  terminateRun(runId: $run, terminatePolicy: $policy) { __typename }
-}
-"""
 START_SENSOR = """
 mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }
 """
 RESET_SENSOR = """
 mutation($sensor: SensorSelector!) { resetSensor(sensorSelector: $sensor) { __typename } }
-"""
-LOCATIONS = """
-{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }
 """
 
 
@@ -81,6 +61,10 @@ class Deployment:
     ports: Mapping[str, int]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _sessions: set[int] = field(default_factory=set)
+
+    @property
+    def pages(self) -> Pages:
+        return Pages(f"http://{HOST}:{self.ports['pages']}", LOCATION)
 
     def start(self, name: str) -> None:
         """Start one of the processes, once more or for the first time."""
@@ -111,8 +95,7 @@ class Deployment:
                 assert process.poll() is None, (self.home / f"{name}.log").read_text()[-3000:]
             with suppress(OSError):
                 socket.create_connection((HOST, self.ports["code server"]), timeout=1).close()
-                (location,) = self.ask(LOCATIONS)["workspaceOrError"]["locationEntries"]
-                return location["locationOrLoadError"]["__typename"] == "RepositoryLocation"
+                return self.pages.know_the_jobs()
             return False
 
         wait_until(loaded, "the pages know the jobs")
@@ -120,45 +103,30 @@ class Deployment:
     def launch(self, job: str, tags: Mapping[str, str] | None = None, **faults: str) -> str:
         """Launch a run as the UI does; returns its id. What happens in which step: `faults`."""
         of_steps = {observed_jobs.FAULT + step: fault for step, fault in faults.items()}
-        selector = {**REPOSITORY, "jobName": job}
-        pairs = [{"key": key, "value": value} for key, value in {**(tags or {}), **of_steps}.items()]
-        params = {"selector": selector, "executionMetadata": {"tags": pairs}, "runConfigData": {}}
-        launched = self.ask(LAUNCH, params=params)["launchRun"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        return launched["run"]["runId"]
+        return self.pages.launch(job, {**(tags or {}), **of_steps})
 
     def terminate(self, run_id: str, policy: str) -> None:
         """Terminate a run as the UI does."""
-        answer = self.ask(TERMINATE, run=run_id, policy=policy)["terminateRun"]
-        assert answer["__typename"] == "TerminateRunSuccess", answer
+        self.pages.terminate(run_id, policy)
 
     @contextmanager
     def sensors_on(self, *names: str) -> Iterator[None]:
         """Turn sensors on as the UI does, and off in the end."""
-        selectors = [{**REPOSITORY, "sensorName": name} for name in names]
+        selectors = [{**self.pages.repository, "sensorName": name} for name in names]
         try:
             for sensor in selectors:
-                answer = self.ask(START_SENSOR, sensor=sensor)["startSensor"]
+                answer = self.pages.ask(START_SENSOR, sensor=sensor)["startSensor"]
                 assert answer["__typename"] == "Sensor", answer
             yield
         finally:
             for sensor in selectors:
-                self.ask(RESET_SENSOR, sensor=sensor)
+                self.pages.ask(RESET_SENSOR, sensor=sensor)
 
     def restart(self, name: str) -> None:
         """End one of the processes without a warning, and start it again."""
         self.kill(name)
         self.start(name)
         self.wait_until_ready()
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        address = f"http://{HOST}:{self.ports['pages']}/graphql"
-        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return answer["data"]
 
     def worker_of(self, run_id: str) -> psutil.Process:
         """The process of a run, once it has one."""

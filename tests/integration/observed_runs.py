@@ -10,6 +10,8 @@ from dagster import DagsterEventType, EventLogEntry
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from observability import attributes as names
+from observability.mlflow_tags import STEP_KEY
 from observability.observer import Observer, Report
 from tests.integration.otlp_receivers import Receiver
 from tests.integration.received_traces import ReceivedTrace
@@ -76,64 +78,72 @@ class ObservedRuns:
 
     def trace(self, run_id: str) -> ReceivedTrace:
         """The trace of a run, after looking whether it has all that it must have."""
-        trace = self.receiver.trace(run_id)
-        run = self.instance.get_run_by_id(run_id)
-        assert run is not None
-        assert run.is_finished
-        assert trace.root.name == f"run {run.job_name}"
-        assert trace.root.failed == (not run.is_success)
-        attempts = self._attempts(run_id)
-        assert {of: span.failed for of, span in trace.attempts.items()} == attempts
-        for span in trace.spans:
-            assert trace.root.started <= span.started <= span.ended <= trace.root.ended
-            if span is not trace.root:
-                assert trace.above(span)[-1] is trace.root  # and all in between are there
-            if span.is_attempt or span is trace.root:
-                assert ("exception" in span.events) == span.failed
-        return trace
+        return whole(self.receiver.trace(run_id), self.instance, run_id)
 
     def mlflow_run(self, client: MlflowClient, run_id: str) -> Run:
         """The only MLflow run of a run, after looking whether it has all that it must have."""
-        run = self.instance.get_run_by_id(run_id)
-        assert run is not None
-        (found,) = mlflow_runs(client, run_id)
-        assert found.info.status == STATUSES[run.status.value]
-        assert found.info.end_time is not None
-        documents = {file.path for file in client.list_artifacts(found.info.run_id, "lineage")}
-        assert documents == {f"lineage/{asset}.json" for asset in self._materialised(run_id)}
-        return found
+        return whole_mlflow_run(client, self.instance, run_id)
 
-    def _attempts(self, run_id: str) -> Mapping[tuple[str, int], bool]:
-        """Every attempt that Dagster's log tells of, and whether it failed."""
-        attempts: dict[tuple[str, int], bool] = {}
-        latest: dict[str, int] = {}
-        retried: set[str] = set()
-        for event in self._events(run_id):
-            step = event.step_key
-            assert step is not None
-            if event.event_type in _STARTS and (step not in latest or step in retried):
-                latest[step] = latest.get(step, 0) + 1
-                retried.discard(step)
-                attempts[step, latest[step]] = True  # unless it says otherwise
-            elif event.event_type in _ENDS:
-                attempts[step, latest[step]] = _ENDS[event.event_type]
-                if event.event_type is DagsterEventType.STEP_UP_FOR_RETRY:
-                    retried.add(step)
-        return attempts
 
-    def _events(self, run_id: str) -> Sequence[dg.DagsterEvent]:
-        logged = self.instance.all_logs(run_id, of_type={*_STARTS, *_ENDS})
-        return [entry.dagster_event for entry in logged if entry.dagster_event is not None]
+def whole(trace: ReceivedTrace, instance: dg.DagsterInstance, run_id: str) -> ReceivedTrace:
+    """A trace, after looking whether it has all that the trace of a run must have."""
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    assert run.is_finished
+    assert trace.root.attributes[names.RUN_ID] == run_id
+    assert trace.root.failed == (not run.is_success)
+    assert {of: span.failed for of, span in trace.attempts.items()} == _attempts(instance, run_id)
+    for span in trace.spans:
+        assert trace.root.started <= span.started <= span.ended <= trace.root.ended
+        if span is not trace.root:
+            assert trace.above(span)[-1] is trace.root  # and all in between are there
+        if span.is_attempt or span is trace.root:
+            assert ("exception" in span.events) == span.failed
+    return trace
 
-    def _materialised(self, run_id: str) -> set[str]:
-        logged = self.instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
-        return {_asset(entry) for entry in logged}
+
+def whole_mlflow_run(client: MlflowClient, instance: dg.DagsterInstance, run_id: str) -> Run:
+    """The only MLflow run of a run, after looking whether it has all that it must have."""
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    (found,) = mlflow_runs(client, run_id)
+    assert found.info.status == STATUSES[run.status.value]
+    assert found.info.end_time is not None
+    documents = {file.path for file in client.list_artifacts(found.info.run_id, "lineage")}
+    assert documents == {f"lineage/{asset}.json" for asset in _materialised(instance, run_id)}
+    return found
 
 
 def mlflow_runs(client: MlflowClient, run_id: str) -> Sequence[Run]:
-    """All MLflow runs that say that they are of a run."""
+    """All MLflow runs that say that they are of a run, but for those that its steps opened."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return client.search_runs(experiments, f"tags.`dagster.run_id` = '{run_id}'")
+    found = client.search_runs(experiments, f"tags.`dagster.run_id` = '{run_id}'")
+    return [run for run in found if STEP_KEY not in run.data.tags]
+
+
+def _attempts(instance: dg.DagsterInstance, run_id: str) -> Mapping[tuple[str, int], bool]:
+    """Every attempt that Dagster's log tells of, and whether it failed."""
+    attempts: dict[tuple[str, int], bool] = {}
+    latest: dict[str, int] = {}
+    retried: set[str] = set()
+    logged = instance.all_logs(run_id, of_type={*_STARTS, *_ENDS})
+    for event in [entry.dagster_event for entry in logged if entry.dagster_event is not None]:
+        step = event.step_key
+        assert step is not None
+        if event.event_type in _STARTS and (step not in latest or step in retried):
+            latest[step] = latest.get(step, 0) + 1
+            retried.discard(step)
+            attempts[step, latest[step]] = True  # unless it says otherwise
+        elif event.event_type in _ENDS:
+            attempts[step, latest[step]] = _ENDS[event.event_type]
+            if event.event_type is DagsterEventType.STEP_UP_FOR_RETRY:
+                retried.add(step)
+    return attempts
+
+
+def _materialised(instance: dg.DagsterInstance, run_id: str) -> set[str]:
+    logged = instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
+    return {_asset(entry) for entry in logged}
 
 
 def _asset(entry: EventLogEntry) -> str:

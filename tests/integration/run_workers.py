@@ -26,11 +26,11 @@ Job = Callable[[], dg.JobDefinition]
 Found = TypeVar("Found")
 
 
-def wait_until(condition: Callable[[], Found], what: str) -> Found:
+def wait_until(condition: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
     """Poll until something is the case; returns what the condition came to."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s until {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s until {what}"
         time.sleep(POLL_SECONDS)
     return found
 

@@ -8,12 +8,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.ports import HOST, unused_port
 
 USER = "postgres"  # its programs refuse to be started by root
 START_SECONDS = 60
+STOP_SECONDS = 15
 POLL_SECONDS = 0.05
 
 
@@ -26,55 +28,112 @@ def program(name: str) -> str | None:
 @contextmanager
 def database() -> Iterator[str]:
     """URI of an empty database; with it, the server ends."""
-    initdb, postgres = program("initdb"), program("postgres")
-    assert initdb is not None
-    assert postgres is not None
+    with server() as running:
+        yield running.uri
+
+
+@contextmanager
+def server(**options: object) -> Iterator["Server"]:
+    """A server with nothing in it, which is ended; `options` are further ones of its configuration."""
     user = USER if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="ledgerline-postgres-") as parent:
-        folder = Path(parent, "data")
         if user is not None:
             shutil.chown(parent, user)
+        made = Server(Path(parent), unused_port(), user, options)
+        made.make_folder()
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@dataclass
+class Server:
+    """A server that can be stopped, and started again where it was.
+
+    Attributes:
+        parent: Holds its data and its log.
+        user: Who it runs as, if not as whoever started the tests.
+        options: Of its configuration.
+    """
+
+    parent: Path
+    port: int
+    user: str | None
+    options: dict[str, object]
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def uri(self) -> str:
+        """Of its first database, for the administrator."""
+        return f"postgresql+psycopg://{USER}@{HOST}:{self.port}/postgres"
+
+    @property
+    def log(self) -> Path:
+        return self.parent / "log"
+
+    def make_folder(self) -> None:
+        """Make the folder of its data."""
+        initdb = program("initdb")
+        assert initdb is not None
+        options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run(
-            [initdb, "-D", str(folder), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+            [initdb, "-D", str(self.parent / "data"), *options],
             check=True,
-            user=user,
-            cwd=parent,
+            user=self.user,
+            cwd=self.parent,
             stdout=subprocess.DEVNULL,
         )
-        port = unused_port()
-        options = {"listen_addresses": HOST, "port": port, "unix_socket_directories": "", "fsync": "off"}
-        log = Path(parent, "log").open("wb")  # noqa: SIM115 (as long as the server)
-        server = subprocess.Popen(
-            [postgres, "-D", str(folder), *(f"--{name}={value}" for name, value in options.items())],
-            user=user,
-            cwd=parent,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches this process, which then ends the server
-        )
-        try:
-            _wait_until_ready(port, server, Path(parent, "log"))
-            yield f"postgresql+psycopg://{USER}@{HOST}:{port}/postgres"
-        finally:
-            log.close()
-            server.send_signal(signal.SIGINT)  # "fast": without waiting for clients
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        postgres = program("postgres")
+        assert postgres is not None
+        options = {
+            "listen_addresses": HOST,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "fsync": "off",
+            **self.options,
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    postgres,
+                    "-D",
+                    str(self.parent / "data"),
+                    *(f"--{name}={value}" for name, value in options.items()),
+                ],
+                user=self.user,
+                cwd=self.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches this process, which then ends the server
+            )
+        self._wait_until_ready(self._process)
+
+    def stop(self) -> None:
+        """Stop it as containers do: clients are sent away, and it ends."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                server.wait(timeout=15)
-            server.kill()
-            server.wait(timeout=15)
+                self._process.wait(timeout=STOP_SECONDS)
+            self._process.kill()
+            self._process.wait(timeout=STOP_SECONDS)
 
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        import psycopg
 
-def _wait_until_ready(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    import psycopg
-
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with (
-            suppress(psycopg.OperationalError),
-            psycopg.connect(host=HOST, port=port, user=USER, dbname=USER),
-        ):
-            return
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"PostgreSQL did not start: {log.read_text(errors='replace')[-2000:]}")
-        time.sleep(POLL_SECONDS)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with (
+                suppress(psycopg.OperationalError),
+                psycopg.connect(host=HOST, port=self.port, user=USER, dbname=USER),
+            ):
+                return
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = self.log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"PostgreSQL did not start: {said}")
+            time.sleep(POLL_SECONDS)

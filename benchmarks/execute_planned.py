@@ -1,0 +1,42 @@
+"""Execute runs of observed_jobs.py whose ids are given, one after the other, in this process."""
+
+import json
+import sys
+
+import dagster as dg
+from dagster._core.execution.api import execute_run
+
+from benchmarks import observed_jobs
+from resources.environments import PROJECT_ROOT
+
+
+def main(version: str, ops: str, run_ids: str) -> None:
+    """Execute the runs on the instance of DAGSTER_HOME, and print the id of each before it begins.
+
+    Args:
+        version: Of the job.
+        ops: How many.
+        run_ids: A list in JSON.
+    """
+    job = dg.build_reconstructable_job(
+        "benchmarks.observed_jobs",
+        "chain",
+        reconstructable_kwargs={
+            "version": version,
+            "ops": int(ops),
+            "executor": observed_jobs.IN_PROCESS,
+            "seconds": 0.0,
+        },
+        reconstructor_working_directory=str(PROJECT_ROOT),
+    )
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.get() as instance:
+        for run_id in json.loads(run_ids):
+            run = instance.create_run_for_job(job.get_definition(), run_id=run_id, run_config=quiet)
+            print(run_id, flush=True)
+            if not execute_run(job, run, instance).success:
+                sys.exit(f"Run {run_id} failed.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,60 @@
+"""The stack of docker/, once for all tests here. They take it as it is, and leave it well."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+
+from tests.integration.stack import programs
+from tests.integration.stack.mlflow_traces import MLflowTraces
+from tests.integration.stack.stack import Stack, running
+from tests.registry import postgresql
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them need the real servers."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("stack")
+
+
+@pytest.fixture(scope="session")
+def server_programs() -> dict[str, Path]:
+    """Jaeger and the collector."""
+    found = programs.found()
+    missing = {"jaeger", "otel-collector"} - found.keys()
+    if missing:
+        pytest.skip(
+            f"There is no {' and no '.join(sorted(missing))}: docker/servers/build makes them with Go"
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def stack(server_programs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    if postgresql.program("postgres") is None or postgresql.program("psql") is None:
+        pytest.skip("PostgreSQL is not installed")
+    with running(tmp_path_factory.mktemp("stack"), server_programs) as stack:
+        yield stack
+    # Hundreds of megabytes, which pytest would keep for a while.
+    shutil.rmtree(stack.machine.folder)
+
+
+@pytest.fixture
+def instance(stack: Stack) -> Iterator[dg.DagsterInstance]:
+    """Dagster's, on PostgreSQL."""
+    with stack.instance() as instance:
+        yield instance
+
+
+@pytest.fixture
+def mlflow_client(stack: Stack) -> MlflowClient:
+    return MlflowClient(stack.mlflow_url)
+
+
+@pytest.fixture
+def mlflow_traces(mlflow_client: MlflowClient) -> MLflowTraces:
+    return MLflowTraces(mlflow_client)

@@ -1,0 +1,72 @@
+"""What must be true of a run of the stack once it was shown everywhere: in Jaeger, and in MLflow twice."""
+
+from dataclasses import dataclass
+
+import dagster as dg
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tests.integration.observed_runs import mlflow_runs, whole, whole_mlflow_run
+from tests.integration.received_traces import ReceivedTrace
+from tests.integration.run_workers import wait_until
+from tests.integration.stack.expected_traces import differences, expected_spans
+from tests.integration.stack.jaeger_traces import Jaeger
+from tests.integration.stack.mlflow_traces import MLflowTraces
+from tests.integration.stack.stack import Stack
+
+# An outage of minutes is made up for in seconds; the rest is for a busy machine.
+SHOWN_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A stack and its instance, to be asked about runs that have ended."""
+
+    stack: Stack
+    instance: dg.DagsterInstance
+
+    def everywhere(self, run_id: str) -> ReceivedTrace:
+        """Wait until a run is where it belongs, and look at all of it; returns the trace, from Jaeger."""
+        trace = self.in_jaeger(run_id)
+        self.as_trace_in_mlflow(run_id)
+        self.as_mlflow_run(run_id)
+        return trace
+
+    def in_jaeger(self, run_id: str) -> ReceivedTrace:
+        """The trace of a run in Jaeger, once it is just what the event log says."""
+        return self._once_equal(self.stack.jaeger, run_id)
+
+    def as_trace_in_mlflow(self, run_id: str) -> ReceivedTrace:
+        """The same in MLflow."""
+        return self._once_equal(MLflowTraces(self._client), run_id)
+
+    def as_mlflow_run(self, run_id: str) -> Run:
+        """The MLflow run of a run, once it has ended there, too."""
+
+        def ended() -> bool:
+            found = mlflow_runs(self._client, run_id)
+            return bool(found) and found[0].info.end_time is not None
+
+        wait_until(ended, "MLflow knows the end of the run", SHOWN_SECONDS)
+        return whole_mlflow_run(self._client, self.instance, run_id)
+
+    @property
+    def _client(self) -> MlflowClient:
+        return MlflowClient(self.stack.mlflow_url)
+
+    def _once_equal(self, backend: Jaeger | MLflowTraces, run_id: str) -> ReceivedTrace:
+        environment = self.stack.machine.described("observer").environment
+        expected = expected_spans(self.instance, run_id, environment)
+        said: list[str] = []
+
+        def is_equal() -> ReceivedTrace | None:
+            trace = backend.trace(run_id)
+            said[:] = differences(trace, expected)
+            return trace if not said else None
+
+        try:
+            trace = wait_until(is_equal, f"the whole run {run_id} is there", SHOWN_SECONDS)
+        except AssertionError as error:
+            raise AssertionError("\n".join([f"{type(backend).__name__}: {error}", *said])) from None
+        assert trace is not None
+        return whole(trace, self.instance, run_id)

@@ -1,0 +1,62 @@
+"""What a backend has otherwise than the event log says is found, whatever it is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
+from tests.integration.stack.expected_traces import differences
+
+ROOT = ReceivedSpan(
+    name="run",
+    trace_id="1" * 32,
+    span_id="a" * 16,
+    parent_id=None,
+    scope="ledgerline",
+    started=1,
+    ended=9,
+    failed=False,
+    attributes={"rows": 3, "assets": ("flights", "weather")},
+    events={"asset check": {"passed": True}},
+    links=[("2" * 32, "c" * 16)],
+)
+STEP = replace(ROOT, name="step", span_id="b" * 16, parent_id=ROOT.span_id, links=[])
+
+
+def said_of(*spans: ReceivedSpan, times: int = 1) -> list[str]:
+    trace = ReceivedTrace(ROOT.trace_id, spans, {span.span_id: times for span in spans})
+    return differences(trace, [ROOT, STEP])
+
+
+def test_the_same_is_the_same_also_where_lists_are_texts() -> None:
+    as_text = replace(ROOT, attributes={"rows": 3, "assets": '["flights","weather"]'}, scope="")
+    assert said_of(as_text, STEP) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda span: replace(span, name="other"),
+        lambda span: replace(span, parent_id="c" * 16),
+        lambda span: replace(span, ended=8),
+        lambda span: replace(span, failed=True),
+        lambda span: replace(span, attributes={"rows": 3}),
+        lambda span: replace(span, attributes={**span.attributes, "rows": 4}),
+        lambda span: replace(span, attributes={**span.attributes, "assets": '["weather","flights"]'}),
+        lambda span: replace(span, attributes={**span.attributes, "more": 1}),
+        lambda span: replace(span, events={}),
+        lambda span: replace(span, links=[]),
+    ],
+)
+def test_a_span_that_differs_in_one_thing_is_named(
+    change: Callable[[ReceivedSpan], ReceivedSpan],
+) -> None:
+    (said,) = said_of(change(ROOT), STEP)
+    assert said.startswith("run: ")
+
+
+def test_spans_that_are_missing_too_much_or_twice_are_named() -> None:
+    assert said_of(ROOT) == ["step is missing"]
+    assert said_of(ROOT, STEP, replace(STEP, span_id="d" * 16, name="more")) == ["more is too much"]
+    assert said_of(ROOT, STEP, times=2) == ["run is there 2 times", "step is there 2 times"]
