@@ -47,6 +47,8 @@ bench: .venv/installed-bench  ## Measure what the README claims, beside what it 
 	@$(BIN)/python -m benchmarks.serving
 	@$(BIN)/python -m benchmarks.agent
 	@$(BIN)/python -m benchmarks.agent_memory
+	@docker/servers/build >/dev/null
+	@$(BIN)/python -m benchmarks.stack
 
 stack-secrets:  ## Write random passwords for the containers to docker/.env, unless it is there
 	@docker/secrets

@@ -1,15 +1,17 @@
-"""The whole stack under load: runs through PostgreSQL, observer, collector, and so to Jaeger and MLflow.
+"""The whole stack under load: runs in PostgreSQL, through observer and collector, in Jaeger and in MLflow.
 
-Prints what it takes until all spans are there, how many are missing, and how long after the end of a step its
-span can be read in Jaeger. The programs are those of `make test-stack`, with the configurations of docker/;
-PostgreSQL writes to the disk as it does in the stack.
+First runs are executed one after the other, and watched: how long after the end of a step can its span be
+read in Jaeger? Then a thousand more appear at once, copies of one of them (stack_copies.py), as after a long
+outage: how long does it take until all are there, and is any span missing? The programs are those of
+`make test-stack`, with the configurations of docker/; PostgreSQL writes to the disk as it does in the stack.
 
-    .venv/bin/python -m benchmarks.stack [--runs 1000] [--ops 20] [--json FILE]
+    .venv/bin/python -m benchmarks.stack [--live 50] [--runs 1000] [--ops 20] [--json FILE]
 """
 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -23,26 +25,29 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import dagster as dg
+import requests
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import observed_jobs, processes
+from benchmarks import observed_jobs, processes, stack_copies
 from benchmarks.observer import machine
 from benchmarks.processes import BenchmarkError
-from benchmarks.results import Result, Value
+from benchmarks.results import Result
 from observability import ids
 from observability.event_log import read_history
-from observability.history import RunHistory
 
 if TYPE_CHECKING:
-    from tests.integration.received_traces import ReceivedTrace
+    from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
     from tests.integration.stack.stack import Stack
 
 WIDTH = 132
-WATCHED = 25  # of so many runs one is watched, step by step
 POLL_SECONDS = 0.05
-COMPLETE_SECONDS = 900.0
-GOAL = "Goals: 1,000 runs of 20 ops, 100,000 spans, none lost; a step's span in Jaeger within 5 s at p99."
+COMPLETE_SECONDS = 1800.0
+GOALS = "Goals: 1,000 runs of 20 ops, 100,000 spans, none lost; a step's span in Jaeger within 5 s at p99."
+SERVICES = ("observer", "otel-collector", "jaeger", "mlflow")
+SENT = re.compile(r'^otelcol_exporter_sent_spans\{.*exporter="otlp_http/(\w+)".*\} (\S+)$', re.MULTILINE)
+
+Trace = Callable[[str], "ReceivedTrace"]
 
 
 @dataclass
@@ -83,7 +88,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--live", type=int, default=50, help="runs that are executed")
+    parser.add_argument("--runs", type=int, default=1000, help="copies that appear at once")
     parser.add_argument("--ops", type=int, default=20, help="of each run")
     parser.add_argument("--json", type=Path, help="a file to write all numbers to")
     arguments = parser.parse_args()
@@ -103,7 +109,7 @@ def main() -> None:
         console.print("Starting the stack …")
         try:
             with running(Path(folder), found, database={"fsync": "on"}) as stack:
-                results = measure(console, stack, arguments.runs, arguments.ops)
+                results = measure(console, stack, arguments.live, arguments.runs, arguments.ops)
         except BenchmarkError as error:
             sys.exit(str(error))
     for result in results:
@@ -113,84 +119,122 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"machine": about, "results": shown}, indent=2))
 
 
-def measure(console: Console, stack: "Stack", runs: int, ops: int) -> list[Result]:
-    """Two tables: spans and seconds; and what each program took."""
-    from mlflow import MlflowClient
-
-    from tests.integration.stack.mlflow_traces import MLflowTraces
-
-    services = ("observer", "otel-collector", "jaeger", "mlflow", "code", "dagster-daemon")
-    (warm_up,) = execute(stack, [str(uuid4())], ops, lambda run_id: None)
+def measure(console: Console, stack: "Stack", live: int, runs: int, ops: int) -> list[Result]:
+    """Three tables: how late steps are, how long many runs take, and what each program took for it."""
+    (first,) = execute(stack, [str(uuid4())], ops, lambda run_id: None)
     with stack.instance() as instance:
-        spans = len(_expected(stack, instance, warm_up))
-    before = {name: stack.cpu_seconds(name) for name in services}
+        history = read_history(instance, first)
+        spans = len(_expected(stack, instance, first))
+    if history is None:
+        raise BenchmarkError("The first run is gone.")
+    late = sorted(_latencies(console, stack, live, ops, spans))
 
+    console.print(f"Copying a run of {spans} spans {runs:,} times …")
+    sent, cpu = _sent(stack), _cpu(stack)
+    run_ids = stack_copies.copy_run(_database(stack), history, runs)
+    started = time.monotonic()
+    seconds = {}
+    for backend in ("jaeger", "mlflow"):
+        wanted = sent[backend] + runs * spans
+        processes.wait_until(
+            lambda backend=backend, wanted=wanted: _sent(stack)[backend] >= wanted,
+            f"all spans to be in {backend}",
+            seconds=COMPLETE_SECONDS,
+        )
+        seconds[backend] = time.monotonic() - started
+    spent = {name: after - cpu[name] for name, after in _cpu(stack).items()}
+    rows = [
+        (backend, runs * spans, seconds[backend], runs * spans / seconds[backend], *counted)
+        for backend, counted in _counts(console, stack, run_ids).items()
+    ]
+    return [
+        Result(
+            "latency",
+            f"{live} runs of {ops} ops, one after the other: from STEP_SUCCESS until Jaeger has the span",
+            ("observed by", "steps", "median s", "p99 s", "longest s"),
+            [("observe --follow", len(late), statistics.median(late), late[int(0.99 * len(late))], late[-1])],
+            (f"Asked every {POLL_SECONDS * 1000:.0f} ms; the observer looks twice a second.",),
+        ),
+        Result(
+            "volume",
+            f"{runs:,} runs of {ops} ops that are there at once",
+            ("where", "spans", "seconds until all are there", "spans/s", "missing", "other", "twice"),
+            rows,
+            (GOALS,),
+        ),
+        Result(
+            "processor",
+            "Processor time of these, until all spans were there",
+            ("program", "seconds", "ms a run"),
+            [(name, each, each / runs * 1000) for name, each in spent.items()],
+        ),
+    ]
+
+
+def _latencies(console: Console, stack: "Stack", runs: int, ops: int, spans: int) -> list[float]:
+    """Seconds from the end of each step until its span was read from Jaeger."""
     watch = Watch(stack)
     watching = threading.Thread(target=watch.run, daemon=True)
     watching.start()
     run_ids = [str(uuid4()) for _ in range(runs)]
-    watched = set(run_ids[::WATCHED])
-    started = time.monotonic()
     with Progress(console=console) as progress:
         task = progress.add_task("runs", total=runs)
 
         def on_begin(run_id: str) -> None:
             progress.advance(task)
-            if run_id in watched:
-                watch.begin(run_id, spans)
+            watch.begin(run_id, spans)
 
         execute(stack, run_ids, ops, on_begin)
-    executed = time.monotonic() - started
-    watch.end()
+        watch.end()
     watching.join()
-
-    mlflow = MLflowTraces(MlflowClient(stack.mlflow_url))
-    rows: list[Sequence[Value]] = []
     with stack.instance() as instance:
-        expected = {
-            run_id: {span.span_id for span in _expected(stack, instance, run_id)} for run_id in run_ids
-        }
-        total = sum(len(each) for each in expected.values())
-        for name, trace in (("Jaeger", stack.jaeger.trace), ("MLflow", mlflow.trace)):
-            console.print(f"Counting in {name} …")
-            last = run_ids[-1]
-            _wait_for(trace, last, expected[last])
-            complete = time.monotonic() - started - executed
-            missing, repeated = _count(trace, expected)
-            rows.append((name, total, missing, repeated, executed, total / executed, complete))
-        histories = [read_history(instance, run_id) for run_id in watched]
-    late = sorted(_latencies([history for history in histories if history is not None], watch.seen))
-    cpu = [(name, stack.cpu_seconds(name) - before[name]) for name in services]
+        histories = [read_history(instance, run_id) for run_id in run_ids]
     return [
-        Result(
-            "spans",
-            f"{runs:,} runs of {ops} ops, one after the other, while all programs share the machine",
-            (
-                "where",
-                "spans",
-                "missing",
-                "stored twice",
-                "seconds of all runs",
-                "spans/s",
-                "last run complete after s (counted one after the other)",
-            ),
-            rows,
-            (GOAL,),
-        ),
-        Result(
-            "latency",
-            "From STEP_SUCCESS until the step's span is read from Jaeger",
-            ("runs watched", "steps", "median s", "p99 s", "longest s"),
-            [(str(len(watched)), len(late), statistics.median(late), late[int(0.99 * len(late))], late[-1])],
-            (f"Asked every {POLL_SECONDS * 1000:.0f} ms; the observer looks twice a second.",),
-        ),
-        Result(
-            "processor",
-            "Processor time meanwhile, until all was counted",
-            ("program", "seconds", "ms a run"),
-            [(name, seconds, seconds / runs * 1000) for name, seconds in cpu],
-        ),
+        watch.seen[UUID(history.run.run_id).hex, f"{span_id:016x}"] - attempt.ended
+        for history in histories
+        if history is not None
+        for attempt in history.attempts
+        if attempt.ended is not None
+        for span_id in [ids.attempt_span_id(history.run.run_id, attempt.step, attempt.number)]
     ]
+
+
+def _counts(console: Console, stack: "Stack", run_ids: Sequence[str]) -> Mapping[str, tuple[int, int, int]]:
+    """Of each backend: spans that are missing, that no log tells of, and that it has twice."""
+    from mlflow import MlflowClient
+
+    from tests.integration.stack.mlflow_traces import MLflowTraces
+
+    traces: Mapping[str, Trace] = {
+        "jaeger": stack.jaeger.trace,
+        "mlflow": MLflowTraces(MlflowClient(stack.mlflow_url)).trace,
+    }
+    found = {backend: [0, 0, 0] for backend in traces}
+    with stack.instance() as instance, Progress(console=console) as progress:
+        for run_id in progress.track(run_ids, description="counting"):
+            expected = {span.span_id for span in _expected(stack, instance, run_id)}
+            for backend, trace in traces.items():
+                there = trace(run_id)
+                counts = len(expected - there.by_id.keys()), len(there.by_id.keys() - expected)
+                for place, number in enumerate((*counts, len(there.repeated))):
+                    found[backend][place] += number
+    return {backend: (missing, other, twice) for backend, (missing, other, twice) in found.items()}
+
+
+def _sent(stack: "Stack") -> Mapping[str, float]:
+    """Spans that the collector has handed on so far, by backend."""
+    page = requests.get(f"{stack.machine.url('otel-collector', 8888)}/metrics", timeout=10).text
+    return {backend: float(spans) for backend, spans in SENT.findall(page)}
+
+
+def _cpu(stack: "Stack") -> Mapping[str, float]:
+    return {name: stack.cpu_seconds(name) for name in SERVICES}
+
+
+def _database(stack: "Stack") -> str:
+    """Dagster's, opened as Dagster does."""
+    password = stack.machine.variables["DAGSTER_POSTGRES_PASSWORD"]
+    return f"postgresql://dagster:{password}@{processes.HOST}:{stack.database.port}/dagster"
 
 
 def execute(stack: "Stack", run_ids: list[str], ops: int, on_begin: Callable[[str], None]) -> list[str]:
@@ -213,35 +257,10 @@ def execute(stack: "Stack", run_ids: list[str], ops: int, on_begin: Callable[[st
     return run_ids
 
 
-def _expected(stack: "Stack", instance: dg.DagsterInstance, run_id: str) -> list:  # type: ignore[type-arg]
+def _expected(stack: "Stack", instance: dg.DagsterInstance, run_id: str) -> "Sequence[ReceivedSpan]":
     from tests.integration.stack.expected_traces import expected_spans
 
     return expected_spans(instance, run_id, stack.machine.described("observer").environment)
-
-
-def _wait_for(trace: "Callable[[str], ReceivedTrace]", run_id: str, spans: set[str]) -> None:
-    processes.wait_until(
-        lambda: trace(run_id).by_id.keys() >= spans, f"run {run_id}", seconds=COMPLETE_SECONDS
-    )
-
-
-def _count(trace: "Callable[[str], ReceivedTrace]", expected: Mapping[str, set[str]]) -> tuple[int, int]:
-    missing = repeated = 0
-    for run_id, spans in expected.items():
-        found = trace(run_id)
-        missing += len(spans - found.by_id.keys())
-        repeated += len(found.repeated)
-    return missing, repeated
-
-
-def _latencies(histories: Sequence[RunHistory], seen: Mapping[tuple[str, str], float]) -> list[float]:
-    return [
-        seen[UUID(history.run.run_id).hex, f"{span_id:016x}"] - attempt.ended
-        for history in histories
-        for attempt in history.attempts
-        if attempt.ended is not None
-        for span_id in [ids.attempt_span_id(history.run.run_id, attempt.step, attempt.number)]
-    ]
 
 
 if __name__ == "__main__":

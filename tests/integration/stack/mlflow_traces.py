@@ -49,5 +49,5 @@ def _span(span: Span, trace_id: str) -> ReceivedSpan:
         failed=span.status.status_code is SpanStatusCode.ERROR,
         attributes={name: value for name, value in span.attributes.items() if name != ITS_OWN},
         events={event.name: dict(event.attributes) for event in span.events},
-        links=[(link.trace_id, link.span_id) for link in span.links],
+        links=[(link.trace_id.removeprefix("tr-"), link.span_id) for link in span.links],
     )

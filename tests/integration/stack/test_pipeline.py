@@ -92,11 +92,9 @@ def test_an_answer_s_trace_leads_to_the_trace_of_the_training(
 ) -> None:
     _, headers, _ = answered(stack, {"dataframe_records": [FLIGHT]}, traceparent=True)
     trace_id = headers["traceparent"].split("-")[1]
-    trace = wait_until(
-        lambda: (found := stack.jaeger.trace_of(trace_id)).spans and found, "Jaeger has it", SHOWN_SECONDS
-    )
+    spans = wait_until(lambda: stack.jaeger.trace_of(trace_id).spans, "Jaeger has it", SHOWN_SECONDS)
     training = first_run["train_delay_model"].replace("-", "")
-    assert training in {linked for span in trace.spans for linked, _ in span.links}
+    assert training in {linked for span in spans for linked, _ in span.links}
 
 
 def answered(
