@@ -3,6 +3,7 @@
 import json
 import runpy
 from collections.abc import Callable
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -17,7 +18,12 @@ HERE = {"host": "code", "port": 4000}
 
 @pytest.fixture
 def end_orphaned_runs() -> Callable[..., list[str]]:
-    return CODE["end_orphaned_runs"]
+    def end(instance: dg.DagsterInstance, host: str, port: int) -> list[str]:
+        found: list[str] = CODE["orphaned_runs"](instance, host, port)
+        ended: list[str] = CODE["end_runs"](instance, found) if found else []
+        return ended
+
+    return end
 
 
 def run(instance: dg.DagsterInstance, status: DagsterRunStatus, server: dict[str, object] | None) -> str:
@@ -81,6 +87,23 @@ def test_what_waits_or_has_ended_is_left_alone(
         other = run(instance, status, HERE)
         assert end_orphaned_runs(instance, "code", 4000) == []
         assert status_of(instance, other) == status
+
+
+def test_a_run_that_somebody_else_ended_meanwhile_is_left_alone() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        died = run(instance, DagsterRunStatus.STARTED, HERE)
+        found = CODE["orphaned_runs"](instance, "code", 4000)
+        assert found == [died]
+        instance.report_run_canceled(instance.get_runs()[0])
+        assert CODE["end_runs"](instance, found) == []
+        assert status_of(instance, died) == DagsterRunStatus.CANCELED
+
+
+def test_a_stopping_server_says_what_the_launcher_looks_for() -> None:
+    from dagster._grpc import server
+
+    launcher = runpy.run_path(str(DOCKER / "run_launcher.py"))
+    assert launcher["REFUSED"] in Path(server.__file__).read_text()
 
 
 def test_dagster_runs_again_what_was_killed_and_not_what_failed(

@@ -186,6 +186,36 @@ def test_prometheus_asks_services_that_are_there() -> None:
     assert {target.split(":")[0] for target in asked} <= services().keys()
 
 
+def test_prometheus_gets_the_first_token_only() -> None:
+    script = services()["prometheus"]["entrypoint"][2].replace("$$", "$")
+    write = script.partition(" > ")[0].rpartition("&& ")[2]
+    for tokens in ("new,old", "new"):
+        said = subprocess.run(
+            ["/bin/sh", "-c", write], env={"SERVING_TOKEN": tokens}, capture_output=True, check=True
+        )
+        assert said.stdout == b"new"
+
+
+def test_runs_are_waited_for_before_what_they_need_is_replaced() -> None:
+    assert {name: on["restart"] for name, on in services()["code"]["depends_on"].items()} == {
+        "postgres": True,
+        "mlflow": True,
+    }
+
+
+def test_no_service_wants_more_processors_than_two() -> None:
+    """Docker refuses to start a container that may use more than the machine has."""
+    for name, service in services().items():
+        wanted = service["deploy"]["resources"]["limits"]["cpus"]
+        assert float(re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", wanted)) <= 2, name
+
+
+def test_an_image_that_is_built_here_is_not_looked_for_elsewhere() -> None:
+    for name, service in services().items():
+        if service["image"].startswith("ledgerline-") and "build" not in service:
+            assert service["pull_policy"] == "never", name
+
+
 @pytest.fixture(scope="module")
 def docker_compose() -> list[str]:
     docker = shutil.which("docker")

@@ -152,12 +152,14 @@ def test_dagster_keeps_its_runs_there_as_its_file_says(
     monkeypatch.setenv("DAGSTER_COMPUTE_LOGS", str(tmp_path / "logs"))
     monkeypatch.setenv("DAGSTER_ARTIFACTS", str(tmp_path / "artifacts"))
     shutil.copy(DOCKER / "dagster.yaml", tmp_path)
+    monkeypatch.syspath_prepend(str(DOCKER))  # as PYTHONPATH of the image
 
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         run = create_run_for_test(instance, job_name="job", status=DagsterRunStatus.STARTED)
         instance.report_run_failed(run)  # writes an event and tells who listens
         assert instance.run_monitoring_enabled
         assert instance.run_retries_enabled
+        assert type(instance.run_launcher).__module__ == "run_launcher"
         queue = instance.get_concurrency_config().run_queue_config
         assert queue is not None
         assert queue.max_user_code_failure_retries == 20

@@ -161,7 +161,7 @@ class Machine:
         """What is mounted in the container, and what its image has, as links."""
         root = self._root(service)
         (root / "var" / "lib").mkdir(parents=True, exist_ok=True)
-        for script in ("code_server.py", "prepare_mlflow.py"):
+        for script in ("code_server.py", "prepare_mlflow.py", "run_launcher.py"):
             _link(root / "opt" / "ledgerline" / script, DOCKER / script)
         for mount in services()[service].get("volumes", []):
             source, inside = mount.split(":")[:2]

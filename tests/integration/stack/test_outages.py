@@ -162,19 +162,22 @@ def test_a_run_does_not_notice_that_pages_daemon_and_observer_are_killed(
     shown.everywhere(run_id)
 
 
-def test_a_code_server_that_is_stopped_waits_for_its_runs(
+def test_a_code_server_that_is_stopped_waits_for_its_runs_and_others_wait_for_the_next_one(
     stack: Stack, instance: dg.DagsterInstance, shown: Shown
 ) -> None:
     run_id = under_way(stack, instance)
     stopping = threading.Thread(target=stack.stop, args=("code",), kwargs={"seconds": 300})
     stopping.start()
     try:
+        other = stack.pages.launch("ingest_flights", DAY)
         assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
     finally:
         stopping.join()
         stack.start("code")
     wait_until(stack.pages.know_the_jobs, "the code server is back", SHOWN_SECONDS)
-    shown.everywhere(run_id)
+    assert stack.wait_for_the_end(instance, other) is DagsterRunStatus.SUCCESS
+    for each in (run_id, other):
+        shown.everywhere(each)
 
 
 def test_a_run_that_was_killed_with_its_code_server_has_failed_and_is_run_again(
