@@ -1,8 +1,7 @@
 """Gives runs to the code server, as Dagster's own launcher does, but for a server that is being stopped.
 
 Such a server takes no more runs, and answers until those under way have ended. To Dagster's launcher a run
-that it refuses has failed; to this one it is as if there were no server, and the run waits. dagster.yaml names
-it.
+that it refuses has failed; to this one it is as if there were no server, and the run waits.
 """
 
 from collections.abc import Mapping
