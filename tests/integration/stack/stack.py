@@ -11,17 +11,17 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
 
 from tests.docker.stack_files import DOCKER
 from tests.integration.pages import Pages
 from tests.integration.run_workers import wait_until
 from tests.integration.stack.composed import Machine
 from tests.integration.stack.jaeger_traces import Jaeger
+from tests.ports import HOST
 from tests.registry import postgresql
 
-# In the order of compose.yaml's depends_on.
-TELEMETRY = ("jaeger", "otel-collector")
-DAGSTER = ("code", "dagster-webserver", "dagster-daemon", "observer")
 START_SECONDS = 180
 END_SECONDS = 60
 RUN_SECONDS = 240
@@ -118,6 +118,11 @@ class Stack:
             return False
         if name == "observer":
             return "Following" in self.said(name)
+        if name == "code":  # before it answers, it has made Dagster's tables, which only one process may do
+            client = DagsterGrpcClient(host=HOST, port=self.machine.port("code", 4000))
+            with suppress(DagsterUserCodeUnreachableError):
+                return bool(client.ping("well")["echo"])
+            return False
         return True
 
     def run_once(self, name: str) -> None:
@@ -245,7 +250,8 @@ def running(
         stack = Stack(machine, server)
         until.callback(stack.end)
         stack.run_once("mlflow-database")
-        stack.start("mlflow", *TELEMETRY)
+        # In the order of compose.yaml's depends_on.
+        stack.start("mlflow", "jaeger", "otel-collector")
         stack.start("code")
         stack.start("dagster-webserver", "dagster-daemon", "observer", "serving")
         wait_until(stack.pages.know_the_jobs, "Dagster's pages know the jobs")
