@@ -37,19 +37,8 @@ def main(version: str, ops: str, executor: str, seconds: str, result: str) -> No
     import dagster as dg
 
     from benchmarks import observed_jobs
-    from resources.environments import PROJECT_ROOT
 
-    job = dg.build_reconstructable_job(
-        "benchmarks.observed_jobs",
-        "chain",
-        reconstructable_kwargs={
-            "version": version,
-            "ops": int(ops),
-            "executor": executor,
-            "seconds": float(seconds),
-        },
-        reconstructor_working_directory=str(PROJECT_ROOT),
-    )
+    job = observed_jobs.reconstructable(version, int(ops), executor, float(seconds))
     job.get_definition()
     imports = ["benchmarks.observed_jobs", *observed_jobs.IMPORTS.get(version, ())]
     for name in imports:

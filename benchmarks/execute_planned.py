@@ -7,7 +7,6 @@ import dagster as dg
 from dagster._core.execution.api import execute_run
 
 from benchmarks import observed_jobs
-from resources.environments import PROJECT_ROOT
 
 
 def main(version: str, ops: str, run_ids: str) -> None:
@@ -18,17 +17,7 @@ def main(version: str, ops: str, run_ids: str) -> None:
         ops: How many.
         run_ids: A list in JSON.
     """
-    job = dg.build_reconstructable_job(
-        "benchmarks.observed_jobs",
-        "chain",
-        reconstructable_kwargs={
-            "version": version,
-            "ops": int(ops),
-            "executor": observed_jobs.IN_PROCESS,
-            "seconds": 0.0,
-        },
-        reconstructor_working_directory=str(PROJECT_ROOT),
-    )
+    job = observed_jobs.reconstructable(version, int(ops), observed_jobs.IN_PROCESS, 0.0)
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
         for run_id in json.loads(run_ids):

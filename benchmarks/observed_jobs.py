@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob
 
 from pipelines.executors import warm_multiprocess_executor
+from resources.environments import PROJECT_ROOT
 from resources.tracing import OTelResource
 
 # What hashing takes about 10 ms for. The same work every time: whoever takes the processor away is seen.
@@ -68,6 +70,16 @@ def chain(version: str, ops: int, executor: str, seconds: float) -> dg.JobDefini
     if version in (MLFLOW, MLFLOW_METRICS):
         return import_module("dagster_mlflow").end_mlflow_on_run_finished(observed)
     return observed
+
+
+def reconstructable(version: str, ops: int, executor: str, seconds: float) -> ReconstructableJob:
+    """The same, as processes hand it to each other."""
+    return dg.build_reconstructable_job(
+        "benchmarks.observed_jobs",
+        "chain",
+        reconstructable_kwargs={"version": version, "ops": ops, "executor": executor, "seconds": seconds},
+        reconstructor_working_directory=str(PROJECT_ROOT),
+    )
 
 
 def _bare(work: Work) -> tuple[dg.OpDefinition, dict[str, Any]]:

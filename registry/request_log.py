@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import os
 import re
+import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 # A file that is being written. Its writer holds a lock on it, which ends with the process.
 HIDDEN = ".writing-"
 SUFFIX = ".parquet"
-# First and last request, and who wrote it: in the order of names the files are in the order of time.
-_NAME = re.compile(r"(\d{8}T\d{12}Z)_(\d{8}T\d{12}Z)_\d+-\d+\.parquet")
+# First and last request, and who wrote it: in the order of names the files are in the order of time. The
+# number of the process alone would not do: in containers that share the folder, each is 1.
+_NAME = re.compile(r"(\d{8}T\d{12}Z)_(\d{8}T\d{12}Z)_[\w.-]+\.parquet")
 
 _numbers = itertools.count()
 
@@ -48,7 +50,8 @@ def write(folder: Path, model: str, rows: "pa.Table") -> Path:
     place.mkdir(parents=True, exist_ok=True)
     # pyarrow makes its compute functions at import, where no type checker sees them.
     span = compute.min_max(rows["at"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
-    name = f"{_stamp(span['min'])}_{_stamp(span['max'])}_{os.getpid()}-{next(_numbers)}{SUFFIX}"
+    writer = f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+    name = f"{_stamp(span['min'])}_{_stamp(span['max'])}_{writer}{SUFFIX}"
     hidden = place / f"{HIDDEN}{name}"
     try:
         with hidden.open("xb") as file:

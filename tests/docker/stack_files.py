@@ -2,6 +2,7 @@
 
 import functools
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,10 @@ def variables(file: Path = COMPOSE) -> dict[str, set[str]]:
     for match in VARIABLE.finditer(file.read_text()):
         found.setdefault(match["name"], set()).add(match["rest"])
     return found
+
+
+def written_secrets(file: Path) -> dict[str, str]:
+    """What docker/secrets writes for a new stack; `file` is where."""
+    subprocess.run([DOCKER / "secrets", file], check=True, capture_output=True)
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    return {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}

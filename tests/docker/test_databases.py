@@ -30,25 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 def make_databases(server: str, passwords: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run the script as the image does."""
-    psql = postgresql.program("psql")
-    assert psql is not None
-    plain = server.replace("postgresql+psycopg", "postgresql")
-    return subprocess.run(
-        [
-            psql,
-            "-v",
-            "ON_ERROR_STOP=1",
-            "--no-psqlrc",
-            "-d",
-            plain,
-            "-f",
-            DOCKER / "postgres" / "databases.sql",
-        ],
-        env={"PATH": os.defpath, **passwords},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return postgresql.run_script(server, DOCKER / "postgres" / "databases.sql", passwords)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from tests.docker.stack_files import COMPOSE, DOCKER, LOGIN, variables
-
-
-def written(file: Path) -> dict[str, str]:
-    subprocess.run([DOCKER / "secrets", file], check=True, capture_output=True)
-    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
-    return {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+from tests.docker.stack_files import COMPOSE, DOCKER, LOGIN, variables, written_secrets
 
 
 def test_every_required_variable_gets_a_secret(tmp_path: Path) -> None:
@@ -22,11 +16,11 @@ def test_every_required_variable_gets_a_secret(tmp_path: Path) -> None:
         for name, rests in variables(file).items()
         if any(rest.startswith(":?") for rest in rests)
     }
-    assert required == written(tmp_path / ".env").keys()
+    assert required == written_secrets(tmp_path / ".env").keys()
 
 
 def test_secrets_are_random_long_and_fit_into_an_address(tmp_path: Path) -> None:
-    first, second = written(tmp_path / "first"), written(tmp_path / "second")
+    first, second = written_secrets(tmp_path / "first"), written_secrets(tmp_path / "second")
     assert not set(first.values()) & set(second.values())
     assert len(set(first.values())) == len(first)
     for name, value in first.items():
@@ -37,7 +31,7 @@ def test_secrets_are_random_long_and_fit_into_an_address(tmp_path: Path) -> None
 def test_mlflow_gets_a_key_and_a_header_that_it_can_use(tmp_path: Path) -> None:
     from cryptography.fernet import Fernet
 
-    secrets = written(tmp_path / ".env")
+    secrets = written_secrets(tmp_path / ".env")
     Fernet(secrets["MLFLOW_WEBHOOK_KEY"])
     scheme, _, said = secrets["MLFLOW_ADMIN_AUTHORIZATION"].partition(" ")
     assert scheme == "Basic"
@@ -45,7 +39,7 @@ def test_mlflow_gets_a_key_and_a_header_that_it_can_use(tmp_path: Path) -> None:
 
 
 def test_only_the_owner_may_read_them(tmp_path: Path) -> None:
-    written(tmp_path / ".env")
+    written_secrets(tmp_path / ".env")
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == [".env"]
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,20 @@ def server(**options: object) -> Iterator["Server"]:
             yield made
         finally:
             made.stop()
+
+
+def run_script(uri: str, script: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a script of psql, which sees these variables, up to the first statement that fails."""
+    psql = program("psql")
+    assert psql is not None
+    plain = uri.replace("postgresql+psycopg", "postgresql")
+    return subprocess.run(
+        [psql, "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-d", plain, "-f", script],
+        env={"PATH": os.defpath, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @dataclass

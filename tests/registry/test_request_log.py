@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -168,6 +169,15 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     pd.DataFrame({"somebody": ["else's"]}).to_parquet(path)
     with pytest.raises(RequestLogError, match="is no file of a request log"):
         read(tmp_path, MODEL, at(0))
+
+
+def test_a_file_names_the_machine_too_since_processes_of_containers_have_the_same_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for machine in ("serving-7d9f-x2", "serving.example"):
+        monkeypatch.setattr(socket, "gethostname", lambda machine=machine: machine)
+        assert f"_{machine}-{os.getpid()}-" in write(tmp_path, 1, {"x": [1]}, SCORES).name
+    assert len(read(tmp_path, MODEL, at(0))) == 2
 
 
 def test_files_with_other_names_are_left_alone(tmp_path: Path) -> None:

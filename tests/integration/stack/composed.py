@@ -32,7 +32,7 @@ OF_CONTAINERS = {
     },
     "serving": {"LEDGERLINE_SERVING_PORT": "8080"},
 }
-PROGRAM_FOLDERS = re.compile(r"(?<![\w/.])/(?=(?:opt|etc|var/lib)/)")
+PROGRAM_FOLDERS = re.compile(r"(?<![\w/.])/(?=(?:opt|etc|tmp|var/lib)/)")
 ANYWHERE = "0.0.0.0"  # noqa: S104 (what containers listen on; it becomes loopback)
 
 # Of this machine, without which no program runs as it should.
@@ -53,7 +53,7 @@ class Machine:
     """Where the services are: a folder for all that they keep, and a port for each of theirs.
 
     Attributes:
-        folder: For everything; each service has its own `opt`, `etc` and `var/lib` below it.
+        folder: For everything; each service has its own `opt`, `etc`, `tmp` and `var/lib` below it.
         variables: What stands in docker/.env.
         programs: What images of others start, by service.
     """
@@ -133,6 +133,11 @@ class Machine:
             rf"{re.escape(ANYWHERE)}:(\d+)", lambda found: f"{HOST}:{self.port(service, int(found[1]))}", text
         )
         text = re.sub(
+            rf"--host {re.escape(ANYWHERE)} --port (\d+)",
+            lambda found: f"--host {HOST} --port {self.port(service, int(found[1]))}",
+            text,
+        )
+        text = re.sub(
             rf"(?<![\w.-])({'|'.join(services())}):(\d+)\b",
             lambda found: f"{HOST}:{self.port(found[1], int(found[2]))}",
             text,
@@ -141,7 +146,6 @@ class Machine:
 
     def _filled_in(self, text: str) -> str:
         """A text of the compose file with its variables, as Compose fills them in."""
-
         published = _published()
 
         def value(found: re.Match[str]) -> str:
@@ -160,7 +164,8 @@ class Machine:
     def _make_folders(self, service: str) -> None:
         """What is mounted in the container, and what its image has, as links."""
         root = self._root(service)
-        (root / "var" / "lib").mkdir(parents=True, exist_ok=True)
+        for folder in ("tmp", "var/lib"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
         for script in ("code_server.py", "prepare_mlflow.py", "run_launcher.py"):
             _link(root / "opt" / "ledgerline" / script, DOCKER / script)
         for mount in services()[service].get("volumes", []):

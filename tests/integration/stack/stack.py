@@ -14,7 +14,7 @@ import psutil
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._grpc.client import DagsterGrpcClient
 
-from tests.docker.stack_files import DOCKER
+from tests.docker.stack_files import DOCKER, written_secrets
 from tests.integration.pages import Pages
 from tests.integration.run_workers import wait_until
 from tests.integration.stack.composed import Machine
@@ -127,17 +127,8 @@ class Stack:
 
     def run_once(self, name: str) -> None:
         """Start a service that ends by itself, and wait for that."""
-        described = self.machine.described(name)
-        with self.log(name).open("ab") as log:
-            subprocess.run(
-                described.command,
-                env=described.environment,
-                cwd=described.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=True,
-            )
+        done = self.run_in(name, *self.machine.described(name).command)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def run_in(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """What `docker compose exec` does: a command with all that a service has."""
@@ -222,14 +213,6 @@ class Stack:
         return found
 
 
-def secrets(folder: Path) -> dict[str, str]:
-    """What docker/secrets writes for a new stack."""
-    file = folder / ".env"
-    subprocess.run([DOCKER / "secrets", file], check=True, capture_output=True)
-    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
-    return {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
-
-
 @contextmanager
 def running(
     folder: Path, programs: Mapping[str, Path], database: Mapping[str, object] | None = None
@@ -244,9 +227,11 @@ def running(
     with ExitStack() as until:
         options = {"password_encryption": "scram-sha-256", **(database or {})}
         server = until.enter_context(postgresql.server(**options))
-        machine = Machine(folder, secrets(folder), programs)
+        machine = Machine(folder, written_secrets(folder / ".env"), programs)
         machine.use_port("postgres", 5432, server.port)
-        make_databases(server, machine.variables)
+        # As the image of PostgreSQL does when its folder is empty.
+        made = postgresql.run_script(server.uri, DOCKER / "postgres" / "databases.sql", machine.variables)
+        assert made.returncode == 0, made.stderr
         stack = Stack(machine, server)
         until.callback(stack.end)
         stack.run_once("mlflow-database")
@@ -256,17 +241,3 @@ def running(
         stack.start("dagster-webserver", "dagster-daemon", "observer", "serving")
         wait_until(stack.pages.know_the_jobs, "Dagster's pages know the jobs")
         yield stack
-
-
-def make_databases(database: postgresql.Server, variables: Mapping[str, str]) -> None:
-    """What the image of PostgreSQL does when its folder is empty."""
-    psql = postgresql.program("psql")
-    assert psql is not None
-    uri = database.uri.replace("postgresql+psycopg", "postgresql")
-    script = DOCKER / "postgres" / "databases.sql"
-    subprocess.run(
-        [psql, "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", "-d", uri, "-f", script],
-        env={"PATH": os.defpath, **variables},
-        check=True,
-        capture_output=True,
-    )

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from tests.docker.stack_files import DOCKER
+from tests.docker.stack_files import DOCKER, SAMPLING
 from tests.integration.received_traces import ReceivedSpan
 from tests.integration.run_workers import wait_until
 from tests.integration.stack.jaeger_traces import Jaeger
@@ -27,7 +28,6 @@ from tests.integration.stack.shown import SHOWN_SECONDS
 from tests.integration.stack.stack import Stack
 from tests.ports import HOST
 
-SAMPLING = DOCKER / "compose.sampling.yaml"
 OTHER_METRICS = {"up"}  # Prometheus' own
 
 
@@ -82,10 +82,10 @@ def arrived(backend: Jaeger | MLflowTraces, sent: ReadableSpan) -> ReceivedSpan:
 
 
 @contextmanager
-def collector(stack: Stack, **options: object) -> Iterator[None]:
-    """The collector with other options, and in the end as it was."""
+def collector(stack: Stack, *options: Path, **additions: str) -> Iterator[None]:
+    """The collector with further compose files and variables, and in the end as it was."""
     stack.stop("otel-collector")
-    stack.start("otel-collector", **options)  # pyright: ignore[reportArgumentType]
+    stack.start("otel-collector", options=options, **additions)
     try:
         yield
     finally:
@@ -163,7 +163,7 @@ def test_with_the_option_errors_and_slow_traces_are_kept_and_of_the_others_a_sha
     others = [span(f"other {number}") for number in range(20)]
     with collector(
         stack,
-        options=(SAMPLING,),
+        SAMPLING,
         OTELCOL_SAMPLING_PERCENT="0",
         OTELCOL_SAMPLING_SLOW_MS="1000",
         OTELCOL_SAMPLING_WAIT_AFTER_ROOT="1s",

@@ -1,0 +1,43 @@
+"""With compose.login.yaml, MLflow asks who it is, and all that belong to the stack can say so."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+
+from tests.docker.stack_files import LOGIN
+from tests.integration.stack.shown import Shown
+from tests.integration.stack.stack import Stack
+
+WITH_LOGIN = ("mlflow", "otel-collector", "code", "observer")
+
+
+@pytest.fixture
+def stack_with_login(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """MLflow and those who talk to it, and in the end as they were."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")  # of who looks at it here
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", stack.machine.variables["MLFLOW_ADMIN_PASSWORD"])
+    stack.stop(*WITH_LOGIN)
+    stack.start(*WITH_LOGIN, options=[LOGIN])
+    try:
+        yield stack
+    finally:
+        stack.stop(*WITH_LOGIN)
+        stack.start(*WITH_LOGIN)
+
+
+def test_a_run_is_shown_in_an_mlflow_that_answers_nobody_else(
+    stack_with_login: Stack, instance: dg.DagsterInstance
+) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(
+            f"{stack_with_login.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=1"
+        )
+
+    run_id = stack_with_login.pages.launch("ingest_flights", {"dagster/partition": "2013-02-08"})
+
+    assert stack_with_login.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
+    Shown(stack_with_login, instance).everywhere(run_id)
