@@ -1,18 +1,31 @@
-"""How far a projection has come, kept in the Dagster instance: everything it says has been shown.
+"""How far a projection has come, kept in the Dagster instance or beside it: all that it says has been shown.
 
 Any process may load, extend and save it. Two that do so at the same time may undo what the other one wrote;
 what is then left says less, never something untrue, and some things are shown once more.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
 import dagster as dg
 
 # How far back the search for updated runs reaches behind the latest one seen: clocks differ, and rows become
 # visible out of order.
 OVERLAP_SECONDS = 60
+
+
+class CursorStore(Protocol):
+    """A place for cursors: the run storage of the instance itself, or a folder (cursor_folder.py)."""
+
+    def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
+        """Return the values of those keys that have one."""
+        ...
+
+    def set_cursor_values(self, pairs: Mapping[str, str]) -> None:
+        """Replace the values of these keys."""
+        ...
 
 
 @dataclass
@@ -36,10 +49,10 @@ class Cursors:
     saved: str | None = None
 
     @classmethod
-    def load(cls, instance: dg.DagsterInstance, projection: str) -> Self | None:
+    def load(cls, store: CursorStore, projection: str) -> Self | None:
         """What was last saved; None if nothing ever was."""
         key = _key(projection)
-        text = instance.run_storage.get_cursor_values({key}).get(key)
+        text = store.get_cursor_values({key}).get(key)
         if text is None:
             return None
         kept = json.loads(text)
@@ -52,7 +65,7 @@ class Cursors:
             saved=text,
         )
 
-    def save(self, instance: dg.DagsterInstance) -> None:
+    def save(self, store: CursorStore) -> None:
         """Write it down, if something changed."""
         self.ended = {
             run_id: updated
@@ -67,7 +80,7 @@ class Cursors:
         }
         text = json.dumps(kept)
         if text != self.saved:
-            instance.run_storage.set_cursor_values({_key(self.projection): text})
+            store.set_cursor_values({_key(self.projection): text})
             self.saved = text
 
     def begin(self, run_id: str) -> None:

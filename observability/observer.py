@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import RunRecord, RunsFilter
 
-from observability.cursors import OVERLAP_SECONDS, Cursors
+from observability.cursors import OVERLAP_SECONDS, Cursors, CursorStore
 from observability.projection import Backfill, NotYetError, Projection, TargetUnavailableError
 from observability.tail import Tail
 
@@ -70,8 +70,15 @@ class _Pause:
 class Observer:
     """Drives one projection. Keeps what it read of runs under way; without that, it reads them again."""
 
-    def __init__(self, projection: Projection) -> None:
+    def __init__(self, projection: Projection, cursor_store: CursorStore | None = None) -> None:
+        """Make one.
+
+        Args:
+            projection: Shows the runs.
+            cursor_store: Keeps the cursors; the observed instance itself, unless another is given.
+        """
         self.projection = projection
+        self._cursor_store = cursor_store
         self._tails: dict[str, Tail] = {}
         self._pauses: dict[str, _Pause] = {}
         self._lock = threading.Lock()
@@ -85,13 +92,14 @@ class Observer:
         """
         with self._lock:
             deadline = time.monotonic() + budget
-            cursors = Cursors.load(instance, self.projection.name)
+            store = self._cursor_store or instance.run_storage
+            cursors = Cursors.load(store, self.projection.name)
             if cursors is None:
                 cursors = self._first_cursors(instance)
             report = Report()
             for page in self._pages(instance, cursors):
                 self._show(instance, cursors, page, report, deadline)
-                cursors.save(instance)
+                cursors.save(store)
                 over = report.unavailable is not None or time.monotonic() > deadline
                 # What began meanwhile is still noted, so that it has its turn in the next tick, whatever a
                 # run that the target never takes, or those under way, do to this one.
@@ -99,7 +107,7 @@ class Observer:
                     break
             if report.unavailable is None:
                 self._show_backfills(instance, cursors, report)
-                cursors.save(instance)
+                cursors.save(store)
             self._tails = {run_id: tail for run_id, tail in self._tails.items() if run_id in cursors.active}
             report.waiting = len(cursors.active)
             return report
@@ -119,10 +127,11 @@ class Observer:
         # Of a run that has just ended, there may be a last word yet.
         if now.finished and tail.quiet_for(LINGER_SECONDS):
             with self._lock:
-                cursors = Cursors.load(instance, self.projection.name)
+                store = self._cursor_store or instance.run_storage
+                cursors = Cursors.load(store, self.projection.name)
                 if cursors is not None:
                     cursors.end(record.dagster_run.run_id, record.update_timestamp.timestamp())
-                    cursors.save(instance)
+                    cursors.save(store)
         return written
 
     def _first_cursors(self, instance: dg.DagsterInstance) -> Cursors:

@@ -425,7 +425,7 @@ def test_it_ends_in_time_while_there_is_much_to_show(
         assert follower.process.returncode == 0
         # Both projections began at once, with all that they import.
         assert follower.with_text("cannot be shown") == []
-    cursors = Cursors.load(instance, "mlflow")
+    cursors = Cursors.load(instance.run_storage, "mlflow")
     assert cursors is not None
     assert None in cursors.active.values()  # it had not come to these
 

@@ -378,7 +378,8 @@ def test_an_observer_that_is_killed_before_it_notes_what_it_sent_sends_it_again_
     with following(observed.instance) as observer:
         for projection in ("traces", "mlflow"):
             wait_until(
-                lambda name=projection: Cursors.load(observed.instance, name), f"it notes {projection}"
+                lambda name=projection: Cursors.load(observed.instance.run_storage, name),
+                f"it notes {projection}",
             )
         observer.send_signal(signal.SIGTERM)
         assert observer.wait(PATIENCE_SECONDS) == 0

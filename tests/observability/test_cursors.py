@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from observability.cursor_folder import CursorFolder
 from observability.cursors import OVERLAP_SECONDS, Cursors
 from tests.observability.written_runs import begin
 
@@ -22,13 +23,13 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.Dags
 
 
 def loaded(instance: dg.DagsterInstance, projection: str = "traces") -> Cursors:
-    cursors = Cursors.load(instance, projection)
+    cursors = Cursors.load(instance.run_storage, projection)
     assert cursors is not None
     return cursors
 
 
 def test_where_nothing_was_ever_saved_there_are_none(instance: dg.DagsterInstance) -> None:
-    assert Cursors.load(instance, "traces") is None
+    assert Cursors.load(instance.run_storage, "traces") is None
 
 
 def test_what_is_saved_is_loaded_with_the_runs_in_the_order_of_their_turn(
@@ -39,7 +40,7 @@ def test_what_is_saved_is_loaded_with_the_runs_in_the_order_of_their_turn(
     cursors.move_to_end("z")
     cursors.end("done", 1_000.25)
     cursors.backfills = {"one", "two"}
-    cursors.save(instance)
+    cursors.save(instance.run_storage)
 
     again = loaded(instance)
     assert again == cursors
@@ -48,29 +49,29 @@ def test_what_is_saved_is_loaded_with_the_runs_in_the_order_of_their_turn(
 
 
 def test_each_projection_has_its_own(instance: dg.DagsterInstance) -> None:
-    Cursors("traces", updated=1.0).save(instance)
-    assert Cursors.load(instance, "mlflow") is None
-    Cursors("mlflow", updated=2.0).save(instance)
+    Cursors("traces", updated=1.0).save(instance.run_storage)
+    assert Cursors.load(instance.run_storage, "mlflow") is None
+    Cursors("mlflow", updated=2.0).save(instance.run_storage)
     assert (loaded(instance).updated, loaded(instance, "mlflow").updated) == (1.0, 2.0)
 
 
 def test_nothing_is_written_when_nothing_has_changed(instance: dg.DagsterInstance) -> None:
-    Cursors("traces", updated=1.0).save(instance)
+    Cursors("traces", updated=1.0).save(instance.run_storage)
     idle, busy = loaded(instance), loaded(instance)
     busy.begin("a run")
-    busy.save(instance)
-    idle.save(instance)  # and so does not undo what the other one wrote
+    busy.save(instance.run_storage)
+    idle.save(instance.run_storage)  # and so does not undo what the other one wrote
     assert list(loaded(instance).active) == ["a run"]
 
 
 def test_of_two_at_the_same_time_the_later_one_is_kept_as_a_whole(instance: dg.DagsterInstance) -> None:
-    Cursors("traces", updated=1.0).save(instance)
+    Cursors("traces", updated=1.0).save(instance.run_storage)
     one, other = loaded(instance), loaded(instance)
     one.begin("a run")
     one.saw(5.0)
-    one.save(instance)
+    one.save(instance.run_storage)
     other.saw(4.0)
-    other.save(instance)
+    other.save(instance.run_storage)
     assert loaded(instance) == other
     assert (loaded(instance).updated, loaded(instance).active) == (4.0, {})
 
@@ -81,7 +82,7 @@ def test_runs_that_are_done_with_are_remembered_for_as_long_as_the_search_finds_
     cursors = Cursors("traces", updated=1_000.0)
     cursors.end("old", 1_000.0 - OVERLAP_SECONDS)
     cursors.end("recent", 1_001.0 - OVERLAP_SECONDS)
-    cursors.save(instance)
+    cursors.save(instance.run_storage)
     assert loaded(instance).ended == {"recent": 1_001.0 - OVERLAP_SECONDS}
 
 
@@ -109,3 +110,19 @@ def test_a_run_that_is_forgotten_is_neither_followed_nor_done_with(instance: dg.
     cursors.forget("a run")
     cursors.forget("one that nobody follows")
     assert (cursors.active, cursors.ended) == ({}, {})
+
+
+def test_cursors_beside_an_instance_are_kept_between_processes_each_projection_with_its_own(
+    tmp_path: Path,
+) -> None:
+    store = CursorFolder(tmp_path / "not made yet")
+    assert Cursors.load(store, "traces") is None
+    assert not store.folder.exists()
+    kept = Cursors("traces", updated=1_000.5, active={"b": "a cursor", "a": None}, backfills={"one"})
+    kept.save(store)
+    Cursors("mlflow", updated=2.0).save(store)
+    again = Cursors.load(CursorFolder(tmp_path / "not made yet"), "traces")
+    assert again == kept
+    assert again is not None
+    assert list(again.active) == ["b", "a"]
+    assert len(list(store.folder.iterdir())) == 2

@@ -59,7 +59,7 @@ def observer(target: FakeTarget) -> Observer:
 
 
 def followed(instance: dg.DagsterInstance, target: FakeTarget) -> list[str]:
-    cursors = Cursors.load(instance, target.name)
+    cursors = Cursors.load(instance.run_storage, target.name)
     assert cursors is not None
     return list(cursors.active)
 
@@ -126,7 +126,7 @@ def test_runs_that_went_on_while_nobody_looked_are_found_however_long_that_was(
 ) -> None:
     begin(instance, seconds_ago=48 * HOUR).end(seconds_ago=48 * HOUR)
     cursors = Cursors(target.name, updated=time.time() - 48 * HOUR)
-    cursors.save(instance)
+    cursors.save(instance.run_storage)
     run = begin(instance, "a word", seconds_ago=24 * HOUR)
     run.end(seconds_ago=24 * HOUR)
     Observer(target).tick(instance, BUDGET)
@@ -299,7 +299,7 @@ def test_what_a_target_did_not_take_is_shown_when_it_is_back(
     observer.tick(instance, BUDGET)
     clock.forward(SETTLE_SECONDS)
     observer.tick(instance, BUDGET)
-    before = Cursors.load(instance, target.name)
+    before = Cursors.load(instance.run_storage, target.name)
 
     target.refuses = refusing(AWAY)
     for word in ("two", "three", "four"):
@@ -307,7 +307,7 @@ def test_what_a_target_did_not_take_is_shown_when_it_is_back(
         observer.tick(instance, BUDGET)
         clock.forward(SETTLE_SECONDS)
     run.end()
-    assert Cursors.load(instance, target.name) == before
+    assert Cursors.load(instance.run_storage, target.name) == before
 
     target.refuses = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
@@ -359,7 +359,7 @@ def test_while_a_target_is_away_only_so_many_runs_are_noted_and_later_all_are_sh
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     runs = [begin(instance) for _ in range(3 * RUNS_AT_ONCE)]
-    Cursors(target.name, updated=time.time() - HOUR).save(instance)
+    Cursors(target.name, updated=time.time() - HOUR).save(instance.run_storage)
     target.refuses = refusing(AWAY)
     for _ in range(5):
         observer.tick(instance, BUDGET)
@@ -676,7 +676,7 @@ def test_a_backfill_that_was_deleted_is_forgotten(
     begin(instance, backfill="deleted")
     report = observer.tick(instance, BUDGET)
     assert (report.failures, report.unavailable) == ({}, None)
-    cursors = Cursors.load(instance, target.name)
+    cursors = Cursors.load(instance.run_storage, target.name)
     assert cursors is not None
     assert (target.backfills, cursors.backfills) == ([], set())
 

@@ -1,0 +1,31 @@
+"""Keeps cursors in a folder, for an instance that is only read. What they hold: cursors.py."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CursorFolder:
+    """A store of cursors, one file for each key, with the same methods as Dagster's run storage."""
+
+    folder: Path
+
+    def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
+        """Return the values of those keys that have one."""
+        files = {key: self._file(key) for key in keys}
+        return {key: file.read_text() for key, file in files.items() if file.exists()}
+
+    def set_cursor_values(self, pairs: Mapping[str, str]) -> None:
+        """Replace the values of these keys, each as a whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for key, value in pairs.items():
+            descriptor, written = tempfile.mkstemp(dir=self.folder)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(value)
+            Path(written).replace(self._file(key))
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key.replace('/', '.')}.json"
