@@ -20,7 +20,6 @@ from observability.spans import SCOPE, run_spans
 BAR_CELLS = 24
 # Phases shorter than this are left out; steps and what they traced themselves are always there.
 LEAST_SECONDS = 0.1
-PHASES = (history.START_WORKER, history.RESOURCES, history.LOAD, history.COMPUTE, history.STORE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _lines(
 
 def _is_shown(span: ReadableSpan, children: dict[int, list[ReadableSpan]], least_seconds: float) -> bool:
     own = span.instrumentation_scope == SCOPE and names.OUTCOME not in (span.attributes or {})
-    is_phase = own and span.name.startswith(PHASES)
+    is_phase = own and span.name.startswith(history.ATTEMPT_PHASES)
     has_children = span.context is not None and span.context.span_id in children
     return not is_phase or has_children or _failed(span) or _seconds(span) >= least_seconds
 

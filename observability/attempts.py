@@ -1,5 +1,11 @@
-"""One attempt at a step while its events come in. Which events there are: event_log.py."""
+"""One attempt at a step while its events come in. Which events there are: event_log.py.
 
+Every moment of an attempt is in exactly one of its phases: an event ends the phase before it, and the next
+begins at that moment. So phases do not overlap, and they add up to the attempt's seconds.
+"""
+
+import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,27 +16,36 @@ from observability.history import (
     RESOURCES,
     START_WORKER,
     STORE,
+    WAIT,
     Attempt,
     Check,
     Error,
+    Hook,
+    HookOutcome,
     Materialisation,
     Observation,
     Outcome,
     Phase,
 )
 
-# How Dagster names what went wrong around the step's own computation.
+# How Dagster names what went wrong around the step's own computation. With a retry policy it does not wrap
+# these errors; then the function of its own that they passed through tells.
 LOAD_ERROR = "DagsterExecutionLoadInputError"
 STORE_ERROR = "DagsterExecutionHandleOutputError"
+LOADING = re.compile(r'dagster.+inputs\.py", line \d+, in load_input_object\n')
+STORING = re.compile(r'dagster.+execute_step\.py", line \d+, in _store_output\n')
 # Written by the process that started the step's own, hence with its clock: that it died, that it does not
 # answer (an error without a class). So is all that ends a step before it begins.
 CRASH_ERROR = "ChildProcessCrashException"
 PARENT_ERRORS = (CRASH_ERROR, None)
+# After the last output, until the step ends, Dagster records that it was stored. What takes longer is the
+# rest of the step's own code.
+RECORDING_SECONDS = 0.2
 
 
 @dataclass
 class OpenAttempt:
-    """An attempt while its events come in; every phase starts where the one before it ended."""
+    """An attempt while its events come in."""
 
     step: str
     op: str
@@ -38,17 +53,20 @@ class OpenAttempt:
     started: float
     ended: float | None = None
     outcome: Outcome = Outcome.RUNNING
-    latest: float = 0.0  # the end of what is accounted for
+    latest: float = 0.0  # the end of the phases so far
     clock_behind: float = 0.0
     pid: int | None = None
     begun: bool = False  # whether it came as far as the step itself
-    computed_until: float | None = None
-    compute_started: float | None = None
-    storing: tuple[str, float] | None = None
-    resources: float | None = None
-    worker: float | None = None
+    waiting: str | None = None  # what for
+    worker: float | None = None  # since when its process is being started
+    loading_resources: bool = False
+    storing: str | None = None  # an output that was yielded, and not stored yet
+    output_recorded: bool = False  # and what was recorded of it, which comes after it was stored
     inputs: list[str] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
+    current: str | None = None  # the last of them, without a number
+    parts: Counter[str] = field(default_factory=Counter)  # how many of them have a name, but for the number
+    hooks: list[Hook] = field(default_factory=list)
     materialisations: list[Materialisation] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
@@ -63,66 +81,67 @@ class OpenAttempt:
         """A time of the step's process on the clock of the one that started it."""
         return time + self.clock_behind
 
-    def mark(self, time: float) -> None:
-        """Account for everything up to now; time does not run backwards."""
-        self.latest = max(self.latest, self.corrected(time))
+    def waits(self, time: float, reason: str) -> None:
+        """It is held up before it begins; the same may be said again."""
+        if not self.begun and self.waiting is None:
+            self._before_the_step(time)
+            self.waiting = reason
+
+    def wait_ended(self, time: float) -> None:
+        """What it waited for is there."""
+        if self.waiting is not None:
+            self._before_the_step(time)
 
     def worker_starting(self, time: float) -> None:
-        """Somebody starts a process for it."""
+        """A process is being started for it."""
+        self._before_the_step(time)
         self.worker = time
-        self.mark(time)
 
     def worker_started(self, time: float, pid: int | None) -> None:
         """Its process is there; with a clock that may be behind."""
         self.pid = pid
         if self.worker is not None:
             self.clock_behind = max(0.0, self.worker - time)
-            self.mark(time)
-            self.phases.append(Phase(START_WORKER, self.worker, self.latest))
 
-    def resources_started(self, time: float) -> None:
-        """Its resources are being initialised."""
-        self.mark(time)
-        self.resources = self.latest
+    def resources_started(self, time: float, pid: int | None) -> None:
+        """Its resources are being initialised, in its process; not all engines say that they started one."""
+        self.pid = self.pid or pid
+        self._before_the_step(time)
+        self.loading_resources = True
 
     def resources_ended(self, time: float, error: Any) -> None:
         """Its resources are there, or failed."""
-        if self.resources is not None:
-            self.mark(time)
-            self.phases.append(Phase(RESOURCES, self.resources, self.latest, failed=error is not None))
-            self.resources = None
+        if self.loading_resources:
+            self._account(RESOURCES, self.corrected(time), failed=error is not None)
+            self.loading_resources = False
             if error is not None:
                 self.error = error_from(error)
 
-    def begin(self, time: float) -> None:
+    def begin(self, time: float, pid: int | None) -> None:
         """The step itself begins."""
-        self.mark(time)
+        self._before_the_step(time)
         self.begun = True
+        self.pid = self.pid or pid
 
     def loaded(self, time: float, name: str) -> None:
-        """An input was loaded."""
-        phase, before = f"{LOAD} {name}", self.latest
-        self.mark(time)
-        if self.phases and self.phases[-1].name == phase:  # an input that is made of many outputs
-            before = self.phases.pop().started
-        else:
+        """An input was loaded; of one that is made of many outputs, a part."""
+        if name not in self.inputs:
             self.inputs.append(name)
-        self.phases.append(Phase(phase, before, self.latest))
+        self._account(f"{LOAD} {name}", self.corrected(time))
 
     def computed(self, time: float, output: str) -> None:
         """An output was yielded, and is to be stored."""
-        if self.compute_started is None:
-            self.compute_started = self.latest
-        self.mark(time)
-        self.computed_until = self.latest
-        self.storing = output, self.latest
+        self._account(COMPUTE, self.corrected(time))
+        self.storing, self.output_recorded = output, False
+
+    def recorded(self) -> None:
+        """What became of an output was recorded: it is stored, if it is to be stored at all."""
+        self.output_recorded = True
 
     def stored(self, time: float) -> None:
-        """The latest output was stored."""
-        self.mark(time)
+        """The latest output was stored. Of outputs that hold nothing, this is never said."""
         if self.storing is not None:
-            output, since = self.storing
-            self.phases.append(Phase(f"{STORE} {output}", since, self.latest))
+            self._account(f"{STORE} {self.storing}", self.corrected(time))
             self.storing = None
 
     def died(self, message: str) -> None:
@@ -132,26 +151,20 @@ class OpenAttempt:
     def end(self, time: float, outcome: Outcome, error: Any) -> None:
         """It is over."""
         parent_says = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
-        before = self.latest
-        self.latest = max(self.latest, time if parent_says else self.corrected(time))
-        self.ended, self.outcome = self.latest, outcome
+        ended = max(self.latest, time if parent_says else self.corrected(time))
+        if outcome is Outcome.SUCCESS:
+            self._account_the_rest(ended)
+        else:
+            self._account(self._failed_phase(error), ended, failed=True)
+        self.ended, self.outcome = ended, outcome
         self.error = error_from(error) if error is not None else None
         if self.error is not None and not self.error.message:
             self.error = replace(self.error, message=self.cause_of_death)
-        failed = outcome is not Outcome.SUCCESS
-        wrapper = error.cls_name if error is not None else None
-        if wrapper == LOAD_ERROR:
-            self.phases.append(Phase(LOAD, before, self.latest, failed=True))
-            return
-        if wrapper == STORE_ERROR and self.storing is not None:
-            output, since = self.storing
-            self.phases.append(Phase(f"{STORE} {output}", since, self.latest, failed=True))
-            failed = False  # what was computed is none the worse for it
-        elif failed:
-            self.computed_until = self.latest
-        if self.begun:
-            since = before if self.compute_started is None else self.compute_started
-            self.phases.append(Phase(COMPUTE, since, self.computed_until or self.latest, failed))
+
+    def hook_ended(self, name: str, time: float, outcome: HookOutcome, error: Error | None) -> None:
+        """A hook of it was executed, after it had ended and after the hooks before."""
+        since = self.hooks[-1].ended if self.hooks else self.ended or self.latest
+        self.hooks.append(Hook(name, since, max(since, self.corrected(time)), outcome, error))
 
     def frozen(self, run_ended: float | None) -> Attempt:
         """As a record; if its run has ended without a word of it, interrupted at that moment."""
@@ -164,9 +177,65 @@ class OpenAttempt:
                 self.unchanged = self._interrupted(self.unchanged, ended)
         return self.unchanged
 
+    def _account(self, phase: str, until: float, failed: bool = False) -> None:
+        """Ascribe to a phase what is not accounted for yet; time does not run backwards."""
+        if self.ended is not None:
+            return  # a process that was given up on may go on: what it does later belongs to nothing
+        made = self._phase_until(phase, until, failed)
+        if phase == self.current:
+            self.phases[-1] = made
+        else:
+            self.phases.append(made)
+            self.parts[phase] += 1
+        self.latest, self.current = made.ended, phase
+
+    def _phase_until(self, phase: str, until: float, failed: bool) -> Phase:
+        """The current phase, if it is that one, or else the next; with a number from its second part on."""
+        until = max(self.latest, until)
+        if phase == self.current:
+            last = self.phases[-1]
+            return replace(last, ended=until, failed=failed or last.failed)
+        number = self.parts[phase] + 1
+        return Phase(f"{phase} #{number}" if number > 1 else phase, self.latest, until, failed)
+
+    def _before_the_step(self, time: float) -> None:
+        """Account for what Dagster did until it comes to the next thing, or to the step."""
+        phase = self._phase_before_the_step()
+        if phase is not None:
+            self._account(phase, self.corrected(time))
+        self.waiting = self.worker = None
+
+    def _phase_before_the_step(self) -> str | None:
+        if self.waiting is not None:
+            return f"{WAIT} {self.waiting}"
+        if self.worker is not None:
+            return START_WORKER
+        # Until the step begins, Dagster has its output captured.
+        return RESOURCES if self.loading_resources or self.phases else None
+
+    def _account_the_rest(self, ended: float) -> None:
+        """Ascribe what comes after the last output: to what was stored, or to the step's own code."""
+        recording = self.parts[COMPUTE] and self.storing is None and ended - self.latest < RECORDING_SECONDS
+        if recording and self.current is not None:
+            self._account(self.current, ended)
+        else:
+            self._account(COMPUTE, ended)
+
+    def _failed_phase(self, error: Any) -> str:
+        """Which phase an error ended, or whatever ended the process without one."""
+        if not self.begun:
+            return self._phase_before_the_step() or START_WORKER
+        stack = "".join(error.stack) if error is not None else ""
+        wrapper = error.cls_name if error is not None else None
+        if wrapper == LOAD_ERROR or LOADING.search(stack):
+            return LOAD
+        at_storing = wrapper == STORE_ERROR or bool(STORING.search(stack))
+        # What did not come from the step itself has no stack; outputs that are not stored are soon recorded.
+        if wrapper in PARENT_ERRORS and not self.output_recorded:
+            at_storing = True
+        return f"{STORE} {self.storing}" if at_storing and self.storing is not None else COMPUTE
+
     def _as_it_is(self) -> Attempt:
-        # A process that was given up on may go on: what it does later belongs to nothing.
-        phases = (phase for phase in self.phases if self.ended is None or phase.ended <= self.ended)
         return Attempt(
             step=self.step,
             op=self.op,
@@ -175,7 +244,8 @@ class OpenAttempt:
             ended=self.ended,
             outcome=self.outcome,
             inputs=tuple(self.inputs),
-            phases=tuple(sorted(phases, key=lambda phase: phase.started)),
+            phases=tuple(self.phases),
+            hooks=tuple(self.hooks),
             materialisations=tuple(self.materialisations),
             observations=tuple(self.observations),
             checks=tuple(self.checks),
@@ -185,10 +255,9 @@ class OpenAttempt:
         )
 
     def _interrupted(self, attempt: Attempt, ended: float) -> Attempt:
-        phases = attempt.phases
-        if self.begun:
-            since = self.latest if self.compute_started is None else self.compute_started
-            phases = (*phases, Phase(COMPUTE, since, ended, failed=True))
         # In the process of the run, a resource that fails ends the run, and nothing is said of the step.
         outcome = Outcome.INTERRUPTED if self.error is None else Outcome.FAILURE
+        phase = self._failed_phase(None)
+        before = self.phases[:-1] if phase == self.current else self.phases
+        phases = (*before, self._phase_until(phase, ended, failed=True))
         return replace(attempt, ended=ended, outcome=outcome, phases=phases)

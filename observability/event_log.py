@@ -1,5 +1,6 @@
 """Dagster's event records -> RunHistory. What a history says: history.py; who reads it when: observer.py."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from observability.history import (
     RESOURCES,
     Check,
     Error,
+    HookOutcome,
     Materialisation,
     Observation,
     Outcome,
@@ -27,6 +29,13 @@ from observability.history import (
 SPANS_METADATA = "ledgerline/spans"
 ATTEMPT_METADATA = "ledgerline/attempt"
 LINKS_METADATA = "ledgerline/trace"
+
+# Engine events that say what a step waits for: Dagster's own of its pools, and dagster-celery's of its queue.
+POOL_METADATA = "pool"
+QUEUE_MARKER = "celery_queue_wait"
+POOL_WAIT, QUEUE_WAIT = "for pool {}", "for a worker"
+
+HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
 
 PAGE = 2000  # records at a time
 
@@ -121,8 +130,20 @@ class HistoryReader:
             )
         elif LINKS_METADATA in metadata:
             self._links_reported = True
-        elif event.step_key in self._latest and getattr(_data(event).error, "cls_name", None) == CRASH_ERROR:
-            self._latest[event.step_key].died(event.message or "")
+        elif event.step_key is not None and event.event_specific_data is not None:
+            self._on_engine_event_of_step(event.step_key, entry, event)
+
+    def _on_engine_event_of_step(self, step: str, entry: EventLogEntry, event: DagsterEvent) -> None:
+        data = _data(event)
+        if POOL_METADATA in data.metadata and data.error is None:
+            pool = data.metadata[POOL_METADATA].value
+            self._open(entry, event).waits(entry.timestamp, POOL_WAIT.format(pool))
+        elif data.marker_start == QUEUE_MARKER:
+            self._open(entry, event).waits(entry.timestamp, QUEUE_WAIT)
+        elif data.marker_end == QUEUE_MARKER:
+            self._open(entry, event).wait_ended(entry.timestamp)
+        elif step in self._latest and getattr(data.error, "cls_name", None) == CRASH_ERROR:
+            self._latest[step].died(event.message or "")
 
     # Events of steps
 
@@ -130,8 +151,7 @@ class HistoryReader:
         self._open(entry, event).worker_starting(entry.timestamp)
 
     def _on_worker_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        pid = _data(event).metadata.get("pid")
-        self._open(entry, event).worker_started(entry.timestamp, int(pid.value) if pid else None)
+        self._open(entry, event).worker_started(entry.timestamp, event.pid)
 
     def _on_resources_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if self._ended is not None:
@@ -139,7 +159,7 @@ class HistoryReader:
         if event.step_key is None:
             self._resources_started = entry.timestamp
         else:
-            self._open(entry, event).resources_started(entry.timestamp)
+            self._open(entry, event).resources_started(entry.timestamp, event.pid)
 
     def _on_resources_ended(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if self._ended is not None:
@@ -153,13 +173,10 @@ class HistoryReader:
             self._resources_started = None
 
     def _on_step_start(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).begin(entry.timestamp)
+        self._open(entry, event).begin(entry.timestamp, event.pid)
 
     def _on_loaded_input(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         self._open(entry, event).loaded(entry.timestamp, _data(event).input_name)
-
-    def _on_step_input(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).mark(entry.timestamp)
 
     def _on_step_output(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         handle = _data(event).step_output_handle
@@ -173,6 +190,7 @@ class HistoryReader:
         asset = materialization.asset_key.to_user_string()
         metadata, tags = materialization.metadata, materialization.tags or {}
         attempt = self._open(entry, event)
+        attempt.recorded()
         attempt.materialisations.append(
             Materialisation(
                 asset=asset,
@@ -198,6 +216,7 @@ class HistoryReader:
     def _on_observation(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         observation = _data(event).asset_observation
         attempt = self._open(entry, event)
+        attempt.recorded()
         attempt.observations.append(
             Observation(
                 asset=observation.asset_key.to_user_string(),
@@ -210,6 +229,7 @@ class HistoryReader:
     def _on_check(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         evaluation = _data(event)
         attempt = self._open(entry, event)
+        attempt.recorded()
         attempt.checks.append(
             Check(
                 name=evaluation.check_name,
@@ -229,6 +249,21 @@ class HistoryReader:
             return
         self._open(entry, event).end(entry.timestamp, _STEP_ENDS[event.event_type_value], error)
 
+    def _on_hook(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        """Hooks of a step are executed one after the other, in its process, once it has ended."""
+        attempt = self._latest.get(event.step_key or "")
+        if attempt is None or attempt.ended is None:
+            return
+        attempt.unchanged = None
+        error = getattr(event.event_specific_data, "error", None)
+        named = HOOK_NAME.search(event.message or "")
+        attempt.hook_ended(
+            named[1] if named is not None else "",
+            entry.timestamp,
+            _HOOK_ENDS[event.event_type_value],
+            error_from(error) if error is not None else None,
+        )
+
     def _on_skipped(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if event.step_key is not None:
             self._skipped.append(event.step_key)
@@ -237,9 +272,7 @@ class HistoryReader:
         """The attempt that is under way at the step of this event; a new one, if the last is retried."""
         step = event.step_key or entry.step_key or ""
         attempt = self._latest.get(step)
-        if attempt is None or (
-            attempt.outcome is Outcome.RETRY and event.event_type_value in _ATTEMPT_STARTS
-        ):
+        if attempt is None or (attempt.outcome is Outcome.RETRY and _starts_an_attempt(event)):
             number = attempt.number + 1 if attempt is not None else 1
             handle = event.step_handle
             op = str(handle.node_handle) if handle is not None else step.partition("[")[0]
@@ -293,6 +326,12 @@ def _rows(metadata: Mapping[str, Any]) -> int | None:
     return None
 
 
+def _starts_an_attempt(event: DagsterEvent) -> bool:
+    kind = event.event_type_value
+    # Of engine events, those that say what it waits for: no other one asks.
+    return kind in _ATTEMPT_STARTS or kind == DagsterEventType.ENGINE_EVENT.value
+
+
 def _output(name: str, mapping_key: str | None) -> str:
     return name if mapping_key is None else f"{name}[{mapping_key}]"
 
@@ -322,6 +361,11 @@ _STEP_ENDS = {
     DagsterEventType.STEP_FAILURE.value: Outcome.FAILURE,
     DagsterEventType.STEP_UP_FOR_RETRY.value: Outcome.RETRY,
 }
+_HOOK_ENDS = {
+    DagsterEventType.HOOK_COMPLETED.value: HookOutcome.COMPLETED,
+    DagsterEventType.HOOK_SKIPPED.value: HookOutcome.SKIPPED,
+    DagsterEventType.HOOK_ERRORED.value: HookOutcome.ERRORED,
+}
 _ATTEMPT_STARTS = {
     DagsterEventType.STEP_WORKER_STARTING.value,
     DagsterEventType.STEP_WORKER_STARTED.value,
@@ -336,6 +380,7 @@ _HANDLERS: Mapping[str, _Handler] = {
     **dict.fromkeys(_RUN_TIMES, HistoryReader._on_run_time),
     **dict.fromkeys(_RUN_ENDS, HistoryReader._on_run_end),
     **dict.fromkeys(_STEP_ENDS, HistoryReader._on_step_end),
+    **dict.fromkeys(_HOOK_ENDS, HistoryReader._on_hook),
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value: HistoryReader._on_planned,
     DagsterEventType.ENGINE_EVENT.value: HistoryReader._on_engine_event,
     DagsterEventType.STEP_WORKER_STARTING.value: HistoryReader._on_worker_starting,
@@ -346,7 +391,6 @@ _HANDLERS: Mapping[str, _Handler] = {
     DagsterEventType.STEP_START.value: HistoryReader._on_step_start,
     DagsterEventType.STEP_RESTARTED.value: HistoryReader._on_step_start,
     DagsterEventType.LOADED_INPUT.value: HistoryReader._on_loaded_input,
-    DagsterEventType.STEP_INPUT.value: HistoryReader._on_step_input,
     DagsterEventType.STEP_OUTPUT.value: HistoryReader._on_step_output,
     DagsterEventType.HANDLED_OUTPUT.value: HistoryReader._on_handled_output,
     DagsterEventType.ASSET_MATERIALIZATION.value: HistoryReader._on_materialisation,

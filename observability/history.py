@@ -11,12 +11,16 @@ from typing import Any
 
 import dagster as dg
 
-# Phases of an attempt; those of an input or an output are followed by its name.
+# Phases of an attempt; those of an input or an output are followed by its name, a wait by what it is for.
+# What has several parts, with something else in between, is numbered from the second on: `compute #2`.
+WAIT = "wait"
 START_WORKER = "start worker"
 RESOURCES = "resources"
 LOAD = "load"
 COMPUTE = "compute"
 STORE = "store"
+
+ATTEMPT_PHASES = (WAIT, START_WORKER, RESOURCES, LOAD, COMPUTE, STORE)
 
 # Phases of a run that belong to no step.
 QUEUED = "queued"
@@ -69,6 +73,40 @@ class Phase:
     started: float
     ended: float
     failed: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.started
+
+    @property
+    def kind(self) -> str:
+        """What it is, without a number and the name of an input or output."""
+        return next((kind for kind in ATTEMPT_PHASES if self.name.startswith(f"{kind} ")), self.name)
+
+
+class HookOutcome(Enum):
+    """How the execution of a hook ended."""
+
+    COMPLETED = "completed"
+    SKIPPED = "skipped"  # the step did not end as the hook wants it
+    ERRORED = "errored"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A hook of an op, executed after an attempt at its step had ended.
+
+    Attributes:
+        name: Empty where it failed: Dagster does not say which one did.
+        error: Why it failed; the step and the run are none the worse for it.
+    """
+
+    name: str
+    started: float
+    ended: float
+    outcome: HookOutcome
+    error: Error | None = None
 
     @property
     def seconds(self) -> float:
@@ -146,7 +184,8 @@ class Attempt:
         started: When its process was started, or it itself, if it has none of its own.
         ended: None while it runs.
         inputs: The inputs that were loaded.
-        phases: Those that have ended, in order.
+        phases: In order, without a gap: once it has ended, they add up to its seconds.
+        hooks: Those of its op, which are executed after it has ended.
         error: Why it failed.
         pid: The process it ran in.
         clock_behind: Seconds by which that process's clock lags behind that of the process that started it,
@@ -161,6 +200,7 @@ class Attempt:
     outcome: Outcome
     inputs: tuple[str, ...] = ()
     phases: tuple[Phase, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     materialisations: tuple[Materialisation, ...] = ()
     observations: tuple[Observation, ...] = ()
     checks: tuple[Check, ...] = ()
@@ -180,9 +220,7 @@ class Attempt:
 
     def seconds_in(self, phase: str) -> float:
         """Time in phases of a kind: LOAD counts every input, STORE every output."""
-        return sum(
-            part.seconds for part in self.phases if part.name == phase or part.name.startswith(f"{phase} ")
-        )
+        return sum(part.seconds for part in self.phases if part.kind == phase)
 
 
 @dataclass(frozen=True)

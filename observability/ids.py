@@ -47,6 +47,11 @@ def phase_span_id(run_id: str, step_key: str, attempt: int, phase: str) -> int:
     return _hashed("phase", run_id, step_key, str(attempt), phase, size=SPAN_ID_BYTES)
 
 
+def hook_span_id(run_id: str, step_key: str, attempt: int, number: int) -> int:
+    """A hook, counted from 1, that was executed after an attempt."""
+    return _hashed("hook", run_id, step_key, str(attempt), str(number), size=SPAN_ID_BYTES)
+
+
 def backfill_span_id(backfill_id: str) -> int:
     """The root span of a backfill's trace."""
     return _hashed("backfill", backfill_id, size=SPAN_ID_BYTES)

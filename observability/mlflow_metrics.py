@@ -10,7 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from observability.history import COMPUTE, LOAD, RESOURCES, START_WORKER, STORE, Attempt, RunHistory
+from observability.history import (
+    COMPUTE,
+    LOAD,
+    RESOURCES,
+    START_WORKER,
+    STORE,
+    WAIT,
+    Attempt,
+    HookOutcome,
+    RunHistory,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -19,12 +29,15 @@ RUN_SECONDS = "run_seconds"
 WAIT_SECONDS = "{wait}_seconds"
 STEP_SECONDS = "step_seconds"
 PHASE_SECONDS = {
+    WAIT: "wait_seconds",
     START_WORKER: "start_seconds",
     RESOURCES: "resource_seconds",
     LOAD: "load_seconds",
     COMPUTE: "compute_seconds",
     STORE: "store_seconds",
 }
+HOOK_SECONDS = "hook_seconds"
+HOOKS_FAILED = "hooks_failed"
 ROWS = "rows"
 CHECKS_PASSED = "checks_passed"
 CHECKS_FAILED = "checks_failed"
@@ -70,14 +83,23 @@ def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]
     if now.ended is not None:
         yield _metric(RUN_SECONDS, now.ended - (now.started or now.run.created), now.ended)
         yield from _of_checks(now, now.ended)
+        hooks = [hook for attempt in now.attempts for hook in attempt.hooks]
+        if any(hook.outcome is not HookOutcome.SKIPPED for hook in hooks):
+            failed = sum(hook.outcome is HookOutcome.ERRORED for hook in hooks)
+            yield _metric(HOOKS_FAILED, failed, now.ended)
 
 
 def _of_attempt(attempt: Attempt) -> "Iterator[Metric]":
     ended = attempt.ended or attempt.started
     yield _metric(f"{STEP_SECONDS}/{attempt.step}", ended - attempt.started, ended, attempt.number)
+    phases = {phase.kind for phase in attempt.phases}
     for phase, name in PHASE_SECONDS.items():
-        if any(part.name == phase or part.name.startswith(f"{phase} ") for part in attempt.phases):
+        if phase in phases:
             yield _metric(f"{name}/{attempt.step}", attempt.seconds_in(phase), ended, attempt.number)
+    executed = [hook for hook in attempt.hooks if hook.outcome is not HookOutcome.SKIPPED]
+    if executed:
+        seconds = sum(hook.seconds for hook in executed)
+        yield _metric(f"{HOOK_SECONDS}/{attempt.step}", seconds, executed[-1].ended, attempt.number)
     rows: dict[str, int] = defaultdict(int)
     for written in attempt.materialisations:
         if written.rows is not None:

@@ -19,7 +19,7 @@ from dagster._core.events import EngineEventData
 
 from observability import ids, mlflow_tags
 from observability.event_log import LINKS_METADATA
-from observability.history import RESOURCES, START_WORKER, RunHistory
+from observability.history import RESOURCES, START_WORKER, WAIT, RunHistory
 from observability.links import Links
 from observability.mlflow_found import Found, find
 from observability.mlflow_inputs import run_datasets, run_params
@@ -203,7 +203,8 @@ def _has_begun(now: RunHistory) -> bool:
         now.finished
         or any(phase.name == RESOURCES for phase in now.phases)
         or any(
-            attempt.ended is not None or any(phase.name != START_WORKER for phase in attempt.phases)
+            attempt.ended is not None
+            or any(phase.kind not in (START_WORKER, WAIT) for phase in attempt.phases)
             for attempt in now.attempts
         )
     )

@@ -13,7 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from observability import attributes as names
 from observability import ids, step_spans
-from observability.history import Attempt, Error, Outcome, RunHistory, RunStatus
+from observability.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
 from observability.links import Links
 from observability.step_spans import SAMPLED
 
@@ -97,6 +97,7 @@ class _Trace:
                 attributes={names.STEP: step, names.ATTEMPT: number},
                 status=Status(StatusCode.ERROR) if phase.failed else _OK,
             )
+        yield from self.hooks(attempt)
         links = []
         if number > 1:
             previous = ids.attempt_span_id(run_id, step, number - 1)
@@ -113,6 +114,26 @@ class _Trace:
             events=[*_check_events(attempt), *([_exception(error, ended)] if error is not None else [])],
             links=links,
         )
+
+    def hooks(self, attempt: Attempt) -> Iterator[ReadableSpan]:
+        """A span for each hook that was executed: below the run, since the step was over."""
+        for number, hook in enumerate(attempt.hooks, start=1):
+            if hook.outcome is HookOutcome.SKIPPED:
+                continue
+            error = hook.error
+            yield self._span(
+                f"hook {hook.name}".strip(),
+                ids.hook_span_id(self.history.run.run_id, attempt.step, attempt.number, number),
+                self.root_id,
+                times=(hook.started, hook.ended),
+                attributes={
+                    names.STEP: attempt.step,
+                    names.ATTEMPT: attempt.number,
+                    error_attributes.ERROR_TYPE: error.type if error is not None else None,
+                },
+                status=Status(StatusCode.ERROR, error.message or error.type) if error is not None else _OK,
+                events=[_exception(error, hook.ended)] if error is not None else [],
+            )
 
     def recorded(self, told: int) -> Iterator[ReadableSpan]:
         """What steps traced themselves, without what was told before."""
@@ -189,7 +210,13 @@ class _Trace:
         attempts = history.attempts
         known = [time for time in (history.run.created, history.enqueued, history.started) if time]
         started = min([*known, *(attempt.started for attempt in attempts)])
-        ended = max([history.ended or started, *(attempt.ended or started for attempt in attempts)])
+        ended = max(
+            [
+                history.ended or started,
+                *(attempt.ended or started for attempt in attempts),
+                *(hook.ended for attempt in attempts for hook in attempt.hooks),
+            ]
+        )
         return started, ended
 
     def _verdict(self, ended: float) -> tuple[Status, Sequence[Event]]:

@@ -13,9 +13,10 @@ from observability.history import (
     RESOURCES,
     START_WORKER,
     STORE,
+    WAIT,
     Attempt,
+    HookOutcome,
     Outcome,
-    Phase,
     RunHistory,
 )
 
@@ -32,17 +33,19 @@ WIDTH = 10.0  # inches
 ROW_HEIGHT = 0.26
 FRAME_HEIGHT = 1.5
 
-WAITING, BETWEEN, FAILED = "waiting", "in between", "failed"
+WAITING, BETWEEN, HOOK, FAILED = "waiting", "in between", "hook", "failed"
 # In the order of the legend; told apart with any kind of colour vision (Okabe and Ito).
 COLOURS = {
     WAITING: "#eceff1",
     QUEUED: "#f0e442",
+    WAIT: "#ffb74d",
     LAUNCH: "#e69f00",
     START_WORKER: "#cc79a7",
     RESOURCES: "#7b5ea7",
     LOAD: "#56b4e9",
     COMPUTE: "#0072b2",
     STORE: "#009e73",
+    HOOK: "#8d6e63",
     BETWEEN: "#b0bec5",
     FAILED: "#d50000",
 }
@@ -103,8 +106,8 @@ def _shown(attempts: Sequence[Attempt]) -> tuple[list[Attempt], int]:
 def _times(history: RunHistory) -> Iterator[float]:
     for attempt in history.attempts:
         yield attempt.ended or attempt.started
-        for phase in attempt.phases:
-            yield phase.ended
+        for part in (*attempt.phases, *attempt.hooks):
+            yield part.ended
     for phase in (*history.waits, *history.phases):
         yield phase.ended
     if history.ended is not None:
@@ -121,10 +124,13 @@ def _row(attempt: Attempt, waited_from: float, zero: float, now: float) -> _Row:
     started, ended = attempt.started - zero, (attempt.ended or now) - zero
     waited = attempt.started - waited_from
     bars = [(WAITING, waited_from - zero, waited), (BETWEEN, started, ended - started)]
-    # Outputs that a step yields while it computes are stored in between: drawn last, they stay visible.
     bars += [
-        (FAILED if phase.failed else _kind(phase), phase.started - zero, phase.seconds)
-        for phase in sorted(attempt.phases, key=lambda phase: (_kind(phase) != COMPUTE, phase.started))
+        (FAILED if phase.failed else phase.kind, phase.started - zero, phase.seconds)
+        for phase in attempt.phases
+    ]
+    bars += [
+        (FAILED if hook.outcome is HookOutcome.ERRORED else HOOK, hook.started - zero, hook.seconds)
+        for hook in attempt.hooks
     ]
     again = f" #{attempt.number}" if attempt.number > 1 else ""
     remark = _seconds(ended - started)
@@ -132,20 +138,12 @@ def _row(attempt: Attempt, waited_from: float, zero: float, now: float) -> _Row:
         remark += f", {'failed' if attempt.outcome is Outcome.FAILURE else attempt.outcome.value}"
     return _Row(
         _cut(attempt.step, MAX_LABEL_LENGTH - len(again)) + again,
-        ended,
+        max([ended, *(hook.ended - zero for hook in attempt.hooks)]),
         bars,
         remark,
         attempt.failed,
         attempt,
     )
-
-
-def _kind(phase: Phase) -> str:
-    """What a phase of an attempt is, without the name of the input or output."""
-    for kind in (LOAD, STORE):
-        if phase.name.startswith(f"{kind} "):
-            return kind
-    return phase.name
 
 
 def _draw(axes: "Axes", rows: Sequence[_Row], seconds: float) -> None:

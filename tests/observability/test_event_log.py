@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observability.event_log import HistoryReader, read_history
-from observability.history import START_WORKER, Attempt, Error, Outcome, Read, RunHistory, RunStatus
+from observability.history import (
+    COMPUTE,
+    STORE,
+    Attempt,
+    Error,
+    Outcome,
+    Phase,
+    Read,
+    RunHistory,
+    RunStatus,
+)
 from tests.observability.recorded_jobs import Recording, Recordings
 
 SUCCESS, FAILURE, RETRY, INTERRUPTED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.RETRY, Outcome.INTERRUPTED
@@ -26,9 +36,16 @@ SKEW = 30.0  # seconds; longer than any process here takes to start
 def outline(history: RunHistory) -> list[tuple[str, int, Outcome, tuple[str, ...]]]:
     """Its attempts: step, number, outcome, names of phases."""
     return [
-        (attempt.step, attempt.number, attempt.outcome, tuple(phase.name for phase in attempt.phases))
+        (attempt.step, attempt.number, attempt.outcome, tuple(phase.name for phase in phases_of(attempt)))
         for attempt in history.attempts
     ]
+
+
+def phases_of(attempt: Attempt) -> Sequence[Phase]:
+    """Its phases, without what follows the last output: on a busy machine, recording that may take long."""
+    if attempt.outcome is SUCCESS and [phase.kind for phase in attempt.phases[-2:]] == [STORE, COMPUTE]:
+        return attempt.phases[:-1]
+    return attempt.phases
 
 
 def attempt_at(history: RunHistory, step: str, number: int = 1) -> Attempt:
@@ -206,7 +223,7 @@ def test_steps_in_processes_of_their_own_have_each_their_resources(recorded: Rec
 def test_steps_that_an_executor_delegates_are_told_as_those_of_others(recorded: Recordings) -> None:
     history = recorded["delegated"].history
     assert history.status is RunStatus.SUCCESS
-    stored = ("compute", "store result[east]", "store result[west]")
+    stored = ("compute", "store result[east]", "compute #2", "store result[west]")
     assert sorted(outline(history)) == [
         ("doubled.double[east]", 1, SUCCESS, (*IN_A_PROCESS, "load number", "compute", "store result")),
         ("doubled.double[west]", 1, SUCCESS, (*IN_A_PROCESS, "load number", "compute", "store result")),
@@ -242,7 +259,7 @@ def test_an_executor_need_not_say_that_it_starts_a_process(
 def test_a_mapped_step_is_an_op_executed_for_one_output(recorded: Recordings) -> None:
     history = recorded["mapped"].history
     assert outline(history) == [
-        ("split", 1, SUCCESS, ("compute", "store result[east]", "store result[west]")),
+        ("split", 1, SUCCESS, ("compute", "store result[east]", "compute #2", "store result[west]")),
         ("doubled.double[east]", 1, SUCCESS, ("load number", "compute", "store result")),
         ("doubled.double[west]", 1, SUCCESS, ("load number", "compute", "store result")),
         ("total", 1, SUCCESS, ("load numbers", "compute", "store result")),
@@ -257,7 +274,8 @@ def test_a_mapped_step_is_an_op_executed_for_one_output(recorded: Recordings) ->
     assert total.inputs == ("numbers",)  # one input, though it was loaded from two outputs
     assert total.seconds_in("load") == total.phases[0].seconds > 0
     split = history.attempts[0]
-    assert split.seconds_in("store") == sum(phase.seconds for phase in split.phases[1:])
+    _, east, _, west, *_ = split.phases
+    assert split.seconds_in("store") == east.seconds + west.seconds
 
 
 def test_a_run_that_was_queued_says_how_long_it_waited(recorded: Recordings) -> None:
@@ -348,10 +366,11 @@ def test_what_was_written_before_a_failure_is_told(recorded: Recordings) -> None
     history = recorded["half an output"].history
     assert history.status is RunStatus.FAILURE
     assert history.planned == ("first_half", "second_half")
-    assert outline(history) == [("halves", 1, FAILURE, ("resources", "compute", "store first_half"))]
+    phases = ("resources", "compute", "store first_half", "compute #2")
+    assert outline(history) == [("halves", 1, FAILURE, phases)]
     assert [each.asset for each in history.materialisations] == ["first_half"]
     (attempt,) = history.attempts
-    assert failed_phases(attempt) == ["compute"]
+    assert failed_phases(attempt) == ["compute #2"]
     assert words(attempt.error) == ["ValueError: the second half is missing"]
 
 
@@ -589,7 +608,12 @@ def test_a_clock_that_is_behind_changes_nothing(
     late = attempt_at(history, step, number)
 
     # How long the process took to start cannot be told from its clock's being behind.
-    start_up = on_time.seconds_in(START_WORKER)
+    start_up = seconds_between(
+        recording.records,
+        on_time,
+        DagsterEventType.STEP_WORKER_STARTING,
+        DagsterEventType.STEP_WORKER_STARTED,
+    )
     assert late.clock_behind == pytest.approx(SKEW - start_up, abs=ROUNDING * 10)
     assert late.seconds == pytest.approx(on_time.seconds, abs=start_up + ROUNDING * 10)
     assert [phase.name for phase in late.phases] == [phase.name for phase in on_time.phases]
@@ -619,6 +643,19 @@ def with_event(record: EventLogRecord, change: Callable[[DagsterEvent], DagsterE
     entry = record.event_log_entry
     assert entry.dagster_event is not None
     return record._replace(event_log_entry=entry._replace(dagster_event=change(entry.dagster_event)))
+
+
+def seconds_between(
+    records: Sequence[EventLogRecord], attempt: Attempt, first: DagsterEventType, last: DagsterEventType
+) -> float:
+    """The time from one event of an attempt to another."""
+    times = {
+        type_of(record): record.timestamp
+        for record in records
+        if record.event_log_entry.step_key == attempt.step
+        and attempt.started <= record.timestamp <= (attempt.ended or 0.0)
+    }
+    return times[last] - times[first]
 
 
 def with_skew(records: Sequence[EventLogRecord], pid: int | None, seconds: float) -> list[EventLogRecord]:
