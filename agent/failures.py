@@ -19,8 +19,8 @@ from agent.language_model import (
     TooSlowError,
     UnknownModelError,
 )
-from agent.redaction import Redaction
 from agent.retrying import deadline
+from observability.cleaning import Cleaner
 
 QUOTED_CHARACTERS = 300
 CLOCK_SECONDS = 0.005  # a wait may end this much before its time
@@ -253,7 +253,7 @@ class ModelServer:
         return f"{self.kind} at {self.address}"
 
     def _quoted(self, text: str) -> str:
-        quoted = Redaction.of((*self.secrets, self.login and self.login[1]))(" ".join(text.split()))
+        quoted = Cleaner.of((*self.secrets, self.login and self.login[1]))(" ".join(text.split()))
         return quoted if len(quoted) <= QUOTED_CHARACTERS else f"{quoted[:QUOTED_CHARACTERS]}…"
 
 

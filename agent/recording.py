@@ -12,7 +12,7 @@ from typing import Any
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from agent.redaction import Redaction
+from observability.cleaning import Cleaner, cleaned, sendable, shortened
 
 MOST_CHARACTERS = 32_000  # of one attribute: traces are kept in databases
 LONGEST_NAME = 200  # characters; a model may ask for a tool of any name
@@ -82,7 +82,7 @@ class Recorder:
 
     tracer: Tracer = field(default_factory=NoOpTracer)
     captures: bool = False
-    redact: Callable[[str], str] = field(default_factory=Redaction)
+    redact: Callable[[str], str] = field(default_factory=Cleaner)
 
     @contextmanager
     def span(
@@ -92,7 +92,7 @@ class Recorder:
         kind: SpanKind = SpanKind.INTERNAL,
     ) -> Iterator[RecordedSpan]:
         """Open a span under the one that is open, until the end of the block; an exception is its error."""
-        shown = readable(self.redact(name))[:LONGEST_NAME]
+        shown = shortened(sendable(self.redact(name)), LONGEST_NAME)
         with self.tracer.start_as_current_span(
             shown, kind=kind, record_exception=False, set_status_on_exception=False
         ) as span:
@@ -107,30 +107,17 @@ class Recorder:
 
 
 def readable(text: str) -> str:
-    """The text in what UTF-8 can say: half a surrogate pair would keep a whole batch from being sent."""
+    """Return the text in what UTF-8 can say: no server of a model takes half a surrogate pair."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _json(value: Any, redact: Callable[[str], str]) -> str:
+    """JSON of it with every text redacted, before quotes and escapes hide a secret's form."""
     try:
-        return json.dumps(_redacted(value, redact), default=str)
+        return json.dumps(cleaned(value, "", redact), default=str)
     except (RecursionError, ValueError) as error:
         return f"({type(error).__name__}: too deep to be written down)"
 
 
-def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    """The same with every text redacted, before quotes and escapes hide a secret's form."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {redact(str(name)): _redacted(part, redact) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redacted(part, redact) for part in value]
-    return value
-
-
 def _recordable(text: str, redact: Callable[[str], str]) -> str:
-    shown = readable(redact(text))
-    if len(shown) <= MOST_CHARACTERS:
-        return shown
-    return f"{shown[:MOST_CHARACTERS]}… ({len(shown):,} characters)"
+    return shortened(sendable(redact(text)), MOST_CHARACTERS)

@@ -149,8 +149,8 @@ class AgentResource(dg.ConfigurableResource):
         from agent.agent import Agent
         from agent.execution import Budget
         from agent.recording import Recorder
-        from agent.redaction import Redaction
         from agent.search_tool import SearchTool
+        from observability.cleaning import Cleaner
 
         searching = [SearchTool(self.search_url)] if self.search_url else []
         return Agent(
@@ -160,7 +160,7 @@ class AgentResource(dg.ConfigurableResource):
             [*tools, *searching],
             memory,
             Budget(self.turns, self.tool_calls, self.tokens, self.seconds),
-            Recorder(tracer, self.captures, Redaction.of(_secrets())),
+            Recorder(tracer, self.captures, Cleaner.of(_secrets())),
         )
 
     def open_memory(self) -> "Memory | None":

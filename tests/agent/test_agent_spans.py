@@ -17,10 +17,10 @@ from agent.memory import Memory
 from agent.ollama_provider import OllamaModel
 from agent.prompt import Prompt
 from agent.recording import Recorder
-from agent.redaction import REDACTED, Redaction
 from agent.retrying import Retries
 from agent.tools import ToolAnswer, ToolError
 from agent.vector_store import Entry
+from observability.cleaning import REDACTED, Cleaner
 from tests.agent.fake_ollama import MODEL, FakeOllama, Mind, Reply, scripted
 from tests.agent.fake_searxng import FakeSearXNG, page
 from tests.agent.fake_searxng import Reply as Page
@@ -359,13 +359,13 @@ def test_a_secret_is_nowhere_in_the_spans(
         agent,
         tools=(*agent.tools, Leaky(outcomes[outcome])),
         prompt=Prompt("analyst", f"The key is {said}."),
-        recorder=Recorder(spans.tracer, captures, Redaction.of(SECRETS)),
+        recorder=Recorder(spans.tracer, captures, Cleaner.of(SECRETS)),
     )
     execution = agent.ask(f"What is {said}?")
     assert said in execution.answer
     assert len(execution.tools) == 5
     written = spans.text
-    for form in Redaction.of([secret]).known:
+    for form in Cleaner.of([secret]).known:
         assert form not in written
         assert form not in written.replace("\\", "")
     assert REDACTED in written
@@ -376,7 +376,7 @@ def test_a_secret_that_the_server_repeats_is_nowhere_in_the_spans(
     agent_of: AgentOf, spans: Spans, secret: str
 ) -> None:
     agent = agent_of(scripted(Reply(status=400, error=f"bad header {secret} for password={secret}")))
-    agent = replace(agent, recorder=Recorder(spans.tracer, False, Redaction.of([TOKEN])))
+    agent = replace(agent, recorder=Recorder(spans.tracer, False, Cleaner.of([TOKEN])))
     with pytest.raises(LanguageModelError):
         agent.ask(QUESTION)
     assert secret not in spans.text

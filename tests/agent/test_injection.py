@@ -21,10 +21,10 @@ from agent.messages import ToolCall
 from agent.ollama_provider import OllamaModel
 from agent.query_tool import QueryTool
 from agent.recording import Recorder
-from agent.redaction import Redaction
 from agent.search_tool import SearchTool
 from agent.sql_sandbox import Column, Limits, SqlSandbox, Table
 from agent.vector_store import Entry
+from observability.cleaning import Cleaner
 from tests.agent.fake_ollama import MODEL, ChatRequest, FakeOllama, Mind, Reply
 from tests.agent.fake_searxng import FakeSearXNG, page
 from tests.agent.fake_searxng import Reply as Page
@@ -150,7 +150,7 @@ def attack(agent_of: AgentOf, spans: Spans, searxng: FakeSearXNG, poisoned: SqlS
             model=OllamaModel(server.url.replace("//", f"//me:{PASSWORD}@"), MODEL, context_tokens=1_000_000),
             tools=(QueryTool(poisoned), search),
             budget=Budget(turns=6, tool_calls=100, tokens=100_000, seconds=60),
-            recorder=Recorder(spans.tracer, captures=True, redact=Redaction.of([PASSWORD])),
+            recorder=Recorder(spans.tracer, captures=True, redact=Cleaner.of([PASSWORD])),
         )
         yield Attack(agent, server, searxng, spans)
         search.close()
