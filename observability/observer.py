@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import RunRecord, RunsFilter
 
+from observability.backfills import Pending, read_backfill
 from observability.cursors import OVERLAP_SECONDS, Cursors, CursorStore
-from observability.projection import Backfill, NotYetError, Projection, TargetUnavailableError
+from observability.projection import NotYetError, Projection, TargetUnavailableError
 from observability.tail import Tail
 
 # How far back it reaches when there is no cursor yet; older runs: `ledgerline observe --all`.
@@ -234,20 +235,10 @@ class Observer:
 
     def _show_backfill(self, instance: dg.DagsterInstance, backfill_id: str) -> int | None:
         """Show a backfill that is over; None if it goes on."""
-        found = instance.get_backfill(backfill_id)
-        if found is None:
-            return 0  # deleted
-        if found.backfill_end_timestamp is None:
-            return None
-        return self.projection.export_backfill(
-            Backfill(
-                backfill_id=backfill_id,
-                started=found.backfill_timestamp,
-                ended=found.backfill_end_timestamp,
-                status=found.status.value,
-                title=found.title,
-            )
-        )
+        backfill = read_backfill(instance, backfill_id)
+        if isinstance(backfill, Pending):
+            return None if backfill is Pending.GOES_ON else 0
+        return self.projection.export_backfill(backfill)
 
     def _pause(self, run_id: str) -> None:
         before = self._pauses.get(run_id)

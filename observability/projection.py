@@ -27,13 +27,28 @@ class NotYetError(Exception):
 
 @dataclass(frozen=True)
 class Backfill:
-    """A backfill that is over; times in seconds since the epoch."""
+    """A backfill that is over; times in seconds since the epoch.
+
+    Attributes:
+        backfill_id: Its id in Dagster.
+        started: When it was requested.
+        ended: When the last of its runs ended.
+        status: Dagster's own.
+        title: What it was called by whoever launched it.
+        failed_runs: How many of its runs failed or were canceled, and were not retried with success.
+    """
 
     backfill_id: str
     started: float
     ended: float
     status: str
     title: str | None
+    failed_runs: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether Dagster calls it failed or canceled, or one of its runs is."""
+        return "FAIL" in self.status or "CANCEL" in self.status or self.failed_runs > 0
 
 
 class Projection(Protocol):

@@ -51,8 +51,12 @@ class TraceProjection:
             backfill.backfill_id,
             started=backfill.started,
             ended=backfill.ended,
-            failed="FAIL" in backfill.status or "CANCEL" in backfill.status,
-            attributes={attributes.BACKFILL_STATUS: backfill.status, attributes.TITLE: backfill.title},
+            failed=backfill.failed,
+            attributes={
+                attributes.BACKFILL_STATUS: backfill.status,
+                attributes.BACKFILL_FAILED_RUNS: backfill.failed_runs or None,
+                attributes.TITLE: backfill.title,
+            },
             resource=self._described(),
         )
         return self._send([span])

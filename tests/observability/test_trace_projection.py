@@ -234,6 +234,15 @@ def test_a_backfill_that_is_over_is_one_span(exporter: FakeExporter, status: str
     assert (span.start_time, span.end_time) == (1_357_000_000_000_000_000, 1_357_000_100_000_000_000)
 
 
+def test_a_backfill_of_which_a_run_failed_has_failed_whatever_dagster_calls_it(
+    exporter: FakeExporter,
+) -> None:
+    projection_to(exporter).export_backfill(replace(BACKFILL, status="COMPLETED", failed_runs=2))
+    (span,) = exporter.spans
+    assert not span.status.is_ok
+    assert (span.attributes or {})["dagster.backfill.failed_runs"] == 2
+
+
 # When it is not taken
 
 

@@ -56,6 +56,10 @@ class WrittenRun:
         """Let it succeed, by the clock of its process so long ago."""
         self._report(DagsterEventType.RUN_SUCCESS, time.time() - seconds_ago)
 
+    def fail(self, seconds_ago: float = 0.0) -> None:
+        """Let it fail, by the clock of its process so long ago."""
+        self._report(DagsterEventType.RUN_FAILURE, time.time() - seconds_ago)
+
     def _report(self, kind: DagsterEventType, timestamp: float | None) -> None:
         event = DagsterEvent(kind.value, job_name=JOB)
         self.instance.report_dagster_event(event, run_id=self.run_id, timestamp=timestamp)
@@ -66,9 +70,17 @@ def begin(
     *words: str,
     seconds_ago: float = 0.0,
     backfill: str | None = None,
+    retry_of: WrittenRun | None = None,
 ) -> WrittenRun:
     """A run that has started, and has written these words."""
-    run = dg.DagsterRun(JOB, run_id=str(uuid4()), tags={"dagster/backfill": backfill} if backfill else {})
+    first = retry_of.run_id if retry_of is not None else None
+    run = dg.DagsterRun(
+        JOB,
+        run_id=str(uuid4()),
+        tags={"dagster/backfill": backfill} if backfill else {},
+        root_run_id=first,
+        parent_run_id=first,
+    )
     created = datetime.fromtimestamp(time.time() - seconds_ago, UTC)
     instance.run_storage.add_historical_run(run, created)
     written = WrittenRun(instance, run.run_id)
