@@ -38,6 +38,7 @@ CHECK_PASSED = "dagster.check.passed"
 CHECK_SEVERITY = "dagster.check.severity"
 ASSET = "dagster.asset.key"
 # Of a link
+CUT = "ledgerline.cut"  # lists and maps of which a part was left out, with how much
 LINK = "dagster.link"  # what the other span is: "parent run", "previous attempt", "backfill", "caller", "run"
 
 # What MLflow shows beside a span's name.

@@ -13,7 +13,9 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import NoOpTracer, Tracer
 
 from observability import telemetry
+from observability.deliveries import Delivery
 from observability.mlflow_traces import MLflowSpanExporter
+from observability.span_bounds import Bounds
 from observability.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -38,32 +40,34 @@ class QuietExporter(SpanExporter):
     """
 
     open_exporter: Callable[[], SpanExporter]
-    _exporter: SpanExporter | None = field(default=None, init=False)
+    _delivery: Delivery = field(init=False)
     _works: bool = field(default=True, init=False)
     _ended: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._delivery = Delivery(
+            "The target of traces", self.open_exporter, Bounds.of(telemetry.span_limits())
+        )
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans, or lose them."""
         if self._ended:
             return SpanExportResult.FAILURE
         try:
-            if self._exporter is None:
-                self._exporter = self.open_exporter()
-            result = self._exporter.export(spans)
+            self._delivery.send(spans)
         except Exception as error:  # noqa: BLE001 (whatever an exporter raises: answers go on)
-            self._exporter = None
             self._say(works=False, why=str(error))
             return SpanExportResult.FAILURE
-        self._say(works=result is SpanExportResult.SUCCESS, why="their target does not take them.")
-        return result
+        self._say(works=True)
+        return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
         """End the exporter, also while it is at work: it tries again no more."""
         ended, self._ended = self._ended, True
-        if self._exporter is not None and not ended:
-            self._exporter.shutdown()
+        if not ended:
+            self._delivery.shutdown()
 
-    def _say(self, *, works: bool, why: str) -> None:
+    def _say(self, *, works: bool, why: str = "") -> None:
         if works != self._works:
             logger.warning("Traces are sent again.") if works else logger.warning(
                 "Traces cannot be sent: %s", why

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from observability import otlp_answers
+from observability.otlp_answers import NotTakenError, SpansRefusedError
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 TRACES = "/v1/traces"
 EXPERIMENT_HEADER = "x-mlflow-experiment-id"
@@ -26,7 +30,12 @@ class MLflowSpanExporter(SpanExporter):
     _opened: tuple["MlflowClient", str] | None = field(default=None, init=False)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans; raises what MLflow's client raises."""
+        """Send spans.
+
+        Raises:
+            NotTakenError: They were not taken.
+            Exception: What MLflow's client raises.
+        """
         if self._opened is None:
             self._opened = self.open_experiment()
         client, experiment_id = self._opened
@@ -47,16 +56,25 @@ class MLflowSpanExporter(SpanExporter):
 
 def _post(host: Any, request: bytes, experiment_id: str) -> None:
     # MLflow's own way to its server: it knows the password, the certificates, and when to try again.
-    from mlflow.utils.rest_utils import http_request, verify_rest_response
+    from mlflow.utils.rest_utils import http_request
 
     headers = {"Content-Type": "application/x-protobuf", EXPERIMENT_HEADER: experiment_id}
-    response = http_request(host, TRACES, "POST", data=request, extra_headers=headers)
-    verify_rest_response(response, TRACES)
+    response: Any = http_request(
+        host,
+        TRACES,
+        "POST",
+        data=request,
+        extra_headers=headers,
+        raise_on_status=False,  # the answer says more than the error
+        allow_redirects=False,
+    )
+    otlp_answers.check(response)
 
 
 def _insert(store: Any, request: Any, experiment_id: str) -> None:
     # As MLflow's server does with what it receives (mlflow/server/otel_api.py).
     from mlflow.entities.span import Span
+    from mlflow.exceptions import MlflowException
 
     spans = [
         Span.from_otel_proto(span, resource=by_resource.resource)
@@ -64,4 +82,15 @@ def _insert(store: Any, request: Any, experiment_id: str) -> None:
         for by_scope in by_resource.scope_spans
         for span in by_scope.spans
     ]
-    store.log_spans(experiment_id, spans)
+    try:
+        store.log_spans(experiment_id, spans)
+    except MlflowException as error:
+        raise _error_class(error)(str(error)) from error
+
+
+def _error_class(error: "MlflowException") -> type[NotTakenError]:
+    """Whether a database refuses spans, or is away."""
+    from mlflow.protos import databricks_pb2 as codes
+
+    refusals = {codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR}
+    return SpansRefusedError if error.error_code in map(codes.ErrorCode.Name, refusals) else NotTakenError

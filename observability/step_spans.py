@@ -9,6 +9,8 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from observability.dropped_parts import attributes_without, parts_without
+
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
@@ -34,19 +36,27 @@ def decode(
     for span in encoded:
         scope, version = span["scope"]
         code, description = span["status"]
+        of_span, of_events, of_links = span.get("dropped", (0, 0, 0))
         yield ReadableSpan(
             name=span["name"],
             context=_context(trace_id, span["id"]),
             parent=_context(trace_id, span["parent"]) if span["parent"] else None,
             resource=resource,
-            attributes=span["attributes"],
-            events=[
-                Event(name, attributes, timestamp=time + later) for name, time, attributes in span["events"]
-            ],
-            links=[
-                Link(_context(int(trace, 16), span_id), attributes)
-                for trace, span_id, attributes in span["links"]
-            ],
+            attributes=attributes_without(span["attributes"], of_span),
+            events=parts_without(
+                [
+                    Event(name, attributes_without(attributes, *dropped), timestamp=time + later)
+                    for name, time, attributes, *dropped in span["events"]
+                ],
+                of_events,
+            ),
+            links=parts_without(
+                [
+                    Link(_context(int(trace, 16), span_id), attributes_without(attributes, *dropped))
+                    for trace, span_id, attributes, *dropped in span["links"]
+                ],
+                of_links,
+            ),
             kind=SpanKind[span["kind"]],
             instrumentation_scope=InstrumentationScope(scope, version),
             status=Status(StatusCode[code], description),
@@ -57,6 +67,7 @@ def decode(
 
 def _encoded(span: ReadableSpan) -> dict[str, Any]:
     scope = span.instrumentation_scope
+    dropped = [span.dropped_attributes, span.dropped_events, span.dropped_links]
     return {
         "name": span.name,
         "id": f"{span.context.span_id:016x}",  # pyright: ignore[reportOptionalMemberAccess]  (an ended span has one)
@@ -67,12 +78,19 @@ def _encoded(span: ReadableSpan) -> dict[str, Any]:
         "status": [span.status.status_code.name, span.status.description],
         "scope": [scope.name, scope.version] if scope is not None else ["", None],
         "attributes": dict(span.attributes or {}),
-        "events": [[event.name, event.timestamp, dict(event.attributes or {})] for event in span.events],
+        "events": [[event.name, event.timestamp, *_described(event)] for event in span.events],
         "links": [
-            [f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}", dict(link.attributes or {})]
+            [f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}", *_described(link)]
             for link in span.links
         ],
+        **({"dropped": dropped} if any(dropped) else {}),
     }
+
+
+def _described(part: Event | Link) -> list[Any]:
+    """The attributes of an event or a link, and how many were dropped, if any were."""
+    attributes = dict(part.attributes or {})
+    return [attributes, part.dropped_attributes] if part.dropped_attributes else [attributes]
 
 
 def _context(trace_id: int, span_id: str) -> SpanContext:

@@ -5,7 +5,6 @@ to a step, under any executor, and nothing is left behind for the next run in th
 keeps the spans safe, and the step from waiting for a collector; the observer sends them on.
 """
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dagster._core.execution.context.compute import current_execution_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, NonRecordingSpan, NoOpTracer, Span, SpanContext, SpanKind, Tracer
@@ -28,16 +27,15 @@ from observability import attributes as names
 from observability import ids, step_spans
 from observability.event_log import ATTEMPT_METADATA, SPANS_METADATA
 from observability.history import COMPUTE
+from observability.span_bounds import Bounds
 from observability.step_spans import SAMPLED
-from observability.telemetry import Telemetry
+from observability.telemetry import Telemetry, span_limits
 
 SPANS_PER_ATTEMPT = 2000  # further ones are counted, not kept: the event log is no place for millions
 WRITE_EVERY_MS = 2000
 SPANS_AT_ONCE = 512  # in one event
-LIMIT = 128  # of attributes, events and links, as OpenTelemetry's specification has it
+EVENT_BYTES = 2_000_000  # of one event
 WAITING = 2 * SPANS_PER_ATTEMPT  # the next attempt in the same process may begin before the last is written
-
-logger = logging.getLogger(__name__)
 
 
 class StepTracerProvider(trace.TracerProvider):
@@ -45,11 +43,12 @@ class StepTracerProvider(trace.TracerProvider):
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._steps = _Steps(telemetry)
+        limits = span_limits()
         # Whether a trace is kept is decided before a span is started.
-        self._provider = TracerProvider(ALWAYS_ON, Resource.get_empty(), span_limits=_limits())
+        self._provider = TracerProvider(ALWAYS_ON, Resource.get_empty(), span_limits=limits)
         # All of its settings: of those that it has to look up, a wrong one would fail the step.
         self._processor = BatchSpanProcessor(
-            _EventLogExporter(self._steps),
+            _EventLogExporter(self._steps, Bounds.of(limits)),
             max_queue_size=WAITING,
             schedule_delay_millis=WRITE_EVERY_MS,
             max_export_batch_size=SPANS_AT_ONCE,
@@ -245,8 +244,9 @@ class _StepTracer(Tracer):
 class _EventLogExporter(SpanExporter):
     """Writes spans into the event logs of their runs, an engine event for each batch of a step's."""
 
-    def __init__(self, steps: _Steps) -> None:
+    def __init__(self, steps: _Steps, bounds: Bounds) -> None:
         self._steps = steps
+        self._bounds = bounds
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         by_step: dict[int, tuple[Step, list[ReadableSpan]]] = {}
@@ -255,8 +255,23 @@ class _EventLogExporter(SpanExporter):
             if step is not None:
                 by_step.setdefault(id(step), (step, []))[1].append(span)
         for step, ended in by_step.values():
-            self._write(step, ended)
+            for event in self._events(ended):
+                self._write(step, event)
         return SpanExportResult.SUCCESS
+
+    def _events(self, spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
+        """Spans in portions that the event log can hold as one event each."""
+        event: list[ReadableSpan] = []
+        left = EVENT_BYTES
+        for span in spans:
+            bounded, size = self._bounds.bounded(span)
+            if event and size > left:
+                yield event
+                event, left = [], EVENT_BYTES
+            event.append(bounded)
+            left -= size
+        if event:
+            yield event
 
     def _write(self, step: Step, spans: Sequence[ReadableSpan]) -> None:
         message = f"{step.key} traced {len(spans)} spans of its own."
@@ -277,24 +292,6 @@ class _EventLogExporter(SpanExporter):
 
     def shutdown(self) -> None:
         """There is nothing to close."""
-
-
-def _limits() -> SpanLimits:
-    """Those of OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and its like; of values that cannot be used, the defaults."""
-    try:
-        return SpanLimits()
-    except ValueError as error:
-        logger.warning("%s; using the default limits of spans.", error)
-        return SpanLimits(
-            max_attributes=LIMIT,
-            max_events=LIMIT,
-            max_links=LIMIT,
-            max_span_attributes=LIMIT,
-            max_event_attributes=LIMIT,
-            max_link_attributes=LIMIT,
-            max_attribute_length=SpanLimits.UNSET,
-            max_span_attribute_length=SpanLimits.UNSET,
-        )
 
 
 _NOTHING = NoOpTracer()

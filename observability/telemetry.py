@@ -13,10 +13,12 @@ from observability import ids
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanLimits
     from opentelemetry.sdk.trace.export import SpanExporter
 
 HTTP, GRPC = "http/protobuf", "grpc"
 SERVICE = "ledgerline"
+LIMIT = 128  # of attributes, events and links, as OpenTelemetry's specification has it
 
 # Those that decide by the trace alone; "parentbased_" before any of them makes no difference, since the root
 # of a run has no parent.
@@ -72,25 +74,49 @@ def resource() -> "Resource":
     """What is said to produce the spans: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, if set."""
     from opentelemetry.sdk.resources import Resource
 
+    from observability.span_bounds import bounded_resource
+
     described = Resource.create()  # reads both
     if str(described.attributes.get("service.name", "")).startswith("unknown_service"):
-        return described.merge(Resource({"service.name": SERVICE}))
-    return described
+        described = described.merge(Resource({"service.name": SERVICE}))
+    return bounded_resource(described)
+
+
+def span_limits() -> "SpanLimits":
+    """Return the limits that OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and its like set; else the defaults."""
+    from opentelemetry.sdk.trace import SpanLimits
+
+    try:
+        return SpanLimits()
+    except ValueError as error:
+        logger.warning("%s; using the default limits of spans.", error)
+        return SpanLimits(
+            max_attributes=LIMIT,
+            max_events=LIMIT,
+            max_links=LIMIT,
+            max_span_attributes=LIMIT,
+            max_event_attributes=LIMIT,
+            max_link_attributes=LIMIT,
+            max_attribute_length=SpanLimits.UNSET,
+            max_span_attribute_length=SpanLimits.UNSET,
+        )
 
 
 def otlp_exporter(telemetry: Telemetry) -> "SpanExporter":
     """An exporter to the endpoint; headers, timeouts and certificates it reads from the variables itself.
 
+    It raises what the endpoint answers (otlp_answers.py) where spans were not taken.
+
     Raises:
         Exception: What gRPC's exporter raises for an address, a timeout or a compression that is none.
     """
     if telemetry.protocol == GRPC:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        from observability.otlp_grpc import GrpcExporter
 
         return GrpcExporter(endpoint=telemetry.endpoint)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+    from observability.otlp_http import HttpExporter
 
-    return HttpExporter(endpoint=telemetry.endpoint)
+    return HttpExporter(telemetry.endpoint)
 
 
 def _endpoint(environment: Mapping[str, str], protocol: str) -> str | None:

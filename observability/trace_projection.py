@@ -1,21 +1,27 @@
-"""The projection of runs to traces: makes the spans (spans.py) and sends them."""
+"""The projection of runs to traces: makes the spans (spans.py) and has them sent (deliveries.py)."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 
 import dagster as dg
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from observability import attributes, spans, telemetry
+from observability.deliveries import Delivery
 from observability.history import RunHistory
 from observability.links import Links
+from observability.otlp_answers import WrongTargetError
 from observability.projection import Backfill, TargetUnavailableError
+from observability.span_bounds import Bounds
 from observability.telemetry import Telemetry
 
-SPANS_AT_ONCE = 512  # as OpenTelemetry's own batches
+# How long a target is left alone that takes no spans at all; each time twice as long as before.
+FIRST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 300.0
 
 
 @dataclass
@@ -28,6 +34,7 @@ class TraceProjection:
         telemetry: Which traces are kept.
         links: Where the pages of a run are.
         mlflow_page: Where MLflow shows a run, by Dagster's run id.
+        clock: The seconds that pauses are counted in.
     """
 
     target: str
@@ -35,10 +42,17 @@ class TraceProjection:
     telemetry: Telemetry
     links: Links = field(default_factory=Links)
     mlflow_page: Callable[[str], str | None] = lambda run_id: None
-    _exporter: SpanExporter | None = field(default=None, init=False)
+    clock: Callable[[], float] = time.monotonic
+    _delivery: Delivery = field(init=False)
     _resource: Resource | None = field(default=None, init=False)
+    _pause: float = field(default=0.0, init=False)
+    _paused_until: float = field(default=0.0, init=False)
+    _why: str = field(default="", init=False)
 
     name = "traces"
+
+    def __post_init__(self) -> None:
+        self._delivery = Delivery(self.target, self.open_exporter, Bounds.of(telemetry.span_limits()))
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
         """Send the spans that became complete; the root comes last."""
@@ -70,19 +84,21 @@ class TraceProjection:
         kept = (
             span for span in made if span.context is not None and self.telemetry.keeps(span.context.trace_id)
         )
-        sent = 0
-        while batch := list(islice(kept, SPANS_AT_ONCE)):
-            self._send_batch(batch)
-            sent += len(batch)
+        first = next(kept, None)
+        if first is None:
+            return 0
+        if self.clock() < self._paused_until:
+            raise TargetUnavailableError(f"{self.target} does not take traces: {self._why}")
+        try:
+            sent = self._delivery.send(chain([first], kept))
+        except Exception as error:  # whatever an exporter raises, and they differ: it was not sent
+            if isinstance(error, WrongTargetError):
+                self._leave_alone(str(error))
+            raise TargetUnavailableError(f"{self.target} does not take traces: {error}") from error
+        self._pause = 0.0
         return sent
 
-    def _send_batch(self, batch: list[ReadableSpan]) -> None:
-        try:
-            if self._exporter is None:
-                self._exporter = self.open_exporter()
-            result = self._exporter.export(batch)
-        except Exception as error:  # whatever an exporter raises, and they differ: it was not sent
-            self._exporter = None
-            raise TargetUnavailableError(f"{self.target} does not take traces: {error}") from error
-        if result is not SpanExportResult.SUCCESS:
-            raise TargetUnavailableError(f"{self.target} does not take traces; the log says why.")
+    def _leave_alone(self, why: str) -> None:
+        """Send nothing for a while to a target that takes no spans, whichever they are."""
+        self._pause = min(2 * self._pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        self._paused_until, self._why = self.clock() + self._pause, why

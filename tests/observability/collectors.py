@@ -2,7 +2,7 @@
 
 import gzip
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
@@ -46,6 +47,23 @@ class Request:
         return {each.key: each.value.string_value for each in by_resource.resource.attributes}
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer that is not the usual one: over HTTP `status`, over gRPC `code` with details."""
+
+    status: int = 200
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def partial_success(rejected: int, message: str) -> ExportTraceServiceResponse:
+    """A response of OTLP that rejects some spans."""
+    return ExportTraceServiceResponse(
+        partial_success=ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
+    )
+
+
 @dataclass
 class Collector:
     """A server.
@@ -53,10 +71,14 @@ class Collector:
     Attributes:
         url: Its address, as the value of OTEL_EXPORTER_OTLP_ENDPOINT.
         refuses: What it answers to the next requests, as the status of HTTP; then it takes them.
+        answers: Says of a request what it is answered, if that is not the usual; such a request is not kept.
         requests: What it took.
+        refused: What it did not take.
     """
 
     url: str = ""
+    answers: Callable[[Request], Answer | None] = lambda request: None
+    refused: list[Request] = field(default_factory=list)
     refuses: list[int] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
 
@@ -80,14 +102,20 @@ def http_collector() -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = collector.refuses.pop(0) if collector.refuses else 200
-            if status == 200:
+            answer = Answer(status) if status != 200 else None
+            if answer is None:
                 content = gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                message = ExportTraceServiceRequest.FromString(content)
-                collector.requests.append(Request(self.path, headers, message))
-            self.send_response(status)
+                request = Request(self.path, headers, ExportTraceServiceRequest.FromString(content))
+                answer = collector.answers(request)
+                (collector.requests if answer is None else collector.refused).append(request)
+            taken = Answer(headers={"Content-Type": "application/x-protobuf"})
+            answer = answer or taken
+            self.send_response(answer.status)
+            for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+            self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Keep quiet."""
@@ -115,8 +143,14 @@ def grpc_collector() -> Iterator[Collector]:
                 collector.refuses.pop(0)
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not now")
             headers = {name: str(value) for name, value in context.invocation_metadata()}
-            collector.requests.append(Request("Export", headers, request))
-            return ExportTraceServiceResponse()
+            received = Request("Export", headers, request)
+            answer = collector.answers(received)
+            (collector.requests if answer is None else collector.refused).append(received)
+            if answer is None:
+                return ExportTraceServiceResponse()
+            if answer.code is not grpc.StatusCode.OK:
+                context.abort(answer.code, answer.body.decode())
+            return ExportTraceServiceResponse.FromString(answer.body)
 
     with ThreadPoolExecutor(1) as pool:
         server = grpc.server(pool)

@@ -9,11 +9,12 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from observability import ids, telemetry
+from observability.otlp_answers import SpansRefusedError
+from observability.otlp_grpc import GrpcExporter
+from observability.otlp_http import HttpExporter
 from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import Collector, grpc_collector, http_collector
 from tests.observability.exported_spans import key_of, spans_of
@@ -211,7 +212,7 @@ def test_http_sends_to_the_endpoint_of_the_variables(
 ) -> None:
     exporter = exporter_of(environment, **variables)
     assert isinstance(exporter, HttpExporter)
-    assert exporter._endpoint == endpoint
+    assert exporter._exporter._endpoint == endpoint
     exporter.shutdown()
 
 
@@ -297,6 +298,7 @@ def test_a_collector_that_refuses_is_no_success(
 ) -> None:
     collector.refuses = [400]
     exporter = exporter_of(environment)
-    assert exporter.export(spans_of(recorded["ops"].history)) is SpanExportResult.FAILURE
+    with pytest.raises(SpansRefusedError):
+        exporter.export(spans_of(recorded["ops"].history))
     exporter.shutdown()
     assert collector.requests == []

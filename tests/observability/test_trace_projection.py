@@ -12,11 +12,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from observability import attributes as names
 from observability import ids
+from observability.deliveries import REQUEST_SPANS
 from observability.history import RunHistory
 from observability.links import Links
 from observability.projection import Backfill, Projection, TargetUnavailableError
 from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
-from observability.trace_projection import SPANS_AT_ONCE, TraceProjection
+from observability.trace_projection import TraceProjection
 from tests.observability.collectors import http_collector
 from tests.observability.exported_spans import context_of, root_of, spans_of, whole
 from tests.observability.recorded_jobs import Recordings
@@ -166,12 +167,12 @@ def test_spans_are_sent_in_batches_and_the_root_in_the_last(
     (fetch, _) = history.attempts
     per_attempt = 1 + len(fetch.phases)
     steps = tuple(
-        replace(fetch, step=f"fetch {number}") for number in range(2 * SPANS_AT_ONCE // per_attempt)
+        replace(fetch, step=f"fetch {number}") for number in range(2 * REQUEST_SPANS // per_attempt)
     )
     sent = export(projection_to(exporter), replace(history, attempts=steps))
     sizes = [len(batch) for batch in exporter.batches]
     assert sum(sizes) == sent == len(steps) * per_attempt + 3  # launch, resources, root
-    assert sizes == [SPANS_AT_ONCE, SPANS_AT_ONCE, sent - 2 * SPANS_AT_ONCE]
+    assert sizes == [REQUEST_SPANS, REQUEST_SPANS, sent - 2 * REQUEST_SPANS]
     assert exporter.batches[-1][-1].parent is None
     assert len({context_of(span).span_id for span in exporter.spans}) == sent
 
@@ -276,11 +277,11 @@ def test_a_batch_in_the_middle_that_is_not_taken_holds_back_what_follows(
     exporter: FakeExporter, recorded: Recordings, export: Export
 ) -> None:
     history = recorded["ops"].history
-    steps = tuple(replace(history.attempts[0], step=f"fetch {number}") for number in range(SPANS_AT_ONCE))
+    steps = tuple(replace(history.attempts[0], step=f"fetch {number}") for number in range(REQUEST_SPANS))
     exporter.answers = [SpanExportResult.SUCCESS, SpanExportResult.FAILURE]
     with pytest.raises(TargetUnavailableError):
         export(projection_to(exporter), replace(history, attempts=steps))
-    assert len(exporter.spans) == SPANS_AT_ONCE
+    assert len(exporter.spans) == REQUEST_SPANS
     assert all(span.parent is not None for span in exporter.spans)
 
 
@@ -378,8 +379,8 @@ def test_a_collector_that_is_back_gets_all_of_it(
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         telemetry = Telemetry(endpoint=collector.url)
         projection = TraceProjection(collector.url, lambda: otlp_exporter(telemetry), telemetry)
-        collector.refuses = [400]
-        with pytest.raises(TargetUnavailableError, match="the log says why"):
+        collector.refuses = [503, 503, 503]
+        with pytest.raises(TargetUnavailableError, match="503 Service Unavailable"):
             export(projection, history)
         assert export(projection, history) == len(collector.spans)
         assert collector.request.resource["service.name"] == "ledgerline"

@@ -1,0 +1,25 @@
+"""Attributes, events and links that know how many others were dropped, as OpenTelemetry's own classes do."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.util import BoundedList
+
+
+def attributes_without(attributes: Mapping[str, Any], dropped: int = 0) -> Mapping[str, Any]:
+    """Return attributes that know how many others there were."""
+    if not dropped:
+        return attributes
+    counted = BoundedAttributes(attributes=attributes)
+    counted.dropped = dropped
+    return counted
+
+
+def parts_without(parts: Sequence[Any], dropped: int) -> Sequence[Any]:
+    """Return events or links that know how many others there were."""
+    if not dropped:
+        return parts
+    counted = BoundedList.from_seq(None, parts)
+    counted.dropped = dropped
+    return counted
