@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from observability.cleaning import sendable, shortened
+
 KEY_BYTES = 250  # MLflow keeps keys of resources in a column of this width
 VALUE_BYTES = 50_000  # of a text, or of the JSON of a list or a map
 ITEMS = 1_000  # of a list or a map, with all that is nested in it
@@ -58,12 +60,13 @@ def bounded_key(key: str) -> str:
 
 def bounded_text(text: str, size: int) -> str:
     """Return a text of at most `size` bytes of UTF-8; one that is cut ends in its length and its hash."""
-    encoded = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace")
+    text = sendable(text)
+    encoded = text.encode()
     if len(encoded) <= size:
-        return encoded.decode()
-    statement = f"… ({len(text):,} characters, sha256 {sha256(encoded).hexdigest()[:HASH_CHARACTERS]})"
-    kept = max(0, size - len(statement.encode()))
-    return (encoded[:kept].decode(errors="ignore") + statement).encode()[:size].decode(errors="ignore")
+        return text
+    # Two bytes more for the one character of the statement that is not ASCII.
+    fitting = len(encoded[: size - 2].decode(errors="ignore"))
+    return shortened(text, fitting)
 
 
 @dataclass
@@ -149,8 +152,8 @@ class ValueBounds:
         return True
 
     def _text(self, text: str, size: int) -> str:
-        if self.length is not None and len(text) > self.length:
-            text = text[: self.length]
+        if self.length is not None:
+            text = sendable(text)[: self.length]
         return bounded_text(text, size)
 
     def _bytes(self, value: bytes) -> str:

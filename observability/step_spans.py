@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from observability.cleaning import clean, cleaned
 from observability.dropped_parts import attributes_without, parts_without
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -25,7 +26,7 @@ def encode(spans: Sequence[ReadableSpan]) -> list[dict[str, Any]]:
 def decode(
     encoded: Iterable[Mapping[str, Any]], trace_id: int, resource: Resource, later: int
 ) -> Iterator[ReadableSpan]:
-    """The spans that were encoded.
+    """Return the spans that were encoded, without secrets.
 
     Args:
         encoded: What `encode` returned.
@@ -38,28 +39,30 @@ def decode(
         code, description = span["status"]
         of_span, of_events, of_links = span.get("dropped", (0, 0, 0))
         yield ReadableSpan(
-            name=span["name"],
+            name=clean(span["name"]),
             context=_context(trace_id, span["id"]),
             parent=_context(trace_id, span["parent"]) if span["parent"] else None,
             resource=resource,
-            attributes=attributes_without(span["attributes"], of_span),
+            attributes=attributes_without(cleaned(span["attributes"]), of_span),
             events=parts_without(
                 [
-                    Event(name, attributes_without(attributes, *dropped), timestamp=time + later)
+                    Event(
+                        clean(name), attributes_without(cleaned(attributes), *dropped), timestamp=time + later
+                    )
                     for name, time, attributes, *dropped in span["events"]
                 ],
                 of_events,
             ),
             links=parts_without(
                 [
-                    Link(_context(int(trace, 16), span_id), attributes_without(attributes, *dropped))
+                    Link(_context(int(trace, 16), span_id), attributes_without(cleaned(attributes), *dropped))
                     for trace, span_id, attributes, *dropped in span["links"]
                 ],
                 of_links,
             ),
             kind=SpanKind[span["kind"]],
             instrumentation_scope=InstrumentationScope(scope, version),
-            status=Status(StatusCode[code], description),
+            status=Status(StatusCode[code], clean(description) if description else description),
             start_time=span["start"] + later,
             end_time=span["end"] + later,
         )

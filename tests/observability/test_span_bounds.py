@@ -26,12 +26,12 @@ RESOURCE = Resource({"service.name": "tests"})
 BOUNDS = Bounds()
 LOST = ("NaN", "Infinity", "-Infinity")
 
-unsaved = settings(database=None, deadline=None)
+unsaved = settings(database=None, deadline=None, max_examples=50)
 
 
 def span_with(attributes: Mapping[str, Any] | None = None, **arguments: Any) -> ReadableSpan:
     """A span with little but what a test is about."""
-    usual = {
+    usual: dict[str, Any] = {
         "name": "fit",
         "context": SpanContext(TRACE_ID, 1, is_remote=False),
         "resource": RESOURCE,
@@ -189,7 +189,7 @@ any_spans = st.builds(
 )
 
 
-@settings(unsaved, max_examples=200)
+@unsaved
 @given(any_spans)
 @example(span_with({"rows": [f"flights/{number}" for number in range(10_000)]}))
 @example(span_with({"deep": json.loads("[" * 500 + "]" * 500)}))

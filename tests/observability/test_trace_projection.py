@@ -1,6 +1,7 @@
 """Runs sent as traces: in batches, those that are kept, and what is said when they are not taken."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
@@ -15,6 +16,7 @@ from observability import ids
 from observability.deliveries import REQUEST_SPANS
 from observability.history import RunHistory
 from observability.links import Links
+from observability.otlp_answers import NotTakenError, WrongTargetError
 from observability.projection import Backfill, Projection, TargetUnavailableError
 from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from observability.trace_projection import TraceProjection
@@ -385,3 +387,45 @@ def test_a_collector_that_is_back_gets_all_of_it(
         assert export(projection, history) == len(collector.spans)
         assert collector.request.resource["service.name"] == "ledgerline"
         assert collector.spans[-1].parent_span_id == b""
+
+
+def test_a_target_that_takes_no_spans_at_all_is_left_alone_for_ever_longer(
+    exporter: FakeExporter, history: RunHistory, export: Export
+) -> None:
+    now = 0.0
+    projection = TraceProjection(TARGET, exporter.open, Telemetry(), clock=lambda: now)
+    for pause in (5, 10, 20, 40, 80, 160, 300, 300):
+        exporter.answers = [WrongTargetError("it redirects (302) to https://login.example/")]
+        with pytest.raises(TargetUnavailableError, match="redirects"):
+            export(projection, history)
+        now += pause - 1
+        with pytest.raises(TargetUnavailableError, match=r"login\.example"):
+            export(projection, history)
+        assert exporter.answers == []
+        now += 1
+    assert export(projection, history) == len(exporter.spans)
+    exporter.answers = [WrongTargetError("no"), NotTakenError("away")]
+    for _ in range(2):
+        with pytest.raises(TargetUnavailableError):
+            export(projection, history)
+        now += 5
+    # An outage is not waited for.
+    assert export(projection, history) > 0
+
+
+def test_a_run_of_very_many_assets_has_spans_that_every_receiver_takes(
+    exporter: FakeExporter, history: RunHistory, export: Export
+) -> None:
+    (attempt, *_) = [each for each in history.attempts if each.materialisations]
+    (written, *_) = attempt.materialisations
+    many = tuple(
+        replace(written, asset=f"warehouse/{'schema' * 20}/{number}", data_version="f" * 64)
+        for number in range(10_000)
+    )
+    export(projection_to(exporter), replace(history, attempts=(replace(attempt, materialisations=many),)))
+    for span in exporter.spans:
+        assert sum(len(repr(value)) for value in (span.attributes or {}).values()) < 200_000
+        for value in (span.attributes or {}).values():
+            assert len(repr(value)) <= 51_000
+    root = root_of(exporter.spans).attributes or {}
+    assert re.search("dagster.asset.keys: [0-9]+ kept, [0-9,]+ left out", repr(root[names.CUT]))
