@@ -14,6 +14,9 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from observability.errors import error_from
+from observability.history import Materialisation
+from observability.materialised import MaterialisationReader
+from observability.written import by_asset, row_count
 from resources.failures import PermanentFailure
 
 POLL_SECONDS = 0.25
@@ -25,7 +28,6 @@ ENDS = {
     DagsterEventType.STEP_SKIPPED: "skipped",
     DagsterEventType.STEP_UP_FOR_RETRY: "will be retried",
 }
-ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Step:
     rows: int | None = None
     failed_checks: list[str] = field(default_factory=list)
     error: str = ""
+    materialisations: list[Materialisation] = field(default_factory=list, repr=False)  # of this attempt
 
     @property
     def seconds(self) -> float:
@@ -56,6 +59,7 @@ class RunView:
         self.steps: dict[str, Step] = {}
         self.problem = ""  # why the run ended, where no step says so
         self.interrupted = False  # by Ctrl-C or a signal
+        self._materialisations = MaterialisationReader()
 
     def feed(self, record: EventLogRecord) -> Step | None:
         """Take one record; returns the step if it has just ended."""
@@ -70,14 +74,17 @@ class RunView:
             return None
         if event.event_type in STARTS:
             step.started, step.ended, step.state = entry.timestamp, None, "running"
+            step.materialisations, step.rows = [], None
         elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
-            self._count_rows(step, event)
+            recorded = event.step_materialization_data.materialization
+            step.materialisations.append(self._materialisations.read(recorded, entry.timestamp))
         elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             if not evaluation.passed:
                 step.failed_checks.append(f"{evaluation.check_name}: {evaluation.description}")
         elif event.event_type in ENDS:
             step.ended, step.state = entry.timestamp, ENDS[event.event_type]
+            step.rows = _rows(step.materialisations)
             if event.is_step_failure and event.step_failure_data.error is not None:
                 step.error = _own_error(event.step_failure_data.error)
             return step
@@ -90,12 +97,6 @@ class RunView:
         message = error.message if error is not None else event.message or ""
         self.interrupted = dg.DagsterExecutionInterruptedError.__name__ in message
         self.problem = "It was interrupted." if self.interrupted else message.strip()
-
-    def _count_rows(self, step: Step, event: dg.DagsterEvent) -> None:
-        metadata = event.step_materialization_data.materialization.metadata
-        for name in ROW_COUNTS:
-            if name in metadata and isinstance(rows := metadata[name].value, int):
-                step.rows = (step.rows or 0) + rows
 
 
 @contextmanager
@@ -131,6 +132,12 @@ def shown(console: Console, instance: dg.DagsterInstance, run_id: str, title: st
         finally:
             finished.set()
             follower.join()
+
+
+def _rows(materialisations: list[Materialisation]) -> int | None:
+    counts = map(row_count, by_asset(materialisations).values())
+    known = [rows for rows in counts if rows is not None]
+    return sum(known) if known else None
 
 
 def _line(step: Step) -> Text:

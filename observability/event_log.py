@@ -14,16 +14,16 @@ from observability.history import (
     Check,
     Error,
     HookOutcome,
-    Materialisation,
     Observation,
     Outcome,
     Phase,
-    Read,
     RecordedSpans,
     Run,
     RunHistory,
     RunStatus,
+    asset_name,
 )
+from observability.materialised import MaterialisationReader, data_version
 
 # Engine events of this project, by the metadata they carry.
 SPANS_METADATA = "ledgerline/spans"
@@ -38,14 +38,6 @@ POOL_WAIT, QUEUE_WAIT = "for pool {}", "for a worker"
 HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
 
 PAGE = 2000  # records at a time
-
-READ_TAG = "dagster/input_data_version/"
-DATA_VERSION_TAG = "dagster/data_version"
-CODE_VERSION_TAG = "dagster/code_version"
-ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")
-COLUMN_SCHEMA = "dagster/column_schema"
-COLUMN_LINEAGE = "dagster/column_lineage"
-CONTENT_SHA256 = "content_sha256"
 
 
 class HistoryReader:
@@ -65,8 +57,7 @@ class HistoryReader:
         self._resources_started: float | None = None
         self._recorded_spans: list[RecordedSpans] = []
         self._links_reported = False
-        self._schemas: dict[str, dg.TableSchema] = {}  # the latest by asset, to keep one of equal ones
-        self._lineages: dict[str, dg.TableColumnLineage] = {}
+        self._materialisations = MaterialisationReader()
 
     def feed(self, records: Iterable[EventLogRecord]) -> None:
         """Take the next records; log messages are passed over."""
@@ -116,7 +107,7 @@ class HistoryReader:
             )
 
     def _on_planned(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._planned.setdefault(_data(event).asset_key.to_user_string())
+        self._planned.setdefault(asset_name(_data(event).asset_key))
 
     def _on_engine_event(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         metadata = _data(event).metadata if event.event_specific_data is not None else {}
@@ -186,32 +177,10 @@ class HistoryReader:
         self._open(entry, event).stored(entry.timestamp)
 
     def _on_materialisation(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        materialization = _data(event).materialization
-        asset = materialization.asset_key.to_user_string()
-        metadata, tags = materialization.metadata, materialization.tags or {}
         attempt = self._open(entry, event)
         attempt.recorded()
-        attempt.materialisations.append(
-            Materialisation(
-                asset=asset,
-                partition=materialization.partition,
-                data_version=tags.get(DATA_VERSION_TAG),
-                code_version=tags.get(CODE_VERSION_TAG),
-                rows=_rows(metadata),
-                content_sha256=getattr(metadata.get(CONTENT_SHA256), "value", None),
-                schema=_same(self._schemas, asset, getattr(metadata.get(COLUMN_SCHEMA), "value", None)),
-                column_lineage=_same(
-                    self._lineages, asset, getattr(metadata.get(COLUMN_LINEAGE), "value", None)
-                ),
-                reads=tuple(
-                    Read(name.removeprefix(READ_TAG), version)
-                    for name, version in tags.items()
-                    if name.startswith(READ_TAG)
-                ),
-                description=materialization.description,
-                time=attempt.corrected(entry.timestamp),
-            )
-        )
+        time = attempt.corrected(entry.timestamp)
+        attempt.materialisations.append(self._materialisations.read(_data(event).materialization, time))
 
     def _on_observation(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         observation = _data(event).asset_observation
@@ -219,9 +188,9 @@ class HistoryReader:
         attempt.recorded()
         attempt.observations.append(
             Observation(
-                asset=observation.asset_key.to_user_string(),
+                asset=asset_name(observation.asset_key),
                 partition=observation.partition,
-                data_version=(observation.tags or {}).get(DATA_VERSION_TAG),
+                data_version=data_version(observation.tags or {}),
                 time=attempt.corrected(entry.timestamp),
             )
         )
@@ -233,7 +202,7 @@ class HistoryReader:
         attempt.checks.append(
             Check(
                 name=evaluation.check_name,
-                asset=evaluation.asset_key.to_user_string(),
+                asset=asset_name(evaluation.asset_key),
                 passed=evaluation.passed,
                 severity=evaluation.severity.value,
                 description=evaluation.description,
@@ -318,14 +287,6 @@ def _data(event: DagsterEvent) -> Any:
     return event.event_specific_data
 
 
-def _rows(metadata: Mapping[str, Any]) -> int | None:
-    for name in ROW_COUNTS:
-        value = getattr(metadata.get(name), "value", None)
-        if isinstance(value, int):
-            return value
-    return None
-
-
 def _starts_an_attempt(event: DagsterEvent) -> bool:
     kind = event.event_type_value
     # Of engine events, those that say what it waits for: no other one asks.
@@ -334,14 +295,6 @@ def _starts_an_attempt(event: DagsterEvent) -> bool:
 
 def _output(name: str, mapping_key: str | None) -> str:
     return name if mapping_key is None else f"{name}[{mapping_key}]"
-
-
-def _same(latest: dict[str, Any], asset: str, value: Any) -> Any:
-    """The value, or the equal one of the partition before: hundreds of them have the same schema."""
-    if value is not None and latest.get(asset) == value:
-        return latest[asset]
-    latest[asset] = value
-    return value
 
 
 _RUN_TIMES = {

@@ -11,6 +11,8 @@ from typing import Any
 
 import dagster as dg
 
+from observability.written import AssetRows, by_asset
+
 # Phases of an attempt; those of an input or an output are followed by its name, a wait by what it is for.
 # What has several parts, with something else in between, is numbered from the second on: `compute #2`.
 WAIT = "wait"
@@ -48,6 +50,11 @@ class Outcome(Enum):
     FAILURE = "failure"
     RETRY = "retry"  # it failed, and is to be tried again
     INTERRUPTED = "interrupted"  # the run ended and the step never said how
+
+
+def asset_name(key: dg.AssetKey) -> str:
+    r"""Return an asset's key with slashes, which no other key has: a slash within a part is written `\/`."""
+    return key.to_escaped_user_string()
 
 
 @dataclass(frozen=True)
@@ -116,10 +123,17 @@ class Hook:
 
 @dataclass(frozen=True)
 class Read:
-    """An upstream asset at the version that a materialisation was made from."""
+    """An upstream asset at the version that a materialisation was made from.
+
+    Attributes:
+        asset: Its name (`asset_name`).
+        data_version: The version that Dagster recorded. Of an upstream with partitions that is a digest.
+        pointer: The storage id of the upstream's latest event when it was read.
+    """
 
     asset: str
     data_version: str
+    pointer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ class Materialisation:
     """One asset, or one partition of it, written.
 
     Attributes:
-        asset: Its key, with slashes.
+        asset: Its name (`asset_name`).
         partition: Its partition key, if it has partitions.
         rows: How many it holds, where the asset says so.
         content_sha256: Digest of this partition's own content, where the asset says so: Dagster gives all
@@ -136,6 +150,12 @@ class Materialisation:
         column_lineage: For each column, those it was made from.
         reads: The upstream assets at the versions read.
         time: When it was recorded.
+        output_rows: How many the output holds of which this is a partition: Dagster repeats an output's
+            metadata on each of its partitions.
+        is_of_output: Whether Dagster made it of what a step returned; the others are logged by steps and I/O
+            managers.
+        is_of_code: Whether its version is the digest of its code version alone: every partition has the same,
+            whatever is written.
     """
 
     asset: str
@@ -149,6 +169,9 @@ class Materialisation:
     reads: tuple[Read, ...]
     description: str | None
     time: float
+    output_rows: int | None = None
+    is_of_output: bool = False
+    is_of_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,6 +235,11 @@ class Attempt:
     def seconds(self) -> float | None:
         """How long it took; None while it runs."""
         return None if self.ended is None else self.ended - self.started
+
+    @cached_property
+    def written(self) -> Mapping[str, Sequence[Materialisation]]:
+        """What it wrote of each asset: the last materialisation of each partition."""
+        return by_asset(self.materialisations)
 
     @property
     def failed(self) -> bool:
@@ -351,6 +379,21 @@ class RunHistory:
     def materialisations(self) -> Sequence[Materialisation]:
         """Of all attempts, in order."""
         return [written for attempt in self.attempts for written in attempt.materialisations]
+
+    @cached_property
+    def written(self) -> Mapping[str, AssetRows]:
+        """What the attempts that have ended left of each asset."""
+        left: dict[str, AssetRows] = {}
+        for attempt in self.ended_in_order:
+            for asset, parts in attempt.written.items():
+                left.setdefault(asset, AssetRows()).add(attempt.step, parts)
+        return left
+
+    @property
+    def ended_in_order(self) -> Sequence[Attempt]:
+        """The attempts that have ended, in the order in which they did."""
+        ended = [attempt for attempt in self.attempts if attempt.ended is not None]
+        return sorted(ended, key=lambda attempt: attempt.ended or 0.0)
 
     @property
     def waits(self) -> Sequence[Phase]:

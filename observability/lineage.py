@@ -205,11 +205,7 @@ class _Events:
         return InputDataset(self.namespace, asset, inputFacets=input_facets, facets=facets)
 
     def _outputs(self, attempt: Attempt) -> list[OutputDataset]:
-        # One for each asset; of a partition that was written twice, what it came to.
-        by_asset: dict[str, dict[str | None, Materialisation]] = {}
-        for written in attempt.materialisations:
-            by_asset.setdefault(written.asset, {})[written.partition] = written
-        return [self._output(asset, list(parts.values()), attempt) for asset, parts in by_asset.items()]
+        return [self._output(asset, parts, attempt) for asset, parts in attempt.written.items()]
 
     def _output(self, asset: str, parts: Sequence[Materialisation], attempt: Attempt) -> OutputDataset:
         facets = _version_facets({part.data_version for part in parts})
@@ -230,7 +226,7 @@ class _Events:
         until = self._order[reader.step, reader.number]
         for writer in reversed(self._writers.get(asset, [])):
             if self._order[writer.step, writer.number] <= until:
-                return [written for written in writer.materialisations if written.asset == asset]
+                return writer.written[asset]
         return []
 
     # Of all

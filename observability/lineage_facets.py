@@ -18,7 +18,8 @@ from openlineage.client.facet_v2 import (
     schema_dataset,
 )
 
-from observability.history import Check, Error, Materialisation
+from observability.history import Check, Error, Materialisation, asset_name
+from observability.written import partition_rows, row_count
 
 # Where our own facets are defined. It identifies and leads nowhere: this project has no public address.
 FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
@@ -107,7 +108,7 @@ def column_lineage(lineage: dg.TableColumnLineage, namespace: str) -> DatasetFac
             column: column_lineage_dataset.Fields(
                 [
                     column_lineage_dataset.InputField(
-                        namespace, source.asset_key.to_user_string(), source.column_name
+                        namespace, asset_name(source.asset_key), source.column_name
                     )
                     for source in sources
                 ]
@@ -130,14 +131,12 @@ def written_assertions(checks: Sequence[Check]) -> DatasetFacet:
 def output_facets(parts: Sequence[Materialisation]) -> dict[str, OutputDatasetFacet]:
     """What was written of one asset: how many rows, if all partitions say so; which partitions, if any."""
     facets: dict[str, OutputDatasetFacet] = {}
-    rows = [part.rows for part in parts if part.rows is not None]
-    if len(rows) == len(parts):
-        facets["outputStatistics"] = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
-            sum(rows)
-        )
+    rows = row_count(parts)
+    if rows is not None:
+        facets["outputStatistics"] = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rows)
     partitions = [
-        WrittenPartition(part.partition, part.content_sha256 or part.data_version, part.rows)
-        for part in parts
+        WrittenPartition(part.partition, part.content_sha256 or part.data_version, rows)
+        for part, rows in zip(parts, partition_rows(parts), strict=True)
         if part.partition is not None
     ]
     if partitions:

@@ -13,6 +13,7 @@ import dagster as dg
 
 from observability.history import Materialisation, RunHistory
 from observability.mlflow_metrics import entity_name
+from observability.written import AssetRows, rows_kept
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Param
@@ -86,8 +87,6 @@ class _Version:
     schema: dg.TableSchema | None = None
 
     def add(self, written: Materialisation) -> None:
-        if written.rows is not None:
-            self.rows = (self.rows or 0) + written.rows
         if written.partition is not None:
             self.partitions.add(written.partition)
         self.schema = self.schema or written.schema
@@ -106,11 +105,23 @@ def run_datasets(now: RunHistory) -> "list[DatasetInput]":
             if read.asset not in own:
                 key = read.asset, read.data_version
                 versions.setdefault(key, _Version(*key, context="input"))
-        if written.data_version is not None:
+    for asset, left in now.written.items():
+        for data_version, kept in _by_version(left).items():
             # Dagster gives all partitions that one step writes the same version.
-            key = written.asset, written.data_version
-            versions.setdefault(key, _Version(*key, context="output")).add(written)
+            version = versions.setdefault(
+                (asset, data_version), _Version(asset, data_version, context="output", rows=rows_kept(kept))
+            )
+            for part, _ in kept:
+                version.add(part)
     return [_dataset(version) for version in versions.values()]
+
+
+def _by_version(left: AssetRows) -> dict[str, list[tuple[Materialisation, Sequence[Materialisation]]]]:
+    versions: dict[str, list[tuple[Materialisation, Sequence[Materialisation]]]] = {}
+    for part, parts in left.kept:
+        if part.data_version is not None:
+            versions.setdefault(part.data_version, []).append((part, parts))
+    return versions
 
 
 def _dataset(version: _Version) -> "DatasetInput":

@@ -6,7 +6,6 @@ once: writing them again changes nothing.
 
 import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from observability.history import (
     HookOutcome,
     RunHistory,
 )
+from observability.written import AssetRows
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -78,8 +78,10 @@ def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]
     if before is None or before.waits != now.waits:
         for wait in now.waits:
             yield _metric(WAIT_SECONDS.format(wait=wait.name), wait.seconds, wait.ended)
-    for attempt in now.ended_since(before):
+    ended = now.ended_since(before)
+    for attempt in ended:
         yield from _of_attempt(attempt)
+    yield from _of_rows(now, {id(attempt) for attempt in ended})
     if now.ended is not None:
         yield _metric(RUN_SECONDS, now.ended - (now.started or now.run.created), now.ended)
         yield from _of_checks(now, now.ended)
@@ -100,12 +102,21 @@ def _of_attempt(attempt: Attempt) -> "Iterator[Metric]":
     if executed:
         seconds = sum(hook.seconds for hook in executed)
         yield _metric(f"{HOOK_SECONDS}/{attempt.step}", seconds, executed[-1].ended, attempt.number)
-    rows: dict[str, int] = defaultdict(int)
-    for written in attempt.materialisations:
-        if written.rows is not None:
-            rows[written.asset] += written.rows
-    for asset, count in rows.items():
-        yield _metric(f"{ROWS}/{asset}", count, ended, attempt.number)
+
+
+def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
+    """The rows that each asset had when a new attempt that wrote it had ended."""
+    so_far: dict[str, AssetRows] = {}
+    numbers: dict[str, int] = {}
+    for attempt in now.ended_in_order:
+        for asset, parts in attempt.written.items():
+            rows = so_far.setdefault(asset, AssetRows())
+            rows.add(attempt.step, parts)
+            # Of points with equal steps MLflow shows the latest as the value: the step must not go back.
+            numbers[asset] = max(attempt.number, numbers.get(asset, 0))
+            if id(attempt) in new and rows.total is not None:
+                ended = attempt.ended or attempt.started
+                yield _metric(f"{ROWS}/{asset}", rows.total, ended, numbers[asset])
 
 
 def _of_checks(now: RunHistory, ended: float) -> "Iterator[Metric]":

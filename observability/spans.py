@@ -16,6 +16,7 @@ from observability import ids, step_spans
 from observability.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
 from observability.links import Links
 from observability.step_spans import SAMPLED
+from observability.written import row_count
 
 SCOPE = InstrumentationScope("ledgerline")
 
@@ -315,7 +316,8 @@ def _ending(history: RunHistory) -> tuple[object, ...]:
 
 
 def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
-    written = attempt.materialisations
+    written = [part for parts in attempt.written.values() for part in parts]
+    counts = [rows for rows in map(row_count, attempt.written.values()) if rows is not None]
     checks = attempt.checks
     # Dagster takes the run's id for the version of code that has none.
     code_versions = [each.code_version for each in written if each.code_version != run_id]
@@ -335,9 +337,7 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
             [(read.asset, read.data_version) for each in written for read in each.reads]
         ),
         names.CODE_VERSION: next(filter(None, code_versions), None),
-        names.ROWS: sum(each.rows or 0 for each in written)
-        if any(each.rows is not None for each in written)
-        else None,
+        names.ROWS: sum(counts) if counts else None,
         names.CHECKS_PASSED: sum(check.passed for check in checks) if checks else None,
         names.CHECKS_FAILED: sum(not check.passed for check in checks) if checks else None,
         **({error_attributes.ERROR_TYPE: attempt.error.type} if attempt.error is not None else {}),

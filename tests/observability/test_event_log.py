@@ -20,7 +20,6 @@ from observability.history import (
     Error,
     Outcome,
     Phase,
-    Read,
     RunHistory,
     RunStatus,
 )
@@ -301,10 +300,10 @@ def test_a_materialisation_names_the_versions_that_it_was_made_from(recorded: Re
         "airlines": "2",
         "fleet": history.run.run_id,
     }
-    assert written["fleet"].reads == (
-        Read("airlines", str(versions["airlines"])),
-        Read("planes", str(versions["planes"])),
-    )
+    assert [(read.asset, read.data_version) for read in written["fleet"].reads] == [
+        ("airlines", versions["airlines"]),
+        ("planes", versions["planes"]),
+    ]
     assert (written["planes"].reads, written["airlines"].reads) == ((), ())
     assert (written["planes"].rows, written["airlines"].rows) == (3_322, None)
     # It depends on airlines without loading them.
@@ -336,7 +335,8 @@ def test_a_range_of_partitions_is_one_attempt_with_a_materialisation_for_each(re
     # Of several partitions Dagster names one version: a digest of theirs.
     of_flights = sha256("".join(str(each.data_version) for each in flights).encode()).hexdigest()
     for each in delays:
-        assert each.reads == (Read("flights", of_flights), Read("weather", "weather of 2013"))
+        reads = [(read.asset, read.data_version) for read in each.reads]
+        assert reads == [("flights", of_flights), ("weather", "weather of 2013")]
 
 
 def test_an_observation_is_told_with_the_attempt_that_made_it(recorded: Recordings) -> None:
@@ -384,7 +384,9 @@ def test_the_steps_of_a_graph_asset_are_told_and_the_last_one_writes_it(recorded
     assert [attempt.op for attempt in history.attempts] == [attempt.step for attempt in history.attempts]
     oldest, retired = history.materialisations
     assert (oldest.asset, retired.asset) == ("oldest_plane", "retired")
-    assert retired.reads == (Read("oldest_plane", str(oldest.data_version)),)
+    assert [(read.asset, read.data_version) for read in retired.reads] == [
+        ("oldest_plane", oldest.data_version)
+    ]
 
 
 def test_checks_are_told_and_a_blocking_one_fails_its_step(recorded: Recordings) -> None:

@@ -1,0 +1,97 @@
+"""Dagster's AssetMaterialization -> Materialisation. Which attempt it belongs to: event_log.py."""
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+import dagster as dg
+
+from observability.history import Materialisation, Read, asset_name
+from observability.written import MAX_ROWS
+
+# Dagster's own tags and metadata keys; the versions were called logical before 1.2.
+DATA_VERSION_TAGS = ("dagster/data_version", "dagster/logical_version")
+READ_TAGS = ("dagster/input_data_version/", "dagster/input_logical_version/")
+POINTER_TAG = "dagster/input_event_pointer/"
+GIVEN_VERSION_TAG = "dagster/data_version_is_user_provided"
+CODE_VERSION_TAG = "dagster/code_version"
+PARTITION_ROW_COUNT = "dagster/partition_row_count"
+ROW_COUNT = "dagster/row_count"
+COLUMN_SCHEMA = "dagster/column_schema"
+COLUMN_LINEAGE = "dagster/column_lineage"
+CONTENT_SHA256 = "content_sha256"  # this project's storage
+
+
+class MaterialisationReader:
+    """Reads the materialisations of one run; equal schemas and column lineages become one object."""
+
+    def __init__(self) -> None:
+        self._schemas: dict[str, Any] = {}  # the latest by asset
+        self._lineages: dict[str, Any] = {}
+
+    def read(self, recorded: dg.AssetMaterialization, time: float) -> Materialisation:
+        """Make the record of a materialisation that was logged at this time."""
+        asset = asset_name(recorded.asset_key)
+        metadata, tags = recorded.metadata, recorded.tags or {}
+        is_of_output = CODE_VERSION_TAG in tags
+        rows, of_table = _count(metadata.get(PARTITION_ROW_COUNT)), _count(metadata.get(ROW_COUNT))
+        is_part = is_of_output and recorded.partition is not None
+        schema = getattr(metadata.get(COLUMN_SCHEMA), "value", None)
+        lineage = getattr(metadata.get(COLUMN_LINEAGE), "value", None)
+        return Materialisation(
+            asset=asset,
+            partition=recorded.partition,
+            data_version=data_version(tags),
+            code_version=tags.get(CODE_VERSION_TAG),
+            rows=rows if is_part or rows is not None else of_table,
+            content_sha256=getattr(metadata.get(CONTENT_SHA256), "value", None),
+            schema=_same(self._schemas, asset, schema),
+            column_lineage=_same(self._lineages, asset, lineage),
+            reads=tuple(_reads(tags)),
+            description=recorded.description,
+            time=time,
+            output_rows=of_table if is_part else None,
+            is_of_output=is_of_output,
+            is_of_code=_is_of_code(tags),
+        )
+
+
+def data_version(tags: Mapping[str, str]) -> str | None:
+    """Return the version that an event gives its asset."""
+    return next((tags[name] for name in DATA_VERSION_TAGS if name in tags), None)
+
+
+def _reads(tags: Mapping[str, str]) -> Iterator[Read]:
+    for name, version in tags.items():
+        for prefix in READ_TAGS:
+            if name.startswith(prefix):
+                asset = name.removeprefix(prefix)
+                pointer = tags.get(f"{POINTER_TAG}{asset}", "")
+                # Dagster writes slashes within a part of a key as those between parts.
+                escaped = asset.replace("\\", "\\\\")
+                yield Read(escaped, version, int(pointer) if pointer.isdecimal() else None)
+
+
+def _is_of_code(tags: Mapping[str, str]) -> bool:
+    code_version = tags.get(CODE_VERSION_TAG)
+    if code_version is None or GIVEN_VERSION_TAG in tags or any(_reads(tags)):
+        return False
+    return data_version(tags) == sha256(code_version.encode()).hexdigest()
+
+
+def _count(metadata: Any) -> int | None:
+    """A number of rows; None for what cannot be one."""
+    value = getattr(metadata, "value", None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ROWS:
+        return value
+    return None
+
+
+def _same(latest: dict[str, Any], asset: str, value: Any) -> Any:
+    """The value, or the equal one of the partition before: hundreds of them have the same schema."""
+    if value is not None and latest.get(asset) == value:
+        return latest[asset]
+    latest[asset] = value
+    return value
