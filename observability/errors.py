@@ -1,7 +1,8 @@
-"""Exceptions as Dagster's event log keeps them -> Error."""
+"""Exceptions as Dagster's event log keeps them -> Error, without secrets."""
 
 import dagster as dg
 
+from observability.cleaning import clean
 from observability.history import Error
 
 # How the names of exceptions begin that Dagster wraps around those of a step.
@@ -26,9 +27,4 @@ def _error(info: "dg.SerializableErrorInfo") -> Error:
     own_name = info.cls_name or "Error"
     if not name.endswith(own_name):
         name, message = own_name, info.message.strip()
-    return Error(name, _utf8(message), _utf8("".join(info.stack)))
-
-
-def _utf8(text: str) -> str:
-    """What can be sent: the name of a file in an error may be none."""
-    return text.encode(errors="replace").decode()
+    return Error(clean(name), clean(message), clean("".join(info.stack)))

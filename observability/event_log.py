@@ -8,6 +8,7 @@ import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecord
 
 from observability.attempts import CRASH_ERROR, OpenAttempt
+from observability.cleaning import clean, cleaned
 from observability.errors import error_from
 from observability.history import (
     RESOURCES,
@@ -103,7 +104,7 @@ class HistoryReader:
             self._error = (
                 error_from(error)
                 if error is not None
-                else Error(f"dagster.Run{self._status.name.title()}", event.message or "", "")
+                else Error(f"dagster.Run{self._status.name.title()}", clean(event.message or ""), "")
             )
 
     def _on_planned(self, entry: EventLogEntry, event: DagsterEvent) -> None:
@@ -134,7 +135,7 @@ class HistoryReader:
         elif data.marker_end == QUEUE_MARKER:
             self._open(entry, event).wait_ended(entry.timestamp)
         elif step in self._latest and getattr(data.error, "cls_name", None) == CRASH_ERROR:
-            self._latest[step].died(event.message or "")
+            self._latest[step].died(clean(event.message or ""))
 
     # Events of steps
 
@@ -189,7 +190,7 @@ class HistoryReader:
         attempt.observations.append(
             Observation(
                 asset=asset_name(observation.asset_key),
-                partition=observation.partition,
+                partition=cleaned(observation.partition),
                 data_version=data_version(observation.tags or {}),
                 time=attempt.corrected(entry.timestamp),
             )
@@ -205,7 +206,7 @@ class HistoryReader:
                 asset=asset_name(evaluation.asset_key),
                 passed=evaluation.passed,
                 severity=evaluation.severity.value,
-                description=evaluation.description,
+                description=cleaned(evaluation.description),
                 time=attempt.corrected(entry.timestamp),
             )
         )
@@ -253,14 +254,14 @@ class HistoryReader:
 
 
 def run_from(record: dg.RunRecord) -> Run:
-    """What Dagster's run storage knows of a run."""
+    """Return what Dagster's run storage knows of a run, without secrets."""
     run = record.dagster_run
     return Run(
         run_id=run.run_id,
-        job=run.job_name,
+        job=clean(run.job_name),
         created=record.create_timestamp.timestamp(),
-        tags=run.tags,
-        config=run.run_config,
+        tags=cleaned(run.tags),
+        config=cleaned(run.run_config),
         root_run_id=run.root_run_id,
         parent_run_id=run.parent_run_id,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from observability.cleaning import clean
 from observability.written import AssetRows, by_asset
 
 # Phases of an attempt; those of an input or an output are followed by its name, a wait by what it is for.
@@ -54,7 +55,7 @@ class Outcome(Enum):
 
 def asset_name(key: dg.AssetKey) -> str:
     r"""Return an asset's key with slashes, which no other key has: a slash within a part is written `\/`."""
-    return key.to_escaped_user_string()
+    return clean(key.to_escaped_user_string())
 
 
 @dataclass(frozen=True)

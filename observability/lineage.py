@@ -37,6 +37,8 @@ NO_VERSION = "INITIAL"
 # What a step says that was under way when somebody stopped its run.
 STOPPED = "dagster._core.errors.DagsterExecutionInterruptedError"
 
+MAX_FILE_NAME = 200  # bytes; file systems take 255
+
 RUN_ENDS = {
     RunStatus.SUCCESS: RunState.COMPLETE,
     RunStatus.FAILURE: RunState.FAIL,
@@ -334,4 +336,6 @@ def _file_name(asset: str) -> str:
     name = ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in asset.split("/"))
     if name.replace(".", "/") != asset:
         name += f"-{blake2b(asset.encode(), digest_size=4).hexdigest()}"
+    if len(name) > MAX_FILE_NAME:
+        name = f"{name[:MAX_FILE_NAME]}-{blake2b(asset.encode(), digest_size=8).hexdigest()}"
     return f"{name}.json"

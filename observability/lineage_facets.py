@@ -18,6 +18,7 @@ from openlineage.client.facet_v2 import (
     schema_dataset,
 )
 
+from observability.cleaning import clean
 from observability.history import Check, Error, Materialisation, asset_name
 from observability.written import partition_rows, row_count
 
@@ -95,7 +96,12 @@ def columns(schema: dg.TableSchema) -> DatasetFacet:
     """The columns of a table."""
     return schema_dataset.SchemaDatasetFacet(
         [
-            schema_dataset.SchemaDatasetFacetFields(column.name, column.type, column.description, position)
+            schema_dataset.SchemaDatasetFacetFields(
+                clean(column.name),
+                clean(column.type),
+                clean(column.description) if column.description else None,
+                position,
+            )
             for position, column in enumerate(schema.columns, start=1)
         ]
     )
@@ -105,10 +111,10 @@ def column_lineage(lineage: dg.TableColumnLineage, namespace: str) -> DatasetFac
     """For each column, those it was made from."""
     return column_lineage_dataset.ColumnLineageDatasetFacet(
         {
-            column: column_lineage_dataset.Fields(
+            clean(column): column_lineage_dataset.Fields(
                 [
                     column_lineage_dataset.InputField(
-                        namespace, asset_name(source.asset_key), source.column_name
+                        namespace, asset_name(source.asset_key), clean(source.column_name)
                     )
                     for source in sources
                 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from observability.cleaning import clean, cleaned
 from observability.history import Materialisation, Read, asset_name
 from observability.written import MAX_ROWS
 
@@ -40,15 +41,15 @@ class MaterialisationReader:
         lineage = getattr(metadata.get(COLUMN_LINEAGE), "value", None)
         return Materialisation(
             asset=asset,
-            partition=recorded.partition,
+            partition=cleaned(recorded.partition),
             data_version=data_version(tags),
-            code_version=tags.get(CODE_VERSION_TAG),
+            code_version=cleaned(tags.get(CODE_VERSION_TAG)),
             rows=rows if is_part or rows is not None else of_table,
             content_sha256=getattr(metadata.get(CONTENT_SHA256), "value", None),
             schema=_same(self._schemas, asset, schema),
             column_lineage=_same(self._lineages, asset, lineage),
             reads=tuple(_reads(tags)),
-            description=recorded.description,
+            description=cleaned(recorded.description),
             time=time,
             output_rows=of_table if is_part else None,
             is_of_output=is_of_output,
@@ -58,7 +59,7 @@ class MaterialisationReader:
 
 def data_version(tags: Mapping[str, str]) -> str | None:
     """Return the version that an event gives its asset."""
-    return next((tags[name] for name in DATA_VERSION_TAGS if name in tags), None)
+    return next((clean(tags[name]) for name in DATA_VERSION_TAGS if name in tags), None)
 
 
 def _reads(tags: Mapping[str, str]) -> Iterator[Read]:
@@ -69,7 +70,7 @@ def _reads(tags: Mapping[str, str]) -> Iterator[Read]:
                 pointer = tags.get(f"{POINTER_TAG}{asset}", "")
                 # Dagster writes slashes within a part of a key as those between parts.
                 escaped = asset.replace("\\", "\\\\")
-                yield Read(escaped, version, int(pointer) if pointer.isdecimal() else None)
+                yield Read(clean(escaped), clean(version), int(pointer) if pointer.isdecimal() else None)
 
 
 def _is_of_code(tags: Mapping[str, str]) -> bool:

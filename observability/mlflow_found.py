@@ -144,7 +144,7 @@ def _create(client: "MlflowClient", experiment_id: str, now: RunHistory) -> "Run
             mlflow_tags.RUN_ID: now.run.run_id,
             mlflow_tags.USER: mlflow_tags.DAGSTER,
         },
-        run_name=now.title,
+        run_name=mlflow_tags.run_name(now),
     )
 
 

@@ -4,13 +4,13 @@ Who writes them: mlflow_run.py.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from observability.cleaning import clean, cleaned, shortened
 from observability.history import Materialisation, RunHistory
 from observability.mlflow_metrics import entity_name
 from observability.written import AssetRows, rows_kept
@@ -28,14 +28,6 @@ SOURCE_TYPE = "dagster"
 CONTEXT_TAG = "mlflow.data.context"
 VERSION_TAG = "data_version"
 
-# A secret that stands in run config itself. One that run config takes from the environment is never resolved
-# there: the param shows the variable's name.
-SECRET_NAME = re.compile(
-    r"password|passwd|secret|credential|(^|[_-])tokens?$|(api|access|private)[_-]?keys?$", re.IGNORECASE
-)
-LOGIN = re.compile(r"://[^/@\s]+@")
-HIDDEN = "***"
-
 
 @dataclass(frozen=True)
 class Params:
@@ -50,8 +42,9 @@ def run_params(config: Mapping[str, Any]) -> Params:
     from mlflow.entities import Param
 
     values: dict[str, str] = {}
-    for path, value in _flat(config, ()):
-        values.setdefault(entity_name(".".join(path)), _shown(path, value)[:MAX_PARAM_LENGTH])
+    for path, value in _flat(cleaned(config), ()):
+        text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+        values.setdefault(entity_name(".".join(path)), shortened(text, MAX_PARAM_LENGTH))
     names = sorted(values)
     return Params([Param(name, values[name]) for name in names[:MAX_PARAMS]], len(names[MAX_PARAMS:]))
 
@@ -66,13 +59,6 @@ def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
             yield from _flat(part, (*path, str(index)))
     elif path:
         yield path, value
-
-
-def _shown(path: Sequence[str], value: Any) -> str:
-    if isinstance(value, str | list) and SECRET_NAME.search(path[-1]):
-        return HIDDEN
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return LOGIN.sub(f"://{HIDDEN}@", text)
 
 
 @dataclass
@@ -133,7 +119,7 @@ def _dataset(version: _Version) -> "DatasetInput":
     if version.partitions:
         profile["num_partitions"] = len(version.partitions)
     entity = Dataset(
-        name=version.asset[:MAX_DATASET_NAME_LENGTH],
+        name=shortened(version.asset, MAX_DATASET_NAME_LENGTH),
         digest=version.data_version[:MAX_DIGEST_LENGTH],
         source_type=SOURCE_TYPE,
         source=json.dumps({"asset": version.asset}),
@@ -142,13 +128,17 @@ def _dataset(version: _Version) -> "DatasetInput":
     )
     tags = [
         InputTag(CONTEXT_TAG, version.context),
-        InputTag(VERSION_TAG, version.data_version[:MAX_INPUT_TAG_LENGTH]),
+        InputTag(VERSION_TAG, shortened(version.data_version, MAX_INPUT_TAG_LENGTH)),
     ]
     return DatasetInput(entity, tags)
 
 
 def _columns(schema: dg.TableSchema) -> list[dict[str, object]]:
     return [
-        {"name": column.name, "type": column.type, "required": not column.constraints.nullable}
+        {
+            "name": clean(column.name),
+            "type": clean(column.type),
+            "required": not column.constraints.nullable,
+        }
         for column in schema.columns
     ]

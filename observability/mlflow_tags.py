@@ -6,6 +6,7 @@ Who writes them: mlflow_run.py.
 import re
 
 from observability import ids
+from observability.cleaning import clean, shortened
 from observability.history import Outcome, RunHistory, RunStatus
 from observability.links import Links
 
@@ -40,6 +41,9 @@ SOURCE_TYPE = "mlflow.source.type"
 DAGSTER_MLFLOW_RUN_ID = "dagster_run_id"
 
 MAX_TAG_LENGTH = 8000  # MAX_TAG_VAL_LENGTH in mlflow/utils/validation.py
+MAX_RUN_NAME_LENGTH = 250  # SqlRun.name in mlflow/store/tracking/dbmodels/models.py; SQLite takes more
+MAX_SOURCE_NAME_LENGTH = 500  # SqlRun.source_name
+MAX_CAUSE_LENGTH = 500  # in a note
 MAX_NOTE_ROWS = 40
 NOTE_START = "Dagster run "
 IN_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
@@ -65,7 +69,7 @@ def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str
     trace = links.trace_page(run.run_id, experiment_id)
     tags = {
         KIND: DAGSTER_RUN,
-        NAME: now.title,
+        NAME: run_name(now),
         RUN_ID: run.run_id,
         ROOT_RUN_ID: run.root_run_id or run.run_id,
         PARENT_RUN_ID: run.parent_run_id,
@@ -80,11 +84,18 @@ def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str
         TRACE_URL: trace,
         ERROR: root_cause(now),
         USER: DAGSTER,
-        SOURCE_NAME: run.job,
+        SOURCE_NAME: shortened(run.job, MAX_SOURCE_NAME_LENGTH),
         SOURCE_TYPE: "JOB",
         NOTE: _note(now, links.run_page(run.run_id), trace),
     }
-    return {name: value[:MAX_TAG_LENGTH] for name, value in tags.items() if value is not None}
+    return {
+        name: shortened(clean(value), MAX_TAG_LENGTH) for name, value in tags.items() if value is not None
+    }
+
+
+def run_name(now: RunHistory) -> str:
+    """Return the run's title, as long as MLflow's databases can store it."""
+    return shortened(now.title, MAX_RUN_NAME_LENGTH)
 
 
 def root_cause(now: RunHistory) -> str | None:
@@ -108,7 +119,7 @@ def _note(now: RunHistory, page: str | None, trace: str | None) -> str:
     lines = [" · ".join(parts)]
     cause = root_cause(now)
     if cause is not None:
-        lines += ["", _escaped(cause[:500])]
+        lines += ["", _escaped(shortened(cause, MAX_CAUSE_LENGTH))]
     if now.attempts:
         lines += ["", "| step | attempt | outcome | seconds |", "| --- | --- | --- | --- |"]
     for attempt in now.attempts[:MAX_NOTE_ROWS]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from observability.cleaning import REDACTED
 from observability.history import (
     COMPUTE,
     START_WORKER,
@@ -148,9 +149,15 @@ def test_the_points_of_real_runs_are_each_there_once(recording: Recording):
         ({"a": {"b": [], "c": [1, None]}}, {"a.b": "[]", "a.c": "[1, null]"}),
         ({"a": {"b": "x"}, "a.b": "y"}, {"a.b": "x"}),
         ({"db": {"password": {"env": "DB_PASSWORD"}}}, {"db.password.env": "DB_PASSWORD"}),
-        ({"db": {"password": "x", "tokens": ["x"]}}, {"db.password": "***", "db.tokens": "***"}),
+        ({"db": {"password": "x", "tokens": ["x"]}}, {"db.password": REDACTED, "db.tokens": REDACTED}),
+        (
+            {"secrets": {"first": "x"}, "headers": {"Authorization": "x", "Accept": "y"}},
+            {"secrets.first": REDACTED, "headers.Authorization": REDACTED, "headers.Accept": "y"},
+        ),
+        ({"sql": "ALTER USER me PASSWORD 'x'"}, {"sql": f"ALTER USER me PASSWORD '{REDACTED}'"}),
+        ({"a\x00": "\udc80"}, {"a_x00-3f8f62ac": "\\udc80"}),
         ({"llm": {"max_tokens": 10, "tokenizer": "bpe"}}, {"llm.max_tokens": "10", "llm.tokenizer": "bpe"}),
-        ({"urls": ["https://me:x@host/"]}, {"urls": '["https://***@host/"]'}),
+        ({"urls": ["https://me:x@host/"]}, {"urls": f'["https://me:{REDACTED}@host/"]'}),
     ],
 )
 def test_config_is_flat_params(config: Mapping[str, Any], expected: Mapping[str, str]):

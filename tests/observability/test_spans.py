@@ -648,8 +648,8 @@ def test_an_error_that_is_no_utf_8_can_be_sent() -> None:
     spans = spans_of(history)
     assert encode_spans(spans).SerializeToString()
     for span in (root_of(spans), attempt_span(spans, "read_an_old_disk")):
-        assert span.status.description == "caf?.parquet is gone"
-        assert exceptions(span) == [("FileNotFoundError", "caf?.parquet is gone")]
+        assert span.status.description == r"caf\udce9.parquet is gone"
+        assert exceptions(span) == [("FileNotFoundError", r"caf\udce9.parquet is gone")]
 
 
 def named_phase(trace: Sequence[ReadableSpan], above: ReadableSpan, name: str) -> ReadableSpan:
