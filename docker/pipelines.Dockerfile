@@ -34,7 +34,7 @@ RUN groupadd --gid 10001 ledgerline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp ledgerline \
     && install -d -o 10001 -g 10001 /opt/dagster /var/lib/dagster /var/lib/ledgerline /var/lib/mlflow /var/lib/requests
 COPY --from=installed /opt/venv /opt/venv
-COPY docker/code_server.py docker/prepare_mlflow.py docker/run_launcher.py /opt/ledgerline/
+COPY docker/code_server.py docker/kubernetes_run_launcher.py docker/prepare_mlflow.py docker/run_launcher.py /opt/ledgerline/
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/ledgerline \
     PYTHONUNBUFFERED=1 \

@@ -144,7 +144,7 @@ def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.Exec
     Image, variables, volumes and rights are those that the instance's run launcher gives to runs.
     """
     try:
-        from dagster_k8s import k8s_job_executor
+        from pipelines.kubernetes_steps import step_pods
     except ModuleNotFoundError as error:
         raise ExecutorError(
             f"LEDGERLINE_EXECUTOR is {KUBERNETES}, and {error.name} is not installed. Install dagster-k8s, "
@@ -158,4 +158,4 @@ def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.Exec
     }
     if max_concurrent_steps:
         config["max_concurrent"] = max_concurrent_steps
-    return k8s_job_executor.configured(config, name=KUBERNETES)
+    return step_pods.configured(config, name=KUBERNETES)

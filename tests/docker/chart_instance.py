@@ -6,10 +6,7 @@ A stand-in for the chart's own template, for the values that are set: it writes 
 import re
 from typing import Any
 
-from tests.docker.kubernetes_files import kustomization, values
-
-# Of a release that is called dagster.
-INSTANCE_CONFIG_MAP = "dagster-instance"
+from tests.docker.kubernetes_files import values
 
 
 def snake_case(name: str) -> str:
@@ -22,18 +19,7 @@ def renamed(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_launcher() -> dict[str, Any]:
-    said = values()["runLauncher"]["config"]["k8sRunLauncher"]
-    config = renamed(said) | {
-        "job_namespace": kustomization()["namespace"],
-        "service_account_name": values()["serviceAccount"]["name"],
-        "dagster_home": values()["global"]["dagsterHome"],
-        "instance_config_map": INSTANCE_CONFIG_MAP,
-        "postgres_password_secret": values()["global"]["postgresqlSecretName"],
-        "env_config_maps": [source["name"] for source in said["envConfigMaps"]],
-        "env_secrets": [source["name"] for source in said["envSecrets"]],
-        "run_k8s_config": renamed(said["runK8sConfig"]),
-    }
-    return {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+    return values()["runLauncher"]["config"]["customRunLauncher"]
 
 
 def storage() -> dict[str, Any]:

@@ -7,17 +7,35 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs
 
 import yaml
 
 from tests.ports import HOST
 
-PATH = re.compile(r"/apis/batch/v1/namespaces/(?P<namespace>[^/]+)/jobs(/(?P<name>[^/]+)(/status)?)?")
+PATH = re.compile(
+    r"/api(s/batch)?/v1/namespaces/(?P<namespace>[^/]+)/(jobs|pods)(/(?P<name>[^/]+)(/status)?)?"
+)
 END_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class StartProblem:
+    """Why no pod starts on its node.
+
+    Attributes:
+        reason: The reason for which its container waits.
+        since: When pods got their node.
+    """
+
+    reason: str
+    since: datetime
 
 
 class FakeKubernetes:
@@ -25,10 +43,14 @@ class FakeKubernetes:
 
     Attributes:
         jobs: The body of each, by namespace and name.
+        deleted: The Jobs and pods that were deleted, by namespace and name.
+        start_problem: Why their commands are not run; None if they are.
     """
 
     def __init__(self, runs_commands: bool) -> None:
         self.jobs: dict[tuple[str, str], Any] = {}
+        self.deleted: set[tuple[str, str]] = set()
+        self.start_problem: StartProblem | None = None
         self._runs_commands = runs_commands
         self._processes: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
 
@@ -36,7 +58,7 @@ class FakeKubernetes:
         """Take a Job, and start what its container is to run."""
         key = (namespace, job["metadata"]["name"])
         self.jobs[key] = job
-        if not self._runs_commands:
+        if not self._runs_commands or self.start_problem is not None:
             return
         (container,) = job["spec"]["template"]["spec"]["containers"]
         told = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
@@ -54,6 +76,26 @@ class FakeKubernetes:
         if code is None:
             return {"active": 1}
         return {"succeeded": 1} if code == 0 else {"failed": 1}
+
+    def pods(self, job: str) -> list[Any]:
+        """The pods of a Job that do not start; of others none."""
+        if self.start_problem is None:
+            return []
+        waiting = {"reason": self.start_problem.reason, "message": "no such thing"}
+        status: dict[str, Any] = {
+            "phase": "Pending",
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "True",
+                    "lastTransitionTime": self.start_problem.since.isoformat(),
+                }
+            ],
+        }
+        container = {"name": "dagster", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+        status["containerStatuses"] = [container | {"state": {"waiting": waiting}}]
+        spec = {"containers": [{"name": "dagster"}], "nodeName": "node-1"}
+        return [{"metadata": {"name": f"{job}-pod"}, "spec": spec, "status": status}]
 
     def wait(self) -> None:
         """Until nothing runs any more."""
@@ -73,8 +115,11 @@ class _Api(BaseHTTPRequestHandler):
         self._answer(job, 201)
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0].endswith("/pods"):
-            self._answer({"kind": "PodList", "items": []}, 200)
+        path, _, query = self.path.partition("?")
+        if path.endswith("/pods"):
+            (selector,) = parse_qs(query)["labelSelector"]
+            pods = self.fake.pods(selector.removeprefix("job-name="))
+            self._answer({"kind": "PodList", "items": pods}, 200)
             return
         found = PATH.fullmatch(self.path.partition("?")[0])
         assert found is not None
@@ -83,6 +128,13 @@ class _Api(BaseHTTPRequestHandler):
             self._answer({"kind": "Status", "code": 404}, 404)
         else:
             self._answer(self.fake.jobs[key] | {"status": self.fake.status(key)}, 200)
+
+    def do_DELETE(self) -> None:
+        found = PATH.fullmatch(self.path.partition("?")[0])
+        assert found is not None
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.fake.deleted.add((found["namespace"], found["name"]))
+        self._answer({"kind": "Status", "status": "Success"}, 200)
 
     def _answer(self, content: Any, status: int) -> None:
         body = json.dumps(content).encode()

@@ -1,26 +1,37 @@
 """The Jobs of runs and steps: what Dagster sends to Kubernetes out of the values, and that steps run so."""
 
+import copy
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster import DagsterEventType
+from dagster._core.execution.retries import RetryMode
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.test_utils import create_run_for_test
+from dagster._grpc.types import ExecuteStepArgs
 from dagster_k8s.job import get_k8s_job_name
+from kubernetes import client
 
 from observability.event_log import read_history
+from pipelines.kubernetes_steps import START_SECONDS, start_problem
 from tests.docker import chart_instance
-from tests.docker.fake_kubernetes import FakeKubernetes, serving
+from tests.docker.fake_kubernetes import FakeKubernetes, StartProblem, serving
 from tests.docker.job_of_two_steps import two_steps
-from tests.docker.kubernetes_files import PART, of_kind, require_confined, require_valid, values
+from tests.docker.kubernetes_files import PART, kustomization, of_kind, require_confined, require_valid
+from tests.docker.stack_files import DOCKER
+from tests.ports import HOST
 
-NAMESPACE = "ledgerline"
+NAMESPACE = kustomization()["namespace"]
 IMAGE = "ledgerline-pipelines:0.1.0"
 IMAGE_OF_THE_CODE_SERVER = "ledgerline-pipelines:0.2.0"
 
@@ -29,6 +40,13 @@ IMAGE_OF_THE_CODE_SERVER = "ledgerline-pipelines:0.2.0"
 def kubernetes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[FakeKubernetes, Path]]:
     with serving(tmp_path, runs_commands=getattr(request, "param", False)) as fake:
         yield fake
+
+
+@pytest.fixture(autouse=True)
+def image_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the launcher on Python's path, as PYTHONPATH of the image has it."""
+    monkeypatch.syspath_prepend(str(DOCKER))
+    monkeypatch.setenv("PYTHONPATH", str(DOCKER))
 
 
 @pytest.fixture
@@ -77,7 +95,7 @@ def require_pod_of_a_run(job: Any, name: str, image: str) -> None:
     (container,) = pod(job)["containers"]
     assert container["image"] == image
     assert container["imagePullPolicy"] == "IfNotPresent"
-    said = values()["runLauncher"]["config"]["k8sRunLauncher"]
+    said = chart_instance.run_launcher()["config"]
     assert container["resources"] == said["resources"]
     # The database's password is named, and nothing secret written down.
     variables = by_name(container["env"])
@@ -98,7 +116,7 @@ def require_pod_of_a_run(job: Any, name: str, image: str) -> None:
     ]
     # The instance is in the command, in which the password is the name of its variable.
     assert by_name(pod(job)["volumes"]) == by_name(said["volumes"])
-    assert by_name(container["volumeMounts"]) == by_name(said["volumeMounts"])
+    assert by_name(container["volumeMounts"]) == by_name(said["volume_mounts"])
 
 
 def test_a_run_is_a_job_with_the_image_of_its_code_server(
@@ -155,3 +173,132 @@ def test_each_step_is_a_job_and_one_that_fails_is_started_again(
         assert pod(job)["containers"][0]["args"][-2:] == ["api", "execute_step"]
         # A step has nothing to ask Kubernetes for.
         assert pod(job)["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("kubernetes", [True], indirect=True)
+def test_a_step_whose_pod_cannot_start_fails_and_says_why(
+    kubernetes: tuple[FakeKubernetes, Path], instance: dg.DagsterInstance
+) -> None:
+    kubernetes[0].start_problem = StartProblem(
+        "ErrImagePull", since=datetime.now(UTC) - timedelta(seconds=301)
+    )
+    with dg.execute_job(dg.reconstructable(two_steps), instance, raise_on_error=False) as result:
+        assert not result.success
+        (failure,) = result.filter_events(lambda event: event.is_step_failure)
+    assert failure.step_key == "fails_once"
+    error = failure.step_failure_data.error
+    assert error is not None
+    assert "got its node node-1 more than 300 seconds ago and has not started" in error.message
+    assert "(ErrImagePull: no such thing)" in error.message
+    # None of its pods can start any more, behind the back of the run.
+    assert "The job is deleted." in error.message
+    assert kubernetes[0].deleted >= kubernetes[0].jobs.keys()
+
+
+def test_a_pod_is_given_time_to_start_and_without_limit_to_get_a_node() -> None:
+    now = datetime.now(UTC)
+    long_ago = now - timedelta(seconds=START_SECONDS + 1)
+    waiting = client.V1ContainerState(waiting=client.V1ContainerStateWaiting(reason="ImagePullBackOff"))
+    running = client.V1ContainerState(running=client.V1ContainerStateRunning())
+
+    def pod_with(phase: str, state: Any, placed: str, since: datetime) -> client.V1Pod:
+        return client.V1Pod(
+            metadata=client.V1ObjectMeta(name="pod"),
+            spec=client.V1PodSpec(containers=[], node_name="node-1"),
+            status=client.V1PodStatus(
+                phase=phase,
+                conditions=[
+                    client.V1PodCondition(type="PodScheduled", status=placed, last_transition_time=since)
+                ],
+                container_statuses=state
+                and [
+                    client.V1ContainerStatus(
+                        image="", image_id="", name="dagster", ready=False, restart_count=0, state=state
+                    )
+                ],
+            ),
+        )
+
+    assert start_problem([], now) is None
+    assert start_problem([pod_with("Pending", waiting, "True", now)], now) is None
+    assert start_problem([pod_with("Pending", waiting, "False", long_ago)], now) is None
+    assert start_problem([pod_with("Pending", running, "True", long_ago)], now) is None
+    assert start_problem([pod_with("Running", running, "True", long_ago)], now) is None
+    problem = start_problem([pod_with("Pending", waiting, "True", long_ago)], now)
+    assert problem is not None
+    assert "(ImagePullBackOff)" in problem
+    # A volume that cannot be mounted, for one.
+    problem = start_problem([pod_with("Pending", None, "True", long_ago)], now)
+    assert problem is not None
+    assert "(its node reports no container)" in problem
+
+
+@pytest.fixture
+def in_a_pod_without_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of the instance as the chart renders it, but for the databases, in a pod of a cluster."""
+    from kubernetes.config.incluster_config import SERVICE_TOKEN_FILENAME
+
+    assert not Path(SERVICE_TOKEN_FILENAME).exists()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", HOST)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    elsewhere = ("schedule_storage", "run_storage", "event_log_storage", "compute_logs")
+    rendered = {
+        name: part for name, part in copy.deepcopy(chart_instance.instance()).items() if name not in elsewhere
+    }
+    rendered["local_artifact_storage"]["config"] = {"base_dir": str(tmp_path / "artifacts")}
+    assert rendered["run_monitoring"]["max_resume_run_attempts"] > 0
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(yaml.safe_dump(rendered))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+def test_the_rendered_instance_opens_without_a_token_and_launches_nothing(
+    in_a_pod_without_token: Path,
+) -> None:
+    with dg.DagsterInstance.get() as instance:
+        run = run_of_the_code_server(instance, "train_delay_model")
+        with pytest.raises(Exception, match="may not launch, end or check runs on Kubernetes: Service token"):
+            instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
+        # The daemon still knows that a run that was killed can be taken up again.
+        assert instance.run_launcher.supports_resume_run
+        assert instance.run_monitoring_max_resume_run_attempts == 2
+
+
+def test_a_step_executes_in_a_pod_without_a_token(in_a_pod_without_token: Path) -> None:
+    job = dg.reconstructable(two_steps)
+    with dg.DagsterInstance.get() as instance:
+        run = create_run_for_test(
+            instance,
+            job_name="two_steps",
+            job_code_origin=job.get_python_origin(),
+            status=dg.DagsterRunStatus.STARTED,
+            execution_plan_snapshot=None,
+        )
+        step = ExecuteStepArgs(
+            job_origin=job.get_python_origin(),
+            run_id=run.run_id,
+            step_keys_to_execute=["follower"],
+            instance_ref=instance.get_ref(),
+            retry_mode=RetryMode.DISABLED,
+            known_state=None,
+            should_verify_step=False,
+        )
+        executed = subprocess.run(
+            [sys.executable, "-m", "dagster", *step.get_command_args()[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert executed.returncode == 0, executed.stderr
+
+
+def test_the_observer_starts_in_a_pod_without_a_token(in_a_pod_without_token: Path) -> None:
+    ledgerline = Path(sys.executable).with_name("ledgerline")
+    told = {"LEDGERLINE_HOME": str(in_a_pod_without_token), "OTEL_SDK_DISABLED": "true"}
+    observed = subprocess.run(
+        [ledgerline, "observe", "--all"], env=os.environ | told, capture_output=True, text=True, check=False
+    )
+    assert "oken" not in observed.stdout + observed.stderr
+    assert observed.returncode == 0, observed.stdout + observed.stderr

@@ -33,7 +33,12 @@ def code() -> Any:
 
 
 def launcher() -> Any:
-    return values()["runLauncher"]["config"]["k8sRunLauncher"]
+    return chart_instance.run_launcher()["config"]
+
+
+def mounts_of(said: Any) -> Any:
+    """By the chart's name for it, or by Dagster's."""
+    return said.get("volumeMounts", said.get("volume_mounts"))
 
 
 # What has pods, and is confined and labelled by the values themselves.
@@ -77,8 +82,16 @@ def test_what_is_misspelt_or_missing_is_found(part: str, key: str, value: object
 def test_the_chart_is_of_the_version_of_dagster() -> None:
     version = importlib.metadata.version("dagster")
     text = (DOCKER / "kubernetes" / "dagster-values.yaml").read_text()
-    assert set(re.findall(r"\b1\.\d+\.\d+\b", text)) == {version}
+    assert set(re.findall(r"(?:version|Dagster) (1\.\d+\.\d+)\b", text)) == {version}
     assert f"--version {version}" in (PROJECT / "docs" / "runbook.md").read_text()
+
+
+def test_the_runbook_names_the_webserver_s_service_as_the_chart_does() -> None:
+    # Release name and `nameOverride`, whose default is dagster-webserver (templates/helpers/_helpers.tpl).
+    name = f"dagster-{values()['dagsterWebserver'].get('nameOverride', 'dagster-webserver')}"
+    runbook = (PROJECT / "docs" / "runbook.md").read_text()
+    assert re.findall(r"helm upgrade --install (\S+)", runbook) == ["dagster"]
+    assert re.findall(r"service/(\S+) 3000", runbook) == [name]
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -105,8 +118,9 @@ def test_images_are_those_of_compose_and_of_the_manifests(name: str) -> None:
     image = PARTS[name]["image"]
     assert image["tag"] == tags[image["repository"]]
     assert services()["code"]["image"] == f"{image['repository']}:${{LEDGERLINE_VERSION:-{image['tag']}}}"
-    database = values()["postgresql"]["image"]
+    database, shell = values()["postgresql"]["image"], values()["busybox"]["image"]
     assert f"{database['repository']}:{database['tag']}" == services()["postgres"]["image"]
+    assert f"{shell['repository']}:{shell['tag']}" == services()["ollama-folder"]["image"]
 
 
 def test_the_manifests_have_the_version_of_this_project() -> None:
@@ -118,8 +132,9 @@ def test_the_manifests_have_the_version_of_this_project() -> None:
 @pytest.mark.parametrize("name", PARTS)
 def test_mounts_are_of_volumes_and_volumes_of_claims_that_are_there(name: str) -> None:
     for said in (PARTS[name], launcher()):
-        assert {mount["name"] for mount in said["volumeMounts"]} == {one["name"] for one in said["volumes"]}
-        assert {"name": "tmp", "mountPath": "/tmp"} in said["volumeMounts"]  # noqa: S108 (of the pod)
+        mounts = mounts_of(said)
+        assert {mount["name"] for mount in mounts} == {one["name"] for one in said["volumes"]}
+        assert {"name": "tmp", "mountPath": "/tmp"} in mounts  # noqa: S108 (of the pod)
         for volume in said["volumes"]:
             claim = volume.get("persistentVolumeClaim")
             assert claim is None or claim["claimName"] in of_kind("PersistentVolumeClaim")
@@ -130,16 +145,16 @@ def test_only_who_writes_tables_may_write_them() -> None:
     may = {
         name
         for name, said in writers.items()
-        for mount in said["volumeMounts"]
+        for mount in mounts_of(said)
         if mount["name"] == "state" and not mount.get("readOnly")
     }
     assert may == {"code", "run"}
 
 
 def test_variables_come_from_what_is_there_and_passwords_from_secrets() -> None:
-    for said in (code(), launcher()):
-        assert [source["name"] for source in said["envConfigMaps"]] == ["ledgerline"]
-        assert [source["name"] for source in said["envSecrets"]] == ["ledgerline"]
+    assert [source["name"] for source in code()["envConfigMaps"]] == ["ledgerline"]
+    assert [source["name"] for source in code()["envSecrets"]] == ["ledgerline"]
+    assert launcher()["env_config_maps"] == launcher()["env_secrets"] == ["ledgerline"]
     assert "ledgerline" in of_kind("ConfigMap")
     assert values()["postgresql"]["postgresqlPassword"] == ""
     assert values()["generatePostgresqlPasswordSecret"] is False
@@ -149,7 +164,7 @@ def test_accounts_are_those_of_the_manifests() -> None:
     names = {
         values()["serviceAccount"]["name"],
         values()["dagster-user-deployments"]["serviceAccount"]["name"],
-        launcher()["runK8sConfig"]["podSpecConfig"]["serviceAccountName"],
+        launcher()["run_k8s_config"]["pod_spec_config"]["serviceAccountName"],
     }
     assert names == of_kind("ServiceAccount").keys() - {"ledgerline"}
     for said in (values(), values()["dagster-user-deployments"]):

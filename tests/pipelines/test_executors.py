@@ -175,6 +175,7 @@ def test_without_its_library_kubernetes_is_refused_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "dagster_k8s", None)
+    monkeypatch.delitem(sys.modules, "pipelines.kubernetes_steps", raising=False)
     with pytest.raises(ExecutorError, match=r"dagster_k8s is not installed\. Install dagster-k8s"):
         executor_for("kubernetes", 0, 1)
 

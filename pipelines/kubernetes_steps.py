@@ -1,0 +1,112 @@
+"""Steps as pods of Kubernetes, and the end of those that cannot start. Choice of the executor: executors.py.
+
+Dagster's own executor waits for a pod without a limit: an image that cannot be pulled, or a Secret that does
+not exist, would hold the run until its longest time is over.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.executor.step_delegating import (
+    CheckStepHealthResult,
+    StepDelegatingExecutor,
+    StepHandler,
+    StepHandlerContext,
+)
+from dagster_k8s import k8s_job_executor
+from dagster_k8s.executor import K8sStepHandler
+
+# As for runs (`startTimeoutSeconds` in docker/kubernetes/dagster-values.yaml), but counted once the pod has a
+# node: a step may wait for a place in the cluster for as long as it takes.
+START_SECONDS = 300
+
+
+class StartingStepHandler(StepHandler):
+    """Dagster's handler of steps, which also ends a step whose pod has a node and does not start on it."""
+
+    def __init__(self, dagsters: K8sStepHandler) -> None:
+        self._dagsters = dagsters
+
+    @property
+    def name(self) -> str:
+        """The name in messages of the event log."""
+        return self._dagsters.name
+
+    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
+        """Create the Job of a step."""
+        return self._dagsters.launch_step(step_handler_context)
+
+    def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
+        """Delete the Job of a step."""
+        return self._dagsters.terminate_step(step_handler_context)
+
+    def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
+        """Return whether the step goes on, and why not."""
+        health = self._dagsters.check_step_health(step_handler_context)
+        if not health.is_healthy:
+            return health
+        namespace = self._dagsters._get_container_context(step_handler_context).namespace
+        job = self._dagsters._get_k8s_step_job_name(step_handler_context)
+        problem = start_problem(self._dagsters._api_client.get_pods_in_job(job, namespace), datetime.now(UTC))
+        if problem is None:
+            return health
+        # A pod that starts after all would do the work of a step that has failed.
+        try:
+            list(self.terminate_step(step_handler_context))
+        except Exception as error:  # noqa: BLE001 (the step has failed, whatever Kubernetes answers)
+            ended = f"The job could not be deleted, delete it by hand: {error}"
+        else:
+            ended = "The job is deleted."
+        return CheckStepHealthResult.unhealthy(reason=f"Kubernetes job {job}: {problem} {ended}")
+
+
+def start_problem(pods: "Iterable[Any]", now: datetime) -> str | None:
+    """Say why a pod has not started for START_SECONDS since it got a node; None if there is no such pod.
+
+    Args:
+        pods: `V1Pod` of Kubernetes' client, whose types allow None even where Kubernetes always answers.
+        now: The time to compare with.
+    """
+    for pod in pods:
+        statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
+        if pod.status.phase != "Pending" or any(status.state.running for status in statuses):
+            continue
+        placed = _placed_at(pod)
+        if placed is None or (now - placed).total_seconds() < START_SECONDS:
+            continue
+        waiting = "; ".join(_waiting(status) for status in statuses if status.state.waiting)
+        return (
+            f"pod {pod.metadata.name} got its node {pod.spec.node_name} more than {START_SECONDS} seconds "
+            f"ago and has not started ({waiting or 'its node reports no container'}). Usually an image, a "
+            "Secret, a ConfigMap or a volume is missing: `kubectl get events` says which."
+        )
+    return None
+
+
+def _placed_at(pod: Any) -> datetime | None:
+    for condition in pod.status.conditions or ():
+        if condition.type == "PodScheduled" and condition.status == "True":
+            return condition.last_transition_time
+    return None
+
+
+def _waiting(status: Any) -> str:
+    waiting = status.state.waiting
+    return f"{waiting.reason}: {waiting.message}" if waiting.message else f"{waiting.reason}"
+
+
+_dagsters: Any = k8s_job_executor
+
+
+@dg.executor(
+    name="kubernetes",
+    config_schema=_dagsters.config_schema,
+    requirements=dg.multiple_process_executor_requirements(),
+)
+def step_pods(context: dg.InitExecutorContext) -> StepDelegatingExecutor:
+    """Each step in a pod of its own, which goes on when its run's pod is gone."""
+    executor = _dagsters.executor_creation_fn(context)
+    executor._step_handler = StartingStepHandler(executor._step_handler)
+    return executor
