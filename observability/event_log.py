@@ -264,6 +264,12 @@ def run_from(record: dg.RunRecord) -> Run:
         config=cleaned(run.run_config),
         root_run_id=run.root_run_id,
         parent_run_id=run.parent_run_id,
+        selection=(
+            *sorted(key.to_user_string() for key in run.asset_selection or ()),
+            *sorted(
+                f"{key.asset_key.to_user_string()} {key.name}" for key in run.asset_check_selection or ()
+            ),
+        ),
     )
 
 

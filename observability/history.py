@@ -3,6 +3,7 @@
 All times are seconds since the epoch, as in Dagster's event log.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,8 +30,14 @@ ATTEMPT_PHASES = (WAIT, START_WORKER, RESOURCES, LOAD, COMPUTE, STORE)
 QUEUED = "queued"
 LAUNCH = "launch"
 
-IMPLICIT_JOB = "__ASSET_JOB"  # what Dagster calls a selection of assets that no job names
+# What Dagster calls the job of a selection of assets that no job names: from the UI, in older versions with a
+# number for each set of partitions; from `dg.materialize` and `dg.observe`; from
+# sensors and schedules that target assets.
+IMPLICIT_JOB = re.compile(
+    r"__ASSET_JOB(_\d+)?|__ephemeral_asset_job__|in_process_observation_job|__anonymous_asset_job.*"
+)
 NAMED_ASSETS = 3  # of such a selection, in a title
+UNKNOWN_ASSETS = "assets"
 
 
 class RunStatus(Enum):
@@ -263,7 +270,11 @@ class RecordedSpans:
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run before it starts."""
+    """What is known of a run before it starts.
+
+    Attributes:
+        selection: The assets and checks that were selected, if not a whole job.
+    """
 
     run_id: str
     job: str
@@ -272,6 +283,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     root_run_id: str | None = None
     parent_run_id: str | None = None
+    selection: tuple[str, ...] = ()
 
     @property
     def partition(self) -> str | None:
@@ -357,9 +369,12 @@ class RunHistory:
     def title(self) -> str:
         """What a person calls it: its job, or the assets of a run without one; and its partition."""
         name = self.run.job
-        if name == IMPLICIT_JOB and self.planned:
-            more = len(self.planned) - NAMED_ASSETS
-            name = ", ".join(self.planned[:NAMED_ASSETS]) + (f" and {more} more" if more > 0 else "")
+        if IMPLICIT_JOB.fullmatch(name):
+            # What is only observed or checked is not planned.
+            steps = tuple(dict.fromkeys(attempt.step for attempt in self.attempts))
+            assets = self.planned or self.run.selection or steps or (UNKNOWN_ASSETS,)
+            more = len(assets) - NAMED_ASSETS
+            name = ", ".join(assets[:NAMED_ASSETS]) + (f" and {more} more" if more > 0 else "")
         return f"{name} {self.run.partition}" if self.run.partition else name
 
     @property

@@ -1,6 +1,7 @@
 """What is read from the event logs of real runs: any executor, any way to fail, in any number of portions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from observability.history import (
     Error,
     Outcome,
     Phase,
+    Run,
     RunHistory,
     RunStatus,
 )
@@ -312,7 +314,7 @@ def test_a_materialisation_names_the_versions_that_it_was_made_from(recorded: Re
 
 def test_a_range_of_partitions_is_one_attempt_with_a_materialisation_for_each(recorded: Recordings) -> None:
     history = recorded["partitions"].history
-    assert history.title == "__ephemeral_asset_job__ monday...tuesday"
+    assert history.title == "delays, flights, weather monday...tuesday"
     assert history.run.partition_range == ("monday", "tuesday")
     assert outline(history) == [
         ("flights", 1, SUCCESS, ("compute", "store result")),
@@ -350,6 +352,33 @@ def test_a_source_that_was_observed_has_the_version_that_was_seen(recorded: Reco
     (observation,) = history.attempts[0].observations
     assert (observation.asset, observation.partition, observation.data_version) == ("tower", None, "open")
     assert history.materialisations == []
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "__ASSET_JOB",
+        "__ASSET_JOB_1",
+        "__ASSET_JOB_12",
+        "__ephemeral_asset_job__",
+        "__anonymous_asset_job_of_the_sensor",
+    ],
+)
+def test_a_run_without_a_job_of_its_own_is_called_by_its_assets(job: str) -> None:
+    run = Run("11111111-2222-4333-8444-555555555555", job, created=1_000.0)
+    planned = ("flights", "planes", "weather", "airports", "airlines")
+    assert RunHistory(run, planned=planned[:2]).title == "flights, planes"
+    assert RunHistory(run, planned=planned).title == "flights, planes, weather and 2 more"
+    selected = replace(
+        run, selection=("flights", "flights has_rows"), tags={"dagster/partition": "2013-01-01"}
+    )
+    assert RunHistory(selected).title == "flights, flights has_rows 2013-01-01"
+    assert RunHistory(run).title == "assets"
+    assert RunHistory(replace(run, job=f"my{job}")).title == f"my{job}"
+
+
+def test_an_observation_is_called_by_what_it_observes(recorded: Recordings) -> None:
+    assert recorded["observed"].history.title == "tower"
 
 
 def test_only_the_assets_that_were_selected_are_planned_and_written(recorded: Recordings) -> None:

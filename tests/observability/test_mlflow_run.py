@@ -73,7 +73,7 @@ def test_a_run_is_one_mlflow_run_with_its_name_its_status_and_its_times(
     assert target.export(instance, history) > 10
 
     run, run_id = target.run(history), history.run.run_id
-    assert run.info.run_name == "__ephemeral_asset_job__ 2013-01"
+    assert run.info.run_name == "flights 2013-01"
     assert run.info.status == "FINISHED"
     assert history.started is not None
     assert history.ended is not None
@@ -295,7 +295,7 @@ def test_the_runs_that_steps_opened_are_nested(target: Target, instance: dg.Dags
         target.export(instance, history)
 
     runs = {run.info.run_name: run for run in target.runs(history.run.run_id)}
-    small, parent = runs.pop("small"), runs.pop("__ephemeral_asset_job__ 2013-01")
+    small, parent = runs.pop("small"), runs.pop("delay_model 2013-01")
     assert not runs
     assert small.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert small.data.params["max_iter"] == "4"

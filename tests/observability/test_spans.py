@@ -399,7 +399,7 @@ def test_checks_are_counted_and_told_one_by_one(recorded: Recordings) -> None:
     assert "status" not in plausible
     assert unique["status"] == "ERROR"
     assert [event["name"] for event in unique["events"]] == ["asset check", "exception"]
-    root = steps["run __ephemeral_asset_job__"]
+    root = steps["run after_checked, checked"]
     assert root["attributes"]["mlflow.spanOutputs"] == "FAILURE: checked_unique_key"
 
 
@@ -414,7 +414,7 @@ def test_partitions_written_by_one_step_are_told_with_it(recorded: Recordings) -
     assert names.ROWS not in delays
     assert "weather=weather of 2013" in as_tuple(delays[names.READ_VERSIONS])
     root = root_of(trace)
-    assert root.name == "run __ephemeral_asset_job__ monday...tuesday"
+    assert root.name == "run delays, flights, weather monday...tuesday"
     assert (root.attributes or {})[names.PARTITION] == "monday...tuesday"
     assert (root.attributes or {})[names.ASSETS] == ("flights", "weather", "delays")
 
