@@ -1,6 +1,8 @@
 """What every command begins and ends with."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 import typer
@@ -21,6 +23,26 @@ def prepared_settings() -> "Settings":
 
     try:
         settings = Settings.from_environment()
+        state.prepare(settings)
+    except (ValueError, state.StateError) as error:
+        stop(error)
+    return settings
+
+
+def settings_beside(dagster_home: Path | None) -> "Settings":
+    """The settings of a command that may be about another instance, which they leave as it is.
+
+    Args:
+        dagster_home: That instance's folder; DAGSTER_HOME may name it, too.
+    """
+    if dagster_home is None:
+        return prepared_settings()
+    from cli import state
+    from resources.environments import Settings
+
+    try:
+        settings = Settings.from_environment()
+        settings = replace(settings, dagster_home=settings.home / "dagster")
         state.prepare(settings)
     except (ValueError, state.StateError) as error:
         stop(error)

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from cli import memory, registry
-from cli.commands import prepared_settings, stop
+from cli.commands import prepared_settings, settings_beside, stop
 
 app = typer.Typer(
     name="ledgerline", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -147,6 +148,7 @@ def ask(
 @app.command()
 def observe(
     run_id: Annotated[str | None, typer.Argument(help="A run to show, from its beginning.")] = None,
+    *,
     every: Annotated[bool, typer.Option("--all", help="Show all runs, the oldest first.")] = False,
     since: Annotated[
         str | None,
@@ -156,33 +158,83 @@ def observe(
         bool,
         typer.Option("--follow", help="Show runs as they happen, until Ctrl-C; as a service of its own."),
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="With --all: name each run that cannot be shown, not each reason."
+        ),
+    ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Write nothing to the instance: no links to its runs, no cursors, no files."
+        ),
+    ] = False,
     dagster_home: Annotated[
-        Path | None, typer.Option(help="DAGSTER_HOME of another Dagster instance to observe.")
+        Path | None,
+        typer.Option(
+            help="DAGSTER_HOME of another Dagster instance to observe; only its storages are opened."
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="MLflow experiment of that instance's runs. Default: named after its folder."),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="OpenLineage namespace of that instance. Default: named after its folder."),
+    ] = None,
+    dagster_url: Annotated[
+        str | None, typer.Option(help="Where that instance's Dagster UI is, for links. Default: no links.")
     ] = None,
 ) -> None:
     """Show runs as traces, as MLflow runs and as lineage; the same again does no harm.
 
     The sensors of `ledgerline dev` do this by themselves. This is for deployments that leave it to a service
-    (--follow), and for runs from before.
+    (--follow), for runs from before, and for other Dagster instances (--dagster-home): on SQLite, or on
+    PostgreSQL with `pip install 'ledgerline[postgres]'`.
+
+    To another instance an event is written for each run, which links to its trace and its MLflow run, and how
+    far it has been shown; --read-only writes nothing. An instance that cannot be written, or has the schema
+    of another version of Dagster, is only read in any case.
     """
     if (run_id is not None) + every + following != 1:
         stop(ValueError("Say what to observe: a run id, --all, or --follow. See ledgerline observe --help."))
     if since is not None and not every:
         stop(ValueError("--since goes with --all."))
-    settings = prepared_settings()
-    from cli import observing
+    if dagster_home is None and (experiment or namespace or dagster_url):
+        stop(ValueError("--experiment, --namespace and --dagster-url go with --dagster-home."))
+    settings = settings_beside(dagster_home)
+    from cli import observed_instances, observing
+    from observability.storage_config import InstanceError
 
+    if dagster_home is None:
+        target = observed_instances.own_target(settings, only_read=read_only)
+    else:
+        target = observed_instances.foreign_target(
+            dagster_home,
+            settings,
+            only_read=read_only,
+            experiment=experiment,
+            namespace=namespace,
+            dagster_url=dagster_url,
+        )
+    console = Console()
     try:
         start = observing.moment(since) if since is not None else None
-        with observing.instance_at(dagster_home or settings.dagster_home) as instance:
+        with target.opened() as observed:
+            if announcement := target.announcement(observed):
+                console.print(Text(announcement), soft_wrap=True)
             if following:
-                observing.follow(Console(), instance, settings)
+                observing.follow(console, observed, target.settings)
                 return
             if run_id is not None:
-                complete = observing.show_runs(Console(), instance, settings, [run_id])
+                complete = observing.show_runs(
+                    console, observed.instance, target.settings, [run_id], observed.cursor_store
+                )
             else:
-                complete = observing.show_all(Console(), instance, settings, start)
-    except observing.ObservingError as error:
+                complete = observing.show_all(console, observed, target.settings, start, verbose=verbose)
+    except (observing.ObservingError, InstanceError) as error:
         stop(error)
     raise typer.Exit(0 if complete else 1)
 
@@ -194,15 +246,20 @@ def trace(
         float, typer.Option("--least", help="Seconds; shorter phases are left out.", min=0.0)
     ] = 0.1,
     dagster_home: Annotated[
-        Path | None, typer.Option(help="DAGSTER_HOME of another Dagster instance.")
+        Path | None, typer.Option(help="DAGSTER_HOME of another Dagster instance, which is only read.")
     ] = None,
 ) -> None:
     """Print the trace of a run as a tree, with durations."""
-    settings = prepared_settings()
-    from cli import observing
+    settings = settings_beside(dagster_home)
+    from cli import observed_instances, observing
+    from observability.storage_config import InstanceError
 
+    if dagster_home is None:
+        target = observed_instances.own_target(settings, only_read=False)
+    else:
+        target = observed_instances.foreign_target(dagster_home, settings, only_read=True)
     try:
-        with observing.instance_at(dagster_home or settings.dagster_home) as instance:
-            observing.print_trace(Console(), instance, run_id, least)
-    except observing.ObservingError as error:
+        with target.opened() as observed:
+            observing.print_trace(Console(), observed.instance, run_id, least)
+    except (observing.ObservingError, InstanceError) as error:
         stop(error)

@@ -4,10 +4,9 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 from dagster import RunsFilter
@@ -16,8 +15,11 @@ from rich.progress import Progress
 from rich.text import Text
 
 from cli.trace_tree import LEAST_SECONDS, trace_tree
+from observability.cursors import CursorStore
 from observability.event_log import read_history
+from observability.instances import ObservedInstance
 from observability.observer import Observer, Report
+from observability.reasons import by_reason
 from resources.environments import Settings, projections_of
 
 POLL_SECONDS = 0.5
@@ -28,31 +30,12 @@ OTHER_LOOKS_SECONDS = 3.0
 BUDGET_SECONDS = 1.0  # of one look, after which it is seen whether somebody wants it to end
 END_SECONDS = 1.0
 RUNS_AT_ONCE = 50
-# One of these is in every DAGSTER_HOME.
-OF_AN_INSTANCE = ("dagster.yaml", "history")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class ObservingError(Exception):
     """What was asked for cannot be observed; the message says why."""
-
-
-@contextmanager
-def instance_at(home: Path) -> Iterator[dg.DagsterInstance]:
-    """Open a Dagster instance.
-
-    Raises:
-        ObservingError: There is none.
-    """
-    # Opened like that, any other folder would become one.
-    if not any((home / name).exists() for name in OF_AN_INSTANCE):
-        raise ObservingError(
-            f"{home} is no Dagster instance: it has no {' and no '.join(OF_AN_INSTANCE)}. "
-            "--dagster-home takes the DAGSTER_HOME of one."
-        )
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
 
 
 def moment(text: str) -> datetime:
@@ -73,50 +56,78 @@ def moment(text: str) -> datetime:
 
 
 def show_runs(
-    console: Console, instance: dg.DagsterInstance, settings: Settings, run_ids: Sequence[str]
+    console: Console,
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    run_ids: Sequence[str],
+    cursor_store: CursorStore | None = None,
 ) -> bool:
-    """Show runs from their beginning; says whether all of them could be shown everywhere."""
+    """Show runs from their beginning; says whether all of them could be shown everywhere.
+
+    Args:
+        console: Where to print.
+        instance: Where the runs are.
+        settings: Where they are shown.
+        run_ids: The runs.
+        cursor_store: Keeps how far they have been shown; the instance, unless another is given.
+    """
     records = []
     for run_id in run_ids:
         record = instance.get_run_record_by_id(run_id)
         if record is None:
             raise ObservingError(f"There is no run {run_id} in {instance.root_directory}.")
         records.append(record)
-    complete = True
-    observers = _observers(settings)
+    failures = Failures(console)
+    observers = _observers(settings, cursor_store)
     for record in records:
         for observer in observers:
-            complete &= _shown(console, observer, instance, record)
-    return complete
+            failures.note(observer, record.dagster_run.run_id, _problem(observer, instance, record))
+    failures.print()
+    return not failures.count
 
 
 def show_all(
-    console: Console, instance: dg.DagsterInstance, settings: Settings, since: datetime | None
+    console: Console, observed: ObservedInstance, settings: Settings, since: datetime | None, *, verbose: bool
 ) -> bool:
-    """Show all runs, the oldest first; says whether all of them could be shown everywhere."""
+    """Show all runs, the oldest first; says whether all of them could be shown everywhere.
+
+    Args:
+        console: Where to print.
+        observed: The instance.
+        settings: Where its runs are shown.
+        since: Only runs that were created then or later.
+        verbose: Whether each run that could not be shown has a line of its own.
+    """
+    instance = observed.instance
     chosen = RunsFilter(created_after=since)
     total = instance.get_runs_count(chosen)
     if not total:
         console.print("There are no runs to show.")
         return True
-    observers = _observers(settings)
-    complete, cursor = True, None
-    with Progress(console=console) as progress:
-        task = progress.add_task("runs", total=total)
-        while page := instance.get_run_records(chosen, limit=RUNS_AT_ONCE, ascending=True, cursor=cursor):
-            for record in page:
-                for observer in observers:
-                    complete &= _shown(progress.console, observer, instance, record)
-                progress.advance(task)
-            cursor = page[-1].dagster_run.run_id
+    observers = _observers(settings, observed.cursor_store)
+    failures, cursor = Failures(console, at_once=verbose), None
+    try:
+        with Progress(console=console) as progress:
+            task = progress.add_task("runs", total=total)
+            while page := instance.get_run_records(chosen, RUNS_AT_ONCE, ascending=True, cursor=cursor):
+                for record in page:
+                    for observer in observers:
+                        problem = _problem(observer, instance, record)
+                        failures.note(observer, record.dagster_run.run_id, problem)
+                    not_shown = f"runs ({failures.count} not shown)" if failures.count else "runs"
+                    progress.update(task, advance=1, description=not_shown)
+                cursor = page[-1].dagster_run.run_id
+    finally:
+        failures.print()
     console.print(
-        f"{total} runs shown." if complete else "Not all runs could be shown; the same again is safe."
+        "Not all runs could be shown; the same again is safe." if failures.count else f"{total} runs shown."
     )
-    return complete
+    return not failures.count
 
 
-def follow(console: Console, instance: dg.DagsterInstance, settings: Settings) -> None:
+def follow(console: Console, observed: ObservedInstance, settings: Settings) -> None:
     """Show runs as they happen, until Ctrl-C or SIGTERM; each projection in a thread of its own."""
+    instance = observed.instance
     stopped = threading.Event()
     # Handlers, and not the default: started in the background by a script, Ctrl-C would be ignored.
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in STOP_SIGNALS}
@@ -127,7 +138,7 @@ def follow(console: Console, instance: dg.DagsterInstance, settings: Settings) -
             name=observer.projection.name,
             daemon=True,
         )
-        for observer in _observers(settings)
+        for observer in _observers(settings, observed.cursor_store)
     ]
     console.print(f"Following the runs of {instance.root_directory}; Ctrl-C ends it.", soft_wrap=True)
     try:
@@ -157,20 +168,59 @@ def print_trace(
     console.print(trace_tree(history, least_seconds))
 
 
-def _observers(settings: Settings) -> list[Observer]:
-    return [Observer(projection) for projection in projections_of(settings)]
+@dataclass
+class Failures:
+    """Runs that could not be shown, printed with the reason.
+
+    Attributes:
+        console: Where to print.
+        at_once: Whether each has a line of its own, when it happens; else those of one reason share one.
+        count: How many there are, for all projections.
+    """
+
+    console: Console
+    at_once: bool = False
+    count: int = field(default=0, init=False)
+    _by_projection: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+
+    def note(self, observer: Observer, run_id: str, problem: str | None) -> None:
+        """Take note of a run that was tried; without a problem, it was shown."""
+        if problem is None:
+            return
+        self.count += 1
+        name = observer.projection.name
+        if self.at_once:
+            self._print(f"Run {run_id} is not shown ({name}): {problem}")
+        else:
+            self._by_projection.setdefault(name, {})[run_id] = problem
+
+    def print(self) -> None:
+        """Print those that were not printed yet."""
+        for name, problems in self._by_projection.items():
+            for reason in by_reason(problems):
+                if reason.count == 1:
+                    self._print(f"Run {reason.example} is not shown ({name}): {reason.text}")
+                else:
+                    self._print(
+                        f"{reason.count} runs are not shown ({name}), for example {reason.example}: "
+                        f"{reason.text}"
+                    )
+
+    def _print(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
 
 
-def _shown(console: Console, observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+def _observers(settings: Settings, cursor_store: CursorStore | None) -> list[Observer]:
+    return [Observer(projection, cursor_store) for projection in projections_of(settings)]
+
+
+def _problem(observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> str | None:
+    """Show a run; returns why it could not be shown, if so."""
     try:
         observer.show(instance, record)
     except Exception as error:  # noqa: BLE001 (one run must not keep the others from being shown)
-        run_id = record.dagster_run.run_id
-        console.print(
-            Text(f"Run {run_id} is not shown ({observer.projection.name}): {error}"), soft_wrap=True
-        )
-        return False
-    return True
+        return str(error)
+    return None
 
 
 def _follow(

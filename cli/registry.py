@@ -191,10 +191,11 @@ def listen(
 ) -> None:
     """Take MLflow's webhooks, check their signatures, and wake the sensors; until Ctrl-C."""
     settings = prepared_settings()
-    from cli import observing, webhooks
+    from cli import webhooks
+    from observability.instances import own_instance
 
-    with _clear_errors(), observing.instance_at(settings.dagster_home) as instance:
-        webhooks.listen(Console(), instance, settings.webhook_secret, host, settings.webhook_port)
+    with _clear_errors(), own_instance(settings.dagster_home) as observed:
+        webhooks.listen(Console(), observed.instance, settings.webhook_secret, host, settings.webhook_port)
 
 
 def _compare(settings: "Settings", config: Mapping[str, object]) -> Never:
@@ -241,10 +242,18 @@ def _clear_errors() -> Iterator[None]:
     from cli.observing import ObservingError
     from cli.partition_names import UnknownPartitionError
     from cli.webhooks import WebhookError
+    from observability.storage_config import InstanceError
     from registry.moves import MoveRefusedError
     from resources.failures import PermanentFailure
 
     try:
         yield
-    except (PermanentFailure, MoveRefusedError, ObservingError, UnknownPartitionError, WebhookError) as error:
+    except (
+        PermanentFailure,
+        MoveRefusedError,
+        InstanceError,
+        ObservingError,
+        UnknownPartitionError,
+        WebhookError,
+    ) as error:
         stop(error)

@@ -15,6 +15,7 @@ from dagster import RunRecord, RunsFilter
 from observability.backfills import Pending, read_backfill
 from observability.cursors import OVERLAP_SECONDS, Cursors, CursorStore
 from observability.projection import NotYetError, Projection, TargetUnavailableError
+from observability.reasons import by_reason
 from observability.tail import Tail
 
 # How far back it reaches when there is no cursor yet; older runs: `ledgerline observe --all`.
@@ -56,7 +57,9 @@ class Report:
         parts = [f"{self.runs} runs with news, {self.written} written, {self.waiting} followed"]
         if self.unavailable is not None:
             parts.append(f"not now: {self.unavailable}")
-        parts += [f"{shown} cannot be shown: {error}" for shown, error in self.failures.items()]
+        for reason in by_reason({shown: str(error) for shown, error in self.failures.items()}):
+            others = f" and {reason.count - 1} more" if reason.count > 1 else ""
+            parts.append(f"{reason.example}{others} cannot be shown: {reason.text}")
         return "; ".join(parts)
 
 

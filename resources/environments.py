@@ -29,7 +29,7 @@ from resources.tracking import MLflowResource
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
-EXPERIMENT = "flight_delay"
+EXPERIMENT = "flight_delay"  # unless a variable names another
 
 # What the steps of a graph hand on within a run, beside the tables.
 RUN_RECORDS = ".runs"
@@ -43,6 +43,7 @@ class Settings:
         home: Folder that holds all local state.
         dagster_home: Dagster's instance folder (DAGSTER_HOME).
         tracking_uri: MLflow server URL, or the database URI of a local store.
+        experiment: MLflow experiment that runs, and what they train, are shown in.
         artifacts: Folder or URL of MLflow artifacts; None leaves the choice to the MLflow server.
         data: Folder or URL (s3://, gs://) of the tables.
         request_log: Folder that requests are logged in; None: they are not.
@@ -70,6 +71,7 @@ class Settings:
     home: Path
     dagster_home: Path
     tracking_uri: str
+    experiment: str
     artifacts: str | None
     data: str
     request_log: str | None
@@ -114,6 +116,7 @@ class Settings:
             home=home,
             dagster_home=Path(environment.get("DAGSTER_HOME") or home / "dagster").absolute(),
             tracking_uri=tracking_uri,
+            experiment=environment.get("LEDGERLINE_EXPERIMENT") or EXPERIMENT,
             artifacts=variables.place(environment.get("LEDGERLINE_ARTIFACTS")) or default_artifacts,
             data=variables.place(environment.get("LEDGERLINE_DATA")) or str(home / "data"),
             request_log=variables.request_log(environment, home),
@@ -149,7 +152,9 @@ def resources_for(settings: Settings) -> dict[str, object]:
     # The Dagster UI shows what resources are configured with; of a variable it shows the name.
     has_login = "@" in settings.tracking_uri
     tracking_uri = dg.EnvVar("MLFLOW_TRACKING_URI") if has_login else settings.tracking_uri
-    mlflow = MLflowResource(tracking_uri=tracking_uri, experiment=EXPERIMENT, artifacts=settings.artifacts)
+    mlflow = MLflowResource(
+        tracking_uri=tracking_uri, experiment=settings.experiment, artifacts=settings.artifacts
+    )
     otel = OTelResource(**asdict(settings.telemetry))
     return {
         "tables": TableStorage(base=settings.data),
@@ -202,7 +207,7 @@ def agent_of(settings: Settings) -> Iterator[AgentResource]:
 def mlflow_of(settings: Settings) -> MLflowResource:
     """MLflow, for who is no Dagster process."""
     return MLflowResource(
-        tracking_uri=settings.tracking_uri, experiment=EXPERIMENT, artifacts=settings.artifacts
+        tracking_uri=settings.tracking_uri, experiment=settings.experiment, artifacts=settings.artifacts
     )
 
 
@@ -245,6 +250,17 @@ def export(settings: Settings) -> None:
     if settings.artifacts is not None:
         os.environ["LEDGERLINE_ARTIFACTS"] = settings.artifacts
     set_library_defaults()
+
+
+def export_of_other_instance(dagster_home: Path, service: str) -> None:
+    """Put into this process's environment what makes it read another project's instance.
+
+    Args:
+        dagster_home: Its folder, which its own configuration may name by the variable.
+        service: The name of what its traces are of, unless a variable says it.
+    """
+    os.environ["DAGSTER_HOME"] = str(dagster_home)
+    os.environ.setdefault("OTEL_SERVICE_NAME", service)
 
 
 def environment_with(additions: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,149 @@
+"""Dagster's SQLite storages, read without touching them: each database is copied, and again once it changed.
+
+SQLite itself cannot do it: opening a database with a write-ahead log makes files beside it, even for reading,
+and the last connection that is closed writes the database.
+"""
+
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import SQLITE_EVENT_LOG_FILENAME
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.sqlite import create_db_conn_string
+from sqlalchemy.engine import Connection
+
+RUNS = "runs"
+# What has not been written to the database yet, beside it.
+SUFFIXES = ("", "-wal", "-journal")
+MADE_BY_READING = "-shm"
+# A clock of the file system is this coarse: what was written twice within it may have one time.
+TICK_SECONDS = 0.1
+TRIES = 20
+MAX_COPIES = 64
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+class UnsteadyError(OSError):
+    """A database that is written so often that no copy of it can be made."""
+
+
+@dataclass
+class Copies:
+    """Copies of the databases of a folder.
+
+    Attributes:
+        originals: The folder; nothing in it is written.
+        folder: Where the copies are; the oldest are deleted.
+    """
+
+    originals: Path
+    folder: Path
+    _stamps: OrderedDict[str, Stamp | None] = field(default_factory=OrderedDict, init=False)
+    # Held while a copy is read, so that it does not change meanwhile.
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def current(self, name: str) -> Iterator[None]:
+        """Keep the copy of a database as new as the database was when the body began."""
+        with self._lock:
+            self._renew(name)
+            yield
+
+    def _renew(self, name: str) -> None:
+        for _ in range(TRIES):
+            before = self._stamp(name)
+            if before[0] is None or self._stamps.get(name) == before:
+                return  # Without an original, Dagster makes a copy without rows.
+            for suffix in (*SUFFIXES, MADE_BY_READING):
+                self._path(self.folder, name, suffix).unlink(missing_ok=True)
+            for suffix, part in zip(SUFFIXES, before, strict=True):
+                if part is not None:
+                    self._copy(name, suffix)
+            if self._stamp(name) == before:
+                self._note(name, before)
+                return
+        raise UnsteadyError(f"{self.originals / name}.db changes all the time.")
+
+    def _copy(self, name: str, suffix: str) -> None:
+        try:
+            shutil.copyfile(self._path(self.originals, name, suffix), self._path(self.folder, name, suffix))
+        except FileNotFoundError:
+            return  # It has just been written to the database; the stamp tells.
+
+    def _note(self, name: str, stamp: Stamp) -> None:
+        changed = max(part[1] for part in stamp if part is not None) / 1e9
+        self._stamps[name] = stamp if time.time() - changed > TICK_SECONDS else None
+        self._stamps.move_to_end(name)
+        while len(self._stamps) > MAX_COPIES:
+            oldest, _ = self._stamps.popitem(last=False)
+            for suffix in (*SUFFIXES, MADE_BY_READING):
+                self._path(self.folder, oldest, suffix).unlink(missing_ok=True)
+
+    def _stamp(self, name: str) -> Stamp:
+        return tuple(self._stamp_of(self._path(self.originals, name, suffix)) for suffix in SUFFIXES)
+
+    @staticmethod
+    def _stamp_of(file: Path) -> tuple[int, int, int] | None:
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    @staticmethod
+    def _path(folder: Path, name: str, suffix: str) -> Path:
+        return folder / f"{name}.db{suffix}"
+
+
+class CopiedRunStorage(SqliteRunStorage):
+    """Runs, read from a copy."""
+
+    def __init__(self, copies: Copies) -> None:
+        self._copies = copies
+        super().__init__(create_db_conn_string(str(copies.folder), RUNS))
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Connect to a copy as new as the database."""
+        with self._copies.current(RUNS), super().connect() as connection:
+            yield connection
+
+
+class CopiedEventLogStorage(SqliteEventLogStorage):
+    """Event logs, one database for each run, read from copies."""
+
+    def __init__(self, copies: Copies) -> None:
+        self._copies = copies
+        with copies.current(INDEX_SHARD_NAME):
+            super().__init__(str(copies.folder))
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._copies.current(shard), super()._connect(shard) as connection:
+            yield connection
+
+
+class CopiedConsolidatedEventLogStorage(ConsolidatedSqliteEventLogStorage):
+    """Event logs of all runs in one database, read from a copy."""
+
+    def __init__(self, copies: Copies) -> None:
+        self._copies = copies
+        with copies.current(SQLITE_EVENT_LOG_FILENAME):
+            super().__init__(str(copies.folder))
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self._copies.current(SQLITE_EVENT_LOG_FILENAME), super()._connect() as connection:
+            yield connection

@@ -1,0 +1,203 @@
+"""Reads which storages a Dagster instance has: of dagster.yaml these settings, and no others.
+
+The run launcher, coordinator, compute logs, monitoring and what another version of Dagster knows need not be
+valid, nor installed. How the storages are opened: instances.py.
+"""
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+import yaml
+from dagster._config import process_config, resolve_to_config_type
+from dagster._config.errors import EvaluationError
+from dagster._config.stack import get_friendly_path_info
+from dagster_shared.yaml_utils import load_yaml_from_path
+
+CONFIG_FILE = "dagster.yaml"
+STORAGE, RUN_STORAGE, EVENT_STORAGE = "storage", "run_storage", "event_log_storage"
+# Below `storage`: the package, and its class of all storages.
+UNIFIED = {
+    "sqlite": ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage"),
+    "postgres": ("dagster_postgres", "DagsterPostgresStorage"),
+    "mysql": ("dagster_mysql", "DagsterMySQLStorage"),
+}
+# The classes for runs and for events that a class of all storages consists of.
+PARTS = {
+    "DagsterPostgresStorage": ("PostgresRunStorage", "PostgresEventLogStorage"),
+    "DagsterMySQLStorage": ("MySQLRunStorage", "MySQLEventLogStorage"),
+}
+# How packages of storages are installed, by module.
+INSTALLED_BY = {
+    "dagster_postgres": "pip install 'ledgerline[postgres]'",
+    "dagster_mysql": "pip install dagster-mysql==0.29.27",
+}
+UNSET_VARIABLE = re.compile(r'environment variable "([^"]+)" which is not set')
+
+
+class InstanceError(Exception):
+    """A Dagster instance that cannot be opened, or not be read; the message says why, in a sentence."""
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """A storage as it is configured.
+
+    Attributes:
+        setting: Where dagster.yaml configures it, for messages.
+        storage: Its class.
+        value: What the class is made from, with the values of environment variables.
+    """
+
+    setting: str
+    storage: type[Any]
+    value: Mapping[str, Any]
+
+
+class Storages(NamedTuple):
+    """The storages that an observer reads; the same twice if one class holds everything."""
+
+    runs: StorageConfig
+    events: StorageConfig
+
+
+def storages_of(home: Path) -> Storages:
+    """Return the storages of an instance, none of which is opened.
+
+    Raises:
+        InstanceError: Its dagster.yaml cannot be read, or does not say which they are.
+    """
+    file = home / CONFIG_FILE
+    settings = _settings_in(file)
+    separate = [name for name in (RUN_STORAGE, EVENT_STORAGE, "schedule_storage") if settings.get(name)]
+    if separate and settings.get(STORAGE):
+        raise InstanceError(f"{file} has both {STORAGE} and {separate[0]}; Dagster takes one or the other.")
+    if separate:
+        return Storages(
+            _separate(file, settings, RUN_STORAGE) or _sqlite(home).runs,
+            _separate(file, settings, EVENT_STORAGE) or _sqlite(home).events,
+        )
+    if settings.get(STORAGE):
+        return _unified(file, settings[STORAGE])
+    own_class = settings.get("instance_class")
+    if own_class and not (home / "history").exists():
+        raise InstanceError(
+            f"{file} has an instance class of its own and names no storage: its runs are not kept where they "
+            "can be read."
+        )
+    return _sqlite(home)
+
+
+def _settings_in(file: Path) -> Mapping[str, Any]:
+    try:
+        settings = load_yaml_from_path(str(file)) if file.exists() else None
+    except OSError as error:
+        raise InstanceError(f"{file} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # Without the line itself, which may have a password.
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        why = getattr(error, "problem", None) or "it is not text in UTF-8"
+        raise InstanceError(f"{file} is not valid YAML{where}: {why}.") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        raise InstanceError(f"{file} is not a dagster.yaml: it holds no settings with names.")
+    return settings
+
+
+def _sqlite(base: Path) -> Storages:
+    """The storages that an instance has which configures none."""
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+    from dagster._core.storage.runs import SqliteRunStorage
+
+    return Storages(
+        StorageConfig("the default storage", SqliteRunStorage, {"base_dir": str(base / "history")}),
+        StorageConfig(
+            "the default storage", SqliteEventLogStorage, {"base_dir": str(base / "history" / "runs")}
+        ),
+    )
+
+
+def _unified(file: Path, setting: Any) -> Storages:
+    if not isinstance(setting, Mapping) or len(setting) != 1:
+        raise InstanceError(f"{file} must have one of {', '.join([*UNIFIED, 'custom'])} below {STORAGE}.")
+    ((kind, config),) = setting.items()
+    name = f"{STORAGE}.{kind}"
+    if kind == "custom":
+        custom = _separate(file, {name: config}, name)
+        if custom is None:
+            raise InstanceError(f"{file} has nothing below {name}.")
+        configured = custom
+    elif kind in UNIFIED:
+        configured = _configured(file, name, *UNIFIED[kind], config)
+    else:
+        raise InstanceError(
+            f"{file} has {name}, which Dagster {dg.__version__} does not know: it must be one of "
+            f"{', '.join([*UNIFIED, 'custom'])}."
+        )
+    if configured.storage.__name__ == UNIFIED["sqlite"][1]:
+        runs, events = _sqlite(Path(configured.value["base_dir"]))
+        return Storages(
+            StorageConfig(name, runs.storage, runs.value), StorageConfig(name, events.storage, events.value)
+        )
+    parts = PARTS.get(configured.storage.__name__)
+    if parts is None:
+        return Storages(configured, configured)
+    module = importlib.import_module(configured.storage.__module__.partition(".")[0])
+    runs_class, events_class = (getattr(module, part) for part in parts)
+    return Storages(
+        StorageConfig(name, runs_class, configured.value), StorageConfig(name, events_class, configured.value)
+    )
+
+
+def _separate(file: Path, settings: Mapping[str, Any], name: str) -> StorageConfig | None:
+    """A storage that is configured by its class; None if it is not configured."""
+    setting = settings.get(name)
+    if not setting:
+        return None
+    if not isinstance(setting, Mapping) or not {"module", "class"} <= set(setting):
+        raise InstanceError(f"{file} must name a module and a class below {name}.")
+    return _configured(file, name, setting["module"], setting["class"], setting.get("config"))
+
+
+def _configured(file: Path, name: str, module: str, storage: str, config: Any) -> StorageConfig:
+    try:
+        found = getattr(importlib.import_module(module), storage)
+    except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
+        command = INSTALLED_BY.get(module.partition(".")[0], f"install what has the module {missing}")
+        raise InstanceError(
+            f"{file} keeps runs in {name}, for which {missing} is not installed here: {command}."
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise InstanceError(
+            f"{file} keeps runs in {name}, but {module}.{storage} cannot be imported: {error}."
+        ) from error
+    if not hasattr(found, "config_type"):
+        raise InstanceError(f"{file} keeps runs in {name}, but {module}.{storage} is not a storage.")
+    result = process_config(resolve_to_config_type(found.config_type()), config or {})
+    if not result.success:
+        raise InstanceError(f"{file} cannot be used: {_problem(name, result.errors or [])}")
+    return StorageConfig(name, found, result.value or {})
+
+
+def _problem(name: str, errors: Sequence[EvaluationError]) -> str:
+    """What is wrong with a setting; without its value, which may have a password."""
+    unset = [found[1] for error in errors if (found := UNSET_VARIABLE.search(error.message))]
+    if unset:
+        variables = ", ".join(dict.fromkeys(unset))
+        return f"{name} takes its values from environment variables that are not set: {variables}."
+    error = errors[0]
+    place = name + get_friendly_path_info(error.stack)[1].removeprefix("root").replace(":", ".")
+    fields = getattr(error.error_data, "field_names", None) or [getattr(error.error_data, "field_name", None)]
+    named = ", ".join(str(field) for field in fields if field)
+    if error.reason.name.startswith("FIELD"):
+        return f"Dagster {dg.__version__} does not know {named} below {place}."
+    if error.reason.name.startswith("MISSING"):
+        return f"{place} lacks {named}."
+    return f"the value of {place} is not one that Dagster {dg.__version__} takes."
