@@ -54,6 +54,7 @@ class HistoryReader:
         self._latest: dict[str, OpenAttempt] = {}  # by step
         self._skipped: list[str] = []
         self._planned: dict[str, None] = {}
+        self._planned_partitions: dict[str, None] = {}
         self._phases: list[Phase] = []
         self._resources_started: float | None = None
         self._recorded_spans: list[RecordedSpans] = []
@@ -82,6 +83,7 @@ class HistoryReader:
             attempts=tuple(attempt.frozen(self._ended) for attempt in self._attempts),
             skipped=tuple(self._skipped),
             planned=tuple(self._planned),
+            planned_partitions=tuple(self._planned_partitions),
             phases=tuple(self._phases),
             error=self._error,
             recorded_spans=tuple(self._recorded_spans),
@@ -108,7 +110,10 @@ class HistoryReader:
             )
 
     def _on_planned(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._planned.setdefault(asset_name(_data(event).asset_key))
+        data = _data(event)
+        self._planned.setdefault(asset_name(data.asset_key))
+        if data.partition is not None:
+            self._planned_partitions.setdefault(data.partition)
 
     def _on_engine_event(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         metadata = _data(event).metadata if event.event_specific_data is not None else {}

@@ -345,6 +345,7 @@ class RunHistory:
             ended are INTERRUPTED at its end.
         skipped: Steps that were skipped.
         planned: Assets that it set out to write.
+        planned_partitions: And which partitions, of all of them together.
         phases: Those that belong to no step: resources that all steps share.
         error: Why it failed.
         recorded_spans: What its steps traced themselves.
@@ -360,6 +361,7 @@ class RunHistory:
     attempts: tuple[Attempt, ...] = ()
     skipped: tuple[str, ...] = ()
     planned: tuple[str, ...] = ()
+    planned_partitions: tuple[str, ...] = field(default=(), repr=False)
     phases: tuple[Phase, ...] = ()
     error: Error | None = None
     recorded_spans: tuple[RecordedSpans, ...] = ()

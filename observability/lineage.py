@@ -252,7 +252,10 @@ class _Events:
                 code_versions=[CodeVersion(asset, version) for asset, version in versions.items() if version],
             ),
             "processing_engine": processing_engine_run.ProcessingEngineRunFacet(dg.__version__, "Dagster"),
-            **lineage_facets.nominal_time(*run.partition_range, written),
+            **lineage_facets.nominal_time(
+                *run.partition_range,
+                [*self.history.planned_partitions, *(each.partition for each in written if each.partition)],
+            ),
         }
 
     def _parent(self, run_id: str) -> RunFacet:

@@ -1,7 +1,9 @@
 """What a history says -> OpenLineage facets, one function for each. Which event has which: lineage.py."""
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import attr
 import dagster as dg
@@ -25,8 +27,12 @@ from observability.written import partition_rows, row_count
 # Where our own facets are defined. It identifies and leads nowhere: this project has no public address.
 FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
 
-PARTITION_STARTS = ("%Y-%m-%d", "%Y-%m-%d-%H:%M", "%Y-%m")
-DAY = timedelta(days=1)
+# How Dagster names partitions after their start, and months are often named; and as ISO 8601 has it.
+DATE, TIME, ISO_TIME = "%Y-%m-%d", "%Y-%m-%d-%H:%M", "%Y-%m-%dT%H:%M:%S"
+PARTITION_STARTS = (DATE, TIME, ISO_TIME, "%Y-%m-%dT%H:%M", "%Y-%m")
+# The length of partitions named like that, if they follow each other at that distance. Closer they may be
+# named, too; so it is the least distance that counts.
+LENGTHS = {DATE: timedelta(days=1), TIME: timedelta(hours=1), ISO_TIME: timedelta(hours=1)}
 
 
 @attr.define
@@ -166,26 +172,33 @@ def error(happened: Error, *reasons: Error) -> RunFacet:
     )
 
 
-def nominal_time(
-    first: str | None, last: str | None, written: Sequence[Materialisation]
-) -> dict[str, RunFacet]:
-    """The time that partitions named after dates stand for, taken as UTC; nothing for other partitions.
+def nominal_time(first: str | None, last: str | None, partitions: Iterable[str]) -> dict[str, RunFacet]:
+    """The time that partitions named after times stand for; nothing for other partitions.
 
-    A month is named after its first day, so the name alone does not tell where it ends. Two partitions a day
-    apart do: then each is a day.
+    A key without an offset is taken as UTC, Dagster's default. Where clocks are put back, the second of two
+    equal hours has an offset in its key; that of the others is then another one, which no key tells. Nor
+    does a key tell where its partition ends: a month is named after its first day. Partitions that follow
+    each other at the distance of a day, or an hour, do.
 
     Args:
         first: The first partition of the run.
         last: The last one.
-        written: What of it was written.
+        partitions: Partitions that the run wrote, or set out to write.
     """
     start, start_of_last = _start(first), _start(last)
     if start is None or start_of_last is None:
         return {}
-    days = {day for day in (_day(each.partition) for each in written) if day is not None}
-    daily = any(day + DAY in days for day in days)
-    end = iso(start_of_last + DAY, "seconds") if daily else None
-    return {"nominalTime": nominal_time_run.NominalTimeRunFacet(iso(start, "seconds"), end)}
+    known = {found for key in {first, last, *partitions} if (found := _start(key)) is not None}
+    if len({found.has_offset for found in known if found.form == start.form}) > 1:
+        return {}
+    times = sorted(found.time for found in known if found.form == start.form)
+    apart = min((after - before for before, after in pairwise(times)), default=None)
+    end = start_of_last.time + apart if apart is not None and apart == LENGTHS.get(start.form) else None
+    return {
+        "nominalTime": nominal_time_run.NominalTimeRunFacet(
+            iso(start.time, "seconds"), iso(end, "seconds") if end is not None else None
+        )
+    }
 
 
 def iso(time: datetime, precision: str) -> str:
@@ -206,17 +219,29 @@ def _assertions(checks: Sequence[Check]) -> list[data_quality_assertions_dataset
     ]
 
 
-def _start(key: str | None) -> datetime | None:
-    for form in PARTITION_STARTS:
-        try:
-            return datetime.strptime(key or "", form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
+@dataclass(frozen=True)
+class _Start:
+    """The time that a partition is named after, in UTC."""
+
+    time: datetime
+    form: str
+    has_offset: bool
+
+
+def _start(key: str | None) -> _Start | None:
+    """Read the only part of a key that is a time: a key of several dimensions has more."""
+    starts = [start for part in (key or "").split("|") if (start := _start_of_dimension(part)) is not None]
+    return starts[0] if len(starts) == 1 else None
+
+
+def _start_of_dimension(key: str) -> _Start | None:
+    # Without an offset first: the `-05:00` of `2013-07-01-05:00` is an hour.
+    for offset in ("", "%z"):
+        for form in PARTITION_STARTS:
+            try:
+                time = datetime.strptime(key, f"{form}{offset}")  # noqa: DTZ007  (it gets one below)
+            except ValueError:
+                continue
+            in_utc = time.astimezone(UTC) if offset else time.replace(tzinfo=UTC)
+            return _Start(in_utc, form, has_offset=bool(offset))
     return None
-
-
-def _day(key: str | None) -> date | None:
-    try:
-        return date.fromisoformat(key or "")
-    except ValueError:
-        return None
