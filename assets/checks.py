@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets import rules
-from assets.features import FEATURES, FEATURES_LINEAGE, FEATURES_SCHEMA, LABEL
+from assets.features import AIRLINER_SEATS, FEATURES, FEATURES_LINEAGE, FEATURES_SCHEMA, LABEL
 from assets.flights import FLIGHT_KEY, FLIGHTS_SCHEMA, KNOWN_ONLY_AFTERWARDS, flights_by_day
 from assets.reference import (
     AIRLINES_SCHEMA,
@@ -58,7 +58,9 @@ FLIGHTS_RANGES = SCHEDULE_RANGES | {
     "air_time": (10, 1_000),
 }
 FEATURES_RANGES = (
-    SCHEDULE_RANGES | WEATHER_RANGES | {"day_of_week": (0, 6), "plane_age": (0, 80), "seats": (1, 900)}
+    SCHEDULE_RANGES
+    | WEATHER_RANGES
+    | {"day_of_week": (0, 6), "plane_age": (0, 80), "seats": (AIRLINER_SEATS, 900)}
 )
 
 

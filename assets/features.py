@@ -38,6 +38,13 @@ NUMERIC_FEATURES = (
 )
 FEATURES = CATEGORICAL_FEATURES + NUMERIC_FEATURES
 
+# The FAA gives tail numbers out again: for a flight of 2013, the register may name the helicopter, kit plane
+# or business jet that has the number now. No airline flew such an aircraft from New York on a schedule.
+AIRLINER_TYPE = "Fixed wing multi engine"
+AIRLINER_ENGINES = ("Turbo-fan", "Turbo-jet", "Turbo-prop")
+AIRLINER_SEATS = 20  # at least; the register has no more for the Embraer 190
+BUSINESS_JETS = ("GULFSTREAM AEROSPACE",)  # manufacturers, of jets with 22 seats
+
 FEATURES_SCHEMA = dg.TableSchema(
     [
         required("date", "string", "Day of the scheduled departure, local time (YYYY-MM-DD)"),
@@ -92,7 +99,7 @@ FEATURES_LINEAGE = lineage(
     retry_policy=policies.RETRY,
     group_name="features",
     kinds={"parquet", "pandas"},
-    code_version="1",
+    code_version="2",
     metadata={
         "dagster/column_schema": FEATURES_SCHEMA,
         "dagster/column_lineage": FEATURES_LINEAGE,
@@ -110,25 +117,44 @@ def features(
     One row for each scheduled flight, one partition for each day: the schedule, the aircraft, and the
     weather at the origin in the scheduled hour. Cancelled and diverted flights have no outcome: their
     `arrived_late` is empty, no model learns from them, and `flights_without_outcome` counts them.
+
+    The register of aircraft has one holder for each tail number, the latest. Where that is no airliner, the
+    aircraft of the flight is not known: seats, age and manufacturer are empty, and
+    `flights_of_reused_tail_numbers` counts these flights.
     """
     rows = build_features(flights, weather, planes)
-    for day, without_outcome in rows[LABEL].isna().groupby(rows["date"]).sum().items():
-        metadata = {"flights_without_outcome": int(without_outcome)}
+    reused = set(planes["tailnum"]) - set(airliners(planes)["tailnum"])
+    counts = {
+        "flights_without_outcome": rows[LABEL].isna().groupby(rows["date"]).sum(),
+        "flights_of_reused_tail_numbers": flights["tailnum"].isin(reused).groupby(flights["date"]).sum(),
+    }
+    for day in counts["flights_without_outcome"].index:
+        metadata = {name: int(by_day[day]) for name, by_day in counts.items()}
         context.add_asset_metadata(metadata, partition_key=str(day))
     return rows
+
+
+def airliners(planes: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the aircraft that an airline can have flown on a schedule, of those that the register names."""
+    return planes[
+        (planes["type"] == AIRLINER_TYPE)
+        & planes["engine"].isin(AIRLINER_ENGINES)
+        & (planes["seats"] >= AIRLINER_SEATS)
+        & ~planes["manufacturer"].isin(BUSINESS_JETS)
+    ]
 
 
 def build_features(
     flights: "pd.DataFrame", weather: "pd.DataFrame", planes: "pd.DataFrame"
 ) -> "pd.DataFrame":
-    """Join flights with the weather at their scheduled hour and with their aircraft.
+    """Join flights with the weather at their scheduled hour and with their aircraft, where it is known.
 
     Returns:
         One row for each flight, in the order given, with the columns of `FEATURES_SCHEMA`.
     """
     import pandas as pd
 
-    aircraft = planes[["tailnum", "year", "manufacturer", "seats"]]
+    aircraft = airliners(planes)[["tailnum", "year", "manufacturer", "seats"]]
     rows = flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one").merge(
         aircraft, on="tailnum", how="left", validate="many_to_one"
     )

@@ -13,6 +13,7 @@ from assets.features import (
     FEATURES_LINEAGE,
     FEATURES_SCHEMA,
     LABEL,
+    airliners,
     build_features,
 )
 from assets.flights import FLIGHT_KEY, KNOWN_ONLY_AFTERWARDS, flights_of
@@ -79,6 +80,56 @@ def test_a_plane_that_nobody_knows_leaves_gaps(ingested: Settings) -> None:
     assert pd.isna(row["plane_age"])
     assert pd.isna(row["seats"])
     assert row["manufacturer"] is None
+
+
+@pytest.mark.parametrize(
+    ("tail_number", "register"),
+    [
+        ("N537JB", "a Robinson helicopter with 5 seats"),
+        ("N531JB", "a kit plane with 2 seats"),
+        ("N840MQ", "a fighter with 2 seats and four jet engines"),
+        ("N567AA", "a bush plane with 16 seats"),
+        ("N711MQ", "a Gulfstream with 22 seats"),
+        ("N381AA", "a DC-7 of 1956 with 102 seats and propellers"),
+    ],
+)
+def test_the_aircraft_of_a_reused_tail_number_is_not_known(
+    tail_number: str,
+    register: str,
+    source_flights: pd.DataFrame,
+    weather: pd.DataFrame,
+    planes: pd.DataFrame,
+) -> None:
+    flown = source_flights[source_flights["tailnum"] == tail_number]
+    assert len(flown) > 0, register
+    assert tail_number in set(planes["tailnum"])
+    rows = build_features(flown, weather, planes)
+    assert rows[["seats", "plane_age", "manufacturer"]].isna().all(axis=None)
+
+
+def test_the_smallest_airliner_of_the_register_is_one(
+    source_flights: pd.DataFrame, weather: pd.DataFrame, planes: pd.DataFrame
+) -> None:
+    # An Embraer 190, which the register gives 20 seats.
+    rows = build_features(source_flights[source_flights["tailnum"] == "N375JB"], weather, planes)
+    assert set(rows["seats"]) == {20}
+    assert set(rows["manufacturer"]) == {"EMBRAER"}
+
+
+def test_flights_of_reused_tail_numbers_are_counted_for_each_day(
+    ingestion: dg.ExecuteInProcessResult, source_flights: pd.DataFrame, planes: pd.DataFrame
+) -> None:
+    reused = set(planes["tailnum"]) - set(airliners(planes)["tailnum"])
+    assert len(reused) == 43
+    of_reused = source_flights["tailnum"].isin(reused)
+    assert of_reused.sum() == 2942
+    expected = of_reused.groupby(source_flights["date"]).sum()
+    counted = {
+        event.partition: event.metadata["flights_of_reused_tail_numbers"].value
+        for event in ingestion.asset_materializations_for_node("features")
+        if isinstance(event, dg.AssetMaterialization)
+    }
+    assert counted == expected[expected.index < "2013-04"].to_dict()
 
 
 def test_cancelled_and_diverted_flights_are_kept_without_an_outcome(ingested: Settings) -> None:
