@@ -101,23 +101,34 @@ class Bounds:
 
     def _size_of_plain(self, span: ReadableSpan) -> int | None:
         """The bytes of a span that is within all bounds at first sight, as nearly all are; else None."""
-        events, links = span.events, span.links
         if self.length is not None or not _is_plain(span):
             return None
-        if len(events) > self.events or len(links) > self.links:
+        size = self._size_of_attributes(span.attributes, self.attributes)
+        events, links = span.events, span.links
+        if size is not None and events:
+            size = self._with_parts(size, events, self.events, self.event_attributes)
+        if size is not None and links:
+            size = self._with_parts(size, links, self.links, self.link_attributes)
+        if size is None:
             return None
-        parts = [
-            (span.attributes or {}, self.attributes),
-            *((each.attributes or {}, self.event_attributes) for each in events),
-            *((each.attributes or {}, self.link_attributes) for each in links),
-        ]
-        size = SPAN_OVERHEAD + len(span.name) + len(span.status.description or "")
-        for attributes, most in parts:
-            found = _size_of_plain(attributes) if len(attributes) <= most else None
+        return size + SPAN_OVERHEAD + len(span.name) + len(span.status.description or "")
+
+    def _with_parts(self, size: int, parts: Sequence[Event | Link], most: int, each: int) -> int | None:
+        """The bytes with those of plain events or links; None if one is not plain, or they are too many."""
+        if len(parts) > most or not all(map(_is_plain_part, parts)):
+            return None
+        for part in parts:
+            found = self._size_of_attributes(part.attributes, each)
             if found is None:
                 return None
-            size += found + PART_OVERHEAD
+            size += found + (len(part.name) if isinstance(part, Event) else 0)
         return size
+
+    def _size_of_attributes(self, attributes: Mapping[str, Any] | None, most: int) -> int | None:
+        if not attributes:
+            return PART_OVERHEAD
+        found = _size_of_plain(attributes) if len(attributes) <= most else None
+        return found + PART_OVERHEAD if found is not None else None
 
     def _cut(self, span: ReadableSpan) -> tuple[ReadableSpan, int]:
         attributes, size = self._attributes(span.attributes or {}, self.attributes, span.dropped_attributes)
@@ -128,7 +139,6 @@ class Bounds:
         if status.description is not None:
             status = Status(status.status_code, bounded_text(status.description, STATUS_BYTES))
         size += of_events + of_links + SPAN_OVERHEAD + 4 * (len(name) + len(status.description or ""))
-        start, end = _time(span.start_time), _time(span.end_time)
         return (
             ReadableSpan(
                 name=name,
@@ -140,8 +150,8 @@ class Bounds:
                 links=links,
                 kind=span.kind,
                 status=status,
-                start_time=start,
-                end_time=end,
+                start_time=_time(span.start_time),
+                end_time=_time(span.end_time),
                 instrumentation_scope=_scope(span.instrumentation_scope),
             ),
             size,
@@ -199,22 +209,31 @@ def bounded_resource(resource: Resource) -> Resource:
 
 
 def _is_plain(span: ReadableSpan) -> bool:
-    """Whether a span is sent as it is, but for its attributes and the number of its parts."""
-    scope, status = span.instrumentation_scope, span.status.description
+    """Whether a span is sent as it is, but for its attributes, events and links."""
+    scope, status, start, end = (
+        span.instrumentation_scope,
+        span.status.description,
+        span.start_time,
+        span.end_time,
+    )
     return (
-        _is_plain_name(span.name)
+        type(start) is int
+        and type(end) is int
+        and 0 <= start <= LAST_TIME
+        and 0 <= end <= LAST_TIME
+        and _is_plain_name(span.name)
         and (status is None or is_plain(status))
         and (scope is None or (_is_plain_name(scope.name) and not scope.attributes))
-        and _time(span.start_time) == span.start_time
-        and _time(span.end_time) == span.end_time
         and not (span.dropped_attributes or span.dropped_events or span.dropped_links)
-        and all(_is_plain_name(each.name) for each in span.events)
-        and all(_is_sendable(each.context) for each in span.links)
     )
 
 
 def _is_plain_name(name: str) -> bool:
-    return len(name) <= NAME_BYTES and is_plain(name)
+    return len(name) <= NAME_BYTES and name.isascii() and "\0" not in name
+
+
+def _is_plain_part(part: Event | Link) -> bool:
+    return _is_sendable(part.context) if isinstance(part, Link) else _is_plain_name(part.name)
 
 
 def _size_of_plain(attributes: Mapping[str, Any]) -> int | None:

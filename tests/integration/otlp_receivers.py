@@ -119,4 +119,6 @@ def _value(value: AnyValue) -> object:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [_value(each) for each in value.array_value.values]
+    if kind == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
     return getattr(value, kind) if kind is not None else None

@@ -35,10 +35,11 @@ def span_with(attributes: Mapping[str, Any] | None = None, **arguments: Any) -> 
         "name": "fit",
         "context": SpanContext(TRACE_ID, 1, is_remote=False),
         "resource": RESOURCE,
+        "attributes": attributes,
         "start_time": 1,
         "end_time": 2,
     }
-    return ReadableSpan(**usual | {"attributes": attributes} | arguments)
+    return ReadableSpan(**usual | arguments)
 
 
 def exported(span: ReadableSpan, bounds: Bounds = BOUNDS) -> trace_pb2.Span:

@@ -20,6 +20,16 @@ def metrics_of(url: str, token: str | None = None) -> Mapping[str, float]:
     return found
 
 
+def samples_of(url: str, name: str, labels: Mapping[str, str]) -> list[float]:
+    """The samples of a name that have these labels."""
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    return [
+        float(sample["value"])
+        for sample in SAMPLE.finditer(_page(url, None))
+        if sample["name"] == name and all(each in sample[0] for each in wanted)
+    ]
+
+
 def names_of(url: str, token: str | None = None) -> set[str]:
     """The names of all samples, and of those that there will be."""
     text = _page(url, token)
