@@ -3,12 +3,11 @@
 Nothing here knows of flights, of Dagster, or of a certain provider.
 """
 
-import json
 import logging
 import time
 import traceback
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +16,12 @@ from opentelemetry.trace import SpanKind
 
 from agent import conventions as names
 from agent import spoken
-from agent.execution import Budget, Execution, Limit, ToolUse, Watcher
+from agent.execution import Budget, Execution, Limit, Outcome, ToolUse, Watcher
 from agent.language_model import LanguageModel, TooSlowError
 from agent.memory import Memory, MemoryUnusableError, Recalled
 from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
 from agent.prompt import Prompt
+from agent.readable_messages import unicode_only
 from agent.recording import RecordedSpan, Recorder, readable
 from agent.retrying import ending_within
 from agent.tools import Tool, ToolAnswer, ToolError, describe, valid_arguments
@@ -29,6 +29,13 @@ from agent.tools import Tool, ToolAnswer, ToolError, describe, valid_arguments
 logger = logging.getLogger(__name__)
 
 NO_MORE_TOOLS = "No more tool calls are possible. Answer now, with what you have."
+NO_ANSWER = "Your last message is no answer."
+NOT_UNDERSTOOD = "If it was to call a tool, the call was not understood: call one that there is"
+
+
+def whole(answer: str) -> str | None:
+    """An answer as its own finding; None: there is no text."""
+    return answer or None
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,12 @@ class Agent:
         name: As traces show it.
         model: The language model.
         prompt: What the model is told first; may use {{ memories }}.
-        tools: All that it may use: whatever it is talked into, it has no others.
+        tools: All that it may use: whatever it is talked into, it has no others. No name is a part of
+            another: Ollama calls the tool whose name it finds anywhere in what a model wrote.
         memory: Where it looks for what was answered before; None: it does not.
         budget: How far one execution may go.
         recorder: Where its spans go.
+        finding: Finds in an answer what it states; None: that is no answer to the question.
     """
 
     name: str
@@ -52,6 +61,14 @@ class Agent:
     memory: Memory | None = None
     budget: Budget = field(default_factory=Budget)
     recorder: Recorder = field(default_factory=Recorder)
+    finding: Callable[[str], str | None] = whole
+
+    def __post_init__(self) -> None:
+        called = [tool.name for tool in self.tools]
+        for number, name in enumerate(called):
+            for other in called[:number] + called[number + 1 :]:
+                if name in other:
+                    raise ValueError(f"The tools {name!r} and {other!r} cannot be told apart: rename one.")
 
     def ask(self, question: str, watcher: Watcher | None = None) -> Execution:
         """Answer a question; what is no Unicode in it is replaced.
@@ -91,22 +108,17 @@ def _who(model: LanguageModel) -> Mapping[str, str | int | None]:
     }
 
 
-def _readable(said: Message) -> Message:
-    """The same in what can be sent back, recorded and stored."""
-    calls = tuple(
-        replace(call, name=readable(call.name), arguments=_readable_arguments(call.arguments))
-        for call in said.tool_calls
-    )
-    return replace(said, content=readable(said.content), tool_calls=calls)
-
-
-def _readable_arguments(arguments: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
-    if isinstance(arguments, str):
-        return readable(arguments)
-    try:
-        return json.loads(readable(json.dumps(arguments, ensure_ascii=False)))
-    except (RecursionError, ValueError) as error:
-        return f"({type(error).__name__})"
+def _record(span: RecordedSpan, execution: Execution) -> None:
+    outcome, limit = execution.outcome, execution.stopped_by
+    span.set({names.OUTCOME: outcome.value, names.STOPPED_BY: limit.value if limit else None})
+    if limit is not None:
+        span.failed("budget", f"Stopped by its limit of {limit.value}.")
+    elif outcome is Outcome.EMPTY:
+        span.failed(outcome.value, "The language model answered nothing.")
+    elif outcome is Outcome.NO_FINDING:
+        span.failed(outcome.value, "The answer does not state what was asked for.")
+    else:
+        span.succeeded()
 
 
 class _UnderWay:
@@ -125,6 +137,7 @@ class _UnderWay:
         self._usage = Usage()
         self._turns = 0
         self._answer = ""
+        self._was_told = False
         self._model = agent.model.model
 
     def run(self, span: RecordedSpan) -> Execution:
@@ -143,15 +156,16 @@ class _UnderWay:
                     names.RESPONSE_MODEL: self._model,
                 }
             )
-        if stopped_by is not None:
-            span.set({names.STOPPED_BY: stopped_by.value})
-            span.failed("budget", f"Stopped by its limit of {stopped_by.value}.")
-        else:
-            span.succeeded()
+        execution = self._execution(span, stopped_by)
+        _record(span, execution)
+        return execution
+
+    def _execution(self, span: RecordedSpan, stopped_by: Limit | None) -> Execution:
         agent = self._agent
         return Execution(
             question=self._question,
             answer=self._answer,
+            finding=agent.finding(self._answer),
             stopped_by=stopped_by,
             turns=self._turns,
             tools=tuple(self._uses),
@@ -199,12 +213,41 @@ class _UnderWay:
             except TooSlowError:  # it had all the seconds that were left
                 return Limit.SECONDS
             said = completion.message
-            if not said.tool_calls:
-                self._answer = said.content.strip()
-                return Limit.LENGTH if completion.finish_reason == "length" else None
             for call in said.tool_calls:
                 self._use(call)
+            if not said.tool_calls:
+                self._answer = said.content.strip()
+                if completion.finish_reason == "length":
+                    return Limit.LENGTH
+                if self._is_over():
+                    return None
         return Limit.TURNS
+
+    def _is_over(self) -> bool:
+        """Whether nothing follows after what was said without calling a tool."""
+        if self._agent.finding(self._answer) is not None:
+            return True
+        if self._turns >= self._agent.budget.turns:
+            return False  # with more turns, there might have been an answer
+        if self._was_told:
+            return True
+        self._tell_that_it_is_no_answer()
+        return False
+
+    def _tell_that_it_is_no_answer(self) -> None:
+        """Tell the model once; mostly it has tried to call a tool.
+
+        Ollama leaves out a call that it cannot read, or to a tool that was not offered, without a word, or
+        takes it for text.
+        """
+        self._was_told = True
+        if not self._answer:
+            self._messages.pop()  # some servers refuse a message without anything
+        told = f"{NO_ANSWER} Answer as you were asked to, with what you have."
+        if self._offered and self._may_use_tools:
+            there_are = ", ".join(tool.name for tool in self._offered)
+            told = f"{NO_ANSWER} {NOT_UNDERSTOOD} ({there_are}). Otherwise answer as you were asked to."
+        self._messages.append(Message(Role.USER, told))
 
     def _chat(self) -> Completion:
         agent, recorder = self._agent, self._agent.recorder
@@ -236,7 +279,7 @@ class _UnderWay:
                         names.TOKENS_PER_SECOND: completion.tokens_per_second,
                     }
                 )
-            completion = replace(completion, message=_readable(completion.message))
+            completion = replace(completion, message=unicode_only(completion.message))
             self._usage += completion.usage
             self._model = completion.model
             self._messages.append(completion.message)

@@ -63,6 +63,7 @@ PROMPT_VERSION: Final = "ledgerline.prompt.version"
 PROMPT_SHA256: Final = "ledgerline.prompt.sha256"
 TURNS: Final = "ledgerline.agent.turns"
 TOOL_CALLS: Final = "ledgerline.agent.tool_calls"
+OUTCOME: Final = "ledgerline.agent.outcome"  # answered, no_finding, empty or stopped
 STOPPED_BY: Final = "ledgerline.agent.stopped_by"  # the budget that was used up
 
 # Of the construction of a prompt

@@ -17,6 +17,15 @@ class Limit(StrEnum):
     LENGTH = "length"  # of what the model may say at once
 
 
+class Outcome(StrEnum):
+    """How an execution ended. Only the first is a success."""
+
+    ANSWERED = "answered"
+    NO_FINDING = "no_finding"  # there is text, but not what was asked for
+    EMPTY = "empty"  # there is no text, and no tool call that could be read
+    STOPPED = "stopped"  # by a limit
+
+
 @dataclass(frozen=True)
 class Budget:
     """How far an execution may go.
@@ -60,6 +69,7 @@ class Execution:
 
     Attributes:
         answer: What the model said in the end; empty if it did not get that far.
+        finding: What the answer states; None: it states nothing.
         stopped_by: The limit it ran into; None: it came to an end by itself.
         turns: Completions of the language model.
         model: As the provider names it.
@@ -72,6 +82,7 @@ class Execution:
 
     question: str
     answer: str
+    finding: str | None
     stopped_by: Limit | None
     turns: int
     tools: tuple[ToolUse, ...]
@@ -83,6 +94,20 @@ class Execution:
     prompt_version: int | None
     trace_id: str | None
     span_id: str | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        if self.stopped_by is not None:
+            return Outcome.STOPPED
+        if not self.answer:
+            return Outcome.EMPTY
+        return Outcome.NO_FINDING if self.finding is None else Outcome.ANSWERED
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether a tool has told it something; otherwise the answer is the model's own, or from memory."""
+        return any(not use.failed for use in self.tools)
 
 
 class Watcher:

@@ -27,6 +27,7 @@ CLOCK_SECONDS = 0.005  # a wait may end this much before its time
 
 SHORTEN = "Ask for less at once, or give the model a longer context."
 TOOLLESS = "Choose a model that can call tools."
+UNTHINKING = "Choose a model that can think, or set LEDGERLINE_LLM_THINK to off or to nothing."
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,24 @@ _MEANINGS = (
         "{model} of {server} cannot call tools: {said}",
         TOOLLESS,
         text=r"does not support tools|enable-auto-tool-choice|tools param requires",
+    ),
+    _Meaning(
+        UnknownModelError,
+        "{model} of {server} cannot think like that: {said}",
+        UNTHINKING,
+        text=r"does not support thinking|think value|reasoning[_ ](effort|value)",
+    ),
+    _Meaning(
+        UnknownModelError,
+        "{model} of {server} cannot have a conversation: {said}",
+        "Choose a model that is made for conversations.",
+        text=r"does not support chat",
+    ),
+    _Meaning(
+        UnknownModelError,
+        "{model} is no name of a model to {server}: {said}",
+        "{fetch}",
+        text=r"unqualified name|invalid model name|model is required",
     ),
     _Meaning(
         MalformedAnswerError,

@@ -322,7 +322,7 @@ class Memory:
     def _embedder_of(self, generation: _Generation) -> Embedder | None:
         """The embedder that made its vectors; None if that is not the one which is wanted."""
         if self._embedder is not None:
-            return self._embedder if self._embedder.name == generation.embedder else None
+            return self._embedder if _is_same(self._embedder.name, generation.embedder) else None
         if not generation.embedder.startswith(PREFIX):
             return None
         with self._opening:
@@ -330,6 +330,11 @@ class Memory:
                 learned = self._folder / generation.folder / LEARNED
                 self._loaded = generation, LocalEmbedder.load(learned)
             return self._loaded[1]
+
+
+def _is_same(embedder: str, other: str) -> bool:
+    """Whether two names mean one embedder: a model of Ollama without a tag is the latest."""
+    return embedder.removesuffix(":latest") == other.removesuffix(":latest")
 
 
 def _document(recalled: Recalled) -> Mapping[str, Any]:

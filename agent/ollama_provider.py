@@ -1,35 +1,37 @@
-"""Language models and embeddings of an Ollama server, by its own client. Other servers: openai_provider.py.
+"""Language models of an Ollama server. Its embeddings: ollama_embedder.py. Other servers: openai_provider.py.
 
-Ollama cuts a conversation that is longer than the model's context without saying so; that is looked for here,
-before and after it is sent. Its client knows no ids of tool calls; they are made up here.
+Ollama by itself drops the oldest messages of a conversation that is too long, and of an answer that grows too
+long what came before it, without saying so. It is told not to, and then refuses.
 """
 
-import json
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from agent.failures import TOOLLESS, ModelServer
-from agent.language_model import Listener, MalformedAnswerError, UnknownModelError
+from pydantic import BaseModel
+
+from agent import ollama_server
+from agent.failures import TOOLLESS, UNTHINKING, ModelServer
+from agent.language_model import Listener, UnknownModelError
 from agent.messages import Completion, Message, ToolCall, ToolDescription, Usage
+from agent.ollama_server import ShownModel
+from agent.prompt_size import characters, least_tokens
 from agent.retrying import Answer, Ending, Retries, complete, ending_within
-from agent.tool_calls import unused_ids
+from agent.thinking import Thinking
+from agent.tool_calls import own_ids, parsed_arguments
 
 if TYPE_CHECKING:
-    from ollama import ChatResponse, Client
+    from ollama import Client
 
-PORT = 11434
 REQUIRE_SECONDS = 10
-# More than the tokens of any language have on average: what is too long by this is too long.
-CHARACTERS_PER_TOKEN = 6
-# A context that is as full as this has been cut, or has no room for an answer.
+# A context that is as full as this has no room for an answer.
 SLACK_TOKENS = 8
 NANOSECONDS = 1e9
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +40,14 @@ class OllamaModel:
 
     Attributes:
         host: URL of the server, or what OLLAMA_HOST may be; user and password are for basic authentication.
-        model: As `ollama list` names it.
-        context_tokens: How many tokens of a conversation, its answer included, the model keeps in mind.
+        model: As `ollama list` names it; without a tag it is `latest`.
+        context_tokens: How many tokens of a conversation, its answer included, the model keeps in mind; no
+            more than it was made for are asked for.
         temperature: How much chance there is in the answers; 0: as little as possible.
         seed: Of chance; None: another one each time.
-        max_output_tokens: How long an answer may be; None: as long as there is room.
+        max_output_tokens: How long an answer may be, what is thought before it included; None: as long as
+            there is room.
+        think: Whether, or how much, it thinks before it answers; None: as the model does by itself.
         connect_seconds: How long to wait for a connection.
         headers: Sent with each request.
         retries: How often a busy server is asked.
@@ -55,9 +60,11 @@ class OllamaModel:
     temperature: float = 0.0
     seed: int | None = None
     max_output_tokens: int | None = None
+    think: Thinking | None = None
     connect_seconds: float = 5.0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     retries: Retries = field(default_factory=Retries)
+    _known: list[ShownModel] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _ = self._server  # refuses what is no address
@@ -89,14 +96,13 @@ class OllamaModel:
             LanguageModelError: It is not, or has not, or cannot.
         """
         client = self._client
-        with ending_within(REQUIRE_SECONDS), _failures(self._server):
-            capabilities = client.show(self.model).capabilities
-        # Versions before 0.6.4 say nothing of what a model can do.
-        if capabilities is not None and "tools" not in capabilities:
-            able = ", ".join(capabilities) or "nothing"
-            raise UnknownModelError(
-                f"{self.model} of Ollama at {self.address} cannot call tools, only: {able}.", TOOLLESS
-            )
+        with ending_within(REQUIRE_SECONDS):
+            shown = self._shown(client)
+        named = f"{self.model} of Ollama at {self.address}"
+        if not shown.can("tools"):
+            raise UnknownModelError(f"{named} cannot call tools, only: {shown.abilities}.", TOOLLESS)
+        if self.think not in (None, Thinking.OFF) and not shown.can("thinking"):
+            raise UnknownModelError(f"{named} cannot think, only: {shown.abilities}.", UNTHINKING)
 
     def complete(
         self,
@@ -110,216 +116,161 @@ class OllamaModel:
         Raises:
             LanguageModelError: It could not.
         """
-        self._require_room(messages, tools)
         client = self._client  # the first time, importing it takes a second, which is none of the server's
         return complete(lambda: self._answer(client, messages, tools), listener, seconds, self.retries)
 
     def _answer(
         self, client: "Client", messages: Sequence[Message], tools: Sequence[ToolDescription]
     ) -> Answer:
-        calls: list[ToolCall] = []
-        ids = unused_ids(messages)
-        with _failures(self._server):
-            parts = client.chat(
-                self.model,
-                [_sent(message) for message in messages],
-                tools=[_described(tool) for tool in tools] or None,
-                stream=True,
-                options=self._options,
+        context = self._context_of(self._shown(client))
+        self._require_room(messages, tools, context)
+        calls: list[_Call] = []
+        with ollama_server.failures(self._server):
+            # Its method for this has no argument for `truncate` and `shift`, and drops the ids of tool calls.
+            parts = client._request(
+                _Part, "POST", "/api/chat", json=self._request(messages, tools, context), stream=True
             )
             # A generator, whatever it is declared as: closing it gives the connection back.
             with closing(cast("Any", parts)):
                 for part in parts:
-                    message = part.message
-                    asked = message.tool_calls or ()
-                    calls += [
-                        ToolCall(next(ids), call.function.name, dict(call.function.arguments))
-                        for call in asked
-                    ]
-                    if message.content or message.thinking or asked:
-                        yield message.content or ""
+                    asked = part.message.tool_calls or ()
+                    calls += asked
+                    if part.message.content or part.message.thinking or asked:
+                        yield part.message.content or ""
                     if part.done:
-                        return self._ending(part, calls)
+                        return self._ending(part, calls, messages, context)
         raise self._server.broke_off("it ended before the model had finished.")
 
-    def _ending(self, part: "ChatResponse", calls: Sequence[ToolCall]) -> Ending:
-        # Older versions leave out the tokens of a prompt that they still know.
+    def _ending(
+        self, part: "_Part", calls: Sequence["_Call"], messages: Sequence[Message], context: int
+    ) -> Ending:
+        # What is 0 is left out.
         usage = Usage(part.prompt_eval_count or 0, part.eval_count or 0)
-        full = self.context_tokens - SLACK_TOKENS
+        full = context - SLACK_TOKENS
         if usage.input_tokens >= full or (part.done_reason == "length" and usage.total >= full):
             raise self._server.too_long(
-                f"it has {usage.input_tokens:,} tokens or more, and {self.context_tokens:,} are kept, "
-                "the answer included"
+                f"it has {usage.input_tokens:,} tokens or more, and {context:,} are kept, the answer included"
             )
         seconds = (part.eval_duration or 0) / NANOSECONDS
+        ids = own_ids([call.id for call in calls], messages)
         return Ending(
-            tool_calls=tuple(calls),
+            tool_calls=tuple(
+                ToolCall(new, call.function.name, _readable(call.function.arguments))
+                for new, call in zip(ids, calls, strict=True)
+            ),
             usage=usage,
             model=part.model or self.model,
             reason=part.done_reason or "",
             tokens_per_second=usage.output_tokens / seconds if usage.output_tokens and seconds > 0 else None,
         )
 
-    def _require_room(self, messages: Sequence[Message], tools: Sequence[ToolDescription]) -> None:
-        said = sum(
-            len(message.content) + sum(len(str(call.arguments)) for call in message.tool_calls)
-            for message in messages
-        )
-        described = sum(len(json.dumps(_described(tool))) for tool in tools)
-        tokens = (said + described) // CHARACTERS_PER_TOKEN
-        room = self.context_tokens - (self.max_output_tokens or 0)
+    def _shown(self, client: "Client") -> ShownModel:
+        """What the server says of the model, which is asked once."""
+        if not self._known:
+            ollama_server.require_honest(self._server, client)
+            shown = ollama_server.show(self._server, client)
+            if not self._known and self._context_of(shown) < self.context_tokens:
+                logger.warning(
+                    "%s of Ollama at %s was made for %s tokens: its context is that long, and not %s as "
+                    "LEDGERLINE_LLM_CONTEXT_TOKENS asks for.",
+                    self.model,
+                    self.address,
+                    f"{shown.context_tokens:,}",
+                    f"{self.context_tokens:,}",
+                )
+            self._known.append(shown)
+        return self._known[0]
+
+    def _context_of(self, shown: ShownModel) -> int:
+        # More is lowered by the server, which says so in its log only.
+        return min(self.context_tokens, shown.context_tokens or self.context_tokens)
+
+    def _require_room(
+        self, messages: Sequence[Message], tools: Sequence[ToolDescription], context: int
+    ) -> None:
+        tokens = least_tokens(messages, tools)
+        # The most that an answer may have is no promise that it gets it, in a context that is short.
+        room = context - min(self.max_output_tokens or 0, context // 2)
         if tokens > room:
             raise self._server.too_long(
-                f"its {said + described:,} characters are {tokens:,} tokens at the very least, "
+                f"its {characters(messages, tools):,} characters are {tokens:,} tokens at the very least, "
                 f"and there is room for {room:,}"
             )
 
-    @property
-    def _options(self) -> dict[str, Any]:
+    def _request(
+        self, messages: Sequence[Message], tools: Sequence[ToolDescription], context: int
+    ) -> Mapping[str, Any]:
         options = {
-            "num_ctx": self.context_tokens,
+            "num_ctx": context,
             "temperature": self.temperature,
             "seed": self.seed,
             "num_predict": self.max_output_tokens,
         }
-        return {name: value for name, value in options.items() if value is not None}
+        request = {
+            "model": self.model,
+            "messages": [_sent(message) for message in messages],
+            "tools": [_described(tool) for tool in tools] or None,
+            "stream": True,
+            "truncate": False,
+            "shift": False,
+            "think": None if self.think is None else _THINK.get(self.think, self.think.value),
+            "options": {name: value for name, value in options.items() if value is not None},
+        }
+        return {name: value for name, value in request.items() if value is not None}
 
     @cached_property
     def _server(self) -> ModelServer:
-        return _server(self.host, self.model, self.headers)
+        return ollama_server.server_of(self.host, self.model, self.headers)
 
     @cached_property
     def _client(self) -> "Client":
-        return _client(self._server, self.connect_seconds, self.headers)
+        return ollama_server.client_of(self._server, self.connect_seconds, self.headers)
 
 
-@dataclass(frozen=True, eq=False)
-class OllamaEmbedder:
-    """An embedding model of an Ollama server. Any number of threads may use it.
-
-    A text that is longer than what the model takes in is represented by its beginning.
-
-    Attributes:
-        host: URL of the server, or what OLLAMA_HOST may be; user and password are for basic authentication.
-        model: As `ollama list` names it.
-        seconds: How long it may take altogether.
-        batch: How many texts are sent at once.
-        connect_seconds: How long to wait for a connection.
-        headers: Sent with each request.
-        retries: How often a busy server is asked.
-    """
-
-    host: str = field(repr=False)
-    model: str
-    _: KW_ONLY
-    seconds: float = 60.0
-    batch: int = 64
-    connect_seconds: float = 5.0
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    retries: Retries = field(default_factory=Retries)
-
-    def __post_init__(self) -> None:
-        _ = self._server  # refuses what is no address
-
-    @property
-    def name(self) -> str:
-        """What made the vectors."""
-        return f"ollama:{self.model}"
-
-    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector for each text, all of the same length.
-
-        Raises:
-            LanguageModelError: It could not.
-        """
-        client = self._client  # the first time, importing it takes a second, which is none of the server's
-        vectors: list[Sequence[float]] = []
-        remaining = iter(texts)
-        with ending_within(self.seconds):
-            while batch := list(islice(remaining, self.batch)):
-                vectors += self.retries.run(lambda batch=batch: self._vectors(client, batch))
-        if len({len(vector) for vector in vectors}) > 1:
-            raise self._malformed("vectors of different lengths")
-        return vectors
-
-    def _vectors(self, client: "Client", texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        with _failures(self._server):
-            vectors = client.embed(self.model, texts).embeddings
-        if len(vectors) != len(texts):
-            raise self._malformed(f"{len(vectors)} vectors for {len(texts)} texts")
-        if not all(vector and all(map(math.isfinite, vector)) for vector in vectors):
-            raise self._malformed("a vector that is empty or not finite")
-        return vectors
-
-    def _malformed(self, what: str) -> MalformedAnswerError:
-        return MalformedAnswerError(
-            f"Ollama at {self._server.address} makes {what} with {self.model}.",
-            "Choose a model that is made for embeddings, like nomic-embed-text.",
-        )
-
-    @cached_property
-    def _server(self) -> ModelServer:
-        return _server(self.host, self.model, self.headers)
-
-    @cached_property
-    def _client(self) -> "Client":
-        return _client(self._server, self.connect_seconds, self.headers)
+_THINK = {Thinking.OFF: False, Thinking.ON: True}
 
 
-def _server(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
-    return ModelServer(
-        kind="Ollama",
-        url=_url(host),
-        model=model,
-        start="Start it with `ollama serve`, or set OLLAMA_HOST to where it runs.",
-        fetch=f"Get it with `ollama pull {model}`, or choose one that `ollama list` names.",
-        secrets=tuple(value.rpartition(" ")[2] for value in headers.values()),
-    )
+class _Function(BaseModel):
+    name: str
+    arguments: dict[str, Any] | str | None = None
 
 
-def _url(host: str) -> str:
-    """An address as Ollama reads OLLAMA_HOST: without a scheme, the port is Ollama's own unless it says."""
-    if not host or "://" in host:
-        return host
-    place, slash, path = host.partition("/")
-    login, at, name = place.rpartition("@")
-    if not re.search(r":\d+$", name):
-        name += f":{PORT}"
-    if name.startswith(":"):
-        name = f"127.0.0.1{name}"
-    return f"http://{login}{at}{name}{slash}{path}"
+class _Call(BaseModel):
+    id: str | None = None  # versions before 0.13 have none
+    function: _Function
 
 
-def _client(server: ModelServer, connect_seconds: float, headers: Mapping[str, str]) -> "Client":
-    from ollama import Client
-
-    from agent.transport import client_options
-
-    # The client drops user and password of an address, so they are told apart from it.
-    return Client(server.address, headers=dict(headers), **client_options(connect_seconds, server.login))
+class _Said(BaseModel):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
-@contextmanager
-def _failures(server: ModelServer) -> Iterator[None]:
-    from ollama import ResponseError
+class _Part(BaseModel):
+    """A line of the stream."""
 
-    with server.failures():
-        try:
-            yield
-        except ResponseError as error:
-            # The client has no status for an error within the stream.
-            status = error.status_code if error.status_code > 0 else None
-            raise server.says(status, str(error.error)) from None
+    model: str | None = None
+    message: _Said
+    done: bool = False
+    done_reason: str | None = None
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
+
+
+def _readable(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any] | str:
+    return parsed_arguments(arguments) if isinstance(arguments, str) else arguments or {}
 
 
 def _sent(message: Message) -> dict[str, Any]:
     sent: dict[str, Any] = {"role": message.role.value, "content": message.content}
     if message.tool_calls:
         sent["tool_calls"] = [
-            {"function": {"name": call.name, "arguments": _arguments(call)}} for call in message.tool_calls
+            {"id": call.id, "function": {"name": call.name, "arguments": _arguments(call)}}
+            for call in message.tool_calls
         ]
     if message.answers:
-        sent["tool_name"] = message.answers.name
+        sent |= {"tool_name": message.answers.name, "tool_call_id": message.answers.id}
     return sent
 
 
@@ -329,21 +280,11 @@ def _arguments(call: ToolCall) -> Mapping[str, Any]:
 
 
 def _described(tool: ToolDescription) -> dict[str, Any]:
-    parameters = dict(tool.parameters)
-    parameters["properties"] = {
-        name: _plain(schema) for name, schema in parameters.get("properties", {}).items()
-    }
     return {
         "type": "function",
-        "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": ollama_server.described(tool.parameters),
+        },
     }
-
-
-def _plain(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same without anyOf, which the client leaves out; a list of types says as much."""
-    choices = schema.get("anyOf", ())
-    types = [choice.get("type") for choice in choices]
-    if not choices or not all(isinstance(kind, str) for kind in types):
-        return schema
-    merged = {name: value for choice in choices for name, value in choice.items()}
-    return {**merged, **{name: value for name, value in schema.items() if name != "anyOf"}, "type": types}

@@ -1,25 +1,41 @@
-"""Language models of servers with OpenAI's protocol: vLLM, llama.cpp, OpenAI. Ollama: ollama_provider.py."""
+"""Language models of servers with OpenAI's protocol: vLLM, llama.cpp, OpenAI. Ollama: ollama_provider.py.
+
+OpenAI's client takes whatever comes with status 200 for an answer; what came is looked at here. Most servers
+refuse a conversation that is too long. Ollama cuts it, and in this protocol cannot be told not to: that is
+seen here as far as the tokens that it counts, or an answer that ends too early, give it away.
+"""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from agent.failures import ModelServer
 from agent.language_model import Listener
 from agent.messages import Completion, Message, ToolCall, ToolDescription, Usage
+from agent.prompt_size import characters, least_tokens
 from agent.retrying import Answer, Ending, Retries, complete, ending_within
-from agent.tool_calls import parsed_arguments, unused_ids, used_ids
+from agent.streamed_calls import StreamedCalls
+from agent.thinking import Thinking
 
 if TYPE_CHECKING:
     from openai import OpenAI, Stream
-    from openai.types.chat.chat_completion_chunk import ChatCompletionChunk, ChoiceDeltaToolCall
+    from openai.types.chat.chat_completion_chunk import ChatCompletionChunk
 
 REQUIRE_SECONDS = 10
 NAMED_MODELS = 5
 NO_KEY = "none"  # the client insists on one; servers of one's own ask for none
+QUOTED_BYTES = 2000
+EVENTS = "text/event-stream"
+MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
+OF_OLLAMA = "library"  # whom its list of models says they belong to
+# Why an answer ended that has no end: vLLM, OpenRouter, DeepSeek.
+BROKEN_REASONS = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +50,7 @@ class OpenAIModel:
             OpenAI let nobody choose.
         seed: Of chance; None: another one each time.
         max_output_tokens: How long an answer may be; None: as the server has it.
+        think: Whether, or how much, it thinks before it answers; None: as the server has it.
         connect_seconds: How long to wait for a connection.
         headers: Sent with each request.
         retries: How often a busy server is asked.
@@ -46,9 +63,11 @@ class OpenAIModel:
     temperature: float | None = 0.0
     seed: int | None = None
     max_output_tokens: int | None = None
+    think: Thinking | None = None
     connect_seconds: float = 5.0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     retries: Retries = field(default_factory=Retries)
+    _refuses_max_tokens: list[bool] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _ = self._server  # refuses what is no address
@@ -84,10 +103,23 @@ class OpenAIModel:
         client = self._client
         with ending_within(REQUIRE_SECONDS), _failures(self._server):
             try:
-                names = [model.id for model in client.models.list().data]
+                text = client.models.with_raw_response.list().text
             except NotFoundError:
                 return
-        if names and self.model not in names:
+            listed = _listed(text)
+            if listed is None:
+                raise self._server.unreadable(text)
+        if any(owner == OF_OLLAMA for owner in listed.values()):
+            logger.warning(
+                "The server at %s is an Ollama, which by OpenAI's protocol cuts a conversation that is too "
+                "long without saying so. Set LEDGERLINE_LLM_PROVIDER=ollama, and OLLAMA_HOST to its address.",
+                self.address,
+            )
+        names = set(listed)
+        # To Ollama, a name without a tag means the latest.
+        if names and names.isdisjoint(
+            {self.model, f"{self.model}:latest", self.model.removesuffix(":latest")}
+        ):
             more = ", ..." if len(names) > NAMED_MODELS else ""
             raise self._server.lacks_model(f"; it has {', '.join(sorted(names)[:NAMED_MODELS])}{more}")
 
@@ -109,8 +141,39 @@ class OpenAIModel:
     def _answer(
         self, client: "OpenAI", messages: Sequence[Message], tools: Sequence[ToolDescription]
     ) -> Answer:
-        calls = _Calls()
+        calls = StreamedCalls()
         usage, model, reason, response = Usage(), self.model, None, None
+        with _failures(self._server), self._stream(client, messages, tools) as chunks:
+            self._require_events(chunks.response)
+            for chunk in chunks:
+                if not isinstance(getattr(chunk, "choices", None), list):
+                    raise self._server.unreadable(f"a piece without choices: {chunk!r}")
+                model, response = chunk.model or model, chunk.id or response
+                if chunk.usage:
+                    usage = Usage(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
+                for choice in chunk.choices[:1]:
+                    reason = choice.finish_reason or reason
+                    delta = choice.delta
+                    if delta is None:  # some have none at the end
+                        continue
+                    calls.add(delta.tool_calls or ())
+                    text = delta.content or delta.refusal or ""
+                    # What a model thinks before it answers: vLLM and llama.cpp; Ollama.
+                    thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+                    if text or delta.tool_calls or thought:
+                        yield text
+        if reason is None:
+            raise self._server.broke_off("it ended before the model had finished.")
+        if reason in BROKEN_REASONS:
+            raise self._server.broke_off(f"it says that it ended for {reason!r}.")
+        self._require_whole(messages, usage, reason)
+        return Ending(calls.calls(messages), usage, model, reason, response_id=response)
+
+    def _stream(
+        self, client: "OpenAI", messages: Sequence[Message], tools: Sequence[ToolDescription]
+    ) -> "Stream[ChatCompletionChunk]":
+        from openai import BadRequestError
+
         request: dict[str, Any] = {
             "model": self.model,
             "messages": [_sent(message) for message in messages],
@@ -120,25 +183,50 @@ class OpenAIModel:
         }
         if tools:  # some servers refuse an empty list
             request["tools"] = [_described(tool) for tool in tools]
-        with (
-            _failures(self._server),
-            cast("Stream[ChatCompletionChunk]", client.chat.completions.create(**request)) as chunks,
-        ):
-            for chunk in chunks:
-                model, response = chunk.model or model, chunk.id or response
-                if chunk.usage:
-                    usage = Usage(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
-                for choice in chunk.choices[:1]:
-                    delta = choice.delta
-                    calls.add(delta.tool_calls or ())
-                    text = delta.content or delta.refusal or ""
-                    # vLLM and llama.cpp tell what a model thinks before it answers, in a field of their own.
-                    if text or delta.tool_calls or getattr(delta, "reasoning_content", None):
-                        yield text
-                    reason = choice.finish_reason or reason
-        if reason is None:
-            raise self._server.broke_off("it ended before the model had finished.")
-        return Ending(calls.calls(messages), usage, model, reason, response_id=response)
+        if self.think not in (None, Thinking.ON):  # models that can think do so by themselves
+            request["reasoning_effort"] = "none" if self.think is Thinking.OFF else self.think.value
+        if not self._refuses_max_tokens:
+            try:
+                return client.chat.completions.create(**request)
+            except BadRequestError as error:
+                if MAX_TOKENS not in request or MAX_COMPLETION_TOKENS not in _said(error):
+                    raise
+                # OpenAI's newer models. To others, Ollama among them, only the older name is a limit.
+                self._refuses_max_tokens.append(True)
+        if MAX_TOKENS in request:
+            request[MAX_COMPLETION_TOKENS] = request.pop(MAX_TOKENS)
+        return client.chat.completions.create(**request)
+
+    def _require_events(self, response: Any) -> None:
+        """Refuse what is no stream, as a page to log in or a proxy's error is."""
+        kind = response.headers.get("content-type", EVENTS).partition(";")[0].strip().lower()
+        if kind == EVENTS:
+            return
+        came = b""
+        for piece in response.iter_bytes():
+            came += piece
+            if len(came) > QUOTED_BYTES:
+                break
+        text = came.decode("utf-8", "replace")
+        error = _error_in(text)
+        if error is not None:
+            raise self._server.says(response.status_code, error)
+        raise self._server.unreadable(f"no stream, but {kind or 'something'}: {text or 'nothing'}")
+
+    def _require_whole(self, messages: Sequence[Message], usage: Usage, reason: str) -> None:
+        """Refuse an answer to a conversation of which the server has left something out."""
+        least = least_tokens(messages)
+        if 0 < usage.input_tokens < least:
+            raise self._server.too_long(
+                f"its {characters(messages):,} characters are {least:,} tokens at the very least, and the "
+                f"server has read {usage.input_tokens:,}"
+            )
+        allowed = self.max_output_tokens
+        if reason == "length" and allowed and 0 < usage.output_tokens < allowed:
+            raise self._server.too_long(
+                f"the answer ended after {usage.output_tokens:,} of the {allowed:,} tokens that it may have, "
+                f"with {usage.input_tokens:,} before it"
+            )
 
     @cached_property
     def _server(self) -> ModelServer:
@@ -167,39 +255,6 @@ class OpenAIModel:
         )
 
 
-@dataclass
-class _Call:
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
-class _Calls:
-    """Tool calls that come in parts."""
-
-    def __init__(self) -> None:
-        self._by_index: dict[int, _Call] = {}
-
-    def add(self, parts: "Sequence[ChoiceDeltaToolCall]") -> None:
-        """Put parts to what came before of the same calls."""
-        for part in parts:
-            call = self._by_index.setdefault(part.index, _Call())
-            call.id = call.id or part.id or ""
-            if part.function:
-                call.name = call.name or part.function.name or ""
-                call.arguments += part.function.arguments or ""
-
-    def calls(self, messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-        """All of them, each with an id that nothing else in the conversation has."""
-        used, ids = used_ids(messages), unused_ids(messages)
-        calls: list[ToolCall] = []
-        for _, call in sorted(self._by_index.items()):
-            name = call.id if call.id and call.id not in used else next(new for new in ids if new not in used)
-            used.add(name)
-            calls.append(ToolCall(name, call.name, parsed_arguments(call.arguments)))
-        return tuple(calls)
-
-
 @contextmanager
 def _failures(server: ModelServer) -> Iterator[None]:
     from openai import APIConnectionError, APIError, APIStatusError
@@ -216,6 +271,24 @@ def _failures(server: ModelServer) -> Iterator[None]:
             # Within the stream. vLLM puts a status where OpenAI has a word.
             status = int(error.code) if error.code in ("429", "503") else None
             raise server.says(status, _said(error)) from None
+
+
+def _listed(text: str) -> Mapping[str, str | None] | None:
+    """The names in a list of models, with whom they belong to; None: it is no such list."""
+    listing = json.loads(text)
+    models = (listing.get("data") or []) if isinstance(listing, dict) and "data" in listing else None
+    if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
+        return None
+    return {str(model["id"]): model.get("owned_by") for model in models}
+
+
+def _error_in(text: str) -> str | None:
+    """What a JSON text says is wrong, if that is what it is for."""
+    try:
+        error = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return str(error.get("message") or error) if isinstance(error, dict) else str(error)
 
 
 def _said(error: Any) -> str:

@@ -6,6 +6,7 @@ functions (repeat, levenshtein, list_distinct) takes minutes or gigabytes, and n
 """
 
 import json
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,11 @@ FUNCTIONS = AGGREGATES | WINDOWS | NUMBERS | TEXTS | TIMES | OTHERS
 JOINING = _names("|| concat concat_ws list_value")
 MOST_JOINED = 16  # arguments of all of them, in one query
 
+# What DuckDB advises and nothing of which is let through, as a part of a sentence and as one.
+_REFUSED = re.compile(r"\b(?:SET|RESET|PRAGMA|INSTALL|LOAD|ATTACH)\s+\w")
+_OR_REFUSED = re.compile(rf",? or [\"'`]?{_REFUSED.pattern}[^.\n]*")
+_SENTENCE = re.compile(r".+?(?:[.!?](?=\s)\s*|\n+|$)", re.DOTALL)
+
 
 class QueryError(ToolError):
     """SQL was refused, or could not be run."""
@@ -124,8 +130,10 @@ def tables_of(sql: str, known: Iterable[str], connection: "duckdb.DuckDBPyConnec
 
 
 def explained(error: Exception) -> str:
-    """What DuckDB says is wrong, without the line of the SQL that it shows."""
-    return str(error).split("\n\nLINE ", 1)[0].strip()
+    """What DuckDB says is wrong, without the line of the SQL that it shows, and what it advises in vain."""
+    text = _OR_REFUSED.sub("", str(error).split("\n\nLINE ", 1)[0])
+    kept = "".join(part for part in _SENTENCE.findall(text) if not _REFUSED.search(part))
+    return (kept or text).strip()
 
 
 class _Check:

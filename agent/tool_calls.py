@@ -8,15 +8,21 @@ from typing import Any
 from agent.messages import Message
 
 
-def used_ids(messages: Sequence[Message]) -> set[str]:
-    """Those of the calls of a conversation."""
-    return {call.id for message in messages for call in message.tool_calls}
+def own_ids(given: Sequence[str | None], messages: Sequence[Message]) -> list[str]:
+    """An id for each new call that no other call of the conversation has: the one given, if it is that.
 
-
-def unused_ids(messages: Sequence[Message]) -> Iterator[str]:
-    """New ones, each of which no call of the conversation has: call_1, call_2 ..."""
-    used = used_ids(messages)
-    return (new for number in count(len(used) + 1) if (new := f"call_{number}") not in used)
+    Args:
+        given: As the provider names the calls, if it does.
+        messages: The conversation so far.
+    """
+    used = {call.id for message in messages for call in message.tool_calls}
+    numbered = _numbered(len(used) + 1)
+    ids: list[str] = []
+    for name in given:
+        own = name if name and name not in used else next(new for new in numbered if new not in used)
+        used.add(own)
+        ids.append(own)
+    return ids
 
 
 def parsed_arguments(text: str) -> Mapping[str, Any] | str:
@@ -28,3 +34,7 @@ def parsed_arguments(text: str) -> Mapping[str, Any] | str:
     except (ValueError, RecursionError):
         return text
     return arguments if isinstance(arguments, dict) else text
+
+
+def _numbered(first: int) -> Iterator[str]:
+    return (f"call_{number}" for number in count(first))

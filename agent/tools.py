@@ -71,20 +71,34 @@ def describe(tool: Tool[Any]) -> ToolDescription:
 def valid_arguments(tool: Tool[Any], call: ToolCall) -> Any:
     """The arguments of a call, checked.
 
+    One that the tool does not have is refused, and not passed over: the call may have been meant for another
+    tool. Ollama calls the tool whose name it finds anywhere in what a model wrote, with the arguments that it
+    finds there.
+
     Raises:
         ToolError: They are none that the tool takes.
     """
     if isinstance(call.arguments, str):
         raise ToolError(f"The arguments of {tool.name} are no JSON object: {call.arguments[:200]!r}.")
+    parameters = describe(tool).parameters
+    takes_others = parameters.get("additionalProperties", False)
+    unknown = [] if takes_others else sorted(set(call.arguments) - set(parameters.get("properties", {})))
+    problems = []
     try:
-        return tool.arguments.model_validate(dict(call.arguments))
+        arguments = tool.arguments.model_validate(dict(call.arguments))
     except ValidationError as error:
-        problems = "; ".join(
+        problems += [
             f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)
-        )
-        expected = json.dumps(describe(tool).parameters)
-        raise ToolError(f"Wrong arguments of {tool.name}: {problems}. It takes {expected}.") from error
+        ]
+    else:
+        if not unknown:
+            return arguments
+    problems += [f"{name[:100]}: it has no such argument" for name in unknown]
+    raise ToolError(
+        f"Wrong arguments of {tool.name}: {'; '.join(problems)}. It was not called. "
+        f"It takes {json.dumps(parameters)}."
+    )
 
 
 def _without_titles(schema: Any) -> Any:

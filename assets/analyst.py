@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from agent import evaluation
 from assets.flights import FLIGHTS_SCHEMA
 from assets.predictions import PREDICTIONS_SCHEMA
 from assets.reference import AIRLINES_SCHEMA, AIRPORTS_SCHEMA, PLANES_SCHEMA, WEATHER_SCHEMA
@@ -31,6 +32,11 @@ UNKNOWN = "unknown"
 PROMPT = Path(__file__).with_name("analyst_prompt.md").read_text()
 
 _FLIGHTS = dg.AssetKey("flights")
+
+
+def finding(answer: str) -> str | None:
+    """What an answer of the analyst states; None: it states nothing."""
+    return evaluation.stated(answer, STATED) or None
 
 
 def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":

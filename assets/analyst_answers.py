@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from agent import evaluation
 from assets import policies
-from assets.analyst import NAME, PROMPT, STATED, tools_of
+from assets.analyst import NAME, PROMPT, finding, tools_of
 from assets.analyst_questions import GROUP
 from assets.columns import Frame, optional, required
 from resources.agent import AgentResource
@@ -55,6 +54,7 @@ class Answer:
         calls: Their arguments and answers, as JSON.
         stopped_by: The limit it ran into, if it did.
         span_id: Of the execution, in the trace of the run.
+        outcome: How it ended; None: that was not kept.
     """
 
     id: str
@@ -73,6 +73,7 @@ class Answer:
     prompt_version: int
     trace_id: str | None
     span_id: str | None
+    outcome: str | None = None
 
 
 ANSWERS_SCHEMA = dg.TableSchema(
@@ -93,6 +94,7 @@ ANSWERS_SCHEMA = dg.TableSchema(
         required("prompt_version", "int32", "Its version in MLflow's prompt registry"),
         optional("trace_id", "string", "Trace of the execution"),
         optional("span_id", "string", "Its span in that trace"),
+        optional("outcome", "string", "How it ended: answered, no_finding, empty or stopped"),
     ]
 )
 
@@ -138,7 +140,7 @@ def answer(
     from agent.prompt import Prompt
 
     prompt = Prompt(task.prompt, task.template, task.prompt_version)
-    analyst = agent.agent(NAME, prompt, tools_of(tables), memory=None, tracer=otel.tracer())
+    analyst = agent.agent(NAME, prompt, tools_of(tables), memory=None, tracer=otel.tracer(), finding=finding)
     try:
         execution = analyst.ask(task.question)
     except LanguageModelError as error:
@@ -150,6 +152,7 @@ def answer(
         {
             "question": task.question,
             "answer": execution.answer,
+            "outcome": execution.outcome.value,
             "tools": found.tools,
             "tokens": execution.usage.total,
             "seconds": round(execution.seconds, 3),
@@ -171,6 +174,7 @@ def gather_answers(context: dg.OpExecutionContext, answers: list[Answer]) -> Fra
         {
             "tokens": int(frame["input_tokens"].sum() + frame["output_tokens"].sum()),
             "stopped by a limit": int(frame["stopped_by"].notna().sum()),
+            "without a finding": int(frame["stated"].isna().sum()),
             "model": answers[0].model,
             "prompt": f"{answers[0].prompt} version {answers[0].prompt_version}",
         }
@@ -202,7 +206,7 @@ def _answer_of(task: Task, execution: "Execution") -> Answer:
         id=task.id,
         question=task.question,
         answer=execution.answer,
-        stated=evaluation.stated(execution.answer, STATED),
+        stated=execution.finding,
         tools=",".join(use.call.name for use in execution.tools),
         calls=json.dumps(calls, default=str),
         turns=execution.turns,
@@ -215,4 +219,5 @@ def _answer_of(task: Task, execution: "Execution") -> Answer:
         prompt_version=task.prompt_version,
         trace_id=execution.trace_id,
         span_id=execution.span_id,
+        outcome=execution.outcome.value,
     )

@@ -41,7 +41,9 @@ SCORES_SCHEMA = dg.TableSchema(
         optional("stated", "string", "What the answer's last line states"),
         required("is_right", "bool", "Whether that is right; of what cannot be answered: whether it says so"),
         required(
-            "is_grounded", "bool", "Whether every number of the answer is in a tool's answer or the question"
+            "is_grounded",
+            "bool",
+            "Whether it states something, and every number of it is in a tool's answer or the question",
         ),
         required("ungrounded", "string", "The numbers that are in neither, with commas"),
         required("refused", "bool", "Whether it says that it cannot be answered"),
@@ -67,7 +69,7 @@ class Prices(dg.Config):
     retry_policy=policies.RETRY,
     group_name=GROUP,
     kinds={"mlflow", "parquet"},
-    code_version="1",
+    code_version="2",
     metadata={
         "dagster/column_schema": SCORES_SCHEMA,
         "dagster/column_lineage": lineage(
@@ -90,8 +92,8 @@ def analyst_scores(
     """How good the analyst's answers are: right, grounded, refused where they must be, and what they cost.
 
     One row for each question. By rules, no other model judges: a number is right if it is exact to the
-    decimals asked for, an answer is grounded if every number in it was in a tool's answer, and what no
-    table can answer must be refused. Also a run in MLflow, with the table.
+    decimals asked for, an answer is grounded if it states something and has every number from a tool's
+    answer, and what no table can answer must be refused. Also a run in MLflow, with the table.
     """
     frame = scores_of(analyst_questions, analyst_answers, config)
     answerable = frame["kind"] != Kind.UNANSWERABLE.value
@@ -173,7 +175,7 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
         "expected": expected,
         "stated": stated,
         "is_right": bool(is_right),
-        "is_grounded": bool(row["answer"]) and not ungrounded,
+        "is_grounded": stated is not None and not ungrounded,
         "ungrounded": ",".join(ungrounded),
         "refused": refused,
         "tools": row["tools"],

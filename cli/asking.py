@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from agent import evaluation
-from agent.execution import Execution, Watcher
+from agent.execution import Execution, Outcome, Watcher
 from agent.language_model import LanguageModelError
 from agent.memory import Memory, MemoryUnusableError
 from agent.prompt import Prompt, PromptError
 from agent.vector_store import Entry
-from assets.analyst import NAME, PROMPT, STATED, UNKNOWN, tools_of
+from assets.analyst import NAME, PROMPT, UNKNOWN, finding, tools_of
 from observability.exporting import tracer_until_sent
 from registry import store
 from resources.agent import TRACER, AgentResource
@@ -68,7 +68,8 @@ def ask(settings: Settings, question: str, watcher: Watcher, say: Console) -> Ex
                 with suppress(MemoryUnusableError):  # which the execution finds out, and says
                     memory.warm_up()
             with tracer_until_sent(settings.telemetry, lambda: _experiment(settings), TRACER) as tracer:
-                execution = agent.agent(NAME, prompt, tools, memory, tracer).ask(question, watcher)
+                analyst = agent.agent(NAME, prompt, tools, memory, tracer, finding=finding)
+                execution = analyst.ask(question, watcher)
     except (PermanentFailure, LanguageModelError, PromptError) as error:
         raise AskingError(str(error)) from error
     if memory is not None:
@@ -96,6 +97,7 @@ def trace_page(settings: Settings, execution: Execution) -> str | None:
 def as_json(execution: Execution) -> str:
     """An execution for programs."""
     fields = dataclasses.asdict(execution)
+    fields["outcome"] = execution.outcome.value
     fields["total_tokens"] = execution.usage.total
     return json.dumps(fields, indent=2, default=str)
 
@@ -126,10 +128,12 @@ def _experiment(settings: Settings) -> "tuple[MlflowClient, str]":
 
 
 def _remember(memory: Memory, execution: Execution, say: Console) -> None:
-    """Remember an answer, unless it is none; a later one to the same question takes its place."""
-    stated = evaluation.stated(execution.answer, STATED)
-    refused = stated is not None and evaluation.is_text(stated, UNKNOWN)
-    if not execution.answer or execution.stopped_by is not None or refused:
+    """Remember an answer that was looked up; a later one to the same question takes its place.
+
+    What the model said without asking a tool is its own guess, or was remembered before.
+    """
+    refused = evaluation.is_text(execution.finding, UNKNOWN)
+    if execution.outcome is not Outcome.ANSWERED or not execution.looked_up or refused:
         return
     asked = " ".join(execution.question.split())
     entry = Entry(

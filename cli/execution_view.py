@@ -11,12 +11,18 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from agent.execution import Execution, ToolUse, Watcher
+from agent.execution import Execution, Outcome, ToolUse, Watcher
 from agent.memory import Recalled
 from agent.messages import ToolCall
 
 MOST_LINES = 6  # of what a tool said
 MOST_CHARACTERS = 110  # of a line
+NO_ANSWER = {
+    Outcome.EMPTY: "The language model said nothing, or called a tool in a way that could not be read: "
+    "ask in other words, or choose a model that calls tools more reliably.",
+    Outcome.NO_FINDING: "It does not state what was asked for, and is not remembered: ask in other words, or "
+    "choose a larger model.",
+}
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -105,6 +111,8 @@ def print_execution(console: Console, execution: Execution, trace_page: str | No
         console.print(
             Text(f"It was stopped by its limit of {execution.stopped_by.value} (LEDGERLINE_AGENT_*).", "red")
         )
+    elif execution.outcome in NO_ANSWER:
+        console.print(Text(NO_ANSWER[execution.outcome], "red"), soft_wrap=True)
     usage = execution.usage
     tools = f", {len(execution.tools)} tool calls" if execution.tools else ""
     prompt = execution.prompt

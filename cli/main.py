@@ -125,9 +125,10 @@ def ask(
     """Let an agent answer a question from the tables, with a language model of Ollama's or another server.
 
     Shows what it does meanwhile; the execution is a trace in MLflow, with its tools and tokens. Exits with 1
-    when a limit came before the answer.
+    when it ends without an answer, or with one that does not state what was asked for.
     """
     settings = prepared_settings()
+    from agent.execution import Outcome
     from cli import asking
     from cli.execution_view import ExecutionView, print_execution
 
@@ -142,7 +143,7 @@ def ask(
         print(asking.as_json(execution))
     else:
         print_execution(Console(), execution, asking.trace_page(chosen, execution))
-    raise typer.Exit(0 if execution.stopped_by is None else 1)
+    raise typer.Exit(0 if execution.outcome is Outcome.ANSWERED else 1)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Agents as steps use them: a language model, search, memory and a budget. How an agent works: agent/."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +52,22 @@ class AgentResource(dg.ConfigurableResource):
     )
     seed: int = Field(default=0, description="Of the model's random numbers (LEDGERLINE_LLM_SEED).")
     context_tokens: int = Field(
-        default=16_384, description="Tokens the model takes in and gives out (LEDGERLINE_LLM_CONTEXT_TOKENS)."
+        default=16_384,
+        gt=0,
+        description="Tokens the model takes in and gives out, of Ollama only; no more than it was made for "
+        "(LEDGERLINE_LLM_CONTEXT_TOKENS).",
     )
     output_tokens: int = Field(
-        default=2_048, description="Tokens the model says at once, at most (LEDGERLINE_LLM_OUTPUT_TOKENS)."
+        default=2_048,
+        gt=0,
+        description="Tokens the model says at once, at most, with what it thinks before "
+        "(LEDGERLINE_LLM_OUTPUT_TOKENS).",
+    )
+    think: str | None = Field(
+        default=None,
+        pattern="^(off|on|low|medium|high)$",
+        description="Whether it thinks before it answers: off, on, or with levels low, medium, high "
+        "(LEDGERLINE_LLM_THINK). Default: as the model does.",
     )
     embedding_model: str | None = Field(
         default=None,
@@ -94,6 +106,9 @@ class AgentResource(dg.ConfigurableResource):
             raise PermanentFailure(str(error), f"Set {variable} to one, or to nothing.") from None
 
     def _language_model(self) -> "LanguageModel":
+        from agent.thinking import Thinking
+
+        think = None if self.think is None else Thinking(self.think)
         if self.provider == "openai":
             from agent.openai_provider import OpenAIModel
 
@@ -104,6 +119,7 @@ class AgentResource(dg.ConfigurableResource):
                 temperature=self.temperature,
                 seed=self.seed,
                 max_output_tokens=self.output_tokens,
+                think=think,
             )
         from agent.ollama_provider import OllamaModel
 
@@ -114,6 +130,7 @@ class AgentResource(dg.ConfigurableResource):
             temperature=self.temperature,
             seed=self.seed,
             max_output_tokens=self.output_tokens,
+            think=think,
         )
 
     def require(self) -> None:
@@ -136,6 +153,8 @@ class AgentResource(dg.ConfigurableResource):
         tools: "Sequence[Tool[Any]]",
         memory: "Memory | None",
         tracer: "Tracer",
+        *,
+        finding: Callable[[str], str | None] | None = None,
     ) -> "Agent":
         """An agent within the budget.
 
@@ -145,8 +164,9 @@ class AgentResource(dg.ConfigurableResource):
             tools: What it may use; web search is added where there is one.
             memory: Where it looks for what was answered before.
             tracer: Where its spans go.
+            finding: Finds in an answer what it states; None: any text is an answer.
         """
-        from agent.agent import Agent
+        from agent.agent import Agent, whole
         from agent.execution import Budget
         from agent.recording import Recorder
         from agent.search_tool import SearchTool
@@ -161,6 +181,7 @@ class AgentResource(dg.ConfigurableResource):
             memory,
             Budget(self.turns, self.tool_calls, self.tokens, self.seconds),
             Recorder(tracer, self.captures, Cleaner.of(_secrets())),
+            finding or whole,
         )
 
     def open_memory(self) -> "Memory | None":
@@ -174,7 +195,7 @@ class AgentResource(dg.ConfigurableResource):
     def _embedder(self) -> "Embedder | None":
         if self.embedding_model is None:
             return None
-        from agent.ollama_provider import OllamaEmbedder
+        from agent.ollama_embedder import OllamaEmbedder
 
         return OllamaEmbedder(self.address, self.embedding_model)
 

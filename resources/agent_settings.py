@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from agent.thinking import Thinking
 from observability import variables
 
 OLLAMA, OPENAI = "ollama", "openai"
@@ -29,7 +30,7 @@ class AgentSettings:
         temperature: 0 lets the model say what it finds most likely.
         seed: The same one, with temperature 0, gives the same answers, as far as the server can.
         context_tokens: What the model takes in, with what it says.
-        output_tokens: The most it says at once.
+        output_tokens: The most it says at once, with what it thinks before.
         embedding_model: Of the same server, for memory; None: a local one that needs no download.
         search_url: URL of a SearXNG; None: the agent cannot search the web.
         memory: Folder; None: it remembers nothing.
@@ -37,6 +38,7 @@ class AgentSettings:
         turns, tool_calls, tokens, seconds: The budget of one execution.
         executions: How many of a run are under way at the same time.
         captures: Whether what is said is recorded in traces.
+        think: Whether, or how much, the model thinks before it answers; None: as it does by itself.
     """
 
     provider: str
@@ -57,6 +59,7 @@ class AgentSettings:
     seconds: int
     executions: int
     captures: bool
+    think: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], home: Path) -> Self:
@@ -86,7 +89,15 @@ class AgentSettings:
             seconds=_above_zero(environment, "LEDGERLINE_AGENT_SECONDS", 180),
             executions=_above_zero(environment, "LEDGERLINE_AGENT_EXECUTIONS", 4),
             captures=environment.get(CAPTURE_VARIABLE, "").strip().lower() in CAPTURED,
+            think=_think(environment),
         )
+
+
+def _think(environment: Mapping[str, str]) -> str | None:
+    name = "LEDGERLINE_LLM_THINK"
+    if not environment.get(name):
+        return None
+    return variables.choice(environment, name, tuple(Thinking))
 
 
 def _above_zero(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from agent.agent import Agent
 from agent.ollama_provider import OllamaModel
+from agent.openai_provider import OpenAIModel
 from agent.prompt import Prompt
 from agent.query_tool import QueryTool
 from agent.recording import Recorder
 from agent.search_tool import SearchTool
 from agent.sql_sandbox import Column, SqlSandbox, Table
 from tests.agent.fake_ollama import MODEL, FakeOllama, Mind
+from tests.agent.fake_openai import MODEL as OPENAI_MODEL
+from tests.agent.fake_openai import FakeOpenAI
 from tests.agent.fake_searxng import FakeSearXNG
 from tests.agent.spans import Spans
 
@@ -93,3 +97,15 @@ def agent_of(
         (QueryTool(sandbox), search),
         recorder=Recorder(spans.tracer),
     )
+
+
+@pytest.fixture
+def openai_agent_of(agent_of: Callable[[Mind], Agent]) -> Iterator[Callable[[Mind], Agent]]:
+    """The same with OpenAI's protocol, whose servers hand on what calls a tool that was not offered."""
+    with ExitStack() as stack:
+
+        def agent(mind: Mind) -> Agent:
+            server = stack.enter_context(FakeOpenAI(mind))
+            return replace(agent_of(mind), model=OpenAIModel(server.api, OPENAI_MODEL))
+
+        yield agent

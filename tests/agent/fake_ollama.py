@@ -1,6 +1,6 @@
 """A server that speaks as Ollama does, with a made-up mind in place of a model.
 
-What it says on the wire: https://docs.ollama.com/api, as Ollama 0.12 does. Its clients are real.
+What it says on the wire is what Ollama 0.17.4 says: test_ollama_wire.py asks both. Its clients are real.
 """
 
 import csv
@@ -8,10 +8,11 @@ import hashlib
 import io
 import json
 import math
+import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,9 @@ from tests.agent.fake_http import FakeServer, Handler
 MODEL = "qwen3:8b"
 EMBEDDING_MODEL = "nomic-embed-text:latest"
 DIMENSIONS = 64
-VERSION = "0.12.6"
+VERSION = "0.17.4"
+CONTEXT_TOKENS = 40_960  # that the models were made for
+DEFAULT_CONTEXT_TOKENS = 4096  # that a server gives without being asked
 CREATED = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NANOSECONDS = 1_000_000_000
 
@@ -33,6 +36,7 @@ class ChatRequest:
         messages: Each with "role" and "content", and whatever else the protocol has.
         options: Of Ollama, or all other fields of OpenAI's protocol.
         headers: Their names in small letters.
+        more: All other fields of Ollama's protocol.
     """
 
     model: str
@@ -41,6 +45,12 @@ class ChatRequest:
     options: Mapping[str, Any]
     stream: bool
     headers: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def offered(self) -> list[str]:
+        """The names of the tools."""
+        return [tool["function"]["name"] for tool in self.tools]
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,11 @@ class Reply:
 
     Attributes:
         pieces: Of the text, one a chunk.
-        tool_calls: Name and arguments; a text instead of them is sent as it is where the protocol can.
+        tool_calls: Name and arguments as the model writes them, which may be a text that is no JSON.
+        raw_calls: Calls as some servers send them, which are sent as they are.
         thinking: Pieces that come before the text.
-        input_tokens: None: not said.
+        input_tokens: At least, where they are counted; None: not said.
+        read_tokens: What a server says that it has read of a longer conversation.
         output_tokens: None: not said.
         output_seconds: What Ollama says it took.
         done_reason: None: not said.
@@ -69,8 +81,10 @@ class Reply:
 
     pieces: tuple[str, ...] = ()
     tool_calls: tuple[tuple[str, Mapping[str, Any] | str], ...] = ()
+    raw_calls: tuple[Mapping[str, Any], ...] = ()
     thinking: tuple[str, ...] = ()
     input_tokens: int | None = 26
+    read_tokens: int | None = None
     output_tokens: int | None = 10
     output_seconds: float | None = 0.5
     done_reason: str | None = "stop"
@@ -134,11 +148,14 @@ def _first_cell(text: str) -> str:
 
 
 class FakeOllama(FakeServer):
-    """Ollama's HTTP interface: version, tags, show, chat, embed.
+    """Ollama's HTTP interface: version, tags, ps, show, chat, embed.
 
     Attributes:
         requests: The chats that were asked for, in the order they came.
         embedded: The texts that were.
+        version: None: it has none, like something else with this interface.
+        context_tokens: That its models were made for.
+        vectors: Makes the embeddings of texts.
     """
 
     def __init__(self, mind: Mind, models: Mapping[str, Sequence[str] | None] | None = None) -> None:
@@ -153,11 +170,22 @@ class FakeOllama(FakeServer):
         self.models = models or {MODEL: ("completion", "tools"), EMBEDDING_MODEL: ("embedding",)}
         self.requests: list[ChatRequest] = []
         self.embedded: list[str] = []
+        self.version: str | None = VERSION
+        self.context_tokens = CONTEXT_TOKENS
+        self.vectors: Callable[[Sequence[str]], Any] = lambda texts: [embedding(text) for text in texts]
+        self.loaded: dict[str, int] = {}
         super().__init__()
 
     def named(self, name: str) -> str | None:
-        """The whole name of a model it has."""
-        return next((whole for whole in (name, f"{name}:latest") if whole in self.models), None)
+        """The whole name of a model it has, in its own letters."""
+        asked = name.lower().removeprefix("library/")
+        wanted = {asked, f"{asked}:latest", asked.removesuffix(":latest")}
+        return next((whole for whole in self.models if whole.lower() in wanted), None)
+
+    def can(self, name: str, capability: str) -> bool:
+        """Whether a model has a capability; of one that does not say, all are believed."""
+        capabilities = self.models[name]
+        return capabilities is None or capability in capabilities
 
 
 class _OllamaHandler(Handler):
@@ -171,10 +199,12 @@ class _OllamaHandler(Handler):
         match self.path:
             case "/":
                 self.send(b"Ollama is running", headers={"Content-Type": "text/plain; charset=utf-8"})
-            case "/api/version":
-                self.send_json({"version": VERSION})
+            case "/api/version" if self.fake.version is not None:
+                self.send_json({"version": self.fake.version})
             case "/api/tags":
-                self.send_json({"models": [_listed(name) for name in self.fake.models]})
+                self.send_json({"models": [_listed(_whole(name)) for name in self.fake.models]})
+            case "/api/ps":
+                self.send_json({"models": [_running(*pair) for pair in self.fake.loaded.items()]})
             case _:
                 self._not_found()
 
@@ -184,10 +214,22 @@ class _OllamaHandler(Handler):
         answer = answers.get(self.path)
         if answer is None:
             return self._not_found()
-        name = self.fake.named(body["model"])
+        asked = body.get("model") or ""
+        if not re.fullmatch(r"[^:]+(:[^:]+)?", asked):
+            return self._no_name(asked)
+        name = self.fake.named(asked)
         if name is None:
-            return self.send_json({"error": f"model '{body['model']}' not found"}, 404)
+            missing = f"model '{asked}' not found"
+            if self.path == "/api/embed":
+                missing = f'model "{asked}" not found, try pulling it first'
+            return self.send_json({"error": missing}, 404)
         return answer(name, body)
+
+    def _no_name(self, asked: str) -> None:
+        if self.path == "/api/chat" or (self.path == "/api/show" and not asked):
+            return self.send_json({"error": "model is required"}, 400)
+        whole = f"registry.ollama.ai/library/{asked or '!MISSING!:latest'}"
+        return self.send_json({"error": f"unqualified name: {whole}"}, 500)
 
     def _not_found(self) -> None:
         self.send(b"404 page not found", 404, {"Content-Type": "text/plain"})
@@ -196,7 +238,7 @@ class _OllamaHandler(Handler):
         shown = {
             "modelfile": f"FROM {name}",
             "details": _DETAILS,
-            "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40_960},
+            "model_info": {"general.architecture": "qwen3", "qwen3.context_length": self.fake.context_tokens},
             "modified_at": _time(),
         }
         capabilities = self.fake.models[name]
@@ -207,8 +249,8 @@ class _OllamaHandler(Handler):
         self.fake.embedded.extend(texts)
         self.send_json(
             {
-                "model": name,
-                "embeddings": [embedding(text) for text in texts],
+                "model": body["model"],
+                "embeddings": self.fake.vectors(texts),
                 "total_duration": 14_143_917,
                 "load_duration": 1_019_500,
                 "prompt_eval_count": sum(len(text.split()) for text in texts),
@@ -216,38 +258,59 @@ class _OllamaHandler(Handler):
         )
 
     def _chat(self, name: str, body: Mapping[str, Any]) -> None:
+        options = body.get("options") or {}
+        known = {"model", "messages", "tools", "options", "stream"}
         request = ChatRequest(
             body["model"],
             body["messages"],
             body.get("tools") or (),
-            body.get("options") or {},
+            options,
             body.get("stream", True),
             {name.lower(): value for name, value in self.headers.items()},
+            {name: value for name, value in body.items() if name not in known},
         )
         self.fake.requests.append(request)
-        capabilities = self.fake.models[name]
-        if request.tools and capabilities is not None and "tools" not in capabilities:
-            error = f"registry.ollama.ai/library/{name} does not support tools"
-            return self.send_json({"error": error}, 400)
+        if (refusal := self._refusal(name, request)) is not None:
+            return self.send_json({"error": refusal}, 400)
+        limit = min(options.get("num_ctx") or DEFAULT_CONTEXT_TOKENS, self.fake.context_tokens)
+        self.fake.loaded[_whole(name)] = limit
+        kept = _kept(request.messages, limit)
+        if len(kept) < len(request.messages) or tokens_of(kept) > limit:
+            if request.more.get("truncate") is False:
+                return self.send_json({"error": "the input length exceeds the context length"}, 400)
+            request = replace(request, messages=kept)
         reply = self.fake.mind(request)
         if misbehaves(self, self.fake, reply):
             return None
         if reply.status != 200:
             content = json.dumps({"error": reply.error}).encode()
             return self.send(content, reply.status, reply.headers)
-        return self._stream(name, reply) if request.stream else self._whole(name, reply)
+        reply = _parsed(reply, request)
+        return self._stream(request, reply) if request.stream else self._answer(request, reply)
 
-    def _whole(self, name: str, reply: Reply) -> None:
+    def _refusal(self, name: str, request: ChatRequest) -> str | None:
+        think = request.more.get("think")
+        if request.tools and not self.fake.can(name, "tools"):
+            return f"registry.ollama.ai/library/{_whole(name)} does not support tools"
+        if not self.fake.can(name, "completion"):
+            return f'"{request.model}" does not support chat'
+        if think and not self.fake.can(name, "thinking"):
+            return f'"{request.model}" does not support thinking'
+        if isinstance(think, str):
+            return f'think value "{think}" is not supported for this model'
+        return None
+
+    def _answer(self, request: ChatRequest, reply: Reply) -> None:
         message: dict[str, Any] = {"role": "assistant", "content": "".join(reply.pieces)}
         if reply.thinking:
             message["thinking"] = "".join(reply.thinking)
-        if reply.tool_calls:
-            message["tool_calls"] = _calls(reply)
-        self.send_json({"model": name, "created_at": _time(), "message": message, **_ending(reply)})
+        if calls := _calls(reply):
+            message["tool_calls"] = calls
+        self.send_json({"model": request.model, "created_at": _time(), "message": message, **_ending(reply)})
 
-    def _stream(self, name: str, reply: Reply) -> None:
+    def _stream(self, request: ChatRequest, reply: Reply) -> None:
         def line(**fields: Any) -> bytes:
-            content = {"model": name, "created_at": _time(), **fields}
+            content = {"model": request.model, "created_at": _time(), **fields}
             return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
         def said(**message: Any) -> bytes:
@@ -255,12 +318,51 @@ class _OllamaHandler(Handler):
 
         lines = [said(thinking=text) for text in reply.thinking]
         lines += [said(content=text) for text in reply.pieces]
-        if reply.tool_calls:
-            lines.append(said(tool_calls=_calls(reply)))
+        if calls := _calls(reply):
+            lines.append(said(tool_calls=calls))
         error = json.dumps({"error": reply.error}).encode() + b"\n" if reply.error else b""
         end = line(message={"role": "assistant", "content": ""}, **_ending(reply))
         self.begin("application/x-ndjson")
         stream(self, self.fake, reply, lines, error or end)
+
+
+def tokens_of(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens of a conversation, as this server counts them."""
+    texts = [f"{message.get('content', '')} {message.get('tool_calls', '')}" for message in messages]
+    return sum(4 + len(re.findall(r"\w+|[^\w\s]", text)) for text in texts)
+
+
+def _kept(messages: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
+    """Those that a prompt is made of: the oldest are dropped, but for the system's and the last."""
+    for start in range(len(messages)):
+        kept = [message for message in messages[:start] if message["role"] == "system"]
+        kept += messages[start:]
+        if tokens_of(kept) <= limit:
+            return kept
+    return list(messages[-1:])
+
+
+def _parsed(reply: Reply, request: ChatRequest) -> Reply:
+    """A reply as Ollama reads tool calls in what a model wrote.
+
+    Without tools there is nothing to read. A call that names no tool that was offered, or is cut off, is left
+    out, unless the name of one is anywhere in it: then that tool is called.
+    """
+    if not request.tools:
+        texts = tuple(_written(*call) for call in reply.tool_calls)
+        return replace(reply, pieces=reply.pieces + texts, tool_calls=())
+    read = []
+    for name, arguments in reply.tool_calls:
+        written = _written(name, arguments)
+        found = [offered for offered in request.offered if offered in written]
+        if found and not isinstance(arguments, str):
+            read.append((name if name in request.offered else min(found, key=written.index), arguments))
+    return replace(reply, tool_calls=tuple(read))
+
+
+def _written(name: str, arguments: Mapping[str, Any] | str) -> str:
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return f'{{"name": "{name}", "arguments": {text}}}'
 
 
 def misbehaves(handler: Handler, fake: FakeServer, reply: Reply) -> bool:
@@ -305,11 +407,16 @@ def embedding(text: str) -> list[float]:
     return [value / length for value in vector] if length else [1.0, *vector[1:]]
 
 
-def _calls(reply: Reply) -> list[dict[str, Any]]:
-    return [
-        {"function": {"index": index, "name": name, "arguments": arguments}}
+def _calls(reply: Reply) -> list[Mapping[str, Any]]:
+    calls = [
+        {"id": _call_id(), "function": {"index": index, "name": name, "arguments": arguments}}
         for index, (name, arguments) in enumerate(reply.tool_calls)
     ]
+    return [*calls, *reply.raw_calls]
+
+
+def _call_id() -> str:
+    return f"call_{''.join(random.choices('abcdefghijklmnopqrstuvwxyz0123456789', k=8))}"  # noqa: S311 (no secret)
 
 
 def _ending(reply: Reply) -> dict[str, Any]:
@@ -323,7 +430,7 @@ def _ending(reply: Reply) -> dict[str, Any]:
         "eval_count": reply.output_tokens,
         "eval_duration": None if reply.output_seconds is None else int(reply.output_seconds * NANOSECONDS),
     }
-    return {name: value for name, value in ending.items() if value is not None}
+    return {name: value for name, value in ending.items() if value}  # what is 0 is left out
 
 
 _DETAILS = {
@@ -345,6 +452,19 @@ def _listed(name: str) -> dict[str, Any]:
         "digest": hashlib.sha256(name.encode()).hexdigest(),
         "details": _DETAILS,
     }
+
+
+def _running(name: str, context_tokens: int) -> dict[str, Any]:
+    return {
+        **_listed(name),
+        "expires_at": _time(),
+        "size_vram": 0,
+        "context_length": context_tokens,
+    }
+
+
+def _whole(name: str) -> str:
+    return name if ":" in name else f"{name}:latest"
 
 
 def _time() -> str:

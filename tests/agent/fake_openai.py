@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.agent.fake_http import FakeServer, Handler
-from tests.agent.fake_ollama import ChatRequest, Mind, Reply, misbehaves, stream
+from tests.agent.fake_ollama import ChatRequest, Mind, Reply, misbehaves, stream, tokens_of
 
 MODEL = "Qwen/Qwen3-8B"
 CREATED = 1_769_860_800
@@ -96,13 +96,16 @@ class _OpenAIHandler(Handler):
         events = [said(role="assistant", content="")]
         events += [said(reasoning_content=text) for text in reply.thinking]
         events += [said(content=text) for text in reply.pieces]
-        events += [said(tool_calls=[part]) for part in _call_parts(reply)]
+        events += [said(tool_calls=[part]) for part in (*_call_parts(reply), *reply.raw_calls)]
         if reply.error:
             end = f"data: {json.dumps(_error(reply.error, 'error', reply.done_reason))}\n\n".encode()
         else:
-            end = said(finish_reason="tool_calls" if reply.tool_calls else reply.done_reason)
+            end = said(
+                finish_reason="tool_calls" if reply.tool_calls or reply.raw_calls else reply.done_reason
+            )
             if body.get("stream_options", {}).get("include_usage") and reply.input_tokens is not None:
-                tokens = reply.input_tokens, reply.output_tokens or 0
+                counted = max(reply.input_tokens, tokens_of(body["messages"]))
+                tokens = reply.read_tokens or counted, reply.output_tokens or 0
                 usage = dict(zip(("prompt_tokens", "completion_tokens"), tokens, strict=True))
                 end += event([], usage={**usage, "total_tokens": sum(tokens)})
             end += b"data: [DONE]\n\n"

@@ -17,15 +17,13 @@ from agent.execution import Budget, Limit, ToolUse, Watcher
 from agent.language_model import MalformedAnswerError, RefusedError, ServerAbsentError, UnknownModelError
 from agent.memory import Memory, Recalled
 from agent.messages import ToolCall, Usage
-from agent.ollama_provider import OllamaEmbedder, OllamaModel
-from agent.openai_provider import OpenAIModel
+from agent.ollama_embedder import OllamaEmbedder
+from agent.ollama_provider import OllamaModel
 from agent.prompt import Prompt, PromptError
 from agent.recording import Recorder
 from agent.tools import ToolAnswer
 from agent.vector_store import Entry
 from tests.agent.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply, scripted
-from tests.agent.fake_openai import MODEL as OPENAI_MODEL
-from tests.agent.fake_openai import FakeOpenAI
 from tests.agent.fake_searxng import FakeSearXNG, page
 from tests.agent.fake_searxng import Reply as Page
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
@@ -146,7 +144,7 @@ def test_several_tools_of_one_turn_are_used_in_order(agent_of: AgentOf, searxng:
     seen = Seen()
     execution = agent_of(scripted(both, ANSWER)).ask("How many?", seen)
     assert [use.call.name for use in execution.tools] == ["query_flights", "web_search", "query_flights"]
-    assert [use.call.id for use in execution.tools] == ["call_1", "call_2", "call_3"]
+    assert len({use.call.id for use in execution.tools}) == 3
     assert "It snowed." in execution.tools[1].answer
     assert [name for name, _ in seen.events] == [
         "turn", *["called", "answered"] * 3, "turn", "heard", "heard", "heard",
@@ -186,12 +184,6 @@ def test_a_prompt_that_cannot_be_filled_in_is_an_error_of_the_execution(agent_of
         ("query_flights", {"sql": 3}, "sql: Input should be a valid string"),
         ("query_flights", {}, "It takes {"),
         ("web_search", {"queries": []}, "Wrong arguments of web_search"),
-        (
-            "delete_everything",
-            {},
-            "There is no tool 'delete_everything'. There are: query_flights, web_search",
-        ),
-        ("", {}, "There is no tool ''"),
         ("broken", {}, "broken failed: ZeroDivisionError. Do without it."),
     ],
 )
@@ -209,6 +201,15 @@ def test_what_goes_wrong_with_a_tool_is_an_answer_to_the_model(
     assert "division of a secret" not in use.answer
 
 
+@pytest.mark.parametrize("name", ["delete_everything", "query_flights_now", ""])
+def test_a_tool_that_does_not_exist_is_an_answer_to_the_model(openai_agent_of: AgentOf, name: str) -> None:
+    execution = openai_agent_of(scripted(Reply(tool_calls=((name, {}),)), ANSWER)).ask("How many?")
+    assert execution.answer.endswith("Answer: 3")
+    (use,) = execution.tools
+    assert use.failed
+    assert f"There is no tool {name!r}. There are: query_flights, web_search" in use.answer
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("it broke"), KeyError("gone"), RecursionError(), OSError(28, "No space left")]
 )
@@ -221,12 +222,10 @@ def test_any_defect_of_a_tool_leaves_the_execution_going(agent_of: AgentOf, erro
 
 @pytest.mark.parametrize("arguments", ['{"sql": "SELECT', "[1, 2]", "null", "\x00"])
 def test_arguments_that_are_no_json_object_are_an_answer_to_the_model(
-    agent_of: AgentOf, arguments: str
+    openai_agent_of: AgentOf, arguments: str
 ) -> None:
     call = Reply(tool_calls=(("query_flights", arguments),))
-    with FakeOpenAI(scripted(call, ANSWER)) as server:
-        agent = replace(agent_of(COUNTS), model=OpenAIModel(f"{server.url}/v1", OPENAI_MODEL))
-        execution = agent.ask("How many?")
+    execution = openai_agent_of(scripted(call, ANSWER)).ask("How many?")
     assert execution.answer.endswith("Answer: 3")
     assert execution.tools[0].failed
     assert "are no JSON object" in execution.tools[0].answer
@@ -261,14 +260,16 @@ def assert_stopped(spans: Spans, limit: Limit) -> None:
     assert attributes_of(root)["ledgerline.agent.stopped_by"] == limit.value
 
 
-def test_turns_are_limited_and_the_last_one_is_offered_no_tools(agent_of: AgentOf, spans: Spans) -> None:
+def test_turns_are_limited_and_the_last_one_is_offered_no_tools(
+    openai_agent_of: AgentOf, spans: Spans
+) -> None:
     offered: list[int] = []
 
     def never_done(request: ChatRequest) -> Reply:
         offered.append(len(request.tools))
         return asks(COUNT)
 
-    agent = replace(agent_of(never_done), budget=Budget(turns=3))
+    agent = replace(openai_agent_of(never_done), budget=Budget(turns=3))
     execution = agent.ask("How many?")
     assert offered == [2, 2, 0]
     assert execution.stopped_by is Limit.TURNS

@@ -114,7 +114,7 @@ def test_an_unknown_model_is_not_found(client: Client) -> None:
         lambda: client.show("other"),
         lambda: client.embed("other", "text"),
     ):
-        with pytest.raises(ResponseError, match="model 'other' not found") as error:
+        with pytest.raises(ResponseError, match=r"model ['\"]other['\"] not found") as error:
             ask()
         assert error.value.status_code == 404
 

@@ -21,7 +21,8 @@ from agent.language_model import (
     UnknownModelError,
 )
 from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
-from agent.ollama_provider import OllamaEmbedder, OllamaModel
+from agent.ollama_embedder import OllamaEmbedder
+from agent.ollama_provider import OllamaModel
 from agent.retrying import Retries
 from tests.agent.fake_http import SameToAll
 from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, ChatRequest, FakeOllama, Reply, scripted
@@ -112,44 +113,62 @@ def test_pieces_are_heard_when_they_come(started: Started) -> None:
     assert model_of(fake).complete(QUESTION, (), SECONDS, listen).message.content == "firstsecond"
 
 
-def test_tools_are_described_and_asked_for_with_ids_of_their_own(started: Started) -> None:
+def test_tools_are_described_and_calls_are_answered_by_their_ids(started: Started) -> None:
     first = Reply(tool_calls=(("query_flights", {"sql": "select 1"}), ("query_flights", {"sql": "select 2"})))
-    fake = started(scripted(first, Reply(tool_calls=(("query_flights", {"sql": "select 3"}),))))
+    fake = started(scripted(first, Reply(pieces=("Two.",))))
     model = model_of(fake)
     completion = ask(model)
     calls = completion.message.tool_calls
-    assert calls == (
-        ToolCall("call_1", "query_flights", {"sql": "select 1"}),
-        ToolCall("call_2", "query_flights", {"sql": "select 2"}),
-    )
+    assert [(call.name, call.arguments) for call in calls] == [
+        ("query_flights", {"sql": "select 1"}),
+        ("query_flights", {"sql": "select 2"}),
+    ]
     assert completion.finish_reason == "tool_calls"
     answers = [Message(Role.TOOL, f"n\n{number}", answers=call) for number, call in enumerate(calls)]
-    following = ask(model, (*QUESTION, completion.message, *answers))
-    assert following.message.tool_calls[0].id == "call_3"
+    ask(model, (*QUESTION, completion.message, *answers))
     described = fake.requests[0].tools[0]["function"]
     assert (described["name"], described["description"]) == ("query_flights", "Answers SQL.")
     assert described["parameters"]["properties"]["limit"]["type"] == ["integer", "null"]
-    assert [message["role"] for message in fake.requests[1].messages] == [
-        "system",
-        "user",
-        "assistant",
-        "tool",
-        "tool",
-    ]
-    assert fake.requests[1].messages[2]["tool_calls"][1]["function"] == {
-        "name": "query_flights",
-        "arguments": {"sql": "select 2"},
+    sent = fake.requests[1].messages
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "tool"]
+    assert sent[2]["tool_calls"][1] == {
+        "id": calls[1].id,
+        "function": {"name": "query_flights", "arguments": {"sql": "select 2"}},
     }
-    assert fake.requests[1].messages[3] == {"role": "tool", "content": "n\n0", "tool_name": "query_flights"}
+    assert sent[3] == {
+        "role": "tool",
+        "content": "n\n0",
+        "tool_name": "query_flights",
+        "tool_call_id": calls[0].id,
+    }
 
 
-def test_an_id_that_the_conversation_has_is_not_made_up_again(started: Started) -> None:
-    fake = started(scripted(Reply(tool_calls=(("query_flights", {}),))))
+def raw(**function: object) -> Reply:
+    return Reply(raw_calls=({"function": {"name": "query_flights", **function}},) * 2)
+
+
+def test_calls_without_ids_have_ids_of_our_own(started: Started) -> None:
+    fake = started(scripted(raw(arguments={"sql": "select 1"})))
     call = ToolCall("call_2", "query_flights", "no object")  # call_1 was cut out of the conversation
     asked = Message(Role.ASSISTANT, "", (call,))
     completion = ask(model_of(fake), (*QUESTION, asked, Message(Role.TOOL, "Wrong.", answers=call)))
-    assert completion.message.tool_calls[0].id == "call_3"
+    assert [call.id for call in completion.message.tool_calls] == ["call_3", "call_4"]
     assert fake.requests[0].messages[2]["tool_calls"][0]["function"]["arguments"] == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ('{"sql": "select 1"}', {"sql": "select 1"}),
+        ('{"sql": "sel', '{"sql": "sel'),
+        ("", {}),
+        (None, {}),
+        ({"sql": "select 1"}, {"sql": "select 1"}),
+    ],
+)
+def test_arguments_may_be_an_object_or_its_text(started: Started, written: object, arguments: object) -> None:
+    calls = ask(model_of(started(scripted(raw(arguments=written))))).message.tool_calls
+    assert [call.arguments for call in calls] == [arguments] * 2
 
 
 def test_what_is_asked_for_is_sent_and_told(started: Started) -> None:
@@ -425,7 +444,7 @@ def test_an_answer_that_breaks_off_is_not_begun_again(started: Started, broken: 
         b"\xff\xfe\n",
         b"{}\n",
         b'{"message": 5, "done": true}\n',
-        b'{"message": {"role": "x", "tool_calls": [{"function": {"name": "x", "arguments": "y"}}]}}\n',
+        b'{"message": {"role": "x", "tool_calls": [{"function": {"name": "x", "arguments": 5}}]}}\n',
         b"[" * 100_000 + b"\n",
     ],
     ids=["html", "list", "number", "null", "bytes", "empty", "message", "arguments", "deep"],

@@ -173,7 +173,7 @@ def test_fifty_at_once_do_not_mix(started: Started) -> None:
     def mind(request: ChatRequest) -> Reply:
         all_here.wait(SECONDS)  # they really are there at the same time
         number = request.messages[-1]["content"]
-        return Reply(pieces=tuple(f"{number}-{part} " for part in range(20)), input_tokens=int(number) + 1)
+        return Reply(pieces=tuple(f"{number}-{part} " for part in range(20)), input_tokens=int(number) + 100)
 
     model = model_of(started(mind))
 
@@ -185,7 +185,7 @@ def test_fifty_at_once_do_not_mix(started: Started) -> None:
         results = list(pool.map(one, range(at_once)))
     for number, (heard, completion) in enumerate(results):
         assert heard == [f"{number}-{part} " for part in range(20)]
-        assert completion.usage.input_tokens == number + 1
+        assert completion.usage.input_tokens == number + 100
 
 
 # Whether it can be used

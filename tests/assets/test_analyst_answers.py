@@ -138,7 +138,8 @@ def test_a_limit_is_an_answer_that_says_so(open_with: Open) -> None:
     assert result.success
     answers = runs.table(ASSET).set_index("id")
     assert answers["stopped_by"].to_dict() == {"flights": "turns", "carriers": "turns", "pilot": None}
-    assert answers.loc["flights", "answer"] == ""
+    assert answers["outcome"].to_dict() == {"flights": "stopped", "carriers": "stopped", "pilot": "answered"}
+    assert answers["stated"].to_dict() == {"flights": None, "carriers": None, "pilot": "unknown"}
     assert runs.materialised(ASSET).metadata["stopped by a limit"].value == 2
 
 

@@ -15,6 +15,7 @@ CALL = ToolCall("1", "query_flights", {"sql": "SELECT count(*)\n  FROM flights"}
 EXECUTION = Execution(
     question="How many?",
     answer="There were 7.\nAnswer: 7",
+    finding="7",
     stopped_by=None,
     turns=2,
     tools=(ToolUse(CALL, "n\n7\n", False, 0.1),),

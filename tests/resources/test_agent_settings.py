@@ -51,6 +51,7 @@ OVERRIDES = {
     "LEDGERLINE_LLM_SEED": ("7", "seed", 7),
     "LEDGERLINE_LLM_CONTEXT_TOKENS": ("32768", "context_tokens", 32_768),
     "LEDGERLINE_LLM_OUTPUT_TOKENS": ("512", "output_tokens", 512),
+    "LEDGERLINE_LLM_THINK": ("off", "think", "off"),
     "LEDGERLINE_EMBEDDING_MODEL": ("nomic-embed-text", "embedding_model", "nomic-embed-text"),
     "LEDGERLINE_SEARCH_URL": ("http://search.example", "search_url", "http://search.example"),
     "LEDGERLINE_MEMORY": ("/srv/memory", "memory", "/srv/memory"),
@@ -112,6 +113,7 @@ def test_what_is_said_is_in_spans_only_if_opentelemetrys_variable_says_so(value:
     ("name", "value", "expected"),
     [
         ("LEDGERLINE_LLM_PROVIDER", "gemini", "set it to one of: ollama, openai."),
+        ("LEDGERLINE_LLM_THINK", "maybe", "set it to one of: off, on, low, medium, high."),
         ("LEDGERLINE_LLM_TEMPERATURE", "hot", "set it to a number from 0 to 2 (default 0)."),
         ("LEDGERLINE_LLM_TEMPERATURE", "2.5", "set it to a number from 0 to 2 (default 0)."),
         ("LEDGERLINE_LLM_TEMPERATURE", "nan", "set it to a number from 0 to 2 (default 0)."),

@@ -1,0 +1,37 @@
+"""How long a conversation is at the very least, by which a server that has cut it is found out.
+
+Nothing here knows a tokenizer: of a model on a server there is none to be had.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+
+from agent.messages import Message, ToolDescription
+
+# More than the tokens of any language have on average: what is too long by this is too long.
+CHARACTERS_PER_TOKEN = 6
+# One token may be many spaces, or a whole line of dashes.
+_REPEATED = re.compile(r"(?<=\s)\s+|(?<=([^\w\s]))\1{3,}")
+
+
+def characters(messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> int:
+    """Those of what is said and offered; spaces and signs in a row count once."""
+    said = sum(
+        _length(message.content) + sum(_length(str(call.arguments)) for call in message.tool_calls)
+        for message in messages
+    )
+    offered = sum(
+        _length(tool.name) + _length(tool.description) + _length(json.dumps(dict(tool.parameters)))
+        for tool in tools
+    )
+    return said + offered
+
+
+def least_tokens(messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> int:
+    """Tokens that they are, whatever the tokenizer."""
+    return characters(messages, tools) // CHARACTERS_PER_TOKEN
+
+
+def _length(text: str) -> int:
+    return len(_REPEATED.sub("", text))
