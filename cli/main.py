@@ -193,7 +193,7 @@ def observe(
 
     The sensors of `ledgerline dev` do this by themselves. This is for deployments that leave it to a service
     (--follow), for runs from before, and for other Dagster instances (--dagster-home): on SQLite, or on
-    PostgreSQL with `pip install 'ledgerline[postgres]'`.
+    PostgreSQL with the extra `postgres` of this project.
 
     To another instance an event is written for each run, which links to its trace and its MLflow run, and how
     far it has been shown; --read-only writes nothing. An instance that cannot be written, or has the schema

@@ -138,5 +138,6 @@ def _driver() -> str:
         if importlib.util.find_spec(module) is not None:
             return name
     raise InstanceError(
-        "There is no driver for PostgreSQL here, psycopg2 or psycopg: pip install 'ledgerline[postgres]'."
+        "There is no driver for PostgreSQL here, psycopg2 or psycopg: install Ledgerline with its extra "
+        "postgres (pip install '.[postgres]')."
     )

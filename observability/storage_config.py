@@ -33,7 +33,7 @@ PARTS = {
 }
 # How packages of storages are installed, by module.
 INSTALLED_BY = {
-    "dagster_postgres": "pip install 'ledgerline[postgres]'",
+    "dagster_postgres": "install Ledgerline with its extra postgres (pip install '.[postgres]')",
     "dagster_mysql": "pip install dagster-mysql==0.29.27",
 }
 UNSET_VARIABLE = re.compile(r'environment variable "([^"]+)" which is not set')
