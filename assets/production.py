@@ -13,7 +13,8 @@ from pydantic import Field
 from assets import policies
 from assets.delay_model import MODEL_NAME
 from registry.history import OUTSIDE, Entry, Move
-from registry.promotion import Mode, Moved, NotApprovedError, Request
+from registry.moves import MoveRefusedError
+from registry.promotion import InPlaceError, Mode, Moved, NotApprovedError, Request, RuleBrokenError
 from registry.stages import STAGING
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
@@ -24,6 +25,15 @@ PRODUCTION_ASSET = dg.AssetKey("production_flight_delay")
 ENTRY = "journal_entry"
 
 AS_RECORDED = "registry_as_recorded"
+
+# Metadata of an observation: why production was left as it is. Each is a result, and no failure.
+DECISION = "decision"
+REFUSED, IN_PLACE, WAITING = "refused", "in production already", "waits for a person"
+DECISIONS: Mapping[type[MoveRefusedError], str] = {
+    RuleBrokenError: REFUSED,
+    InPlaceError: IN_PLACE,
+    NotApprovedError: WAITING,
+}
 
 
 class Action(Enum):
@@ -74,7 +84,9 @@ def production_flight_delay(
     Each materialisation is a move of the alias: a promotion, a rollback, or somebody's change outside,
     which is noticed within seconds. A promotion needs evidence: that the version was compared with the one
     in production now and kept every rule (`staging_vs_production`). The alias moves last, and the journal of
-    the model says who moved it, when, why, and on what evidence.
+    the model says who moved it, when, why, and on what evidence. Where a version is not promoted, since it
+    broke a rule, waits for a person or is in production already, nothing is materialised, and an observation
+    says why.
     """
     run = context.run
     request = Request(
@@ -90,11 +102,19 @@ def production_flight_delay(
         number = config.version or _staging(registry)
         try:
             moved = registry.promote(MODEL_NAME, number, request, config.mode or registry.promotion)
-        except NotApprovedError as error:
+        except tuple(DECISIONS) as error:
             context.log.warning(str(error))
+            context.log_event(not_moved(number, DECISIONS[type(error)], str(error)))
             return
     context.log.info(f"{MODEL_NAME} version {moved.version} is in production; before: {moved.before}")
     yield dg.MaterializeResult(metadata=metadata_of(moved), data_version=dg.DataVersion(str(moved.version)))
+
+
+def not_moved(version: int, decision: str, why: str) -> dg.AssetObservation:
+    """What Dagster is told where production was left as it is."""
+    return dg.AssetObservation(
+        PRODUCTION_ASSET, description=why, metadata={DECISION: decision, "version": version}
+    )
 
 
 @dg.asset_check(

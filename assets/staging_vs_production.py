@@ -14,6 +14,7 @@ from assets.delay_model import MODEL_NAME, describe, read_days, with_outcome
 from assets.delay_model_evaluation import CARRIER_HOUR_RATE
 from assets.features import FEATURES, FEATURES_SCHEMA, LABEL
 from assets.holdout import holdout_days
+from assets.production import DECISION, IN_PLACE
 from assets.requests_replay import as_table, metrics_of, moment_of, replayed
 from observability.ids import trace_id
 from registry import comparison, evidence, policy, signatures, stability
@@ -148,6 +149,7 @@ class Findings:
 @dg.asset(
     deps=["features", dg.AssetDep("delay_model_version", partition_mapping=dg.AllPartitionMapping())],
     io_manager_key="records",
+    output_required=False,
     retry_policy=policies.RETRY,
     group_name="registry",
     kinds={"scikitlearn", "mlflow"},
@@ -161,7 +163,7 @@ def staging_vs_production(
     mlflow: MLflowResource,
     registry: ModelRegistryResource,
     request_log: RequestLogResource,
-) -> JudgedVersion:
+) -> Iterator[dg.Output[JudgedVersion]]:
     """The version in staging beside the one in production, on flights that neither has seen.
 
     Both score the same flights, those of the month that the staging version is for. Every metric with a
@@ -170,10 +172,17 @@ def staging_vs_production(
     flights they were trained on differ. While there is no production, the share of late flights by carrier
     and hour stands in for it. If asked to (`replay_since`), staging also answers what the service was really
     asked, and how its answers differ is reported. The numbers are sealed, and written into the journal of
-    the model, whatever they say.
+    the model, whatever they say. A version that another run has put into production meanwhile is not compared
+    with itself: nothing is materialised then, and an observation says so.
     """
     since = moment_of(config.replay_since) if config.replay_since is not None else None
     staging, production = versions_to_compare(registry, config)
+    if production is not None and production.number == staging.number:
+        why = f"Version {staging.number} of {MODEL_NAME} is in production already: nothing to compare."
+        context.log.warning(why)
+        metadata = {DECISION: IN_PLACE, "version": staging.number}
+        context.log_event(dg.AssetObservation(COMPARISON_ASSET, description=why, metadata=metadata))
+        return
     against = f"version {production.number}" if production else f"the baseline {CARRIER_HOUR_RATE}"
     days = holdout_days(staging, production, config.month)
     context.log.info(f"Comparing version {staging.number} with {against} on {days[0]} to {days[-1]}")
@@ -216,7 +225,7 @@ def staging_vs_production(
             **({"replay": as_table(found.replay)} if found.replay else {}),
         }
     )
-    return JudgedVersion(
+    judged = JudgedVersion(
         version=staging.number,
         against=found.against,
         rows=found.holdout.rows,
@@ -228,12 +237,13 @@ def staging_vs_production(
         run_id=context.run.run_id,
         replay=document["replay"],
     )
+    yield dg.Output(judged)
 
 
 @dg.multi_asset_check(
     name="staging_vs_production_rules",
     specs=[
-        dg.AssetCheckSpec(rule, asset=COMPARISON_ASSET, description=description, blocking=True)
+        dg.AssetCheckSpec(rule, asset=COMPARISON_ASSET, description=description)
         for rule, description in RULES.items()
     ],
     can_subset=True,
@@ -241,7 +251,11 @@ def staging_vs_production(
 def rules_of_promotion(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
 ) -> Iterator[dg.AssetCheckResult]:
-    """One check for each rule of the policy; a broken one keeps the version out of production."""
+    """One check for each rule of the policy; a broken one keeps the version out of production.
+
+    It does so by the sealed evidence, which a promotion reads itself. The checks only show it: blocking ones
+    would have Dagster call the run and `production_flight_delay` failed, which is neither.
+    """
     judged = records.read(COMPARISON_ASSET, None, JudgedVersion)
     chosen = {key.name for key in context.selected_asset_check_keys}
     for ruling in (Ruling(**found) for found in judged.rulings):
@@ -249,6 +263,7 @@ def rules_of_promotion(
             numbers = {"value": ruling.value, "threshold": ruling.threshold}
             yield dg.AssetCheckResult(
                 passed=ruling.passed,
+                severity=dg.AssetCheckSeverity.WARN,
                 check_name=ruling.rule,
                 description=ruling.text,
                 metadata={"version": judged.version} | {k: v for k, v in numbers.items() if v is not None},
@@ -261,7 +276,7 @@ def versions_to_compare(
     """The version that wants to be promoted, and the one it is compared with, if there is one.
 
     Raises:
-        PermanentFailure: There is no such version, or it is both.
+        PermanentFailure: There is no such version, or one is named that is to be compared with itself.
     """
     staging = (
         registry.version(MODEL_NAME, config.version)
@@ -278,10 +293,10 @@ def versions_to_compare(
         if config.against is not None
         else registry.version_with_alias(MODEL_NAME, PRODUCTION)
     )
-    if production is not None and production.number == staging.number:
+    if config.against is not None and config.against == staging.number:
         raise PermanentFailure(
             f"Version {staging.number} of {MODEL_NAME} cannot be compared with itself.",
-            "It is in production already, or name another version to compare it with.",
+            "Name another version to compare it with.",
         )
     return staging, production
 

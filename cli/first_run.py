@@ -46,7 +46,7 @@ def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bo
         if _all_succeeded(outcomes):
             release = releases.release(console, instance, settings, _registered(settings, month).number)
             outcomes.append(release.outcome)
-        if release is not None and (release.outcome.success or release.is_refused):
+        if release is not None and release.outcome.success:
             outcomes.append(runs.execute(console, instance, "score_flights", [days[-1]]))
         with console.status("Showing the runs in MLflow …"):
             observing.show_runs(console, instance, settings, [outcome.run_id for outcome in outcomes])
@@ -54,8 +54,6 @@ def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bo
         for outcome in outcomes:
             observing.print_trace(console, instance, outcome.run_id, LEAST_SECONDS)
     failed = [outcome for outcome in outcomes if not outcome.success]
-    if release is not None and release.is_refused:
-        failed.remove(release.outcome)  # a refusal is a result
     if failed or release is None:
         runs.report_failure(console, failed[-1], settings)
         return False

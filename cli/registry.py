@@ -205,7 +205,7 @@ def _compare(settings: "Settings", config: Mapping[str, object]) -> Never:
         release = releases.compare(console, instance, settings, config)
         releases.show(console, instance, settings, release)
         releases.report(console, settings, release)
-    raise typer.Exit(0 if release.outcome.success else 1)
+    raise typer.Exit(0 if release.is_as_wanted else 1)
 
 
 def _change_production(model: str, action: str, version: int | None, reason: str, by: str | None) -> None:
@@ -218,7 +218,7 @@ def _change_production(model: str, action: str, version: int | None, reason: str
         release = releases.promote(console, instance, settings, config)
         releases.show(console, instance, settings, release)
         releases.report(console, settings, release)
-    raise typer.Exit(0 if release.outcome.success else 1)
+    raise typer.Exit(0 if release.is_as_wanted else 1)
 
 
 def _require_job(model: str) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assets.delay_model import MODEL_NAME
-from assets.production import PRODUCTION_ASSET
+from assets.production import DECISION, IN_PLACE, PRODUCTION_ASSET, REFUSED
 from assets.requests_replay import lines_of
 from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
 from cli import observing, runs
@@ -31,16 +31,24 @@ class Release:
         outcome: The Dagster run.
         judged: The comparison it made; None: it did not get that far, or was not to.
         production: The version in production afterwards.
+        not_moved: Why production was left as it is, by decision (assets/production.py); empty: it moved,
+            was not to, or the run failed.
     """
 
     outcome: runs.Outcome
     judged: JudgedVersion | None
     production: int | None
+    not_moved: Mapping[str, str]
 
     @property
     def is_refused(self) -> bool:
-        """Whether it failed for no other reason than that a rule was broken."""
-        return self.judged is not None and not self.judged.passed
+        """Whether a rule was broken, which is a result."""
+        return REFUSED in self.not_moved or (self.judged is not None and not self.judged.passed)
+
+    @property
+    def is_as_wanted(self) -> bool:
+        """Whether the run did what was asked for; that a version waits for a person is a part of it."""
+        return self.outcome.success and not self.is_refused and IN_PLACE not in self.not_moved
 
 
 def compare(
@@ -77,6 +85,8 @@ def report(console: Console, settings: Settings, release: Release) -> None:
         runs.report_failure(console, release.outcome, settings)
         return
     version = "no version" if release.production is None else f"version [bold]{release.production}[/]"
+    for why in release.not_moved.values():
+        console.print(Text(why), soft_wrap=True)
     if release.is_refused:
         console.print(f"[bold red]Refused.[/] {PRODUCTION} stays with {version}.")
     elif not release.outcome.success:
@@ -103,7 +113,17 @@ def _run(
     if any(step.key == COMPARISON and step.state == "done" for step in outcome.steps):
         judged = open_records(settings.data).read(COMPARISON_ASSET, None, JudgedVersion)
     holder = registry_of(settings).version_with_alias(MODEL_NAME, PRODUCTION)
-    return Release(outcome, judged, holder.number if holder else None)
+    return Release(outcome, judged, holder.number if holder else None, _not_moved(instance, outcome.run_id))
+
+
+def _not_moved(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
+    events = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION).records
+    seen = [event.asset_observation for event in events]
+    return {
+        str(each.metadata[DECISION].value): each.description or ""
+        for each in seen
+        if each is not None and DECISION in each.metadata
+    }
 
 
 def _replay_table(replay: Mapping[str, Any]) -> Table:

@@ -25,6 +25,7 @@ from resources.registry import ModelRegistryResource
 RELEASED_WITHIN = timedelta(minutes=15)
 
 UNDER_WAY = [
+    dg.DagsterRunStatus.NOT_STARTED,  # of the command line, which starts its runs itself
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,

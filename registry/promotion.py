@@ -9,7 +9,7 @@ from registry import evidence, moves, versions
 from registry.evidence import APPROVED_BY_TAG, EvidenceError
 from registry.history import PROMOTION, ROLLBACK, Approval, End, Entry, Judgement, Move
 from registry.model_files import ModelRefusedError
-from registry.moves import Model, MoveRefusedError
+from registry.moves import Model, MoveRefusedError, UnderWayError
 from registry.stages import PRODUCTION
 from registry.versions import SHA256_TAG
 
@@ -26,6 +26,14 @@ class Mode(Enum):
 
 class NotApprovedError(MoveRefusedError):
     """Every rule is kept, and the promotion waits for a person."""
+
+
+class RuleBrokenError(MoveRefusedError):
+    """The version was judged, and broke a rule: a result, and no fault."""
+
+
+class InPlaceError(MoveRefusedError):
+    """The version is in production already; another request put it there."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,11 @@ def promote(client: "MlflowClient", name: str, number: int, request: Request, mo
 
     Raises:
         MoveRefusedError: It may not be promoted; the message says why. Production has not moved.
+        RuleBrokenError: It broke a rule.
+        InPlaceError: It is in production already.
         NotApprovedError: Nobody approved yet.
-        UnderWayError: Somebody else is moving an alias just now. If production has moved by then, the same
-            request again finishes what is left.
+        UnderWayError: Another process is moving an alias just now, or has judged the version again. If
+            production has moved by then, the same request again finishes what is left.
         UnknownModelError: There is no such model.
         UnknownVersionError: There is no such version.
         JournalError: The journal cannot be read.
@@ -97,7 +107,7 @@ def promote(client: "MlflowClient", name: str, number: int, request: Request, mo
         model = moves.move(model, wanted, lambda model: _require_last(model, judgement))
     elif _last(model)[1].request != request.id:
         entry, last, end = _last(model)
-        raise MoveRefusedError(
+        raise InPlaceError(
             f"Version {number} of {name} is in production already, since {end.at:%Y-%m-%d %H:%M:%S} UTC by "
             f"{last.by} (entry {entry.number})."
         )
@@ -186,7 +196,7 @@ def _require_evidence(model: Model, number: int, production: int | None) -> Judg
             f"`ledgerline registry compare {name} --version {number}`."
         )
     if not judgement.passed:
-        raise MoveRefusedError(
+        raise RuleBrokenError(
             f"Version {number} of {name} may not be promoted: it broke {', '.join(judgement.broken_rules)}. "
             f"The evidence is in MLflow run {judgement.evidence_run_id}."
         )
@@ -213,7 +223,8 @@ def _require_evidence(model: Model, number: int, production: int | None) -> Judg
 def _require_last(model: Model, judgement: Judgement) -> None:
     last = model.history.judgement(judgement.version)
     if last is None or last.evidence != judgement.evidence:
-        raise MoveRefusedError(
+        # By another run, with which this one competes: it passes by itself.
+        raise UnderWayError(
             f"Version {judgement.version} of {model.name} was judged again meanwhile. Promote it on that "
             "judgement."
         )

@@ -15,7 +15,14 @@ from registry.history import REGISTRATION, Approval, History, Judgement, Move
 from registry.journal import Journal, JournalError
 from registry.model_files import ModelRefusedError
 from registry.moves import MoveRefusedError, UnderWayError
-from registry.promotion import Mode, Moved, NotApprovedError, Request
+from registry.promotion import (
+    InPlaceError,
+    Mode,
+    Moved,
+    NotApprovedError,
+    Request,
+    RuleBrokenError,
+)
 from registry.stages import STAGING, Standing
 from registry.versions import UnknownModelError, UnknownVersionError, Version
 from resources.failures import PermanentFailure
@@ -101,6 +108,8 @@ class ModelRegistryResource(dg.ConfigurableResource):
 
         Raises:
             PermanentFailure: It may not be promoted.
+            RuleBrokenError: It broke a rule.
+            InPlaceError: It is in production already.
             NotApprovedError: It waits for a person.
         """
         with _permanent():
@@ -192,10 +201,13 @@ def _refused(error: ModelRefusedError) -> PermanentFailure:
 
 @contextmanager
 def _permanent() -> Iterator[None]:
-    """What no retry can mend, as Dagster is to see it. That somebody else is at it passes by itself."""
+    """Turn what no retry can mend into a failure that Dagster does not retry.
+
+    That another process is at it passes by itself, and that a version is not promoted is no failure.
+    """
     try:
         yield
-    except (NotApprovedError, UnderWayError):
+    except (InPlaceError, NotApprovedError, RuleBrokenError, UnderWayError):
         raise
     except (MoveRefusedError, EvidenceError, JournalError, UnknownModelError, UnknownVersionError) as error:
         raise PermanentFailure(str(error), "Nothing was changed.") from error

@@ -189,12 +189,106 @@ def test_the_first_version_is_judged_against_the_baseline_and_promoted(
 def test_a_broken_rule_keeps_a_version_out_of_production(judging: Settings, records: str) -> None:
     assert release(judging, records, version=MARCH_VERSION).success
     result = release(judging, records, version=FEBRUARY_AGAIN, month=MARCH)
-    assert not result.success
     assert not judged(records).passed
     assert not result.asset_materializations_for_node("production_flight_delay")
     assert in_production(judging) == MARCH_VERSION
     tags = versions.version(connect(judging.tracking_uri), MODEL_NAME, FEBRUARY_AGAIN).tags
     assert tags["decision"] == "refused"
+
+
+def test_a_refusal_is_a_result_that_dagster_shows_and_no_failure(judging: Settings, records: str) -> None:
+    release(judging, records, version=MARCH_VERSION)
+    result = release(judging, records, version=FEBRUARY_AGAIN, month=MARCH)
+    assert result.success
+    kinds = {event.event_type_value for event in result.all_node_events}
+    assert not kinds & {"STEP_FAILURE", "STEP_UP_FOR_RETRY"}
+    (compared,) = result.asset_materializations_for_node("staging_vs_production")
+    assert compared.metadata["decision"].value == "refused"
+    broken = {ruling["rule"] for ruling in judged(records).rulings if not ruling["passed"]}
+    shown = result.get_asset_check_evaluations()
+    assert broken
+    assert {each.check_name for each in shown if not each.passed} == broken
+    assert {each.severity for each in shown} == {dg.AssetCheckSeverity.WARN}
+    observed = observation_of(result, "production_flight_delay")
+    assert observed.asset_key == PRODUCTION_ASSET
+    assert (observed.metadata["decision"].value, observed.metadata["version"].value) == (
+        "refused",
+        FEBRUARY_AGAIN,
+    )
+    assert f"it broke {', '.join(sorted(broken))}" in str(observed.description)
+
+
+def test_what_follows_production_is_skipped_when_a_version_is_refused(
+    judging: Settings, records: str
+) -> None:
+    @dg.asset(deps=[PRODUCTION_ASSET])
+    def announcement() -> None: ...
+
+    release(judging, records, version=MARCH_VERSION)
+    config = {"version": FEBRUARY_AGAIN, "month": MARCH}
+    result = dg.materialize(
+        [*DEFINITIONS, announcement],
+        selection=dg.AssetSelection.assets(*COMPARING, *PROMOTING, dg.AssetKey("announcement")),
+        resources=resources_for(judging) | {"records": RecordStorage(base=records)},
+        run_config={
+            "ops": {
+                "staging_vs_production": {"config": config},
+                "production_flight_delay": {"config": {"version": FEBRUARY_AGAIN}},
+            }
+        },
+        raise_on_error=False,
+    )
+    assert result.success
+    skipped = {event.step_key for event in result.get_step_skipped_events()}
+    assert skipped == {"announcement", "production_flight_delay_registry_as_recorded"}
+
+
+def test_promoting_a_version_that_broke_a_rule_is_refused_without_its_comparison(
+    judging: Settings, records: str
+) -> None:
+    release(judging, records, version=MARCH_VERSION)
+    compare(judging, records, version=FEBRUARY_AGAIN, month=MARCH)
+    result = materialize(
+        judging, records, PROMOTING, {"production_flight_delay": {"version": FEBRUARY_AGAIN}}
+    )
+    assert result.success
+    assert observation_of(result, "production_flight_delay").metadata["decision"].value == "refused"
+    assert in_production(judging) == MARCH_VERSION
+
+
+def test_a_release_that_another_one_has_done_ends_with_success_and_says_so(
+    judging: Settings, records: str
+) -> None:
+    assert release(judging, records, version=MARCH_VERSION).success
+    entries = len(registry_of(judging).history(MODEL_NAME).entries)
+    result = release(judging, records, version=MARCH_VERSION)
+    assert result.success
+    observed = observation_of(result, "staging_vs_production")
+    assert observed.description == "Version 2 of flight_delay is in production already: nothing to compare."
+    assert observed.metadata["decision"].value == "in production already"
+    assert "production_flight_delay" in {event.step_key for event in result.get_step_skipped_events()}
+    assert len(registry_of(judging).history(MODEL_NAME).entries) == entries
+
+
+def test_a_promotion_that_another_one_has_done_ends_with_success_and_says_so(
+    judging: Settings, records: str
+) -> None:
+    """As it happens to the second of two releases that compared at the same time."""
+    assert release(judging, records, version=MARCH_VERSION).success
+    result = materialize(judging, records, PROMOTING, {"production_flight_delay": {"version": MARCH_VERSION}})
+    assert result.success
+    observed = observation_of(result, "production_flight_delay")
+    assert "Version 2 of flight_delay is in production already, since" in str(observed.description)
+    assert len(registry_of(judging).history(MODEL_NAME).moves("production")) == 1
+
+
+def observation_of(result: dg.ExecuteInProcessResult, step: str) -> dg.AssetObservation:
+    (event,) = [
+        event
+        for event in result.all_node_events
+        if event.step_key == step and event.event_type is dg.DagsterEventType.ASSET_OBSERVATION
+    ]
+    return event.asset_observation_data.asset_observation
 
 
 def test_a_version_that_waits_for_a_person_is_not_in_production(judging: Settings, records: str) -> None:
@@ -204,6 +298,8 @@ def test_a_version_that_waits_for_a_person_is_not_in_production(judging: Setting
     result = release(waiting, records, version=MARCH_VERSION)
     assert result.success
     assert not result.asset_materializations_for_node("production_flight_delay")
+    waits = observation_of(result, "production_flight_delay")
+    assert waits.metadata["decision"].value == "waits for a person"
     assert in_production(waiting) is None
     registry_of(waiting).approve(MODEL_NAME, MARCH_VERSION, "Ada", "looks good")
     promoted = materialize(

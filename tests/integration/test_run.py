@@ -186,7 +186,12 @@ def test_the_registry_answers_who_is_in_production_and_why(
         (["approve", "--version", "99"], 2, "flight_delay has no version 99"),
         (["promote", "--version", "1"], 1, "Version 1 of flight_delay is in production already, since"),
         (["rollback"], 1, "No version of flight_delay was in production before version 1"),
-        (["compare", "--version", "1"], 1, "Version 1 of flight_delay cannot be compared with itself"),
+        (["compare", "--version", "1"], 1, "Version 1 of flight_delay is in production already: nothing to"),
+        (
+            ["compare", "--version", "1", "--against", "1"],
+            1,
+            "Version 1 of flight_delay cannot be compared with itself",
+        ),
         (["webhook", "http://127.0.0.1:1/"], 2, "LEDGERLINE_WEBHOOK_SECRET"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from registry import evidence, moves, promotion, versions
 from registry.evidence import APPROVED_BY_TAG, DECISION_TAG, EVIDENCE_TAG
 from registry.history import ROLLBACK, Judgement
-from registry.moves import MoveRefusedError
+from registry.moves import MoveRefusedError, UnderWayError
 from registry.promotion import Mode, NotApprovedError
 from registry.stages import (
     ARCHIVED_AT_TAG,
@@ -196,13 +196,13 @@ def test_a_production_changed_outside_needs_another_comparison(stock: Stock, ser
     assert stock.aliases(served) == {PRODUCTION: 3}
 
 
-def test_a_version_judged_again_while_it_is_promoted_is_refused(stock: Stock, served: str):
+def test_a_version_judged_again_while_it_is_promoted_is_left_for_the_next_try(stock: Stock, served: str):
     judgement = stock.judge(served, 2, against=1)
     model = moves.settled(stock.client, served)
     stock.judge(served, 2, against=1, broken=["calibrated"])
     wanted = promotion._move(1, 2, "promotion", request(), judgement.evidence)
 
-    with pytest.raises(MoveRefusedError, match="was judged again meanwhile"):
+    with pytest.raises(UnderWayError, match="was judged again meanwhile"):
         moves.move(model, wanted, lambda model: promotion._require_last(model, judgement))
 
 
