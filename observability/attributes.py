@@ -17,6 +17,7 @@ SCHEDULE = "dagster.schedule.name"
 SENSOR = "dagster.sensor.name"
 CODE_LOCATION = "dagster.code_location"
 SKIPPED = "dagster.steps.skipped"
+USER_TAG = "dagster.tag.{}"  # a tag that people gave the run
 # Of an attempt
 STEP = "dagster.step.key"
 ATTEMPT = "dagster.step.attempt"
@@ -31,6 +32,7 @@ CODE_VERSION = "dagster.asset.code_version"
 READ_VERSIONS = "dagster.asset.read_versions"
 PARTITIONS = "dagster.asset.partitions"
 ROWS = "dagster.asset.row_count"
+NUMBER = "dagster.metadata.{}"  # a number among the metadata of an asset, `asset/name`, or of a check
 CHECKS_PASSED = "dagster.checks.passed"
 CHECKS_FAILED = "dagster.checks.failed"
 CHECK = "dagster.check.name"

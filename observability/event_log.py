@@ -10,6 +10,7 @@ from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecor
 from observability.attempts import CRASH_ERROR, OpenAttempt
 from observability.cleaning import clean, cleaned
 from observability.errors import error_from
+from observability.given_by_users import numbers
 from observability.history import (
     RESOURCES,
     Check,
@@ -213,6 +214,7 @@ class HistoryReader:
                 severity=evaluation.severity.value,
                 description=cleaned(evaluation.description),
                 time=attempt.corrected(entry.timestamp),
+                numbers=numbers(evaluation.metadata),
             )
         )
 

@@ -164,6 +164,7 @@ class Materialisation:
             managers.
         is_of_code: Whether its version is the digest of its code version alone: every partition has the same,
             whatever is written.
+        numbers: Those among its metadata, by name.
     """
 
     asset: str
@@ -180,6 +181,7 @@ class Materialisation:
     output_rows: int | None = None
     is_of_output: bool = False
     is_of_code: bool = False
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Check:
-    """The verdict of an asset check."""
+    """The verdict of an asset check, with the numbers among its metadata."""
 
     name: str
     asset: str
@@ -202,6 +204,7 @@ class Check:
     severity: str
     description: str | None
     time: float
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ class _Events:
     def _run_event(self, state: RunState, time: float, written: Sequence[Materialisation] = ()) -> RunEvent:
         run, error = self.history.run, self.history.error
         facets = self._run_facets(ids.run_span_id(run.run_id), written)
+        facets |= lineage_facets.run_tags(run.tags)
         if run.parent_run_id is not None:
             facets["parent"] = self._parent(run.parent_run_id)
         if error is not None and state is not RunState.START:

@@ -1,6 +1,6 @@
 """What a history says -> OpenLineage facets, one function for each. Which event has which: lineage.py."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -18,14 +18,18 @@ from openlineage.client.facet_v2 import (
     nominal_time_run,
     output_statistics_output_dataset,
     schema_dataset,
+    tags_run,
 )
 
 from observability.cleaning import clean
+from observability.given_by_users import numbers_by_name, user_tags
 from observability.history import Check, Error, Materialisation, asset_name
 from observability.written import partition_rows, row_count
 
 # Where our own facets are defined. It identifies and leads nowhere: this project has no public address.
 FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
+
+MAX_NUMBERS = 500  # of one asset: a backfill of years has many partitions
 
 # How Dagster names partitions after their start, and months are often named; and as ISO 8601 has it.
 DATE, TIME, ISO_TIME = "%Y-%m-%d", "%Y-%m-%d-%H:%M", "%Y-%m-%dT%H:%M:%S"
@@ -81,6 +85,26 @@ class LedgerlinePartitionsOutputDatasetFacet(OutputDatasetFacet):
     @staticmethod
     def _get_schema() -> str:
         return FACET_SCHEMA.format("LedgerlinePartitionsOutputDatasetFacet")
+
+
+@attr.define
+class GivenNumber:
+    """A number that an asset was given as metadata, of one partition if these differ."""
+
+    name: str
+    value: float
+    partition: str | None
+
+
+@attr.define
+class LedgerlineNumbersOutputDatasetFacet(OutputDatasetFacet):
+    """The numbers among the metadata of an asset that an attempt wrote."""
+
+    numbers: list[GivenNumber]
+
+    @staticmethod
+    def _get_schema() -> str:
+        return FACET_SCHEMA.format("LedgerlineNumbersOutputDatasetFacet")
 
 
 @attr.define
@@ -153,7 +177,20 @@ def output_facets(parts: Sequence[Materialisation]) -> dict[str, OutputDatasetFa
     ]
     if partitions:
         facets["ledgerline_partitions"] = LedgerlinePartitionsOutputDatasetFacet(partitions)
+    numbers = [
+        GivenNumber(name, number, part.partition if len(given) > 1 else None)
+        for name, given in numbers_by_name(parts)
+        for part, number in given
+    ]
+    if numbers:
+        facets["ledgerline_numbers"] = LedgerlineNumbersOutputDatasetFacet(numbers[:MAX_NUMBERS])
     return facets
+
+
+def run_tags(tags: Mapping[str, str]) -> dict[str, RunFacet]:
+    """The tags that people gave the run."""
+    given = [tags_run.TagsRunFacetFields(name, value, "USER") for name, value in user_tags(tags).items()]
+    return {"tags": tags_run.TagsRunFacet(given)} if given else {}
 
 
 def error(happened: Error, *reasons: Error) -> RunFacet:

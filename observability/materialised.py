@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from observability.cleaning import clean, cleaned
+from observability.given_by_users import numbers
 from observability.history import Materialisation, Read, asset_name
 from observability.written import MAX_ROWS
 
@@ -54,6 +55,7 @@ class MaterialisationReader:
             output_rows=of_table if is_part else None,
             is_of_output=is_of_output,
             is_of_code=_is_of_code(tags),
+            numbers=numbers(metadata),
         )
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from observability.given_by_users import numbers_by_name
 from observability.history import (
     COMPUTE,
     LOAD,
@@ -39,12 +40,16 @@ PHASE_SECONDS = {
 HOOK_SECONDS = "hook_seconds"
 HOOKS_FAILED = "hooks_failed"
 ROWS = "rows"
+METADATA = "metadata"
+CHECK_METADATA = "check_metadata"
 CHECKS_PASSED = "checks_passed"
 CHECKS_FAILED = "checks_failed"
 
 DIGITS = 6  # Dagster's clock has no more
 
 OF_THE_RUN = 0  # the step of metrics that belong to no attempt; those count from 1
+
+MAX_METADATA_POINTS = 1000  # of a run: the numbers that people gave assets and checks
 
 MAX_NAME_LENGTH = 250  # MAX_ENTITY_KEY_LENGTH in mlflow/utils/validation.py
 HASH_LENGTH = 8
@@ -81,7 +86,9 @@ def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]
     ended = now.ended_since(before)
     for attempt in ended:
         yield from _of_attempt(attempt)
-    yield from _of_rows(now, {id(attempt) for attempt in ended})
+    new = {id(attempt) for attempt in ended}
+    yield from _of_rows(now, new)
+    yield from _of_metadata(now, new)
     if now.ended is not None:
         yield _metric(RUN_SECONDS, now.ended - (now.started or now.run.created), now.ended)
         yield from _of_checks(now, now.ended)
@@ -117,6 +124,42 @@ def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
             if id(attempt) in new and rows.total is not None:
                 ended = attempt.ended or attempt.started
                 yield _metric(f"{ROWS}/{asset}", rows.total, ended, numbers[asset])
+
+
+def _of_metadata(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
+    """The numbers that people gave assets and checks, of the first so many that the run has."""
+    said = 0
+    for attempt in now.ended_in_order:
+        for point in _numbers_of(attempt):
+            said += 1
+            if said > MAX_METADATA_POINTS:
+                return
+            if id(attempt) in new:
+                yield point
+
+
+def _numbers_of(attempt: Attempt) -> "Iterator[Metric]":
+    for asset, parts in attempt.written.items():
+        for name, given in numbers_by_name(parts):
+            # Of partitions that differ, each is a point.
+            for position, (part, number) in enumerate(given, start=attempt.number):
+                yield _given(f"{METADATA}/{asset}/{_part(name)}", number, part.time, position)
+    for check in attempt.checks:
+        for name, number in check.numbers.items():
+            check_name = f"{CHECK_METADATA}/{check.asset}/{_part(check.name)}/{_part(name)}"
+            yield _given(check_name, number, check.time, attempt.number)
+
+
+def _part(name: str) -> str:
+    """A name as one part of a longer one, as `asset_name` writes the parts of keys."""
+    return name.replace("\\", "\\\\").replace("/", "\\/")
+
+
+def _given(name: str, number: float, time: float, step: int) -> "Metric":
+    """A number to its last digit, which is not this project's to round."""
+    from mlflow.entities import Metric
+
+    return Metric(entity_name(name), float(number), milliseconds(time), step)
 
 
 def _of_checks(now: RunHistory, ended: float) -> "Iterator[Metric]":

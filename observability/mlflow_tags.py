@@ -7,8 +7,10 @@ import re
 
 from observability import ids
 from observability.cleaning import clean, shortened
+from observability.given_by_users import user_tags
 from observability.history import Outcome, RunHistory, RunStatus
 from observability.links import Links
+from observability.mlflow_metrics import entity_name
 
 RUN_ID = "dagster.run_id"
 STEP_KEY = "dagster.step_key"  # only of runs that a step opened itself
@@ -21,6 +23,7 @@ SCHEDULE = "dagster.schedule"
 SENSOR = "dagster.sensor"
 CODE_LOCATION = "dagster.code_location"
 RUN_URL = "dagster.url"
+USER_TAG = "dagster.tag.{}"  # a tag that people gave the run
 TRACE_ID = "trace_id"
 TRACE_URL = "trace_url"
 ERROR = "error"
@@ -68,6 +71,7 @@ def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str
     run = now.run
     trace = links.trace_page(run.run_id, experiment_id)
     tags = {
+        **{entity_name(USER_TAG.format(name)): value for name, value in user_tags(run.tags).items()},
         KIND: DAGSTER_RUN,
         NAME: run_name(now),
         RUN_ID: run.run_id,

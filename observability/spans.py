@@ -13,6 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from observability import attributes as names
 from observability import ids, step_spans
+from observability.given_by_users import MAX_NUMBERS, attribute_number, numbers_by_name, user_tags
 from observability.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
 from observability.links import Links
 from observability.step_spans import SAMPLED
@@ -255,6 +256,7 @@ class _Trace:
             names.SCHEDULE: run.schedule,
             names.SENSOR: run.sensor,
             names.CODE_LOCATION: run.code_location,
+            **{names.USER_TAG.format(name): value for name, value in user_tags(run.tags).items()},
             names.SKIPPED: self.history.skipped[:LISTED] or None,
             names.ASSETS: tuple(dict.fromkeys(written.asset for written in self.history.materialisations))
             or None,
@@ -338,10 +340,22 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
         ),
         names.CODE_VERSION: next(filter(None, code_versions), None),
         names.ROWS: sum(counts) if counts else None,
+        **_numbers(attempt),
         names.CHECKS_PASSED: sum(check.passed for check in checks) if checks else None,
         names.CHECKS_FAILED: sum(not check.passed for check in checks) if checks else None,
         **({error_attributes.ERROR_TYPE: attempt.error.type} if attempt.error is not None else {}),
     }
+
+
+def _numbers(attempt: Attempt) -> Attributes:
+    """The numbers that people gave what the attempt wrote; of partitions that differ, those of the last."""
+    found: Attributes = {}
+    for asset, parts in attempt.written.items():
+        for name, given in numbers_by_name(parts):
+            found[names.NUMBER.format(f"{asset}/{name}")] = attribute_number(given[-1][1])
+            if len(found) == MAX_NUMBERS:
+                return found
+    return found
 
 
 def _versions(pairs: Sequence[tuple[str, str | None]]) -> tuple[str, ...] | None:
@@ -360,6 +374,7 @@ def _check_events(attempt: Attempt) -> list[Event]:
                     names.CHECK_PASSED: check.passed,
                     names.CHECK_SEVERITY: check.severity,
                     "description": check.description,
+                    **{names.NUMBER.format(name): attribute_number(n) for name, n in check.numbers.items()},
                 }
             ),
             timestamp=_nanoseconds(check.time),

@@ -38,6 +38,7 @@ def _completed(written: "Materialisation", before: "Materialisation") -> "Materi
         schema=written.schema or before.schema,
         column_lineage=written.column_lineage or before.column_lineage,
         description=written.description or before.description,
+        numbers={**before.numbers, **written.numbers},
     )
 
 
