@@ -83,7 +83,7 @@ def _table(storage: Tables, name: str, description: str, schema: dg.TableSchema)
 
     asset = dg.AssetKey(name)
     keys = storage.stored_partitions(asset) or None
-    if keys is None and not storage.path_of(asset).exists():
+    if keys is None and not storage.is_stored(asset):
         return None
     columns = tuple(Column(column.name, column.type, column.description or "") for column in schema.columns)
     return Table(name, description, columns, partial(_read, storage, asset, keys))

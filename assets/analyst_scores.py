@@ -14,7 +14,7 @@ from assets import policies
 from assets.analyst import UNKNOWN
 from assets.analyst_questions import GROUP, Kind
 from assets.columns import Frame, lineage, optional, required
-from resources import parquet
+from resources import digests
 from resources.failures import PermanentFailure
 from resources.tracking import MLflowResource
 
@@ -109,7 +109,7 @@ def analyst_scores(
     }
     first = analyst_answers.iloc[0]
     name = f"analyst {first['model']}, prompt {first['prompt_version']}"
-    version = parquet.content_sha256(analyst_questions)
+    version = digests.frame_sha256(analyst_questions)
     with mlflow.training_run(context, name) as run:
         run.log_params(
             {

@@ -9,7 +9,7 @@ from pydantic import Field
 from assets import metrics, plots, policies
 from assets.features import CATEGORICAL_FEATURES, FEATURES, FEATURES_SCHEMA, LABEL, NUMERIC_FEATURES
 from assets.partitions import MONTHS, TRAINING_DAYS, TRAINING_MONTHS, training_days
-from resources import parquet
+from resources import digests
 from resources.failures import PermanentFailure
 from resources.storage import Tables
 from resources.tracing import OTelResource
@@ -166,7 +166,7 @@ def describe(rows: "pd.DataFrame", tables: Tables, days: list[str]) -> Dataset:
     """Name some rows of `features` and hash their content."""
     return Dataset(
         name=f"features {days[0]} to {days[-1]}",
-        sha256=parquet.content_sha256(rows),
+        sha256=digests.frame_sha256(rows),
         source=str(tables.folder_of(FEATURES_ASSET)),
         rows=len(rows),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from resources import parquet
+from resources import arrow_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ class Finding:
 
 def has_declared_columns(stored: "Iterable[pa.Table]", schema: dg.TableSchema) -> Finding:
     """Every file has the declared columns with their types, and no gaps where none may be."""
-    declared = {item.name: item.type for item in parquet.arrow_schema(schema)}
+    declared = {item.name: item.type for item in arrow_tables.arrow_schema(schema)}
     required = [column.name for column in schema.columns if not column.constraints.nullable]
     problems: set[str] = set()
     for table in stored:

@@ -1,5 +1,7 @@
 """The failure no retry can mend. What may pass by itself is an ordinary exception, and retried."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 
@@ -18,3 +20,9 @@ class PermanentFailure(dg.Failure):
 
     def __str__(self) -> str:
         return f"{self.problem} {self.remedy}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names as a message lists them: the first five, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,10 +1,12 @@
 """Replacing files: a reader sees the old content or the new. What is in them lives elsewhere."""
 
+import errno
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 STAGING_PREFIX = ".writing-"
 STAGING_LEFTOVER_SECONDS = 24 * 3600
 
+# A disk brings the files of one batch to rest together, but only those that it is asked for at the same time.
+WRITERS = 16
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
 
 def replace_all(contents: "Mapping[UPath, bytes]") -> None:
     """Write several files of one folder; none is replaced before all of them are written.
@@ -24,47 +32,115 @@ def replace_all(contents: "Mapping[UPath, bytes]") -> None:
     an object store each upload is atomic by itself.
 
     Raises:
-        PermanentFailure: A local folder cannot be written, or its disk is full.
+        PermanentFailure: A file cannot be written; the message says whether others have been replaced.
     """
     some_path = next(iter(contents))
     if isinstance(some_path, Path):
         _replace_local({Path(str(path)): content for path, content in contents.items()})
     else:
+        _replace_objects(contents)
+
+
+def _replace_objects(contents: "Mapping[UPath, bytes]") -> None:
+    some_path = next(iter(contents))
+    try:
         some_path.fs.pipe({path.path: content for path, content in contents.items()})
+    except (FileNotFoundError, PermissionError) as error:  # all other errors may pass by themselves
+        others = (
+            "" if len(contents) == 1 else f" Others of these {len(contents)} files may have been replaced."
+        )
+        raise PermanentFailure(
+            f"{some_path.parent} cannot be written: {error}.{others}",
+            "Check that the bucket exists and that the credentials may write there, then materialise again.",
+        ) from error
 
 
 def _replace_local(contents: Mapping[Path, bytes]) -> None:
     folder = next(iter(contents)).parent
+    replaced = 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        for parent in {path.parent for path in contents}:
+            parent.mkdir(parents=True, exist_ok=True)
+        existing = os.listdir(folder)
+        _remove_leftovers(folder / name for name in existing if name.startswith(STAGING_PREFIX))
         with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder) as staging:
-            for path, content in contents.items():
-                with open(Path(staging, path.name), "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+            refuse_one_file_for_two(Path(staging), [path.name for path in contents], existing)
+            # By number: two paths that end alike must not meet here.
+            staged = [Path(staging, str(number)) for number in range(len(contents))]
+            _write_all(staged, list(contents.values()))
             for path in contents:
-                os.replace(Path(staging, path.name), path)
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            for source, path in zip(staged, contents, strict=True):
+                os.replace(source, path)
+                replaced += 1
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error, replaced=replaced, files=len(contents)) from error
 
 
-def unwritable(folder: Path, error: OSError) -> PermanentFailure:
-    """Say that a folder cannot be written, why, and how much room its disk has."""
-    # Not Path.exists, which raises below a folder that may not be entered.
+def _write_all(paths: Sequence[Path], contents: Sequence[bytes]) -> None:
+    if len(paths) == 1:
+        _write(paths[0], contents[0])
+        return
+    with ThreadPoolExecutor(min(WRITERS, len(paths))) as pool:
+        for _ in pool.map(_write, paths, contents):
+            pass
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unwritable(folder: Path, error: OSError, *, replaced: int = 0, files: int = 1) -> PermanentFailure:
+    """Say that files cannot be written, why, what helps, and whether what was there is unchanged."""
+    # Not Path.exists, which raises below a folder that may not be entered, or whose name is too long.
     existing = next(parent for parent in [folder, *folder.parents] if os.path.exists(parent))
     free = shutil.disk_usage(existing).free
+    elsewhere = "move the state elsewhere with LEDGERLINE_HOME (everything) or LEDGERLINE_DATA (tables only)"
+    if error.errno in _NO_ROOM:
+        remedy = f"Free some space, or {elsewhere}."
+    elif error.errno in _NOT_ALLOWED:
+        remedy = f"Make it writable (give it the right permissions), or {elsewhere}."
+    elif error.errno == errno.ENAMETOOLONG:
+        remedy = f"Give the asset a shorter key, or {elsewhere}: a path has at most 4,096 bytes."
+    else:
+        remedy = f"Look at what is there, or {elsewhere}."
+    state = (
+        "What was there is unchanged."
+        if not replaced
+        else f"{replaced} of {files} files had been replaced: materialise all of them again."
+    )
+    named = str(folder) if len(str(folder)) <= 500 else f"{str(folder)[:250]}...{str(folder)[-250:]}"
+    # Where a file is in the way, its name; a name too long would only be repeated.
+    place = f" ({error.filename})" if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) else ""
+    reason = f"{error.strerror or error}{place}"
     return PermanentFailure(
-        f"{folder} cannot be written: {error.strerror or error} ({free / 1e6:,.0f} MB free on its disk).",
-        "Free some space or give it the right permissions, or move the state elsewhere with "
-        "LEDGERLINE_HOME (everything) or LEDGERLINE_DATA (tables only). What was there is unchanged.",
+        f"{named} cannot be written: {reason} ({free / 1e6:,.0f} MB free on its disk).",
+        f"{remedy} {state}",
     )
 
 
-def _remove_leftovers(folder: Path) -> None:
+def refuse_one_file_for_two(staging: Path, names: Sequence[str], existing: Sequence[str]) -> None:
+    """Refuse names that a disk takes for one, as disks do that have no capital letters."""
+    if not os.path.exists(staging.with_name(staging.name.swapcase())):
+        return
+    spelled = {name.casefold(): name for name in existing}
+    for name in names:
+        other = spelled.setdefault(name.casefold(), name)
+        if other != name:
+            raise PermanentFailure(
+                f"{name} and {other} would be one file: the disk of {staging.parent} has no capital letters.",
+                "Rename one of the keys, or keep the tables on another disk (LEDGERLINE_DATA). What was "
+                "there is unchanged.",
+            )
+
+
+def _remove_leftovers(stagings: Iterable[Path]) -> None:
     """Delete the staging folders of writers that were killed."""
-    for staging in folder.glob(f"{STAGING_PREFIX}*"):
+    for staging in stagings:
         try:
             age = time.time() - staging.stat().st_mtime
         except FileNotFoundError:

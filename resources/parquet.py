@@ -1,182 +1,152 @@
-"""Data frames to and from Parquet bytes, with declared columns. Files live elsewhere."""
+"""Tables to and from Parquet bytes, each with the partition key that it is of. Files live elsewhere."""
 
-import hashlib
-import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
-
-import dagster as dg
 
 from resources.failures import PermanentFailure
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from typing import BinaryIO
+
     import pyarrow as pa
 
+PARTITION_KEY = b"ledgerline.partition_key"
 
-def to_arrow(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None) -> "pa.Table":
-    """Convert a frame to an Arrow table with exactly the declared columns, in their order.
+# Fewer rows are smaller, and written faster, without a dictionary for each column.
+DICTIONARY_FROM_ROWS = 5_000
+
+
+def serialise_all(
+    name: str, parts: "Iterable[pa.Table]", partition_keys: Iterable[str | None]
+) -> list[bytes]:
+    """Return the Parquet bytes of each partition of a table, in as many threads as there are processors.
+
+    Raises:
+        PermanentFailure: A column has a type that Parquet does not have.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(partial(serialise, name), parts, partition_keys))
+
+
+def serialise(name: str, table: "pa.Table", partition_key: str | None = None) -> bytes:
+    """Return Parquet bytes, compressed with zstd, with a checksum on each page.
 
     Args:
         name: The table's name, for the error.
-        frame: Rows; columns that are not declared are refused.
-        schema: Columns whose types are Arrow type names ("int16", "string", "double"); None infers.
+        table: Rows.
+        partition_key: The partition that the rows are, which the file then says itself.
 
     Raises:
-        PermanentFailure: A column is missing, not declared, or holds values of another type.
+        PermanentFailure: A column has a type that Parquet does not have.
     """
     import pyarrow as pa
 
-    if schema is None:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    declared = [column.name for column in schema.columns]
-    missing = [column for column in declared if column not in frame.columns]
-    unknown = [column for column in frame.columns if column not in declared]
-    if missing or unknown:
-        raise PermanentFailure(
-            f"The rows of {name} do not have the declared columns: "
-            f"missing {missing or 'none'}, not declared {unknown or 'none'}.",
-            "Correct the source, or the column schema of the asset.",
-        )
+    if partition_key is not None:
+        key = {PARTITION_KEY: str(partition_key).encode("utf-8", "surrogatepass")}
+        table = table.replace_schema_metadata((table.schema.metadata or {}) | key)
     try:
-        return pa.Table.from_pandas(frame, schema=arrow_schema(schema), preserve_index=False)
-    except (pa.ArrowException, ValueError) as error:
+        content = _written(table)
+        if any("fixed_size_list<" in str(kind) for kind in table.schema.types) and not _is_readable(content):
+            # https://github.com/apache/arrow/issues/35692: with gaps they are written, and cannot be read.
+            content = _written(table.cast(_with_lists(table.schema)))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise PermanentFailure(
-            f"The rows of {name} do not have the declared types: {error}",
-            "Correct the source, or the column schema of the asset.",
+            f"{name} cannot be stored as Parquet: {error}.", "Give that column another type."
         ) from error
+    return content
 
 
-def arrow_schema(schema: dg.TableSchema) -> "pa.Schema":
-    """The Arrow form of a declared schema."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field(column.name, _arrow_type(column.type), nullable=column.constraints.nullable)
-            for column in schema.columns
-        ]
-    )
-
-
-def _arrow_type(name: str) -> "pa.DataType":
-    import pyarrow as pa
-
-    if name == "timestamp[us, tz=UTC]":  # Arrow has no alias for types with a parameter
-        return pa.timestamp("us", tz="UTC")
-    return pa.type_for_alias(name)
-
-
-def to_frame(table: "pa.Table") -> "pd.DataFrame":
-    """Convert to pandas; a boolean with gaps stays a boolean (pandas' nullable type)."""
-    import pandas as pd
-    import pyarrow as pa
-
-    return table.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
-
-
-def split(name: str, table: "pa.Table", column: str, partition_keys: Sequence[str]) -> "dict[str, pa.Table]":
-    """Cut a table into the partitions it was asked for, by the column that holds their keys.
-
-    Raises:
-        PermanentFailure: A partition has no rows, or rows belong to none of the partitions.
-    """
-    from pyarrow import compute
-
-    # pyarrow makes its compute functions at import, where no type checker sees them.
-    equal = compute.equal  # pyright: ignore[reportAttributeAccessIssue]
-    parts = {key: table.filter(equal(table[column], key)) for key in partition_keys}
-    empty = [key for key, part in parts.items() if part.num_rows == 0]
-    if empty:
-        raise PermanentFailure(
-            f"{name} has no rows for partition {_listed(empty)}.",
-            "An empty day is not stored as if it were complete: look at the source, or leave the "
-            "partition out.",
-        )
-    strays = table.num_rows - sum(part.num_rows for part in parts.values())
-    if strays:
-        raise PermanentFailure(
-            f"{strays} rows of {name} belong to none of the partitions {_listed(partition_keys)}.",
-            f"Correct the values of the column {column!r}.",
-        )
-    return parts
-
-
-def serialise(table: "pa.Table") -> bytes:
-    """Parquet bytes, compressed with zstd, with a checksum on each page."""
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
-
-
-def parse(content: bytes, source: str) -> "pa.Table":
+def parse(content: bytes, source: str) -> "tuple[pa.Table, str | None]":
     """Read Parquet bytes as they are.
 
     Args:
         content: A whole file.
         source: Where it came from, for the error.
 
+    Returns:
+        The rows, and the partition that the file says they are.
+
     Raises:
         PermanentFailure: The bytes are not a whole Parquet file.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        # Not pq.read_table: it would load the whole dataset machinery for one file.
-        return pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
+        table = _read(content)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise PermanentFailure(
             f"{source} is not a whole Parquet file (cut off or damaged): {error}.",
             "Materialise that partition again.",
         ) from error
+    metadata = dict(table.schema.metadata or {})
+    key = metadata.pop(PARTITION_KEY, None)
+    return table.replace_schema_metadata(metadata or None), _text(key)
 
 
-def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table":
-    """Exactly the declared columns of a table that was read, with their types.
+def partition_key_of(file: "BinaryIO") -> str | None:
+    """Return the partition that a file says it is, without reading its rows."""
+    import pyarrow.parquet as pq
 
-    Raises:
-        PermanentFailure: A column is missing, or its values do not fit the declared type.
-    """
+    return _text((pq.read_metadata(file).metadata or {}).get(PARTITION_KEY))
+
+
+def _text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode("utf-8", "surrogatepass")
+
+
+def _written(table: "pa.Table") -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+        use_dictionary=table.num_rows >= DICTIONARY_FROM_ROWS,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def _read(content: bytes) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Not pq.read_table: it would load the whole dataset machinery for one file.
+    return pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
+
+
+def _is_readable(content: bytes) -> bool:
     import pyarrow as pa
 
-    names = [column.name for column in schema.columns]
-    missing = [name for name in names if name not in table.column_names]
-    if missing:
-        raise PermanentFailure(
-            f"{source} has no column {_listed(missing)}.",
-            "It was written by other code: materialise that partition again.",
-        )
     try:
-        return table.select(names).cast(arrow_schema(schema))
-    except (pa.ArrowException, ValueError) as error:
-        raise PermanentFailure(
-            f"{source} does not have the declared types: {error}",
-            "It was written by other code: materialise that partition again.",
-        ) from error
+        _read(content)
+    except pa.ArrowException:
+        return False
+    return True
 
 
-def content_sha256(frame: "pd.DataFrame") -> str:
-    """Hash names, types and values of a frame, row by row: the same rows give the same digest."""
-    import pandas as pd
+def _with_lists(schema: "pa.Schema") -> "pa.Schema":
+    import pyarrow as pa
 
-    digest = hashlib.sha256()
-    for name, dtype in frame.dtypes.items():
-        digest.update(f"{name}:{dtype}\n".encode())
-    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
+    return pa.schema([_with_list(field) for field in schema], metadata=schema.metadata)
 
 
-def combined_sha256(digests: Mapping[str, str]) -> str:
-    """One digest for several partitions; a single partition keeps its own."""
-    if len(digests) == 1:
-        return next(iter(digests.values()))
-    lines = "".join(f"{key} {digest}\n" for key, digest in digests.items())
-    return hashlib.sha256(lines.encode()).hexdigest()
+def _with_list(field: "pa.Field") -> "pa.Field":
+    """Return a field with lists of any length instead of lists of one length."""
+    import pyarrow as pa
 
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+    kind = field.type
+    if isinstance(kind, pa.FixedSizeListType | pa.ListType):
+        return field.with_type(pa.list_(_with_list(kind.value_field)))
+    if isinstance(kind, pa.LargeListType):
+        return field.with_type(pa.large_list(_with_list(kind.value_field)))
+    if isinstance(kind, pa.StructType):
+        return field.with_type(pa.struct([_with_list(child) for child in kind]))
+    if isinstance(kind, pa.MapType):
+        return field.with_type(pa.map_(_with_list(kind.key_field), _with_list(kind.item_field)))
+    return field

@@ -2,15 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 
 import dagster as dg
 from pydantic import Field
 
-from resources import files, parquet
+from resources import arrow_tables, digests, files, parquet, partition_rows
+from resources.asset_files import AssetFiles, partition_keys_of, place_of
 from resources.failures import PermanentFailure
 
 if TYPE_CHECKING:
@@ -19,48 +20,16 @@ if TYPE_CHECKING:
     from upath import UPath
 
 # Dagster's own metadata keys: what a table asset declares, and what is reported of it.
-PARTITION_COLUMN = "partition_expr"
 COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
+
+# Beside the fields of a record: the partition that it is.
+PARTITION_KEY = "$partition_key"
 
 Record = TypeVar("Record")
 
 
-class AssetFiles(dg.UPathIOManager):
-    """One folder for each asset, one file in it for each partition; a lone file without partitions."""
-
-    def folder_of(self, asset: dg.AssetKey) -> "UPath":
-        """The folder with the partitions of an asset."""
-        return self._base_path.joinpath(*asset.path)
-
-    def path_of(self, asset: dg.AssetKey, partition_key: str | None = None) -> "UPath":
-        """The file of an asset, or of one of its partitions."""
-        folder = self.folder_of(asset)
-        path = folder if partition_key is None else folder / partition_key
-        return path.with_name(path.name + (self.extension or ""))
-
-    def content_of(self, asset: dg.AssetKey, partition_key: str | None) -> bytes:
-        """The bytes of the file of an asset, or of one of its partitions.
-
-        Raises:
-            PermanentFailure: There is no such file.
-        """
-        path = self.path_of(asset, partition_key)
-        try:
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            name = asset.to_user_string()
-            what = name if partition_key is None else f"{name} {partition_key}"
-            raise PermanentFailure(
-                f"{what} is not stored: there is no file {path}.",
-                f"Materialise {what} first, or choose one that exists.",
-            ) from error
-
-    def make_directory(self, path: "UPath") -> None:
-        """Nothing: `files.replace_all` creates folders, and says what is wrong if it cannot."""
-
-
-class Tables(AssetFiles):
+class Tables(AssetFiles["pa.Table"]):
     """Tables as Parquet files, one for each partition.
 
     A table asset declares its columns once (`dagster/column_schema`), and a partitioned one the
@@ -68,60 +37,68 @@ class Tables(AssetFiles):
     one data frame, in and out. Each materialisation reports row count, schema, column lineage and a
     data version that is a hash of the rows.
 
-    Nothing is replaced before everything is written: a killed write or a full disk leaves the old
-    files.
+    Nothing is replaced before everything that can fail is done: a wrong row, a killed write or a full
+    disk leaves the old files.
     """
 
     extension = ".parquet"
 
-    def handle_output(self, context: dg.OutputContext, obj: "pd.DataFrame") -> None:
-        """Write a frame, cut into the step's partitions, and report what was written."""
-        declared = context.definition_metadata
-        table = parquet.to_arrow(context.asset_key.to_user_string(), obj, declared.get(COLUMN_SCHEMA))
-        if context.has_asset_partitions:
-            version = self._store_partitions(context, table)
-        else:
-            super().handle_output(context, table)
-            version = parquet.content_sha256(parquet.to_frame(table))
-        context.add_output_metadata(
-            {key: declared[key] for key in (COLUMN_SCHEMA, COLUMN_LINEAGE) if key in declared}
-        )
-        context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Write a table, cut into the step's partitions, and report what was written."""
+        asset = place_of(context)
+        name = asset.to_user_string()
+        declared = context.definition_metadata or {}
+        table = arrow_tables.to_arrow(name, obj, declared.get(COLUMN_SCHEMA))
+        keys = partition_keys_of(context)
+        lengths = [table.num_rows]
+        if keys is not None:
+            column = declared.get(partition_rows.PARTITION_COLUMN)
+            table, lengths = partition_rows.arrange(name, table, column, keys)
 
-    def dump_to_path(self, context: dg.OutputContext, obj: "pa.Table", path: "UPath") -> None:
-        """Write a table that has no partitions."""
-        files.replace_all({path: parquet.serialise(obj)})
+        paths = [self.path_of(asset, key) for key in _keys(keys)]
+        contents = parquet.serialise_all(name, _cut(table, lengths), _keys(keys))
+        versions = digests.part_digests(table, lengths)
 
-    def get_metadata(self, context: dg.OutputContext, obj: "pa.Table") -> dict[str, dg.MetadataValue]:
-        """The row count of a table that has no partitions."""
-        return {"dagster/row_count": dg.MetadataValue.int(obj.num_rows)}
+        # All of it before the files: what Dagster refuses must not have replaced anything.
+        report = {key: declared[key] for key in (COLUMN_SCHEMA, COLUMN_LINEAGE) if key in declared}
+        if keys is None:
+            report |= {"dagster/row_count": table.num_rows, "path": dg.MetadataValue.path(str(paths[0]))}
+        context.add_output_metadata(report)
+        if context.has_asset_key:
+            self._report(context, keys, paths, lengths, versions)
+        files.replace_all(dict(zip(paths, contents, strict=True)))
 
-    def _store_partitions(self, context: dg.OutputContext, table: "pa.Table") -> str:
-        asset = context.asset_key
-        column = context.definition_metadata[PARTITION_COLUMN]
-        parts = parquet.split(asset.to_user_string(), table, column, context.asset_partition_keys)
-        paths = {key: self.path_of(asset, key) for key in parts}
-        files.replace_all({paths[key]: parquet.serialise(part) for key, part in parts.items()})
-
-        digests = {}
-        for key, part in parts.items():
-            digests[key] = parquet.content_sha256(parquet.to_frame(part))
+    def _report(
+        self,
+        context: dg.OutputContext,
+        keys: Sequence[str] | None,
+        paths: "Sequence[UPath]",
+        lengths: Sequence[int],
+        versions: Sequence[str],
+    ) -> None:
+        """Say of each partition what it holds, and set the data version."""
+        step = context.step_context
+        for key, path, length, version in zip(keys or [], paths, lengths, versions, strict=False):
             metadata = {
-                "dagster/partition_row_count": part.num_rows,
-                "content_sha256": digests[key],
-                "path": dg.MetadataValue.path(str(paths[key])),
+                "dagster/partition_row_count": length,
+                "content_sha256": version,
+                "path": dg.MetadataValue.path(str(path)),
             }
-            context.step_context.add_asset_metadata(metadata, asset, partition_key=key)
+            step.add_asset_metadata(metadata, context.asset_key, partition_key=key)
         # Dagster gives all partitions of one step one data version; each one's own is its metadata.
-        return parquet.combined_sha256(digests)
+        version = (
+            versions[0]
+            if keys is None
+            else digests.combined_sha256({str(key): each for key, each in zip(keys, versions, strict=True)})
+        )
+        step.set_data_version(context.asset_key, dg.DataVersion(version))
 
-    def load_from_path(self, context: dg.InputContext, path: "UPath") -> "pd.DataFrame":
-        """Read a table that has no partitions."""
-        return self.read(context.asset_key, None, _declared_schema(context))
-
-    def load_partitions(self, context: dg.InputContext) -> "pd.DataFrame":
-        """Read all partitions that the step asks for, as one frame in partition order."""
-        return self.read(context.asset_key, context.asset_partition_keys, _declared_schema(context))
+    def load_input(self, context: dg.InputContext) -> "pd.DataFrame | None":
+        """Read a table, or all its partitions that the step asks for, as one frame in partition order."""
+        keys = partition_keys_of(context)
+        if keys == []:
+            return None
+        return self.read(place_of(context), keys, _declared_schema(context))
 
     def read(
         self,
@@ -139,46 +116,70 @@ class Tables(AssetFiles):
         Raises:
             PermanentFailure: A file is missing or damaged, or lacks a column.
         """
-        import pyarrow as pa
-
+        name = asset.to_user_string()
         if partition_keys is not None and not partition_keys:
-            raise PermanentFailure(
-                f"No partition of {asset.to_user_string()} is stored.", "Materialise some first."
-            )
-        parts: Iterable[pa.Table] = self.stored(asset, partition_keys)
-        if schema is not None:
-            paths = [str(self.path_of(asset, key)) for key in _keys(partition_keys)]
-            parts = (parquet.conform(part, path, schema) for part, path in zip(parts, paths, strict=True))
-        return parquet.to_frame(pa.concat_tables(list(parts)))
+            raise PermanentFailure(f"No partition of {name} is stored.", "Materialise some first.")
+        parts = []
+        for key in _keys(partition_keys):
+            path, table = self.find(asset, key)
+            parts.append(table if schema is None else arrow_tables.conform(table, str(path), schema))
+        return arrow_tables.to_frame(arrow_tables.concatenated(name, parts))
 
     def stored(self, asset: dg.AssetKey, partition_keys: Sequence[str] | None = None) -> "Iterator[pa.Table]":
-        """The files of a table as they are, one by one, whatever their columns."""
+        """Return the files of a table as they are, one by one, whatever their columns."""
         for key in _keys(partition_keys):
-            yield parquet.parse(self.content_of(asset, key), str(self.path_of(asset, key)))
+            yield self.find(asset, key)[1]
 
-    def stored_partitions(self, asset: dg.AssetKey) -> list[str]:
-        """The partition keys that have a file, in order."""
-        return sorted(file.stem for file in self.folder_of(asset).glob(f"*{self.extension}"))
+    def parse(self, content: bytes, path: "UPath") -> "tuple[pa.Table, str | None]":
+        """Read a Parquet file."""
+        return parquet.parse(content, str(path))
+
+    def partition_key_in(self, file: BinaryIO) -> str | None:
+        """Read which partition a Parquet file says it is."""
+        return parquet.partition_key_of(file)
 
 
-class Records(AssetFiles):
+class Records(AssetFiles[bytes]):
     """Small results (flat frozen dataclasses) as JSON files, one for each partition."""
 
     extension = ".json"
 
-    def dump_to_path(self, context: dg.OutputContext, obj: Any, path: "UPath") -> None:
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write a record whole."""
-        files.replace_all({path: json.dumps(asdict(obj), indent=2, allow_nan=False).encode()})
-
-    def load_from_path(self, context: dg.InputContext, path: "UPath") -> Any:
-        """Read the record as the dataclass that the step's parameter is annotated with."""
-        record_type = context.dagster_type.typing_type
-        if not context.has_asset_key:  # what one step of a graph hands to the next
-            return _record(
-                path.read_bytes(), path, get_args(record_type)[0] if get_args(record_type) else record_type
+        asset = place_of(context)
+        name = asset.to_user_string()
+        keys = _keys(partition_keys_of(context))
+        if len(keys) != 1:
+            raise PermanentFailure(
+                f"{name} is one record, and the run is over {len(keys)} partitions.",
+                "Run one partition at a time (without BackfillPolicy.single_run()).",
             )
-        key = context.asset_partition_key if context.has_asset_partitions else None
-        return self.read(context.asset_key, key, record_type)
+        path = self.path_of(asset, keys[0])
+        content = _json(name, obj, keys[0])
+        context.add_output_metadata({"path": dg.MetadataValue.path(str(path))})
+        files.replace_all({path: content})
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the record as the dataclass that the step's parameter is annotated with.
+
+        Records of several partitions are a dictionary of them by partition key.
+        """
+        annotated = context.dagster_type.typing_type
+        arguments = get_args(annotated)
+        if not context.has_asset_key:  # what one step of a graph hands to the next
+            return self.read(place_of(context), None, arguments[0] if arguments else annotated)
+        asset = context.asset_key
+        keys = partition_keys_of(context)
+        if keys is None:
+            return self.read(asset, None, annotated)
+        if isinstance(annotated, type) and is_dataclass(annotated):
+            if len(keys) != 1:
+                raise PermanentFailure(
+                    f"The step asks for {len(keys)} partitions of {asset.to_user_string()} as one record.",
+                    f"Annotate its parameter with dict[str, {annotated.__name__}].",
+                )
+            return self.read(asset, keys[0], annotated)
+        return {str(key): self.read(asset, key, arguments[-1]) for key in keys}
 
     def read(self, asset: dg.AssetKey, partition_key: str | None, record_type: type[Record]) -> Record:
         """Read a record outside the inputs that Dagster loads.
@@ -186,7 +187,24 @@ class Records(AssetFiles):
         Raises:
             PermanentFailure: It was never written, or is not such a record.
         """
-        return _record(self.content_of(asset, partition_key), self.path_of(asset, partition_key), record_type)
+        path, content = self.find(asset, partition_key)
+        try:
+            fields = json.loads(content)
+            if isinstance(fields, dict):
+                fields.pop(PARTITION_KEY, None)
+            return record_type(**fields)
+        except (ValueError, TypeError) as error:
+            raise PermanentFailure(
+                f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
+            ) from error
+
+    def parse(self, content: bytes, path: "UPath") -> tuple[bytes, str | None]:
+        """Read which partition a record says it is; whether it is whole, `read` sees."""
+        return content, _partition_key(content)
+
+    def partition_key_in(self, file: BinaryIO) -> str | None:
+        """Read which partition a JSON file says it is."""
+        return _partition_key(file.read())
 
     def delete_runs(self, instance: dg.DagsterInstance, age: timedelta) -> int:
         """Delete what steps of earlier runs handed on, of runs that ended long ago or are not known any more.
@@ -198,7 +216,7 @@ class Records(AssetFiles):
         Returns:
             Of how many runs.
         """
-        folder = self._base_path
+        folder = self._base
         runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
         before = time.time() - age.total_seconds()
         old = [path for path in runs if _ended_before(instance, path.name, before)]
@@ -228,26 +246,42 @@ class RecordStorage(dg.ConfigurableIOManagerFactory[Records]):
 
 
 def open_tables(base: str) -> Tables:
-    """The tables under a folder or URL."""
+    """Open the tables under a folder or URL."""
     from upath import UPath
 
     return Tables(UPath(base))
 
 
 def open_records(base: str) -> Records:
-    """The records under a folder or URL."""
+    """Open the records under a folder or URL."""
     from upath import UPath
 
     return Records(UPath(base))
 
 
-def _record(content: bytes, path: "UPath", record_type: type[Record]) -> Record:
+def _json(name: str, record: object, partition_key: str | None) -> bytes:
+    if not is_dataclass(record) or isinstance(record, type):
+        what = "None" if record is None else f"a {type(record).__name__}"
+        raise PermanentFailure(
+            f"{name} returned {what}, which is not a record.", "Return an instance of a dataclass."
+        )
+    fields = asdict(record) | ({} if partition_key is None else {PARTITION_KEY: str(partition_key)})
     try:
-        return record_type(**json.loads(content))
+        return json.dumps(fields, indent=2, allow_nan=False).encode()
     except (ValueError, TypeError) as error:
         raise PermanentFailure(
-            f"{path} is not a {record_type.__name__}: {error}.", "Materialise it again."
+            f"The record of {name} cannot be stored as JSON: {error}.",
+            "Give it fields of text, finite numbers, booleans, lists and dictionaries.",
         ) from error
+
+
+def _partition_key(content: bytes) -> str | None:
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        return None
+    key = fields.get(PARTITION_KEY) if isinstance(fields, Mapping) else None
+    return key if isinstance(key, str) else None
 
 
 def _ended_before(instance: dg.DagsterInstance, run_id: str, moment: float) -> bool:
@@ -257,7 +291,14 @@ def _ended_before(instance: dg.DagsterInstance, run_id: str, moment: float) -> b
 
 def _declared_schema(context: dg.InputContext) -> dg.TableSchema | None:
     upstream = context.upstream_output
-    return upstream.definition_metadata.get(COLUMN_SCHEMA) if upstream else None
+    return (upstream.definition_metadata or {}).get(COLUMN_SCHEMA) if upstream else None
+
+
+def _cut(table: "pa.Table", lengths: Iterable[int]) -> "Iterator[pa.Table]":
+    start = 0
+    for length in lengths:
+        yield table.slice(start, length)
+        start += length
 
 
 def _keys(partition_keys: Sequence[str] | None) -> Sequence[str | None]:

@@ -218,7 +218,7 @@ def test_the_page_shows_numbers_a_table_and_plots(
 
 
 def test_a_record_is_strict_json(march: PredictionsDrift, scored: Settings) -> None:
-    content = open_records(scored.data).content_of(DRIFT_ASSET, MARCH)
+    content = open_records(scored.data).path_of(DRIFT_ASSET, MARCH).read_bytes()
     assert json.loads(content)["score_psi"] == march.score_psi
 
 

@@ -385,9 +385,10 @@ def test_a_month_without_a_late_flight_cannot_tell_versions_apart(
         file = data / "features" / f"{day}.parquet"
         rows = open_tables(judging.data).read(dg.AssetKey("features"), [day], FEATURES_SCHEMA)
         rows[LABEL] = False
-        from resources import parquet
+        from resources import arrow_tables, parquet
 
-        file.write_bytes(parquet.serialise(parquet.to_arrow("features", rows, FEATURES_SCHEMA)))
+        table = arrow_tables.to_arrow("features", rows, FEATURES_SCHEMA)
+        file.write_bytes(parquet.serialise("features", table))
     problem = failure_of(compare(replace(judging, data=str(data)), records, version=MARCH_VERSION))
     assert "Compare on another month." in problem
 

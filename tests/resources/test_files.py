@@ -15,7 +15,7 @@ import pytest
 from upath import UPath
 
 from resources.failures import PermanentFailure
-from resources.files import STAGING_LEFTOVER_SECONDS, STAGING_PREFIX, replace_all
+from resources.files import STAGING_LEFTOVER_SECONDS, STAGING_PREFIX, refuse_one_file_for_two, replace_all
 
 NAMES = [f"2013-01-{day:02}.parquet" for day in range(1, 31)]
 OLD = b"old" * 1000
@@ -114,6 +114,94 @@ def test_files_are_replaced_together(folder: Path):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
         name: name.encode() for name in NAMES
     }
+
+
+def test_files_that_end_alike_do_not_meet(tmp_path: Path):
+    replace_all({UPath(tmp_path, folder, "x.parquet"): folder.encode() for folder in ("a", "b")})
+
+    assert (tmp_path / "a" / "x.parquet").read_bytes() == b"a"
+    assert (tmp_path / "b" / "x.parquet").read_bytes() == b"b"
+
+
+def test_a_folder_where_a_file_should_be_is_named_before_anything_is_replaced(folder: Path):
+    (folder / "z.parquet").mkdir()
+
+    with pytest.raises(PermanentFailure) as failure:
+        replace_all({UPath(folder, name): b"new" for name in [*NAMES, "z.parquet"]})
+
+    assert f"cannot be written: Is a directory ({folder / 'z.parquet'})" in failure.value.problem
+    assert failure.value.remedy.endswith("What was there is unchanged.")
+    assert {(folder / name).read_bytes() for name in NAMES} == {OLD}
+    assert staging_in(folder) == []
+
+
+def test_a_path_too_long_is_not_a_matter_of_space(tmp_path: Path):
+    folder = tmp_path.joinpath(*["n" * 250] * 20)
+
+    with pytest.raises(PermanentFailure) as failure:
+        replace_all({UPath(folder, "x.parquet"): b"new"})
+
+    assert "cannot be written: File name too long" in failure.value.problem
+    assert "Give the asset a shorter key" in failure.value.remedy
+    assert "space" not in failure.value.remedy
+    assert len(str(failure.value)) < 1500
+
+
+REPLACE_A_FILE_OF_ANOTHER = """
+    import os, sys
+    from upath import UPath
+    from resources.failures import PermanentFailure
+    from resources.files import replace_all
+
+    os.seteuid(65534)
+    try:
+        replace_all({UPath(sys.argv[1], name): b"new" for name in sys.argv[2:]})
+    except PermanentFailure as failure:
+        print(failure)
+"""
+
+
+def test_a_file_that_cannot_be_replaced_after_others_is_not_called_unchanged(open_folder: Path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can own the files of others")
+    # In such a folder everybody may write files, and replace only their own.
+    open_folder.chmod(0o1777)
+    for name, owner in zip(NAMES[:3], (65534, 65534, 65533), strict=True):
+        (open_folder / name).write_bytes(OLD)
+        os.chown(open_folder / name, owner, owner)
+
+    command = child(REPLACE_A_FILE_OF_ANOTHER, open_folder, NAMES[:3])
+    writer = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert [(open_folder / name).read_bytes() for name in NAMES[:3]] == [b"new", b"new", OLD]
+    assert "2 of 3 files had been replaced: materialise all of them again." in writer.stdout
+    assert "unchanged" not in writer.stdout
+
+
+@pytest.fixture
+def staging_without_capitals(folder: Path) -> Path:
+    """A fake of a disk that takes `A` and `a` for one name: the staging folder is there by both."""
+    for name in (f"{STAGING_PREFIX}x", f"{STAGING_PREFIX}x".swapcase()):
+        (folder / name).mkdir()
+    return folder / f"{STAGING_PREFIX}x"
+
+
+@pytest.mark.parametrize(("names", "existing"), [(["A", "a"], []), (["A"], ["b", "a"])])
+def test_two_names_that_a_disk_takes_for_one_are_refused(
+    staging_without_capitals: Path, names: list[str], existing: list[str]
+):
+    with pytest.raises(
+        PermanentFailure, match=r"(A|a) and (a|A) would be one file: the disk of .*flights has"
+    ):
+        refuse_one_file_for_two(staging_without_capitals, names, existing)
+
+    refuse_one_file_for_two(staging_without_capitals, ["a", "b"], ["a", "c"])
+
+
+def test_names_that_differ_by_a_capital_are_files_of_their_own_where_the_disk_has_capitals(folder: Path):
+    replace_all({UPath(folder, name): name.encode() for name in ("A", "a")})
+
+    assert [(folder / name).read_bytes() for name in ("A", "a")] == [b"A", b"a"]
 
 
 def test_a_missing_folder_is_created(tmp_path: Path):

@@ -117,3 +117,60 @@ def test_records_are_written_to_and_read_from_an_object_store(fake_s3: str):
     assert materialise(fake_s3, [count, count_again]).success
 
     assert open_records(fake_s3).read(dg.AssetKey("count_again"), None, Count) == Count(rows=3)
+
+
+ODD_KEYS = ["a/x", "b/x", "../../x", "?versionId=1", "*[a]#&+%2F", "a b ", "Zürich", "long" * 300, "a|x"]
+ODD = dg.StaticPartitionsDefinition(ODD_KEYS)
+
+
+@dg.asset(
+    partitions_def=ODD,
+    io_manager_key="tables",
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    metadata={"partition_expr": "key"},
+)
+def odd(context: dg.AssetExecutionContext) -> Any:
+    return pd.DataFrame({"key": context.partition_keys})
+
+
+@dg.asset(key=["odd", "x"], io_manager_key="tables")
+def odd_x() -> Any:
+    return pd.DataFrame({"key": ["no partition"]})
+
+
+def test_odd_keys_are_objects_of_their_own_below_the_base(fake_s3: str):
+    tags = {
+        "dagster/asset_partition_range_start": ODD_KEYS[0],
+        "dagster/asset_partition_range_end": ODD_KEYS[-1],
+    }
+    assert materialise(fake_s3, [odd], tags=tags).success
+    assert materialise(fake_s3, [odd_x]).success
+
+    tables = open_tables(fake_s3)
+    assert tables.stored_partitions(odd.key) == sorted(ODD_KEYS)
+    assert [tables.read(odd.key, [key])["key"].tolist() for key in ODD_KEYS] == [[key] for key in ODD_KEYS]
+    assert tables.read(odd_x.key)["key"].tolist() == ["no partition"]
+    objects = [item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]]
+    assert len(objects) == len(ODD_KEYS) + 1
+    assert all(name.startswith("tables/odd/") for name in objects)
+
+
+def test_what_another_process_stored_is_listed(fake_s3: str):
+    tables = open_tables(fake_s3)
+    materialise(fake_s3, [flights], partition_key=RANGE[0])
+    assert tables.stored_partitions(FLIGHTS) == RANGE[:1]
+
+    boto3.client("s3").put_object(Bucket=BUCKET, Key=f"tables/flights/{RANGE[1]}.parquet", Body=b"")
+
+    assert tables.stored_partitions(FLIGHTS) == RANGE
+
+
+def test_a_bucket_that_cannot_be_written_is_named_and_not_tried_again(fake_s3: str):
+    result = materialise("s3://no-such-bucket", [flights], tags=RANGE_TAGS, raise_on_error=False)
+
+    failure = result.failure_data_for_node("flights")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description is not None
+    assert failure.user_failure_data.description.startswith("s3://no-such-bucket/flights cannot be written: ")
+    assert "unchanged" not in failure.user_failure_data.description

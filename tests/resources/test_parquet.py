@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from resources import parquet
+from resources import arrow_tables, digests, parquet, partition_rows
 from resources.failures import PermanentFailure
 
 REQUIRED = dg.TableColumnConstraints(nullable=False)
@@ -40,12 +40,12 @@ def rows() -> pd.DataFrame:
 
 
 def stored(rows: pd.DataFrame) -> bytes:
-    return parquet.serialise(parquet.to_arrow("flights", rows, SCHEMA))
+    return parquet.serialise("flights", arrow_tables.to_arrow("flights", rows, SCHEMA))
 
 
 def read(content: bytes) -> pd.DataFrame:
-    table = parquet.parse(content, "flights/2013-01-01.parquet")
-    return parquet.to_frame(parquet.conform(table, "flights/2013-01-01.parquet", SCHEMA))
+    table, _ = parquet.parse(content, "flights/2013-01-01.parquet")
+    return arrow_tables.to_frame(arrow_tables.conform(table, "flights/2013-01-01.parquet", SCHEMA))
 
 
 def test_types_and_gaps_survive_a_round_trip(rows: pd.DataFrame):
@@ -64,7 +64,7 @@ def test_a_second_round_trip_changes_nothing(rows: pd.DataFrame):
     once = read(stored(rows))
 
     pd.testing.assert_frame_equal(read(stored(once)), once)
-    assert parquet.content_sha256(read(stored(once))) == parquet.content_sha256(once)
+    assert digests.frame_sha256(read(stored(once))) == digests.frame_sha256(once)
 
 
 def test_columns_are_stored_in_the_declared_order(rows: pd.DataFrame):
@@ -72,14 +72,14 @@ def test_columns_are_stored_in_the_declared_order(rows: pd.DataFrame):
 
 
 def test_without_a_schema_columns_are_inferred(rows: pd.DataFrame):
-    table = parquet.to_arrow("flights", rows, None)
+    table = arrow_tables.to_arrow("flights", rows, None)
 
     assert table.column_names == list(rows.columns)
 
 
 def test_missing_and_undeclared_columns_are_named(rows: pd.DataFrame):
     with pytest.raises(PermanentFailure) as failure:
-        parquet.to_arrow("flights", rows.drop(columns="seats").assign(gate="B12"), SCHEMA)
+        arrow_tables.to_arrow("flights", rows.drop(columns="seats").assign(gate="B12"), SCHEMA)
 
     assert failure.value.problem == (
         "The rows of flights do not have the declared columns: missing ['seats'], not declared ['gate']."
@@ -98,41 +98,41 @@ def test_missing_and_undeclared_columns_are_named(rows: pd.DataFrame):
 )
 def test_values_of_another_type_are_refused_with_their_column(rows: pd.DataFrame, column: str, values: Any):
     with pytest.raises(PermanentFailure, match="flights do not have the declared types") as failure:
-        parquet.to_arrow("flights", rows.assign(**{column: values}), SCHEMA)
+        arrow_tables.to_arrow("flights", rows.assign(**{column: values}), SCHEMA)
 
     assert column in failure.value.problem
 
 
 def test_a_table_is_cut_into_its_partitions(rows: pd.DataFrame):
-    table = parquet.to_arrow("flights", rows, SCHEMA)
+    table = arrow_tables.to_arrow("flights", rows, SCHEMA)
 
-    parts = parquet.split("flights", table, "date", ["2013-01-02", "2013-01-01"])
+    arranged, lengths = partition_rows.arrange("flights", table, "date", ["2013-01-02", "2013-01-01"])
 
-    assert list(parts) == ["2013-01-02", "2013-01-01"]
-    assert parts["2013-01-01"].num_rows == 2
-    assert parts["2013-01-02"]["flight"].to_pylist() == [11]
+    assert lengths == [1, 2]
+    assert arranged["date"].to_pylist() == ["2013-01-02", "2013-01-01", "2013-01-01"]
+    assert arranged["flight"].to_pylist() == [11, 11, 12]
 
 
 def test_a_partition_without_rows_is_refused_and_named(rows: pd.DataFrame):
-    table = parquet.to_arrow("flights", rows, SCHEMA)
+    table = arrow_tables.to_arrow("flights", rows, SCHEMA)
 
     with pytest.raises(PermanentFailure, match="flights has no rows for partition 2013-01-03"):
-        parquet.split("flights", table, "date", ["2013-01-01", "2013-01-02", "2013-01-03"])
+        partition_rows.arrange("flights", table, "date", ["2013-01-01", "2013-01-02", "2013-01-03"])
 
 
 def test_many_empty_partitions_are_counted(rows: pd.DataFrame):
-    table = parquet.to_arrow("flights", rows, SCHEMA)
+    table = arrow_tables.to_arrow("flights", rows, SCHEMA)
     empty = [f"2013-03-{day:02}" for day in range(1, 11)]
 
     with pytest.raises(PermanentFailure, match=r"partition 2013-03-01, .*2013-03-05 and 5 more"):
-        parquet.split("flights", table, "date", ["2013-01-01", "2013-01-02", *empty])
+        partition_rows.arrange("flights", table, "date", ["2013-01-01", "2013-01-02", *empty])
 
 
 def test_rows_of_no_partition_are_refused_and_counted(rows: pd.DataFrame):
-    table = parquet.to_arrow("flights", rows, SCHEMA)
+    table = arrow_tables.to_arrow("flights", rows, SCHEMA)
 
     with pytest.raises(PermanentFailure) as failure:
-        parquet.split("flights", table, "date", ["2013-01-02"])
+        partition_rows.arrange("flights", table, "date", ["2013-01-02"])
 
     assert failure.value.problem == "2 rows of flights belong to none of the partitions 2013-01-02."
     assert "'date'" in failure.value.remedy
@@ -148,14 +148,14 @@ def test_a_file_without_a_declared_column_is_refused_and_named(rows: pd.DataFram
     older = pa.Table.from_pandas(rows.drop(columns=["seats", "late"]), preserve_index=False)
 
     with pytest.raises(PermanentFailure, match=r"2013-01-01.parquet has no column seats, late\."):
-        read(parquet.serialise(older))
+        read(parquet.serialise("flights", older))
 
 
 def test_a_file_with_values_that_do_not_fit_is_refused_and_named(rows: pd.DataFrame):
     older = pa.Table.from_pandas(rows.assign(flight=[11, 12, 40_000]), preserve_index=False)
 
     with pytest.raises(PermanentFailure, match=r"2013-01-01.parquet does not have the declared types"):
-        read(parquet.serialise(older))
+        read(parquet.serialise("flights", older))
 
 
 def test_a_file_with_gaps_in_a_required_column_is_refused(rows: pd.DataFrame):
@@ -164,21 +164,21 @@ def test_a_file_with_gaps_in_a_required_column_is_refused(rows: pd.DataFrame):
     )
 
     with pytest.raises(PermanentFailure, match=r"does not have the declared types.*'date'"):
-        read(parquet.serialise(older))
+        read(parquet.serialise("flights", older))
 
 
 def test_columns_of_a_file_that_are_not_declared_any_more_are_left_out(rows: pd.DataFrame):
     newer = pa.Table.from_pandas(rows.assign(gate="B12"), preserve_index=False)
 
-    assert "gate" not in read(parquet.serialise(newer))
+    assert "gate" not in read(parquet.serialise("flights", newer))
 
 
 def test_the_same_rows_have_the_same_digest(rows: pd.DataFrame):
-    digest = parquet.content_sha256(read(stored(rows)))
+    digest = digests.frame_sha256(read(stored(rows)))
 
     assert len(digest) == 64
-    assert parquet.content_sha256(read(stored(rows.copy()))) == digest
-    assert parquet.content_sha256(read(stored(rows)).set_index(pd.Index([7, 8, 9]))) == digest
+    assert digests.frame_sha256(read(stored(rows.copy()))) == digest
+    assert digests.frame_sha256(read(stored(rows)).set_index(pd.Index([7, 8, 9]))) == digest
 
 
 @pytest.mark.parametrize(
@@ -196,26 +196,26 @@ def test_the_same_rows_have_the_same_digest(rows: pd.DataFrame):
     ids=["a value", "a gap", "a boolean", "a type", "a name", "column order", "row order", "a row less"],
 )
 def test_other_content_has_another_digest(rows: pd.DataFrame, change):
-    assert parquet.content_sha256(change(rows)) != parquet.content_sha256(rows)
+    assert digests.frame_sha256(change(rows)) != digests.frame_sha256(rows)
 
 
 def test_the_combined_digest_of_one_partition_is_its_own():
-    assert parquet.combined_sha256({"2013-01-01": "abc"}) == "abc"
+    assert digests.combined_sha256({"2013-01-01": "abc"}) == "abc"
 
 
 def test_the_combined_digest_depends_on_each_partition():
     both = {"2013-01-01": "abc", "2013-01-02": "def"}
 
-    assert parquet.combined_sha256(both) == parquet.combined_sha256(dict(both))
-    assert parquet.combined_sha256(both) != parquet.combined_sha256(both | {"2013-01-02": "deg"})
-    assert parquet.combined_sha256(both) != parquet.combined_sha256(
+    assert digests.combined_sha256(both) == digests.combined_sha256(dict(both))
+    assert digests.combined_sha256(both) != digests.combined_sha256(both | {"2013-01-02": "deg"})
+    assert digests.combined_sha256(both) != digests.combined_sha256(
         {"2013-01-01": "abc", "2013-01-03": "def"}
     )
 
 
 def test_a_gap_in_a_required_column_is_refused(rows: pd.DataFrame):
     with pytest.raises(PermanentFailure, match="table"):
-        parquet.to_arrow("table", rows.assign(flight=pd.Series([11, None, 11], dtype="Int16")), SCHEMA)
+        arrow_tables.to_arrow("table", rows.assign(flight=pd.Series([11, None, 11], dtype="Int16")), SCHEMA)
 
 
 def test_a_stored_column_of_a_type_that_cannot_be_converted_is_named():
@@ -223,7 +223,7 @@ def test_a_stored_column_of_a_type_that_cannot_be_converted_is_named():
     schema = dg.TableSchema([dg.TableColumn("flight", "int16")])
 
     with pytest.raises(PermanentFailure, match=r"file\.parquet"):
-        parquet.conform(table, "file.parquet", schema)
+        arrow_tables.conform(table, "file.parquet", schema)
 
 
 def test_a_flipped_bit_in_the_data_of_a_column_is_noticed(rows: pd.DataFrame):

@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from resources import parquet
+from resources import digests
 from resources.storage import TableStorage, open_tables
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
@@ -155,7 +155,7 @@ def test_each_partition_reports_its_rows_schema_lineage_and_digest(
         metadata = {name: value.value for name, value in reported.metadata.items()}
         assert metadata == {
             "dagster/partition_row_count": day,
-            "content_sha256": parquet.content_sha256(tables.read(FLIGHTS, [key])),
+            "content_sha256": digests.frame_sha256(tables.read(FLIGHTS, [key])),
             "path": str(tmp_path / "flights" / f"{key}.parquet"),
             "dagster/column_schema": SCHEMA,
             "dagster/column_lineage": LINEAGE,
@@ -203,12 +203,12 @@ def test_a_range_has_one_data_version_and_each_partition_its_own_digest(
     keys = ["2013-01-02", "2013-01-03"]
     materialise(tmp_path, instance, [flights], ("2013-01-02", "2013-01-03"))
 
-    digests = {
+    contents = {
         key: str(materialisation(instance, FLIGHTS, key).metadata["content_sha256"].value) for key in keys
     }
-    assert digests["2013-01-02"] != digests["2013-01-03"]
+    assert contents["2013-01-02"] != contents["2013-01-03"]
     versions = {data_version(instance, FLIGHTS, key) for key in keys}
-    assert versions == {parquet.combined_sha256(digests)}
+    assert versions == {digests.combined_sha256(contents)}
 
 
 def test_the_data_version_of_a_table_without_partitions_follows_its_rows(
@@ -221,7 +221,7 @@ def test_the_data_version_of_a_table_without_partitions_follows_its_rows(
 
     assert versions[0] == versions[1] != versions[2]
     rows = open_tables(str(tmp_path)).read(dg.AssetKey("whole_table"))
-    assert versions[2] == parquet.content_sha256(rows)
+    assert versions[2] == digests.frame_sha256(rows)
 
 
 def test_a_downstream_step_gets_all_partitions_in_order(tmp_path: Path, instance: dg.DagsterInstance):

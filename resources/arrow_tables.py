@@ -1,0 +1,244 @@
+"""Tables as steps return and read them: from data frames to Arrow and back, with declared columns."""
+
+import sys
+from typing import TYPE_CHECKING, cast
+
+import dagster as dg
+
+from resources.arrow_types import arrow_type
+from resources.digests import EXACT_AS_FLOAT
+from resources.failures import PermanentFailure, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+
+
+def to_arrow(name: str, output: object, schema: dg.TableSchema | None) -> "pa.Table":
+    """Convert what a step returned to an Arrow table with exactly the declared columns, in their order.
+
+    Args:
+        name: The table's name, for the error.
+        output: A pandas or polars data frame, an Arrow table, or whatever else hands out its rows by
+            Arrow's own protocol (`__arrow_c_stream__`); columns that are not declared are refused.
+        schema: Columns with the names of their Arrow types ("int16", "list<item: double>"); None infers.
+
+    Raises:
+        PermanentFailure: It is not a table, a column is missing, not declared, or holds values of another
+            type.
+    """
+    import pyarrow as pa
+
+    pandas = sys.modules.get("pandas")  # without it, there is no frame of it either
+    if pandas is not None and isinstance(output, pandas.DataFrame):
+        return _from_pandas(name, cast("pd.DataFrame", output), schema)
+    table = _handed_out(name, output)
+    _check_names(name, table.column_names, schema)
+    if schema is None:
+        return table
+    wanted = arrow_schema(schema, name)
+    try:
+        for field in wanted:
+            given = table.schema.field(field.name).type
+            if given != pa.null() and _has_text(given) != _has_text(field.type):
+                raise ValueError(f"column {field.name!r} is of type {given}, not {field.type}")
+        return _cast(table.select(wanted.names), wanted)
+    except (pa.ArrowException, ValueError) as error:
+        raise _of_other_types(name, error) from error
+
+
+def arrow_schema(schema: dg.TableSchema, name: str = "The table") -> "pa.Schema":
+    """Return the Arrow form of a declared schema.
+
+    Raises:
+        PermanentFailure: A type is not one of Arrow's; the message names the column, and the table by `name`.
+    """
+    import pyarrow as pa
+
+    fields = []
+    for column in schema.columns:
+        try:
+            kind = arrow_type(column.type)
+        except ValueError as error:
+            raise PermanentFailure(
+                f"{name} declares a column {column.name!r} of the type {column.type!r}: {error}.",
+                "Write it as pyarrow prints it: int64, double, string, date32[day], list<item: double>, "
+                "decimal128(10, 2), timestamp[us, tz=UTC].",
+            ) from error
+        fields.append(pa.field(column.name, kind, nullable=column.constraints.nullable))
+    return pa.schema(fields)
+
+
+def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table":
+    """Return exactly the declared columns of a table that was read, with their types.
+
+    Raises:
+        PermanentFailure: A column is missing, or its values do not fit the declared type.
+    """
+    import pyarrow as pa
+
+    names = [column.name for column in schema.columns]
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise PermanentFailure(
+            f"{source} has no column {listed(missing)}.",
+            "It was written by other code: materialise that partition again.",
+        )
+    wanted = arrow_schema(schema, source)
+    try:
+        return _cast(table.select(names), wanted)
+    except (pa.ArrowException, ValueError) as error:
+        raise PermanentFailure(
+            f"{source} does not have the declared types: {error}",
+            "It was written by other code: materialise that partition again.",
+        ) from error
+
+
+def concatenated(name: str, tables: "Sequence[pa.Table]") -> "pa.Table":
+    """Join the partitions of a table; a column that one lacks has gaps there.
+
+    Raises:
+        PermanentFailure: A column is of types that cannot be joined.
+    """
+    import pyarrow as pa
+
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise PermanentFailure(
+            f"The partitions of {name} do not have the same types: {error}",
+            "Declare its columns (dagster/column_schema), and materialise those that differ again.",
+        ) from error
+
+
+def to_frame(table: "pa.Table") -> "pd.DataFrame":
+    """Convert to pandas without changing a value.
+
+    A boolean with gaps stays a boolean, and integers with gaps that are too large for a float stay integers
+    (pandas' nullable types).
+    """
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import compute
+
+    nullable = {pa.bool_(): pd.BooleanDtype(), pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+    frame = table.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.type in (pa.int64(), pa.uint64()) and column.null_count:
+            # pyarrow makes its compute functions at import, where no type checker sees them.
+            extremes = compute.min_max(column).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+            if any(abs(value or 0) > EXACT_AS_FLOAT for value in extremes.values()):
+                frame[name] = column.to_pandas(types_mapper=nullable.get)
+    return frame
+
+
+def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None) -> "pa.Table":
+    import pyarrow as pa
+
+    _check_names(name, list(frame.columns), schema)
+    index = [str(level) for level in frame.index.names if level is not None]
+    if schema is None and index:
+        raise PermanentFailure(
+            f"The rows of {name} have an index ({listed(index)}), which is not stored.",
+            "Make it a column with reset_index(), or drop it with reset_index(drop=True).",
+        )
+    wanted = None if schema is None else arrow_schema(schema, name)
+    try:
+        table = pa.Table.from_pandas(frame, schema=wanted, preserve_index=False)
+        # What pandas notes of its own types says nothing that declared types do not say.
+        return table if schema is None else table.replace_schema_metadata()
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        if schema is None:
+            raise PermanentFailure(
+                f"The rows of {name} cannot be stored: {error}",
+                "Give each column values of one type, or declare its type (dagster/column_schema).",
+            ) from error
+        raise _of_other_types(name, error) from error
+
+
+def _handed_out(name: str, output: object) -> "pa.Table":
+    """Take rows by Arrow's own protocol; no library that makes them is imported for it."""
+    import pyarrow as pa
+
+    if isinstance(output, type):
+        raise _no_table(name, output)
+    try:
+        if hasattr(output, "__arrow_c_stream__") or hasattr(output, "__arrow_c_array__"):
+            return pa.table(output)
+        if to_arrow := getattr(output, "to_arrow", None):  # polars, before it had the protocol
+            return pa.table(to_arrow())
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise _no_table(name, output) from error
+    raise _no_table(name, output)
+
+
+def _no_table(name: str, output: object) -> PermanentFailure:
+    kind = type(output)
+    what = "None" if output is None else f"a {kind.__name__} ({kind.__module__})"
+    return PermanentFailure(
+        f"{name} returned {what}, which is not a table.",
+        "Return a pandas or polars DataFrame or a pyarrow Table: a Series by to_frame(), a lazy frame "
+        "collected. An asset that stores its rows itself is annotated with `-> None`.",
+    )
+
+
+def _check_names(name: str, columns: "Sequence[object]", schema: dg.TableSchema | None) -> None:
+    """Refuse columns that cannot be told apart, or are not the declared ones."""
+    no_text = [repr(column) for column in columns if not isinstance(column, str)]
+    if no_text:
+        raise PermanentFailure(
+            f"The rows of {name} have columns whose names are not text: {listed(no_text)}.",
+            "Rename them, for example with frame.columns.map(str).",
+        )
+    names = cast("list[str]", list(columns))
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise PermanentFailure(
+            f"The rows of {name} have more than one column {listed(twice)}.", "Rename or drop all but one."
+        )
+    if schema is None:
+        return
+    declared = [column.name for column in schema.columns]
+    missing = [column for column in declared if column not in names]
+    unknown = [column for column in names if column not in declared]
+    if missing or unknown:
+        raise PermanentFailure(
+            f"The rows of {name} do not have the declared columns: "
+            f"missing {missing or 'none'}, not declared {unknown or 'none'}.",
+            "Correct the source, or the column schema of the asset.",
+        )
+
+
+def _of_other_types(name: str, error: Exception) -> PermanentFailure:
+    return PermanentFailure(
+        f"The rows of {name} do not have the declared types: {error}",
+        "Correct the source, or the column schema of the asset.",
+    )
+
+
+def _has_text(kind: "pa.DataType") -> bool:
+    return "string" in str(kind)
+
+
+def _cast(table: "pa.Table", wanted: "pa.Schema") -> "pa.Table":
+    """Convert columns to the wanted types."""
+    import pyarrow as pa
+
+    for number, field in enumerate(wanted):
+        if isinstance(field.type, pa.DictionaryType) and table.schema.field(number).type != field.type:
+            table = table.set_column(number, field.name, _encoded(table.column(number), field.type))
+    return table.cast(wanted)
+
+
+def _encoded(column: "pa.ChunkedArray", kind: "pa.DictionaryType") -> "pa.DictionaryArray":
+    """Convert to a dictionary, which Arrow does for some types of values only."""
+    import pyarrow as pa
+
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.cast(column.type.value_type)
+    values = pa.concat_arrays([pa.array([], kind.value_type), *column.cast(kind.value_type).chunks])
+    encoded = values.dictionary_encode()
+    indices = encoded.indices.cast(kind.index_type)
+    return pa.DictionaryArray.from_arrays(indices, encoded.dictionary, ordered=kind.ordered)

@@ -1,0 +1,167 @@
+"""Where the files of assets are, and which are there. What is in them is known to storage.py."""
+
+import errno
+import os
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Generic, TypeVar
+
+import dagster as dg
+
+from resources import file_names, files
+from resources.failures import PermanentFailure
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+Content = TypeVar("Content")
+
+
+class AssetFiles(dg.IOManager, Generic[Content]):
+    """One folder for each asset, one file in it for each partition; a lone file without partitions.
+
+    No two assets or partitions share a file, whatever their keys, and no file is outside the base.
+    """
+
+    extension: ClassVar[str]
+
+    def __init__(self, base: "UPath") -> None:
+        self._base = base
+
+    def folder_of(self, asset: dg.AssetKey) -> "UPath":
+        """Return the folder with the partitions of an asset."""
+        return self._base.joinpath(*map(file_names.folder_of, asset.path))
+
+    def path_of(self, asset: dg.AssetKey, partition_key: str | None = None) -> "UPath":
+        """Return where the file of an asset, or of one of its partitions, is written."""
+        folder = self.folder_of(asset)
+        if partition_key is not None:
+            return folder / f"{file_names.name_of(str(partition_key))}{self.extension}"
+        if len(asset.path) == 1:
+            return self._base / f"{file_names.name_of(asset.path[0])}{self.extension}"
+        return folder / f"{file_names.WHOLE}{self.extension}"
+
+    def is_stored(self, asset: dg.AssetKey, partition_key: str | None = None) -> bool:
+        """Say whether an asset, or one of its partitions, has a file."""
+        paths = [self.path_of(asset, partition_key), *self._older_paths(asset, partition_key)]
+        return any(path.exists() for path in paths)
+
+    def stored_partitions(self, asset: dg.AssetKey) -> list[str]:
+        """Return the partition keys that have a file, in order."""
+        folder = self.folder_of(asset)
+        keys = set()
+        for file in _names_in(folder):
+            name = file.removesuffix(self.extension)
+            if name in (file, file_names.WHOLE) or file.startswith(files.STAGING_PREFIX):
+                continue
+            key = (
+                self._shortened_key(folder / file)
+                if file_names.is_shortened(name)
+                else file_names.key_of(name)
+            )
+            keys.add(name if key is None else key)  # a name that no key has now is of before, and plain
+        return sorted(keys)
+
+    def find(self, asset: dg.AssetKey, partition_key: str | None) -> "tuple[UPath, Content]":
+        """Read what is stored of an asset, or of one of its partitions, and say where.
+
+        Raises:
+            PermanentFailure: There is no file, or it is damaged.
+        """
+        path = self.path_of(asset, partition_key)
+        what = _described(asset, partition_key)
+        if (stored := _bytes_of(path)) is not None:
+            content, holds = self.parse(stored, path)
+            if holds not in (None, partition_key):
+                raise PermanentFailure(
+                    f"{path} holds the partition {holds!r}, not {what}.", f"Materialise {what} again."
+                )
+            return path, content
+        for older in self._older_paths(asset, partition_key):
+            if (stored := _bytes_of(older)) is not None:
+                content, holds = self.parse(stored, older)
+                if holds is None:  # otherwise it is of another asset
+                    return older, content
+        raise PermanentFailure(
+            f"{what} is not stored: there is no file {path}.",
+            f"Materialise {what} first, or choose one that exists.",
+        )
+
+    @abstractmethod
+    def parse(self, content: bytes, path: "UPath") -> tuple[Content, str | None]:
+        """Read the bytes of a file: its content, and the partition that it says it is.
+
+        Raises:
+            PermanentFailure: The file is damaged.
+        """
+
+    @abstractmethod
+    def partition_key_in(self, file: BinaryIO) -> str | None:
+        """Read which partition a file says it is."""
+
+    def _shortened_key(self, path: "UPath") -> str | None:
+        with path.open("rb") as file:
+            return self.partition_key_in(file)
+
+    def _older_paths(self, asset: dg.AssetKey, partition_key: str | None) -> "Iterator[UPath]":
+        """Paths that earlier versions wrote to, which joined keys as they were."""
+        if any(file_names.folder_of(part) != part for part in asset.path):
+            return
+        if partition_key is None:
+            if len(asset.path) > 1:
+                yield self.folder_of(asset).parent / f"{asset.path[-1]}{self.extension}"
+            return
+        parts = partition_key.split("/")
+        if file_names.name_of(partition_key) != partition_key and not {"", ".", ".."} & set(parts):
+            yield self.folder_of(asset).joinpath(*parts[:-1], f"{parts[-1]}{self.extension}")
+
+
+def place_of(context: dg.InputContext | dg.OutputContext) -> dg.AssetKey:
+    """Return the key of an asset; for what a step of a graph hands on, one made of run, step and output."""
+    return context.asset_key if context.has_asset_key else dg.AssetKey(list(context.get_identifier()))
+
+
+def partition_keys_of(context: dg.InputContext | dg.OutputContext) -> list[str] | None:
+    """Return the partitions that a step asks for, in order; None where there are no partitions.
+
+    Dagster gives time windows in their order, all others in an order that differs from process to process.
+    """
+    if not context.has_asset_key or not context.has_asset_partitions:
+        return None
+    keys = list(context.asset_partition_keys)
+    in_order = isinstance(context.asset_partitions_def, dg.TimeWindowPartitionsDefinition)
+    return keys if in_order else sorted(keys)
+
+
+def _described(asset: dg.AssetKey, partition_key: str | None) -> str:
+    name = asset.to_user_string()
+    return name if partition_key is None else f"{name} {partition_key}"
+
+
+def _bytes_of(path: "UPath") -> bytes | None:
+    """Read a file; None if there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
+
+
+def _names_in(folder: "UPath") -> list[str]:
+    """List the names in a folder as they are now; none if there is no such folder."""
+    try:
+        if isinstance(folder, Path):
+            return os.listdir(folder)
+        # What was listed before may be of another time.
+        paths = folder.fs.ls(folder.path, detail=False, refresh=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
+        raise
+    return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]

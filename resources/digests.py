@@ -1,0 +1,290 @@
+"""Digests of rows: the same rows have the same digest, whatever chunks, slices or encodings hold them.
+
+Each value is hashed to 64 bits, each row combines its values, and SHA-256 goes over names, types and rows.
+Text, numbers and times are hashed as pandas does (`pandas.util.hash_pandas_object`), so the digest of a table
+of them is that of its frame. Where tables are kept: storage.py.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    Hashes: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.uint64]]"
+
+_NULL = 2**64 - 1
+_NULL_BOOLEAN = 2**61 - 1
+_NAN = 2**63 - 25
+_NO_TIME = -(2**63)
+
+_NAMES_IN_FRAME = {
+    "bool": "boolean",
+    "string": "object",
+    "halffloat": "float16",
+    "float": "float32",
+    "double": "float64",
+}
+
+# Up to here every integer is a float, too, which is what pandas makes of integers with gaps.
+EXACT_AS_FLOAT = 2**53 - 1
+
+
+def table_sha256(table: "pa.Table") -> str:
+    """Hash names, types and values of a table, row by row."""
+    return part_digests(table, [table.num_rows])[0]
+
+
+def part_digests(table: "pa.Table", lengths: Sequence[int]) -> list[str]:
+    """Hash the parts of a table as if each were a table of its own.
+
+    Args:
+        table: Rows, those of one part after those of the other.
+        lengths: How many rows each part has.
+    """
+    import numpy as np
+
+    ends = np.cumsum(lengths, dtype="int64")
+    bounds = list(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
+    headers = [hashlib.sha256() for _ in bounds]
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        types, hashes = _column(column, bounds)
+        columns.append(hashes)
+        for header, type_name in zip(headers, types, strict=True):
+            header.update(f"{name}:{type_name}\n".encode())
+    rows = _combined(columns) if columns else np.zeros(table.num_rows, "uint64")
+    for header, (start, end) in zip(headers, bounds, strict=True):
+        header.update(rows[start:end].tobytes())
+    return [header.hexdigest() for header in headers]
+
+
+def frame_sha256(frame: "pd.DataFrame") -> str:
+    """Hash names, types and values of a data frame, row by row; its values are text, numbers and times."""
+    import pandas as pd
+
+    digest = hashlib.sha256()
+    for name, dtype in frame.dtypes.items():
+        digest.update(f"{name}:{dtype}\n".encode())
+    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def combined_sha256(digests: Mapping[str, str]) -> str:
+    """One digest for several partitions; a single partition keeps its own."""
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    lines = "".join(f"{key} {digest}\n" for key, digest in digests.items())
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _column(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> "tuple[list[str], Hashes]":
+    """The name of the type in each part, and a hash of each value."""
+    import numpy as np
+    import pyarrow as pa
+
+    hashes = np.concatenate([np.zeros(0, "uint64"), *map(_hashes, column.chunks)])
+    names = [_name_in_frame(column.type)] * len(bounds)
+    if not pa.types.is_integer(column.type) or not column.null_count:
+        return names, hashes
+    # pandas holds integers with gaps as floats: so the hash is that of floats where they say the same.
+    gaps = column.is_null().to_numpy()
+    floats = column.cast(pa.float64(), safe=False)
+    exact = np.abs(floats.to_numpy()) <= EXACT_AS_FLOAT
+    as_floats = np.concatenate([_hashes(chunk) for chunk in floats.chunks])
+    for number, (start, end) in enumerate(bounds):
+        part = slice(start, end)
+        if gaps[part].any() and (gaps[part] | exact[part]).all():
+            names[number] = "float64"
+            hashes[part] = as_floats[part]
+    return names, hashes
+
+
+def _name_in_frame(kind: "pa.DataType") -> str:
+    """The type of a column that pandas has a type for by that one's name, all others by Arrow's."""
+    import pyarrow as pa
+
+    name = _name(kind)
+    if pa.types.is_timestamp(kind):
+        return name.replace("timestamp", "datetime64").replace("tz=", "")
+    return _NAMES_IN_FRAME.get(name, name)
+
+
+def _name(kind: "pa.DataType") -> str:
+    """Arrow's name of a type, without how its values are held."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.DictionaryType | pa.RunEndEncodedType):
+        return _name(kind.value_type)
+    if pa.types.is_map(kind):
+        return f"map<{_name(kind.key_type)}, {_name(kind.item_type)}>"
+    if _is_list(kind):
+        return f"list<{_name(kind.value_type)}>"
+    if pa.types.is_struct(kind):
+        return f"struct<{', '.join(f'{field.name}: {_name(field.type)}' for field in kind)}>"
+    if _is_text(kind):
+        return "string"
+    return "binary" if _is_bytes(kind) else str(kind)
+
+
+def _hashes(array: "pa.Array") -> "Hashes":
+    """A hash of each value of an array, of whatever type."""
+    import pyarrow as pa
+
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_decode()
+    return next(hash_all for is_kind, hash_all in _kinds() if is_kind(array.type))(array)
+
+
+@cache
+def _kinds() -> "Sequence[tuple[Callable[[pa.DataType], bool], Callable[[Any], Hashes]]]":
+    """How the values of which types are hashed."""
+    import pyarrow as pa
+
+    return (
+        (pa.types.is_struct, _of_structs),
+        (pa.types.is_map, _of_maps),
+        (_is_list, _of_lists),
+        (pa.types.is_null, _of_nulls),
+        (pa.types.is_boolean, _of_booleans),
+        (pa.types.is_integer, _of_integers),
+        (pa.types.is_floating, _of_floats),
+        (pa.types.is_temporal, _of_times),
+        (lambda kind: True, _of_texts),
+    )
+
+
+def _of_numbers(values: "np.ndarray") -> "Hashes":
+    import pandas as pd
+
+    return pd.util.hash_array(values)
+
+
+def _of_nulls(array: "pa.Array") -> "Hashes":
+    import numpy as np
+
+    return np.full(len(array), _NULL, "uint64")
+
+
+def _of_booleans(array: "pa.Array") -> "Hashes":
+    return _with_nulls(_of_numbers(array.fill_null(False).to_numpy(False)), array, _NULL_BOOLEAN)
+
+
+def _of_integers(array: "pa.Array") -> "Hashes":
+    return _with_nulls(_of_numbers(array.fill_null(0).to_numpy(False)), array)
+
+
+def _of_times(array: "pa.Array") -> "Hashes":
+    import pyarrow as pa
+
+    integers = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64()).cast(pa.int64())
+    return _of_numbers(integers.fill_null(_NO_TIME).to_numpy(False))
+
+
+def _of_floats(array: "pa.Array") -> "Hashes":
+    import numpy as np
+
+    values = array.to_numpy(False).copy()  # null is NaN
+    not_numbers = np.isnan(values)
+    values[not_numbers] = np.nan  # of all the bit patterns that are NaN, one
+    hashes = _of_numbers(values)
+    if not_numbers.sum() > array.null_count:
+        hashes[not_numbers & array.is_valid().to_numpy(False)] = _NAN
+    return hashes
+
+
+def _of_texts(array: "pa.Array") -> "Hashes":
+    """Hashes of text, bytes and decimals: of each different one only once."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    if pa.types.is_decimal(array.type) or pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_string())
+    elif _is_bytes(array.type):
+        array = array.cast(pa.large_binary())
+    encoded = array.dictionary_encode()
+    different = encoded.dictionary.to_numpy(False)
+    # At the last place, which is that of the index -1, what null has.
+    hashes = np.append(pd.util.hash_array(different, categorize=False), np.uint64(_NULL))
+    return hashes[encoded.indices.fill_null(-1).to_numpy(False)]
+
+
+def _of_structs(array: "pa.StructArray") -> "Hashes":
+    import numpy as np
+
+    fields = [_hashes(field) for field in array.flatten()]
+    return _with_nulls(_combined(fields) if fields else np.zeros(len(array), "uint64"), array)
+
+
+def _of_lists(array: "pa.Array") -> "Hashes":
+    import numpy as np
+    from pyarrow import compute
+
+    # pyarrow makes its compute functions at import, where no type checker sees them.
+    lengths = compute.list_value_length(array)  # pyright: ignore[reportAttributeAccessIssue]
+    items = compute.list_flatten(array)  # pyright: ignore[reportAttributeAccessIssue]
+    ends = np.cumsum(lengths.fill_null(0).to_numpy(False), dtype="int64")
+    return _with_nulls(_of_runs(_hashes(items), np.append(0, ends)), array)
+
+
+def _of_maps(array: "pa.MapArray") -> "Hashes":
+    offsets = array.offsets.to_numpy(False)
+    start, length = int(offsets[0]), int(offsets[-1] - offsets[0])
+    entries = [_hashes(part.slice(start, length)) for part in (array.keys, array.items)]
+    return _with_nulls(_of_runs(_combined(entries), offsets - start), array)
+
+
+def _of_runs(items: "Hashes", bounds: "np.ndarray") -> "Hashes":
+    """A hash of each run of items, from one bound to the next."""
+    import numpy as np
+
+    view = memoryview(items.tobytes())
+    places = (bounds * 8).tolist()
+    digests = [hashlib.blake2b(view[start:end], digest_size=8).digest() for start, end in pairwise(places)]
+    return np.frombuffer(b"".join(digests), "uint64").copy()
+
+
+def _with_nulls(hashes: "Hashes", array: "pa.Array", null: int = _NULL) -> "Hashes":
+    if array.null_count:
+        hashes[array.is_null().to_numpy(False)] = null
+    return hashes
+
+
+def _combined(columns: "Iterable[Hashes]") -> "Hashes":
+    """One hash for the values of a row, as pandas combines them (and Python those of a tuple)."""
+    import numpy as np
+
+    columns = list(columns)
+    combined = np.full(len(columns[0]), 0x345678, "uint64")
+    factor = 1000003
+    for remaining, column in zip(range(len(columns), 0, -1), columns, strict=True):
+        combined ^= column
+        combined *= np.uint64(factor)
+        factor = (factor + 82520 + 2 * remaining) % 2**64
+    combined += np.uint64(97531)
+    return combined
+
+
+def _is_list(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return isinstance(
+        kind,
+        pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType | pa.LargeListViewType,
+    )
+
+
+def _is_text(kind: "pa.DataType") -> bool:
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def _is_bytes(kind: "pa.DataType") -> bool:
+    return str(kind).startswith(("binary", "large_binary", "fixed_size_binary"))

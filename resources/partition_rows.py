@@ -1,0 +1,107 @@
+"""Which rows of a table belong to which partition: the column that a table asset declares says it."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from resources.failures import PermanentFailure, listed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Dagster's own metadata key.
+PARTITION_COLUMN = "partition_expr"
+
+
+def arrange(
+    name: str, table: "pa.Table", column: object, partition_keys: Sequence[str]
+) -> "tuple[pa.Table, list[int]]":
+    """Bring the rows of each partition together, in the order of the partitions.
+
+    Args:
+        name: The table's name, for the error.
+        table: Rows of the partitions, and no others.
+        column: The column whose text is the partition key; for partitions of several dimensions also a
+            column for each dimension.
+        partition_keys: The partitions that were asked for.
+
+    Returns:
+        The rows, and how many each partition has.
+
+    Raises:
+        PermanentFailure: A partition has no rows, rows belong to none of the partitions, or the column is
+            not declared, not there, or not one that can hold a key.
+    """
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import compute
+
+    # pyarrow makes its compute functions at import, where no type checker sees them.
+    index_in = compute.index_in  # pyright: ignore[reportAttributeAccessIssue]
+    keys = pa.array([str(key) for key in partition_keys], pa.large_string())
+    partition = index_in(_keys_of_rows(name, table, column), value_set=keys).fill_null(-1).to_numpy()
+    lengths = np.bincount(partition[partition >= 0], minlength=len(keys)).tolist()
+    empty = [key for key, length in zip(partition_keys, lengths, strict=True) if not length]
+    if empty:
+        raise PermanentFailure(
+            f"{name} has no rows for partition {listed(empty)}.",
+            "An empty day is not stored as if it were complete: look at the source, or leave the "
+            "partition out.",
+        )
+    strays = table.num_rows - sum(lengths)
+    if strays:
+        raise PermanentFailure(
+            f"{strays} rows of {name} belong to none of the partitions {listed(partition_keys)}.",
+            f"Correct the values of the column {column!r}.",
+        )
+    if (partition[1:] < partition[:-1]).any():
+        table = table.take(pa.array(np.argsort(partition, kind="stable")))
+    return table, lengths
+
+
+def _keys_of_rows(name: str, table: "pa.Table", column: object) -> "pa.ChunkedArray":
+    """Return the partition key of each row."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if isinstance(column, str):
+        return _texts(name, table, column)
+    if isinstance(column, Mapping) and column and all(isinstance(part, str) for part in column.values()):
+        # Dagster writes a key of several dimensions in the order of their names.
+        dimensions = cast("list[tuple[str, str]]", sorted(column.items()))
+        join = compute.binary_join_element_wise  # pyright: ignore[reportAttributeAccessIssue]
+        texts = [_texts(name, table, part) for _, part in dimensions]
+        return join(*texts, pa.scalar("|", pa.large_string()))
+    problem = (
+        "does not say" if column is None else f"says with {column!r}, which is not the name of a column,"
+    )
+    raise PermanentFailure(
+        f"{name} has partitions, and {problem} which column holds their keys.",
+        f'Add it to the metadata of the asset: {{"{PARTITION_COLUMN}": "date"}}.',
+    )
+
+
+def _texts(name: str, table: "pa.Table", column: str) -> "pa.ChunkedArray":
+    import pyarrow as pa
+
+    if column not in table.column_names:
+        raise PermanentFailure(
+            f"The rows of {name} have no column {column!r}, which is to hold the partition key.",
+            f"Add the column, or name another one ({PARTITION_COLUMN} in the metadata of the asset).",
+        )
+    values = table[column]
+    kind = values.type.value_type if isinstance(values.type, pa.DictionaryType) else values.type
+    types = pa.types
+    if not (
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_integer(kind)
+        or types.is_date(kind)
+        or types.is_null(kind)
+    ):
+        raise PermanentFailure(
+            f"The column {column!r} of {name} is to hold the partition key and is of type {kind}.",
+            "Make it text that equals the key (for a time: strftime with the format of the partitions), "
+            "an integer or a date.",
+        )
+    return values.cast(kind).cast(pa.large_string())
