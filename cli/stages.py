@@ -70,6 +70,8 @@ def print_history(
         entries = [_document(entry) for entry in history.entries]
         console.print_json(json.dumps(entries))
         return
+    for earlier in registry.journals_of_earlier_models(name):
+        console.print(f"An earlier model had this name; its journal is the MLflow experiment {earlier!r}.")
     if not history.entries:
         console.print(f"Nothing was ever decided about {name}.")
         return

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from registry import versions
-from registry.journal import Journal, JournalError
+from registry.binding import journal_of
+from registry.journal import JournalError
 from registry.moves import stage_of
 from registry.stages import ALIASES, STAGE_TAG
 
@@ -20,7 +21,7 @@ def contradictions(client: "MlflowClient", name: str) -> list[str]:
     standing = versions.standing(client, name)
     aliases = standing.aliases
     try:
-        journal = Journal.found(client, name)
+        journal = journal_of(client, name, standing)
         history = journal.read(standing.journal_seal) if journal is not None else None
     except JournalError as error:
         return [str(error)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry import versions
 from registry.history import Judgement
+from registry.versions import SHA256_TAG, Version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,3 +109,17 @@ def document(client: "MlflowClient", name: str, judgement: Judgement) -> dict[st
             f"sealed was {judgement.evidence}. Compare again: `ledgerline registry compare`."
         )
     return json.loads(content)
+
+
+def require_same_files(version: Version, document: Mapping[str, Any]) -> None:
+    """Make sure that a version says of its files what the evidence says.
+
+    Raises:
+        EvidenceError: They have another sha256.
+    """
+    tagged, judged = version.tags.get(SHA256_TAG), document.get("version_sha256")
+    if not tagged or tagged != judged:
+        raise EvidenceError(
+            f"Version {version.number} of {version.name} says of its files that they have sha256 {tagged}; "
+            f"judged were files with {judged}."
+        )

@@ -18,11 +18,13 @@ from registry.history import OUTSIDE, Approval, End, Entry, History, Judgement, 
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 RUN_NAME = "journal"
 MAX_ENTRY_LENGTH = 6000  # of a parameter, in MLflow's database
 MAX_REASON_LENGTH = 1000
 END = ".end"
+MODEL_CREATED = "model.created"  # the parameter that binds a journal to its model
 
 
 class JournalError(Exception):
@@ -46,16 +48,25 @@ class Journal:
     Args:
         client: An open MLflow client.
         run_id: The MLflow run that holds it; `opened` and `found` know it.
+        model_created: When the model that it is bound to was created, in milliseconds; None: it is not bound.
+        named_after: The model by whose name it was found; empty: it was found by other means.
     """
 
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+    def __init__(
+        self, client: "MlflowClient", run_id: str, model_created: int | None = None, named_after: str = ""
+    ) -> None:
         self._client = client
         self.run_id = run_id
+        self.model_created = model_created
+        self.named_after = named_after
         self._hashes: dict[int, str] = {}  # of entries, which do not change
 
     @classmethod
     def found(cls, client: "MlflowClient", model: str) -> Self | None:
-        """The journal of a model; None if nothing was ever written.
+        """Return the journal that has the name of a model's, which may be an earlier model's: binding.py.
+
+        Returns:
+            None if no journal has this name.
 
         Raises:
             JournalError: It was deleted.
@@ -70,11 +81,23 @@ class Journal:
                 f"({experiment.experiment_id}) should have one run named {RUN_NAME!r}, and it or the run was "
                 "deleted or doubled. Restore it (`mlflow experiments restore`, `mlflow runs restore`)."
             )
-        return cls(client, runs[0].info.run_id)
+        return cls.of_run(client, runs[0], model)
 
     @classmethod
-    def opened(cls, client: "MlflowClient", model: str) -> Self:
-        """The journal of a model, begun when missing; one, however many ask at once."""
+    def of_run(cls, client: "MlflowClient", run: "Run", named_after: str = "") -> Self:
+        """Return the journal that a run holds."""
+        created = run.data.params.get(MODEL_CREATED, "")
+        return cls(client, run.info.run_id, int(created) if created.isdecimal() else None, named_after)
+
+    @classmethod
+    def opened(cls, client: "MlflowClient", model: str, model_created: int | None = None) -> Self:
+        """Return the journal with the name of a model's; begin it once, when it is missing.
+
+        Args:
+            client: An open MLflow client.
+            model: The registered model.
+            model_created: Binds a journal that is begun to the model that was created then.
+        """
         from mlflow.exceptions import MlflowException
 
         known = cls.found(client, model)
@@ -84,6 +107,9 @@ class Journal:
         name = experiment_name(model)
         experiment = client.create_experiment(f"{name} {uuid.uuid4()}")
         run = client.create_run(experiment, run_name=RUN_NAME, tags={"mlflow.note.content": _NOTE})
+        begun = cls(client, run.info.run_id, named_after=model)
+        if model_created is not None:
+            begun.bind(model_created)
         client.set_terminated(run.info.run_id)
         try:
             client.rename_experiment(experiment, name)
@@ -93,7 +119,16 @@ class Journal:
             if known is None:
                 raise
             return known
-        return cls(client, run.info.run_id)
+        return begun
+
+    def bind(self, model_created: int) -> None:
+        """Write down whose journal this is, for good."""
+        from contextlib import suppress
+
+        with suppress(EntryTakenError):
+            self._write(MODEL_CREATED, str(model_created))
+        written = self._client.get_run(self.run_id).data.params[MODEL_CREATED]
+        self.model_created = int(written)
 
     def read(self, seal: str = "") -> History:
         """All entries, after checking that nobody changed them.

@@ -4,15 +4,18 @@ A move is written down, carried out, and ended. Whoever comes next finishes a mo
 writes down what somebody moved without the journal. Whether a version may be promoted: promotion.py.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from registry import versions
+from registry import binding, evidence, versions
+from registry.evidence import EvidenceError
 from registry.history import OUTSIDE, PROMOTION, End, Entry, History, Move
-from registry.journal import EntryTakenError, Journal, JournalError, experiment_name
+from registry.journal import EntryTakenError, Journal
+from registry.model_files import ModelRefusedError
 from registry.stages import (
     ALIASES,
     ARCHIVED,
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 UNDER_WAY = timedelta(seconds=60)
 
 UNKNOWN = "unknown"
+
+logger = logging.getLogger(__name__)
 
 
 class MoveRefusedError(Exception):
@@ -80,20 +85,13 @@ def settled(
         JournalError: The journal cannot be read.
     """
     # Before the journal: an unknown model must not get one, and what is sealed by now must be in it.
-    seal = versions.standing(client, name).journal_seal
-    journal = Journal.found(client, name)
-    if seal and journal is None:
-        raise JournalError(
-            f"The journal of {name} is not there, but was: look for a renamed MLflow experiment, and name it "
-            f"{experiment_name(name)!r} again. To begin a new one, delete the tags {JOURNAL_TAG} and "
-            f"{SEAL_TAG} of the model."
-        )
-    if journal is None:
-        journal = Journal.opened(client, name)
+    standing = versions.standing(client, name)
+    seal = standing.journal_seal
+    journal = binding.opened(client, name, standing)
     while True:
         history = journal.read(seal)
         if history.pending is not None:
-            _finish(client, name, journal, history.pending, request)
+            _finish(Model(client, name, journal, history), history.pending, request)
             continue
         # After the journal, so that a move that came between shows as an entry that is taken.
         held = versions.standing(client, name).aliases
@@ -155,9 +153,9 @@ def move(model: Model, wanted: Move, require: Callable[[Model], None] = lambda m
     return model
 
 
-def _finish(client: "MlflowClient", name: str, journal: Journal, entry: Entry, request: str) -> None:
+def _finish(model: Model, entry: Entry, request: str) -> None:
     """Bring a move to its end whose process may have died at any point."""
-    started = entry.what
+    client, name, started = model.client, model.name, entry.what
     assert isinstance(started, Move)  # noqa: S101 (only moves are pending)
     if started.request != request and _now() - started.at < UNDER_WAY:
         raise UnderWayError(
@@ -168,11 +166,38 @@ def _finish(client: "MlflowClient", name: str, journal: Journal, entry: Entry, r
     moved = held == started.to_version
     if held == started.from_version:
         try:
+            require_as_judged(model, started)
             _carry_out(client, name, started)
             moved = True
-        except UnknownVersionError:
-            moved = False  # deleted meanwhile
-    journal.end(entry.number, End(_now(), moved))
+        except (UnknownVersionError, MoveRefusedError) as error:
+            # Deleted meanwhile, or another version than the one that was judged.
+            logger.warning("A move that was left unfinished is given up: %s", error)
+            moved = False
+    model.journal.end(entry.number, End(_now(), moved))
+
+
+def require_as_judged(model: Model, wanted: Move) -> None:
+    """Make sure that an alias moves to what was evaluated: its sha256 is that of its evidence.
+
+    A version that was never evaluated, such as one that was put into production by hand, has no evidence to
+    be compared with. For production, the files must be those that were registered, too.
+
+    Raises:
+        MoveRefusedError: It is something else, or its evidence cannot be read.
+        UnknownVersionError: It was deleted.
+    """
+    if wanted.to_version is None:
+        return
+    version = versions.version(model.client, model.name, wanted.to_version)
+    judgement = model.history.judgement(version.number)
+    try:
+        if judgement is not None:
+            evidence.require_same_files(version, evidence.document(model.client, model.name, judgement))
+        if wanted.alias == PRODUCTION:
+            with versions.verified_files(model.client, version):
+                pass
+    except (EvidenceError, ModelRefusedError) as error:
+        raise MoveRefusedError(str(error)) from error
 
 
 def _carry_out(client: "MlflowClient", name: str, wanted: Move) -> None:

@@ -11,7 +11,6 @@ from registry.history import PROMOTION, ROLLBACK, Approval, End, Entry, Judgemen
 from registry.model_files import ModelRefusedError
 from registry.moves import Model, MoveRefusedError, UnderWayError
 from registry.stages import PRODUCTION
-from registry.versions import SHA256_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,8 +125,8 @@ def rollback(client: "MlflowClient", name: str, to: int | None, request: Request
         request: Who asks, and why.
 
     Raises:
-        MoveRefusedError: There is nothing to go back to, its files were changed, or it was never in
-            production.
+        MoveRefusedError: There is nothing to go back to, it was never in production, or it is not what was
+            evaluated.
         UnknownModelError: There is no such model.
         UnknownVersionError: There is no such version.
         JournalError: The journal cannot be read.
@@ -147,9 +146,9 @@ def rollback(client: "MlflowClient", name: str, to: int | None, request: Request
         raise MoveRefusedError(
             f"Version {target} of {name} was never in production. Promote it: `ledgerline registry promote`."
         )
-    _require_whole(client, name, target)
     resting_on = next(move.evidence for _, move, _ in reversed(done) if move.to_version == target)
-    return _moved(moves.move(model, _move(production, target, ROLLBACK, request, resting_on)), request)
+    wanted = _move(production, target, ROLLBACK, request, resting_on)
+    return _moved(moves.move(model, wanted, lambda model: moves.require_as_judged(model, wanted)), request)
 
 
 def approve(client: "MlflowClient", name: str, number: int, by: str, reason: str) -> Approval:
@@ -211,11 +210,10 @@ def _require_evidence(model: Model, number: int, production: int | None) -> Judg
             f"{document.get('version')}, the journal {evidence.PASSED!r} of version {number}. Compare again: "
             f"`ledgerline registry compare {name} --version {number}`."
         )
-    if document.get("version_sha256") != version.tags.get(SHA256_TAG):
-        raise MoveRefusedError(
-            f"Version {number} of {name} says of its files that they have sha256 "
-            f"{version.tags.get(SHA256_TAG)}; judged were files with {document.get('version_sha256')}."
-        )
+    try:
+        evidence.require_same_files(version, document)
+    except EvidenceError as error:
+        raise MoveRefusedError(str(error)) from error
     _require_whole(model.client, name, number)
     return judgement
 

@@ -1,7 +1,7 @@
 """The stages of a version, and the aliases and tags that say them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,11 +36,19 @@ class Standing:
         aliases: Version by alias.
         journal_entry: The last entry of its journal that was carried out; 0: it has none.
         journal_seal: The seal of an entry of its journal, `journal.Entry.seal`; empty: none is known.
+        created: When the model was created, in milliseconds. A name can be given to another model, and a
+            model another name; this stays.
     """
 
     aliases: Mapping[str, int]
     journal_entry: int
     journal_seal: str = ""
+    created: int = field(default=0, compare=False)  # it never changes
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether the model says that it has a journal."""
+        return bool(self.journal_seal or self.journal_entry)
 
 
 def standings(client: "MlflowClient") -> dict[str, Standing]:
@@ -61,4 +69,9 @@ def standing_of(model: "RegisteredModel") -> Standing:
     aliases = {alias: int(version) for alias, version in model.aliases.items()}
     entry = model.tags.get(JOURNAL_TAG, "")
     # A person can write anything into a tag; what is no number is written anew.
-    return Standing(aliases, int(entry) if entry.isdecimal() else 0, model.tags.get(SEAL_TAG, ""))
+    return Standing(
+        aliases,
+        int(entry) if entry.isdecimal() else 0,
+        model.tags.get(SEAL_TAG, ""),
+        int(model.creation_timestamp or 0),
+    )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from registry import evidence, moves, promotion, stages, versions
+from registry import binding, evidence, moves, promotion, stages, versions
 from registry.contradictions import contradictions
 from registry.evidence import EvidenceError
 from registry.history import REGISTRATION, Approval, History, Judgement, Move
-from registry.journal import Journal, JournalError
+from registry.journal import JournalError
 from registry.model_files import ModelRefusedError
 from registry.moves import MoveRefusedError, UnderWayError
 from registry.promotion import (
@@ -84,19 +84,17 @@ class ModelRegistryResource(dg.ConfigurableResource):
             model = moves.settled(self._client(), version.name, request)
             holder = model.history.holder(STAGING)
             if holder != version.number:
-                moves.move(
-                    model,
-                    Move(
-                        at=datetime.now(UTC),
-                        alias=STAGING,
-                        from_version=holder,
-                        to_version=version.number,
-                        cause=REGISTRATION,
-                        by=by,
-                        run_id=run_id,
-                        request=request,
-                    ),
+                wanted = Move(
+                    at=datetime.now(UTC),
+                    alias=STAGING,
+                    from_version=holder,
+                    to_version=version.number,
+                    cause=REGISTRATION,
+                    by=by,
+                    run_id=run_id,
+                    request=request,
                 )
+                moves.move(model, wanted, lambda model: moves.require_as_judged(model, wanted))
 
     def record(self, name: str, judgement: Judgement) -> int:
         """Write a judgement into the journal and on its version; returns the number of the entry."""
@@ -144,10 +142,19 @@ class ModelRegistryResource(dg.ConfigurableResource):
             return moves.settled(self._client(), name, unchanged_until=unchanged_until).history
 
     def history(self, name: str) -> History:
-        """The journal of a model as it is written; empty for a model that has none."""
+        """Return the journal of a model as it is written; empty for a model that has none.
+
+        Raises:
+            PermanentFailure: There is no such model, or its journal cannot be read.
+        """
         with _permanent():
-            journal = Journal.found(self._client(), name)
+            standing = versions.standing(self._client(), name)
+            journal = binding.journal_of(self._client(), name, standing)
             return journal.read() if journal is not None else History([])
+
+    def journals_of_earlier_models(self, name: str) -> Sequence[str]:
+        """Return the MLflow experiments with the journals of models that had this name before."""
+        return binding.journals_of_earlier_models(self._client(), name)
 
     def evidence(self, name: str, judgement: Judgement) -> Mapping[str, Any] | None:
         """What a judgement rests on; None: it was changed since, or is gone."""

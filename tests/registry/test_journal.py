@@ -262,16 +262,17 @@ def test_an_entry_that_cannot_be_read_is_named(stock: Stock, model_name: str, te
         journal.read()
 
 
-def test_a_renamed_journal_is_not_begun_anew(stock: Stock, model_name: str):
+def test_a_journal_that_is_gone_is_not_begun_anew(stock: Stock, model_name: str):
     stock.model(model_name)
     stock.stage(model_name, 1)
     experiment = stock.client.get_run(stock.journal(model_name).run_id).info.experiment_id
     stock.client.rename_experiment(experiment, "my notes")
+    stock.client.delete_experiment(experiment)
 
-    with pytest.raises(JournalError, match=f"name it '{experiment_name(model_name)}' again"):
+    with pytest.raises(JournalError, match=f"was named '{experiment_name(model_name)}', and restore it"):
         moves.settled(stock.client, model_name)
 
-    stock.client.rename_experiment(experiment, experiment_name(model_name))
+    stock.client.restore_experiment(experiment)
     assert moves.settled(stock.client, model_name).history.head == 1
 
 

@@ -1,0 +1,473 @@
+"""A journal belongs to one registered model, whatever names models are given, lose, and are made under."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from registry import binding, evidence, moves, promotion, versions
+from registry.contradictions import contradictions
+from registry.evidence import EVIDENCE_TAG
+from registry.history import PROMOTION, Move
+from registry.journal import MODEL_CREATED, Journal, JournalError, experiment_name
+from registry.moves import UNDER_WAY, MoveRefusedError
+from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
+from registry.versions import SHA256_TAG
+from resources.registry import ModelRegistryResource
+from tests.registry.racers import Racers, Task
+from tests.registry.registered import Stock
+from tests.registry.test_moves import waiting
+
+
+def served_twice(stock: Stock, name: str) -> str:
+    """A model whose version 2 was promoted over its version 1."""
+    stock.model(name, 2)
+    stock.serve(name, 1)
+    stock.serve(name, 2)
+    return name
+
+
+def make_anew(stock: Stock, name: str) -> None:
+    """Delete a model, and make another with its name and as many versions, put into production by hand."""
+    stock.client.delete_registered_model(name)
+    stock.model(name, 2)
+    stock.client.set_registered_model_alias(name, PRODUCTION, "2")
+
+
+def unbind(stock: Stock, name: str) -> None:
+    """Let a model have a journal as it was before journals were bound; what is asked for first opens it."""
+    Journal.opened(stock.client, name)
+
+
+def producers(stock: Stock, name: str) -> list[int | None]:
+    """What was in production, by the journal of a model."""
+    history = moves.settled(stock.client, name).history
+    return [move.to_version for _, move, _ in history.moves(PRODUCTION)]
+
+
+def experiments(stock: Stock, name: str) -> list[str]:
+    """The names of the experiments that hold journals of models of a name."""
+    found = stock.client.search_experiments(filter_string=f"name LIKE '{experiment_name(name)}%'")
+    return sorted(experiment.name for experiment in found)
+
+
+# Made anew
+
+
+def test_a_model_made_anew_does_not_inherit_what_was_in_production(any_stock: Stock, model_name: str):
+    served_twice(any_stock, model_name)
+    earlier = any_stock.journal(model_name).run_id
+    make_anew(any_stock, model_name)
+
+    with pytest.raises(MoveRefusedError, match=r"Version 1 of .* was never in production\. Promote it"):
+        any_stock.rollback(model_name, to=1)
+    with pytest.raises(MoveRefusedError, match=r"No version of .* was in production before version 2"):
+        any_stock.rollback(model_name)
+    with pytest.raises(MoveRefusedError, match="was never judged"):
+        any_stock.promote(model_name, 1)
+    with pytest.raises(MoveRefusedError, match="was never judged"):
+        promotion.approve(any_stock.client, model_name, 1, "ada", "")
+
+    assert any_stock.aliases(model_name) == {PRODUCTION: 2}
+    assert producers(any_stock, model_name) == [2]
+    any_stock.require_agreement(model_name)
+    # What is written of the earlier model stays, and can be found.
+    (aside,) = binding.journals_of_earlier_models(any_stock.client, model_name)
+    assert experiments(any_stock, model_name) == [experiment_name(model_name), aside]
+    (run,) = any_stock.client.search_runs(
+        [any_stock.client.get_experiment_by_name(aside).experiment_id], "run_name = 'journal'"
+    )
+    assert run.info.run_id == earlier
+    assert Journal(any_stock.client, earlier).read().holder(PRODUCTION) == 2
+
+
+def test_a_model_made_anew_twice_has_a_journal_each_time(stock: Stock, model_name: str):
+    for number in range(3):
+        served_twice(stock, model_name)
+        assert len(binding.journals_of_earlier_models(stock.client, model_name)) == number
+        assert producers(stock, model_name) == [1, 2]
+        stock.client.delete_registered_model(model_name)
+
+
+def test_looking_at_a_model_made_anew_shows_nothing_of_the_earlier_and_writes_nothing(
+    any_stock: Stock, model_name: str
+):
+    served_twice(any_stock, model_name)
+    make_anew(any_stock, model_name)
+
+    assert contradictions(any_stock.client, model_name) == ["production is version 2; there is no journal"]
+    registry = ModelRegistryResource(tracking_uri=any_stock.uri)
+    assert registry.history(model_name).entries == []
+    assert experiments(any_stock, model_name) == [experiment_name(model_name)]
+
+
+def test_a_journal_that_was_deleted_with_its_model_does_not_stop_the_next(any_stock: Stock, model_name: str):
+    served_twice(any_stock, model_name)
+    experiment = any_stock.client.get_experiment_by_name(experiment_name(model_name)).experiment_id
+    any_stock.client.delete_experiment(experiment)
+    make_anew(any_stock, model_name)
+
+    assert producers(any_stock, model_name) == [2]
+    assert any_stock.client.get_experiment(experiment).lifecycle_stage == "deleted"
+    any_stock.require_agreement(model_name)
+
+
+def test_ten_processes_that_come_to_a_model_made_anew_begin_one_journal(
+    any_stock: Stock, model_name: str, racers: Racers
+):
+    served_twice(any_stock, model_name)
+    make_anew(any_stock, model_name)
+
+    outcomes = racers.run([Task("settle", any_stock.uri, model_name) for _ in range(10)])
+
+    assert [(outcome.returned, outcome.message) for outcome in outcomes] == [(1, "")] * 10
+    assert producers(any_stock, model_name) == [2]
+    assert len(experiments(any_stock, model_name)) == 2
+
+
+# Renamed
+
+
+@pytest.mark.parametrize("first", ["the renamed", "the next of its name"])
+def test_the_journal_goes_along_with_a_renamed_model(any_stock: Stock, model_name: str, first: str):
+    served_twice(any_stock, model_name)
+    renamed = f"{model_name} renamed"
+    any_stock.client.rename_registered_model(model_name, renamed)
+    any_stock.model(model_name, 2)
+
+    names = (renamed, model_name) if first == "the renamed" else (model_name, renamed)
+    found = {name: producers(any_stock, name) for name in names}
+
+    assert found == {renamed: [1, 2], model_name: []}
+    assert any_stock.rollback(renamed).version == 1
+    with pytest.raises(MoveRefusedError, match="was in production before no version"):
+        any_stock.rollback(model_name)
+    any_stock.require_agreement(renamed)
+    assert any_stock.journal(renamed).read().head == any_stock.history(renamed).head
+    assert any_stock.journal(model_name).run_id != any_stock.journal(renamed).run_id
+    assert binding.journals_of_earlier_models(any_stock.client, model_name) == []
+
+
+def test_two_models_that_swap_their_names_keep_their_journals(any_stock: Stock, model_name: str):
+    other, between = f"{model_name} other", f"{model_name} between"
+    served_twice(any_stock, model_name)
+    any_stock.model(other, 3)
+    any_stock.serve(other, 3)
+
+    for before, after in ((model_name, between), (other, model_name), (between, other)):
+        any_stock.client.rename_registered_model(before, after)
+
+    assert (producers(any_stock, other), producers(any_stock, model_name)) == ([1, 2], [3])
+    for name in (other, model_name):
+        any_stock.require_agreement(name)
+
+
+def test_a_renamed_model_shows_its_journal_to_those_that_only_look(stock: Stock, model_name: str):
+    served_twice(stock, model_name)
+    renamed = f"{model_name} renamed"
+    stock.client.rename_registered_model(model_name, renamed)
+
+    assert contradictions(stock.client, renamed) == []
+    assert ModelRegistryResource(tracking_uri=stock.uri).history(renamed).holder(PRODUCTION) == 2
+    assert experiments(stock, renamed) == []
+
+
+def test_a_journal_whose_experiment_was_renamed_is_found(any_stock: Stock, model_name: str):
+    served_twice(any_stock, model_name)
+    experiment = any_stock.client.get_experiment_by_name(experiment_name(model_name)).experiment_id
+    any_stock.client.rename_experiment(experiment, f"{model_name} my notes")
+
+    assert producers(any_stock, model_name) == [1, 2]
+
+    assert any_stock.client.get_experiment(experiment).name == experiment_name(model_name)
+
+
+# Journals from before they were bound
+
+
+def test_a_journal_that_is_not_bound_is_bound_when_it_is_proven_to_be_the_model_s(
+    any_stock: Stock, model_name: str
+):
+    any_stock.model(model_name, 2)
+    unbind(any_stock, model_name)
+    journal = any_stock.journal(model_name)
+    old = replace(any_stock.judgement(1), by="an old judge")
+    journal.add(old)
+    any_stock.client.set_model_version_tag(model_name, "1", EVIDENCE_TAG, old.evidence)
+
+    any_stock.serve(model_name, 2)  # the version has the evidence; the model has no tags yet
+
+    created = any_stock.client.get_registered_model(model_name).creation_timestamp
+    params = any_stock.client.get_run(journal.run_id).data.params
+    assert params[MODEL_CREATED] == str(created)
+    known = any_stock.history(model_name).judgement(1)
+    assert known is not None
+    assert (known.by, known.evidence) == ("an old judge", old.evidence)
+    any_stock.require_agreement(model_name)
+
+
+def unbound_and_served(stock: Stock, name: str) -> str:
+    """A model served twice, whose journal says nothing of whose it is."""
+    stock.model(name, 2)
+    unbind(stock, name)
+    journal = stock.journal(name)
+    standing = versions.standing(stock.client, name)
+    for number, before in ((1, None), (2, 1)):
+        judgement = stock.judgement(number, against=before)
+        journal.add(judgement)
+        stock.client.set_model_version_tag(name, str(number), EVIDENCE_TAG, judgement.evidence)
+        at = judgement.at
+        wanted = Move(at, PRODUCTION, before, number, PROMOTION, "ada", evidence=judgement.evidence)
+        moves.move(moves.Model(stock.client, name, journal, journal.read()), wanted)
+    assert standing.created
+    assert MODEL_CREATED not in stock.client.get_run(journal.run_id).data.params
+    return name
+
+
+def test_a_journal_that_is_not_bound_is_not_inherited_by_a_model_made_anew(any_stock: Stock, model_name: str):
+    unbound_and_served(any_stock, model_name)
+    make_anew(any_stock, model_name)
+
+    with pytest.raises(MoveRefusedError, match=r"was never in production"):
+        any_stock.rollback(model_name, to=1)
+
+    assert producers(any_stock, model_name) == [2]
+
+
+def test_a_journal_that_is_not_bound_goes_along_with_a_renamed_model_that_seals_it(
+    any_stock: Stock, model_name: str
+):
+    unbound_and_served(any_stock, model_name)
+    renamed = f"{model_name} renamed"
+    any_stock.client.rename_registered_model(model_name, renamed)
+    any_stock.model(model_name, 2)
+
+    assert producers(any_stock, model_name) == []
+    assert producers(any_stock, renamed) == [1, 2]
+    any_stock.require_agreement(renamed)
+
+
+def test_an_older_model_renamed_to_the_name_of_a_journal_that_is_not_bound_does_not_get_it(
+    stock: Stock, model_name: str
+):
+    older = stock.model(f"{model_name} older", 2)
+    unbound_and_served(stock, model_name)
+    stock.client.delete_registered_model(model_name)
+    stock.client.rename_registered_model(older, model_name)
+
+    with pytest.raises(JournalError, match=f"It cannot be told whether .* set its tag {JOURNAL_TAG} to 4"):
+        stock.rollback(model_name, to=1)
+
+    assert stock.aliases(model_name) == {}
+    experiment = stock.client.get_experiment_by_name(experiment_name(model_name))
+    stock.client.rename_experiment(experiment.experiment_id, "an earlier model's")
+    assert producers(stock, model_name) == []
+
+
+def test_a_bound_journal_needs_no_tags_of_the_model(any_stock: Stock, model_name: str):
+    served_twice(any_stock, model_name)
+    for tag in (JOURNAL_TAG, SEAL_TAG):
+        any_stock.client.delete_registered_model_tag(model_name, tag)
+    for number in (1, 2):
+        any_stock.client.delete_model_version_tag(model_name, str(number), EVIDENCE_TAG)
+
+    assert producers(any_stock, model_name) == [1, 2]
+
+
+def test_what_a_journal_is_bound_to_cannot_be_changed(any_stock: Stock, model_name: str):
+    served_twice(any_stock, model_name)
+    journal = any_stock.journal(model_name)
+    bound = journal.model_created
+
+    journal.bind(1)
+
+    assert bound is not None
+    assert any_stock.journal(model_name).model_created == journal.model_created == bound
+
+
+# Every move is to what was evaluated
+
+
+def replace_files(stock: Stock, name: str, number: int) -> None:
+    """Let a version say that it has other files, which are whole."""
+    sha256 = stock.tags(name, stock.version(name, weights="other weights"))[SHA256_TAG]
+    stock.client.set_model_version_tag(name, str(number), SHA256_TAG, sha256)
+
+
+def roll_back(stock: Stock, name: str) -> None:
+    stock.rollback(name, to=1)
+
+
+def stage_again(stock: Stock, name: str) -> None:
+    ModelRegistryResource(tracking_uri=stock.uri).stage(
+        versions.version(stock.client, name, 1), "ada", "", "a request"
+    )
+
+
+def promote_again(stock: Stock, name: str) -> None:
+    stock.promote(name, 1)
+
+
+def approve_again(stock: Stock, name: str) -> None:
+    promotion.approve(stock.client, name, 1, "ada", "")
+
+
+@pytest.mark.parametrize("do", [roll_back, stage_again])
+def test_a_version_with_another_sha256_than_its_evidence_is_not_moved_to(
+    any_stock: Stock, model_name: str, do: Callable[[Stock, str], None]
+):
+    served_twice(any_stock, model_name)
+    before = any_stock.aliases(model_name)
+    replace_files(any_stock, model_name, 1)
+
+    with pytest.raises(Exception, match=r"says of its files that they have sha256 .* judged were files with"):
+        do(any_stock, model_name)
+
+    assert any_stock.aliases(model_name) == before
+    any_stock.require_agreement(model_name)
+
+
+@pytest.mark.parametrize("do", [promote_again, approve_again])
+def test_a_version_with_another_sha256_than_its_evidence_is_neither_promoted_nor_approved(
+    stock: Stock, model_name: str, do: Callable[[Stock, str], None]
+):
+    served_twice(stock, model_name)
+    stock.judge(model_name, 1, against=2)
+    replace_files(stock, model_name, 1)
+
+    with pytest.raises(MoveRefusedError, match="says of its files that they have sha256"):
+        do(stock, model_name)
+
+    assert stock.aliases(model_name) == {PRODUCTION: 2}
+
+
+def test_a_rollback_without_the_evidence_that_it_rests_on_is_refused(stock: Stock, model_name: str):
+    served_twice(stock, model_name)
+    judgement = stock.history(model_name).judgement(1)
+    assert judgement is not None
+    stock.client.log_text(judgement.evidence_run_id, json.dumps(stock.document(1)), evidence.FILE)
+
+    with pytest.raises(MoveRefusedError, match=r"was edited: evidence.json .* Compare again"):
+        stock.rollback(model_name)
+
+    stock.judge(model_name, 1, against=2)
+    assert stock.rollback(model_name).version == 1
+
+
+def test_a_rollback_to_what_was_put_into_production_by_hand_needs_no_evidence(stock: Stock, model_name: str):
+    stock.model(model_name, 2)
+    stock.client.set_registered_model_alias(model_name, PRODUCTION, "1")
+    stock.serve(model_name, 2)
+
+    assert stock.rollback(model_name).version == 1
+
+
+@pytest.mark.parametrize("alias", [PRODUCTION, STAGING])
+def test_a_dead_move_to_something_else_than_was_evaluated_is_given_up(
+    any_stock: Stock, model_name: str, alias: str
+):
+    served_twice(any_stock, model_name)
+    any_stock.rollback(model_name)
+    journal = any_stock.journal(model_name)
+    held = journal.read().holder(alias)
+    wanted = replace(waiting_move(any_stock, model_name), alias=alias, from_version=held)
+    journal.append(journal.read().head, wanted)
+    replace_files(any_stock, model_name, 2)
+
+    history = moves.settled(any_stock.client, model_name).history
+
+    assert any_stock.aliases(model_name) == {PRODUCTION: 1}
+    assert history.entries[-1].what == wanted
+    assert history.entries[-1].end is not None
+    assert not history.entries[-1].end.moved
+    any_stock.require_agreement(model_name)
+
+
+def waiting_move(stock: Stock, name: str) -> Move:
+    """A move of production to version 2 whose process died a while ago, not written down yet."""
+    now = moves._now().replace(microsecond=0)
+    return Move(now - UNDER_WAY - timedelta(seconds=1), PRODUCTION, 1, 2, PROMOTION, "a dead process")
+
+
+def test_a_dead_move_of_production_to_edited_files_is_given_up(stock: Stock, model_name: str):
+    stock.model(model_name, 1)
+    stock.version(model_name, weights="other weights")
+    stock.serve(model_name, 1)
+    waiting(stock, model_name, ago=UNDER_WAY)
+    stock.edit_files("other weights", "edited")
+
+    moves.settled(stock.client, model_name)
+
+    assert stock.aliases(model_name) == {PRODUCTION: 1}
+    stock.require_agreement(model_name)
+
+
+# By the command line
+
+
+def variables(home: Path, uri: str) -> dict[str, str]:
+    return {"COLUMNS": "200", "LEDGERLINE_HOME": str(home), "MLFLOW_TRACKING_URI": uri}
+
+
+def ledgerline(home: Path, uri: str, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["registry", *arguments], env=variables(home, uri))
+    return result.exit_code, result.output
+
+
+def test_the_history_of_a_model_made_anew_says_where_the_earlier_one_s_is(
+    any_stock: Stock, model_name: str, tmp_path: Path
+):
+    served_twice(any_stock, model_name)
+    make_anew(any_stock, model_name)
+
+    code, output = ledgerline(tmp_path / "home", any_stock.uri, "history", model_name)
+
+    assert code == 0
+    (aside,) = binding.journals_of_earlier_models(any_stock.client, model_name)
+    said = f"An earlier model had this name; its journal is the MLflow experiment '{aside}'."
+    assert said in " ".join(output.split())
+    assert "promotion" not in output
+    assert "changed outside" in output
+
+
+def test_the_history_of_a_renamed_model_goes_along(any_stock: Stock, model_name: str, tmp_path: Path):
+    served_twice(any_stock, model_name)
+    any_stock.client.rename_registered_model(model_name, f"{model_name} renamed")
+
+    code, output = ledgerline(tmp_path / "home", any_stock.uri, "history", f"{model_name} renamed")
+
+    assert code == 0
+    assert "production: 1 -> 2, promotion" in output
+    code, output = ledgerline(tmp_path / "home", any_stock.uri, "history", model_name)
+    assert code == 2
+    assert "There is no registered model" in output
+
+
+@pytest.mark.parametrize("store", ["database", "postgresql"])
+def test_the_command_line_rolls_nothing_back_to_a_version_of_an_earlier_model(
+    store: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    stock = Stock(request.getfixturevalue(f"mlflow_{store}"), tmp_path / "artifacts")
+    served_twice(stock, "flight_delay")
+    make_anew(stock, "flight_delay")
+
+    # A process of its own: the command sends what the run says to a file, by its descriptors.
+    ended = subprocess.run(
+        [Path(sys.executable).parent / "ledgerline", "registry", "rollback", "--to", "1"],
+        env=os.environ | variables(tmp_path / "home", stock.uri),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "Version 1 of flight_delay was never in production" in " ".join(ended.stdout.split()), ended
+    assert stock.aliases("flight_delay") == {PRODUCTION: 2}
