@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from serving import tracing
 from serving.accounting import Account, account_of
-from serving.bodies import CLOSE, body_of
+from serving.bodies import CLOSE, body_of, encodings_of, unpacked
 from serving.follower import Served
 from serving.loaded import LoadedModel
 from serving.predictor import ModelFailedError, OverdueError, Prediction, RequestRowsError
@@ -129,7 +129,7 @@ class Answering:
 
         Raises:
             RefusedError: It cannot be answered.
-            HTTPException: Its body is too large, or too slow.
+            HTTPException: Its body is too large, too slow, or compressed in a way that is not known.
         """
         limits = self.service.settings.limits
         with self._among_others():
@@ -139,7 +139,10 @@ class Answering:
             account.loaded = loaded
             tracing.tell_model(account.span, loaded, served.followed.alias)
             began, deadline = time.time(), time.monotonic() + limits.seconds
+            encodings = encodings_of(request)
             body = await body_of(request, limits.body_bytes, limits.body_seconds)
+            if encodings:
+                body = await asyncio.to_thread(unpacked, body, encodings, limits.body_bytes)
             rows = await _rows(body, loaded.schema, limits.rows, read, account)
             prediction = await self._predict(loaded, rows, deadline)
         tracing.tell_prediction(account.span, prediction, began)

@@ -8,6 +8,7 @@ import mlflow.version
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -64,7 +65,21 @@ def application(service: Service) -> FastAPI:
     _add_pages(app, answering)
     if service.settings.webhook_secret:
         _add_webhooks(app, service, Verifier(service.settings.webhook_secret))
+    _add_heads(app)
     return app
+
+
+def _add_heads(app: FastAPI) -> None:
+    """Answer HEAD wherever GET is answered, as HTTP demands and probes of load balancers use."""
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            app.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                response_class=route.response_class,
+                include_in_schema=False,
+            )
 
 
 def _documented() -> FastAPI:
@@ -140,7 +155,6 @@ def _add_open_inference(app: FastAPI, answering: Answering) -> None:
 
     async def inferred(request: Request, name: str, version: str | None) -> Response:
         served = answering.served(name, version)
-        _require_uncompressed(request)
         asked: list[Inference] = []
 
         def read(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list[str]]:
@@ -278,17 +292,11 @@ def _add_webhooks(app: FastAPI, service: Service, verifier: Verifier) -> None:
 def _reader(request: Request) -> Read:
     """What reads a body of this type."""
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    _require_uncompressed(request)
     if kind == scoring.CSV:
         return scoring.rows_of_csv
     if kind == scoring.JSON:
         return scoring.rows_of_json
     raise RefusedError(415, f"The body is {kind or 'of no type'}; send {scoring.JSON} or {scoring.CSV}.")
-
-
-def _require_uncompressed(request: Request) -> None:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RefusedError(415, "The body is compressed; send it as it is.")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

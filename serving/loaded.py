@@ -1,6 +1,8 @@
 """A version in memory, ready to answer: verified, loaded and tried. When it takes over: follower.py."""
 
-import math
+import base64
+import copy
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from registry.model_files import ModelRefusedError
 from registry.versions import RUN_ID_TAG, SHA256_TAG, Version
 from serving import scoring
 from serving.rows import Rows, answered
-from serving.schema import RowsRefusedError, Schema, UnsupportedSignatureError, schema_of
+from serving.schema import WHOLE, RowsRefusedError, Schema, UnsupportedSignatureError, schema_of
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
@@ -25,6 +27,11 @@ MANY_ROWS = 512
 
 # What scikit-learn's classifiers and regressors can be asked; the model's files say which.
 METHODS = ("predict", "predict_proba", "predict_log_proba")
+
+# One version is loaded at a time in a process. Numpy reads the headers of arrays with `ast.literal_eval`, and
+# in early releases of CPython 3.11 two threads that build syntax trees at once disturb each other: one raises
+# SystemError, "AST constructor recursion depth mismatch" (https://github.com/python/cpython/issues/106905).
+_ONE_LOAD = threading.Lock()
 
 
 def _openmp() -> "ThreadpoolController":
@@ -45,7 +52,7 @@ class LoadedModel:
         example: The rows that it was saved with, and answers.
         experiment_id: The MLflow experiment of its training run; empty: not known.
         loaded_at: When it was loaded.
-        method: Takes what `Rows.model_input` gives.
+        method: Takes what `Schema.model_input` gives.
         threads: Says how many threads of OpenMP it may use.
     """
 
@@ -73,7 +80,7 @@ class LoadedModel:
     def predict(self, rows: Rows) -> Rows:
         """What the model says; raises what the model raises."""
         with self.threads.limit(limits=1) if rows.count < MANY_ROWS else nullcontext():
-            return answered(self.method(rows.model_input()), rows.count)
+            return answered(self.method(self.schema.model_input(rows)), rows.count)
 
     def answers_its_example(self) -> bool:
         """Whether it works at all: then rows that it fails on are at fault, and otherwise it is."""
@@ -97,6 +104,11 @@ def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> 
         ModelRefusedError: The files differ, cannot be trusted or read, have no usable signature, or the model
             does not answer its own example.
     """
+    with _ONE_LOAD:
+        return _load(version, folder, unpickle, experiment_id)
+
+
+def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> LoadedModel:
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
@@ -160,9 +172,17 @@ def _any_method(folder: Path) -> Callable[[Any], Any]:
     from mlflow import pyfunc
 
     try:
-        return pyfunc.load_model(str(folder)).predict
+        model = pyfunc.load_model(str(folder))
     except Exception as error:  # whatever the flavour raises
         raise ModelRefusedError(f"The model cannot be loaded: {error}") from error
+    signature = model.metadata.signature
+    if signature is not None:
+        # The rows are checked by then. MLflow would do it again, and it refuses gaps in columns of whole
+        # numbers and truth values, though the signature says that they may be missing. Its parameters stay.
+        unchecked = copy.copy(signature)
+        unchecked.inputs = None
+        model.metadata.signature = unchecked
+    return model.predict
 
 
 def _example(description: "Model", folder: Path, schema: Schema, subject: str) -> Rows:
@@ -176,17 +196,27 @@ def _example(description: "Model", folder: Path, schema: Schema, subject: str) -
         raise ModelRefusedError(f"{subject} has no input example to be tried with; log it with one.")
     try:
         if isinstance(example, pd.DataFrame):
-            columns = {str(name): [_plain(value) for value in example[name].tolist()] for name in example}
+            types = {column.name: column.type for column in schema.columns}
+            columns = {
+                str(name): [_plain(value, types.get(str(name), "")) for value in example[name].tolist()]
+                for name in example
+            }
             return schema.rows(columns, len(example))
         return schema.array_rows(example)
     except RowsRefusedError as error:
         raise ModelRefusedError(f"The input example of {subject} is not what it takes: {error}.") from error
 
 
-def _plain(value: Any) -> Any:
-    """A value of a frame as JSON would have it."""
+def _plain(value: Any, type_name: str) -> Any:
+    """Return a value of a frame as JSON would have it."""
     import pandas as pd
 
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
     if isinstance(value, pd.Timestamp):
         return value.isoformat()
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float) and type_name in WHOLE and value.is_integer():
+        return int(value)  # beside a gap, pandas has whole numbers as floats
+    return value

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
 # The name of an array that is all there is: a model that takes or gives one tensor.
@@ -29,14 +28,6 @@ class Rows:
         if start == 0 and stop == self.count:
             return self
         return Rows({name: values[start:stop] for name, values in self.columns.items()}, stop - start)
-
-    def model_input(self) -> "pd.DataFrame | NDArray[Any]":
-        """A frame of the columns; of a tensor, the array."""
-        import pandas as pd
-
-        if UNNAMED in self.columns:
-            return self.columns[UNNAMED]
-        return pd.DataFrame(dict(self.columns), copy=False)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

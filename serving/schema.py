@@ -2,15 +2,18 @@
 
 import base64
 import math
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from serving.rows import UNNAMED, Rows
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.models import ModelSignature
     from numpy.typing import NDArray
 
@@ -96,11 +99,19 @@ def _single(value: float) -> float:
     return float(value)
 
 
+# A date of ISO 8601 in its extended form, and a time of day if there is one; a blank may stand for the T, as
+# pandas and databases write it. Pandas itself would take "12:00" for today at noon, and "2013" for a day.
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
+)
+
+
 def _moment(value: str) -> Any:
     import pandas as pd
 
-    if not value[:1].isdigit():
-        raise ValueError("it does not begin with a year")  # such as "now", which pandas would take
+    if not _MOMENT.fullmatch(value):
+        raise ValueError("it is not a date of ISO 8601, year-month-day, with or without a time")
     moment = pd.Timestamp(value)
     # The columns that models are trained on have no time zone; one that is named is meant.
     moment = moment.tz_convert("UTC").tz_localize(None) if moment.tz is not None else moment
@@ -114,6 +125,7 @@ def _binary(value: str) -> bytes:
 
 # What is further from 0 becomes infinite in 32 bits.
 MOST_SINGLE = 3.4028234e38
+MAX_EXACT = 2**53  # below it, every whole number is a float, and of no other
 INT32, INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 
 # By MLflow's names of column types (mlflow.types.DataType).
@@ -128,6 +140,9 @@ KINDS = {
     "binary": Kind("object", frozenset({str}), "bytes in base64", math.nan, _binary),
     "datetime": Kind("datetime64[ns]", frozenset({str}), "a moment like 2026-01-31T12:00:00", "NaT", _moment),
 }
+
+
+WHOLE = frozenset({"long", "integer"})
 
 
 @dataclass(frozen=True)
@@ -185,7 +200,7 @@ class Column:
         if len(problems) > before:
             return None
         if has_gaps and kind.missing is None:
-            # Whole numbers and truth values with gaps: as pandas has them without its own types.
+            # Whole numbers and truth values with gaps: as objects they stay exact, also beside other rows.
             return np.array([math.nan if value is None else value for value in converted], dtype="object")
         return np.array(converted, dtype=kind.dtype)
 
@@ -274,6 +289,26 @@ class Schema:
             raise RowsRefusedError(sorted(problems, key=lambda problem: problem.row or 0))
         return Rows(arrays, count)
 
+    def model_input(self, rows: Rows) -> "pd.DataFrame | NDArray[Any]":
+        """Return rows as a model takes them: a frame of the columns; of a tensor, the array.
+
+        Whole numbers with gaps become floats, as pandas has them and as most models were trained with them,
+        unless they would no longer be the same numbers.
+        """
+        import pandas as pd
+
+        if self.tensor is not None:
+            return rows.columns[UNNAMED]
+        columns = dict(rows.columns)
+        for name in self._whole_with_gaps:
+            if columns[name].dtype == object:
+                columns[name] = _as_floats(columns[name])
+        return pd.DataFrame(columns, copy=False)
+
+    @cached_property
+    def _whole_with_gaps(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if not column.required and column.type in WHOLE)
+
     def array_rows(self, values: Any) -> Rows:
         """Rows from one nested array.
 
@@ -319,6 +354,12 @@ def schema_of(signature: "ModelSignature | None") -> Schema:
             raise UnsupportedSignatureError(f"column {column.name} is {name}, which is not known here")
         columns.append(Column(str(column.name), name, column.required))
     return Schema(tuple(columns))
+
+
+def _as_floats(values: "NDArray[Any]") -> "NDArray[Any]":
+    """Whole numbers with gaps as floats; as they are, if floats cannot hold them."""
+    floats = values.astype("float64")
+    return values if (abs(floats) >= MAX_EXACT).any() else floats
 
 
 def _is_missing(value: Any) -> bool:

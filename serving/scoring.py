@@ -7,6 +7,8 @@ import base64
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ JSON, CSV = "application/json", "text/csv"
 SPLIT, RECORDS, INSTANCES, INPUTS = "dataframe_split", "dataframe_records", "instances", "inputs"
 FORMS = (SPLIT, RECORDS, INSTANCES, INPUTS)
 PARAMS = "params"
+
+MAX_DIGITS = 32  # of a whole number in CSV; what is longer is out of range, and would take long to be read
 
 ONE_FORM = f"send a JSON object with one of {', '.join(FORMS)}"
 
@@ -65,7 +69,9 @@ def rows_of_json(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, lis
 
 
 def rows_of_csv(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list[str]]:
-    """Rows of a CSV body, whose first line names the columns; an empty field is a missing value.
+    """Read the rows of a CSV body, whose first line names the columns.
+
+    A missing value is an empty field and, except in texts, NA, NaN, nan or null.
 
     Raises:
         BodyRefusedError: It is no CSV.
@@ -115,13 +121,21 @@ def parsed(body: bytes) -> Any:
         pass
     try:
         text = body.decode()
-        content = json.loads(text)
+        content = json.loads(text, parse_float=_finite)
         if "\\u" in text:
             # Half a character can be escaped, and could never be written into an answer.
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except (ValueError, RecursionError) as error:  # what is no UTF-8 is a ValueError, too
         raise BodyRefusedError(f"the body is no JSON: {error}") from None
+
+
+def _finite(text: str) -> float:
+    """Read a number; one that no float can hold would become infinite."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"no float can hold {text[:40]}")
+    return number
 
 
 def require_rows(count: int, most: int) -> None:
@@ -203,23 +217,33 @@ _COLUMNS_OF = {
 }
 
 
+# Numbers as programs write them. Python's own rules would take more: 1_000, blanks, digits of other scripts.
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|Infinity)")
+_TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+# What stands for a missing value. In texts it is the empty field alone: NA is Namibia, and null a name.
+_MISSING = frozenset({"", "NA", "NaN", "nan", "null"})
+_TEXTS = frozenset({"string", "binary"})
+
+
 def _of_text(text: str, type_name: str, place: Problem, problems: list[Problem]) -> Any:
     """A field of CSV as JSON would have it."""
-    if text == "":
+    if text == "" or (text in _MISSING and type_name not in _TEXTS):
         return None
-    try:
-        match type_name:
-            case "double" | "float":
-                return float(text)
-            case "long" | "integer":
-                return int(text)
-            case "boolean":
-                return {"true": True, "false": False}[text.lower()]
-            case _:
-                return text
-    except (ValueError, KeyError):
-        problems.append(Problem(f"{text[:40]!r} is no {type_name}", place.row, place.column))
-        return None
+    match type_name:
+        case "double" | "float" if _NUMBER.fullmatch(text) and (
+            math.isfinite(number := float(text)) or text[-1] in "fy"
+        ):
+            return number
+        case "long" | "integer" if _WHOLE.fullmatch(text) and len(text) <= MAX_DIGITS:
+            return int(text)
+        case "boolean" if text in _TRUTH:
+            return _TRUTH[text]
+        case "string" | "binary" | "datetime":
+            return text
+    problems.append(Problem(f"{text[:40]!r} is no {type_name}", place.row, place.column))
+    return None
 
 
 def _listed(outputs: Rows) -> Any:

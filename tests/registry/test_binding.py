@@ -59,6 +59,12 @@ def experiments(stock: Stock, name: str) -> list[str]:
     return sorted(experiment.name for experiment in found)
 
 
+def experiment_id(stock: Stock, name: str) -> str:
+    found = stock.client.get_experiment_by_name(name)
+    assert found is not None
+    return found.experiment_id
+
+
 # Made anew
 
 
@@ -82,9 +88,7 @@ def test_a_model_made_anew_does_not_inherit_what_was_in_production(any_stock: St
     # What is written of the earlier model stays, and can be found.
     (aside,) = binding.journals_of_earlier_models(any_stock.client, model_name)
     assert experiments(any_stock, model_name) == [experiment_name(model_name), aside]
-    (run,) = any_stock.client.search_runs(
-        [any_stock.client.get_experiment_by_name(aside).experiment_id], "run_name = 'journal'"
-    )
+    (run,) = any_stock.client.search_runs([experiment_id(any_stock, aside)], "run_name = 'journal'")
     assert run.info.run_id == earlier
     assert Journal(any_stock.client, earlier).read().holder(PRODUCTION) == 2
 
@@ -111,7 +115,7 @@ def test_looking_at_a_model_made_anew_shows_nothing_of_the_earlier_and_writes_no
 
 def test_a_journal_that_was_deleted_with_its_model_does_not_stop_the_next(any_stock: Stock, model_name: str):
     served_twice(any_stock, model_name)
-    experiment = any_stock.client.get_experiment_by_name(experiment_name(model_name)).experiment_id
+    experiment = experiment_id(any_stock, experiment_name(model_name))
     any_stock.client.delete_experiment(experiment)
     make_anew(any_stock, model_name)
 
@@ -182,7 +186,7 @@ def test_a_renamed_model_shows_its_journal_to_those_that_only_look(stock: Stock,
 
 def test_a_journal_whose_experiment_was_renamed_is_found(any_stock: Stock, model_name: str):
     served_twice(any_stock, model_name)
-    experiment = any_stock.client.get_experiment_by_name(experiment_name(model_name)).experiment_id
+    experiment = experiment_id(any_stock, experiment_name(model_name))
     any_stock.client.rename_experiment(experiment, f"{model_name} my notes")
 
     assert producers(any_stock, model_name) == [1, 2]
@@ -267,8 +271,7 @@ def test_an_older_model_renamed_to_the_name_of_a_journal_that_is_not_bound_does_
         stock.rollback(model_name, to=1)
 
     assert stock.aliases(model_name) == {}
-    experiment = stock.client.get_experiment_by_name(experiment_name(model_name))
-    stock.client.rename_experiment(experiment.experiment_id, "an earlier model's")
+    stock.client.rename_experiment(experiment_id(stock, experiment_name(model_name)), "an earlier model's")
     assert producers(stock, model_name) == []
 
 

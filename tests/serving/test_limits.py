@@ -328,7 +328,6 @@ def test_with_a_token_unknown_places_are_told_and_there_is_no_page_for_browsers(
     [
         ({"Content-Type": "text/plain"}, "The body is text/plain; send application/json or text/csv."),
         ({}, "The body is of no type; send application/json or text/csv."),
-        (JSON | {"Content-Encoding": "gzip"}, "The body is compressed; send it as it is."),
     ],
 )
 def test_bodies_of_other_types_are_refused(

@@ -67,7 +67,7 @@ def refusal(content: Any, schema: Schema = FLIGHTS) -> str:
 def test_a_tensor_for_each_column_makes_rows() -> None:
     found = read(flights() | {"id": "42", "outputs": [{"name": "predictions"}]})
 
-    frame = found.rows.model_input()
+    frame = FLIGHTS.model_input(found.rows)
     assert isinstance(frame, pd.DataFrame)
     expected = pd.DataFrame(
         {

@@ -136,7 +136,7 @@ def test_every_example_is_of_its_schema_and_says_the_model_s_own_rows(plain_docu
 
 
 def assert_same(found: Rows) -> None:
-    frame, expected = found.model_input(), ROWS.model_input()
+    frame, expected = COLUMNS.model_input(found), COLUMNS.model_input(ROWS)
     assert isinstance(frame, pd.DataFrame)
     assert isinstance(expected, pd.DataFrame)
     pd.testing.assert_frame_equal(frame, expected)

@@ -14,7 +14,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, TensorSpec
 from mlflow.types import Schema as Signature
 from mlflow.types.schema import Array
 
-from serving.rows import UNNAMED
+from serving.rows import UNNAMED, joined
 from serving.schema import (
     INT32,
     INT64,
@@ -140,7 +140,7 @@ def test_an_array_is_as_mlflow_would_have_it(kind: str) -> None:
     }.get(kind, [1, 2])
     schema = schema_of(signature(ColSpec(DataType[kind], "x")))
 
-    frame = schema.rows({"x": values}, 2).model_input()
+    frame = schema.model_input(schema.rows({"x": values}, 2))
 
     assert isinstance(frame, pd.DataFrame)
     enforced = _enforce_schema(frame, Signature([ColSpec(DataType[kind], "x")]))
@@ -179,6 +179,8 @@ def test_a_gap_is_kept_where_it_may_be_and_named_where_it_may_not(kind: str) -> 
         ("datetime", "now", "'now' is not a moment"),
         ("datetime", "NaT", "'NaT' is not a moment"),
         ("datetime", "2026-13-01", "'2026-13-01' is not a moment"),
+        ("datetime", "2026-02-30", "'2026-02-30' is not a moment"),
+        ("datetime", "2026-01-31T25:00", "'2026-01-31T25:00' is not a moment"),
         ("datetime", "0001-01-01T00:00:00", "'0001-01-01T00:00:00' is not a moment"),
         ("datetime", "9999-12-31T00:00:00", "'9999-12-31T00:00:00' is not a moment"),
     ],
@@ -196,6 +198,76 @@ def test_a_moment_with_a_zone_is_told_in_utc() -> None:
     found = array("datetime", ["2026-01-31T12:00:00+01:00", "2026-01-31 11:00:00", "2026-01-31T11:00:00Z"])
 
     assert (found == np.datetime64("2026-01-31T11:00:00")).all()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2013-05-01",
+        "2013-05-01T00:00",
+        "2013-05-01 00:00:00",
+        "2013-05-01T00:00:00.000000000",
+        "2013-05-01T00:00:00Z",
+        "2013-05-01T02:00:00.5+02:00",
+        "2013-04-30T19:00-0500",
+        "2013-05-01T00:00:00+00",
+    ],
+)
+def test_a_moment_is_a_date_of_iso_8601_with_or_without_a_time(written: str) -> None:
+    fraction = np.timedelta64(500, "ms") if ".5" in written else np.timedelta64(0)
+    assert array("datetime", [written]) == [np.datetime64("2013-05-01") + fraction]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "12:00", "12:00:00", "noon", "now", "today", "NaT", "nat", "tomorrow", "2013", "2013-05",
+        "201305", "20130501",
+        "20130501T120000", "2013-W18-3", "2013W183", "2013-121", "2013121", "5/1/2013", "01/05/2013",
+        "1.5.2013",
+        "May 1, 2013", "1 May 2013", "2013/05/01", "2013-5-1", "13-05-01", "1367366400",
+        "1367366400000000000", "0",
+        " 2013-05-01", "2013-05-01 ", "2013-05-01T", "2013-05-01T12", "2013-05-01T12:00 PM",
+        "2013-05-01 12:00 UTC",
+        "2013-05-01T12:00:00 Europe/Berlin", "2013-05-01T12:00:00[UTC]", "2013-05-01t12:00:00z",
+        "-2013-05-01",
+        "+2013-05-01", "2013Q2", "2Q2013", "P1D", "\uff12013-05-01", "2013-05-01T12:00:00,5",
+        "2013-05-01T12:00:00.",
+    ],
+)  # fmt: skip
+def test_what_pandas_would_guess_to_be_a_moment_is_refused(written: str) -> None:
+    [found] = problems(column("datetime"), [written])
+
+    assert f"'{written}' is not a moment like 2026-01-31T12:00:00: it is not a date of ISO 8601" in found
+
+
+@pytest.mark.parametrize("kind", ["long", "integer"])
+def test_whole_numbers_with_gaps_are_floats_to_the_model_unless_they_would_change(kind: str) -> None:
+    schema = column(kind, required=False)
+
+    def frame(values: list[Any]) -> pd.DataFrame:
+        found = schema.model_input(schema.rows({"x": values}, len(values)))
+        assert isinstance(found, pd.DataFrame)
+        return found
+
+    assert frame([1, 2])["x"].dtype == KINDS[kind].dtype
+    assert frame([1, None])["x"].dtype == "float64"
+    assert frame([None, None])["x"].dtype == "float64"
+    assert frame([1, None])["x"].tolist()[0] == 1
+    if kind == "long":
+        large = frame([2**53 + 1, None])["x"]
+        assert int(large[0]) == 2**53 + 1
+        assert pd.isna(large[1])
+
+
+def test_a_whole_number_is_exact_beside_a_gap_in_another_request() -> None:
+    schema = column("long", required=False)
+    parts = [schema.rows({"x": [value]}, 1) for value in (2**60 + 1, None, 3)]
+
+    frame = schema.model_input(joined(parts))
+
+    assert isinstance(frame, pd.DataFrame)
+    assert [int(value) for value in frame["x"][[0, 2]]] == [2**60 + 1, 3]
 
 
 def test_columns_that_are_missing_are_named_and_others_left_out() -> None:

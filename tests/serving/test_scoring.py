@@ -65,7 +65,7 @@ FORMS = {
 def frame(content: Any, schema: Schema = FLIGHTS) -> pd.DataFrame:
     """What the model gets."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    found = rows_of_json(body, schema, MOST)[0].model_input()
+    found = schema.model_input(rows_of_json(body, schema, MOST)[0])
     assert isinstance(found, pd.DataFrame)
     return found
 
@@ -154,8 +154,10 @@ def test_columns_that_the_model_does_not_know_are_named() -> None:
         ({"inputs": 7}, "inputs is no object of columns"),
         ({"inputs": {"hour": [7], "holiday": [True, False]}}, "the columns of inputs have 1 and 2 rows"),
         ({"dataframe_split": []}, "dataframe_split is no object with columns and data"),
-        ({"dataframe_split": {"data": [[1]], "columns": [1]}}, "the columns of dataframe_split are no list"),
-        ({"dataframe_split": {"data": [[1]], "columns": ["x", "x"]}}, "column x: the column is there twice"),
+        ({"dataframe_split": {"data": [[1]], "columns": [1]}},
+        "the columns of dataframe_split are no list"),
+        ({"dataframe_split": {"data": [[1]], "columns": ["x", "x"]}},
+        "column x: the column is there twice"),
         ({"dataframe_split": {"data": [[1, 2]], "columns": ["x"]}}, "row 0: it has 2 values for 1 columns"),
         ({"dataframe_split": {"data": [1], "columns": ["x"]}}, "row 0: it is no list of values"),
         ({"instances": [RECORD] * (MOST + 1)}, f"there are {MOST + 1} rows; send at most {MOST} at once"),
@@ -229,7 +231,7 @@ def test_csv_makes_the_rows_that_mlflow_makes_of_it(records: list[dict[str, Any]
     text = pd.DataFrame(records).to_csv(index=False)
 
     theirs = _enforce_schema(scoring_server.parse_csv_input(io.StringIO(text), SIGNATURE), SIGNATURE)
-    ours = rows_of_csv(text.encode(), FLIGHTS, MOST)[0].model_input()
+    ours = FLIGHTS.model_input(rows_of_csv(text.encode(), FLIGHTS, MOST)[0])
 
     assert isinstance(theirs, pd.DataFrame)
     assert isinstance(ours, pd.DataFrame)
@@ -265,6 +267,86 @@ def test_an_empty_field_of_csv_is_a_gap_and_a_mark_at_the_beginning_is_none_of_t
 )  # fmt: skip
 def test_csv_that_is_not_what_the_model_takes_is_refused(text: str | bytes, message: str) -> None:
     assert message in csv_refusal(text)
+
+
+def csv_column(kind: str, fields: list[str]) -> list[Any]:
+    """What fields of CSV are read as, in a column that may have gaps."""
+    schema = Schema((Column("x", kind, required=False), Column("y", "string", required=True)))
+    body = "x,y\n" + "".join(f"{field},a\n" for field in fields)
+    return list(rows_of_csv(body.encode(), schema, MOST)[0].columns["x"])
+
+
+@pytest.mark.parametrize("kind", ["double", "float"])
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [
+        ("1", 1), ("-1.5", -1.5), ("+5", 5), ("007", 7), (".5", 0.5), ("5.", 5), ("1e3", 1000),
+        ("1E+3", 1000),
+        ("2.5e-05", 2.5e-05), ("-0", 0), ("inf", math.inf), ("-inf", -math.inf), ("Infinity", math.inf),
+        ("-Infinity", -math.inf), ('"1.5"', 1.5),
+    ],
+)  # fmt: skip
+def test_csv_has_numbers_as_programs_write_them(kind: str, field: str, number: float) -> None:
+    assert csv_column(kind, [field, field]) == pytest.approx([number] * 2)
+
+
+@pytest.mark.parametrize("kind", ["long", "integer"])
+@pytest.mark.parametrize(("field", "number"), [("1", 1), ("-1", -1), ("+5", 5), ("007", 7), ("-0", 0)])
+def test_csv_has_whole_numbers_as_programs_write_them(kind: str, field: str, number: int) -> None:
+    assert csv_column(kind, [field]) == [number]
+
+
+NO_NUMBERS = [
+    "1_000", " 1", "1 ", "\t1", "1\xa0", "0x10", "0b1", "\uff11", "\u0661", "--5", "+-5", "1,5", "1.5.5",
+    "1e", "e5", ".", "+",
+    "\u22125", "infinity", "Inf", "INF", "nan ", "NAN", "Nan", "null ", "NULL", "None", "true", "1f",
+    "1d", "1L", "#N/A",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["double", "float", "long", "integer"])
+@pytest.mark.parametrize("field", NO_NUMBERS)
+def test_what_python_or_pandas_alone_take_for_a_number_is_none_in_csv(kind: str, field: str) -> None:
+    with pytest.raises(RowsRefusedError, match=rf"row 0, column x: .* is no {kind}"):
+        csv_column(kind, [f'"{field}"'])
+
+
+@pytest.mark.parametrize("field", ["1e3", "1.0", "1.", "inf", "1e400", "9" * 33])
+@pytest.mark.parametrize("kind", ["long", "integer"])
+def test_a_whole_number_of_csv_has_digits_only(kind: str, field: str) -> None:
+    with pytest.raises(RowsRefusedError, match=f"is no {kind}"):
+        csv_column(kind, [field])
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e309", "9" * 400])
+def test_a_number_that_no_float_can_hold_is_not_infinite(number: str) -> None:
+    with pytest.raises(RowsRefusedError, match="is no double"):
+        csv_column("double", [number])
+    if "e" in number:
+        assert "no float can hold" in refusal(f'{{"inputs": {{"temp": [{number}]}}}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "truth"),
+    [("true", True), ("True", True), ("TRUE", True), ("false", False), ("False", False), ("FALSE", False)],
+)
+def test_csv_has_truth_values_as_programs_write_them(field: str, truth: bool) -> None:
+    assert csv_column("boolean", [field]) == [truth]
+    for wrong in (field.swapcase().title().swapcase(), f" {field}", field[0], "1", "0", "yes"):
+        with pytest.raises(RowsRefusedError, match="is no boolean"):
+            csv_column("boolean", [wrong])
+
+
+@pytest.mark.parametrize("kind", ["double", "float", "long", "integer", "boolean", "datetime"])
+@pytest.mark.parametrize("field", ["", '""', "NA", '"NA"', "NaN", "nan", "null"])
+def test_a_missing_value_of_csv_is_empty_or_named(kind: str, field: str) -> None:
+    assert pd.isna(csv_column(kind, [field])).all()
+
+
+@pytest.mark.parametrize("field", ["NA", "NaN", "nan", "null", "N/A", "None", " "])
+def test_a_text_of_csv_is_missing_only_if_it_is_empty(field: str) -> None:
+    assert csv_column("string", [field, ""])[0] == field
+    assert pd.isna(csv_column("string", [field, ""])[1])
 
 
 @unsaved

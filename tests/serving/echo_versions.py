@@ -1,0 +1,77 @@
+"""Registers a model that answers with what it was given: echo_model.py."""
+
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from registry.versions import Version
+from tests.serving.conftest import ServedModels
+
+CODE = Path(__file__).with_name("echo_model.py")
+
+# A value of each type of MLflow's columns, as JSON has it.
+VALUES: dict[str, Any] = {
+    "double": 0.5,
+    "float": 0.25,
+    "long": 3,
+    "integer": 4,
+    "boolean": True,
+    "string": "a",
+    "binary": "AP8=",
+    "datetime": "2013-05-01T12:00:00",
+}
+# The columns that may be missing have this before the name of their type.
+MAYBE = "maybe_"
+
+
+def save(folder: Path, types: list[str]) -> None:
+    """Save a model with two columns of each type: one named like the type, and one that may be missing."""
+    import base64
+
+    import pandas as pd
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    def examples(names: list[str]) -> pd.DataFrame:
+        values = {name: VALUES[name.removeprefix(MAYBE)] for name in names}
+        rows = {
+            name: base64.b64decode(value) if name.endswith("binary") else value
+            for name, value in values.items()
+        }
+        frame = pd.DataFrame([rows])
+        return frame.astype(
+            {
+                name: {"float": "float32", "integer": "int32", "datetime": "datetime64[ns]"}[kind]
+                for name in names
+                if (kind := name.removeprefix(MAYBE)) in ("float", "integer", "datetime")
+            }
+        )
+
+    takes: list[ColSpec | TensorSpec] = [ColSpec(DataType[name], name) for name in types]
+    takes += [ColSpec(DataType[name], MAYBE + name, required=False) for name in types]
+    pyfunc.save_model(
+        str(folder),
+        python_model=str(CODE),
+        signature=ModelSignature(Schema(takes), Schema([ColSpec(DataType.string)])),
+        input_example=examples([*types, *(MAYBE + name for name in types)]),
+        pip_requirements=["pandas"],
+    )
+
+
+def echo_version(models: ServedModels, name: str, types: list[str]) -> Version:
+    """Register a version of the model; only a service that may load code can load it."""
+    from registry import store, versions
+
+    client = models.client
+    artifacts = str(models.folder / name) if models.folder else None
+    experiment = store.experiment_id(client, f"{name} {uuid.uuid4()}", artifacts)
+    run_id = client.create_run(experiment).info.run_id
+    logged = client.create_logged_model(experiment, name, run_id)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "model")
+        save(folder, types)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    return versions.register(client, name, logged.model_id, {})
