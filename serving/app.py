@@ -35,6 +35,7 @@ OPEN = re.compile(
 )
 
 JSON = "application/json"
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
 # MLflow's names of what HTTP says by a number.
 ERROR_CODES = {
@@ -155,6 +156,7 @@ def _add_open_inference(app: FastAPI, answering: Answering) -> None:
 
     async def inferred(request: Request, name: str, version: str | None) -> Response:
         served = answering.served(name, version)
+        _require_utf8(request)
         asked: list[Inference] = []
 
         def read(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list[str]]:
@@ -292,11 +294,19 @@ def _add_webhooks(app: FastAPI, service: Service, verifier: Verifier) -> None:
 def _reader(request: Request) -> Read:
     """What reads a body of this type."""
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    _require_utf8(request)
     if kind == scoring.CSV:
         return scoring.rows_of_csv
     if kind == scoring.JSON:
         return scoring.rows_of_json
     raise RefusedError(415, f"The body is {kind or 'of no type'}; send {scoring.JSON} or {scoring.CSV}.")
+
+
+def _require_utf8(request: Request) -> None:
+    """Make sure that a body is not read in another encoding than its sender says; without one it is UTF-8."""
+    charset = _CHARSET.search(request.headers.get("Content-Type", ""))
+    if charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii", "ascii"):
+        raise RefusedError(415, f"The body is in {charset[1][:40]}; send it in UTF-8.")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -89,7 +89,7 @@ INVOCATIONS: dict[str, Any] = {
 INFER: dict[str, Any] = {
     "openapi_extra": GUARDED | _body({scoring.JSON: {"schema": _ref("InferenceRequest")}}),
     "responses": {200: _answer("What the model says.", _ref("InferenceResponse"))}
-    | _refusals(REFUSALS | {415: "The body is compressed in a way that is not read."}, "InferenceError"),
+    | _refusals(REFUSALS | {415: "The body is in an encoding that is not read."}, "InferenceError"),
 }
 PING: dict[str, Any] = {"responses": {503: {"description": "No version answers yet."}}}
 VERSION: dict[str, Any] = {}

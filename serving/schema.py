@@ -297,7 +297,7 @@ class Schema:
         """
         import pandas as pd
 
-        if self.tensor is not None:
+        if UNNAMED in rows.columns:
             return rows.columns[UNNAMED]
         columns = dict(rows.columns)
         for name in self._whole_with_gaps:

@@ -2,6 +2,7 @@
 
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,14 @@ VALUES: dict[str, Any] = {
 MAYBE = "maybe_"
 
 
-def save(folder: Path, types: list[str]) -> None:
-    """Save a model with two columns of each type: one named like the type, and one that may be missing."""
+def save(folder: Path, types: Sequence[str], optional: Sequence[str] | None = None) -> None:
+    """Save a model with columns that are named like their types, and columns that may be missing.
+
+    Args:
+        folder: Where.
+        types: The types of required columns.
+        optional: The types of columns that may be missing; None: the same.
+    """
     import base64
 
     import pandas as pd
@@ -50,17 +57,20 @@ def save(folder: Path, types: list[str]) -> None:
         )
 
     takes: list[ColSpec | TensorSpec] = [ColSpec(DataType[name], name) for name in types]
-    takes += [ColSpec(DataType[name], MAYBE + name, required=False) for name in types]
+    optional = types if optional is None else optional
+    takes += [ColSpec(DataType[name], MAYBE + name, required=False) for name in optional]
     pyfunc.save_model(
         str(folder),
         python_model=str(CODE),
         signature=ModelSignature(Schema(takes), Schema([ColSpec(DataType.string)])),
-        input_example=examples([*types, *(MAYBE + name for name in types)]),
+        input_example=examples([*types, *(MAYBE + name for name in optional)]),
         pip_requirements=["pandas"],
     )
 
 
-def echo_version(models: ServedModels, name: str, types: list[str]) -> Version:
+def echo_version(
+    models: ServedModels, name: str, types: Sequence[str], optional: Sequence[str] | None = None
+) -> Version:
     """Register a version of the model; only a service that may load code can load it."""
     from registry import store, versions
 
@@ -71,7 +81,7 @@ def echo_version(models: ServedModels, name: str, types: list[str]) -> Version:
     logged = client.create_logged_model(experiment, name, run_id)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "model")
-        save(folder, types)
+        save(folder, types, optional)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
     return versions.register(client, name, logged.model_id, {})
