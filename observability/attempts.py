@@ -148,6 +148,15 @@ class OpenAttempt:
         """Its process is gone; the error that follows does not say why."""
         self.cause_of_death = message
 
+    def lost(self, time: float, message: str) -> None:
+        """Its process was found gone, without a word of how it ended."""
+        if self.ended is None:
+            self.unchanged = None
+            ended = max(self.latest, time)
+            self._account(self._failed_phase(None), ended, failed=True)
+            self.ended, self.outcome = ended, Outcome.INTERRUPTED
+            self.error = Error("dagster.StepLost", message, "")
+
     def end(self, time: float, outcome: Outcome, error: Any) -> None:
         """It is over."""
         parent_says = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)

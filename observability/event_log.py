@@ -1,5 +1,6 @@
 """Dagster's event records -> RunHistory. What a history says: history.py; who reads it when: observer.py."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -37,6 +38,10 @@ POOL_METADATA = "pool"
 QUEUE_MARKER = "celery_queue_wait"
 POOL_WAIT, QUEUE_WAIT = "for pool {}", "for a worker"
 
+# What Dagster's executors say of a step whose process they lost, and its monitoring of a run.
+STEP_LOST = re.compile(r"Step (\S+) finished without success or failure event\.")
+RUN_RESUMED = "Detected run worker status "
+
 HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
 
 PAGE = 2000  # records at a time
@@ -60,17 +65,28 @@ class HistoryReader:
         self._resources_started: float | None = None
         self._recorded_spans: list[RecordedSpans] = []
         self._links_reported = False
+        self._resumptions: list[float] = []
         self._materialisations = MaterialisationReader()
 
     def feed(self, records: Iterable[EventLogRecord]) -> None:
-        """Take the next records; log messages are passed over."""
+        """Take the next records; log messages are passed over, but for one of Dagster's own."""
         for record in records:
             entry = record.event_log_entry
             event = entry.dagster_event
-            if event is not None:
+            if event is None:
+                self._on_message(entry)
+            else:
                 handle = _HANDLERS.get(event.event_type_value)
                 if handle is not None:
                     handle(self, entry, event)
+
+    def _on_message(self, entry: EventLogEntry) -> None:
+        """Notice that a step is lost: engines that keep no process of it, like Celery, only log that."""
+        if entry.level == logging.ERROR and entry.step_key is None:
+            lost = STEP_LOST.match(entry.user_message)
+            attempt = self._latest.get(lost[1]) if lost is not None else None
+            if attempt is not None:
+                attempt.lost(entry.timestamp, clean(entry.user_message))
 
     def history(self) -> RunHistory:
         """What the records so far say. Attempts that did not change are the same objects as before."""
@@ -89,6 +105,7 @@ class HistoryReader:
             error=self._error,
             recorded_spans=tuple(self._recorded_spans),
             links_reported=self._links_reported,
+            resumptions=tuple(self._resumptions),
         )
 
     # Events of the run
@@ -128,6 +145,8 @@ class HistoryReader:
             )
         elif LINKS_METADATA in metadata:
             self._links_reported = True
+        elif event.step_key is None and (event.message or "").startswith(RUN_RESUMED):
+            self._resumptions.append(entry.timestamp)
         elif event.step_key is not None and event.event_specific_data is not None:
             self._on_engine_event_of_step(event.step_key, entry, event)
 

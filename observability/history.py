@@ -353,6 +353,7 @@ class RunHistory:
         error: Why it failed.
         recorded_spans: What its steps traced themselves.
         links_reported: Whether the event log has the links to trace and MLflow run.
+        resumptions: When its process was found dead, and another one was to go on with it.
     """
 
     run: Run
@@ -369,6 +370,7 @@ class RunHistory:
     error: Error | None = None
     recorded_spans: tuple[RecordedSpans, ...] = ()
     links_reported: bool = False
+    resumptions: tuple[float, ...] = ()
 
     @property
     def title(self) -> str:

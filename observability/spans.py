@@ -168,6 +168,7 @@ class _Trace:
         if caller is not None:
             to_others.append(Link(caller, {names.LINK: "caller"}))
         status, events = self._verdict(ended)
+        resumed = [Event("run resumed", timestamp=_nanoseconds(time)) for time in self.history.resumptions]
         return self._span(
             f"run {self.history.title}",
             self.root_id,
@@ -182,7 +183,7 @@ class _Trace:
                 names.OUTPUTS: self._outcome(),
             },
             status=status,
-            events=events,
+            events=[*resumed, *events],
             links=to_others,
         )
 

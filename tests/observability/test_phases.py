@@ -1,6 +1,7 @@
 """Where the time of an attempt goes: logs of real runs, in which events are given times."""
 
 import io
+import logging
 from collections.abc import Callable, Mapping
 from itertools import accumulate, pairwise
 
@@ -443,3 +444,57 @@ def queue_event(step: str, data: EngineEventData) -> dg.DagsterEvent:
         step_handle=StepHandle(NodeHandle(step, None), step),
         event_specific_data=data,
     )
+
+
+# Of processes that are lost
+
+
+def test_a_step_that_its_executor_calls_lost_ends_there_and_not_with_its_run(runs: Recordings) -> None:
+    """On Celery, a killed step leaves a message of the run's process; the run may go on for long."""
+    records = list(runs["outputs"].records)
+    (start,) = [
+        index
+        for index, record in enumerate(records)
+        if record.event_log_entry.step_key == "yield_both"
+        and record.event_log_entry.dagster_event is not None
+        and record.event_log_entry.dagster_event.event_type is Event.STEP_START
+    ]
+    entry = records[start].event_log_entry
+    said = entry._replace(
+        dagster_event=None,
+        step_key=None,
+        level=logging.ERROR,
+        user_message="Step yield_both finished without success or failure event. Downstream steps will not "
+        "execute.",
+        timestamp=entry.timestamp + 5.0,
+    )
+    message = records[start]._replace(event_log_entry=said)
+    others = [record for record in records[start + 1 :] if record.event_log_entry.step_key != "yield_both"]
+    history = runs["outputs"].history_of([*records[: start + 1], message, *others])
+    attempt = attempt_at(history, "yield_both")
+    assert attempt.outcome is Outcome.INTERRUPTED
+    assert lengths(attempt) == [("compute", 5.0)]
+    assert failed_phases(attempt) == ["compute"]
+    assert attempt.error is not None
+    assert attempt.error.type == "dagster.StepLost"
+    by_the_step = message._replace(event_log_entry=said._replace(step_key="yield_both"))
+    unsaid = runs["outputs"].history_of([*records[: start + 1], by_the_step, *others])
+    assert attempt_at(unsaid, "yield_both").ended == unsaid.ended
+
+
+def test_a_run_that_went_on_in_another_process_says_so(runs: Recordings) -> None:
+    recording = runs["outputs"]
+    record = recording.records[3]
+    event = dg.DagsterEvent(
+        Event.ENGINE_EVENT.value,
+        job_name="outputs",
+        message="Detected run worker status FAILED: 'gone'. Resuming run with a new worker.",
+        event_specific_data=EngineEventData(),
+    )
+    found = record._replace(
+        event_log_entry=record.event_log_entry._replace(dagster_event=event, step_key=None)
+    )
+    history = recording.history_of([*recording.records[:4], found, *recording.records[4:]])
+    assert history.resumptions == (found.timestamp,)
+    *_, root = spans_of(history)
+    assert root.events[0].name == "run resumed"
