@@ -145,6 +145,9 @@ def _line(step: Step) -> Text:
     line = Text.assemble((f"  {mark} ", style), f"{step.key:<26}{step.seconds:6.1f} s")
     if step.rows is not None:
         line.append(f"  {step.rows:>9,} rows", style="dim")
+    if step.failed_checks:
+        count = len(step.failed_checks)
+        line.append(f"  {count} {'check' if count == 1 else 'checks'} failed", style="yellow")
     if step.state not in ("done", "failed"):
         line.append(f"  {step.state}", style=style)
     return line

@@ -42,6 +42,9 @@ POOL_WAIT, QUEUE_WAIT = "for pool {}", "for a worker"
 STEP_LOST = re.compile(r"Step (\S+) finished without success or failure event\.")
 RUN_RESUMED = "Detected run worker status "
 
+STEP_START = DagsterEventType.STEP_START.value
+EXECUTED_AGAIN = "Its process was lost, and another one executed the step again."
+
 HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
 
 PAGE = 2000  # records at a time
@@ -268,7 +271,11 @@ class HistoryReader:
         """The attempt that is under way at the step of this event; a new one, if the last is retried."""
         step = event.step_key or entry.step_key or ""
         attempt = self._latest.get(step)
-        if attempt is None or (attempt.outcome is Outcome.RETRY and _starts_an_attempt(event)):
+        again = attempt is not None and attempt.begun and event.event_type_value == STEP_START
+        if attempt is not None and again:
+            # Dask and Celery execute a step again whose worker was lost; Dask also one that had succeeded.
+            attempt.lost(entry.timestamp, EXECUTED_AGAIN)
+        if attempt is None or again or (attempt.outcome is Outcome.RETRY and _starts_an_attempt(event)):
             number = attempt.number + 1 if attempt is not None else 1
             handle = event.step_handle
             op = str(handle.node_handle) if handle is not None else step.partition("[")[0]

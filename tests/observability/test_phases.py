@@ -498,3 +498,24 @@ def test_a_run_that_went_on_in_another_process_says_so(runs: Recordings) -> None
     assert history.resumptions == (found.timestamp,)
     *_, root = spans_of(history)
     assert root.events[0].name == "run resumed"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_step_that_is_executed_again_without_a_retry_is_another_attempt(
+    runs: Recordings, ended: bool
+) -> None:
+    """As Dask does with steps of a worker that was lost, the succeeded ones too."""
+    own = [record for record in runs["outputs"].records if record.event_log_entry.step_key == "yield_both"]
+    first = own if ended else own[:3]
+    later = [
+        record._replace(event_log_entry=record.event_log_entry._replace(timestamp=record.timestamp + 100.0))
+        for record in own
+    ]
+    history = runs["outputs"].history_of([*first, *later])
+    before, after = history.attempts
+    assert [(each.number, each.outcome) for each in (before, after)] == [
+        (1, Outcome.SUCCESS if ended else Outcome.INTERRUPTED),
+        (2, Outcome.SUCCESS),
+    ]
+    assert after.started == later[0].timestamp
+    assert before.error is None or before.error.type == "dagster.StepLost"
