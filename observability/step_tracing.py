@@ -171,7 +171,7 @@ class _Steps:
         self._latest = None, None
 
     def _remember(self, step: Step) -> Step | None:
-        if not self._telemetry.keeps(step.trace_id):
+        if not self._telemetry.may_keep(step.trace_id):
             return None
         return self._known.setdefault((step.run_id, step.key, step.attempt), step)
 

@@ -5,6 +5,7 @@ warning, as OpenTelemetry's specification asks for. Only an exporter may refuse 
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -37,12 +38,17 @@ class Telemetry:
             which HTTP adds /v1/traces); None if no variable says.
         protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, ..._PROTOCOL).
         ratio: Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).
+        keeps_failed_runs: Whether the traces of failed runs are kept besides (LEDGERLINE_KEEP_FAILED_RUNS).
+        slow_run_seconds: How long a run takes at least whose trace is kept besides; None: the time does not
+            count (LEDGERLINE_KEEP_RUNS_OVER_SECONDS).
     """
 
     disabled: bool = False
     endpoint: str | None = None
     protocol: str = HTTP
     ratio: float = 1.0
+    keeps_failed_runs: bool = False
+    slow_run_seconds: float | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -63,11 +69,22 @@ class Telemetry:
             endpoint=_endpoint(environment, protocol),
             protocol=protocol,
             ratio=_ratio(environment),
+            keeps_failed_runs=environment.get("LEDGERLINE_KEEP_FAILED_RUNS", "").strip().lower() == "true",
+            slow_run_seconds=_slow_run_seconds(environment),
         )
 
     def keeps(self, trace_id: int) -> bool:
-        """Whether a trace is kept."""
+        """Whether a trace is kept, whatever becomes of it."""
         return not self.disabled and ids.is_sampled(trace_id, self.ratio)
+
+    def keeps_run(self, *, failed: bool, seconds: float) -> bool:
+        """Whether the trace of a run is kept for how the run ended, whatever its id."""
+        is_slow = self.slow_run_seconds is not None and seconds >= self.slow_run_seconds
+        return not self.disabled and ((failed and self.keeps_failed_runs) or is_slow)
+
+    def may_keep(self, trace_id: int) -> bool:
+        """Whether the trace of a run is kept, or may be for how the run ends."""
+        return self.keeps(trace_id) or self.keeps_run(failed=True, seconds=math.inf)
 
 
 def resource() -> "Resource":
@@ -145,3 +162,18 @@ def _ratio(environment: Mapping[str, str]) -> float:
         logger.warning("OTEL_TRACES_SAMPLER_ARG is %r, no number from 0 to 1; keeping all traces.", argument)
         return 1.0
     return ratio
+
+
+def _slow_run_seconds(environment: Mapping[str, str]) -> float | None:
+    name = "LEDGERLINE_KEEP_RUNS_OVER_SECONDS"
+    argument = environment.get(name, "").strip()
+    if not argument:
+        return None
+    try:
+        seconds = float(argument)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        logger.warning("%s is %r, no number of seconds; it is passed over.", name, argument)
+        return None
+    return seconds

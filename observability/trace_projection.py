@@ -10,9 +10,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from observability import attributes, spans, telemetry
+from observability import attributes, ids, spans, telemetry
 from observability.deliveries import Delivery
-from observability.history import RunHistory
+from observability.history import RunHistory, RunStatus
 from observability.links import Links
 from observability.otlp_answers import WrongTargetError
 from observability.projection import Backfill, TargetUnavailableError
@@ -55,9 +55,27 @@ class TraceProjection:
         self._delivery = Delivery(self.target, self.open_exporter, Bounds.of(telemetry.span_limits()))
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
-        """Send the spans that became complete; the root comes last."""
+        """Send the spans that became complete; the root comes last.
+
+        A trace that is kept only for how its run ended is sent as a whole then.
+        """
+        trace_id = ids.trace_id(now.run.run_id)
+        for_its_end = self._keeps_for_its_end(now)
+        if for_its_end and not self.telemetry.keeps(trace_id):
+            before = before if before is not None and self._keeps_for_its_end(before) else None
         page = self.mlflow_page(now.run.run_id) if now.finished else None
-        return self._send(spans.run_spans(now, before, self._described(), self.links, page))
+        made = spans.run_spans(now, before, self._described(), self.links, page)
+        # The others are of the backfill's trace.
+        in_backfill = now.finished and self.telemetry.keeps_run(failed=_has_failed(now), seconds=0.0)
+        return self._send(
+            span
+            for span in made
+            if (context := span.context) is not None
+            and (
+                self.telemetry.keeps(context.trace_id)
+                or (for_its_end if context.trace_id == trace_id else in_backfill)
+            )
+        )
 
     def export_backfill(self, backfill: Backfill) -> int:
         """Send the root span of the backfill's trace."""
@@ -73,17 +91,24 @@ class TraceProjection:
             },
             resource=self._described(),
         )
-        return self._send([span])
+        trace_id = ids.backfill_trace_id(backfill.backfill_id)
+        kept = self.telemetry.keeps(trace_id) or self.telemetry.keeps_run(failed=backfill.failed, seconds=0.0)
+        return self._send([span] if kept else [])
+
+    def _keeps_for_its_end(self, history: RunHistory) -> bool:
+        """Whether a run's trace is kept for how it ended, whatever its id."""
+        if history.ended is None:
+            return False
+        seconds = history.ended - (history.started or history.ended)
+        return self.telemetry.keeps_run(failed=_has_failed(history), seconds=seconds)
 
     def _described(self) -> Resource:
         if self._resource is None:
             self._resource = telemetry.resource()
         return self._resource
 
-    def _send(self, made: Iterable[ReadableSpan]) -> int:
-        kept = (
-            span for span in made if span.context is not None and self.telemetry.keeps(span.context.trace_id)
-        )
+    def _send(self, kept: Iterable[ReadableSpan]) -> int:
+        kept = iter(kept)
         first = next(kept, None)
         if first is None:
             return 0
@@ -102,3 +127,7 @@ class TraceProjection:
         """Send nothing for a while to a target that takes no spans, whichever they are."""
         self._pause = min(2 * self._pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._paused_until, self._why = self.clock() + self._pause, why
+
+
+def _has_failed(history: RunHistory) -> bool:
+    return history.finished and history.status is not RunStatus.SUCCESS

@@ -78,6 +78,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
         ),
         ({"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": "0.5"}, Telemetry(ratio=1.0)),
         ({"OTEL_TRACES_SAMPLER": "always_off"}, Telemetry(ratio=0.0)),
+        ({"LEDGERLINE_KEEP_FAILED_RUNS": "true"}, Telemetry(keeps_failed_runs=True)),
+        ({"LEDGERLINE_KEEP_FAILED_RUNS": "false"}, Telemetry()),
+        ({"LEDGERLINE_KEEP_RUNS_OVER_SECONDS": "0.5"}, Telemetry(slow_run_seconds=0.5)),
         ({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, Telemetry(ratio=0.0)),
         ({"OTEL_TRACES_SAMPLER": "traceidratio"}, Telemetry(ratio=1.0)),
         ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"}, Telemetry(ratio=0.25)),
@@ -113,6 +116,14 @@ def test_the_variables_are_read_as_opentelemetry_defines_them(
                 ("OTEL_TRACES_SAMPLER_ARG", repr(argument), "all"),
             )
             for argument in ("half", "-0.1", "1.1", "nan", "inf", "50%")
+        ),
+        *(
+            (
+                {"LEDGERLINE_KEEP_RUNS_OVER_SECONDS": argument},
+                Telemetry(),
+                ("LEDGERLINE_KEEP_RUNS_OVER_SECONDS", repr(argument)),
+            )
+            for argument in ("an hour", "nan", "-1", "10m")
         ),
     ],
 )

@@ -225,3 +225,33 @@ def test_a_batch_that_is_tried_for_ever_is_seen_although_the_queue_is_short(coll
     collector.jaeger.refuses = lambda batch: None
     arrived(collector.jaeger, stuck)
     wait_until(lambda: sum(samples_of(page, IN_FLIGHT, under_way)) == 0, "nothing is under way", SECONDS)
+
+
+def test_with_the_option_runs_are_decided_on_by_the_observer_and_requests_by_the_collector(
+    server_programs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    variables = {
+        "OTELCOL_SAMPLING_PERCENT": "0",
+        "OTELCOL_SAMPLING_SLOW_MS": "1000",
+        "OTELCOL_SAMPLING_WAIT": "3s",
+        "OTELCOL_SAMPLING_WAIT_AFTER_ROOT": "1s",
+    }
+    program = server_programs["otel-collector"]
+    with lone_collector(program, tmp_path, "otel-collector-sampling.yaml", **variables) as collector:
+        # Of one run: a request that one of its steps made was dropped long before the run ended.
+        run_id = uuid4().int
+        parent = SpanContext(run_id, 7, is_remote=True)
+        request = span(trace_id=run_id, parent=parent)
+        failed, slow, other = span(failed=True), span(seconds=2), span()
+        send(over_http(collector), request, failed, slow, other)
+        for receiver in (collector.jaeger, collector.mlflow):
+            for kept in (failed, slow):
+                arrived(receiver, kept)
+        # What the observer sends when the run has ended, hours later as far as the collector knows.
+        step, root = span(trace_id=run_id, parent=parent), span(trace_id=run_id)
+        send(over_http(collector, "decided"), step, root)
+        for receiver in (collector.jaeger, collector.mlflow):
+            for kept in (step, root):
+                arrived(receiver, kept)
+            assert found_in(receiver, other) is None
+            assert found_in(receiver, request) is None
