@@ -30,6 +30,7 @@ ASSETS = "dagster.asset.keys"
 DATA_VERSIONS = "dagster.asset.data_versions"
 CODE_VERSION = "dagster.asset.code_version"
 READ_VERSIONS = "dagster.asset.read_versions"
+READ_CAVEATS = "dagster.asset.read_caveats"  # what Dagster's log does not prove of them
 PARTITIONS = "dagster.asset.partitions"
 ROWS = "dagster.asset.row_count"
 NUMBER = "dagster.metadata.{}"  # a number among the metadata of an asset, `asset/name`, or of a check

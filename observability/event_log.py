@@ -27,6 +27,7 @@ from observability.history import (
     asset_name,
 )
 from observability.materialised import MaterialisationReader, data_version
+from observability.upstreams import Upstreams
 
 # Engine events of this project, by the metadata they carry.
 SPANS_METADATA = "ledgerline/spans"
@@ -318,7 +319,7 @@ def read_history(instance: dg.DagsterInstance, run_id: str) -> RunHistory | None
         reader.feed(page.records)
         cursor = page.cursor
         if not page.has_more:
-            return reader.history()
+            return Upstreams(instance).found(reader.history())
 
 
 def _data(event: DagsterEvent) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from observability.cleaning import clean
+from observability.reads import Read
 from observability.written import AssetRows, by_asset
 
 # Phases of an attempt; those of an input or an output are followed by its name, a wait by what it is for.
@@ -130,21 +131,6 @@ class Hook:
 
 
 @dataclass(frozen=True)
-class Read:
-    """An upstream asset at the version that a materialisation was made from.
-
-    Attributes:
-        asset: Its name (`asset_name`).
-        data_version: The version that Dagster recorded. Of an upstream with partitions that is a digest.
-        pointer: The storage id of the upstream's latest event when it was read.
-    """
-
-    asset: str
-    data_version: str
-    pointer: int | None = None
-
-
-@dataclass(frozen=True)
 class Materialisation:
     """One asset, or one partition of it, written.
 
@@ -156,7 +142,7 @@ class Materialisation:
             partitions that one step writes the same data version.
         schema: Its columns.
         column_lineage: For each column, those it was made from.
-        reads: The upstream assets at the versions read.
+        reads: The upstream assets that it was made from.
         time: When it was recorded.
         output_rows: How many the output holds of which this is a partition: Dagster repeats an output's
             metadata on each of its partitions.

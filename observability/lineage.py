@@ -14,7 +14,6 @@ import dagster as dg
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
 from openlineage.client.facet_v2 import (
     DatasetFacet,
-    InputDatasetFacet,
     JobFacet,
     RunFacet,
     dataset_version_dataset,
@@ -27,12 +26,10 @@ from openlineage.client.serde import Serde
 from observability import ids, lineage_facets
 from observability.history import Attempt, Error, Materialisation, Outcome, RunHistory, RunStatus
 from observability.lineage_facets import CodeVersion, LedgerlineRunFacet
+from observability.reads import Read, Source, distinct, version_of_content
 
 # Who made an event and its facets: a URI that identifies and leads nowhere, like FACET_SCHEMA.
 PRODUCER = "urn:ledgerline:lineage"
-
-# What Dagster writes for an upstream asset without any known version (its DEFAULT_DATA_VERSION).
-NO_VERSION = "INITIAL"
 
 # What a step says that was under way when somebody stopped its run.
 STOPPED = "dagster._core.errors.DagsterExecutionInterruptedError"
@@ -91,6 +88,23 @@ def documents(history: RunHistory, namespace: str, mlflow_run_id: str | None = N
         _file_name(asset): _json(events.attempt_ended(_narrowed(attempt, asset)))
         for asset, attempt in last.items()
     }
+
+
+@dataclass
+class _Seen:
+    """What an attempt read or looked at of one asset."""
+
+    sources: list[Source] = field(default_factory=list)
+    versions: set[str | None] = field(default_factory=set)
+    caveats: list[str] = field(default_factory=list)
+
+    def add(self, read: Read, sources: Sequence[Source]) -> None:
+        known = {(each.storage_id, each.partition) for each in self.sources}
+        self.sources += [each for each in sources if (each.storage_id, each.partition) not in known]
+        self.versions |= {each.version for each in sources}
+        if read.caveat is not None and read.caveat not in self.caveats:
+            self.versions.add(None)
+            self.caveats.append(read.caveat)
 
 
 @dataclass
@@ -183,35 +197,42 @@ class _Events:
     def _inputs(self, attempt: Attempt) -> list[InputDataset]:
         """What was read, looked at or checked, and not written by the attempt itself."""
         own = {(written.asset, written.data_version) for written in attempt.materialisations}
-        written_assets = {asset for asset, _ in own}
-        versions: dict[str, set[str | None]] = {}
-        for written in attempt.materialisations:
-            for read in written.reads:
-                if (read.asset, read.data_version) not in own:
-                    versions.setdefault(read.asset, set()).add(read.data_version)
-        for seen in attempt.observations:
-            versions.setdefault(seen.asset, set()).add(seen.data_version)
+        found: dict[str, _Seen] = {}
+        for read in distinct(read for written in attempt.materialisations for read in written.reads):
+            # One of what the step wrote itself may be made from another.
+            sources = [each for each in read.sources if not self._is_own(read.asset, each, own)]
+            if sources or not read.sources:
+                found.setdefault(read.asset, _Seen()).add(read, sources)
+        for observed in attempt.observations:
+            found.setdefault(observed.asset, _Seen()).versions.add(observed.data_version)
         for check in attempt.checks:
-            if check.asset not in written_assets and check.asset not in versions:
-                versions[check.asset] = {each.data_version for each in self._latest(check.asset, attempt)}
-        return [self._input(asset, of_asset, attempt) for asset, of_asset in versions.items()]
+            if check.asset not in attempt.written and check.asset not in found:
+                latest = {self._version(each) for each in self._latest(check.asset, attempt)}
+                found[check.asset] = _Seen(versions=latest)
+        return [self._input(asset, seen, attempt) for asset, seen in found.items()]
 
-    def _input(self, asset: str, versions: set[str | None], attempt: Attempt) -> InputDataset:
-        facets = _version_facets(versions - {NO_VERSION})
-        schema = next((each.schema for each in self._latest(asset, attempt) if each.schema), None)
-        if schema is not None:
-            facets["schema"] = lineage_facets.columns(schema)
-        input_facets: dict[str, InputDatasetFacet] = {}
+    def _is_own(self, asset: str, source: Source, own: set[tuple[str, str | None]]) -> bool:
+        return source.run_id == self.history.run.run_id and (asset, source.data_version) in own
+
+    def _input(self, asset: str, seen: "_Seen", attempt: Attempt) -> InputDataset:
+        facets = _version_facets(seen.versions)
+        schemas = [each.schema for each in (*seen.sources, *self._latest(asset, attempt)) if each.schema]
+        if schemas:
+            facets["schema"] = lineage_facets.columns(schemas[-1])
+        input_facets = lineage_facets.input_facets(seen.sources, seen.caveats)
         checks = [check for check in attempt.checks if check.asset == asset]
-        if checks and not any(written.asset == asset for written in attempt.materialisations):
+        if checks and asset not in attempt.written:
             input_facets["dataQualityAssertions"] = lineage_facets.read_assertions(checks)
         return InputDataset(self.namespace, asset, inputFacets=input_facets, facets=facets)
+
+    def _version(self, written: Materialisation) -> str | None:
+        return version_of_content(written.data_version, written.is_of_code, self.history.run.run_id)
 
     def _outputs(self, attempt: Attempt) -> list[OutputDataset]:
         return [self._output(asset, parts, attempt) for asset, parts in attempt.written.items()]
 
     def _output(self, asset: str, parts: Sequence[Materialisation], attempt: Attempt) -> OutputDataset:
-        facets = _version_facets({part.data_version for part in parts})
+        facets = _version_facets({self._version(part) for part in parts})
         latest = parts[-1]
         if latest.schema is not None:
             facets["schema"] = lineage_facets.columns(latest.schema)
@@ -221,7 +242,10 @@ class _Events:
         if checks:
             facets["dataQualityAssertions"] = lineage_facets.written_assertions(checks)
         return OutputDataset(
-            self.namespace, asset, outputFacets=lineage_facets.output_facets(parts), facets=facets
+            self.namespace,
+            asset,
+            outputFacets=lineage_facets.output_facets(parts, self.history.run.run_id),
+            facets=facets,
         )
 
     def _latest(self, asset: str, reader: Attempt) -> Sequence[Materialisation]:

@@ -24,6 +24,7 @@ from openlineage.client.facet_v2 import (
 from observability.cleaning import clean
 from observability.given_by_users import numbers_by_name, user_tags
 from observability.history import Check, Error, Materialisation, asset_name
+from observability.reads import Source, version_of_content
 from observability.written import partition_rows, row_count
 
 # Where our own facets are defined. It identifies and leads nowhere: this project has no public address.
@@ -108,6 +109,18 @@ class LedgerlineNumbersOutputDatasetFacet(OutputDatasetFacet):
 
 
 @attr.define
+class LedgerlineReadInputDatasetFacet(InputDatasetFacet):
+    """The partitions that an attempt read of one asset, and what to know about them."""
+
+    partitions: list[WrittenPartition]
+    caveats: list[str]
+
+    @staticmethod
+    def _get_schema() -> str:
+        return FACET_SCHEMA.format("LedgerlineReadInputDatasetFacet")
+
+
+@attr.define
 class WriterAssertionsDatasetFacet(DatasetFacet):
     """What the step that wrote a dataset asserted of it.
 
@@ -164,14 +177,30 @@ def written_assertions(checks: Sequence[Check]) -> DatasetFacet:
     return WriterAssertionsDatasetFacet(_assertions(checks))
 
 
-def output_facets(parts: Sequence[Materialisation]) -> dict[str, OutputDatasetFacet]:
+def input_facets(sources: Sequence[Source], caveats: Sequence[str]) -> dict[str, InputDatasetFacet]:
+    """Return which partitions were read of one asset, and how far that is known."""
+    partitions = [
+        WrittenPartition(each.partition, each.content_sha256 or each.version, each.rows)
+        for each in sources
+        if each.partition is not None
+    ]
+    if not partitions and not caveats:
+        return {}
+    return {"ledgerline_read": LedgerlineReadInputDatasetFacet(partitions, list(caveats))}
+
+
+def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, OutputDatasetFacet]:
     """What was written of one asset: how many rows, if all partitions say so; which partitions, if any."""
     facets: dict[str, OutputDatasetFacet] = {}
     rows = row_count(parts)
     if rows is not None:
         facets["outputStatistics"] = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rows)
     partitions = [
-        WrittenPartition(part.partition, part.content_sha256 or part.data_version, rows)
+        WrittenPartition(
+            part.partition,
+            part.content_sha256 or version_of_content(part.data_version, part.is_of_code, run_id),
+            rows,
+        )
         for part, rows in zip(parts, partition_rows(parts), strict=True)
         if part.partition is not None
     ]

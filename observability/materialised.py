@@ -8,7 +8,8 @@ import dagster as dg
 
 from observability.cleaning import clean, cleaned
 from observability.given_by_users import numbers
-from observability.history import Materialisation, Read, asset_name
+from observability.history import Materialisation, asset_name
+from observability.reads import Read
 from observability.written import MAX_ROWS
 
 # Dagster's own tags and metadata keys; the versions were called logical before 1.2.
@@ -38,6 +39,7 @@ class MaterialisationReader:
         is_of_output = CODE_VERSION_TAG in tags
         rows, of_table = _count(metadata.get(PARTITION_ROW_COUNT)), _count(metadata.get(ROW_COUNT))
         is_part = is_of_output and recorded.partition is not None
+        content = getattr(metadata.get(CONTENT_SHA256), "value", None)
         schema = getattr(metadata.get(COLUMN_SCHEMA), "value", None)
         lineage = getattr(metadata.get(COLUMN_LINEAGE), "value", None)
         return Materialisation(
@@ -46,7 +48,7 @@ class MaterialisationReader:
             data_version=data_version(tags),
             code_version=cleaned(tags.get(CODE_VERSION_TAG)),
             rows=rows if is_part or rows is not None else of_table,
-            content_sha256=getattr(metadata.get(CONTENT_SHA256), "value", None),
+            content_sha256=cleaned(content) if isinstance(content, str) else None,
             schema=_same(self._schemas, asset, schema),
             column_lineage=_same(self._lineages, asset, lineage),
             reads=tuple(_reads(tags)),
@@ -61,7 +63,13 @@ class MaterialisationReader:
 
 def data_version(tags: Mapping[str, str]) -> str | None:
     """Return the version that an event gives its asset."""
-    return next((clean(tags[name]) for name in DATA_VERSION_TAGS if name in tags), None)
+    version = tagged_version(tags)
+    return clean(version) if version is not None else None
+
+
+def tagged_version(tags: Mapping[str, str]) -> str | None:
+    """Return the same as it stands in the log, for Dagster's digests."""
+    return next((tags[name] for name in DATA_VERSION_TAGS if name in tags), None)
 
 
 def _reads(tags: Mapping[str, str]) -> Iterator[Read]:
@@ -79,7 +87,7 @@ def _is_of_code(tags: Mapping[str, str]) -> bool:
     code_version = tags.get(CODE_VERSION_TAG)
     if code_version is None or GIVEN_VERSION_TAG in tags or any(_reads(tags)):
         return False
-    return data_version(tags) == sha256(code_version.encode()).hexdigest()
+    return data_version(tags) == sha256(code_version.encode(errors="replace")).hexdigest()
 
 
 def _count(metadata: Any) -> int | None:

@@ -21,8 +21,9 @@ from observability import ids, mlflow_tags
 from observability.event_log import LINKS_METADATA
 from observability.history import RESOURCES, START_WORKER, WAIT, RunHistory
 from observability.links import Links
+from observability.mlflow_datasets import MAX_DATASETS, run_datasets
 from observability.mlflow_found import Found, find
-from observability.mlflow_inputs import run_datasets, run_params
+from observability.mlflow_inputs import run_params
 from observability.mlflow_metrics import milliseconds, run_metrics
 from observability.projection import Backfill, NotYetError, TargetUnavailableError
 from observability.timeline import timeline
@@ -109,10 +110,11 @@ class MLflowRunProjection:
         if found.is_new or now.finished:
             before = None
         written = self._log_batches(client, found, now, before)
-        datasets = run_datasets(now)
-        if datasets and (before is None or len(before.materialisations) < len(now.materialisations)):
-            client.log_inputs(found.run_id, datasets=datasets)
-            written += len(datasets)
+        # MLflow keeps the first description of a dataset: it is not described before it is whole.
+        datasets = run_datasets(now) if now.finished else []
+        for start in range(0, len(datasets), MAX_DATASETS):
+            client.log_inputs(found.run_id, datasets=datasets[start : start + MAX_DATASETS])
+        written += len(datasets)
         for run_id in found.children:
             client.set_tag(run_id, mlflow_tags.PARENT, found.run_id)
             written += 1

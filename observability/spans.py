@@ -16,6 +16,7 @@ from observability import ids, step_spans
 from observability.given_by_users import MAX_NUMBERS, attribute_number, numbers_by_name, user_tags
 from observability.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
 from observability.links import Links
+from observability.reads import distinct, version_of_content
 from observability.step_spans import SAMPLED
 from observability.written import row_count
 
@@ -321,6 +322,7 @@ def _ending(history: RunHistory) -> tuple[object, ...]:
 def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
     written = [part for parts in attempt.written.values() for part in parts]
     counts = [rows for rows in map(row_count, attempt.written.values()) if rows is not None]
+    reads = distinct(read for each in attempt.materialisations for read in each.reads)
     checks = attempt.checks
     # Dagster takes the run's id for the version of code that has none.
     code_versions = [each.code_version for each in written if each.code_version != run_id]
@@ -335,10 +337,14 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
         names.ASSETS: tuple(dict.fromkeys(each.asset for each in written)) or None,
         names.PARTITIONS: tuple(dict.fromkeys(each.partition for each in written if each.partition))[:LISTED]
         or None,
-        names.DATA_VERSIONS: _versions([(each.asset, each.data_version) for each in written]),
-        names.READ_VERSIONS: _versions(
-            [(read.asset, read.data_version) for each in written for read in each.reads]
+        names.DATA_VERSIONS: _versions(
+            [(each.asset, version_of_content(each.data_version, each.is_of_code, run_id)) for each in written]
         ),
+        names.READ_VERSIONS: _versions(
+            [(read.asset, source.version) for read in reads for source in read.sources]
+        ),
+        names.READ_CAVEATS: tuple(f"{read.asset}: {read.caveat}" for read in reads if read.caveat)[:LISTED]
+        or None,
         names.CODE_VERSION: next(filter(None, code_versions), None),
         names.ROWS: sum(counts) if counts else None,
         **_numbers(attempt),

@@ -10,6 +10,7 @@ from dagster._core.event_api import EventLogCursor
 
 from observability.event_log import PAGE, HistoryReader, run_from
 from observability.history import RunHistory
+from observability.upstreams import Upstreams
 
 # Records get their number before they become visible, so with several writers a lower one may appear after a
 # higher one was read. A record is read again for this long, and taken once.
@@ -34,6 +35,7 @@ class Tail:
     _recent: dict[int, float] = field(default_factory=dict)  # when each record after `settled` was read
     _latest_news: float = field(default_factory=time.monotonic)  # for who did not read it: just now
     _history: RunHistory | None = None
+    _upstreams: Upstreams | None = None
 
     @classmethod
     def of(cls, record: dg.RunRecord) -> Self:
@@ -44,7 +46,8 @@ class Tail:
     def history(self) -> RunHistory:
         """What was read so far."""
         if self._history is None:
-            self._history = self.reader.history()
+            history = self.reader.history()
+            self._history = self._upstreams.found(history) if self._upstreams is not None else history
         return self._history
 
     @property
@@ -61,7 +64,7 @@ class Tail:
         while position != cursor:
             page = instance.get_records_for_run(self.run_id, cursor=position, limit=PAGE)
             known = [record for record in page.records if record.storage_id <= last]
-            self._take(known)
+            self._take(instance, known)
             if len(known) < len(page.records) or not page.has_more:
                 break
             position = page.cursor
@@ -77,7 +80,7 @@ class Tail:
             new = [record for record in page.records if record.storage_id not in self._recent]
             if new:
                 news = True
-                self._take(new)
+                self._take(instance, new)
                 self._recent.update((record.storage_id, now) for record in new)
             position = page.cursor
             if not page.has_more:
@@ -93,8 +96,10 @@ class Tail:
         long_ago = history.ended is not None and time.time() - history.ended > seconds
         return long_ago or time.monotonic() - self._latest_news > seconds
 
-    def _take(self, records: list[EventLogRecord]) -> None:
+    def _take(self, instance: dg.DagsterInstance, records: list[EventLogRecord]) -> None:
         if records:
+            if self._upstreams is None:
+                self._upstreams = Upstreams(instance)
             self.reader.feed(records)
             self._history = None
 

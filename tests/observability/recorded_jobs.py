@@ -26,6 +26,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from observability.event_log import HistoryReader, run_from
 from observability.history import Run, RunHistory
+from observability.upstreams import Upstreams
 
 EXIT_CODE = 3
 TO_BE_DELIVERED_SECONDS = 60.0
@@ -42,11 +43,18 @@ class Recording:
 
     run: Run
     records: Sequence[EventLogRecord]
+    instance: dg.DagsterInstance | None = None
 
     @property
     def history(self) -> RunHistory:
         """Read from all records at once."""
         return self.history_of(self.records)
+
+    @property
+    def history_with_reads(self) -> RunHistory:
+        """The same with what its steps read, looked up in the instance."""
+        assert self.instance is not None
+        return Upstreams(self.instance).found(self.history)
 
     def history_of(self, records: Sequence[EventLogRecord]) -> RunHistory:
         """Read from other records than those that were recorded."""
@@ -71,7 +79,7 @@ class Recordings:
             record = self._instance.get_run_record_by_id(run_id)
             assert record is not None
             records = self._instance.get_records_for_run(run_id).records
-            self._recordings[name] = Recording(run_from(record), records)
+            self._recordings[name] = Recording(run_from(record), records, self._instance)
         return self._recordings[name]
 
 

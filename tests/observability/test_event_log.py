@@ -139,7 +139,7 @@ def test_a_phase_has_its_name_to_itself(recording: Recording) -> None:
 def test_the_history_of_a_stored_run_is_read_as_a_whole(
     instance_of_runs: dg.DagsterInstance, recording: Recording
 ) -> None:
-    assert read_history(instance_of_runs, recording.run.run_id) == recording.history
+    assert read_history(instance_of_runs, recording.run.run_id) == recording.history_with_reads
 
 
 def test_a_run_that_nobody_knows_has_no_history(instance_of_runs: dg.DagsterInstance) -> None:
@@ -302,7 +302,7 @@ def test_a_materialisation_names_the_versions_that_it_was_made_from(recorded: Re
         "airlines": "2",
         "fleet": history.run.run_id,
     }
-    assert [(read.asset, read.data_version) for read in written["fleet"].reads] == [
+    assert [(read.asset, read.recorded) for read in written["fleet"].reads] == [
         ("airlines", versions["airlines"]),
         ("planes", versions["planes"]),
     ]
@@ -337,7 +337,7 @@ def test_a_range_of_partitions_is_one_attempt_with_a_materialisation_for_each(re
     # Of several partitions Dagster names one version: a digest of theirs.
     of_flights = sha256("".join(str(each.data_version) for each in flights).encode()).hexdigest()
     for each in delays:
-        reads = [(read.asset, read.data_version) for read in each.reads]
+        reads = [(read.asset, read.recorded) for read in each.reads]
         assert reads == [("flights", of_flights), ("weather", "weather of 2013")]
 
 
@@ -413,9 +413,7 @@ def test_the_steps_of_a_graph_asset_are_told_and_the_last_one_writes_it(recorded
     assert [attempt.op for attempt in history.attempts] == [attempt.step for attempt in history.attempts]
     oldest, retired = history.materialisations
     assert (oldest.asset, retired.asset) == ("oldest_plane", "retired")
-    assert [(read.asset, read.data_version) for read in retired.reads] == [
-        ("oldest_plane", oldest.data_version)
-    ]
+    assert [(read.asset, read.recorded) for read in retired.reads] == [("oldest_plane", oldest.data_version)]
 
 
 def test_checks_are_told_and_a_blocking_one_fails_its_step(recorded: Recordings) -> None:

@@ -17,8 +17,9 @@ from openlineage.client.serde import Serde
 
 from observability import ids
 from observability.event_log import read_history
-from observability.history import Attempt, Error, Materialisation, Outcome, Read, Run, RunHistory, RunStatus
+from observability.history import Attempt, Error, Materialisation, Outcome, Run, RunHistory, RunStatus
 from observability.lineage import PRODUCER, documents, run_events
+from observability.reads import Basis, Read, Source
 from tests.observability.lineage_jobs import DAYS, RANGE, break_down, observe_weather
 from tests.observability.recorded_jobs import Recording, Recordings
 
@@ -630,7 +631,8 @@ def test_partitions_of_different_versions_have_no_version_in_common() -> None:
 
 
 def test_an_asset_made_from_an_earlier_version_of_itself_was_read() -> None:
-    part = written("features", data_version="v2", reads=(Read("features", "v1"),))
+    before = Source(None, "v1", "another run", 7)
+    part = written("features", data_version="v2", reads=(Read("features", "v1", 7, (before,), Basis.NAMED),))
     event = as_sent(event_of(made_up(attempt(part)), "train.features"))
     assert [dataset["facets"] for dataset in event["inputs"]] == [{"version": {"datasetVersion": "v1"}}]
     assert [dataset["facets"] for dataset in event["outputs"]] == [{"version": {"datasetVersion": "v2"}}]

@@ -1,5 +1,6 @@
 """What MLflow is told of a run: names that it takes, points, params, datasets and a note."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,15 +18,16 @@ from observability.history import (
     Materialisation,
     Outcome,
     Phase,
-    Read,
     Run,
     RunHistory,
     RunStatus,
 )
 from observability.links import Links
-from observability.mlflow_inputs import run_datasets, run_params
+from observability.mlflow_datasets import run_datasets
+from observability.mlflow_inputs import run_params
 from observability.mlflow_metrics import entity_name, run_metrics
 from observability.mlflow_tags import root_cause, run_tags
+from observability.reads import Basis, Read, Source
 from tests.observability.recorded_jobs import Recording, Recordings
 
 RUN = Run("11111111-2222-4333-8444-555555555555", "train", created=1_000.0)
@@ -171,16 +173,17 @@ def test_config_is_flat_params(config: Mapping[str, Any], expected: Mapping[str,
 
 
 def test_a_version_that_was_read_twice_is_one_input():
-    read = Read("tables/planes", "p" * 64)
+    source = Source(None, "p" * 64, "run of planes", 7)
+    read = Read("tables/planes", "p" * 64, 7, (source,), Basis.NAMED)
     january = replace(WRITTEN, partition="1", reads=(read,))
     february = replace(WRITTEN, partition="2", reads=(read,))
 
     recorded = run_datasets(writing(january, february))
 
-    assert [(dataset.dataset.name, dataset.dataset.digest) for dataset in recorded] == [
-        ("tables/planes", "p" * 36),
-        ("tables/flights", "v1"),
-    ]
+    tags = [{tag.key: tag.value for tag in dataset.tags} for dataset in recorded]
+    assert [dataset.dataset.name for dataset in recorded] == ["tables/planes", "tables/flights"]
+    assert [each["data_version"] for each in tags] == ["p" * 64, "v1"]
+    assert [each["written_by"] for each in tags] == ["run of planes", RUN.run_id]
 
 
 def test_an_asset_that_the_run_is_yet_to_write_is_no_input():
@@ -188,6 +191,27 @@ def test_an_asset_that_the_run_is_yet_to_write_is_no_input():
     history = replace(writing(reader), planned=("tables/planes", "tables/flights"))
 
     assert [dataset.dataset.name for dataset in run_datasets(history)] == ["tables/flights"]
+
+
+def test_names_that_are_too_long_for_mlflow_are_kept_apart():
+    names = ["a" * 499 + end for end in ("bc", "bd")]
+    recorded = run_datasets(writing(*(replace(WRITTEN, asset=name) for name in names)))
+
+    shown = {dataset.dataset.name for dataset in recorded}
+    assert (len(shown), {len(name) for name in shown}) == (2, {500})
+
+
+def test_versions_of_very_many_runs_are_one_input():
+    sources = tuple(
+        Source(f"{number:03}", f"v{number}", f"run {number}", number, rows=2) for number in range(300)
+    )
+    reader = replace(WRITTEN, reads=(Read("days", "v299", 299, sources, Basis.MAPPING),))
+
+    days, _ = run_datasets(writing(reader))
+
+    assert json.loads(days.dataset.profile or "") == {"num_rows": 600, "num_partitions": 300}
+    (caveat,) = [tag.value for tag in days.tags if tag.key == "caveat"]
+    assert caveat.startswith("300 versions, written by as many runs; SHA-256 of them ")
 
 
 def test_what_has_no_data_version_is_no_dataset():

@@ -13,7 +13,7 @@ from observability import attributes, lineage, spans
 from observability.event_log import read_history
 from observability.history import RunHistory, asset_name
 from observability.links import Links
-from observability.mlflow_inputs import run_datasets
+from observability.mlflow_datasets import run_datasets
 from observability.mlflow_metrics import run_metrics
 
 INNER = dg.AssetKey(["a/b"])

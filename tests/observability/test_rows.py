@@ -14,7 +14,7 @@ from observability import attributes, lineage, spans
 from observability.event_log import read_history
 from observability.history import RunHistory
 from observability.links import Links
-from observability.mlflow_inputs import run_datasets
+from observability.mlflow_datasets import run_datasets
 from observability.mlflow_metrics import run_metrics
 from tests.observability import counted_assets as assets
 

@@ -46,7 +46,7 @@ SECOND = 1_000_000_000
 def trace_of(recording: Recording) -> list[ReadableSpan]:
     """The trace of its run."""
     trace_id = ids.trace_id(recording.run.run_id)
-    return [span for span in spans_of(recording.history) if context_of(span).trace_id == trace_id]
+    return [span for span in spans_of(recording.history_with_reads) if context_of(span).trace_id == trace_id]
 
 
 def tagged(recording: Recording, **tags: str) -> RunHistory:
@@ -314,7 +314,7 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
             "process.pid": "<pid>",
             "mlflow.spanType": "TASK",
             "dagster.asset.keys": ["planes"],
-            "dagster.asset.data_versions": ["planes=<hash>"],
+            "dagster.asset.data_versions": ["planes=<hash>@<run>"],
             "dagster.asset.code_version": "1",
             "dagster.asset.row_count": 3_322,
         },
@@ -328,7 +328,7 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
         "mlflow.spanType": "TASK",
         "dagster.asset.keys": ["fleet"],
         "dagster.asset.data_versions": ["fleet=<hash>"],
-        "dagster.asset.read_versions": ["airlines=<hash>", "planes=<hash>"],
+        "dagster.asset.read_versions": ["airlines=<hash>@<run>", "planes=<hash>@<run>"],
     }
     died = "dagster._core.executor.child_process_executor.ChildProcessCrashException"
     how = "Multiprocess executor: child process for step airlines unexpectedly exited with code 3."
@@ -424,7 +424,8 @@ def test_no_attribute_lists_more_partitions_than_backends_take(recorded: Recordi
     (flights,) = [each for each in history.attempts if each.step == "flights"]
     days = [f"2013-{day:03}" for day in range(3 * LISTED)]
     written = tuple(
-        replace(flights.materialisations[0], partition=day, data_version=day, rows=2) for day in days
+        replace(flights.materialisations[0], partition=day, data_version=day, is_of_code=False, rows=2)
+        for day in days
     )
     history = replace(history, attempts=(replace(flights, materialisations=written),))
     told = attempt_span(spans_of(history), "flights").attributes or {}

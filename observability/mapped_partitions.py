@@ -1,0 +1,76 @@
+"""Partitions of an upstream asset whose versions make the digest that Dagster recorded of a read.
+
+Dagster's log does not hold partition mappings. Of fewer than 100 partitions it holds a SHA-256 of the
+versions read, joined in the order of the partition keys: what a mapping may have chosen is tried against it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from hashlib import sha256
+
+# From so many partitions on, Dagster records the version of the latest event instead of a digest.
+DIGEST_LIMIT = (
+    100  # SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD in dagster/_core/definitions/data_version.py
+)
+NOTHING_READ = sha256(b"").hexdigest()
+NEIGHBOURS = 100  # partitions before and after those written in which windows are tried
+DELIMITERS = "-:|/ T_"
+
+
+def digest(versions: Mapping[str, str]) -> str:
+    """Return what Dagster records of these versions by partition."""
+    return sha256("".join(versions[key] for key in sorted(versions)).encode(errors="replace")).hexdigest()
+
+
+def fitting(recorded: str, versions: Mapping[str, str], written: Collection[str]) -> Sequence[str] | None:
+    """Return the partitions whose versions make a digest; None if there are none, or several such choices.
+
+    Args:
+        recorded: The digest.
+        versions: All partitions of the upstream, with their versions when it was read.
+        written: The partitions that were made of them.
+    """
+    for candidate in (list(versions), related(versions, written)):
+        if (
+            0 < len(candidate) < DIGEST_LIMIT
+            and digest({key: versions[key] for key in candidate}) == recorded
+        ):
+            return sorted(candidate)
+    windows = _windows(recorded, versions, written)
+    first, second = next(windows, None), next(windows, None)
+    return first if second is None else None
+
+
+def related(names: Collection[str], written: Collection[str]) -> list[str]:
+    """Return the keys that say the same as those written, or more, or less: days of a month, a dimension."""
+    wanted = set(written)
+    parts = {part for key in written for part in key.split("|")}
+    return [
+        name
+        for name in names
+        if name in wanted
+        or any(prefix in wanted for prefix in _prefixes(name))
+        or any(name in _prefixes(key) for key in wanted)
+        or not parts.isdisjoint(name.split("|"))
+    ]
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    """The beginnings of a key before a delimiter: of `2013-07-01`, `2013` and `2013-07`."""
+    return (key[:end] for end in range(1, len(key)) if key[end] in DELIMITERS)
+
+
+def _windows(recorded: str, versions: Mapping[str, str], written: Collection[str]) -> Iterator[Sequence[str]]:
+    """Neighbouring partitions, near those that were written or else the last; and single ones anywhere."""
+    keys = sorted(versions)
+    ends = [bisect_left(keys, min(written)), bisect_left(keys, max(written))] if written else [len(keys)]
+    begin, end = max(0, ends[0] - NEIGHBOURS), min(len(keys), ends[-1] + NEIGHBOURS)
+    for start in range(begin, end):
+        hashed = sha256()
+        for stop in range(start, min(start + DIGEST_LIMIT - 1, len(keys))):
+            hashed.update(versions[keys[stop]].encode(errors="replace"))
+            if hashed.hexdigest() == recorded:
+                yield keys[start : stop + 1]
+    for key in (*keys[:begin], *keys[end:]):
+        if sha256(versions[key].encode(errors="replace")).hexdigest() == recorded:
+            yield [key]
