@@ -1,0 +1,77 @@
+"""A backfill as `dagster job backfill` makes it: called completed while its runs go on."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from observability.observer import Observer
+from tests.observability.written_runs import FakeTarget
+
+DEFINITIONS = """
+import time
+from pathlib import Path
+
+import dagster as dg
+
+parts = dg.StaticPartitionsDefinition(["good", "bad"])
+
+
+@dg.op
+def work(context: dg.OpExecutionContext) -> None:
+    while not Path({gate!r}).exists():
+        time.sleep(0.05)
+    assert context.partition_key == "good"
+
+
+@dg.job(partitions_def=parts, executor_def=dg.in_process_executor)
+def working() -> None:
+    work()
+
+
+defs = dg.Definitions(jobs=[working])
+"""
+# Without a daemon, which would take runs out of a queue.
+INSTANCE = "run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}\n"
+BUDGET = 60.0
+TIMEOUT = 300.0  # seconds; far longer than two runs take on a busy machine
+
+
+def test_a_backfill_of_the_command_line_is_over_when_its_runs_are_and_fails_with_one(tmp_path: Path) -> None:
+    home, gate, definitions = tmp_path / "home", tmp_path / "gate", tmp_path / "definitions.py"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(INSTANCE)
+    definitions.write_text(DEFINITIONS.format(gate=str(gate)))
+    target = FakeTarget()
+    observer = Observer(target)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_run_records() == []  # its tables are there before another process opens it
+        command = ["job", "backfill", "--noprompt", "--all", "all", "-j", "working", "-f", str(definitions)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "dagster", *command],
+            env={"DAGSTER_HOME": str(home), "PATH": "/usr/bin:/bin"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            deadline = time.monotonic() + TIMEOUT
+            try:
+                while not target.backfills and time.monotonic() < deadline:
+                    observer.tick(instance, BUDGET)
+                    if any(found.status.value == "COMPLETED" for found in instance.get_backfills()):
+                        if not gate.exists():
+                            assert target.backfills == []
+                        gate.touch()
+                    time.sleep(0.1)
+            finally:
+                gate.touch()
+                process.wait(TIMEOUT)
+        (found,) = instance.get_backfills()
+        records = instance.get_run_records()
+    assert {record.dagster_run.status.value for record in records} == {"SUCCESS", "FAILURE"}
+    (shown,) = target.backfills
+    assert (shown.status, shown.failed, shown.failed_runs) == ("COMPLETED", True, 1)
+    assert shown.ended == max(record.end_time or 0.0 for record in records)
+    assert found.backfill_end_timestamp is not None
+    assert shown.ended > found.backfill_end_timestamp
