@@ -60,7 +60,7 @@ def test_what_was_replayed_is_printed_before_the_ruling(settings: Settings) -> N
     outcome = runs.Outcome("dagster run", True, [], "", False)
     output = io.StringIO()
     console = Console(file=output, width=100)
-    releases.report(console, settings, releases.Release(outcome, judged, 1))
+    releases.report(console, settings, releases.Release(outcome, judged, 1, {}))
     shown = output.getvalue()
     assert shown.index("30 with 90 rows") < shown.index("calibrated")
     assert "11 (12.50% of those scored)" in shown

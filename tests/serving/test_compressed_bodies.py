@@ -95,6 +95,19 @@ def test_a_body_that_was_cut_anywhere_is_refused(encoding: str) -> None:
         (zlib.compress(b"rows") + b"more", "deflate", "something behind the end of the deflate"),
         (zlib.compress(b"rows")[2:-4], "deflate", "it is no deflate"),
     ],
+    # The bodies hold the time at which they were packed, and names of tests must not.
+    ids=[
+        "JSON as gzip",
+        "JSON as deflate",
+        "deflate as gzip",
+        "gzip as deflate",
+        "wrong checksum and length",
+        "wrong length",
+        "bytes behind gzip",
+        "bytes behind zeros",
+        "bytes behind deflate",
+        "deflate without a header",
+    ],
 )
 def test_what_is_not_of_the_encoding_is_refused(body: bytes, encoding: str, message: str) -> None:
     status, text = refused(body, [encoding])
