@@ -24,7 +24,7 @@ run: .venv/installed  ## Ingest real flights, train, judge and register a model,
 dev: .venv/installed  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all
 	@$(BIN)/ledgerline dev
 
-test: .venv/installed-dev  ## Run all tests, but for those of the stack
+test: .venv/installed-dev .venv/installed-mlserver  ## Run all tests, but for those of the stack
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not stack"
 
 # Exit status 3: there is no Go to build them with. The tests then say that they are skipped, and why.
@@ -67,6 +67,8 @@ lock: .venv/installed-dev  ## Choose versions anew and write the lock files
 	$(UV) pip compile pyproject.toml --group build --group dev --group peers -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-bench.lock
 	$(UV) pip compile pyproject.toml --group pipelines -c requirements-bench.lock $(LOCK_OPTIONS) -o docker/requirements-pipelines.lock
 	$(UV) pip compile --group serving -c requirements.lock $(LOCK_OPTIONS) -o docker/requirements-serving.lock
+	grep -E '^(mlflow|numpy|pandas|pyarrow|scikit-learn|scipy|skops)(-[a-z]+)?==' requirements.lock | tr -d '\\' \
+		| $(UV) pip compile --group mlserver -c - $(LOCK_OPTIONS) -o requirements-mlserver.lock
 	$(UV) pip compile --group installer $(LOCK_OPTIONS) -o docker/requirements-installer.lock
 
 LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
@@ -83,6 +85,15 @@ clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 
 .venv/installed-bench: requirements-bench.lock .venv/installed-dev
 	$(call install,requirements-bench.lock)
+
+# MLServer, with which tests compare serving. It has no release for Python 3.13: its tests are skipped there.
+.venv/installed-mlserver: requirements-mlserver.lock .venv/installed-dev
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+		echo "Installing from $< …"; \
+		$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv/mlserver && \
+		$(UV) pip install --quiet --python .venv/mlserver/bin/python --require-hashes -r $<; \
+	fi
+	@touch $@
 
 # Bytecode is compiled now, so that the first run does not have to.
 define install
