@@ -26,6 +26,7 @@ COMPUTE = "compute"
 STORE = "store"
 
 ATTEMPT_PHASES = (WAIT, START_WORKER, RESOURCES, LOAD, COMPUTE, STORE)
+_KINDS = {kind.partition(" ")[0]: kind for kind in ATTEMPT_PHASES}  # by their first word
 
 # Phases of a run that belong to no step.
 QUEUED = "queued"
@@ -98,7 +99,7 @@ class Phase:
     @property
     def kind(self) -> str:
         """What it is, without a number and the name of an input or output."""
-        return next((kind for kind in ATTEMPT_PHASES if self.name.startswith(f"{kind} ")), self.name)
+        return _KINDS.get(self.name.partition(" ")[0], self.name)
 
 
 class HookOutcome(Enum):

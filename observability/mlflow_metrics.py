@@ -101,10 +101,12 @@ def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]
 def _of_attempt(attempt: Attempt) -> "Iterator[Metric]":
     ended = attempt.ended or attempt.started
     yield _metric(f"{STEP_SECONDS}/{attempt.step}", ended - attempt.started, ended, attempt.number)
-    phases = {phase.kind for phase in attempt.phases}
-    for phase, name in PHASE_SECONDS.items():
-        if phase in phases:
-            yield _metric(f"{name}/{attempt.step}", attempt.seconds_in(phase), ended, attempt.number)
+    phases: dict[str, float] = {}
+    for phase in attempt.phases:
+        phases[phase.kind] = phases.get(phase.kind, 0.0) + phase.seconds
+    for kind, name in PHASE_SECONDS.items():
+        if kind in phases:
+            yield _metric(f"{name}/{attempt.step}", phases[kind], ended, attempt.number)
     executed = [hook for hook in attempt.hooks if hook.outcome is not HookOutcome.SKIPPED]
     if executed:
         seconds = sum(hook.seconds for hook in executed)
