@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode
 from pydantic import BaseModel
 
 from agent.agent import NO_MORE_TOOLS, Agent
-from agent.execution import Budget, Limit, ToolUse, Watcher
+from agent.execution import Budget, Limit, Outcome, ToolUse, Watcher
 from agent.language_model import MalformedAnswerError, RefusedError, ServerAbsentError, UnknownModelError
 from agent.memory import Memory, Recalled
 from agent.messages import ToolCall, Usage
@@ -241,6 +241,121 @@ def test_the_model_corrects_itself_after_an_error(agent_of: AgentOf) -> None:
     execution = agent_of(mind).ask("How late?")
     assert [use.failed for use in execution.tools] == [True, False]
     assert '"delay"' in execution.tools[0].answer
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "problem"),
+    [
+        ("query_flights", {"sql": COUNT, "city": "Oslo"}, "city: it has no such argument"),
+        ("query_flights", {"url": "https://a.example"}, "sql: Field required; url: it has no such argument"),
+        ("query_flights", {"name": "query_flights", "arguments": {"sql": COUNT}}, "sql: Field required"),
+        ("web_search", {"queries": ["a"], "sql": COUNT}, "sql: it has no such argument"),
+        ("broken", {"x": 1}, "x: it has no such argument"),
+    ],
+)
+def test_a_tool_is_not_called_with_arguments_that_it_does_not_have(
+    agent_of: AgentOf, searxng: FakeSearXNG, name: str, arguments: Mapping[str, Any], problem: str
+) -> None:
+    agent = agent_of(scripted(Reply(tool_calls=((name, arguments),)), ANSWER))
+    execution = replace(agent, tools=(*agent.tools, Broken(AssertionError("it was called")))).ask("How many?")
+    (use,) = execution.tools
+    assert use.failed
+    assert f"Error: Wrong arguments of {name}: " in use.answer
+    assert problem in use.answer
+    assert "It was not called." in use.answer
+    assert not searxng.asked
+
+
+def test_what_ollama_takes_for_a_call_of_another_tool_is_not_done(agent_of: AgentOf) -> None:
+    # Its parser finds the name of the offered tool in this one, and calls that with these arguments.
+    meant_for_another = Reply(tool_calls=(("delete_query_flights", {"table": "flights"}),))
+    execution = agent_of(scripted(meant_for_another, ANSWER)).ask("How many?")
+    (use,) = execution.tools
+    assert (use.call.name, use.call.arguments) == ("query_flights", {"table": "flights"})
+    assert use.failed
+    assert "table: it has no such argument" in use.answer
+
+
+@pytest.mark.parametrize(("one", "other"), [("flights", "query_flights"), ("query_flights", "query_flights")])
+def test_tools_whose_names_are_in_each_other_are_refused(agent_of: AgentOf, one: str, other: str) -> None:
+    tools = (Broken(ValueError(), one), Broken(ValueError(), other))
+    with pytest.raises(ValueError, match=f"The tools '{one}' and '{other}' cannot be told apart"):
+        replace(agent_of(COUNTS), tools=tools)
+
+
+# Answers that are none
+
+
+def stated(answer: str) -> str | None:
+    return answer.partition("Answer: ")[2] or None
+
+
+LOST = Reply(tool_calls=(("weather", {"city": "Oslo"}),))  # Ollama leaves it out
+TALK = Reply(pieces=("I will look it up.",))
+
+
+def assert_no_answer(spans: Spans, outcome: Outcome) -> None:
+    root = spans.root
+    assert root.status.status_code is StatusCode.ERROR
+    assert attributes_of(root)["error.type"] == outcome.value
+    assert attributes_of(root)["ledgerline.agent.outcome"] == outcome.value
+
+
+def test_an_answer_with_a_finding_is_a_success(agent_of: AgentOf, spans: Spans) -> None:
+    execution = replace(agent_of(scripted(asks(COUNT), ANSWER)), finding=stated).ask("How many?")
+    assert (execution.outcome, execution.finding) == (Outcome.ANSWERED, "3")
+    assert execution.looked_up
+    assert spans.root.status.status_code is StatusCode.OK
+    assert attributes_of(spans.root)["ledgerline.agent.outcome"] == "answered"
+
+
+@pytest.mark.parametrize("lost", [LOST, Reply(), Reply(pieces=(" \n",)), TALK])
+def test_a_model_whose_call_was_lost_is_told_so_once_and_may_call_again(
+    agent_of: AgentOf, lost: Reply
+) -> None:
+    requests: list[ChatRequest] = []
+    script = scripted(lost, asks(COUNT), ANSWER)
+
+    def mind(request: ChatRequest) -> Reply:
+        requests.append(request)
+        return script(request)
+
+    execution = replace(agent_of(mind), finding=stated).ask("How many?")
+    assert (execution.outcome, execution.finding, execution.turns) == (Outcome.ANSWERED, "3", 3)
+    said = requests[1].messages[-1]
+    assert said["role"] == "user"
+    assert (
+        "the call was not understood: call one that there is (query_flights, web_search)" in said["content"]
+    )
+    assert all(message["content"] or message.get("tool_calls") for message in requests[-1].messages)
+
+
+@pytest.mark.parametrize("nothing", [LOST, Reply(), Reply(pieces=("\n",)), Reply(thinking=("Hm.",))])
+def test_an_answer_of_nothing_is_no_success(agent_of: AgentOf, spans: Spans, nothing: Reply) -> None:
+    execution = agent_of(scripted(nothing, nothing)).ask("How many?")
+    assert (execution.outcome, execution.answer, execution.stopped_by) == (Outcome.EMPTY, "", None)
+    assert execution.turns == 2
+    assert_no_answer(spans, Outcome.EMPTY)
+
+
+def test_an_answer_without_a_finding_is_no_success(agent_of: AgentOf, spans: Spans) -> None:
+    execution = replace(agent_of(scripted(asks(COUNT), TALK, TALK)), finding=stated).ask("How many?")
+    assert (execution.outcome, execution.answer) == (Outcome.NO_FINDING, "I will look it up.")
+    assert execution.finding is None
+    assert_no_answer(spans, Outcome.NO_FINDING)
+
+
+def test_without_a_turn_that_is_left_it_is_the_limit_that_stopped_it(agent_of: AgentOf, spans: Spans) -> None:
+    agent = replace(agent_of(scripted(asks(COUNT), TALK)), finding=stated, budget=Budget(turns=2))
+    execution = agent.ask("How many?")
+    assert (execution.outcome, execution.stopped_by) == (Outcome.STOPPED, Limit.TURNS)
+    assert_stopped(spans, Limit.TURNS)
+
+
+def test_an_answer_is_looked_up_only_if_a_tool_has_told_something(agent_of: AgentOf) -> None:
+    assert not agent_of(scripted(ANSWER)).ask("How many?").looked_up
+    assert not agent_of(scripted(asks("SELECT x FROM flights"), ANSWER)).ask("How many?").looked_up
+    assert agent_of(scripted(asks("SELECT x FROM flights", COUNT), ANSWER)).ask("How many?").looked_up
 
 
 # Budgets

@@ -224,6 +224,15 @@ def test_with_another_embedder_nothing_is_recalled_until_vectors_are_made_anew(f
     assert Memory(folder).count == 3
 
 
+@pytest.mark.parametrize(("before", "now"), [("", ":latest"), (":latest", "")])
+def test_the_same_model_by_another_form_of_its_name_recalls_what_there_is(
+    folder: Path, before: str, now: str
+) -> None:
+    Memory(folder, FakeEmbedder(f"ollama:weather{before}")).remember([entry("snow"), entry("gate")])
+    assert recalled(Memory(folder, FakeEmbedder(f"ollama:weather{now}")), "snow") == ["snow"]
+    assert recalled(Memory(folder, FakeEmbedder("ollama:weather:1b")), "snow") == []
+
+
 def test_what_is_remembered_with_another_embedder_makes_all_vectors_anew(folder: Path) -> None:
     Memory(folder).remember([entry("snow")])
     memory = Memory(folder, FakeEmbedder())

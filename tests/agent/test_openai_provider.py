@@ -24,6 +24,7 @@ from agent.language_model import (
 from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
 from agent.openai_provider import OpenAIModel
 from agent.retrying import Retries
+from agent.thinking import Thinking
 from tests.agent.fake_http import SameToAll
 from tests.agent.fake_ollama import Analyst, ChatRequest, Reply, scripted
 from tests.agent.fake_openai import MODEL, FakeOpenAI
@@ -144,6 +145,48 @@ def test_what_is_asked_for_is_sent_and_told(started: Started) -> None:
     assert (model.provider, model.model, model.address) == ("openai", MODEL, fake.api)
 
 
+@pytest.mark.parametrize(
+    ("think", "effort"), [(None, None), (Thinking.ON, None), (Thinking.OFF, "none"), (Thinking.HIGH, "high")]
+)
+def test_how_much_to_think_is_sent(started: Started, think: Thinking | None, effort: str | None) -> None:
+    fake = started(scripted(Reply(pieces=("Yes.",))))
+    ask(model_of(fake, think=think))
+    assert fake.requests[0].options.get("reasoning_effort") == effort
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_thought_is_the_first_token_and_no_part_of_the_answer(started: Started, field: str) -> None:
+    heard: list[str] = []
+    fake = started(scripted(Reply(thinking=("Hm.", "Well."), pieces=("Two.",), breaks_after=2)))
+    fake.thoughts = field
+    # As something has come, it is not asked again.
+    failure(StreamBrokenError, lambda: ask(model_of(fake), heard=heard))
+    assert heard == []
+    assert len(fake.requests) == 1
+
+
+OF_NEWER_MODELS = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead."
+)
+
+
+def test_the_limit_has_the_name_that_the_server_knows(started: Started) -> None:
+    fake = started(lambda _: Reply(pieces=("Yes.",)))
+    fake.refuses = "max_tokens", OF_NEWER_MODELS
+    model = model_of(fake, max_output_tokens=100)
+    for _ in range(2):
+        assert ask(model).message.content == "Yes."
+    assert [request.options["max_completion_tokens"] for request in fake.requests] == [100, 100]
+    assert all("max_tokens" not in request.options for request in fake.requests)
+
+
+def test_another_parameter_that_is_refused_is_not_asked_for_in_another_way(started: Started) -> None:
+    fake = started(lambda _: Reply(pieces=("Yes.",)))
+    fake.refuses = "seed", "Unsupported parameter: 'seed'"
+    failure(RefusedError, lambda: ask(model_of(fake, seed=7, max_output_tokens=100)))
+
+
 def test_user_and_password_of_the_address_are_sent_and_never_told(started: Started) -> None:
     fake = started(scripted(Reply(pieces=("Yes.",)), Reply(status=401, error=f"{SECRET} is wrong")))
     model = OpenAIModel(fake.api.replace("//", f"//ann:{SECRET}@"), MODEL)
@@ -204,6 +247,140 @@ def test_a_model_that_is_not_listed_is_unknown(started: Started) -> None:
     error = failure(UnknownModelError, model.require)
     assert "it has model-0, model-1, model-2, model-3, model-4, ..." in error.problem
     assert MODEL in failure(UnknownModelError, lambda: ask(model)).problem
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        ("smol:latest", "smol"),
+        ("smol", "smol:latest"),
+        ("smol:latest", "smol:latest"),
+        ("smol:1b", "smol:1b"),
+    ],
+)
+def test_a_name_without_a_tag_is_the_latest(started: Started, listed: str, name: str) -> None:
+    OpenAIModel(started(scripted(), (listed,)).api, name).require()
+
+
+@pytest.mark.parametrize("name", ["smol", "smol:2b"])
+def test_another_tag_is_another_model(started: Started, name: str) -> None:
+    failure(UnknownModelError, OpenAIModel(started(scripted(), ("smol:1b",)).api, name).require)
+
+
+def test_of_an_ollama_it_is_said_that_this_protocol_cuts(
+    started: Started, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = started(scripted())
+    model_of(fake).require()
+    assert not caplog.records
+    fake.owner = "library"
+    model_of(fake).require()
+    (record,) = caplog.records
+    assert "cuts a conversation that is too long without saying so" in record.getMessage()
+    assert "LEDGERLINE_LLM_PROVIDER=ollama" in record.getMessage()
+
+
+def answer(content: bytes, kind: str, status: str = "200 OK") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<html>Please log in</html>", "text/html"),
+        (b"Please log in", "text/plain"),
+        (b'{"status": "Please log in"}', "application/json"),
+        (b'{"choices": "Please log in"}', "application/json"),
+        (b'["Please log in"]', "application/json; charset=utf-8"),
+        (b'"Please log in"', "application/json"),
+    ],
+)
+def test_a_page_with_status_200_is_no_answer_and_is_quoted(
+    same_to_all: SameToAll, content: bytes, kind: str
+) -> None:
+    model = OpenAIModel(same_to_all(answer(content, kind)), MODEL)
+    for act in (model.require, lambda: ask(model)):
+        error = failure(MalformedAnswerError, act)
+        assert "Please log in" in error.problem
+    assert len(same_to_all.connections) == 2  # each once
+
+
+def test_an_error_with_status_200_is_what_it_says(same_to_all: SameToAll) -> None:
+    error = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens."}}'
+    model = OpenAIModel(same_to_all(answer(error, "application/json")), MODEL)
+    failure(ContextTooLongError, lambda: ask(model))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b'{"id": "1"}', b'{"id": "1", "choices": null}', b'{"detail": "Not yours"}', b'"Not yours"'],
+)
+def test_a_piece_without_choices_is_malformed(same_to_all: SameToAll, event: bytes) -> None:
+    stream = answer(b"data: " + event + b"\n\ndata: [DONE]\n\n", "text/event-stream")
+    error = failure(MalformedAnswerError, lambda: ask(OpenAIModel(same_to_all(stream), MODEL)))
+    assert event.decode().split('"')[1] in error.problem
+
+
+@pytest.mark.parametrize("content", [b"", b"data: [DONE]\n\n", b": nothing\n\n"])
+def test_a_stream_of_nothing_has_broken_off(same_to_all: SameToAll, content: bytes) -> None:
+    url = same_to_all(answer(content, "text/event-stream"))
+    failure(StreamBrokenError, lambda: ask(OpenAIModel(url, MODEL, retries=Retries(attempts=1))))
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "network_error", "insufficient_system_resource"])
+def test_an_answer_that_ended_for_a_failure_has_broken_off(started: Started, reason: str) -> None:
+    fake = started(scripted(Reply(pieces=("Two ",), done_reason=reason)))
+    assert reason in failure(StreamBrokenError, lambda: ask(model_of(fake))).problem
+
+
+def test_the_last_piece_may_have_no_delta(same_to_all: SameToAll) -> None:
+    events = [
+        b'{"choices": [{"index": 0, "delta": {"content": "Two."}}]}',
+        b'{"choices": [{"index": 0, "finish_reason": "stop"}]}',
+    ]
+    stream = b"".join(b"data: " + event + b"\n\n" for event in events)
+    url = same_to_all(answer(stream, "text/event-stream"))
+    assert ask(OpenAIModel(url, MODEL)).message.content == "Two."
+
+
+# A conversation that was cut
+
+
+WORDS = Message(Role.USER, "Which of the carriers had most delays? " * 100)  # 3,900 characters, 650 tokens
+
+
+@pytest.mark.parametrize(("read", "is_whole"), [(512, False), (649, False), (650, True), (900, True)])
+def test_fewer_tokens_than_there_can_be_are_a_conversation_that_was_cut(
+    started: Started, read: int, is_whole: bool
+) -> None:
+    fake = started(scripted(Reply(pieces=("Two.",), read_tokens=read)))
+    if is_whole:
+        assert ask(model_of(fake), (WORDS,)).usage.input_tokens == read
+        return
+    error = failure(ContextTooLongError, lambda: ask(model_of(fake), (WORDS,)))
+    assert f"are 650 tokens at the very least, and the server has read {read}" in error.problem
+
+
+@pytest.mark.parametrize("text", [" " * 9000, "\n" * 9000, "-" * 9000, "=*" * 10 + "\t" * 5000, ". " * 10])
+def test_what_may_be_a_single_token_is_not_counted_as_many(started: Started, text: str) -> None:
+    fake = started(scripted(Reply(pieces=("Two.",), read_tokens=12)))
+    assert ask(model_of(fake), (Message(Role.USER, text),)).message.content == "Two."
+
+
+@pytest.mark.parametrize(
+    ("allowed", "said", "is_cut"), [(100, 60, True), (100, 100, False), (None, 60, False), (100, 0, False)]
+)
+def test_an_answer_that_ends_before_its_limit_has_no_more_room(
+    started: Started, allowed: int | None, said: int, is_cut: bool
+) -> None:
+    fake = started(scripted(Reply(pieces=("Two",), done_reason="length", output_tokens=said)))
+    model = model_of(fake, max_output_tokens=allowed)
+    if is_cut:
+        error = failure(ContextTooLongError, lambda: ask(model))
+        assert "the answer ended after 60 of the 100 tokens that it may have" in error.problem
+    else:
+        assert ask(model).finish_reason == "length"
 
 
 def test_an_absent_server_is_to_be_started(free_port: int) -> None:

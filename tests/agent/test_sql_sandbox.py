@@ -373,6 +373,26 @@ def test_a_mistake_is_explained(sandbox: SqlSandbox) -> None:
     assert refusal(sandbox, f"SELECT '{'x' * 4000}'") == "The SQL is longer than 4000 characters."
 
 
+@pytest.mark.parametrize(
+    ("sql", "kept"),
+    [
+        ("SELECT 1 // 0", "Use TRY(...) to return NULL for this expression."),
+        ("SELECT mod(1, 0)", "Use TRY(...) to return NULL for this expression."),
+        ("SELECT (SELECT delay FROM flights)", "scalar subqueries can only return a single row."),
+        ("SELECT delay FROM flights ORDER BY 'delay'", "ORDER BY non-integer literal has no effect."),
+    ],
+)
+def test_nothing_is_advised_that_would_be_refused(sandbox: SqlSandbox, sql: str, kept: str) -> None:
+    with pytest.raises(QueryError) as error:
+        sandbox.run(sql, 10)
+    assert str(error.value).endswith(kept)
+    assert "SET" not in str(error.value)
+
+
+def test_what_is_advised_instead_works(sandbox: SqlSandbox) -> None:
+    assert sandbox.run("SELECT TRY(1 // 0)", 10).rows == ((None,),)
+
+
 def test_columns_that_are_not_declared_are_not_there(sandbox: SqlSandbox) -> None:
     assert "not found" in refusal(sandbox, "SELECT hidden FROM flights")
     assert sandbox.run("SELECT * FROM flights LIMIT 1", 10).columns == ("carrier", "delay")

@@ -15,7 +15,7 @@ from cli.asking import EXPERIMENT
 from cli.main import app
 from registry import store
 from tests.agent.fake_http import FakeServer, Handler
-from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, FakeOllama, Mind, Reply
+from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply
 from tests.ports import HOST
 
 if TYPE_CHECKING:
@@ -163,6 +163,36 @@ def test_a_refusal_is_not_remembered(ask: Ask, fake: FakeOllama, home: Path) -> 
     result = ask("What did a ticket cost?", fake=fake)
     assert result.exit_code == 0
     assert "Answer: unknown" in result.stdout
+    assert not (home / "agent").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [("There were 848, I think.", "no_finding"), ("Answer:", "no_finding"), ("", "empty")],
+)
+def test_what_states_nothing_is_no_success_and_is_not_remembered(
+    ask: Ask, speaking: Callable[[Mind], FakeOllama], home: Path, said: str, outcome: str
+) -> None:
+    def looks_it_up(request: ChatRequest) -> Reply:
+        asked = any(message["role"] == "tool" for message in request.messages)
+        return Reply(pieces=(said,)) if asked else Reply(tool_calls=(("query_flights", {"sql": SQL}),))
+
+    fake = speaking(looks_it_up)
+    result = ask(QUESTION, fake=fake)
+    assert result.exit_code == 1
+    assert {"empty": "There is no answer.", "no_finding": "It does not state"}[outcome] in result.stdout
+    assert not (home / "agent").exists()
+    execution = json.loads(ask(QUESTION, "--json", fake=fake).stdout)
+    assert (execution["outcome"], execution["finding"]) == (outcome, None)
+    assert {trace.info.state for trace in traces(home)} == {"ERROR"}
+
+
+def test_what_was_not_looked_up_is_an_answer_and_is_not_remembered(
+    ask: Ask, speaking: Callable[[Mind], FakeOllama], home: Path
+) -> None:
+    result = ask(QUESTION, fake=speaking(lambda _: Reply(pieces=("Answer: 848",))))
+    assert result.exit_code == 0
+    assert "Answer: 848" in result.stdout
     assert not (home / "agent").exists()
 
 
