@@ -24,7 +24,7 @@ ADD = ToolDescription(
 
 
 def model_of(server: str, name: str = TALKER, **settings: object) -> OllamaModel:
-    return OllamaModel(server, name, **{"context_tokens": 512, "max_output_tokens": 40, **settings})  # pyright: ignore[reportArgumentType]
+    return OllamaModel(server, name, **{"context_tokens": 512, "max_output_tokens": 40, **settings})
 
 
 def ask(
