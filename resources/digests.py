@@ -85,24 +85,39 @@ def combined_sha256(digests: Mapping[str, str]) -> str:
 
 def _column(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> "tuple[list[str], Hashes]":
     """The name of the type in each part, and a hash of each value."""
+    import pyarrow as pa
+
+    names = [_name_in_frame(column.type)] * len(bounds)
+    if not pa.types.is_integer(column.type) or not column.null_count:
+        return names, _of_chunks(column)
+    # pandas holds integers with gaps as floats: so the hash is that of floats where they say the same.
+    as_floats = _parts_as_floats(column, bounds)
+    if all(as_floats):
+        return ["float64"] * len(bounds), _of_chunks(column.cast(pa.float64()))
+    hashes, floats = _of_chunks(column), _of_chunks(column.cast(pa.float64(), safe=False))
+    for number, (start, end) in enumerate(bounds):
+        if as_floats[number]:
+            names[number] = "float64"
+            hashes[start:end] = floats[start:end]
+    return names, hashes
+
+
+def _parts_as_floats(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> list[bool]:
+    """Say of each part whether it has gaps, and no integer that a float cannot hold."""
     import numpy as np
     import pyarrow as pa
 
-    hashes = np.concatenate([np.zeros(0, "uint64"), *map(_hashes, column.chunks)])
-    names = [_name_in_frame(column.type)] * len(bounds)
-    if not pa.types.is_integer(column.type) or not column.null_count:
-        return names, hashes
-    # pandas holds integers with gaps as floats: so the hash is that of floats where they say the same.
     gaps = column.is_null().to_numpy()
-    floats = column.cast(pa.float64(), safe=False)
-    exact = np.abs(floats.to_numpy()) <= EXACT_AS_FLOAT
-    as_floats = np.concatenate([_hashes(chunk) for chunk in floats.chunks])
-    for number, (start, end) in enumerate(bounds):
-        part = slice(start, end)
-        if gaps[part].any() and (gaps[part] | exact[part]).all():
-            names[number] = "float64"
-            hashes[part] = as_floats[part]
-    return names, hashes
+    exact = np.ones(len(column), "bool")
+    if column.type.bit_width == 64:
+        exact = gaps | (np.abs(column.cast(pa.float64(), safe=False).to_numpy()) <= EXACT_AS_FLOAT)
+    return [bool(gaps[start:end].any() and exact[start:end].all()) for start, end in bounds]
+
+
+def _of_chunks(column: "pa.ChunkedArray") -> "Hashes":
+    import numpy as np
+
+    return np.concatenate([np.zeros(0, "uint64"), *map(_hashes, column.chunks)])
 
 
 def _name_in_frame(kind: "pa.DataType") -> str:

@@ -26,65 +26,73 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def replace_all(contents: "Mapping[UPath, bytes]") -> None:
-    """Write several files of one folder; none is replaced before all of them are written.
+    """Write several files; none is replaced before all of them are written. See `replace_each`."""
+    replace_each(list(contents), contents.values())
+
+
+def replace_each(paths: "Sequence[UPath]", contents: Iterable[bytes]) -> None:
+    """Write a file at each path; none is replaced before all of them are written.
 
     On a local disk the files are staged in a hidden folder beside their place and then renamed. On
     an object store each upload is atomic by itself.
 
+    Args:
+        paths: At least one, and none twice.
+        contents: What each is to hold; made while those before are written.
+
     Raises:
         PermanentFailure: A file cannot be written; the message says whether others have been replaced.
     """
-    some_path = next(iter(contents))
-    if isinstance(some_path, Path):
-        _replace_local({Path(str(path)): content for path, content in contents.items()})
+    if isinstance(paths[0], Path):
+        _replace_local([Path(str(path)) for path in paths], contents)
     else:
-        _replace_objects(contents)
+        _replace_objects(paths, contents)
 
 
-def _replace_objects(contents: "Mapping[UPath, bytes]") -> None:
-    some_path = next(iter(contents))
+def _replace_objects(paths: "Sequence[UPath]", contents: Iterable[bytes]) -> None:
+    uploads = {path.path: content for path, content in zip(paths, contents, strict=True)}
     try:
-        some_path.fs.pipe({path.path: content for path, content in contents.items()})
+        paths[0].fs.pipe(uploads)
     except (FileNotFoundError, PermissionError) as error:  # all other errors may pass by themselves
-        others = (
-            "" if len(contents) == 1 else f" Others of these {len(contents)} files may have been replaced."
-        )
+        others = "" if len(paths) == 1 else f" Others of these {len(paths)} files may have been replaced."
         raise PermanentFailure(
-            f"{some_path.parent} cannot be written: {error}.{others}",
+            f"{paths[0].parent} cannot be written: {error}.{others}",
             "Check that the bucket exists and that the credentials may write there, then materialise again.",
         ) from error
 
 
-def _replace_local(contents: Mapping[Path, bytes]) -> None:
-    folder = next(iter(contents)).parent
+def _replace_local(paths: Sequence[Path], contents: Iterable[bytes]) -> None:
+    folder = paths[0].parent
     replaced = 0
     try:
-        for parent in {path.parent for path in contents}:
+        for parent in {path.parent for path in paths}:
             parent.mkdir(parents=True, exist_ok=True)
         existing = os.listdir(folder)
         _remove_leftovers(folder / name for name in existing if name.startswith(STAGING_PREFIX))
         with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder) as staging:
-            refuse_one_file_for_two(Path(staging), [path.name for path in contents], existing)
+            refuse_one_file_for_two(Path(staging), [path.name for path in paths], existing)
             # By number: two paths that end alike must not meet here.
-            staged = [Path(staging, str(number)) for number in range(len(contents))]
-            _write_all(staged, list(contents.values()))
-            for path in contents:
+            staged = [Path(staging, str(number)) for number in range(len(paths))]
+            _write_all(staged, contents)
+            for path in paths:
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            for source, path in zip(staged, contents, strict=True):
+            for source, path in zip(staged, paths, strict=True):
                 os.replace(source, path)
                 replaced += 1
     except OSError as error:
-        raise unwritable(folder, error, replaced=replaced, files=len(contents)) from error
+        raise unwritable(folder, error, replaced=replaced, files=len(paths)) from error
 
 
-def _write_all(paths: Sequence[Path], contents: Sequence[bytes]) -> None:
+def _write_all(paths: Sequence[Path], contents: Iterable[bytes]) -> None:
     if len(paths) == 1:
-        _write(paths[0], contents[0])
+        (content,) = contents
+        _write(paths[0], content)
         return
     with ThreadPoolExecutor(min(WRITERS, len(paths))) as pool:
-        for _ in pool.map(_write, paths, contents):
-            pass
+        writes = [pool.submit(_write, path, content) for path, content in zip(paths, contents, strict=True)]
+    for write in writes:
+        write.result()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,10 +1,6 @@
 """Tables to and from Parquet bytes, each with the partition key that it is of. Files live elsewhere."""
 
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from resources.failures import PermanentFailure
 
@@ -15,24 +11,22 @@ if TYPE_CHECKING:
 
 PARTITION_KEY = b"ledgerline.partition_key"
 
-# Fewer rows are smaller, and written faster, without a dictionary for each column.
-DICTIONARY_FROM_ROWS = 5_000
+# Fewer rows are smaller, and written faster, without a dictionary for each column; preparing zstd takes
+# longer than it saves, but for text; and there is nothing for statistics to skip.
+FEW_ROWS = 5_000
 
 
-def serialise_all(
-    name: str, parts: "Iterable[pa.Table]", partition_keys: Iterable[str | None]
-) -> list[bytes]:
-    """Return the Parquet bytes of each partition of a table, in as many threads as there are processors.
+def refuse_other_types(name: str, schema: "pa.Schema") -> None:
+    """Refuse columns that Parquet does not have, before any work is done for them.
 
     Raises:
         PermanentFailure: A column has a type that Parquet does not have.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(partial(serialise, name), parts, partition_keys))
+    serialise(name, schema.empty_table())
 
 
 def serialise(name: str, table: "pa.Table", partition_key: str | None = None) -> bytes:
-    """Return Parquet bytes, compressed with zstd, with a checksum on each page.
+    """Return compressed Parquet bytes, with a checksum on each page.
 
     Args:
         name: The table's name, for the error.
@@ -101,15 +95,29 @@ def _written(table: "pa.Table") -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    few = table.num_rows < FEW_ROWS
+    # pyarrow takes a name for each column, too, which its types do not say.
+    compression = cast("str", _compression(table.schema)) if few else "zstd"
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
-        compression="zstd",
+        compression=compression,
         write_page_checksum=True,
-        use_dictionary=table.num_rows >= DICTIONARY_FROM_ROWS,
+        use_dictionary=not few,
+        write_statistics=not few,
     )
     return sink.getvalue().to_pybytes()
+
+
+def _compression(schema: "pa.Schema") -> str | dict[str, str]:
+    """For few rows: zstd for text, snappy for numbers. Columns in columns have names of Parquet's own."""
+    import pyarrow as pa
+
+    if any(field.type.num_fields for field in schema):
+        return "zstd"
+    fixed = [pa.types.is_primitive(kind) for kind in schema.types]
+    return {name: "snappy" if number else "zstd" for name, number in zip(schema.names, fixed, strict=True)}
 
 
 def _read(content: bytes) -> "pa.Table":

@@ -49,6 +49,7 @@ class Tables(AssetFiles["pa.Table"]):
         name = asset.to_user_string()
         declared = context.definition_metadata or {}
         table = arrow_tables.to_arrow(name, obj, declared.get(COLUMN_SCHEMA))
+        parquet.refuse_other_types(name, table.schema)
         keys = partition_keys_of(context)
         lengths = [table.num_rows]
         if keys is not None:
@@ -56,7 +57,6 @@ class Tables(AssetFiles["pa.Table"]):
             table, lengths = partition_rows.arrange(name, table, column, keys)
 
         paths = [self.path_of(asset, key) for key in _keys(keys)]
-        contents = parquet.serialise_all(name, _cut(table, lengths), _keys(keys))
         versions = digests.part_digests(table, lengths)
 
         # All of it before the files: what Dagster refuses must not have replaced anything.
@@ -66,7 +66,8 @@ class Tables(AssetFiles["pa.Table"]):
         context.add_output_metadata(report)
         if context.has_asset_key:
             self._report(context, keys, paths, lengths, versions)
-        files.replace_all(dict(zip(paths, contents, strict=True)))
+        parts = zip(_cut(table, lengths), _keys(keys), strict=True)
+        files.replace_each(paths, (parquet.serialise(name, part, key) for part, key in parts))
 
     def _report(
         self,

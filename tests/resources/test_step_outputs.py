@@ -113,10 +113,12 @@ def test_a_table_of_any_library_is_stored_with_the_declared_columns(tmp_path: Pa
 
 
 def versions(result: dg.ExecuteInProcessResult) -> list[str]:
-    return [
-        str(event.materialization.metadata["content_sha256"].value)
+    """The version of each partition, in their order; Dagster reports them in that of a set."""
+    reported = {
+        str(event.partition): str(event.materialization.metadata["content_sha256"].value)
         for event in result.get_asset_materialization_events()
-    ]
+    }
+    return [reported[key] for key in sorted(reported)]
 
 
 def test_the_same_rows_have_one_version_from_whatever_library(tmp_path: Path) -> None:
