@@ -60,13 +60,14 @@ def bounded_key(key: str) -> str:
 
 def bounded_text(text: str, size: int) -> str:
     """Return a text of at most `size` bytes of UTF-8; one that is cut ends in its length and its hash."""
-    text = sendable(text)
-    encoded = text.encode()
+    start = sendable(text[: size + 1])  # of a longer one, what is behind is not looked at
+    encoded = start.encode()
     if len(encoded) <= size:
-        return text
-    # Two bytes more for the one character of the statement that is not ASCII.
-    fitting = len(encoded[: size - 2].decode(errors="ignore"))
-    return shortened(text, fitting)
+        return start
+    fitting = len(encoded[:size].decode(errors="ignore"))
+    cut = shortened(text if len(text) > size else start, fitting)
+    statement = cut[cut.rindex("…") :]
+    return encoded[: size - len(statement.encode())].decode(errors="ignore") + statement
 
 
 @dataclass

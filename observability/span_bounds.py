@@ -161,6 +161,7 @@ class Bounds:
         bound = ValueBounds(self.size, self.length)
         found: dict[str, Any] = {}
         cuts: list[str] = []
+        size = PART_OVERHEAD
         for key, value in given.items():
             kept = bounded_key(str(key))
             if key == names.CUT and isinstance(value, list | tuple):
@@ -169,13 +170,16 @@ class Bounds:
                 dropped += 1
             else:
                 found[kept] = bound(value)
+                size += _size(kept) + _size(found[kept])
                 if bound.cut is not None:
                     cuts.append(f"{kept}: {bound.cut}")
+            if size > SPAN_BYTES:
+                break  # tighter bounds come next
         if names.SPAN_TYPE in found:
             found[names.SPAN_TYPE] = bounded_text(str(found[names.SPAN_TYPE]), TYPE_BYTES)
         if cuts:
             found[names.CUT] = [bounded_text(each, NAME_BYTES) for each in cuts[:CUTS]]
-        size = PART_OVERHEAD + sum(_size(key) + _size(value) for key, value in found.items())
+            size += _size(names.CUT) + _size(found[names.CUT])
         return attributes_without(found, dropped), size
 
     def _events(self, given: Sequence[Event], dropped: int) -> tuple[Sequence[Event], int]:
@@ -187,6 +191,8 @@ class Bounds:
             name = bounded_text(event.name, NAME_BYTES)
             found.append(Event(name, attributes, timestamp=_time(event.timestamp)))
             size += more + _size(name)
+            if size > SPAN_BYTES:
+                break
         return parts_without(found, dropped + len(given) - len(found)), size
 
     def _links(self, given: Sequence[Link], dropped: int) -> tuple[Sequence[Link], int]:
@@ -198,6 +204,8 @@ class Bounds:
                 )
                 found.append(Link(link.context, attributes))
                 size += more
+                if size > SPAN_BYTES:
+                    break
         return parts_without(found, dropped + len(given) - len(found)), size
 
 

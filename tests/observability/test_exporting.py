@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import SpanContext, Tracer
 
 from observability.exporting import QuietExporter, tracer_until_sent
-from observability.telemetry import Telemetry
-from tests.observability.collectors import Collector, grpc_collector, http_collector
+from observability.telemetry import Telemetry, otlp_exporter
+from tests.observability.collectors import Answer, Collector, grpc_collector, http_collector
 from tests.ports import HOST
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ class Moody(SpanExporter):
         self.shut_down += 1
 
 
-SPAN = ReadableSpan("span")
+CONTEXT = SpanContext(7, 8, is_remote=False)
+SPAN = ReadableSpan("span", CONTEXT, start_time=1, end_time=2)
 
 
 def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -167,3 +168,33 @@ def test_what_has_ended_takes_nothing_more_and_ends_once() -> None:
         exporter.shutdown()
     assert exporter.export([SPAN]) is SpanExportResult.FAILURE
     assert (moody.taken, moody.shut_down) == (1, 1)
+
+
+def test_a_login_page_is_said_once_and_a_span_that_is_too_large_is_sent_without_its_attributes(
+    http: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Sign in")
+    http.answers = lambda request: page
+    exporter = QuietExporter(lambda: otlp_exporter(to(http)))
+    for _ in range(3):
+        assert exporter.export([SPAN]) is SpanExportResult.FAILURE
+    (once,) = messages(caplog)
+    assert once.startswith("Traces cannot be sent: it answers 200 with a page of HTML")
+    http.answers = lambda request: Answer(413) if request.message.ByteSize() > 10_000 else None
+    large = ReadableSpan("large", CONTEXT, attributes={"prompt": "x" * 40_000}, start_time=1, end_time=2)
+    assert exporter.export([large]) is SpanExportResult.SUCCESS
+    assert [span.name for span in http.spans] == ["large"]
+    assert messages(caplog) == [once, "Traces are sent again."]
+
+
+def test_what_an_agent_or_a_server_traces_is_bounded_as_well(http: Collector) -> None:
+    with (
+        tracer_until_sent(to(http), no_mlflow, "ledgerline.test") as tracer,
+        tracer.start_as_current_span("ask") as span,
+    ):
+        span.set_attribute("prompt", "x" * 1_000_000)
+        span.set_attribute("tokens", 2**70)
+        span.add_event("e" * 1_000_000)
+    (found,) = http.spans
+    assert found.ByteSize() < 100_000
+    assert {each.key for each in found.attributes} == {"prompt", "tokens"}

@@ -17,7 +17,7 @@ from observability.projection import Backfill, TargetUnavailableError
 from observability.telemetry import Telemetry
 from observability.trace_projection import TraceProjection
 from registry import store
-from tests.observability.collectors import http_collector
+from tests.observability.collectors import Answer, Request, http_collector
 from tests.observability.exported_spans import context_of, path_of, spans_of
 from tests.observability.recorded_jobs import Recording, Recordings
 
@@ -233,3 +233,45 @@ def test_a_server_that_is_gone_is_told_without_its_password(
         target.projection.export(instance_of_runs, recorded["ops"].history, None)
     assert "pa55word" not in str(caught.value)
     assert "Connection refused" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Answer(302, headers={"Location": "https://login.example/?next=1"}), "to https://login.example/;"),
+        (Answer(headers={"Content-Type": "text/html"}, body=b"<html>Sign in"), "a page of HTML"),
+        (Answer(401, body=b"You are not authenticated"), "401 Unauthorized: You are not authenticated"),
+    ],
+    ids=["redirect", "login page", "no login"],
+)
+def test_a_login_before_the_server_has_taken_no_trace(
+    recorded: Recordings, instance_of_runs: dg.DagsterInstance, answer: Answer, why: str
+) -> None:
+    from mlflow import MlflowClient
+
+    with http_collector() as server:
+        server.answers = lambda request: answer
+        target = Target(MlflowClient(server.url), "1")
+        with pytest.raises(TargetUnavailableError, match=why):
+            target.projection.export(instance_of_runs, recorded["ops"].history, None)
+
+
+def test_a_span_that_the_server_refuses_is_in_the_trace_without_its_attributes(
+    recorded: Recordings, instance_of_runs: dg.DagsterInstance
+) -> None:
+    from mlflow import MlflowClient
+
+    history = recorded["ops"].history
+    step = history.attempts[0].step
+
+    def refuses(request: Request) -> Answer | None:
+        poison = [span for span in request.spans if span.name == step and len(span.attributes) > 1]
+        return Answer(400, body=b'{"detail": "Invalid OpenTelemetry spans"}') if poison else None
+
+    with http_collector() as server:
+        server.answers = refuses
+        target = Target(MlflowClient(server.url), "1")
+        assert target.projection.export(instance_of_runs, history, None) == len(spans_of(history))
+        names = [span.name for span in server.spans]
+        assert names.count(step) == 1
+        assert set(names) == {span.name for span in spans_of(history)}

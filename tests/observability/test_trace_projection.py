@@ -19,8 +19,8 @@ from observability.links import Links
 from observability.otlp_answers import NotTakenError, WrongTargetError
 from observability.projection import Backfill, Projection, TargetUnavailableError
 from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
-from observability.trace_projection import TraceProjection
-from tests.observability.collectors import http_collector
+from observability.trace_projection import FIRST_PAUSE_SECONDS, TraceProjection
+from tests.observability.collectors import Answer, http_collector, partial_success
 from tests.observability.exported_spans import context_of, root_of, spans_of, whole
 from tests.observability.recorded_jobs import Recording, Recordings
 
@@ -429,6 +429,35 @@ def test_a_run_of_very_many_assets_has_spans_that_every_receiver_takes(
             assert len(repr(value)) <= 51_000
     root = root_of(exporter.spans).attributes or {}
     assert re.search("dagster.asset.keys: [0-9]+ kept, [0-9,]+ left out", repr(root[names.CUT]))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(307, headers={"Location": "/elsewhere"}),
+        Answer(headers={"Content-Type": "text/html"}, body=b"<html>"),
+        Answer(
+            headers={"Content-Type": "application/x-protobuf"},
+            body=partial_success(1, "no").SerializeToString(),
+        ),
+    ],
+    ids=["redirect", "login page", "partial success"],
+)
+def test_a_trace_that_a_success_has_not_taken_comes_when_the_receiver_is_mended(
+    history: RunHistory, export: Export, answer: Answer
+) -> None:
+    now = 0.0
+    with http_collector() as collector:
+        telemetry = Telemetry(endpoint=f"{collector.url}/v1/traces")
+        projection = TraceProjection(
+            collector.url, lambda: otlp_exporter(telemetry), telemetry, clock=lambda: now
+        )
+        collector.answers = lambda request: answer
+        with pytest.raises(TargetUnavailableError):
+            export(projection, history)
+        collector.answers = lambda request: None
+        now += FIRST_PAUSE_SECONDS
+        assert export(projection, history) == len(collector.spans) == len(spans_of(history))
 
 
 # Traces that are kept for how their runs ended
