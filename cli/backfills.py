@@ -32,7 +32,7 @@ def run_all(console: Console, settings: Settings, job_name: str, batches: Sequen
             if outcome.interrupted:
                 break
         with console.status("Showing the runs in MLflow …"):
-            observing.show_runs(console, instance, settings, run_ids)
+            observing.show_runs(console, instance, observing.own_observers(console, settings), run_ids)
     console.print(f"{succeeded} of {len(batches)} runs succeeded.")
     return succeeded == len(batches)
 

@@ -49,7 +49,12 @@ def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bo
         if release is not None and release.outcome.success:
             outcomes.append(runs.execute(console, instance, "score_flights", [days[-1]]))
         with console.status("Showing the runs in MLflow …"):
-            observing.show_runs(console, instance, settings, [outcome.run_id for outcome in outcomes])
+            observing.show_runs(
+                console,
+                instance,
+                observing.own_observers(console, settings),
+                [outcome.run_id for outcome in outcomes],
+            )
         console.print()
         for outcome in outcomes:
             observing.print_trace(console, instance, outcome.run_id, LEAST_SECONDS)

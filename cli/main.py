@@ -226,15 +226,14 @@ def observe(
         with target.opened() as observed:
             if announcement := target.announcement(observed):
                 console.print(Text(announcement), soft_wrap=True)
+            observers = target.observers(console, observed)
             if following:
-                observing.follow(console, observed, target.settings)
+                observing.follow(console, observed.instance, observers)
                 return
             if run_id is not None:
-                complete = observing.show_runs(
-                    console, observed.instance, target.settings, [run_id], observed.cursor_store
-                )
+                complete = observing.show_runs(console, observed.instance, observers, [run_id])
             else:
-                complete = observing.show_all(console, observed, target.settings, start, verbose=verbose)
+                complete = observing.show_all(console, observed.instance, observers, start, verbose=verbose)
     except (observing.ObservingError, InstanceError) as error:
         stop(error)
     raise typer.Exit(0 if complete else 1)

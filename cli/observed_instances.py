@@ -1,11 +1,15 @@
 """Which instance `ledgerline observe` and `trace` read, and where its runs are shown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.console import Console
+
+from cli.observing import foreign_observers, own_observers
 from observability.instances import ObservedInstance, foreign_instance, only_read_instance, own_instance
+from observability.observer import Observer
 from resources.environments import Settings, export_of_other_instance
 
 # Folders that say nothing of whose instance it is: the one above is looked at.
@@ -48,6 +52,12 @@ class Target:
             opening = foreign_instance(self.home, cursors)
         with opening as observed:
             yield observed
+
+    def observers(self, console: Console, observed: ObservedInstance) -> Sequence[Observer]:
+        """Return what shows its runs."""
+        if self.is_own:
+            return own_observers(console, self.settings, observed.cursor_store)
+        return foreign_observers(self.settings, observed.cursor_store)
 
     def announcement(self, observed: ObservedInstance) -> str:
         """Say what is going to be written, and where; nothing, if a project observes its own instance."""

@@ -17,8 +17,8 @@ from rich.text import Text
 from cli.trace_tree import LEAST_SECONDS, trace_tree
 from observability.cursors import CursorStore
 from observability.event_log import read_history
-from observability.instances import ObservedInstance
 from observability.observer import Observer, Report
+from observability.owners import Owners, owners_in
 from observability.reasons import by_reason
 from resources.environments import Settings, projections_of
 
@@ -55,22 +55,37 @@ def moment(text: str) -> datetime:
         ) from error
 
 
-def show_runs(
-    console: Console,
-    instance: dg.DagsterInstance,
-    settings: Settings,
-    run_ids: Sequence[str],
-    cursor_store: CursorStore | None = None,
-) -> bool:
-    """Show runs from their beginning; says whether all of them could be shown everywhere.
+def own_observers(
+    console: Console, settings: Settings, cursor_store: CursorStore | None = None
+) -> list[Observer]:
+    """Return what shows the runs of this project, whose code says the owners of its assets.
 
     Args:
-        console: Where to print.
-        instance: Where the runs are.
-        settings: Where they are shown.
-        run_ids: The runs.
+        console: Where to say that the code cannot be loaded; runs are shown all the same.
+        settings: Where runs are shown.
         cursor_store: Keeps how far they have been shown; the instance, unless another is given.
     """
+    owners: Owners = {}
+    try:
+        from pipelines.definitions import defs
+
+        owners = owners_in(defs.get_repository_def())
+    except Exception as error:  # noqa: BLE001 (whatever is wrong with it: the event log has the rest)
+        console.print(
+            Text(f"Without the owners of assets: the code cannot be loaded: {error}"), soft_wrap=True
+        )
+    return [Observer(projection, cursor_store, owners) for projection in projections_of(settings)]
+
+
+def foreign_observers(settings: Settings, cursor_store: CursorStore) -> list[Observer]:
+    """Return what shows the runs of another instance, whose code is not here."""
+    return [Observer(projection, cursor_store) for projection in projections_of(settings)]
+
+
+def show_runs(
+    console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer], run_ids: Sequence[str]
+) -> bool:
+    """Show runs from their beginning; says whether all of them could be shown everywhere."""
     records = []
     for run_id in run_ids:
         record = instance.get_run_record_by_id(run_id)
@@ -78,7 +93,6 @@ def show_runs(
             raise ObservingError(f"There is no run {run_id} in {instance.root_directory}.")
         records.append(record)
     failures = Failures(console)
-    observers = _observers(settings, cursor_store)
     for record in records:
         for observer in observers:
             failures.note(observer, record.dagster_run.run_id, _problem(observer, instance, record))
@@ -87,24 +101,27 @@ def show_runs(
 
 
 def show_all(
-    console: Console, observed: ObservedInstance, settings: Settings, since: datetime | None, *, verbose: bool
+    console: Console,
+    instance: dg.DagsterInstance,
+    observers: Sequence[Observer],
+    since: datetime | None,
+    *,
+    verbose: bool,
 ) -> bool:
     """Show all runs, the oldest first; says whether all of them could be shown everywhere.
 
     Args:
         console: Where to print.
-        observed: The instance.
-        settings: Where its runs are shown.
+        instance: Where the runs are.
+        observers: Show them.
         since: Only runs that were created then or later.
         verbose: Whether each run that could not be shown has a line of its own.
     """
-    instance = observed.instance
     chosen = RunsFilter(created_after=since)
     total = instance.get_runs_count(chosen)
     if not total:
         console.print("There are no runs to show.")
         return True
-    observers = _observers(settings, observed.cursor_store)
     failures, cursor = Failures(console, at_once=verbose), None
     try:
         with Progress(console=console) as progress:
@@ -125,9 +142,8 @@ def show_all(
     return not failures.count
 
 
-def follow(console: Console, observed: ObservedInstance, settings: Settings) -> None:
+def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer]) -> None:
     """Show runs as they happen, until Ctrl-C or SIGTERM; each projection in a thread of its own."""
-    instance = observed.instance
     stopped = threading.Event()
     # Handlers, and not the default: started in the background by a script, Ctrl-C would be ignored.
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in STOP_SIGNALS}
@@ -138,7 +154,7 @@ def follow(console: Console, observed: ObservedInstance, settings: Settings) -> 
             name=observer.projection.name,
             daemon=True,
         )
-        for observer in _observers(settings, observed.cursor_store)
+        for observer in observers
     ]
     console.print(f"Following the runs of {instance.root_directory}; Ctrl-C ends it.", soft_wrap=True)
     try:
@@ -208,10 +224,6 @@ class Failures:
 
     def _print(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
-
-
-def _observers(settings: Settings, cursor_store: CursorStore | None) -> list[Observer]:
-    return [Observer(projection, cursor_store) for projection in projections_of(settings)]
 
 
 def _problem(observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> str | None:

@@ -98,7 +98,9 @@ def report(console: Console, settings: Settings, release: Release) -> None:
 def show(console: Console, instance: dg.DagsterInstance, settings: Settings, release: Release) -> None:
     """Show the run in MLflow."""
     with console.status("Showing the run in MLflow …"):
-        observing.show_runs(console, instance, settings, [release.outcome.run_id])
+        observing.show_runs(
+            console, instance, observing.own_observers(console, settings), [release.outcome.run_id]
+        )
 
 
 def _run(

@@ -27,6 +27,7 @@ PID = "process.pid"
 CLOCK_BEHIND = "dagster.step.clock_behind_seconds"
 # Of what was written and checked
 ASSETS = "dagster.asset.keys"
+OWNERS = "dagster.asset.owners"
 DATA_VERSIONS = "dagster.asset.data_versions"
 CODE_VERSION = "dagster.asset.code_version"
 READ_VERSIONS = "dagster.asset.read_versions"

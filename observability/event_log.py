@@ -50,12 +50,15 @@ HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
 
 PAGE = 2000  # records at a time
 
+NO_OWNERS: Mapping[str, tuple[str, ...]] = {}
+
 
 class HistoryReader:
     """Makes the history of one run from its records, fed in order and in any number of portions."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> None:
         self._run = run
+        self._owners = owners
         self._status = RunStatus.NOT_STARTED
         self._times: dict[str, float] = {}
         self._ended: float | None = None
@@ -110,6 +113,7 @@ class HistoryReader:
             recorded_spans=tuple(self._recorded_spans),
             links_reported=self._links_reported,
             resumptions=tuple(self._resumptions),
+            owners=self._owners,
         )
 
     # Events of the run

@@ -13,7 +13,7 @@ from observability.cleaning import clean
 from observability.secret_names import is_secret_name
 
 if TYPE_CHECKING:
-    from observability.history import Materialisation
+    from observability.history import Materialisation, RunHistory
 
 MAX_TAGS = 32  # of a run
 MAX_NUMBERS = 32  # of a materialisation or a check
@@ -46,6 +46,12 @@ def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
         if name.partition("/")[0] not in OF_MACHINES and name not in TRACE_CONTEXT
     }
     return {name: given[name] for name in sorted(given)[:MAX_TAGS]}
+
+
+def owners_of_written(now: "RunHistory") -> list[str]:
+    """Return the owners of the assets that a run wrote, as far as they are known."""
+    written = dict.fromkeys(each.asset for each in now.materialisations)
+    return sorted({owner for asset in written for owner in now.owners.get(asset, ())})
 
 
 def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:

@@ -341,6 +341,7 @@ class RunHistory:
         recorded_spans: What its steps traced themselves.
         links_reported: Whether the event log has the links to trace and MLflow run.
         resumptions: When its process was found dead, and another one was to go on with it.
+        owners: Those of assets, by name, as far as they are known.
     """
 
     run: Run
@@ -358,6 +359,7 @@ class RunHistory:
     recorded_spans: tuple[RecordedSpans, ...] = ()
     links_reported: bool = False
     resumptions: tuple[float, ...] = ()
+    owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

@@ -233,6 +233,7 @@ class _Events:
 
     def _output(self, asset: str, parts: Sequence[Materialisation], attempt: Attempt) -> OutputDataset:
         facets = _version_facets({self._version(part) for part in parts})
+        facets |= lineage_facets.ownership(self.history.owners.get(asset, ()))
         latest = parts[-1]
         if latest.schema is not None:
             facets["schema"] = lineage_facets.columns(latest.schema)

@@ -17,6 +17,7 @@ from openlineage.client.facet_v2 import (
     error_message_run,
     nominal_time_run,
     output_statistics_output_dataset,
+    ownership_dataset,
     schema_dataset,
     tags_run,
 )
@@ -214,6 +215,14 @@ def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, Ou
     if numbers:
         facets["ledgerline_numbers"] = LedgerlineNumbersOutputDatasetFacet(numbers[:MAX_NUMBERS])
     return facets
+
+
+def ownership(owners: Sequence[str]) -> dict[str, DatasetFacet]:
+    """The owners of an asset: e-mail addresses, and teams as `team:name`, as Dagster has them."""
+    if not owners:
+        return {}
+    named = [ownership_dataset.Owner(owner if ":" in owner else f"user:{owner}", "OWNER") for owner in owners]
+    return {"ownership": ownership_dataset.OwnershipDatasetFacet(named)}
 
 
 def run_tags(tags: Mapping[str, str]) -> dict[str, RunFacet]:

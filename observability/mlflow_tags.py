@@ -7,7 +7,7 @@ import re
 
 from observability import ids
 from observability.cleaning import clean, shortened
-from observability.given_by_users import user_tags
+from observability.given_by_users import owners_of_written, user_tags
 from observability.history import Outcome, RunHistory, RunStatus
 from observability.links import Links
 from observability.mlflow_metrics import entity_name
@@ -22,6 +22,7 @@ BACKFILL_ID = "dagster.backfill_id"
 SCHEDULE = "dagster.schedule"
 SENSOR = "dagster.sensor"
 CODE_LOCATION = "dagster.code_location"
+OWNERS = "dagster.owners"  # of the assets that the run wrote
 RUN_URL = "dagster.url"
 USER_TAG = "dagster.tag.{}"  # a tag that people gave the run
 TRACE_ID = "trace_id"
@@ -83,6 +84,7 @@ def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str
         SCHEDULE: run.schedule,
         SENSOR: run.sensor,
         CODE_LOCATION: run.code_location,
+        OWNERS: ", ".join(owners_of_written(now)) or None,
         RUN_URL: links.run_page(run.run_id),
         TRACE_ID: f"{ids.trace_id(run.run_id):032x}",
         TRACE_URL: trace,

@@ -14,6 +14,7 @@ from dagster import RunRecord, RunsFilter
 
 from observability.backfills import Pending, read_backfill
 from observability.cursors import OVERLAP_SECONDS, Cursors, CursorStore
+from observability.owners import Owners
 from observability.projection import NotYetError, Projection, TargetUnavailableError
 from observability.reasons import by_reason
 from observability.tail import Tail
@@ -74,15 +75,22 @@ class _Pause:
 class Observer:
     """Drives one projection. Keeps what it read of runs under way; without that, it reads them again."""
 
-    def __init__(self, projection: Projection, cursor_store: CursorStore | None = None) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        cursor_store: CursorStore | None = None,
+        owners: Owners | None = None,
+    ) -> None:
         """Make one.
 
         Args:
             projection: Shows the runs.
             cursor_store: Keeps the cursors; the observed instance itself, unless another is given.
+            owners: Those of assets; there are none without the code that says them.
         """
         self.projection = projection
         self._cursor_store = cursor_store
+        self._owners = owners or {}
         self._tails: dict[str, Tail] = {}
         self._pauses: dict[str, _Pause] = {}
         self._lock = threading.Lock()
@@ -122,7 +130,7 @@ class Observer:
         Raises:
             TargetUnavailableError: It could not be shown now.
         """
-        tail = Tail.of(record)
+        tail = Tail.of(record, self._owners)
         tail.read(instance)
         now = tail.history
         written = self.projection.export(instance, now, None)
@@ -208,7 +216,7 @@ class Observer:
         run_id = record.dagster_run.run_id
         tail = self._tails.get(run_id)
         if tail is None:
-            tail = self._tails[run_id] = Tail.of(record)
+            tail = self._tails[run_id] = Tail.of(record, self._owners)
             tail.rewind(instance, cursors.active[run_id])
         if tail.read(instance) or not tail.shown_all:
             report.runs += 1

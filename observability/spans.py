@@ -13,7 +13,13 @@ from opentelemetry.util.types import AttributeValue
 
 from observability import attributes as names
 from observability import ids, step_spans
-from observability.given_by_users import MAX_NUMBERS, attribute_number, numbers_by_name, user_tags
+from observability.given_by_users import (
+    MAX_NUMBERS,
+    attribute_number,
+    numbers_by_name,
+    owners_of_written,
+    user_tags,
+)
 from observability.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
 from observability.links import Links
 from observability.reads import distinct, version_of_content
@@ -260,6 +266,7 @@ class _Trace:
             names.CODE_LOCATION: run.code_location,
             **{names.USER_TAG.format(name): value for name, value in user_tags(run.tags).items()},
             names.SKIPPED: self.history.skipped[:LISTED] or None,
+            names.OWNERS: tuple(owners_of_written(self.history)[:LISTED]) or None,
             names.ASSETS: tuple(dict.fromkeys(written.asset for written in self.history.materialisations))
             or None,
             **({error_attributes.ERROR_TYPE: self.history.error.type} if self.history.error else {}),

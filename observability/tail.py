@@ -1,6 +1,7 @@
 """The event log of one run, read on from where it was left. Who decides when: observer.py."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -8,7 +9,7 @@ import dagster as dg
 from dagster import EventLogRecord
 from dagster._core.event_api import EventLogCursor
 
-from observability.event_log import PAGE, HistoryReader, run_from
+from observability.event_log import NO_OWNERS, PAGE, HistoryReader, run_from
 from observability.history import RunHistory
 from observability.upstreams import Upstreams
 
@@ -38,9 +39,14 @@ class Tail:
     _upstreams: Upstreams | None = None
 
     @classmethod
-    def of(cls, record: dg.RunRecord) -> Self:
-        """The log of a run, of which nothing was read yet."""
-        return cls(record.dagster_run.run_id, HistoryReader(run_from(record)))
+    def of(cls, record: dg.RunRecord, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> Self:
+        """The log of a run, of which nothing was read yet.
+
+        Args:
+            record: The run.
+            owners: Those of assets, by name.
+        """
+        return cls(record.dagster_run.run_id, HistoryReader(run_from(record), owners))
 
     @property
     def history(self) -> RunHistory:

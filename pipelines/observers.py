@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import dagster as dg
 
 from observability.observer import Observer
+from observability.owners import owners_in
 from observability.projection import Projection
 from resources.projections import RunProjections
 
@@ -70,7 +71,9 @@ def _tick(
         projection = make()
         if projection is None:
             return dg.SkipReason("Switched off by the settings.")
-        _observers[key] = Observer(projection)
+        definitions = context.repository_def
+        owners = owners_in(definitions) if definitions is not None else None
+        _observers[key] = Observer(projection, owners=owners)
     report = _observers[key].tick(context.instance, BUDGET_SECONDS)
     if report.failures:
         raise RunsNotShownError(str(report)) from next(iter(report.failures.values()))

@@ -70,9 +70,9 @@ def evaluated(
     with evaluations(tmp_path_factory.mktemp("evaluated"), tables, tracking, knows_all()) as (runs, fake):
         result = runs.run(config={"analyst_scores": {"config": PRICES}})
         assert result.success
-        shown = observing.show_runs(
-            Console(file=io.StringIO()), runs.instance, runs.settings, [result.run_id]
-        )
+        console = Console(file=io.StringIO())
+        observers = observing.own_observers(console, runs.settings)
+        shown = observing.show_runs(console, runs.instance, observers, [result.run_id])
         assert shown
         yield Evaluated(runs, fake, result, store.connect(runs.settings.tracking_uri))
 

@@ -17,7 +17,9 @@ from observability.history import RunHistory
 from observability.links import Links
 from observability.mlflow_metrics import MAX_METADATA_POINTS, run_metrics
 from observability.mlflow_tags import run_tags
+from observability.owners import owners_in
 from observability.spans import run_spans
+from observability.tail import Tail
 
 DAYS = dg.StaticPartitionsDefinition(["monday", "tuesday"])
 LARGE = 10**30
@@ -237,3 +239,42 @@ def test_numbers_are_bounded_for_each_event_and_for_a_run() -> None:
     assert points(history, "metadata/") == written
     of_step = attributes_of(history, "writes_many")
     assert sum(name.startswith("dagster.metadata.") for name in of_step) == MAX_NUMBERS
+
+
+# Owners, which only the code says
+
+
+@dg.asset(owners=["team:ovens", "ana@bakery.example"])
+def cake() -> None: ...
+
+
+@dg.asset
+def crumbs() -> None: ...
+
+
+@pytest.fixture(scope="module")
+def owned(instance: dg.DagsterInstance) -> RunHistory:
+    run_id = dg.materialize([cake, crumbs], instance=instance).run_id
+    record = instance.get_run_record_by_id(run_id)
+    assert record is not None
+    tail = Tail.of(record, owners_in(dg.Definitions(assets=[cake, crumbs]).get_repository_def()))
+    tail.read(instance)
+    return tail.history
+
+
+def test_the_owners_of_what_was_written_are_in_each_projection(owned: RunHistory) -> None:
+    owners = ["ana@bakery.example", "team:ovens"]
+    assert list(attributes_of(owned, f"run {owned.title}")["dagster.asset.owners"]) == owners
+    assert run_tags(owned, Links(), "0")["dagster.owners"] == ", ".join(owners)
+    documents = lineage.documents(owned, "bakery")
+    facets = {name: json.loads(content)["outputs"][0]["facets"] for name, content in documents.items()}
+    assert [(owner["name"], owner["type"]) for owner in facets["cake.json"]["ownership"]["owners"]] == [
+        ("team:ovens", "OWNER"),
+        ("user:ana@bakery.example", "OWNER"),
+    ]
+    assert "ownership" not in facets["crumbs.json"]
+
+
+def test_without_the_code_there_are_no_owners(baked: RunHistory) -> None:
+    assert "dagster.asset.owners" not in attributes_of(baked, f"run {baked.title}")
+    assert "dagster.owners" not in run_tags(baked, Links(), "0")
