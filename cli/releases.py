@@ -87,10 +87,10 @@ def report(console: Console, settings: Settings, release: Release) -> None:
     version = "no version" if release.production is None else f"version [bold]{release.production}[/]"
     for why in release.not_moved.values():
         console.print(Text(why), soft_wrap=True)
-    if release.is_refused:
-        console.print(f"[bold red]Refused.[/] {PRODUCTION} stays with {version}.")
-    elif not release.outcome.success:
+    if not release.outcome.success:
         runs.report_failure(console, release.outcome, settings)
+    elif release.is_refused:
+        console.print(f"[bold red]Refused.[/] {PRODUCTION} stays with {version}.")
     else:
         console.print(f"{PRODUCTION} of {MODEL_NAME}: {version}")
 
