@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from opentelemetry.util._once import Once
 from observability import attributes as names
 from observability import ids
 from observability.event_log import ATTEMPT_METADATA, SPANS_METADATA, read_history
-from observability.step_tracing import SPANS_AT_ONCE, SPANS_PER_ATTEMPT, StepTracerProvider
+from observability.step_tracing import EVENT_BYTES, SPANS_AT_ONCE, SPANS_PER_ATTEMPT, StepTracerProvider
 from observability.telemetry import Telemetry
 from resources.tracing import TRACER, OTelResource
 from tests.observability.exported_spans import (
@@ -616,6 +617,30 @@ def test_a_span_with_too_many_attributes_is_kept_with_those_that_were_set_last(
     spans = run_of(instance, fetch)
     assert paths(spans) == ["fetch > compute > read", "fetch > compute > read > below"]
     assert len(named(spans, "read").attributes or {}) == 128
+
+
+def test_spans_with_much_in_them_are_cut_and_take_more_events_of_the_log(
+    instance: dg.DagsterInstance,
+) -> None:
+    rows = [f"row {number}" for number in range(20_000)]
+
+    @dg.op
+    def fetch(otel: OTelResource) -> None:
+        for number in range(10):
+            with otel.span(f"read {number}") as span:
+                span.set_attributes({f"prompt {each}": str(each) * 100_000 for each in range(20)})
+                span.set_attributes({"rows": rows, "count": 10**5_000, "bytes": bytes(10**6), "none": None})
+
+    spans = run_of(instance, fetch)
+    assert len(own(spans)) == 10
+    events = events_with_spans(instance)
+    sizes = [len(json.dumps(stored_in(event))) for event in events]
+    assert len(sizes) > 1
+    assert max(sizes) < 2 * EVENT_BYTES
+    attributes = named(spans, "read 3").attributes or {}
+    assert attributes["count"] == "an integer of 16,610 bits"
+    assert "none" not in attributes
+    assert any(str(cut).startswith("rows: ") for cut in attributes[names.CUT])  # pyright: ignore
 
 
 # Nothing that goes wrong here fails a step
