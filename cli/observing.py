@@ -244,7 +244,7 @@ def _follow(
             report = observer.tick(instance, BUDGET_SECONDS)
         except Exception as error:  # noqa: BLE001 (Dagster's database is away, say: it will be back)
             report = Report(unavailable=f"{instance.root_directory} cannot be read: {error}")
-        if report.written or report.failures:
+        if report.written or report.failures or report.refused:
             console.print(Text(f"{_now()}  {name:<12}{report}"), soft_wrap=True)
         if report.unavailable != problem:
             problem = report.unavailable

@@ -53,6 +53,11 @@ class Found:
         """Whether dagster-mlflow opened it."""
         return mlflow_tags.DAGSTER_MLFLOW_RUN_ID in self.tags
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """What MLflow refused before, by the name that its tag gives it."""
+        return frozenset(filter(None, self.tags.get(mlflow_tags.LEFT_OUT, "").split("\n")))
+
     def lacks(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Those of these tags that it does not have; what others said of a run that they opened stays."""
         kept: set[str] = set()
@@ -136,6 +141,18 @@ def _chosen(runs: "Sequence[Run]") -> "Run":
 
 
 def _create(client: "MlflowClient", experiment_id: str, now: RunHistory) -> "Run":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _create_named(client, experiment_id, now, mlflow_tags.run_name(now))
+    except MlflowException as refusal:
+        try:
+            return _create_named(client, experiment_id, now, now.run.run_id)  # its name may be to blame
+        except MlflowException:
+            raise refusal from None
+
+
+def _create_named(client: "MlflowClient", experiment_id: str, now: RunHistory, name: str) -> "Run":
     return client.create_run(
         experiment_id,
         start_time=milliseconds(now.started or now.run.created),
@@ -144,7 +161,7 @@ def _create(client: "MlflowClient", experiment_id: str, now: RunHistory) -> "Run
             mlflow_tags.RUN_ID: now.run.run_id,
             mlflow_tags.USER: mlflow_tags.DAGSTER,
         },
-        run_name=mlflow_tags.run_name(now),
+        run_name=name,
     )
 
 

@@ -6,18 +6,17 @@ Everything is written again when the run has ended, and nothing twice: tags are 
 metrics, params and datasets are kept once. What an outage or a second observer left half done is whole then.
 """
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.events import EngineEventData
 
 from observability import ids, mlflow_tags
+from observability.cleaning import clean, shortened
 from observability.event_log import LINKS_METADATA
 from observability.history import RESOURCES, START_WORKER, WAIT, RunHistory
 from observability.links import Links
@@ -25,7 +24,8 @@ from observability.mlflow_datasets import MAX_DATASETS, run_datasets
 from observability.mlflow_found import Found, find
 from observability.mlflow_inputs import run_params
 from observability.mlflow_metrics import milliseconds, run_metrics
-from observability.projection import Backfill, NotYetError, TargetUnavailableError
+from observability.mlflow_writing import RunWriter, is_no_fault_of_the_call
+from observability.projection import Backfill, NotYetError, RefusedError, TargetUnavailableError
 from observability.timeline import timeline
 
 if TYPE_CHECKING:
@@ -33,17 +33,11 @@ if TYPE_CHECKING:
 
 MLFLOW_RUN_METADATA = "ledgerline/mlflow_run"  # in the engine event with the links, beside LINKS_METADATA
 
-# Of one call, together at most 1000 (mlflow/utils/validation.py).
-MAX_BATCH_METRICS = 800
-MAX_BATCH_PARAMS = 100
-
 LINEAGE_FOLDER = "lineage"
 TIMELINE_FILE = "timeline.png"
 
 # What another observer does at the same time can make MLflow refuse a call: it is all looked at again.
 TRIES = 3
-TOO_MANY_REQUESTS = 429
-SERVER_ERRORS = 500
 MAX_PROBLEM_LENGTH = 500
 
 RUNNING = "RUNNING"
@@ -79,57 +73,76 @@ class MLflowRunProjection:
         Raises:
             TargetUnavailableError: MLflow does not take it now.
             NotYetError: Everything is written but the status: dagster-mlflow may still overwrite it.
+            RefusedError: MLflow takes parts of it never; the rest is written, and a tag names them.
         """
         if not _has_begun(now) or _is_known(now, before):
             return 0
-        written, found = self._in_spite_of_others(now, before)
+        writer, found = self._in_spite_of_others(now, before)
         if not now.links_reported:
             self._report_links(instance, now, found)
-        return written
+        if writer.left_out:
+            raise RefusedError(f"MLflow at {self.tracking_uri}", writer.left_out, writer.written)
+        return writer.written
 
     def export_backfill(self, backfill: Backfill) -> int:
         """A backfill is nothing in MLflow beside its runs, which have its id as a tag."""
         return 0
 
-    def _in_spite_of_others(self, now: RunHistory, before: RunHistory | None) -> tuple[int, Found]:
+    def _in_spite_of_others(self, now: RunHistory, before: RunHistory | None) -> tuple[RunWriter, Found]:
         from mlflow.exceptions import MlflowException
 
         tries = TRIES
         while True:
             tries -= 1
             try:
-                with self._unavailability():
-                    client, experiment_id = self.open_experiment()
-                    found = find(client, experiment_id, now, self.links)
-                    return self._write(client, found, now, before), found
-            except MlflowException:
+                client, experiment_id = self.open_experiment()
+                found = find(client, experiment_id, now, self.links)
+                return self._write(client, found, now, before), found
+            except (MlflowException, OSError) as error:  # the latter of artifacts: a full disk, `requests`
+                if is_no_fault_of_the_call(error):
+                    raise self._unavailable(error) from None
                 if not tries:
                     raise
 
-    def _write(self, client: "MlflowClient", found: Found, now: RunHistory, before: RunHistory | None) -> int:
+    def _write(
+        self, client: "MlflowClient", found: Found, now: RunHistory, before: RunHistory | None
+    ) -> RunWriter:
+        """Write what is new: first how the run stands, which is never refused, and then the rest."""
         if found.is_new or now.finished:
             before = None
-        written = self._log_batches(client, found, now, before)
+        # A run that goes on is written often: what was refused is tried once more when it has ended.
+        writer = RunWriter(client, found.run_id, found.left_out if before is not None else frozenset())
+        is_held = now.ended is not None and found.is_adopted and _is_held(found, now, now.ended)
+        if now.ended is not None and not is_held:
+            status = mlflow_tags.STATUSES[now.status]
+            client.set_terminated(found.run_id, status, milliseconds(now.ended))
+        elif now.ended is None and found.status != RUNNING:
+            client.update_run(found.run_id, status=RUNNING)
+        self._log_batches(writer, found, now, before)
         # MLflow keeps the first description of a dataset: it is not described before it is whole.
         datasets = run_datasets(now) if now.finished else []
         for start in range(0, len(datasets), MAX_DATASETS):
-            client.log_inputs(found.run_id, datasets=datasets[start : start + MAX_DATASETS])
-        written += len(datasets)
+            writer.log_datasets(datasets[start : start + MAX_DATASETS])
         for run_id in found.children:
-            client.set_tag(run_id, mlflow_tags.PARENT, found.run_id)
-            written += 1
+            writer.do(
+                f"run {run_id} below it", partial(client.set_tag, run_id, mlflow_tags.PARENT, found.run_id)
+            )
         if now.ended is not None:
-            written += self._log_files(client, found, now)
             # The trace need not have arrived.
-            client.link_traces_to_run([f"tr-{ids.trace_id(now.run.run_id):032x}"], found.run_id)
-            _end(client, found, now, now.ended)
-        elif found.status != RUNNING:
-            client.update_run(found.run_id, status=RUNNING)
-        return written
+            trace_id = f"tr-{ids.trace_id(now.run.run_id):032x}"
+            writer.do("the link to its trace", lambda: client.link_traces_to_run([trace_id], found.run_id))
+            self._log_files(writer, now, found)
+        self._note_left_out(writer, found, before)
+        if is_held:
+            raise NotYetError(
+                f"MLflow run {found.run_id} of Dagster run {now.run.run_id} was opened by dagster-mlflow, in "
+                "a process that is about to exit and will call it finished. Its status is set after that."
+            )
+        return writer
 
     def _log_batches(
-        self, client: "MlflowClient", found: Found, now: RunHistory, before: RunHistory | None
-    ) -> int:
+        self, writer: RunWriter, found: Found, now: RunHistory, before: RunHistory | None
+    ) -> None:
         from mlflow.entities import RunTag
 
         config = run_params(now.run.config)
@@ -141,24 +154,22 @@ class MLflowRunProjection:
         tags = [RunTag(name, value) for name, value in found.lacks(said).items()]
         # A param cannot be changed: neither one of ours, nor what a step recorded under that name.
         params = [param for param in config.params if param.key not in found.params]
-        metrics = list(run_metrics(now, before))
-        written = len(tags) + len(params) + len(metrics)
-        while tags or params or metrics:
-            client.log_batch(found.run_id, metrics[:MAX_BATCH_METRICS], params[:MAX_BATCH_PARAMS], tags)
-            metrics, params, tags = metrics[MAX_BATCH_METRICS:], params[MAX_BATCH_PARAMS:], []
-        return written
+        writer.log(list(run_metrics(now, before)), params, tags)
 
-    def _log_files(self, client: "MlflowClient", found: Found, now: RunHistory) -> int:
+    def _log_files(self, writer: RunWriter, now: RunHistory, found: Found) -> None:
         files = {TIMELINE_FILE: timeline(now)}
         for name, content in self.documents(now, found.run_id).items():
             files[f"{LINEAGE_FOLDER}/{name}"] = content
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                path = Path(folder, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            client.log_artifacts(found.run_id, folder)
-        return len(files)
+        try:
+            writer.log_files(files)
+        except Exception as error:  # noqa: BLE001 (stores of files raise what they like: this one takes none)
+            raise self._unavailable(error) from None
+
+    def _note_left_out(self, writer: RunWriter, found: Found, before: RunHistory | None) -> None:
+        """Say in the MLflow run what is missing in it."""
+        names = {*writer.left_out, *(found.left_out if before is not None else ())}
+        if names != found.left_out:
+            writer.name_left_out(names)
 
     def _report_links(self, instance: dg.DagsterInstance, now: RunHistory, found: Found) -> None:
         run_id = now.run.run_id
@@ -176,27 +187,9 @@ class MLflowRunProjection:
             run_id=run_id,
         )
 
-    @contextmanager
-    def _unavailability(self) -> Iterator[None]:
-        """Tell what passes by itself from what is wrong with the call."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            yield
-        except MlflowException as error:
-            status = error.get_http_status_code()  # 500 also for a connection that failed
-            if status < SERVER_ERRORS and status != TOO_MANY_REQUESTS:
-                raise
-            problem = str(error)
-        except OSError as error:  # of artifacts: a disk that is full, and all that `requests` raises
-            status = getattr(getattr(error, "response", None), "status_code", SERVER_ERRORS)
-            if status < SERVER_ERRORS and status != TOO_MANY_REQUESTS:
-                raise
-            problem = str(error)
-        else:
-            return
-        problem = f"MLflow at {self.tracking_uri} does not take this now: {problem[:MAX_PROBLEM_LENGTH]}"
-        raise TargetUnavailableError(problem) from None
+    def _unavailable(self, error: Exception) -> TargetUnavailableError:
+        problem = shortened(clean(str(error)), MAX_PROBLEM_LENGTH)
+        return TargetUnavailableError(f"MLflow at {self.tracking_uri} does not take this now: {problem}")
 
 
 def _has_begun(now: RunHistory) -> bool:
@@ -217,15 +210,6 @@ def _is_known(now: RunHistory, before: RunHistory | None) -> bool:
     return (
         before is not None and before.finished and replace(before, links_reported=now.links_reported) == now
     )
-
-
-def _end(client: "MlflowClient", found: Found, now: RunHistory, ended: float) -> None:
-    if found.is_adopted and _is_held(found, now, ended):
-        raise NotYetError(
-            f"MLflow run {found.run_id} of Dagster run {now.run.run_id} was opened by dagster-mlflow, in a "
-            "process that is about to exit and will call it finished. Its status is set after that."
-        )
-    client.set_terminated(found.run_id, mlflow_tags.STATUSES[now.status], milliseconds(ended))
 
 
 def _is_held(found: Found, now: RunHistory, ended: float) -> bool:

@@ -29,6 +29,7 @@ TRACE_ID = "trace_id"
 TRACE_URL = "trace_url"
 ERROR = "error"
 PARAMS_LEFT_OUT = "ledgerline.params_left_out"
+LEFT_OUT = "ledgerline.left_out"  # what MLflow refused, a line each
 KIND = "ledgerline.kind"
 DAGSTER_RUN = "dagster_run"  # the kind of the one MLflow run of a Dagster run
 DAGSTER = "dagster"  # the user in MLflow

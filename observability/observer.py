@@ -15,7 +15,8 @@ from dagster import RunRecord, RunsFilter
 from observability.backfills import Pending, read_backfill
 from observability.cursors import OVERLAP_SECONDS, Cursors, CursorStore
 from observability.owners import Owners
-from observability.projection import NotYetError, Projection, TargetUnavailableError
+from observability.pauses import Pauses
+from observability.projection import NotYetError, Projection, RefusedError, TargetUnavailableError
 from observability.reasons import by_reason
 from observability.tail import Tail
 
@@ -46,6 +47,7 @@ class Report:
         unavailable: What did not take them, if so.
         failures: Runs and backfills that could not be shown, with the reason; they are tried again, runs ever
             less often.
+        refused: Runs that are shown without the parts that the target refuses, which are named once.
     """
 
     runs: int = 0
@@ -53,6 +55,7 @@ class Report:
     waiting: int = 0
     unavailable: str | None = None
     failures: dict[str, Exception] = field(default_factory=dict)
+    refused: dict[str, RefusedError] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"{self.runs} runs with news, {self.written} written, {self.waiting} followed"]
@@ -61,15 +64,8 @@ class Report:
         for reason in by_reason({shown: str(error) for shown, error in self.failures.items()}):
             others = f" and {reason.count - 1} more" if reason.count > 1 else ""
             parts.append(f"{reason.example}{others} cannot be shown: {reason.text}")
+        parts += [f"{shown}: {error}" for shown, error in self.refused.items()]
         return "; ".join(parts)
-
-
-@dataclass
-class _Pause:
-    """Until when a run that could not be shown is left alone."""
-
-    seconds: float
-    until: float
 
 
 class Observer:
@@ -92,7 +88,8 @@ class Observer:
         self._cursor_store = cursor_store
         self._owners = owners or {}
         self._tails: dict[str, Tail] = {}
-        self._pauses: dict[str, _Pause] = {}
+        self._pauses = Pauses(LONGEST_PAUSE_SECONDS)
+        self._named: dict[str, set[str]] = {}  # what is left out of runs, and was reported
         self._lock = threading.Lock()
 
     def tick(self, instance: dg.DagsterInstance, budget: float) -> Report:
@@ -121,6 +118,9 @@ class Observer:
                 self._show_backfills(instance, cursors, report)
                 cursors.save(store)
             self._tails = {run_id: tail for run_id, tail in self._tails.items() if run_id in cursors.active}
+            self._named = {run_id: said for run_id, said in self._named.items() if run_id in cursors.active}
+            self._pauses.keep_only(cursors.active)
+            report.unavailable = report.unavailable or self._pauses.outage
             report.waiting = len(cursors.active)
             return report
 
@@ -129,11 +129,16 @@ class Observer:
 
         Raises:
             TargetUnavailableError: It could not be shown now.
+            RefusedError: It is shown without what the target refuses.
         """
         tail = Tail.of(record, self._owners)
         tail.read(instance)
         now = tail.history
-        written = self.projection.export(instance, now, None)
+        refused: RefusedError | None = None
+        try:
+            written = self.projection.export(instance, now, None)
+        except RefusedError as error:
+            refused, written = error, error.written
         if now.run.backfill_id is not None:
             written += self._show_backfill(instance, now.run.backfill_id) or 0
         # Of a run that has just ended, there may be a last word yet.
@@ -144,6 +149,8 @@ class Observer:
                 if cursors is not None:
                     cursors.end(record.dagster_run.run_id, record.update_timestamp.timestamp())
                     cursors.save(store)
+        if refused is not None:
+            raise refused
         return written
 
     def _first_cursors(self, instance: dg.DagsterInstance) -> Cursors:
@@ -192,8 +199,7 @@ class Observer:
             if report.unavailable is not None or time.monotonic() > deadline:
                 return
             run_id = record.dagster_run.run_id
-            pause = self._pauses.get(run_id)
-            if pause is not None and time.monotonic() < pause.until:
+            if run_id in self._pauses:
                 continue
             # Whoever comes first in one tick comes last in the next: none can keep the others waiting.
             cursors.move_to_end(run_id)
@@ -203,12 +209,13 @@ class Observer:
                 continue
             except TargetUnavailableError as error:
                 report.unavailable = str(error)
+                self._pauses.not_taken(run_id, report.unavailable)
             except Exception as error:  # noqa: BLE001 (one run must not keep the others waiting)
                 report.failures[f"run {run_id}"] = error
                 self._tails.pop(run_id, None)
-                self._pause(run_id)
+                self._pauses.failed(run_id)
             else:
-                self._pauses.pop(run_id, None)
+                self._pauses.shown(run_id)
 
     def _show_one(
         self, instance: dg.DagsterInstance, cursors: Cursors, record: RunRecord, report: Report
@@ -221,7 +228,11 @@ class Observer:
         if tail.read(instance) or not tail.shown_all:
             report.runs += 1
             now = tail.history
-            report.written += self.projection.export(instance, now, tail.shown)
+            try:
+                report.written += self.projection.export(instance, now, tail.shown)
+            except RefusedError as refused:
+                report.written += refused.written
+                self._report_refused(run_id, refused, report)
             if tail.shown is None and now.run.backfill_id is not None:
                 cursors.backfills.add(now.run.backfill_id)
             tail.shown = now
@@ -229,6 +240,13 @@ class Observer:
         if record.dagster_run.is_finished and tail.quiet_for(LINGER_SECONDS):
             cursors.end(run_id, record.update_timestamp.timestamp())
             del self._tails[run_id]
+
+    def _report_refused(self, run_id: str, refused: RefusedError, report: Report) -> None:
+        """Name what is left out of a run, unless that was done before."""
+        said = self._named.setdefault(run_id, set())
+        if not refused.left_out.keys() <= said:
+            report.refused[f"run {run_id}"] = refused
+            said.update(refused.left_out)
 
     def _show_backfills(self, instance: dg.DagsterInstance, cursors: Cursors, report: Report) -> None:
         for backfill_id in sorted(cursors.backfills):
@@ -250,8 +268,3 @@ class Observer:
         if isinstance(backfill, Pending):
             return None if backfill is Pending.GOES_ON else 0
         return self.projection.export_backfill(backfill)
-
-    def _pause(self, run_id: str) -> None:
-        before = self._pauses.get(run_id)
-        seconds = min(before.seconds * 2, LONGEST_PAUSE_SECONDS) if before is not None else 5.0
-        self._pauses[run_id] = _Pause(seconds, time.monotonic() + seconds)

@@ -1,24 +1,43 @@
 """What every projection of runs has in common. Who drives them: observer.py."""
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import dagster as dg
 
+from observability.cleaning import clean
 from observability.history import RunHistory
 
-PASSWORD = re.compile(r"(://[^/:@\s]*):[^/@\s]+@")  # libraries repeat addresses in their errors
+MAX_LISTED = 10  # parts in one message
 
 
 class TargetUnavailableError(Exception):
     """What a projection writes to does not take it now; the message names it. Nothing is lost: try later.
 
-    Passwords in addresses are taken out of the message.
+    Secrets are taken out of the message: libraries repeat addresses in their errors.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(PASSWORD.sub(r"\1:***@", message))
+        super().__init__(clean(message))
+
+
+class RefusedError(Exception):
+    """Parts of a run that the target will never take; all others are written, and the run counts as shown.
+
+    Args:
+        target: What refuses them, and where it is.
+        left_out: What is refused, and why.
+        written: How many things were written.
+    """
+
+    def __init__(self, target: str, left_out: Mapping[str, str], written: int) -> None:
+        parts = [f"{what} ({why})" for what, why in left_out.items()]
+        more = len(parts) - MAX_LISTED
+        listed = "; ".join(parts[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
+        super().__init__(clean(f"{target} refuses, and is shown without: {listed}"))
+        self.left_out = left_out
+        self.written = written
 
 
 class NotYetError(Exception):
@@ -73,6 +92,7 @@ class Projection(Protocol):
         Raises:
             TargetUnavailableError: It could not be shown now.
             NotYetError: Its end is to be shown later.
+            RefusedError: The target refuses parts of it for good; the rest was shown.
         """
         ...
 

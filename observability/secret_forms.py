@@ -28,7 +28,7 @@ _FORMS = [
     # A login in an address reaches to the last @ before the first slash. A password may hold slashes too, but
     # what looks like a port with a path behind it is one.
     re.compile(
-        rf"(?P<keep>{_SCHEME}:\\?/\\?/[^\s/@:\"<>]{{0,200}}:)"
+        rf"(?P<keep>{_SCHEME}:\\?/\\?/[^\s/@:\"<>]{{0,200}}:)(?!\*+@)"
         r"(?:[^\s/?#\"<>]{1,500}(?=@)|(?!\d{1,5}[/?#])[^\s\"<>@]{1,500}(?=@))",
         re.IGNORECASE,
     ),

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from observability.history import (
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 60  # attempts; of more, those that failed and the longest
 MAX_LABEL_LENGTH = 44
 MAX_TITLE_LENGTH = 80
+
+MISSING = "□"  # for a character that the font lacks
 
 DOTS_PER_INCH = 110
 WIDTH = 10.0  # inches
@@ -243,7 +246,18 @@ def _seconds(seconds: float) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    """A text that is not longer, without its middle."""
+    """Return a text that is not longer, without its middle, in one line of characters that the font has."""
+    text = " ".join(text.split())
+    known = _characters()
+    text = "".join(character if ord(character) in known else MISSING for character in text)
     if len(text) <= length:
         return text
     return f"{text[: length // 2]}…{text[-(length - length // 2 - 1) :]}"
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """Return what the font can draw: matplotlib warns of anything else, once for each run and place."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())

@@ -164,6 +164,19 @@ def mlflow_server(mlflow_template: Path, mlflow_server_folder: Path) -> Iterator
         _end_group(server)
 
 
+@pytest.fixture(scope="session")
+def mlflow_postgresql() -> Iterator[str]:
+    """URI of an MLflow database on a real PostgreSQL. All tests share it: use names of your own."""
+    from registry.store import connect
+    from tests.registry import postgresql
+
+    if postgresql.program("initdb") is None:
+        pytest.skip("PostgreSQL is not installed (on Debian: apt-get install postgresql)")
+    with postgresql.database() as uri:
+        connect(uri)
+        yield uri
+
+
 @pytest.fixture(params=["database", "server"])
 def tracking_uri(request: pytest.FixtureRequest) -> str:
     """MLflow both ways: a database without a server, and a server."""

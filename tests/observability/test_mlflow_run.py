@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from observability.cleaning import REDACTED, shortened
 from observability.event_log import LINKS_METADATA
 from observability.history import RunStatus
 from observability.links import Links
@@ -202,11 +203,11 @@ def test_run_config_is_params_and_hides_what_is_secret(
         "ops.learn.config.columns": '["carrier", "origin"]',
         "ops.learn.config.models.0.depth": "3",
         "ops.learn.config.models.1.depth": "4",
-        "ops.learn.config.long": "x" * 6_000,
-        "ops.learn.config.api_key": "***",
+        "ops.learn.config.long": shortened("x" * 10_000, 6_000),
+        "ops.learn.config.api_key": REDACTED,
         "ops.learn.config.max_tokens": "100",
         "resources.database.config.password.env": "FLIGHTS_PASSWORD",
-        "resources.database.config.url": "postgresql://***@db.example/flights",
+        "resources.database.config.url": f"postgresql://reader:{REDACTED}@db.example/flights",
     }
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assets.delay_model import TrainingConfig, model_input, train, with_outcome
-from tests.registry import postgresql
 from tests.registry.racers import Racers
 from tests.registry.registered import Stock
 
@@ -70,18 +69,6 @@ def log_model(
         return client.finalize_logged_model(logged.model_id, "READY")
 
     return log
-
-
-@pytest.fixture(scope="session")
-def mlflow_postgresql() -> Iterator[str]:
-    """URI of an MLflow database on a real PostgreSQL. All tests share it: use names of your own."""
-    from registry.store import connect
-
-    if postgresql.program("initdb") is None:
-        pytest.skip("PostgreSQL is not installed (on Debian: apt-get install postgresql)")
-    with postgresql.database() as uri:
-        connect(uri)
-        yield uri
 
 
 @pytest.fixture

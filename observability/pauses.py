@@ -1,0 +1,68 @@
+"""How long an observer leaves a run alone that could not be shown. What was wrong: projection.py."""
+
+import time
+from collections.abc import Container
+from dataclasses import dataclass
+
+FIRST_SECONDS = 5.0
+
+# A target is mostly back soon.
+TRIES_WITHOUT_PAUSE = 4
+FIRST_OUTAGE_SECONDS = 1.0
+LONGEST_OUTAGE_SECONDS = 60.0
+
+
+@dataclass
+class _Pause:
+    seconds: float
+    until: float
+    outage: str | None
+    tries: int = 1
+
+
+class Pauses:
+    """Pauses of runs, each twice as long as the one before.
+
+    An outage is over when a run is shown that it had kept from being shown; then all of them are tried again.
+    """
+
+    def __init__(self, longest: float) -> None:
+        """Make them, each of at most so many seconds."""
+        self._longest = longest
+        self._pauses: dict[str, _Pause] = {}
+
+    def __contains__(self, run_id: str) -> bool:
+        pause = self._pauses.get(run_id)
+        return pause is not None and time.monotonic() < pause.until
+
+    @property
+    def outage(self) -> str | None:
+        """What the target said that is away; None if no run waits for it."""
+        return next((pause.outage for pause in self._pauses.values() if pause.outage is not None), None)
+
+    def failed(self, run_id: str) -> None:
+        """Leave a run alone that cannot be shown for a reason of its own."""
+        before = self._pauses.get(run_id)
+        longer = before is not None and before.outage is None
+        seconds = min(before.seconds * 2, self._longest) if before is not None and longer else FIRST_SECONDS
+        self._pauses[run_id] = _Pause(seconds, time.monotonic() + seconds, None)
+
+    def not_taken(self, run_id: str, outage: str) -> None:
+        """Leave a run alone that the target does not take now."""
+        before = self._pauses.get(run_id)
+        tries, seconds = 1, 0.0
+        if before is not None and before.outage is not None:
+            tries = before.tries + 1
+        if before is not None and tries > TRIES_WITHOUT_PAUSE:
+            seconds = min(before.seconds * 2 or FIRST_OUTAGE_SECONDS, LONGEST_OUTAGE_SECONDS)
+        self._pauses[run_id] = _Pause(seconds, time.monotonic() + seconds, outage, tries)
+
+    def shown(self, run_id: str) -> None:
+        """Forget the pause of a run that was shown, and with its outage those of others."""
+        pause = self._pauses.pop(run_id, None)
+        if pause is not None and pause.outage is not None:
+            self._pauses = {run: other for run, other in self._pauses.items() if other.outage is None}
+
+    def keep_only(self, run_ids: Container[str]) -> None:
+        """Forget runs that are not followed any more."""
+        self._pauses = {run: pause for run, pause in self._pauses.items() if run in run_ids}
