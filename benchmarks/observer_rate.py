@@ -19,6 +19,7 @@ from observability import telemetry
 from observability.event_log import PAGE, HistoryReader, run_from
 from observability.links import Links
 from observability.spans import run_spans
+from observability.upstreams import Upstreams
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
 COLUMNS = 12  # of each table
@@ -85,7 +86,8 @@ def read_and_project(instance: dg.DagsterInstance, run_id: str) -> int:
         cursor = page.cursor
         if not page.has_more:
             break
-    spans = list(run_spans(reader.history(), None, RESOURCE, Links(), None))
+    history = Upstreams(instance).found(reader.history())
+    spans = list(run_spans(history, None, RESOURCE, Links(), None))
     assert spans
     return count
 

@@ -18,6 +18,7 @@ from observability.history import Attempt, Materialisation, RunHistory, asset_na
 from observability.mapped_partitions import DIGEST_LIMIT
 from observability.materialised import DATA_VERSION_TAGS, MaterialisationReader, data_version, tagged_version
 from observability.reads import Basis, Read, Source
+from observability.written import partition_rows
 
 # What Dagster writes for an upstream asset without any known version (its DEFAULT_DATA_VERSION).
 NO_VERSION = "INITIAL"
@@ -92,15 +93,23 @@ class Upstreams:
         if event.partition_key is None and version == read.recorded:
             return _known(read, self._sources([event]), Basis.NAMED)
         written = {part.partition for part in attempt.written[asset] if part.partition is not None}
-        return self._look_up_partitions(read, event, version, written)
+        same_run = _written_before(history, attempt, read.asset) if event.run_id == history.run.run_id else {}
+        return self._look_up_partitions(read, event, written, same_run)
 
     def _look_up_partitions(
-        self, read: Read, event: EventLogRecord, latest_version: str, written: Collection[str]
+        self,
+        read: Read,
+        event: EventLogRecord,
+        written: Collection[str],
+        same_run: Mapping[str, tuple[Materialisation, int | None]],
     ) -> Read:
         key, pointer = _key(event), event.storage_id
         if read.recorded == mapped_partitions.NOTHING_READ:
             return _known(read, [], Basis.DIGEST)
         if 0 < len(written) < DIGEST_LIMIT:  # most mappings: what was written has the name of what was read
+            own = {name: each.data_version or "" for name, (each, _) in same_run.items() if name in written}
+            if own and mapped_partitions.digest(own) == read.recorded:
+                return _known(read, _sources_of(event, own, same_run), Basis.DIGEST)
             records = self._latest(key, pointer, written)
             tags = {name: record.event_log_entry.tags or {} for name, record in records.items()}
             versions = {name: tagged_version(of_one) for name, of_one in tags.items()}
@@ -108,7 +117,7 @@ class Upstreams:
             if same and mapped_partitions.digest(same) == read.recorded:
                 return _known(read, self._sources(records[name] for name in same), Basis.DIGEST)
         versions = self._versions_of(key, pointer)
-        if read.recorded == latest_version:
+        if read.recorded == (data_version(event.event_log_entry.tags or {}) or NO_VERSION):
             partitions, basis = _by_default(versions, written), Basis.MAPPING
         else:
             partitions, basis = mapped_partitions.fitting(read.recorded, versions, written), Basis.DIGEST
@@ -119,7 +128,14 @@ class Upstreams:
             )
         if len(partitions) > MAX_SOURCES:
             return _unknown(read, f"{len(partitions)} partitions were read, more than are looked up")
-        return _known(read, self._sources(self._latest(key, pointer, partitions).values()), basis)
+        own = [
+            name
+            for name in partitions
+            if name in same_run and same_run[name][0].data_version == versions[name]
+        ]
+        others = self._latest(key, pointer, set(partitions).difference(own))
+        sources = [*_sources_of(event, own, same_run), *self._sources(others.values())]
+        return _known(read, sorted(sources, key=lambda source: source.partition or ""), basis)
 
     # Queries; all of them end at the pointer
 
@@ -212,6 +228,30 @@ def _by_default(versions: Mapping[str, str], written: Collection[str]) -> Sequen
         return same
     others = mapped_partitions.related(versions, written)
     return sorted(others) if len(others) >= DIGEST_LIMIT else None
+
+
+def _written_before(
+    history: RunHistory, attempt: Attempt, asset: str
+) -> dict[str, tuple[Materialisation, int | None]]:
+    """What the run had written of an asset when an attempt began, by partition, with its rows."""
+    return {
+        part.partition: (part, rows)
+        for each in history.ended_in_order
+        if each.ended is not None and each.ended <= attempt.started
+        for parts in [each.written.get(asset, ())]
+        for part, rows in zip(parts, partition_rows(parts), strict=True)
+        if part.partition is not None
+    }
+
+
+def _sources_of(
+    event: EventLogRecord,
+    partitions: Iterable[str],
+    same_run: Mapping[str, tuple[Materialisation, int | None]],
+) -> list[Source]:
+    """What the run itself had written: its log has said it already."""
+    chosen = [same_run[name] for name in sorted(partitions)]
+    return [_source(replace(part, rows=rows), event.run_id, event.storage_id) for part, rows in chosen]
 
 
 def _source(written: Materialisation, run_id: str, storage_id: int) -> Source:
