@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from agent import openai_answers
 from agent.failures import ModelServer
 from agent.language_model import Listener
 from agent.messages import Completion, Message, ToolCall, ToolDescription, Usage
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 REQUIRE_SECONDS = 10
 NAMED_MODELS = 5
 NO_KEY = "none"  # the client insists on one; servers of one's own ask for none
-QUOTED_BYTES = 2000
-EVENTS = "text/event-stream"
 MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
 OF_OLLAMA = "library"  # whom its list of models says they belong to
 # Why an answer ended that has no end: vLLM, OpenRouter, DeepSeek.
@@ -106,7 +105,7 @@ class OpenAIModel:
                 text = client.models.with_raw_response.list().text
             except NotFoundError:
                 return
-            listed = _listed(text)
+            listed = openai_answers.listed_models(text)
             if listed is None:
                 raise self._server.unreadable(text)
         if any(owner == OF_OLLAMA for owner in listed.values()):
@@ -144,7 +143,7 @@ class OpenAIModel:
         calls = StreamedCalls()
         usage, model, reason, response = Usage(), self.model, None, None
         with _failures(self._server), self._stream(client, messages, tools) as chunks:
-            self._require_events(chunks.response)
+            openai_answers.require_events(self._server, chunks.response)
             for chunk in chunks:
                 if not isinstance(getattr(chunk, "choices", None), list):
                     raise self._server.unreadable(f"a piece without choices: {chunk!r}")
@@ -196,22 +195,6 @@ class OpenAIModel:
         if MAX_TOKENS in request:
             request[MAX_COMPLETION_TOKENS] = request.pop(MAX_TOKENS)
         return client.chat.completions.create(**request)
-
-    def _require_events(self, response: Any) -> None:
-        """Refuse what is no stream, as a page to log in or a proxy's error is."""
-        kind = response.headers.get("content-type", EVENTS).partition(";")[0].strip().lower()
-        if kind == EVENTS:
-            return
-        came = b""
-        for piece in response.iter_bytes():
-            came += piece
-            if len(came) > QUOTED_BYTES:
-                break
-        text = came.decode("utf-8", "replace")
-        error = _error_in(text)
-        if error is not None:
-            raise self._server.says(response.status_code, error)
-        raise self._server.unreadable(f"no stream, but {kind or 'something'}: {text or 'nothing'}")
 
     def _require_whole(self, messages: Sequence[Message], usage: Usage, reason: str) -> None:
         """Refuse an answer to a conversation of which the server has left something out."""
@@ -271,24 +254,6 @@ def _failures(server: ModelServer) -> Iterator[None]:
             # Within the stream. vLLM puts a status where OpenAI has a word.
             status = int(error.code) if error.code in ("429", "503") else None
             raise server.says(status, _said(error)) from None
-
-
-def _listed(text: str) -> Mapping[str, str | None] | None:
-    """The names in a list of models, with whom they belong to; None: it is no such list."""
-    listing = json.loads(text)
-    models = (listing.get("data") or []) if isinstance(listing, dict) and "data" in listing else None
-    if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
-        return None
-    return {str(model["id"]): model.get("owned_by") for model in models}
-
-
-def _error_in(text: str) -> str | None:
-    """What a JSON text says is wrong, if that is what it is for."""
-    try:
-        error = json.loads(text)["error"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return str(error.get("message") or error) if isinstance(error, dict) else str(error)
 
 
 def _said(error: Any) -> str:
