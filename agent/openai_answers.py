@@ -1,4 +1,4 @@
-"""Checks what came with status 200 of a server with OpenAI's protocol: its client takes anything for an answer."""
+"""Checks what a server with OpenAI's protocol answers with status 200: its client takes anything for one."""
 
 import json
 from collections.abc import Mapping
