@@ -42,6 +42,7 @@ bench: .venv/installed-bench  ## Measure what the README claims, beside what it 
 	@$(BIN)/python -m benchmarks.step_startup
 	@$(BIN)/python -m benchmarks.cost
 	@$(BIN)/python -m benchmarks.observer --dev
+	@$(BIN)/python -m benchmarks.storage
 	@$(BIN)/python -m benchmarks.gate
 	@$(BIN)/python -m benchmarks.registry
 	@$(BIN)/python -m benchmarks.serving

@@ -102,6 +102,7 @@ def main() -> None:
         for way in ways.split(";"):
             with tempfile.TemporaryDirectory(dir=folder) as place:
                 WAYS[way](place, rows, days)  # what is imported, and the first files
+                os.sync()  # so that nothing of the ways before has to be written now
                 seconds, cpu_seconds = WAYS[way](place, rows, days)
             measured.append({"way": way, "days": count, "seconds": seconds, "cpu": cpu_seconds})
     print(json.dumps(measured))
