@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +92,7 @@ def rows_of_csv(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list
     types = {column.name: column.type for column in schema.columns}
     problems: list[Problem] = []
     columns = {
-        name: [
-            _of_text(text, types[name], Problem("", row, name), problems) for row, text in enumerate(texts)
-        ]
-        if name in types
-        else texts
+        name: _read_texts(texts, types[name], name, problems) if name in types else texts
         for name, texts in by_name.items()
     }
     if problems:
@@ -224,26 +220,43 @@ _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fal
 
 # What stands for a missing value. In texts it is the empty field alone: NA is Namibia, and null a name.
 _MISSING = frozenset({"", "NA", "NaN", "nan", "null"})
-_TEXTS = frozenset({"string", "binary"})
 
 
-def _of_text(text: str, type_name: str, place: Problem, problems: list[Problem]) -> Any:
-    """A field of CSV as JSON would have it."""
-    if text == "" or (text in _MISSING and type_name not in _TEXTS):
+def _read_texts(texts: Sequence[str], type_name: str, name: str, problems: list[Problem]) -> Sequence[Any]:
+    """Read the fields of a column of CSV as JSON would have them."""
+    read = _READERS.get(type_name)
+    if read is None:
+        return [text or None for text in texts]
+    values: list[Any] = []
+    for row, text in enumerate(texts):
+        value = None if text in _MISSING else read(text)
+        if value is None and text not in _MISSING:
+            problems.append(Problem(f"{text[:40]!r} is no {type_name}", row, name))
+        values.append(value)
+    return values
+
+
+def _read_number(text: str) -> float | None:
+    if not _NUMBER.fullmatch(text):
         return None
-    match type_name:
-        case "double" | "float" if _NUMBER.fullmatch(text) and (
-            math.isfinite(number := float(text)) or text[-1] in "fy"
-        ):
-            return number
-        case "long" | "integer" if _WHOLE.fullmatch(text) and len(text) <= MAX_DIGITS:
-            return int(text)
-        case "boolean" if text in _TRUTH:
-            return _TRUTH[text]
-        case "string" | "binary" | "datetime":
-            return text
-    problems.append(Problem(f"{text[:40]!r} is no {type_name}", place.row, place.column))
-    return None
+    number = float(text)
+    # What no float can hold would become infinite; what says that it is infinite ends with a letter.
+    return number if math.isfinite(number) or text[-1] in "fy" else None
+
+
+def _read_whole(text: str) -> int | None:
+    return int(text) if len(text) <= MAX_DIGITS and _WHOLE.fullmatch(text) else None
+
+
+# By types of columns; the others are texts.
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "double": _read_number,
+    "float": _read_number,
+    "long": _read_whole,
+    "integer": _read_whole,
+    "boolean": _TRUTH.get,
+    "datetime": str,
+}
 
 
 def _listed(outputs: Rows) -> Any:
