@@ -100,24 +100,18 @@ class Upstreams:
         self,
         read: Read,
         event: EventLogRecord,
-        written: Collection[str],
+        written: set[str],
         same_run: Mapping[str, tuple[Materialisation, int | None]],
     ) -> Read:
         key, pointer = _key(event), event.storage_id
         if read.recorded == mapped_partitions.NOTHING_READ:
             return _known(read, [], Basis.DIGEST)
-        if 0 < len(written) < DIGEST_LIMIT:  # most mappings: what was written has the name of what was read
-            own = {name: each.data_version or "" for name, (each, _) in same_run.items() if name in written}
-            if own and mapped_partitions.digest(own) == read.recorded:
-                return _known(read, _sources_of(event, own, same_run), Basis.DIGEST)
-            records = self._latest(key, pointer, written)
-            tags = {name: record.event_log_entry.tags or {} for name, record in records.items()}
-            versions = {name: tagged_version(of_one) for name, of_one in tags.items()}
-            same = {name: version for name, version in versions.items() if version is not None}
-            if same and mapped_partitions.digest(same) == read.recorded:
-                return _known(read, self._sources(records[name] for name in same), Basis.DIGEST)
+        same = self._look_up_same_names(read, event, written, same_run)
+        if same is not None:
+            return same
+        latest_version = data_version(event.event_log_entry.tags or {}) or NO_VERSION
         versions = self._versions_of(key, pointer)
-        if read.recorded == (data_version(event.event_log_entry.tags or {}) or NO_VERSION):
+        if read.recorded == latest_version:
             partitions, basis = _by_default(versions, written), Basis.MAPPING
         else:
             partitions, basis = mapped_partitions.fitting(read.recorded, versions, written), Basis.DIGEST
@@ -136,6 +130,30 @@ class Upstreams:
         others = self._latest(key, pointer, set(partitions).difference(own))
         sources = [*_sources_of(event, own, same_run), *self._sources(others.values())]
         return _known(read, sorted(sources, key=lambda source: source.partition or ""), basis)
+
+    def _look_up_same_names(
+        self,
+        read: Read,
+        event: EventLogRecord,
+        written: set[str],
+        same_run: Mapping[str, tuple[Materialisation, int | None]],
+    ) -> Read | None:
+        """Most mappings: what was written has the name of what was read. None if that does not fit."""
+        own = {name: part.data_version or "" for name, (part, _) in same_run.items() if name in written}
+        if len(written) >= DIGEST_LIMIT:
+            latest_version = data_version(event.event_log_entry.tags or {})
+            if read.recorded == latest_version and len(own) == len(written):
+                return _known(read, _sources_of(event, own, same_run), Basis.MAPPING)
+            return None
+        if own and mapped_partitions.digest(own) == read.recorded:
+            return _known(read, _sources_of(event, own, same_run), Basis.DIGEST)
+        records = self._latest(_key(event), event.storage_id, written)
+        tags = {name: record.event_log_entry.tags or {} for name, record in records.items()}
+        versions = {name: tagged_version(of_one) for name, of_one in tags.items()}
+        same = {name: version for name, version in versions.items() if version is not None}
+        if same and mapped_partitions.digest(same) == read.recorded:
+            return _known(read, self._sources(records[name] for name in same), Basis.DIGEST)
+        return None
 
     # Queries; all of them end at the pointer
 

@@ -155,6 +155,18 @@ def test_of_a_hundred_partitions_and_more_the_default_mapping_is_assumed_and_sai
     assert read.caveat is not None
 
 
+def test_of_very_many_partitions_that_the_same_run_wrote_each_is_found(instance: dg.DagsterInstance):
+    history = run(instance, assets.numbers, assets.same_number, tags=range_of("000", "119"))
+
+    read = read_of(history, "same_number")
+
+    written = {
+        each.partition: each.data_version for each in history.materialisations if each.asset == "numbers"
+    }
+    assert (len(written), versions_of(read), read.basis) == (120, written, Basis.MAPPING)
+    assert {source.run_id for source in read.sources} == {history.run.run_id}
+
+
 def test_a_day_of_more_than_a_hundred_hours_is_found(instance: dg.DagsterInstance):
     written = run(instance, assets.hours, tags=range_of("2024-01-01-00:00", "2024-01-06-23:00"))
 
