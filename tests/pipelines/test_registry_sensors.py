@@ -267,6 +267,13 @@ def test_a_comparison_from_the_command_line_is_waited_for_and_not_repeated(daemo
     assert daemon.launched == []
 
 
+def test_a_comparison_that_the_command_line_has_just_created_is_waited_for_too(daemon: Daemon) -> None:
+    daemon.tick(staging_changed)
+    daemon.instance.add_run(dg.DagsterRun("release_flight_delay"))  # it has not started yet
+    daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
+    assert daemon.tick(staging_changed).skip_message == "After the run under way: version 1."
+
+
 def test_a_run_that_still_says_it_goes_on_after_long_holds_no_version_up(daemon: Daemon) -> None:
     daemon.tick(staging_changed)
     daemon.start_run("release_flight_delay", minutes_ago=16)
