@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 import dagster as dg
 
 from observability.history import RunHistory
-from observability.projection import Backfill, TargetUnavailableError
+from observability.projection import Backfill, RefusedError, TargetUnavailableError
 
 if TYPE_CHECKING:
     from requests import RequestException
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ENDPOINT = "api/v1/lineage"
 NAMESPACE = "ledgerline"
 TIMEOUT_SECONDS = 5.0
+# What an endpoint answers to an event that it will never take: its form, its size, its content.
+REFUSALS = (400, 413, 422)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class OpenLineageProjection:
 
         Raises:
             TargetUnavailableError: Not all were taken. All are sent again when asked again.
+            RefusedError: The endpoint refuses some of them for good; all others were taken.
         """
         from openlineage.client.transport.http import (
             ApiKeyTokenProvider,
@@ -78,17 +81,32 @@ class OpenLineageProjection:
         retry = {"total": 0}
         config = HttpConfig(self.url, self.endpoint, timeout=self.timeout, auth=key, retry=retry)
         transport = HttpTransport(config)
+        refused: dict[str, str] = {}
+        taken = 0
+        last: RequestException | None = None
         try:
             for event in events:
-                response = transport.emit(event)
+                try:
+                    response = transport.emit(event)
+                except RequestException as error:
+                    if error.response is None or error.response.status_code not in REFUSALS:
+                        raise
+                    last = error
+                    refused[f"an event of {event.job.name}"] = self._reason(error)
+                    continue
                 if response.request.method != "POST":
                     # A redirect turned the event into a mere GET of another page.
                     raise self._unavailable(f"it redirects to {_without_secrets(response.url)}")
+                taken += 1
+            if last is not None and not taken:
+                raise last  # not one was taken: it may be no such endpoint
         except RequestException as error:
             raise self._unavailable(self._reason(error)) from None  # the cause may show login and key
         finally:
             transport.close()
-        return len(events)
+        if refused:
+            raise RefusedError(f"OpenLineage at {self.address}", refused, taken)
+        return taken
 
     def export_backfill(self, backfill: Backfill) -> int:
         """Nothing: OpenLineage knows runs, not what launched several of them."""

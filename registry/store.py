@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 SERVER_SCHEMES = ("http", "https")
 HEALTH_TIMEOUT_SECONDS = 3
@@ -55,12 +56,15 @@ def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> s
         client: An open client.
         name: The experiment's name.
         artifacts: Folder or URL for the artifacts of a new experiment; None: the server decides.
+
+    Raises:
+        StoreUnreachableError: The experiment was deleted; the message says how to restore it.
     """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is not None:
-        return found.experiment_id
+        return _active(found)
     location = None
     if artifacts is not None:
         location = artifacts if "://" in artifacts else Path(artifacts).absolute().as_uri()
@@ -71,7 +75,17 @@ def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> s
         found = client.get_experiment_by_name(name)  # another process was quicker
         if found is None:
             raise
-        return found.experiment_id
+        return _active(found)
+
+
+def _active(experiment: "Experiment") -> str:
+    """The id of an experiment that can be written to."""
+    if experiment.lifecycle_stage == "deleted":
+        raise StoreUnreachableError(
+            f"The MLflow experiment {experiment.name!r} was deleted. Restore it with `mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}`, or choose another name."
+        )
+    return experiment.experiment_id
 
 
 @contextmanager

@@ -208,10 +208,13 @@ class MLflowResource(dg.ConfigurableResource):
         """Open a client, and the experiment, which is created when missing; returns its id.
 
         Raises:
-            PermanentFailure: The MLflow server cannot be reached.
+            PermanentFailure: The MLflow server cannot be reached, or the experiment was deleted.
         """
         client = connect(self.tracking_uri)
-        return client, store.experiment_id(client, self.experiment, self.artifacts)
+        try:
+            return client, store.experiment_id(client, self.experiment, self.artifacts)
+        except store.StoreUnreachableError as error:
+            raise PermanentFailure(str(error), "Nothing was written.") from error
 
     @contextmanager
     def training_run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[TrainingRun]:

@@ -109,9 +109,9 @@ def projection_to(
     def open_experiment() -> "tuple[MlflowClient, str]":
         try:
             client = store.connect(tracking_uri)
+            return client, store.experiment_id(client, experiment, artifacts)
         except store.StoreUnreachableError as error:
             raise TargetUnavailableError(str(error)) from error
-        return client, store.experiment_id(client, experiment, artifacts)
 
     return MLflowRunProjection(tracking_uri, open_experiment, links, documents)
 

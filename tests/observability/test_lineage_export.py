@@ -20,7 +20,7 @@ from openlineage.client.serde import Serde
 from observability.history import RunHistory
 from observability.lineage import run_events
 from observability.lineage_export import OpenLineageProjection
-from observability.projection import Backfill, Projection, TargetUnavailableError
+from observability.projection import Backfill, Projection, RefusedError, TargetUnavailableError
 from tests.observability.recorded_jobs import Recording, Recordings
 
 HOST = "127.0.0.1"
@@ -35,6 +35,7 @@ class Backend:
 
     status: int = 201
     taken: int = 0
+    refuses: str | None = None  # a text in events that are never taken
     redirect: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     paths: set[str] = field(default_factory=set)
@@ -52,6 +53,8 @@ def serving(backend: Backend) -> Iterator[Backend]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = backend.status if len(backend.events) >= backend.taken else 201
+            if backend.refuses is not None and backend.refuses.encode() in body:
+                status = 413
             if status < 300:
                 backend.events.append(json.loads(body))
                 backend.paths.add(self.path)
@@ -196,6 +199,18 @@ def test_a_server_that_stops_taking_events_gets_them_from_the_beginning(
     backend.status = 201
     to(backend.url).export(anywhere, history, None)
     assert backend.events[3:] == sent_events(history)
+
+
+def test_events_that_are_never_taken_are_named_and_the_others_sent(
+    anywhere: dg.DagsterInstance, backend: Backend, recorded: Recordings
+) -> None:
+    history = recorded["errors"].history
+    backend.refuses = '"errorMessage"'
+    with pytest.raises(RefusedError, match="413 Request Entity Too Large") as refused:
+        to(backend.url).export(anywhere, history, None)
+    others = [event for event in sent_events(history) if "errorMessage" not in json.dumps(event)]
+    assert backend.events == others
+    assert refused.value.written == len(others) > 0
 
 
 def test_a_server_that_is_down_is_given_up_on_at_once(
