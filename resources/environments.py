@@ -59,6 +59,7 @@ class Settings:
         observer: Who shows runs elsewhere: "sensors" of the code location, or "service" (`ledgerline observe
             --follow`).
         openlineage_url: Where lineage events are sent (OPENLINEAGE_URL); None keeps them in MLflow.
+        has_openlineage_key: Whether there is a bearer token for that (OPENLINEAGE_API_KEY).
         openlineage_namespace: Namespace of jobs and datasets in lineage events.
         promotion: Whether versions that keep every rule are promoted at once, or once a person approved.
         registry_poll_seconds: How often sensors look at the registry, unless a webhook wakes them.
@@ -91,6 +92,7 @@ class Settings:
     webhook_secret: str | None = field(repr=False)
     webhook_port: int
     agent: AgentSettings
+    has_openlineage_key: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -135,6 +137,7 @@ class Settings:
             ),
             observer=variables.choice(environment, "LEDGERLINE_OBSERVER", ("sensors", "service")),
             openlineage_url=variables.address(environment, "OPENLINEAGE_URL"),
+            has_openlineage_key=bool(environment.get("OPENLINEAGE_API_KEY")),
             openlineage_namespace=environment.get("OPENLINEAGE_NAMESPACE") or "ledgerline",
             promotion=Mode(
                 variables.choice(environment, "LEDGERLINE_PROMOTION", tuple(mode.value for mode in Mode))
@@ -220,7 +223,7 @@ def projections_of(settings: Settings) -> Sequence[Projection]:
 
 
 def _projections(settings: Settings, otel: OTelResource, mlflow: MLflowResource) -> RunProjections:
-    has_key = settings.openlineage_url is not None and bool(os.environ.get("OPENLINEAGE_API_KEY"))
+    has_key = settings.openlineage_url is not None and settings.has_openlineage_key
     return RunProjections(
         otel=otel,
         mlflow=mlflow,

@@ -44,7 +44,6 @@ READ_BY_LIBRARIES = {
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_SERVICE_NAME",
     "OTEL_TRACES_SAMPLER_ARG",
-    "OPENLINEAGE_API_KEY",
 }
 # Read where the language model is a server with OpenAI's protocol.
 OF_OPENAI = {"OPENAI_BASE_URL"}
@@ -353,9 +352,16 @@ def test_a_value_that_opentelemetry_would_pass_over_is_passed_over(caplog: pytes
 
 def test_the_key_for_lineage_is_not_shown_but_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "s3cret")
-    url = {"OPENLINEAGE_URL": "http://marquez.example", "OPENLINEAGE_NAMESPACE": "bakery"}
+    variables = {"OPENLINEAGE_URL": "http://marquez.example", "OPENLINEAGE_NAMESPACE": "bakery"}
+    without_key = Settings.from_environment(variables)
+    settings = Settings.from_environment(variables | {"OPENLINEAGE_API_KEY": "s3cret"})
 
-    projections = resources_for(Settings.from_environment(url))["projections"]
+    # What the settings do not have is not looked for in the environment.
+    unauthorised = resources_for(without_key)["projections"]
+    assert isinstance(unauthorised, RunProjections)
+    assert unauthorised.openlineage_api_key is None
+    assert "s3cret" not in repr(settings)
+    projections = resources_for(settings)["projections"]
 
     assert isinstance(projections, RunProjections)
     assert "s3cret" not in repr(projections)
