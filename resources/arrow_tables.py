@@ -84,7 +84,7 @@ def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table
     if missing:
         raise PermanentFailure(
             f"{source} has no column {listed(missing)}.",
-            "It was written by other code: materialise that partition again.",
+            "It was written by other code: materialise it again.",
         )
     wanted = arrow_schema(schema, source)
     try:
@@ -92,7 +92,7 @@ def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table
     except (pa.ArrowException, ValueError) as error:
         raise PermanentFailure(
             f"{source} does not have the declared types: {error}",
-            "It was written by other code: materialise that partition again.",
+            "It was written by other code: materialise it again.",
         ) from error
 
 

@@ -142,13 +142,16 @@ class ModelRegistryResource(dg.ConfigurableResource):
             return moves.settled(self._client(), name, unchanged_until=unchanged_until).history
 
     def history(self, name: str) -> History:
-        """Return the journal of a model as it is written; empty for a model that has none.
+        """Return the journal of a model as it is written; empty for a model that has none or does not exist.
 
         Raises:
-            PermanentFailure: There is no such model, or its journal cannot be read.
+            PermanentFailure: The journal cannot be read.
         """
         with _permanent():
-            standing = versions.standing(self._client(), name)
+            try:
+                standing = versions.standing(self._client(), name)
+            except versions.UnknownModelError:
+                return History([])
             journal = binding.journal_of(self._client(), name, standing)
             return journal.read() if journal is not None else History([])
 

@@ -52,6 +52,7 @@ def answers(
             "input_tokens": tokens,
             "output_tokens": 0,
             "seconds": 1.0,
+            "outcome": "answered",
             "stopped_by": None,
             "model": "qwen3:8b",
             "prompt": "analyst",
