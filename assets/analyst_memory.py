@@ -9,6 +9,7 @@ import dagster as dg
 from assets import policies
 from assets.analyst_questions import GROUP
 from assets.delay_model import MODEL_NAME
+from observability.attributes import RUN_ID_FIELD
 from registry.history import Judgement
 from resources.agent import AgentResource
 from resources.failures import PermanentFailure
@@ -107,9 +108,9 @@ def lineage_entry(document: Mapping[str, Any]) -> "Entry":
         f"{when:%Y-%m-%d}, {made_of}."
     )
     return Entry(
-        key=f"lineage:{run['dagster_run_id'][:8]}:{output}",
+        key=f"lineage:{run[RUN_ID_FIELD][:8]}:{output}",
         kind="report",
         text=text,
-        source=f"Dagster run {run['dagster_run_id']}",
+        source=f"Dagster run {run[RUN_ID_FIELD]}",
         created=when,
     )

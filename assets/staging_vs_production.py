@@ -16,6 +16,7 @@ from assets.features import FEATURES, FEATURES_SCHEMA, LABEL
 from assets.holdout import holdout_days
 from assets.production import DECISION, IN_PLACE
 from assets.requests_replay import as_table, metrics_of, moment_of, replayed
+from observability.attributes import RUN_ID_TAG
 from observability.ids import trace_id
 from registry import comparison, evidence, policy, signatures, stability
 from registry.comparison import Comparison
@@ -27,7 +28,6 @@ from registry.samples import ComparisonError
 from registry.stages import PRODUCTION, STAGING
 from registry.versions import (
     MONTH_TAG,
-    RUN_ID_TAG,
     SHA256_TAG,
     TRAINING_DATA_TAG,
     TRAINING_DAYS_TAG,
@@ -363,7 +363,7 @@ def evidence_document(found: Findings, run_id: str, now: datetime) -> dict[str, 
         "decision": evidence.PASSED if found.passed else evidence.REFUSED,
         "by": f"Dagster run {run_id}",
         "at": now.isoformat(timespec="milliseconds"),
-        "dagster_run_id": run_id,
+        RUN_ID_TAG: run_id,
         "trace_id": f"{trace_id(run_id):032x}",
     }
 

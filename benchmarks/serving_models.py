@@ -189,7 +189,7 @@ def _logged(client: "MlflowClient", pipeline: "Pipeline", inputs: "pd.DataFrame"
 
 
 def _tags() -> dict[str, str]:
-    from registry.versions import RUN_ID_TAG
+    from observability.attributes import RUN_ID_TAG
 
     return {RUN_ID_TAG: str(uuid.uuid4())}
 

@@ -2,6 +2,9 @@
 
 # Of the run
 RUN_ID = "dagster.run.id"
+# The same beside spans. As one name they would not find what users have stored already.
+RUN_ID_TAG = "dagster.run_id"  # of runs and model versions in MLflow; a key in evidence and alerts
+RUN_ID_FIELD = "dagster_run_id"  # in OpenLineage's facet and the sources of MLflow's datasets
 RUN_STATUS = "dagster.run.status"
 RUN_URL = "dagster.run.url"
 ROOT_RUN_ID = "dagster.run.root_id"

@@ -6,6 +6,7 @@ from typing import Self
 from urllib.parse import quote
 
 from observability import ids
+from observability.attributes import RUN_ID_TAG
 
 # The shapes of a trace's page. A template may have {trace_id} (32 hex digits), {mlflow_trace_id} (as MLflow
 # names it) and {experiment_id} (MLflow's).
@@ -76,7 +77,7 @@ class Links:
 
     def mlflow_runs_page(self, experiment_id: str, run_id: str) -> str | None:
         """All that MLflow has of a Dagster run, by tag: known before anything is written there."""
-        query = quote(f"tags.`dagster.run_id` = '{run_id}'")
+        query = quote(f"tags.`{RUN_ID_TAG}` = '{run_id}'")
         return (
             f"{self.mlflow}/#/experiments/{experiment_id}/runs?searchFilter={query}" if self.mlflow else None
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from observability.attributes import RUN_ID_FIELD
 from observability.cleaning import clean, shortened
 from observability.history import Materialisation, RunHistory
 from observability.reads import Read, Source, distinct
@@ -58,7 +59,7 @@ class _Dataset:
             profile["num_rows"] = self.rows
         if self.partitions:
             profile["num_partitions"] = len(self.partitions)
-        source = {"asset": self.asset, "dagster_run_id": self.writer}
+        source = {"asset": self.asset, RUN_ID_FIELD: self.writer}
         schema = json.dumps({"mlflow_colspec": _columns(self.schema)}) if self.schema else ""
         described = [source, self.data_version, sorted(self.partitions), profile, schema]
         if self.writer is None:  # otherwise it is about the run that reads, and not about the dataset

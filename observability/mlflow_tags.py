@@ -6,13 +6,14 @@ Who writes them: mlflow_run.py.
 import re
 
 from observability import ids
+from observability.attributes import RUN_ID_TAG
 from observability.cleaning import clean, shortened
 from observability.given_by_users import owners_of_written, user_tags
 from observability.history import Outcome, RunHistory, RunStatus
 from observability.links import Links
 from observability.mlflow_metrics import entity_name
 
-RUN_ID = "dagster.run_id"
+RUN_ID = RUN_ID_TAG
 STEP_KEY = "dagster.step_key"  # only of runs that a step opened itself
 ROOT_RUN_ID = "dagster.root_run_id"
 PARENT_RUN_ID = "dagster.parent_run_id"

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 SHA256_TAG = "sha256"
 MONTH_TAG = "month"  # what it was trained for, and is judged on
 TRAINING_DAYS_TAG = "training_days"  # an ISO 8601 interval, 2013-04-01/2013-06-30: both days belong to it
-RUN_ID_TAG = "dagster.run_id"
 TRAINING_DATA_TAG = "training_data_sha256"
 
 

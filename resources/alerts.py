@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from observability.attributes import RUN_ID_TAG
 from registry.history import End, Move
 
 
@@ -42,7 +43,7 @@ class AlertResource(dg.ConfigurableResource):
             "at": end.at.isoformat(timespec="seconds"),
             "not_before": move.not_before.isoformat(timespec="seconds") if move.not_before else None,
             "evidence_sha256": move.evidence,
-            "dagster_run_id": move.run_id,
+            RUN_ID_TAG: move.run_id,
             "journal_entry": entry,
         }
         # Errors do not repeat the address: of chat programs that is a secret.

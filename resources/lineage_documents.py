@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from observability.attributes import RUN_ID_TAG
 from observability.mlflow_run import LINEAGE_FOLDER
-from resources.tracking import RUN_ID_TAG, MLflowResource
+from resources.tracking import MLflowResource
 
 
 def lineage_documents(mlflow: MLflowResource, most_runs: int) -> Iterator[Mapping[str, Any]]:

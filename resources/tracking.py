@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from observability import mlflow_tags
 from registry import model_files, store
 from resources.failures import PermanentFailure
 
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-# Tags that join an MLflow run to the Dagster step that wrote it.
-RUN_ID_TAG = "dagster.run_id"
-STEP_KEY_TAG = "dagster.step_key"
-JOB_TAG = "dagster.job_name"
+# Joins an MLflow run to the Dagster step that wrote it, beside those of mlflow_tags.py.
 PARTITION_TAG = "dagster.partition_key"
 ERROR_TAG = "error"
 TABLES_TAG = "mlflow.loggedArtifacts"  # MLflow's own: which files are tables
@@ -225,9 +223,9 @@ class MLflowResource(dg.ConfigurableResource):
         """
         client, experiment_id = self.open_experiment()
         tags = {
-            RUN_ID_TAG: context.run.run_id,
-            STEP_KEY_TAG: context.op_execution_context.get_step_execution_context().step.key,
-            JOB_TAG: context.job_name,
+            mlflow_tags.RUN_ID: context.run.run_id,
+            mlflow_tags.STEP_KEY: context.op_execution_context.get_step_execution_context().step.key,
+            mlflow_tags.JOB: context.job_name,
         }
         if context.has_partition_key:
             tags[PARTITION_TAG] = context.partition_key
@@ -311,7 +309,7 @@ def _keeping(error: BaseException) -> Iterator[None]:
 
 
 def _run_with_tags(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> str | None:
-    conditions = [f"tags.`{name}` = '{tags[name]}'" for name in (RUN_ID_TAG, STEP_KEY_TAG)]
+    conditions = [f"tags.`{name}` = '{tags[name]}'" for name in (mlflow_tags.RUN_ID, mlflow_tags.STEP_KEY)]
     found = client.search_runs([experiment_id], " and ".join(conditions), max_results=1)
     return found[0].info.run_id if found else None
 

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from observability.attributes import RUN_ID_TAG
 from registry import model_files, signatures
 from registry.model_files import ModelRefusedError
-from registry.versions import RUN_ID_TAG, SHA256_TAG, Version
+from registry.versions import SHA256_TAG, Version
 from serving import scoring
 from serving.rows import Rows, answered
 from serving.schema import WHOLE, RowsRefusedError, Schema, UnsupportedSignatureError, schema_of

@@ -126,7 +126,7 @@ def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, rec
     assert version.tags["evidence_run_id"] == found.evidence_run_id
     assert version.tags["decision"] == document["decision"] == ("passed" if found.passed else "refused")
     assert document["version_sha256"] == version.tags["sha256"]
-    assert document["dagster_run_id"] == run.run_id
+    assert document["dagster.run_id"] == run.run_id
     assert document["trace_id"] == run.run_id.replace("-", "")
     assert document["training_data"]["2"]["training_days"] == "2013-02-01/2013-02-28"
     assert set(document["training_psi"]) >= {"temp", "carrier"}

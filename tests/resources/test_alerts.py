@@ -67,7 +67,7 @@ def test_a_message_says_what_moved_when_who_did_it_and_on_what_evidence(address:
             "at": "2026-03-04T10:20:30+00:00",
             "not_before": None,
             "evidence_sha256": "abc",
-            "dagster_run_id": "run",
+            "dagster.run_id": "run",
             "journal_entry": 7,
         }
     ]

@@ -1,0 +1,42 @@
+"""The names that the id of a Dagster run has outside of Dagster: each is written once in the product."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attr
+
+from observability import attributes, mlflow_tags
+from observability.lineage_facets import LedgerlineRunFacet
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("agent", "assets", "cli", "observability", "pipelines", "registry", "resources", "serving")
+SPELLING = re.compile(r"dagster[^a-z]?run[^a-z]?id(?![a-z])", re.IGNORECASE)
+
+
+def spellings() -> Iterator[tuple[str, str]]:
+    """The file and the text of each string that has a name of the id in it."""
+    for package in PACKAGES:
+        for module in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(module.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield from (
+                        (str(module.relative_to(ROOT)), found[0]) for found in SPELLING.finditer(node.value)
+                    )
+
+
+def test_each_name_of_a_runs_id_is_written_in_one_place() -> None:
+    assert sorted(spellings()) == [
+        ("observability/attributes.py", attributes.RUN_ID),
+        ("observability/attributes.py", attributes.RUN_ID_TAG),
+        ("observability/attributes.py", attributes.RUN_ID_FIELD),
+        ("observability/mlflow_tags.py", mlflow_tags.DAGSTER_MLFLOW_RUN_ID),
+    ]
+
+
+def test_the_names_are_those_that_stored_runs_versions_and_documents_have() -> None:
+    assert attributes.RUN_ID == "dagster.run.id"
+    assert mlflow_tags.RUN_ID == attributes.RUN_ID_TAG == "dagster.run_id"
+    assert mlflow_tags.DAGSTER_MLFLOW_RUN_ID == attributes.RUN_ID_FIELD == "dagster_run_id"
+    assert attributes.RUN_ID_FIELD in {field.name for field in attr.fields(LedgerlineRunFacet)}
