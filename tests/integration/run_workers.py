@@ -20,7 +20,7 @@ from dagster._core.instance.ref import InstanceRef
 from tests.integration import observed_jobs
 
 POLL_SECONDS = 0.02
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 180
 
 Job = Callable[[], dg.JobDefinition]
 Found = TypeVar("Found")

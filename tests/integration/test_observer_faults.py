@@ -30,7 +30,7 @@ from tests.integration.proxies import Proxy
 from tests.integration.run_workers import Gate, RunWorkers, wait_until
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 CLOCK_BEHIND_SECONDS = 5  # clock_behind.py
 
 # A run of the bakery has 53 records; it has a process from the sixth on, and works until the 49th.

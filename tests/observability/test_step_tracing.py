@@ -36,7 +36,7 @@ from tests.observability.exported_spans import (
 )
 
 MANY = 2 * SPANS_PER_ATTEMPT
-WAIT_SECONDS = 20
+WAIT_SECONDS = 120
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """What people are told when production moves, by an address that is there, is down, or refuses."""
 
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -129,7 +128,5 @@ def test_an_address_that_never_answers_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         impatient = AlertResource(url=url, timeout_seconds=0.2)
-        started = time.monotonic()
         with pytest.raises(AlertError, match="ReadTimeout"):
             impatient.tell("flight_delay", 7, PROMOTED, End(AT, moved=True))
-        assert time.monotonic() - started < 3

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows
 
-SECONDS = 20.0
+SECONDS = 120.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 

@@ -21,7 +21,7 @@ from tests.serving.conftest import MODEL, Serve, ServedModels
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from serving.bodies import MAX_MEMBERS, unpacked
 from tests.serving.conftest import MODEL, Running, flight_rows
 
-SECONDS = 20.0
+SECONDS = 120.0
 MEGABYTE = 1024 * 1024
 MOST = 1000
 

@@ -18,7 +18,7 @@ from tests.integration.proxies import Proxy
 from tests.registry.deliveries import SECRET, Sent
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 120
 
 
 def until(holds: Callable[[], Any], what: str) -> Any:

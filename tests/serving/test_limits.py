@@ -26,7 +26,7 @@ from tests.serving.conftest import (
 )
 from tests.serving.told_versions import TOLD, TOLD_SERVED, pickled_version, told, told_version
 
-SECONDS = 20.0
+SECONDS = 120.0
 MEGABYTE = 1024 * 1024
 MOST_REQUESTS = 3
 JSON = {"Content-Type": "application/json"}

@@ -13,7 +13,7 @@ from tests.serving.conftest import Running, ServedModels, running, serving_setti
 from tests.serving.echo_versions import MAYBE, VALUES, echo_version
 
 ECHO = "echo"
-SECONDS = 20.0
+SECONDS = 120.0
 
 TOLD = VALUES | {"binary": "bytes 00ff", "datetime": "moment 2013-05-01T12:00:00"}
 REQUIRED = dict(VALUES)

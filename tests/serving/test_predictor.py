@@ -32,7 +32,7 @@ from serving.predictor import (
 from serving.rows import UNNAMED, Rows
 from serving.schema import schema_of
 
-SECONDS = 20.0
+SECONDS = 120.0
 _VALUE = MLflowSchema([ColSpec(DataType.double, "value")])
 SIGNATURE = ModelSignature(_VALUE, _VALUE)
 

@@ -12,7 +12,7 @@ from serving.shadow import MOST_WAITING
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_model, flight_rows
 from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
 
-SECONDS = 20.0
+SECONDS = 120.0
 ALWAYS = {"LEDGERLINE_SERVING_SHADOW_SHARE": "1"}
 
 

@@ -23,7 +23,7 @@ from tests.ports import HOST
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
 from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
 
-SECONDS = 20.0
+SECONDS = 120.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 CALLER = {"traceparent": f"00-{TRACE}-{PARENT}-01"}

@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-WAITING_SECONDS = 30
+WAITING_SECONDS = 300
 WAIT = "wait for "
 
 
