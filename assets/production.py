@@ -4,6 +4,7 @@ What must hold before: registry/promotion.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -23,6 +24,7 @@ PRODUCTION_ASSET = dg.AssetKey("production_flight_delay")
 
 # Metadata of a materialisation: which entry of the journal it shows.
 ENTRY = "journal_entry"
+MOVED_AT = "moved_at"
 
 AS_RECORDED = "registry_as_recorded"
 
@@ -146,10 +148,18 @@ def metadata_of(moved: Moved) -> Mapping[str, Any]:
         "cause": move.cause,
         "by": move.by,
         "reason": move.reason or "none given",
-        "moved_at": dg.MetadataValue.timestamp(moved.at),
+        MOVED_AT: dg.MetadataValue.timestamp(moved.at),
         "evidence_sha256": move.evidence or "none",
         ENTRY: moved.entry,
     }
+
+
+def shown_as(entry: int, moved_at: datetime) -> tuple[int, int]:
+    """Return what tells a move from all others: its entry, and when the alias moved, in milliseconds.
+
+    The number alone does not: a model that was made anew has a journal that begins with 1 again.
+    """
+    return entry, round(moved_at.timestamp() * 1000)
 
 
 def materialisation_of(entry: Entry) -> dg.AssetMaterialization:

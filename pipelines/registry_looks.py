@@ -9,7 +9,9 @@ from typing import Self
 
 import dagster as dg
 
+from assets.delay_model import MODEL_NAME
 from pipelines.wake import woken_at
+from registry.history import Entry, History
 from resources.registry import ModelRegistryResource
 
 # Dagster's daemon comes by every 5 seconds. Sensors that ask for just that are passed over every other time,
@@ -33,15 +35,17 @@ class Look:
         aliases: Version by alias.
         journal_entry: The last entry of the journal that was carried out.
         at: When it looked, in seconds since 1970.
-        before: When it had looked the time before, if ever.
         woken: The last wake-up by then.
+        model_created: When the model was created, in milliseconds: this tells it from others of its name.
+        newest_model: When the latest of all models was created.
     """
 
     aliases: Mapping[str, int]
     journal_entry: int
     at: float
-    before: datetime | None
     woken: float | None
+    model_created: int
+    newest_model: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Seen:
         aliases: Version by alias, at the last look.
         journal_entry: Up to where the journal was read.
         has_more: Whether something could not be done yet: it is tried at the next tick.
+        model_created: When the model that this is about was created; None: in cursors of earlier releases.
+        newest_model: When the latest of all models was created, at the last look.
+        seal: The seal of the last entry that was read; empty: there was none, or it is not known.
     """
 
     looked_at: float = 0
@@ -63,6 +70,9 @@ class Seen:
     aliases: dict[str, int] = field(default_factory=dict)
     journal_entry: int = 0
     has_more: bool = False
+    model_created: int | None = None
+    newest_model: int = 0
+    seal: str = ""
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> Self:
@@ -73,6 +83,35 @@ class Seen:
     def cursor(self) -> str:
         """To be kept by Dagster."""
         return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def nothing_of_a_new_model(cls) -> Self:
+        """Return what is known of a model that was created since the last look: all that it does is new."""
+        return cls()
+
+    def about(self, found: Look) -> Self:
+        """Return what was seen of the model that has the name now.
+
+        A model that was made anew begins its journal with entry 1 again, so numbers of entries that were seen
+        of the earlier one say nothing of it. A model that was there already, and was given the name, has a
+        past that is not reported: to it this is the first look.
+        """
+        # The clock of the registry where it is known, since another one may differ.
+        last = self.newest_model or self.looked_at * 1000
+        is_new = found.model_created > last
+        is_unbound = self.model_created is None and not is_new
+        if not self.looked_at or self.model_created == found.model_created or is_unbound:
+            return self
+        return self.nothing_of_a_new_model() if is_new else type(self)()
+
+    def within(self, history: History) -> Self:
+        """Return the same if it was seen in this journal; if in another one, nothing was seen."""
+        is_known = not self.seal or any(entry.seal == self.seal for entry in history.entries)
+        return self if is_known and self.journal_entry <= history.head else type(self)()
+
+    def last_look(self, found: Look) -> datetime | None:
+        """Return when the model was looked at before, if that is known."""
+        return datetime.fromtimestamp(self.looked_at, UTC) if 0 < self.looked_at <= found.at else None
 
     def is_due(self, now: float, woken: float | None, poll_seconds: float) -> bool:
         """Whether to look: for what is left, after a wake-up, or when `poll_seconds` have passed."""
@@ -87,7 +126,14 @@ class Seen:
 
     def after(self, found: Look) -> Self:
         """The same after a look that found nothing."""
-        return replace(self, looked_at=found.at, woken=found.woken, aliases=dict(found.aliases))
+        return replace(
+            self,
+            looked_at=found.at,
+            woken=found.woken,
+            aliases=dict(found.aliases),
+            model_created=found.model_created,
+            newest_model=max(self.newest_model, found.newest_model),
+        )
 
     def after_reading(self, found: Look, journal_entry: int, *, has_more: bool) -> Self:
         """The same after the journal was read."""
@@ -105,8 +151,19 @@ def look(
     now, woken = time.time(), woken_at(context.instance)
     if not seen.is_due(now, woken, registry.poll_seconds):
         return None
-    standing = registry.standings().get(model)
-    if standing is None:
+    standings = registry.standings()
+    if model not in standings:
         return None
-    before = datetime.fromtimestamp(seen.looked_at, UTC) if 0 < seen.looked_at <= now else None
-    return Look(standing.aliases, standing.journal_entry, now, before, woken)
+    standing = standings[model]
+    newest = max(each.created for each in standings.values())
+    return Look(standing.aliases, standing.journal_entry, now, woken, standing.created, newest)
+
+
+def run_key(entry: Entry) -> str:
+    """Return the key of a run that an entry of the journal starts.
+
+    Numbers of entries begin with 1 again in the journal of a model that was made anew, and Dagster starts
+    nothing for a key that it knows. The seal holds a hash of all entries up to this one.
+    """
+    number, _, digest = entry.seal.partition(" ")
+    return f"{MODEL_NAME}-{number}-{digest[:12]}"

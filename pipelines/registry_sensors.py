@@ -9,13 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
+from typing import Self
 
 import dagster as dg
 
 from assets.delay_model import MODEL_NAME
-from assets.production import AS_RECORDED, ENTRY, PRODUCTION_ASSET, as_recorded, materialisation_of
+from assets.production import (
+    AS_RECORDED,
+    ENTRY,
+    MOVED_AT,
+    PRODUCTION_ASSET,
+    as_recorded,
+    materialisation_of,
+    shown_as,
+)
 from pipelines.jobs import score_flights
-from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
+from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
 from pipelines.releases import staging_changed
 from registry.history import End, Entry, Move
 from registry.moves import UnderWayError
@@ -48,6 +57,11 @@ class SeenProduction(Seen):
     shown: int | None = None
     told: int = 0
 
+    @classmethod
+    def nothing_of_a_new_model(cls) -> Self:
+        """Return what is known of a new model: each of its moves is to be shown and told."""
+        return cls(shown=0)
+
 
 @dataclass(frozen=True)
 class SeenDrift(Seen):
@@ -79,31 +93,39 @@ def production_changed(
     found = look(context, registry, MODEL_NAME, seen)
     if found is None:
         return dg.SkipReason(NOT_YET)
+    seen = seen.about(found)
     if not seen.is_to_read(found):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     try:
-        history = registry.settled_history(MODEL_NAME, found.before)
+        history = registry.settled_history(MODEL_NAME, seen.last_look(found))
     except UnderWayError as error:
         return dg.SkipReason(str(error))
 
+    seen = seen.within(history)
     moves = history.moves(PRODUCTION)
     new = [each for each in moves if each[0].number > (seen.shown or 0)]
     # In this order: a run that ends in between has shown its move by the time that is looked for.
-    expected = {entry.number for entry, move, end in new if _is_to_be_shown(context.instance, move, end)}
+    expected = {
+        shown_as(entry.number, end.at)
+        for entry, move, end in new
+        if _is_to_be_shown(context.instance, move, end)
+    }
     shown = _shown(context.instance) if new else set()
-    ready = list(takewhile(lambda each: each[0].number not in expected - shown, new))
-    events = [materialisation_of(entry) for entry, _, _ in ready if entry.number not in shown]
+    ready = list(takewhile(lambda each: shown_as(each[0].number, each[2].at) not in expected - shown, new))
+    events = [
+        materialisation_of(entry) for entry, _, end in ready if shown_as(entry.number, end.at) not in shown
+    ]
     is_all = len(ready) == len(new)
     last = ready[-1][0].number if ready else seen.shown or 0
     up_to = history.head if is_all else last
     requests = []
     told, problem = up_to, ""
     if seen.shown is not None:  # at the first look, everything is of the past
-        requests = _rescoring(context.instance, last) if ready and is_all else []
+        requests = _rescoring(context.instance, ready[-1][0]) if ready and is_all else []
         told, problem = _tell(alerts, moves, seen.told, up_to)
     has_more = not is_all or told < up_to
     after = seen.after_reading(found, history.head, has_more=has_more)
-    after = replace(after, shown=up_to, told=told)
+    after = replace(after, seal=history.seal, shown=up_to, told=told)
     if problem:
         context.log.warning(problem)
     if requests:
@@ -135,6 +157,7 @@ def registry_drift(
     found = look(context, registry, MODEL_NAME, seen)
     if found is None:
         return dg.SkipReason(NOT_YET)
+    seen = seen.about(found)
     # A wake-up may be for a tag, which does not show in a look.
     if not seen.is_to_read(found) and found.woken == seen.woken:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
@@ -171,27 +194,29 @@ def _is_to_be_shown(instance: dg.DagsterInstance, move: Move, end: End) -> bool:
     return run is not None and not run.is_finished
 
 
-def _shown(instance: dg.DagsterInstance) -> set[int]:
-    """Entries of the journal that materialisations show."""
-    found: set[int] = set()
+def _shown(instance: dg.DagsterInstance) -> set[tuple[int, int]]:
+    """Return the moves that materialisations show, each as `shown_as` names it."""
+    found: set[tuple[int, int]] = set()
     cursor: str | None = None
     while True:
         page = instance.fetch_materializations(PRODUCTION_ASSET, limit=PAGE, cursor=cursor)
         for record in page.records:
             metadata = record.asset_materialization.metadata if record.asset_materialization else {}
-            if ENTRY in metadata and isinstance(number := metadata[ENTRY].value, int):
-                found.add(number)
+            if ENTRY in metadata and MOVED_AT in metadata:
+                number, at = metadata[ENTRY].value, metadata[MOVED_AT].value
+                if isinstance(number, int) and isinstance(at, int | float):
+                    found.add(shown_as(number, datetime.fromtimestamp(at, UTC)))
         cursor = page.cursor
         if not page.has_more:
             return found
 
 
-def _rescoring(instance: dg.DagsterInstance, entry: int) -> list[dg.RunRequest]:
+def _rescoring(instance: dg.DagsterInstance, entry: Entry) -> list[dg.RunRequest]:
     """A run for the last day that was scored, because of this entry."""
     days = instance.get_materialized_partitions(PREDICTIONS_ASSET)
     if not days:
         return []
-    return [dg.RunRequest(run_key=f"{MODEL_NAME}-{entry}", partition_key=max(days))]
+    return [dg.RunRequest(run_key=run_key(entry), partition_key=max(days))]
 
 
 def _tell(alerts: AlertResource, moves: Sequence[MoveEntry], told: int, up_to: int) -> tuple[int, str]:
@@ -206,7 +231,7 @@ def _tell(alerts: AlertResource, moves: Sequence[MoveEntry], told: int, up_to: i
             if time.monotonic() > deadline:
                 return told, f"The alert address is slow: it was told of moves up to entry {told}."
             try:
-                alerts.tell(MODEL_NAME, entry.number, move, end)
+                alerts.tell(MODEL_NAME, entry, move, end)
             except AlertError as error:
                 return told, str(error)
             told = entry.number

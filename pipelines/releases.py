@@ -6,6 +6,7 @@ What follows when production has moved: registry_sensors.py.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import dagster as dg
 
@@ -13,7 +14,7 @@ from assets.delay_model import MODEL_NAME
 from assets.production import PRODUCTION_ASSET
 from assets.staging_vs_production import COMPARISON_ASSET
 from pipelines.jobs import promote_flight_delay, release_flight_delay
-from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
+from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
 from registry.evidence import APPROVED_BY_TAG
 from registry.history import Approval, History, Judgement
 from registry.moves import UnderWayError
@@ -49,6 +50,11 @@ class SeenStaging(Seen):
     waiting: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
+    @classmethod
+    def nothing_of_a_new_model(cls) -> Self:
+        """Return what is known of a new model: each version that came to staging is to get its run."""
+        return cls(released=0)
+
 
 @dg.sensor(
     jobs=[release_flight_delay, promote_flight_delay],
@@ -67,25 +73,29 @@ def staging_changed(
     found = look(context, registry, MODEL_NAME, seen)
     if found is None:
         return dg.SkipReason(NOT_YET)
+    seen = seen.about(found)
     approvers = _approvers(registry, seen.waiting)
     if not approvers and not seen.is_to_read(found):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     try:
-        history = registry.settled_history(MODEL_NAME, found.before)
+        history = registry.settled_history(MODEL_NAME, seen.last_look(found))
     except UnderWayError as error:
         return dg.SkipReason(str(error))
 
+    before, seen = seen, seen.within(history)
+    approvers = approvers if seen is before else {}
     promotions = _approved(history, seen.approved) | _tagged(history, approvers)
     releases = _to_release(history, seen.released)
     requests = list(promotions.values())
     # One at a time: the next is to be compared with what this one puts into production.
     if releases and not _is_releasing(context.instance):
-        requests.append(_release(*releases.pop(0)))
+        requests.append(_release(history, *releases.pop(0)))
     waiting = _waiting(history) if registry.promotion == Mode.approved else {}
     asked = {*seen.asked, *(seen.waiting[version] for version in approvers)} & set(waiting.values())
     released = releases[0][0] - 1 if releases else history.head
     after = replace(
         seen.after_reading(found, history.head, has_more=bool(releases)),
+        seal=history.seal,
         released=released,
         approved=history.head,
         waiting={version: evidence for version, evidence in waiting.items() if evidence not in asked},
@@ -122,10 +132,10 @@ def _to_release(history: History, released: int | None) -> list[tuple[int, int]]
     )
 
 
-def _release(number: int, version: int) -> dg.RunRequest:
+def _release(history: History, number: int, version: int) -> dg.RunRequest:
     steps = (COMPARISON_ASSET, PRODUCTION_ASSET)
     return dg.RunRequest(
-        run_key=f"{MODEL_NAME}-{number}",
+        run_key=run_key(history.entries[number - 1]),
         job_name=release_flight_delay.name,
         run_config={"ops": {step.to_user_string(): {"config": {"version": version}} for step in steps}},
     )
@@ -176,7 +186,8 @@ def _promotion(history: History, judgement: Judgement, approver: str, reason: st
         "reason": reason,
     }
     return dg.RunRequest(
-        # The same however often and by what means it is approved, as long as production has not moved.
+        # The same however often and by what means it is approved, as long as production has not moved. The
+        # evidence is another one for each comparison, also of a model that was made anew.
         run_key=f"{MODEL_NAME}-{_reign(history)}-{judgement.evidence}",
         job_name=promote_flight_delay.name,
         run_config={"ops": {PRODUCTION_ASSET.to_user_string(): {"config": config}}},

@@ -154,6 +154,11 @@ class History:
         return self.entries[-1].number if self.entries else 0
 
     @property
+    def seal(self) -> str:
+        """The seal of the last entry, as it was read; empty: there is none."""
+        return self.entries[-1].seal if self.entries else ""
+
+    @property
     def pending(self) -> Entry | None:
         """The move that has not ended, if there is one; no other can begin before."""
         unended = [entry for entry in self.entries if isinstance(entry.what, Move) and entry.end is None]

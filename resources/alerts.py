@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from observability.attributes import RUN_ID_TAG
-from registry.history import End, Move
+from registry.history import End, Entry, Move
 
 
 class AlertError(Exception):
@@ -19,10 +19,11 @@ class AlertResource(dg.ConfigurableResource):
         default=5, gt=0, description="How long to wait for the address to answer, in seconds."
     )
 
-    def tell(self, model: str, entry: int, move: Move, end: End) -> None:
+    def tell(self, model: str, entry: Entry, move: Move, end: End) -> None:
         """Say that an alias moved.
 
-        Who is told twice, because a process died just after, knows it by `journal_entry`.
+        A move that is told twice, because a process died just after, has the same `journal_seal`. The journal
+        of a model that was made anew begins with `journal_entry` 1 again.
 
         Raises:
             AlertError: The address does not take it.
@@ -44,7 +45,8 @@ class AlertResource(dg.ConfigurableResource):
             "not_before": move.not_before.isoformat(timespec="seconds") if move.not_before else None,
             "evidence_sha256": move.evidence,
             RUN_ID_TAG: move.run_id,
-            "journal_entry": entry,
+            "journal_entry": entry.number,
+            "journal_seal": entry.seal,
         }
         # Errors do not repeat the address: of chat programs that is a secret.
         try:

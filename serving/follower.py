@@ -110,7 +110,13 @@ class Follower:
     allow_other_clients: bool = False
     on_swap: Callable[[LoadedModel], None] = lambda loaded: None
     _client: "MlflowClient | None" = field(default=None, init=False)
-    _warm: OrderedDict[tuple[int, str], LoadedModel] = field(default_factory=OrderedDict, init=False)
+    # Whether the active version is the one in the registry, and not only one with the same number.
+    _is_confirmed: bool = field(default=False, init=False)
+    # The model by its creation: another one that has its name has other versions of the same numbers.
+    _model_created: int = field(default=0, init=False)
+    _warm: OrderedDict[tuple[int, datetime, str], LoadedModel] = field(
+        default_factory=OrderedDict, init=False
+    )
     # The version in staging that could not be loaded, and when it is tried again.
     _cold: tuple[int, float] = field(default=(0, 0.0), init=False)
     _reached: bool = field(default=False, init=False)
@@ -180,6 +186,9 @@ class Follower:
             self._cannot_follow(store.without_password_in(str(error), self.tracking_uri))
             return
         self._registry_answered()
+        if standing.created != self._model_created:
+            self._forget_versions_of_another_model()
+            self._model_created = standing.created
         number = standing.aliases.get(alias)
         if number is None:
             self._cannot_follow(f"No version of {name} carries the alias {alias}.")
@@ -191,11 +200,13 @@ class Follower:
 
     def _let_take_over(self, client: "MlflowClient", number: int) -> None:
         current, refusal, now = self.served.current, self.served.refusal, time.monotonic()
-        if current is not None and current.version.number == number:
+        has_number = current is not None and current.version.number == number
+        if has_number and self._is_confirmed:
             self._forget_refusal()
             if now - self._checked_at < RECHECK_SECONDS:
                 return
-        if refusal is not None and refusal.number == number and now < refusal.retry_at:
+        is_refused = refusal is not None and refusal.number == number and now < refusal.retry_at
+        if is_refused and not has_number:
             return
         from mlflow.exceptions import MlflowException
 
@@ -204,6 +215,11 @@ class Follower:
             self._checked_at = now
             if current is not None and _key(current.version) == _key(version):
                 self.served.from_cache = False
+                self._is_confirmed = True
+                self._forget_refusal()
+                return
+            self._is_confirmed = False
+            if is_refused:
                 return
             loaded = self._loaded(client, version)
             if current is not None and not self.allow_other_clients:
@@ -218,6 +234,7 @@ class Follower:
         served.current = loaded
         served.since = datetime.now(UTC)
         served.from_cache = False
+        self._is_confirmed = True
         self._forget_refusal()
         self._tell_who_answers(loaded, before)
         if before is not None:
@@ -326,6 +343,13 @@ class Follower:
         if not again or (before and before.reason != reason):
             logger.error("%s version %s is refused. %s", name, number, reason)
 
+    def _forget_versions_of_another_model(self) -> None:
+        """Compare no number with those of a model that had the name before; its version goes on meanwhile."""
+        self._is_confirmed = False
+        self._cold = (0, 0.0)
+        self.served.staging = None
+        self._forget_refusal()
+
     def _forget_refusal(self) -> None:
         self.served.refusal = None
         self.metrics.refused_version.labels(self.served.followed.name).set(0)
@@ -363,8 +387,8 @@ class Follower:
                 self.metrics.model_info.labels(*labels).set(value)
 
 
-def _key(version: Version) -> tuple[int, str]:
-    return version.number, version.tags.get(SHA256_TAG, "")
+def _key(version: Version) -> tuple[int, datetime, str]:
+    return version.number, version.created_at, version.tags.get(SHA256_TAG, "")
 
 
 def _experiment_id(client: "MlflowClient", version: Version) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from registry.history import OUTSIDE, PROMOTION, End, Move
+from registry.history import OUTSIDE, PROMOTION, End, Entry, Move
 from resources.alerts import AlertError, AlertResource
 from tests.integration.loopback_servers import listening
 from tests.resources.alert_address import AlertAddress
@@ -44,7 +44,7 @@ def address() -> Iterator[AlertAddress]:
 
 def tell(address: AlertAddress | str, move: Move = PROMOTED) -> None:
     url = address if isinstance(address, str) else f"{address.url}/services/secret"
-    AlertResource(url=url).tell("flight_delay", 7, move, End(AT, moved=True))
+    AlertResource(url=url).tell("flight_delay", Entry(7, move, seal="7 5ea1"), move, End(AT, moved=True))
 
 
 def test_a_message_says_what_moved_when_who_did_it_and_on_what_evidence(address: AlertAddress) -> None:
@@ -68,6 +68,7 @@ def test_a_message_says_what_moved_when_who_did_it_and_on_what_evidence(address:
             "evidence_sha256": "abc",
             "dagster.run_id": "run",
             "journal_entry": 7,
+            "journal_seal": "7 5ea1",
         }
     ]
 
@@ -90,7 +91,7 @@ def test_an_alias_that_was_taken_away_is_told_of(address: AlertAddress) -> None:
 
 
 def test_without_an_address_nobody_is_told() -> None:
-    AlertResource().tell("flight_delay", 7, PROMOTED, End(AT, moved=True))
+    AlertResource().tell("flight_delay", Entry(7, PROMOTED), PROMOTED, End(AT, moved=True))
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 503])
@@ -129,4 +130,4 @@ def test_an_address_that_never_answers_is_given_up() -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         impatient = AlertResource(url=url, timeout_seconds=0.2)
         with pytest.raises(AlertError, match="ReadTimeout"):
-            impatient.tell("flight_delay", 7, PROMOTED, End(AT, moved=True))
+            impatient.tell("flight_delay", Entry(7, PROMOTED), PROMOTED, End(AT, moved=True))

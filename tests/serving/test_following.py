@@ -225,6 +225,92 @@ def test_staging_and_the_version_before_are_kept_warm(
     assert sum("is loaded" in record.message for record in caplog.records) == 2
 
 
+class TestAModelMadeAnew:
+    """Its version 1 is another version 1."""
+
+    def make_anew(self, models: ServedModels, seed: int, alias: str = "production") -> Version:
+        models.client.delete_registered_model(MODEL)
+        version = models.version(seed=seed)
+        models.serve(version, alias)
+        return version
+
+    def test_its_version_is_active_at_the_next_look_though_the_number_is_the_same(
+        self, serve: Serve, served_models: ServedModels
+    ):
+        first = served_models.version(seed=1)
+        served_models.serve(first)
+        before = expected(served_models, first)
+        with serve() as service:
+            assert ask(service)[2]["predictions"] == before
+            anew = self.make_anew(served_models, seed=2)
+            until(lambda: get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG], "it is active")
+            predicted = ask(service)[2]["predictions"]
+
+        assert predicted == expected(served_models, anew) != before
+
+    def test_nothing_is_served_from_the_cache_of_the_earlier_model(
+        self, serve: Serve, served_models: ServedModels
+    ):
+        served_models.serve(served_models.version(seed=1))
+        with serve() as service:
+            assert ask(service)[0] == 200
+        anew = self.make_anew(served_models, seed=2)
+        with serve() as service:  # with the same folder
+            assert get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG]
+            assert ask(service)[2]["predictions"] == expected(served_models, anew)
+
+    def test_the_same_files_are_described_as_the_version_that_they_are_of_now(
+        self, serve: Serve, served_models: ServedModels
+    ):
+        first = served_models.version(seed=1)
+        served_models.serve(first)
+        with serve() as service:
+            assert get(service, "/model")[1]["training"]["mlflow_run_id"] == first.run_id
+            served_models.client.delete_registered_model(MODEL)
+            again = served_models.version(seed=1)
+            served_models.serve(again)
+            until(
+                lambda: get(service, "/model")[1]["training"]["mlflow_run_id"] == again.run_id,
+                "it is described",
+            )
+
+    def test_its_version_in_staging_is_loaded(self, serve: Serve, served_models: ServedModels):
+        served_models.serve(served_models.version(seed=1), "staging")
+        with serve() as service:
+            served = service.service.followers[MODEL].served
+            until(lambda: served.staging, "staging is loaded")
+            anew = self.make_anew(served_models, seed=2, alias="staging")
+            until(
+                lambda: served.staging and served.staging.sha256 == anew.tags[SHA256_TAG],
+                "the new version in staging is loaded",
+            )
+
+    def test_its_version_that_is_refused_is_reported_for_as_long_as_it_is(
+        self, serve: Serve, served_models: ServedModels
+    ):
+        first = served_models.version(seed=1)
+        served_models.serve(first)
+        with serve() as service:
+            before = ask(service)[2]
+            served_models.client.delete_registered_model(MODEL)
+            anew = served_models.version(seed=2)
+            requirements = files_of(anew) / "requirements.txt"
+            registered = requirements.read_text()
+            requirements.write_text(f"{registered}evil\n")
+            served_models.serve(anew)
+            until(lambda: refused(service, 1), "version 1 of the new model is refused")
+            served = service.service.followers[MODEL].served
+            looked_at = served.looked_at
+            until(lambda: served.looked_at != looked_at, "the registry was read again")
+            looked_at = served.looked_at
+            until(lambda: served.looked_at != looked_at, "and what it said is followed")
+            assert refused(service, 1)
+            assert ask(service)[2] == before
+            requirements.write_text(registered)
+            until(lambda: get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG], "it is active")
+            assert not refused(service, 1)
+
+
 def test_a_model_with_another_alias_and_a_second_model_are_served_side_by_side(
     serve: Serve, served_models: ServedModels
 ):

@@ -1,0 +1,250 @@
+"""The sensors on the registry where a model was deleted and made anew, or its name passed to another one."""
+
+import json
+
+import dagster as dg
+import pytest
+
+from assets.delay_model import MODEL_NAME
+from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, registry_drift
+from pipelines.releases import staging_changed
+from registry import promotion
+from registry.journal import experiment_name
+from registry.promotion import Mode
+from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
+from tests.pipelines.ticking import Daemon
+from tests.resources.alert_address import AlertAddress
+
+# What cursors of earlier releases do not have.
+NEW_IN_CURSORS = ("model_created", "newest_model", "seal")
+
+
+def released(daemon: Daemon) -> list[int]:
+    """Return the versions whose comparison was asked for, in order."""
+    return [
+        each.run_config["ops"]["staging_vs_production"]["config"]["version"]
+        for each in daemon.launched
+        if each.job_name == "release_flight_delay"
+    ]
+
+
+def tick_all(daemon: Daemon, times: int = 2) -> None:
+    for sensor in [*REGISTRY_SENSORS] * times:
+        daemon.tick(sensor)
+
+
+def make_anew(daemon: Daemon) -> None:
+    daemon.stock.client.delete_registered_model(MODEL_NAME)
+    daemon.stock.model(MODEL_NAME, 0)
+
+
+def forget_what_is_new(daemon: Daemon) -> None:
+    """Leave cursors as an earlier release wrote them."""
+    for name, cursor in daemon.cursors.items():
+        seen = json.loads(cursor or "")
+        kept = {field: value for field, value in seen.items() if field not in NEW_IN_CURSORS}
+        daemon.cursors[name] = json.dumps(kept)
+
+
+@pytest.fixture
+def grown(daemon: Daemon, address: AlertAddress) -> Daemon:
+    """Three versions went to staging, and two of them to production; all of that was seen and told."""
+    daemon.alert_url = address.url
+    daemon.instance.report_runless_asset_event(
+        dg.AssetMaterialization("delay_predictions", partition="2013-07-04")
+    )
+    tick_all(daemon)
+    for _ in range(2):
+        number = daemon.stock.version(MODEL_NAME)
+        daemon.stock.stage(MODEL_NAME, number)
+        tick_all(daemon)
+        daemon.stock.serve(MODEL_NAME, number)
+        tick_all(daemon)
+    daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
+    tick_all(daemon)
+    assert (released(daemon), daemon.shown, len(address.messages)) == ([1, 2, 3], [1, 2], 2)
+    return daemon
+
+
+@pytest.mark.parametrize("release", ["this", "an earlier one"])
+def test_a_model_made_anew_is_released_shown_scored_and_told_from_its_first_version_on(
+    release: str, grown: Daemon, address: AlertAddress
+) -> None:
+    if release != "this":
+        forget_what_is_new(grown)
+    before = len(grown.launched)
+    make_anew(grown)
+    number = grown.stock.version(MODEL_NAME)
+    grown.stock.stage(MODEL_NAME, number)
+    tick_all(grown)
+    assert released(grown) == [1, 2, 3, 1]
+    grown.stock.serve(MODEL_NAME, number)
+    tick_all(grown)
+    assert grown.shown == [1, 2, 1]
+    assert grown.materialisations[-1].metadata["from_version"].value == "none"
+    assert [message["to_version"] for message in address.messages] == [1, 2, 1]
+    assert [each.partition_key for each in grown.launched[before:]] == [None, "2013-07-04"]
+    assert len({message["journal_seal"] for message in address.messages}) == 3
+
+
+def test_the_same_entries_of_a_model_made_anew_are_other_entries(
+    grown: Daemon, address: AlertAddress
+) -> None:
+    """The new journal has as many entries as the one before when it is seen for the first time."""
+    head = grown.stock.history(MODEL_NAME).head
+    make_anew(grown)
+    for _ in range(2):
+        number = grown.stock.version(MODEL_NAME)
+        grown.stock.stage(MODEL_NAME, number)
+        grown.stock.serve(MODEL_NAME, number)
+    grown.stock.stage(MODEL_NAME, grown.stock.version(MODEL_NAME))
+    assert grown.stock.history(MODEL_NAME).head == head
+    tick_all(grown)
+    assert released(grown) == [1, 2, 3, 3]
+    assert grown.shown == [1, 2, 1, 2]
+    assert [message["to_version"] for message in address.messages] == [1, 2, 1, 2]
+
+
+def test_aliases_set_by_hand_on_a_model_made_anew_are_noticed_at_the_next_look(
+    grown: Daemon, address: AlertAddress
+) -> None:
+    """They are the versions that carried them before, so that nothing seems to have moved."""
+    make_anew(grown)
+    for _ in range(3):
+        grown.stock.version(MODEL_NAME)
+    grown.set_alias(PRODUCTION, 2)
+    grown.set_alias(STAGING, 3)
+    for sensor in REGISTRY_SENSORS:
+        grown.tick(sensor)
+    assert released(grown) == [1, 2, 3, 3]
+    assert grown.shown == [1, 2, 2]
+    assert address.messages[-1]["cause"] == "outside"
+    assert address.messages[-1]["not_before"] is None  # what was seen then was another model
+
+
+def test_an_approval_of_a_model_made_anew_is_carried_out(daemon: Daemon) -> None:
+    daemon.mode = Mode.approved
+    for _ in range(2):
+        number = daemon.stock.version(MODEL_NAME)
+        daemon.stock.stage(MODEL_NAME, number)
+        daemon.stock.judge(MODEL_NAME, number)
+        tick_all(daemon)
+        promotion.approve(daemon.stock.client, MODEL_NAME, number, "ada", "looks good")
+        tick_all(daemon)
+        make_anew(daemon)
+    assert [request.job_name for request in daemon.launched] == ["promote_flight_delay"] * 2
+
+
+def test_a_model_made_anew_several_times_begins_anew_each_time(daemon: Daemon) -> None:
+    tick_all(daemon)
+    for _ in range(3):
+        daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
+        tick_all(daemon)
+        make_anew(daemon)
+    assert released(daemon) == [1, 1, 1]
+
+
+def test_a_daemon_that_is_killed_asks_for_a_model_made_anew_with_the_same_keys(grown: Daemon) -> None:
+    make_anew(grown)
+    grown.stock.stage(MODEL_NAME, grown.stock.version(MODEL_NAME))
+    killed, again = (grown.tick(staging_changed, dies=dies).run_requests or [] for dies in (True, False))
+    assert [each.run_key for each in killed] == [each.run_key for each in again]
+    assert len(killed) == 1
+
+
+def test_a_cursor_of_an_earlier_release_goes_on_and_does_nothing_twice(
+    grown: Daemon, address: AlertAddress
+) -> None:
+    before = len(grown.launched)
+    forget_what_is_new(grown)
+    for _ in range(2):
+        tick_all(grown)
+    for sensor in (staging_changed, production_changed):
+        grown.pass_time(sensor, 31)  # the journal is read again
+    tick_all(grown)
+    assert (len(grown.launched), grown.shown, len(address.messages)) == (before, [1, 2], 2)
+    grown.stock.serve(MODEL_NAME, 3)
+    grown.stock.stage(MODEL_NAME, grown.stock.version(MODEL_NAME))
+    tick_all(grown)
+    assert released(grown) == [1, 2, 3, 4]
+    assert grown.shown == [1, 2, 3]
+    assert [message["to_version"] for message in address.messages] == [1, 2, 3]
+
+
+def test_a_cursor_of_an_earlier_release_that_counted_on_in_the_earlier_models_journal_looks_anew(
+    grown: Daemon, address: AlertAddress
+) -> None:
+    """Journals had no model then: the cursor is younger than the model, and ahead of its journal."""
+    make_anew(grown)
+    forget_what_is_new(grown)
+    for sensor in REGISTRY_SENSORS:
+        grown.pass_time(sensor, -3600)
+    grown.set_alias(STAGING, grown.stock.version(MODEL_NAME))
+    tick_all(grown)
+    assert released(grown) == [1, 2, 3, 1]
+    grown.set_alias(PRODUCTION, 1)
+    tick_all(grown)
+    assert grown.shown == [1, 2, 1]
+    assert [message["to_version"] for message in address.messages] == [1, 2, 1]
+
+
+def test_a_model_that_is_renamed_and_gets_its_name_back_is_the_same(
+    grown: Daemon, address: AlertAddress
+) -> None:
+    before = len(grown.launched)
+    client = grown.stock.client
+    client.rename_registered_model(MODEL_NAME, "other")
+    tick_all(grown)
+    client.rename_registered_model("other", MODEL_NAME)
+    tick_all(grown)
+    assert (len(grown.launched), grown.shown, len(address.messages)) == (before, [1, 2], 2)
+
+
+def test_models_that_swap_names_are_not_told_of_again(grown: Daemon, address: AlertAddress) -> None:
+    """The other one was there before: its past is shown, and is not news."""
+    grown.stock.model("other", 0)
+    grown.stock.serve("other", grown.stock.version("other"))
+    grown.stock.stage("other", grown.stock.version("other"))
+    tick_all(grown)
+    client = grown.stock.client
+
+    def swap() -> None:
+        client.rename_registered_model(MODEL_NAME, "aside")
+        client.rename_registered_model("other", MODEL_NAME)
+        client.rename_registered_model("aside", "other")
+        tick_all(grown)
+
+    swap()
+    assert (released(grown), grown.shown, len(address.messages)) == ([1, 2, 3, 2], [1, 2, 1], 2)
+    swap()
+    swap()
+    assert (released(grown), grown.shown, len(address.messages)) == ([1, 2, 3, 2], [1, 2, 1], 2)
+
+
+def test_a_journal_that_was_begun_anew_for_the_same_model_is_followed(grown: Daemon) -> None:
+    client = grown.stock.client
+    experiment = client.get_experiment_by_name(experiment_name(MODEL_NAME))
+    assert experiment is not None
+    client.rename_experiment(experiment.experiment_id, "set aside")
+    client.delete_experiment(experiment.experiment_id)
+    for tag in (JOURNAL_TAG, SEAL_TAG):
+        client.delete_registered_model_tag(MODEL_NAME, tag)
+    tick_all(grown)
+    grown.stock.stage(MODEL_NAME, grown.stock.version(MODEL_NAME))
+    tick_all(grown)
+    assert released(grown)[-1] == 4
+
+
+def test_a_contradiction_of_the_earlier_model_is_not_confirmed_by_the_new_one(daemon: Daemon) -> None:
+    def contradict() -> None:
+        daemon.stock.serve(MODEL_NAME, daemon.stock.version(MODEL_NAME))
+        daemon.stock.client.set_model_version_tag(MODEL_NAME, "1", "stage", "archived")
+
+    contradict()
+    daemon.tick(registry_drift)
+    make_anew(daemon)
+    contradict()
+    daemon.tick(registry_drift)
+    assert daemon.verdicts == []
+    daemon.tick(registry_drift)
+    assert [passed for passed, _ in daemon.verdicts] == [False]
