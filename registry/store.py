@@ -83,7 +83,7 @@ def _active(experiment: "Experiment") -> str:
     if experiment.lifecycle_stage == "deleted":
         raise StoreUnreachableError(
             f"The MLflow experiment {experiment.name!r} was deleted. Restore it with `mlflow experiments "
-            f"restore --experiment-id {experiment.experiment_id}`, or choose another name."
+            f"restore --experiment-id {experiment.experiment_id}`, or set LEDGERLINE_EXPERIMENT to another."
         )
     return experiment.experiment_id
 

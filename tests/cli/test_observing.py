@@ -183,7 +183,7 @@ def test_a_run_that_cannot_be_shown_is_named_with_the_reason(
     run_id = executed(instance)
     result = ledgerline("observe", run_id)
     assert result.exit_code == 1
-    assert f"Run {run_id} is not shown (mlflow): The experiment" in result.stdout
+    assert f"Run {run_id} is not shown (mlflow): The MLflow experiment" in result.stdout
     assert "Traceback" not in result.output
 
 
