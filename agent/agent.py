@@ -224,7 +224,7 @@ class _UnderWay:
         return Limit.TURNS
 
     def _is_over(self) -> bool:
-        """Whether nothing follows after what was said without calling a tool."""
+        """Return whether the execution is over after a response without a tool call."""
         if self._agent.finding(self._answer) is not None:
             return True
         if self._turns >= self._agent.budget.turns:

@@ -18,7 +18,7 @@ class Limit(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an execution ended. Only the first is a success."""
+    """The ways in which an execution can end. Only the first is a success."""
 
     ANSWERED = "answered"
     NO_FINDING = "no_finding"  # there is text, but not what was asked for
@@ -97,7 +97,7 @@ class Execution:
 
     @property
     def outcome(self) -> Outcome:
-        """How it ended."""
+        """The way in which the execution ended."""
         if self.stopped_by is not None:
             return Outcome.STOPPED
         if not self.answer:
@@ -106,7 +106,7 @@ class Execution:
 
     @property
     def looked_up(self) -> bool:
-        """Whether a tool has told it something; otherwise the answer is the model's own, or from memory."""
+        """True if a tool call succeeded; otherwise the answer is the model's own, or from memory."""
         return any(not use.failed for use in self.tools)
 
 

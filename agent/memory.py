@@ -333,7 +333,7 @@ class Memory:
 
 
 def _is_same(embedder: str, other: str) -> bool:
-    """Whether two names mean one embedder: a model of Ollama without a tag is the latest."""
+    """Return whether two names mean one embedder: a model of Ollama without a tag is the latest."""
     return embedder.removesuffix(":latest") == other.removesuffix(":latest")
 
 

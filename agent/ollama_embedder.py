@@ -50,7 +50,7 @@ class OllamaEmbedder:
 
     @property
     def name(self) -> str:
-        """What made the vectors."""
+        """The provider and the model that make the vectors."""
         return f"ollama:{self.model}"
 
     def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:

@@ -126,7 +126,7 @@ class OllamaModel:
         self._require_room(messages, tools, context)
         calls: list[_Call] = []
         with ollama_server.failures(self._server):
-            # Its method for this has no argument for `truncate` and `shift`, and drops the ids of tool calls.
+            # The client's method has no argument for `truncate` and `shift`, and drops the ids of tool calls.
             parts = client._request(
                 _Part, "POST", "/api/chat", json=self._request(messages, tools, context), stream=True
             )
@@ -144,7 +144,7 @@ class OllamaModel:
     def _ending(
         self, part: "_Part", calls: Sequence["_Call"], messages: Sequence[Message], context: int
     ) -> Ending:
-        # What is 0 is left out.
+        # Ollama leaves out counts that are 0.
         usage = Usage(part.prompt_eval_count or 0, part.eval_count or 0)
         full = context - SLACK_TOKENS
         if usage.input_tokens >= full or (part.done_reason == "length" and usage.total >= full):
@@ -165,7 +165,7 @@ class OllamaModel:
         )
 
     def _shown(self, client: "Client") -> ShownModel:
-        """What the server says of the model, which is asked once."""
+        """Return the server's description of the model, which is requested once."""
         if not self._known:
             ollama_server.require_honest(self._server, client)
             shown = ollama_server.show(self._server, client)

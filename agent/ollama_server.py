@@ -23,7 +23,7 @@ UNVERSIONED = (0, 0, 0)  # what somebody has built without a number
 
 @dataclass(frozen=True)
 class ShownModel:
-    """What a server says of a model.
+    """The description of a model that a server gives.
 
     Attributes:
         capabilities: "completion", "tools", "thinking", "embedding" ...; None: the version does not say.
@@ -34,12 +34,12 @@ class ShownModel:
     context_tokens: int | None
 
     def can(self, capability: str) -> bool:
-        """Whether it has a capability; of a version that does not say, it is believed."""
+        """Return whether the model has a capability; True if the server does not list capabilities."""
         return not self.capabilities or capability in self.capabilities
 
     @property
     def abilities(self) -> str:
-        """Its capabilities, in words."""
+        """The model's capabilities, in words."""
         return ", ".join(self.capabilities or ()) or "nothing"
 
 

@@ -45,7 +45,7 @@ def listed_models(text: str) -> Mapping[str, str | None] | None:
 
 
 def _error_in(text: str) -> str | None:
-    """What a JSON text says is wrong, if that is what it is for."""
+    """Return the error that a JSON text reports; None if it reports no error."""
     try:
         error = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError, RecursionError):

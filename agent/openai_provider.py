@@ -31,7 +31,7 @@ NAMED_MODELS = 5
 NO_KEY = "none"  # the client insists on one; servers of one's own ask for none
 MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
 OF_OLLAMA = "library"  # whom its list of models says they belong to
-# Why an answer ended that has no end: vLLM, OpenRouter, DeepSeek.
+# These finish reasons of vLLM, OpenRouter and DeepSeek mean that the answer was cut off before its end.
 BROKEN_REASONS = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class OpenAIModel:
                 self.address,
             )
         names = set(listed)
-        # To Ollama, a name without a tag means the latest.
+        # Ollama reads a name without a tag as the latest.
         if names and names.isdisjoint(
             {self.model, f"{self.model}:latest", self.model.removesuffix(":latest")}
         ):
@@ -157,7 +157,7 @@ class OpenAIModel:
                         continue
                     calls.add(delta.tool_calls or ())
                     text = delta.content or delta.refusal or ""
-                    # What a model thinks before it answers: vLLM and llama.cpp; Ollama.
+                    # vLLM and llama.cpp stream a model's thoughts in the first field, Ollama in the second.
                     thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
                     if text or delta.tool_calls or thought:
                         yield text

@@ -1,6 +1,6 @@
-"""How long a conversation is at the very least, by which a server that has cut it is found out.
+"""Computes the fewest tokens that a conversation can have, which shows whether a server has cut it.
 
-Nothing here knows a tokenizer: of a model on a server there is none to be had.
+No tokenizer is used: servers do not offer those of their models.
 """
 
 import json
@@ -11,7 +11,7 @@ from agent.messages import Message, ToolDescription
 
 # More than the tokens of any language have on average: what is too long by this is too long.
 CHARACTERS_PER_TOKEN = 6
-# One token may be many spaces, or a whole line of dashes.
+# Many spaces, or a whole line of dashes, may be one token.
 _REPEATED = re.compile(r"(?<=\s)\s+|(?<=([^\w\s]))\1{3,}")
 
 

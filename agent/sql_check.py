@@ -73,7 +73,7 @@ FUNCTIONS = AGGREGATES | WINDOWS | NUMBERS | TEXTS | TIMES | OTHERS
 JOINING = _names("|| concat concat_ws list_value")
 MOST_JOINED = 16  # arguments of all of them, in one query
 
-# What DuckDB advises and nothing of which is let through, as a part of a sentence and as one.
+# DuckDB advises these statements, none of which is allowed: as a part of a sentence, and as a whole one.
 _REFUSED = re.compile(r"\b(?:SET|RESET|PRAGMA|INSTALL|LOAD|ATTACH)\s+\w")
 _OR_REFUSED = re.compile(rf",? or [\"'`]?{_REFUSED.pattern}[^.\n]*")
 _SENTENCE = re.compile(r".+?(?:[.!?](?=\s)\s*|\n+|$)", re.DOTALL)
@@ -130,7 +130,7 @@ def tables_of(sql: str, known: Iterable[str], connection: "duckdb.DuckDBPyConnec
 
 
 def explained(error: Exception) -> str:
-    """What DuckDB says is wrong, without the line of the SQL that it shows, and what it advises in vain."""
+    """Return DuckDB's error without the line of SQL that it quotes, and without advice that is refused."""
     text = _OR_REFUSED.sub("", str(error).split("\n\nLINE ", 1)[0])
     kept = "".join(part for part in _SENTENCE.findall(text) if not _REFUSED.search(part))
     return (kept or text).strip()

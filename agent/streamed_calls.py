@@ -21,7 +21,7 @@ class _Call:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments are an object already."""
+        """True if the arguments are a whole JSON object already."""
         return bool(self.arguments.strip()) and not isinstance(parsed_arguments(self.arguments), str)
 
 
@@ -84,7 +84,7 @@ class StreamedCalls:
 
 
 def _repeats(call: _Call, before: _Call | None) -> bool:
-    """Whether it is only the name of the call before it, which some servers send once more at the end."""
+    """Return whether a call only repeats the name of the one before it, as some servers send at the end."""
     if before is None or call.arguments.strip() or not before.is_whole:
         return False
     return call.name == before.name and call.id in ("", before.id)

@@ -1,10 +1,10 @@
-"""How much a language model thinks before it answers. How each server is told so: *_provider.py."""
+"""Says how much a language model thinks before it answers. The providers translate it for each server."""
 
 from enum import StrEnum
 
 
 class Thinking(StrEnum):
-    """Whether to think, or for models that have levels, how much."""
+    """The amount of thinking: on or off, or a level for models that have levels."""
 
     OFF = "off"
     ON = "on"

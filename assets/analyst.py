@@ -35,7 +35,7 @@ _FLIGHTS = dg.AssetKey("flights")
 
 
 def finding(answer: str) -> str | None:
-    """What an answer of the analyst states; None: it states nothing."""
+    """Return what an answer of the analyst states; None if it states nothing."""
     return evaluation.stated(answer, STATED) or None
 
 

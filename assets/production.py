@@ -113,7 +113,7 @@ def production_flight_delay(
 
 
 def not_moved(version: int, decision: str, why: str) -> dg.AssetObservation:
-    """What Dagster is told where production was left as it is."""
+    """Return the observation that tells Dagster that production was left as it is, and why."""
     return dg.AssetObservation(
         PRODUCTION_ASSET, description=why, metadata={DECISION: decision, "version": version}
     )

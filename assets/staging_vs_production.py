@@ -251,7 +251,7 @@ def staging_vs_production(
 def rules_of_promotion(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
 ) -> Iterator[dg.AssetCheckResult]:
-    """One check for each rule of the policy; a broken one keeps the version out of production.
+    """Check each rule of the policy, one check a rule; a broken rule keeps the version out of production.
 
     It does so by the sealed evidence, which a promotion reads itself. The checks only show it: blocking ones
     would have Dagster call the run and `production_flight_delay` failed, which is neither.

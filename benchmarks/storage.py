@@ -1,4 +1,4 @@
-"""How long it takes to store tables: a range of days as a file each, and one day.
+"""Measures how long it takes to store tables: a range of days as a file each, and one day.
 
     .venv/bin/python -m benchmarks.storage [--rounds 5] [--beside CHECKOUT] [--folder FOLDER] [--json FILE]
 

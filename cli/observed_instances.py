@@ -1,4 +1,4 @@
-"""Which instance `ledgerline observe` and `trace` read, and where its runs are shown."""
+"""Finds the instance that `ledgerline observe` and `trace` read, and the targets that show its runs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +22,11 @@ UNNAMED = "dagster"
 
 @dataclass(frozen=True)
 class Target:
-    """What is observed, and where it is shown.
+    """An instance to observe, and the settings of the targets that show it.
 
     Attributes:
         home: The DAGSTER_HOME of the instance.
-        settings: Where its runs are shown.
+        settings: The settings of the targets that show its runs.
         is_own: Whether it is this project's instance.
         only_read: Whether nothing may be written to it.
     """

@@ -42,12 +42,12 @@ class Release:
 
     @property
     def is_refused(self) -> bool:
-        """Whether a rule was broken, which is a result."""
+        """True if a rule was broken, which is a result and not a failure."""
         return REFUSED in self.not_moved or (self.judged is not None and not self.judged.passed)
 
     @property
     def is_as_wanted(self) -> bool:
-        """Whether the run did what was asked for; that a version waits for a person is a part of it."""
+        """True if the run did what was asked for; a version that waits for an approval counts as done."""
         return self.outcome.success and not self.is_refused and IN_PLACE not in self.not_moved
 
 

@@ -1,4 +1,4 @@
-"""One attempt at a step while its events come in. Which events there are: event_log.py.
+"""Collects one attempt at a step while its events come in. event_log.py reads these events.
 
 Every moment of an attempt is in exactly one of its phases: an event ends the phase before it, and the next
 begins at that moment. So phases do not overlap, and they add up to the attempt's seconds.
@@ -28,8 +28,8 @@ from observability.history import (
     Phase,
 )
 
-# How Dagster names what went wrong around the step's own computation. With a retry policy it does not wrap
-# these errors; then the function of its own that they passed through tells.
+# Dagster wraps errors of loading inputs and of storing outputs in these classes. With a retry policy it does
+# not wrap them; then the function of Dagster's in their stack tells which they are.
 LOAD_ERROR = "DagsterExecutionLoadInputError"
 STORE_ERROR = "DagsterExecutionHandleOutputError"
 LOADING = re.compile(r'dagster.+inputs\.py", line \d+, in load_input_object\n')
@@ -88,7 +88,7 @@ class OpenAttempt:
             self.waiting = reason
 
     def wait_ended(self, time: float) -> None:
-        """What it waited for is there."""
+        """End the wait: its cause is gone."""
         if self.waiting is not None:
             self._before_the_step(time)
 
@@ -104,7 +104,7 @@ class OpenAttempt:
             self.clock_behind = max(0.0, self.worker - time)
 
     def resources_started(self, time: float, pid: int | None) -> None:
-        """Its resources are being initialised, in its process; not all engines say that they started one."""
+        """Begin to initialise the resources in the step's process, which not all engines announce."""
         self.pid = self.pid or pid
         self._before_the_step(time)
         self.loading_resources = True
@@ -135,7 +135,7 @@ class OpenAttempt:
         self.storing, self.output_recorded = output, False
 
     def recorded(self) -> None:
-        """What became of an output was recorded: it is stored, if it is to be stored at all."""
+        """Note that Dagster recorded an output, which is by then stored, if it is to be stored at all."""
         self.output_recorded = True
 
     def stored(self, time: float) -> None:
@@ -149,7 +149,7 @@ class OpenAttempt:
         self.cause_of_death = message
 
     def lost(self, time: float, message: str) -> None:
-        """Its process was found gone, without a word of how it ended."""
+        """End an attempt whose process was found gone and left no event that says how it ended."""
         if self.ended is None:
             self.unchanged = None
             ended = max(self.latest, time)
@@ -231,7 +231,7 @@ class OpenAttempt:
             self._account(COMPUTE, ended)
 
     def _failed_phase(self, error: Any) -> str:
-        """Which phase an error ended, or whatever ended the process without one."""
+        """Return the phase that an error, or the unexplained end of the process, ended."""
         if not self.begun:
             return self._phase_before_the_step() or START_WORKER
         stack = "".join(error.stack) if error is not None else ""
@@ -239,7 +239,7 @@ class OpenAttempt:
         if wrapper == LOAD_ERROR or LOADING.search(stack):
             return LOAD
         at_storing = wrapper == STORE_ERROR or bool(STORING.search(stack))
-        # What did not come from the step itself has no stack; outputs that are not stored are soon recorded.
+        # Errors from outside the step have no stack; outputs that are not stored are soon recorded.
         if wrapper in PARENT_ERRORS and not self.output_recorded:
             at_storing = True
         return f"{STORE} {self.storing}" if at_storing and self.storing is not None else COMPUTE

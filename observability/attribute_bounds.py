@@ -27,7 +27,7 @@ SHORT = 4_000
 
 @dataclass(frozen=True)
 class Cut:
-    """How much of a list or a map was kept.
+    """The numbers of values of a list or a map that were kept and left out.
 
     Attributes:
         kept: Values, nested ones included.
@@ -42,7 +42,7 @@ class Cut:
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is sent as it is: what nearly all of them are, decided fast."""
+    """Return whether a value is sent unchanged; nearly all values are, so this is decided fast."""
     kind = type(value)
     if kind is str:
         return len(value) <= SHORT and value.isascii() and "\0" not in value  # pyright: ignore
@@ -144,7 +144,7 @@ class ValueBounds:
         return found
 
     def _affords(self, value: Any, before: int) -> bool:
-        """Whether there is space for one more value; a nested one has paid for itself."""
+        """Return whether there is space for one more value; a nested one has been counted already."""
         if not isinstance(value, list | dict):
             self._left -= _json_size(value)
         if self._left < 0 or before >= ITEMS:
@@ -170,7 +170,7 @@ class ValueBounds:
         if isinstance(value, int):
             return _integer(value)
         if isinstance(value, float):
-            # As Python's JSON writes them: searches in Jaeger fail on spans that have such numbers.
+            # NaN and infinity become texts, as in Python's JSON: Jaeger's searches fail on such numbers.
             return float(value) if math.isfinite(value) else json.dumps(float(value))
         return self._text(_as_text(value), self.size)
 

@@ -10,17 +10,17 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from observability.projection import Backfill
 
-# How Dagster calls a backfill from which no further run is to be expected. COMPLETED is the only one that
+# Statuses of a backfill from which no further run is to be expected. COMPLETED is the only one that
 # does not say how it went; versions before 1.9 had no other, and `dagster job backfill` still writes it.
 OVER = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 LOST = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 # `dagster job backfill` writes a backfill down after it has submitted its runs, and a retry follows its run:
-# so long both may take. What does not come by then was deleted, or has nobody to launch it.
+# so long both may take. A backfill or run that is missing after that was deleted, or cannot be launched.
 PATIENCE_SECONDS = 3600
 
 
 class Pending(Enum):
-    """Why there is no backfill to show."""
+    """The reasons why there is no backfill to show."""
 
     GOES_ON = "it goes on"
     UNKNOWN = "Dagster does not know it, or no longer"

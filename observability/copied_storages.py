@@ -21,7 +21,7 @@ from dagster._core.storage.sqlite import create_db_conn_string
 from sqlalchemy.engine import Connection
 
 RUNS = "runs"
-# What has not been written to the database yet, beside it.
+# Files beside the database hold the changes that have not been written to it yet.
 SUFFIXES = ("", "-wal", "-journal")
 MADE_BY_READING = "-shm"
 # A clock of the file system is this coarse: what was written twice within it may have one time.

@@ -1,4 +1,4 @@
-"""How far a projection has come, kept in the Dagster instance or beside it: all that it says has been shown.
+"""Keeps a projection's progress in the Dagster instance or beside it: a cursor names only what was shown.
 
 Any process may load, extend and save it. Two that do so at the same time may undo what the other one wrote;
 what is then left says less, never something untrue, and some things are shown once more.

@@ -86,7 +86,7 @@ class Delivery:
         except SpansRefusedError as error:
             raise WrongTargetError(str(refusal)) from error
         try:
-            # Whether it was the span: a target may have been out of order for a moment.
+            # A second attempt shows if it was the span: the target may have been out of order for a moment.
             self._export([span])
         except SpansRefusedError as error:
             self._say(span, error)

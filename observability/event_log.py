@@ -39,7 +39,7 @@ POOL_METADATA = "pool"
 QUEUE_MARKER = "celery_queue_wait"
 POOL_WAIT, QUEUE_WAIT = "for pool {}", "for a worker"
 
-# What Dagster's executors say of a step whose process they lost, and its monitoring of a run.
+# Dagster's executors say this of a step whose process they lost, and its monitoring of a run it resumes.
 STEP_LOST = re.compile(r"Step (\S+) finished without success or failure event\.")
 RUN_RESUMED = "Detected run worker status "
 
@@ -334,7 +334,7 @@ def _data(event: DagsterEvent) -> Any:
 
 def _starts_an_attempt(event: DagsterEvent) -> bool:
     kind = event.event_type_value
-    # Of engine events, those that say what it waits for: no other one asks.
+    # Only those engine events reach this function that say what a step waits for.
     return kind in _ATTEMPT_STARTS or kind == DagsterEventType.ENGINE_EVENT.value
 
 

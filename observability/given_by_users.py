@@ -1,6 +1,6 @@
-"""What people give runs, assets and checks themselves: tags, and numbers among the metadata.
+"""Reads what users attach to runs, assets and checks: tags, and numbers among the metadata.
 
-All projections show the same of it, and no more than so much of each.
+All projections show the same values, up to the same limits.
 """
 
 import math

@@ -17,7 +17,7 @@ from observability.reads import Read
 from observability.written import AssetRows, by_asset
 
 # Phases of an attempt; those of an input or an output are followed by its name, a wait by what it is for.
-# What has several parts, with something else in between, is numbered from the second on: `compute #2`.
+# A phase of several parts, with others in between, is numbered from the second part on: `compute #2`.
 WAIT = "wait"
 START_WORKER = "start worker"
 RESOURCES = "resources"
@@ -32,9 +32,9 @@ _KINDS = {kind.partition(" ")[0]: kind for kind in ATTEMPT_PHASES}  # by their f
 QUEUED = "queued"
 LAUNCH = "launch"
 
-# What Dagster calls the job of a selection of assets that no job names: from the UI, in older versions with a
-# number for each set of partitions; from `dg.materialize` and `dg.observe`; from
-# sensors and schedules that target assets.
+# Dagster gives these names to the job of a selection of assets that no job names: from the UI, in older
+# versions with a number for each set of partitions; from `dg.materialize` and `dg.observe`; from sensors and
+# schedules that target assets.
 IMPLICIT_JOB = re.compile(
     r"__ASSET_JOB(_\d+)?|__ephemeral_asset_job__|in_process_observation_job|__anonymous_asset_job.*"
 )
@@ -98,12 +98,12 @@ class Phase:
 
     @property
     def kind(self) -> str:
-        """What it is, without a number and the name of an input or output."""
+        """The kind of the phase: its name without a number and the name of an input or output."""
         return _KINDS.get(self.name.partition(" ")[0], self.name)
 
 
 class HookOutcome(Enum):
-    """How the execution of a hook ended."""
+    """The ways in which the execution of a hook can end."""
 
     COMPLETED = "completed"
     SKIPPED = "skipped"  # the step did not end as the hook wants it
@@ -127,7 +127,7 @@ class Hook:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration of the execution."""
         return self.ended - self.started
 
 
@@ -236,7 +236,7 @@ class Attempt:
 
     @cached_property
     def written(self) -> Mapping[str, Sequence[Materialisation]]:
-        """What it wrote of each asset: the last materialisation of each partition."""
+        """The materialisations that the attempt wrote, by asset: the last one of each partition."""
         return by_asset(self.materialisations)
 
     @property
@@ -260,7 +260,7 @@ class RecordedSpans:
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run before it starts.
+    """The facts about a run that are known before it starts.
 
     Attributes:
         selection: The assets and checks that were selected, if not a whole job.
@@ -366,7 +366,7 @@ class RunHistory:
         """What a person calls it: its job, or the assets of a run without one; and its partition."""
         name = self.run.job
         if IMPLICIT_JOB.fullmatch(name):
-            # What is only observed or checked is not planned.
+            # Assets that are only observed or checked are not planned.
             steps = tuple(dict.fromkeys(attempt.step for attempt in self.attempts))
             assets = self.planned or self.run.selection or steps or (UNKNOWN_ASSETS,)
             more = len(assets) - NAMED_ASSETS
@@ -394,7 +394,7 @@ class RunHistory:
 
     @cached_property
     def written(self) -> Mapping[str, AssetRows]:
-        """What the attempts that have ended left of each asset."""
+        """The state in which the attempts that have ended left each asset."""
         left: dict[str, AssetRows] = {}
         for attempt in self.ended_in_order:
             for asset, parts in attempt.written.items():

@@ -29,7 +29,7 @@ from observability.cursors import CursorStore
 from observability.sqlite_instances import KINDS, SqliteInstanceStorage
 from observability.storage_config import CONFIG_FILE, InstanceError, StorageConfig, storages_of
 
-# One of these is in every DAGSTER_HOME.
+# Every DAGSTER_HOME has one of these.
 MARKS = (CONFIG_FILE, "history")
 TABLES = ("runs", "event_logs")  # what the two storages of an instance have for certain
 POSTGRES = "dagster_postgres"
@@ -66,11 +66,11 @@ class ReadOnlyInstance(dg.DagsterInstance):
 
 
 class InstanceStorage(Protocol):
-    """One storage of an instance, which was found and not opened yet."""
+    """A storage of an instance, which was found and not opened yet."""
 
     @property
     def identity(self) -> str:
-        """Where it is; without user and password."""
+        """The address of the storage, without user and password."""
         ...
 
     def why_only_read(self) -> str | None:
@@ -190,7 +190,7 @@ def _instance(
     kind: type[dg.DagsterInstance], home: Path, runs: Any, events: Any
 ) -> Iterator[dg.DagsterInstance]:
     """An instance of these storages, which has been read once."""
-    # What launches runs and keeps their output is required, and not used.
+    # DagsterInstance requires a coordinator, a compute log manager and a launcher, which are not used here.
     instance = kind(
         instance_type=InstanceType.PERSISTENT,
         local_artifact_storage=LocalArtifactStorage(str(home)),
@@ -225,7 +225,7 @@ class OtherStorage:
 
     @property
     def identity(self) -> str:
-        """Where it is, as far as that is known."""
+        """The setting and the class of the storage, whose address is not known."""
         return f"{self.config.setting}: {self.config.storage.__qualname__}"
 
     def why_only_read(self) -> str | None:
@@ -243,5 +243,5 @@ class OtherStorage:
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Whether a storage raised it, which each does in its own way."""
+    """Return whether a storage raised an error; each kind has its own classes."""
     return isinstance(error, SQLAlchemyError | UnsteadyError) or type(error).__module__.startswith(POSTGRES)

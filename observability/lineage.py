@@ -92,7 +92,7 @@ def documents(history: RunHistory, namespace: str, mlflow_run_id: str | None = N
 
 @dataclass
 class _Seen:
-    """What an attempt read or looked at of one asset."""
+    """The sources, versions and caveats of one asset that an attempt read or observed."""
 
     sources: list[Source] = field(default_factory=list)
     versions: set[str | None] = field(default_factory=set)
@@ -199,7 +199,7 @@ class _Events:
         own = {(written.asset, written.data_version) for written in attempt.materialisations}
         found: dict[str, _Seen] = {}
         for read in distinct(read for written in attempt.materialisations for read in written.reads):
-            # One of what the step wrote itself may be made from another.
+            # A step may make one of its own assets from another one.
             sources = [each for each in read.sources if not self._is_own(read.asset, each, own)]
             if sources or not read.sources:
                 found.setdefault(read.asset, _Seen()).add(read, sources)

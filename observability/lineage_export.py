@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENDPOINT = "api/v1/lineage"
 NAMESPACE = "ledgerline"
 TIMEOUT_SECONDS = 5.0
-# What an endpoint answers to an event that it will never take: its form, its size, its content.
+# Endpoints respond like this to an event that they will never take: for its form, its size or its content.
 REFUSALS = (400, 413, 422)
 
 

@@ -33,7 +33,7 @@ FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
 
 MAX_NUMBERS = 500  # of one asset: a backfill of years has many partitions
 
-# How Dagster names partitions after their start, and months are often named; and as ISO 8601 has it.
+# Partition keys may name a start in these forms: Dagster's own, ISO 8601's, and the usual one of months.
 DATE, TIME, ISO_TIME = "%Y-%m-%d", "%Y-%m-%d-%H:%M", "%Y-%m-%dT%H:%M:%S"
 PARTITION_STARTS = (DATE, TIME, ISO_TIME, "%Y-%m-%dT%H:%M", "%Y-%m")
 # The length of partitions named like that, if they follow each other at that distance. Closer they may be
@@ -310,7 +310,7 @@ def _start(key: str | None) -> _Start | None:
 
 
 def _start_of_dimension(key: str) -> _Start | None:
-    # Without an offset first: the `-05:00` of `2013-07-01-05:00` is an hour.
+    # The form without an offset is tried first: the `-05:00` of `2013-07-01-05:00` is an hour.
     for offset in ("", "%z"):
         for form in PARTITION_STARTS:
             try:

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 
-# From so many partitions on, Dagster records the version of the latest event instead of a digest.
+# Dagster records the version of the latest event instead of a digest for so many partitions or more.
 DIGEST_LIMIT = (
     100  # SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD in dagster/_core/definitions/data_version.py
 )

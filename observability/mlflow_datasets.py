@@ -1,4 +1,4 @@
-"""What a run read and wrote, as MLflow datasets. Who writes them: mlflow_run.py.
+"""Describes what a run read and wrote as MLflow datasets, which mlflow_run.py sends.
 
 MLflow keeps one dataset for each name and digest of an experiment, as it was described first. So the digest
 is that of the whole description: what is described differently is another dataset.
@@ -40,7 +40,7 @@ READ, WRITTEN = "input", "output"
 
 @dataclass(frozen=True)
 class _Dataset:
-    """One version of an asset as one run wrote it, or those partitions of it that were read or left."""
+    """A version of an asset as one run wrote it, or those partitions of it that were read or left."""
 
     asset: str
     writer: str | None

@@ -55,7 +55,7 @@ class Found:
 
     @property
     def left_out(self) -> frozenset[str]:
-        """What MLflow refused before, by the name that its tag gives it."""
+        """The names of the values that MLflow refused before, as the tag lists them."""
         return frozenset(filter(None, self.tags.get(mlflow_tags.LEFT_OUT, "").split("\n")))
 
     def lacks(self, tags: Mapping[str, str]) -> dict[str, str]:

@@ -121,7 +121,7 @@ def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
         for asset, parts in attempt.written.items():
             rows = so_far.setdefault(asset, AssetRows())
             rows.add(attempt.step, parts)
-            # Of points with equal steps MLflow shows the latest as the value: the step must not go back.
+            # MLflow shows the latest of the points with equal steps as the value: the step must not go back.
             numbers[asset] = max(attempt.number, numbers.get(asset, 0))
             if id(attempt) in new and rows.total is not None:
                 ended = attempt.ended or attempt.started
@@ -143,7 +143,7 @@ def _of_metadata(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
 def _numbers_of(attempt: Attempt) -> "Iterator[Metric]":
     for asset, parts in attempt.written.items():
         for name, given in numbers_by_name(parts):
-            # Of partitions that differ, each is a point.
+            # If the numbers of partitions differ, each is a point.
             for position, (part, number) in enumerate(given, start=attempt.number):
                 yield _given(f"{METADATA}/{asset}/{_part(name)}", number, part.time, position)
     for check in attempt.checks:

@@ -89,7 +89,7 @@ def _insert(store: Any, request: Any, experiment_id: str) -> None:
 
 
 def _error_class(error: "MlflowException") -> type[NotTakenError]:
-    """Whether a database refuses spans, or is away."""
+    """Return the class of an error: the database refuses the spans, or is unavailable."""
     from mlflow.protos import databricks_pb2 as codes
 
     refusals = {codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR}

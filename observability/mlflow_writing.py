@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric, Param, RunTag
 
-# Of one call, together at most 1000 (mlflow/utils/validation.py).
+# One call takes at most 1000 of both together (mlflow/utils/validation.py).
 MAX_BATCH_METRICS = 800
 MAX_BATCH_PARAMS = 100
 
@@ -197,7 +197,7 @@ class RunWriter:
             self._leave_out(name(piece), refusal)
 
     def _is_there(self) -> bool:
-        """Whether MLflow takes what it has taken before."""
+        """Return whether MLflow still takes a tag that it has taken before."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -207,7 +207,7 @@ class RunWriter:
         return True
 
     def _is_recorded(self, piece: object) -> bool:
-        """Whether it is a param that has another value already, of a step or of another observer."""
+        """Return whether a param has another value already, from a step or another observer."""
         from mlflow.entities import Param
 
         return isinstance(piece, Param) and piece.key in self.client.get_run(self.run_id).data.params

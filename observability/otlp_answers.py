@@ -93,7 +93,7 @@ def _error_class(status: int) -> type[NotTakenError]:
 
 
 def _partial_success(response: "requests.Response") -> tuple[int, str]:
-    """How many spans an answer of 2xx rejects, and its message."""
+    """Return how many spans a response with status 2xx rejects, and its message."""
     body = response.content
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not body:
@@ -139,7 +139,7 @@ def _json_partial_success(response: "requests.Response") -> tuple[int, str]:
 
 
 def _reason(response: "requests.Response") -> str:
-    """What an answer says beside its status."""
+    """Return the message that a response carries beside its status."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == PROTOBUF:
         from google.protobuf.message import DecodeError

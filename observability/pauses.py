@@ -1,4 +1,4 @@
-"""How long an observer leaves a run alone that could not be shown. What was wrong: projection.py."""
+"""Decides how long an observer waits before it tries a run again. projection.py defines the failures."""
 
 import time
 from collections.abc import Container
@@ -37,7 +37,7 @@ class Pauses:
 
     @property
     def outage(self) -> str | None:
-        """What the target said that is away; None if no run waits for it."""
+        """The error of the target that is unavailable; None if no run waits for it."""
         return next((pause.outage for pause in self._pauses.values() if pause.outage is not None), None)
 
     def failed(self, run_id: str) -> None:

@@ -25,7 +25,7 @@ WRITTEN = {"runs": CURSORS, "event_logs": "event_logs"}  # the table that an obs
 
 
 class PostgresInstanceStorage:
-    """One storage of an instance, in a PostgreSQL database.
+    """A storage of an instance, in a PostgreSQL database.
 
     Args:
         config: The storage as it is configured.
@@ -52,7 +52,7 @@ class PostgresInstanceStorage:
 
     @property
     def identity(self) -> str:
-        """Where it is; without user and password."""
+        """The address of the database, without user and password."""
         return f"{self._url.host}:{self._url.port or 5432}/{self._url.database}"
 
     def why_only_read(self) -> str | None:

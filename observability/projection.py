@@ -66,7 +66,7 @@ class Backfill:
 
     @property
     def failed(self) -> bool:
-        """Whether Dagster calls it failed or canceled, or one of its runs is."""
+        """True if Dagster calls the backfill, or one of its runs, failed or canceled."""
         return "FAIL" in self.status or "CANCEL" in self.status or self.failed_runs > 0
 
 

@@ -1,4 +1,4 @@
-"""What a step read of its upstream assets, as frozen records. How it is found out: upstreams.py."""
+"""Describes as frozen records what a step read of its upstream assets. upstreams.py finds it out."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import dagster as dg
 
 
 class Basis(Enum):
-    """How it is known which versions of an upstream asset were read."""
+    """The evidence for the versions of an upstream asset that were read."""
 
     NAMED = "Dagster names the event that was read, or that there was none"
     DIGEST = "the digest that Dagster recorded is that of these versions"
@@ -18,7 +18,7 @@ class Basis(Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """One event of an upstream asset that was read: the asset, or a partition of it, as a run wrote it.
+    """An event of an upstream asset that was read: the asset, or a partition of it, as a run wrote it.
 
     Attributes:
         partition: Its partition key, if it has partitions.
@@ -74,7 +74,7 @@ class Read:
 
     @property
     def caveat(self) -> str | None:
-        """What to know about these versions, unless Dagster's log proves them."""
+        """The doubt about these versions; None if Dagster's log proves them."""
         if self.basis is Basis.UNKNOWN:
             return f"the versions read are unknown: {self.reason}"
         return self.basis.value if self.basis is Basis.MAPPING else None

@@ -10,7 +10,7 @@ OF_ONE_CASE = re.compile(r"[\w.:-]*\d[\w.:-]*")
 
 @dataclass(frozen=True)
 class Reason:
-    """What kept some things from being shown.
+    """A reason why some things could not be shown.
 
     Attributes:
         example: One of them.

@@ -60,7 +60,7 @@ _FORMS = [
         r"(?=[\w.-]{1,100}=)[^\"'`\r\n\\]{1,8000}",
         re.IGNORECASE,
     ),
-    # Without a header's name, a word of prose may follow: "bearer authentication", "basic information".
+    # Without a header's name, prose may follow the scheme: "bearer authentication", "basic information".
     re.compile(
         r"(?P<keep>\b(?i:bearer)\s{1,3})(?=[A-Za-z._~+/-]{0,200}[0-9=]|[A-Za-z]{0,200}[a-z][A-Z])"
         r"[\w.~+/=-]{6,8000}"

@@ -86,7 +86,7 @@ def _is_secret(words: list[str]) -> bool:
         return False
     if words[-1] == "pass":
         return len(words) == 1 or words[-2] in _OF_PASS
-    # What follows a token is mostly said of it: `token_url`, `tokens_per_second`.
+    # Words behind "token" mostly describe it: `token_url`, `tokens_per_second`.
     if words[-1] in _TOKEN and not _OF_TEXT.intersection(words):
         return True
     return any(word in _SECRET or _GLUED.search(word) for word in words) or any(

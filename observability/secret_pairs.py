@@ -44,7 +44,7 @@ _BARE = re.compile(
 _LINE = re.compile(r"[^\r\n]*")
 _BRACKETS = re.compile(r"[\[\]{}()]")
 
-# What stands for a secret or says of which type it is.
+# These values stand for a secret or name its type.
 _NO_SECRET = re.compile(
     r"\*+|\.{3}|…|<[^<>]*>?|\$\{?\{?[\w.: -]+\}{0,2}|\{{1,2}\s?[\w.!:]*\s?\}{0,2}|%\(?\w+\)?s?|%s|\?|:\w+"
     r"|none|null|nil|true|false|undefined|str|string|int|bytes|bool|any|object|secretstr|optional\[.*"
@@ -54,7 +54,7 @@ _NO_SECRET = re.compile(
 _PLACEHOLDER = re.compile(r"\{{1,2}\s?[\w.!:]*\s?\}{1,2}|\[redacted\]")
 _ALREADY = re.compile(r"(?:[\w-]{1,30}\s{1,3})?\[redacted\]")
 _NUMBERS = re.compile(r"[\d\s.,:\[\](){}-]*")
-# How messages go on behind a name and a colon.
+# Messages go on like this behind a name and a colon.
 _MESSAGE = re.compile(
     r"(?:must|should|is|are|was|has|have|not|no|cannot|can't|could|expected|required|field|invalid|missing|too|does"
     r"|did|may|needs?|value|input|authentication|failed|unable|unknown|unexpected|expired|at least)\b",
@@ -143,13 +143,13 @@ class _Pairs:
         return self._is_prose(found, value) if found["separator"] == ":" else self._is_code(name, value)
 
     def _is_code(self, name: str, value: _Value) -> bool:
-        """Whether a value is a variable: `password=self.password`, `connect(password=password)`."""
+        """Return whether a value is a variable: `password=self.password`, `connect(password=password)`."""
         text = self._text[value.start : value.end].lower()
         is_alike = text.endswith(name.rpartition(".")[2])
         return is_alike and ("." in text or self._text[value.end : value.end + 1] in (",", ")"))
 
     def _is_prose(self, found: re.Match[str], value: _Value) -> bool:
-        """Whether a value behind a colon is the rest of a message."""
+        """Return whether a value behind a colon is the rest of a message."""
         is_strong = is_strong_name(found["name"])
         is_word = _WORD.fullmatch(self._text, value.start, value.end) is not None
         if found.end() == found.end("separator"):  # `password:hunter2`, but also a module in a log
@@ -230,12 +230,12 @@ class _Pairs:
         return self._closings.get(at, line.end() if line is not None else at)
 
     def _begins(self, start: int) -> bool:
-        """Whether a name begins a pair among others: after a bracket, a comma, a line break."""
+        """Return whether a name begins a pair among others: after a bracket, a comma, a line break."""
         lead = self._text[max(0, start - _MAX_LEAD) : start].rstrip(" \t\"'`\\-")
         return lead.endswith(_BEGINS) or (not lead and start < _MAX_LEAD) or lead.endswith("\\n")
 
     def _begins_line(self, start: int) -> bool:
-        """Whether a name begins a line, or a message behind the name of its error."""
+        """Return whether a name begins a line, or a message behind the name of its error."""
         lead = self._text[max(0, start - _MAX_LEAD) : start].rstrip(" \t\"'`-")
         return lead.endswith(("\n", "\r", "\\n", ":")) or (not lead and start < _MAX_LEAD)
 
@@ -245,7 +245,7 @@ _NEXT_LINE = re.compile(r"\r?\n(?P<indentation>[ \t]*)(?P<text>[^\r\n]*)")
 
 @lru_cache(maxsize=64)
 def _closing(quote: str) -> re.Pattern[str]:
-    """What a quote holds, up to the same quote or the end of its line."""
+    """Return a pattern for the content of a quote, up to the same quote or the end of its line."""
     if len(quote) == 1:
         return re.compile(rf"(?:[^{quote}\\\r\n]|\\.)*")
     # Within an escaped quote, an inner one has more backslashes.

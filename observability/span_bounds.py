@@ -40,7 +40,7 @@ SPAN_OVERHEAD, PART_OVERHEAD = 200, 60
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much of everything a span may have.
+    """The limits of a span's parts.
 
     Attributes:
         attributes: Of the span.
@@ -217,7 +217,7 @@ def bounded_resource(resource: Resource) -> Resource:
 
 
 def _is_plain(span: ReadableSpan) -> bool:
-    """Whether a span is sent as it is, but for its attributes, events and links."""
+    """Return whether a span is sent unchanged, but for its attributes, events and links."""
     scope, status, start, end = (
         span.instrumentation_scope,
         span.status.description,
@@ -296,5 +296,5 @@ def _time(value: Any) -> int:
 
 
 def _is_sendable(context: SpanContext) -> bool:
-    """Whether ids have the size that OTLP's have."""
+    """Return whether the ids of a context have the sizes that OTLP prescribes."""
     return 0 < context.trace_id < 2**128 and 0 < context.span_id < 2**64

@@ -22,7 +22,7 @@ from observability.copied_storages import (
 from observability.storage_config import InstanceError, StorageConfig
 from observability.storage_schema import READ_REVISION, REVISIONS, difference
 
-# By class: the database that is there in every instance, a table that it has, the class that reads copies.
+# Each class of storage has a database that every instance has, a table in it, and a class that reads copies.
 KINDS: dict[type[Any], tuple[str, str, type[Any]]] = {
     SqliteRunStorage: (RUNS, "runs", CopiedRunStorage),
     SqliteEventLogStorage: (INDEX_SHARD_NAME, "event_logs", CopiedEventLogStorage),
@@ -35,7 +35,7 @@ KINDS: dict[type[Any], tuple[str, str, type[Any]]] = {
 
 
 class SqliteInstanceStorage:
-    """One storage of an instance, in a folder of SQLite databases.
+    """A storage of an instance, in a folder of SQLite databases.
 
     Args:
         config: The storage as it is configured.
@@ -50,7 +50,7 @@ class SqliteInstanceStorage:
 
     @property
     def identity(self) -> str:
-        """Where it is."""
+        """The folder of the databases."""
         return str(self._folder)
 
     def why_only_read(self) -> str | None:

@@ -31,7 +31,7 @@ PARTS = {
     "DagsterPostgresStorage": ("PostgresRunStorage", "PostgresEventLogStorage"),
     "DagsterMySQLStorage": ("MySQLRunStorage", "MySQLEventLogStorage"),
 }
-# How packages of storages are installed, by module.
+# The commands that install packages of storages, by module.
 INSTALLED_BY = {
     "dagster_postgres": "install Ledgerline with its extra postgres (pip install '.[postgres]')",
     "dagster_mysql": "pip install dagster-mysql==0.29.27",
@@ -98,7 +98,7 @@ def _settings_in(file: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise InstanceError(f"{file} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        # Without the line itself, which may have a password.
+        # The message leaves out the line itself, which may have a password.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""
         why = getattr(error, "problem", None) or "it is not text in UTF-8"
@@ -187,7 +187,7 @@ def _configured(file: Path, name: str, module: str, storage: str, config: Any) -
 
 
 def _problem(name: str, errors: Sequence[EvaluationError]) -> str:
-    """What is wrong with a setting; without its value, which may have a password."""
+    """Say what is wrong with a setting, without its value, which may have a password."""
     unset = [found[1] for error in errors if (found := UNSET_VARIABLE.search(error.message))]
     if unset:
         variables = ", ".join(dict.fromkeys(unset))

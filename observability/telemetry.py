@@ -74,16 +74,16 @@ class Telemetry:
         )
 
     def keeps(self, trace_id: int) -> bool:
-        """Whether a trace is kept, whatever becomes of it."""
+        """Return whether a trace is kept, however the run ends."""
         return not self.disabled and ids.is_sampled(trace_id, self.ratio)
 
     def keeps_run(self, *, failed: bool, seconds: float) -> bool:
-        """Whether the trace of a run is kept for how the run ended, whatever its id."""
+        """Return whether the trace of a run is kept because of how the run ended, whatever its id."""
         is_slow = self.slow_run_seconds is not None and seconds >= self.slow_run_seconds
         return not self.disabled and ((failed and self.keeps_failed_runs) or is_slow)
 
     def may_keep(self, trace_id: int) -> bool:
-        """Whether the trace of a run is kept, or may be for how the run ends."""
+        """Return whether the trace of a run is kept, or may be because of how the run ends."""
         return self.keeps(trace_id) or self.keeps_run(failed=True, seconds=math.inf)
 
 

@@ -19,7 +19,7 @@ from observability.projection import Backfill, TargetUnavailableError
 from observability.span_bounds import Bounds
 from observability.telemetry import Telemetry
 
-# How long a target is left alone that takes no spans at all; each time twice as long as before.
+# A target that takes no spans at all is left alone for so long; each time twice as long as before.
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
 
@@ -96,7 +96,7 @@ class TraceProjection:
         return self._send([span] if kept else [])
 
     def _keeps_for_its_end(self, history: RunHistory) -> bool:
-        """Whether a run's trace is kept for how it ended, whatever its id."""
+        """Return whether a run's trace is kept because of how the run ended, whatever its id."""
         if history.ended is None:
             return False
         seconds = history.ended - (history.started or history.ended)

@@ -20,7 +20,7 @@ from observability.materialised import DATA_VERSION_TAGS, MaterialisationReader,
 from observability.reads import Basis, Read, Source
 from observability.written import partition_rows
 
-# What Dagster writes for an upstream asset without any known version (its DEFAULT_DATA_VERSION).
+# Dagster writes this for an upstream asset without any known version (its DEFAULT_DATA_VERSION).
 NO_VERSION = "INITIAL"
 
 RANGE_TAG = "dagster/asset_partition_range_start"
@@ -233,7 +233,7 @@ class Upstreams:
         for ids in _portions(sorted(wanted - self._ranges.keys())):
             for found in self.instance.get_runs(RunsFilter(run_ids=list(ids))):
                 self._ranges[found.run_id] = RANGE_TAG in found.tags
-        # Of a run that was deleted it is not known.
+        # The tags of a deleted run are not known: it counts as one of a range.
         self._ranges |= dict.fromkeys(wanted - self._ranges.keys(), True)
 
 
@@ -251,7 +251,7 @@ def _by_default(versions: Mapping[str, str], written: Collection[str]) -> Sequen
 def _written_before(
     history: RunHistory, attempt: Attempt, asset: str
 ) -> dict[str, tuple[Materialisation, int | None]]:
-    """What the run had written of an asset when an attempt began, by partition, with its rows."""
+    """Return what the run had written of an asset when an attempt began, by partition, with its rows."""
     return {
         part.partition: (part, rows)
         for each in history.ended_in_order
@@ -267,7 +267,7 @@ def _sources_of(
     partitions: Iterable[str],
     same_run: Mapping[str, tuple[Materialisation, int | None]],
 ) -> list[Source]:
-    """What the run itself had written: its log has said it already."""
+    """Return sources for what the run itself had written, from its log, which has been read already."""
     chosen = [same_run[name] for name in sorted(partitions)]
     return [_source(replace(part, rows=rows), event.run_id, event.storage_id) for part, rows in chosen]
 

@@ -18,8 +18,8 @@ from dagster._core.executor.step_delegating import (
 from dagster_k8s import k8s_job_executor
 from dagster_k8s.executor import K8sStepHandler
 
-# As for runs (`startTimeoutSeconds` in docker/kubernetes/dagster-values.yaml), but counted once the pod has a
-# node: a step may wait for a place in the cluster for as long as it takes.
+# The limit equals that of runs (`startTimeoutSeconds` in docker/kubernetes/dagster-values.yaml), but counts
+# once the pod has a node: a step may wait for a place in the cluster for as long as it takes.
 START_SECONDS = 300
 
 

@@ -97,7 +97,7 @@ def journals_of_earlier_models(client: "MlflowClient", name: str) -> list[str]:
 
 
 def _is_of_another(client: "MlflowClient", name: str, standing: Standing) -> bool:
-    """Whether a journal that was deleted, or doubled, is another model's."""
+    """Return whether a journal that was deleted, or exists twice, belongs to another model."""
     found = _claim(client, name)
     if found is None:
         return False
@@ -106,12 +106,12 @@ def _is_of_another(client: "MlflowClient", name: str, standing: Standing) -> boo
 
 
 def _is_begun_before(journal: "Experiment", standing: Standing) -> bool:
-    """Whether a journal is older than a model, and so cannot be its journal."""
+    """Return whether a journal is older than a model, and so cannot be its journal."""
     return journal.creation_time is not None and journal.creation_time < standing.created
 
 
 def _is_proven(client: "MlflowClient", name: str, journal: Journal, standing: Standing) -> bool:
-    """Whether a journal that is not bound is this model's; False: it is certainly another's.
+    """Return whether a journal that is not bound is this model's; False if it is certainly another's.
 
     Raises:
         JournalError: Neither can be proven.
@@ -147,7 +147,7 @@ def _journal_left(client: "MlflowClient", standing: Standing) -> Journal | None:
             return journal
         if journal.model_created is not None:
             bound.append(journal)
-    # Its seal may have been deleted, or does not fit: then reading it says so.
+    # A journal's seal may have been deleted, or may not fit: reading that journal reports it.
     return bound[0] if len(bound) == 1 else None
 
 

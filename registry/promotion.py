@@ -221,7 +221,7 @@ def _require_evidence(model: Model, number: int, production: int | None) -> Judg
 def _require_last(model: Model, judgement: Judgement) -> None:
     last = model.history.judgement(judgement.version)
     if last is None or last.evidence != judgement.evidence:
-        # By another run, with which this one competes: it passes by itself.
+        # Another run, which competes with this one, evaluated the version again: this refusal is temporary.
         raise UnderWayError(
             f"Version {judgement.version} of {model.name} was judged again meanwhile. Promote it on that "
             "judgement."

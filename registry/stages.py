@@ -47,7 +47,7 @@ class Standing:
 
     @property
     def has_journal(self) -> bool:
-        """Whether the model says that it has a journal."""
+        """True if the model's tags refer to a journal."""
         return bool(self.journal_seal or self.journal_entry)
 
 

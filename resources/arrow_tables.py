@@ -147,7 +147,7 @@ def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None
     wanted = None if schema is None else arrow_schema(schema, name)
     try:
         table = pa.Table.from_pandas(frame, schema=wanted, preserve_index=False)
-        # What pandas notes of its own types says nothing that declared types do not say.
+        # The metadata that pandas adds about its own types says nothing beyond the declared types.
         return table if schema is None else table.replace_schema_metadata()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         if schema is None:

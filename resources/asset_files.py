@@ -1,4 +1,4 @@
-"""Where the files of assets are, and which are there. What is in them is known to storage.py."""
+"""Finds and lists the files of assets. storage.py knows the contents of the files."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ Content = TypeVar("Content")
 
 
 class AssetFiles(dg.IOManager, Generic[Content]):
-    """One folder for each asset, one file in it for each partition; a lone file without partitions.
+    """Stores an asset as a folder with a file for each partition, or as a lone file without partitions.
 
     No two assets or partitions share a file, whatever their keys, and no file is outside the base.
     """
@@ -156,7 +156,7 @@ def _names_in(folder: "UPath") -> list[str]:
     try:
         if isinstance(folder, Path):
             return os.listdir(folder)
-        # What was listed before may be of another time.
+        # fsspec may have cached an earlier listing.
         paths = folder.fs.ls(folder.path, detail=False, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return []

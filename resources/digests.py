@@ -76,7 +76,7 @@ def frame_sha256(frame: "pd.DataFrame") -> str:
 
 
 def combined_sha256(digests: Mapping[str, str]) -> str:
-    """One digest for several partitions; a single partition keeps its own."""
+    """Return one digest for several partitions; a single partition keeps its own."""
     if len(digests) == 1:
         return next(iter(digests.values()))
     lines = "".join(f"{key} {digest}\n" for key, digest in digests.items())
@@ -160,7 +160,7 @@ def _hashes(array: "pa.Array") -> "Hashes":
 
 @cache
 def _kinds() -> "Sequence[tuple[Callable[[pa.DataType], bool], Callable[[Any], Hashes]]]":
-    """How the values of which types are hashed."""
+    """Return pairs of a test for a type and the function that hashes its values."""
     import pyarrow as pa
 
     return (
@@ -227,7 +227,7 @@ def _of_texts(array: "pa.Array") -> "Hashes":
         array = array.cast(pa.large_binary())
     encoded = array.dictionary_encode()
     different = encoded.dictionary.to_numpy(False)
-    # At the last place, which is that of the index -1, what null has.
+    # The hash of null stands at the last place, which the index -1 selects.
     hashes = np.append(pd.util.hash_array(different, categorize=False), np.uint64(_NULL))
     return hashes[encoded.indices.fill_null(-1).to_numpy(False)]
 
@@ -274,7 +274,7 @@ def _with_nulls(hashes: "Hashes", array: "pa.Array", null: int = _NULL) -> "Hash
 
 
 def _combined(columns: "Iterable[Hashes]") -> "Hashes":
-    """One hash for the values of a row, as pandas combines them (and Python those of a tuple)."""
+    """Return one hash for each row, combined as pandas does (and Python for a tuple)."""
     import numpy as np
 
     columns = list(columns)

@@ -8,7 +8,7 @@ system is cut, and ends in `~~` and the SHA-256 of the key; such a file says its
 import hashlib
 import re
 
-# Of most file systems, in bytes; the longest extension, `.parquet`, has its place in it.
+# Most file systems allow 255 bytes; the longest extension, `.parquet`, has its place in them.
 MAX_NAME_BYTES = 255 - len(".parquet")
 
 # A table or record without partitions whose asset key has several parts is kept in a folder of its own, where

@@ -71,7 +71,7 @@ def _replace_local(paths: Sequence[Path], contents: Iterable[bytes]) -> None:
         _remove_leftovers(folder / name for name in existing if name.startswith(STAGING_PREFIX))
         with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder) as staging:
             refuse_one_file_for_two(Path(staging), [path.name for path in paths], existing)
-            # By number: two paths that end alike must not meet here.
+            # The staged files have numbers as names: two paths that end alike must not collide here.
             staged = [Path(staging, str(number)) for number in range(len(paths))]
             _write_all(staged, contents)
             for path in paths:
@@ -104,7 +104,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def unwritable(folder: Path, error: OSError, *, replaced: int = 0, files: int = 1) -> PermanentFailure:
     """Say that files cannot be written, why, what helps, and whether what was there is unchanged."""
-    # Not Path.exists, which raises below a folder that may not be entered, or whose name is too long.
+    # Path.exists raises below a folder that may not be entered, or whose name is too long.
     existing = next(parent for parent in [folder, *folder.parents] if os.path.exists(parent))
     free = shutil.disk_usage(existing).free
     elsewhere = "move the state elsewhere with LEDGERLINE_HOME (everything) or LEDGERLINE_DATA (tables only)"
@@ -122,7 +122,7 @@ def unwritable(folder: Path, error: OSError, *, replaced: int = 0, files: int = 
         else f"{replaced} of {files} files had been replaced: materialise all of them again."
     )
     named = str(folder) if len(str(folder)) <= 500 else f"{str(folder)[:250]}...{str(folder)[-250:]}"
-    # Where a file is in the way, its name; a name too long would only be repeated.
+    # If a file is in the way, the message names it; a name that is too long would only be repeated.
     place = f" ({error.filename})" if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) else ""
     reason = f"{error.strerror or error}{place}"
     return PermanentFailure(

@@ -111,7 +111,7 @@ def _written(table: "pa.Table") -> bytes:
 
 
 def _compression(schema: "pa.Schema") -> str | dict[str, str]:
-    """For few rows: zstd for text, snappy for numbers. Columns in columns have names of Parquet's own."""
+    """Choose for few rows: zstd for text, snappy for numbers. Nested columns have names of Parquet's own."""
     import pyarrow as pa
 
     if any(field.type.num_fields for field in schema):
@@ -124,7 +124,7 @@ def _read(content: bytes) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Not pq.read_table: it would load the whole dataset machinery for one file.
+    # pq.read_table would load the whole dataset machinery for one file.
     return pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
 
 

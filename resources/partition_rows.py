@@ -1,4 +1,4 @@
-"""Which rows of a table belong to which partition: the column that a table asset declares says it."""
+"""Splits the rows of a table into partitions, by the column that a table asset declares."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast

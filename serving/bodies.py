@@ -40,11 +40,11 @@ async def body_of(request: Request, most_bytes: int, seconds: float) -> bytes:
     return b"".join(chunks)
 
 
-# How `zlib` names the formats of gzip, RFC 1952, and of zlib, RFC 1950, which HTTP calls deflate.
+# `zlib` selects the formats of gzip (RFC 1952) and of zlib (RFC 1950, "deflate" in HTTP) by these numbers.
 _FORMATS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 ENCODINGS = "gzip, deflate"
 MAX_ENCODINGS = 2  # one over the other
-# What lies behind a member is copied each time: so not all of it at once, and not for ever.
+# The bytes behind a member are copied for each member: hence the small pieces, and a limit of members.
 PACKED_BYTES, MAX_MEMBERS = 16 * 1024, 10_000
 _ZEROS = re.compile(rb"\0*\Z")
 
@@ -87,7 +87,7 @@ def _unpacked(body: bytes, encoding: str, most_bytes: int) -> bytes:
                 packed = body[position : position + PACKED_BYTES]
                 if not packed:
                     raise HTTPException(400, f"The body ends before its {encoding} does.")
-                # One byte more than is accepted shows that there is more.
+                # One byte more than the limit is requested, which shows whether there is more.
                 part = stream.decompress(packed, left + 1)
                 left -= len(part)
                 if left < 0:

@@ -29,7 +29,7 @@ MANY_ROWS = 512
 # What scikit-learn's classifiers and regressors can be asked; the model's files say which.
 METHODS = ("predict", "predict_proba", "predict_log_proba")
 
-# One version is loaded at a time in a process. Numpy reads the headers of arrays with `ast.literal_eval`, and
+# A process loads one version at a time. Numpy reads the headers of arrays with `ast.literal_eval`, and
 # in early releases of CPython 3.11 two threads that build syntax trees at once disturb each other: one raises
 # SystemError, "AST constructor recursion depth mismatch" (https://github.com/python/cpython/issues/106905).
 _ONE_LOAD = threading.Lock()

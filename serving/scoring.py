@@ -218,7 +218,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|Infinity)")
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
-# What stands for a missing value. In texts it is the empty field alone: NA is Namibia, and null a name.
+# These fields mean a missing value. In texts only the empty field does: NA is Namibia, and null a name.
 _MISSING = frozenset({"", "NA", "NaN", "nan", "null"})
 
 
@@ -240,7 +240,7 @@ def _read_number(text: str) -> float | None:
     if not _NUMBER.fullmatch(text):
         return None
     number = float(text)
-    # What no float can hold would become infinite; what says that it is infinite ends with a letter.
+    # A number too large for a float would become infinite; an explicit infinity ends with a letter.
     return number if math.isfinite(number) or text[-1] in "fy" else None
 
 
@@ -248,7 +248,7 @@ def _read_whole(text: str) -> int | None:
     return int(text) if len(text) <= MAX_DIGITS and _WHOLE.fullmatch(text) else None
 
 
-# By types of columns; the others are texts.
+# Readers of fields, by the type of the column; columns of other types are texts.
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "double": _read_number,
     "float": _read_number,
