@@ -47,7 +47,7 @@ class MoveRefusedError(Exception):
 
 
 class UnderWayError(MoveRefusedError):
-    """Somebody else is moving an alias of this model just now."""
+    """Another process is moving an alias of this model just now."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def settled(
 
     Raises:
         UnknownModelError: There is no such model.
-        UnderWayError: Somebody else is moving an alias just now.
+        UnderWayError: Another process is moving an alias just now.
         JournalError: The journal cannot be read.
     """
     # Before the journal: an unknown model must not get one, and what is sealed by now must be in it.
@@ -128,7 +128,7 @@ def move(model: Model, wanted: Move, require: Callable[[Model], None] = lambda m
 
     Raises:
         MoveRefusedError: Somebody else was quicker, or the alias is not where the move starts from.
-        UnderWayError: Somebody else is moving an alias just now.
+        UnderWayError: Another process is moving an alias just now.
     """
     if model.history.pending is not None:
         model = settled(model.client, model.name, wanted.request)

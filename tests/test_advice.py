@@ -26,7 +26,7 @@ PACKAGES = (
 )
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
-# In backticks, in bold, or at the start of a line that is to be typed.
+# A command stands in backticks, in bold, or at the start of a line that is to be typed.
 MAKE = re.compile(r"(?:`|\[bold\]|^(?:\$ )?)make ([a-z][a-z-]*)\b", re.MULTILINE)
 LEDGERLINE = re.compile(r"(?<!-n )(?<![\w-])ledgerline ([a-z][^`\n|]*)")
 TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)

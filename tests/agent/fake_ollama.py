@@ -185,7 +185,7 @@ class FakeOllama(FakeServer):
         return next((whole for whole in self.models if whole.lower() in wanted), None)
 
     def can(self, name: str, capability: str) -> bool:
-        """Whether a model has a capability; of one that does not say, all are believed."""
+        """Return whether a model has a capability; True if the model lists no capabilities."""
         capabilities = self.models[name]
         return capabilities is None or capability in capabilities
 

@@ -1,4 +1,4 @@
-"""What tests share that run against the fake Ollama and, where there is one, against a real one.
+"""Helps tests that run against the fake Ollama and, where there is one, against a real one.
 
 A model says what it is told: the request's `format` is a JSON schema with one constant, which real Ollama
 makes the model write, and the fake's mind writes as well.

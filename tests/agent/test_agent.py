@@ -267,7 +267,7 @@ def test_a_tool_is_not_called_with_arguments_that_it_does_not_have(
 
 
 def test_what_ollama_takes_for_a_call_of_another_tool_is_not_done(agent_of: AgentOf) -> None:
-    # Its parser finds the name of the offered tool in this one, and calls that with these arguments.
+    # Ollama's parser finds the name of the offered tool in this one, and calls that with these arguments.
     meant_for_another = Reply(tool_calls=(("delete_query_flights", {"table": "flights"}),))
     execution = agent_of(scripted(meant_for_another, ANSWER)).ask("How many?")
     (use,) = execution.tools

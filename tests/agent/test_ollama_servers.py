@@ -1,4 +1,4 @@
-"""What an agent gets of an Ollama server, the same from the fake and from a real one."""
+"""Tests what an agent gets from an Ollama server, the same from the fake and from a real one."""
 
 import httpx
 import pytest

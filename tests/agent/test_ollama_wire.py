@@ -1,4 +1,4 @@
-"""What Ollama says on the wire, which the product relies on: the fake and a real server are asked the same.
+"""Tests Ollama's responses on the wire, which the product relies on: the fake and a real server get the same.
 
 No client is between: each answer is compared as it comes.
 """
@@ -43,7 +43,7 @@ def call(name: str, **arguments: Any) -> dict[str, Any]:
     return {"name": name, "arguments": arguments}
 
 
-# What it is, and has
+# The server and its models
 
 
 def test_its_version_is_the_one_that_was_tried(http: httpx.Client) -> None:

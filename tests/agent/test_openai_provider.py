@@ -159,7 +159,7 @@ def test_a_thought_is_the_first_token_and_no_part_of_the_answer(started: Started
     heard: list[str] = []
     fake = started(scripted(Reply(thinking=("Hm.", "Well."), pieces=("Two.",), breaks_after=2)))
     fake.thoughts = field
-    # As something has come, it is not asked again.
+    # The request is not repeated, since a part of the response was received.
     failure(StreamBrokenError, lambda: ask(model_of(fake), heard=heard))
     assert heard == []
     assert len(fake.requests) == 1

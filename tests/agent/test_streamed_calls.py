@@ -34,12 +34,12 @@ BOTH = [("query", {"sql": "select 1"}), ("query", {"sql": "select 2"})]
 @pytest.mark.parametrize(
     "parts",
     [
-        # As the protocol has it.
+        # The parts come as the protocol prescribes.
         [
             part("query", "", index=0, id="a"), *(part(None, half, index=0) for half in HALVES),
             part("query", TWO, index=1, id="b"),
         ],
-        # In turns.
+        # The parts of two calls alternate.
         [
             part("query", "", index=0, id="a"), part("query", "", index=1, id="b"),
             part(None, TWO, index=1), *(part(None, half, index=0) for half in HALVES),
@@ -48,12 +48,12 @@ BOTH = [("query", {"sql": "select 1"}), ("query", {"sql": "select 2"})]
         [part("query", ONE, index=0, id="a"), part("query", TWO, index=0, id="b")],
         [part("query", ONE, id="a"), part("query", TWO, id="b")],
         [part("query", ONE, index=None, id="a"), part("query", TWO, index=None, id="b")],
-        # In turns, told apart by their ids only.
+        # The parts of two calls alternate, and only their ids tell them apart.
         [
             part("query", HALVES[0], index=0, id="a"), part("query", TWO, index=0, id="b"),
             part(None, HALVES[1], index=0, id="a"),
         ],
-        # Without ids: by the index, or when the arguments before are whole.
+        # Calls without ids are separated by the index, or when the arguments before are whole.
         [part("query", ONE, index=0), part("query", TWO, index=1)],
         [part("query", ONE, index=0), part("query", TWO, index=0)],
         [part("query", ONE), part("query", TWO)],

@@ -273,7 +273,7 @@ def test_a_release_that_another_one_has_done_ends_with_success_and_says_so(
 def test_a_promotion_that_another_one_has_done_ends_with_success_and_says_so(
     judging: Settings, records: str
 ) -> None:
-    """As it happens to the second of two releases that compared at the same time."""
+    """The second of two releases that compared at the same time meets this."""
     assert release(judging, records, version=MARCH_VERSION).success
     result = materialize(judging, records, PROMOTING, {"production_flight_delay": {"version": MARCH_VERSION}})
     assert result.success

@@ -24,7 +24,7 @@ from resources.environments import EXPERIMENT, PROJECT_ROOT, Settings
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
 SECRET = "s3cret-word"
 
-# What the launcher, the queue and all else of an instance may be, where nothing of it can be used.
+# The launcher, the queue and everything else of an instance may be like this, where none of it can be used.
 NOT_OF_STORAGE = {
     "a launcher that is not installed": """
 run_launcher: {module: not_installed_here, class: K8sRunLauncher, config: {service_account_name: x}}
@@ -160,7 +160,7 @@ def as_of_dagster_0_13(home: Path) -> None:
             connection.commit()
 
 
-# How it is configured
+# Configuration of the instance
 
 
 @pytest.mark.parametrize("others", NOT_OF_STORAGE.values(), ids=NOT_OF_STORAGE)
@@ -365,7 +365,7 @@ def test_a_database_that_is_damaged_further_inside_is_named(ledgerline: Ledgerli
     assert result.stderr.startswith(f"The runs of {home} cannot be read: no such column: runs.run_body")
 
 
-# Where its runs are shown
+# Targets that show the runs
 
 
 def test_its_runs_are_shown_apart_from_those_of_this_project(
@@ -387,7 +387,7 @@ def test_its_runs_are_shown_apart_from_those_of_this_project(
     document = client.download_artifacts(run.info.run_id, "lineage/bread.json")
     assert '"namespace": "bakery"' in Path(document).read_text()
     assert '"namespace": "ledgerline"' not in Path(document).read_text()
-    # Its Dagster UI is not that of this project.
+    # The instance has a Dagster UI of its own, not that of this project.
     assert "dagster.url" not in run.data.tags
 
 
@@ -439,7 +439,7 @@ def test_an_instance_that_dagster_home_names_too_stays_without_a_configuration_o
     assert not (home / "dagster.yaml").exists()
 
 
-# What is written to it
+# Writing to the instance
 
 
 def test_what_is_written_to_it_is_said_and_is_the_links_and_the_cursors(

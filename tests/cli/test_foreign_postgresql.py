@@ -96,7 +96,7 @@ class Database:
                 connection.execute(statement.encode())
 
     def rows(self) -> Mapping[str, int]:
-        """How many rows each table has."""
+        """Return how many rows each table has."""
         with administrator(self.port, self.name) as connection:
             tables = connection.execute(
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"

@@ -27,7 +27,7 @@ END_SECONDS = 60
 
 @dataclass(frozen=True)
 class StartProblem:
-    """Why no pod starts on its node.
+    """The reason why no pod starts on its node.
 
     Attributes:
         reason: The reason for which its container waits.

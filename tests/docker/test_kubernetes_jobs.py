@@ -190,7 +190,7 @@ def test_a_step_whose_pod_cannot_start_fails_and_says_why(
     assert error is not None
     assert "got its node node-1 more than 300 seconds ago and has not started" in error.message
     assert "(ErrImagePull: no such thing)" in error.message
-    # None of its pods can start any more, behind the back of the run.
+    # The Job is deleted, so that none of its pods can start later, unnoticed by the run.
     assert "The job is deleted." in error.message
     assert kubernetes[0].deleted >= kubernetes[0].jobs.keys()
 

@@ -37,7 +37,7 @@ def launcher() -> Any:
 
 
 def mounts_of(said: Any) -> Any:
-    """By the chart's name for it, or by Dagster's."""
+    """Return the mounts, by the chart's name for them or by Dagster's."""
     return said.get("volumeMounts", said.get("volume_mounts"))
 
 

@@ -1,4 +1,4 @@
-"""Which secrets are found in a text and in values, in whatever they are written, and what is none."""
+"""Tests which secrets are found in texts and values of all kinds, and what is not taken for a secret."""
 
 import json
 import time
@@ -103,7 +103,7 @@ SECRETS = [
     ('{"headers": {"x-api-key": ["abc"]}}', '"abc"'),
 ]
 
-# What they become.
+# Texts before and after cleaning
 EXPECTED = [
     ("postgresql://me:pass%40word@db:5432/x", f"postgresql://me:{REDACTED}@db:5432/x"),
     ("http://:only@host/", f"http://:{REDACTED}@host/"),

@@ -68,7 +68,7 @@ def http() -> Iterator[Collector]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of a person's own settings; and an answer within a second."""
+    """Remove the user's own settings, and expect a response within a second."""
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
@@ -109,7 +109,7 @@ def refusing(
     return lambda request: answer if refuses(request) else None
 
 
-# What is refused for what it holds
+# Spans that are refused for their content
 
 
 def test_a_span_that_is_refused_is_shown_without_its_attributes_and_all_others_whole(

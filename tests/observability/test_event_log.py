@@ -43,7 +43,7 @@ def outline(history: RunHistory) -> list[tuple[str, int, Outcome, tuple[str, ...
 
 
 def phases_of(attempt: Attempt) -> Sequence[Phase]:
-    """Its phases, without what follows the last output: on a busy machine, recording that may take long."""
+    """Return an attempt's phases up to the last output: on a busy machine, recording it may take long."""
     if attempt.outcome is SUCCESS and [phase.kind for phase in attempt.phases[-2:]] == [STORE, COMPUTE]:
         return attempt.phases[:-1]
     return attempt.phases

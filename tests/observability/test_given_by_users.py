@@ -1,4 +1,4 @@
-"""What people give runs, assets and checks themselves, in each place where a run is shown."""
+"""Tests that tags and metadata given by users are shown in each place where a run is shown."""
 
 import json
 import math

@@ -120,7 +120,7 @@ def to(url: str, **settings: Any) -> OpenLineageProjection:
 def refusal(
     projection: Projection, instance: dg.DagsterInstance, history: RunHistory
 ) -> TargetUnavailableError:
-    """What is raised."""
+    """Return the error that an export raises."""
     with pytest.raises(TargetUnavailableError) as caught:
         projection.export(instance, history, None)
     return caught.value

@@ -62,7 +62,7 @@ def two_days(instance: dg.DagsterInstance, rows: str) -> RunHistory:
 
 
 def shown(target: Target, history: RunHistory) -> dict[str, list[tuple[str, dict[str, int], str | None]]]:
-    """Its datasets by name: context, profile, and the run that wrote it."""
+    """Return a run's datasets by name: context, profile, and the run that wrote each."""
     found = defaultdict(list)
     inputs = target.run(history).inputs
     assert inputs is not None

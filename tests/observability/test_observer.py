@@ -685,7 +685,7 @@ def test_a_backfill_goes_on_until_its_status_is_final(
 def test_a_backfill_is_not_over_before_its_runs_are_and_failed_if_one_did(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
-    """As with `dagster job backfill`, which calls it completed once it has submitted the runs."""
+    """`dagster job backfill` does this: it calls a backfill completed once it has submitted the runs."""
     good, bad = begin(instance, backfill=BACKFILL), begin(instance, backfill=BACKFILL)
     backfill(instance, BulkActionStatus.COMPLETED, 1_003.0)
     observer.tick(instance, BUDGET)

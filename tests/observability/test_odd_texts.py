@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 BUDGET = 60.0
 TICKS = 12
 
-# What a database of a team may add: a rule that MLflow reports as a bad request, and one that it reports as
-# being temporarily unavailable.
+# A team's database may have rules of its own: MLflow reports one as a bad request, and one as a database that
+# is temporarily unavailable.
 POSTGRESQL_RULE = """
 CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN
     IF NEW::text LIKE '%forbidden%' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{code}'; END IF;
@@ -68,7 +68,7 @@ def clock() -> Iterator[Clock]:
 
 @pytest.fixture
 def projection(database: str, tmp_path: Path) -> MLflowRunProjection:
-    """To an experiment of the test's own."""
+    """Return a projection to an experiment of the test's own."""
     client = store.connect(database)
     experiment = store.experiment_id(client, f"odd {uuid4().hex[:8]}", str(tmp_path / "artifacts"))
     return MLflowRunProjection(
@@ -86,7 +86,7 @@ def rule(request: pytest.FixtureRequest, database: str) -> Iterator[str]:
     if engine.dialect.name == "sqlite":
         if request.param == "unavailable":
             pytest.skip("SQLite knows no such errors")
-        # Not of tags: MLflow takes a constraint for the work of another process, and tries again for 10 s.
+        # Tags have no such rule: MLflow takes it for the work of another process, and tries again for 10 s.
         tables = COLUMNS.keys() - {"tags"}
         made = [SQLITE_TRIGGER.format(table=table, column=COLUMNS[table]) for table in tables]
         undone = [f"DROP TRIGGER refuse_{table}" for table in tables]
@@ -108,7 +108,7 @@ def rule(request: pytest.FixtureRequest, database: str) -> Iterator[str]:
 def followed_to_its_end(
     projection: MLflowRunProjection, instance: dg.DagsterInstance, clock: Clock
 ) -> list[Report]:
-    """What an observer reports until it follows no run any more."""
+    """Return what an observer reports until it follows no run any more."""
     observer, reports = Observer(projection), []
     for _ in range(TICKS):
         reports.append(observer.tick(instance, BUDGET))
@@ -199,7 +199,7 @@ def test_a_run_is_shown_without_what_the_database_refuses_and_says_so_once(
     missing = refused.left_out.keys()
     named = run.data.tags[LEFT_OUT].split("\n")
     assert len(named) == len(missing)
-    # Where the database refuses the names, too, there are hashes of them.
+    # If the database refuses the names, too, there are hashes of them.
     assert set(named) == missing or all(name.startswith("sha256 ") for name in named)
     kinds = {what.partition(" ")[0] for what in missing}
     assert kinds >= {"param", "metric", "dataset"}

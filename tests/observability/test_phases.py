@@ -1,4 +1,4 @@
-"""Where the time of an attempt goes: logs of real runs, in which events are given times."""
+"""Tests where the time of an attempt goes: logs of real runs, in which events are given times."""
 
 import io
 import logging
@@ -103,7 +103,7 @@ def attempt_at(history: RunHistory, step: str, number: int = 1) -> Attempt:
 
 
 def lengths(attempt: Attempt) -> list[tuple[str, float]]:
-    """Its phases that take time, in order."""
+    """Return an attempt's phases that take time, in order."""
     return [(phase.name, round(phase.seconds, 4)) for phase in attempt.phases if phase.seconds > ROUNDING]
 
 
@@ -147,7 +147,7 @@ def check_phases(history: RunHistory) -> None:
             assert of_steps[key] == pytest.approx(attempt.seconds, abs=ROUNDING)
 
 
-# Of every run
+# Phases of every run
 
 
 def test_the_phases_of_an_attempt_do_not_overlap_and_add_up_to_it(recording: Recording) -> None:
@@ -182,7 +182,7 @@ def test_the_phases_of_a_run_that_is_lost_at_any_moment_add_up(run: Recording) -
         check_phases(run.history_of([*run.records[:length], lost]))
 
 
-# Of steps with several outputs
+# Steps with several outputs
 
 
 @pytest.mark.parametrize("step", ["yield_both", "return_both"])
@@ -318,7 +318,7 @@ def test_the_phase_that_failed_is_the_one_it_failed_in(
     assert failed_phases(attempt) == [failed]
 
 
-# Of hooks
+# Hooks
 
 HOOK_EVENTS = {
     HookOutcome.COMPLETED: Event.HOOK_COMPLETED,
@@ -375,7 +375,7 @@ def test_a_hook_of_an_attempt_that_is_retried_belongs_to_that_attempt(runs: Reco
     assert {hook.outcome for hook in second.hooks} == set(HookOutcome)
 
 
-# Of waiting
+# Waits
 
 
 def test_waiting_for_a_pool_is_a_phase_of_its_step(runs: Recordings) -> None:
@@ -446,11 +446,11 @@ def queue_event(step: str, data: EngineEventData) -> dg.DagsterEvent:
     )
 
 
-# Of processes that are lost
+# Lost processes
 
 
 def test_a_step_that_its_executor_calls_lost_ends_there_and_not_with_its_run(runs: Recordings) -> None:
-    """On Celery, a killed step leaves a message of the run's process; the run may go on for long."""
+    """A killed step on Celery leaves a message of the run's process; the run may go on for long."""
     records = list(runs["outputs"].records)
     (start,) = [
         index
@@ -504,7 +504,7 @@ def test_a_run_that_went_on_in_another_process_says_so(runs: Recordings) -> None
 def test_a_step_that_is_executed_again_without_a_retry_is_another_attempt(
     runs: Recordings, ended: bool
 ) -> None:
-    """As Dask does with steps of a worker that was lost, the succeeded ones too."""
+    """Dask does so with steps of a worker that was lost, the succeeded ones too."""
     own = [record for record in runs["outputs"].records if record.event_log_entry.step_key == "yield_both"]
     first = own if ended else own[:3]
     later = [

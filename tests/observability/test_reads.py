@@ -182,7 +182,7 @@ def test_a_day_of_more_than_a_hundred_hours_is_found(instance: dg.DagsterInstanc
 
 
 def test_what_dagster_recorded_of_unknown_partitions_is_no_version(instance: dg.DagsterInstance):
-    """Which of several equal windows was read cannot be told."""
+    """The log cannot tell which of several equal windows was read."""
     run(instance, assets.days, tags=range_of(JANUARY[0], JANUARY[9]))
 
     history = run(instance, assets.week_before, key=JANUARY[8])

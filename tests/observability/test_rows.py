@@ -1,4 +1,4 @@
-"""How many rows an asset has: the same number in metric, dataset, trace and lineage event of a real run."""
+"""Tests that metric, dataset, trace and lineage event of a real run give the same number of rows."""
 
 import json
 from collections.abc import Iterable, Mapping

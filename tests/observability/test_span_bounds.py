@@ -72,7 +72,7 @@ def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 
 
 def attribute(value: Any, bounds: Bounds = BOUNDS) -> Any:
-    """What becomes of a value."""
+    """Return a value as it is exported."""
     return attributes_of(exported(span_with({"key": value}), bounds).attributes).get("key")
 
 
@@ -258,7 +258,7 @@ def test_the_variables_are_those_of_opentelemetry(monkeypatch: pytest.MonkeyPatc
     assert Bounds.of(SpanLimits()).length == 10
 
 
-# What is left of each kind of value, and what is said of it
+# Bounded values of each kind, and the notes about them
 
 
 def test_what_every_receiver_takes_stays_as_it_is() -> None:

@@ -56,7 +56,7 @@ def tagged(recording: Recording, **tags: str) -> RunHistory:
 
 
 def dicts(recording: Recording) -> list[dict[str, Any]]:
-    # Without what may come after the last output: on a busy machine, recording that takes long.
+    # The phase after the last output is left out: on a busy machine, recording the output takes long.
     spans = [span for span in trace_of(recording) if span.name != "compute #2"]
     return as_dicts(spans, recording.run.run_id)
 

@@ -469,7 +469,7 @@ NONE_IN_THE_SHARE = Telemetry(ratio=0.0, keeps_failed_runs=True, slow_run_second
 def sent_step_by_step(
     projection: TraceProjection, recording: Recording, instance: dg.DagsterInstance
 ) -> list[int]:
-    """How many spans were sent after each record of a run."""
+    """Return how many spans were sent after each record of a run."""
     before, sent = None, []
     for end in range(1, len(recording.records) + 1):
         now = recording.history_of(recording.records[:end])

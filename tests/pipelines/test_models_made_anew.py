@@ -15,7 +15,7 @@ from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
 from tests.pipelines.ticking import Daemon
 from tests.resources.alert_address import AlertAddress
 
-# What cursors of earlier releases do not have.
+# Cursors of earlier releases do not have these keys.
 NEW_IN_CURSORS = ("model_created", "newest_model", "seal")
 
 

@@ -48,7 +48,7 @@ def unbind(stock: Stock, name: str) -> None:
 
 
 def producers(stock: Stock, name: str) -> list[int | None]:
-    """What was in production, by the journal of a model."""
+    """Return the versions that were in production, by the journal of a model."""
     history = moves.settled(stock.client, name).history
     return [move.to_version for _, move, _ in history.moves(PRODUCTION)]
 
@@ -85,7 +85,7 @@ def test_a_model_made_anew_does_not_inherit_what_was_in_production(any_stock: St
     assert any_stock.aliases(model_name) == {PRODUCTION: 2}
     assert producers(any_stock, model_name) == [2]
     any_stock.require_agreement(model_name)
-    # What is written of the earlier model stays, and can be found.
+    # The records of the earlier model stay, and can be found.
     (aside,) = binding.journals_of_earlier_models(any_stock.client, model_name)
     assert experiments(any_stock, model_name) == [experiment_name(model_name), aside]
     (run,) = any_stock.client.search_runs([experiment_id(any_stock, aside)], "run_name = 'journal'")
@@ -413,7 +413,7 @@ def test_a_dead_move_of_production_to_edited_files_is_given_up(stock: Stock, mod
     stock.require_agreement(model_name)
 
 
-# By the command line
+# The command line
 
 
 def variables(home: Path, uri: str) -> dict[str, str]:

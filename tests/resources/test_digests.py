@@ -126,7 +126,7 @@ def test_the_digest_of_text_numbers_and_times_is_that_of_their_data_frame() -> N
     )
 
     assert table_sha256(rows) == frame_sha256(to_frame(rows))
-    # As earlier releases wrote it: what is stored keeps its version.
+    # Earlier releases wrote this digest: stored tables keep their versions.
     assert table_sha256(rows) == "ea129e9273aac8b4d084ae7a475413493c422bcd26005ca3be33e064f4b4d3b6"
 
 

@@ -356,7 +356,7 @@ def test_the_key_for_lineage_is_not_shown_but_used(monkeypatch: pytest.MonkeyPat
     without_key = Settings.from_environment(variables)
     settings = Settings.from_environment(variables | {"OPENLINEAGE_API_KEY": "s3cret"})
 
-    # What the settings do not have is not looked for in the environment.
+    # A key that the settings lack is not read from the environment.
     unauthorised = resources_for(without_key)["projections"]
     assert isinstance(unauthorised, RunProjections)
     assert unauthorised.openlineage_api_key is None

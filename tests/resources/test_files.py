@@ -164,7 +164,7 @@ REPLACE_A_FILE_OF_ANOTHER = """
 def test_a_file_that_cannot_be_replaced_after_others_is_not_called_unchanged(open_folder: Path):
     if os.geteuid() != 0:
         pytest.skip("only root can own the files of others")
-    # In such a folder everybody may write files, and replace only their own.
+    # Every user may write files in such a folder, and replace only their own.
     open_folder.chmod(0o1777)
     for name, owner in zip(NAMES[:3], (65534, 65534, 65533), strict=True):
         (open_folder / name).write_bytes(OLD)

@@ -265,7 +265,7 @@ def test_no_two_assets_share_a_file_and_none_is_outside_the_base(
     assert all(path.is_relative_to(base) for path in files_of(tmp_path))
 
 
-# What earlier versions wrote
+# Files of earlier versions
 
 
 def test_plain_names_of_before_are_read_and_listed(base: Path) -> None:

@@ -1,4 +1,4 @@
-"""What steps return: tables of every library are stored as they are, all else is refused in a sentence."""
+"""Tests outputs of steps: tables of every library are stored as they are, all else is refused clearly."""
 
 import datetime
 from collections.abc import Iterator

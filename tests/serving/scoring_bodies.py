@@ -1,4 +1,4 @@
-"""What a case of the comparison with other servers is: a body, and the answers to it.
+"""Defines the cases of the comparison with other servers: a body, and the answers to it.
 
 Bodies of MLflow's scoring protocol go to `mlflow models serve` (mlflow_cases.py), those of the Open Inference
 Protocol to MLServer (inference_cases.py). The model answers with what it was given (echo_model.py), so that
@@ -152,7 +152,7 @@ def infer(sent: list[Row] | None = None, headers: Mapping[str, str] = JSON, **mo
     return inference({"inputs": tensors() if sent is None else sent, **more}, headers)
 
 
-# What is answered
+# Answers
 
 Answer = list[Row] | str
 REFUSED = "refused"
@@ -161,7 +161,7 @@ _TOLD = VALUES | {"binary": "bytes 00ff", "datetime": "moment 2013-05-01T12:00:0
 
 
 def given(*rows: Row, model: str = EVERY) -> Answer:
-    """What the model was given: in each row what `row` has, but for these changes; None: a missing value."""
+    """Return the model's input: the values of `row` with these changes in each row; None: a missing value."""
     told = {name: _TOLD[name] for name in TYPES[model]}
     return [
         {name: value for name, value in (told | one).items() if value is not None} for one in rows or ({},)

@@ -32,7 +32,7 @@ def refused(body: bytes, encodings: Sequence[str] = ("gzip",), most: int = MOST)
     return found.value.status_code, str(found.value.detail)
 
 
-# What comes out
+# Unpacked bodies
 
 
 @given(st.binary(max_size=MOST), st.sampled_from(list(PACK)), st.integers(0, 9))
@@ -126,7 +126,7 @@ def test_whatever_bytes_come_are_unpacked_or_refused(body: bytes, encoding: str)
     assert len(found) <= MOST
 
 
-# By HTTP, in both protocols
+# HTTP requests, in both protocols
 
 
 def body_of(path: str) -> bytes:

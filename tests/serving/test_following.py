@@ -226,7 +226,7 @@ def test_staging_and_the_version_before_are_kept_warm(
 
 
 class TestAModelMadeAnew:
-    """Its version 1 is another version 1."""
+    """A model that was deleted and made anew: its version 1 is another version 1."""
 
     def make_anew(self, models: ServedModels, seed: int, alias: str = "production") -> Version:
         models.client.delete_registered_model(MODEL)

@@ -37,7 +37,7 @@ def crowded() -> Iterator[None]:
 def test_threads_that_load_versions_at_once_do_not_disturb_each_other(
     served_models: ServedModels, crowded: None
 ) -> None:
-    """On CPython 3.11.2, numpy's reading of array headers raised SystemError in one of two threads."""
+    """Numpy's reading of array headers raised SystemError in one of two threads, on CPython 3.11.2."""
     versions = [served_models.version(f"model {number}", seed=number) for number in range(2)]
     failures: list[BaseException] = []
     with ExitStack() as open_folders:

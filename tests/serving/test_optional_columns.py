@@ -32,7 +32,7 @@ def service(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def told(service: Running, body: dict[str, Any], path: str = "/invocations") -> list[dict[str, Any]]:
-    """What the model was given."""
+    """Return the rows that the model was given."""
     answer = requests.post(f"{service.url}{path}", json=body, timeout=SECONDS)
     assert answer.status_code == 200, answer.text
     content = answer.json()

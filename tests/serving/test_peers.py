@@ -71,7 +71,7 @@ def mlserver_urls(
 
 @dataclass(frozen=True)
 class Received:
-    """What a server answered.
+    """A server's answer.
 
     Attributes:
         answer: As the table has it.
@@ -102,7 +102,7 @@ def require(received: Received, expected: Answer) -> None:
     if expected == ANSWERED:
         assert received.answer != REFUSED, received.text
     else:
-        # Of JSON, so that 1 is not true, and 1 not 1.0.
+        # JSON is compared, so that 1 is not true, and 1 is not 1.0.
         assert json.dumps(received.answer, sort_keys=True) == json.dumps(expected, sort_keys=True), (
             received.text
         )

@@ -270,7 +270,7 @@ def test_csv_that_is_not_what_the_model_takes_is_refused(text: str | bytes, mess
 
 
 def csv_column(kind: str, fields: list[str]) -> list[Any]:
-    """What fields of CSV are read as, in a column that may have gaps."""
+    """Return the values that fields of CSV are read as, in a column that may have gaps."""
     schema = Schema((Column("x", kind, required=False), Column("y", "string", required=True)))
     body = "x,y\n" + "".join(f"{field},a\n" for field in fields)
     return list(rows_of_csv(body.encode(), schema, MOST)[0].columns["x"])

@@ -18,7 +18,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class LoneJaeger:
-    """Where it takes spans, and what it shows."""
+    """A Jaeger that was started alone: its endpoint for spans, and a client that reads them."""
 
     endpoint: str
     shown: Jaeger

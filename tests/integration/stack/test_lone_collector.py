@@ -1,4 +1,4 @@
-"""What the collector hands on: bounded for Jaeger, without secrets, and without a stop that no alarm sees."""
+"""Tests what the collector exports: bounded for Jaeger, without secrets, and with an alarm for every stop."""
 
 import json
 import math
@@ -238,7 +238,7 @@ def test_with_the_option_runs_are_decided_on_by_the_observer_and_requests_by_the
     }
     program = server_programs["otel-collector"]
     with lone_collector(program, tmp_path, "otel-collector-sampling.yaml", **variables) as collector:
-        # Of one run: a request that one of its steps made was dropped long before the run ended.
+        # A request that a step of a run made was dropped long before the run ended.
         run_id = uuid4().int
         parent = SpanContext(run_id, 7, is_remote=True)
         request = span(trace_id=run_id, parent=parent)
@@ -247,7 +247,7 @@ def test_with_the_option_runs_are_decided_on_by_the_observer_and_requests_by_the
         for receiver in (collector.jaeger, collector.mlflow):
             for kept in (failed, slow):
                 arrived(receiver, kept)
-        # What the observer sends when the run has ended, hours later as far as the collector knows.
+        # The observer sends these when the run has ended, hours later as far as the collector knows.
         step, root = span(trace_id=run_id, parent=parent), span(trace_id=run_id)
         send(over_http(collector, "decided"), step, root)
         for receiver in (collector.jaeger, collector.mlflow):
