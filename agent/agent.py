@@ -71,7 +71,7 @@ class Agent:
                     raise ValueError(f"The tools {name!r} and {other!r} cannot be told apart: rename one.")
 
     def ask(self, question: str, watcher: Watcher | None = None) -> Execution:
-        """Answer a question; what is no Unicode in it is replaced.
+        """Answer a question; characters in it that are not valid Unicode are replaced.
 
         Raises:
             LanguageModelError: The language model cannot be used.

@@ -168,7 +168,7 @@ class ModelServer:
     def address(self) -> str:
         """Its URL, without credentials."""
         scheme, colon, rest = self.url.partition("://")
-        # All before the last @ may be part of a password that somebody forgot to quote.
+        # Everything before the last @ may be part of a password that was not quoted.
         place = (rest if colon else self.url).rpartition("@")[2]
         return f"{scheme if colon else 'http'}://{re.split('[?#]', place)[0].rstrip('/')}"
 

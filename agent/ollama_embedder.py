@@ -46,7 +46,7 @@ class OllamaEmbedder:
     _known: list[ShownModel] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _ = self._server  # refuses what is no address
+        _ = self._server  # refuses a text that is not an address
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class OllamaEmbedder:
         Raises:
             LanguageModelError: It could not.
         """
-        client = self._client  # the first time, importing it takes a second, which is none of the server's
+        client = self._client  # the first import takes a second, which must not count as the server's
         vectors: list[Sequence[float]] = []
         remaining = iter(texts)
         with ending_within(self.seconds):

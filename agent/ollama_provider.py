@@ -67,7 +67,7 @@ class OllamaModel:
     _known: list[ShownModel] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _ = self._server  # refuses what is no address
+        _ = self._server  # refuses a text that is not an address
 
     @property
     def provider(self) -> str:
@@ -116,7 +116,7 @@ class OllamaModel:
         Raises:
             LanguageModelError: It could not.
         """
-        client = self._client  # the first time, importing it takes a second, which is none of the server's
+        client = self._client  # the first import takes a second, which must not count as the server's
         return complete(lambda: self._answer(client, messages, tools), listener, seconds, self.retries)
 
     def _answer(
@@ -189,7 +189,7 @@ class OllamaModel:
         self, messages: Sequence[Message], tools: Sequence[ToolDescription], context: int
     ) -> None:
         tokens = least_tokens(messages, tools)
-        # The most that an answer may have is no promise that it gets it, in a context that is short.
+        # An answer may get fewer tokens than its limit if the context is short.
         room = context - min(self.max_output_tokens or 0, context // 2)
         if tokens > room:
             raise self._server.too_long(

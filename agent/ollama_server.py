@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PORT = 11434
 # The first that can be told not to drop messages, of those that were tried and read.
 OLDEST_VERSION = (0, 12, 6)
-UNVERSIONED = (0, 0, 0)  # what somebody has built without a number
+UNVERSIONED = (0, 0, 0)  # a build without a version number
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def server_of(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
     """The server at an address as Ollama reads OLLAMA_HOST.
 
     Raises:
-        ValueError: It is no address.
+        ValueError: It is not an address.
     """
     return ModelServer(
         kind="Ollama",
@@ -60,7 +60,7 @@ def server_of(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
 
 
 def client_of(server: ModelServer, connect_seconds: float, headers: Mapping[str, str]) -> "Client":
-    """A client that keeps the deadline of whoever uses it."""
+    """A client that keeps its caller's deadline."""
     from ollama import Client
 
     from agent.transport import client_options

@@ -11,7 +11,7 @@ EVENTS = "text/event-stream"
 
 
 def require_events(server: ModelServer, response: Any) -> None:
-    """Refuse what is no stream of events, as a page to log in or a proxy's error is.
+    """Refuse a response that is not a stream of events, such as a login page or a proxy's error.
 
     Args:
         server: For its errors.
@@ -36,7 +36,7 @@ def require_events(server: ModelServer, response: Any) -> None:
 
 
 def listed_models(text: str) -> Mapping[str, str | None] | None:
-    """Read the names in a list of models, with whom they belong to; None: it is no such list."""
+    """Read the names and owners in a list of models; None if the text is not such a list."""
     listing = json.loads(text)
     models = (listing.get("data") or []) if isinstance(listing, dict) and "data" in listing else None
     if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):

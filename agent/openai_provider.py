@@ -69,7 +69,7 @@ class OpenAIModel:
     _refuses_max_tokens: list[bool] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _ = self._server  # refuses what is no address
+        _ = self._server  # refuses a text that is not an address
 
     @property
     def provider(self) -> str:
@@ -134,7 +134,7 @@ class OpenAIModel:
         Raises:
             LanguageModelError: It could not.
         """
-        client = self._client  # the first time, importing it takes a second, which is none of the server's
+        client = self._client  # the first import takes a second, which must not count as the server's
         return complete(lambda: self._answer(client, messages, tools), listener, seconds, self.retries)
 
     def _answer(

@@ -10,7 +10,7 @@ from agent.recording import readable
 
 
 def unicode_only(said: Message) -> Message:
-    """Replace what is no Unicode in a message and the calls in it."""
+    """Replace what is not valid Unicode in a message and the calls in it."""
     calls = tuple(
         replace(call, name=readable(call.name), arguments=_readable_arguments(call.arguments))
         for call in said.tool_calls

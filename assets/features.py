@@ -118,7 +118,7 @@ def features(
     weather at the origin in the scheduled hour. Cancelled and diverted flights have no outcome: their
     `arrived_late` is empty, no model learns from them, and `flights_without_outcome` counts them.
 
-    The register of aircraft has one holder for each tail number, the latest. Where that is no airliner, the
+    The register of aircraft has one holder for each tail number, the latest. If that is not an airliner, the
     aircraft of the flight is not known: seats, age and manufacturer are empty, and
     `flights_of_reused_tail_numbers` counts these flights.
     """

@@ -26,7 +26,7 @@ from benchmarks.results import Result, Value
 ROOT = Path(__file__).parents[1]
 COUNTS = (122, 1)
 PEERS = "pandas;pandas, synced"
-WIDTH = 132  # where the output is no terminal
+WIDTH = 132  # if the output is not a terminal
 
 Measured = dict[tuple[str, int], list[tuple[float, float]]]
 

@@ -97,7 +97,7 @@ def foreign_target(
         only_read: Whether nothing may be written to it.
         experiment: Where MLflow shows its runs; named after its folder, unless it is given.
         namespace: That of its jobs and datasets in lineage; the same name, unless it is given.
-        dagster_url: Where its Dagster UI is, for links; without it there are none.
+        dagster_url: The address of its Dagster UI, for links, which are left out without it.
     """
     home = home.expanduser().absolute()
     name = telling_name(home)

@@ -1,4 +1,4 @@
-"""Dagster's launcher of runs on Kubernetes, for an instance that is also opened where there is no token.
+"""Dagster's launcher of runs on Kubernetes, for an instance that is also opened without a token.
 
 With `max_resume_run_attempts` above 0, Dagster 1.13.27 makes the run launcher whenever an instance is opened
 (`_initialize_run_monitoring` in dagster/_core/instance/methods/settings_methods.py), and its own launcher

@@ -116,7 +116,7 @@ class Hook:
 
     Attributes:
         name: Empty where it failed: Dagster does not say which one did.
-        error: Why it failed; the step and the run are none the worse for it.
+        error: Why it failed, which fails neither the step nor the run.
     """
 
     name: str

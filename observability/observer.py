@@ -82,7 +82,7 @@ class Observer:
         Args:
             projection: Shows the runs.
             cursor_store: Keeps the cursors; the observed instance itself, unless another is given.
-            owners: Those of assets; there are none without the code that says them.
+            owners: Owners of assets; empty without the code that declares them.
         """
         self.projection = projection
         self._cursor_store = cursor_store

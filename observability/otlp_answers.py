@@ -106,7 +106,7 @@ def _partial_success(response: "requests.Response") -> tuple[int, str]:
     if kind.endswith("json"):
         return _json_partial_success(response)
     if kind != PROTOBUF:
-        return 0, ""  # a short text such as "OK", which is no OTLP, but no refusal either
+        return 0, ""  # a short text such as "OK" is not OTLP, but not a refusal either
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 

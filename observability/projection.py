@@ -53,7 +53,7 @@ class Backfill:
         started: When it was requested.
         ended: When the last of its runs ended.
         status: Dagster's own.
-        title: What it was called by whoever launched it.
+        title: The title that it was launched with.
         failed_runs: How many of its runs failed or were canceled, and were not retried with success.
     """
 

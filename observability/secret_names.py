@@ -70,7 +70,7 @@ def is_secret_name(name: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def is_strong_name(name: str) -> bool:
-    """Return whether the name means a secret wherever it stands, and is no word of ordinary messages."""
+    """Return whether the name means a secret wherever it stands, and is not a word of ordinary messages."""
     words = _words(name[-_MAX_NAME:].rpartition(".")[2])
     return any(word in _STRONG or _GLUED.search(word) for word in words) or len(words) > 1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from observability.history import Materialisation
 
-MAX_ROWS = 2**63 - 1  # what databases and OpenTelemetry hold; more is no count of rows
+MAX_ROWS = 2**63 - 1  # the limit of databases and OpenTelemetry; a larger number is not a count of rows
 
 
 def last_of_each(materialisations: "Iterable[Materialisation]") -> "tuple[Materialisation, ...]":

@@ -140,7 +140,7 @@ def _described(asset: dg.AssetKey, partition_key: str | None) -> str:
 
 
 def _bytes_of(path: "UPath") -> bytes | None:
-    """Read a file; None if there is none."""
+    """Read a file; None if it does not exist."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -152,7 +152,7 @@ def _bytes_of(path: "UPath") -> bytes | None:
 
 
 def _names_in(folder: "UPath") -> list[str]:
-    """List the names in a folder as they are now; none if there is no such folder."""
+    """List the names in a folder as they are now; empty if the folder does not exist."""
     try:
         if isinstance(folder, Path):
             return os.listdir(folder)

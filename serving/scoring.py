@@ -116,7 +116,7 @@ def parsed(body: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        text = body.decode("utf-8-sig")  # a byte order mark is no error, as in CSV
+        text = body.decode("utf-8-sig")  # a byte order mark is allowed, as in CSV
         content = json.loads(text, parse_float=_finite)
         if "\\u" in text:
             # Half a character can be escaped, and could never be written into an answer.
