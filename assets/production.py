@@ -13,6 +13,7 @@ from pydantic import Field
 
 from assets import policies
 from assets.delay_model import MODEL_NAME
+from observability.cleaning import clean
 from registry.history import OUTSIDE, Entry, Move
 from registry.moves import MoveRefusedError
 from registry.promotion import InPlaceError, Mode, Moved, NotApprovedError, Request, RuleBrokenError
@@ -105,8 +106,9 @@ def production_flight_delay(
         try:
             moved = registry.promote(MODEL_NAME, number, request, config.mode or registry.promotion)
         except tuple(DECISIONS) as error:
-            context.log.warning(str(error))
-            context.log_event(not_moved(number, DECISIONS[type(error)], str(error)))
+            why = clean(str(error))
+            context.log.warning(why)
+            context.log_event(not_moved(number, DECISIONS[type(error)], why))
             return
     context.log.info(f"{MODEL_NAME} version {moved.version} is in production; before: {moved.before}")
     yield dg.MaterializeResult(metadata=metadata_of(moved), data_version=dg.DataVersion(str(moved.version)))
@@ -146,8 +148,8 @@ def metadata_of(moved: Moved) -> Mapping[str, Any]:
         "version": moved.version,
         "from_version": moved.before if moved.before is not None else "none",
         "cause": move.cause,
-        "by": move.by,
-        "reason": move.reason or "none given",
+        "by": clean(move.by),
+        "reason": clean(move.reason) or "none given",
         MOVED_AT: dg.MetadataValue.timestamp(moved.at),
         "evidence_sha256": move.evidence or "none",
         ENTRY: moved.entry,

@@ -17,6 +17,7 @@ from assets.holdout import holdout_days
 from assets.production import DECISION, IN_PLACE
 from assets.requests_replay import as_table, metrics_of, moment_of, replayed
 from observability.attributes import RUN_ID_TAG
+from observability.cleaning import cleaned
 from observability.ids import trace_id
 from registry import comparison, evidence, policy, signatures, stability
 from registry.comparison import Comparison
@@ -195,7 +196,7 @@ def staging_vs_production(
         context.log.info(f"{'kept' if ruling.passed else 'BROKEN'}: {ruling.rule}. {ruling.text}")
 
     now = datetime.now(UTC)
-    document = evidence_document(found, context.run.run_id, now)
+    document = cleaned(evidence_document(found, context.run.run_id, now))  # before it is sealed
     sealed = evidence.seal(document)
     pictures = {
         "gains": plots.gains(found.compared),

@@ -23,6 +23,7 @@ from assets.production import (
     materialisation_of,
     shown_as,
 )
+from observability.cleaning import clean
 from pipelines.jobs import score_flights
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
 from pipelines.releases import staging_changed
@@ -99,7 +100,7 @@ def production_changed(
     try:
         history = registry.settled_history(MODEL_NAME, seen.last_look(found))
     except UnderWayError as error:
-        return dg.SkipReason(str(error))
+        return dg.SkipReason(clean(str(error)))
 
     seen = seen.within(history)
     moves = history.moves(PRODUCTION)

@@ -13,6 +13,7 @@ import dagster as dg
 from assets.delay_model import MODEL_NAME
 from assets.production import PRODUCTION_ASSET
 from assets.staging_vs_production import COMPARISON_ASSET
+from observability.cleaning import clean
 from pipelines.jobs import promote_flight_delay, release_flight_delay
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
 from registry.evidence import APPROVED_BY_TAG
@@ -80,7 +81,7 @@ def staging_changed(
     try:
         history = registry.settled_history(MODEL_NAME, seen.last_look(found))
     except UnderWayError as error:
-        return dg.SkipReason(str(error))
+        return dg.SkipReason(clean(str(error)))
 
     before, seen = seen, seen.within(history)
     approvers = approvers if seen is before else {}

@@ -4,7 +4,10 @@ import dagster as dg
 from pydantic import Field
 
 from observability.attributes import RUN_ID_TAG
+from observability.cleaning import clean, cleaned, shortened
 from registry.history import End, Entry, Move
+
+MAX_TEXT_LENGTH = 4000  # characters; Slack cuts longer messages
 
 
 class AlertError(Exception):
@@ -12,7 +15,10 @@ class AlertError(Exception):
 
 
 class AlertResource(dg.ConfigurableResource):
-    """Posts `{"text": ...}` with what moved and who did it; without an address, nothing."""
+    """Posts `{"text": ...}` with what moved and who did it; without an address, nothing.
+
+    Names and reasons, which people and programs chose, are sent without secrets: observability/cleaning.py.
+    """
 
     url: str | None = Field(default=None, description="Where to post; Slack's incoming webhooks fit.")
     timeout_seconds: float = Field(
@@ -33,7 +39,7 @@ class AlertResource(dg.ConfigurableResource):
         import requests
 
         document = {
-            "text": _text(model, move, end),
+            "text": shortened(_text(model, move, end), MAX_TEXT_LENGTH),
             "model": model,
             "alias": move.alias,
             "from_version": move.from_version,
@@ -51,7 +57,7 @@ class AlertResource(dg.ConfigurableResource):
         # Errors do not repeat the address: of chat programs that is a secret.
         try:
             answer = requests.post(
-                self.url, json=document, timeout=self.timeout_seconds, allow_redirects=False
+                self.url, json=cleaned(document), timeout=self.timeout_seconds, allow_redirects=False
             )
         except requests.RequestException as error:
             raise AlertError(f"The alert address cannot be reached: {type(error).__name__}.") from None
@@ -68,4 +74,4 @@ def _text(model: str, move: Move, end: End) -> str:
         f"version {version}" if version else "no version" for version in (move.from_version, move.to_version)
     ]
     text = f"{move.alias} of {model}: {names[0]} -> {names[1]} {when}, {move.cause} by {move.by}"
-    return f"{text}: {move.reason}" if move.reason else text
+    return clean(f"{text}: {move.reason}" if move.reason else text)

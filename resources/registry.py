@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 from pydantic import Field
 
+from observability.cleaning import clean
 from registry import binding, evidence, moves, promotion, stages, versions
 from registry.contradictions import contradictions
 from registry.evidence import EvidenceError
@@ -26,11 +28,14 @@ from registry.promotion import (
 from registry.stages import STAGING, Standing
 from registry.versions import UnknownModelError, UnknownVersionError, Version
 from resources.failures import PermanentFailure
+from resources.tracked_texts import tag_texts
 from resources.tracking import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
+
+_Written = TypeVar("_Written", bound=Request | Move | Judgement | Approval)
 
 
 class ModelRegistryResource(dg.ConfigurableResource):
@@ -54,7 +59,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
 
     def register(self, name: str, model_id: str, tags: Mapping[str, str]) -> Version:
         """Register a logged model with the hash of its files; a repeat returns the same version."""
-        return versions.register(self._client(), name, model_id, tags)
+        return versions.register(self._client(), name, model_id, tag_texts(tags))
 
     def version(self, name: str, number: int) -> Version:
         """A version by its number.
@@ -90,7 +95,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
                     from_version=holder,
                     to_version=version.number,
                     cause=REGISTRATION,
-                    by=by,
+                    by=clean(by),
                     run_id=run_id,
                     request=request,
                 )
@@ -99,7 +104,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
     def record(self, name: str, judgement: Judgement) -> int:
         """Write a judgement into the journal and on its version; returns the number of the entry."""
         with _permanent():
-            return promotion.record_judgement(self._client(), name, judgement).number
+            return promotion.record_judgement(self._client(), name, _clean(judgement)).number
 
     def promote(self, name: str, number: int, request: Request, mode: Mode) -> Moved:
         """Let production be this version, if its evidence says so.
@@ -111,7 +116,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
             NotApprovedError: It waits for a person.
         """
         with _permanent():
-            return promotion.promote(self._client(), name, number, request, mode)
+            return promotion.promote(self._client(), name, number, _clean(request), mode)
 
     def approve(self, name: str, number: int, by: str, reason: str) -> Approval:
         """Write down that a person agrees to the promotion of a version, as it was judged.
@@ -120,7 +125,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
             PermanentFailure: There is nothing to approve.
         """
         with _permanent():
-            return promotion.approve(self._client(), name, number, by, reason)
+            return promotion.approve(self._client(), name, number, clean(by), clean(reason))
 
     def rollback(self, name: str, to: int | None, request: Request) -> Moved:
         """Take production back to the version before, or to a given one.
@@ -129,7 +134,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
             PermanentFailure: There is nothing to go back to.
         """
         with _permanent():
-            return promotion.rollback(self._client(), name, to, request)
+            return promotion.rollback(self._client(), name, to, _clean(request))
 
     def settled_history(self, name: str, unchanged_until: datetime | None = None) -> History:
         """The journal of a model, after noting in it what was changed outside.
@@ -139,7 +144,9 @@ class ModelRegistryResource(dg.ConfigurableResource):
             UnderWayError: Somebody is moving an alias just now.
         """
         with _permanent():
-            return moves.settled(self._client(), name, unchanged_until=unchanged_until).history
+            return _clean_history(
+                moves.settled(self._client(), name, unchanged_until=unchanged_until).history
+            )
 
     def history(self, name: str) -> History:
         """Return the journal of a model as it is written; empty for a model that has none or does not exist.
@@ -153,7 +160,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
             except versions.UnknownModelError:
                 return History([])
             journal = binding.journal_of(self._client(), name, standing)
-            return journal.read() if journal is not None else History([])
+            return _clean_history(journal.read()) if journal is not None else History([])
 
     def journals_of_earlier_models(self, name: str) -> Sequence[str]:
         """Return the MLflow experiments with the journals of models that had this name before."""
@@ -169,7 +176,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
     def contradictions(self, name: str) -> Sequence[str]:
         """Where aliases and tags of a model say something else than its journal."""
         with _permanent():
-            return contradictions(self._client(), name)
+            return [clean(found) for found in contradictions(self._client(), name)]
 
     def versions(self, name: str) -> list[Version]:
         """All versions of a model, the first registered first."""
@@ -205,8 +212,22 @@ class ModelRegistryResource(dg.ConfigurableResource):
         return connect(self.tracking_uri)
 
 
+def _clean(written: _Written) -> _Written:
+    """Return it with its texts as they may be read by anybody; ids and hashes stay."""
+    if isinstance(written, Judgement):
+        return replace(written, by=clean(written.by))
+    return replace(written, by=clean(written.by), reason=clean(written.reason))
+
+
+def _clean_history(history: History) -> History:
+    """Return a journal as it may be shown, also what was written there by other programs."""
+    return History([replace(entry, what=_clean(entry.what)) for entry in history.entries])
+
+
 def _refused(error: ModelRefusedError) -> PermanentFailure:
-    return PermanentFailure(str(error), "Register the model again, or move the alias to another version.")
+    return PermanentFailure(
+        clean(str(error)), "Register the model again, or move the alias to another version."
+    )
 
 
 @contextmanager
@@ -220,4 +241,4 @@ def _permanent() -> Iterator[None]:
     except (InPlaceError, NotApprovedError, RuleBrokenError, UnderWayError):
         raise
     except (MoveRefusedError, EvidenceError, JournalError, UnknownModelError, UnknownVersionError) as error:
-        raise PermanentFailure(str(error), "Nothing was changed.") from error
+        raise PermanentFailure(clean(str(error)), "Nothing was changed.") from error

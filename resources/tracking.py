@@ -14,8 +14,10 @@ import dagster as dg
 from pydantic import Field
 
 from observability import mlflow_tags
+from observability.cleaning import clean
 from registry import model_files, store
 from resources.failures import PermanentFailure
+from resources.tracked_texts import error_text, name_text, param_text, source_text, table_texts, tag_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +29,6 @@ ERROR_TAG = "error"
 TABLES_TAG = "mlflow.loggedArtifacts"  # MLflow's own: which files are tables
 
 MAX_DIGEST_LENGTH = 36  # of a dataset, in MLflow's database
-MAX_TAG_LENGTH = 5000
 MAX_BATCH_PARAMS = 100
 MAX_BATCH_METRICS = 1000
 
@@ -66,7 +67,7 @@ class TrainingRun:
         """Record how the model is trained; the same values may be recorded again on a retry."""
         from mlflow.entities import Param
 
-        entities = [Param(name, str(value)) for name, value in params.items()]
+        entities = [Param(clean(name), param_text(name, value)) for name, value in params.items()]
         for start in range(0, len(entities), MAX_BATCH_PARAMS):
             self.client.log_batch(self.run_id, params=entities[start : start + MAX_BATCH_PARAMS])
 
@@ -97,7 +98,7 @@ class TrainingRun:
                 now,
                 0,
                 model_id=model_id,
-                dataset_name=dataset.name if dataset else None,
+                dataset_name=name_text(dataset.name) if dataset else None,
                 dataset_digest=dataset.digest if dataset else None,
                 run_id=self.run_id,
             )
@@ -117,15 +118,16 @@ class TrainingRun:
         from mlflow.entities import Dataset as DatasetEntity
         from mlflow.entities import DatasetInput, InputTag
 
+        source = source_text(dataset.source)
         columns = [
-            {"name": column.name, "type": column.type, "required": not column.constraints.nullable}
+            {"name": clean(column.name), "type": column.type, "required": not column.constraints.nullable}
             for column in schema.columns
         ]
         entity = DatasetEntity(
-            name=dataset.name,
+            name=name_text(dataset.name),
             digest=dataset.digest,
-            source_type="local" if "://" not in dataset.source else dataset.source.split(":")[0],
-            source=json.dumps({"uri": dataset.source}),
+            source_type="local" if "://" not in source else source.split(":")[0],
+            source=json.dumps({"uri": source}),
             schema=json.dumps({"mlflow_colspec": columns}),
             profile=json.dumps({"num_rows": dataset.rows}),
         )
@@ -137,16 +139,20 @@ class TrainingRun:
 
     def log_table(self, frame: "pd.DataFrame", file: str) -> None:
         """Store a table, which MLflow's UI shows beside those of other runs; a retry replaces it."""
-        content = frame.to_json(orient="split", index=False, date_format="iso")
+        content = table_texts(frame).to_json(orient="split", index=False, date_format="iso")
         self.log_files({file: content.encode()})
         tables = [{"path": file, "type": "table"}]
         self.client.set_tag(self.run_id, TABLES_TAG, json.dumps(tables))
 
     def log_files(self, contents: Mapping[str, bytes]) -> None:
-        """Store artifacts by file name: pictures, and tables as JSON, which MLflow's UI shows."""
+        """Store artifacts by file name: pictures, and tables as JSON, which MLflow's UI shows.
+
+        The names are made clean. Contents are stored as they are, since they may be sealed: log_table,
+        and evidence, are clean before.
+        """
         with tempfile.TemporaryDirectory() as folder:
             for name, content in contents.items():
-                Path(folder, name).write_bytes(content)
+                Path(folder, name_text(name)).write_bytes(content)
             self.client.log_artifacts(self.run_id, folder)
 
     def log_sklearn_model(self, model: Any, name: str, inputs: "pd.DataFrame") -> str:
@@ -229,9 +235,10 @@ class MLflowResource(dg.ConfigurableResource):
         }
         if context.has_partition_key:
             tags[PARTITION_TAG] = context.partition_key
+        tags = tag_texts(tags)
         run_id = _run_with_tags(client, experiment_id, tags)
         if run_id is None:
-            run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+            run_id = client.create_run(experiment_id, tags=tags, run_name=name_text(name)).info.run_id
         with _open(TrainingRun(client, experiment_id, run_id)) as run:
             run.log_params(_library_versions())
             yield run
@@ -291,7 +298,7 @@ def _open(run: TrainingRun) -> Iterator[TrainingRun]:
     except BaseException as error:
         killed = isinstance(error, KeyboardInterrupt | dg.DagsterExecutionInterruptedError)
         with _keeping(error):
-            client.set_tag(run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:MAX_TAG_LENGTH])
+            client.set_tag(run_id, ERROR_TAG, error_text(error))
             client.set_terminated(run_id, "KILLED" if killed else "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
@@ -305,7 +312,7 @@ def _keeping(error: BaseException) -> Iterator[None]:
     try:
         yield
     except MlflowException as unreported:
-        error.add_note(f"MLflow could not be told of this failure: {unreported}")
+        error.add_note(f"MLflow could not be told of this failure: {clean(str(unreported))}")
 
 
 def _run_with_tags(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> str | None:

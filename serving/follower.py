@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from observability.cleaning import clean
 from registry import store, versions
 from registry.model_files import ModelRefusedError
 from registry.stages import STAGING, Standing
@@ -158,9 +159,10 @@ class Follower:
             try:
                 self.look()
             except Exception as error:  # the thread must not end: the next look may succeed
-                if self.served.problem != str(error):
+                problem = clean(str(error))
+                if self.served.problem != problem:
                     logger.exception("%s cannot be followed.", self.served.followed.name)
-                self.served.problem = str(error)
+                self.served.problem = problem
             # Where nobody carries the alias, nobody is meant to answer.
             if self.served.refusal is not None or not self._reached:
                 self._serve_last_good()
@@ -331,7 +333,8 @@ class Follower:
         self._started.set()
         self.on_swap(loaded)
 
-    def _refuse(self, number: int, reason: str) -> None:
+    def _refuse(self, number: int, why: str) -> None:
+        reason = clean(why)
         before = self.served.refusal
         again = before is not None and before.number == number
         wait = min(2 * before.wait, LAST_RETRY_SECONDS) if again and before else FIRST_RETRY_SECONDS
@@ -360,7 +363,8 @@ class Follower:
         self.metrics.registry_up.labels(self.served.followed.name).set(1)
         self.metrics.registry_look.labels(self.served.followed.name).set(time.time())
 
-    def _cannot_follow(self, problem: str) -> None:
+    def _cannot_follow(self, why: str) -> None:
+        problem = clean(why)
         if self.served.problem != problem:
             logger.warning("%s", problem)
         self.served.problem = problem

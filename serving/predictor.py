@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+from observability.cleaning import clean
 from serving.loaded import LoadedModel
 from serving.rows import Rows, joined
 
@@ -256,7 +257,7 @@ class Predictor:
             exc_info=error,
         )
         at_fault = RequestRowsError if asked.loaded.answers_its_example() else ModelFailedError
-        _deliver([(asked, at_fault(str(error)))])
+        _deliver([(asked, at_fault(clean(str(error))))])
 
 
 def _is_wanted(asked: _Asked) -> bool:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from observability.cleaning import clean
+
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
@@ -38,13 +40,23 @@ class ListenError(Exception):
     """An address cannot be listened on; the message says why."""
 
 
+class CleanFormatter(logging.Formatter):
+    """Lines of the log without secrets: errors and stack traces repeat what models and stores say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with the stack trace if it has one."""
+        return clean(super().format(record))
+
+
 def serve(settings: "ServingSettings") -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
         ListenError: The address cannot be listened on.
     """
-    logging.basicConfig(level=logging.INFO, format=LOG)
+    handler = logging.StreamHandler()
+    handler.setFormatter(CleanFormatter(LOG))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # uvicorn and libraries say on each request what is not worth a line.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # tracing.py says once that traces cannot be sent; these say it again and again.

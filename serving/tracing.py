@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from observability import attributes, exporting, ids, telemetry
+from observability.cleaning import clean, shortened
 from observability.telemetry import Telemetry
 from registry import store
 from serving.loaded import LoadedModel
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "serving"  # of MLflow, where traces go if no variable says otherwise
 TRACEPARENT = "traceparent"
 METHOD = "http.request.method"
+MAX_PATH_LENGTH = 1000  # characters; the client chooses them
 
 # Every second this many milliseconds; an outage of the target must not keep an answer, nor the end, waiting.
 SCHEDULE_MILLISECONDS = 1000
@@ -168,7 +170,7 @@ def end(span: Span, method: str, route: str, path: str, status: int) -> None:
             {
                 METHOD: method,
                 "http.response.status_code": status,
-                "url.path": path,
+                "url.path": shortened(clean(path), MAX_PATH_LENGTH),
                 "url.scheme": "http",
                 **({"http.route": route} if route else {}),
                 # What MLflow lists beside the name.

@@ -131,3 +131,22 @@ def test_an_address_that_never_answers_is_given_up() -> None:
         impatient = AlertResource(url=url, timeout_seconds=0.2)
         with pytest.raises(AlertError, match="ReadTimeout"):
             impatient.tell("flight_delay", Entry(7, PROMOTED), PROMOTED, End(AT, moved=True))
+
+
+def test_no_secret_reaches_the_address(address: AlertAddress) -> None:
+    told = replace(
+        PROMOTED, by="ada, token=hunter2hunter2", reason="as postgresql://me:hunter2@db/x says \x00\ud83d"
+    )
+    tell(address, told)
+    (message,) = address.messages
+    assert "hunter2" not in str(message)
+    assert message["reason"] == "as postgresql://me:[redacted]@db/x says \\x00\\ud83d"
+    assert message["text"].endswith("as postgresql://me:[redacted]@db/x says \\x00\\ud83d")
+    assert message["evidence_sha256"] == "abc"
+
+
+def test_a_very_long_reason_leaves_a_text_that_chat_programs_take(address: AlertAddress) -> None:
+    tell(address, replace(PROMOTED, reason="r" * 50_000))
+    (message,) = address.messages
+    assert len(message["text"]) == 4000
+    assert "characters, sha256 " in message["text"]

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from serving.server import LOG, CleanFormatter
 from tests.serving.conftest import ServedModels
 from tests.serving.test_following import body
 
@@ -212,3 +214,14 @@ def ask_until_it_fails(process: Process) -> None:
     with suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
         while process.ask()[0] == 200:
             pass
+
+
+def test_a_line_of_the_log_and_its_stack_trace_have_no_secrets() -> None:
+    try:
+        raise ValueError("cannot read postgresql://me:hunter2@db/x")
+    except ValueError as error:
+        record = logging.makeLogRecord({"msg": "It fails: %s", "args": (error,), "exc_info": sys.exc_info()})
+    line = CleanFormatter(LOG).format(record)
+    assert "hunter2" not in line
+    assert "It fails: cannot read postgresql://me:[redacted]@db/x" in line
+    assert "Traceback" in line

@@ -1,0 +1,107 @@
+"""Secrets in names and reasons of changes to the registry: none is in its journal, nor in its tags."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from assets.production import materialisation_of
+from registry.journal import Journal
+from registry.promotion import Mode, Request
+from registry.stages import PRODUCTION, STAGING
+from resources.registry import ModelRegistryResource
+from tests.registry.registered import Stock
+
+NAME = "flight_delay"
+BY = "ada, token=hunter2hunter2"
+REASON = "see postgresql://me:hunter2@db/x"
+CLEAN_REASON = "see postgresql://me:[redacted]@db/x"
+
+
+@pytest.fixture
+def stock(mlflow_database: str, tmp_path: Path) -> Stock:
+    stock = Stock(mlflow_database, tmp_path / "artifacts")
+    stock.model(NAME, 2)
+    return stock
+
+
+@pytest.fixture
+def registry(stock: Stock) -> ModelRegistryResource:
+    return ModelRegistryResource(tracking_uri=stock.uri)
+
+
+def stored(stock: Stock) -> str:
+    """Everything that the journal and the tags of the model and its versions hold."""
+    journal = Journal.found(stock.client, NAME)
+    assert journal is not None
+    versions = stock.client.search_model_versions(f"name = '{NAME}'")
+    tags = [stock.client.get_registered_model(NAME).tags, *(version.tags for version in versions)]
+    return f"{stock.client.get_run(journal.run_id).data.params} {tags}"
+
+
+def request(id: str) -> Request:  # noqa: A002
+    return Request(by=BY, reason=REASON, run_id="", id=id)
+
+
+def test_promotions_approvals_and_rollbacks_are_written_without_secrets(
+    stock: Stock, registry: ModelRegistryResource
+) -> None:
+    stock.judge(NAME, 1)
+    registry.approve(NAME, 1, BY, REASON)
+    registry.promote(NAME, 1, request("first"), Mode.approved)
+    stock.judge(NAME, 2, against=1)
+    moved = registry.promote(NAME, 2, request("second"), Mode.automatic)
+    assert registry.promote(NAME, 2, request("second"), Mode.automatic) == moved
+    registry.rollback(NAME, None, request("third"))
+    assert "hunter2" not in stored(stock)
+    assert stored(stock).count(CLEAN_REASON) == 4
+    assert registry.history(NAME).holder(PRODUCTION) == 1
+
+
+def test_a_version_is_staged_and_judged_without_secrets(
+    stock: Stock, registry: ModelRegistryResource
+) -> None:
+    registry.stage(registry.version(NAME, 1), BY, "", "request")
+    judgement = stock.judgement(1)
+    registry.record(NAME, replace(judgement, by=BY))
+    assert "hunter2" not in stored(stock)
+    assert registry.history(NAME).holder(STAGING) == 1
+
+
+def test_what_other_programs_wrote_into_a_journal_is_read_without_secrets(
+    stock: Stock, registry: ModelRegistryResource
+) -> None:
+    stock.judge(NAME, 1)
+    stock.promote(NAME, 1, request("by another program"))
+    assert "hunter2" in stored(stock)
+    for history in (registry.history(NAME), registry.settled_history(NAME)):
+        (_, move, _) = history.moves(PRODUCTION)[0]
+        assert (move.reason, move.request) == (CLEAN_REASON, "by another program")
+        assert "hunter2" not in str(history.entries)
+    raw = Journal.found(stock.client, NAME)
+    assert raw is not None
+    (entry, _, _) = raw.read().moves(PRODUCTION)[0]
+    assert "hunter2" not in str(materialisation_of(entry))
+
+
+def test_tags_of_a_version_are_registered_without_secrets(
+    stock: Stock, registry: ModelRegistryResource
+) -> None:
+    run_id = stock.run()
+    experiment = stock.client.get_run(run_id).info.experiment_id
+    logged = stock.client.create_logged_model(experiment, "small", run_id)
+    stock.client.log_model_artifact(logged.model_id, __file__)
+    stock.client.finalize_logged_model(logged.model_id, "READY")
+    version = registry.register(NAME, logged.model_id, {"month": "2013-02-01", "source": REASON})
+    assert version.tags["source"] == CLEAN_REASON
+    assert version.tags["month"] == "2013-02-01"
+
+
+def test_a_tag_that_contradicts_the_journal_is_shown_without_its_secret(
+    stock: Stock, registry: ModelRegistryResource
+) -> None:
+    stock.serve(NAME, 1)
+    stock.client.set_model_version_tag(NAME, "1", "stage", REASON)
+    found = registry.contradictions(NAME)
+    assert CLEAN_REASON in str(found)
+    assert "hunter2" not in str(found)
