@@ -34,7 +34,7 @@ NOT_UNDERSTOOD = "If it was to call a tool, the call was not understood: call on
 
 
 def whole(answer: str) -> str | None:
-    """An answer as its own finding; None: there is no text."""
+    """Return an answer as its own finding; None if there is no text."""
     return answer or None
 
 

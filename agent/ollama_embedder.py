@@ -54,7 +54,7 @@ class OllamaEmbedder:
         return f"ollama:{self.model}"
 
     def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector for each text, all of the same length.
+        """Return a vector for each text, all of the same length.
 
         Raises:
             LanguageModelError: It could not.

@@ -44,7 +44,7 @@ class ShownModel:
 
 
 def server_of(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
-    """The server at an address as Ollama reads OLLAMA_HOST.
+    """Return the server at an address as Ollama reads OLLAMA_HOST.
 
     Raises:
         ValueError: It is not an address.
@@ -60,7 +60,7 @@ def server_of(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
 
 
 def client_of(server: ModelServer, connect_seconds: float, headers: Mapping[str, str]) -> "Client":
-    """A client that keeps its caller's deadline."""
+    """Return a client that keeps its caller's deadline."""
     from ollama import Client
 
     from agent.transport import client_options
@@ -131,7 +131,7 @@ def failures(server: ModelServer) -> Iterator[None]:
 
 
 def _url(host: str) -> str:
-    """An address as Ollama reads OLLAMA_HOST: without a scheme, the port is Ollama's own unless it says."""
+    """Return an address as Ollama reads OLLAMA_HOST: without a scheme, the port is Ollama's by default."""
     if not host or "://" in host:
         return host
     place, slash, path = host.partition("/")
@@ -144,7 +144,7 @@ def _url(host: str) -> str:
 
 
 def described(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A tool's parameters without anyOf, which templates leave out; a list of types says as much."""
+    """Return a tool's parameters with lists of types in place of anyOf, which templates leave out."""
     properties = {name: _plain(schema) for name, schema in parameters.get("properties", {}).items()}
     return {**parameters, "properties": properties}
 

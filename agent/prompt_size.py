@@ -16,7 +16,7 @@ _REPEATED = re.compile(r"(?<=\s)\s+|(?<=([^\w\s]))\1{3,}")
 
 
 def characters(messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> int:
-    """Those of what is said and offered; spaces and signs in a row count once."""
+    """Count the characters of messages and tools; spaces and signs in a row count once."""
     said = sum(
         _length(message.content) + sum(_length(str(call.arguments)) for call in message.tool_calls)
         for message in messages

@@ -57,7 +57,7 @@ class StreamedCalls:
             call.arguments += part.arguments
 
     def calls(self, messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-        """All of them in their order, each with an id that nothing else in the conversation has."""
+        """Return all calls in their order, each with an id that nothing else in the conversation has."""
         calls = [
             call
             for call, before in zip(self._calls, [None, *self._calls], strict=False)
@@ -70,7 +70,7 @@ class StreamedCalls:
         )
 
     def _begun(self, part: _Part) -> _Call | None:
-        """The call that a part goes on with; None if it begins one."""
+        """Return the call that a part continues; None if the part begins one."""
         near = [call for call in self._calls if part.index is None or call.index in (None, part.index)]
         same = [call for call in near if part.id and call.id == part.id]
         found = (same or near or [None])[-1]

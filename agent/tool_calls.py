@@ -9,7 +9,7 @@ from agent.messages import Message
 
 
 def own_ids(given: Sequence[str | None], messages: Sequence[Message]) -> list[str]:
-    """An id for each new call that no other call of the conversation has: the one given, if it is that.
+    """Return an id for each new call that no other call of the conversation has, the given one if possible.
 
     Args:
         given: As the provider names the calls, if it does.

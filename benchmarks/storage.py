@@ -89,7 +89,7 @@ def record(measured: Measured, times: list[dict[str, Any]], storage: str) -> Non
 
 
 def compared(measured: Measured, count: int) -> list[tuple[Value, ...]]:
-    """A row for each way to store so many days."""
+    """Return a row for each way to store so many days."""
     medians = {
         way: tuple(statistics.median(column) * 1000 for column in zip(*times, strict=True))
         for (way, days), times in measured.items()

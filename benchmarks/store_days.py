@@ -75,7 +75,7 @@ def by_pandas(folder: str, rows: pd.DataFrame, days: list[str]) -> tuple[float, 
 
 
 def by_pandas_synced(folder: str, rows: pd.DataFrame, days: list[str]) -> tuple[float, float]:
-    """The same, with each file on the disk before the next is written."""
+    """Do the same, with each file on the disk before the next is written."""
 
     def write() -> None:
         for day, part in rows.groupby("date"):

@@ -30,7 +30,7 @@ def prepared_settings() -> "Settings":
 
 
 def settings_beside(dagster_home: Path | None) -> "Settings":
-    """The settings of a command that may be about another instance, which they leave as it is.
+    """Return the settings of a command for another instance, which they leave as it is.
 
     Args:
         dagster_home: That instance's folder; DAGSTER_HOME may name it, too.

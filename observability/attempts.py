@@ -82,7 +82,7 @@ class OpenAttempt:
         return time + self.clock_behind
 
     def waits(self, time: float, reason: str) -> None:
-        """It is held up before it begins; the same may be said again."""
+        """Begin the wait before the step; the same event may be repeated."""
         if not self.begun and self.waiting is None:
             self._before_the_step(time)
             self.waiting = reason
@@ -93,7 +93,7 @@ class OpenAttempt:
             self._before_the_step(time)
 
     def worker_starting(self, time: float) -> None:
-        """A process is being started for it."""
+        """Begin the start of a process for the step."""
         self._before_the_step(time)
         self.worker = time
 
@@ -124,7 +124,7 @@ class OpenAttempt:
         self.pid = self.pid or pid
 
     def loaded(self, time: float, name: str) -> None:
-        """An input was loaded; of one that is made of many outputs, a part."""
+        """End the loading of an input, or of a part of one that is made of many outputs."""
         if name not in self.inputs:
             self.inputs.append(name)
         self._account(f"{LOAD} {name}", self.corrected(time))
@@ -139,7 +139,7 @@ class OpenAttempt:
         self.output_recorded = True
 
     def stored(self, time: float) -> None:
-        """The latest output was stored. Of outputs that hold nothing, this is never said."""
+        """End the storing of the latest output. Outputs that hold nothing have no such event."""
         if self.storing is not None:
             self._account(f"{STORE} {self.storing}", self.corrected(time))
             self.storing = None
@@ -171,7 +171,7 @@ class OpenAttempt:
             self.error = replace(self.error, message=self.cause_of_death)
 
     def hook_ended(self, name: str, time: float, outcome: HookOutcome, error: Error | None) -> None:
-        """A hook of it was executed, after it had ended and after the hooks before."""
+        """Add a hook that was executed after the attempt had ended and after the hooks before."""
         since = self.hooks[-1].ended if self.hooks else self.ended or self.latest
         self.hooks.append(Hook(name, since, max(since, self.corrected(time)), outcome, error))
 
@@ -199,7 +199,7 @@ class OpenAttempt:
         self.latest, self.current = made.ended, phase
 
     def _phase_until(self, phase: str, until: float, failed: bool) -> Phase:
-        """The current phase, if it is that one, or else the next; with a number from its second part on."""
+        """Return the current phase, if it is that one, or else the next; numbered from its second part on."""
         until = max(self.latest, until)
         if phase == self.current:
             last = self.phases[-1]

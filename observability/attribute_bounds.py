@@ -98,7 +98,7 @@ class ValueBounds:
         return self._scalar(value)
 
     def _nested(self, value: Any, depth: int) -> Any:
-        """A value inside of a list or a map, or these themselves; each costs what it has in JSON."""
+        """Bound a list or a map, or a value inside of one; each costs its size in JSON."""
         if isinstance(value, Mapping) and depth <= DEPTH:
             return self._mapping(value, depth)
         if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray) and depth <= DEPTH:

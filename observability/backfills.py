@@ -85,5 +85,5 @@ def _end_of(record: RunRecord) -> float:
 
 
 def _first(record: RunRecord) -> str:
-    """The run that this one is a retry of, or itself."""
+    """Return the run that this one is a retry of, or itself."""
     return record.dagster_run.root_run_id or record.dagster_run.run_id

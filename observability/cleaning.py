@@ -101,7 +101,7 @@ def _cleaned_mapping(value: Mapping[Any, Any], text: Callable[[str], str]) -> di
 
 
 def _cleaned_list(value: Sequence[Any], text: Callable[[str], str]) -> list[Any]:
-    """A list, in which an option like `--password`, or the name in a pair, hides what comes next."""
+    """Clean a list, in which an option like `--password`, or the name in a pair, hides the next item."""
     shown: list[Any] = []
     for index, part in enumerate(value):
         before = value[index - 1] if index else None

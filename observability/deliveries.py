@@ -121,7 +121,7 @@ class Delivery:
 
 
 def _bare(span: ReadableSpan) -> ReadableSpan:
-    """The span with little more than its ids, its times and its status."""
+    """Return the span with little more than its ids, its times and its status."""
     return ReadableSpan(
         name=span.name[:100],
         context=span.context,

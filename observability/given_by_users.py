@@ -95,7 +95,7 @@ def attribute_number(number: float) -> float:
 
 
 def _finite(value: float | None) -> float | None:
-    """The number as databases and OpenTelemetry hold it; None for what they cannot."""
+    """Return the number as databases and OpenTelemetry hold it; None if they cannot."""
     if value is None or isinstance(value, bool):
         return None
     try:

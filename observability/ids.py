@@ -48,7 +48,7 @@ def phase_span_id(run_id: str, step_key: str, attempt: int, phase: str) -> int:
 
 
 def hook_span_id(run_id: str, step_key: str, attempt: int, number: int) -> int:
-    """A hook, counted from 1, that was executed after an attempt."""
+    """Return the span id of a hook, counted from 1, that was executed after an attempt."""
     return _hashed("hook", run_id, step_key, str(attempt), str(number), size=SPAN_ID_BYTES)
 
 

@@ -146,7 +146,7 @@ def only_read_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
 
 @contextmanager
 def _found(home: Path) -> Iterator[list[InstanceStorage]]:
-    """The storages of what is an instance already, not opened yet."""
+    """Yield the storages of what is an instance already, not opened yet."""
     try:
         is_instance = any((home / mark).exists() for mark in MARKS)
     except OSError as error:
@@ -162,7 +162,7 @@ def _found(home: Path) -> Iterator[list[InstanceStorage]]:
 
 @contextmanager
 def _configured(home: Path) -> Iterator[list[InstanceStorage]]:
-    """The storages of runs and of events that dagster.yaml names, not opened yet."""
+    """Yield the storages of runs and of events that dagster.yaml names, not opened yet."""
     configured = zip(storages_of(home), TABLES, strict=True)
     with tempfile.TemporaryDirectory(prefix="ledgerline-") as scratch:
         try:
@@ -189,7 +189,7 @@ def _opened_to_read(
 def _instance(
     kind: type[dg.DagsterInstance], home: Path, runs: Any, events: Any
 ) -> Iterator[dg.DagsterInstance]:
-    """An instance of these storages, which has been read once."""
+    """Yield an instance of these storages, which has been read once."""
     # DagsterInstance requires a coordinator, a compute log manager and a launcher, which are not used here.
     instance = kind(
         instance_type=InstanceType.PERSISTENT,

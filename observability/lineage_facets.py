@@ -218,7 +218,7 @@ def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, Ou
 
 
 def ownership(owners: Sequence[str]) -> dict[str, DatasetFacet]:
-    """The owners of an asset: e-mail addresses, and teams as `team:name`, as Dagster has them."""
+    """Return the owners of an asset: e-mail addresses, and teams as `team:name`, as Dagster has them."""
     if not owners:
         return {}
     named = [ownership_dataset.Owner(owner if ":" in owner else f"user:{owner}", "OWNER") for owner in owners]
@@ -226,7 +226,7 @@ def ownership(owners: Sequence[str]) -> dict[str, DatasetFacet]:
 
 
 def run_tags(tags: Mapping[str, str]) -> dict[str, RunFacet]:
-    """The tags that people gave the run."""
+    """Return the tags that users gave the run."""
     given = [tags_run.TagsRunFacetFields(name, value, "USER") for name, value in user_tags(tags).items()]
     return {"tags": tags_run.TagsRunFacet(given)} if given else {}
 
@@ -248,7 +248,7 @@ def error(happened: Error, *reasons: Error) -> RunFacet:
 
 
 def nominal_time(first: str | None, last: str | None, partitions: Iterable[str]) -> dict[str, RunFacet]:
-    """The time that partitions named after times stand for; nothing for other partitions.
+    """Return the time that partitions named after times stand for; nothing for other partitions.
 
     A key without an offset is taken as UTC, Dagster's default. Where clocks are put back, the second of two
     equal hours has an offset in its key; that of the others is then another one, which no key tells. Nor

@@ -56,7 +56,7 @@ def related(names: Collection[str], written: Collection[str]) -> list[str]:
 
 
 def _prefixes(key: str) -> Iterator[str]:
-    """The beginnings of a key before a delimiter: of `2013-07-01`, `2013` and `2013-07`."""
+    """Return the beginnings of a key before a delimiter: of `2013-07-01`, `2013` and `2013-07`."""
     return (key[:end] for end in range(1, len(key)) if key[end] in DELIMITERS)
 
 

@@ -91,7 +91,7 @@ def _is_of_code(tags: Mapping[str, str]) -> bool:
 
 
 def _count(metadata: Any) -> int | None:
-    """A number of rows; None for what cannot be one."""
+    """Return a number of rows; None if it cannot be one."""
     value = getattr(metadata, "value", None)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -101,7 +101,7 @@ def _count(metadata: Any) -> int | None:
 
 
 def _same(latest: dict[str, Any], asset: str, value: Any) -> Any:
-    """The value, or the equal one of the partition before: hundreds of them have the same schema."""
+    """Return the value, or the equal one of the partition before: hundreds of them have the same schema."""
     if value is not None and latest.get(asset) == value:
         return latest[asset]
     latest[asset] = value

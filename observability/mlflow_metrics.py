@@ -114,7 +114,7 @@ def _of_attempt(attempt: Attempt) -> "Iterator[Metric]":
 
 
 def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
-    """The rows that each asset had when a new attempt that wrote it had ended."""
+    """Yield the rows that each asset had when a new attempt that wrote it had ended."""
     so_far: dict[str, AssetRows] = {}
     numbers: dict[str, int] = {}
     for attempt in now.ended_in_order:
@@ -129,7 +129,7 @@ def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
 
 
 def _of_metadata(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
-    """The numbers that people gave assets and checks, of the first so many that the run has."""
+    """Yield the numbers that users gave assets and checks, up to the limit of a run."""
     said = 0
     for attempt in now.ended_in_order:
         for point in _numbers_of(attempt):
@@ -153,12 +153,12 @@ def _numbers_of(attempt: Attempt) -> "Iterator[Metric]":
 
 
 def _part(name: str) -> str:
-    """A name as one part of a longer one, as `asset_name` writes the parts of keys."""
+    """Return a name as one part of a longer one, as `asset_name` writes the parts of keys."""
     return name.replace("\\", "\\\\").replace("/", "\\/")
 
 
 def _given(name: str, number: float, time: float, step: int) -> "Metric":
-    """A number to its last digit, which is not this project's to round."""
+    """Return a metric of a number that a user gave, which is not rounded."""
     from mlflow.entities import Metric
 
     return Metric(entity_name(name), float(number), milliseconds(time), step)

@@ -226,7 +226,7 @@ def _named(piece: Any) -> str:
 
 
 def _plainer(piece: Any) -> Any:
-    """A tag or a param in the beginning of its text in ASCII, which every database can store."""
+    """Return a tag or a param with the beginning of its text in ASCII, which every database can store."""
     from mlflow.entities import Metric
 
     if isinstance(piece, Metric):

@@ -158,6 +158,6 @@ def _reason(response: "requests.Response") -> str:
 
 
 def _without_query(location: str) -> str:
-    """An address without what may be a token."""
+    """Return an address without what may be a token."""
     parts = urlsplit(location)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

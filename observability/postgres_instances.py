@@ -133,7 +133,7 @@ class PostgresInstanceStorage:
 
 
 def _driver() -> str:
-    """The driver that is installed; that of psycopg 2, if both are."""
+    """Return the driver that is installed; psycopg 2, if both are."""
     for module, name in DRIVERS.items():
         if importlib.util.find_spec(module) is not None:
             return name

@@ -114,7 +114,7 @@ class _Pairs:
         return "".join([*kept, self._text[done:]])
 
     def _secret(self, found: re.Match[str]) -> _Value | None:
-        """The value behind a name, if it is a secret."""
+        """Return the value behind a name, if it is a secret."""
         name, is_colon = found["name"], found["separator"] == ":"
         if name.lower() in _NAMING:
             return self._named(self._read(found.end()))
@@ -168,7 +168,7 @@ class _Pairs:
         return _Value(start, start + len(self._text[start:end].rstrip(" \t\"'`,}])")), is_literal=False)
 
     def _named(self, naming: _Value | None) -> _Value | None:
-        """The value of a variable, if its name means a secret."""
+        """Return the value of a variable, if its name means a secret."""
         if naming is None or not is_secret_name(self._text[naming.start : naming.end]):
             return None
         found = _NAMED.match(self._text, naming.end)
@@ -178,7 +178,7 @@ class _Pairs:
         return value
 
     def _read(self, at: int) -> _Value | None:
-        """The value that begins here; None at the end of a line."""
+        """Return the value that begins here; None at the end of a line."""
         text = self._text
         opening = _OPENING.match(text, at)
         if opening is not None:
@@ -199,7 +199,7 @@ class _Pairs:
         return _Value(at, bare.end(), is_literal=False) if bare is not None else None
 
     def _block(self, found: re.Match[str]) -> _Value | None:
-        """The lines of YAML below a name."""
+        """Return the lines of YAML below a name."""
         text, end = self._text, found.end()
         line_start = text.rfind("\n", 0, found.start()) + 1
         indentation = len(text[line_start : found.start()]) - len(
@@ -217,7 +217,7 @@ class _Pairs:
         return _Value(first.start("text"), end, is_literal=True)
 
     def _closing_of(self, at: int) -> int:
-        """The end of what a bracket opens, or of its line."""
+        """Return the end of a bracket's content, or of its line."""
         if self._closings is None:
             self._closings = {}
             opened: list[int] = []

@@ -100,7 +100,7 @@ class Bounds:
         )
 
     def _size_of_plain(self, span: ReadableSpan) -> int | None:
-        """The bytes of a span that is within all bounds at first sight, as nearly all are; else None."""
+        """Return the bytes of a span that is plainly within all bounds, as nearly all are; else None."""
         if self.length is not None or not _is_plain(span):
             return None
         size = self._size_of_attributes(span.attributes, self.attributes)
@@ -114,7 +114,7 @@ class Bounds:
         return size + SPAN_OVERHEAD + len(span.name) + len(span.status.description or "")
 
     def _with_parts(self, size: int, parts: Sequence[Event | Link], most: int, each: int) -> int | None:
-        """The bytes with those of plain events or links; None if one is not plain, or they are too many."""
+        """Add the bytes of plain events or links; None if one is not plain, or there are too many."""
         if len(parts) > most or not all(map(_is_plain_part, parts)):
             return None
         for part in parts:
@@ -245,7 +245,7 @@ def _is_plain_part(part: Event | Link) -> bool:
 
 
 def _size_of_plain(attributes: Mapping[str, Any]) -> int | None:
-    """The bytes of attributes of which each is sent as it is; None if one is not, or may not be."""
+    """Return the bytes of attributes that are all sent unchanged; None if one is not, or may not be."""
     size = 0
     for key, value in attributes.items():
         kind = type(value)

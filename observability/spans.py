@@ -125,7 +125,7 @@ class _Trace:
         )
 
     def hooks(self, attempt: Attempt) -> Iterator[ReadableSpan]:
-        """A span for each hook that was executed: below the run, since the step was over."""
+        """Yield a span for each hook that was executed: below the run, since the step was over."""
         for number, hook in enumerate(attempt.hooks, start=1):
             if hook.outcome is HookOutcome.SKIPPED:
                 continue
@@ -362,7 +362,7 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
 
 
 def _numbers(attempt: Attempt) -> Attributes:
-    """The numbers that people gave what the attempt wrote; of partitions that differ, those of the last."""
+    """Return the numbers that users gave to outputs; if those of partitions differ, the last partition's."""
     found: Attributes = {}
     for asset, parts in attempt.written.items():
         for name, given in numbers_by_name(parts):

@@ -82,7 +82,7 @@ class SqliteInstanceStorage:
         return self._reading(self._copies)
 
     def _schema(self, file: Path) -> tuple[set[str], str | None]:
-        """The tables of a database, and the revision of its schema."""
+        """Return the tables of a database, and the revision of its schema."""
         try:
             if not file.exists():
                 raise InstanceError(

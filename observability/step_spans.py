@@ -26,7 +26,7 @@ def encode(spans: Sequence[ReadableSpan]) -> list[dict[str, Any]]:
 def decode(
     encoded: Iterable[Mapping[str, Any]], trace_id: int, resource: Resource, later: int
 ) -> Iterator[ReadableSpan]:
-    """Return the spans that were encoded, without secrets.
+    """Yield the spans that were encoded, without secrets.
 
     Args:
         encoded: What `encode` returned.
@@ -91,7 +91,7 @@ def _encoded(span: ReadableSpan) -> dict[str, Any]:
 
 
 def _described(part: Event | Link) -> list[Any]:
-    """The attributes of an event or a link, and how many were dropped, if any were."""
+    """Return the attributes of an event or a link, and how many were dropped, if any were."""
     attributes = dict(part.attributes or {})
     return [attributes, part.dropped_attributes] if part.dropped_attributes else [attributes]
 

@@ -111,7 +111,7 @@ def _settings_in(file: Path) -> Mapping[str, Any]:
 
 
 def _sqlite(base: Path) -> Storages:
-    """The storages that an instance has which configures none."""
+    """Return the storages of an instance that configures none."""
     from dagster._core.storage.event_log import SqliteEventLogStorage
     from dagster._core.storage.runs import SqliteRunStorage
 
@@ -156,7 +156,7 @@ def _unified(file: Path, setting: Any) -> Storages:
 
 
 def _separate(file: Path, settings: Mapping[str, Any], name: str) -> StorageConfig | None:
-    """A storage that is configured by its class; None if it is not configured."""
+    """Return a storage that is configured by its class; None if it is not configured."""
     setting = settings.get(name)
     if not setting:
         return None

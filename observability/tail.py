@@ -40,7 +40,7 @@ class Tail:
 
     @classmethod
     def of(cls, record: dg.RunRecord, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> Self:
-        """The log of a run, of which nothing was read yet.
+        """Return the log of a run, of which nothing was read yet.
 
         Args:
             record: The run.

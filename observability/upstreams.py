@@ -172,7 +172,7 @@ class Upstreams:
         self._events.update(dict.fromkeys(wanted))
 
     def _versions_of(self, key: dg.AssetKey, pointer: int) -> Mapping[str, str]:
-        """The version of each partition of an asset."""
+        """Return the version of each partition of an asset."""
         if (key, pointer) not in self._versions:
             tags = self.instance.event_log_storage.get_latest_tags_by_partition(
                 key,
@@ -187,7 +187,7 @@ class Upstreams:
     def _latest(
         self, key: dg.AssetKey, pointer: int, partitions: Collection[str]
     ) -> dict[str, EventLogRecord]:
-        """The latest materialisation of each of these partitions."""
+        """Return the latest materialisation of each of these partitions."""
         latest: dict[str, EventLogRecord] = {}
         for portion in _portions(sorted(partitions)):
             missing, before = set(portion), pointer + 1
@@ -238,7 +238,7 @@ class Upstreams:
 
 
 def _by_default(versions: Mapping[str, str], written: Collection[str]) -> Sequence[str] | None:
-    """The partitions that Dagster's default mapping chooses, if there can be enough of them for no digest."""
+    """Return the partitions of Dagster's default mapping; None if a digest would be recorded for so few."""
     if not written:
         return sorted(versions)
     same = sorted(versions.keys() & written)

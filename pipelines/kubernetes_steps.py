@@ -106,7 +106,7 @@ _dagsters: Any = k8s_job_executor
     requirements=dg.multiple_process_executor_requirements(),
 )
 def step_pods(context: dg.InitExecutorContext) -> StepDelegatingExecutor:
-    """Each step in a pod of its own, which goes on when its run's pod is gone."""
+    """Run each step in a pod of its own, which continues when its run's pod is gone."""
     executor = _dagsters.executor_creation_fn(context)
     executor._step_handler = StartingStepHandler(executor._step_handler)
     return executor

@@ -136,7 +136,7 @@ def _has_evidence_of(client: "MlflowClient", name: str, history: History) -> boo
 
 
 def _journal_left(client: "MlflowClient", standing: Standing) -> Journal | None:
-    """The journal that is bound to a model or, of those that are not bound, the one that its tag seals."""
+    """Return the journal that is bound to a model, or else the unbound one that its tag seals."""
     experiments = [experiment.experiment_id for experiment in _experiments(client)]
     bound: list[Journal] = []
     for run in _runs(client, experiments):
@@ -190,7 +190,7 @@ def _experiments(client: "MlflowClient") -> "Iterator[Experiment]":
 
 
 def _runs(client: "MlflowClient", experiments: list[str]) -> "Iterator[Run]":
-    """All runs that hold journals, also deleted ones."""
+    """Yield all runs that hold journals, also deleted ones."""
     from mlflow.entities import ViewType
 
     token: str | None = None
@@ -205,5 +205,5 @@ def _runs(client: "MlflowClient", experiments: list[str]) -> "Iterator[Run]":
 
 
 def _aside(name: str, experiment_id: str) -> str:
-    """The name of a journal of an earlier model; without the id, what all such names begin with."""
+    """Return the name of a journal of an earlier model; without the id, the start of all such names."""
     return f"{experiment_name(name)} ({experiment_id}" + (")" if experiment_id else "")

@@ -79,7 +79,7 @@ def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> s
 
 
 def _active(experiment: "Experiment") -> str:
-    """The id of an experiment that can be written to."""
+    """Return the id of an experiment that can be written to."""
     if experiment.lifecycle_stage == "deleted":
         raise StoreUnreachableError(
             f"The MLflow experiment {experiment.name!r} was deleted. Restore it with `mlflow experiments "

@@ -84,7 +84,7 @@ def combined_sha256(digests: Mapping[str, str]) -> str:
 
 
 def _column(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> "tuple[list[str], Hashes]":
-    """The name of the type in each part, and a hash of each value."""
+    """Return the name of the type in each part, and a hash of each value."""
     import pyarrow as pa
 
     names = [_name_in_frame(column.type)] * len(bounds)
@@ -121,7 +121,7 @@ def _of_chunks(column: "pa.ChunkedArray") -> "Hashes":
 
 
 def _name_in_frame(kind: "pa.DataType") -> str:
-    """The type of a column that pandas has a type for by that one's name, all others by Arrow's."""
+    """Return a column's type: pandas' name for it if pandas has that type, and Arrow's otherwise."""
     import pyarrow as pa
 
     name = _name(kind)
@@ -148,7 +148,7 @@ def _name(kind: "pa.DataType") -> str:
 
 
 def _hashes(array: "pa.Array") -> "Hashes":
-    """A hash of each value of an array, of whatever type."""
+    """Return a hash of each value of an array, of whatever type."""
     import pyarrow as pa
 
     if isinstance(array, pa.ExtensionArray):
@@ -258,7 +258,7 @@ def _of_maps(array: "pa.MapArray") -> "Hashes":
 
 
 def _of_runs(items: "Hashes", bounds: "np.ndarray") -> "Hashes":
-    """A hash of each run of items, from one bound to the next."""
+    """Return a hash of each run of items, from one bound to the next."""
     import numpy as np
 
     view = memoryview(items.tobytes())
