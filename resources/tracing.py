@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -40,6 +41,15 @@ class OTelResource(dg.ConfigurableResource):
     ratio: float = Field(
         default=1.0,
         description="Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).",
+    )
+    keeps_failed_runs: bool = Field(
+        default=False,
+        description="Whether the traces of failed runs are kept besides (LEDGERLINE_KEEP_FAILED_RUNS).",
+    )
+    slow_run_seconds: float | None = Field(
+        default=None,
+        description="Seconds that a run takes at least whose trace is kept besides "
+        "(LEDGERLINE_KEEP_RUNS_OVER_SECONDS). Default: the time does not count.",
     )
 
     _provider: "StepTracerProvider | None" = PrivateAttr(default=None)
@@ -86,7 +96,8 @@ class OTelResource(dg.ConfigurableResource):
     @property
     def telemetry(self) -> Telemetry:
         """The settings, for modules that know no Dagster resources."""
-        return Telemetry(self.disabled, self.endpoint, self.protocol, self.ratio)
+        settings = {field.name: getattr(self, field.name) for field in fields(Telemetry)}
+        return Telemetry(**settings)
 
     def _opened(self) -> "StepTracerProvider":
         if self._provider is None:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +14,8 @@ from observability import attributes
 from observability.event_log import read_history
 from observability.history import RunHistory
 from observability.projection import TargetUnavailableError
+from observability.telemetry import Telemetry
+from observability.trace_projection import TraceProjection
 from resources.environments import EXPERIMENT, Settings, projections_of, resources_for
 from resources.projections import ASK_AGAIN_SECONDS, RunProjections
 from tests.integration.loopback_servers import LoopbackServer, Refusal, Request, listening
@@ -114,6 +116,22 @@ def test_lineage_is_sent_only_where_it_has_an_address() -> None:
 def test_traces_can_be_switched_off_and_runs_are_tracked_all_the_same(variable: dict[str, str]) -> None:
     assert made(**variable).traces() is None
     assert [projection.name for projection in made(**variable).all()] == ["mlflow"]
+
+
+def test_every_setting_of_traces_reaches_what_sends_them() -> None:
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_TRACES_SAMPLER": "traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.25",
+        "LEDGERLINE_KEEP_FAILED_RUNS": "true",
+        "LEDGERLINE_KEEP_RUNS_OVER_SECONDS": "600",
+    }
+    read = Telemetry.from_environment(variables)
+    assert [f.name for f in fields(read) if getattr(read, f.name) == f.default] == ["disabled"]
+    projections = projections_of(Settings.from_environment(variables))
+    (traces,) = [each for each in projections if isinstance(each, TraceProjection)]
+    assert traces.telemetry == read
 
 
 def test_a_process_without_dagster_gets_the_same_projections() -> None:
