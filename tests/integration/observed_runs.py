@@ -15,7 +15,7 @@ from observability.mlflow_tags import STEP_KEY
 from observability.observer import Observer, Report
 from tests.integration.otlp_receivers import Receiver
 from tests.integration.received_traces import ReceivedTrace
-from tests.integration.run_workers import wait_until
+from tests.integration.run_workers import PATIENCE_SECONDS, wait_until
 
 BUDGET_SECONDS = 30.0
 POLL_SECONDS = 0.2
@@ -111,6 +111,29 @@ def whole_mlflow_run(client: MlflowClient, instance: dg.DagsterInstance, run_id:
     assert found.info.end_time is not None
     documents = {file.path for file in client.list_artifacts(found.info.run_id, "lineage")}
     assert documents == {f"lineage/{asset}.json" for asset in _materialised(instance, run_id)}
+    return found
+
+
+def mlflow_run_once_whole(
+    client: MlflowClient, instance: dg.DagsterInstance, run_id: str, seconds: float = PATIENCE_SECONDS
+) -> Run:
+    """Wait until the MLflow run of a run has all that it must have; its end is there before the rest."""
+    missing: list[str] = []
+
+    def is_whole() -> Run | None:
+        if not mlflow_runs(client, run_id):
+            return None
+        try:
+            return whole_mlflow_run(client, instance, run_id)
+        except AssertionError as error:
+            missing[:] = [str(error)]
+            return None
+
+    try:
+        found = wait_until(is_whole, f"MLflow has the whole run {run_id}", seconds)
+    except AssertionError as error:
+        raise AssertionError("\n".join([str(error), *missing])) from None
+    assert found is not None
     return found
 
 

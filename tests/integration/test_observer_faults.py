@@ -24,7 +24,7 @@ from resources.environments import PROJECT_ROOT, Settings, projections_of
 from tests.integration import observed_jobs as jobs
 from tests.integration.deployments import Deployment, deployed
 from tests.integration.loopback_servers import Refusal, listening
-from tests.integration.observed_runs import ObservedRuns, mlflow_runs
+from tests.integration.observed_runs import ObservedRuns, mlflow_run_once_whole, mlflow_runs
 from tests.integration.otlp_receivers import Batch, Receiver
 from tests.integration.proxies import Proxy
 from tests.integration.run_workers import Gate, RunWorkers, wait_until
@@ -419,7 +419,7 @@ def test_sensors_whose_code_server_is_killed_during_a_run_go_on_where_they_were(
 
         assert deployment.wait_for_the_end(run_id) is DagsterRunStatus.SUCCESS
         wait_until(lambda: receiver.trace(run_id).roots, "the end of the run is shown")
-        wait_until(lambda: mlflow_runs(client, run_id)[0].info.end_time, "the end of the run is shown")
+        mlflow_run_once_whole(client, observed_deployment.instance, run_id)
 
     trace = observed_deployment.trace(run_id)
     assert trace.attempts.keys() == {("grain", 1), ("flour", 1), ("bread", 1)}

@@ -6,7 +6,7 @@ import dagster as dg
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.integration.observed_runs import mlflow_runs, whole, whole_mlflow_run
+from tests.integration.observed_runs import mlflow_run_once_whole, whole
 from tests.integration.received_traces import ReceivedTrace
 from tests.integration.run_workers import wait_until
 from tests.integration.stack.expected_traces import differences, expected_spans
@@ -41,14 +41,8 @@ class Shown:
         return self._once_equal(MLflowTraces(self._client), run_id)
 
     def as_mlflow_run(self, run_id: str) -> Run:
-        """The MLflow run of a run, once it has ended there, too."""
-
-        def ended() -> bool:
-            found = mlflow_runs(self._client, run_id)
-            return bool(found) and found[0].info.end_time is not None
-
-        wait_until(ended, "MLflow knows the end of the run", SHOWN_SECONDS)
-        return whole_mlflow_run(self._client, self.instance, run_id)
+        """Return the MLflow run of a run, once it is whole there."""
+        return mlflow_run_once_whole(self._client, self.instance, run_id, SHOWN_SECONDS)
 
     @property
     def _client(self) -> MlflowClient:
