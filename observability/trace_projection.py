@@ -45,6 +45,7 @@ class TraceProjection:
     clock: Callable[[], float] = time.monotonic
     _delivery: Delivery = field(init=False)
     _resource: Resource | None = field(default=None, init=False)
+    _refused: set[int] = field(default_factory=set, init=False)  # traces, since the target took one
     _pause: float = field(default=0.0, init=False)
     _paused_until: float = field(default=0.0, init=False)
     _why: str = field(default="", init=False)
@@ -67,7 +68,7 @@ class TraceProjection:
         made = spans.run_spans(now, before, self._described(), self.links, page)
         # The others are of the backfill's trace.
         in_backfill = now.finished and self.telemetry.keeps_run(failed=_has_failed(now), seconds=0.0)
-        return self._send(
+        kept = (
             span
             for span in made
             if (context := span.context) is not None
@@ -76,6 +77,7 @@ class TraceProjection:
                 or (for_its_end if context.trace_id == trace_id else in_backfill)
             )
         )
+        return self._send(trace_id, kept)
 
     def export_backfill(self, backfill: Backfill) -> int:
         """Send the root span of the backfill's trace."""
@@ -93,7 +95,7 @@ class TraceProjection:
         )
         trace_id = ids.backfill_trace_id(backfill.backfill_id)
         kept = self.telemetry.keeps(trace_id) or self.telemetry.keeps_run(failed=backfill.failed, seconds=0.0)
-        return self._send([span] if kept else [])
+        return self._send(trace_id, [span] if kept else [])
 
     def _keeps_for_its_end(self, history: RunHistory) -> bool:
         """Return whether a run's trace is kept because of how the run ended, whatever its id."""
@@ -107,24 +109,33 @@ class TraceProjection:
             self._resource = telemetry.resource()
         return self._resource
 
-    def _send(self, kept: Iterable[ReadableSpan]) -> int:
+    def _send(self, trace_id: int, kept: Iterable[ReadableSpan]) -> int:
         kept = iter(kept)
         first = next(kept, None)
         if first is None:
             return 0
-        if self.clock() < self._paused_until:
+        if self._is_left_alone(trace_id):
             raise TargetUnavailableError(f"{self.target} does not take traces: {self._why}")
         try:
             sent = self._delivery.send(chain([first], kept))
         except Exception as error:  # whatever an exporter raises, and they differ: it was not sent
             if isinstance(error, WrongTargetError):
-                self._leave_alone(str(error))
+                self._leave_alone(trace_id, str(error))
             raise TargetUnavailableError(f"{self.target} does not take traces: {error}") from error
         self._pause = 0.0
+        self._refused.clear()
         return sent
 
-    def _leave_alone(self, why: str) -> None:
-        """Send nothing for a while to a target that takes no spans, whichever they are."""
+    def _is_left_alone(self, trace_id: int) -> bool:
+        """Whether the target took no span of this trace a moment ago, or none of several traces."""
+        return self.clock() < self._paused_until and (trace_id in self._refused or len(self._refused) > 1)
+
+    def _leave_alone(self, trace_id: int, why: str) -> None:
+        """Send nothing of a trace for a while of which the target takes no span.
+
+        Once it has refused two traces and taken none between them, it is not the traces: all of them wait.
+        """
+        self._refused.add(trace_id)
         self._pause = min(2 * self._pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._paused_until, self._why = self.clock() + self._pause, why
 

@@ -413,6 +413,33 @@ def test_a_target_that_takes_no_spans_at_all_is_left_alone_for_ever_longer(
     assert export(projection, history) > 0
 
 
+def test_a_trace_that_a_target_takes_no_span_of_waits_alone_until_the_target_refuses_another(
+    exporter: FakeExporter, recorded: Recordings, export: Export
+) -> None:
+    now = 0.0
+    refused, other, third = (recorded[name].history for name in ("processes", "errors", "canceled"))
+    projection = TraceProjection(TARGET, exporter.open, Telemetry(), clock=lambda: now)
+
+    def is_tried(history: RunHistory) -> bool:
+        exporter.answers = [WrongTargetError("400")]
+        with pytest.raises(TargetUnavailableError, match="400"):
+            export(projection, history)
+        return not exporter.answers
+
+    assert is_tried(refused)
+    assert not is_tried(refused)
+    exporter.answers = []
+    assert export(projection, other) == len(exporter.spans)
+    # Two are refused and none is taken between them: it is not the traces, and a third is not tried.
+    now += FIRST_PAUSE_SECONDS
+    assert [is_tried(refused), is_tried(other), is_tried(third), is_tried(refused)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 def test_a_run_of_very_many_assets_has_spans_that_every_receiver_takes(
     exporter: FakeExporter, history: RunHistory, export: Export
 ) -> None:
