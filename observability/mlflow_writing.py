@@ -1,9 +1,9 @@
 """Writes to one MLflow run; where MLflow refuses something, the rest of it. What is written: mlflow_run.py.
 
 A refusal and an outage look alike: MLflow answers 500 or 503 to what its database cannot store, and 400 to a
-run that was deleted meanwhile. So after any failure a tag is written that MLflow has taken before. If it is
-taken, what failed is at fault: it is written in halves, down to the piece that is refused. If it is not,
-nothing is known of the pieces, and the first failure is raised.
+run that was deleted meanwhile. So after any failure a tag is written that MLflow has taken before, by the
+call that writes metrics and params. If it is taken, what failed is at fault: it is written in halves, down
+to the piece that is refused. If it is not, nothing is known of the pieces, and the first failure is raised.
 """
 
 import hashlib
@@ -198,10 +198,12 @@ class RunWriter:
 
     def _is_there(self) -> bool:
         """Return whether MLflow still takes a tag that it has taken before."""
+        from mlflow.entities import RunTag
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.set_tag(self.run_id, mlflow_tags.KIND, mlflow_tags.DAGSTER_RUN)
+            # The call may be out of order while others are not: behind a proxy, or with a locked table.
+            self.client.log_batch(self.run_id, tags=[RunTag(mlflow_tags.KIND, mlflow_tags.DAGSTER_RUN)])
         except MlflowException:
             return False
         return True
