@@ -1,5 +1,6 @@
 """What every command begins and ends with."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -58,3 +59,16 @@ def stop(error: Exception) -> Never:
     """End the command with a message and nothing else."""
     Console(stderr=True).print(Text(str(error)), soft_wrap=True)
     raise typer.Exit(2)
+
+
+def end_at_once() -> Never:
+    """End the process with success while threads of it are still in calls that cannot be interrupted.
+
+    The interpreter's own end makes such a thread exit where it comes back to Python: C++ code that it is in
+    aborts the process then, and so does Python itself for a thread that is printing. See "Cautions regarding
+    runtime finalization" in https://docs.python.org/3/c-api/init.html.
+
+    Nothing is flushed: each line is when it is printed or logged, and a thread may hold the lock of a stream
+    while it waits for whatever reads it.
+    """
+    os._exit(0)

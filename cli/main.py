@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import memory, registry
-from cli.commands import prepared_settings, settings_beside, stop
+from cli.commands import end_at_once, prepared_settings, settings_beside, stop
 
 app = typer.Typer(
     name="ledgerline", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -228,14 +228,15 @@ def observe(
                 console.print(Text(announcement), soft_wrap=True)
             observers = target.observers(console, observed)
             if following:
-                observing.follow(console, observed.instance, observers)
-                return
-            if run_id is not None:
+                complete = observing.follow(console, observed.instance, observers)
+            elif run_id is not None:
                 complete = observing.show_runs(console, observed.instance, observers, [run_id])
             else:
                 complete = observing.show_all(console, observed.instance, observers, start, verbose=verbose)
     except (observing.ObservingError, InstanceError) as error:
         stop(error)
+    if following and not complete:
+        end_at_once()
     raise typer.Exit(0 if complete else 1)
 
 

@@ -142,8 +142,12 @@ def show_all(
     return not failures.count
 
 
-def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer]) -> None:
-    """Show runs as they happen, until Ctrl-C or SIGTERM; each projection in a thread of its own."""
+def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer]) -> bool:
+    """Show runs as they happen, until Ctrl-C or SIGTERM; each projection in a thread of its own.
+
+    Returns:
+        Whether all threads have ended; if not, end the process with `end_at_once`.
+    """
     stopped = threading.Event()
     # Handlers, and not the default: started in the background by a script, Ctrl-C would be ignored.
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in STOP_SIGNALS}
@@ -172,6 +176,7 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
             thread.join(max(deadline - time.monotonic(), 0))
         for number, handler in before.items():
             signal.signal(number, handler)
+    return not any(thread.is_alive() for thread in threads)
 
 
 def print_trace(
