@@ -328,7 +328,7 @@ def test_no_password_is_in_what_is_said(exporter: FakeExporter, history: RunHist
     with pytest.raises(TargetUnavailableError) as caught:
         export(projection_to(exporter), history)
     assert "pa55word" not in str(caught.value)
-    assert "http://user:***@mlflow.example/v1/traces failed" in str(caught.value)
+    assert "http://user:[redacted]@mlflow.example/v1/traces failed" in str(caught.value)
 
 
 @pytest.fixture

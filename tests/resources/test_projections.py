@@ -148,6 +148,7 @@ def test_secrets_are_read_when_they_are_used_and_not_shown_before(
         {
             "MLFLOW_TRACKING_URI": f"http://{LOGIN}@mlflow.example:5000",
             "OPENLINEAGE_URL": "http://marquez.example",
+            "OPENLINEAGE_API_KEY": "a-key",
         }
     )
     resource = resources_for(settings)["projections"]
