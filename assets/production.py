@@ -177,7 +177,7 @@ def materialisation_of(entry: Entry) -> dg.AssetMaterialization:
     outside = move.cause == OUTSIDE
     return dg.AssetMaterialization(
         PRODUCTION_ASSET,
-        description=move.reason if outside else f"{move.cause} by {move.by}",
+        description=clean(move.reason if outside else f"{move.cause} by {move.by}"),
         metadata={
             **metadata_of(shown),
             "not_before": dg.MetadataValue.timestamp(move.not_before) if move.not_before else "unknown",
