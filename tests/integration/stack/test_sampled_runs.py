@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 from dagster._core.event_api import EventLogCursor
+from dagster._core.instance import InstanceRef
 from mlflow import MlflowClient
 
 from observability.cursors import Cursors
@@ -16,6 +17,8 @@ from tests.integration.stack.mlflow_traces import MLflowTraces
 from tests.integration.stack.shown import SHOWN_SECONDS, Shown
 from tests.integration.stack.stack import Stack
 
+# Runs are in this process here; to keep what they print, Dagster would start processes that outlive them.
+NO_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 SAMPLED = ("otel-collector", "observer")
 
 
@@ -28,6 +31,15 @@ def sampled(stack: Stack) -> Iterator[None]:
     yield
     stack.stop(*SAMPLED)
     stack.start(*SAMPLED)
+
+
+@pytest.fixture
+def without_logs(stack: Stack, instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """The same instance, which keeps nothing of what its steps print."""
+    home = stack.machine.described("code").environment["DAGSTER_HOME"]
+    ref = InstanceRef.from_dir(home, overrides={"compute_logs": NO_LOGS})
+    with dg.DagsterInstance.from_ref(ref) as without_logs:
+        yield without_logs
 
 
 def cursors(instance: dg.DagsterInstance) -> Cursors:
@@ -43,9 +55,9 @@ def stored_at(cursor: str) -> int:
 
 @pytest.mark.usefixtures("sampled")
 def test_with_the_option_a_run_that_fails_late_is_shown_whole_and_a_quick_success_is_not(
-    stack: Stack, instance: dg.DagsterInstance, mlflow_client: MlflowClient
+    stack: Stack, without_logs: dg.DagsterInstance, mlflow_client: MlflowClient
 ) -> None:
-    may_fail = threading.Event()
+    instance, may_fail = without_logs, threading.Event()
 
     @dg.asset
     def planes() -> int:
