@@ -50,4 +50,5 @@ class HttpExporter(SpanExporter):
         except NotTakenError as error:
             self._answer = error
             if response.status_code < requests.codes.bad_request:
+                response.close()  # the library never sees it, and so would leave its connection open
                 raise

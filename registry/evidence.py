@@ -115,10 +115,15 @@ def require_same_files(version: Version, document: Mapping[str, Any]) -> None:
     """Make sure that a version says of its files what the evidence says.
 
     Raises:
-        EvidenceError: They have another sha256.
+        EvidenceError: They have another sha256, or none was recorded.
     """
     tagged, judged = version.tags.get(SHA256_TAG), document.get("version_sha256")
-    if not tagged or tagged != judged:
+    if not tagged:
+        raise EvidenceError(
+            f"Version {version.number} of {version.name} has no recorded sha256 of its files, so they cannot "
+            "be compared with those that were judged. Register it by a training run."
+        )
+    if tagged != judged:
         raise EvidenceError(
             f"Version {version.number} of {version.name} says of its files that they have sha256 {tagged}; "
             f"judged were files with {judged}."

@@ -3,12 +3,15 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
+from observability.history import RunHistory
 from observability.observer import Observer
+from observability.projection import Backfill
 from pipelines import observers as module
 from pipelines.definitions import build_definitions
 from pipelines.executors import executor_for
@@ -184,20 +187,49 @@ def test_a_server_for_lineage_that_is_down_is_named_and_fails_nothing(
     assert nobody in evaluated("send_lineage_of_runs", instance, resource)
 
 
+class RefusingProjection:
+    """A projection that shows no run, for a reason that lies in the run."""
+
+    name = "refusing"
+
+    def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
+        raise ValueError("it has no name")
+
+    def export_backfill(self, backfill: Backfill) -> int:
+        return 0
+
+
+class RefusingProjections(RunProjections):
+    def mlflow_runs(self) -> Any:
+        return RefusingProjection()
+
+
 def test_a_run_that_cannot_be_shown_fails_the_tick_with_the_reason(
+    instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
+) -> None:
+    settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database)
+    resource = RefusingProjections(**dict(projections(settings)))
+    run_id = dg.execute_job(dg.reconstructable(_counting), instance).run_id
+    with pytest.raises(RunsNotShownError) as caught:
+        evaluated("track_runs", instance, resource)
+    assert str(caught.value.__cause__) == "it has no name"
+    assert str(caught.value).endswith(f"run {run_id} cannot be shown: it has no name")
+    # It is tried again later; until then, ticks say that it waits.
+    assert evaluated("track_runs", instance, resource).endswith("0 written, 1 followed")
+
+
+def test_a_deleted_experiment_skips_the_tick_with_the_remedy(
     instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
 ) -> None:
     resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database))
     client = MlflowClient(mlflow_database)
-    client.delete_experiment(client.create_experiment(EXPERIMENT))
-    run_id = dg.execute_job(dg.reconstructable(_counting), instance).run_id
-    with pytest.raises(RunsNotShownError) as caught:
-        evaluated("track_runs", instance, resource)
-    problem = caught.value.__cause__
-    assert "must be in the 'active' state" in str(problem)
-    assert str(caught.value).endswith(f"run {run_id} cannot be shown: {problem}")
-    # It is tried again later; until then, ticks say that it waits.
-    assert evaluated("track_runs", instance, resource).endswith("0 written, 1 followed")
+    experiment_id = client.create_experiment(EXPERIMENT)
+    client.delete_experiment(experiment_id)
+    dg.execute_job(dg.reconstructable(_counting), instance)
+    said = evaluated("track_runs", instance, resource)
+    assert f"`mlflow experiments restore --experiment-id {experiment_id}`" in said
+    client.restore_experiment(experiment_id)
+    assert "0 written" not in evaluated("track_runs", instance, resource)
 
 
 def test_traces_that_are_switched_off_are_skipped_with_the_reason(

@@ -283,7 +283,7 @@ def test_a_version_registered_by_hand_is_refused_for_it_has_no_hash(stock: Stock
     stock.client.delete_model_version_tag(served, "2", SHA256_TAG)
     stock.judge(served, 2, against=1, document=stock.document(2, against=1) | {"version_sha256": None})
 
-    assert "recorded is nothing" in refusal(stock, served, 2)
+    assert "has no recorded sha256 of its files" in refusal(stock, served, 2)
 
 
 def test_an_unknown_model_or_version_is_named(stock: Stock, served: str):
