@@ -150,7 +150,11 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
     """
     stopped = threading.Event()
     # Handlers, and not the default: started in the background by a script, Ctrl-C would be ignored.
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in STOP_SIGNALS}
+    # They only take note: `Event.set` in a handler waits for ever if this thread holds the event's lock.
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: received.append(number)) for number in STOP_SIGNALS
+    }
     threads = [
         threading.Thread(
             target=_follow,
@@ -164,9 +168,8 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
     try:
         for thread in threads:
             thread.start()
-        # In short waits: a thread that waits without an end does not notice signals.
-        while not stopped.wait(POLL_SECONDS) and all(thread.is_alive() for thread in threads):
-            pass
+        while not received and all(thread.is_alive() for thread in threads):
+            time.sleep(POLL_SECONDS)
     finally:
         stopped.set()
         # Not for longer: whoever sent the signal would kill it. What a target that does not answer holds up
