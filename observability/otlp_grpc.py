@@ -1,7 +1,7 @@
 """OpenTelemetry's exporter over gRPC, which raises what a receiver answers. Over HTTP: otlp_http.py."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -57,30 +57,43 @@ class GrpcExporter(OTLPSpanExporter):
 
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()
-        self._client: Any = _Heard(self._client, self._hear)
+        self._client: Any = _Heard(self._client, self._hear, self._hear_nothing)
 
     def _hear(self, answer: NotTakenError | None) -> None:
         self._answer = answer
+
+    def _hear_nothing(self, answer: NotTakenError) -> None:
+        """Keep that the time is over, unless an earlier attempt was answered: that is the reason."""
+        self._answer = self._answer or answer
 
 
 class _Heard:
     """A client whose answers are looked at; the library throws them away."""
 
-    def __init__(self, client: Any, hear: Any) -> None:
+    def __init__(
+        self,
+        client: Any,
+        hear: Callable[[NotTakenError | None], None],
+        hear_nothing: Callable[[NotTakenError], None],
+    ) -> None:
         self._client = client
         self._hear = hear
+        self._hear_nothing = hear_nothing
 
     def Export(self, **arguments: Any) -> Any:  # noqa: N802 (as gRPC has it)
         """Send a request."""
-        self._hear(None)
         try:
             response = self._client.Export(**arguments)
         except grpc.RpcError as error:
             answer = _error_of(error)
-            self._hear(answer)
+            if error.code() is StatusCode.DEADLINE_EXCEEDED:
+                self._hear_nothing(answer)
+            else:
+                self._hear(answer)
             if isinstance(answer, SpansRefusedError):
                 raise answer from error  # the library would try again what is too large
             raise
+        self._hear(None)
         check_partial_success(response.partial_success.rejected_spans, response.partial_success.error_message)
         return response
 

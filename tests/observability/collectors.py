@@ -49,12 +49,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that is not the usual one: over HTTP `status`, over gRPC `code` with details."""
+    """An answer that is not the usual one: over HTTP `status`, over gRPC `code` with details, trailers."""
 
     status: int = 200
     code: grpc.StatusCode = grpc.StatusCode.OK
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    trailers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def partial_success(rejected: int, message: str) -> ExportTraceServiceResponse:
@@ -148,6 +149,7 @@ def grpc_collector() -> Iterator[Collector]:
             (collector.requests if answer is None else collector.refused).append(received)
             if answer is None:
                 return ExportTraceServiceResponse()
+            context.set_trailing_metadata(tuple(answer.trailers.items()))
             if answer.code is not grpc.StatusCode.OK:
                 context.abort(answer.code, answer.body.decode())
             return ExportTraceServiceResponse.FromString(answer.body)

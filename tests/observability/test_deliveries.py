@@ -3,12 +3,15 @@
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -68,11 +71,11 @@ def http() -> Iterator[Collector]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the user's own settings, and expect a response within a second."""
+    """Remove the user's own settings, and leave a busy machine time for its responses."""
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "30")
 
 
 def span(number: int, **attributes: object) -> ReadableSpan:
@@ -86,6 +89,12 @@ def span(number: int, **attributes: object) -> ReadableSpan:
         start_time=1_000,
         end_time=2_000,
     )
+
+
+def retry_after(seconds: int) -> dict[str, bytes]:
+    """What Retry-After is over HTTP: the library waits so long, or fails at once if its time ends before."""
+    delay = RetryInfo(retry_delay=Duration(seconds=seconds))
+    return {"google.rpc.retryinfo-bin": delay.SerializeToString()}
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -297,22 +306,43 @@ def test_an_outage_over_http_is_told_from_a_refusal(http: Collector, status: int
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"])
 def test_an_outage_over_grpc_is_told_from_a_refusal(code: str) -> None:
     with grpc_collector() as collector:
-        collector.answers = lambda request: Answer(code=grpc.StatusCode[code], body=b"quota used up")
+        collector.answers = lambda request: Answer(
+            code=grpc.StatusCode[code], body=b"quota used up", trailers=retry_after(60)
+        )
         with pytest.raises(NotTakenError, match="quota used up") as caught:
             WAYS["grpc"].delivery(collector).send([span(number) for number in range(300)])
         assert type(caught.value) is NotTakenError
         assert all(len(request.spans) == 300 for request in collector.refused)
 
 
+def test_the_reason_is_what_was_answered_and_not_that_the_next_attempt_took_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
+    full = Answer(code=grpc.StatusCode.RESOURCE_EXHAUSTED, body=b"quota used up", trailers=retry_after(0))
+    ended = threading.Event()
+
+    def answers(request: Request) -> Answer:
+        if collector.refused:
+            ended.wait()
+        return full
+
+    with grpc_collector() as collector:
+        collector.answers = answers
+        try:
+            with pytest.raises(NotTakenError, match="RESOURCE_EXHAUSTED: quota used up"):
+                WAYS["grpc"].delivery(collector).send([span(0)])
+        finally:
+            ended.set()
+
+
 def test_an_outage_in_the_middle_of_the_pieces_is_an_outage(way: Way, collector: Collector) -> None:
     answers = [
         Answer(413, grpc.StatusCode.INVALID_ARGUMENT),
         None,
-        Answer(503, grpc.StatusCode.UNAVAILABLE, headers={"Retry-After": "60"}),
     ]
-    collector.answers = lambda request: (
-        answers.pop(0) if answers else Answer(503, grpc.StatusCode.UNAVAILABLE)
-    )
+    away = Answer(503, grpc.StatusCode.UNAVAILABLE, headers={"Retry-After": "60"}, trailers=retry_after(60))
+    collector.answers = lambda request: answers.pop(0) if answers else away
     with pytest.raises(NotTakenError) as caught:
         way.delivery(collector).send([span(0), span(1)])
     assert not isinstance(caught.value, SpansRefusedError | WrongTargetError)
