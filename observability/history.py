@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from observability.cleaning import clean
-from observability.reads import Read
+from observability.reads import Read, distinct
 from observability.written import AssetRows, by_asset
 
 # Phases of an attempt; those of an input or an output are followed by its name, a wait by what it is for.
@@ -143,7 +143,8 @@ class Materialisation:
             partitions that one step writes the same data version.
         schema: Its columns.
         column_lineage: For each column, those it was made from.
-        reads: The upstream assets that it was made from.
+        reads: The upstream assets that it was made from, as Dagster recorded it; `Attempt.reads` has what is
+            known besides.
         time: When it was recorded.
         output_rows: How many the output holds of which this is a partition: Dagster repeats an output's
             metadata on each of its partitions.
@@ -207,6 +208,7 @@ class Attempt:
         inputs: The inputs that were loaded.
         phases: In order, without a gap: once it has ended, they add up to its seconds.
         hooks: Those of its op, which are executed after it has ended.
+        looked_up: What was read for each asset that it wrote, with what was found of it; None before that.
         error: Why it failed.
         pid: The process it ran in.
         clock_behind: Seconds by which that process's clock lags behind that of the process that started it,
@@ -228,6 +230,15 @@ class Attempt:
     error: Error | None = None
     pid: int | None = None
     clock_behind: float = 0.0
+    looked_up: Mapping[str, Sequence[Read]] | None = None
+
+    @cached_property
+    def reads(self) -> Sequence[Read]:
+        """The upstream assets that it made its own from, each once."""
+        if self.looked_up is None:
+            return distinct(read for written in self.materialisations for read in written.reads)
+        assets = dict.fromkeys(written.asset for written in self.materialisations)
+        return [read for asset in assets for read in self.looked_up.get(asset, ())]
 
     @property
     def seconds(self) -> float | None:

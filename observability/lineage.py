@@ -26,7 +26,7 @@ from openlineage.client.serde import Serde
 from observability import ids, lineage_facets
 from observability.history import Attempt, Error, Materialisation, Outcome, RunHistory, RunStatus
 from observability.lineage_facets import CodeVersion, LedgerlineRunFacet
-from observability.reads import Read, Source, distinct, version_of_content
+from observability.reads import Read, Source, version_of_content
 
 # Who made an event and its facets: a URI that identifies and leads nowhere, like FACET_SCHEMA.
 PRODUCER = "urn:ledgerline:lineage"
@@ -198,7 +198,7 @@ class _Events:
         """What was read, looked at or checked, and not written by the attempt itself."""
         own = {(written.asset, written.data_version) for written in attempt.materialisations}
         found: dict[str, _Seen] = {}
-        for read in distinct(read for written in attempt.materialisations for read in written.reads):
+        for read in attempt.reads:
             # A step may make one of its own assets from another one.
             sources = [each for each in read.sources if not self._is_own(read.asset, each, own)]
             if sources or not read.sources:

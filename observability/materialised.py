@@ -1,6 +1,6 @@
 """Dagster's AssetMaterialization -> Materialisation. Which attempt it belongs to: event_log.py."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -24,20 +24,27 @@ COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
 CONTENT_SHA256 = "content_sha256"  # this project's storage
 
+_RecordedReads = tuple[
+    tuple[str, str, str], ...
+]  # the tag of the version, the version, the number of the event
+
 
 class MaterialisationReader:
-    """Reads the materialisations of one run; equal schemas and column lineages become one object."""
+    """Reads the materialisations of one run; what partitions have alike becomes one object."""
 
     def __init__(self) -> None:
+        self._names: dict[dg.AssetKey, str] = {}
         self._schemas: dict[str, Any] = {}  # the latest by asset
         self._lineages: dict[str, Any] = {}
+        self._reads: dict[_RecordedReads, tuple[Read, ...]] = {}
 
     def read(self, recorded: dg.AssetMaterialization, time: float) -> Materialisation:
         """Make the record of a materialisation that was logged at this time."""
-        asset = asset_name(recorded.asset_key)
+        asset = self._name(recorded.asset_key)
         metadata, tags = recorded.metadata, recorded.tags or {}
         is_of_output = CODE_VERSION_TAG in tags
         rows, of_table = _count(metadata.get(PARTITION_ROW_COUNT)), _count(metadata.get(ROW_COUNT))
+        reads = self._read_by(tags)
         is_part = is_of_output and recorded.partition is not None
         content = getattr(metadata.get(CONTENT_SHA256), "value", None)
         schema = getattr(metadata.get(COLUMN_SCHEMA), "value", None)
@@ -51,14 +58,32 @@ class MaterialisationReader:
             content_sha256=cleaned(content) if isinstance(content, str) else None,
             schema=_same(self._schemas, asset, schema),
             column_lineage=_same(self._lineages, asset, lineage),
-            reads=tuple(_reads(tags)),
+            reads=reads,
             description=cleaned(recorded.description),
             time=time,
             output_rows=of_table if is_part else None,
             is_of_output=is_of_output,
-            is_of_code=_is_of_code(tags),
+            is_of_code=not reads and _is_of_code(tags),
             numbers=numbers(metadata),
         )
+
+    def _name(self, key: dg.AssetKey) -> str:
+        if key not in self._names:
+            self._names[key] = asset_name(key)
+        return self._names[key]
+
+    def _read_by(self, tags: Mapping[str, str]) -> tuple[Read, ...]:
+        """Return the upstream assets that the tags of a materialisation name."""
+        recorded = tuple(
+            (name, version, tags.get(POINTER_TAG + _asset_of(name), ""))
+            for name, version in tags.items()
+            if name.startswith(READ_TAGS)
+        )
+        if not recorded:
+            return ()
+        if recorded not in self._reads:
+            self._reads[recorded] = tuple(_read(*each) for each in recorded)
+        return self._reads[recorded]
 
 
 def data_version(tags: Mapping[str, str]) -> str | None:
@@ -72,20 +97,21 @@ def tagged_version(tags: Mapping[str, str]) -> str | None:
     return next((tags[name] for name in DATA_VERSION_TAGS if name in tags), None)
 
 
-def _reads(tags: Mapping[str, str]) -> Iterator[Read]:
-    for name, version in tags.items():
-        for prefix in READ_TAGS:
-            if name.startswith(prefix):
-                asset = name.removeprefix(prefix)
-                pointer = tags.get(f"{POINTER_TAG}{asset}", "")
-                # Dagster writes slashes within a part of a key as those between parts.
-                escaped = asset.replace("\\", "\\\\")
-                yield Read(clean(escaped), clean(version), int(pointer) if pointer.isdecimal() else None)
+def _read(tag: str, version: str, pointer: str) -> Read:
+    # Dagster writes slashes within a part of a key as those between parts.
+    escaped = _asset_of(tag).replace("\\", "\\\\")
+    return Read(clean(escaped), clean(version), int(pointer) if pointer.isdecimal() else None)
+
+
+def _asset_of(tag: str) -> str:
+    """Return what follows the prefix of a tag about an upstream asset."""
+    return tag.split("/", 2)[2]
 
 
 def _is_of_code(tags: Mapping[str, str]) -> bool:
+    """Return if the version of an asset without upstream assets is the digest of that of its code."""
     code_version = tags.get(CODE_VERSION_TAG)
-    if code_version is None or GIVEN_VERSION_TAG in tags or any(_reads(tags)):
+    if code_version is None or GIVEN_VERSION_TAG in tags:
         return False
     return data_version(tags) == sha256(code_version.encode(errors="replace")).hexdigest()
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -16,7 +17,7 @@ import dagster as dg
 from observability.attributes import RUN_ID_FIELD
 from observability.cleaning import clean, shortened
 from observability.history import Materialisation, RunHistory
-from observability.reads import Read, Source, distinct
+from observability.reads import Read, Source
 from observability.written import AssetRows, rows_kept
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _read(now: RunHistory) -> Iterator[_Dataset]:
     groups: dict[tuple[str, str, str | None], dict[tuple[int, str | None], Source]] = {}
     caveats: dict[str, str] = {}
     unknown: dict[tuple[str, str], Read] = {}
-    for read in distinct(read for written in now.materialisations for read in written.reads):
+    for read in chain.from_iterable(attempt.reads for attempt in now.attempts):
         if not read.sources and read.asset not in own:
             unknown[read.asset, read.recorded] = read
         if read.caveat is not None:

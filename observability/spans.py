@@ -22,7 +22,7 @@ from observability.given_by_users import (
 )
 from observability.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
 from observability.links import Links
-from observability.reads import distinct, version_of_content
+from observability.reads import version_of_content
 from observability.step_spans import SAMPLED
 from observability.written import row_count
 
@@ -329,7 +329,6 @@ def _ending(history: RunHistory) -> tuple[object, ...]:
 def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
     written = [part for parts in attempt.written.values() for part in parts]
     counts = [rows for rows in map(row_count, attempt.written.values()) if rows is not None]
-    reads = distinct(read for each in attempt.materialisations for read in each.reads)
     checks = attempt.checks
     # Dagster takes the run's id for the version of code that has none.
     code_versions = [each.code_version for each in written if each.code_version != run_id]
@@ -348,9 +347,11 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
             [(each.asset, version_of_content(each.data_version, each.is_of_code, run_id)) for each in written]
         ),
         names.READ_VERSIONS: _versions(
-            [(read.asset, source.version) for read in reads for source in read.sources]
+            [(read.asset, source.version) for read in attempt.reads for source in read.sources]
         ),
-        names.READ_CAVEATS: tuple(f"{read.asset}: {read.caveat}" for read in reads if read.caveat)[:LISTED]
+        names.READ_CAVEATS: tuple(f"{read.asset}: {read.caveat}" for read in attempt.reads if read.caveat)[
+            :LISTED
+        ]
         or None,
         names.CODE_VERSION: next(filter(None, code_versions), None),
         names.ROWS: sum(counts) if counts else None,

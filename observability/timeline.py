@@ -185,7 +185,7 @@ def _draw_dependencies(axes: "Axes", rows: Sequence[_Row], zero: float) -> None:
         if attempt is None:
             continue
         own = {written.asset for written in attempt.materialisations}
-        upstream = {read.asset for written in attempt.materialisations for read in written.reads}
+        upstream = {read.asset for read in attempt.reads}
         upstream |= {check.asset for check in attempt.checks} | set(attempt.inputs)
         found = [writers[asset] for asset in upstream - own if asset in writers]
         if found:

@@ -57,22 +57,21 @@ class Upstreams:
     def _is_new(self, attempt: Attempt) -> bool:
         if attempt.ended is None or self._known(attempt) is not attempt:
             return False
-        return any(written.reads for written in attempt.materialisations)
+        return bool(attempt.reads)
 
     def _known(self, attempt: Attempt) -> Attempt:
         before, resolved = self._found.get((attempt.step, attempt.number), (None, attempt))
         return resolved if before is attempt else attempt
 
     def _resolved(self, history: RunHistory, attempt: Attempt) -> Attempt:
-        looked_up: dict[tuple[str, Read], Read] = {}
-        materialisations = []
-        for written in attempt.materialisations:
-            for read in written.reads:
-                if (written.asset, read) not in looked_up:
-                    looked_up[written.asset, read] = self._look_up(history, attempt, written.asset, read)
-            reads = tuple(looked_up[written.asset, read] for read in written.reads)
-            materialisations.append(replace(written, reads=reads) if reads else written)
-        return replace(attempt, materialisations=tuple(materialisations))
+        # The partitions that a step writes have the same reads, by the hundred.
+        recorded = {(each.asset, id(each.reads)): each.reads for each in attempt.materialisations}
+        looked_up: dict[str, list[Read]] = {}
+        for asset, read in dict.fromkeys(
+            (asset, read) for (asset, _), reads in recorded.items() for read in reads
+        ):
+            looked_up.setdefault(asset, []).append(self._look_up(history, attempt, asset, read))
+        return replace(attempt, looked_up=looked_up)
 
     def _look_up(self, history: RunHistory, attempt: Attempt, asset: str, read: Read) -> Read:
         if read.pointer is None:
@@ -86,7 +85,8 @@ class Upstreams:
         read = replace(read, asset=asset_name(_key(event)))
         if event.run_id == history.run.run_id and event.event_log_entry.step_key == attempt.step:
             own = [
-                _source(part, event.run_id, event.storage_id) for part in attempt.written.get(read.asset, ())
+                _source(part, part.rows, event.run_id, event.storage_id)
+                for part in attempt.written.get(read.asset, ())
             ]
             return _known(read, own, Basis.NAMED)
         version = data_version(event.event_log_entry.tags or {}) or NO_VERSION
@@ -158,9 +158,7 @@ class Upstreams:
     # Queries; all of them end at the pointer
 
     def _fetch_events(self, attempts: Iterable[Attempt]) -> None:
-        reads = {
-            read for attempt in attempts for written in attempt.materialisations for read in written.reads
-        }
+        reads = (read for attempt in attempts for read in attempt.reads)
         wanted = {read.pointer for read in reads if read.pointer is not None} - self._events.keys()
         for event_type in EVENT_TYPES:
             for ids in _portions(sorted(wanted)):
@@ -223,9 +221,10 @@ class Upstreams:
             version = data_version(record.event_log_entry.tags or {})
             return Source(cleaned(record.partition_key), version, record.run_id, record.storage_id)
         written = self._reader.read(materialization, record.timestamp)
-        if written.output_rows is not None and not self._ranges[record.run_id]:
-            written = replace(written, rows=written.output_rows if written.rows is None else written.rows)
-        return _source(written, record.run_id, record.storage_id)
+        rows = written.rows
+        if rows is None and written.output_rows is not None and not self._ranges[record.run_id]:
+            rows = written.output_rows
+        return _source(written, rows, record.run_id, record.storage_id)
 
     def _fetch_ranges(self, records: Iterable[EventLogRecord]) -> None:
         """Find out which runs wrote a range: what their outputs count is the rows of all partitions."""
@@ -268,17 +267,17 @@ def _sources_of(
     same_run: Mapping[str, tuple[Materialisation, int | None]],
 ) -> list[Source]:
     """Return sources for what the run itself had written, from its log, which has been read already."""
-    chosen = [same_run[name] for name in sorted(partitions)]
-    return [_source(replace(part, rows=rows), event.run_id, event.storage_id) for part, rows in chosen]
+    chosen = (same_run[name] for name in sorted(partitions))
+    return [_source(part, rows, event.run_id, event.storage_id) for part, rows in chosen]
 
 
-def _source(written: Materialisation, run_id: str, storage_id: int) -> Source:
+def _source(written: Materialisation, rows: int | None, run_id: str, storage_id: int) -> Source:
     return Source(
         partition=written.partition,
         data_version=written.data_version,
         run_id=run_id,
         storage_id=storage_id,
-        rows=written.rows,
+        rows=rows,
         content_sha256=written.content_sha256,
         schema=written.schema,
         is_of_code=written.is_of_code,

@@ -52,6 +52,10 @@ MAX_WORKERS = 8  # each starts an MLflow server of its own, and the longest file
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests, and the processes they start, away from the state and settings of a person."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A script's job in the background ignores it, and all that it starts. Dagster's processes then ignore
+        # SIGTERM, too (dagster/_utils/interrupts.py), so that the servers of the tests would never end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Processes that share the tests have theirs in that of the one which started them, and which deletes it.
     parent = os.environ["LEDGERLINE_HOME"] if hasattr(config, "workerinput") else None
     said = {

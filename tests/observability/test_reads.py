@@ -56,7 +56,7 @@ def one_by_one(
 
 
 def read_of(history: RunHistory, asset: str) -> Read:
-    (read,) = {read for each in history.materialisations if each.asset == asset for read in each.reads}
+    (read,) = {read for attempt in history.attempts for read in (attempt.looked_up or {}).get(asset, ())}
     return read
 
 
