@@ -1,5 +1,6 @@
 """`ledgerline observe` and `ledgerline trace`: runs of an instance, shown elsewhere or here."""
 
+import gc
 import re
 import signal
 import threading
@@ -133,6 +134,8 @@ def show_all(
                         failures.note(observer, record.dagster_run.run_id, problem)
                     not_shown = f"runs ({failures.count} not shown)" if failures.count else "runs"
                     progress.update(task, advance=1, description=not_shown)
+                    if progress.tasks[task].completed == 1:
+                        _keep_loaded()
                 cursor = page[-1].dagster_run.run_id
     finally:
         failures.print()
@@ -246,18 +249,30 @@ def _problem(observer: Observer, instance: dg.DagsterInstance, record: dg.RunRec
 def _follow(
     console: Console, instance: dg.DagsterInstance, observer: Observer, stopped: threading.Event
 ) -> None:
-    name, problem = observer.projection.name, None
+    name, problem, is_loaded = observer.projection.name, None, False
     while not stopped.is_set():
         try:
             report = observer.tick(instance, BUDGET_SECONDS)
         except Exception as error:  # noqa: BLE001 (Dagster's database is away, say: it will be back)
             report = Report(unavailable=f"{instance.root_directory} cannot be read: {error}")
+        if report.written and not is_loaded:
+            _keep_loaded()
+            is_loaded = True
         if report.written or report.failures or report.refused:
             console.print(Text(f"{_now()}  {name:<12}{report}"), soft_wrap=True)
         if report.unavailable != problem:
             problem = report.unavailable
             console.print(Text(f"{_now()}  {name:<12}{problem or 'It is back.'}"), soft_wrap=True)
         stopped.wait(LOOKS_SECONDS.get(name, OTHER_LOOKS_SECONDS))
+
+
+def _keep_loaded() -> None:
+    """Keep the garbage collector from looking through what the first run had loaded, again for each run.
+
+    Reading an event log makes many objects, and Dagster, MLflow and SQLAlchemy are half a million.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _now() -> str:

@@ -30,6 +30,7 @@ OF_MACHINES = (
 )
 TRACE_CONTEXT = ("traceparent", "tracestate")
 
+NUMBERS = (dg.IntMetadataValue, dg.FloatMetadataValue)
 # Counts of rows have a place of their own.
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 
@@ -61,7 +62,7 @@ def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for name, value in metadata.items():
-        if not isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue) or name in ROW_COUNTS:
+        if not isinstance(value, NUMBERS) or name in ROW_COUNTS:
             continue
         number = _finite(value.value)
         if number is None or (is_secret_name(name) and not name.lower().endswith("tokens")):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import dagster as dg
@@ -62,6 +62,7 @@ class Outcome(Enum):
     INTERRUPTED = "interrupted"  # the run ended and the step never said how
 
 
+@lru_cache(maxsize=4096)
 def asset_name(key: dg.AssetKey) -> str:
     r"""Return an asset's key with slashes, which no other key has: a slash within a part is written `\/`."""
     return clean(key.to_escaped_user_string())

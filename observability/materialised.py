@@ -33,14 +33,13 @@ class MaterialisationReader:
     """Reads the materialisations of one run; what partitions have alike becomes one object."""
 
     def __init__(self) -> None:
-        self._names: dict[dg.AssetKey, str] = {}
         self._schemas: dict[str, Any] = {}  # the latest by asset
         self._lineages: dict[str, Any] = {}
         self._reads: dict[_RecordedReads, tuple[Read, ...]] = {}
 
     def read(self, recorded: dg.AssetMaterialization, time: float) -> Materialisation:
         """Make the record of a materialisation that was logged at this time."""
-        asset = self._name(recorded.asset_key)
+        asset = asset_name(recorded.asset_key)
         metadata, tags = recorded.metadata, recorded.tags or {}
         is_of_output = CODE_VERSION_TAG in tags
         rows, of_table = _count(metadata.get(PARTITION_ROW_COUNT)), _count(metadata.get(ROW_COUNT))
@@ -66,11 +65,6 @@ class MaterialisationReader:
             is_of_code=not reads and _is_of_code(tags),
             numbers=numbers(metadata),
         )
-
-    def _name(self, key: dg.AssetKey) -> str:
-        if key not in self._names:
-            self._names[key] = asset_name(key)
-        return self._names[key]
 
     def _read_by(self, tags: Mapping[str, str]) -> tuple[Read, ...]:
         """Return the upstream assets that the tags of a materialisation name."""
