@@ -218,14 +218,16 @@ def test_an_answer_that_is_late_is_given_up_and_later_requests_are_answered(
     settings = serving_settings(
         tmp_path / "home", told_models.uri, **TOLD_SERVED, LEDGERLINE_SERVING_SECONDS="0.3"
     )
+    deadline = time.monotonic() + SECONDS
     with running(settings) as service:
         try:
             late = ask(service, told(f"wait for {go}"))
-            behind = ask(service, told(value=7.0))
+            # On a busy machine the service itself may take longer than a request has.
+            while (behind := ask(service, told(value=7.0))).status_code == 504:
+                assert time.monotonic() < deadline
             watched = requests.get(f"{service.url}/ping", timeout=SECONDS)
         finally:
             go.touch()
-        deadline = time.monotonic() + SECONDS
         while (answer := ask(service, told(value=3.0))).status_code in (503, 504):
             assert time.monotonic() < deadline
 

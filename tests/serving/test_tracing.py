@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -262,12 +263,15 @@ def test_an_end_does_not_wait_until_a_collector_is_back() -> None:
         endpoint = f"http://{HOST}:{silent.getsockname()[1]}"
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "86400"}
         telemetry = Telemetry.from_environment(variables)
+        before = set(threading.enumerate())
         tracing = Tracing(exporter_for(telemetry, ""), telemetry.keeps, 1000)
         tracing.begin("POST", {}).end()
         tracing.stop()
         # It was sent, and is still without an answer.
         connection, _ = silent.accept()
         connection.close()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(SECONDS)  # it says that the span was not taken, which is not for the next test
 
 
 def test_an_exporter_that_cannot_be_made_is_asked_for_again(said: Callable[[], list[str]]) -> None:
