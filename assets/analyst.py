@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from agent import evaluation
 from assets.flights import FLIGHTS_SCHEMA
 from assets.predictions import PREDICTIONS_SCHEMA
 from assets.reference import AIRLINES_SCHEMA, AIRPORTS_SCHEMA, PLANES_SCHEMA, WEATHER_SCHEMA
+from ledgerline.agent import evaluation
 from resources.failures import PermanentFailure
 from resources.storage import Tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from agent.sql_sandbox import Table
-    from agent.tools import Tool
+    from ledgerline.agent.sql_sandbox import Table
+    from ledgerline.agent.tools import Tool
 
 NAME = "analyst"
 
@@ -45,8 +45,8 @@ def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":
     Raises:
         PermanentFailure: No flights are stored.
     """
-    from agent.query_tool import QueryTool
-    from agent.sql_sandbox import SqlSandbox
+    from ledgerline.agent.query_tool import QueryTool
+    from ledgerline.agent.sql_sandbox import SqlSandbox
 
     return [QueryTool(SqlSandbox(tables_of(storage)))]
 
@@ -79,7 +79,7 @@ def tables_of(storage: Tables) -> "tuple[Table, ...]":
 
 
 def _table(storage: Tables, name: str, description: str, schema: dg.TableSchema) -> "Table | None":
-    from agent.sql_sandbox import Column, Table
+    from ledgerline.agent.sql_sandbox import Column, Table
 
     asset = dg.AssetKey(name)
     keys = storage.stored_partitions(asset) or None

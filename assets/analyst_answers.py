@@ -21,7 +21,7 @@ from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
-    from agent.execution import Execution
+    from ledgerline.agent.execution import Execution
 
 
 # A run can be executed again from where it failed for so long.
@@ -136,8 +136,8 @@ def answer(
 
     It remembers nothing: an answer that it found in its memory would say nothing of how good it is.
     """
-    from agent.language_model import LanguageModelError, is_lasting
-    from agent.prompt import Prompt
+    from ledgerline.agent.language_model import LanguageModelError, is_lasting
+    from ledgerline.agent.prompt import Prompt
 
     prompt = Prompt(task.prompt, task.template, task.prompt_version)
     analyst = agent.agent(NAME, prompt, tools_of(tables), memory=None, tracer=otel.tracer(), finding=finding)

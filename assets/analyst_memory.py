@@ -1,4 +1,4 @@
-"""What the analyst knows of the project itself: its reports. How memory works: agent/memory.py."""
+"""What the analyst knows of the project itself: its reports. How memory works: ledgerline/agent/memory.py."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -9,15 +9,15 @@ import dagster as dg
 from assets import policies
 from assets.analyst_questions import GROUP
 from assets.delay_model import MODEL_NAME
-from observability.attributes import RUN_ID_FIELD
-from registry.history import Judgement
+from ledgerline.registry.history import Judgement
+from ledgerline.ledger.ids import RUN_ID_FIELD
 from resources.agent import AgentResource
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
-    from agent.vector_store import Entry
+    from ledgerline.agent.vector_store import Entry
 
 MOST_RUNS = 200
 
@@ -41,7 +41,7 @@ def analyst_memory(
     the lineage documents of the latest 200 runs. What is remembered already is left as it is, answers to
     questions among them. `ledgerline memory` lists the entries and forgets them.
     """
-    from agent.memory import MemoryUnusableError
+    from ledgerline.agent.memory import MemoryUnusableError
 
     memory = agent.open_memory()
     if memory is None:
@@ -77,7 +77,7 @@ def comparison_entry(judgement: Judgement, evidence: Mapping[str, Any] | None) -
         judgement: As the journal has it.
         evidence: What it rests on, if that is still there.
     """
-    from agent.vector_store import Entry
+    from ledgerline.agent.vector_store import Entry
 
     against = "the baseline" if judgement.against is None else f"version {judgement.against} in production"
     verdict = "it kept every rule" if judgement.passed else f"it broke {', '.join(judgement.broken_rules)}"
@@ -95,7 +95,7 @@ def comparison_entry(judgement: Judgement, evidence: Mapping[str, Any] | None) -
 
 def lineage_entry(document: Mapping[str, Any]) -> "Entry":
     """The lineage of an asset, in one run, as it is remembered."""
-    from agent.vector_store import Entry
+    from ledgerline.agent.vector_store import Entry
 
     output = document["outputs"][0]["name"]
     run = document["run"]["facets"]["ledgerline_run"]

@@ -17,7 +17,7 @@ from assets.columns import Frame, optional, required
 from resources.storage import Tables
 
 if TYPE_CHECKING:
-    from agent.sql_sandbox import SqlSandbox, Table
+    from ledgerline.agent.sql_sandbox import SqlSandbox, Table
 
 FILE = Path(__file__).with_suffix(".yaml")
 GROUP = "analyst"
@@ -110,7 +110,7 @@ def analyst_questions(context: dg.AssetExecutionContext, tables: dg.ResourcePara
 
 
 def _with_answers(tables: "tuple[Table, ...]") -> Iterator[dict[str, Any]]:
-    from agent.sql_sandbox import Limits, SqlSandbox
+    from ledgerline.agent.sql_sandbox import Limits, SqlSandbox
 
     names = {table.name for table in tables}
     sandbox = SqlSandbox(tables, Limits(seconds=SECONDS))

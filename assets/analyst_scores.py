@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from agent import evaluation
 from assets import policies
 from assets.analyst import UNKNOWN
 from assets.analyst_questions import GROUP, Kind
 from assets.columns import Frame, lineage, optional, required
+from ledgerline.agent import evaluation
 from resources import digests
 from resources.failures import PermanentFailure
 from resources.tracking import MLflowResource
@@ -187,7 +187,7 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
 
 def _told(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What tools found; of tables each cell, as the commas between them would join two numbers."""
-    from agent.query_tool import QueryTool
+    from ledgerline.agent.query_tool import QueryTool
 
     for call in calls:
         if call["failed"]:

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from assets import requests_replay
-from registry.comparison import Comparison
-from registry.policy import Ruling
+from ledgerline.evaluation.comparison import Comparison
+from ledgerline.evaluation.policy import Ruling
 
 TEMPLATE = Path(__file__).with_name("comparison_report.html")
 

@@ -9,8 +9,8 @@ from assets import metrics
 from assets.delay_model import MODEL_NAME, model_input, read_days, with_outcome
 from assets.features import LABEL
 from assets.holdout import training_days_of
-from registry.policy import Latencies
-from registry.versions import Version
+from ledgerline.evaluation.policy import Latencies
+from ledgerline.registry.versions import Version
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.storage import Tables

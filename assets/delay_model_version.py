@@ -8,15 +8,15 @@ from assets import policies
 from assets.delay_model import MODEL_NAME, TrainedModel
 from assets.delay_model_evaluation import MODEL, Evaluation
 from assets.partitions import MONTHS
-from observability.attributes import RUN_ID_TAG
-from registry.stages import STAGING
-from registry.versions import (
+from ledgerline.registry.stages import STAGING
+from ledgerline.registry.versions import (
     MONTH_TAG,
     SHA256_TAG,
     TRAINING_DATA_TAG,
     TRAINING_DAYS_TAG,
     Version,
 )
+from ledgerline.ledger.ids import RUN_ID_TAG
 from resources.registry import ModelRegistryResource
 
 

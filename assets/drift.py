@@ -13,7 +13,7 @@ from assets.flights import FLIGHT_KEY
 from assets.learned_from import learned_from, warn_if_changed
 from assets.partitions import MONTHS, TRAINING_MONTHS, judged_days
 from assets.predictions import PREDICTIONS_SCHEMA
-from registry.stability import population_stability_index, psi_table
+from ledgerline.evaluation.stability import population_stability_index, psi_table
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.storage import Tables

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from assets.partitions import days_between, judged_days
-from registry.versions import MONTH_TAG, TRAINING_DAYS_TAG, Version
+from ledgerline.registry.versions import MONTH_TAG, TRAINING_DAYS_TAG, Version
 from resources.failures import PermanentFailure
 
 

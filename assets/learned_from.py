@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.delay_model import MODEL_NAME, describe, model_input, read_days, with_outcome
 from assets.holdout import training_days_of
-from registry.versions import TRAINING_DATA_TAG, Version
+from ledgerline.registry.versions import TRAINING_DATA_TAG, Version
 from resources.registry import ModelRegistryResource
 from resources.storage import Tables
 from resources.tracing import OTelResource

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from registry.comparison import Comparison
+    from ledgerline.evaluation.comparison import Comparison
 
 DOTS_PER_INCH = 80
 

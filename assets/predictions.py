@@ -10,8 +10,8 @@ from assets.delay_model import MODEL_NAME, model_input
 from assets.features import FEATURES
 from assets.flights import FLIGHT_KEY
 from assets.partitions import DAYS
-from registry.stages import PRODUCTION, STAGING
-from registry.versions import Version
+from ledgerline.registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.versions import Version
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.tracing import OTelResource

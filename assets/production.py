@@ -1,6 +1,6 @@
 """The version in production: moving the alias, and what Dagster is told of that.
 
-What must hold before: registry/promotion.py.
+What must hold before: ledgerline/registry/promotion.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +13,18 @@ from pydantic import Field
 
 from assets import policies
 from assets.delay_model import MODEL_NAME
-from observability.cleaning import clean
-from registry.history import OUTSIDE, Entry, Move
-from registry.moves import MoveRefusedError
-from registry.promotion import InPlaceError, Mode, Moved, NotApprovedError, Request, RuleBrokenError
-from registry.stages import STAGING
+from ledgerline.cleaning.texts import clean
+from ledgerline.registry.history import OUTSIDE, Entry, Move
+from ledgerline.registry.moves import MoveRefusedError
+from ledgerline.registry.promotion import (
+    InPlaceError,
+    Mode,
+    Moved,
+    NotApprovedError,
+    Request,
+    RuleBrokenError,
+)
+from ledgerline.registry.stages import STAGING
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 

@@ -16,10 +16,10 @@ from assets.drift import REPORTED_WEATHER, by_feature, features_table
 from assets.drift_checks import MOST_SCORE_PSI, SCORES_STABLE
 from assets.features import FEATURES
 from assets.learned_from import learned_from, warn_if_changed
-from registry.logged_rows import inputs_of, outputs_of, redacted_columns
-from registry.stability import population_stability_index, psi_table
-from registry.stages import PRODUCTION
-from registry.versions import Version
+from ledgerline.evaluation.stability import population_stability_index, psi_table
+from ledgerline.registry.stages import PRODUCTION
+from ledgerline.registry.versions import Version
+from ledgerline.requests.logged_rows import inputs_of, outputs_of, redacted_columns
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.request_log import RequestLogResource, require_logged

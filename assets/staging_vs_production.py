@@ -16,24 +16,25 @@ from assets.features import FEATURES, FEATURES_SCHEMA, LABEL
 from assets.holdout import holdout_days
 from assets.production import DECISION, IN_PLACE
 from assets.requests_replay import as_table, metrics_of, moment_of, replayed
-from observability.attributes import RUN_ID_TAG
-from observability.cleaning import cleaned
-from observability.ids import trace_id
-from registry import comparison, evidence, policy, signatures, stability
-from registry.comparison import Comparison
-from registry.evidence import Sealed
-from registry.history import Judgement
-from registry.policy import Latencies, Policy, Ruling
-from registry.replay import Replay
-from registry.samples import ComparisonError
-from registry.stages import PRODUCTION, STAGING
-from registry.versions import (
+from ledgerline.cleaning.texts import cleaned
+from ledgerline.evaluation import comparison, policy, signatures, stability
+from ledgerline.evaluation.comparison import Comparison
+from ledgerline.evaluation.policy import Latencies, Policy, Ruling
+from ledgerline.evaluation.samples import ComparisonError
+from ledgerline.ledger.ids import trace_id
+from ledgerline.registry import evidence
+from ledgerline.registry.evidence import Sealed
+from ledgerline.registry.history import Judgement
+from ledgerline.registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.versions import (
     MONTH_TAG,
     SHA256_TAG,
     TRAINING_DATA_TAG,
     TRAINING_DAYS_TAG,
     Version,
 )
+from ledgerline.requests.replay import Replay
+from ledgerline.ledger.ids import RUN_ID_TAG
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.request_log import RequestLogResource
@@ -89,13 +90,13 @@ class JudgedVersion:
         version: The version that wants to be promoted.
         against: The version it was compared with; None: there was none, and a baseline stood in.
         rows: Flights it was judged on.
-        rulings: One for each rule, as `registry.policy.Ruling`.
+        rulings: One for each rule, as `ledgerline.evaluation.policy.Ruling`.
         passed: Whether every rule is kept.
         evidence_sha256: Seal of the evidence.
         evidence_run_id: The MLflow run that has it, and the report.
         entry: The entry in the journal of the model.
         run_id: The Dagster run that compared.
-        replay: What it says to what was really asked, as `registry.replay.Replay`; None: it was not asked.
+        replay: What it says to what was really asked, as `ledgerline.requests.replay.Replay`; None: it was not asked.
     """
 
     version: int

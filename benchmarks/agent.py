@@ -30,15 +30,15 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from pydantic import BaseModel
 from rich.console import Console
 
-from agent.agent import Agent
-from agent.memory import Memory
-from agent.messages import Message, Role
-from agent.ollama_provider import OllamaModel
-from agent.prompt import Prompt
-from agent.recording import Recorder
-from agent.tools import ToolAnswer, describe
-from agent.vector_store import Entry
 from benchmarks.results import Result
+from ledgerline.agent.agent import Agent
+from ledgerline.agent.memory import Memory
+from ledgerline.agent.messages import Message, Role
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.prompt import Prompt
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.tools import ToolAnswer, describe
+from ledgerline.agent.vector_store import Entry
 
 WIDTH = 132  # where the output is no terminal
 TURNS = 2

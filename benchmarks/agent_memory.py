@@ -22,12 +22,12 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from agent.local_embedding import DIMENSIONS, LocalEmbedder
-from agent.memory import Memory
-from agent.recording import Recorder
-from agent.vector_store import COLUMNS, INDEXED_FROM, TABLE, Entry, VectorStore
 from assets.source import read_source
 from benchmarks.results import Result, Value
+from ledgerline.agent.local_embedding import DIMENSIONS, LocalEmbedder
+from ledgerline.agent.memory import Memory
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.vector_store import COLUMNS, INDEXED_FROM, TABLE, Entry, VectorStore
 
 WIDTH = 132  # where the output is no terminal
 QUERIES = 200

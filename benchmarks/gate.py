@@ -29,10 +29,10 @@ from scipy import stats
 
 from assets.metrics import score
 from benchmarks.results import Result, Value
-from registry.comparison import Comparison, compare
-from registry.policy import Latencies, Policy, judge
-from registry.resampling import paired_scores
-from registry.samples import Sample
+from ledgerline.evaluation.comparison import Comparison, compare
+from ledgerline.evaluation.policy import Latencies, Policy, judge
+from ledgerline.evaluation.resampling import paired_scores
+from ledgerline.evaluation.samples import Sample
 
 POLICY = Policy()
 LATENCIES = Latencies(1.0, None)

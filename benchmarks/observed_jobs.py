@@ -31,7 +31,7 @@ PEERS = {OTEL: "dagster_otel", MLFLOW: "dagster_mlflow", MLFLOW_METRICS: "dagste
 
 # What a version would import once in each process, at first use: that is not what is measured.
 IMPORTS = {
-    SPAN: ("observability.step_tracing",),
+    SPAN: ("ledgerline.traces.step_tracing",),
     OTEL: ("dagster_otel",),
     MLFLOW: ("dagster_mlflow", "mlflow.store.tracking.rest_store"),
     MLFLOW_METRICS: ("dagster_mlflow", "mlflow.store.tracking.rest_store"),

@@ -18,8 +18,8 @@ from benchmarks import observed_jobs as jobs
 from benchmarks import processes
 from benchmarks.backends import Backends
 from benchmarks.results import Result, Value
-from observability import ids
-from observability.event_log import read_history
+from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import read_history
 
 SHOWN_SECONDS = 120.0
 ENDED = "Ctrl-C ends everything"

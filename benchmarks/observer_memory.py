@@ -24,9 +24,9 @@ from rich.console import Console
 from benchmarks import observed_jobs as jobs
 from benchmarks import processes
 from benchmarks.results import Result, Value
-from observability.observer import LINGER_SECONDS, Observer
-from observability.telemetry import Telemetry
-from observability.trace_projection import TraceProjection
+from ledgerline.ledger.observer import LINGER_SECONDS, Observer
+from ledgerline.traces.projection import TraceProjection
+from ledgerline.traces.telemetry import Telemetry
 
 STEPS = 3
 SPREAD_SECONDS = 3000  # the runs ended one after the other within so long; an observer looks back an hour

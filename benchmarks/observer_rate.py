@@ -16,11 +16,11 @@ from rich.console import Console
 from benchmarks import observed_jobs as jobs
 from benchmarks import processes
 from benchmarks.results import Result, Value
-from observability import telemetry
-from observability.event_log import PAGE, HistoryReader, run_from
-from observability.links import Links
-from observability.spans import run_spans
-from observability.upstreams import Upstreams
+from ledgerline.ledger.event_log import PAGE, HistoryReader, run_from
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.upstreams import Upstreams
+from ledgerline.traces import telemetry
+from ledgerline.traces.spans import run_spans
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
 COLUMNS = 12  # of each table

@@ -19,7 +19,7 @@ from benchmarks import processes
 from benchmarks.backends import Backends, dead_backends
 from benchmarks.processes import BenchmarkError, Executed
 from benchmarks.results import Result, Value
-from observability.event_log import read_history
+from ledgerline.ledger.event_log import read_history
 
 NONE, UP, DEAD = "-", "up", "dead"
 

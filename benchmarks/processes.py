@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from observability.library_defaults import MLFLOW_DEFAULTS
+from ledgerline.settings.library_defaults import MLFLOW_DEFAULTS
 from resources.environments import PROJECT_ROOT
 
 HOST = "127.0.0.1"

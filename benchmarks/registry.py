@@ -106,7 +106,7 @@ def main() -> None:
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[tuple[str, str]]:
     """URL of a server, and URI of its database."""
-    from registry.store import connect
+    from ledgerline.mlflow_store.store import connect
 
     url, database = f"http://{processes.HOST}:{processes.free_port()}", f"sqlite:///{folder}/mlflow.db"
     connect(database)  # creates its tables
@@ -127,7 +127,8 @@ def mlflow_server(folder: Path) -> Iterator[tuple[str, str]]:
 
 def looks(server: str, database: str, size: Size) -> Result:
     """One look of a sensor at every model."""
-    from registry import stages, store
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import stages
 
     direct, client = store.connect(database), store.connect(server)
     for number in range(size.models):
@@ -159,10 +160,11 @@ def looks(server: str, database: str, size: Size) -> Result:
 
 def journal(server: str, database: str, size: Size) -> Result:
     """A journal of many promotions: who was in production when, and one entry more."""
-    from registry import moves, store
-    from registry.history import PROMOTION, Approval, End, Move
-    from registry.journal import Journal
-    from registry.stages import PRODUCTION
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import moves
+    from ledgerline.registry.history import PROMOTION, Approval, End, Move
+    from ledgerline.registry.journal import Journal
+    from ledgerline.registry.stages import PRODUCTION
 
     direct = store.connect(database)
     _registered(direct, MODEL)
@@ -206,9 +208,10 @@ def journal(server: str, database: str, size: Size) -> Result:
 
 def promotions(server: str, database: str, size: Size) -> Result:
     """Promotions from asking to the last tag, one after the other."""
-    from registry import evidence, promotion, store
-    from registry.history import Judgement
-    from registry.promotion import Mode, Request
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import evidence, promotion
+    from ledgerline.registry.history import Judgement
+    from ledgerline.registry.promotion import Mode, Request
 
     client = store.connect(server)
     name = "promoted"
@@ -249,9 +252,9 @@ def _registered(client: "MlflowClient", name: str) -> None:
 
 def _version(client: "MlflowClient", name: str, experiment: str) -> str:
     """A version with a file; its hash."""
-    from registry import model_files
-    from registry.store import downloaded
-    from registry.versions import SHA256_TAG
+    from ledgerline.mlflow_store import model_files
+    from ledgerline.mlflow_store.store import downloaded
+    from ledgerline.registry.versions import SHA256_TAG
 
     run = client.create_run(experiment)
     client.log_text(run.info.run_id, "weights", "model/weights.txt")

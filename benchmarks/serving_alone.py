@@ -84,7 +84,7 @@ def main() -> None:
     """Predict as often as is asked for."""
     import pandas as pd
 
-    from registry import model_files
+    from ledgerline.mlflow_store import model_files
 
     model, rows = model_files.load_sklearn(Path(sys.argv[1])), pd.read_parquet(sys.argv[2])
     # As the model takes them, and not with the gaps of Parquet.

@@ -118,8 +118,8 @@ def registered(client: "MlflowClient", folder: Path, count: int) -> Models:
         BenchmarkError: They cannot be told apart by what they say.
     """
     from assets.delay_model import MODEL_NAME, TrainingConfig, model_input, train, with_outcome
-    from registry import versions
-    from registry.stages import PRODUCTION
+    from ledgerline.registry import versions
+    from ledgerline.registry.stages import PRODUCTION
 
     flights = with_outcome(feature_rows(folder))
     inputs = model_input(flights)
@@ -175,7 +175,7 @@ def body_of(rows: "pd.DataFrame") -> str:
 
 def _logged(client: "MlflowClient", pipeline: "Pipeline", inputs: "pd.DataFrame") -> str:
     """A logged model, as a training run leaves it; its id."""
-    from registry import model_files, store
+    from ledgerline.mlflow_store import model_files, store
 
     experiment = store.experiment_id(client, "models to be served", None)
     run_id = client.create_run(experiment).info.run_id
@@ -189,7 +189,7 @@ def _logged(client: "MlflowClient", pipeline: "Pipeline", inputs: "pd.DataFrame"
 
 
 def _tags() -> dict[str, str]:
-    from observability.attributes import RUN_ID_TAG
+    from ledgerline.ledger.ids import RUN_ID_TAG
 
     return {RUN_ID_TAG: str(uuid.uuid4())}
 

@@ -55,8 +55,8 @@ QUICK = Size(rounds=1, seconds=1.5, warm_seconds=0.5, many_rounds=2, many_times=
 
 def measure(console: Console, folder: Path, registry: Registry, models: Models, size: Size) -> list[Result]:
     """Two tables: requests with one row, and requests with many."""
-    from registry import versions
-    from registry.stages import PRODUCTION
+    from ledgerline.registry import versions
+    from ledgerline.registry.stages import PRODUCTION
 
     number = models.numbers[0]
     models.let_answer(number, PRODUCTION)

@@ -25,8 +25,8 @@ MOST_SECONDS = 120.0
 # What the service has imported when it answers; what these import is most of it.
 IMPORTED = (
     "cli.main",
-    "serving.app",
-    "serving.service",
+    "ledgerline.serving.app",
+    "ledgerline.serving.service",
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",
     "mlflow.artifacts",
@@ -59,7 +59,7 @@ QUICK = Size(rounds=1)
 
 def measure(console: Console, folder: Path, registry: Registry, models: Models, size: Size) -> list[Result]:
     """One table: from the start of the process to its first answer, and how much of it are imports."""
-    from registry.stages import PRODUCTION
+    from ledgerline.registry.stages import PRODUCTION
 
     number = models.numbers[1]
     models.let_answer(number, PRODUCTION)

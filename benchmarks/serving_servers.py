@@ -88,7 +88,7 @@ class Server:
 @contextmanager
 def mlflow_registry(folder: Path) -> Iterator[Registry]:
     """A registry on SQLite that can send webhooks to this machine."""
-    from registry.store import connect
+    from ledgerline.mlflow_store.store import connect
 
     folder.mkdir(parents=True)
     url, database = f"http://{HOST}:{free_port()}", f"sqlite:///{folder}/mlflow.db"
@@ -170,7 +170,7 @@ def peer(folder: Path, model: Path) -> Iterator[Server]:
 @contextmanager
 def woken(registry: Registry, server: Server) -> Iterator[None]:
     """The registry tells a service by webhook of what changes."""
-    from registry import webhooks
+    from ledgerline.mlflow_store import webhooks
 
     url = f"http://{HOST}:{server.port}/webhooks/registry"
     webhook = webhooks.register(registry.client, url, registry.secret, WEBHOOK)

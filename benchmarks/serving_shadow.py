@@ -41,7 +41,7 @@ QUICK = Size(rounds=1, seconds=1.5, warm_seconds=0.5)
 
 def measure(console: Console, folder: Path, registry: Registry, models: Models, size: Size) -> list[Result]:
     """One table: without and with a shadow, in turns."""
-    from registry.stages import PRODUCTION, STAGING
+    from ledgerline.registry.stages import PRODUCTION, STAGING
 
     models.let_answer(models.numbers[0], PRODUCTION)
     models.let_answer(models.numbers[1], STAGING)

@@ -55,8 +55,8 @@ class Kind:
 
 def kinds() -> list[Kind]:
     """What is measured; the more versions take turns, the less of them the service has at hand."""
-    from serving.cache import KEPT_VERSIONS
-    from serving.follower import WARM_VERSIONS
+    from ledgerline.serving.cache import KEPT_VERSIONS
+    from ledgerline.serving.follower import WARM_VERSIONS
 
     return [
         Kind("in memory", 2, is_cold=False),
@@ -97,7 +97,7 @@ def measure(console: Console, folder: Path, registry: Registry, models: Models, 
 
 
 def _row(server: Server, models: Models, kind: Kind, size: Size, *, with_webhook: bool) -> Sequence[Value]:
-    from registry.stages import PRODUCTION
+    from ledgerline.registry.stages import PRODUCTION
 
     numbers = models.numbers[: kind.versions]
     probe = Probe(server.port, models.bodies[0])

@@ -85,7 +85,7 @@ def measure(console: Console, folder: Path, registry: Registry, models: Models, 
 
 def _ask(folder: Path, server: Server, models: Models, kind: Kind, size: Size) -> None:
     """Let clients ask while the alias is moved."""
-    from registry.stages import PRODUCTION
+    from ledgerline.registry.stages import PRODUCTION
 
     moves = max(1, size.swaps // size.rounds)
     # Each kind begins with the same version in each round.

@@ -33,8 +33,8 @@ from benchmarks import observed_jobs, processes, stack_copies
 from benchmarks.observer import machine
 from benchmarks.processes import BenchmarkError
 from benchmarks.results import Result
-from observability import ids
-from observability.event_log import read_history
+from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import read_history
 
 if TYPE_CHECKING:
     from tests.integration.received_traces import ReceivedSpan, ReceivedTrace

@@ -6,8 +6,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from observability import ids
-from observability.history import COMPUTE, RunHistory
+from ledgerline.ledger import ids
+from ledgerline.ledger.history import COMPUTE, RunHistory
 
 # Of a second, between the times at which copies seem to have been written last: observers page by these.
 APART_SECONDS = 0.01

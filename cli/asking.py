@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from agent import evaluation
-from agent.execution import Execution, Outcome, Watcher
-from agent.language_model import LanguageModelError
-from agent.memory import Memory, MemoryUnusableError
-from agent.prompt import Prompt, PromptError
-from agent.vector_store import Entry
 from assets.analyst import NAME, PROMPT, UNKNOWN, finding, tools_of
-from observability.exporting import tracer_until_sent
-from registry import store
+from ledgerline.agent import evaluation
+from ledgerline.agent.execution import Execution, Outcome, Watcher
+from ledgerline.agent.language_model import LanguageModelError
+from ledgerline.agent.memory import Memory, MemoryUnusableError
+from ledgerline.agent.prompt import Prompt, PromptError
+from ledgerline.agent.vector_store import Entry
+from ledgerline.mlflow_store import store
+from ledgerline.traces.exporting import tracer_until_sent
 from resources.agent import TRACER, AgentResource
 from resources.environments import Settings, agent_of, mlflow_of
 from resources.failures import PermanentFailure

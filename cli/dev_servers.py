@@ -18,9 +18,9 @@ import psutil
 import requests
 from rich.console import Console
 
-from registry.store import SERVER_SCHEMES, connect, without_password
+from ledgerline.mlflow_store.store import SERVER_SCHEMES, connect, without_password
+from ledgerline.serving.settings import IMPATIENT
 from resources.environments import PROJECT_ROOT, Settings, environment_with
-from serving.settings import IMPATIENT
 
 HOST = "127.0.0.1"
 START_SECONDS = 120

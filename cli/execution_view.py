@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from agent.execution import Execution, Outcome, ToolUse, Watcher
-from agent.memory import Recalled
-from agent.messages import ToolCall
+from ledgerline.agent.execution import Execution, Outcome, ToolUse, Watcher
+from ledgerline.agent.memory import Recalled
+from ledgerline.agent.messages import ToolCall
 
 MOST_LINES = 6  # of what a tool said
 MOST_CHARACTERS = 110  # of a line

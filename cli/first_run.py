@@ -11,7 +11,7 @@ from assets.delay_model_evaluation import Evaluation
 from assets.delay_model_version import RegisteredVersion
 from assets.partitions import judged_days, training_days
 from cli import ingested, observing, releases, runs
-from registry.store import without_password
+from ledgerline.mlflow_store.store import without_password
 from resources.environments import Settings
 from resources.storage import open_records, open_tables
 

@@ -73,7 +73,7 @@ def dev() -> None:
     """Start Dagster, MLflow and serving on the local state; Ctrl-C ends all of them."""
     settings = prepared_settings()
     from cli import dev_servers
-    from registry.store import StoreUnreachableError
+    from ledgerline.mlflow_store.store import StoreUnreachableError
 
     try:
         dev_servers.run_until_interrupted(Console(), settings)
@@ -94,7 +94,7 @@ def serve(
 ) -> None:
     """Answer requests with the version of a model that is in production, and follow it; until Ctrl-C."""
     # Not prepared_settings: serving does without Dagster, whose import takes seconds.
-    from serving import server, settings
+    from ledgerline.serving import server, settings
 
     settings.prepare_libraries()
     given = {
@@ -128,9 +128,9 @@ def ask(
     when it ends without an answer, or with one that does not state what was asked for.
     """
     settings = prepared_settings()
-    from agent.execution import Outcome
     from cli import asking
     from cli.execution_view import ExecutionView, print_execution
+    from ledgerline.agent.execution import Outcome
 
     chosen = asking.with_options(settings, model, without_memory=without_memory)
     aside = Console(stderr=True)
@@ -207,7 +207,7 @@ def observe(
         stop(ValueError("--experiment, --namespace and --dagster-url go with --dagster-home."))
     settings = settings_beside(dagster_home)
     from cli import observed_instances, observing
-    from observability.storage_config import InstanceError
+    from ledgerline.ledger.storages.config import InstanceError
 
     if dagster_home is None:
         target = observed_instances.own_target(settings, only_read=read_only)
@@ -253,7 +253,7 @@ def trace(
     """Print the trace of a run as a tree, with durations."""
     settings = settings_beside(dagster_home)
     from cli import observed_instances, observing
-    from observability.storage_config import InstanceError
+    from ledgerline.ledger.storages.config import InstanceError
 
     if dagster_home is None:
         target = observed_instances.own_target(settings, only_read=False)

@@ -10,7 +10,7 @@ from rich.table import Table
 from cli.commands import prepared_settings, stop, wide_console
 
 if TYPE_CHECKING:
-    from agent.memory import Memory
+    from ledgerline.agent.memory import Memory
 
 app = typer.Typer(
     name="memory", no_args_is_help=True, help="What the analyst remembers: look it up, make it forget."
@@ -50,7 +50,7 @@ def forget(
 @contextmanager
 def _opened() -> "Iterator[Memory]":
     settings = prepared_settings()
-    from agent.memory import MemoryUnusableError
+    from ledgerline.agent.memory import MemoryUnusableError
     from resources.environments import agent_of
 
     with agent_of(settings) as agent:

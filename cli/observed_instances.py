@@ -8,8 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.observing import foreign_observers, own_observers
-from observability.instances import ObservedInstance, foreign_instance, only_read_instance, own_instance
-from observability.observer import Observer
+from ledgerline.ledger.observer import Observer
+from ledgerline.ledger.storages.instances import (
+    ObservedInstance,
+    foreign_instance,
+    only_read_instance,
+    own_instance,
+)
 from resources.environments import Settings, export_of_other_instance
 
 # Folders that say nothing of whose instance it is: the one above is looked at.

@@ -16,11 +16,11 @@ from rich.progress import Progress
 from rich.text import Text
 
 from cli.trace_tree import LEAST_SECONDS, trace_tree
-from observability.cursors import CursorStore
-from observability.event_log import read_history
-from observability.observer import Observer, Report
-from observability.owners import Owners, owners_in
-from observability.reasons import by_reason
+from ledgerline.ledger.cursors import CursorStore
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.observer import Observer, Report
+from ledgerline.ledger.owners import Owners, owners_in
+from ledgerline.ledger.reasons import by_reason
 from resources.environments import Settings, projections_of
 
 POLL_SECONDS = 0.5

@@ -192,7 +192,7 @@ def listen(
     """Take MLflow's webhooks, check their signatures, and wake the sensors; until Ctrl-C."""
     settings = prepared_settings()
     from cli import webhooks
-    from observability.instances import own_instance
+    from ledgerline.ledger.storages.instances import own_instance
 
     with _clear_errors(), own_instance(settings.dagster_home) as observed:
         webhooks.listen(Console(), observed.instance, settings.webhook_secret, host, settings.webhook_port)
@@ -242,8 +242,8 @@ def _clear_errors() -> Iterator[None]:
     from cli.observing import ObservingError
     from cli.partition_names import UnknownPartitionError
     from cli.webhooks import WebhookError
-    from observability.storage_config import InstanceError
-    from registry.moves import MoveRefusedError
+    from ledgerline.ledger.storages.config import InstanceError
+    from ledgerline.registry.moves import MoveRefusedError
     from resources.failures import PermanentFailure
 
     try:

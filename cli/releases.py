@@ -14,9 +14,9 @@ from assets.production import DECISION, IN_PLACE, PRODUCTION_ASSET, REFUSED
 from assets.requests_replay import lines_of
 from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
 from cli import observing, runs
+from ledgerline.evaluation.policy import Ruling
+from ledgerline.registry.stages import PRODUCTION
 from pipelines.jobs import compare_flight_delay, promote_flight_delay, release_flight_delay
-from registry.policy import Ruling
-from registry.stages import PRODUCTION
 from resources.environments import Settings, registry_of
 from resources.storage import open_records
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from observability.attributes import RUN_ID_TAG
-from registry.history import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
-from registry.moves import UnderWayError, stage_of
-from registry.stages import ALIASES, PRODUCTION
-from registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
+from ledgerline.registry.history import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
+from ledgerline.registry.moves import UnderWayError, stage_of
+from ledgerline.registry.stages import ALIASES, PRODUCTION
+from ledgerline.registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
+from ledgerline.ledger.ids import RUN_ID_TAG
 from resources.registry import ModelRegistryResource
 
 MISSING = Text("missing", style="dim")

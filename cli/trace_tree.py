@@ -1,4 +1,4 @@
-"""A run's trace as a tree with durations, for a terminal. What the spans are: observability/spans.py."""
+"""A run's trace as a tree with durations, for a terminal. What the spans are: ledgerline/traces/spans.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from observability import attributes as names
-from observability import history, ids
-from observability.history import RunHistory
-from observability.links import Links
-from observability.spans import SCOPE, run_spans
+from ledgerline.ledger import history, ids
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.links import Links
+from ledgerline.traces import attributes as names
+from ledgerline.traces.spans import SCOPE, run_spans
 
 BAR_CELLS = 24
 # Phases shorter than this are left out; steps and what they traced themselves are always there.

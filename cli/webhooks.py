@@ -7,11 +7,11 @@ import dagster as dg
 from rich.console import Console
 from rich.text import Text
 
+from ledgerline.mlflow_store import webhooks
+from ledgerline.mlflow_store.store import StoreUnreachableError, connect, without_password
+from ledgerline.mlflow_store.webhooks import Delivery, DeliveryRefusedError, RegistrationError, Verifier
+from ledgerline.serving.server import ListenError, address, bound, run
 from pipelines.wake import wake
-from registry import webhooks
-from registry.store import StoreUnreachableError, connect, without_password
-from registry.webhooks import Delivery, DeliveryRefusedError, RegistrationError, Verifier
-from serving.server import ListenError, address, bound, run
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -96,7 +96,7 @@ def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> 
     from fastapi.responses import PlainTextResponse
     from starlette.concurrency import run_in_threadpool
 
-    from serving.bodies import body_of
+    from ledgerline.serving.bodies import body_of
 
     verifier, log = Verifier(secret), _Log(console)
     app = FastAPI(openapi_url=None, redirect_slashes=False)

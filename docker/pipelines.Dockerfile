@@ -16,14 +16,11 @@ COPY docker/requirements-pipelines.lock ./
 RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
     && /installer/bin/uv pip install --python /opt/venv --require-hashes -r requirements-pipelines.lock
 COPY LICENSE README.md pyproject.toml requirements.lock ./
-COPY agent agent
 COPY assets assets
 COPY cli cli
-COPY observability observability
+COPY ledgerline ledgerline
 COPY pipelines pipelines
-COPY registry registry
 COPY resources resources
-COPY serving serving
 # What builds it comes from the lock file as well, and stays here.
 RUN /installer/bin/uv build --wheel --build-constraint requirements.lock --require-hashes --out-dir wheels \
     && /installer/bin/uv pip install --python /opt/venv --no-deps wheels/*.whl

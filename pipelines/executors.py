@@ -26,13 +26,19 @@ PRELOADED = (
     "upath.implementations.local",
     "pandas",
     "pyarrow.parquet",
-    "observability.step_tracing",
+    "ledgerline.traces.step_tracing",
 )
 
 # And what only steps of these kinds import.
 PRELOADED_FOR_KIND = {
     "scikitlearn": ("sklearn.ensemble", "sklearn.compose", "skops.io"),
-    "ollama": ("agent.agent", "agent.query_tool", "agent.ollama_provider", "ollama", "duckdb"),
+    "ollama": (
+        "ledgerline.agent.agent",
+        "ledgerline.agent.query_tool",
+        "ledgerline.agent.ollama_provider",
+        "ollama",
+        "duckdb",
+    ),
     "mlflow": ("mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.figure"),
 }
 

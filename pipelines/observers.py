@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import dagster as dg
 
-from observability.observer import Observer
-from observability.owners import owners_in
-from observability.projection import Projection
+from ledgerline.ledger.observer import Observer
+from ledgerline.ledger.owners import owners_in
+from ledgerline.ledger.projection import Projection
 from resources.projections import RunProjections
 
 # Dagster's daemon looks every 5 s which sensors are due. One with an interval of 5 s is often a moment too

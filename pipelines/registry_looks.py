@@ -10,8 +10,8 @@ from typing import Self
 import dagster as dg
 
 from assets.delay_model import MODEL_NAME
+from ledgerline.registry.history import Entry, History
 from pipelines.wake import woken_at
-from registry.history import Entry, History
 from resources.registry import ModelRegistryResource
 
 # Dagster's daemon comes by every 5 seconds. Sensors that ask for just that are passed over every other time,

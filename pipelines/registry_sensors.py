@@ -23,13 +23,13 @@ from assets.production import (
     materialisation_of,
     shown_as,
 )
-from observability.cleaning import clean
+from ledgerline.cleaning.texts import clean
+from ledgerline.registry.history import End, Entry, Move
+from ledgerline.registry.moves import UnderWayError
+from ledgerline.registry.stages import PRODUCTION
 from pipelines.jobs import score_flights
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
 from pipelines.releases import staging_changed
-from registry.history import End, Entry, Move
-from registry.moves import UnderWayError
-from registry.stages import PRODUCTION
 from resources.alerts import AlertError, AlertResource
 from resources.registry import ModelRegistryResource
 

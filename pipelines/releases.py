@@ -13,14 +13,14 @@ import dagster as dg
 from assets.delay_model import MODEL_NAME
 from assets.production import PRODUCTION_ASSET
 from assets.staging_vs_production import COMPARISON_ASSET
-from observability.cleaning import clean
+from ledgerline.cleaning.texts import clean
+from ledgerline.registry.evidence import APPROVED_BY_TAG
+from ledgerline.registry.history import Approval, History, Judgement
+from ledgerline.registry.moves import UnderWayError
+from ledgerline.registry.promotion import Mode
+from ledgerline.registry.stages import PRODUCTION, STAGING
 from pipelines.jobs import promote_flight_delay, release_flight_delay
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
-from registry.evidence import APPROVED_BY_TAG
-from registry.history import Approval, History, Judgement
-from registry.moves import UnderWayError
-from registry.promotion import Mode
-from registry.stages import PRODUCTION, STAGING
 from resources.registry import ModelRegistryResource
 
 # One that takes longer lost its process, whatever its status says, as after a command line that was killed.

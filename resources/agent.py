@@ -13,11 +13,11 @@ from resources.failures import PermanentFailure
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from agent.agent import Agent
-    from agent.language_model import Embedder, LanguageModel
-    from agent.memory import Memory
-    from agent.prompt import Prompt
-    from agent.tools import Tool
+    from ledgerline.agent.agent import Agent
+    from ledgerline.agent.language_model import Embedder, LanguageModel
+    from ledgerline.agent.memory import Memory
+    from ledgerline.agent.prompt import Prompt
+    from ledgerline.agent.tools import Tool
 
 TRACER = "ledgerline.agent"
 
@@ -106,11 +106,11 @@ class AgentResource(dg.ConfigurableResource):
             raise PermanentFailure(str(error), f"Set {variable} to one, or to nothing.") from None
 
     def _language_model(self) -> "LanguageModel":
-        from agent.thinking import Thinking
+        from ledgerline.agent.thinking import Thinking
 
         think = None if self.think is None else Thinking(self.think)
         if self.provider == "openai":
-            from agent.openai_provider import OpenAIModel
+            from ledgerline.agent.openai_provider import OpenAIModel
 
             return OpenAIModel(
                 self.address,
@@ -121,7 +121,7 @@ class AgentResource(dg.ConfigurableResource):
                 max_output_tokens=self.output_tokens,
                 think=think,
             )
-        from agent.ollama_provider import OllamaModel
+        from ledgerline.agent.ollama_provider import OllamaModel
 
         return OllamaModel(
             self.address,
@@ -139,7 +139,7 @@ class AgentResource(dg.ConfigurableResource):
         Raises:
             PermanentFailure: It is not, or has not.
         """
-        from agent.language_model import LanguageModelError
+        from ledgerline.agent.language_model import LanguageModelError
 
         try:
             self.language_model().require()
@@ -166,11 +166,11 @@ class AgentResource(dg.ConfigurableResource):
             tracer: Where its spans go.
             finding: Finds in an answer what it states; None: any text is an answer.
         """
-        from agent.agent import Agent, whole
-        from agent.execution import Budget
-        from agent.recording import Recorder
-        from agent.search_tool import SearchTool
-        from observability.cleaning import Cleaner
+        from ledgerline.agent.agent import Agent, whole
+        from ledgerline.agent.execution import Budget
+        from ledgerline.agent.recording import Recorder
+        from ledgerline.agent.search_tool import SearchTool
+        from ledgerline.cleaning.texts import Cleaner
 
         searching = [SearchTool(self.search_url)] if self.search_url else []
         return Agent(
@@ -188,14 +188,14 @@ class AgentResource(dg.ConfigurableResource):
         """The agent's memory; None if it has none."""
         if self.memory is None:
             return None
-        from agent.memory import Memory
+        from ledgerline.agent.memory import Memory
 
         return Memory(Path(self.memory), self._embedder())
 
     def _embedder(self) -> "Embedder | None":
         if self.embedding_model is None:
             return None
-        from agent.ollama_embedder import OllamaEmbedder
+        from ledgerline.agent.ollama_embedder import OllamaEmbedder
 
         return OllamaEmbedder(self.address, self.embedding_model)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from agent.thinking import Thinking
-from observability import variables
+from ledgerline.agent.thinking import Thinking
+from ledgerline.settings import variables
 
 OLLAMA, OPENAI = "ollama", "openai"
 DEFAULT_MODEL = "qwen3:8b"

@@ -11,12 +11,12 @@ from typing import Self
 import dagster as dg
 from dotenv import load_dotenv
 
-from observability import library_defaults, variables
-from observability.links import Links
-from observability.projection import Projection
-from observability.telemetry import Telemetry
-from registry.promotion import Mode
-from registry.store import mlflow_page
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.projection import Projection
+from ledgerline.mlflow_store.store import mlflow_page
+from ledgerline.registry.promotion import Mode
+from ledgerline.settings import library_defaults, variables
+from ledgerline.traces.telemetry import Telemetry
 from resources.agent import AgentResource
 from resources.agent_settings import ADDRESS_VARIABLES, AgentSettings
 from resources.alerts import AlertResource

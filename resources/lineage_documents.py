@@ -1,4 +1,4 @@
-"""Reads the lineage documents of runs back from MLflow. How they are written: observability/mlflow_run.py."""
+"""Reads the lineage documents of runs back from MLflow. How they are written: ledgerline/mlflow_runs/projection.py."""
 
 import json
 import tempfile
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from observability.attributes import RUN_ID_TAG
-from observability.mlflow_run import LINEAGE_FOLDER
+from ledgerline.mlflow_runs.projection import LINEAGE_FOLDER
+from ledgerline.ledger.ids import RUN_ID_TAG
 from resources.tracking import MLflowResource
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from observability.links import Links
-from registry import store
+from ledgerline.ledger.links import Links
+from ledgerline.mlflow_store import store
 from resources.failures import PermanentFailure
 from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from observability.history import RunHistory
-    from observability.lineage_export import OpenLineageProjection
-    from observability.mlflow_run import MLflowRunProjection
-    from observability.projection import Projection
-    from observability.trace_projection import TraceProjection
+    from ledgerline.ledger.history import RunHistory
+    from ledgerline.ledger.projection import Projection
+    from ledgerline.lineage.projection import OpenLineageProjection
+    from ledgerline.mlflow_runs.projection import MLflowRunProjection
+    from ledgerline.traces.projection import TraceProjection
 
 ASK_AGAIN_SECONDS = 60
 
@@ -56,9 +56,9 @@ class RunProjections(dg.ConfigurableResource):
 
     def traces(self) -> "TraceProjection | None":
         """Runs as traces: at the endpoint, or else in MLflow. None if they are switched off."""
-        from observability.mlflow_traces import MLflowSpanExporter
-        from observability.telemetry import otlp_exporter
-        from observability.trace_projection import TraceProjection
+        from ledgerline.traces.mlflow_traces import MLflowSpanExporter
+        from ledgerline.traces.projection import TraceProjection
+        from ledgerline.traces.telemetry import otlp_exporter
 
         telemetry = self.otel.telemetry
         if telemetry.disabled:
@@ -80,7 +80,7 @@ class RunProjections(dg.ConfigurableResource):
 
     def mlflow_runs(self) -> "MLflowRunProjection":
         """Runs as MLflow runs."""
-        from observability.mlflow_run import MLflowRunProjection
+        from ledgerline.mlflow_runs.projection import MLflowRunProjection
 
         _import_mlflow()
         return MLflowRunProjection(
@@ -94,7 +94,7 @@ class RunProjections(dg.ConfigurableResource):
         """Runs as OpenLineage events; None without an address to send them to."""
         if self.openlineage_url is None:
             return None
-        from observability.lineage_export import OpenLineageProjection
+        from ledgerline.lineage.projection import OpenLineageProjection
 
         return OpenLineageProjection(
             url=self.openlineage_url,
@@ -103,12 +103,12 @@ class RunProjections(dg.ConfigurableResource):
         )
 
     def _lineage_documents(self, history: "RunHistory", mlflow_run_id: str) -> "Mapping[str, bytes]":
-        from observability import lineage
+        from ledgerline.lineage import events as lineage
 
         return lineage.documents(history, self.openlineage_namespace, mlflow_run_id)
 
     def _open_experiment(self) -> "tuple[MlflowClient, str]":
-        from observability.projection import TargetUnavailableError
+        from ledgerline.ledger.projection import TargetUnavailableError
 
         try:
             client, self._experiment_id = self.mlflow.open_experiment()
@@ -118,7 +118,7 @@ class RunProjections(dg.ConfigurableResource):
 
     def _mlflow_runs_page(self, run_id: str) -> str | None:
         """By the experiment's id, which MLflow must be asked for; a trace does not wait for it for long."""
-        from observability.projection import TargetUnavailableError
+        from ledgerline.ledger.projection import TargetUnavailableError
 
         if self._experiment_id is None:
             asked = self._asked_in_vain

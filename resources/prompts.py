@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from registry import prompts
-from registry.prompts import RegisteredPrompt, UnknownPromptError
+from ledgerline.mlflow_store import prompts
+from ledgerline.mlflow_store.prompts import RegisteredPrompt, UnknownPromptError
 from resources.failures import PermanentFailure
 from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
-    from agent.prompt import Prompt
+    from ledgerline.agent.prompt import Prompt
 
 
 def registered_prompt(mlflow: MLflowResource, name: str, template: str, address: str | None) -> "Prompt":
@@ -35,6 +35,6 @@ def registered_prompt(mlflow: MLflowResource, name: str, template: str, address:
 
 
 def _usable(found: RegisteredPrompt) -> "Prompt":
-    from agent.prompt import Prompt
+    from ledgerline.agent.prompt import Prompt
 
     return Prompt(found.name, found.template, found.version)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
-from observability.cleaning import clean
-from registry import binding, evidence, moves, promotion, stages, versions
-from registry.contradictions import contradictions
-from registry.evidence import EvidenceError
-from registry.history import REGISTRATION, Approval, History, Judgement, Move
-from registry.journal import JournalError
-from registry.model_files import ModelRefusedError
-from registry.moves import MoveRefusedError, UnderWayError
-from registry.promotion import (
+from ledgerline.cleaning.texts import clean
+from ledgerline.mlflow_store.model_files import ModelRefusedError
+from ledgerline.registry import binding, evidence, moves, promotion, stages, versions
+from ledgerline.registry.contradictions import contradictions
+from ledgerline.registry.evidence import EvidenceError
+from ledgerline.registry.history import REGISTRATION, Approval, History, Judgement, Move
+from ledgerline.registry.journal import JournalError
+from ledgerline.registry.moves import MoveRefusedError, UnderWayError
+from ledgerline.registry.promotion import (
     InPlaceError,
     Mode,
     Moved,
@@ -25,8 +25,8 @@ from registry.promotion import (
     Request,
     RuleBrokenError,
 )
-from registry.stages import STAGING, Standing
-from registry.versions import UnknownModelError, UnknownVersionError, Version
+from ledgerline.registry.stages import STAGING, Standing
+from ledgerline.registry.versions import UnknownModelError, UnknownVersionError, Version
 from resources.failures import PermanentFailure
 from resources.tracked_texts import tag_texts
 from resources.tracking import connect

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from observability.telemetry import HTTP, Telemetry
+from ledgerline.traces.telemetry import HTTP, Telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
     from opentelemetry.util.types import AttributeValue
 
-    from observability.step_tracing import StepTracerProvider
+    from ledgerline.traces.step_tracing import StepTracerProvider
 
 TRACER = "ledgerline.steps"
 
@@ -101,7 +101,7 @@ class OTelResource(dg.ConfigurableResource):
 
     def _opened(self) -> "StepTracerProvider":
         if self._provider is None:
-            from observability.step_tracing import provider_for
+            from ledgerline.traces.step_tracing import provider_for
 
             self._provider = provider_for(self.telemetry)
         return self._provider

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from observability.cleaning import clean, cleaned, shortened
-from observability.mlflow_inputs import MAX_PARAM_LENGTH
+from ledgerline.cleaning.texts import clean, cleaned, shortened
+from ledgerline.mlflow_runs.inputs import MAX_PARAM_LENGTH
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from observability import mlflow_tags
-from observability.cleaning import clean
-from registry import model_files, store
+from ledgerline.cleaning.texts import clean
+from ledgerline.mlflow_runs import tags as mlflow_tags
+from ledgerline.mlflow_store import model_files, store
 from resources.failures import PermanentFailure
 from resources.tracked_texts import error_text, name_text, param_text, source_text, table_texts, tag_texts
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-# Joins an MLflow run to the Dagster step that wrote it, beside those of mlflow_tags.py.
+# Joins an MLflow run to the Dagster step that wrote it, beside those of mlflow_runs/tags.py.
 PARTITION_TAG = "dagster.partition_key"
 ERROR_TAG = "error"
 TABLES_TAG = "mlflow.loggedArtifacts"  # MLflow's own: which files are tables

@@ -112,7 +112,7 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new MLflow database; creating its tables takes seconds, so they are created once."""
-    from registry.store import connect
+    from ledgerline.mlflow_store.store import connect
 
     file = tmp_path_factory.mktemp("mlflow-template") / "mlflow.db"
     connect(f"sqlite:///{file}")
@@ -171,7 +171,7 @@ def mlflow_server(mlflow_template: Path, mlflow_server_folder: Path) -> Iterator
 @pytest.fixture(scope="session")
 def mlflow_postgresql() -> Iterator[str]:
     """URI of an MLflow database on a real PostgreSQL. All tests share it: use names of your own."""
-    from registry.store import connect
+    from ledgerline.mlflow_store.store import connect
     from tests.registry import postgresql
 
     if postgresql.program("initdb") is None:

@@ -14,14 +14,11 @@ from cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
-    "agent",
     "assets",
     "cli",
-    "observability",
+    "ledgerline",
     "pipelines",
-    "registry",
     "resources",
-    "serving",
     "benchmarks",
 )
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]

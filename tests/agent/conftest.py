@@ -8,14 +8,14 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from agent.agent import Agent
-from agent.ollama_provider import OllamaModel
-from agent.openai_provider import OpenAIModel
-from agent.prompt import Prompt
-from agent.query_tool import QueryTool
-from agent.recording import Recorder
-from agent.search_tool import SearchTool
-from agent.sql_sandbox import Column, SqlSandbox, Table
+from ledgerline.agent.agent import Agent
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.openai_provider import OpenAIModel
+from ledgerline.agent.prompt import Prompt
+from ledgerline.agent.query_tool import QueryTool
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.search_tool import SearchTool
+from ledgerline.agent.sql_sandbox import Column, SqlSandbox, Table
 from tests.agent import real_ollama
 from tests.agent.fake_ollama import MODEL, FakeOllama, Mind
 from tests.agent.fake_openai import MODEL as OPENAI_MODEL

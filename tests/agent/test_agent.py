@@ -12,17 +12,22 @@ import pytest
 from opentelemetry.trace import StatusCode
 from pydantic import BaseModel
 
-from agent.agent import NO_MORE_TOOLS, Agent
-from agent.execution import Budget, Limit, Outcome, ToolUse, Watcher
-from agent.language_model import MalformedAnswerError, RefusedError, ServerAbsentError, UnknownModelError
-from agent.memory import Memory, Recalled
-from agent.messages import ToolCall, Usage
-from agent.ollama_embedder import OllamaEmbedder
-from agent.ollama_provider import OllamaModel
-from agent.prompt import Prompt, PromptError
-from agent.recording import Recorder
-from agent.tools import ToolAnswer
-from agent.vector_store import Entry
+from ledgerline.agent.agent import NO_MORE_TOOLS, Agent
+from ledgerline.agent.execution import Budget, Limit, Outcome, ToolUse, Watcher
+from ledgerline.agent.language_model import (
+    MalformedAnswerError,
+    RefusedError,
+    ServerAbsentError,
+    UnknownModelError,
+)
+from ledgerline.agent.memory import Memory, Recalled
+from ledgerline.agent.messages import ToolCall, Usage
+from ledgerline.agent.ollama_embedder import OllamaEmbedder
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.prompt import Prompt, PromptError
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.tools import ToolAnswer
+from ledgerline.agent.vector_store import Entry
 from tests.agent.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply, scripted
 from tests.agent.fake_searxng import FakeSearXNG, page
 from tests.agent.fake_searxng import Reply as Page

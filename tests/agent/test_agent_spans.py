@@ -11,16 +11,16 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
-from agent.agent import Agent
-from agent.language_model import LanguageModelError, StreamBrokenError, UnknownModelError
-from agent.memory import Memory
-from agent.ollama_provider import OllamaModel
-from agent.prompt import Prompt
-from agent.recording import Recorder
-from agent.retrying import Retries
-from agent.tools import ToolAnswer, ToolError
-from agent.vector_store import Entry
-from observability.cleaning import REDACTED, Cleaner
+from ledgerline.agent.agent import Agent
+from ledgerline.agent.language_model import LanguageModelError, StreamBrokenError, UnknownModelError
+from ledgerline.agent.memory import Memory
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.prompt import Prompt
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.retrying import Retries
+from ledgerline.agent.tools import ToolAnswer, ToolError
+from ledgerline.agent.vector_store import Entry
+from ledgerline.cleaning.texts import REDACTED, Cleaner
 from tests.agent.fake_ollama import MODEL, FakeOllama, Mind, Reply, scripted
 from tests.agent.fake_openai import MODEL as OPENAI_MODEL
 from tests.agent.fake_searxng import FakeSearXNG, page

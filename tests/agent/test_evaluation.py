@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.evaluation import is_number, is_text, stated, ungrounded
+from ledgerline.agent.evaluation import is_number, is_text, stated, ungrounded
 
 STATED, UNKNOWN = "Answer:", "unknown"
 

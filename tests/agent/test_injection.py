@@ -14,17 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from agent.agent import NO_MORE_TOOLS, Agent
-from agent.execution import Budget, Execution
-from agent.memory import Memory
-from agent.messages import ToolCall
-from agent.openai_provider import OpenAIModel
-from agent.query_tool import QueryTool
-from agent.recording import Recorder
-from agent.search_tool import SearchTool
-from agent.sql_sandbox import Column, Limits, SqlSandbox, Table
-from agent.vector_store import Entry
-from observability.cleaning import Cleaner
+from ledgerline.agent.agent import NO_MORE_TOOLS, Agent
+from ledgerline.agent.execution import Budget, Execution
+from ledgerline.agent.memory import Memory
+from ledgerline.agent.messages import ToolCall
+from ledgerline.agent.openai_provider import OpenAIModel
+from ledgerline.agent.query_tool import QueryTool
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.search_tool import SearchTool
+from ledgerline.agent.sql_sandbox import Column, Limits, SqlSandbox, Table
+from ledgerline.agent.vector_store import Entry
+from ledgerline.cleaning.texts import Cleaner
 from tests.agent.fake_ollama import ChatRequest, Mind, Reply
 from tests.agent.fake_openai import MODEL, FakeOpenAI
 from tests.agent.fake_searxng import FakeSearXNG, page

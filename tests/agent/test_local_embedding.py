@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.local_embedding import DIMENSIONS, TOPICS, LocalEmbedder, UnreadableEmbedderError
+from ledgerline.agent.local_embedding import DIMENSIONS, TOPICS, LocalEmbedder, UnreadableEmbedderError
 from resources.environments import PROJECT_ROOT
 
 TEXTS = [

@@ -16,11 +16,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from agent import conventions as names
-from agent.language_model import ServerAbsentError
-from agent.memory import Memory, MemoryUnusableError
-from agent.recording import Recorder
-from agent.vector_store import Entry
+from ledgerline.agent import conventions as names
+from ledgerline.agent.language_model import ServerAbsentError
+from ledgerline.agent.memory import Memory, MemoryUnusableError
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.vector_store import Entry
 from resources.environments import PROJECT_ROOT
 
 TODAY = datetime.now(UTC)
@@ -37,8 +37,8 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from agent.memory import Memory
-from agent.vector_store import Entry
+from ledgerline.agent.memory import Memory
+from ledgerline.agent.vector_store import Entry
 
 memory, name = Memory(Path(sys.argv[1])), sys.argv[2]
 print("ready", flush=True)

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from agent.messages import Message, Role, ToolDescription
-from agent.ollama_provider import OllamaModel
+from ledgerline.agent.messages import Message, Role, ToolDescription
+from ledgerline.agent.ollama_provider import OllamaModel
 
 SECONDS = 300.0  # the model may have to be loaded first, and there may be no accelerator
 TOOL = ToolDescription(

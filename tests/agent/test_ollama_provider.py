@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent.language_model import (
+from ledgerline.agent.language_model import (
     ContextTooLongError,
     LanguageModelError,
     MalformedAnswerError,
@@ -21,11 +21,11 @@ from agent.language_model import (
     TooSlowError,
     UnknownModelError,
 )
-from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
-from agent.ollama_embedder import OllamaEmbedder
-from agent.ollama_provider import OllamaModel
-from agent.retrying import Retries
-from agent.thinking import Thinking
+from ledgerline.agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
+from ledgerline.agent.ollama_embedder import OllamaEmbedder
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.retrying import Retries
+from ledgerline.agent.thinking import Thinking
 from tests.agent.fake_http import SameToAll
 from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, ChatRequest, FakeOllama, Reply, scripted
 from tests.ports import HOST

@@ -3,11 +3,11 @@
 import httpx
 import pytest
 
-from agent.language_model import ContextTooLongError, LanguageModelError, UnknownModelError
-from agent.messages import Completion, Message, Role, ToolDescription
-from agent.ollama_embedder import OllamaEmbedder
-from agent.ollama_provider import OllamaModel
-from agent.thinking import Thinking
+from ledgerline.agent.language_model import ContextTooLongError, LanguageModelError, UnknownModelError
+from ledgerline.agent.messages import Completion, Message, Role, ToolDescription
+from ledgerline.agent.ollama_embedder import OllamaEmbedder
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.thinking import Thinking
 from tests.agent.real_ollama import CONTEXT_TOKENS, PLAIN, TALKER, THINKER
 
 SECONDS = 120.0
@@ -59,7 +59,9 @@ def test_a_context_is_no_longer_than_the_model_was_made_for(
     model = model_of(server, context_tokens=2 * CONTEXT_TOKENS)
     model.require()
     ask(model)
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "agent.ollama_provider"]
+    (said,) = [
+        record.getMessage() for record in caplog.records if record.name == "ledgerline.agent.ollama_provider"
+    ]
     assert f"{TALKER} of Ollama at {server} was made for 8,192 tokens" in said
     assert "not 16,384 as LEDGERLINE_LLM_CONTEXT_TOKENS asks for" in said
     running = {one["name"]: one["context_length"] for one in http.get("/api/ps").json()["models"]}

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent.language_model import (
+from ledgerline.agent.language_model import (
     ContextTooLongError,
     LanguageModelError,
     MalformedAnswerError,
@@ -21,10 +21,10 @@ from agent.language_model import (
     TooSlowError,
     UnknownModelError,
 )
-from agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
-from agent.openai_provider import OpenAIModel
-from agent.retrying import Retries
-from agent.thinking import Thinking
+from ledgerline.agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
+from ledgerline.agent.openai_provider import OpenAIModel
+from ledgerline.agent.retrying import Retries
+from ledgerline.agent.thinking import Thinking
 from tests.agent.fake_http import SameToAll
 from tests.agent.fake_ollama import Analyst, ChatRequest, Reply, scripted
 from tests.agent.fake_openai import MODEL, FakeOpenAI

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.prompt import Prompt, PromptError
+from ledgerline.agent.prompt import Prompt, PromptError
 
 PROMPT = Path(__file__).parents[2] / "assets" / "analyst_prompt.md"
 

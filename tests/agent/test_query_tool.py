@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from agent.messages import ToolCall
-from agent.query_tool import QueryTool
-from agent.recording import Recorder
-from agent.sql_sandbox import Column, Limits, SqlSandbox, Table
-from agent.tools import ToolAnswer, ToolError, describe, valid_arguments
+from ledgerline.agent.messages import ToolCall
+from ledgerline.agent.query_tool import QueryTool
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.sql_sandbox import Column, Limits, SqlSandbox, Table
+from ledgerline.agent.tools import ToolAnswer, ToolError, describe, valid_arguments
 
 FLIGHTS = Table(
     name="flights",

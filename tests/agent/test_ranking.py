@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ranking import Candidate, Preferences, chosen, recency, relevance
+from ledgerline.agent.ranking import Candidate, Preferences, chosen, recency, relevance
 
 EAST, NORTH, ZERO = (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
 

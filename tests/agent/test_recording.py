@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NoOpTracer, StatusCode
 
-from agent.recording import LONGEST_NAME, MOST_CHARACTERS, Recorder
-from observability.cleaning import REDACTED, Cleaner
+from ledgerline.agent.recording import LONGEST_NAME, MOST_CHARACTERS, Recorder
+from ledgerline.cleaning.texts import REDACTED, Cleaner
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
 
 SECRET = "correct-horse-battery"

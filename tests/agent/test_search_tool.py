@@ -10,11 +10,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from agent.messages import ToolCall
-from agent.recording import Recorder
-from agent.search_tool import AFTER, BEFORE, OFF, SearchTool, canonical
-from agent.searxng import MOST_BYTES, SearchError, plain
-from agent.tools import ToolAnswer, ToolError, describe, valid_arguments
+from ledgerline.agent.messages import ToolCall
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.search_tool import AFTER, BEFORE, OFF, SearchTool, canonical
+from ledgerline.agent.searxng import MOST_BYTES, SearchError, plain
+from ledgerline.agent.tools import ToolAnswer, ToolError, describe, valid_arguments
 from tests.agent.fake_http import SameToAll
 from tests.agent.fake_searxng import FakeSearXNG, Reply, page
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from agent.recording import Recorder
-from agent.search_tool import SearchTool
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.search_tool import SearchTool
 
 SECONDS = 30.0
 

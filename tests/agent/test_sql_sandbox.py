@@ -10,9 +10,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from agent.sql_check import MOST_JOINED, QueryError
-from agent.sql_sandbox import Column, Found, Limits, SqlSandbox, Table, closed_database
-from agent.tools import ToolError
+from ledgerline.agent.sql_check import MOST_JOINED, QueryError
+from ledgerline.agent.sql_sandbox import Column, Found, Limits, SqlSandbox, Table, closed_database
+from ledgerline.agent.tools import ToolError
 
 SECRET = "what-the-file-says"
 ROWS = 1000

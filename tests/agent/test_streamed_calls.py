@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agent.messages import Message, Role, ToolCall
-from agent.openai_provider import OpenAIModel
+from ledgerline.agent.messages import Message, Role, ToolCall
+from ledgerline.agent.openai_provider import OpenAIModel
 from tests.agent.fake_ollama import Reply, scripted
 from tests.agent.fake_openai import MODEL, FakeOpenAI
 

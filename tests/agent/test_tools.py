@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from agent.messages import ToolCall
-from agent.recording import Recorder
-from agent.tools import ToolAnswer, ToolError, describe, valid_arguments
+from ledgerline.agent.messages import ToolCall
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.tools import ToolAnswer, ToolError, describe, valid_arguments
 
 
 class Place(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.vector_store import (
+from ledgerline.agent.vector_store import (
     INDEXED_FROM,
     SCATTERED_WRITES,
     UNINDEXED_ROWS,
@@ -41,7 +41,7 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from agent.vector_store import Entry, VectorStore
+from ledgerline.agent.vector_store import Entry, VectorStore
 
 store, name = VectorStore(Path(sys.argv[1])), sys.argv[2]
 at = datetime(2026, 3, 1, tzinfo=UTC)

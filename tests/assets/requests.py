@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from assets.delay_model import MODEL_NAME, model_input
+from ledgerline.serving.request_logging import Answered, RequestLogger
+from ledgerline.serving.rows import Rows, answered
 from resources.environments import Settings, registry_of
-from serving.request_logging import Answered, RequestLogger
-from serving.rows import Rows, answered
 
 PLENTY = 10**9
 

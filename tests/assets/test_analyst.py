@@ -11,14 +11,14 @@ import pytest
 from dagster import DagsterEventType
 from rich.console import Console
 
-from agent import conventions
 from assets.analyst_questions import Kind, questions
 from assets.analyst_scores import TABLE_FILE
 from cli import observing
-from observability import ids
-from observability.event_log import read_history
-from observability.history import COMPUTE
-from registry import store
+from ledgerline.agent import conventions
+from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.history import COMPUTE
+from ledgerline.mlflow_store import store
 from resources.environments import EXPERIMENT
 from tests.agent.fake_ollama import MODEL, FakeOllama
 from tests.assets.analyst_runs import Evaluations, asked, evaluations, knows_all, steps_of

@@ -18,7 +18,7 @@ from assets.delay_model import (
 )
 from assets.features import FEATURES, LABEL, NUMERIC_FEATURES
 from assets.metrics import score
-from registry.store import connect
+from ledgerline.mlflow_store.store import connect
 from resources.environments import EXPERIMENT, Settings, resources_for
 from resources.storage import open_tables
 from resources.tracking import ERROR_TAG

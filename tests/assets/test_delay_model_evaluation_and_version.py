@@ -20,8 +20,8 @@ from assets.delay_model_evaluation import (
     scores_table,
 )
 from assets.delay_model_version import RegisteredVersion, may_replace
-from registry.store import connect
-from registry.versions import Version, version_with_alias
+from ledgerline.mlflow_store.store import connect
+from ledgerline.registry.versions import Version, version_with_alias
 from resources.environments import Settings, resources_for
 
 METRICS = {"roc_auc", "pr_auc", "log_loss", "brier", "calibration_error"}

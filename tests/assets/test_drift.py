@@ -37,8 +37,8 @@ from assets.flights import flights
 from assets.partitions import judged_days
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions
 from assets.reference import planes, weather
-from registry.store import connect
-from registry.versions import TRAINING_DATA_TAG, TRAINING_DAYS_TAG
+from ledgerline.mlflow_store.store import connect
+from ledgerline.registry.versions import TRAINING_DATA_TAG, TRAINING_DAYS_TAG
 from resources.environments import Settings, resources_for
 from resources.registry import ModelRegistryResource
 from resources.storage import open_records, open_tables

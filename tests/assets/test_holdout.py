@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from assets.holdout import holdout_days, training_days_of
-from registry.versions import Version
+from ledgerline.registry.versions import Version
 from resources.failures import PermanentFailure
 
 

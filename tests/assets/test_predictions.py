@@ -13,7 +13,7 @@ from assets.features import FEATURES_SCHEMA, features
 from assets.flights import FLIGHT_KEY, flights
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions, version_in_use
 from assets.reference import planes, weather
-from registry.store import connect
+from ledgerline.mlflow_store.store import connect
 from resources.environments import Settings, resources_for
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource

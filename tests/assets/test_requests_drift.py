@@ -21,7 +21,7 @@ from assets.requests_drift import (
     delay_requests_drift,
     requests_scores_stable,
 )
-from registry.store import connect
+from ledgerline.mlflow_store.store import connect
 from resources.environments import Settings, resources_for
 from resources.storage import open_records, open_tables
 from tests.assets.requests import ask, hours_ago, in_requests, model_of

@@ -17,9 +17,9 @@ from assets.delay_model import MODEL_NAME, model_input, read_days
 from assets.delay_model_version import RegisteredVersion
 from assets.requests_replay import lines_of, moment_of
 from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
+from ledgerline.mlflow_store.store import connect, downloaded
 from pipelines.definitions import build_definitions
 from pipelines.executors import executor_for
-from registry.store import connect, downloaded
 from resources.environments import Settings
 from resources.failures import PermanentFailure
 from resources.storage import open_records, open_tables

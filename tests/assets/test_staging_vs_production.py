@@ -25,9 +25,9 @@ from assets.staging_vs_production import (
     rules_of_promotion,
     staging_vs_production,
 )
-from registry import versions
-from registry.policy import RULES as POLICY_RULES
-from registry.store import connect, downloaded
+from ledgerline.evaluation.policy import RULES as POLICY_RULES
+from ledgerline.mlflow_store.store import connect, downloaded
+from ledgerline.registry import versions
 from resources.environments import Settings, registry_of, resources_for
 from resources.storage import RecordStorage, open_records, open_tables
 
@@ -292,7 +292,7 @@ def observation_of(result: dg.ExecuteInProcessResult, step: str) -> dg.AssetObse
 
 
 def test_a_version_that_waits_for_a_person_is_not_in_production(judging: Settings, records: str) -> None:
-    from registry.promotion import Mode
+    from ledgerline.registry.promotion import Mode
 
     waiting = replace(judging, promotion=Mode.approved)
     result = release(waiting, records, version=MARCH_VERSION)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from cli.asking import EXPERIMENT
 from cli.main import app
-from registry import store
+from ledgerline.mlflow_store import store
 from tests.agent.fake_http import FakeServer, Handler
 from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply
 from tests.ports import HOST

@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from cli.observed_instances import telling_name
-from observability.event_log import read_history
-from observability.instances import only_read_instance
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.storages.instances import only_read_instance
 from resources.environments import EXPERIMENT, PROJECT_ROOT, Settings
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
@@ -487,8 +487,8 @@ def test_read_only_sees_what_is_written_meanwhile_also_what_only_the_write_ahead
 def test_what_is_only_read_is_followed_and_is_not_shown_again_by_the_next_process(
     settings: Settings, home: Path, client: MlflowClient
 ) -> None:
-    from observability.cursors import Cursors
-    from observability.observer import Observer
+    from ledgerline.ledger.cursors import Cursors
+    from ledgerline.ledger.observer import Observer
     from tests.observability.written_runs import FakeTarget, clock_to_put_forward
 
     cursors = settings.home / "observed"

@@ -16,7 +16,7 @@ from psycopg import sql
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from observability.event_log import read_history
+from ledgerline.ledger.event_log import read_history
 from resources.environments import PROJECT_ROOT, Settings
 from tests.ports import HOST, unused_port
 from tests.registry import postgresql
@@ -238,7 +238,7 @@ def test_read_only_is_kept_by_the_server_itself(
 ) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
-    from observability.instances import only_read_instance
+    from ledgerline.ledger.storages.instances import only_read_instance
 
     database.configure_address(f"{database.address()}?options=-c%20search_path%3Dpublic")
     with only_read_instance(database.home, tmp_path) as opened:

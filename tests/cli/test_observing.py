@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from observability.cursors import Cursors
+from ledgerline.ledger.cursors import Cursors
 from resources.environments import EXPERIMENT, PROJECT_ROOT, Settings
 from tests.integration.loopback_servers import Refusal, listening
 from tests.integration.otlp_receivers import Receiver

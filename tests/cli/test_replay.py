@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 from assets.staging_vs_production import JudgedVersion
 from cli import releases, runs
 from cli.main import app
-from registry.asking import Latency
-from registry.replay import Replay
+from ledgerline.requests.asking import Latency
+from ledgerline.requests.replay import Replay
 from resources.environments import Settings
 
 

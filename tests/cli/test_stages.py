@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from cli import stages
-from registry import moves, promotion
-from registry.evidence import APPROVED_BY_TAG
-from registry.history import PROMOTION, REGISTRATION, Approval, Judgement, Move
-from registry.stages import PRODUCTION, STAGING
+from ledgerline.registry import moves, promotion
+from ledgerline.registry.evidence import APPROVED_BY_TAG
+from ledgerline.registry.history import PROMOTION, REGISTRATION, Approval, Judgement, Move
+from ledgerline.registry.stages import PRODUCTION, STAGING
 from resources.registry import ModelRegistryResource
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ RUN = "0d9c3b0e-7a43-4a35-9d8a-3a5b1f0a9f11"
 
 @pytest.fixture
 def client(mlflow_database: str) -> "MlflowClient":
-    from registry.store import connect
+    from ledgerline.mlflow_store.store import connect
 
     client = connect(mlflow_database)
     client.create_registered_model(NAME)

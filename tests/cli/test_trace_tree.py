@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from cli.trace_tree import BAR_CELLS, trace_tree
-from observability.event_log import HistoryReader, read_history, run_from
-from observability.history import (
+from ledgerline.ledger.event_log import HistoryReader, read_history, run_from
+from ledgerline.ledger.history import (
     Attempt,
     Error,
     Materialisation,

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from serving.app import OPEN
-from serving.server import END_SECONDS
+from ledgerline.serving.app import OPEN
+from ledgerline.serving.server import END_SECONDS
 from tests.docker.kubernetes_files import (
     FOLDER,
     PART,
@@ -161,8 +161,8 @@ def test_every_variable_given_to_a_server_is_one_of_its_configuration(name: str)
 
 
 def test_the_settings_can_be_read_and_are_those_of_a_cluster() -> None:
+    from ledgerline.serving.settings import ServingSettings
     from resources.environments import Settings
-    from serving.settings import ServingSettings
 
     told = of_kind("ConfigMap")["ledgerline"]["data"]
     home = {"LEDGERLINE_HOME": "/var/lib/ledgerline"}  # of the images
@@ -228,7 +228,7 @@ def test_every_probe_asks_a_port_that_is_open_for_something_that_answers(name: s
 
 
 def test_what_serving_is_asked_for_are_pages_that_it_has() -> None:
-    source = (PROJECT / "serving" / "app.py").read_text()
+    source = (PROJECT / "ledgerline" / "serving" / "app.py").read_text()
     for probe in probes(container_of("serving")).values():
         assert f'@app.get("{probe["httpGet"]["path"]}"' in source
 

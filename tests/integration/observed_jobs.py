@@ -40,7 +40,7 @@ PRELOADED = [
     "dagster._core.storage.local_compute_log_manager",
     "dagster._core.run_coordinator.queued_run_coordinator",
     "dagster._core.launcher.default_run_launcher",
-    "observability.step_tracing",
+    "ledgerline.traces.step_tracing",
     "upath.implementations.local",
 ]
 CLOCK_BEHIND = "tests.integration.clock_behind"

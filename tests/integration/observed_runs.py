@@ -10,9 +10,9 @@ from dagster import DagsterEventType, EventLogEntry
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from observability import attributes as names
-from observability.mlflow_tags import STEP_KEY
-from observability.observer import Observer, Report
+from ledgerline.ledger.observer import Observer, Report
+from ledgerline.mlflow_runs.tags import STEP_KEY
+from ledgerline.traces import attributes as names
 from tests.integration.otlp_receivers import Receiver
 from tests.integration.received_traces import ReceivedTrace
 from tests.integration.run_workers import PATIENCE_SECONDS, wait_until

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from observability import attributes as names
+from ledgerline.traces import attributes as names
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from observability.observer import Observer
+from ledgerline.ledger.observer import Observer
 from tests.observability.written_runs import FakeTarget
 
 DEFINITIONS = """

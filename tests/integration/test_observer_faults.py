@@ -17,9 +17,9 @@ from dagster import DagsterRunStatus
 from mlflow import MlflowClient
 from mlflow.entities import TraceState
 
-from observability import attributes as names
-from observability.cursors import Cursors
-from observability.observer import Observer
+from ledgerline.ledger.cursors import Cursors
+from ledgerline.ledger.observer import Observer
+from ledgerline.traces import attributes as names
 from resources.environments import PROJECT_ROOT, Settings, projections_of
 from tests.integration import observed_jobs as jobs
 from tests.integration.deployments import Deployment, deployed

@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 
-from observability import attributes as names
-from observability import ids
-from observability.event_log import SPANS_METADATA
-from observability.observer import Observer
+from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import SPANS_METADATA
+from ledgerline.ledger.observer import Observer
+from ledgerline.traces import attributes as names
 from resources.environments import Settings, projections_of
 from resources.tracing import OTelResource
 from tests.integration import observed_jobs as jobs

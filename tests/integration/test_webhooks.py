@@ -21,8 +21,8 @@ import requests
 from rich.console import Console
 
 from cli import webhooks
+from ledgerline.mlflow_store import webhooks as registry_webhooks
 from pipelines.wake import woken_at
-from registry import webhooks as registry_webhooks
 from tests.ports import HOST, unused_port
 from tests.registry.deliveries import SECRET
 

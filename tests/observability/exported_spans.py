@@ -8,10 +8,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, StatusCode
 
-from observability import attributes as names
-from observability.history import RunHistory
-from observability.links import Links
-from observability.spans import run_spans
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.links import Links
+from ledgerline.traces import attributes as names
+from ledgerline.traces.spans import run_spans
 
 Key = tuple[int, int]
 

@@ -10,7 +10,7 @@ from dagster._core.instance.ref import InstanceRef
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
-from observability import ids
+from ledgerline.ledger import ids
 from resources.tracking import MLflowResource
 
 MONTHS = dg.StaticPartitionsDefinition(["2013-01", "2013-02"])

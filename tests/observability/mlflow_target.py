@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from observability.event_log import LINKS_METADATA, read_history
-from observability.history import RunHistory
-from observability.links import MLFLOW_TRACE, Links
-from observability.mlflow_run import MLflowRunProjection
-from observability.projection import TargetUnavailableError
-from registry import store
+from ledgerline.ledger.event_log import LINKS_METADATA, read_history
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.links import MLFLOW_TRACE, Links
+from ledgerline.ledger.projection import TargetUnavailableError
+from ledgerline.mlflow_runs.projection import MLflowRunProjection
+from ledgerline.mlflow_store import store
 from tests.observability import mlflow_jobs as jobs
 
 if TYPE_CHECKING:

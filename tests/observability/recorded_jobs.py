@@ -24,9 +24,9 @@ from dagster._core.executor.step_delegating import (
 )
 from dagster._core.instance.ref import InstanceRef
 
-from observability.event_log import HistoryReader, run_from
-from observability.history import Run, RunHistory
-from observability.upstreams import Upstreams
+from ledgerline.ledger.event_log import HistoryReader, run_from
+from ledgerline.ledger.history import Run, RunHistory
+from ledgerline.ledger.upstreams import Upstreams
 
 EXIT_CODE = 3
 TO_BE_DELIVERED_SECONDS = 60.0

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability.cleaning import (
+from ledgerline.cleaning.secret_names import is_secret_name
+from ledgerline.cleaning.texts import (
     REDACTED,
     SHORTEST_SECRET,
     Cleaner,
@@ -18,7 +19,6 @@ from observability.cleaning import (
     sendable,
     shortened,
 )
-from observability.secret_names import is_secret_name
 
 # Texts, and what must not be left of them.
 SECRETS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from observability.cursor_folder import CursorFolder
-from observability.cursors import OVERLAP_SECONDS, Cursors
+from ledgerline.ledger.cursor_folder import CursorFolder
+from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors
 from tests.observability.written_runs import begin
 
 

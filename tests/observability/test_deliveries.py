@@ -17,10 +17,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanContext
 
-from observability import attributes as names
-from observability.deliveries import REQUEST_BYTES, REQUEST_SPANS, Delivery
-from observability.otlp_answers import NotTakenError, SpansRefusedError, WrongTargetError
-from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
+from ledgerline.traces import attributes as names
+from ledgerline.traces.deliveries import REQUEST_BYTES, REQUEST_SPANS, Delivery
+from ledgerline.traces.otlp_answers import NotTakenError, SpansRefusedError, WrongTargetError
+from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import (
     Answer,
     Collector,
@@ -98,7 +98,7 @@ def retry_after(seconds: int) -> dict[str, bytes]:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "observability.deliveries"]
+    return [record.getMessage() for record in caplog.records if record.name == "ledgerline.traces.deliveries"]
 
 
 def received(collector: Collector) -> dict[str, list[str]]:

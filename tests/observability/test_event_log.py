@@ -13,8 +13,8 @@ from dagster_shared.error import SerializableErrorInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observability.event_log import HistoryReader, read_history
-from observability.history import (
+from ledgerline.ledger.event_log import HistoryReader, read_history
+from ledgerline.ledger.history import (
     COMPUTE,
     STORE,
     Attempt,

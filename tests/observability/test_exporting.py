@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, Tracer
 
-from observability.exporting import QuietExporter, tracer_until_sent
-from observability.telemetry import Telemetry, otlp_exporter
+from ledgerline.traces.exporting import QuietExporter, tracer_until_sent
+from ledgerline.traces.telemetry import Telemetry, otlp_exporter
 from tests.observability.collectors import Answer, Collector, grpc_collector, http_collector
 from tests.ports import HOST
 
@@ -31,7 +31,7 @@ def work(tracer: Tracer) -> None:
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "observability.exporting"]
+    return [record.getMessage() for record in caplog.records if record.name == "ledgerline.traces.exporting"]
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ import dagster as dg
 import pytest
 from opentelemetry.sdk.resources import Resource
 
-from observability import lineage
-from observability.cleaning import REDACTED
-from observability.event_log import read_history
-from observability.given_by_users import MAX_NUMBERS, MAX_TAGS, numbers, user_tags
-from observability.history import RunHistory
-from observability.links import Links
-from observability.mlflow_metrics import MAX_METADATA_POINTS, run_metrics
-from observability.mlflow_tags import run_tags
-from observability.owners import owners_in
-from observability.spans import run_spans
-from observability.tail import Tail
+from ledgerline.cleaning.texts import REDACTED
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.given_by_users import MAX_NUMBERS, MAX_TAGS, numbers, user_tags
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.owners import owners_in
+from ledgerline.ledger.tail import Tail
+from ledgerline.lineage import events as lineage
+from ledgerline.mlflow_runs.metrics import MAX_METADATA_POINTS, run_metrics
+from ledgerline.mlflow_runs.tags import run_tags
+from ledgerline.traces.spans import run_spans
 
 DAYS = dg.StaticPartitionsDefinition(["monday", "tuesday"])
 LARGE = 10**30

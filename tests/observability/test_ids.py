@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from observability import ids
+from ledgerline.ledger import ids
 
 RUNS = 20_000
 SHARE = 0.02  # four standard deviations of a share of that many runs are 0.014

@@ -15,11 +15,11 @@ from dagster._core.execution.api import execute_run
 from openlineage.client.event_v2 import RunEvent, RunState
 from openlineage.client.serde import Serde
 
-from observability import ids
-from observability.event_log import read_history
-from observability.history import Attempt, Error, Materialisation, Outcome, Run, RunHistory, RunStatus
-from observability.lineage import PRODUCER, documents, run_events
-from observability.reads import Basis, Read, Source
+from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.history import Attempt, Error, Materialisation, Outcome, Run, RunHistory, RunStatus
+from ledgerline.ledger.reads import Basis, Read, Source
+from ledgerline.lineage.events import PRODUCER, documents, run_events
 from tests.observability.lineage_jobs import DAYS, RANGE, break_down, observe_weather
 from tests.observability.recorded_jobs import Recording, Recordings
 

@@ -17,10 +17,10 @@ import dagster as dg
 import pytest
 from openlineage.client.serde import Serde
 
-from observability.history import RunHistory
-from observability.lineage import run_events
-from observability.lineage_export import OpenLineageProjection
-from observability.projection import Backfill, Projection, RefusedError, TargetUnavailableError
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.projection import Backfill, Projection, RefusedError, TargetUnavailableError
+from ledgerline.lineage.events import run_events
+from ledgerline.lineage.projection import OpenLineageProjection
 from tests.observability.recorded_jobs import Recording, Recordings
 
 HOST = "127.0.0.1"

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from observability.links import JAEGER_TRACE, MLFLOW_TRACE, Links
+from ledgerline.ledger.links import JAEGER_TRACE, MLFLOW_TRACE, Links
 
 RUN_ID = "4b3ff23c-5a4e-4b39-8f3c-8b5f8f0f2a77"
 TRACE_ID = "4b3ff23c5a4e4b398f3c8b5f8f0f2a77"

@@ -10,8 +10,8 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from observability.history import RunHistory, RunStatus
-from observability.projection import NotYetError
+from ledgerline.ledger.history import RunHistory, RunStatus
+from ledgerline.ledger.projection import NotYetError
 from tests.observability import mlflow_jobs as jobs
 from tests.observability.mlflow_target import Target, execute, history_of, mapped
 from tests.observability.recorded_jobs import Recordings

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from observability.cleaning import REDACTED
-from observability.history import (
+from ledgerline.cleaning.texts import REDACTED
+from ledgerline.ledger.history import (
     COMPUTE,
     START_WORKER,
     Attempt,
@@ -22,12 +22,12 @@ from observability.history import (
     RunHistory,
     RunStatus,
 )
-from observability.links import Links
-from observability.mlflow_datasets import run_datasets
-from observability.mlflow_inputs import run_params
-from observability.mlflow_metrics import entity_name, run_metrics
-from observability.mlflow_tags import root_cause, run_tags
-from observability.reads import Basis, Read, Source
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.reads import Basis, Read, Source
+from ledgerline.mlflow_runs.datasets import run_datasets
+from ledgerline.mlflow_runs.inputs import run_params
+from ledgerline.mlflow_runs.metrics import entity_name, run_metrics
+from ledgerline.mlflow_runs.tags import root_cause, run_tags
 from tests.observability.recorded_jobs import Recording, Recordings
 
 RUN = Run("11111111-2222-4333-8444-555555555555", "train", created=1_000.0)

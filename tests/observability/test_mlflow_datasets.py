@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 from openlineage.client.serde import Serde
 
-from observability import lineage
-from observability.history import Outcome, RunHistory, RunStatus
-from registry import store
+from ledgerline.ledger.history import Outcome, RunHistory, RunStatus
+from ledgerline.lineage import events as lineage
+from ledgerline.mlflow_store import store
 from tests.observability.mlflow_target import Target, history_of
 
 DAYS = dg.StaticPartitionsDefinition(["d1", "d2", "d3"])

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from observability.cleaning import REDACTED, shortened
-from observability.event_log import LINKS_METADATA
-from observability.history import RunStatus
-from observability.links import Links
-from observability.mlflow_metrics import run_metrics
-from observability.mlflow_run import MLFLOW_RUN_METADATA
-from observability.projection import Backfill
+from ledgerline.cleaning.texts import REDACTED, shortened
+from ledgerline.ledger.event_log import LINKS_METADATA
+from ledgerline.ledger.history import RunStatus
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.projection import Backfill
+from ledgerline.mlflow_runs.metrics import run_metrics
+from ledgerline.mlflow_runs.projection import MLFLOW_RUN_METADATA
 from resources.tracking import MLflowResource
 from tests.observability import mlflow_jobs as jobs
 from tests.observability.mlflow_target import (

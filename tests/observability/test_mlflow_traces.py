@@ -9,14 +9,14 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from observability import ids
-from observability.history import Outcome, RunHistory, RunStatus
-from observability.links import Links
-from observability.mlflow_traces import MLflowSpanExporter
-from observability.projection import Backfill, TargetUnavailableError
-from observability.telemetry import Telemetry
-from observability.trace_projection import TraceProjection
-from registry import store
+from ledgerline.ledger import ids
+from ledgerline.ledger.history import Outcome, RunHistory, RunStatus
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.projection import Backfill, TargetUnavailableError
+from ledgerline.mlflow_store import store
+from ledgerline.traces.mlflow_traces import MLflowSpanExporter
+from ledgerline.traces.projection import TraceProjection
+from ledgerline.traces.telemetry import Telemetry
 from tests.observability.collectors import Answer, Request, http_collector
 from tests.observability.exported_spans import context_of, path_of, spans_of
 from tests.observability.recorded_jobs import Recording, Recordings

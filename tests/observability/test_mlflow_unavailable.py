@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from observability.projection import TargetUnavailableError
-from registry import store
+from ledgerline.ledger.projection import TargetUnavailableError
+from ledgerline.mlflow_store import store
 from tests.observability.mlflow_target import Target, links_in, mapped, projection_to
 
 HOST = "127.0.0.1"

@@ -9,12 +9,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from openlineage.client.serde import Serde
 from opentelemetry.sdk.resources import Resource
 
-from observability import attributes, lineage, spans
-from observability.event_log import read_history
-from observability.history import RunHistory, asset_name
-from observability.links import Links
-from observability.mlflow_datasets import run_datasets
-from observability.mlflow_metrics import run_metrics
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.history import RunHistory, asset_name
+from ledgerline.ledger.links import Links
+from ledgerline.lineage import events as lineage
+from ledgerline.mlflow_runs.datasets import run_datasets
+from ledgerline.mlflow_runs.metrics import run_metrics
+from ledgerline.traces import attributes, spans
 
 INNER = dg.AssetKey(["a/b"])
 NESTED = dg.AssetKey(["a", "b"])

@@ -13,17 +13,17 @@ from dagster._core.execution.backfill import (
     PartitionBackfill,
 )
 
-from observability.backfills import OVER, PATIENCE_SECONDS
-from observability.cursors import OVERLAP_SECONDS, Cursors
-from observability.observer import (
+from ledgerline.ledger.backfills import OVER, PATIENCE_SECONDS
+from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors
+from ledgerline.ledger.observer import (
     FIRST_LOOK_SECONDS,
     LINGER_SECONDS,
     LONGEST_PAUSE_SECONDS,
     RUNS_AT_ONCE,
     Observer,
 )
-from observability.projection import NotYetError, TargetUnavailableError
-from observability.tail import SETTLE_SECONDS
+from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
+from ledgerline.ledger.tail import SETTLE_SECONDS
 from tests.observability.written_runs import (
     Clock,
     FakeTarget,

@@ -7,9 +7,9 @@ import dagster as dg
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from observability.observer import LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Observer
-from observability.projection import NotYetError, TargetUnavailableError
-from observability.tail import SETTLE_SECONDS
+from ledgerline.ledger.observer import LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Observer
+from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
+from ledgerline.ledger.tail import SETTLE_SECONDS
 from tests.observability.written_runs import (
     Clock,
     FakeTarget,

@@ -10,15 +10,15 @@ import dagster as dg
 import pytest
 from sqlalchemy import create_engine, text
 
-from observability import lineage
-from observability.cleaning import REDACTED, shortened
-from observability.event_log import read_history
-from observability.history import RunHistory, RunStatus
-from observability.mlflow_run import MLflowRunProjection
-from observability.mlflow_tags import LEFT_OUT, MAX_RUN_NAME_LENGTH
-from observability.observer import LINGER_SECONDS, Observer, Report
-from observability.projection import RefusedError
-from registry import store
+from ledgerline.cleaning.texts import REDACTED, shortened
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.history import RunHistory, RunStatus
+from ledgerline.ledger.observer import LINGER_SECONDS, Observer, Report
+from ledgerline.ledger.projection import RefusedError
+from ledgerline.lineage import events as lineage
+from ledgerline.mlflow_runs.projection import MLflowRunProjection
+from ledgerline.mlflow_runs.tags import LEFT_OUT, MAX_RUN_NAME_LENGTH
+from ledgerline.mlflow_store import store
 from tests.observability import odd_texts
 from tests.observability.mlflow_target import LINKS
 from tests.observability.odd_texts import FORBIDDEN, SECRET, TEXTS

@@ -17,10 +17,10 @@ from opentelemetry.trace import StatusCode
 from rich.console import Console
 
 from cli.trace_tree import trace_tree
-from observability import attributes as names
-from observability.history import Attempt, HookOutcome, Outcome, RunHistory, RunStatus
-from observability.mlflow_metrics import run_metrics
-from observability.timeline import timeline
+from ledgerline.ledger.history import Attempt, HookOutcome, Outcome, RunHistory, RunStatus
+from ledgerline.mlflow_runs.metrics import run_metrics
+from ledgerline.mlflow_runs.timeline import timeline
+from ledgerline.traces import attributes as names
 from tests.observability import phase_jobs as jobs
 from tests.observability.exported_spans import attempt_span, spans_of, times_of
 from tests.observability.recorded_jobs import Recording, Recordings

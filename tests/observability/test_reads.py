@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openlineage.client.serde import Serde
 
-from observability import lineage
-from observability.event_log import HistoryReader, read_history, run_from
-from observability.history import Attempt, RunHistory
-from observability.mlflow_datasets import run_datasets
-from observability.reads import Basis, Read
-from observability.upstreams import Upstreams
+from ledgerline.ledger.event_log import HistoryReader, read_history, run_from
+from ledgerline.ledger.history import Attempt, RunHistory
+from ledgerline.ledger.reads import Basis, Read
+from ledgerline.ledger.upstreams import Upstreams
+from ledgerline.lineage import events as lineage
+from ledgerline.mlflow_runs.datasets import run_datasets
 from tests.observability import partitioned_assets as assets
 from tests.observability.partitioned_assets import range_of
 

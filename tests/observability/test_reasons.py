@@ -2,8 +2,8 @@
 
 import pytest
 
-from observability.observer import Report
-from observability.reasons import Reason, by_reason
+from ledgerline.ledger.observer import Report
+from ledgerline.ledger.reasons import Reason, by_reason
 
 FIRST, SECOND = "0b2ba5e4-7c2f-4a3d-9c2d-6f1f3ad6d8d1", "9d7a2f44-15f8-4a0e-8b61-3a3fbf0f9c11"
 

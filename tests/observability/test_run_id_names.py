@@ -7,11 +7,13 @@ from pathlib import Path
 
 import attr
 
-from observability import attributes, mlflow_tags
-from observability.lineage_facets import LedgerlineRunFacet
+from ledgerline.ledger import ids
+from ledgerline.lineage.facets import LedgerlineRunFacet
+from ledgerline.mlflow_runs import tags as mlflow_tags
+from ledgerline.traces import attributes
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("agent", "assets", "cli", "observability", "pipelines", "registry", "resources", "serving")
+PACKAGES = ("assets", "cli", "ledgerline", "pipelines", "resources")
 SPELLING = re.compile(r"dagster[^a-z]?run[^a-z]?id(?![a-z])", re.IGNORECASE)
 
 
@@ -28,15 +30,15 @@ def spellings() -> Iterator[tuple[str, str]]:
 
 def test_each_name_of_a_runs_id_is_written_in_one_place() -> None:
     assert sorted(spellings()) == [
-        ("observability/attributes.py", attributes.RUN_ID),
-        ("observability/attributes.py", attributes.RUN_ID_TAG),
-        ("observability/attributes.py", attributes.RUN_ID_FIELD),
-        ("observability/mlflow_tags.py", mlflow_tags.DAGSTER_MLFLOW_RUN_ID),
+        ("ledgerline/ledger/ids.py", ids.RUN_ID_TAG),
+        ("ledgerline/ledger/ids.py", ids.RUN_ID_FIELD),
+        ("ledgerline/mlflow_runs/tags.py", mlflow_tags.DAGSTER_MLFLOW_RUN_ID),
+        ("ledgerline/traces/attributes.py", attributes.RUN_ID),
     ]
 
 
 def test_the_names_are_those_that_stored_runs_versions_and_documents_have() -> None:
     assert attributes.RUN_ID == "dagster.run.id"
-    assert mlflow_tags.RUN_ID == attributes.RUN_ID_TAG == "dagster.run_id"
-    assert mlflow_tags.DAGSTER_MLFLOW_RUN_ID == attributes.RUN_ID_FIELD == "dagster_run_id"
-    assert attributes.RUN_ID_FIELD in {field.name for field in attr.fields(LedgerlineRunFacet)}
+    assert mlflow_tags.RUN_ID == ids.RUN_ID_TAG == "dagster.run_id"
+    assert mlflow_tags.DAGSTER_MLFLOW_RUN_ID == ids.RUN_ID_FIELD == "dagster_run_id"
+    assert ids.RUN_ID_FIELD in {field.name for field in attr.fields(LedgerlineRunFacet)}

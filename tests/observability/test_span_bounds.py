@@ -16,10 +16,10 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from observability import attributes as names
-from observability import step_spans
-from observability.attribute_bounds import DEPTH, ITEMS, KEY_BYTES, VALUE_BYTES
-from observability.span_bounds import CUTS, NAME_BYTES, SPAN_BYTES, STATUS_BYTES, Bounds, bounded_resource
+from ledgerline.traces import attributes as names
+from ledgerline.traces import step_spans
+from ledgerline.traces.attribute_bounds import DEPTH, ITEMS, KEY_BYTES, VALUE_BYTES
+from ledgerline.traces.span_bounds import CUTS, NAME_BYTES, SPAN_BYTES, STATUS_BYTES, Bounds, bounded_resource
 
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
 RESOURCE = Resource({"service.name": "tests"})

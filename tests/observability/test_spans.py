@@ -15,12 +15,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, StatusCode
 
-from observability import attributes as names
-from observability import ids, step_spans
-from observability.event_log import HistoryReader, read_history
-from observability.history import RecordedSpans, RunHistory, RunStatus
-from observability.links import Links
-from observability.spans import LISTED, SCOPE, backfill_span, caller_of, run_spans
+from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import HistoryReader, read_history
+from ledgerline.ledger.history import RecordedSpans, RunHistory, RunStatus
+from ledgerline.ledger.links import Links
+from ledgerline.traces import attributes as names
+from ledgerline.traces import step_spans
+from ledgerline.traces.spans import LISTED, SCOPE, backfill_span, caller_of, run_spans
 from tests.observability.exported_spans import (
     Key,
     as_dicts,

@@ -12,9 +12,9 @@ from dagster._core.storage.event_log.base import EventLogConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observability.event_log import PAGE
-from observability.observer import LINGER_SECONDS
-from observability.tail import SETTLE_SECONDS, Tail
+from ledgerline.ledger.event_log import PAGE
+from ledgerline.ledger.observer import LINGER_SECONDS
+from ledgerline.ledger.tail import SETTLE_SECONDS, Tail
 from tests.observability.written_runs import Clock, WrittenRun, begin, clock_to_put_forward, words_of
 
 

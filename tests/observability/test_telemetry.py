@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from observability import ids, telemetry
-from observability.otlp_answers import SpansRefusedError
-from observability.otlp_grpc import GrpcExporter
-from observability.otlp_http import HttpExporter
-from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
+from ledgerline.ledger import ids
+from ledgerline.traces import telemetry
+from ledgerline.traces.otlp_answers import SpansRefusedError
+from ledgerline.traces.otlp_grpc import GrpcExporter
+from ledgerline.traces.otlp_http import HttpExporter
+from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import Collector, grpc_collector, http_collector
 from tests.observability.exported_spans import key_of, spans_of
 from tests.observability.recorded_jobs import Recordings

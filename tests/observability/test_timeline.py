@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from observability.history import (
+from ledgerline.ledger.history import (
     COMPUTE,
     START_WORKER,
     Attempt,
@@ -17,7 +17,7 @@ from observability.history import (
     RunHistory,
     RunStatus,
 )
-from observability.timeline import DOTS_PER_INCH, ROW_HEIGHT, WIDTH, timeline
+from ledgerline.mlflow_runs.timeline import DOTS_PER_INCH, ROW_HEIGHT, WIDTH, timeline
 from tests.observability.recorded_jobs import Recording, Recordings
 
 if TYPE_CHECKING:

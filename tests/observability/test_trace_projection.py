@@ -11,15 +11,15 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from observability import attributes as names
-from observability import ids
-from observability.deliveries import REQUEST_SPANS
-from observability.history import RunHistory
-from observability.links import Links
-from observability.otlp_answers import NotTakenError, WrongTargetError
-from observability.projection import Backfill, Projection, TargetUnavailableError
-from observability.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
-from observability.trace_projection import FIRST_PAUSE_SECONDS, TraceProjection
+from ledgerline.ledger import ids
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.projection import Backfill, Projection, TargetUnavailableError
+from ledgerline.traces import attributes as names
+from ledgerline.traces.deliveries import REQUEST_SPANS
+from ledgerline.traces.otlp_answers import NotTakenError, WrongTargetError
+from ledgerline.traces.projection import FIRST_PAUSE_SECONDS, TraceProjection
+from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import Answer, http_collector, partial_success
 from tests.observability.exported_spans import context_of, root_of, spans_of, whole
 from tests.observability.recorded_jobs import Recording, Recordings

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability import library_defaults, variables
+from ledgerline.settings import library_defaults, variables
 
 NAME = "LEDGERLINE_THING"
 UNSET: list[Mapping[str, str]] = [{}, {NAME: ""}]

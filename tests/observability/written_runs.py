@@ -12,9 +12,9 @@ import dagster as dg
 from dagster import DagsterEvent, DagsterEventType
 from dagster._core.events import EngineEventData
 
-from observability.event_log import ATTEMPT_METADATA, SPANS_METADATA
-from observability.history import RunHistory
-from observability.projection import Backfill
+from ledgerline.ledger.event_log import ATTEMPT_METADATA, SPANS_METADATA
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.projection import Backfill
 
 JOB, STEP = "written", "step"
 

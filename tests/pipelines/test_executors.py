@@ -138,9 +138,11 @@ def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:
 
 def test_what_talks_to_a_language_model_is_imported_for_the_steps_that_do() -> None:
     loaded = set(start_warm_process(["ollama"]))
-    assert {"agent.agent", "agent.ollama_provider", "ollama", "duckdb"} <= loaded
+    assert {"ledgerline.agent.agent", "ledgerline.agent.ollama_provider", "ollama", "duckdb"} <= loaded
     assert not loaded & {"sklearn.ensemble", "mlflow.sklearn"}
-    assert not loaded & set(start_warm_process(["scikitlearn", "mlflow"])) & {"agent.agent", "duckdb"}
+    assert (
+        not loaded & set(start_warm_process(["scikitlearn", "mlflow"])) & {"ledgerline.agent.agent", "duckdb"}
+    )
 
 
 @pytest.mark.parametrize("name", ["multiprocess", "multiprocess_spawn"])

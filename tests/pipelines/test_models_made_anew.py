@@ -6,12 +6,12 @@ import dagster as dg
 import pytest
 
 from assets.delay_model import MODEL_NAME
+from ledgerline.registry import promotion
+from ledgerline.registry.journal import experiment_name
+from ledgerline.registry.promotion import Mode
+from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
 from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, registry_drift
 from pipelines.releases import staging_changed
-from registry import promotion
-from registry.journal import experiment_name
-from registry.promotion import Mode
-from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
 from tests.pipelines.ticking import Daemon
 from tests.resources.alert_address import AlertAddress
 

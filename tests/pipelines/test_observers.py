@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
-from observability.history import RunHistory
-from observability.observer import Observer
-from observability.projection import Backfill
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.observer import Observer
+from ledgerline.ledger.projection import Backfill
 from pipelines import observers as module
 from pipelines.definitions import build_definitions
 from pipelines.executors import executor_for

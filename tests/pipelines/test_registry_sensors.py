@@ -13,14 +13,14 @@ from dagster import DagsterEventType
 
 from assets.delay_model import MODEL_NAME
 from assets.production import PRODUCTION_ASSET, metadata_of, production_flight_delay
+from ledgerline.registry import moves, promotion
+from ledgerline.registry.history import PROMOTION, Approval, End, Move
+from ledgerline.registry.promotion import Mode, Moved
+from ledgerline.registry.stages import PRODUCTION, STAGING
 from pipelines.definitions import defs
 from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, registry_drift
 from pipelines.releases import staging_changed
 from pipelines.wake import wake
-from registry import moves, promotion
-from registry.history import PROMOTION, Approval, End, Move
-from registry.promotion import Mode, Moved
-from registry.stages import PRODUCTION, STAGING
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from tests.pipelines.ticking import REPOSITORY, Daemon

@@ -13,11 +13,11 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from assets.delay_model import MODEL_NAME
 from assets.production import AS_RECORDED, PRODUCTION_ASSET
+from ledgerline.registry import moves
+from ledgerline.registry.history import PROMOTION, Move
+from ledgerline.registry.promotion import Mode
+from ledgerline.registry.stages import PRODUCTION
 from pipelines.definitions import defs
-from registry import moves
-from registry.history import PROMOTION, Move
-from registry.promotion import Mode
-from registry.stages import PRODUCTION
 from resources.alerts import AlertResource
 from resources.registry import ModelRegistryResource
 from tests.registry.registered import Stock

@@ -35,7 +35,7 @@ def saved_model(
     mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory, model: Any, inputs: "pd.DataFrame"
 ) -> Path:
     """The files of the model. Read only: copy them to change them."""
-    from registry import model_files, store
+    from ledgerline.mlflow_store import model_files, store
 
     folder = tmp_path_factory.mktemp("saved-model")
     client = store.connect(f"sqlite:///{mlflow_template}")
@@ -55,7 +55,7 @@ def log_model(
     inputs: "pd.DataFrame",
 ) -> "Callable[[], LoggedModel]":
     """Log the model, each time as another one, in an experiment of this test's own."""
-    from registry import model_files, store
+    from ledgerline.mlflow_store import model_files, store
 
     experiment = store.experiment_id(client, request.node.name, artifacts)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from registry import request_log
-from registry.logged_rows import to_table
+from ledgerline.requests import request_log
+from ledgerline.requests.logged_rows import to_table
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 MODEL = "flight_delay"

@@ -115,14 +115,14 @@ class Mortal:
 
 
 def _promote(client: "MlflowClient", task: Task) -> Any:
-    from registry.promotion import Mode, Request, promote
+    from ledgerline.registry.promotion import Mode, Request, promote
 
     asked = Request(by=f"racer {task.request}", reason="a race", run_id="", id=task.request)
     return promote(client, task.name, task.number, asked, Mode.automatic).entry
 
 
 def _rollback(client: "MlflowClient", task: Task) -> Any:
-    from registry.promotion import Request, rollback
+    from ledgerline.registry.promotion import Request, rollback
 
     asked = Request(by=f"racer {task.request}", reason="a race", run_id="", id=task.request)
     return rollback(client, task.name, None, asked).version
@@ -131,8 +131,8 @@ def _rollback(client: "MlflowClient", task: Task) -> Any:
 def _append(client: "MlflowClient", task: Task) -> Any:
     from datetime import UTC, datetime
 
-    from registry.history import Approval
-    from registry.journal import Journal
+    from ledgerline.registry.history import Approval
+    from ledgerline.registry.journal import Journal
 
     # The same text from each, and they still exclude each other.
     said = Approval(datetime(2026, 1, 1, tzinfo=UTC), 1, "e" * 64, "somebody")
@@ -142,8 +142,8 @@ def _append(client: "MlflowClient", task: Task) -> Any:
 def _add(client: "MlflowClient", task: Task) -> Any:
     from datetime import UTC, datetime
 
-    from registry.history import Approval
-    from registry.journal import Journal
+    from ledgerline.registry.history import Approval
+    from ledgerline.registry.journal import Journal
 
     said = Approval(datetime(2026, 1, 1, tzinfo=UTC), task.number, "e" * 64, "somebody")
     Journal.opened(client, task.name).add(said)
@@ -151,13 +151,13 @@ def _add(client: "MlflowClient", task: Task) -> Any:
 
 
 def _open(client: "MlflowClient", task: Task) -> Any:
-    from registry.journal import Journal
+    from ledgerline.registry.journal import Journal
 
     return Journal.opened(client, task.name).run_id
 
 
 def _settle(client: "MlflowClient", task: Task) -> Any:
-    from registry import moves
+    from ledgerline.registry import moves
 
     return moves.settled(client, task.name).history.head
 
@@ -207,7 +207,7 @@ def _main() -> None:
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-    from registry import promotion  # noqa: F401
+    from ledgerline.registry import promotion  # noqa: F401
 
     workers: list[Worker] = []
     for line in sys.stdin:
@@ -234,7 +234,7 @@ def _main() -> None:
 
 
 def _work(orders: TextIO, to: int) -> None:
-    from registry.store import connect
+    from ledgerline.mlflow_store.store import connect
 
     while (line := orders.readline().strip()) not in ("", END):
         task = Task(**json.loads(line))

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry import evidence, model_files, moves, promotion, store, versions
-from registry.contradictions import contradictions
-from registry.history import REGISTRATION, History, Judgement, Move
-from registry.journal import Journal
-from registry.promotion import Mode, Moved, Request
-from registry.stages import STAGING
-from registry.versions import SHA256_TAG
+from ledgerline.mlflow_store import model_files, store
+from ledgerline.registry import evidence, moves, promotion, versions
+from ledgerline.registry.contradictions import contradictions
+from ledgerline.registry.history import REGISTRATION, History, Judgement, Move
+from ledgerline.registry.journal import Journal
+from ledgerline.registry.promotion import Mode, Moved, Request
+from ledgerline.registry.stages import STAGING
+from ledgerline.registry.versions import SHA256_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from registry import binding, evidence, moves, promotion, versions
-from registry.contradictions import contradictions
-from registry.evidence import EVIDENCE_TAG
-from registry.history import PROMOTION, Move
-from registry.journal import MODEL_CREATED, Journal, JournalError, experiment_name
-from registry.moves import UNDER_WAY, MoveRefusedError
-from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
-from registry.versions import SHA256_TAG
+from ledgerline.registry import binding, evidence, moves, promotion, versions
+from ledgerline.registry.contradictions import contradictions
+from ledgerline.registry.evidence import EVIDENCE_TAG
+from ledgerline.registry.history import PROMOTION, Move
+from ledgerline.registry.journal import MODEL_CREATED, Journal, JournalError, experiment_name
+from ledgerline.registry.moves import UNDER_WAY, MoveRefusedError
+from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
+from ledgerline.registry.versions import SHA256_TAG
 from resources.registry import ModelRegistryResource
 from tests.registry.racers import Racers, Task
 from tests.registry.registered import Stock

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from assets.metrics import calibration, score
-from registry.comparison import (
+from ledgerline.evaluation.comparison import (
     MIN_SLICE_CLUSTERS,
     MIN_SLICE_ROWS,
     Comparison,
     compare,
 )
-from registry.resampling import METRICS
-from registry.samples import ComparisonError
+from ledgerline.evaluation.resampling import METRICS
+from ledgerline.evaluation.samples import ComparisonError
 
 DAYS = 30
 

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from registry import moves
-from registry.contradictions import contradictions
-from registry.stages import PRODUCTION, STAGE_TAG, STAGING
-from registry.versions import UnknownModelError
+from ledgerline.registry import moves
+from ledgerline.registry.contradictions import contradictions
+from ledgerline.registry.stages import PRODUCTION, STAGE_TAG, STAGING
+from ledgerline.registry.versions import UnknownModelError
 from tests.registry.registered import Stock
 from tests.registry.test_moves import waiting
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.disagreement import NotComparableError, disagreement
+from ledgerline.evaluation.disagreement import NotComparableError, disagreement
 
 
 def decided(one: Any, other: Any) -> int:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry import evidence, versions
-from registry.evidence import (
+from ledgerline.registry import evidence, versions
+from ledgerline.registry.evidence import (
     APPROVED_BY_TAG,
     DECISION_TAG,
     EVIDENCE_RUN_TAG,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
-from registry import moves
-from registry.history import (
+from ledgerline.registry import moves
+from ledgerline.registry.history import (
     OUTSIDE,
     PROMOTION,
     REGISTRATION,
@@ -24,7 +24,7 @@ from registry.history import (
     Judgement,
     Move,
 )
-from registry.journal import (
+from ledgerline.registry.journal import (
     MAX_ENTRY_LENGTH,
     RUN_NAME,
     EntryTakenError,
@@ -32,7 +32,7 @@ from registry.journal import (
     JournalError,
     experiment_name,
 )
-from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
+from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
 from tests.registry.racers import Racers, Task
 from tests.registry.registered import Stock
 

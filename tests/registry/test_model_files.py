@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from assets.features import CATEGORICAL_FEATURES, FEATURES
-from registry.model_files import (
+from ledgerline.mlflow_store.model_files import (
     ADDED_BY_REGISTRY,
     REQUIREMENTS,
     ModelRefusedError,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from registry import moves, versions
-from registry.history import OUTSIDE, PROMOTION, Move
-from registry.moves import UNDER_WAY, MoveRefusedError, UnderWayError
-from registry.stages import (
+from ledgerline.registry import moves, versions
+from ledgerline.registry.history import OUTSIDE, PROMOTION, Move
+from ledgerline.registry.moves import UNDER_WAY, MoveRefusedError, UnderWayError
+from ledgerline.registry.stages import (
     ARCHIVED_AT_TAG,
     JOURNAL_TAG,
     PRODUCTION,
@@ -19,7 +19,7 @@ from registry.stages import (
     STAGE_TAG,
     STAGING,
 )
-from registry.versions import UnknownModelError
+from ledgerline.registry.versions import UnknownModelError
 from tests.integration.loopback_servers import Refusal, listening
 from tests.integration.proxies import Proxy
 from tests.registry.racers import Outcome, Racers, Task

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.comparison import Comparison, Difference, SliceDifference, compare
-from registry.policy import RULES, Latencies, Policy, Ruling, judge
-from registry.samples import ComparisonError
+from ledgerline.evaluation.comparison import Comparison, Difference, SliceDifference, compare
+from ledgerline.evaluation.policy import RULES, Latencies, Policy, Ruling, judge
+from ledgerline.evaluation.samples import ComparisonError
 
 LOG_LOSS = Difference(
     "log_loss", staging=0.54, production=0.58, gain=0.04, low=0.02, high=0.06, at_least=0.025

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from registry import evidence, moves, promotion, versions
-from registry.evidence import APPROVED_BY_TAG, DECISION_TAG, EVIDENCE_TAG
-from registry.history import ROLLBACK, Judgement
-from registry.moves import MoveRefusedError, UnderWayError
-from registry.promotion import Mode, NotApprovedError
-from registry.stages import (
+from ledgerline.registry import evidence, moves, promotion, versions
+from ledgerline.registry.evidence import APPROVED_BY_TAG, DECISION_TAG, EVIDENCE_TAG
+from ledgerline.registry.history import ROLLBACK, Judgement
+from ledgerline.registry.moves import MoveRefusedError, UnderWayError
+from ledgerline.registry.promotion import Mode, NotApprovedError
+from ledgerline.registry.stages import (
     ARCHIVED_AT_TAG,
     PRODUCTION,
     PROMOTED_AT_TAG,
@@ -19,7 +19,7 @@ from registry.stages import (
     STAGE_TAG,
     STAGING,
 )
-from registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
+from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
 from tests.registry.racers import Racers, Task
 from tests.registry.registered import Stock, request
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry import prompts, store
-from registry.prompts import RegisteredPrompt, UnknownPromptError
+from ledgerline.mlflow_store import prompts, store
+from ledgerline.mlflow_store.prompts import RegisteredPrompt, UnknownPromptError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry import replay
-from registry.asking import Asked, answers_to, latest_requests
-from registry.disagreement import NotComparableError
-from registry.logged_rows import inputs_of
-from registry.replay import NothingToReplayError, Replay
-from registry.request_log import read
+from ledgerline.evaluation.disagreement import NotComparableError
+from ledgerline.requests import replay
+from ledgerline.requests.asking import Asked, answers_to, latest_requests
+from ledgerline.requests.logged_rows import inputs_of
+from ledgerline.requests.replay import NothingToReplayError, Replay
+from ledgerline.requests.request_log import read
 from tests.registry.logged import MODEL, at, write
 
 Predict = Callable[[pd.DataFrame], dict[str, np.ndarray]]

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from registry.logged_rows import (
+from ledgerline.requests.logged_rows import (
     as_logged,
     fixed_schema,
     input_columns,
@@ -22,7 +22,7 @@ from registry.logged_rows import (
     outputs_of,
     redacted_columns,
 )
-from registry.request_log import RequestLogError, folder_of, keep_within, read, remove_leftovers
+from ledgerline.requests.request_log import RequestLogError, folder_of, keep_within, read, remove_leftovers
 from resources.environments import PROJECT_ROOT
 from tests.registry.logged import MODEL, at, write
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
 from assets.metrics import calibration, score
-from registry.resampling import (
+from ledgerline.evaluation.resampling import (
     LOSSES,
     METRICS,
     Scorer,
@@ -20,7 +20,7 @@ from registry.resampling import (
     paired_scores,
     paired_slice_losses,
 )
-from registry.samples import Sample
+from ledgerline.evaluation.samples import Sample
 
 CLUSTERS = 5
 

@@ -8,7 +8,7 @@ import pytest
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from registry.signatures import WIDENED, problems
+from ledgerline.evaluation.signatures import WIDENED, problems
 
 ANSWER = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
 CARRIER = ColSpec("string", "carrier")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from assets.features import CATEGORICAL_FEATURES, FEATURES
-from registry.stability import LEAST_SHARE, population_stability_index, psi_table
+from ledgerline.evaluation.stability import LEAST_SHARE, population_stability_index, psi_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from registry import moves, stages, versions
-from registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING, Standing, standings
+from ledgerline.registry import moves, stages, versions
+from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING, Standing, standings
 from tests.registry.registered import Stock
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from registry import store
+from ledgerline.mlflow_store import store
 
 OPEN_STORE = """
 import sys
 from resources.environments import set_library_defaults
 set_library_defaults()
 import mlflow
-from registry.store import connect, experiment_id
+from ledgerline.mlflow_store.store import connect, experiment_id
 
 print("ready", flush=True)
 sys.stdin.readline()

@@ -11,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from registry import model_files, store, versions
-from registry.model_files import ModelRefusedError
-from registry.stages import PRODUCTION, STAGING
-from registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
+from ledgerline.mlflow_store import model_files, store
+from ledgerline.mlflow_store.model_files import ModelRefusedError
+from ledgerline.registry import versions
+from ledgerline.registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 

@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from registry.webhooks import (
+from ledgerline.mlflow_store.webhooks import (
     TOLERANCE_SECONDS,
     Delivery,
     DeliveryRefusedError,

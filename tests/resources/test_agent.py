@@ -10,11 +10,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracer
 
-from agent.execution import Budget
-from agent.memory import Memory
-from agent.ollama_provider import OllamaModel
-from agent.openai_provider import OpenAIModel
-from agent.prompt import Prompt
+from ledgerline.agent.execution import Budget
+from ledgerline.agent.memory import Memory
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.openai_provider import OpenAIModel
+from ledgerline.agent.prompt import Prompt
 from resources.agent import SECRET_VARIABLES, AgentResource
 from resources.failures import PermanentFailure
 from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, FakeOllama

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from observability.library_defaults import MLFLOW_DEFAULTS
-from observability.links import Links
-from observability.telemetry import Telemetry
-from registry.promotion import Mode
+from ledgerline.ledger.links import Links
+from ledgerline.registry.promotion import Mode
+from ledgerline.serving.settings import ServingSettings
+from ledgerline.settings.library_defaults import MLFLOW_DEFAULTS
+from ledgerline.traces.telemetry import Telemetry
 from resources.agent import SECRET_VARIABLES, AgentResource
 from resources.agent_settings import AgentSettings
 from resources.environments import (
@@ -29,7 +30,6 @@ from resources.registry import ModelRegistryResource
 from resources.storage import TableStorage
 from resources.tracing import OTelResource
 from resources.tracking import MLflowResource
-from serving.settings import ServingSettings
 
 # OpenTelemetry's for traces only; whoever needs them knows OpenTelemetry's own list.
 OTHER_NAMES = {

@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
-from observability import attributes
-from observability.event_log import read_history
-from observability.history import RunHistory
-from observability.projection import TargetUnavailableError
-from observability.telemetry import Telemetry
-from observability.trace_projection import TraceProjection
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.projection import TargetUnavailableError
+from ledgerline.traces import attributes
+from ledgerline.traces.projection import TraceProjection
+from ledgerline.traces.telemetry import Telemetry
 from resources.environments import EXPERIMENT, Settings, projections_of, resources_for
 from resources.projections import ASK_AGAIN_SECONDS, RunProjections
 from tests.integration.loopback_servers import LoopbackServer, Refusal, Request, listening

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from assets.production import materialisation_of
-from registry.journal import Journal
-from registry.promotion import Mode, Request
-from registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.journal import Journal
+from ledgerline.registry.promotion import Mode, Request
+from ledgerline.registry.stages import PRODUCTION, STAGING
 from resources.registry import ModelRegistryResource
 from tests.registry.registered import Stock
 

@@ -11,11 +11,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import ProxyTracerProvider
 from opentelemetry.util._once import Once
 
-from observability import ids
-from observability.event_log import SPANS_METADATA, read_history
-from observability.history import COMPUTE
-from observability.step_tracing import StepTracerProvider
-from observability.telemetry import GRPC, Telemetry
+from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import SPANS_METADATA, read_history
+from ledgerline.ledger.history import COMPUTE
+from ledgerline.traces.step_tracing import StepTracerProvider
+from ledgerline.traces.telemetry import GRPC, Telemetry
 from resources.tracing import OTelResource
 from tests.observability.exported_spans import key_of, named, spans_of
 

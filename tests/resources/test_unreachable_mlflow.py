@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from registry.promotion import Mode, Request
-from registry.versions import Version
+from ledgerline.registry.promotion import Mode, Request
+from ledgerline.registry.versions import Version
 from resources.failures import PermanentFailure
 from resources.registry import ModelRegistryResource
 from resources.tracking import MLflowResource

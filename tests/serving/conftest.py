@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry.versions import Version
-from serving.settings import ServingSettings
+from ledgerline.registry.versions import Version
+from ledgerline.serving.settings import ServingSettings
 
 if TYPE_CHECKING:
     import pandas as pd
     import requests
     from mlflow import MlflowClient
 
-    from serving.service import Service
+    from ledgerline.serving.service import Service
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 20
@@ -99,7 +99,7 @@ class ServedModels:
     _experiment: str = field(init=False)
 
     def __post_init__(self) -> None:
-        from registry import store
+        from ledgerline.mlflow_store import store
 
         self.client = store.connect(self.uri)
         artifacts = str(self.folder / "artifacts") if self.folder else None
@@ -107,7 +107,8 @@ class ServedModels:
 
     def version(self, name: str = MODEL, *, seed: int = 0, model: Any = None) -> Version:
         """Register another version of a model, which nobody serves yet."""
-        from registry import model_files, versions
+        from ledgerline.mlflow_store import model_files
+        from ledgerline.registry import versions
 
         run_id = self.client.create_run(self._experiment).info.run_id
         logged = self.client.create_logged_model(self._experiment, "small", run_id)
@@ -122,7 +123,7 @@ class ServedModels:
 
     def serve(self, version: Version, alias: str = "production") -> None:
         """Let the alias name a version."""
-        from registry import versions
+        from ledgerline.registry import versions
 
         versions.set_alias(self.client, version, alias)
 
@@ -167,9 +168,9 @@ def running(settings: ServingSettings) -> Iterator[Running]:
     """The real service, in threads of this process, for as long as the body runs."""
     import uvicorn
 
-    from serving.app import application
-    from serving.server import bound
-    from serving.service import service_for
+    from ledgerline.serving.app import application
+    from ledgerline.serving.server import bound
+    from ledgerline.serving.service import service_for
 
     with pytest.MonkeyPatch.context() as environment:
         # A service that may unpickle says so to MLflow by a variable, for as long as its process lives.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from registry.versions import Version
+from ledgerline.registry.versions import Version
 from tests.serving.conftest import ServedModels
 
 CODE = Path(__file__).with_name("echo_model.py")
@@ -72,7 +72,8 @@ def echo_version(
     models: ServedModels, name: str, types: Sequence[str], optional: Sequence[str] | None = None
 ) -> Version:
     """Register a version of the model; only a service that may load code can load it."""
-    from registry import store, versions
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import versions
 
     client = models.client
     artifacts = str(models.folder / name) if models.folder else None

@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.bodies import MAX_MEMBERS, unpacked
+from ledgerline.serving.bodies import MAX_MEMBERS, unpacked
 from tests.serving.conftest import MODEL, Running, flight_rows
 
 SECONDS = 120.0

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from registry import versions
-from registry.versions import SHA256_TAG, Version
+from ledgerline.registry import versions
+from ledgerline.registry.versions import SHA256_TAG, Version
 from tests.integration.proxies import Proxy
 from tests.registry.deliveries import SECRET, Sent
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
@@ -151,7 +151,7 @@ def test_a_version_without_a_recorded_hash_is_refused(serve: Serve, served_model
 def test_a_hash_that_is_changed_under_the_version_that_answers_is_noticed(
     serve: Serve, served_models: ServedModels, monkeypatch: pytest.MonkeyPatch
 ):
-    from serving import follower
+    from ledgerline.serving import follower
 
     monkeypatch.setattr(follower, "RECHECK_SECONDS", 0.0)
     first = served_models.version(seed=1)
@@ -215,7 +215,7 @@ def test_staging_and_the_version_before_are_kept_warm(
     first, second = served_models.version(seed=1), served_models.version(seed=2)
     served_models.serve(first)
     served_models.serve(second, "staging")
-    caplog.set_level("INFO", "serving.follower")
+    caplog.set_level("INFO", "ledgerline.serving.follower")
     with serve() as service:
         until(lambda: get(service, "/model")[1]["warm_in_staging"] == 2, "staging is loaded")
         for version in (second, first, second):
@@ -486,7 +486,7 @@ def register(models: ServedModels, model: Any, inputs: Any) -> Version:
     """Register a model that takes other columns."""
     import tempfile
 
-    from registry import model_files
+    from ledgerline.mlflow_store import model_files
 
     experiment = models.client.create_experiment(f"other {time.monotonic_ns()}")
     run_id = models.client.create_run(experiment).info.run_id

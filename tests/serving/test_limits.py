@@ -467,7 +467,7 @@ def test_an_unexpected_failure_tells_the_id_of_the_request_and_nothing_else(
 
     assert (answer.status_code, answer.text) == (500, expected)
     assert answer.headers["X-Request-Id"] == "my-id"
-    (told_here,) = [record for record in caplog.records if record.name == "serving.accounting"]
+    (told_here,) = [record for record in caplog.records if record.name == "ledgerline.serving.accounting"]
     assert told_here.getMessage() == "Request my-id failed."
     assert told_here.exc_info is not None
     assert ask(strict, told()).status_code == 200

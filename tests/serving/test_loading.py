@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from registry import store
-from serving.loaded import load
+from ledgerline.mlflow_store import store
+from ledgerline.serving.loaded import load
 from tests.serving.conftest import ServedModels
 
 THREADS, LOADS = 4, 5

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.versions import Version
-from serving import open_inference
-from serving.loaded import LoadedModel
-from serving.open_inference import DATATYPES, Inference, inference_of
-from serving.rows import UNNAMED, Rows, answered
-from serving.schema import KINDS, Column, RowsRefusedError, Schema, Tensor
-from serving.scoring import BodyRefusedError, TooManyRowsError
+from ledgerline.registry.versions import Version
+from ledgerline.serving import open_inference
+from ledgerline.serving.loaded import LoadedModel
+from ledgerline.serving.open_inference import DATATYPES, Inference, inference_of
+from ledgerline.serving.rows import UNNAMED, Rows, answered
+from ledgerline.serving.schema import KINDS, Column, RowsRefusedError, Schema, Tensor
+from ledgerline.serving.scoring import BodyRefusedError, TooManyRowsError
 
 unsaved = settings(database=None, deadline=None)
 

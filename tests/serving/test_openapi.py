@@ -17,13 +17,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema as Signature
 from mlflow.types import TensorSpec
 
-from registry.versions import Version
-from serving import openapi
-from serving.loaded import LoadedModel
-from serving.open_inference import inference_of
-from serving.rows import UNNAMED, Rows
-from serving.schema import KINDS, Column, Schema, Tensor
-from serving.scoring import rows_of_csv, rows_of_json
+from ledgerline.registry.versions import Version
+from ledgerline.serving import openapi
+from ledgerline.serving.loaded import LoadedModel
+from ledgerline.serving.open_inference import inference_of
+from ledgerline.serving.rows import UNNAMED, Rows
+from ledgerline.serving.schema import KINDS, Column, Schema, Tensor
+from ledgerline.serving.scoring import rows_of_csv, rows_of_json
 from tests.serving.conftest import MODEL, Running
 
 MOST = 100

@@ -18,9 +18,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType
 from mlflow.types import Schema as MLflowSchema
 
-from registry.versions import Version
-from serving.loaded import LoadedModel
-from serving.predictor import (
+from ledgerline.registry.versions import Version
+from ledgerline.serving.loaded import LoadedModel
+from ledgerline.serving.predictor import (
     MOST_ROWS_TOGETHER,
     Costs,
     ModelFailedError,
@@ -29,8 +29,8 @@ from serving.predictor import (
     Predictor,
     RequestRowsError,
 )
-from serving.rows import UNNAMED, Rows
-from serving.schema import schema_of
+from ledgerline.serving.rows import UNNAMED, Rows
+from ledgerline.serving.schema import schema_of
 
 SECONDS = 120.0
 _VALUE = MLflowSchema([ColSpec(DataType.double, "value")])

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from registry.logged_rows import inputs_of, outputs_of, redacted_columns
-from registry.request_log import read
+from ledgerline.requests.logged_rows import inputs_of, outputs_of, redacted_columns
+from ledgerline.requests.request_log import read
+from ledgerline.serving.request_logging import Answered, RequestLogger
+from ledgerline.serving.rows import Rows
 from resources.environments import PROJECT_ROOT
-from serving.request_logging import Answered, RequestLogger
-from serving.rows import Rows
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 PLENTY = 10**9

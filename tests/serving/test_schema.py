@@ -14,8 +14,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, TensorSpec
 from mlflow.types import Schema as Signature
 from mlflow.types.schema import Array
 
-from serving.rows import UNNAMED, joined
-from serving.schema import (
+from ledgerline.serving.rows import UNNAMED, joined
+from ledgerline.serving.schema import (
     INT32,
     INT64,
     KINDS,

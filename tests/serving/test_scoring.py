@@ -17,10 +17,10 @@ from mlflow.pyfunc import scoring_server
 from mlflow.types import ColSpec, DataType
 from mlflow.types import Schema as Signature
 
-from serving import scoring
-from serving.rows import UNNAMED, Rows, answered
-from serving.schema import Column, RowsRefusedError, Schema, Tensor
-from serving.scoring import BodyRefusedError, TooManyRowsError, rows_of_csv, rows_of_json
+from ledgerline.serving import scoring
+from ledgerline.serving.rows import UNNAMED, Rows, answered
+from ledgerline.serving.schema import Column, RowsRefusedError, Schema, Tensor
+from ledgerline.serving.scoring import BodyRefusedError, TooManyRowsError, rows_of_csv, rows_of_json
 
 unsaved = settings(database=None, deadline=None)
 

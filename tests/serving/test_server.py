@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.server import LOG, CleanFormatter
+from ledgerline.serving.server import LOG, CleanFormatter
 from tests.serving.conftest import ServedModels
 from tests.serving.test_following import body
 
@@ -120,7 +120,7 @@ def test_it_imports_no_dagster_and_listens_on_loopback_only(
 
     assert listening == [("127.0.0.1", free_port)]
     imported = names.read_text().splitlines()
-    assert "serving.app" in imported
+    assert "ledgerline.serving.app" in imported
     assert [name for name in imported if name.partition(".")[0] in ("dagster", "assets", "pipelines")] == []
 
 

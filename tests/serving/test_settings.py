@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from observability.links import Links
-from observability.telemetry import Telemetry
-from serving import settings
-from serving.settings import PROJECT_ROOT, Followed, Limits, ServingSettings
+from ledgerline.ledger.links import Links
+from ledgerline.serving import settings
+from ledgerline.serving.settings import PROJECT_ROOT, Followed, Limits, ServingSettings
+from ledgerline.traces.telemetry import Telemetry
 
 MEGABYTE = 1024 * 1024
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from serving.shadow import MOST_WAITING
+from ledgerline.serving.shadow import MOST_WAITING
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_model, flight_rows
 from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
 
@@ -141,7 +141,7 @@ def test_staging_that_fails_fails_no_answer_and_is_said_once(
         until(lambda: asked(service, 2, TOLD) == 1)
 
     assert [answer.json() for answer in answers] == [{"predictions": [2.0 * value]} for value in range(4)]
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "serving.shadow"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "ledgerline.serving.shadow"]
     assert said.startswith(f"{TOLD} version 2, in staging, fails on a request: ")
 
 

@@ -13,10 +13,10 @@ import pytest
 import requests
 from opentelemetry.trace import SpanKind
 
-from observability import ids
-from observability.exporting import QuietExporter
-from observability.telemetry import Telemetry
-from serving.tracing import SomePerSecond, Tracing, exporter_for
+from ledgerline.ledger import ids
+from ledgerline.serving.tracing import SomePerSecond, Tracing, exporter_for
+from ledgerline.traces.exporting import QuietExporter
+from ledgerline.traces.telemetry import Telemetry
 from tests.integration.loopback_servers import listening
 from tests.integration.otlp_receivers import Receiver
 from tests.integration.received_traces import ReceivedSpan
@@ -43,7 +43,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What the module has said of traces so far."""
     caplog.set_level(logging.INFO)
     return lambda: [
-        record.getMessage() for record in caplog.records if record.name == "observability.exporting"
+        record.getMessage() for record in caplog.records if record.name == "ledgerline.traces.exporting"
     ]
 
 

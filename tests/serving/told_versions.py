@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from registry.versions import Version
+from ledgerline.registry.versions import Version
 from tests.serving.conftest import ServedModels
 
 TOLD = "told"
@@ -24,7 +24,8 @@ def _registered(models: ServedModels, model: Any, config: dict[str, Any] | None 
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    from registry import store, versions
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import versions
 
     client = models.client
     artifacts = str(models.folder / "told") if models.folder else None

@@ -11,9 +11,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from observability.deliveries import Delivery
-from observability.span_bounds import bounded_resource
-from observability.telemetry import Telemetry, otlp_exporter
+from ledgerline.traces.deliveries import Delivery
+from ledgerline.traces.span_bounds import bounded_resource
+from ledgerline.traces.telemetry import Telemetry, otlp_exporter
 from tests.integration.run_workers import wait_until
 from tests.integration.stack.lone_jaeger import LoneJaeger, lone_jaeger
 
@@ -58,6 +58,6 @@ def test_jaeger_stores_the_largest_spans_that_are_sent(
     )
     settings = Telemetry(endpoint=jaeger.endpoint)
     assert Delivery("Jaeger", lambda: otlp_exporter(settings)).send([span]) == 1
-    assert not [record for record in caplog.records if record.name.startswith("observability")]
+    assert not [record for record in caplog.records if record.name.startswith("ledgerline")]
     found = wait_until(lambda: jaeger.shown.trace_of(f"{trace_id:032x}").spans, "Jaeger shows it", SECONDS)
     assert len(found) == 1

@@ -10,7 +10,7 @@ from dagster._core.event_api import EventLogCursor
 from dagster._core.instance import InstanceRef
 from mlflow import MlflowClient
 
-from observability.cursors import Cursors
+from ledgerline.ledger.cursors import Cursors
 from tests.docker.stack_files import SAMPLING
 from tests.integration.run_workers import wait_until
 from tests.integration.stack.mlflow_traces import MLflowTraces

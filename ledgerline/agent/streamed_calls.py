@@ -1,0 +1,103 @@
+"""Tool calls that come in parts, in OpenAI's protocol, from servers that number them or do not."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ledgerline.agent.messages import Message, ToolCall
+from ledgerline.agent.tool_calls import own_ids, parsed_arguments
+
+if TYPE_CHECKING:
+    from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
+
+
+@dataclass
+class _Call:
+    index: int | None
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the arguments are a whole JSON object already."""
+        return bool(self.arguments.strip()) and not isinstance(parsed_arguments(self.arguments), str)
+
+
+@dataclass(frozen=True)
+class _Part:
+    index: int | None
+    id: str
+    name: str
+    arguments: str
+
+
+class StreamedCalls:
+    """Puts parts together.
+
+    By the protocol each part has the index of its call, and the first has its id and name. Some servers give
+    all calls the index 0 or none, leave out the ids, repeat id and name in each part, send a call in one
+    part, or its arguments as an object. So a part goes on with the call of its id, else with the last of its
+    index, else with the last; but another name, or a name after arguments that are whole, begins a call.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+
+    def add(self, parts: "Sequence[ChoiceDeltaToolCall]") -> None:
+        """Put parts to what came before of the same calls."""
+        for part in map(_read, parts):
+            call = self._begun(part)
+            if call is None:
+                call = _Call(part.index)
+                self._calls.append(call)
+            call.id = call.id or part.id
+            call.name = call.name or part.name
+            call.arguments += part.arguments
+
+    def calls(self, messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+        """Return all calls in their order, each with an id that nothing else in the conversation has."""
+        calls = [
+            call
+            for call, before in zip(self._calls, [None, *self._calls], strict=False)
+            if not _repeats(call, before)
+        ]
+        ids = own_ids([call.id for call in calls], messages)
+        return tuple(
+            ToolCall(new, call.name, parsed_arguments(call.arguments))
+            for new, call in zip(ids, calls, strict=True)
+        )
+
+    def _begun(self, part: _Part) -> _Call | None:
+        """Return the call that a part continues; None if the part begins one."""
+        near = [call for call in self._calls if part.index is None or call.index in (None, part.index)]
+        same = [call for call in near if part.id and call.id == part.id]
+        found = (same or near or [None])[-1]
+        if found is None:
+            return None
+        has_other_id = bool(part.id and found.id and part.id != found.id)
+        has_other_name = bool(part.name and found.name and part.name != found.name)
+        if has_other_name or (has_other_id and part.name):
+            return None
+        return None if (part.name or has_other_id) and found.is_whole else found
+
+
+def _repeats(call: _Call, before: _Call | None) -> bool:
+    """Return whether a call only repeats the name of the one before it, as some servers send at the end."""
+    if before is None or call.arguments.strip() or not before.is_whole:
+        return False
+    return call.name == before.name and call.id in ("", before.id)
+
+
+def _read(part: "ChoiceDeltaToolCall") -> _Part:
+    function = part.function
+    arguments: object = function.arguments if function else None
+    if isinstance(arguments, Mapping):
+        arguments = json.dumps(arguments)
+    return _Part(
+        index=part.index,
+        id=part.id or "",
+        name=(function.name if function else None) or "",
+        arguments=str(arguments or ""),
+    )

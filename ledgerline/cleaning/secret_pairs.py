@@ -1,0 +1,252 @@
+"""Finds secrets in a text by the name beside them: `password=...`, JSON, YAML, reprs, command lines.
+
+Which names mean a secret: secret_names.py. Error messages use the same words in prose, as "Invalid password:
+must have a digit"; these stay readable.
+
+Time is linear in the length of the text: what was read as a value is not read again.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ledgerline.cleaning.secret_forms import REDACTED
+from ledgerline.cleaning.secret_names import is_secret_name, is_strong_name
+
+_QUOTE = r"\\{0,7}[\"'`]"
+_SEPARATOR = r"[ \t]{0,20}(?P<separator>=>|:=|={1,3}|!=|:|%3[ad])[ \t]{0,20}"
+
+_NAME = re.compile(
+    r"(?<![\w.-])(?P<name>(?:api|access|private|secret|account|client|shared)[ ](?:access[ ])?"
+    r"(?:key|token|secret)(?![\w-])|[\w.$-]+(?![\w.$-]))"
+    rf"(?P<closed>(?:{_QUOTE})?\]?){_SEPARATOR}",
+    re.IGNORECASE,
+)
+_TRIGGER = re.compile(
+    r"pass|pwd|kennwort|secret|token|key|auth|cred|dsn|cookie|bearer|sas|conn|sig|jwt|otp|phrase|codes",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(r"(?P<keep>(?<![\w-])--(?P<name>[\w-]{1,60})[ ]{1,3})(?![-\[])(?P<value>[^\s\"']+)")
+
+# {"name": "DB_PASSWORD", "value": "..."}, as in the environment of a container.
+_NAMING = frozenset(("name", "key", "variable", "header"))
+_NAMED = re.compile(
+    rf"(?:{_QUOTE})?\s{{0,5}},?\s{{0,20}}(?:{_QUOTE})?value(?:{_QUOTE})?{_SEPARATOR}", re.IGNORECASE
+)
+
+_OPENING = re.compile(r"(?P<prefix>[bBrRfFuUN]{0,2})(?P<quote>\"\"(?=[\w\[])|\\{0,7}[\"'`])")
+_CALL = re.compile(r"[A-Za-z_][\w.]{0,100}(?:\([^()\r\n]{0,500}\)|\[[^\[\]\r\n]{0,500}\])(?![\w(\[])")
+# A comma, an ampersand or a bracket may belong to a password, unless the next pair or nothing follows.
+_BARE = re.compile(
+    r"(?:[^\s\"'`,;&})\]<>\\]|\\(?![nrt\"'\\])"
+    r"|[,;&})\]](?=[^\s\"'}),;\]])(?!\s{0,3}[\w.-]{1,60}\s{0,2}[=:]))+"
+)
+_LINE = re.compile(r"[^\r\n]*")
+_BRACKETS = re.compile(r"[\[\]{}()]")
+
+# These values stand for a secret or name its type.
+_NO_SECRET = re.compile(
+    r"\*+|\.{3}|…|<[^<>]*>?|\$\{?\{?[\w.: -]+\}{0,2}|\{{1,2}\s?[\w.!:]*\s?\}{0,2}|%\(?\w+\)?s?|%s|\?|:\w+"
+    r"|none|null|nil|true|false|undefined|str|string|int|bytes|bool|any|object|secretstr|optional\[.*"
+    r"|str\s?\|.*|hidden|masked|redacted|",
+    re.IGNORECASE | re.DOTALL,
+)
+_PLACEHOLDER = re.compile(r"\{{1,2}\s?[\w.!:]*\s?\}{1,2}|\[redacted\]")
+_ALREADY = re.compile(r"(?:[\w-]{1,30}\s{1,3})?\[redacted\]")
+_NUMBERS = re.compile(r"[\d\s.,:\[\](){}-]*")
+# Messages go on like this behind a name and a colon.
+_MESSAGE = re.compile(
+    r"(?:must|should|is|are|was|has|have|not|no|cannot|can't|could|expected|required|field|invalid|missing|too|does"
+    r"|did|may|needs?|value|input|authentication|failed|unable|unknown|unexpected|expired|at least)\b",
+    re.IGNORECASE,
+)
+_PROSE = re.compile(r"[A-Za-z][a-z]*[.,!]?\s+[A-Za-z(\[]")
+_WORD = re.compile(r"[A-Za-z]+[.,!]?")
+_OF_A_PARSER = re.compile(
+    r"(?:unexpected|invalid|illegal|unknown|next|bad|expected|expecting|last|first|end|stop|near)\s+$",
+    re.IGNORECASE,
+)
+_MAX_LEAD = 24  # characters before a name that show whether it begins something
+_BEGINS = ("\n", "\r", "{", "[", "(", ",", ";", "&", "?", "|")
+
+
+def without_pairs(text: str) -> str:
+    """Return the text with `[redacted]` for each value whose name says that it is a secret."""
+    text = _OPTION.sub(_option, text)
+    return _Pairs(text).redacted() if _TRIGGER.search(text) else text
+
+
+def _option(found: re.Match[str]) -> str:
+    return found["keep"] + REDACTED if is_secret_name(found["name"]) else found[0]
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A part of the text that is a value.
+
+    Attributes:
+        start: Its first character, behind a quote.
+        end: The end of it, before a quote.
+        is_literal: Whether quotes or brackets say where it ends.
+    """
+
+    start: int
+    end: int
+    is_literal: bool
+
+
+class _Pairs:
+    """Reads a text once, from name to name."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._closings: dict[int, int] | None = None
+
+    def redacted(self) -> str:
+        kept: list[str] = []
+        done = at = 0
+        while (found := _NAME.search(self._text, at)) is not None:
+            at = found.end()
+            value = self._secret(found)
+            if value is not None:
+                kept += self._text[done : value.start], REDACTED
+                done = at = value.end
+        return "".join([*kept, self._text[done:]])
+
+    def _secret(self, found: re.Match[str]) -> _Value | None:
+        """Return the value behind a name, if it is a secret."""
+        name, is_colon = found["name"], found["separator"] == ":"
+        if name.lower() in _NAMING:
+            return self._named(self._read(found.end()))
+        # `google.auth.transport: ...` is how a log names its writer.
+        if not is_secret_name(name.rpartition(".")[2] if is_colon else name):
+            return None
+        value = self._read(found.end())
+        if value is None:
+            return self._block(found) if is_colon and self._begins_line(found.start()) else None
+        if is_colon and is_strong_name(name) and not value.is_literal and self._begins_line(found.start()):
+            value = self._rest_of_line(value.start)
+        return None if self._is_no_secret(found, value) else value
+
+    def _is_no_secret(self, found: re.Match[str], value: _Value) -> bool:
+        name, text = found["name"].lower(), self._text[value.start : value.end]
+        if _NO_SECRET.fullmatch(text) or _ALREADY.match(self._text, value.start):
+            return True
+        if name.endswith(("tokens", "pass")) and _NUMBERS.fullmatch(text):
+            return True  # how many there are
+        if name in ("token", "tokens") and found["separator"] == ":":
+            lead = self._text[max(0, found.start() - _MAX_LEAD) : found.start()]
+            if _OF_A_PARSER.search(lead):
+                return True
+        if value.is_literal:
+            return False
+        return self._is_prose(found, value) if found["separator"] == ":" else self._is_code(name, value)
+
+    def _is_code(self, name: str, value: _Value) -> bool:
+        """Return whether a value is a variable: `password=self.password`, `connect(password=password)`."""
+        text = self._text[value.start : value.end].lower()
+        is_alike = text.endswith(name.rpartition(".")[2])
+        return is_alike and ("." in text or self._text[value.end : value.end + 1] in (",", ")"))
+
+    def _is_prose(self, found: re.Match[str], value: _Value) -> bool:
+        """Return whether a value behind a colon is the rest of a message."""
+        is_strong = is_strong_name(found["name"])
+        is_word = _WORD.fullmatch(self._text, value.start, value.end) is not None
+        if found.end() == found.end("separator"):  # `password:hunter2`, but also a module in a log
+            return is_word and not is_strong
+        if _MESSAGE.match(self._text, value.start):
+            return True
+        if self._begins_line(found.start()):
+            return not is_strong and _PROSE.match(self._text, value.start) is not None
+        if is_strong:
+            return not self._begins(found.start()) and _PROSE.match(self._text, value.start) is not None
+        return is_word and not self._begins(found.start())
+
+    def _rest_of_line(self, start: int) -> _Value:
+        line = _LINE.match(self._text, start)
+        end = line.end() if line is not None else start
+        return _Value(start, start + len(self._text[start:end].rstrip(" \t\"'`,}])")), is_literal=False)
+
+    def _named(self, naming: _Value | None) -> _Value | None:
+        """Return the value of a variable, if its name means a secret."""
+        if naming is None or not is_secret_name(self._text[naming.start : naming.end]):
+            return None
+        found = _NAMED.match(self._text, naming.end)
+        value = self._read(found.end()) if found is not None else None
+        if value is None or _NO_SECRET.fullmatch(self._text[value.start : value.end]):
+            return None
+        return value
+
+    def _read(self, at: int) -> _Value | None:
+        """Return the value that begins here; None at the end of a line."""
+        text = self._text
+        opening = _OPENING.match(text, at)
+        if opening is not None:
+            start = opening.end()
+            closing = _closing(opening["quote"]).match(text, start)
+            end = closing.end() if closing is not None else start
+            if end - start == 0 and opening["quote"] == '"' and text.startswith('""', start):  # three quotes
+                return _Value(start + 2, max(text.find('"""', start + 2), start + 2), is_literal=True)
+            return _Value(start, end, is_literal=True)
+        if text[at : at + 1] in ("{", "[", "("):
+            if placeholder := _PLACEHOLDER.match(text, at):
+                return _Value(at, placeholder.end(), is_literal=False)
+            return _Value(at, self._closing_of(at), is_literal=True)
+        call = _CALL.match(text, at)
+        if call is not None:
+            return _Value(at, call.end(), is_literal=True) if re.search(r"[\"']", call[0]) else None
+        bare = _BARE.match(text, at)
+        return _Value(at, bare.end(), is_literal=False) if bare is not None else None
+
+    def _block(self, found: re.Match[str]) -> _Value | None:
+        """Return the lines of YAML below a name."""
+        text, end = self._text, found.end()
+        line_start = text.rfind("\n", 0, found.start()) + 1
+        indentation = len(text[line_start : found.start()]) - len(
+            text[line_start : found.start()].lstrip(" -")
+        )
+        start = _LINE.match(text, end).end()  # pyright: ignore[reportOptionalMemberAccess]  (matches anything)
+        end = start
+        while (line := _NEXT_LINE.match(text, end)) is not None:
+            if line["text"] and len(line["indentation"]) <= indentation:
+                break
+            end = line.end()
+        first = _NEXT_LINE.match(text, start)
+        if first is None or end == start:
+            return None
+        return _Value(first.start("text"), end, is_literal=True)
+
+    def _closing_of(self, at: int) -> int:
+        """Return the end of a bracket's content, or of its line."""
+        if self._closings is None:
+            self._closings = {}
+            opened: list[int] = []
+            for bracket in _BRACKETS.finditer(self._text):
+                if bracket[0] in "{[(":
+                    opened.append(bracket.start())
+                elif opened:
+                    self._closings[opened.pop()] = bracket.end()
+        line = _LINE.match(self._text, at)
+        return self._closings.get(at, line.end() if line is not None else at)
+
+    def _begins(self, start: int) -> bool:
+        """Return whether a name begins a pair among others: after a bracket, a comma, a line break."""
+        lead = self._text[max(0, start - _MAX_LEAD) : start].rstrip(" \t\"'`\\-")
+        return lead.endswith(_BEGINS) or (not lead and start < _MAX_LEAD) or lead.endswith("\\n")
+
+    def _begins_line(self, start: int) -> bool:
+        """Return whether a name begins a line, or a message behind the name of its error."""
+        lead = self._text[max(0, start - _MAX_LEAD) : start].rstrip(" \t\"'`-")
+        return lead.endswith(("\n", "\r", "\\n", ":")) or (not lead and start < _MAX_LEAD)
+
+
+_NEXT_LINE = re.compile(r"\r?\n(?P<indentation>[ \t]*)(?P<text>[^\r\n]*)")
+
+
+@lru_cache(maxsize=64)
+def _closing(quote: str) -> re.Pattern[str]:
+    """Return a pattern for the content of a quote, up to the same quote or the end of its line."""
+    if len(quote) == 1:
+        return re.compile(rf"(?:[^{quote}\\\r\n]|\\.)*")
+    # Within an escaped quote, an inner one has more backslashes.
+    return re.compile(rf"(?:(?!(?<!\\){re.escape(quote)})[^\r\n])*")

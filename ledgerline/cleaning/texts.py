@@ -1,0 +1,192 @@
+"""The one cleaner of every text that leaves the ledger: without secrets, sendable, and not too long.
+
+Texts of a run are cleaned where they are read from Dagster's log, and limited where a receiver has a limit.
+Secrets in texts: secret_forms.py, secret_pairs.py; in values with names: `cleaned`. No Dagster, and no
+library that takes long to import.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from ledgerline.cleaning.secret_forms import REDACTED, without_forms
+from ledgerline.cleaning.secret_names import is_secret_name
+from ledgerline.cleaning.secret_pairs import without_pairs
+
+SHORTEST_SECRET = 6  # a shorter one would be found in ordinary words
+
+# A text without any of these has no secret that could be told from other words.
+_HINT = re.compile(
+    r"[:=]|</|%3|pass|pwd|kennwort|secret|token|auth|bearer|basic|identified|cookie|dsn|-----begin|--user|-u "
+    r"|a(?:kia|sia|bia|cca|iza)|gh[pousr]_|github_|gl[a-z]{2,5}-|hf_|xox|xapp|[srp]k[-_]|eyj|ya29|npm_|pypi-"
+    r"|dckr_|shp[a-z]{2}_|sg\.|do[op]_v1|dapi|gsk_|nvapi|r8_|hv[sb]\.|hooks\.|/webhooks|webhook\.",
+    re.IGNORECASE,
+)
+# Half a pair of surrogates is in no encoding, PostgreSQL stores no NUL, and terminals obey the others.
+_NOT_SENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_CACHED_LENGTH = 300  # characters; names and keys come again and again, error texts do not
+
+# The name of an environment variable, which Dagster resolves: {"env": "DB_PASSWORD"}.
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
+_NAMING = ("name", "key", "variable", "header", "Name", "Key", "NAME", "KEY")
+_VALUES = ("value", "values", "default", "content", "Value", "VALUE")
+
+
+def clean(text: str) -> str:
+    """Return the text without secrets, and as receivers take it; cleaning twice changes nothing.
+
+    >>> clean("postgresql://me:hunter2@db/x")
+    'postgresql://me:[redacted]@db/x'
+    """
+    return _cached(text) if len(text) <= _CACHED_LENGTH else _clean(text)
+
+
+def sendable(text: str) -> str:
+    """Return the text with NUL, control characters and half surrogate pairs written out."""
+    if text.isprintable() and text.isascii():
+        return text
+    return _NOT_SENDABLE.sub(_written_out, text)
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return the text, or its beginning with its length and a hash of the whole, in so many characters."""
+    if len(text) <= longest:
+        return text
+    sha256 = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+    mark = f"… ({len(text):,} characters, sha256 {sha256[:16]})"
+    if len(mark) > longest // 2:
+        mark = f"…{sha256[:8]}"
+    return (text[: max(longest - len(mark), 0)] + mark)[:longest]
+
+
+def cleaned(value: Any, name: str = "", text: Callable[[str], str] = clean) -> Any:
+    """Return a value of JSON with all texts in it clean, and everything below the name of a secret hidden.
+
+    Args:
+        value: Texts, numbers, lists, mappings; of anything else, its text.
+        name: What it is called, where it has a name; parts of it may be joined by dots.
+        text: Cleans a text; a Cleaner, where a process knows secrets of its own.
+
+    >>> cleaned({"secrets": {"first": "hunter2"}, "max_tokens": 100})
+    {'secrets': {'first': '[redacted]'}, 'max_tokens': 100}
+    """
+    if name and is_secret_name(name):
+        return _hidden(value, name, text)
+    if isinstance(value, str):
+        return text(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return _cleaned_mapping(value, text)
+    if isinstance(value, list | tuple):
+        return _cleaned_list(value, text)
+    return text(str(value))
+
+
+def _cleaned_mapping(value: Mapping[Any, Any], text: Callable[[str], str]) -> dict[str, Any]:
+    named = any(isinstance(value.get(key), str) and is_secret_name(value[key]) for key in _NAMING)
+    is_secret = value.get("kind") == "Secret"  # of Kubernetes
+    return {
+        text(str(key)): _hidden(part, "", text)
+        if (named and key in _VALUES) or (is_secret and key in ("data", "stringData"))
+        else cleaned(part, str(key), text)
+        for key, part in value.items()
+    }
+
+
+def _cleaned_list(value: Sequence[Any], text: Callable[[str], str]) -> list[Any]:
+    """Clean a list, in which an option like `--password`, or the name in a pair, hides the next item."""
+    shown: list[Any] = []
+    for index, part in enumerate(value):
+        before = value[index - 1] if index else None
+        if isinstance(before, str) and before.startswith("-") and is_secret_name(before.lstrip("-")):
+            shown.append(_hidden(part, "", text))
+        elif isinstance(part, list | tuple) and len(part) == 2 and isinstance(part[0], str):
+            shown.append([text(part[0]), cleaned(part[1], part[0], text)])
+        else:
+            shown.append(cleaned(part, "", text))
+    return shown
+
+
+def _hidden(value: Any, name: str, text: Callable[[str], str]) -> Any:
+    """Nothing of a value but how it is built."""
+    if value is None or isinstance(value, bool) or value in ("", [], {}):
+        return value
+    if name.lower().endswith("tokens") and isinstance(value, int | float):
+        return value  # how many there are
+    if isinstance(value, Mapping):
+        if set(value) == {"env"} and _VARIABLE.fullmatch(str(value["env"])):
+            return {"env": text(str(value["env"]))}
+        return {text(str(key)): _hidden(part, "", text) for key, part in value.items()}
+    return REDACTED
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """Cleans texts of a process that knows secrets itself.
+
+    Attributes:
+        known: Secrets of this process, whatever they look like: tokens and passwords of its settings.
+    """
+
+    known: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, known: Iterable[str | None]) -> "Cleaner":
+        """Return one that knows these secrets, also as JSON and addresses write them.
+
+        The longest comes first, since one may be part of another.
+        """
+        usable = {
+            written
+            for secret in known
+            if secret and len(secret) >= SHORTEST_SECRET
+            for written in (
+                secret,
+                json.dumps(secret)[1:-1],
+                json.dumps(secret, ensure_ascii=False)[1:-1],
+                quote(secret),
+                quote(secret, safe=""),
+                quote_plus(secret),
+            )
+        }
+        return cls(tuple(sorted(usable, key=lambda written: (-len(written), written))))
+
+    def __call__(self, text: str) -> str:
+        """Return the text without secrets, and as it can be sent."""
+        for secret in self.known:
+            text = text.replace(secret, REDACTED)
+        return clean(text)
+
+
+def _clean(text: str) -> str:
+    text = sendable(text)
+    if not _HINT.search(text):
+        return text
+    if text.startswith(("{", "[")):
+        try:
+            return _clean_document(text)
+        except (ValueError, RecursionError):
+            pass  # not JSON
+    return without_pairs(without_forms(text))
+
+
+def _clean_document(text: str) -> str:
+    """JSON, in which names are found for certain; written anew only if there is a secret in it."""
+    document = json.loads(text)
+    shown = cleaned(document)
+    return text if shown == document else json.dumps(shown, ensure_ascii=False)
+
+
+_cached = lru_cache(maxsize=8192)(_clean)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

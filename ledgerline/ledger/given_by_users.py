@@ -1,0 +1,105 @@
+"""Reads what users attach to runs, assets and checks: tags, and numbers among the metadata.
+
+All projections show the same values, up to the same limits.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ledgerline.cleaning.secret_names import is_secret_name
+from ledgerline.cleaning.texts import clean
+
+if TYPE_CHECKING:
+    from ledgerline.ledger.history import Materialisation, RunHistory
+
+MAX_TAGS = 32  # of a run
+MAX_NUMBERS = 32  # of a materialisation or a check
+
+# The tags that Dagster, its packages and this project write, by the first part of their names.
+OF_MACHINES = (
+    "dagster",
+    ".dagster",
+    "dagster-k8s",
+    "dagster-celery",
+    "dagster-docker",
+    "dagster-aws",
+    "ledgerline",
+)
+TRACE_CONTEXT = ("traceparent", "tracestate")
+
+NUMBERS = (dg.IntMetadataValue, dg.FloatMetadataValue)
+# Counts of rows have a place of their own.
+ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
+
+
+def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that people gave a run, by name.
+
+    >>> user_tags({"team": "ovens", "dagster/priority": "3"})
+    {'team': 'ovens'}
+    """
+    given = {
+        name: value
+        for name, value in tags.items()
+        if name.partition("/")[0] not in OF_MACHINES and name not in TRACE_CONTEXT
+    }
+    return {name: given[name] for name in sorted(given)[:MAX_TAGS]}
+
+
+def owners_of_written(now: "RunHistory") -> list[str]:
+    """Return the owners of the assets that a run wrote, as far as they are known."""
+    written = dict.fromkeys(each.asset for each in now.materialisations)
+    return sorted({owner for asset in written for owner in now.owners.get(asset, ())})
+
+
+def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:
+    """Return the finite numbers among Dagster's metadata, without counts of rows.
+
+    A number below the name of a secret is left out, unless it counts tokens.
+    """
+    found: dict[str, float] = {}
+    for name, value in metadata.items():
+        if not isinstance(value, NUMBERS) or name in ROW_COUNTS:
+            continue
+        number = _finite(value.value)
+        if number is None or (is_secret_name(name) and not name.lower().endswith("tokens")):
+            continue
+        found[clean(name)] = number
+        if len(found) == MAX_NUMBERS:
+            break
+    return found
+
+
+def numbers_by_name(
+    parts: "Sequence[Materialisation]",
+) -> "Iterator[tuple[str, Sequence[tuple[Materialisation, float]]]]":
+    """Yield each number that the parts of one asset were given, with the parts it is of, by partition key.
+
+    What all of several parts have alike is said once, of the last: Dagster repeats the metadata of an output
+    on each of its partitions.
+    """
+    # Dagster writes static partitions in an order that differs by process.
+    ordered = sorted(parts, key=lambda part: part.partition or "")
+    names = dict.fromkeys(name for part in ordered for name in part.numbers)
+    for name in names:
+        given = [(part, part.numbers[name]) for part in ordered if name in part.numbers]
+        alike = len(given) == len(parts) and len({number for _, number in given}) == 1
+        yield name, given[-1:] if alike else given
+
+
+def attribute_number(number: float) -> float:
+    """Return a number as an attribute of a span: integers have 64 bits there, and floats the rest."""
+    return number if isinstance(number, float) or -(2**63) <= number < 2**63 else float(number)
+
+
+def _finite(value: float | None) -> float | None:
+    """Return the number as databases and OpenTelemetry hold it; None if they cannot."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        return value if math.isfinite(float(value)) else None
+    except OverflowError:
+        return None

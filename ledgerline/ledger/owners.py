@@ -1,0 +1,16 @@
+"""The owners of assets, which only their code says: Dagster's storages do not have them."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from ledgerline.cleaning.texts import clean
+from ledgerline.ledger.history import asset_name
+
+Owners = Mapping[str, tuple[str, ...]]  # by the name of the asset
+
+
+def owners_in(definitions: dg.RepositoryDefinition) -> Owners:
+    """Return the owners of the assets of a code location, of those that have any."""
+    nodes = definitions.asset_graph.asset_nodes
+    return {asset_name(node.key): tuple(map(clean, node.owners)) for node in nodes if node.owners}

@@ -1,0 +1,247 @@
+"""Opens Dagster instances for observing: their storages and nothing else, some for reading only.
+
+What an instance is configured with: config.py. How its storages are opened: sqlite.py and
+postgres.py.
+"""
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import dagster as dg
+from dagster import DagsterEvent
+from dagster._core.instance.types import InstanceType
+from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
+from dagster._core.run_coordinator import DefaultRunCoordinator
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.root import LocalArtifactStorage
+from sqlalchemy.exc import SQLAlchemyError
+
+from ledgerline.ledger.cursor_folder import CursorFolder
+from ledgerline.ledger.cursors import CursorStore
+from ledgerline.ledger.storages.config import CONFIG_FILE, InstanceError, StorageConfig, storages_of
+from ledgerline.ledger.storages.copied import UnsteadyError
+from ledgerline.ledger.storages.sqlite import KINDS, SqliteInstanceStorage
+
+# Every DAGSTER_HOME has one of these.
+MARKS = (CONFIG_FILE, "history")
+TABLES = ("runs", "event_logs")  # what the two storages of an instance have for certain
+POSTGRES = "dagster_postgres"
+MAX_PROBLEM_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class ObservedInstance:
+    """An instance that was opened for observing.
+
+    Attributes:
+        instance: Holds the runs.
+        cursor_store: Keeps how far each projection has come.
+        only_read: Why nothing is written to the instance; None if something is.
+    """
+
+    instance: dg.DagsterInstance
+    cursor_store: CursorStore
+    only_read: str | None
+
+
+class ReadOnlyInstance(dg.DagsterInstance):
+    """An instance that takes no events: what is reported to it is dropped."""
+
+    def report_dagster_event(
+        self,
+        dagster_event: DagsterEvent,
+        run_id: str,
+        log_level: str | int = logging.INFO,
+        batch_metadata: Any = None,
+        timestamp: float | None = None,
+    ) -> None:
+        """Do nothing."""
+
+
+class InstanceStorage(Protocol):
+    """A storage of an instance, which was found and not opened yet."""
+
+    @property
+    def identity(self) -> str:
+        """The address of the storage, without user and password."""
+        ...
+
+    def why_only_read(self) -> str | None:
+        """Return why it cannot be written; None if it can. Raises InstanceError if it is not there."""
+        ...
+
+    def made(self) -> Any:
+        """Open it as Dagster does, which makes what is missing."""
+        ...
+
+    def opened(self) -> Any:
+        """Open it."""
+        ...
+
+    def opened_to_read(self) -> Any:
+        """Open it so that nothing is written to it."""
+        ...
+
+
+@contextmanager
+def own_instance(home: Path) -> Iterator[ObservedInstance]:
+    """Open this project's own instance, which is made if it is not there yet.
+
+    Raises:
+        InstanceError: It cannot be opened.
+    """
+    with _configured(home) as storages:
+        runs, events = (storage.made() for storage in storages)
+        with _instance(dg.DagsterInstance, home, runs, events) as instance:
+            yield ObservedInstance(instance, instance.run_storage, None)
+
+
+@contextmanager
+def foreign_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
+    """Open the instance of another project; it is only read if it cannot be written, or had better not be.
+
+    Args:
+        home: Its DAGSTER_HOME.
+        cursors: The folder of the cursors of instances that are only read.
+
+    Raises:
+        InstanceError: There is no instance, or it cannot be opened.
+    """
+    with _found(home) as storages:
+        reasons = [storage.why_only_read() for storage in storages]
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is None:
+            runs, events = (storage.opened() for storage in storages)
+            with _instance(dg.DagsterInstance, home, runs, events) as instance:
+                yield ObservedInstance(instance, instance.run_storage, None)
+        else:
+            with _opened_to_read(home, storages, cursors, reason) as observed:
+                yield observed
+
+
+@contextmanager
+def only_read_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
+    """Open an instance so that nothing is written to it: neither events nor cursors, tables or files.
+
+    Args:
+        home: Its DAGSTER_HOME.
+        cursors: The folder of the cursors of instances that are only read.
+
+    Raises:
+        InstanceError: There is no instance, or it cannot be opened.
+    """
+    with _found(home) as storages:
+        for storage in storages:
+            storage.why_only_read()  # whether it is there at all
+        with _opened_to_read(home, storages, cursors, "--read-only") as observed:
+            yield observed
+
+
+@contextmanager
+def _found(home: Path) -> Iterator[list[InstanceStorage]]:
+    """Yield the storages of what is an instance already, not opened yet."""
+    try:
+        is_instance = any((home / mark).exists() for mark in MARKS)
+    except OSError as error:
+        raise InstanceError(f"{home} cannot be read: {error.strerror}.") from error
+    if not is_instance:
+        raise InstanceError(
+            f"{home} is no Dagster instance: it has no {' and no '.join(MARKS)}. "
+            "--dagster-home takes the DAGSTER_HOME of one."
+        )
+    with _configured(home) as storages:
+        yield storages
+
+
+@contextmanager
+def _configured(home: Path) -> Iterator[list[InstanceStorage]]:
+    """Yield the storages of runs and of events that dagster.yaml names, not opened yet."""
+    configured = zip(storages_of(home), TABLES, strict=True)
+    with tempfile.TemporaryDirectory(prefix="ledgerline-") as scratch:
+        try:
+            yield [_storage(config, table, Path(scratch)) for config, table in configured]
+        except Exception as error:
+            if not _is_of_storage(error):
+                raise
+            problem = " ".join(str(getattr(error, "orig", None) or error).split())[:MAX_PROBLEM_LENGTH]
+            raise InstanceError(f"The runs of {home} cannot be read: {problem}") from error
+
+
+@contextmanager
+def _opened_to_read(
+    home: Path, storages: list[InstanceStorage], cursors: Path, reason: str
+) -> Iterator[ObservedInstance]:
+    identities = "\n".join(storage.identity for storage in storages)
+    folder = cursors / hashlib.sha256(identities.encode()).hexdigest()[:16]
+    runs, events = (storage.opened_to_read() for storage in storages)
+    with _instance(ReadOnlyInstance, home, runs, events) as instance:
+        yield ObservedInstance(instance, CursorFolder(folder), reason)
+
+
+@contextmanager
+def _instance(
+    kind: type[dg.DagsterInstance], home: Path, runs: Any, events: Any
+) -> Iterator[dg.DagsterInstance]:
+    """Yield an instance of these storages, which has been read once."""
+    # DagsterInstance requires a coordinator, a compute log manager and a launcher, which are not used here.
+    instance = kind(
+        instance_type=InstanceType.PERSISTENT,
+        local_artifact_storage=LocalArtifactStorage(str(home)),
+        run_storage=runs,
+        event_storage=events,
+        run_coordinator=DefaultRunCoordinator(),
+        compute_log_manager=NoOpComputeLogManager(),
+        run_launcher=SyncInMemoryRunLauncher(),
+    )
+    with instance:
+        for record in instance.get_run_records(limit=1):
+            instance.get_records_for_run(record.dagster_run.run_id, limit=1)
+        yield instance
+
+
+def _storage(config: StorageConfig, table: str, scratch: Path) -> InstanceStorage:
+    if config.storage in KINDS:
+        return SqliteInstanceStorage(config, scratch)
+    if config.storage.__module__.startswith(POSTGRES):
+        from ledgerline.ledger.storages.postgres import PostgresInstanceStorage
+
+        return PostgresInstanceStorage(config, table)
+    return OtherStorage(config, table)
+
+
+@dataclass(frozen=True)
+class OtherStorage:
+    """A storage of another package, which only Dagster knows how to open."""
+
+    config: StorageConfig
+    table: str
+
+    @property
+    def identity(self) -> str:
+        """The setting and the class of the storage, whose address is not known."""
+        return f"{self.config.setting}: {self.config.storage.__qualname__}"
+
+    def why_only_read(self) -> str | None:
+        """Return None: whether it can be written shows when it is."""
+        return None
+
+    def made(self) -> Any:
+        """Open it as Dagster does."""
+        storage = self.config.storage.from_config_value(None, self.config.value)
+        if isinstance(storage, DagsterStorage):
+            return storage.run_storage if self.table == TABLES[0] else storage.event_log_storage
+        return storage
+
+    opened = opened_to_read = made
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Return whether a storage raised an error; each kind has its own classes."""
+    return isinstance(error, SQLAlchemyError | UnsteadyError) or type(error).__module__.startswith(POSTGRES)

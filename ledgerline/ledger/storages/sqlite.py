@@ -1,0 +1,105 @@
+"""Dagster's storages in SQLite: whether they are there, and can be written, and how they are only read."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import SQLITE_EVENT_LOG_FILENAME
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.runs import SqliteRunStorage
+
+from ledgerline.ledger.storages.config import InstanceError, StorageConfig
+from ledgerline.ledger.storages.copied import (
+    RUNS,
+    CopiedConsolidatedEventLogStorage,
+    CopiedEventLogStorage,
+    CopiedRunStorage,
+    Copies,
+    UnsteadyError,
+)
+from ledgerline.ledger.storages.schema import READ_REVISION, REVISIONS, difference
+
+# Each class of storage has a database that every instance has, a table in it, and a class that reads copies.
+KINDS: dict[type[Any], tuple[str, str, type[Any]]] = {
+    SqliteRunStorage: (RUNS, "runs", CopiedRunStorage),
+    SqliteEventLogStorage: (INDEX_SHARD_NAME, "event_logs", CopiedEventLogStorage),
+    ConsolidatedSqliteEventLogStorage: (
+        SQLITE_EVENT_LOG_FILENAME,
+        "event_logs",
+        CopiedConsolidatedEventLogStorage,
+    ),
+}
+
+
+class SqliteInstanceStorage:
+    """A storage of an instance, in a folder of SQLite databases.
+
+    Args:
+        config: The storage as it is configured.
+        scratch: A folder for copies, which the caller deletes.
+    """
+
+    def __init__(self, config: StorageConfig, scratch: Path) -> None:
+        self._config = config
+        self._folder = Path(config.value["base_dir"]).absolute()
+        self._database, self._table, self._reading = KINDS[config.storage]
+        self._copies = Copies(self._folder, scratch / self._table)
+
+    @property
+    def identity(self) -> str:
+        """The folder of the databases."""
+        return str(self._folder)
+
+    def why_only_read(self) -> str | None:
+        """Return why it cannot be written; None if it can.
+
+        Raises:
+            InstanceError: It is not there, or is not a storage of Dagster.
+        """
+        file = self._folder / f"{self._database}.db"
+        tables, revision = self._schema(file)
+        if self._table not in tables:
+            raise InstanceError(f"{file} is not a database of Dagster: it has no table {self._table}.")
+        different = difference(tables, revision) if self._table == RUNS else None
+        if different is not None:
+            return f"{file} {different}"
+        unwritable = [
+            path for path in (self._folder, file) if not os.access(path, os.W_OK, effective_ids=True)
+        ]
+        return f"{unwritable[0]} cannot be written" if unwritable else None
+
+    def made(self) -> Any:
+        """Open it as Dagster does, which makes what is missing."""
+        return self._config.storage.from_config_value(None, self._config.value)
+
+    opened = made  # of what is there, nothing is missing
+
+    def opened_to_read(self) -> Any:
+        """Open it so that nothing in its folder changes."""
+        return self._reading(self._copies)
+
+    def _schema(self, file: Path) -> tuple[set[str], str | None]:
+        """Return the tables of a database, and the revision of its schema."""
+        try:
+            if not file.exists():
+                raise InstanceError(
+                    f"{self._folder} holds no runs of Dagster ({self._config.setting}): "
+                    f"there is no {file.name}."
+                )
+            with (
+                self._copies.current(self._database),
+                closing(sqlite3.connect(self._copies.folder / file.name)) as connection,
+            ):
+                rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+                tables = {name for (name,) in rows}
+                revision = connection.execute(READ_REVISION).fetchone() if REVISIONS in tables else None
+        except UnsteadyError as error:
+            raise InstanceError(f"{error} Try again.") from error
+        except OSError as error:
+            raise InstanceError(f"{error.filename or file} cannot be read: {error.strerror}.") from error
+        except sqlite3.DatabaseError as error:
+            raise InstanceError(f"{file} cannot be read as a database of SQLite: {error}.") from error
+        return tables, revision[0] if revision else None

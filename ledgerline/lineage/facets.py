@@ -1,0 +1,322 @@
+"""What a history says -> OpenLineage facets, one function for each. Which event has which: events.py."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import attr
+import dagster as dg
+from openlineage.client.facet_v2 import (
+    DatasetFacet,
+    InputDatasetFacet,
+    OutputDatasetFacet,
+    RunFacet,
+    column_lineage_dataset,
+    data_quality_assertions_dataset,
+    error_message_run,
+    nominal_time_run,
+    output_statistics_output_dataset,
+    ownership_dataset,
+    schema_dataset,
+    tags_run,
+)
+
+from ledgerline.cleaning.texts import clean
+from ledgerline.ledger.given_by_users import numbers_by_name, user_tags
+from ledgerline.ledger.history import Check, Error, Materialisation, asset_name
+from ledgerline.ledger.reads import Source, version_of_content
+from ledgerline.ledger.written import partition_rows, row_count
+
+# Where our own facets are defined. It identifies and leads nowhere: this project has no public address.
+FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
+
+MAX_NUMBERS = 500  # of one asset: a backfill of years has many partitions
+
+# Partition keys may name a start in these forms: Dagster's own, ISO 8601's, and the usual one of months.
+DATE, TIME, ISO_TIME = "%Y-%m-%d", "%Y-%m-%d-%H:%M", "%Y-%m-%dT%H:%M:%S"
+PARTITION_STARTS = (DATE, TIME, ISO_TIME, "%Y-%m-%dT%H:%M", "%Y-%m")
+# The length of partitions named like that, if they follow each other at that distance. Closer they may be
+# named, too; so it is the least distance that counts.
+LENGTHS = {DATE: timedelta(days=1), TIME: timedelta(hours=1), ISO_TIME: timedelta(hours=1)}
+
+
+@attr.define
+class CodeVersion:
+    """The version of the code that wrote an asset."""
+
+    asset: str
+    code_version: str
+
+
+@attr.define
+class LedgerlineRunFacet(RunFacet):
+    """What finds a run, or an attempt at a step, in Dagster, in a trace and in MLflow."""
+
+    dagster_run_id: str
+    job: str
+    trace_id: str
+    span_id: str
+    partition: str | None
+    step: str | None
+    attempt: int | None
+    mlflow_run_id: str | None
+    # Here because OpenLineage has versions of code only together with the code's URL, or the code.
+    code_versions: list[CodeVersion]
+
+    @staticmethod
+    def _get_schema() -> str:
+        return FACET_SCHEMA.format("LedgerlineRunFacet")
+
+
+@attr.define
+class WrittenPartition:
+    """A partition, the version of its own content as far as that is known, and how many rows it has."""
+
+    partition: str
+    data_version: str | None
+    rows: int | None
+
+
+@attr.define
+class LedgerlinePartitionsOutputDatasetFacet(OutputDatasetFacet):
+    """The partitions that an attempt wrote of one asset."""
+
+    partitions: list[WrittenPartition]
+
+    @staticmethod
+    def _get_schema() -> str:
+        return FACET_SCHEMA.format("LedgerlinePartitionsOutputDatasetFacet")
+
+
+@attr.define
+class GivenNumber:
+    """A number that an asset was given as metadata, of one partition if these differ."""
+
+    name: str
+    value: float
+    partition: str | None
+
+
+@attr.define
+class LedgerlineNumbersOutputDatasetFacet(OutputDatasetFacet):
+    """The numbers among the metadata of an asset that an attempt wrote."""
+
+    numbers: list[GivenNumber]
+
+    @staticmethod
+    def _get_schema() -> str:
+        return FACET_SCHEMA.format("LedgerlineNumbersOutputDatasetFacet")
+
+
+@attr.define
+class LedgerlineReadInputDatasetFacet(InputDatasetFacet):
+    """The partitions that an attempt read of one asset, and what to know about them."""
+
+    partitions: list[WrittenPartition]
+    caveats: list[str]
+
+    @staticmethod
+    def _get_schema() -> str:
+        return FACET_SCHEMA.format("LedgerlineReadInputDatasetFacet")
+
+
+@attr.define
+class WriterAssertionsDatasetFacet(DatasetFacet):
+    """What the step that wrote a dataset asserted of it.
+
+    OpenLineage has this facet for inputs only, and is about to change that as here:
+    https://github.com/OpenLineage/OpenLineage/pull/4845.
+    """
+
+    assertions: list[data_quality_assertions_dataset.Assertion]
+
+    @staticmethod
+    def _get_schema() -> str:
+        return data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet._get_schema()
+
+
+def columns(schema: dg.TableSchema) -> DatasetFacet:
+    """The columns of a table."""
+    return schema_dataset.SchemaDatasetFacet(
+        [
+            schema_dataset.SchemaDatasetFacetFields(
+                clean(column.name),
+                clean(column.type),
+                clean(column.description) if column.description else None,
+                position,
+            )
+            for position, column in enumerate(schema.columns, start=1)
+        ]
+    )
+
+
+def column_lineage(lineage: dg.TableColumnLineage, namespace: str) -> DatasetFacet:
+    """For each column, those it was made from."""
+    return column_lineage_dataset.ColumnLineageDatasetFacet(
+        {
+            clean(column): column_lineage_dataset.Fields(
+                [
+                    column_lineage_dataset.InputField(
+                        namespace, asset_name(source.asset_key), clean(source.column_name)
+                    )
+                    for source in sources
+                ]
+            )
+            for column, sources in lineage.deps_by_column.items()
+        }
+    )
+
+
+def read_assertions(checks: Sequence[Check]) -> InputDatasetFacet:
+    """What checks made of an asset that their step only read."""
+    return data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet(_assertions(checks))
+
+
+def written_assertions(checks: Sequence[Check]) -> DatasetFacet:
+    """What checks made of an asset that their step wrote itself."""
+    return WriterAssertionsDatasetFacet(_assertions(checks))
+
+
+def input_facets(sources: Sequence[Source], caveats: Sequence[str]) -> dict[str, InputDatasetFacet]:
+    """Return which partitions were read of one asset, and how far that is known."""
+    partitions = [
+        WrittenPartition(each.partition, each.content_sha256 or each.version, each.rows)
+        for each in sources
+        if each.partition is not None
+    ]
+    if not partitions and not caveats:
+        return {}
+    return {"ledgerline_read": LedgerlineReadInputDatasetFacet(partitions, list(caveats))}
+
+
+def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, OutputDatasetFacet]:
+    """What was written of one asset: how many rows, if all partitions say so; which partitions, if any."""
+    facets: dict[str, OutputDatasetFacet] = {}
+    rows = row_count(parts)
+    if rows is not None:
+        facets["outputStatistics"] = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rows)
+    partitions = [
+        WrittenPartition(
+            part.partition,
+            part.content_sha256 or version_of_content(part.data_version, part.is_of_code, run_id),
+            rows,
+        )
+        for part, rows in zip(parts, partition_rows(parts), strict=True)
+        if part.partition is not None
+    ]
+    if partitions:
+        facets["ledgerline_partitions"] = LedgerlinePartitionsOutputDatasetFacet(partitions)
+    numbers = [
+        GivenNumber(name, number, part.partition if len(given) > 1 else None)
+        for name, given in numbers_by_name(parts)
+        for part, number in given
+    ]
+    if numbers:
+        facets["ledgerline_numbers"] = LedgerlineNumbersOutputDatasetFacet(numbers[:MAX_NUMBERS])
+    return facets
+
+
+def ownership(owners: Sequence[str]) -> dict[str, DatasetFacet]:
+    """Return the owners of an asset: e-mail addresses, and teams as `team:name`, as Dagster has them."""
+    if not owners:
+        return {}
+    named = [ownership_dataset.Owner(owner if ":" in owner else f"user:{owner}", "OWNER") for owner in owners]
+    return {"ownership": ownership_dataset.OwnershipDatasetFacet(named)}
+
+
+def run_tags(tags: Mapping[str, str]) -> dict[str, RunFacet]:
+    """Return the tags that users gave the run."""
+    given = [tags_run.TagsRunFacetFields(name, value, "USER") for name, value in user_tags(tags).items()]
+    return {"tags": tags_run.TagsRunFacet(given)} if given else {}
+
+
+def error(happened: Error, *reasons: Error) -> RunFacet:
+    """What went wrong; the stack of the error is followed by those of its causes, as Python prints them."""
+    causes = [*happened.causes]
+    for reason in reasons:
+        causes += reason, *reason.causes
+    stacks = [
+        happened.stack,
+        *(f"Caused by {cause.type}: {cause.message}\n{cause.stack}" for cause in causes),
+    ]
+    return error_message_run.ErrorMessageRunFacet(
+        f"{happened.type}: {happened.message}" if happened.message else happened.type,
+        "python",
+        "\n".join(stack.strip("\n") for stack in stacks if stack) or None,
+    )
+
+
+def nominal_time(first: str | None, last: str | None, partitions: Iterable[str]) -> dict[str, RunFacet]:
+    """Return the time that partitions named after times stand for; nothing for other partitions.
+
+    A key without an offset is taken as UTC, Dagster's default. Where clocks are put back, the second of two
+    equal hours has an offset in its key; that of the others is then another one, which no key tells. Nor
+    does a key tell where its partition ends: a month is named after its first day. Partitions that follow
+    each other at the distance of a day, or an hour, do.
+
+    Args:
+        first: The first partition of the run.
+        last: The last one.
+        partitions: Partitions that the run wrote, or set out to write.
+    """
+    start, start_of_last = _start(first), _start(last)
+    if start is None or start_of_last is None:
+        return {}
+    known = {found for key in {first, last, *partitions} if (found := _start(key)) is not None}
+    if len({found.has_offset for found in known if found.form == start.form}) > 1:
+        return {}
+    times = sorted(found.time for found in known if found.form == start.form)
+    apart = min((after - before for before, after in pairwise(times)), default=None)
+    end = start_of_last.time + apart if apart is not None and apart == LENGTHS.get(start.form) else None
+    return {
+        "nominalTime": nominal_time_run.NominalTimeRunFacet(
+            iso(start.time, "seconds"), iso(end, "seconds") if end is not None else None
+        )
+    }
+
+
+def iso(time: datetime, precision: str) -> str:
+    """A time in UTC as OpenLineage writes it."""
+    return time.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def _assertions(checks: Sequence[Check]) -> list[data_quality_assertions_dataset.Assertion]:
+    return [
+        data_quality_assertions_dataset.Assertion(
+            assertion=check.name,
+            success=check.passed,
+            severity=check.severity.lower(),
+            name=check.name,
+            description=check.description,
+        )
+        for check in checks
+    ]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The time that a partition is named after, in UTC."""
+
+    time: datetime
+    form: str
+    has_offset: bool
+
+
+def _start(key: str | None) -> _Start | None:
+    """Read the only part of a key that is a time: a key of several dimensions has more."""
+    starts = [start for part in (key or "").split("|") if (start := _start_of_dimension(part)) is not None]
+    return starts[0] if len(starts) == 1 else None
+
+
+def _start_of_dimension(key: str) -> _Start | None:
+    # The form without an offset is tried first: the `-05:00` of `2013-07-01-05:00` is an hour.
+    for offset in ("", "%z"):
+        for form in PARTITION_STARTS:
+            try:
+                time = datetime.strptime(key, f"{form}{offset}")  # noqa: DTZ007  (it gets one below)
+            except ValueError:
+                continue
+            in_utc = time.astimezone(UTC) if offset else time.replace(tzinfo=UTC)
+            return _Start(in_utc, form, has_offset=bool(offset))
+    return None

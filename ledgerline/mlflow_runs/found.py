@@ -1,0 +1,196 @@
+"""The MLflow run of a Dagster run: found by tags, adopted or created. What is written to it: projection.py.
+
+Nothing is remembered: it is looked up each time, so that all observers of an instance come to the same run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ledgerline.ledger.history import RunHistory
+from ledgerline.ledger.links import Links
+from ledgerline.mlflow_runs import tags as mlflow_tags
+from ledgerline.mlflow_runs.metrics import milliseconds
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+MAX_EXPERIMENTS = 10_000  # in one answer
+MAX_RUNS = 5_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """An MLflow run as it was found.
+
+    Attributes:
+        run_id: Its id in MLflow.
+        experiment_id: Where it is.
+        home: The experiment of runs that are not adopted, and of traces.
+        status: MLflow's name for how far it has come.
+        ended: When it ended, in MLflow's milliseconds.
+        tags: What it has.
+        params: What it has.
+        is_new: Whether it lacks what the Dagster run did before now.
+        parent: The MLflow run of the Dagster run that was first executed, of which this is a re-execution.
+        children: MLflow runs that belong under this one and are not there yet.
+    """
+
+    run_id: str
+    experiment_id: str
+    home: str
+    status: str
+    ended: int | None
+    tags: Mapping[str, str] = field(repr=False)
+    params: Mapping[str, str] = field(repr=False)
+    is_new: bool
+    parent: str | None
+    children: tuple[str, ...]
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether dagster-mlflow opened it."""
+        return mlflow_tags.DAGSTER_MLFLOW_RUN_ID in self.tags
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The names of the values that MLflow refused before, as the tag lists them."""
+        return frozenset(filter(None, self.tags.get(mlflow_tags.LEFT_OUT, "").split("\n")))
+
+    def lacks(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Those of these tags that it does not have; what others said of a run that they opened stays."""
+        kept: set[str] = set()
+        if self.is_adopted:
+            kept = {mlflow_tags.USER, mlflow_tags.PARENT} & self.tags.keys()
+            if not self.tags.get(mlflow_tags.NOTE, mlflow_tags.NOTE_START).startswith(mlflow_tags.NOTE_START):
+                kept.add(mlflow_tags.NOTE)
+        return {
+            name: value for name, value in tags.items() if self.tags.get(name) != value and name not in kept
+        }
+
+
+def find(client: "MlflowClient", experiment_id: str, now: RunHistory, links: Links) -> Found:
+    """The MLflow run of a Dagster run; created if there is none.
+
+    A run that dagster-mlflow opened is preferred to one of ours, wherever it is. Of several of ours, created
+    by observers at the same time, all of them keep the one with the smallest id.
+
+    Args:
+        client: An open client.
+        experiment_id: Where to create it.
+        now: What the Dagster run has done.
+        links: Where its pages are.
+    """
+    run_id = now.run.run_id
+    experiments = [found.experiment_id for found in client.search_experiments(max_results=MAX_EXPERIMENTS)]
+    marked = _search(client, experiments, mlflow_tags.RUN_ID, run_id)
+    foreign = _search(client, experiments, mlflow_tags.DAGSTER_MLFLOW_RUN_ID, run_id)
+    own = [run for run in marked if _is_own(run)]
+    is_new = False
+    if not own and not foreign:
+        created = _create(client, experiment_id, now)
+        is_new = True
+        own = [run for run in _search(client, experiments, mlflow_tags.RUN_ID, run_id) if _is_own(run)]
+        own = own or [created]
+    chosen = _chosen([*own, *foreign])
+    for duplicate in own:
+        if duplicate is not chosen:
+            _remove(client, duplicate, chosen, links)
+            is_new = True
+    return Found(
+        run_id=chosen.info.run_id,
+        experiment_id=chosen.info.experiment_id,
+        home=experiment_id,
+        status=chosen.info.status,
+        ended=chosen.info.end_time,
+        tags=chosen.data.tags,
+        params=chosen.data.params,
+        is_new=is_new or chosen.data.tags.get(mlflow_tags.RUN_ID) != run_id,
+        parent=_parent(client, experiments, now),
+        children=_children(chosen, marked, foreign),
+    )
+
+
+def _search(client: "MlflowClient", experiments: list[str], tag: str, value: str) -> "list[Run]":
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiments, f"tags.`{tag}` = '{value}'", max_results=MAX_RUNS, page_token=token
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _is_adopted(run: "Run") -> bool:
+    return mlflow_tags.DAGSTER_MLFLOW_RUN_ID in run.data.tags
+
+
+def _is_own(run: "Run") -> bool:
+    return run.data.tags.get(mlflow_tags.KIND) == mlflow_tags.DAGSTER_RUN and not _is_adopted(run)
+
+
+def _chosen(runs: "Sequence[Run]") -> "Run":
+    foreign = [run for run in runs if _is_adopted(run)]
+    if foreign:
+        return min(foreign, key=lambda run: (run.info.start_time, run.info.run_id))
+    return min(runs, key=lambda run: run.info.run_id)
+
+
+def _create(client: "MlflowClient", experiment_id: str, now: RunHistory) -> "Run":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _create_named(client, experiment_id, now, mlflow_tags.run_name(now))
+    except MlflowException as refusal:
+        try:
+            return _create_named(client, experiment_id, now, now.run.run_id)  # its name may be to blame
+        except MlflowException:
+            raise refusal from None
+
+
+def _create_named(client: "MlflowClient", experiment_id: str, now: RunHistory, name: str) -> "Run":
+    return client.create_run(
+        experiment_id,
+        start_time=milliseconds(now.started or now.run.created),
+        tags={
+            mlflow_tags.KIND: mlflow_tags.DAGSTER_RUN,
+            mlflow_tags.RUN_ID: now.run.run_id,
+            mlflow_tags.USER: mlflow_tags.DAGSTER,
+        },
+        run_name=name,
+    )
+
+
+def _remove(client: "MlflowClient", run: "Run", chosen: "Run", links: Links) -> None:
+    # Dagster's event log may link to it: MLflow still shows a deleted run.
+    kept = chosen.info.run_id
+    page = links.mlflow_run_page(chosen.info.experiment_id, kept)
+    text = f"Replaced by MLflow run {f'[{kept}]({page})' if page else kept}."
+    client.set_tag(run.info.run_id, mlflow_tags.NOTE, text)
+    client.delete_run(run.info.run_id)
+
+
+def _parent(client: "MlflowClient", experiments: list[str], now: RunHistory) -> str | None:
+    root = now.run.root_run_id
+    if root is None or root == now.run.run_id:
+        return None
+    marked = _search(client, experiments, mlflow_tags.RUN_ID, root)
+    of_root = [run for run in marked if run.data.tags.get(mlflow_tags.KIND) == mlflow_tags.DAGSTER_RUN]
+    return _chosen(of_root).info.run_id if of_root else None
+
+
+def _children(chosen: "Run", marked: "list[Run]", foreign: "list[Run]") -> tuple[str, ...]:
+    """Runs that steps opened, and those beyond the first that dagster-mlflow opened."""
+    of_steps = [
+        run
+        for run in marked
+        if mlflow_tags.STEP_KEY in run.data.tags
+        and run.data.tags.get(mlflow_tags.PARENT) != chosen.info.run_id
+    ]
+    others = [run for run in foreign if mlflow_tags.PARENT not in run.data.tags]
+    found = (run.info.run_id for run in (*of_steps, *others))
+    return tuple(run_id for run_id in dict.fromkeys(found) if run_id != chosen.info.run_id)

@@ -1,0 +1,47 @@
+"""Run config as MLflow params. Who writes them: projection.py."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ledgerline.cleaning.texts import cleaned, shortened
+from ledgerline.mlflow_runs.metrics import entity_name
+
+if TYPE_CHECKING:
+    from mlflow.entities import Param
+
+MAX_PARAMS = 200
+MAX_PARAM_LENGTH = 6000  # the limits of mlflow/utils/validation.py
+
+
+@dataclass(frozen=True)
+class Params:
+    """Run config as MLflow params; `left_out` is how many there are beyond what one can look at."""
+
+    params: "Sequence[Param]"
+    left_out: int
+
+
+def run_params(config: Mapping[str, Any]) -> Params:
+    """Run config as params, sorted by name: `ops.delay_model.config.max_iter` = `300`."""
+    from mlflow.entities import Param
+
+    values: dict[str, str] = {}
+    for path, value in _flat(cleaned(config), ()):
+        text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+        values.setdefault(entity_name(".".join(path)), shortened(text, MAX_PARAM_LENGTH))
+    names = sorted(values)
+    return Params([Param(name, values[name]) for name in names[:MAX_PARAMS]], len(names[MAX_PARAMS:]))
+
+
+def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The leaves. A list of plain values is one."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat(part, (*path, str(name)))
+    elif isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value):
+        for index, part in enumerate(value):
+            yield from _flat(part, (*path, str(index)))
+    elif path:
+        yield path, value

@@ -1,0 +1,220 @@
+"""The files of logged requests: named, written, read, and kept few. What is in a row: logged_rows.py."""
+
+import fcntl
+import itertools
+import os
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from ledgerline.requests.logged_rows import REDACTED, fixed_schema, left_out_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+# A file that is being written. Its writer holds a lock on it, which ends with the process.
+HIDDEN = ".writing-"
+SUFFIX = ".parquet"
+# First and last request, and who wrote it: in the order of names the files are in the order of time. The
+# number of the process alone would not do: in containers that share the folder, each is 1.
+_NAME = re.compile(r"(\d{8}T\d{12}Z)_(\d{8}T\d{12}Z)_[\w.-]+\.parquet")
+
+_numbers = itertools.count()
+
+
+class RequestLogError(Exception):
+    """A file of the log cannot be read; the message names it."""
+
+
+def write(folder: Path, model: str, rows: "pa.Table") -> Path:
+    """Write rows of a model as one file; readers see it whole, or not at all.
+
+    Args:
+        folder: Where the log is.
+        model: The registered model.
+        rows: At least one, as `logged_rows.to_table` makes them.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full. Nothing of it stays.
+    """
+    import pyarrow.parquet as pq
+    from pyarrow import compute
+
+    place = folder_of(folder, model)
+    place.mkdir(parents=True, exist_ok=True)
+    # pyarrow makes its compute functions at import, where no type checker sees them.
+    span = compute.min_max(rows["at"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+    writer = f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+    name = f"{_stamp(span['min'])}_{_stamp(span['max'])}_{writer}{SUFFIX}"
+    hidden = place / f"{HIDDEN}{name}"
+    try:
+        with hidden.open("xb") as file:
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
+            file.flush()
+            hidden.replace(place / name)
+    except BaseException:
+        with suppress(OSError):
+            hidden.unlink(missing_ok=True)
+        raise
+    return place / name
+
+
+def read(
+    folder: Path, model: str, since: datetime, until: datetime | None = None, *, enough: int | None = None
+) -> "pd.DataFrame":
+    """The rows of requests that came in some time, in the order in which they came.
+
+    Columns that only some files have are empty in the rows of others.
+
+    Args:
+        folder: Where the log is.
+        model: The registered model.
+        since: From then on.
+        until: Until then; None: all.
+        enough: The latest files are read first, and no more once there are so many rows; None: all are.
+
+    Raises:
+        RequestLogError: A file is damaged, or no file of the log.
+    """
+    tables: list[pa.Table] = []
+    rows = 0
+    for file in reversed(_files(folder_of(folder, model), since, until)):
+        if enough is not None and rows >= enough:
+            break
+        table = _part(file, since, until)
+        if table is not None and table.num_rows:
+            tables.append(table)
+            rows += table.num_rows
+    frame = _frame(tables)
+    frame = frame.sort_values(["at", "request_id", "row"], kind="stable", ignore_index=True)
+    frame.attrs[REDACTED] = sorted({name for table in tables for name in left_out_of(table)})
+    return frame
+
+
+def keep_within(folder: Path, max_bytes: int) -> int:
+    """Delete the oldest files, whatever their model, until all have at most so many bytes; the newest stays.
+
+    Returns:
+        How many were deleted.
+    """
+    sizes: dict[Path, int] = {}
+    for file in folder.glob(f"*/*{SUFFIX}"):
+        if _NAME.fullmatch(file.name):
+            with suppress(FileNotFoundError):  # another process keeps the log small, too
+                sizes[file] = file.stat().st_size
+    total, deleted = sum(sizes.values()), 0
+    for file in sorted(sizes, key=lambda file: file.name)[:-1]:
+        if total <= max_bytes:
+            break
+        file.unlink(missing_ok=True)
+        total -= sizes[file]
+        deleted += 1
+    return deleted
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete what writers left behind that were killed; returns how many files."""
+    deleted = 0
+    for file in folder.glob(f"*/{HIDDEN}*"):
+        with suppress(OSError), file.open("rb") as leftover:
+            # This raises while its writer lives, who holds the lock.
+            fcntl.flock(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
+            deleted += 1
+    return deleted
+
+
+def folder_of(folder: Path, model: str) -> Path:
+    """Where the files of a model are."""
+    name = quote(model, safe="")
+    # Of these quoting leaves the dot, and so the names of a folder and of the one above it.
+    return folder / (f"%2E{name[1:]}" if name.startswith(".") else name)
+
+
+def _files(place: Path, since: datetime, until: datetime | None) -> list[Path]:
+    """The files that may have rows of this time, the oldest first."""
+    found = []
+    for file in place.glob(f"*{SUFFIX}"):
+        name = _NAME.fullmatch(file.name)
+        if name is not None and name[2] >= _stamp(since) and (until is None or name[1] <= _stamp(until)):
+            found.append(file)
+    return sorted(found, key=lambda file: file.name)
+
+
+def _part(file: Path, since: datetime, until: datetime | None) -> "pa.Table | None":
+    """The rows of a file from some time; None: the file was deleted meanwhile, to make room."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import compute
+
+    try:
+        # Not pq.read_table: it would load the whole dataset machinery for one file.
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            table = opened.read()
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise RequestLogError(
+            f"{file} is not a whole Parquet file (cut off or damaged): {error}. Delete it, or move it "
+            "elsewhere; the requests in it are lost."
+        ) from error
+    schema = fixed_schema()
+    if not table.schema.names[: len(schema)] == schema.names:
+        raise RequestLogError(
+            f"{file} is no file of a request log: its columns do not begin with {', '.join(schema.names)}. "
+            "Move it elsewhere."
+        )
+    edge, not_before = pa.timestamp("us", tz="UTC"), compute.greater_equal  # pyright: ignore[reportAttributeAccessIssue]
+    table = table.filter(not_before(table["at"], pa.scalar(since, edge)))
+    return table if until is None else table.filter(not_before(pa.scalar(until, edge), table["at"]))
+
+
+def _frame(tables: "Sequence[pa.Table]") -> "pd.DataFrame":
+    """One frame of all; a column that has other types in other files holds values of each."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not tables:
+        return fixed_schema().empty_table().to_pandas()
+    clashing = _clashing(table.schema for table in tables)
+    alike = [
+        table.drop_columns([name for name in clashing if name in table.schema.names]) for table in tables
+    ]
+    frame = pa.concat_tables(alike, promote_options="permissive").to_pandas()
+    for name in clashing:
+        frame[name] = np.concatenate(
+            [
+                table[name].to_pandas().to_numpy(object)
+                if name in table.schema.names
+                else np.full(table.num_rows, None)
+                for table in tables
+            ]
+        )
+    return frame
+
+
+def _clashing(schemas: "Iterable[pa.Schema]") -> list[str]:
+    """Columns that have such types in some files that no type holds the values of all."""
+    import pyarrow as pa
+
+    known: dict[str, pa.Field] = {}
+    clashing = []
+    for field in itertools.chain.from_iterable(schemas):
+        both = [pa.schema([known.setdefault(field.name, field)]), pa.schema([field])]
+        try:
+            known[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
+        except pa.ArrowException:
+            clashing.append(field.name)
+    return list(dict.fromkeys(clashing))
+
+
+def _stamp(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%S%f}Z"

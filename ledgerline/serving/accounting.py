@@ -1,0 +1,128 @@
+"""What every answer says of itself, and what is counted of it: ids, version, span, metrics."""
+
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+from opentelemetry.trace import Span
+from starlette.datastructures import Headers
+
+from ledgerline.serving import tracing
+from ledgerline.serving.loaded import LoadedModel
+from ledgerline.serving.metrics import Metrics
+from ledgerline.serving.tracing import Tracing
+from ledgerline.traces import attributes
+
+if TYPE_CHECKING:
+    from fastapi import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID, MODEL_NAME, MODEL_VERSION = "X-Request-Id", "X-Model-Name", "X-Model-Version"
+IGNORED_COLUMNS = "X-Ignored-Columns"
+
+# Whatever else a client sends as an id is not repeated, and not logged.
+CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+SCOPE_KEY = "ledgerline.account"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Account:
+    """What is known of a request so far.
+
+    Attributes:
+        request_id: The client's, or one made here.
+        span: Its span.
+        loaded: Who answers it; None: nobody yet.
+        ignored: Columns that the model does not know.
+    """
+
+    request_id: str
+    span: Span
+    loaded: LoadedModel | None = None
+    ignored: str = ""
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer has."""
+        found = [(b"x-request-id", self.request_id.encode())]
+        if traceparent := tracing.traceparent(self.span):
+            found.append((b"traceparent", traceparent.encode()))
+        if self.loaded is not None:
+            found.append((b"x-model-name", self.loaded.name.encode("latin-1", "replace")))
+            found.append((b"x-model-version", str(self.loaded.version.number).encode()))
+        if self.ignored:
+            found.append((b"x-ignored-columns", self.ignored.encode("ascii", "replace")))
+        return found
+
+
+def account_of(request: "Request") -> Account:
+    """The account of a request."""
+    return request.scope[SCOPE_KEY]
+
+
+class Accounting:
+    """Opens the account of each request, and closes it with the answer."""
+
+    def __init__(self, app: "ASGIApp", tracing: Tracing, metrics: Metrics) -> None:
+        self._app = app
+        self._tracing = tracing
+        self._metrics = metrics
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answer a request, as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        method = scope["method"]
+        started = time.perf_counter()
+        account = Account(_request_id(headers), self._tracing.begin(method, headers))
+        account.span.set_attribute(attributes.REQUEST_ID, account.request_id)
+        scope[SCOPE_KEY] = account
+        status = 0
+
+        async def accounted(message: "Message") -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *account.headers()]
+            await send(message)
+
+        self._metrics.requests_now.inc()
+        try:
+            await self._app(scope, receive, accounted)
+        except Exception:
+            # What it is about stays here; the client gets the id to ask with.
+            logger.exception("Request %s failed.", account.request_id)
+            if status == 0:
+                await _send_failure(accounted, scope["path"], account.request_id)
+        finally:
+            self._metrics.requests_now.dec()
+            route = getattr(scope.get("route"), "path", "")
+            model = account.loaded.name if account.loaded else ""
+            version = str(account.loaded.version.number) if account.loaded else ""
+            self._metrics.requests.labels(route, str(status), model, version).inc()
+            self._metrics.request_seconds.labels(route, model).observe(time.perf_counter() - started)
+            tracing.end(account.span, method, route, scope["path"], status or 500)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID, "")
+    return given if CLIENT_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+async def _send_failure(send: "Send", path: str, request_id: str) -> None:
+    message = f"The request failed; its id is {request_id}."
+    # In the words of the protocol that was asked.
+    body = orjson.dumps(
+        {"error": message} if path.startswith("/v2") else {"error_code": "INTERNAL_ERROR", "message": message}
+    )
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,58 @@
+"""A model that is served, in words: who answers, where it came from, what keeps another from it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from ledgerline.ledger import ids
+from ledgerline.ledger.links import Links
+from ledgerline.serving.follower import Served
+
+
+def standing(served: Served) -> dict[str, Any]:
+    """Who answers, who was refused and why, and how it stands with the registry."""
+    refusal = served.refusal
+    return {
+        "alias": served.followed.alias,
+        "version": served.current.version.number if served.current else None,
+        "refused": None
+        if refusal is None
+        else {"version": refusal.number, "reason": refusal.reason, "since": refusal.at.isoformat()},
+        "registry": served.problem or "followed",
+        "registry_answered_seconds_ago": _seconds_since(served.looked_at),
+    }
+
+
+def model(served: Served, links: Links) -> dict[str, Any]:
+    """The version that answers, with links to the runs that made it."""
+    found: dict[str, Any] = {"name": served.followed.name, **standing(served)}
+    loaded = served.current
+    if loaded is None:
+        return found
+    version, run_id = loaded.version, loaded.training_run_id
+    experiment = loaded.experiment_id
+    return found | {
+        "stage": served.followed.alias,
+        "sha256": loaded.sha256,
+        "registered_at": version.created_at.isoformat(),
+        "loaded_at": loaded.loaded_at.isoformat(timespec="milliseconds"),
+        "answers_since": served.since.isoformat(timespec="milliseconds") if served.since else None,
+        "from_cache": served.from_cache,
+        "warm_in_staging": served.staging.version.number if served.staging else None,
+        "training": {
+            "run_id": run_id or None,
+            "run_url": links.run_page(run_id) if run_id else None,
+            "trace_id": f"{ids.trace_id(run_id):032x}" if run_id else None,
+            "trace_url": links.trace_page(run_id, experiment) if run_id else None,
+            "mlflow_run_id": version.run_id or None,
+            "mlflow_run_url": links.mlflow_run_page(experiment, version.run_id)
+            if experiment and version.run_id
+            else None,
+        },
+        "takes": {column.name: column.type for column in loaded.schema.columns}
+        or {"array": loaded.schema.tensor.dtype if loaded.schema.tensor else ""},
+        "tags": dict(version.tags),
+    }
+
+
+def _seconds_since(moment: datetime | None) -> float | None:
+    return None if moment is None else round((datetime.now(UTC) - moment).total_seconds(), 3)

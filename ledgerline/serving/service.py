@@ -1,0 +1,148 @@
+"""All that serves, made from the settings, started and stopped together. How requests reach it: app.py."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from ledgerline.serving import tracing
+from ledgerline.serving.cache import Cache
+from ledgerline.serving.follower import START_SECONDS, Follower, Served
+from ledgerline.serving.metrics import Metrics
+from ledgerline.serving.predictor import Predictor
+from ledgerline.serving.request_logging import RequestLogger
+from ledgerline.serving.settings import ServingSettings, allow_unpickling
+from ledgerline.serving.shadow import Shadow
+from ledgerline.serving.tracing import Tracing
+
+# How long the first versions may take to be fetched and loaded before requests are taken without.
+FIRST_VERSIONS_SECONDS = 10.0
+# How long each part may take to end.
+STOP_SECONDS = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Service:
+    """The parts.
+
+    Attributes:
+        settings: What they were made from.
+        served: Each model by its name, the first being the one that answers where none is named.
+        followers: Who keeps them up to date.
+        predictors: Who asks them.
+        shadow: Who asks staging.
+        request_logger: Who writes the request log; None: nobody.
+        tracing: Who begins spans.
+        metrics: What Prometheus is told.
+    """
+
+    settings: ServingSettings
+    served: dict[str, Served]
+    followers: dict[str, Follower]
+    predictors: dict[str, Predictor]
+    shadow: Shadow
+    request_logger: RequestLogger | None
+    tracing: Tracing
+    metrics: Metrics
+
+    @property
+    def default(self) -> Served:
+        """The model that answers where none is named."""
+        return next(iter(self.served.values()))
+
+    def answers(self, name: str) -> bool:
+        """Whether a version of a model is there, and has not been thinking for longer than anybody waits."""
+        is_stuck = self.predictors[name].seconds_at_work > self.settings.limits.seconds
+        return self.served[name].current is not None and not is_stuck
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Everything at work, for as long as the body runs.
+
+        The body begins when each model answers, or cannot for now.
+        """
+        if self.request_logger is not None:
+            self.request_logger.start()
+        self.shadow.start()
+        for predictor in self.predictors.values():
+            predictor.start()
+        for follower in self.followers.values():
+            follower.start()
+        deadline = time.monotonic() + START_SECONDS + FIRST_VERSIONS_SECONDS
+        for follower in self.followers.values():
+            follower.wait_until_started(max(0.0, deadline - time.monotonic()))
+        try:
+            yield
+        finally:
+            for follower in self.followers.values():
+                follower.stop(STOP_SECONDS)
+            for predictor in self.predictors.values():
+                predictor.stop(STOP_SECONDS)
+            self.shadow.stop(STOP_SECONDS)
+            if self.request_logger is not None:
+                self.request_logger.stop()
+            self.tracing.stop()
+
+    def wake(self, model: str) -> None:
+        """Look at the registry now, for this model; without a name for all."""
+        for name, follower in self.followers.items():
+            if not model or name == model:
+                follower.wake()
+
+
+def service_for(settings: ServingSettings) -> Service:
+    """The parts, none of them started."""
+    # Threads that import MLflow at the same time wait for each other for ever.
+    import mlflow.artifacts
+    import mlflow.models
+    import mlflow.sklearn  # noqa: F401
+
+    if settings.unpickled:
+        allow_unpickling()
+    metrics = Metrics()
+    served = {followed.name: Served(followed) for followed in settings.models}
+    followers = {
+        name: Follower(
+            served=one,
+            cache=Cache(settings.cache, name),
+            tracking_uri=settings.tracking_uri,
+            poll_seconds=settings.poll_seconds,
+            metrics=metrics,
+            unpickle=name in settings.unpickled,
+            allow_other_clients=settings.allow_other_clients,
+        )
+        for name, one in served.items()
+    }
+    exporter = tracing.exporter_for(settings.telemetry, settings.tracking_uri)
+    return Service(
+        settings=settings,
+        served=served,
+        followers=followers,
+        predictors={name: Predictor(partial(_count_prediction, metrics, name)) for name in served},
+        shadow=Shadow(settings.shadow_share, metrics),
+        request_logger=_request_logger(settings, metrics),
+        tracing=Tracing(exporter, settings.telemetry.keeps, settings.traces_per_second),
+        metrics=metrics,
+    )
+
+
+def _request_logger(settings: ServingSettings, metrics: Metrics) -> RequestLogger | None:
+    if settings.request_log is None:
+        return None
+    return RequestLogger(
+        settings.request_log,
+        settings.redacted,
+        settings.request_log_bytes,
+        on_dropped=metrics.unlogged_rows.inc,
+        on_written=metrics.logged_rows.inc,
+    )
+
+
+def _count_prediction(metrics: Metrics, model: str, rows: int, requests: int, seconds: float) -> None:
+    metrics.predict_rows.labels(model).observe(rows)
+    metrics.predict_requests.labels(model).observe(requests)
+    metrics.predict_seconds.labels(model).observe(seconds)

@@ -1,0 +1,197 @@
+"""A span for each answer, in the caller's trace, that links to the trace of the training run."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from ledgerline.cleaning.texts import clean, shortened
+from ledgerline.ledger import ids
+from ledgerline.mlflow_store import store
+from ledgerline.serving.loaded import LoadedModel
+from ledgerline.serving.predictor import Prediction
+from ledgerline.traces import attributes, exporting, telemetry
+from ledgerline.traces.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from opentelemetry.util.types import Attributes
+
+EXPERIMENT = "serving"  # of MLflow, where traces go if no variable says otherwise
+TRACEPARENT = "traceparent"
+METHOD = "http.request.method"
+MAX_PATH_LENGTH = 1000  # characters; the client chooses them
+
+# Every second this many milliseconds; an outage of the target must not keep an answer, nor the end, waiting.
+SCHEDULE_MILLISECONDS = 1000
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class SomePerSecond(Sampler):
+    """Keeps the first few traces of questions in each second, of those that are kept by their id.
+
+    A service answers hundreds of requests a second: a trace for each would be of no use to anybody, and too
+    much for MLflow.
+    """
+
+    def __init__(self, keeps: Callable[[int], bool], per_second: float) -> None:
+        self._keeps = keeps
+        self._per_second = per_second
+        self._allowance = per_second
+        self._at = time.monotonic()
+
+    def should_sample(  # noqa: PLR0917 (as OpenTelemetry has it)
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: "Attributes" = None,
+        links: Sequence[Link] | None = None,
+        trace_state: trace.TraceState | None = None,
+    ) -> SamplingResult:
+        """Whether a trace without a caller is kept."""
+        # Who watches a process asks it every few seconds, and would fill what there is room for.
+        if attributes is None or attributes.get(METHOD) != "POST":
+            return SamplingResult(Decision.DROP, trace_state=trace_state)
+        now = time.monotonic()
+        # At least one, or a rate below one in a second would keep none.
+        most = max(1.0, self._per_second)
+        self._allowance = min(most, self._allowance + (now - self._at) * self._per_second)
+        self._at = now
+        if self._allowance < 1 or self._per_second == 0 or not self._keeps(trace_id):
+            return SamplingResult(Decision.DROP, trace_state=trace_state)
+        self._allowance -= 1
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, trace_state)
+
+    def get_description(self) -> str:
+        """For whoever looks at the provider."""
+        return f"SomePerSecond({self._per_second:g})"
+
+
+class Tracing:
+    """Begins and ends the spans of answers.
+
+    Args:
+        exporter: Where they go; None: nowhere.
+        keeps: Which traces are kept, by their id.
+        per_second: How many traces without a caller are begun in a second.
+    """
+
+    def __init__(
+        self, exporter: SpanExporter | None, keeps: Callable[[int], bool], per_second: float
+    ) -> None:
+        self._exporter = exporter
+        self._provider = TracerProvider(
+            sampler=ParentBased(SomePerSecond(keeps, per_second if exporter is not None else 0)),
+            resource=telemetry.resource(),
+            shutdown_on_exit=False,
+        )
+        if exporter is not None:
+            self._provider.add_span_processor(
+                BatchSpanProcessor(
+                    exporter,
+                    schedule_delay_millis=SCHEDULE_MILLISECONDS,
+                    export_timeout_millis=exporting.EXPORT_SECONDS * 1000,
+                )
+            )
+        self._tracer = self._provider.get_tracer("ledgerline.serving")
+
+    def begin(self, method: str, headers: Mapping[str, str]) -> Span:
+        """Begin the span of a request, in the trace of its caller if it names one."""
+        parent = _propagator.extract(headers, context=Context()) if TRACEPARENT in headers else Context()
+        return self._tracer.start_span(method, parent, SpanKind.SERVER, {METHOD: method})
+
+    def stop(self) -> None:
+        """Send what is left, for a moment, and end."""
+        exporting.end(self._provider, self._exporter)
+
+
+def traceparent(span: Span) -> str | None:
+    """The span as the header that names it (https://www.w3.org/TR/trace-context/); None: spans are off."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return None  # OTEL_SDK_DISABLED
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def tell_model(span: Span, loaded: LoadedModel, alias: str) -> None:
+    """Say who answers, and link to the trace of the run that trained it."""
+    if not span.is_recording():
+        return
+    run_id = loaded.training_run_id
+    span.set_attributes(
+        {
+            attributes.MODEL: loaded.name,
+            attributes.MODEL_VERSION: loaded.version.number,
+            attributes.MODEL_ALIAS: alias,
+            attributes.MODEL_SHA256: loaded.sha256,
+            attributes.TRAINING_RUN_ID: run_id,
+        }
+    )
+    if run_id:
+        root = SpanContext(
+            ids.trace_id(run_id), ids.run_span_id(run_id), is_remote=True, trace_flags=TraceFlags(1)
+        )
+        span.add_link(root, {attributes.LINK: "training run"})
+
+
+def tell_prediction(span: Span, prediction: Prediction, came: float) -> None:
+    """Say how the answer was found.
+
+    Args:
+        span: Of the request.
+        prediction: The answer.
+        came: When the rows were ready, in seconds since the epoch.
+    """
+    if span.is_recording():
+        span.set_attributes(
+            {
+                attributes.ANSWERED_ROWS: prediction.outputs.count,
+                attributes.ROWS_TOGETHER: prediction.rows_together,
+                attributes.WAITED_SECONDS: max(0.0, prediction.started - came),
+                attributes.PREDICT_SECONDS: prediction.seconds,
+            }
+        )
+
+
+def end(span: Span, method: str, route: str, path: str, status: int) -> None:
+    """End the span of a request, by OpenTelemetry's conventions for HTTP servers."""
+    if span.is_recording():
+        span.update_name(f"{method} {route}" if route else method)
+        span.set_attributes(
+            {
+                METHOD: method,
+                "http.response.status_code": status,
+                "url.path": shortened(clean(path), MAX_PATH_LENGTH),
+                "url.scheme": "http",
+                **({"http.route": route} if route else {}),
+                # What MLflow lists beside the name.
+                attributes.SPAN_TYPE: attributes.TASK,
+            }
+        )
+        if status >= 500:
+            span.set_attribute("error.type", str(status))
+            span.set_status(Status(StatusCode.ERROR))
+        else:
+            # Without one MLflow shows a trace as being in progress.
+            span.set_status(Status(StatusCode.OK))
+    span.end()
+
+
+def exporter_for(settings: Telemetry, tracking_uri: str) -> SpanExporter | None:
+    """Where traces go: what the variables say, or else to MLflow; None if there are to be none."""
+
+    def experiment() -> "tuple[MlflowClient, str]":
+        client = store.connect(tracking_uri)
+        return client, store.experiment_id(client, EXPERIMENT, None)
+
+    return exporting.exporter_for(settings, experiment)

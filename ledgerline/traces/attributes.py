@@ -1,0 +1,64 @@
+"""The names of all attributes of spans, once. What they hold: docs/architecture.md; who fills them: spans."""
+
+# Of the run
+RUN_ID = "dagster.run.id"
+RUN_STATUS = "dagster.run.status"
+RUN_URL = "dagster.run.url"
+ROOT_RUN_ID = "dagster.run.root_id"
+PARENT_RUN_ID = "dagster.run.parent_id"
+MLFLOW_URL = "dagster.run.mlflow_url"
+JOB = "dagster.job.name"
+PARTITION = "dagster.partition"
+BACKFILL = "dagster.backfill.id"
+BACKFILL_STATUS = "dagster.backfill.status"
+BACKFILL_FAILED_RUNS = "dagster.backfill.failed_runs"
+TITLE = "dagster.title"
+SCHEDULE = "dagster.schedule.name"
+SENSOR = "dagster.sensor.name"
+CODE_LOCATION = "dagster.code_location"
+SKIPPED = "dagster.steps.skipped"
+USER_TAG = "dagster.tag.{}"  # a tag that people gave the run
+# Of an attempt
+STEP = "dagster.step.key"
+ATTEMPT = "dagster.step.attempt"
+OUTCOME = "dagster.step.outcome"
+OP = "dagster.op.name"
+PID = "process.pid"
+CLOCK_BEHIND = "dagster.step.clock_behind_seconds"
+# Of what was written and checked
+ASSETS = "dagster.asset.keys"
+OWNERS = "dagster.asset.owners"
+DATA_VERSIONS = "dagster.asset.data_versions"
+CODE_VERSION = "dagster.asset.code_version"
+READ_VERSIONS = "dagster.asset.read_versions"
+READ_CAVEATS = "dagster.asset.read_caveats"  # what Dagster's log does not prove of them
+PARTITIONS = "dagster.asset.partitions"
+ROWS = "dagster.asset.row_count"
+NUMBER = "dagster.metadata.{}"  # a number among the metadata of an asset, `asset/name`, or of a check
+CHECKS_PASSED = "dagster.checks.passed"
+CHECKS_FAILED = "dagster.checks.failed"
+CHECK = "dagster.check.name"
+CHECK_PASSED = "dagster.check.passed"
+CHECK_SEVERITY = "dagster.check.severity"
+ASSET = "dagster.asset.key"
+# Of a link
+CUT = "ledgerline.cut"  # lists and maps of which a part was left out, with how much
+LINK = "dagster.link"  # what the other span is: "parent run", "previous attempt", "backfill", "caller", "run"
+
+# What MLflow shows beside a span's name.
+SPAN_TYPE = "mlflow.spanType"
+WORKFLOW, TASK = "WORKFLOW", "TASK"
+INPUTS = "mlflow.spanInputs"
+OUTPUTS = "mlflow.spanOutputs"
+
+# Of an answer of a model
+MODEL = "ml.model.name"
+MODEL_VERSION = "ml.model.version"
+MODEL_ALIAS = "ml.model.alias"
+MODEL_SHA256 = "ml.model.sha256"
+TRAINING_RUN_ID = "ml.model.training_run_id"
+ANSWERED_ROWS = "ml.answer.rows"
+ROWS_TOGETHER = "ml.answer.rows_together"  # of all requests that the model was asked about in one go
+WAITED_SECONDS = "ml.answer.waited_seconds"
+PREDICT_SECONDS = "ml.answer.predict_seconds"
+REQUEST_ID = "http.request.header.x-request-id"

@@ -1,0 +1,96 @@
+"""Sends spans to MLflow, which shows traces beside its runs: over OTLP to a server, or into its database."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from ledgerline.traces import otlp_answers
+from ledgerline.traces.otlp_answers import NotTakenError, SpansRefusedError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+TRACES = "/v1/traces"
+EXPERIMENT_HEADER = "x-mlflow-experiment-id"
+
+
+@dataclass
+class MLflowSpanExporter(SpanExporter):
+    """Exports spans to an experiment; those that it has already are replaced.
+
+    Attributes:
+        open_experiment: Opens a client and names the experiment's id; asked when there is something to send.
+    """
+
+    open_experiment: Callable[[], tuple["MlflowClient", str]]
+    _opened: tuple["MlflowClient", str] | None = field(default=None, init=False)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans.
+
+        Raises:
+            NotTakenError: They were not taken.
+            Exception: What MLflow's client raises.
+        """
+        if self._opened is None:
+            self._opened = self.open_experiment()
+        client, experiment_id = self._opened
+        from mlflow.store.tracking.rest_store import RestStore
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+        store = client._tracking_client.store
+        request = encode_spans(spans)
+        if isinstance(store, RestStore):
+            _post(store.get_host_creds(), request.SerializeToString(), experiment_id)
+        else:
+            _insert(store, request, experiment_id)
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """There is nothing to close."""
+
+
+def _post(host: Any, request: bytes, experiment_id: str) -> None:
+    # MLflow's own way to its server: it knows the password, the certificates, and when to try again.
+    from mlflow.utils.rest_utils import http_request
+
+    headers = {"Content-Type": "application/x-protobuf", EXPERIMENT_HEADER: experiment_id}
+    response: Any = http_request(
+        host,
+        TRACES,
+        "POST",
+        data=request,
+        extra_headers=headers,
+        raise_on_status=False,  # the answer says more than the error
+        allow_redirects=False,
+    )
+    otlp_answers.check(response)
+
+
+def _insert(store: Any, request: Any, experiment_id: str) -> None:
+    # As MLflow's server does with what it receives (mlflow/server/otel_api.py).
+    from mlflow.entities.span import Span
+    from mlflow.exceptions import MlflowException
+
+    spans = [
+        Span.from_otel_proto(span, resource=by_resource.resource)
+        for by_resource in request.resource_spans
+        for by_scope in by_resource.scope_spans
+        for span in by_scope.spans
+    ]
+    try:
+        store.log_spans(experiment_id, spans)
+    except MlflowException as error:
+        raise _error_class(error)(str(error)) from error
+
+
+def _error_class(error: "MlflowException") -> type[NotTakenError]:
+    """Return the class of an error: the database refuses the spans, or is unavailable."""
+    from mlflow.protos import databricks_pb2 as codes
+
+    refusals = {codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR}
+    return SpansRefusedError if error.error_code in map(codes.ErrorCode.Name, refusals) else NotTakenError

@@ -1,0 +1,433 @@
+"""RunHistory -> OpenTelemetry spans with the ids of ids.py. Where they are sent: telemetry.py."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.semconv.attributes import error_attributes, exception_attributes
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from ledgerline.ledger import ids
+from ledgerline.ledger.given_by_users import (
+    MAX_NUMBERS,
+    attribute_number,
+    numbers_by_name,
+    owners_of_written,
+    user_tags,
+)
+from ledgerline.ledger.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
+from ledgerline.ledger.links import Links
+from ledgerline.ledger.reads import version_of_content
+from ledgerline.ledger.written import row_count
+from ledgerline.traces import attributes as names
+from ledgerline.traces import step_spans
+from ledgerline.traces.step_spans import SAMPLED
+
+SCOPE = InstrumentationScope("ledgerline")
+
+LISTED = 100  # partitions, versions in one attribute: a backfill of years would exceed what backends take
+
+Attributes = dict[str, AttributeValue | None]
+
+
+def run_spans(
+    now: RunHistory, before: RunHistory | None, resource: Resource, links: Links, mlflow_page: str | None
+) -> Iterator[ReadableSpan]:
+    """The spans that became complete since an earlier history of the same run; the root last.
+
+    Args:
+        now: What the run has done.
+        before: What it had done when its spans were last made.
+        resource: What is said to produce them.
+        links: Where its pages are.
+        mlflow_page: Where MLflow shows it.
+    """
+    trace = _Trace(now, resource)
+    for attempt in now.ended_since(before):
+        yield from trace.attempt(attempt)
+    told = len(before.recorded_spans) if before is not None else 0
+    yield from trace.recorded(told)
+    # Once more, if its process has more to say after it was given up on.
+    if now.finished and (before is None or _ending(before) != _ending(now)):
+        yield from trace.waits()
+        if now.run.backfill_id is not None:
+            yield trace.in_backfill(now.run.backfill_id)
+        yield trace.root(links, mlflow_page)
+
+
+def backfill_span(
+    backfill_id: str,
+    *,
+    started: float,
+    ended: float,
+    failed: bool,
+    attributes: Attributes,
+    resource: Resource,
+) -> ReadableSpan:
+    """The root span of a backfill's trace; each run of it has put its own span below."""
+    context = _context(ids.backfill_trace_id(backfill_id), ids.backfill_span_id(backfill_id))
+    return ReadableSpan(
+        name=f"backfill {backfill_id}",
+        context=context,
+        resource=resource,
+        attributes=_present({names.BACKFILL: backfill_id, names.SPAN_TYPE: names.WORKFLOW, **attributes}),
+        instrumentation_scope=SCOPE,
+        status=Status(StatusCode.ERROR if failed else StatusCode.OK),
+        start_time=_nanoseconds(started),
+        end_time=_nanoseconds(max(started, ended)),
+    )
+
+
+@dataclass
+class _Trace:
+    """Makes the spans of one run."""
+
+    history: RunHistory
+    resource: Resource
+    trace_id: int = field(init=False)
+    root_id: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trace_id = ids.trace_id(self.history.run.run_id)
+        self.root_id = ids.run_span_id(self.history.run.run_id)
+
+    def attempt(self, attempt: Attempt) -> Iterator[ReadableSpan]:
+        run_id, step, number = self.history.run.run_id, attempt.step, attempt.number
+        own_id = ids.attempt_span_id(run_id, step, number)
+        for phase in attempt.phases:
+            yield self._span(
+                phase.name,
+                ids.phase_span_id(run_id, step, number, phase.name),
+                own_id,
+                times=(phase.started, phase.ended),
+                attributes={names.STEP: step, names.ATTEMPT: number},
+                status=Status(StatusCode.ERROR) if phase.failed else _OK,
+            )
+        yield from self.hooks(attempt)
+        links = []
+        if number > 1:
+            previous = ids.attempt_span_id(run_id, step, number - 1)
+            links.append(Link(_context(self.trace_id, previous), {names.LINK: "previous attempt"}))
+        error = self._error_of(attempt)
+        ended = attempt.ended or attempt.started
+        yield self._span(
+            step,
+            own_id,
+            self.root_id,
+            times=(attempt.started, ended),
+            attributes=_attempt_attributes(attempt, run_id),
+            status=Status(StatusCode.ERROR, error.message or error.type) if error is not None else _OK,
+            events=[*_check_events(attempt), *([_exception(error, ended)] if error is not None else [])],
+            links=links,
+        )
+
+    def hooks(self, attempt: Attempt) -> Iterator[ReadableSpan]:
+        """Yield a span for each hook that was executed: below the run, since the step was over."""
+        for number, hook in enumerate(attempt.hooks, start=1):
+            if hook.outcome is HookOutcome.SKIPPED:
+                continue
+            error = hook.error
+            yield self._span(
+                f"hook {hook.name}".strip(),
+                ids.hook_span_id(self.history.run.run_id, attempt.step, attempt.number, number),
+                self.root_id,
+                times=(hook.started, hook.ended),
+                attributes={
+                    names.STEP: attempt.step,
+                    names.ATTEMPT: attempt.number,
+                    error_attributes.ERROR_TYPE: error.type if error is not None else None,
+                },
+                status=Status(StatusCode.ERROR, error.message or error.type) if error is not None else _OK,
+                events=[_exception(error, hook.ended)] if error is not None else [],
+            )
+
+    def recorded(self, told: int) -> Iterator[ReadableSpan]:
+        """What steps traced themselves, without what was told before."""
+        behind = {(attempt.step, attempt.number): attempt.clock_behind for attempt in self.history.attempts}
+        for spans in self.history.recorded_spans[told:]:
+            later = _nanoseconds(behind.get((spans.step, spans.attempt), 0.0))
+            yield from step_spans.decode(spans.encoded, self.trace_id, self.resource, later)
+
+    def waits(self) -> Iterator[ReadableSpan]:
+        run_id = self.history.run.run_id
+        for phase in (*self.history.waits, *self.history.phases):
+            span_id = ids.run_phase_span_id(run_id, phase.name)
+            status = Status(StatusCode.ERROR) if phase.failed else _OK
+            times = phase.started, phase.ended
+            yield self._span(phase.name, span_id, self.root_id, times=times, attributes={}, status=status)
+
+    def root(self, links: Links, mlflow_page: str | None) -> ReadableSpan:
+        started, ended = self._times()
+        run = self.history.run
+        to_others = []
+        if run.parent_run_id is not None:
+            parent = _context(ids.trace_id(run.parent_run_id), ids.run_span_id(run.parent_run_id))
+            to_others.append(Link(parent, {names.LINK: "parent run"}))
+        if run.backfill_id is not None:
+            backfill = _context(
+                ids.backfill_trace_id(run.backfill_id), ids.backfill_run_span_id(run.backfill_id, run.run_id)
+            )
+            to_others.append(Link(backfill, {names.LINK: "backfill"}))
+        caller = caller_of(run.traceparent)
+        if caller is not None:
+            to_others.append(Link(caller, {names.LINK: "caller"}))
+        status, events = self._verdict(ended)
+        resumed = [Event("run resumed", timestamp=_nanoseconds(time)) for time in self.history.resumptions]
+        return self._span(
+            f"run {self.history.title}",
+            self.root_id,
+            None,
+            times=(started, ended),
+            attributes={
+                **self._run_attributes(),
+                names.RUN_URL: links.run_page(run.run_id),
+                names.MLFLOW_URL: mlflow_page,
+                names.SPAN_TYPE: names.WORKFLOW,
+                names.INPUTS: self.history.title,
+                names.OUTPUTS: self._outcome(),
+            },
+            status=status,
+            events=[*resumed, *events],
+            links=to_others,
+        )
+
+    def in_backfill(self, backfill_id: str) -> ReadableSpan:
+        """The span of this run in the trace of its backfill."""
+        started, ended = self._times()
+        status, events = self._verdict(ended)
+        run_id = self.history.run.run_id
+        trace_id = ids.backfill_trace_id(backfill_id)
+        return ReadableSpan(
+            name=f"run {self.history.title}",
+            context=_context(trace_id, ids.backfill_run_span_id(backfill_id, run_id)),
+            parent=_context(trace_id, ids.backfill_span_id(backfill_id)),
+            resource=self.resource,
+            attributes=_present({**self._run_attributes(), names.SPAN_TYPE: names.TASK}),
+            events=events,
+            links=[Link(_context(self.trace_id, self.root_id), {names.LINK: "run"})],
+            instrumentation_scope=SCOPE,
+            status=status,
+            start_time=_nanoseconds(started),
+            end_time=_nanoseconds(ended),
+        )
+
+    def _times(self) -> tuple[float, float]:
+        """From when somebody asked for the run until the last that is known of it."""
+        history = self.history
+        attempts = history.attempts
+        known = [time for time in (history.run.created, history.enqueued, history.started) if time]
+        started = min([*known, *(attempt.started for attempt in attempts)])
+        ended = max(
+            [
+                history.ended or started,
+                *(attempt.ended or started for attempt in attempts),
+                *(hook.ended for attempt in attempts for hook in attempt.hooks),
+            ]
+        )
+        return started, ended
+
+    def _verdict(self, ended: float) -> tuple[Status, Sequence[Event]]:
+        error = self.history.error
+        if self.history.status is RunStatus.SUCCESS:
+            return _OK, []
+        if error is None:
+            return Status(StatusCode.ERROR), []
+        lost = [each.error for each in self.history.attempts if each.outcome in _LOST and each.error]
+        # Where the run only says which steps failed, the first of them says why.
+        why = [each for each in lost[:1] if (each.type, each.message) != (error.type, error.message)]
+        events = [_exception(each, ended) for each in (error, *why)]
+        return Status(StatusCode.ERROR, error.message or error.type), events
+
+    def _outcome(self) -> str:
+        """How it ended, in a few words: what MLflow lists beside the trace."""
+        history = self.history
+        if history.error is not None:
+            failed = [attempt.step for attempt in history.attempts if attempt.outcome in _LOST]
+            return f"{history.status.value}: {', '.join(failed) or history.error.message}"
+        written = len({(each.asset, each.partition) for each in history.materialisations})
+        steps = len({attempt.step for attempt in history.attempts})
+        return f"{history.status.value}: {steps} steps, {written} materialisations"
+
+    def _run_attributes(self) -> Attributes:
+        run = self.history.run
+        return {
+            names.RUN_ID: run.run_id,
+            names.RUN_STATUS: self.history.status.value,
+            names.ROOT_RUN_ID: run.root_run_id,
+            names.PARENT_RUN_ID: run.parent_run_id,
+            names.JOB: run.job,
+            names.PARTITION: run.partition,
+            names.BACKFILL: run.backfill_id,
+            names.SCHEDULE: run.schedule,
+            names.SENSOR: run.sensor,
+            names.CODE_LOCATION: run.code_location,
+            **{names.USER_TAG.format(name): value for name, value in user_tags(run.tags).items()},
+            names.SKIPPED: self.history.skipped[:LISTED] or None,
+            names.OWNERS: tuple(owners_of_written(self.history)[:LISTED]) or None,
+            names.ASSETS: tuple(dict.fromkeys(written.asset for written in self.history.materialisations))
+            or None,
+            **({error_attributes.ERROR_TYPE: self.history.error.type} if self.history.error else {}),
+        }
+
+    def _error_of(self, attempt: Attempt) -> Error | None:
+        if not attempt.failed:
+            return None
+        if attempt.error is not None:
+            return attempt.error
+        if attempt.outcome is Outcome.INTERRUPTED:
+            reason = self.history.error.message if self.history.error is not None else ""
+            return Error(
+                "dagster.StepInterrupted", f"The run ended before this step did. {reason}".strip(), ""
+            )
+        return Error("dagster.StepFailure", "", "")
+
+    def _span(
+        self,
+        name: str,
+        span_id: int,
+        parent_id: int | None,
+        *,
+        times: tuple[float, float],
+        attributes: Attributes,
+        status: Status,
+        events: Sequence[Event] = (),
+        links: Sequence[Link] = (),
+    ) -> ReadableSpan:
+        return ReadableSpan(
+            name=name,
+            context=_context(self.trace_id, span_id),
+            parent=_context(self.trace_id, parent_id) if parent_id is not None else None,
+            resource=self.resource,
+            attributes=_present(attributes),
+            events=events,
+            links=links,
+            instrumentation_scope=SCOPE,
+            status=status,
+            start_time=_nanoseconds(times[0]),
+            end_time=_nanoseconds(times[1]),
+        )
+
+
+def caller_of(traceparent: str | None) -> SpanContext | None:
+    """The span that a W3C `traceparent` names; None if it names none."""
+    if not traceparent:
+        return None
+    from opentelemetry.trace import get_current_span
+
+    carrier = {"traceparent": traceparent}
+    context = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
+    return context if context.is_valid else None
+
+
+def _ending(history: RunHistory) -> tuple[object, ...]:
+    return history.status, history.ended, history.attempts
+
+
+def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
+    written = [part for parts in attempt.written.values() for part in parts]
+    counts = [rows for rows in map(row_count, attempt.written.values()) if rows is not None]
+    checks = attempt.checks
+    # Dagster takes the run's id for the version of code that has none.
+    code_versions = [each.code_version for each in written if each.code_version != run_id]
+    return {
+        names.STEP: attempt.step,
+        names.ATTEMPT: attempt.number,
+        names.OUTCOME: attempt.outcome.value,
+        names.OP: attempt.op,
+        names.PID: attempt.pid,
+        names.CLOCK_BEHIND: attempt.clock_behind or None,
+        names.SPAN_TYPE: names.TASK,
+        names.ASSETS: tuple(dict.fromkeys(each.asset for each in written)) or None,
+        names.PARTITIONS: tuple(dict.fromkeys(each.partition for each in written if each.partition))[:LISTED]
+        or None,
+        names.DATA_VERSIONS: _versions(
+            [(each.asset, version_of_content(each.data_version, each.is_of_code, run_id)) for each in written]
+        ),
+        names.READ_VERSIONS: _versions(
+            [(read.asset, source.version) for read in attempt.reads for source in read.sources]
+        ),
+        names.READ_CAVEATS: tuple(f"{read.asset}: {read.caveat}" for read in attempt.reads if read.caveat)[
+            :LISTED
+        ]
+        or None,
+        names.CODE_VERSION: next(filter(None, code_versions), None),
+        names.ROWS: sum(counts) if counts else None,
+        **_numbers(attempt),
+        names.CHECKS_PASSED: sum(check.passed for check in checks) if checks else None,
+        names.CHECKS_FAILED: sum(not check.passed for check in checks) if checks else None,
+        **({error_attributes.ERROR_TYPE: attempt.error.type} if attempt.error is not None else {}),
+    }
+
+
+def _numbers(attempt: Attempt) -> Attributes:
+    """Return the numbers that users gave to outputs; if those of partitions differ, the last partition's."""
+    found: Attributes = {}
+    for asset, parts in attempt.written.items():
+        for name, given in numbers_by_name(parts):
+            found[names.NUMBER.format(f"{asset}/{name}")] = attribute_number(given[-1][1])
+            if len(found) == MAX_NUMBERS:
+                return found
+    return found
+
+
+def _versions(pairs: Sequence[tuple[str, str | None]]) -> tuple[str, ...] | None:
+    versions = dict.fromkeys(f"{asset}={version}" for asset, version in pairs if version)
+    return tuple(versions)[:LISTED] or None
+
+
+def _check_events(attempt: Attempt) -> list[Event]:
+    return [
+        Event(
+            "asset check",
+            _present(
+                {
+                    names.ASSET: check.asset,
+                    names.CHECK: check.name,
+                    names.CHECK_PASSED: check.passed,
+                    names.CHECK_SEVERITY: check.severity,
+                    "description": check.description,
+                    **{names.NUMBER.format(name): attribute_number(n) for name, n in check.numbers.items()},
+                }
+            ),
+            timestamp=_nanoseconds(check.time),
+        )
+        for check in attempt.checks
+    ]
+
+
+def _exception(error: Error, time: float) -> Event:
+    """As OpenTelemetry records exceptions; the causes follow the stack, as Python prints them."""
+    stack = [
+        error.stack,
+        *(f"Caused by {cause.type}: {cause.message}\n{cause.stack}" for cause in error.causes),
+    ]
+    return Event(
+        "exception",
+        {
+            exception_attributes.EXCEPTION_TYPE: error.type,
+            exception_attributes.EXCEPTION_MESSAGE: error.message,
+            exception_attributes.EXCEPTION_STACKTRACE: "\n".join(stack).strip(),
+        },
+        timestamp=_nanoseconds(time),
+    )
+
+
+def _context(trace_id: int, span_id: int) -> SpanContext:
+    return SpanContext(trace_id, span_id, is_remote=False, trace_flags=SAMPLED)
+
+
+def _present(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _nanoseconds(seconds: float) -> int:
+    # A float of this size is good to a quarter of a microsecond; more digits would be noise.
+    return round(seconds * 1e6) * 1000
+
+
+_OK = Status(StatusCode.OK)
+_LOST = (Outcome.FAILURE, Outcome.INTERRUPTED)

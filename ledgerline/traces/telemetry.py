@@ -1,0 +1,179 @@
+"""Where traces go and which are kept, by OpenTelemetry's own OTEL_* variables. No Dagster.
+
+Whatever these variables say, reading them raises nothing: a value that cannot be used is passed over with a
+warning, as OpenTelemetry's specification asks for. Only an exporter may refuse to be made, over gRPC.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from ledgerline.ledger import ids
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanLimits
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+HTTP, GRPC = "http/protobuf", "grpc"
+SERVICE = "ledgerline"
+LIMIT = 128  # of attributes, events and links, as OpenTelemetry's specification has it
+
+# Those that decide by the trace alone; "parentbased_" before any of them makes no difference, since the root
+# of a run has no parent.
+SAMPLERS = ("always_on", "always_off", "traceidratio")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What the variables say.
+
+    Attributes:
+        disabled: Whether no traces are made at all (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
+        endpoint: Where they are sent (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; or OTEL_EXPORTER_OTLP_ENDPOINT, to
+            which HTTP adds /v1/traces); None if no variable says.
+        protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, ..._PROTOCOL).
+        ratio: Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).
+        keeps_failed_runs: Whether the traces of failed runs are kept besides (LEDGERLINE_KEEP_FAILED_RUNS).
+        slow_run_seconds: How long a run takes at least whose trace is kept besides; None: the time does not
+            count (LEDGERLINE_KEEP_RUNS_OVER_SECONDS).
+    """
+
+    disabled: bool = False
+    endpoint: str | None = None
+    protocol: str = HTTP
+    ratio: float = 1.0
+    keeps_failed_runs: bool = False
+    slow_run_seconds: float | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the variables."""
+
+        def first(*names: str) -> str | None:
+            return next((environment[name] for name in names if environment.get(name)), None)
+
+        exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+        if exporter not in ("", "otlp", "none"):
+            logger.warning("OTEL_TRACES_EXPORTER is %r; only otlp and none are known. Using otlp.", exporter)
+        protocol = first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL") or HTTP
+        if protocol not in (HTTP, GRPC):
+            logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %r; using %s.", protocol, HTTP)
+            protocol = HTTP
+        return cls(
+            disabled=environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none",
+            endpoint=_endpoint(environment, protocol),
+            protocol=protocol,
+            ratio=_ratio(environment),
+            keeps_failed_runs=environment.get("LEDGERLINE_KEEP_FAILED_RUNS", "").strip().lower() == "true",
+            slow_run_seconds=_slow_run_seconds(environment),
+        )
+
+    def keeps(self, trace_id: int) -> bool:
+        """Return whether a trace is kept, however the run ends."""
+        return not self.disabled and ids.is_sampled(trace_id, self.ratio)
+
+    def keeps_run(self, *, failed: bool, seconds: float) -> bool:
+        """Return whether the trace of a run is kept because of how the run ended, whatever its id."""
+        is_slow = self.slow_run_seconds is not None and seconds >= self.slow_run_seconds
+        return not self.disabled and ((failed and self.keeps_failed_runs) or is_slow)
+
+    def may_keep(self, trace_id: int) -> bool:
+        """Return whether the trace of a run is kept, or may be because of how the run ends."""
+        return self.keeps(trace_id) or self.keeps_run(failed=True, seconds=math.inf)
+
+
+def resource() -> "Resource":
+    """What is said to produce the spans: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, if set."""
+    from opentelemetry.sdk.resources import Resource
+
+    from ledgerline.traces.span_bounds import bounded_resource
+
+    described = Resource.create()  # reads both
+    if str(described.attributes.get("service.name", "")).startswith("unknown_service"):
+        described = described.merge(Resource({"service.name": SERVICE}))
+    return bounded_resource(described)
+
+
+def span_limits() -> "SpanLimits":
+    """Return the limits that OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and its like set; else the defaults."""
+    from opentelemetry.sdk.trace import SpanLimits
+
+    try:
+        return SpanLimits()
+    except ValueError as error:
+        logger.warning("%s; using the default limits of spans.", error)
+        return SpanLimits(
+            max_attributes=LIMIT,
+            max_events=LIMIT,
+            max_links=LIMIT,
+            max_span_attributes=LIMIT,
+            max_event_attributes=LIMIT,
+            max_link_attributes=LIMIT,
+            max_attribute_length=SpanLimits.UNSET,
+            max_span_attribute_length=SpanLimits.UNSET,
+        )
+
+
+def otlp_exporter(telemetry: Telemetry) -> "SpanExporter":
+    """An exporter to the endpoint; headers, timeouts and certificates it reads from the variables itself.
+
+    It raises what the endpoint answers (otlp_answers.py) where spans were not taken.
+
+    Raises:
+        Exception: What gRPC's exporter raises for an address, a timeout or a compression that is none.
+    """
+    if telemetry.protocol == GRPC:
+        from ledgerline.traces.otlp_grpc import GrpcExporter
+
+        return GrpcExporter(endpoint=telemetry.endpoint)
+    from ledgerline.traces.otlp_http import HttpExporter
+
+    return HttpExporter(telemetry.endpoint)
+
+
+def _endpoint(environment: Mapping[str, str], protocol: str) -> str | None:
+    of_traces = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    of_all = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if of_traces or not of_all:
+        return of_traces or None
+    return f"{of_all.rstrip('/')}/v1/traces" if protocol == HTTP else of_all
+
+
+def _ratio(environment: Mapping[str, str]) -> float:
+    name = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower().removeprefix("parentbased_")
+    if name in ("", "always_on"):
+        return 1.0
+    if name == "always_off":
+        return 0.0
+    if name not in SAMPLERS:
+        logger.warning("OTEL_TRACES_SAMPLER is %r; keeping all traces.", name)
+        return 1.0
+    argument = environment.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
+    try:
+        ratio = float(argument)
+    except ValueError:
+        ratio = -1.0
+    if not 0.0 <= ratio <= 1.0:
+        logger.warning("OTEL_TRACES_SAMPLER_ARG is %r, no number from 0 to 1; keeping all traces.", argument)
+        return 1.0
+    return ratio
+
+
+def _slow_run_seconds(environment: Mapping[str, str]) -> float | None:
+    name = "LEDGERLINE_KEEP_RUNS_OVER_SECONDS"
+    argument = environment.get(name, "").strip()
+    if not argument:
+        return None
+    try:
+        seconds = float(argument)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        logger.warning("%s is %r, no number of seconds; it is passed over.", name, argument)
+        return None
+    return seconds
