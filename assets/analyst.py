@@ -1,6 +1,7 @@
 """The analyst: an agent that answers questions about the flights from the tables that are stored.
 
-What it is told, and what it may look at. How an agent works: agent/; which model it uses: resources/agent.py.
+What it is told, and what it may look at. How an agent works: ledgerline/agent/; which model it uses:
+ledgerline/dagster/agent.py.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from assets.flights import FLIGHTS_SCHEMA
 from assets.predictions import PREDICTIONS_SCHEMA
 from assets.reference import AIRLINES_SCHEMA, AIRPORTS_SCHEMA, PLANES_SCHEMA, WEATHER_SCHEMA
 from ledgerline.agent import evaluation
-from resources.failures import PermanentFailure
-from resources.storage import Tables
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.io_managers import Tables
 
 if TYPE_CHECKING:
     import pyarrow as pa

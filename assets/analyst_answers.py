@@ -13,12 +13,13 @@ from assets import policies
 from assets.analyst import NAME, PROMPT, finding, tools_of
 from assets.analyst_questions import GROUP
 from assets.columns import Frame, optional, required
-from resources.agent import AgentResource
-from resources.failures import PermanentFailure
-from resources.prompts import registered_prompt
-from resources.storage import Records, Tables
-from resources.tracing import OTelResource
-from resources.tracking import MLflowResource
+from ledgerline.dagster.agent import AgentResource
+from ledgerline.dagster.executors import USES_LANGUAGE_MODEL
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.prompts import registered_prompt
+from ledgerline.dagster.storage.io_managers import Records, Tables
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.dagster.tracking import MLflowResource
 
 if TYPE_CHECKING:
     from ledgerline.agent.execution import Execution
@@ -122,7 +123,7 @@ def ask_each(
 
 @dg.op(
     out=dg.Out(io_manager_key="run_records"),
-    tags=policies.USES_LANGUAGE_MODEL,
+    tags=USES_LANGUAGE_MODEL,
     retry_policy=policies.RETRY,
 )
 def answer(

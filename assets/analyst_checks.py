@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.analyst_scores import GROUNDED, QUESTIONS_VERSION, RIGHT, TOKENS
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
 
 SCORES = dg.AssetKey("analyst_scores")
 

@@ -9,12 +9,12 @@ import dagster as dg
 from assets import policies
 from assets.analyst_questions import GROUP
 from assets.delay_model import MODEL_NAME
-from ledgerline.registry.history import Judgement
+from ledgerline.dagster.agent import AgentResource
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.ids import RUN_ID_FIELD
-from resources.agent import AgentResource
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.tracking import MLflowResource
+from ledgerline.registry.history import Judgement
 
 if TYPE_CHECKING:
     from ledgerline.agent.vector_store import Entry
@@ -64,7 +64,7 @@ def _comparisons(registry: ModelRegistryResource) -> "Iterator[Entry]":
 
 
 def _lineage(mlflow: MLflowResource) -> "Iterator[Entry]":
-    from resources.lineage_documents import lineage_documents
+    from ledgerline.dagster.lineage_documents import lineage_documents
 
     for document in lineage_documents(mlflow, MOST_RUNS):
         yield lineage_entry(document)

@@ -14,7 +14,7 @@ import yaml
 from assets import policies
 from assets.analyst import tables_of
 from assets.columns import Frame, optional, required
-from resources.storage import Tables
+from ledgerline.dagster.storage.io_managers import Tables
 
 if TYPE_CHECKING:
     from ledgerline.agent.sql_sandbox import SqlSandbox, Table

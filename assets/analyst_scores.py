@@ -14,9 +14,9 @@ from assets.analyst import UNKNOWN
 from assets.analyst_questions import GROUP, Kind
 from assets.columns import Frame, lineage, optional, required
 from ledgerline.agent import evaluation
-from resources import digests
-from resources.failures import PermanentFailure
-from resources.tracking import MLflowResource
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage import digests
+from ledgerline.dagster.tracking import MLflowResource
 
 if TYPE_CHECKING:
     import pandas as pd

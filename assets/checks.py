@@ -18,7 +18,7 @@ from assets.reference import (
     WEATHER_SCHEMA,
 )
 from assets.source import count_rows
-from resources.storage import Tables
+from ledgerline.dagster.storage.io_managers import Tables
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,11 +9,11 @@ from assets import metrics
 from assets.delay_model import MODEL_NAME, model_input, read_days, with_outcome
 from assets.features import LABEL
 from assets.holdout import training_days_of
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.evaluation.policy import Latencies
 from ledgerline.registry.versions import Version
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.storage import Tables
 
 if TYPE_CHECKING:
     import pandas as pd

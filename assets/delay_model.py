@@ -9,11 +9,11 @@ from pydantic import Field
 from assets import metrics, plots, policies
 from assets.features import CATEGORICAL_FEATURES, FEATURES, FEATURES_SCHEMA, LABEL, NUMERIC_FEATURES
 from assets.partitions import MONTHS, TRAINING_DAYS, TRAINING_MONTHS, training_days
-from resources import digests
-from resources.failures import PermanentFailure
-from resources.storage import Tables
-from resources.tracing import OTelResource
-from resources.tracking import Dataset, MLflowResource
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage import digests
+from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.dagster.tracking import Dataset, MLflowResource
 
 if TYPE_CHECKING:
     import pandas as pd

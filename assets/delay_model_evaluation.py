@@ -10,9 +10,9 @@ from assets import metrics, plots, policies
 from assets.delay_model import TrainedModel, describe, model_input, read_days, with_outcome
 from assets.features import FEATURES_SCHEMA, LABEL
 from assets.partitions import MONTHS, judged_days
-from resources.storage import Tables
-from resources.tracing import OTelResource
-from resources.tracking import MLflowResource
+from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.dagster.tracking import MLflowResource
 
 if TYPE_CHECKING:
     import pandas as pd

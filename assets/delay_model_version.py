@@ -8,6 +8,8 @@ from assets import policies
 from assets.delay_model import MODEL_NAME, TrainedModel
 from assets.delay_model_evaluation import MODEL, Evaluation
 from assets.partitions import MONTHS
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.registry.stages import STAGING
 from ledgerline.registry.versions import (
     MONTH_TAG,
@@ -16,8 +18,6 @@ from ledgerline.registry.versions import (
     TRAINING_DAYS_TAG,
     Version,
 )
-from ledgerline.ledger.ids import RUN_ID_TAG
-from resources.registry import ModelRegistryResource
 
 
 @dataclass(frozen=True)

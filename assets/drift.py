@@ -13,11 +13,11 @@ from assets.flights import FLIGHT_KEY
 from assets.learned_from import learned_from, warn_if_changed
 from assets.partitions import MONTHS, TRAINING_MONTHS, judged_days
 from assets.predictions import PREDICTIONS_SCHEMA
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.evaluation.stability import population_stability_index, psi_table
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.storage import Tables
-from resources.tracing import OTelResource
 
 if TYPE_CHECKING:
     import pandas as pd

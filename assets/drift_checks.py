@@ -6,8 +6,8 @@ import dagster as dg
 
 from assets.drift import DRIFT_ASSET, SCHEDULE_FEATURES, PredictionsDrift
 from assets.rules import Finding
-from resources.failures import PermanentFailure
-from resources.storage import Records
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.io_managers import Records
 
 SCORES_STABLE = "scores_stable"
 FEATURES_STABLE = "features_stable"

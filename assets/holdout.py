@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import date
 
 from assets.partitions import days_between, judged_days
+from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.registry.versions import MONTH_TAG, TRAINING_DAYS_TAG, Version
-from resources.failures import PermanentFailure
 
 
 def training_days_of(version: Version) -> list[str]:

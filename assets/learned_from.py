@@ -7,10 +7,10 @@ import dagster as dg
 
 from assets.delay_model import MODEL_NAME, describe, model_input, read_days, with_outcome
 from assets.holdout import training_days_of
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.registry.versions import TRAINING_DATA_TAG, Version
-from resources.registry import ModelRegistryResource
-from resources.storage import Tables
-from resources.tracing import OTelResource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,8 +23,3 @@ WHEN_INPUTS_CHANGE = dg.AutomationCondition.eager().without(dg.AutomationConditi
 
 # The registry's aliases: one step at a time may move them.
 REGISTRY_POOL = "model_registry"
-
-# Steps that ask a language model: some of a run at a time, and one run at a time (dagster.yaml). Not a pool:
-# steps that wait for a place in one look again after up to 15 seconds only.
-USES = "ledgerline/uses"
-USES_LANGUAGE_MODEL = {USES: "language_model"}

@@ -10,11 +10,11 @@ from assets.delay_model import MODEL_NAME, model_input
 from assets.features import FEATURES
 from assets.flights import FLIGHT_KEY
 from assets.partitions import DAYS
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from ledgerline.registry.versions import Version
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.tracing import OTelResource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,6 +14,8 @@ from pydantic import Field
 from assets import policies
 from assets.delay_model import MODEL_NAME
 from ledgerline.cleaning.texts import clean
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry.history import OUTSIDE, Entry, Move
 from ledgerline.registry.moves import MoveRefusedError
 from ledgerline.registry.promotion import (
@@ -25,8 +27,6 @@ from ledgerline.registry.promotion import (
     RuleBrokenError,
 )
 from ledgerline.registry.stages import STAGING
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
 
 PRODUCTION_ASSET = dg.AssetKey("production_flight_delay")
 

@@ -16,15 +16,15 @@ from assets.drift import REPORTED_WEATHER, by_feature, features_table
 from assets.drift_checks import MOST_SCORE_PSI, SCORES_STABLE
 from assets.features import FEATURES
 from assets.learned_from import learned_from, warn_if_changed
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.request_log import RequestLogResource, require_logged
+from ledgerline.dagster.storage.io_managers import Records, Tables
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.evaluation.stability import population_stability_index, psi_table
 from ledgerline.registry.stages import PRODUCTION
 from ledgerline.registry.versions import Version
 from ledgerline.requests.logged_rows import inputs_of, outputs_of, redacted_columns
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.request_log import RequestLogResource, require_logged
-from resources.storage import Records, Tables
-from resources.tracing import OTelResource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""What staging would have answered to what was really asked. How it is found out: ledgerline/requests/replay.py."""
+"""What staging would have answered to what was really asked. How: ledgerline/requests/replay.py."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,12 +10,12 @@ import dagster as dg
 from assets.contenders import Contender
 from assets.delay_model import MODEL_NAME
 from assets.features import FEATURES
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.request_log import RequestLogResource, require_logged
 from ledgerline.evaluation.disagreement import NotComparableError
 from ledgerline.requests import replay
 from ledgerline.requests.asking import Asked
 from ledgerline.requests.replay import NothingToReplayError, Replay
-from resources.failures import PermanentFailure
-from resources.request_log import RequestLogResource, require_logged
 
 
 def replayed(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from resources import arrow_tables
+from ledgerline.dagster.storage import arrow_tables
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,16 @@ from assets.holdout import holdout_days
 from assets.production import DECISION, IN_PLACE
 from assets.requests_replay import as_table, metrics_of, moment_of, replayed
 from ledgerline.cleaning.texts import cleaned
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.request_log import RequestLogResource
+from ledgerline.dagster.storage.io_managers import Records, Tables
+from ledgerline.dagster.tracking import Dataset, MLflowResource, TrainingRun
 from ledgerline.evaluation import comparison, policy, signatures, stability
 from ledgerline.evaluation.comparison import Comparison
 from ledgerline.evaluation.policy import Latencies, Policy, Ruling
 from ledgerline.evaluation.samples import ComparisonError
-from ledgerline.ledger.ids import trace_id
+from ledgerline.ledger.ids import RUN_ID_TAG, trace_id
 from ledgerline.registry import evidence
 from ledgerline.registry.evidence import Sealed
 from ledgerline.registry.history import Judgement
@@ -34,12 +39,6 @@ from ledgerline.registry.versions import (
     Version,
 )
 from ledgerline.requests.replay import Replay
-from ledgerline.ledger.ids import RUN_ID_TAG
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.request_log import RequestLogResource
-from resources.storage import Records, Tables
-from resources.tracking import Dataset, MLflowResource, TrainingRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +95,7 @@ class JudgedVersion:
         evidence_run_id: The MLflow run that has it, and the report.
         entry: The entry in the journal of the model.
         run_id: The Dagster run that compared.
-        replay: What it says to what was really asked, as `ledgerline.requests.replay.Replay`; None: it was not asked.
+        replay: What it says to what was really asked, as `requests.replay.Replay`; None: it was not asked.
     """
 
     version: int

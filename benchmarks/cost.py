@@ -19,7 +19,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from resources.environments import PROJECT_ROOT, environment_with
+from benchmarks.checkout import PROJECT_ROOT
+from ledgerline.dagster.settings import environment_with
 
 LEDGERLINE = str(Path(sys.executable).with_name("ledgerline"))
 SAMPLE_SECONDS = 0.25

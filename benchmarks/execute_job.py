@@ -5,7 +5,7 @@ import sys
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
-from resources.environments import PROJECT_ROOT
+from benchmarks.checkout import PROJECT_ROOT
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

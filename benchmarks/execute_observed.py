@@ -58,7 +58,7 @@ def _warm(modules: list[str]) -> None:
     import multiprocessing
     from multiprocessing import forkserver
 
-    from pipelines.executors import PRELOADED
+    from ledgerline.dagster.executors import PRELOADED
 
     forkserver.set_forkserver_preload(["dagster._core.executor.multiprocess", *PRELOADED, *modules])
     first = multiprocessing.get_context("forkserver").Process(target=int)

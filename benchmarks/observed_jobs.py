@@ -12,9 +12,9 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob
 
-from pipelines.executors import warm_multiprocess_executor
-from resources.environments import PROJECT_ROOT
-from resources.tracing import OTelResource
+from benchmarks.checkout import PROJECT_ROOT
+from ledgerline.dagster.executors import warm_multiprocess_executor
+from ledgerline.dagster.tracing import OTelResource
 
 # What hashing takes about 10 ms for. The same work every time: whoever takes the processor away is seen.
 ITERATIONS = 20_000

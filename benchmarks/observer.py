@@ -36,7 +36,7 @@ from benchmarks import (
 from benchmarks.backends import Backends, live_backends
 from benchmarks.processes import BenchmarkError
 from benchmarks.results import Result
-from resources.environments import set_library_defaults
+from ledgerline.dagster.settings import set_library_defaults
 
 RUNS, QUICK_RUNS = 10_000, 500
 WIDTH = 132  # where the output is no terminal

@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from benchmarks import processes
 from benchmarks.results import Result, Value
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.traces.step_tracing import SPANS_PER_ATTEMPT, provider_for
-from resources.tracing import OTelResource
 
 OURS, SDK = "otel.span", "OpenTelemetry SDK"
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.checkout import PROJECT_ROOT
 from ledgerline.settings.library_defaults import MLFLOW_DEFAULTS
-from resources.environments import PROJECT_ROOT
 
 HOST = "127.0.0.1"
 SCRIPTS = Path(sys.executable).parent

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from benchmarks import processes
 from benchmarks.results import Result, Value
-from resources.environments import set_library_defaults
+from ledgerline.dagster.settings import set_library_defaults
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -39,7 +39,7 @@ from benchmarks.processes import BenchmarkError
 from benchmarks.results import Result
 from benchmarks.serving_models import Models, registered
 from benchmarks.serving_servers import Registry, mlflow_registry
-from resources.environments import set_library_defaults
+from ledgerline.dagster.settings import set_library_defaults
 
 WIDTH = 160  # where the output is no terminal
 LIBRARIES = ("mlflow", "scikit-learn", "fastapi", "uvicorn")

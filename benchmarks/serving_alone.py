@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.checkout import PROJECT_ROOT
 from benchmarks.processes import STOP_SECONDS, BenchmarkError, environment_of
-from resources.environments import PROJECT_ROOT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -143,7 +143,7 @@ def feature_rows(folder: Path) -> "pd.DataFrame":
     import dagster as dg
 
     from assets import features, flights, reference
-    from resources.storage import TableStorage, open_tables
+    from ledgerline.dagster.storage.io_managers import TableStorage, open_tables
 
     storage = TableStorage(base=str(folder / "tables"))
     known = [reference.planes, reference.weather, flights.flights, features.features]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.checkout import PROJECT_ROOT
 from benchmarks.processes import HOST, BenchmarkError, environment_of, free_port
 from benchmarks.results import Result, Value
 from benchmarks.serving_models import Models
 from benchmarks.serving_servers import Probe, Registry, service, starting_service
-from resources.environments import PROJECT_ROOT
 
 GOAL_SECONDS = 3.0
 MOST_SECONDS = 120.0

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from resources.environments import PROJECT_ROOT
+from benchmarks.checkout import PROJECT_ROOT
 
 # What the table calls each value of LEDGERLINE_EXECUTOR.
 EXECUTORS = {

@@ -1,4 +1,4 @@
-"""Stores days of real flights and says how long it took. What is compared with what: storage.py.
+"""Stores days of real flights and says how long it took. What is compared with what: storage/io_managers.py.
 
 Runs with the packages of whatever checkout is first on the path, so it uses what every version has.
 """
@@ -17,7 +17,7 @@ import pandas as pd
 
 from assets.flights import FLIGHTS_SCHEMA, flights_of, read_flights
 from assets.partitions import DAYS
-from resources.storage import open_tables
+from ledgerline.dagster.storage.io_managers import open_tables
 
 FIRST = "2013-01-01"
 

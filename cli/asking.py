@@ -17,13 +17,14 @@ from ledgerline.agent.language_model import LanguageModelError
 from ledgerline.agent.memory import Memory, MemoryUnusableError
 from ledgerline.agent.prompt import Prompt, PromptError
 from ledgerline.agent.vector_store import Entry
+from ledgerline.dagster.agent import TRACER, AgentResource
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.prompts import registered_prompt
+from ledgerline.dagster.resources import agent_of, mlflow_of
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
 from ledgerline.mlflow_store import store
 from ledgerline.traces.exporting import tracer_until_sent
-from resources.agent import TRACER, AgentResource
-from resources.environments import Settings, agent_of, mlflow_of
-from resources.failures import PermanentFailure
-from resources.prompts import registered_prompt
-from resources.storage import open_tables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

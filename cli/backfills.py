@@ -7,9 +7,9 @@ from rich.console import Console
 
 from assets.delay_model_version import RegisteredVersion
 from cli import observing, releases, runs
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_records
 from pipelines.jobs import train_delay_model
-from resources.environments import Settings
-from resources.storage import open_records
 
 
 def run_all(console: Console, settings: Settings, job_name: str, batches: Sequence[Sequence[str]]) -> bool:

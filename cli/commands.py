@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from resources.environments import Settings
+    from ledgerline.dagster.settings import Settings
 
 WIDTH = 132
 
@@ -20,7 +20,7 @@ def prepared_settings() -> "Settings":
     """The settings, with the state folder made ready; ends the command when something is wrong with them."""
     # Here, and not above: serving does without Dagster, which these import.
     from cli import state
-    from resources.environments import Settings
+    from ledgerline.dagster.settings import Settings
 
     try:
         settings = Settings.from_environment()
@@ -39,7 +39,7 @@ def settings_beside(dagster_home: Path | None) -> "Settings":
     if dagster_home is None:
         return prepared_settings()
     from cli import state
-    from resources.environments import Settings
+    from ledgerline.dagster.settings import Settings
 
     try:
         settings = Settings.from_environment()

@@ -18,9 +18,9 @@ import psutil
 import requests
 from rich.console import Console
 
+from ledgerline.dagster.settings import Settings, environment_with
 from ledgerline.mlflow_store.store import SERVER_SCHEMES, connect, without_password
 from ledgerline.serving.settings import IMPATIENT
-from resources.environments import PROJECT_ROOT, Settings, environment_with
 
 HOST = "127.0.0.1"
 START_SECONDS = 120
@@ -83,7 +83,7 @@ def run_until_interrupted(console: Console, settings: Settings) -> None:
     before = {number: signal.signal(number, _request_stop) for number in STOP_SIGNALS}
     try:
         for server in servers:
-            running.append((server, _start(server)))  # noqa: PERF401 (one may fail: keep the others)
+            running.append((server, _start(server, settings.project.root)))  # noqa: PERF401 (one may fail: keep the others)
         _wait_until_ready(console, running)
         for server in servers:
             console.print(f"[bold]{server.name:<8}[/]{server.url}   [dim]log: {server.log}[/]")
@@ -109,7 +109,7 @@ def _servers(settings: Settings) -> list[Server]:
     scripts = Path(sys.executable).parent
     dagster_url = f"http://{HOST}:{settings.dagster_port}"
     mlflow_url = f"http://{HOST}:{settings.mlflow_port}"
-    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    workspace = str(settings.project.root / "workspace.yaml")
     port = str(settings.dagster_port)
     dagster = Server(
         name="Dagster",
@@ -183,11 +183,11 @@ def _require_free_port(server: Server) -> None:
             ) from error
 
 
-def _start(server: Server) -> subprocess.Popen[bytes]:
+def _start(server: Server, folder: Path) -> subprocess.Popen[bytes]:
     with server.log.open("wb") as log:
         return subprocess.Popen(
             server.command,
-            cwd=PROJECT_ROOT,
+            cwd=folder,
             env=environment_with(server.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -11,9 +11,9 @@ from assets.delay_model_evaluation import Evaluation
 from assets.delay_model_version import RegisteredVersion
 from assets.partitions import judged_days, training_days
 from cli import ingested, observing, releases, runs
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import without_password
-from resources.environments import Settings
-from resources.storage import open_records, open_tables
 
 # Of a phase in the traces that are printed; `ledgerline trace` prints more.
 LEAST_SECONDS = 0.5

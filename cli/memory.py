@@ -51,7 +51,7 @@ def forget(
 def _opened() -> "Iterator[Memory]":
     settings = prepared_settings()
     from ledgerline.agent.memory import MemoryUnusableError
-    from resources.environments import agent_of
+    from ledgerline.dagster.resources import agent_of
 
     with agent_of(settings) as agent:
         memory = agent.open_memory()

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.observing import foreign_observers, own_observers
+from ledgerline.dagster.settings import Settings, export_of_other_instance
 from ledgerline.ledger.observer import Observer
 from ledgerline.ledger.storages.instances import (
     ObservedInstance,
@@ -15,7 +16,6 @@ from ledgerline.ledger.storages.instances import (
     only_read_instance,
     own_instance,
 )
-from resources.environments import Settings, export_of_other_instance
 
 # Folders that say nothing of whose instance it is: the one above is looked at.
 UNTELLING = {

@@ -16,12 +16,13 @@ from rich.progress import Progress
 from rich.text import Text
 
 from cli.trace_tree import LEAST_SECONDS, trace_tree
+from ledgerline.dagster.resources import projections_of
+from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import CursorStore
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.observer import Observer, Report
 from ledgerline.ledger.owners import Owners, owners_in
 from ledgerline.ledger.reasons import by_reason
-from resources.environments import Settings, projections_of
 
 POLL_SECONDS = 0.5
 # A span is wanted at once. Updating the page of an MLflow run that often takes more from the run than it

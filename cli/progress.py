@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.ledger.errors import error_from
 from ledgerline.ledger.history import Materialisation
 from ledgerline.ledger.materialised import MaterialisationReader
 from ledgerline.ledger.written import by_asset, row_count
-from resources.failures import PermanentFailure
 
 POLL_SECONDS = 0.25
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from cli.commands import prepared_settings, stop, wide_console
 
 if TYPE_CHECKING:
-    from resources.environments import Settings
+    from ledgerline.dagster.settings import Settings
 
 app = typer.Typer(
     name="registry", no_args_is_help=True, help="Versions of models: compare, promote, take back, look up."
@@ -31,7 +31,7 @@ def list_models() -> None:
     """Every registered model, and who is in staging and production."""
     settings = prepared_settings()
     from cli import stages
-    from resources.environments import registry_of
+    from ledgerline.dagster.resources import registry_of
 
     with _clear_errors():
         stages.print_models(wide_console(), registry_of(settings))
@@ -42,7 +42,7 @@ def show(model: Model = MODEL, version: Version = None) -> None:
     """The versions of a model with their stages; with --version, all that is known of one."""
     settings = prepared_settings()
     from cli import stages
-    from resources.environments import registry_of
+    from ledgerline.dagster.resources import registry_of
 
     with _clear_errors():
         stages.print_model(wide_console(), registry_of(settings), model, version)
@@ -60,7 +60,7 @@ def history(
     """Every judgement, approval and move of an alias: who, when, why; also those made outside."""
     settings = prepared_settings()
     from cli import stages
-    from resources.environments import registry_of
+    from ledgerline.dagster.resources import registry_of
 
     with _clear_errors():
         moment = _moment(at) if at is not None else None
@@ -150,7 +150,7 @@ def approve(
 ) -> None:
     """Agree, as a person, to the promotion of a version that kept every rule."""
     settings = prepared_settings()
-    from resources.environments import registry_of
+    from ledgerline.dagster.resources import registry_of
 
     with _clear_errors():
         approval = registry_of(settings).approve(model, version, by or getpass.getuser(), reason)
@@ -242,9 +242,9 @@ def _clear_errors() -> Iterator[None]:
     from cli.observing import ObservingError
     from cli.partition_names import UnknownPartitionError
     from cli.webhooks import WebhookError
+    from ledgerline.dagster.failures import PermanentFailure
     from ledgerline.ledger.storages.config import InstanceError
     from ledgerline.registry.moves import MoveRefusedError
-    from resources.failures import PermanentFailure
 
     try:
         yield

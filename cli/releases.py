@@ -14,11 +14,12 @@ from assets.production import DECISION, IN_PLACE, PRODUCTION_ASSET, REFUSED
 from assets.requests_replay import lines_of
 from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
 from cli import observing, runs
+from ledgerline.dagster.resources import registry_of
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_records
 from ledgerline.evaluation.policy import Ruling
 from ledgerline.registry.stages import PRODUCTION
 from pipelines.jobs import compare_flight_delay, promote_flight_delay, release_flight_delay
-from resources.environments import Settings, registry_of
-from resources.storage import open_records
 
 COMPARISON, PROMOTION = COMPARISON_ASSET.to_user_string(), PRODUCTION_ASSET.to_user_string()
 

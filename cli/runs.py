@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import progress
-from pipelines.definitions import defs
-from pipelines.executors import start_warm_process
-from resources.environments import PROJECT_ROOT, Settings
+from ledgerline.dagster.executors import start_warm_process
+from ledgerline.dagster.settings import Settings
+from ledgerline.settings.project import Project
+from pipelines import definitions
 
-MODULE = "pipelines.definitions"
 CODE_LOCATION = "ledgerline"
 
 PARTITION = "dagster/partition"
@@ -61,7 +61,7 @@ class Outcome:
 def local_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Open the Dagster instance, while the process that steps are forked from warms up."""
     if settings.executor == "multiprocess":
-        start_warm_process()
+        start_warm_process(preloaded=[settings.project.module])
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
         yield instance
 
@@ -82,14 +82,15 @@ def execute(
         partitions: Its partitions; none for a job that has none.
         config: Of assets, by name.
     """
-    repository = ReconstructableRepository.for_module(MODULE, "defs", str(PROJECT_ROOT))
+    project = definitions.settings.project
+    repository = ReconstructableRepository.for_module(project.module, "defs", str(project.root))
     job = repository.get_reconstructable_job(job_name)
     run = instance.create_run_for_job(
-        defs.resolve_job_def(job_name),
+        definitions.defs.resolve_job_def(job_name),
         run_config={**QUIET, "ops": {name: {"config": values} for name, values in (config or {}).items()}},
         tags=_partition_tags(partitions),
         # With its code location the run can be re-executed from the UI like any other.
-        remote_job_origin=_code_location().get_job_origin(job_name),
+        remote_job_origin=_code_location(project).get_job_origin(job_name),
         job_code_origin=job.get_python_origin(),
     )
     with progress.shown(console, instance, run.run_id, f"{job_name}  {_span(partitions)}".rstrip()) as view:
@@ -146,9 +147,9 @@ def _partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
     return {RANGE_START: partitions[0], RANGE_END: partitions[-1]}
 
 
-def _code_location() -> RemoteRepositoryOrigin:
+def _code_location(project: Project) -> RemoteRepositoryOrigin:
     target = LoadableTargetOrigin(
-        executable_path=sys.executable, module_name=MODULE, working_directory=str(PROJECT_ROOT)
+        executable_path=sys.executable, module_name=project.module, working_directory=str(project.root)
     )
     location = ManagedGrpcPythonEnvCodeLocationOrigin(target, CODE_LOCATION)
     return RemoteRepositoryOrigin(location, repository_name="__repository__")

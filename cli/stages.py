@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.registry.history import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
 from ledgerline.registry.moves import UnderWayError, stage_of
 from ledgerline.registry.stages import ALIASES, PRODUCTION
 from ledgerline.registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
-from ledgerline.ledger.ids import RUN_ID_TAG
-from resources.registry import ModelRegistryResource
 
 MISSING = Text("missing", style="dim")
 SHOWN_TAGS = (MONTH_TAG, TRAINING_DAYS_TAG, SHA256_TAG, RUN_ID_TAG)

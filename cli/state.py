@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from resources.environments import PROJECT_ROOT, Settings, export
+from ledgerline.dagster.settings import Settings, export
 
 
 class StateError(Exception):
@@ -18,7 +18,7 @@ def prepare(settings: Settings) -> None:
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         settings.dagster_home.mkdir(parents=True, exist_ok=True)
-        _link_instance_configuration(settings.dagster_home)
+        _link_instance_configuration(settings.dagster_home, settings.project.root / "dagster.yaml")
     except OSError as error:
         raise StateError(
             f"{error.filename or settings.home} cannot be written: {error.strerror}. Everything "
@@ -27,8 +27,9 @@ def prepare(settings: Settings) -> None:
     export(settings)
 
 
-def _link_instance_configuration(dagster_home: Path) -> None:
+def _link_instance_configuration(dagster_home: Path, of_project: Path) -> None:
     configuration = dagster_home / "dagster.yaml"
     if not configuration.exists():
         configuration.unlink(missing_ok=True)  # a link to a checkout that has moved
-        configuration.symlink_to(PROJECT_ROOT / "dagster.yaml")
+        if of_project.exists():
+            configuration.symlink_to(of_project)

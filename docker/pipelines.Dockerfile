@@ -31,6 +31,7 @@ RUN groupadd --gid 10001 ledgerline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp ledgerline \
     && install -d -o 10001 -g 10001 /opt/dagster /var/lib/dagster /var/lib/ledgerline /var/lib/mlflow /var/lib/requests
 COPY --from=installed /opt/venv /opt/venv
+COPY pyproject.toml /opt/ledgerline/
 COPY docker/code_server.py docker/kubernetes_run_launcher.py docker/prepare_mlflow.py docker/run_launcher.py /opt/ledgerline/
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/ledgerline \
@@ -40,7 +41,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     MPLBACKEND=agg \
     MPLCONFIGDIR=/tmp/matplotlib \
     DAGSTER_HOME=/opt/dagster \
-    LEDGERLINE_HOME=/var/lib/ledgerline
+    LEDGERLINE_HOME=/var/lib/ledgerline \
+    LEDGERLINE_PROJECT=/opt/ledgerline
 WORKDIR /var/lib/ledgerline
 USER 10001:10001
 CMD ["ledgerline", "--help"]

@@ -32,11 +32,13 @@ RUN groupadd --gid 10001 ledgerline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp ledgerline \
     && install -d -o 10001 -g 10001 /var/lib/ledgerline /var/lib/requests
 COPY --from=installed /opt/venv /opt/venv
+COPY pyproject.toml /opt/ledgerline/
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     LEDGERLINE_HOME=/var/lib/ledgerline \
+    LEDGERLINE_PROJECT=/opt/ledgerline \
     LEDGERLINE_SERVING_HOST=0.0.0.0
 WORKDIR /var/lib/ledgerline
 USER 10001:10001

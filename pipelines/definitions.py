@@ -4,7 +4,8 @@ import gc
 
 import dagster as dg
 
-from resources.environments import Settings, resources_for, set_library_defaults
+from ledgerline.dagster.settings import Settings, set_library_defaults
+from resources.wiring import resources_for
 
 # What importing Dagster left stays for good. Out of the collector's sight, it is neither looked through
 # while the rest is loaded, nor touched, and so copied, in the steps forked from this process.
@@ -33,9 +34,9 @@ from assets import (  # noqa: E402
     requests_drift,
     staging_vs_production,
 )
-from pipelines.executors import KUBERNETES, executor_for, require_shared  # noqa: E402
+from ledgerline.dagster.executors import KUBERNETES, executor_for, require_shared  # noqa: E402
+from ledgerline.dagster.observers import observers  # noqa: E402
 from pipelines.jobs import JOBS  # noqa: E402
-from pipelines.observers import observers  # noqa: E402
 from pipelines.registry_sensors import REGISTRY_SENSORS  # noqa: E402
 from pipelines.retraining import RETRAINING_SENSORS  # noqa: E402
 from pipelines.schedules import SCHEDULES  # noqa: E402
@@ -86,5 +87,6 @@ settings = Settings.from_environment()
 if settings.executor == KUBERNETES:
     require_shared(settings.data)
 defs = build_definitions(
-    settings, executor_for(settings.executor, settings.max_concurrent_steps, settings.agent.executions)
+    settings,
+    executor_for(settings.executor, settings.max_concurrent_steps, settings.agent.executions, [__name__]),
 )

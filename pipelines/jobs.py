@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.policies import USES_LANGUAGE_MODEL
+from ledgerline.dagster.executors import USES_LANGUAGE_MODEL
 
 _DAY_TABLES = dg.AssetSelection.assets("flights", "features")
 _REFERENCE_TABLES = dg.AssetSelection.groups("reference")

@@ -10,9 +10,9 @@ from typing import Self
 import dagster as dg
 
 from assets.delay_model import MODEL_NAME
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.wake import woken_at
 from ledgerline.registry.history import Entry, History
-from pipelines.wake import woken_at
-from resources.registry import ModelRegistryResource
 
 # Dagster's daemon comes by every 5 seconds. Sensors that ask for just that are passed over every other time,
 # for being a moment too early.

@@ -24,14 +24,14 @@ from assets.production import (
     shown_as,
 )
 from ledgerline.cleaning.texts import clean
+from ledgerline.dagster.alerts import AlertError, AlertResource
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry.history import End, Entry, Move
 from ledgerline.registry.moves import UnderWayError
 from ledgerline.registry.stages import PRODUCTION
 from pipelines.jobs import score_flights
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
 from pipelines.releases import staging_changed
-from resources.alerts import AlertError, AlertResource
-from resources.registry import ModelRegistryResource
 
 PREDICTIONS_ASSET = dg.AssetKey("delay_predictions")
 

@@ -14,6 +14,7 @@ from assets.delay_model import MODEL_NAME
 from assets.production import PRODUCTION_ASSET
 from assets.staging_vs_production import COMPARISON_ASSET
 from ledgerline.cleaning.texts import clean
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry.evidence import APPROVED_BY_TAG
 from ledgerline.registry.history import Approval, History, Judgement
 from ledgerline.registry.moves import UnderWayError
@@ -21,7 +22,6 @@ from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from pipelines.jobs import promote_flight_delay, release_flight_delay
 from pipelines.registry_looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look, run_key
-from resources.registry import ModelRegistryResource
 
 # One that takes longer lost its process, whatever its status says, as after a command line that was killed.
 RELEASED_WITHIN = timedelta(minutes=15)

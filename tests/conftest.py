@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resources.environments import set_library_defaults
+from ledgerline.dagster.settings import set_library_defaults
 from tests.ports import HOST, unused_port
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import dagster as dg
 
     from assets import features, flights, reference
-    from resources.storage import TableStorage
+    from ledgerline.dagster.storage.io_managers import TableStorage
 
     folder = tmp_path_factory.mktemp("two-days")
     tables = {"tables": TableStorage(base=str(folder))}
@@ -230,7 +230,7 @@ def feature_rows(two_days: Path) -> "pd.DataFrame":
     import dagster as dg
 
     from assets.features import FEATURES_SCHEMA
-    from resources.storage import open_tables
+    from ledgerline.dagster.storage.io_managers import open_tables
 
     return open_tables(str(two_days)).read(dg.AssetKey("features"), DAYS, FEATURES_SCHEMA)
 

@@ -7,8 +7,8 @@ Any process that knows which step it is in knows the ids, and whoever projects a
 from hashlib import blake2b
 from uuid import UUID
 
-# The names of a Dagster run's id beside spans, where it is `dagster.run.id`. As one name they would not find what
-# users have stored already.
+# The names of a Dagster run's id beside spans, where it is `dagster.run.id`. As one name they would not find
+# what users have stored already.
 RUN_ID_TAG = "dagster.run_id"  # of runs and model versions in MLflow; a key in evidence and alerts
 RUN_ID_FIELD = "dagster_run_id"  # in OpenLineage's facet and the sources of MLflow's datasets
 

@@ -16,9 +16,9 @@ import dagster as dg
 
 from ledgerline.cleaning.texts import clean, shortened
 from ledgerline.ledger.history import Materialisation, RunHistory
+from ledgerline.ledger.ids import RUN_ID_FIELD
 from ledgerline.ledger.reads import Read, Source
 from ledgerline.ledger.written import AssetRows, rows_kept
-from ledgerline.ledger.ids import RUN_ID_FIELD
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput

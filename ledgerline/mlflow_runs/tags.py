@@ -9,9 +9,9 @@ from ledgerline.cleaning.texts import clean, shortened
 from ledgerline.ledger import ids
 from ledgerline.ledger.given_by_users import owners_of_written, user_tags
 from ledgerline.ledger.history import Outcome, RunHistory, RunStatus
+from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.ledger.links import Links
 from ledgerline.mlflow_runs.metrics import entity_name
-from ledgerline.ledger.ids import RUN_ID_TAG
 
 RUN_ID = RUN_ID_TAG
 STEP_KEY = "dagster.step_key"  # only of runs that a step opened itself

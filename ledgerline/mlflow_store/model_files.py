@@ -120,5 +120,5 @@ def _require_trusted(types: "list[str]") -> None:
     if strange:
         raise ModelRefusedError(
             f"The model holds types that are not trusted: {', '.join(strange)}. "
-            "If it is yours, add them to TRUSTED_TYPES in ledgerline/mlflow_store/model_files.py."
+            "If it is yours, add them to TRUSTED_TYPES in mlflow_store/model_files.py."
         )

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.evaluation import signatures
+from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.mlflow_store import model_files
 from ledgerline.mlflow_store.model_files import ModelRefusedError
 from ledgerline.registry.versions import SHA256_TAG, Version
 from ledgerline.serving import scoring
 from ledgerline.serving.rows import Rows, answered
 from ledgerline.serving.schema import WHOLE, RowsRefusedError, Schema, UnsupportedSignatureError, schema_of
-from ledgerline.ledger.ids import RUN_ID_TAG
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature

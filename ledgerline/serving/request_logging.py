@@ -1,4 +1,4 @@
-"""Answers on their way to the request log, written by a thread. Files and rows: ledgerline/requests/request_log.py."""
+"""Answers on their way to the request log, written by a thread. Files and rows: requests/request_log.py."""
 
 import logging
 import threading

@@ -12,9 +12,8 @@ from ledgerline.ledger.links import Links
 from ledgerline.mlflow_store.store import mlflow_page
 from ledgerline.registry.stages import PRODUCTION
 from ledgerline.settings import library_defaults, variables
+from ledgerline.settings.project import Project
 from ledgerline.traces.telemetry import Telemetry
-
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 # The registry is asked again a second later anyway: no call is worth waiting for.
 IMPATIENT = {
@@ -126,7 +125,8 @@ class ServingSettings:
         """
         if environment is None:
             environment = process_environment()
-        home = variables.home(environment, PROJECT_ROOT)
+        project = Project.found(environment)
+        home = variables.home(environment, project.root)
         tracking_uri = variables.tracking_uri(environment, home)
         dagster_port = variables.whole_number(environment, "LEDGERLINE_DAGSTER_PORT", 3000)
         mlflow_port = variables.whole_number(environment, "LEDGERLINE_MLFLOW_PORT", 5000)
@@ -139,7 +139,9 @@ class ServingSettings:
             return variables.number(environment, f"LEDGERLINE_SERVING_{name}", default, highest)
 
         return cls(
-            models=_models(variables.words(environment, "LEDGERLINE_SERVING_MODELS", "flight_delay")),
+            models=_models(
+                variables.words(environment, "LEDGERLINE_SERVING_MODELS", ",".join(project.models))
+            ),
             host=environment.get("LEDGERLINE_SERVING_HOST") or "127.0.0.1",
             port=whole("PORT", 8080),
             tracking_uri=tracking_uri,
@@ -172,7 +174,7 @@ class ServingSettings:
 
 def process_environment() -> dict[str, str]:
     """The variables of this process, over `.env`."""
-    load_dotenv(PROJECT_ROOT / ".env")
+    load_dotenv(Project.found(os.environ).root / ".env")
     return dict(os.environ)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ledgerline.agent.local_embedding import DIMENSIONS, TOPICS, LocalEmbedder, UnreadableEmbedderError
-from resources.environments import PROJECT_ROOT
+from tests.project import PROJECT_ROOT
 
 TEXTS = [
     "Which carrier had the most delayed arrivals in March 2013? ExpressJet, with 2,104 late flights.",

@@ -21,7 +21,7 @@ from ledgerline.agent.language_model import ServerAbsentError
 from ledgerline.agent.memory import Memory, MemoryUnusableError
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.vector_store import Entry
-from resources.environments import PROJECT_ROOT
+from tests.project import PROJECT_ROOT
 
 TODAY = datetime.now(UTC)
 SILENT = Recorder()

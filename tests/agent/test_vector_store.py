@@ -20,7 +20,7 @@ from ledgerline.agent.vector_store import (
     VectorStore,
     VectorStoreError,
 )
-from resources.environments import PROJECT_ROOT
+from tests.project import PROJECT_ROOT
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EAST, NORTH, WEST = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)

@@ -13,10 +13,10 @@ import pandas as pd
 from dagster import DagsterEventType
 
 from assets.analyst_questions import Question, questions
+from ledgerline.dagster.executors import executor_for
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
 from pipelines.definitions import build_definitions
-from pipelines.executors import executor_for
-from resources.environments import Settings
-from resources.storage import open_tables
 from tests.agent.fake_ollama import Analyst, ChatRequest, FakeOllama, Mind, Reply
 from tests.conftest import DAYS
 
@@ -76,7 +76,9 @@ def asked(fake: FakeOllama) -> Counter[str]:
 def evaluation_job(environment: Mapping[str, str], executor: str) -> dg.JobDefinition:
     """The job as these variables make it; made anew in each process of a run."""
     settings = Settings.from_environment(environment)
-    chosen = executor_for(executor, settings.max_concurrent_steps, settings.agent.executions)
+    chosen = executor_for(
+        executor, settings.max_concurrent_steps, settings.agent.executions, "pipelines.definitions"
+    )
     return build_definitions(settings, chosen).resolve_job_def(JOB)
 
 

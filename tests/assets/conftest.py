@@ -13,8 +13,9 @@ from assets.delay_model_evaluation import Evaluation
 from assets.delay_model_version import RegisteredVersion
 from assets.flights import read_flights
 from assets.partitions import training_days
-from resources.environments import Settings, resources_for
-from resources.storage import open_records, open_tables
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_records, open_tables
+from resources.wiring import resources_for
 
 FEBRUARY, MARCH = "2013-02-01", "2013-03-01"
 

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from assets.delay_model import MODEL_NAME, model_input
+from ledgerline.dagster.resources import registry_of
+from ledgerline.dagster.settings import Settings
 from ledgerline.serving.request_logging import Answered, RequestLogger
 from ledgerline.serving.rows import Rows, answered
-from resources.environments import Settings, registry_of
 
 PLENTY = 10**9
 

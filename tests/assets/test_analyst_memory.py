@@ -8,9 +8,11 @@ import dagster as dg
 import pytest
 
 from assets.analyst_memory import analyst_memory, comparison_entry, lineage_entry
+from ledgerline.dagster.resources import agent_of
+from ledgerline.dagster.settings import Settings
 from ledgerline.mlflow_store import store
 from ledgerline.registry.history import Judgement
-from resources.environments import Settings, agent_of, resources_for
+from resources.wiring import resources_for
 
 AT = datetime(2026, 11, 3, 14, 5, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ import pytest
 
 from assets.analyst import tables_of
 from assets.analyst_questions import Kind, analyst_questions, questions
-from resources.failures import PermanentFailure
-from resources.storage import TableStorage, open_tables
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.io_managers import TableStorage, open_tables
 from tests.conftest import DAYS
 
 QUESTIONS = dg.AssetKey("analyst_questions")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from assets.analyst_scores import Prices, scores_of
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
 
 FREE = Prices()
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets import checks, features, flights, reference
-from resources.environments import Settings, resources_for
+from ledgerline.dagster.settings import Settings
+from resources.wiring import resources_for
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 

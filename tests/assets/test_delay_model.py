@@ -18,10 +18,12 @@ from assets.delay_model import (
 )
 from assets.features import FEATURES, LABEL, NUMERIC_FEATURES
 from assets.metrics import score
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
+from ledgerline.dagster.tracking import ERROR_TAG
 from ledgerline.mlflow_store.store import connect
-from resources.environments import EXPERIMENT, Settings, resources_for
-from resources.storage import open_tables
-from resources.tracking import ERROR_TAG
+from resources.wiring import resources_for
+from tests.project import EXPERIMENT
 
 QUICK = TrainingConfig(window_months=1, max_iter=60)
 

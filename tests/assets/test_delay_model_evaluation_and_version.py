@@ -20,9 +20,10 @@ from assets.delay_model_evaluation import (
     scores_table,
 )
 from assets.delay_model_version import RegisteredVersion, may_replace
+from ledgerline.dagster.settings import Settings
 from ledgerline.mlflow_store.store import connect
 from ledgerline.registry.versions import Version, version_with_alias
-from resources.environments import Settings, resources_for
+from resources.wiring import resources_for
 
 METRICS = {"roc_auc", "pr_auc", "log_loss", "brier", "calibration_error"}
 

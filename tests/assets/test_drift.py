@@ -37,11 +37,12 @@ from assets.flights import flights
 from assets.partitions import judged_days
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions
 from assets.reference import planes, weather
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import connect
 from ledgerline.registry.versions import TRAINING_DATA_TAG, TRAINING_DAYS_TAG
-from resources.environments import Settings, resources_for
-from resources.registry import ModelRegistryResource
-from resources.storage import open_records, open_tables
+from resources.wiring import resources_for
 
 FEBRUARY, MARCH = "2013-02-01", "2013-03-01"
 FIRST_DAYS = judged_days(MARCH)[:LEAST_DAYS]

@@ -19,8 +19,8 @@ from assets.features import (
 from assets.flights import FLIGHT_KEY, KNOWN_ONLY_AFTERWARDS, flights_of
 from assets.reference import PLANES_SCHEMA, WEATHER_SCHEMA
 from assets.source import read_source
-from resources.environments import Settings
-from resources.storage import open_tables
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
 
 STORMY_DAY = "2013-07-10"
 

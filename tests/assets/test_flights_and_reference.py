@@ -17,8 +17,9 @@ from assets.reference import (
     PLANES_SCHEMA,
     WEATHER_SCHEMA,
 )
-from resources.environments import Settings, resources_for
-from resources.storage import open_tables
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
+from resources.wiring import resources_for
 
 ROWS = {"airports": 1_458, "airlines": 16, "planes": 3_322, "weather": 26_115}
 SCHEMAS = {

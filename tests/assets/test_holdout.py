@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from assets.holdout import holdout_days, training_days_of
+from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.registry.versions import Version
-from resources.failures import PermanentFailure
 
 
 def version(number: int, **tags: str) -> Version:

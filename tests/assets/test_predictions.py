@@ -13,11 +13,12 @@ from assets.features import FEATURES_SCHEMA, features
 from assets.flights import FLIGHT_KEY, flights
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions, version_in_use
 from assets.reference import planes, weather
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
 from ledgerline.mlflow_store.store import connect
-from resources.environments import Settings, resources_for
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.storage import open_tables
+from resources.wiring import resources_for
 
 DAY = "2013-02-08"
 ASSETS = [planes, weather, flights, features, delay_predictions]

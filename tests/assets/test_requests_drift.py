@@ -21,9 +21,10 @@ from assets.requests_drift import (
     delay_requests_drift,
     requests_scores_stable,
 )
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import connect
-from resources.environments import Settings, resources_for
-from resources.storage import open_records, open_tables
+from resources.wiring import resources_for
 from tests.assets.requests import ask, hours_ago, in_requests, model_of
 
 # Learned from February.

@@ -17,12 +17,12 @@ from assets.delay_model import MODEL_NAME, model_input, read_days
 from assets.delay_model_version import RegisteredVersion
 from assets.requests_replay import lines_of, moment_of
 from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
+from ledgerline.dagster.executors import executor_for
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import connect, downloaded
 from pipelines.definitions import build_definitions
-from pipelines.executors import executor_for
-from resources.environments import Settings
-from resources.failures import PermanentFailure
-from resources.storage import open_records, open_tables
 from tests.assets.requests import ask, hours_ago, in_requests, model_of
 
 FEBRUARY_VERSION, MARCH_VERSION = 1, 2

@@ -14,7 +14,7 @@ from assets.rules import (
     has_unique_key,
     is_known_before_departure,
 )
-from resources.arrow_tables import arrow_schema
+from ledgerline.dagster.storage.arrow_tables import arrow_schema
 
 SCHEMA = dg.TableSchema(
     [

@@ -7,7 +7,7 @@ import pytest
 
 from assets.flights import SOURCE_FILE
 from assets.source import count_rows, read_csv, read_source
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
 
 COLUMNS = {"carrier": "object", "name": "object"}
 

@@ -25,11 +25,13 @@ from assets.staging_vs_production import (
     rules_of_promotion,
     staging_vs_production,
 )
+from ledgerline.dagster.resources import registry_of
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import RecordStorage, open_records, open_tables
 from ledgerline.evaluation.policy import RULES as POLICY_RULES
 from ledgerline.mlflow_store.store import connect, downloaded
 from ledgerline.registry import versions
-from resources.environments import Settings, registry_of, resources_for
-from resources.storage import RecordStorage, open_records, open_tables
+from resources.wiring import resources_for
 
 MARCH = "2013-03-01"
 FEBRUARY_VERSION, MARCH_VERSION, FEBRUARY_AGAIN = 1, 2, 3
@@ -385,7 +387,7 @@ def test_a_month_without_a_late_flight_cannot_tell_versions_apart(
         file = data / "features" / f"{day}.parquet"
         rows = open_tables(judging.data).read(dg.AssetKey("features"), [day], FEATURES_SCHEMA)
         rows[LABEL] = False
-        from resources import arrow_tables, parquet
+        from ledgerline.dagster.storage import arrow_tables, parquet
 
         table = arrow_tables.to_arrow("features", rows, FEATURES_SCHEMA)
         file.write_bytes(parquet.serialise("features", table))

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from cli import state
-from resources.environments import Settings
+from ledgerline.dagster.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cli import dev_servers
 from cli.main import app
-from resources.environments import Settings
+from ledgerline.dagster.settings import Settings
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from cli.observed_instances import telling_name
+from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.storages.instances import only_read_instance
-from resources.environments import EXPERIMENT, PROJECT_ROOT, Settings
+from tests.project import EXPERIMENT, PROJECT_ROOT
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
 SECRET = "s3cret-word"

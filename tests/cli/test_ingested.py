@@ -6,9 +6,9 @@ import dagster as dg
 
 from cli.ingested import missing_days
 from cli.runs import PARTITION, RANGE_END, RANGE_START
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
 from pipelines.definitions import build_definitions
-from resources.environments import Settings
-from resources.storage import open_tables
 
 WEEK = [f"2013-01-0{number}" for number in range(1, 8)]
 

@@ -20,12 +20,13 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import Cursors
-from resources.environments import EXPERIMENT, PROJECT_ROOT, Settings
 from tests.integration.loopback_servers import Refusal, listening
 from tests.integration.otlp_receivers import Receiver
 from tests.observability.written_runs import begin
 from tests.ports import HOST
+from tests.project import EXPERIMENT, PROJECT_ROOT
 
 NO_RUN = "00000000-0000-0000-0000-000000000000"
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")

@@ -10,7 +10,7 @@ from dagster._core.execution.api import execute_run
 from rich.console import Console
 
 from cli import progress
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
 
 DAYS = dg.StaticPartitionsDefinition(["monday", "tuesday"])
 

@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 from assets.staging_vs_production import JudgedVersion
 from cli import releases, runs
 from cli.main import app
+from ledgerline.dagster.settings import Settings
 from ledgerline.requests.asking import Latency
 from ledgerline.requests.replay import Replay
-from resources.environments import Settings
 
 
 def ledgerline(*arguments: str, home: Path) -> Result:

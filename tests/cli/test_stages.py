@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from cli import stages
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry import moves, promotion
 from ledgerline.registry.evidence import APPROVED_BY_TAG
 from ledgerline.registry.history import PROMOTION, REGISTRATION, Approval, Judgement, Move
 from ledgerline.registry.stages import PRODUCTION, STAGING
-from resources.registry import ModelRegistryResource
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from cli.trace_tree import BAR_CELLS, trace_tree
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.ledger.event_log import HistoryReader, read_history, run_from
 from ledgerline.ledger.history import (
     Attempt,
@@ -20,7 +21,6 @@ from ledgerline.ledger.history import (
     RunHistory,
     RunStatus,
 )
-from resources.tracing import OTelResource
 
 WIDE, NARROW = 100, 60
 EPOCH = 1_357_000_000.0  # a round number, for times that are readable below

@@ -21,8 +21,8 @@ import requests
 from rich.console import Console
 
 from cli import webhooks
-from pipelines.wake import woken_at
-from resources.environments import PROJECT_ROOT
+from ledgerline.dagster.wake import woken_at
+from tests.project import PROJECT_ROOT
 from tests.registry.deliveries import SECRET, Sent
 
 HOST = "127.0.0.1"
@@ -33,7 +33,7 @@ BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
 
 LISTEN = """
 import sys
-from resources.environments import set_library_defaults
+from ledgerline.dagster.settings import set_library_defaults
 set_library_defaults()
 import dagster as dg
 from rich.console import Console

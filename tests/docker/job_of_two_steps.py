@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pipelines.executors import executor_for
+from ledgerline.dagster.executors import executor_for
 
 
 @dg.op(retry_policy=dg.RetryPolicy(max_retries=1))

@@ -22,8 +22,8 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster_k8s.job import get_k8s_job_name
 from kubernetes import client
 
+from ledgerline.dagster.kubernetes_steps import START_SECONDS, start_problem
 from ledgerline.ledger.event_log import read_history
-from pipelines.kubernetes_steps import START_SECONDS, start_problem
 from tests.docker import chart_instance
 from tests.docker.fake_kubernetes import FakeKubernetes, StartProblem, serving
 from tests.docker.job_of_two_steps import two_steps

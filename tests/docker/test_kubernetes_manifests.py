@@ -161,8 +161,8 @@ def test_every_variable_given_to_a_server_is_one_of_its_configuration(name: str)
 
 
 def test_the_settings_can_be_read_and_are_those_of_a_cluster() -> None:
+    from ledgerline.dagster.settings import Settings
     from ledgerline.serving.settings import ServingSettings
-    from resources.environments import Settings
 
     told = of_kind("ConfigMap")["ledgerline"]["data"]
     home = {"LEDGERLINE_HOME": "/var/lib/ledgerline"}  # of the images

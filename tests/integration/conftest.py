@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.environments import PROJECT_ROOT
 from tests.ports import HOST
+from tests.project import PROJECT_ROOT
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
 

@@ -14,11 +14,11 @@ import dagster as dg
 import psutil
 from dagster import DagsterEventType
 
-from resources.environments import PROJECT_ROOT
 from tests.integration import observed_jobs
 from tests.integration.pages import Pages
 from tests.integration.run_workers import wait_until
 from tests.ports import HOST, unused_port
+from tests.project import PROJECT_ROOT
 
 JOBS = "tests.integration.observed_jobs"
 LOCATION = "bakery"

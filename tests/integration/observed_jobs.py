@@ -19,9 +19,10 @@ from dagster._core.executor.multiprocess import MultiprocessExecutor
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from pipelines.observers import observers
-from resources.environments import Settings, environment_with, resources_for
-from resources.tracing import OTelResource
+from ledgerline.dagster.observers import observers
+from ledgerline.dagster.settings import Settings, environment_with
+from ledgerline.dagster.tracing import OTelResource
+from resources.wiring import resources_for
 
 FAULT = "fault/"  # and the name of a step: a tag that says what happens there
 GATE = "gate"  # a tag with a path, for the steps that wait: see `wait_at_the_gate`

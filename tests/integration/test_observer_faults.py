@@ -17,10 +17,11 @@ from dagster import DagsterRunStatus
 from mlflow import MlflowClient
 from mlflow.entities import TraceState
 
+from ledgerline.dagster.resources import projections_of
+from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import Cursors
 from ledgerline.ledger.observer import Observer
 from ledgerline.traces import attributes as names
-from resources.environments import PROJECT_ROOT, Settings, projections_of
 from tests.integration import observed_jobs as jobs
 from tests.integration.deployments import Deployment, deployed
 from tests.integration.loopback_servers import Refusal, listening
@@ -28,6 +29,7 @@ from tests.integration.observed_runs import ObservedRuns, mlflow_run_once_whole,
 from tests.integration.otlp_receivers import Batch, Receiver
 from tests.integration.proxies import Proxy
 from tests.integration.run_workers import Gate, RunWorkers, wait_until
+from tests.project import PROJECT_ROOT
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
 PATIENCE_SECONDS = 180

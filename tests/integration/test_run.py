@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from assets.delay_model_evaluation import Evaluation
-from resources.storage import open_records, open_tables
+from ledgerline.dagster.storage.io_managers import open_records, open_tables
 
 MONTH = "2013-07-01"
 

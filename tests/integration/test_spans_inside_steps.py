@@ -10,12 +10,13 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 
+from ledgerline.dagster.resources import projections_of
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import SPANS_METADATA
 from ledgerline.ledger.observer import Observer
 from ledgerline.traces import attributes as names
-from resources.environments import Settings, projections_of
-from resources.tracing import OTelResource
 from tests.integration import observed_jobs as jobs
 from tests.integration.loopback_servers import listening
 from tests.integration.observed_runs import ObservedRuns

@@ -21,8 +21,8 @@ import requests
 from rich.console import Console
 
 from cli import webhooks
+from ledgerline.dagster.wake import woken_at
 from ledgerline.mlflow_store import webhooks as registry_webhooks
-from pipelines.wake import woken_at
 from tests.ports import HOST, unused_port
 from tests.registry.deliveries import SECRET
 

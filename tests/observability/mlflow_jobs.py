@@ -10,8 +10,8 @@ from dagster._core.instance.ref import InstanceRef
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger import ids
-from resources.tracking import MLflowResource
 
 MONTHS = dg.StaticPartitionsDefinition(["2013-01", "2013-02"])
 PLANES_VERSION = "planes of 2013, " + "7" * 64

@@ -12,13 +12,13 @@ import dagster as dg
 import pytest
 
 from ledgerline.cleaning.texts import REDACTED, shortened
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.event_log import LINKS_METADATA
 from ledgerline.ledger.history import RunStatus
 from ledgerline.ledger.links import Links
 from ledgerline.ledger.projection import Backfill
 from ledgerline.mlflow_runs.metrics import run_metrics
 from ledgerline.mlflow_runs.projection import MLFLOW_RUN_METADATA
-from resources.tracking import MLflowResource
 from tests.observability import mlflow_jobs as jobs
 from tests.observability.mlflow_target import (
     DAGSTER,

@@ -18,12 +18,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 from opentelemetry.util._once import Once
 
+from ledgerline.dagster.tracing import TRACER, OTelResource
 from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import ATTEMPT_METADATA, SPANS_METADATA, read_history
 from ledgerline.traces import attributes as names
 from ledgerline.traces.step_tracing import EVENT_BYTES, SPANS_AT_ONCE, SPANS_PER_ATTEMPT, StepTracerProvider
 from ledgerline.traces.telemetry import Telemetry
-from resources.tracing import TRACER, OTelResource
 from tests.observability.exported_spans import (
     as_dicts,
     attempt_span,

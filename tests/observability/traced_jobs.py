@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from resources.tracing import OTelResource
+from ledgerline.dagster.tracing import OTelResource
 
 
 @dg.op(retry_policy=dg.RetryPolicy(max_retries=1))

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from assets.partitions import DAYS, MONTHS
-from assets.policies import REGISTRY_POOL, RETRY, USES, USES_LANGUAGE_MODEL
+from assets.policies import REGISTRY_POOL, RETRY
+from ledgerline.dagster.executors import USES, USES_LANGUAGE_MODEL, executor_for
+from ledgerline.dagster.settings import Settings
 from pipelines.definitions import build_definitions, defs
-from pipelines.executors import executor_for
 from pipelines.jobs import JOBS
-from resources.environments import PROJECT_ROOT, Settings
+from tests.project import PROJECT_ROOT
 
 HEAVY = [
     "duckdb",

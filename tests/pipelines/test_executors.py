@@ -11,15 +11,15 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 
-from assets.policies import USES_LANGUAGE_MODEL
-from pipelines.executors import (
+from ledgerline.dagster.executors import (
+    USES_LANGUAGE_MODEL,
     ExecutorError,
     executor_for,
     require_shared,
     start_warm_process,
     warm_multiprocess_executor,
 )
-from resources.environments import Settings
+from ledgerline.dagster.settings import Settings
 
 
 class Folder(dg.Config):
@@ -129,7 +129,10 @@ def test_processes_are_forked_unless_spawning_is_asked_for(name: str, creation: 
 
 
 def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:
-    tables, models = start_warm_process([]), start_warm_process(["scikitlearn", "mlflow"])
+    tables, models = (
+        start_warm_process([]),
+        start_warm_process(["scikitlearn", "mlflow"]),
+    )
     assert "pipelines.definitions" in tables
     assert "sklearn.ensemble" not in tables
     assert {"sklearn.ensemble", "mlflow.sklearn"} <= set(models)
@@ -177,7 +180,7 @@ def test_without_its_library_kubernetes_is_refused_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "dagster_k8s", None)
-    monkeypatch.delitem(sys.modules, "pipelines.kubernetes_steps", raising=False)
+    monkeypatch.delitem(sys.modules, "ledgerline.dagster.kubernetes_steps", raising=False)
     with pytest.raises(ExecutorError, match=r"dagster_k8s is not installed\. Install dagster-k8s"):
         executor_for("kubernetes", 0, 1)
 

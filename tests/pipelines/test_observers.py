@@ -9,15 +9,17 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
+from ledgerline.dagster import observers as module
+from ledgerline.dagster.executors import executor_for
+from ledgerline.dagster.observers import RunsNotShownError, observers
+from ledgerline.dagster.projections import RunProjections
+from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.observer import Observer
 from ledgerline.ledger.projection import Backfill
-from pipelines import observers as module
 from pipelines.definitions import build_definitions
-from pipelines.executors import executor_for
-from pipelines.observers import RunsNotShownError, observers
-from resources.environments import EXPERIMENT, Settings, resources_for
-from resources.projections import RunProjections
+from resources.wiring import resources_for
+from tests.project import EXPERIMENT
 
 HOST = "127.0.0.1"
 

@@ -13,6 +13,9 @@ from dagster import DagsterEventType
 
 from assets.delay_model import MODEL_NAME
 from assets.production import PRODUCTION_ASSET, metadata_of, production_flight_delay
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.wake import wake
 from ledgerline.registry import moves, promotion
 from ledgerline.registry.history import PROMOTION, Approval, End, Move
 from ledgerline.registry.promotion import Mode, Moved
@@ -20,9 +23,6 @@ from ledgerline.registry.stages import PRODUCTION, STAGING
 from pipelines.definitions import defs
 from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, registry_drift
 from pipelines.releases import staging_changed
-from pipelines.wake import wake
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
 from tests.pipelines.ticking import REPOSITORY, Daemon
 from tests.resources.alert_address import AlertAddress
 

@@ -15,9 +15,10 @@ from assets.drift_checks import (
 )
 from assets.features import FEATURES
 from assets.partitions import MONTHS, days_between, month_start
+from ledgerline.dagster.settings import Settings
 from pipelines.definitions import defs
 from pipelines.retraining import RETRAINING_SENSORS, retrain_on_drift
-from resources.environments import Settings, resources_for
+from resources.wiring import resources_for
 
 MARCH, APRIL, MAY = "2013-03-01", "2013-04-01", "2013-05-01"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from pipelines.wake import wake, woken_at
+from ledgerline.dagster.wake import wake, woken_at
 
 
 @pytest.fixture(params=["in memory", "in a folder"])

@@ -13,13 +13,13 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from assets.delay_model import MODEL_NAME
 from assets.production import AS_RECORDED, PRODUCTION_ASSET
+from ledgerline.dagster.alerts import AlertResource
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry import moves
 from ledgerline.registry.history import PROMOTION, Move
 from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import PRODUCTION
 from pipelines.definitions import defs
-from resources.alerts import AlertResource
-from resources.registry import ModelRegistryResource
 from tests.registry.registered import Stock
 
 REPOSITORY = defs.get_repository_def()

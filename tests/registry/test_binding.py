@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry import binding, evidence, moves, promotion, versions
 from ledgerline.registry.contradictions import contradictions
 from ledgerline.registry.evidence import EVIDENCE_TAG
@@ -21,7 +22,6 @@ from ledgerline.registry.journal import MODEL_CREATED, Journal, JournalError, ex
 from ledgerline.registry.moves import UNDER_WAY, MoveRefusedError
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
 from ledgerline.registry.versions import SHA256_TAG
-from resources.registry import ModelRegistryResource
 from tests.registry.racers import Racers, Task
 from tests.registry.registered import Stock
 from tests.registry.test_moves import waiting

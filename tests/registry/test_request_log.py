@@ -23,7 +23,7 @@ from ledgerline.requests.logged_rows import (
     redacted_columns,
 )
 from ledgerline.requests.request_log import RequestLogError, folder_of, keep_within, read, remove_leftovers
-from resources.environments import PROJECT_ROOT
+from tests.project import PROJECT_ROOT
 from tests.registry.logged import MODEL, at, write
 
 SCORES = {"": [[0.75, 0.25]]}

@@ -12,7 +12,7 @@ from ledgerline.mlflow_store import store
 
 OPEN_STORE = """
 import sys
-from resources.environments import set_library_defaults
+from ledgerline.dagster.settings import set_library_defaults
 set_library_defaults()
 import mlflow
 from ledgerline.mlflow_store.store import connect, experiment_id

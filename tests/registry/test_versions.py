@@ -11,13 +11,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.mlflow_store import model_files, store
 from ledgerline.mlflow_store.model_files import ModelRefusedError
 from ledgerline.registry import versions
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from ledgerline.mlflow_store.webhooks import (
     Verifier,
     register,
 )
-from resources.environments import PROJECT_ROOT
+from tests.project import PROJECT_ROOT
 from tests.registry.deliveries import ALIAS_SET, SECRET, Sent
 
 NOW = 1_800_000_000

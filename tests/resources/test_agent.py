@@ -15,8 +15,8 @@ from ledgerline.agent.memory import Memory
 from ledgerline.agent.ollama_provider import OllamaModel
 from ledgerline.agent.openai_provider import OpenAIModel
 from ledgerline.agent.prompt import Prompt
-from resources.agent import SECRET_VARIABLES, AgentResource
-from resources.failures import PermanentFailure
+from ledgerline.dagster.agent import SECRET_VARIABLES, AgentResource
+from ledgerline.dagster.failures import PermanentFailure
 from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, FakeOllama
 
 PROMPT = Prompt("terse", "Be terse.", 3)

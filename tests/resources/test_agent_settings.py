@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.agent_settings import CAPTURE_VARIABLE, AgentSettings
+from ledgerline.dagster.agent_settings import CAPTURE_VARIABLE, AgentSettings
 
 HOME = Path("/srv/state")
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ledgerline.dagster.alerts import AlertError, AlertResource
 from ledgerline.registry.history import OUTSIDE, PROMOTION, End, Entry, Move
-from resources.alerts import AlertError, AlertResource
 from tests.integration.loopback_servers import listening
 from tests.resources.alert_address import AlertAddress
 

@@ -4,9 +4,9 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from resources.arrow_tables import arrow_schema
-from resources.arrow_types import arrow_type
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.arrow_tables import arrow_schema
+from ledgerline.dagster.storage.arrow_types import arrow_type
 
 TYPES = [
     pa.null(),

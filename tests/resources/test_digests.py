@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from resources.arrow_tables import to_frame
-from resources.digests import frame_sha256, part_digests, table_sha256
+from ledgerline.dagster.storage.arrow_tables import to_frame
+from ledgerline.dagster.storage.digests import frame_sha256, part_digests, table_sha256
 
 DAY = datetime.date(2013, 1, 1)
 NOON = datetime.datetime(2013, 1, 1, 12, tzinfo=datetime.UTC)

@@ -8,31 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from ledgerline.dagster.agent import SECRET_VARIABLES, AgentResource
+from ledgerline.dagster.agent_settings import AgentSettings
+from ledgerline.dagster.projections import RunProjections
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.resources import agent_of
+from ledgerline.dagster.settings import Settings, environment_with, export, set_library_defaults
+from ledgerline.dagster.storage.io_managers import TableStorage
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.links import Links
 from ledgerline.registry.promotion import Mode
 from ledgerline.serving.settings import ServingSettings
 from ledgerline.settings.library_defaults import MLFLOW_DEFAULTS
 from ledgerline.traces.telemetry import Telemetry
-from resources.agent import SECRET_VARIABLES, AgentResource
-from resources.agent_settings import AgentSettings
-from resources.environments import (
-    EXPERIMENT,
-    PROJECT_ROOT,
-    Settings,
-    agent_of,
-    environment_with,
-    export,
-    resources_for,
-    set_library_defaults,
-)
-from resources.projections import RunProjections
-from resources.registry import ModelRegistryResource
-from resources.storage import TableStorage
-from resources.tracing import OTelResource
-from resources.tracking import MLflowResource
+from resources.wiring import resources_for
+from tests.project import EXPERIMENT, PROJECT, PROJECT_ROOT
 
 # OpenTelemetry's for traces only; whoever needs them knows OpenTelemetry's own list.
 OTHER_NAMES = {
+    "LEDGERLINE_PROJECT",  # says where the file is
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     "OTEL_TRACES_EXPORTER",
@@ -84,6 +79,7 @@ def test_without_any_variable_everything_is_below_one_folder():
 
     home = PROJECT_ROOT / ".ledgerline"
     assert settings == Settings(
+        project=PROJECT,
         home=home,
         dagster_home=home / "dagster",
         tracking_uri=f"sqlite:///{home}/mlflow.db",
@@ -159,6 +155,7 @@ def test_each_variable_overrides_its_default():
     )
 
     assert settings == Settings(
+        project=PROJECT,
         home=Path("/srv/state"),
         dagster_home=Path("/srv/dagster"),
         tracking_uri="sqlite:////srv/tracking.db",

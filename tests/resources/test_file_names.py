@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from resources.file_names import MAX_NAME_BYTES, WHOLE, folder_of, is_shortened, key_of, name_of
+from ledgerline.dagster.storage.file_names import (
+    MAX_NAME_BYTES,
+    WHOLE,
+    folder_of,
+    is_shortened,
+    key_of,
+    name_of,
+)
 
 PLAIN = [
     "2013-01-01",

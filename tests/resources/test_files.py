@@ -14,8 +14,13 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from resources.failures import PermanentFailure
-from resources.files import STAGING_LEFTOVER_SECONDS, STAGING_PREFIX, refuse_one_file_for_two, replace_all
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.files import (
+    STAGING_LEFTOVER_SECONDS,
+    STAGING_PREFIX,
+    refuse_one_file_for_two,
+    replace_all,
+)
 
 NAMES = [f"2013-01-{day:02}.parquet" for day in range(1, 31)]
 OLD = b"old" * 1000
@@ -24,7 +29,7 @@ OLD = b"old" * 1000
 WRITE_BIG_FILES = """
     import sys
     from upath import UPath
-    from resources.files import replace_all
+    from ledgerline.dagster.storage.files import replace_all
 
     content = b"new" * 4_000_000
     contents = {UPath(sys.argv[1], name): content for name in sys.argv[2:]}
@@ -35,8 +40,8 @@ WRITE_BIG_FILES = """
 WRITE_PAST_THE_FILE_SIZE_LIMIT = """
     import resource, signal, sys
     from upath import UPath
-    from resources.failures import PermanentFailure
-    from resources.files import replace_all
+    from ledgerline.dagster.failures import PermanentFailure
+    from ledgerline.dagster.storage.files import replace_all
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the limit is then an error of write()
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
@@ -50,8 +55,8 @@ WRITE_PAST_THE_FILE_SIZE_LIMIT = """
 WRITE_AS_NOBODY = """
     import os, sys
     from upath import UPath
-    from resources.failures import PermanentFailure
-    from resources.files import replace_all
+    from ledgerline.dagster.failures import PermanentFailure
+    from ledgerline.dagster.storage.files import replace_all
 
     contents = {UPath(sys.argv[1], name): b"new" for name in sys.argv[2:]}
     if os.geteuid() == 0:  # who may write everywhere
@@ -150,8 +155,8 @@ def test_a_path_too_long_is_not_a_matter_of_space(tmp_path: Path):
 REPLACE_A_FILE_OF_ANOTHER = """
     import os, sys
     from upath import UPath
-    from resources.failures import PermanentFailure
-    from resources.files import replace_all
+    from ledgerline.dagster.failures import PermanentFailure
+    from ledgerline.dagster.storage.files import replace_all
 
     os.seteuid(65534)
     try:

@@ -12,8 +12,8 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from resources.failures import PermanentFailure
-from resources.storage import RecordStorage, TableStorage, open_records, open_tables
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.io_managers import RecordStorage, TableStorage, open_records, open_tables
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 RANGE = ["2013-01-01", "2013-01-02"]

@@ -13,8 +13,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from resources.failures import PermanentFailure
-from resources.storage import RecordStorage, TableStorage, open_records, open_tables
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.io_managers import RecordStorage, TableStorage, open_records, open_tables
 
 KEYS = [
     "a/x",

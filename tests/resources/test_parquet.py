@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from resources import arrow_tables, digests, parquet, partition_rows
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage import arrow_tables, digests, parquet, partition_rows
 
 REQUIRED = dg.TableColumnConstraints(nullable=False)
 SCHEMA = dg.TableSchema(

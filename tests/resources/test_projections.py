@@ -10,18 +10,21 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
+from ledgerline.dagster.projections import ASK_AGAIN_SECONDS, RunProjections
+from ledgerline.dagster.resources import projections_of
+from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import TargetUnavailableError
 from ledgerline.traces import attributes
 from ledgerline.traces.projection import TraceProjection
 from ledgerline.traces.telemetry import Telemetry
-from resources.environments import EXPERIMENT, Settings, projections_of, resources_for
-from resources.projections import ASK_AGAIN_SECONDS, RunProjections
+from resources.wiring import resources_for
 from tests.integration.loopback_servers import LoopbackServer, Refusal, Request, listening
 from tests.integration.otlp_receivers import Receiver
 from tests.observability.written_runs import Clock, clock_to_put_forward
 from tests.ports import HOST
+from tests.project import EXPERIMENT
 
 LOGIN = "somebody:a-password"
 

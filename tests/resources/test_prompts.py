@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from resources.failures import PermanentFailure
-from resources.prompts import registered_prompt
-from resources.tracking import MLflowResource
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.prompts import registered_prompt
+from ledgerline.dagster.tracking import MLflowResource
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,8 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from resources.failures import PermanentFailure
-from resources.storage import RecordStorage, open_records
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage.io_managers import RecordStorage, open_records
 
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
 RETRY = dg.RetryPolicy(max_retries=2)

@@ -9,8 +9,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from resources.tracked_texts import MAX_TAG_LENGTH, param_text
-from resources.tracking import Dataset, MLflowResource, TrainingRun
+from ledgerline.dagster.tracked_texts import MAX_TAG_LENGTH, param_text
+from ledgerline.dagster.tracking import Dataset, MLflowResource, TrainingRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

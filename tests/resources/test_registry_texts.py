@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from assets.production import materialisation_of
+from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry.journal import Journal
 from ledgerline.registry.promotion import Mode, Request
 from ledgerline.registry.stages import PRODUCTION, STAGING
-from resources.registry import ModelRegistryResource
 from tests.registry.registered import Stock
 
 NAME = "flight_delay"

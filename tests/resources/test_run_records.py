@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from resources.storage import RecordStorage, open_records
+from ledgerline.dagster.storage.io_managers import RecordStorage, open_records
 
 
 @dataclass(frozen=True)

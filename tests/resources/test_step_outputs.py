@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from resources.arrow_types import arrow_type
-from resources.storage import TableStorage, open_tables
+from ledgerline.dagster.storage.arrow_types import arrow_type
+from ledgerline.dagster.storage.io_managers import TableStorage, open_tables
 from tests.resources.test_arrow_types import TYPES
 
 KEYS = ["2013-01-01", "2013-01-02"]

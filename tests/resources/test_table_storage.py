@@ -8,8 +8,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from resources import digests
-from resources.storage import TableStorage, open_tables
+from ledgerline.dagster.storage import digests
+from ledgerline.dagster.storage.io_managers import TableStorage, open_tables
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 REQUIRED = dg.TableColumnConstraints(nullable=False)

@@ -11,7 +11,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from resources.storage import TableStorage, open_tables
+from ledgerline.dagster.storage.io_managers import TableStorage, open_tables
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 RANGE = ["2013-01-01", "2013-01-02", "2013-01-03"]

@@ -11,12 +11,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import ProxyTracerProvider
 from opentelemetry.util._once import Once
 
+from ledgerline.dagster.tracing import OTelResource
 from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import SPANS_METADATA, read_history
 from ledgerline.ledger.history import COMPUTE
 from ledgerline.traces.step_tracing import StepTracerProvider
 from ledgerline.traces.telemetry import GRPC, Telemetry
-from resources.tracing import OTelResource
 from tests.observability.exported_spans import key_of, named, spans_of
 
 # The low 56 bits decide whether a trace is kept: none of them set, and all of them.

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from assets.delay_model import TrainingConfig, model_input, train, with_outcome
-from resources.tracking import Dataset, MLflowResource, TrainingRun
+from ledgerline.dagster.tracking import Dataset, MLflowResource, TrainingRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,9 +26,9 @@ SCHEMA = dg.TableSchema([dg.TableColumn("date", "string")])
 TRAIN_AND_BE_KILLED = """
 import os, signal, sys
 import dagster as dg
-from resources.environments import set_library_defaults
+from ledgerline.dagster.settings import set_library_defaults
 set_library_defaults()
-from resources.tracking import MLflowResource
+from ledgerline.dagster.tracking import MLflowResource
 
 @dg.asset
 def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> None:

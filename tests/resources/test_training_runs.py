@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from assets.delay_model import TrainingConfig, model_input, train, with_outcome
-from resources.failures import PermanentFailure
-from resources.tracking import Dataset, MLflowResource, TrainingRun
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.tracking import Dataset, MLflowResource, TrainingRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.registry.promotion import Mode, Request
 from ledgerline.registry.versions import Version
-from resources.failures import PermanentFailure
-from resources.registry import ModelRegistryResource
-from resources.tracking import MLflowResource
 
 HOST = "127.0.0.1"
 

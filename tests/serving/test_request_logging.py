@@ -18,7 +18,7 @@ from ledgerline.requests.logged_rows import inputs_of, outputs_of, redacted_colu
 from ledgerline.requests.request_log import read
 from ledgerline.serving.request_logging import Answered, RequestLogger
 from ledgerline.serving.rows import Rows
-from resources.environments import PROJECT_ROOT
+from tests.project import PROJECT_ROOT
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 PLENTY = 10**9

@@ -9,8 +9,9 @@ import pytest
 
 from ledgerline.ledger.links import Links
 from ledgerline.serving import settings
-from ledgerline.serving.settings import PROJECT_ROOT, Followed, Limits, ServingSettings
+from ledgerline.serving.settings import Followed, Limits, ServingSettings
 from ledgerline.traces.telemetry import Telemetry
+from tests.project import PROJECT_ROOT
 
 MEGABYTE = 1024 * 1024
 

@@ -10,9 +10,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from ledgerline.dagster.resources import projections_of
+from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.traces.projection import TraceProjection
-from resources.environments import Settings, projections_of
 from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
 from tests.observability.exported_spans import context_of, times_of
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.mlflow_store import prompts
 from ledgerline.mlflow_store.prompts import RegisteredPrompt, UnknownPromptError
-from resources.failures import PermanentFailure
-from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
     from ledgerline.agent.prompt import Prompt

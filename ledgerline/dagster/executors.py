@@ -1,22 +1,24 @@
 """Where the steps of a run are executed, by one setting."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
-
-from assets.policies import USES, USES_LANGUAGE_MODEL
 
 if TYPE_CHECKING:
     from dagster._core.executor.multiprocess import MultiprocessExecutor
 
 KUBERNETES = "kubernetes"
 
-# What every step imports, paid once for each run: a step is then forked from a warm process in a
-# tenth of a second, where a fresh interpreter needs seconds.
+# Steps that ask a language model: some of a run at a time, and one run at a time (dagster.yaml). Not a pool:
+# steps that wait for a place in one look again after up to 15 seconds only.
+USES = "ledgerline/uses"
+USES_LANGUAGE_MODEL = {USES: "language_model"}
+
+# What every step imports beside the definitions, paid once for each run: a step is then forked from a warm
+# process in a tenth of a second, where a fresh interpreter needs seconds.
 PRELOADED = (
-    "pipelines.definitions",
     # The instance of a local deployment; opening it would import these in each step.
     "dagster._core.storage.sqlite_storage",
     "dagster._core.storage.local_compute_log_manager",
@@ -59,6 +61,9 @@ class ExecutorError(Exception):
             default_value=[],
             description="Steps with a tag at the same time.",
         ),
+        "preloaded": dg.Field(
+            dg.Array(str), default_value=[], description="Modules that every step needs: the definitions."
+        ),
     },
 )
 def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "MultiprocessExecutor":
@@ -68,7 +73,7 @@ def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "Multiprocess
 
     assets = context.job.get_definition().asset_layer
     kinds = {kind for key in assets.executable_asset_keys for kind in assets.get(key).kinds}
-    modules = start_warm_process(kinds)
+    modules = start_warm_process(kinds, cast("list[str]", context.executor_config["preloaded"]))
     return MultiprocessExecutor(
         retries=RetryMode.ENABLED,
         max_concurrent=int(str(context.executor_config["max_concurrent"])),
@@ -80,17 +85,23 @@ def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "Multiprocess
     )
 
 
-def start_warm_process(kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND)) -> list[str]:
+def start_warm_process(
+    kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND), preloaded: Sequence[str] = ()
+) -> list[str]:
     """Start importing now what steps of these kinds need, while this process goes on.
 
     The first call in a process decides; later ones find it running.
+
+    Args:
+        kinds: Those of the assets.
+        preloaded: Modules that every step needs: the definitions.
 
     Returns:
         The modules that are imported.
     """
     from multiprocessing import forkserver
 
-    modules = ["dagster._core.executor.multiprocess", *PRELOADED]
+    modules = ["dagster._core.executor.multiprocess", *preloaded, *PRELOADED]
     for kind in sorted(PRELOADED_FOR_KIND.keys() & set(kinds)):
         modules += PRELOADED_FOR_KIND[kind]
     forkserver.set_forkserver_preload(modules)
@@ -98,7 +109,9 @@ def start_warm_process(kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND)) -> list
     return modules
 
 
-def executor_for(name: str, max_concurrent_steps: int, max_executions: int) -> dg.ExecutorDefinition:
+def executor_for(
+    name: str, max_concurrent_steps: int, max_executions: int, preloaded: Sequence[str] = ()
+) -> dg.ExecutorDefinition:
     """The executor of all jobs.
 
     Args:
@@ -108,6 +121,7 @@ def executor_for(name: str, max_concurrent_steps: int, max_executions: int) -> d
         max_concurrent_steps: Steps of one run at the same time; 0 means one for each core, and as pods as
             many as there are.
         max_executions: Of these, how many may be with the language model.
+        preloaded: Modules that every step needs: the definitions.
 
     Raises:
         ExecutorError: What it needs is not installed.
@@ -117,9 +131,11 @@ def executor_for(name: str, max_concurrent_steps: int, max_executions: int) -> d
     limits = [{"key": USES, "value": USES_LANGUAGE_MODEL[USES], "limit": max_executions}]
     if name == KUBERNETES:
         return _pods(max_concurrent_steps, limits)
-    executor = dg.multiprocess_executor if name == "multiprocess_spawn" else warm_multiprocess_executor
-    return executor.configured(
-        {"max_concurrent": max_concurrent_steps, "tag_concurrency_limits": limits}, name="multiprocess"
+    config: dict[str, Any] = {"max_concurrent": max_concurrent_steps, "tag_concurrency_limits": limits}
+    if name == "multiprocess_spawn":
+        return dg.multiprocess_executor.configured(config, name="multiprocess")
+    return warm_multiprocess_executor.configured(
+        {**config, "preloaded": list(preloaded)}, name="multiprocess"
     )
 
 
@@ -150,7 +166,7 @@ def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.Exec
     Image, variables, volumes and rights are those that the instance's run launcher gives to runs.
     """
     try:
-        from pipelines.kubernetes_steps import step_pods
+        from ledgerline.dagster.kubernetes_steps import step_pods
     except ModuleNotFoundError as error:
         raise ExecutorError(
             f"LEDGERLINE_EXECUTOR is {KUBERNETES}, and {error.name} is not installed. Install dagster-k8s, "

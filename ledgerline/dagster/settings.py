@@ -2,37 +2,21 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
 from dotenv import load_dotenv
 
+from ledgerline.dagster.agent_settings import AgentSettings
 from ledgerline.ledger.links import Links
-from ledgerline.ledger.projection import Projection
 from ledgerline.mlflow_store.store import mlflow_page
 from ledgerline.registry.promotion import Mode
 from ledgerline.settings import library_defaults, variables
+from ledgerline.settings.project import VARIABLE, Project
 from ledgerline.traces.telemetry import Telemetry
-from resources.agent import AgentResource
-from resources.agent_settings import ADDRESS_VARIABLES, AgentSettings
-from resources.alerts import AlertResource
-from resources.projections import RunProjections
-from resources.registry import ModelRegistryResource
-from resources.request_log import RequestLogResource
-from resources.storage import RecordStorage, TableStorage
-from resources.tracing import OTelResource
-from resources.tracking import MLflowResource
-
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-
-EXPERIMENT = "flight_delay"  # unless a variable names another
-
-# What the steps of a graph hand on within a run, beside the tables.
-RUN_RECORDS = ".runs"
 
 
 @dataclass(frozen=True)
@@ -40,6 +24,7 @@ class Settings:
     """Everything the environment decides, read once.
 
     Attributes:
+        project: The project that they are of.
         home: Folder that holds all local state.
         dagster_home: Dagster's instance folder (DAGSTER_HOME).
         tracking_uri: MLflow server URL, or the database URI of a local store.
@@ -48,7 +33,7 @@ class Settings:
         data: Folder or URL (s3://, gs://) of the tables.
         request_log: Folder that requests are logged in; None: they are not.
         executor: "multiprocess", "multiprocess_spawn", "in_process" or "kubernetes", as in
-            pipelines/executors.py.
+            dagster/executors.py.
         max_concurrent_steps: Steps of one run at the same time; 0 means one per core, or all steps if they
             are pods.
         dagster_port: Port of the Dagster UI under `ledgerline dev`.
@@ -69,6 +54,7 @@ class Settings:
         agent: Which language model agents use, and how far they may go.
     """
 
+    project: Project
     home: Path
     dagster_home: Path
     tracking_uri: str
@@ -103,11 +89,13 @@ class Settings:
 
         Raises:
             ValueError: A variable has a value that cannot be used; the message names it.
+            ProjectError: The pyproject.toml of the project cannot be used.
         """
+        project = Project.found(os.environ if environment is None else environment)
         if environment is None:
-            load_dotenv(PROJECT_ROOT / ".env")
+            load_dotenv(project.root / ".env")
             environment = os.environ
-        home = variables.home(environment, PROJECT_ROOT)
+        home = variables.home(environment, project.root)
         tracking_uri = variables.tracking_uri(environment, home)
         # A server chooses where its artifacts go; a bare database has nobody to choose.
         server = tracking_uri.startswith(("http://", "https://"))
@@ -115,10 +103,11 @@ class Settings:
         mlflow_port = variables.whole_number(environment, "LEDGERLINE_MLFLOW_PORT", 5000)
         default_artifacts = None if server else str(home / "artifacts")
         return cls(
+            project=project,
             home=home,
             dagster_home=Path(environment.get("DAGSTER_HOME") or home / "dagster").absolute(),
             tracking_uri=tracking_uri,
-            experiment=environment.get("LEDGERLINE_EXPERIMENT") or EXPERIMENT,
+            experiment=environment.get("LEDGERLINE_EXPERIMENT") or project.experiment,
             artifacts=variables.place(environment.get("LEDGERLINE_ARTIFACTS")) or default_artifacts,
             data=variables.place(environment.get("LEDGERLINE_DATA")) or str(home / "data"),
             request_log=variables.request_log(environment, home),
@@ -150,92 +139,6 @@ class Settings:
         )
 
 
-def resources_for(settings: Settings) -> dict[str, object]:
-    """The resources of every job, by the names that assets ask for."""
-    # The Dagster UI shows what resources are configured with; of a variable it shows the name.
-    has_login = "@" in settings.tracking_uri
-    tracking_uri = dg.EnvVar("MLFLOW_TRACKING_URI") if has_login else settings.tracking_uri
-    mlflow = MLflowResource(
-        tracking_uri=tracking_uri, experiment=settings.experiment, artifacts=settings.artifacts
-    )
-    otel = OTelResource(**asdict(settings.telemetry))
-    return {
-        "tables": TableStorage(base=settings.data),
-        "records": RecordStorage(base=settings.data),
-        "mlflow": mlflow,
-        "otel": otel,
-        "request_log": RequestLogResource(folder=settings.request_log),
-        "agent": _agent(settings.agent),
-        "run_records": RecordStorage(base=f"{settings.data.rstrip('/')}/{RUN_RECORDS}"),
-        "projections": _projections(settings, otel, mlflow),
-        "registry": ModelRegistryResource(
-            tracking_uri=tracking_uri,
-            promotion=settings.promotion,
-            poll_seconds=settings.registry_poll_seconds,
-        ),
-        # Whoever knows the address may post to it: the Dagster UI shows the variable's name only.
-        "alerts": AlertResource(url=dg.EnvVar("LEDGERLINE_ALERT_URL") if settings.has_alerts else None),
-    }
-
-
-def _agent(settings: AgentSettings) -> AgentResource:
-    # As above: what may hold a password is shown by the name of its variable.
-    fields: dict[str, object] = asdict(settings)
-    del fields["executions"]  # the executor's affair
-    if settings.api_key is not None:
-        fields["api_key"] = dg.EnvVar("OPENAI_API_KEY")
-    if "@" in settings.address:
-        fields["address"] = dg.EnvVar(ADDRESS_VARIABLES[settings.provider])
-    if settings.search_url is not None and "@" in settings.search_url:
-        fields["search_url"] = dg.EnvVar("LEDGERLINE_SEARCH_URL")
-    return AgentResource.model_validate(fields)
-
-
-def registry_of(settings: Settings) -> ModelRegistryResource:
-    """The model registry, for who is no Dagster process."""
-    return ModelRegistryResource(
-        tracking_uri=settings.tracking_uri,
-        promotion=settings.promotion,
-        poll_seconds=settings.registry_poll_seconds,
-    )
-
-
-@contextmanager
-def agent_of(settings: Settings) -> Iterator[AgentResource]:
-    """What opens agents, for who is no Dagster process."""
-    with _agent(settings.agent).process_config_and_initialize_cm() as initialised:
-        yield initialised
-
-
-def mlflow_of(settings: Settings) -> MLflowResource:
-    """MLflow, for who is no Dagster process."""
-    return MLflowResource(
-        tracking_uri=settings.tracking_uri, experiment=settings.experiment, artifacts=settings.artifacts
-    )
-
-
-def projections_of(settings: Settings) -> Sequence[Projection]:
-    """Where runs are shown, for who is no Dagster process."""
-    resource = resources_for(settings)["projections"]
-    assert isinstance(resource, RunProjections)  # noqa: S101 (just made)
-    with resource.process_config_and_initialize_cm() as initialised:
-        return initialised.all()
-
-
-def _projections(settings: Settings, otel: OTelResource, mlflow: MLflowResource) -> RunProjections:
-    has_key = settings.openlineage_url is not None and settings.has_openlineage_key
-    return RunProjections(
-        otel=otel,
-        mlflow=mlflow,
-        dagster_page=settings.links.dagster,
-        mlflow_page=settings.links.mlflow,
-        trace_page=settings.links.trace,
-        openlineage_url=settings.openlineage_url,
-        openlineage_api_key=dg.EnvVar("OPENLINEAGE_API_KEY") if has_key else None,
-        openlineage_namespace=settings.openlineage_namespace,
-    )
-
-
 def set_library_defaults() -> None:
     """Tell libraries what they must know before this project's modules are imported."""
     # Backfill policies and time window mappings are in beta; the version of Dagster is pinned.
@@ -245,6 +148,7 @@ def set_library_defaults() -> None:
 
 def export(settings: Settings) -> None:
     """Put the settings into this process's environment, for the processes it starts."""
+    os.environ[VARIABLE] = str(settings.project.root)
     os.environ["LEDGERLINE_HOME"] = str(settings.home)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     os.environ["MLFLOW_TRACKING_URI"] = settings.tracking_uri

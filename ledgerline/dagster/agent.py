@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from resources.agent_settings import ADDRESS_VARIABLES
-from resources.failures import PermanentFailure
+from ledgerline.dagster.agent_settings import ADDRESS_VARIABLES
+from ledgerline.dagster.failures import PermanentFailure
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

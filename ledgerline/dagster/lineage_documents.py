@@ -1,4 +1,4 @@
-"""Reads the lineage documents of runs back from MLflow. How they are written: ledgerline/mlflow_runs/projection.py."""
+"""Reads the lineage documents of runs back from MLflow. How they are written: mlflow_runs/projection.py."""
 
 import json
 import tempfile
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ledgerline.mlflow_runs.projection import LINEAGE_FOLDER
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.ids import RUN_ID_TAG
-from resources.tracking import MLflowResource
+from ledgerline.mlflow_runs.projection import LINEAGE_FOLDER
 
 
 def lineage_documents(mlflow: MLflowResource, most_runs: int) -> Iterator[Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from resources.failures import PermanentFailure, listed
+from ledgerline.dagster.failures import PermanentFailure, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa

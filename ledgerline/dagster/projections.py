@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.links import Links
 from ledgerline.mlflow_store import store
-from resources.failures import PermanentFailure
-from resources.tracing import OTelResource
-from resources.tracking import MLflowResource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

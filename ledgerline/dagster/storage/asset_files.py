@@ -1,4 +1,4 @@
-"""Finds and lists the files of assets. storage.py knows the contents of the files."""
+"""Finds and lists the files of assets. io_managers.py knows the contents of the files."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Generic, TypeVar
 
 import dagster as dg
 
-from resources import file_names, files
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage import file_names, files
 
 if TYPE_CHECKING:
     from upath import UPath

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 import dagster as dg
 from pydantic import Field
 
-from resources import arrow_tables, digests, files, parquet, partition_rows
-from resources.asset_files import AssetFiles, partition_keys_of, place_of
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.storage import arrow_tables, digests, files, parquet, partition_rows
+from ledgerline.dagster.storage.asset_files import AssetFiles, partition_keys_of, place_of
 
 if TYPE_CHECKING:
     import pandas as pd

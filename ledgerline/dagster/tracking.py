@@ -14,10 +14,17 @@ import dagster as dg
 from pydantic import Field
 
 from ledgerline.cleaning.texts import clean
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.tracked_texts import (
+    error_text,
+    name_text,
+    param_text,
+    source_text,
+    table_texts,
+    tag_texts,
+)
 from ledgerline.mlflow_runs import tags as mlflow_tags
 from ledgerline.mlflow_store import model_files, store
-from resources.failures import PermanentFailure
-from resources.tracked_texts import error_text, name_text, param_text, source_text, table_texts, tag_texts
 
 if TYPE_CHECKING:
     import pandas as pd

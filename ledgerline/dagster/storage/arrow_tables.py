@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, cast
 
 import dagster as dg
 
-from resources.arrow_types import arrow_type
-from resources.digests import EXACT_AS_FLOAT
-from resources.failures import PermanentFailure, listed
+from ledgerline.dagster.failures import PermanentFailure, listed
+from ledgerline.dagster.storage.arrow_types import arrow_type
+from ledgerline.dagster.storage.digests import EXACT_AS_FLOAT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
 
 if TYPE_CHECKING:
     from upath import UPath

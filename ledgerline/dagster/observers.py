@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import dagster as dg
 
+from ledgerline.dagster.projections import RunProjections
 from ledgerline.ledger.observer import Observer
 from ledgerline.ledger.owners import owners_in
 from ledgerline.ledger.projection import Projection
-from resources.projections import RunProjections
 
 # Dagster's daemon looks every 5 s which sensors are due. One with an interval of 5 s is often a moment too
 # early, and so every other time.

@@ -10,6 +10,9 @@ import dagster as dg
 from pydantic import Field
 
 from ledgerline.cleaning.texts import clean
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.tracked_texts import tag_texts
+from ledgerline.dagster.tracking import connect
 from ledgerline.mlflow_store.model_files import ModelRefusedError
 from ledgerline.registry import binding, evidence, moves, promotion, stages, versions
 from ledgerline.registry.contradictions import contradictions
@@ -27,9 +30,6 @@ from ledgerline.registry.promotion import (
 )
 from ledgerline.registry.stages import STAGING, Standing
 from ledgerline.registry.versions import UnknownModelError, UnknownVersionError, Version
-from resources.failures import PermanentFailure
-from resources.tracked_texts import tag_texts
-from resources.tracking import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

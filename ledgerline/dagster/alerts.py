@@ -4,8 +4,8 @@ import dagster as dg
 from pydantic import Field
 
 from ledgerline.cleaning.texts import clean, cleaned, shortened
-from ledgerline.registry.history import End, Entry, Move
 from ledgerline.ledger.ids import RUN_ID_TAG
+from ledgerline.registry.history import End, Entry, Move
 
 MAX_TEXT_LENGTH = 4000  # characters; Slack cuts longer messages
 
@@ -17,7 +17,7 @@ class AlertError(Exception):
 class AlertResource(dg.ConfigurableResource):
     """Posts `{"text": ...}` with what moved and who did it; without an address, nothing.
 
-    Names and reasons, which people and programs chose, are sent without secrets: ledgerline/cleaning/texts.py.
+    Names and reasons, which people and programs chose, are sent without secrets: cleaning/texts.py.
     """
 
     url: str | None = Field(default=None, description="Where to post; Slack's incoming webhooks fit.")

@@ -1,4 +1,4 @@
-"""The request log, as steps read it. Its files: ledgerline/requests/request_log.py."""
+"""The request log, as steps read it. Its files: requests/request_log.py."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.requests import request_log
 from ledgerline.requests.logged_rows import INPUT, OUTPUT, redacted_columns
 from ledgerline.requests.request_log import RequestLogError
-from resources.failures import PermanentFailure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ class RequestLogResource(dg.ConfigurableResource):
     )
 
     def read(self, model: str, since: datetime, until: datetime, enough: int) -> "pd.DataFrame":
-        """The rows of requests to a model, in the order in which they came: ledgerline/requests/logged_rows.py.
+        """The rows of requests to a model, in the order in which they came: requests/logged_rows.py.
 
         Args:
             model: The registered model.

@@ -2,7 +2,7 @@
 
 Each value is hashed to 64 bits, each row combines its values, and SHA-256 goes over names, types and rows.
 Text, numbers and times are hashed as pandas does (`pandas.util.hash_pandas_object`), so the digest of a table
-of them is that of its frame. Where tables are kept: storage.py.
+of them is that of its frame. Where tables are kept: io_managers.py.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, cast
 
-from resources.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure
 
 if TYPE_CHECKING:
     from typing import BinaryIO

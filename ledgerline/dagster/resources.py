@@ -1,0 +1,111 @@
+"""Makes the resources of a project from its settings, for its definitions and for other processes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import dagster as dg
+
+from ledgerline.dagster.agent import AgentResource
+from ledgerline.dagster.agent_settings import ADDRESS_VARIABLES
+from ledgerline.dagster.alerts import AlertResource
+from ledgerline.dagster.projections import RunProjections
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.dagster.tracking import MLflowResource
+from ledgerline.ledger.projection import Projection
+
+# For definitions. The Dagster UI shows what resources are configured with; of a variable it shows the name
+# only, and so not the password or the token in it.
+
+
+def mlflow(settings: Settings) -> MLflowResource:
+    """Return the MLflow resource: training runs, and where runs are shown."""
+    return MLflowResource(
+        tracking_uri=_tracking_uri(settings), experiment=settings.experiment, artifacts=settings.artifacts
+    )
+
+
+def otel(settings: Settings) -> OTelResource:
+    """Return the OTel resource: spans inside steps."""
+    return OTelResource(**asdict(settings.telemetry))
+
+
+def registry(settings: Settings) -> ModelRegistryResource:
+    """Return the model registry."""
+    return ModelRegistryResource(
+        tracking_uri=_tracking_uri(settings),
+        promotion=settings.promotion,
+        poll_seconds=settings.registry_poll_seconds,
+    )
+
+
+def alerts(settings: Settings) -> AlertResource:
+    """Return what tells people that production moved."""
+    return AlertResource(url=dg.EnvVar("LEDGERLINE_ALERT_URL") if settings.has_alerts else None)
+
+
+def agent(settings: Settings) -> AgentResource:
+    """Return what opens agents."""
+    fields: dict[str, object] = asdict(settings.agent)
+    del fields["executions"]  # the executor's affair
+    if settings.agent.api_key is not None:
+        fields["api_key"] = dg.EnvVar("OPENAI_API_KEY")
+    if "@" in settings.agent.address:
+        fields["address"] = dg.EnvVar(ADDRESS_VARIABLES[settings.agent.provider])
+    if settings.agent.search_url is not None and "@" in settings.agent.search_url:
+        fields["search_url"] = dg.EnvVar("LEDGERLINE_SEARCH_URL")
+    return AgentResource.model_validate(fields)
+
+
+def projections(settings: Settings) -> RunProjections:
+    """Return the places where runs are shown."""
+    has_key = settings.openlineage_url is not None and settings.has_openlineage_key
+    return RunProjections(
+        otel=otel(settings),
+        mlflow=mlflow(settings),
+        dagster_page=settings.links.dagster,
+        mlflow_page=settings.links.mlflow,
+        trace_page=settings.links.trace,
+        openlineage_url=settings.openlineage_url,
+        openlineage_api_key=dg.EnvVar("OPENLINEAGE_API_KEY") if has_key else None,
+        openlineage_namespace=settings.openlineage_namespace,
+    )
+
+
+def _tracking_uri(settings: Settings) -> str:
+    has_login = "@" in settings.tracking_uri
+    return dg.EnvVar("MLFLOW_TRACKING_URI") if has_login else settings.tracking_uri
+
+
+# For processes outside Dagster
+
+
+def registry_of(settings: Settings) -> ModelRegistryResource:
+    """Return the model registry."""
+    return ModelRegistryResource(
+        tracking_uri=settings.tracking_uri,
+        promotion=settings.promotion,
+        poll_seconds=settings.registry_poll_seconds,
+    )
+
+
+@contextmanager
+def agent_of(settings: Settings) -> Iterator[AgentResource]:
+    """Open what opens agents."""
+    with agent(settings).process_config_and_initialize_cm() as initialised:
+        yield initialised
+
+
+def mlflow_of(settings: Settings) -> MLflowResource:
+    """Return MLflow."""
+    return MLflowResource(
+        tracking_uri=settings.tracking_uri, experiment=settings.experiment, artifacts=settings.artifacts
+    )
+
+
+def projections_of(settings: Settings) -> Sequence[Projection]:
+    """Return the places where runs are shown."""
+    with projections(settings).process_config_and_initialize_cm() as initialised:
+        return initialised.all()

@@ -1,0 +1,90 @@
+"""The project that settings and commands are about: `[tool.ledgerline]` in its pyproject.toml.
+
+[tool.ledgerline]
+definitions = "pipelines.definitions"  # the module with Dagster's definitions, as `defs`
+experiment = "flight_delay"            # the MLflow experiment that shows its runs
+models = ["flight_delay"]              # the registered models that `ledgerline serve` serves
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+FILE = "pyproject.toml"
+VARIABLE = "LEDGERLINE_PROJECT"  # its folder, for processes that work in another one, as containers do
+
+
+class ProjectError(ValueError):
+    """A project that cannot be used, or none where one is needed; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder, and what its pyproject.toml says to this library.
+
+    Attributes:
+        root: The folder. State is kept in it, and `.env` is read from it.
+        definitions: The module that has Dagster's definitions as `defs`; None without a project.
+        experiment: The MLflow experiment that shows its runs, unless a variable names another.
+        models: The registered models that are served, unless a variable names others.
+    """
+
+    root: Path
+    definitions: str | None = None
+    experiment: str = "ledgerline"
+    models: tuple[str, ...] = ()
+
+    @classmethod
+    def found(cls, environment: Mapping[str, str], folder: Path | None = None) -> Self:
+        """Return the project in a folder, or in the nearest one above; where there is none, the folder alone.
+
+        Args:
+            environment: Variables, of which LEDGERLINE_PROJECT may name the folder.
+            folder: Where to look without that; default: the working folder.
+
+        Raises:
+            ProjectError: The pyproject.toml cannot be read, or says what is not understood.
+        """
+        named = environment.get(VARIABLE)
+        start = Path(named or folder or Path.cwd()).absolute()
+        for each in (start, *start.parents):
+            if (each / FILE).is_file() and (project := cls._read(each / FILE)) is not None:
+                return project
+        return cls(start)
+
+    @property
+    def module(self) -> str:
+        """The module of the definitions.
+
+        Raises:
+            ProjectError: There is none.
+        """
+        if self.definitions is None:
+            raise ProjectError(
+                f"There is no project in {self.root} or above it. Change to the folder of yours: its {FILE} "
+                'names the definitions, as `definitions = "pipelines.definitions"` of [tool.ledgerline].'
+            )
+        return self.definitions
+
+    @classmethod
+    def _read(cls, path: Path) -> Self | None:
+        """Return the project of a pyproject.toml, if it is one of this library's."""
+        try:
+            table: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("ledgerline")
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ProjectError(f"{path} cannot be read: {error}") from error
+        if table is None:
+            return None
+        where = f"[tool.ledgerline] in {path}"
+        known = [field.name for field in fields(cls) if field.name != "root"]
+        if not isinstance(table, dict) or not table.keys() <= set(known):
+            raise ProjectError(f"{where} is {table!r}; it is a table that may have {', '.join(known)}.")
+        for name in ("definitions", "experiment"):
+            if name in table and (not isinstance(table[name], str) or not table[name]):
+                raise ProjectError(f"{name} of {where} is {table[name]!r}; it must be a text.")
+        models = table.get("models", [])
+        if not isinstance(models, list) or not all(isinstance(model, str) and model for model in models):
+            raise ProjectError(f"models of {where} is {models!r}; it must be a list of texts.")
+        return cls(root=path.parent, **{**table, "models": tuple(models)})

@@ -1,0 +1,9 @@
+"""The project that these tests are of."""
+
+from pathlib import Path
+
+from ledgerline.settings.project import Project
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+PROJECT = Project.found({}, PROJECT_ROOT)
+EXPERIMENT = PROJECT.experiment
