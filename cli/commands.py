@@ -17,13 +17,17 @@ WIDTH = 132
 
 
 def prepared_settings() -> "Settings":
-    """The settings, with the state folder made ready; ends the command when something is wrong with them."""
+    """Return the settings of this project, with its state folder made ready.
+
+    Ends the command when something is wrong with them, and where there is no project.
+    """
     # Here, and not above: serving does without Dagster, which these import.
     from cli import state
     from ledgerline.dagster.settings import Settings
 
     try:
         settings = Settings.from_environment()
+        _ = settings.project.module
         state.prepare(settings)
     except (ValueError, state.StateError) as error:
         stop(error)

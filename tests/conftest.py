@@ -17,6 +17,7 @@ import pytest
 
 from ledgerline.dagster.settings import set_library_defaults
 from tests.ports import HOST, unused_port
+from tests.project import PROJECT_ROOT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home = Path(tempfile.mkdtemp(prefix="ledgerline-tests-", dir=parent))
     config.stash[HOME] = home
     os.environ["LEDGERLINE_HOME"] = str(home)
+    os.environ["LEDGERLINE_PROJECT"] = str(PROJECT_ROOT)  # processes work in folders of their own
     os.environ["PYTHON_DOTENV_DISABLED"] = "true"
     os.environ["MPLBACKEND"] = "agg"
     # Threads that wait for each other by spinning make a busy machine ten times slower.

@@ -56,7 +56,7 @@ class Project:
 
     @property
     def module(self) -> str:
-        """The module of the definitions.
+        """The module with the definitions, for what cannot do without.
 
         Raises:
             ProjectError: There is none.

@@ -114,7 +114,7 @@ def test_an_empty_memory_recalls_nothing_and_creates_nothing(memory: Memory, fol
 def test_an_empty_memory_loads_no_library(folder: Path) -> None:
     program = (
         "import sys; from pathlib import Path;"
-        "from agent.memory import Memory; from agent.recording import Recorder;"
+        "from ledgerline.agent.memory import Memory; from ledgerline.agent.recording import Recorder;"
         "memory = Memory(Path(sys.argv[1])); memory.recall('?', Recorder()); memory.forget(['x']);"
         "sys.exit(str({'lancedb', 'numpy', 'sklearn', 'pyarrow'} & set(sys.modules) or ''))"
     )

@@ -586,3 +586,16 @@ def test_a_home_may_be_named_from_where_one_is(
     os.chdir(home.parent)
     assert ledgerline("observe", "--all", "--dagster-home", "dagster_home").exit_code == 0
     assert len(shown_in(client, "bakery")) == 1
+
+
+def test_without_a_project_commands_about_one_say_so_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEDGERLINE_PROJECT")
+    monkeypatch.delenv("LEDGERLINE_HOME")
+    for command in ("run", "dev"):
+        result = CliRunner().invoke(app, [command])
+        assert result.exit_code == 2, result.output
+        assert f"There is no project in {tmp_path} or above it." in result.output
+    assert not list(tmp_path.iterdir())

@@ -305,5 +305,5 @@ def test_it_is_a_projection_that_has_nothing_to_tell_of_backfills() -> None:
 
 
 def test_openlineage_is_imported_by_the_first_event_only() -> None:
-    code = "import sys, observability.lineage_export; sys.exit('openlineage' in sys.modules)"
+    code = "import sys, ledgerline.lineage.projection; sys.exit('openlineage' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
