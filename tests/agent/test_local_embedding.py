@@ -141,7 +141,9 @@ def test_a_damaged_file_is_said_to_be_unreadable(embedder: LocalEmbedder, tmp_pa
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     heavy = ("numpy", "sklearn", "lancedb", "pyarrow")
-    program = f"import sys, ledgerline.agent.memory; sys.exit(str([m for m in {heavy} if m in sys.modules] or ''))"
+    program = (
+        f"import sys, ledgerline.agent.memory; sys.exit(str([m for m in {heavy} if m in sys.modules] or ''))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
     )

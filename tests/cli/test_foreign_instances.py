@@ -591,11 +591,13 @@ def test_a_home_may_be_named_from_where_one_is(
 def test_without_a_project_commands_about_one_say_so_and_leave_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
     monkeypatch.delenv("LEDGERLINE_PROJECT")
     monkeypatch.delenv("LEDGERLINE_HOME")
     for command in ("run", "dev"):
         result = CliRunner().invoke(app, [command])
         assert result.exit_code == 2, result.output
-        assert f"There is no project in {tmp_path} or above it." in result.output
-    assert not list(tmp_path.iterdir())
+        assert f"There is no project in {elsewhere} or above it." in result.output
+    assert not list(elsewhere.iterdir())

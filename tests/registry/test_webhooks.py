@@ -270,7 +270,10 @@ def test_of_many_that_come_at_once_with_one_id_one_is_accepted(verifier: Verifie
 
 
 def test_verifying_needs_no_mlflow() -> None:
-    code = "import sys, ledgerline.mlflow_store.webhooks; sys.exit('mlflow' in sys.modules or 'dagster' in sys.modules)"
+    code = (
+        "import sys, ledgerline.mlflow_store.webhooks; "
+        "sys.exit('mlflow' in sys.modules or 'dagster' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False).returncode == 0
 
 

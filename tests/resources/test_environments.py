@@ -499,7 +499,8 @@ HEAVY = {"duckdb", "lancedb", "mlflow", "ollama", "openai", "pandas", "pyarrow",
 
 def test_reading_the_settings_imports_nothing_heavy_and_creates_nothing(tmp_path: Path):
     code = (
-        "import sys; from ledgerline.dagster.settings import Settings; from resources.wiring import resources_for; "
+        "import sys; from ledgerline.dagster.settings import Settings; "
+        "from resources.wiring import resources_for; "
         "resources_for(Settings.from_environment()); "
         f"print(sorted({HEAVY} & set(sys.modules)))"
     )

@@ -313,7 +313,9 @@ def test_a_listener_that_fails_is_no_failure_of_the_log(
 
 
 def test_it_imports_neither_mlflow_nor_dagster() -> None:
-    program = "import sys, ledgerline.serving.request_logging; print({'mlflow', 'dagster'} & set(sys.modules))"
+    program = (
+        "import sys, ledgerline.serving.request_logging; print({'mlflow', 'dagster'} & set(sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
     )

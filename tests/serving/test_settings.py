@@ -170,7 +170,8 @@ def test_libraries_are_told_to_be_impatient_unless_somebody_said_otherwise(
 
 def test_reading_the_settings_imports_nothing_heavy_and_creates_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from ledgerline.serving.settings import ServingSettings; ServingSettings.from_environment(); "
+        "import sys; from ledgerline.serving.settings import ServingSettings; "
+        "ServingSettings.from_environment(); "
         "print(sorted({'mlflow', 'pandas', 'sklearn', 'fastapi', 'dagster'} & set(sys.modules)))"
     )
     child = subprocess.run(
