@@ -49,7 +49,7 @@ def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":
     from ledgerline.agent.query_tool import QueryTool
     from ledgerline.agent.sql_sandbox import SqlSandbox
 
-    return [QueryTool(SqlSandbox(tables_of(storage)))]
+    return [QueryTool(SqlSandbox(tables_of(storage)), "flights")]
 
 
 def tables_of(storage: Tables) -> "tuple[Table, ...]":

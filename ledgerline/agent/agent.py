@@ -1,6 +1,6 @@
 """Lets a language model answer a question with tools and memory, within a budget, and records how.
 
-Nothing here knows of flights, of Dagster, or of a certain provider.
+Nothing here knows of Dagster, or of a certain provider.
 """
 
 import logging

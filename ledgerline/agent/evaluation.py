@@ -64,7 +64,7 @@ class _Known:
         return any(known <= 1 and _rounded(known * 100, step) == percentage for known in self.numbers)
 
     def has_date(self, date: "_Date") -> bool:
-        # "In January 15 flights ..." looks like a date as well.
+        # "In January 15 loaves ..." looks like a date as well.
         return date.key in self.dates or (date.key[0] is None and Decimal(date.key[2]) in self.numbers)
 
 

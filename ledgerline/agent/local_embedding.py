@@ -27,7 +27,7 @@ POWER_ITERATIONS = 4
 SEED = 0
 
 WORD = re.compile(r"[^\W_]+")  # names are words joined by underscores
-STEM = 5  # letters: "delays", "delayed" and "delay" begin the same
+STEM = 5  # letters: "orders", "ordered" and "order" begin the same
 # Those of questions; what else is frequent gets little weight anyway.
 STOP_WORDS = re.compile(
     "a|an|and|are|as|at|be|but|by|can|did|do|does|for|from|had|has|have|how|i|if|in|is|it|its|me|my|of|on|or|our|"

@@ -22,15 +22,21 @@ class QueryArguments(BaseModel):
 class QueryTool:
     """Read-only SQL over some tables."""
 
-    name = "query_flights"
     arguments = QueryArguments
 
-    def __init__(self, sandbox: SqlSandbox) -> None:
+    def __init__(self, sandbox: SqlSandbox, subject: str) -> None:
+        """Describe the tables to the language model; nothing is run yet.
+
+        Args:
+            sandbox: Runs the queries.
+            subject: What the tables are about, in one word that becomes part of the name of the tool.
+        """
+        self.name = f"query_{subject}"
         self._sandbox = sandbox
         limits = sandbox.limits
         self.description = "\n".join(
             [
-                "Answers questions about flights with SQL (DuckDB's dialect) over these tables:",
+                f"Answers questions about {subject} with SQL (DuckDB's dialect) over these tables:",
                 *map(_described, sandbox.tables),
                 "Rules:",
                 "- One SELECT statement; the tables are read-only, and there are no others.",

@@ -53,7 +53,7 @@ class SearchTool:
 
     name = "web_search"
     description = (
-        "Searches the web, for what the tables do not hold: events, airports, airlines, definitions. Gives "
+        "Searches the web, for what the tables do not hold: events, names, definitions. Gives "
         "titles, addresses and short extracts, which may be wrong: name the address of what you use."
     )
     arguments = SearchArguments

@@ -1,6 +1,6 @@
 """How much better staging is than production on the same rows, and how sure that is. What follows: policy.py.
 
-The rows of a cluster (a day of flights, say) share what the models did not know, such as the weather, and so
+The rows of a cluster (all of one day, say) share what the models did not know, such as the weather, and so
 they are wrong together. Rows are therefore drawn in whole clusters. Drawing them one by one would find
 intervals that are far too narrow, and promote by luck (benchmarks/gate.py shows how often).
 """

@@ -24,7 +24,7 @@ class Params:
 
 
 def run_params(config: Mapping[str, Any]) -> Params:
-    """Run config as params, sorted by name: `ops.delay_model.config.max_iter` = `300`."""
+    """Run config as params, sorted by name: `ops.oven_model.config.max_iter` = `300`."""
     from mlflow.entities import Param
 
     values: dict[str, str] = {}

@@ -2,8 +2,8 @@
 
 [tool.ledgerline]
 definitions = "pipelines.definitions"  # the module with Dagster's definitions, as `defs`
-experiment = "flight_delay"            # the MLflow experiment that shows its runs
-models = ["flight_delay"]              # the registered models that `ledgerline serve` serves
+experiment = "oven_demand"             # the MLflow experiment that shows its runs
+models = ["oven_demand"]               # the registered models that `ledgerline serve` serves
 """
 
 import tomllib

@@ -97,7 +97,7 @@ def agent_of(
         Prompt(
             "analyst", "Answer questions about flights.{% if memories %} Known: {{ memories }}{% endif %}", 3
         ),
-        (QueryTool(sandbox), search),
+        (QueryTool(sandbox, "flights"), search),
         recorder=Recorder(spans.tracer),
     )
 

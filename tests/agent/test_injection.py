@@ -151,7 +151,7 @@ def attack(agent_of: AgentOf, spans: Spans, searxng: FakeSearXNG, poisoned: SqlS
         agent = replace(
             agent_of(obey),
             model=OpenAIModel(server.api.replace("//", f"//me:{PASSWORD}@"), MODEL),
-            tools=(QueryTool(poisoned), search),
+            tools=(QueryTool(poisoned, "flights"), search),
             budget=Budget(turns=6, tool_calls=100, tokens=10_000_000, seconds=60),
             recorder=Recorder(spans.tracer, captures=True, redact=Cleaner.of([PASSWORD])),
         )

@@ -24,7 +24,7 @@ FLIGHTS = Table(
 @pytest.fixture
 def tool() -> Iterator[QueryTool]:
     sandbox = SqlSandbox((FLIGHTS,), Limits(rows=5, characters=30))
-    yield QueryTool(sandbox)
+    yield QueryTool(sandbox, "flights")
     sandbox.close()
 
 

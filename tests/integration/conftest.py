@@ -25,7 +25,7 @@ def environment() -> Callable[..., dict[str, str]]:
             for name, value in os.environ.items()
             if not name.startswith("LEDGERLINE_") and name not in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI")
         }
-        return kept | {"LEDGERLINE_HOME": str(home)} | variables
+        return kept | {"LEDGERLINE_HOME": str(home), "LEDGERLINE_PROJECT": str(PROJECT_ROOT)} | variables
 
     return make
 

@@ -17,6 +17,7 @@ import yaml
 
 from tests.docker.stack_files import DOCKER, VARIABLE, services
 from tests.ports import HOST, unused_port
+from tests.project import PROJECT_ROOT
 
 # Defaults that compose.yaml need not name, since each container has addresses and folders of its own.
 OF_CONTAINERS = {
@@ -168,6 +169,7 @@ class Machine:
             (root / folder).mkdir(parents=True, exist_ok=True)
         for script in ("code_server.py", "prepare_mlflow.py", "run_launcher.py"):
             _link(root / "opt" / "ledgerline" / script, DOCKER / script)
+        _link(root / "opt" / "ledgerline" / "pyproject.toml", PROJECT_ROOT / "pyproject.toml")
         for mount in services()[service].get("volumes", []):
             source, inside = mount.split(":")[:2]
             if source.startswith("./"):

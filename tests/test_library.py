@@ -1,0 +1,24 @@
+"""The library stands beside its example, and knows nothing of it."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "ledgerline").rglob("*.py"))
+
+# Words that only the example has a use for. What its modules are called: import-linter, in `make check`.
+OF_THE_EXAMPLE = re.compile(
+    r"flights?\b|flight_delay|airlines?\b|airports?\b|airplanes?\b|nycflights|arr_delay|dep_delay",
+    re.IGNORECASE,
+)
+
+
+def test_the_library_names_no_flight() -> None:
+    assert len(LIBRARY) > 150
+    named = {
+        f"{module.relative_to(ROOT)}:{number}": line
+        for module in LIBRARY
+        for number, line in enumerate(module.read_text().splitlines(), start=1)
+        if OF_THE_EXAMPLE.search(line)
+    }
+    assert named == {}
