@@ -129,11 +129,8 @@ def test_processes_are_forked_unless_spawning_is_asked_for(name: str, creation: 
 
 
 def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:
-    tables, models = (
-        start_warm_process([]),
-        start_warm_process(["scikitlearn", "mlflow"]),
-    )
-    assert "pipelines.definitions" in tables
+    tables, models = start_warm_process([]), start_warm_process(["scikitlearn", "mlflow"])
+    assert set(start_warm_process([], ["pipelines.definitions"])) == {"pipelines.definitions", *tables}
     assert "sklearn.ensemble" not in tables
     assert {"sklearn.ensemble", "mlflow.sklearn"} <= set(models)
     assert start_warm_process(["parquet"]) == tables
@@ -143,9 +140,8 @@ def test_what_talks_to_a_language_model_is_imported_for_the_steps_that_do() -> N
     loaded = set(start_warm_process(["ollama"]))
     assert {"ledgerline.agent.agent", "ledgerline.agent.ollama_provider", "ollama", "duckdb"} <= loaded
     assert not loaded & {"sklearn.ensemble", "mlflow.sklearn"}
-    assert (
-        not loaded & set(start_warm_process(["scikitlearn", "mlflow"])) & {"ledgerline.agent.agent", "duckdb"}
-    )
+    others = set(start_warm_process(["scikitlearn", "mlflow"]))
+    assert not others & {"ledgerline.agent.agent", "duckdb"}
 
 
 @pytest.mark.parametrize("name", ["multiprocess", "multiprocess_spawn"])
@@ -233,3 +229,13 @@ def test_the_code_location_loads_with_pods(tmp_path: Path) -> None:
 def test_an_unknown_executor_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="LEDGERLINE_EXECUTOR is 'cluster'; set it to one of: multiprocess"):
         Settings.from_environment({"LEDGERLINE_EXECUTOR": "cluster"})
+
+
+def test_the_executor_of_this_project_forks_steps_from_a_process_that_has_its_definitions() -> None:
+    from pipelines.definitions import defs
+
+    executor = defs.executor
+    assert isinstance(executor, dg.ExecutorDefinition)
+    processed = executor.apply_config_mapping({"config": {}}).value
+    assert processed is not None
+    assert processed["config"]["preloaded"] == ["pipelines.definitions"]

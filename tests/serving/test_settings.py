@@ -115,7 +115,11 @@ def test_folders_become_absolute_and_requests_need_not_be_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    relative = {"LEDGERLINE_HOME": "state", "LEDGERLINE_SERVING_CACHE": "cache"}
+    relative = {
+        "LEDGERLINE_HOME": "state",
+        "LEDGERLINE_SERVING_CACHE": "cache",
+        "LEDGERLINE_SERVING_MODELS": "delay",
+    }
 
     logged = ServingSettings.from_environment(relative | {"LEDGERLINE_REQUEST_LOG": "requests"})
     not_logged = ServingSettings.from_environment(relative | {"LEDGERLINE_REQUEST_LOG": "off"})
