@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ledgerline.agent.tools import Tool
 
 NAME = "analyst"
+SUBJECT = "flights"  # of its tables
 
 # How the last line of an answer begins, and what it says where there is no answer: as the prompt asks for it.
 STATED = "Answer:"
@@ -49,7 +50,7 @@ def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":
     from ledgerline.agent.query_tool import QueryTool
     from ledgerline.agent.sql_sandbox import SqlSandbox
 
-    return [QueryTool(SqlSandbox(tables_of(storage)), "flights")]
+    return [QueryTool(SqlSandbox(tables_of(storage)), SUBJECT)]
 
 
 def tables_of(storage: Tables) -> "tuple[Table, ...]":

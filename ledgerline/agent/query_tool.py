@@ -19,6 +19,11 @@ class QueryArguments(BaseModel):
     )
 
 
+def tool_name(subject: str) -> str:
+    """Return the name of the tool over tables about a subject, by which language models call it."""
+    return f"query_{subject}"
+
+
 class QueryTool:
     """Read-only SQL over some tables."""
 
@@ -31,7 +36,7 @@ class QueryTool:
             sandbox: Runs the queries.
             subject: What the tables are about, in one word that becomes part of the name of the tool.
         """
-        self.name = f"query_{subject}"
+        self.name = tool_name(subject)
         self._sandbox = sandbox
         limits = sandbox.limits
         self.description = "\n".join(
