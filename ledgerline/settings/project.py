@@ -64,7 +64,8 @@ class Project:
         if self.definitions is None:
             raise ProjectError(
                 f"There is no project in {self.root} or above it. Change to the folder of yours: its {FILE} "
-                'names the definitions, as `definitions = "pipelines.definitions"` of [tool.ledgerline].'
+                'names the definitions, as `definitions = "pipelines.definitions"` of [tool.ledgerline]. '
+                "`ledgerline observe` and `trace` need none for an instance that --dagster-home names."
             )
         return self.definitions
 
