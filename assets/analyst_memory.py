@@ -1,4 +1,4 @@
-"""What the analyst knows of the project itself: its reports. How memory works: ledgerline/agent/memory.py."""
+"""Gives the analyst the project's reports to remember. How memory works: ledgerline/agent/memory.py."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What staging would have answered to what was really asked. How: ledgerline/requests/replay.py."""
+"""Asks staging what production was really asked. How: ledgerline/requests/replay.py."""
 
 from collections.abc import Mapping
 from dataclasses import replace

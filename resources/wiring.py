@@ -5,7 +5,7 @@ from ledgerline.dagster.request_log import RequestLogResource
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import RecordStorage, TableStorage
 
-# What the steps of a graph hand on within a run, beside the tables.
+# Folder beside the tables for what the steps of a graph hand on within a run.
 RUN_RECORDS = ".runs"
 
 

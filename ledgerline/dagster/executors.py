@@ -16,8 +16,8 @@ KUBERNETES = "kubernetes"
 USES = "ledgerline/uses"
 USES_LANGUAGE_MODEL = {USES: "language_model"}
 
-# What every step imports beside the definitions, paid once for each run: a step is then forked from a warm
-# process in a tenth of a second, where a fresh interpreter needs seconds.
+# Modules that every step imports beside the definitions, paid once for each run: a step is then forked from a
+# warm process in a tenth of a second, where a fresh interpreter needs seconds.
 PRELOADED = (
     # The instance of a local deployment; opening it would import these in each step.
     "dagster._core.storage.sqlite_storage",

@@ -1,4 +1,4 @@
-"""What a history says -> OpenLineage facets, one function for each. Which event has which: events.py."""
+"""Makes OpenLineage facets of a history, one function for each. Which event has which: events.py."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -92,7 +92,10 @@ def span(number: int, **attributes: object) -> ReadableSpan:
 
 
 def retry_after(seconds: int) -> dict[str, bytes]:
-    """What Retry-After is over HTTP: the library waits so long, or fails at once if its time ends before."""
+    """Return trailers that mean what Retry-After means over HTTP.
+
+    The library waits so long, or fails at once if its time ends before.
+    """
     delay = RetryInfo(retry_delay=Duration(seconds=seconds))
     return {"google.rpc.retryinfo-bin": delay.SerializeToString()}
 
