@@ -3,9 +3,9 @@
 import sys
 
 import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from benchmarks.checkout import PROJECT_ROOT
+from ledgerline.ledger.dagster_internals import ReconstructableRepository
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

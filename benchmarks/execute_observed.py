@@ -59,8 +59,9 @@ def _warm(modules: list[str]) -> None:
     from multiprocessing import forkserver
 
     from ledgerline.dagster.executors import PRELOADED
+    from ledgerline.ledger.dagster_internals import EXECUTOR_MODULE
 
-    forkserver.set_forkserver_preload(["dagster._core.executor.multiprocess", *PRELOADED, *modules])
+    forkserver.set_forkserver_preload([EXECUTOR_MODULE, *PRELOADED, *modules])
     first = multiprocessing.get_context("forkserver").Process(target=int)
     first.start()
     first.join()

@@ -4,9 +4,9 @@ import json
 import sys
 
 import dagster as dg
-from dagster._core.execution.api import execute_run
 
 from benchmarks import observed_jobs
+from ledgerline.ledger.dagster_internals import execute_run
 
 
 def main(version: str, ops: str, run_ids: str) -> None:

@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableJob
 
 from benchmarks.checkout import PROJECT_ROOT
 from ledgerline.dagster.executors import warm_multiprocess_executor
 from ledgerline.dagster.tracing import OTelResource
+from ledgerline.ledger.dagster_internals import ReconstructableJob
 
 # What hashing takes about 10 ms for. The same work every time: whoever takes the processor away is seen.
 ITERATIONS = 20_000

@@ -17,7 +17,8 @@ import time
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
-from dagster._core.errors import DagsterUserCodeUnreachableError
+
+from ledgerline.ledger.dagster_internals import DagsterUserCodeUnreachableError
 
 # What the launcher writes on a run: the server that it was given to.
 SERVER_TAG = ".dagster/grpc_info"
@@ -59,7 +60,7 @@ def end_runs(instance: dg.DagsterInstance, run_ids: list[str]) -> list[str]:
 
 def wait_for_server(host: str, port: int) -> None:
     """Return when the code server answers. If it never does, the container ends, and this with it."""
-    from dagster._grpc.client import DagsterGrpcClient
+    from ledgerline.ledger.dagster_internals import DagsterGrpcClient
 
     client = DagsterGrpcClient(host=host, port=port)
     while True:

@@ -9,10 +9,10 @@ open the instance, too; they launch nothing, and so have no token.
 from collections.abc import Mapping
 from typing import Any
 
-from dagster._core.launcher import RunLauncher
-from dagster._serdes import ConfigurableClassData
 from dagster_k8s import K8sRunLauncher
 from kubernetes.config import ConfigException
+
+from ledgerline.ledger.dagster_internals import ConfigurableClassData, RunLauncher
 
 
 class NoTokenError(Exception):

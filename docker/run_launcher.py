@@ -7,9 +7,14 @@ that it refuses has failed; to this one it is as if there were no server, and th
 from collections.abc import Mapping
 from typing import Any
 
-from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
-from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext
-from dagster._serdes import ConfigurableClassData
+from dagster import DefaultRunLauncher
+
+from ledgerline.ledger.dagster_internals import (
+    ConfigurableClassData,
+    DagsterLaunchFailedError,
+    DagsterUserCodeUnreachableError,
+    LaunchRunContext,
+)
 
 # What a server that was asked to stop says to a run.
 REFUSED = "Tried to start a run on a server after telling it to shut down"

@@ -12,7 +12,7 @@ from assets.partitions import MONTHS, judged_days, month_start, months_before, t
 from pipelines.jobs import train_delay_model
 
 if TYPE_CHECKING:
-    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+    from ledgerline.ledger.dagster_internals import AssetCheckExecutionRecord
 
 # That features have changed is for a person to look at: the model may be as good as before.
 WATCHED_CHECKS = [dg.AssetCheckKey(DRIFT_ASSET, name) for name in (SCORES_STABLE, CALIBRATED_ON_OUTCOMES)]

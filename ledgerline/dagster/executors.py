@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
+from ledgerline.ledger.dagster_internals import EXECUTOR_MODULE, INSTANCE_MODULES, RetryMode
+
 if TYPE_CHECKING:
-    from dagster._core.executor.multiprocess import MultiprocessExecutor
+    from ledgerline.ledger.dagster_internals import MultiprocessExecutor
 
 KUBERNETES = "kubernetes"
 
@@ -20,11 +22,7 @@ USES_LANGUAGE_MODEL = {USES: "language_model"}
 # warm process in a tenth of a second, where a fresh interpreter needs seconds.
 PRELOADED = (
     # The instance of a local deployment; opening it would import these in each step.
-    "dagster._core.storage.sqlite_storage",
-    "dagster._core.storage.local_compute_log_manager",
-    "dagster._core.run_coordinator.queued_run_coordinator",
-    "dagster._core.launcher.default_run_launcher",
-    "dagster._core.instance.factory",
+    *INSTANCE_MODULES,
     "upath.implementations.local",
     "pandas",
     "pyarrow.parquet",
@@ -68,8 +66,7 @@ class ExecutorError(Exception):
 )
 def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "MultiprocessExecutor":
     """Each step in a process of its own, forked from one that has imported what the job needs."""
-    from dagster._core.execution.retries import RetryMode
-    from dagster._core.executor.multiprocess import MultiprocessExecutor
+    from ledgerline.ledger.dagster_internals import MultiprocessExecutor
 
     assets = context.job.get_definition().asset_layer
     kinds = {kind for key in assets.executable_asset_keys for kind in assets.get(key).kinds}
@@ -101,7 +98,7 @@ def start_warm_process(
     """
     from multiprocessing import forkserver
 
-    modules = ["dagster._core.executor.multiprocess", *preloaded, *PRELOADED]
+    modules = [EXECUTOR_MODULE, *preloaded, *PRELOADED]
     for kind in sorted(PRELOADED_FOR_KIND.keys() & set(kinds)):
         modules += PRELOADED_FOR_KIND[kind]
     forkserver.set_forkserver_preload(modules)

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.executor.step_delegating import (
+from dagster_k8s import k8s_job_executor
+from dagster_k8s.executor import K8sStepHandler
+
+from ledgerline.ledger.dagster_internals import (
     CheckStepHealthResult,
     StepDelegatingExecutor,
     StepHandler,
     StepHandlerContext,
 )
-from dagster_k8s import k8s_job_executor
-from dagster_k8s.executor import K8sStepHandler
 
 # The limit equals that of runs (`startTimeoutSeconds` in docker/kubernetes/dagster-values.yaml), but counts
 # once the pod has a node: a step may wait for a place in the cluster for as long as it takes.

@@ -6,8 +6,8 @@ from enum import Enum
 
 import dagster as dg
 from dagster import RunRecord, RunsFilter
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from ledgerline.ledger.dagster_internals import NOT_FINISHED_STATUSES
 from ledgerline.ledger.projection import Backfill
 
 # Statuses of a backfill from which no further run is to be expected. COMPLETED is the only one that

@@ -7,8 +7,8 @@ from typing import Self
 
 import dagster as dg
 from dagster import EventLogRecord
-from dagster._core.event_api import EventLogCursor
 
+from ledgerline.ledger.dagster_internals import EventLogCursor
 from ledgerline.ledger.event_log import NO_OWNERS, PAGE, HistoryReader, run_from
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.upstreams import Upstreams

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
-from dagster import AssetRecordsFilter, DagsterEventType, EventLogRecord, RunsFilter
-from dagster._core.event_api import EventRecordsFilter
+from dagster import AssetRecordsFilter, DagsterEventType, EventLogRecord, EventRecordsFilter, RunsFilter
 
 from ledgerline.cleaning.texts import cleaned
 from ledgerline.ledger import mapped_partitions

@@ -24,6 +24,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.serde import Serde
 
 from ledgerline.ledger import ids
+from ledgerline.ledger.dagster_internals import INTERRUPTED_ERROR
 from ledgerline.ledger.history import Attempt, Error, Materialisation, Outcome, RunHistory, RunStatus
 from ledgerline.ledger.reads import Read, Source, version_of_content
 from ledgerline.lineage import facets as lineage_facets
@@ -31,9 +32,6 @@ from ledgerline.lineage.facets import CodeVersion, LedgerlineRunFacet
 
 # Who made an event and its facets: a URI that identifies and leads nowhere, like FACET_SCHEMA.
 PRODUCER = "urn:ledgerline:lineage"
-
-# What a step says that was under way when somebody stopped its run.
-STOPPED = "dagster._core.errors.DagsterExecutionInterruptedError"
 
 MAX_FILE_NAME = 200  # bytes; file systems take 255
 
@@ -181,7 +179,7 @@ class _Events:
     def _end_of(self, attempt: Attempt) -> RunState:
         if not attempt.failed:
             return RunState.COMPLETE
-        if attempt.error is not None and attempt.error.type == STOPPED:
+        if attempt.error is not None and attempt.error.type == INTERRUPTED_ERROR:
             return RunState.ABORT
         if attempt.outcome is Outcome.INTERRUPTED and self.history.status is not RunStatus.FAILURE:
             return RunState.ABORT

@@ -13,10 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.events import EngineEventData
 
 from ledgerline.cleaning.texts import clean, shortened
 from ledgerline.ledger import ids
+from ledgerline.ledger.dagster_internals import EngineEventData
 from ledgerline.ledger.event_log import LINKS_METADATA
 from ledgerline.ledger.history import RESOURCES, START_WORKER, WAIT, RunHistory
 from ledgerline.ledger.links import Links

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import dagster as dg
-from dagster._core.events import EngineEventData
-from dagster._core.execution.context.compute import current_execution_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -24,6 +22,7 @@ from opentelemetry.util._decorator import _agnosticcontextmanager
 from opentelemetry.util.types import Attributes
 
 from ledgerline.ledger import ids
+from ledgerline.ledger.dagster_internals import EngineEventData, current_execution_context
 from ledgerline.ledger.event_log import ATTEMPT_METADATA, SPANS_METADATA
 from ledgerline.ledger.history import COMPUTE
 from ledgerline.traces import attributes as names

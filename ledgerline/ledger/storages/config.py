@@ -13,16 +13,21 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 import yaml
-from dagster._config import process_config, resolve_to_config_type
-from dagster._config.errors import EvaluationError
-from dagster._config.stack import get_friendly_path_info
 from dagster_shared.yaml_utils import load_yaml_from_path
+
+from ledgerline.ledger.dagster_internals import (
+    SQLITE_STORAGE,
+    EvaluationError,
+    get_friendly_path_info,
+    process_config,
+    resolve_to_config_type,
+)
 
 CONFIG_FILE = "dagster.yaml"
 STORAGE, RUN_STORAGE, EVENT_STORAGE = "storage", "run_storage", "event_log_storage"
 # Below `storage`: the package, and its class of all storages.
-UNIFIED = {
-    "sqlite": ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage"),
+UNIFIED: Mapping[str, tuple[str, str]] = {
+    "sqlite": SQLITE_STORAGE,
     "postgres": ("dagster_postgres", "DagsterPostgresStorage"),
     "mysql": ("dagster_mysql", "DagsterMySQLStorage"),
 }
@@ -112,8 +117,7 @@ def _settings_in(file: Path) -> Mapping[str, Any]:
 
 def _sqlite(base: Path) -> Storages:
     """Return the storages of an instance that configures none."""
-    from dagster._core.storage.event_log import SqliteEventLogStorage
-    from dagster._core.storage.runs import SqliteRunStorage
+    from ledgerline.ledger.dagster_internals import SqliteEventLogStorage, SqliteRunStorage
 
     return Storages(
         StorageConfig("the default storage", SqliteRunStorage, {"base_dir": str(base / "history")}),
@@ -140,7 +144,7 @@ def _unified(file: Path, setting: Any) -> Storages:
             f"{file} has {name}, which Dagster {dg.__version__} does not know: it must be one of "
             f"{', '.join([*UNIFIED, 'custom'])}."
         )
-    if configured.storage.__name__ == UNIFIED["sqlite"][1]:
+    if configured.storage.__name__ == SQLITE_STORAGE[1]:
         runs, events = _sqlite(Path(configured.value["base_dir"]))
         return Storages(
             StorageConfig(name, runs.storage, runs.value), StorageConfig(name, events.storage, events.value)

@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import SQLITE_EVENT_LOG_FILENAME
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
-from dagster._core.storage.runs import SqliteRunStorage
-from dagster._core.storage.sqlite import create_db_conn_string
 from sqlalchemy.engine import Connection
+
+from ledgerline.ledger.dagster_internals import (
+    INDEX_SHARD_NAME,
+    SQLITE_EVENT_LOG_FILENAME,
+    ConsolidatedSqliteEventLogStorage,
+    SqliteEventLogStorage,
+    SqliteRunStorage,
+    create_db_conn_string,
+)
 
 RUNS = "runs"
 # Files beside the database hold the changes that have not been written to it yet.

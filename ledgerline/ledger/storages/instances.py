@@ -15,16 +15,16 @@ from typing import Any, Protocol
 
 import dagster as dg
 from dagster import DagsterEvent
-from dagster._core.instance.types import InstanceType
-from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
-from dagster._core.run_coordinator import DefaultRunCoordinator
-from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
-from dagster._core.storage.root import LocalArtifactStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledgerline.ledger.cursor_folder import CursorFolder
 from ledgerline.ledger.cursors import CursorStore
+from ledgerline.ledger.dagster_internals import (
+    DagsterStorage,
+    InstanceType,
+    LocalArtifactStorage,
+    NoOpComputeLogManager,
+)
 from ledgerline.ledger.storages.config import CONFIG_FILE, InstanceError, StorageConfig, storages_of
 from ledgerline.ledger.storages.copied import UnsteadyError
 from ledgerline.ledger.storages.sqlite import KINDS, SqliteInstanceStorage
@@ -196,9 +196,9 @@ def _instance(
         local_artifact_storage=LocalArtifactStorage(str(home)),
         run_storage=runs,
         event_storage=events,
-        run_coordinator=DefaultRunCoordinator(),
+        run_coordinator=dg.QueuedRunCoordinator(),
         compute_log_manager=NoOpComputeLogManager(),
-        run_launcher=SyncInMemoryRunLauncher(),
+        run_launcher=dg.DefaultRunLauncher(),
     )
     with instance:
         for record in instance.get_run_records(limit=1):

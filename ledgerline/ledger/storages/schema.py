@@ -2,11 +2,11 @@
 
 from collections.abc import Set
 from functools import cache
-from pathlib import Path
 
 import dagster as dg
 from alembic.script import ScriptDirectory
-from dagster._core.storage import sql
+
+from ledgerline.ledger.dagster_internals import MIGRATIONS
 
 CURSORS = "kvs"  # the table of cursors, which instances have since Dagster 0.14
 REVISIONS = "alembic_version"
@@ -34,5 +34,4 @@ def difference(tables: Set[str], revision: str | None) -> str | None:
 
 @cache
 def _current_revision() -> str | None:
-    scripts = Path(sql.__file__).parent / "alembic"
-    return ScriptDirectory(str(scripts)).get_current_head()
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()

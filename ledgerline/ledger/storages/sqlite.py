@@ -6,11 +6,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import SQLITE_EVENT_LOG_FILENAME
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
-from dagster._core.storage.runs import SqliteRunStorage
-
+from ledgerline.ledger.dagster_internals import (
+    INDEX_SHARD_NAME,
+    SQLITE_EVENT_LOG_FILENAME,
+    ConsolidatedSqliteEventLogStorage,
+    SqliteEventLogStorage,
+    SqliteRunStorage,
+)
 from ledgerline.ledger.storages.config import InstanceError, StorageConfig
 from ledgerline.ledger.storages.copied import (
     RUNS,
