@@ -1,45 +1,101 @@
-"""`ledgerline backfill`: a job over many partitions, from the command line."""
+"""`ledgerline backfill` and `ledgerline run JOB`: a job over its partitions, from the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
-from rich.console import Console
 
 from assets.delay_model_version import RegisteredVersion
-from cli import observing, releases, runs
-from ledgerline.dagster.settings import Settings
+from cli import releases
+from cli.job_batches import Batch, batches
+from cli.partition_keys import between, extent, understood
+from cli.runs import Runner
 from ledgerline.dagster.storage.io_managers import open_records
 from pipelines.jobs import train_delay_model
 
 
-def run_all(console: Console, settings: Settings, job_name: str, batches: Sequence[Sequence[str]]) -> bool:
+class PartitionsGivenError(Exception):
+    """Partitions that do not fit the job; the message says what to give."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Partitions as a person names them on the command line.
+
+    Attributes:
+        keys: Single ones.
+        first: The first of a range.
+        last: The last of the range; None: only the first.
+    """
+
+    keys: Sequence[str] = ()
+    first: str | None = None
+    last: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no partition is named."""
+        return not self.keys and self.first is None and self.last is None
+
+
+def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
+    """Return the runs that a job takes for the partitions that a person names.
+
+    Raises:
+        PartitionsGivenError: The job has no partitions, or needs some.
+        UnknownPartitionError: One of them does not exist.
+    """
+    definition = job.partitions_def
+    if definition is None:
+        if not given.is_empty:
+            raise PartitionsGivenError(f"{job.name} has no partitions: run it without.")
+        return batches(job, ())
+    if given.keys and (given.first is not None or given.last is not None):
+        raise PartitionsGivenError("Name partitions with --partition, or a range with --from and --to.")
+    if given.last is not None and given.first is None:
+        raise PartitionsGivenError("--to goes with --from.")
+    if given.first is not None:
+        keys = between(definition, given.first, given.last or given.first, job.name)
+    else:
+        keys = [understood(definition, key, job.name) for key in given.keys]
+    if not keys:
+        raise PartitionsGivenError(
+            f"{job.name} has partitions ({extent(definition)}): name one with --partition, or a range with "
+            "--from and --to."
+        )
+    return batches(job, keys)
+
+
+def run_all(
+    runner: Runner, job_name: str, planned: Sequence[Batch], config: Mapping[str, Any] | None = None
+) -> bool:
     """Execute one run for each batch, in order; a failed one does not stop the next, Ctrl-C does.
 
     Returns:
         Whether all of them succeeded.
     """
     succeeded, run_ids = 0, []
-    with runs.local_instance(settings) as instance:
-        for partitions in batches:
-            outcome = runs.execute(console, instance, job_name, partitions)
-            run_ids.append(outcome.run_id)
-            if outcome.success:
-                succeeded += 1
-                if job_name == train_delay_model.name:
-                    run_ids.append(_release(console, instance, settings, partitions[0]))
-                continue
-            runs.report_failure(console, outcome, settings)
-            if outcome.interrupted:
-                break
-        with console.status("Showing the runs in MLflow …"):
-            observing.show_runs(console, instance, observing.own_observers(console, settings), run_ids)
-    console.print(f"{succeeded} of {len(batches)} runs succeeded.")
-    return succeeded == len(batches)
+    for batch in planned:
+        outcome = runner.execute(job_name, batch, config)
+        run_ids.append(outcome.run_id)
+        if outcome.success:
+            succeeded += 1
+            if job_name == train_delay_model.name:
+                run_ids.append(_release(runner, batch.keys[0]))
+            continue
+        runner.report_failure(outcome)
+        if outcome.interrupted:
+            break
+    runner.show(run_ids)
+    runner.console.print(f"{succeeded} of {len(planned)} runs succeeded.")
+    return succeeded == len(planned)
 
 
-def _release(console: Console, instance: dg.DagsterInstance, settings: Settings, month: str) -> str:
+def _release(runner: Runner, month: str) -> str:
     """Compare the version of a month with production, and promote it or not: a refusal is no failure."""
-    version = open_records(settings.data).read(dg.AssetKey("delay_model_version"), month, RegisteredVersion)
-    release = releases.release(console, instance, settings, version.number)
-    releases.report(console, settings, release)
+    records = open_records(runner.settings.data)
+    version = records.read(dg.AssetKey("delay_model_version"), month, RegisteredVersion)
+    release = releases.release(runner, version.number)
+    releases.report(runner, release)
     return release.outcome.run_id

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from cli.loaded_project import LoadedProject
     from ledgerline.dagster.settings import Settings
 
 WIDTH = 132
@@ -32,6 +33,16 @@ def prepared_settings() -> "Settings":
     except (ValueError, state.StateError) as error:
         stop(error)
     return settings
+
+
+def loaded_project(settings: "Settings") -> "LoadedProject":
+    """Return the project with its definitions; ends the command when they cannot be loaded."""
+    from cli.loaded_project import DefinitionsError, load
+
+    try:
+        return load(settings.project)
+    except (ValueError, DefinitionsError) as error:
+        stop(error)
 
 
 def settings_beside(dagster_home: Path | None) -> "Settings":

@@ -10,7 +10,9 @@ from rich.table import Table
 from assets.delay_model_evaluation import Evaluation
 from assets.delay_model_version import RegisteredVersion
 from assets.partitions import judged_days, training_days
-from cli import ingested, observing, releases, runs
+from cli import ingested, observing, releases
+from cli.job_batches import batches
+from cli.runs import Outcome, Runner
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import without_password
@@ -22,53 +24,51 @@ LEAST_SECONDS = 0.5
 LOSSES = {"log_loss", "brier", "calibration_error"}
 
 
-def run_all(console: Console, settings: Settings, month: str, fresh: bool) -> bool:
+def run_all(runner: Runner, month: str, fresh: bool) -> bool:
     """Ingest what the month's model needs, train it, promote it or not, and score the month's last day.
 
     Returns:
         Whether everything succeeded.
     """
     started = time.monotonic()
+    console, settings = runner.console, runner.settings
     days = training_days(month) + judged_days(month)
-    outcomes: list[runs.Outcome] = []
-    with runs.local_instance(settings) as instance:
-        missing = days if fresh else ingested.missing_days(instance, open_tables(settings.data), days)
-        if missing:
-            outcomes.append(runs.execute(console, instance, "ingest_flights", missing))
-        else:
-            console.print(
-                f"[bold]ingest_flights[/]  {days[0]} to {days[-1]} are there "
-                "already (--fresh reads them again)"
-            )
-        if _all_succeeded(outcomes):
-            outcomes.append(runs.execute(console, instance, "train_delay_model", [month]))
-        release = None
-        if _all_succeeded(outcomes):
-            release = releases.release(console, instance, settings, _registered(settings, month).number)
-            outcomes.append(release.outcome)
-        if release is not None and release.outcome.success:
-            outcomes.append(runs.execute(console, instance, "score_flights", [days[-1]]))
-        with console.status("Showing the runs in MLflow …"):
-            observing.show_runs(
-                console,
-                instance,
-                observing.own_observers(console, settings),
-                [outcome.run_id for outcome in outcomes],
-            )
-        console.print()
-        for outcome in outcomes:
-            observing.print_trace(console, instance, outcome.run_id, LEAST_SECONDS)
+    outcomes: list[Outcome] = []
+
+    def execute(job_name: str, keys: Sequence[str]) -> None:
+        (batch,) = batches(runner.loaded.job(job_name), keys)
+        outcomes.append(runner.execute(job_name, batch))
+
+    missing = days if fresh else ingested.missing_days(runner.instance, open_tables(settings.data), days)
+    if missing:
+        execute("ingest_flights", missing)
+    else:
+        console.print(
+            f"[bold]ingest_flights[/]  {days[0]} to {days[-1]} are there already (--fresh reads them again)"
+        )
+    if _all_succeeded(outcomes):
+        execute("train_delay_model", [month])
+    release = None
+    if _all_succeeded(outcomes):
+        release = releases.release(runner, _registered(settings, month).number)
+        outcomes.append(release.outcome)
+    if release is not None and release.outcome.success:
+        execute("score_flights", [days[-1]])
+    runner.show([outcome.run_id for outcome in outcomes])
+    console.print()
+    for outcome in outcomes:
+        observing.print_trace(console, runner.instance, outcome.run_id, LEAST_SECONDS)
     failed = [outcome for outcome in outcomes if not outcome.success]
     if failed or release is None:
-        runs.report_failure(console, failed[-1], settings)
+        runner.report_failure(failed[-1])
         return False
     _summarise(console, settings, month)
-    releases.report(console, settings, release)
+    releases.report(runner, release)
     _conclude(console, settings, month, time.monotonic() - started)
     return True
 
 
-def _all_succeeded(outcomes: Sequence[runs.Outcome]) -> bool:
+def _all_succeeded(outcomes: Sequence[Outcome]) -> bool:
     return all(outcome.success for outcome in outcomes)
 
 

@@ -6,9 +6,11 @@ import dagster as dg
 
 from assets.delay_model import FEATURES_ASSET
 from assets.partitions import DAYS
-from cli.runs import PARTITION, RANGE_END, RANGE_START
+from cli.job_batches import RANGE_END, RANGE_START
 from ledgerline.dagster.storage.io_managers import Tables
 from pipelines.jobs import ingest_flights
+
+PARTITION = "dagster/partition"
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import memory, registry
+from cli import memory, registry, run_commands
 from cli.commands import end_at_once, prepared_settings, settings_beside, stop
 
 app = typer.Typer(
@@ -24,48 +24,8 @@ def main() -> None:
     """Pipelines whose runs, data and models account for themselves."""
 
 
-@app.command()
-def run(
-    month: Annotated[str, typer.Option(help="Month the model is judged on, 2013-02 to 2013-12.")] = "2013-07",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Read days again that are there already.")] = False,
-) -> None:
-    """Ingest real flights, train a model, judge and register it, and score a day."""
-    settings = prepared_settings()
-    from cli import first_run, partition_names, runs
-
-    try:
-        key = partition_names.month(month)
-    except partition_names.UnknownPartitionError as error:
-        stop(error)
-    with runs.noise_to(settings.home / runs.LOG_FILE) as console:
-        success = first_run.run_all(console, settings, key, fresh)
-    raise typer.Exit(0 if success else 1)
-
-
-@app.command()
-def backfill(
-    job: Annotated[
-        str,
-        typer.Argument(
-            help="ingest_flights, score_flights, replay_day, train_delay_model or watch_predictions."
-        ),
-    ],
-    first: Annotated[str, typer.Option("--from", help="First day (2013-01-31) or month (2013-02).")],
-    last: Annotated[
-        str | None, typer.Option("--to", help="Last day or month; without it, only the first.")
-    ] = None,
-) -> None:
-    """Run a job for a range of days (as one run) or months (a run for each)."""
-    settings = prepared_settings()
-    from cli import backfills, partition_names, runs
-
-    try:
-        batches = partition_names.batches(job, first, last or first)
-    except partition_names.UnknownPartitionError as error:
-        stop(error)
-    with runs.noise_to(settings.home / runs.LOG_FILE) as console:
-        success = backfills.run_all(console, settings, job, batches)
-    raise typer.Exit(0 if success else 1)
+app.command()(run_commands.run)
+app.command()(run_commands.backfill)
 
 
 @app.command()

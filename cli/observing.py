@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
+from cli.loaded_project import LoadedProject, load
 from cli.trace_tree import LEAST_SECONDS, trace_tree
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
@@ -69,14 +70,16 @@ def own_observers(
     """
     owners: Owners = {}
     try:
-        from pipelines.definitions import defs
-
-        owners = owners_in(defs.get_repository_def())
+        owners = owners_in(load(settings.project).defs.get_repository_def())
     except Exception as error:  # noqa: BLE001 (whatever is wrong with it: the event log has the rest)
-        console.print(
-            Text(f"Without the owners of assets: the code cannot be loaded: {error}"), soft_wrap=True
-        )
+        console.print(Text(f"Without the owners of assets: {error}"), soft_wrap=True)
     return [Observer(projection, cursor_store, owners) for projection in projections_of(settings)]
+
+
+def observers_of(loaded: LoadedProject, settings: Settings) -> list[Observer]:
+    """Return what shows the runs of this project, whose code is loaded."""
+    owners = owners_in(loaded.defs.get_repository_def())
+    return [Observer(projection, None, owners) for projection in projections_of(settings)]
 
 
 def foreign_observers(settings: Settings, cursor_store: CursorStore) -> list[Observer]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Never
 import typer
 from rich.console import Console
 
-from cli.commands import prepared_settings, stop, wide_console
+from cli.commands import loaded_project, prepared_settings, stop, wide_console
 
 if TYPE_CHECKING:
     from ledgerline.dagster.settings import Settings
@@ -86,10 +86,11 @@ def compare(
     """
     _require_job(model)
     settings = prepared_settings()
-    from cli import partition_names
+    from assets.partitions import MONTHS
+    from cli.partition_keys import understood
 
     with _clear_errors():
-        key = partition_names.month(month) if month is not None else None
+        key = understood(MONTHS, month, model) if month is not None else None
     _compare(settings, _given(version=version, against=against, month=key))
 
 
@@ -201,10 +202,11 @@ def listen(
 def _compare(settings: "Settings", config: Mapping[str, object]) -> Never:
     from cli import releases, runs
 
-    with runs.noise_to(settings.home / runs.LOG_FILE) as console, runs.local_instance(settings) as instance:
-        release = releases.compare(console, instance, settings, config)
-        releases.show(console, instance, settings, release)
-        releases.report(console, settings, release)
+    loaded = loaded_project(settings)
+    with runs.local_instance(settings) as instance, runs.runner(instance, settings, loaded) as runner:
+        release = releases.compare(runner, config)
+        runner.show([release.outcome.run_id])
+        releases.report(runner, release)
     raise typer.Exit(0 if release.is_as_wanted else 1)
 
 
@@ -214,10 +216,11 @@ def _change_production(model: str, action: str, version: int | None, reason: str
     from cli import releases, runs
 
     config = _given(action=action, version=version, reason=reason, approver=by or getpass.getuser())
-    with runs.noise_to(settings.home / runs.LOG_FILE) as console, runs.local_instance(settings) as instance:
-        release = releases.promote(console, instance, settings, config)
-        releases.show(console, instance, settings, release)
-        releases.report(console, settings, release)
+    loaded = loaded_project(settings)
+    with runs.local_instance(settings) as instance, runs.runner(instance, settings, loaded) as runner:
+        release = releases.promote(runner, config)
+        runner.show([release.outcome.run_id])
+        releases.report(runner, release)
     raise typer.Exit(0 if release.is_as_wanted else 1)
 
 
@@ -240,7 +243,7 @@ def _moment(text: str) -> datetime:
 def _clear_errors() -> Iterator[None]:
     """What a person can mend, without a stack trace."""
     from cli.observing import ObservingError
-    from cli.partition_names import UnknownPartitionError
+    from cli.partition_keys import UnknownPartitionError
     from cli.webhooks import WebhookError
     from ledgerline.dagster.failures import PermanentFailure
     from ledgerline.ledger.storages.config import InstanceError

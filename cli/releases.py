@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,9 +12,8 @@ from assets.delay_model import MODEL_NAME
 from assets.production import DECISION, IN_PLACE, PRODUCTION_ASSET, REFUSED
 from assets.requests_replay import lines_of
 from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
-from cli import observing, runs
+from cli.runs import Outcome, Runner
 from ledgerline.dagster.resources import registry_of
-from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_records
 from ledgerline.evaluation.policy import Ruling
 from ledgerline.registry.stages import PRODUCTION
@@ -36,7 +34,7 @@ class Release:
             was not to, or the run failed.
     """
 
-    outcome: runs.Outcome
+    outcome: Outcome
     judged: JudgedVersion | None
     production: int | None
     not_moved: Mapping[str, str]
@@ -52,30 +50,25 @@ class Release:
         return self.outcome.success and not self.is_refused and IN_PLACE not in self.not_moved
 
 
-def compare(
-    console: Console, instance: dg.DagsterInstance, settings: Settings, config: Mapping[str, Any]
-) -> Release:
+def compare(runner: Runner, config: Mapping[str, Any]) -> Release:
     """Compare two versions, and judge the first."""
-    return _run(console, instance, settings, compare_flight_delay.name, {COMPARISON: config})
+    return _run(runner, compare_flight_delay.name, {COMPARISON: config})
 
 
-def release(console: Console, instance: dg.DagsterInstance, settings: Settings, version: int) -> Release:
+def release(runner: Runner, version: int) -> Release:
     """Compare a version with production, and promote it if it keeps every rule."""
     config = {"version": version}
-    return _run(
-        console, instance, settings, release_flight_delay.name, {COMPARISON: config, PROMOTION: config}
-    )
+    return _run(runner, release_flight_delay.name, {COMPARISON: config, PROMOTION: config})
 
 
-def promote(
-    console: Console, instance: dg.DagsterInstance, settings: Settings, config: Mapping[str, Any]
-) -> Release:
+def promote(runner: Runner, config: Mapping[str, Any]) -> Release:
     """Promote a version whose evidence is good, or roll back."""
-    return _run(console, instance, settings, promote_flight_delay.name, {PROMOTION: config})
+    return _run(runner, promote_flight_delay.name, {PROMOTION: config})
 
 
-def report(console: Console, settings: Settings, release: Release) -> None:
+def report(runner: Runner, release: Release) -> None:
     """Print what was replayed, what was judged, rule by rule, and what is in production."""
+    console = runner.console
     if release.judged is not None:
         if release.judged.replay is not None:
             console.print()
@@ -83,40 +76,28 @@ def report(console: Console, settings: Settings, release: Release) -> None:
         console.print()
         console.print(_rulings_table(release.judged))
     elif not release.outcome.success:
-        runs.report_failure(console, release.outcome, settings)
+        runner.report_failure(release.outcome)
         return
     version = "no version" if release.production is None else f"version [bold]{release.production}[/]"
     for why in release.not_moved.values():
         console.print(Text(why), soft_wrap=True)
     if not release.outcome.success:
-        runs.report_failure(console, release.outcome, settings)
+        runner.report_failure(release.outcome)
     elif release.is_refused:
         console.print(f"[bold red]Refused.[/] {PRODUCTION} stays with {version}.")
     else:
         console.print(f"{PRODUCTION} of {MODEL_NAME}: {version}")
 
 
-def show(console: Console, instance: dg.DagsterInstance, settings: Settings, release: Release) -> None:
-    """Show the run in MLflow."""
-    with console.status("Showing the run in MLflow …"):
-        observing.show_runs(
-            console, instance, observing.own_observers(console, settings), [release.outcome.run_id]
-        )
-
-
-def _run(
-    console: Console,
-    instance: dg.DagsterInstance,
-    settings: Settings,
-    job_name: str,
-    config: Mapping[str, Mapping[str, Any]],
-) -> Release:
-    outcome = runs.execute(console, instance, job_name, config=config)
+def _run(runner: Runner, job_name: str, config: Mapping[str, Mapping[str, Any]]) -> Release:
+    given = {"ops": {name: {"config": values} for name, values in config.items()}}
+    outcome = runner.execute(job_name, config=given)
     judged = None
     if any(step.key == COMPARISON and step.state == "done" for step in outcome.steps):
-        judged = open_records(settings.data).read(COMPARISON_ASSET, None, JudgedVersion)
-    holder = registry_of(settings).version_with_alias(MODEL_NAME, PRODUCTION)
-    return Release(outcome, judged, holder.number if holder else None, _not_moved(instance, outcome.run_id))
+        judged = open_records(runner.settings.data).read(COMPARISON_ASSET, None, JudgedVersion)
+    holder = registry_of(runner.settings).version_with_alias(MODEL_NAME, PRODUCTION)
+    not_moved = _not_moved(runner.instance, outcome.run_id)
+    return Release(outcome, judged, holder.number if holder else None, not_moved)
 
 
 def _not_moved(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:

@@ -9,33 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableRepository
-from dagster._core.execution.api import execute_run
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from rich.console import Console
 from rich.text import Text
 
-from cli import progress
+from cli import observing, progress, run_config
+from cli.code_locations import location_name
+from cli.job_batches import WHOLE, Batch
+from cli.loaded_project import ATTRIBUTE, LoadedProject
 from ledgerline.dagster.executors import start_warm_process
 from ledgerline.dagster.settings import Settings
+from ledgerline.ledger.dagster_internals import (
+    LoadableTargetOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    ReconstructableRepository,
+    RemoteRepositoryOrigin,
+    execute_run,
+)
 from ledgerline.settings.project import Project
-from pipelines import definitions
-
-CODE_LOCATION = "ledgerline"
-
-PARTITION = "dagster/partition"
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 
 # In the state folder: what a run started from the command line prints that is not progress.
 LOG_FILE = "run.log"
-
-# The console logger would write every event between the lines of the progress display.
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
@@ -57,61 +50,93 @@ class Outcome:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class Runner:
+    """Executes jobs of a project on its instance, and shows that on a console.
+
+    Attributes:
+        console: What a person is to see.
+        instance: The Dagster instance.
+        settings: The settings of the project.
+        loaded: The project with its definitions.
+    """
+
+    console: Console
+    instance: dg.DagsterInstance
+    settings: Settings
+    loaded: LoadedProject
+
+    def execute(
+        self, job_name: str, batch: Batch = WHOLE, config: Mapping[str, Any] | None = None
+    ) -> Outcome:
+        """Execute a job, for one partition, or for a range as a single run, showing its progress.
+
+        Args:
+            job_name: The job.
+            batch: Its partitions.
+            config: The run configuration; default: that of the job.
+        """
+        project, job = self.loaded.project, self.loaded.job(job_name)
+        if not config and batch.keys:
+            config = job.get_run_config_for_partition_key(batch.keys[0])
+        repository = ReconstructableRepository.for_module(project.module, ATTRIBUTE, str(project.root))
+        origin = repository.get_reconstructable_job(job_name)
+        run = self.instance.create_run_for_job(
+            job,
+            run_config=run_config.quietly(job, config or {}),
+            tags={**job.run_tags, **batch.tags},
+            # With its code location the run can be re-executed from the UI like any other.
+            remote_job_origin=_code_location(project).get_job_origin(job_name),
+            job_code_origin=origin.get_python_origin(),
+        )
+        title = f"{job_name}  {batch}".rstrip()
+        with progress.shown(self.console, self.instance, run.run_id, title) as view:
+            result = execute_run(origin, run, self.instance)
+        steps = sorted(view.steps.values(), key=lambda step: step.ended or float("inf"))
+        return Outcome(run.run_id, result.success, steps, view.problem, view.interrupted)
+
+    def show(self, run_ids: Sequence[str]) -> None:
+        """Show runs in MLflow and wherever else runs of this project are shown."""
+        with self.console.status("Showing the runs in MLflow …"):
+            observers = observing.observers_of(self.loaded, self.settings)
+            observing.show_runs(self.console, self.instance, observers, run_ids)
+
+    def report_failure(self, outcome: Outcome) -> None:
+        """Say which steps of a run failed, and why, without a stack trace."""
+        self.console.print(Text(f"\nRun {outcome.run_id} failed.", style="bold red"))
+        for step in outcome.steps:
+            if step.state == "failed" or step.failed_checks:
+                self.console.print(Text(f"  {step.key}", style="bold"))
+                for problem in [*step.failed_checks, *([step.error] if step.error else [])]:
+                    self.console.print(Text(f"    {problem}"), soft_wrap=True)
+        if outcome.problem and not any(step.error or step.failed_checks for step in outcome.steps):
+            self.console.print(Text(f"  {outcome.problem}"), soft_wrap=True)
+        self.console.print(
+            f"\nEverything that was logged: {self.settings.home / LOG_FILE}, or `ledgerline dev` and the "
+            "run's page."
+        )
+
+
 @contextmanager
 def local_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """Open the Dagster instance, while the process that steps are forked from warms up."""
-    if settings.executor == "multiprocess":
-        start_warm_process(preloaded=[settings.project.module])
-    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+    """Open the Dagster instance, and let dynamic partitions be read from it."""
+    with (
+        dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance,
+        dg.partition_loading_context(dynamic_partitions_store=instance),
+    ):
         yield instance
 
 
-def execute(
-    console: Console,
-    instance: dg.DagsterInstance,
-    job_name: str,
-    partitions: Sequence[str] = (),
-    config: Mapping[str, Any] | None = None,
-) -> Outcome:
-    """Execute a job, for one partition, or for a range as a single run, showing its progress.
+@contextmanager
+def runner(instance: dg.DagsterInstance, settings: Settings, loaded: LoadedProject) -> Iterator[Runner]:
+    """Make ready to execute jobs in this process.
 
-    Args:
-        console: Where to show it.
-        instance: The Dagster instance.
-        job_name: The job.
-        partitions: Its partitions; none for a job that has none.
-        config: Of assets, by name.
+    What they print goes to a file. The process that steps are forked from warms up meanwhile.
     """
-    project = definitions.settings.project
-    repository = ReconstructableRepository.for_module(project.module, "defs", str(project.root))
-    job = repository.get_reconstructable_job(job_name)
-    run = instance.create_run_for_job(
-        definitions.defs.resolve_job_def(job_name),
-        run_config={**QUIET, "ops": {name: {"config": values} for name, values in (config or {}).items()}},
-        tags=_partition_tags(partitions),
-        # With its code location the run can be re-executed from the UI like any other.
-        remote_job_origin=_code_location(project).get_job_origin(job_name),
-        job_code_origin=job.get_python_origin(),
-    )
-    with progress.shown(console, instance, run.run_id, f"{job_name}  {_span(partitions)}".rstrip()) as view:
-        result = execute_run(job, run, instance)
-    steps = sorted(view.steps.values(), key=lambda step: step.ended or float("inf"))
-    return Outcome(run.run_id, result.success, steps, view.problem, view.interrupted)
-
-
-def report_failure(console: Console, outcome: Outcome, settings: Settings) -> None:
-    """Say which steps failed, and why, without a stack trace."""
-    console.print(Text(f"\nRun {outcome.run_id} failed.", style="bold red"))
-    for step in outcome.steps:
-        if step.state == "failed" or step.failed_checks:
-            console.print(Text(f"  {step.key}", style="bold"))
-            for problem in [*step.failed_checks, *([step.error] if step.error else [])]:
-                console.print(Text(f"    {problem}"), soft_wrap=True)
-    if outcome.problem and not any(step.error or step.failed_checks for step in outcome.steps):
-        console.print(Text(f"  {outcome.problem}"), soft_wrap=True)
-    console.print(
-        f"\nEverything that was logged: {settings.home / LOG_FILE}, or `ledgerline dev` and the run's page."
-    )
+    with noise_to(settings.home / LOG_FILE) as console:
+        if settings.executor == "multiprocess":
+            start_warm_process(preloaded=[settings.project.module])
+        yield Runner(console, instance, settings, loaded)
 
 
 @contextmanager
@@ -135,21 +160,9 @@ def noise_to(path: Path) -> Iterator[Console]:
         terminal.close()
 
 
-def _span(partitions: Sequence[str]) -> str:
-    return " to ".join(dict.fromkeys([*partitions[:1], *partitions[-1:]]))
-
-
-def _partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
-    if not partitions:
-        return {}
-    if len(partitions) == 1:
-        return {PARTITION: partitions[0]}
-    return {RANGE_START: partitions[0], RANGE_END: partitions[-1]}
-
-
 def _code_location(project: Project) -> RemoteRepositoryOrigin:
     target = LoadableTargetOrigin(
         executable_path=sys.executable, module_name=project.module, working_directory=str(project.root)
     )
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, CODE_LOCATION)
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name(project))
     return RemoteRepositoryOrigin(location, repository_name="__repository__")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from cli.ingested import missing_days
-from cli.runs import PARTITION, RANGE_END, RANGE_START
+from cli.ingested import PARTITION, missing_days
+from cli.job_batches import RANGE_END, RANGE_START
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_tables
 from pipelines.definitions import build_definitions

@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 
 COMMANDS = {
-    "run": ["--month", "--fresh"],
-    "backfill": ["job", "--from", "--to"],
+    "run": ["job", "--partition", "--from", "--to", "--config", "--fresh"],
+    "backfill": ["job", "--partition", "--from", "--to"],
     "dev": [],
     "observe": ["--all", "--since", "--follow", "--dagster-home"],
     "trace": ["--least", "--dagster-home"],
@@ -45,18 +45,20 @@ def test_a_command_explains_itself_and_its_options(command: str) -> None:
 
 
 def test_a_month_that_is_not_there_is_refused_with_those_that_are(home: str) -> None:
-    result = ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    result = ledgerline("run", "--partition", "2013-13", LEDGERLINE_HOME=home)
     assert result.exit_code == 2
-    assert result.stderr.startswith("'2013-13' is not a month a model can be judged on: choose one from")
+    assert result.stderr.startswith(
+        "'2013-13' is not a partition of train_delay_model: choose one from 2013-02-01 to 2013-12-01."
+    )
     assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sleep", "--from", "2013-02"], "'sleep' is not a job"),
-        (["train_delay_model", "--from", "2013-01"], "'2013-01' is not a month a model can be judged on"),
-        (["score_flights", "--from", "2013-02"], "'2013-02' is not a day with flights"),
+        (["sleep", "--from", "2013-02"], "There is no job 'sleep': choose one of "),
+        (["train_delay_model", "--from", "2013-01"], "'2013-01' is not a partition of train_delay_model"),
+        (["score_flights", "--from", "2013-02"], "'2013-02' is several partitions of score_flights: "),
         (["score_flights", "--from", "2013-02-02", "--to", "2013-02-01"], "--from 2013-02-02 is later"),
     ],
 )
@@ -105,7 +107,7 @@ def test_a_setting_that_cannot_be_used_is_named(name: str, value: str, home: str
 
 
 def test_the_first_command_makes_the_state_folder_ready_for_dagster(home: str) -> None:
-    ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    ledgerline("run", "--partition", "2013-13", LEDGERLINE_HOME=home)
     configuration = Path(home, "dagster", "dagster.yaml")
     assert configuration.is_symlink()
     assert "telemetry" in configuration.read_text()
@@ -115,7 +117,7 @@ def test_a_link_to_a_checkout_that_has_moved_is_renewed(home: str) -> None:
     configuration = Path(home, "dagster", "dagster.yaml")
     configuration.parent.mkdir(parents=True)
     configuration.symlink_to("/nowhere/dagster.yaml")
-    ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    ledgerline("run", "--partition", "2013-13", LEDGERLINE_HOME=home)
     assert configuration.exists()
 
 
@@ -123,5 +125,5 @@ def test_an_instance_configuration_of_ones_own_is_kept(home: str) -> None:
     configuration = Path(home, "dagster", "dagster.yaml")
     configuration.parent.mkdir(parents=True)
     configuration.write_text("telemetry: {enabled: false}\n")
-    ledgerline("run", "--month", "2013-13", LEDGERLINE_HOME=home)
+    ledgerline("run", "--partition", "2013-13", LEDGERLINE_HOME=home)
     assert configuration.read_text() == "telemetry: {enabled: false}\n"

@@ -3,12 +3,14 @@
 import io
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from assets.staging_vs_production import JudgedVersion
 from cli import releases, runs
+from cli.loaded_project import load
 from cli.main import app
 from ledgerline.dagster.settings import Settings
 from ledgerline.requests.asking import Latency
@@ -35,7 +37,9 @@ def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, tmp
     assert "Traceback" not in result.output
 
 
-def test_what_was_replayed_is_printed_before_the_ruling(settings: Settings) -> None:
+def test_what_was_replayed_is_printed_before_the_ruling(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
     replay = Replay(
         since="2026-11-03T11:00:00+00:00",
         until="2026-11-03T12:30:00+00:00",
@@ -60,7 +64,8 @@ def test_what_was_replayed_is_printed_before_the_ruling(settings: Settings) -> N
     outcome = runs.Outcome("dagster run", True, [], "", False)
     output = io.StringIO()
     console = Console(file=output, width=100)
-    releases.report(console, settings, releases.Release(outcome, judged, 1, {}))
+    runner = runs.Runner(console, instance, settings, load(settings.project))
+    releases.report(runner, releases.Release(outcome, judged, 1, {}))
     shown = output.getvalue()
     assert shown.index("30 with 90 rows") < shown.index("calibrated")
     assert "11 (12.50% of those scored)" in shown

@@ -253,7 +253,7 @@ def test_a_damaged_file_is_named_and_nothing_is_trained(first_run: FirstRun, led
 
 
 def test_a_month_outside_the_data_is_refused(tmp_path: Path, ledgerline: Ledgerline) -> None:
-    done = ledgerline(tmp_path, "run", "--month", "2014-01")
+    done = ledgerline(tmp_path, "run", "--partition", "2014-01")
     assert done.returncode == 2
     assert "2013-02" in done.stderr
     assert "Traceback" not in done.stderr

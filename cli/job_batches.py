@@ -1,0 +1,88 @@
+"""Divides the partitions of a job into runs, by the backfill policies of its assets, as Dagster's UI does."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from cli.partition_keys import in_order
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The partitions of one run.
+
+    Attributes:
+        keys: Their keys, in order; none for a job without partitions.
+        tags: The tags of the run that say so.
+    """
+
+    keys: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " to ".join(dict.fromkeys([*self.keys[:1], *self.keys[-1:]]))
+
+
+WHOLE = Batch()
+
+
+def batches(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
+    """Return the runs that a job takes for some of its partitions.
+
+    A range is one run where the backfill policy of every partitioned asset allows it, and at most as many
+    partitions as the strictest policy allows, otherwise. Without a policy each partition has a run.
+    """
+    definition = job.partitions_def
+    if definition is None:
+        return [WHOLE]
+    most = job.backfill_policy.max_partitions_per_run
+    if most == 1:
+        return [_of_keys(job, [key]) for key in in_order(definition, keys)]
+    return [
+        _of_keys(job, chunk)
+        for found in _ranges(definition, in_order(definition, keys))
+        for chunk in _chunks(_keys_in(definition, found), most)
+    ]
+
+
+def spanning(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
+    """Return the runs for partitions and for all those between them, which need not be run again."""
+    definition = job.partitions_def
+    if definition is None or not keys or isinstance(definition, dg.MultiPartitionsDefinition):
+        return batches(job, keys)
+    ordered = in_order(definition, keys)
+    return batches(job, _keys_in(definition, dg.PartitionKeyRange(ordered[0], ordered[-1])))
+
+
+def _ranges(definition: dg.PartitionsDefinition, keys: Sequence[str]) -> list[dg.PartitionKeyRange]:
+    """Return ranges that have these keys and no others; one, if that is possible."""
+    if not keys:
+        return []
+    whole = dg.PartitionKeyRange(keys[0], keys[-1])
+    if set(_keys_in(definition, whole)) == set(keys):
+        return [whole]
+    found = definition.subset_with_partition_keys(keys).get_partition_key_ranges(definition)
+    return sorted(found, key=lambda each: keys.index(each.start))
+
+
+def _keys_in(definition: dg.PartitionsDefinition, found: dg.PartitionKeyRange) -> list[str]:
+    return [str(key) for key in definition.get_partition_keys_in_range(found)]
+
+
+def _chunks(keys: Sequence[str], most: int | None) -> Iterable[Sequence[str]]:
+    size = most or len(keys)
+    return (keys[start : start + size] for start in range(0, len(keys), size))
+
+
+def _of_keys(job: dg.JobDefinition, keys: Sequence[str]) -> Batch:
+    # The job's own tags for a partition, too: of a partitioned config, or one for each dimension.
+    tags = dict(job.get_tags_for_partition_key(keys[0], selected_asset_keys=None))
+    if len(keys) > 1:
+        single = job.partitions_def.get_tags_for_partition_key(keys[0]) if job.partitions_def else {}
+        tags = {name: value for name, value in tags.items() if name not in single}
+        tags |= {RANGE_START: keys[0], RANGE_END: keys[-1]}
+    return Batch(tuple(keys), tags)
