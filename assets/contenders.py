@@ -13,6 +13,7 @@ from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.evaluation.policy import Latencies
+from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.versions import Version
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Contender:
     """
 
     version: Version
-    model: Any
+    model: StoredModel
     signature: Any
     bytes: int
 
@@ -48,7 +49,7 @@ class Contender:
         import pandas as pd
 
         try:
-            probability = self.model.predict_proba(model_input(rows))[:, 1]
+            probability = self.model.answer(model_input(rows))[:, 1]
         except (ValueError, KeyError, AttributeError) as error:
             raise PermanentFailure(
                 f"Version {self.version.number} of {MODEL_NAME} cannot score flights: {error}.",
@@ -58,7 +59,7 @@ class Contender:
 
     def answer(self, inputs: "pd.DataFrame") -> "Mapping[str, NDArray[Any]]":
         """What a service answers that serves it: an array without a name."""
-        return {"": self.model.predict_proba(model_input(inputs))}
+        return {"": self.model.answer(model_input(inputs))}
 
 
 def contender(registry: ModelRegistryResource, version: Version) -> Contender:
@@ -97,6 +98,6 @@ def row_latencies(staging: Contender, production: Contender | None, rows: "pd.Da
         row = inputs.iloc[[number]]
         for one, times in zip(contenders, taken, strict=True):
             started = time.perf_counter()
-            one.model.predict_proba(row)
+            one.model.answer(row)
             times.append((time.perf_counter() - started) * 1000)
     return Latencies(min(taken[0]), min(taken[1]) if production else None)

@@ -117,7 +117,7 @@ def delay_model(
         run.log_files({"loss.png": plot})
         context.log.info("Storing the model")
         with otel.span("store model"):
-            model_id = run.log_sklearn_model(pipeline, MODEL_NAME, model_input(rows))
+            model_id = run.log_model(pipeline, MODEL_NAME, model_input(rows), method="predict_proba")
 
     context.add_asset_metadata(
         {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -13,6 +13,7 @@ from assets.partitions import MONTHS, judged_days
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.dagster.tracking import MLflowResource
+from ledgerline.mlflow_store.stored_model import StoredModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,14 +82,16 @@ def delay_model_evaluation(
 
     with mlflow.reopened_run(delay_model.run_id) as run:
         with otel.span("load model"):
-            model = mlflow.load_sklearn_model(delay_model.model_id)
+            model = mlflow.load_model(delay_model.model_id)
         with otel.span("predict", rows=len(rows)):
             answers = answer(model, rows, delay_model)
         scores = {name: metrics.score(late, said) for name, said in answers.items()}
         slices = metrics.score_slices(rows, late, answers[MODEL])
         context.log.info("Shuffling features to see which matter")
         with otel.span("shuffle features"):
-            importance = metrics.permutation_importance(model, model_input(rows), late, delay_model.seed)
+            importance = metrics.permutation_importance(
+                model.model, model_input(rows), late, delay_model.seed
+            )
         with otel.span("plot"):
             pictures = {
                 "roc": plots.roc(late, answers),
@@ -125,11 +128,11 @@ def delay_model_evaluation(
     )
 
 
-def answer(model: Any, rows: "pd.DataFrame", trained: TrainedModel) -> "dict[str, pd.Series]":
+def answer(model: StoredModel, rows: "pd.DataFrame", trained: TrainedModel) -> "dict[str, pd.Series]":
     """The probability of being late that the model and each baseline give to every flight."""
     import pandas as pd
 
-    probability = model.predict_proba(model_input(rows))[:, 1]
+    probability = model.answer(model_input(rows))[:, 1]
     return {
         MODEL: pd.Series(probability, index=rows.index),
         CARRIER_HOUR_RATE: metrics.carrier_hour_baseline(rows, trained.carrier_hour_rates, trained.late_rate),

@@ -1,7 +1,7 @@
 """What a version learned from, and what it says to that. What is compared with it: drift.py, and others."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -10,6 +10,7 @@ from assets.holdout import training_days_of
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.dagster.tracing import OTelResource
+from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.versions import TRAINING_DATA_TAG, Version
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def as_recorded(version: Version, sha256: str) -> str:
     return "as recorded" if recorded == sha256 else CHANGED
 
 
-def scores_of(model: Any, flights: "pd.DataFrame") -> "pd.Series":
+def scores_of(model: StoredModel, flights: "pd.DataFrame") -> "pd.Series":
     """The probability of being late that a model gives to each flight."""
     import pandas as pd
 
-    return pd.Series(model.predict_proba(model_input(flights))[:, 1], name="late_probability")
+    return pd.Series(model.answer(model_input(flights))[:, 1], name="late_probability")

@@ -1,6 +1,6 @@
 """Batch scoring with the model in use. Which model that is, the registry's aliases say."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -13,6 +13,7 @@ from assets.partitions import DAYS
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.tracing import OTelResource
+from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from ledgerline.registry.versions import Version
 
@@ -96,10 +97,10 @@ def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
     )
 
 
-def predict(model: Any, features: "pd.DataFrame", version: Version, alias: str) -> "pd.DataFrame":
+def predict(model: StoredModel, features: "pd.DataFrame", version: Version, alias: str) -> "pd.DataFrame":
     """Score flights; one row for each, in the order given."""
     return features[list(FLIGHT_KEY)].assign(
-        late_probability=model.predict_proba(model_input(features))[:, 1],
+        late_probability=model.answer(model_input(features))[:, 1],
         model_version=version.number,
         model_alias=alias,
     )

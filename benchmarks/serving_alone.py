@@ -86,7 +86,7 @@ def main() -> None:
 
     from ledgerline.mlflow_store import model_files
 
-    model, rows = model_files.load_sklearn(Path(sys.argv[1])), pd.read_parquet(sys.argv[2])
+    model, rows = model_files.load(Path(sys.argv[1])), pd.read_parquet(sys.argv[2])
     # As the model takes them, and not with the gaps of Parquet.
     texts = rows.select_dtypes(exclude="number").columns
     rows = rows.astype(dict.fromkeys(texts, "object"))
@@ -95,7 +95,7 @@ def main() -> None:
         taken = []
         for _ in range(int(line)):
             started = time.perf_counter()
-            model.predict_proba(rows)
+            model.answer(rows)
             taken.append(time.perf_counter() - started)
         print(json.dumps(taken), flush=True)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from sklearn.pipeline import Pipeline
 
+    from ledgerline.mlflow_store.stored_model import StoredModel
+
 DAYS = [f"2013-02-{day:02}" for day in range(1, 15)]
 LEARNED_SHARE = 0.8  # of the flights, others for each version
 SINGLE_ROWS, MANY_ROWS = 64, 1000
@@ -54,21 +56,21 @@ class Models:
     Attributes:
         client: Of the registry.
         name: What it is called there.
-        pipelines: Of each version, loaded from the registry.
+        models: Of each version, loaded from the registry.
         single: Rows that are asked about one by one.
         many: Rows that are asked about together.
     """
 
     client: "MlflowClient"
     name: str
-    pipelines: "dict[int, Pipeline]"
+    models: "dict[int, StoredModel]"
     single: "pd.DataFrame"
     many: "pd.DataFrame"
 
     @property
     def numbers(self) -> list[int]:
         """The versions."""
-        return list(self.pipelines)
+        return list(self.models)
 
     @property
     def bodies(self) -> list[str]:
@@ -86,7 +88,7 @@ class Models:
             answers: What came; errors are passed over.
             number: The version that answers where there is no header.
         """
-        said = {version: model.predict_proba(self.single) for version, model in self.pipelines.items()}
+        said = {version: model.answer(self.single) for version, model in self.models.items()}
         checked, wrong, largest, versions = 0, 0, 0.0, set()
         for answer in answers:
             if answer.status != OK:
@@ -106,7 +108,7 @@ class Models:
         Raises:
             BenchmarkError: It is not.
         """
-        differs = _difference(self.pipelines[number].predict_proba(self.many), body)
+        differs = _difference(self.models[number].answer(self.many), body)
         if differs > TOLERANCE:
             raise BenchmarkError(f"An answer about {len(self.many)} rows is wrong by {differs:g}.")
 
@@ -123,19 +125,19 @@ def registered(client: "MlflowClient", folder: Path, count: int) -> Models:
 
     flights = with_outcome(feature_rows(folder))
     inputs = model_input(flights)
-    pipelines = {}
+    models = {}
     for seed in range(count):
         learned = flights.sample(frac=LEARNED_SHARE, random_state=seed)
         pipeline = train(learned, TrainingConfig(seed=seed))
         version = versions.register(client, MODEL_NAME, _logged(client, pipeline, inputs), _tags())
-        pipelines[version.number] = versions.load(client, version)
+        models[version.number] = versions.load(client, version)
     candidates = inputs.drop_duplicates()
-    told_apart = candidates[_told_apart([model.predict_proba(candidates) for model in pipelines.values()])]
+    told_apart = candidates[_told_apart([model.answer(candidates) for model in models.values()])]
     if len(told_apart) < SINGLE_ROWS or len(inputs) < MANY_ROWS:
         raise BenchmarkError("The versions say the same; their answers do not tell which of them it was.")
     single = told_apart.sample(SINGLE_ROWS, random_state=0)
-    client.set_registered_model_alias(MODEL_NAME, PRODUCTION, str(next(iter(pipelines))))
-    return Models(client, MODEL_NAME, pipelines, single, inputs.sample(MANY_ROWS, random_state=0))
+    client.set_registered_model_alias(MODEL_NAME, PRODUCTION, str(next(iter(models))))
+    return Models(client, MODEL_NAME, models, single, inputs.sample(MANY_ROWS, random_state=0))
 
 
 def feature_rows(folder: Path) -> "pd.DataFrame":
@@ -182,7 +184,7 @@ def _logged(client: "MlflowClient", pipeline: "Pipeline", inputs: "pd.DataFrame"
     logged = client.create_logged_model(experiment, "served", run_id)
     with tempfile.TemporaryDirectory() as parent:
         files = Path(parent, "model")
-        model_files.save_sklearn(pipeline, files, inputs, logged, run_id)
+        model_files.save(pipeline, files, inputs, logged, run_id, method="predict_proba")
         client.log_model_artifacts(logged.model_id, str(files))
     client.finalize_logged_model(logged.model_id, "READY")
     return logged.model_id

@@ -13,7 +13,7 @@ from ledgerline.cleaning.texts import clean
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.tracked_texts import tag_texts
 from ledgerline.dagster.tracking import connect
-from ledgerline.mlflow_store.model_files import ModelRefusedError
+from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
 from ledgerline.registry import binding, evidence, moves, promotion, stages, versions
 from ledgerline.registry.contradictions import contradictions
 from ledgerline.registry.evidence import EvidenceError
@@ -182,11 +182,11 @@ class ModelRegistryResource(dg.ConfigurableResource):
         """All versions of a model, the first registered first."""
         return versions.versions(self._client(), name)
 
-    def load(self, version: Version) -> Any:
+    def load(self, version: Version) -> StoredModel:
         """Load the model of a version.
 
         Raises:
-            PermanentFailure: Its files are not those that were registered, or are not trusted.
+            PermanentFailure: Its files are not those that were registered, or cannot be loaded safely.
         """
         try:
             return versions.load(self._client(), version)

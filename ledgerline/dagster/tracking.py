@@ -24,7 +24,8 @@ from ledgerline.dagster.tracked_texts import (
     tag_texts,
 )
 from ledgerline.mlflow_runs import tags as mlflow_tags
-from ledgerline.mlflow_store import model_files, store
+from ledgerline.mlflow_store import model_files, store, stored_model
+from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,32 +163,40 @@ class TrainingRun:
                 Path(folder, name_text(name)).write_bytes(content)
             self.client.log_artifacts(self.run_id, folder)
 
-    def log_sklearn_model(self, model: Any, name: str, inputs: "pd.DataFrame") -> str:
-        """Store a scikit-learn model in skops format, with signature, example and requirements.
+    def log_model(
+        self, model: Any, name: str, inputs: "pd.DataFrame", *, method: str = stored_model.PREDICT
+    ) -> str:
+        """Store a model, with signature, example and requirements, so that loading runs no code of it.
 
         A model that an earlier attempt of the same run left behind is deleted.
 
         Args:
-            model: A fitted pipeline; its pyfunc answer is `predict_proba`.
+            model: A fitted model: an estimator or a pipeline of scikit-learn, an estimator or a Booster of
+                LightGBM or XGBoost, or an ONNX graph.
             name: The model's name in MLflow.
             inputs: Rows as a client would send them; columns with gaps here may have gaps there.
+            method: What serving asks the model: "predict" for values and labels, "predict_proba" for the
+                probability of each class.
 
         Returns:
             The id of the logged model.
+
+        Raises:
+            PermanentFailure: The model cannot be stored like that, or has no such method.
         """
         from mlflow.entities import LoggedModelOutput
 
         self._delete_models()
+        with _storable():
+            model_type = model_files.flavour_of(model).model_type(model, method)
         params = self.client.get_run(self.run_id).data.params
         logged = self.client.create_logged_model(
-            self.experiment_id, name, self.run_id, params=params, model_type="classifier"
+            self.experiment_id, name, self.run_id, params=params, model_type=model_type
         )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model")
-            try:
-                model_files.save_sklearn(model, path, inputs, logged, self.run_id)
-            except model_files.ModelRefusedError as error:
-                raise PermanentFailure(str(error), "No other model was stored.") from error
+            with _storable():
+                model_files.save(model, path, inputs, logged, self.run_id, method=method)
             self.client.log_model_artifacts(logged.model_id, str(path))
         self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
         self.client.finalize_logged_model(logged.model_id, "READY")
@@ -269,14 +278,18 @@ class MLflowResource(dg.ConfigurableResource):
         server = store.without_password(self.tracking_uri).rstrip("/")
         return dg.MetadataValue.url(f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}")
 
-    def load_sklearn_model(self, model_id: str) -> Any:
-        """Load a logged model; only types that a model may consist of are accepted."""
+    def load_model(self, model_id: str) -> StoredModel:
+        """Load a logged model, running nothing that is in its files.
+
+        Raises:
+            PermanentFailure: It cannot be read like that.
+        """
         client = connect(self.tracking_uri)
         location = client.get_logged_model(model_id).artifact_location
         try:
             with store.downloaded(client, location) as folder:
-                return model_files.load_sklearn(folder)
-        except model_files.ModelRefusedError as error:
+                return model_files.load(folder)
+        except ModelRefusedError as error:
             raise PermanentFailure(str(error), "Train the model again.") from error
 
 
@@ -292,6 +305,15 @@ def connect(tracking_uri: str) -> "MlflowClient":
         raise PermanentFailure(
             str(error), "Start it (`ledgerline dev` starts one) or set MLFLOW_TRACKING_URI."
         ) from error
+
+
+@contextmanager
+def _storable() -> Iterator[None]:
+    """Turn the refusal of a model into a failure that Dagster does not retry."""
+    try:
+        yield
+    except ModelRefusedError as error:
+        raise PermanentFailure(str(error), "No other model was stored.") from error
 
 
 @contextmanager

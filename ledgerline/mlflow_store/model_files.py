@@ -1,80 +1,93 @@
-"""The files of a scikit-learn model: written, hashed, and read without running what they say."""
+"""The files of a model: written, hashed, and read without running what is in them. By flavour: flavours/."""
 
 import hashlib
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ledgerline.mlflow_store.categories import as_values, categories_of
+from ledgerline.mlflow_store.flavours.lightgbm import LightGBM
+from ledgerline.mlflow_store.flavours.onnx import Onnx
+from ledgerline.mlflow_store.flavours.sklearn import Sklearn
+from ledgerline.mlflow_store.flavours.xgboost import XGBoost
+from ledgerline.mlflow_store.stored_model import (
+    METHOD_KEY,
+    PREDICT,
+    PYFUNC,
+    Flavour,
+    ModelRefusedError,
+    Saved,
+    StoredModel,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import LoggedModel
+    from mlflow.models import Model, ModelSignature
 
-# What a model may consist of, beyond what skops trusts by itself. A file that needs another type is
-# refused, whatever it says of itself.
-TRUSTED_TYPES = frozenset(
-    {
-        # How the boosted trees check numeric columns. skops asks for the function inside a partial
-        # too, so this accepts no other one.
-        "functools.partial",
-        "sklearn.utils.validation.check_array",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    }
-)
+# The first that owns a model takes it: the estimators of LightGBM and XGBoost are scikit-learn's, too.
+FLAVOURS: tuple[Flavour, ...] = (LightGBM(), XGBoost(), Onnx(), Sklearn())
 
 # The registry adds this file when it hands out a version; it is not part of the model.
 ADDED_BY_REGISTRY = "registered_model_meta"
 
 EXAMPLE_ROWS = 5
 
-REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "skops")
+
+def flavour_of(model: Any) -> Flavour:
+    """Return the flavour that stores a model.
+
+    Raises:
+        ModelRefusedError: There is none.
+    """
+    for flavour in FLAVOURS:
+        if flavour.owns(model):
+            return flavour
+    raise ModelRefusedError(
+        f"A {type(model).__module__}.{type(model).__qualname__} cannot be stored as a model. "
+        f"These can: {', '.join(flavour.takes for flavour in FLAVOURS)}."
+    )
 
 
-class ModelRefusedError(Exception):
-    """The files of a model are not what was registered, or need a type that is not trusted."""
-
-
-def save_sklearn(
-    model: Any, folder: Path, inputs: "pd.DataFrame", logged: "LoggedModel", run_id: str
+def save(
+    model: Any,
+    folder: Path,
+    inputs: "pd.DataFrame",
+    logged: "LoggedModel",
+    run_id: str,
+    *,
+    method: str = PREDICT,
 ) -> None:
-    """Write a pipeline as an MLflow model whose pyfunc answer is `predict_proba`.
+    """Write a model as an MLflow model that answers with one of its methods.
 
     Args:
-        model: A fitted scikit-learn pipeline.
+        model: A fitted model of one of FLAVOURS.
         folder: Where to write; must not exist.
         inputs: Rows from which the signature is inferred; the first ones become the example.
         logged: The MLflow entity that the files belong to.
         run_id: The training run.
+        method: What the model is asked: "predict", "predict_proba" or "predict_log_proba".
 
     Raises:
-        ModelRefusedError: The pipeline holds a type that loading would not accept.
+        ModelRefusedError: Loading would not accept it, or it has no such method.
     """
-    import skops.io
-    from mlflow import sklearn
     from mlflow.models import Model, infer_signature
 
-    _require_trusted(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
-    example = inputs.head(EXAMPLE_ROWS)
+    flavour = flavour_of(model)
+    categories = categories_of(inputs)
+    requirements = flavour.requirements(model)
+    stored = flavour.stored(model, method, categories)
+    sent = as_values(inputs, categories)
+    example = sent.head(EXAMPLE_ROWS)
     description = Model(
         artifact_path=logged.artifact_location,
         model_uuid=logged.model_id,
         model_id=logged.model_id,
         run_id=run_id,
     )
-    sklearn.save_model(
-        model,
-        str(folder),
-        mlflow_model=description,
-        serialization_format="skops",
-        skops_trusted_types=sorted(TRUSTED_TYPES),
-        pyfunc_predict_fn="predict_proba",
-        signature=infer_signature(_with_gaps(inputs, example), model.predict_proba(example)),
-        input_example=example,
-        pip_requirements=[f"{library}=={version(library)}" for library in REQUIREMENTS],
-    )
+    signature = infer_signature(_with_gaps(sent, example), stored.answer(example))
+    _require_described(signature)
+    flavour.write(stored, folder, Saved(description, signature, example, requirements, categories))
 
 
 def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame":
@@ -86,23 +99,48 @@ def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame
     return pd.concat([example, inputs.loc[first_gaps]])
 
 
-def load_sklearn(folder: Path) -> Any:
-    """Read a pipeline that `save_sklearn` wrote; nothing in the files is executed.
+def _require_described(signature: "ModelSignature") -> None:
+    """Make sure that rows can be checked by a signature: MLflow itself warns, and goes on without types."""
+    from mlflow.types.schema import AnyType
+
+    for part, schema in (("inputs", signature.inputs), ("answer", signature.outputs)):
+        if schema is None or any(isinstance(column.type, AnyType) for column in schema.inputs):
+            raise ModelRefusedError(
+                f"MLflow finds no signature for the {part} of the model. Let each column have values of one "
+                "type: numbers, texts, truth values or moments."
+            )
+
+
+def load(folder: Path) -> StoredModel:
+    """Read a model; nothing in its files is executed.
 
     Raises:
-        ModelRefusedError: It is not in skops format, or holds a type that is not trusted.
+        ModelRefusedError: It is of no flavour that can be read like that, or holds what is not trusted.
     """
-    import skops.io
     from mlflow.models import Model
 
-    flavor = Model.load(str(folder)).flavors.get("sklearn", {})
-    if flavor.get("serialization_format") != "skops":
-        raise ModelRefusedError(
-            f"{folder} is not a scikit-learn model in skops format; pickled models are not loaded."
-        )
-    file = folder / flavor["pickled_model"]  # MLflow's name for the model file, pickled or not
-    _require_trusted(skops.io.get_untrusted_types(file=file))
-    return skops.io.load(file, trusted=sorted(TRUSTED_TYPES))
+    description = Model.load(str(folder))
+    for flavour in FLAVOURS:
+        config: Mapping[str, Any] | None = description.flavors.get(flavour.name)
+        if config is None:
+            continue
+        try:
+            return flavour.read(folder, config, recorded_method(description) or PREDICT)
+        except ModelRefusedError:
+            raise
+        except Exception as error:  # what the libraries raise about a file differs
+            raise ModelRefusedError(
+                f"{folder} cannot be read as {flavour.name}: {type(error).__name__}: {error}"
+            ) from error
+    raise ModelRefusedError(
+        f"{folder} is of {' and '.join(sorted(description.flavors)) or 'no flavour'}. Loaded without running "
+        f"code in their files are: {', '.join(flavour.takes for flavour in FLAVOURS)}."
+    )
+
+
+def recorded_method(description: "Model") -> str | None:
+    """Return which method the files of a model say is asked; None: they do not say it."""
+    return description.flavors.get(PYFUNC, {}).get(METHOD_KEY)
 
 
 def folder_sha256(folder: Path) -> str:
@@ -113,12 +151,3 @@ def folder_sha256(folder: Path) -> str:
         if name != ADDED_BY_REGISTRY:
             digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _require_trusted(types: "list[str]") -> None:
-    strange = sorted(set(types) - TRUSTED_TYPES)
-    if strange:
-        raise ModelRefusedError(
-            f"The model holds types that are not trusted: {', '.join(strange)}. "
-            "If it is yours, add them to TRUSTED_TYPES in mlflow_store/model_files.py."
-        )

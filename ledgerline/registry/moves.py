@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ledgerline.mlflow_store.model_files import ModelRefusedError
+from ledgerline.mlflow_store.stored_model import ModelRefusedError
 from ledgerline.registry import binding, evidence, versions
 from ledgerline.registry.evidence import EvidenceError
 from ledgerline.registry.history import OUTSIDE, PROMOTION, End, Entry, History, Move

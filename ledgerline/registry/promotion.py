@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from ledgerline.mlflow_store.model_files import ModelRefusedError
+from ledgerline.mlflow_store.stored_model import ModelRefusedError
 from ledgerline.registry import evidence, moves, versions
 from ledgerline.registry.evidence import APPROVED_BY_TAG, EvidenceError
 from ledgerline.registry.history import PROMOTION, ROLLBACK, Approval, End, Entry, Judgement, Move

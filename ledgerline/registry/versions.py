@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ledgerline.mlflow_store import model_files, store
+from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
 from ledgerline.registry.stages import Standing, standing_of
 
 if TYPE_CHECKING:
@@ -148,14 +149,14 @@ def set_alias(client: "MlflowClient", version: Version, alias: str) -> None:
     even_at_once(lambda: client.set_registered_model_alias(version.name, alias, str(version.number)))
 
 
-def load(client: "MlflowClient", version: Version) -> Any:
+def load(client: "MlflowClient", version: Version) -> StoredModel:
     """Load the model of a version, after checking that its files are those that were registered.
 
     Raises:
-        ModelRefusedError: The files differ, carry no recorded hash, or hold a type not trusted.
+        ModelRefusedError: The files differ, carry no recorded hash, or are of a kind that is not loaded.
     """
     with verified_files(client, version) as folder:
-        return model_files.load_sklearn(folder)
+        return model_files.load(folder)
 
 
 @contextmanager
@@ -169,7 +170,7 @@ def verified_files(client: "MlflowClient", version: Version) -> Iterator[Path]:
         recorded = version.tags.get(SHA256_TAG)
         found = model_files.folder_sha256(folder)
         if recorded != found:
-            raise model_files.ModelRefusedError(
+            raise ModelRefusedError(
                 f"{version.name} version {version.number} is not what was registered: its files have "
                 f"sha256 {found}, recorded is {recorded or 'nothing'}."
             )

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from ledgerline.cleaning.texts import clean
 from ledgerline.mlflow_store import store
-from ledgerline.mlflow_store.model_files import ModelRefusedError
 from ledgerline.mlflow_store.store import StoreUnreachableError
+from ledgerline.mlflow_store.stored_model import ModelRefusedError
 from ledgerline.registry import versions
 from ledgerline.registry.stages import STAGING, Standing
 from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError, Version

@@ -3,8 +3,7 @@
 import base64
 import copy
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ledgerline.evaluation import signatures
 from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.mlflow_store import model_files
-from ledgerline.mlflow_store.model_files import ModelRefusedError
+from ledgerline.mlflow_store.stored_model import PREDICT, PYFUNC, ModelRefusedError, StoredModel
 from ledgerline.registry.versions import SHA256_TAG, Version
 from ledgerline.serving import scoring
 from ledgerline.serving.rows import Rows, answered
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 # With fewer, threads of a model cost more time to start and to wait for than they save; and they spin while
 # they wait, which takes the processor from other requests.
 MANY_ROWS = 512
-
-# What scikit-learn's classifiers and regressors can be asked; the model's files say which.
-METHODS = ("predict", "predict_proba", "predict_log_proba")
 
 # A process loads one version at a time. Numpy reads the headers of arrays with `ast.literal_eval`, and
 # in early releases of CPython 3.11 two threads that build syntax trees at once disturb each other: one raises
@@ -54,7 +50,7 @@ class LoadedModel:
         example: The rows that it was saved with, and answers.
         experiment_id: The MLflow experiment of its training run; empty: not known.
         loaded_at: When it was loaded.
-        method: Takes what `Schema.model_input` gives.
+        model: The model; it takes what `Schema.model_input` gives.
         threads: Says how many threads of OpenMP it may use.
     """
 
@@ -65,7 +61,7 @@ class LoadedModel:
     example: Rows
     experiment_id: str
     loaded_at: datetime
-    method: Callable[[Any], Any]
+    model: StoredModel
     # Made with the model: only then the libraries are there that have threads.
     threads: "ThreadpoolController" = field(default_factory=_openmp)
 
@@ -82,7 +78,7 @@ class LoadedModel:
     def predict(self, rows: Rows) -> Rows:
         """What the model says; raises what the model raises."""
         with self.threads.limit(limits=1) if rows.count < MANY_ROWS else nullcontext():
-            return answered(self.method(self.schema.model_input(rows)), rows.count)
+            return answered(self.model.answer(self.schema.model_input(rows)), rows.count)
 
     def answers_its_example(self) -> bool:
         """Whether it works at all: then rows that it fails on are at fault, and otherwise it is."""
@@ -128,7 +124,7 @@ def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) ->
         raise ModelRefusedError(f"{subject} cannot be read: {error}") from error
     except UnsupportedSignatureError as error:
         raise ModelRefusedError(f"{subject} cannot be served: {error}.") from error
-    method = _any_method(folder) if unpickle else _sklearn_method(description, folder)
+    stored = _stored(description, folder, unpickle)
     assert description.signature is not None  # noqa: S101 (schema_of has looked)
     example = _example(description, folder, schema, subject)
     loaded = LoadedModel(
@@ -139,7 +135,7 @@ def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) ->
         example=example,
         experiment_id=experiment_id,
         loaded_at=datetime.now(UTC),
-        method=method,
+        model=stored,
     )
     try:
         scoring.answer(loaded.predict(example))
@@ -162,15 +158,17 @@ def require_same_clients(new: LoadedModel, old: LoadedModel) -> None:
         )
 
 
-def _sklearn_method(description: "Model", folder: Path) -> Callable[[Any], Any]:
-    name = description.flavors.get("python_function", {}).get("predict_fn", "predict")
-    model = model_files.load_sklearn(folder)
-    if name not in METHODS or not callable(getattr(model, name, None)):
-        raise ModelRefusedError(f"The model has no {name}; known are {', '.join(METHODS)}.")
-    return getattr(model, name)
+def _stored(description: "Model", folder: Path, unpickle: bool) -> StoredModel:
+    if not unpickle:
+        return model_files.load(folder)
+    if model_files.recorded_method(description) is not None:
+        with suppress(ModelRefusedError):  # pickled, for one
+            return model_files.load(folder)
+    return _any_model(folder)
 
 
-def _any_method(folder: Path) -> Callable[[Any], Any]:
+def _any_model(folder: Path) -> StoredModel:
+    """Load a model of any flavour, as MLflow does, with whatever code its files bring along."""
     from mlflow import pyfunc
 
     try:
@@ -184,7 +182,7 @@ def _any_method(folder: Path) -> Callable[[Any], Any]:
         unchecked = copy.copy(signature)
         unchecked.inputs = None
         model.metadata.signature = unchecked
-    return model.predict
+    return StoredModel(PYFUNC, model, PREDICT, model.predict)
 
 
 def _example(description: "Model", folder: Path, schema: Schema, subject: str) -> Rows:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from assets.delay_model import MODEL_NAME, model_input
 from ledgerline.dagster.resources import registry_of
 from ledgerline.dagster.settings import Settings
+from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.serving.request_logging import Answered, RequestLogger
 from ledgerline.serving.rows import Rows, answered
 
@@ -20,7 +20,7 @@ def hours_ago(hours: float) -> datetime:
     return datetime.now(UTC) - timedelta(hours=hours)
 
 
-def model_of(settings: Settings, version: int) -> Any:
+def model_of(settings: Settings, version: int) -> StoredModel:
     registry = registry_of(settings)
     return registry.load(registry.version(MODEL_NAME, version))
 
@@ -50,7 +50,7 @@ def ask(
                 trace_id=f"{number:032x}",
                 seconds=0.01,
                 inputs=rows,
-                outputs=answered(model.predict_proba(inputs), len(inputs)),
+                outputs=answered(model.answer(inputs), len(inputs)),
             )
         )
     logger.stop()

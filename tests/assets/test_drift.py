@@ -168,7 +168,7 @@ def test_scores_of_the_month_are_compared_with_those_of_what_was_learned(
     learned = with_outcome(tables.read(features.key, judged_days(FEBRUARY), FEATURES_SCHEMA))
     registry = ModelRegistryResource(tracking_uri=scored.tracking_uri)
     model = registry.load(registry.version(MODEL_NAME, 2))
-    assert march.mean_training_score == pytest.approx(model.predict_proba(model_input(learned))[:, 1].mean())
+    assert march.mean_training_score == pytest.approx(model.answer(model_input(learned))[:, 1].mean())
     predictions = tables.read(delay_predictions.key, judged_days(MARCH), PREDICTIONS_SCHEMA)
     assert march.mean_score == pytest.approx(predictions["late_probability"].mean())
     assert 0 < march.score_psi < 10

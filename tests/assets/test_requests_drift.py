@@ -93,7 +93,7 @@ def test_requests_like_what_was_learned_from_have_not_drifted(
     assert set(drift.feature_psi) == set(FEATURES)
     assert max(drift.feature_psi.values()) < 0.05
     assert drift.score_psi < 0.05
-    said = model_of(serving, VERSION).predict_proba(model_input(pd.concat(typical)))[:, 1]
+    said = model_of(serving, VERSION).answer(model_input(pd.concat(typical)))[:, 1]
     assert drift.mean_score == pytest.approx(said.mean())
     assert drift.not_logged == []
     assert verdict(run).passed

@@ -89,8 +89,8 @@ def test_what_staging_would_have_answered_is_part_of_the_evidence(
     replayed = found.replay
     assert replayed is not None
     inputs = model_input(flights)
-    ours = model_of(judging, MARCH_VERSION).predict_proba(inputs)
-    theirs = model_of(judging, FEBRUARY_VERSION).predict_proba(inputs)
+    ours = model_of(judging, MARCH_VERSION).answer(inputs)
+    theirs = model_of(judging, FEBRUARY_VERSION).answer(inputs)
     assert (replayed["requests"], replayed["rows"]) == (30, 90)
     assert replayed["rows_by_version"] == {"1": 90}
     assert replayed["disagreements"] == int((ours.argmax(1) != theirs.argmax(1)).sum())

@@ -110,7 +110,7 @@ def test_both_versions_are_scored_afresh_on_the_same_flights(judging: Settings, 
     client = connect(judging.tracking_uri)
     for name, number in (("staging", MARCH_VERSION), ("production", FEBRUARY_VERSION)):
         model = versions.load(client, versions.version(client, MODEL_NAME, number))
-        said = pd.Series(model.predict_proba(model_input(rows))[:, 1], index=rows.index)
+        said = pd.Series(model.answer(model_input(rows))[:, 1], index=rows.index)
         expected = metrics.score(rows[LABEL].astype(bool), said)
         shown = {entry["metric"]: entry[name] for entry in document["comparison"]["differences"]}
         assert shown == pytest.approx(expected, abs=1e-9)

@@ -42,7 +42,7 @@ def saved_model(
     experiment = store.experiment_id(client, "files", str(folder))
     run_id = client.create_run(experiment).info.run_id
     logged = client.create_logged_model(experiment, "small", run_id)
-    model_files.save_sklearn(model, folder / "model", inputs, logged, run_id)
+    model_files.save(model, folder / "model", inputs, logged, run_id, method="predict_proba")
     return folder / "model"
 
 
@@ -64,7 +64,7 @@ def log_model(
         logged = client.create_logged_model(experiment, "small", run_id)
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent, "model")
-            model_files.save_sklearn(model, folder, inputs, logged, run_id)
+            model_files.save(model, folder, inputs, logged, run_id, method="predict_proba")
             client.log_model_artifacts(logged.model_id, str(folder))
         return client.finalize_logged_model(logged.model_id, "READY")
 

@@ -14,14 +14,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from assets.features import CATEGORICAL_FEATURES, FEATURES
+from ledgerline.mlflow_store.flavours.sklearn import REQUIREMENTS
 from ledgerline.mlflow_store.model_files import (
     ADDED_BY_REGISTRY,
-    REQUIREMENTS,
-    ModelRefusedError,
     folder_sha256,
-    load_sklearn,
-    save_sklearn,
+    load,
+    save,
 )
+from ledgerline.mlflow_store.stored_model import ModelRefusedError
 
 if TYPE_CHECKING:
     from mlflow.models import Model
@@ -65,9 +65,9 @@ def save_with_mlflow(model: Any, folder: Path, **options: Any) -> None:
 def test_a_loaded_model_answers_as_the_one_that_was_saved(
     saved_model: Path, model: Any, inputs: pd.DataFrame
 ):
-    loaded = load_sklearn(saved_model)
+    loaded = load(saved_model)
 
-    np.testing.assert_array_equal(loaded.predict_proba(inputs), model.predict_proba(inputs))
+    np.testing.assert_array_equal(loaded.answer(inputs), model.predict_proba(inputs))
 
 
 @pytest.mark.usefixtures("trusting")
@@ -123,7 +123,7 @@ def test_a_pickled_model_is_refused(model: Any, tmp_path: Path, serialisation: s
     save_with_mlflow(model, tmp_path / "pickled", serialization_format=serialisation)
 
     with pytest.raises(ModelRefusedError, match="pickled models are not loaded"):
-        load_sklearn(tmp_path / "pickled")
+        load(tmp_path / "pickled")
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_a_type_that_is_not_trusted_is_refused_when_it_is_loaded_even_if_the_fil
     )
     assert type_name in (tmp_path / "strange" / "MLmodel").read_text()
 
-    with pytest.raises(ModelRefusedError, match=rf"not trusted: .*{type_name}.*TRUSTED_TYPES"):
-        load_sklearn(tmp_path / "strange")
+    with pytest.raises(ModelRefusedError, match=rf"not trusted: .*{type_name}.*Let the asset"):
+        load(tmp_path / "strange")
 
 
 def test_a_type_that_is_not_trusted_is_refused_when_it_is_saved(tmp_path: Path, inputs: pd.DataFrame):
     logged: Any = None  # it is refused before it is needed
 
     with pytest.raises(ModelRefusedError, match=r"not trusted: .*posix\.getcwd"):
-        save_sklearn(pipeline_with(os.getcwd), tmp_path / "strange", inputs, logged, "run")
+        save(pipeline_with(os.getcwd), tmp_path / "strange", inputs, logged, "run")
 
     assert not (tmp_path / "strange").exists()
 

@@ -14,7 +14,7 @@ import pytest
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.mlflow_store import model_files, store
-from ledgerline.mlflow_store.model_files import ModelRefusedError
+from ledgerline.mlflow_store.stored_model import ModelRefusedError
 from ledgerline.registry import versions
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
@@ -109,7 +109,7 @@ def test_a_loaded_version_answers_as_the_model_that_was_registered(
     assert found is not None
     loaded = versions.load(client, found)
 
-    np.testing.assert_array_equal(loaded.predict_proba(inputs), model.predict_proba(inputs))
+    np.testing.assert_array_equal(loaded.answer(inputs), model.predict_proba(inputs))
 
 
 def test_a_version_with_one_changed_byte_is_refused(

@@ -133,7 +133,7 @@ def test_a_retried_step_continues_the_same_run(
         run.log_dataset(ROWS, "training", SCHEMA)
         run.log_curve("train_loss", LOSSES)
         run.log_files({"loss.png": b"\x89PNG"})
-        model_id = run.log_sklearn_model(model, "small", inputs)
+        model_id = run.log_model(model, "small", inputs, method="predict_proba")
         if not context.retry_number:
             raise error
         run.log_metrics({"roc_auc": 0.7}, model_id, ROWS)

@@ -71,7 +71,7 @@ def record_everything(run: TrainingRun, model: Any, inputs: pd.DataFrame) -> str
     run.log_dataset(SEEN, "training", SCHEMA)
     run.log_curve("train_loss", LOSSES)
     run.log_files({"loss.png": b"\x89PNG", "slices.json": b"{}"})
-    model_id = run.log_sklearn_model(model, "small", inputs)
+    model_id = run.log_model(model, "small", inputs, method="predict_proba")
     run.log_metrics({"roc_auc": 0.7}, model_id, UNSEEN)
     return model_id
 
@@ -165,12 +165,12 @@ def test_a_logged_model_is_loaded_and_answers_as_the_one_that_was_trained(
     @dg.asset
     def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> str:
         with mlflow.training_run(context, "small") as run:
-            return run.log_sklearn_model(model, "small", inputs)
+            return run.log_model(model, "small", inputs, method="predict_proba")
 
     result = dg.materialize([trained], resources={"mlflow": mlflow})
 
-    loaded = mlflow.load_sklearn_model(result.output_for_node("trained"))
-    assert loaded.predict_proba(inputs).tolist() == model.predict_proba(inputs).tolist()
+    loaded = mlflow.load_model(result.output_for_node("trained"))
+    assert loaded.answer(inputs).tolist() == model.predict_proba(inputs).tolist()
 
 
 def test_a_finished_run_can_be_reopened_by_another_step(
@@ -179,7 +179,7 @@ def test_a_finished_run_can_be_reopened_by_another_step(
     @dg.asset
     def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> tuple[str, str]:
         with mlflow.training_run(context, "small") as run:
-            return run.run_id, run.log_sklearn_model(model, "small", inputs)
+            return run.run_id, run.log_model(model, "small", inputs, method="predict_proba")
 
     @dg.asset
     def judged(trained: tuple[str, str], mlflow: MLflowResource) -> None:
@@ -225,7 +225,7 @@ def test_a_model_of_a_type_that_is_not_trusted_stops_the_step(
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
     def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> None:
         with mlflow.training_run(context, "small") as run:
-            run.log_sklearn_model(strange, "small", inputs)
+            run.log_model(strange, "small", inputs, method="predict_proba")
 
     with pytest.raises(PermanentFailure, match=r"types that are not trusted: pandas\..*hash_pandas_object"):
         dg.materialize([trained], resources={"mlflow": mlflow})

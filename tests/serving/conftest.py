@@ -116,7 +116,9 @@ class ServedModels:
             # MLflow warns that whole numbers cannot have gaps; here they have none.
             warnings.filterwarnings("ignore", "(?s).*integer column", UserWarning)
             folder = Path(parent, "model")
-            model_files.save_sklearn(model or _trained(seed), folder, flight_rows(), logged, run_id)
+            model_files.save(
+                model or _trained(seed), folder, flight_rows(), logged, run_id, method="predict_proba"
+            )
             self.client.log_model_artifacts(logged.model_id, str(folder))
         self.client.finalize_logged_model(logged.model_id, "READY")
         return versions.register(self.client, name, logged.model_id, {})

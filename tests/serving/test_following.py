@@ -472,7 +472,7 @@ def post_delivery(service: Running, sent: Sent) -> int:
 def expected(models: ServedModels, version: Version) -> Any:
     """What a version says about the rows of `body`, asked without any server."""
     model = versions.load(models.client, version)
-    return model.predict_proba(flight_rows(20).tail(3)).tolist()
+    return model.answer(flight_rows(20).tail(3)).tolist()
 
 
 def other_columns() -> Any:
@@ -493,7 +493,7 @@ def register(models: ServedModels, model: Any, inputs: Any) -> Version:
     logged = models.client.create_logged_model(experiment, "other", run_id)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "model")
-        model_files.save_sklearn(model, folder, inputs, logged, run_id)
+        model_files.save(model, folder, inputs, logged, run_id, method="predict_proba")
         models.client.log_model_artifacts(logged.model_id, str(folder))
     models.client.finalize_logged_model(logged.model_id, "READY")
     return versions.register(models.client, MODEL, logged.model_id, {})

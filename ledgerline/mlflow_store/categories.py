@@ -1,0 +1,42 @@
+"""Columns of pandas' categories, as LightGBM and XGBoost take them: clients send their values."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CATEGORIES_KEY = "categories"  # in what a description says of a flavour; MLflow passes over it
+
+
+def categories_of(frame: "pd.DataFrame") -> tuple[str, ...]:
+    """Return the names of the columns that hold categories."""
+    import pandas as pd
+
+    return tuple(str(name) for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.CategoricalDtype))
+
+
+def as_values(frame: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
+    """Return a frame with the values of categories, as a client sends them."""
+    import pandas as pd
+
+    if not columns:
+        return frame
+    return frame.assign(
+        **{name: pd.Series(frame[name].tolist(), index=frame.index).infer_objects() for name in columns}
+    )
+
+
+def with_categories(answer: Callable[[Any], Any], columns: Sequence[str]) -> Callable[[Any], Any]:
+    """Return a function that makes categories of columns before it asks.
+
+    The libraries look each value up in the categories that the model was trained with.
+    """
+    if not columns:
+        return answer
+    types = dict.fromkeys(columns, "category")
+
+    def answer_with_categories(inputs: Any) -> Any:
+        return answer(inputs.astype(types))
+
+    return answer_with_categories

@@ -1,0 +1,140 @@
+"""ONNX models, which ONNX Runtime runs on the processor."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ledgerline.mlflow_store.stored_model import (
+    PREDICT,
+    PROBABILITIES,
+    Flavour,
+    ModelRefusedError,
+    Saved,
+    StoredModel,
+    file_in,
+    library,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+REQUIREMENTS = ("numpy", "pandas", "onnx", "onnxruntime")
+
+MAX_ONE_FILE = 2**31 - 1  # bytes of a message of Protocol Buffers
+
+# Numpy's types by ONNX Runtime's names.
+TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int16)": "int16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+
+
+class Onnx(Flavour):
+    """Graphs with one matrix as input, or with a column for each input.
+
+    `predict` answers the first output of a graph. `predict_proba` answers the last, which is where converters
+    put probabilities, after the labels.
+    """
+
+    name = "onnx"
+    takes = "ONNX models"
+    extra = "onnx"
+
+    def owns(self, model: Any) -> bool:
+        """Whether it is a graph."""
+        onnx = sys.modules.get("onnx")
+        return onnx is not None and isinstance(model, onnx.ModelProto)
+
+    def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
+        """Return a graph that was not written yet."""
+        return self._running(model, model.SerializeToString(), method)
+
+    def model_type(self, model: Any, method: str) -> str | None:
+        """Return it by the method, and by whether the first of several outputs is a label."""
+        return "classifier" if method == PROBABILITIES or len(model.graph.output) > 1 else "regressor"
+
+    def requirements(self, model: Any) -> Sequence[str]:
+        """Return what MLflow needs to load a graph, and ONNX Runtime."""
+        return REQUIREMENTS
+
+    def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
+        """Write the graph, with its numbers in the same file if they fit."""
+        from mlflow import onnx
+
+        large = stored.model.ByteSize() > MAX_ONE_FILE
+        onnx.save_model(stored.model, str(folder), save_as_external_data=large, **saved.options)
+        saved.add(self.name, folder, stored.method, {})
+
+    def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
+        """Read the graph; providers and options of its description are not followed."""
+        return self._running(None, str(file_in(folder, config, "data")), method)
+
+    def _running(self, model: Any, source: str | bytes, method: str) -> StoredModel:
+        runtime = library(self, "onnxruntime")
+        options = runtime.SessionOptions()
+        # Threads that spin while they wait take the processor from other requests.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        answer = _answer(session, _output(session, method))
+        return StoredModel(self.name, session if model is None else model, method, answer)
+
+
+def _output(session: Any, method: str) -> str:
+    outputs = session.get_outputs()
+    if method == PREDICT:
+        return outputs[0].name
+    last = outputs[-1]
+    # An output of one number for a row is a label or a value.
+    if method != PROBABILITIES or (last.type in TYPES and len(last.shape) < 2):
+        raise ModelRefusedError(
+            f"The ONNX model has no {method}: its outputs are "
+            f"{', '.join(f'{each.name}, a {each.type} {each.shape}' for each in outputs)}."
+        )
+    return last.name
+
+
+def _answer(session: Any, output: str) -> Callable[[Any], Any]:
+    inputs = session.get_inputs()
+    unknown = [f"{each.name}, a {each.type}" for each in inputs if each.type not in TYPES]
+    if unknown:
+        raise ModelRefusedError(f"The ONNX model takes {', '.join(unknown)}; known are {', '.join(TYPES)}.")
+
+    def answer(rows: Any) -> Any:
+        if len(inputs) == 1:
+            feeds = {inputs[0].name: _matrix(rows, inputs[0])}
+        else:
+            feeds = {each.name: _matrix(rows[[each.name]], each) for each in inputs}
+        return _array(session.run([output], feeds)[0])
+
+    return answer
+
+
+def _matrix(rows: Any, taken: Any) -> "NDArray[Any]":
+    """Return rows in the type that an input has; a text that is missing is empty."""
+    import numpy as np
+    import pandas as pd
+
+    values = rows.to_numpy() if isinstance(rows, pd.DataFrame) else np.asarray(rows)
+    dtype = TYPES[taken.type]
+    if dtype == "object":
+        return np.where(pd.isna(values), "", values)
+    return values.astype(dtype)
+
+
+def _array(answered: Any) -> "NDArray[Any]":
+    """Return the answer by row: a column of values as one value a row, and a map by class as a matrix."""
+    import numpy as np
+
+    if isinstance(answered, list):
+        classes = list(answered[0])
+        return np.array([[row[each] for each in classes] for row in answered])
+    return answered[:, 0] if answered.ndim == 2 and answered.shape[1] == 1 else answered

@@ -1,0 +1,118 @@
+"""scikit-learn's estimators and pipelines, in skops format. Which types a file may hold: trusted_types.py."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ledgerline.mlflow_store.stored_model import (
+    Flavour,
+    ModelRefusedError,
+    Saved,
+    StoredModel,
+    bound,
+    file_in,
+)
+from ledgerline.mlflow_store.trusted_types import TRUSTED_TYPES
+
+REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "skops")
+BOOSTERS = ("lightgbm", "xgboost")  # libraries whose estimators may be steps of a pipeline
+
+
+class Sklearn(Flavour):
+    """Estimators with scikit-learn's interface: also of other libraries, as a step of a pipeline."""
+
+    name = "sklearn"
+    takes = "scikit-learn estimators and pipelines"
+
+    def owns(self, model: Any) -> bool:
+        """Whether it is an estimator; scikit-learn is imported already if it is."""
+        return hasattr(model, "__sklearn_tags__") and hasattr(model, "get_params")
+
+    def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
+        """Return the estimator; it takes columns as they come."""
+        return bound(self.name, model, method)
+
+    def model_type(self, model: Any, method: str) -> str | None:
+        """Return what scikit-learn says that it is."""
+        from sklearn.base import is_classifier, is_regressor
+
+        if is_classifier(model):
+            return "classifier"
+        return "regressor" if is_regressor(model) else None
+
+    def requirements(self, model: Any) -> Sequence[str]:
+        """Return scikit-learn and skops, and the libraries of boosters in a pipeline."""
+        libraries = {name.partition(".")[0] for name in _types_to_trust(model)}
+        return [*REQUIREMENTS, *(library for library in BOOSTERS if library in libraries)]
+
+    def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
+        """Write it with skops."""
+        from mlflow import sklearn
+
+        sklearn.save_model(
+            stored.model,
+            str(folder),
+            serialization_format="skops",
+            skops_trusted_types=sorted(TRUSTED_TYPES),
+            pyfunc_predict_fn=stored.method,
+            **saved.options,
+        )
+
+    def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
+        """Read a file in skops format."""
+        if config.get("serialization_format") != "skops":
+            raise ModelRefusedError(
+                f"{folder} is not a scikit-learn model in skops format; pickled models are not loaded."
+            )
+        # MLflow's name for the model file, pickled or not.
+        return bound(self.name, load_skops(file_in(folder, config, "pickled_model")), method)
+
+
+def load_skops(file: Path) -> Any:
+    """Read an object, if every type in it is trusted.
+
+    Raises:
+        ModelRefusedError: A type is not, or its library is not installed.
+    """
+    import skops.io
+
+    _require_trusted(skops.io.get_untrusted_types(file=file))
+    try:
+        return skops.io.load(file, trusted=sorted(TRUSTED_TYPES))
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in BOOSTERS:
+            raise
+        raise ModelRefusedError(
+            f"The model holds parts of {library}, which is not installed: "
+            f"`pip install 'ledgerline-mlops[{library}]'`."
+        ) from error
+
+
+def _types_to_trust(model: Any) -> Collection[str]:
+    """Return the types in a model that skops does not trust by itself.
+
+    Raises:
+        ModelRefusedError: One of them is not trusted here either, or skops cannot write the model.
+    """
+    import skops.io
+
+    try:
+        content = skops.io.dumps(model)
+    except Exception as error:  # what skops raises differs by type; a cycle is a RecursionError
+        raise ModelRefusedError(
+            f"skops cannot write {type(model).__name__}: {type(error).__name__}: {error}"
+        ) from error
+    types = skops.io.get_untrusted_types(data=content)
+    _require_trusted(types)
+    return types
+
+
+def _require_trusted(types: Collection[str]) -> None:
+    strange = sorted(set(types) - TRUSTED_TYPES)
+    if strange:
+        raise ModelRefusedError(
+            f"The model holds types that are not trusted: {', '.join(strange)}. A model may consist of what "
+            "scikit-learn, LightGBM and XGBoost bring along. Let the asset that makes the inputs call "
+            "functions of your own."
+        )

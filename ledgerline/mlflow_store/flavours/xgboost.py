@@ -1,0 +1,106 @@
+"""XGBoost's models in its own formats: UBJSON, and JSON where other programs wrote it."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ledgerline.mlflow_store.categories import CATEGORIES_KEY, with_categories
+from ledgerline.mlflow_store.flavours.sklearn import Sklearn
+from ledgerline.mlflow_store.stored_model import (
+    PREDICT,
+    Flavour,
+    ModelRefusedError,
+    Saved,
+    StoredModel,
+    bound,
+    file_in,
+    library,
+)
+
+REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "xgboost")
+
+FORMATS = (".ubj", ".json")
+
+BOOSTER = "xgboost.core.Booster"
+
+# A description names the class of its model, and MLflow would import whatever it names.
+CLASSES = (
+    BOOSTER,
+    "xgboost.sklearn.XGBClassifier",
+    "xgboost.sklearn.XGBRFClassifier",
+    "xgboost.sklearn.XGBRFRegressor",
+    "xgboost.sklearn.XGBRanker",
+    "xgboost.sklearn.XGBRegressor",
+)
+
+
+class XGBoost(Flavour):
+    """Boosters, and estimators that hold one."""
+
+    name = "xgboost"
+    takes = "XGBoost models"
+    extra = "xgboost"
+
+    def owns(self, model: Any) -> bool:
+        """Whether it is a Booster or an estimator of XGBoost."""
+        xgboost = sys.modules.get("xgboost")
+        return xgboost is not None and isinstance(model, xgboost.Booster | xgboost.XGBModel)
+
+    def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
+        """Return the model; a Booster has no methods but `predict`, which may answer probabilities."""
+        if _class_name(model) != BOOSTER:
+            stored = bound(self.name, model, method)
+            return replace(stored, answer=with_categories(stored.answer, categories))
+        if method != PREDICT:
+            raise ModelRefusedError(
+                f"A Booster of XGBoost has no {method}: its predict answers what its objective says, "
+                'probabilities among it. Log it with method="predict".'
+            )
+        matrix = library(self, "xgboost").DMatrix
+
+        def answer(inputs: Any) -> Any:
+            return model.predict(matrix(inputs, enable_categorical=True))
+
+        return StoredModel(self.name, model, method, with_categories(answer, categories))
+
+    def model_type(self, model: Any, method: str) -> str | None:
+        """Return it by the estimator, or by the objective of the Booster."""
+        if _class_name(model) != BOOSTER:
+            return Sklearn().model_type(model, method)
+        objective = json.loads(model.save_config())["learner"]["objective"]["name"]
+        return "classifier" if objective.startswith(("binary:", "multi:")) else "regressor"
+
+    def requirements(self, model: Any) -> Sequence[str]:
+        """Return XGBoost, and scikit-learn, without which its estimators cannot be imported."""
+        if _class_name(model) not in CLASSES:
+            raise ModelRefusedError(
+                f"A {_class_name(model)} would not be made again from XGBoost's format; that knows "
+                f"{', '.join(CLASSES)}."
+            )
+        return REQUIREMENTS
+
+    def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
+        """Write it in UBJSON."""
+        from mlflow import xgboost
+
+        xgboost.save_model(stored.model, str(folder), **saved.options)
+        saved.add(self.name, folder, stored.method, {CATEGORIES_KEY: list(saved.categories)})
+
+    def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
+        """Read it into an object of a class that is known here."""
+        class_name = config.get("model_class", BOOSTER)
+        if class_name not in CLASSES:
+            raise ModelRefusedError(f"{folder} is of {class_name}; known are {', '.join(CLASSES)}.")
+        file = file_in(folder, config, "data")
+        if file.suffix not in FORMATS:
+            raise ModelRefusedError(f"{folder} is not in a format of XGBoost, {' or '.join(FORMATS)}.")
+        model = getattr(library(self, "xgboost"), class_name.rpartition(".")[2])()
+        model.load_model(file)
+        return self.stored(model, method, tuple(config.get(CATEGORIES_KEY, ())))
+
+
+def _class_name(model: Any) -> str:
+    return f"{type(model).__module__}.{type(model).__name__}"
