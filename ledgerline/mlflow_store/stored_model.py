@@ -150,6 +150,16 @@ def bound(flavour: str, model: Any, method: str) -> StoredModel:
     return StoredModel(flavour, model, method, getattr(model, method))
 
 
+def doubles(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that answers in 64 bits: so clients need not know which library a version is of."""
+
+    def answer_doubles(inputs: Any) -> Any:
+        answered = answer(inputs)
+        return answered.astype("float64") if answered.dtype.kind == "f" else answered
+
+    return answer_doubles
+
+
 def file_in(folder: Path, config: Mapping[str, Any], key: str) -> Path:
     """Return a file that a description names.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ledgerline.mlflow_store.stored_model import PYFUNC
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import Column, Problem, RowsRefusedError, Schema, shown
 from ledgerline.serving.scoring import BodyRefusedError, as_json, parsed, plain, require_rows
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 # What tensors without a name in the signature are called.
 INPUT, PREDICTIONS = "inputs", "predictions"
 
-SKLEARN, PYFUNC = "mlflow_sklearn", "mlflow_pyfunc"
+# The protocol's word for how a model is stored, by MLflow's flavours: mlflow_sklearn, mlflow_onnx ...
+PLATFORM, PYFUNC_PLATFORM = "mlflow_", "mlflow_pyfunc"
 
 # The header of a request whose tensors come as bytes behind the JSON, and their parameter in it.
 BINARY_HEADER, BINARY_PARAMETER = "Inference-Header-Content-Length", "binary_data_size"
@@ -238,19 +240,17 @@ def answer(outputs: Rows, model: str, version: int, inference: Inference) -> byt
 
 def model_metadata(loaded: "LoadedModel") -> dict[str, Any]:
     """What a model takes and gives."""
-    from mlflow.pyfunc import PyFuncModel
-
     schema = loaded.schema
     if schema.tensor is not None:
         datatype = _OF_NUMPY.get(schema.tensor.dtype, "BYTES")
         inputs = [{"name": INPUT, "datatype": datatype, "shape": list(schema.tensor.shape)}]
     else:
         inputs = [_described(column) for column in schema.columns]
-    asked = getattr(loaded.method, "__self__", None)
+    flavour = loaded.model.flavour
     return {
         "name": loaded.name,
         "versions": [str(loaded.version.number)],
-        "platform": PYFUNC if isinstance(asked, PyFuncModel) else SKLEARN,
+        "platform": PYFUNC_PLATFORM if flavour == PYFUNC else PLATFORM + flavour,
         "inputs": inputs,
         "outputs": _outputs(loaded.signature),
     }

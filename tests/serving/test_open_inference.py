@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.versions import Version
 from ledgerline.serving import open_inference
 from ledgerline.serving.loaded import LoadedModel
@@ -342,7 +343,14 @@ def test_metadata_says_what_a_model_takes_and_gives() -> None:
     schema = Schema(tuple(Column(kind, kind, required=kind != "double") for kind in KINDS))
     version = Version("late", 7, "", "", datetime.now(UTC), {})
     loaded = LoadedModel(
-        version, "", schema, signature, Rows({}, 0), "", datetime.now(UTC), method=lambda rows: rows
+        version,
+        "",
+        schema,
+        signature,
+        Rows({}, 0),
+        "",
+        datetime.now(UTC),
+        StoredModel("sklearn", None, "predict", lambda rows: rows),
     )
 
     found = open_inference.model_metadata(loaded)

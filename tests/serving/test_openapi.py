@@ -17,6 +17,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema as Signature
 from mlflow.types import TensorSpec
 
+from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.versions import Version
 from ledgerline.serving import openapi
 from ledgerline.serving.loaded import LoadedModel
@@ -52,7 +53,14 @@ def loaded(name: str, schema: Schema = COLUMNS, example: Rows = ROWS, number: in
     now = datetime.now(UTC)
     version = Version(name, number, "", "", now, {})
     return LoadedModel(
-        version, "", schema, ModelSignature(None, outputs), example, "", now, method=lambda rows: rows
+        version,
+        "",
+        schema,
+        ModelSignature(None, outputs),
+        example,
+        "",
+        now,
+        StoredModel("sklearn", None, "predict", lambda rows: rows),
     )
 
 

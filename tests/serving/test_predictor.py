@@ -18,6 +18,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType
 from mlflow.types import Schema as MLflowSchema
 
+from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.versions import Version
 from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.predictor import (
@@ -70,6 +71,10 @@ def rows_of(*values: float) -> Rows:
     return Rows({"value": np.array(values, "float64")}, len(values))
 
 
+def asked(method: Callable[[Any], Any]) -> StoredModel:
+    return StoredModel("fake", None, "predict", method)
+
+
 def loaded(model: FakeModel, number: int = 1) -> LoadedModel:
     return LoadedModel(
         version=Version("fake", number, "", "", datetime.now(UTC), {}),
@@ -79,7 +84,7 @@ def loaded(model: FakeModel, number: int = 1) -> LoadedModel:
         example=rows_of(1.0),
         experiment_id="",
         loaded_at=datetime.now(UTC),
-        method=model.predict,
+        model=asked(model.predict),
     )
 
 
@@ -239,7 +244,7 @@ def test_rows_that_do_not_fit_together_are_asked_one_by_one() -> None:
 
     model = FakeModel()
     version = loaded(model)
-    arrays = replace(version, method=sums, example=Rows({UNNAMED: np.ones((1, 2))}, 1))
+    arrays = replace(version, model=asked(sums), example=Rows({UNNAMED: np.ones((1, 2))}, 1))
     questions = [(arrays, Rows({UNNAMED: np.ones((2, length))}, 2)) for length in (3, 5)]
 
     with predicting() as predictor:
@@ -278,7 +283,7 @@ def test_a_model_that_raises_what_ends_threads_does_not_end_this_one(panic: Base
         return [4.0]
 
     model = FakeModel()
-    version = replace(loaded(model), method=panicking)
+    version = replace(loaded(model), model=asked(panicking))
 
     async def bad_and_good(predictor: Predictor) -> Prediction:
         deadline = time.monotonic() + SECONDS
@@ -292,7 +297,7 @@ def test_a_model_that_raises_what_ends_threads_does_not_end_this_one(panic: Base
 
 def test_an_answer_about_another_number_of_rows_is_none() -> None:
     model = FakeModel()
-    version = replace(loaded(model), method=lambda frame: [1.0])
+    version = replace(loaded(model), model=asked(lambda frame: [1.0]))
 
     async def two_and_one(predictor: Predictor) -> Prediction:
         with pytest.raises(RequestRowsError, match="says 1 values about 2 rows"):
@@ -340,7 +345,7 @@ def test_a_request_that_becomes_overdue_while_others_fail_is_never_asked_again()
         return model.predict(frame)
 
     deadline = threading.Event()
-    slow = replace(version, method=slow_and_failing)
+    slow = replace(version, model=asked(slow_and_failing))
 
     async def one_in_time(predictor: Predictor) -> list[Prediction | BaseException]:
         model.gate.clear()

@@ -12,6 +12,7 @@ from ledgerline.mlflow_store.stored_model import (
     ModelRefusedError,
     Saved,
     StoredModel,
+    doubles,
     file_in,
     library,
 )
@@ -85,7 +86,7 @@ class Onnx(Flavour):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         answer = _answer(session, _output(session, method))
-        return StoredModel(self.name, session if model is None else model, method, answer)
+        return StoredModel(self.name, session if model is None else model, method, doubles(answer))
 
 
 def _output(session: Any, method: str) -> str:

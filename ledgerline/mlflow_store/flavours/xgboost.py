@@ -16,6 +16,7 @@ from ledgerline.mlflow_store.stored_model import (
     Saved,
     StoredModel,
     bound,
+    doubles,
     file_in,
     library,
 )
@@ -53,7 +54,7 @@ class XGBoost(Flavour):
         """Return the model; a Booster has no methods but `predict`, which may answer probabilities."""
         if _class_name(model) != BOOSTER:
             stored = bound(self.name, model, method)
-            return replace(stored, answer=with_categories(stored.answer, categories))
+            return replace(stored, answer=with_categories(doubles(stored.answer), categories))
         if method != PREDICT:
             raise ModelRefusedError(
                 f"A Booster of XGBoost has no {method}: its predict answers what its objective says, "
@@ -64,7 +65,7 @@ class XGBoost(Flavour):
         def answer(inputs: Any) -> Any:
             return model.predict(matrix(inputs, enable_categorical=True))
 
-        return StoredModel(self.name, model, method, with_categories(answer, categories))
+        return StoredModel(self.name, model, method, with_categories(doubles(answer), categories))
 
     def model_type(self, model: Any, method: str) -> str | None:
         """Return it by the estimator, or by the objective of the Booster."""
