@@ -72,8 +72,13 @@ def wide_console() -> Console:
 
 def stop(error: Exception) -> Never:
     """End the command with a message and nothing else."""
-    Console(stderr=True).print(Text(str(error)), soft_wrap=True)
+    say(error)
     raise typer.Exit(2)
+
+
+def say(error: Exception) -> None:
+    """Print a message beside the output of the command."""
+    Console(stderr=True).print(Text(str(error)), soft_wrap=True)
 
 
 def end_at_once() -> Never:

@@ -1,11 +1,10 @@
-"""`ledgerline memory ...`: what the analyst remembers, and how it is made to forget."""
+"""`ledgerline memory ...`: what the agents of a project remember, and how they are made to forget."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from cli.commands import prepared_settings, stop, wide_console
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from ledgerline.agent.memory import Memory
 
 app = typer.Typer(
-    name="memory", no_args_is_help=True, help="What the analyst remembers: look it up, make it forget."
+    name="memory", no_args_is_help=True, help="What agents remember: look it up, make them forget."
 )
 
 MOST_CHARACTERS = 80
@@ -24,6 +23,8 @@ def list_entries(
     limit: Annotated[int, typer.Option(help="The latest so many.", min=1)] = 50,
 ) -> None:
     """The latest answers and reports that are remembered, with the keys to forget them by."""
+    from rich.table import Table
+
     with _opened() as memory:
         table = Table(title=f"{memory.count:,} entries")
         for column in ("key", "kind", "when (UTC)", "what"):

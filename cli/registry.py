@@ -1,6 +1,5 @@
 """`ledgerline registry ...`: which versions there are, who is in production and why, and how to change it."""
 
-import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -154,7 +153,7 @@ def approve(
     from ledgerline.dagster.resources import registry_of
 
     with _clear_errors():
-        approval = registry_of(settings).approve(model, version, by or getpass.getuser(), reason)
+        approval = registry_of(settings).approve(model, version, by or _user(), reason)
     console = Console()
     console.print(
         f"{model} version {version}, approved by {approval.by} on evidence {approval.evidence[:12]}…"
@@ -215,7 +214,7 @@ def _change_production(model: str, action: str, version: int | None, reason: str
     settings = prepared_settings()
     from cli import releases, runs
 
-    config = _given(action=action, version=version, reason=reason, approver=by or getpass.getuser())
+    config = _given(action=action, version=version, reason=reason, approver=by or _user())
     loaded = loaded_project(settings)
     with runs.local_instance(settings) as instance, runs.runner(instance, settings, loaded) as runner:
         release = releases.promote(runner, config)
@@ -231,6 +230,12 @@ def _require_job(model: str) -> None:
 
 def _given(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
 
 
 def _moment(text: str) -> datetime:

@@ -4,8 +4,10 @@
 definitions = "pipelines.definitions"  # the module with Dagster's definitions, as `defs`
 experiment = "oven_demand"             # the MLflow experiment that shows its runs
 models = ["oven_demand"]               # the registered models that `ledgerline serve` serves
+commands = "pipelines.commands"        # a module with further commands, as the Typer app `app`
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -29,12 +31,23 @@ class Project:
         definitions: The module that has Dagster's definitions as `defs`; None without a project.
         experiment: The MLflow experiment that shows its runs, unless a variable names another.
         models: The registered models that are served, unless a variable names others.
+        commands: The module that has commands of its own for `ledgerline`, as the Typer app `app`.
     """
 
     root: Path
     definitions: str | None = None
     experiment: str = "ledgerline"
     models: tuple[str, ...] = ()
+    commands: str | None = None
+
+    @classmethod
+    def here(cls) -> Self:
+        """Return the project of this process: of the working folder, or that which LEDGERLINE_PROJECT names.
+
+        Raises:
+            ProjectError: The pyproject.toml cannot be read, or says what is not understood.
+        """
+        return cls.found(os.environ)
 
     @classmethod
     def found(cls, environment: Mapping[str, str], folder: Path | None = None) -> Self:
@@ -82,7 +95,7 @@ class Project:
         known = [field.name for field in fields(cls) if field.name != "root"]
         if not isinstance(table, dict) or not table.keys() <= set(known):
             raise ProjectError(f"{where} is {table!r}; it is a table that may have {', '.join(known)}.")
-        for name in ("definitions", "experiment"):
+        for name in ("definitions", "experiment", "commands"):
             if name in table and (not isinstance(table[name], str) or not table[name]):
                 raise ProjectError(f"{name} of {where} is {table[name]!r}; it must be a text.")
         models = table.get("models", [])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.asking import EXPERIMENT
 from cli.main import app
 from ledgerline.mlflow_store import store
+from pipelines.asking import EXPERIMENT
 from tests.agent.fake_http import FakeServer, Handler
 from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply
 from tests.ports import HOST
