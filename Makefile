@@ -13,7 +13,7 @@ WORKERS ?= auto
 # The certificates of the machine, as pip and curl use them: company networks have their own.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help run dev test test-stack check bench stack-secrets stack stack-down lock clean
+.PHONY: help run dev agent test test-stack check bench stack-secrets stack stack-down lock clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,10 @@ help:  ## Show this list
 run: .venv/installed  ## Ingest real flights, train, judge and register a model, score a day
 	@$(BIN)/ledgerline run
 
-dev: .venv/installed  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all
+dev: .venv/installed-ui  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all
 	@$(BIN)/ledgerline dev
+
+agent: .venv/installed-agent  ## Install what `ledgerline ask` and the analyst's assets need
 
 test: .venv/installed-dev .venv/installed-mlserver  ## Run all tests, but for those of the stack
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not stack"
@@ -62,13 +64,16 @@ stack-down:  ## End the containers; what they keep stays
 
 COMPOSE := docker compose --file docker/compose.yaml
 
+# First all that runs anywhere; whatever else is installed has the versions of that.
 lock: .venv/installed-dev  ## Choose versions anew and write the lock files
-	$(UV) pip compile pyproject.toml --group build $(LOCK_OPTIONS) -o requirements.lock
-	$(UV) pip compile pyproject.toml --group build --group dev -c requirements.lock $(LOCK_OPTIONS) -o requirements-dev.lock
-	$(UV) pip compile pyproject.toml --group build --group dev --group peers -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-bench.lock
-	$(UV) pip compile pyproject.toml --group pipelines -c requirements-bench.lock $(LOCK_OPTIONS) -o docker/requirements-pipelines.lock
-	$(UV) pip compile --group serving -c requirements.lock $(LOCK_OPTIONS) -o docker/requirements-serving.lock
-	grep -E '^(mlflow|numpy|pandas|pyarrow|scikit-learn|scipy|skops)(-[a-z]+)?==' requirements.lock | tr -d '\\' \
+	$(UV) pip compile pyproject.toml --all-extras --group pipelines $(LOCK_OPTIONS) -o docker/requirements-pipelines.lock
+	$(UV) pip compile pyproject.toml --all-extras --group build --group dev -c docker/requirements-pipelines.lock $(LOCK_OPTIONS) -o requirements-dev.lock
+	$(UV) pip compile pyproject.toml --all-extras --group build --group dev --group peers -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-bench.lock
+	$(UV) pip compile pyproject.toml --extra example --group build -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra example --extra serving --extra ui --group build -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-ui.lock
+	$(UV) pip compile pyproject.toml --extra agent -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-agent.lock
+	$(UV) pip compile --group serving -c requirements-dev.lock $(LOCK_OPTIONS) -o docker/requirements-serving.lock
+	grep -E '^(mlflow|numpy|pandas|pyarrow|scikit-learn|scipy|skops)(-[a-z]+)?==' requirements-dev.lock | tr -d '\\' \
 		| $(UV) pip compile --group mlserver -c - $(LOCK_OPTIONS) -o requirements-mlserver.lock
 	$(UV) pip compile --group installer $(LOCK_OPTIONS) -o docker/requirements-installer.lock
 
@@ -80,9 +85,16 @@ clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 .venv/installed: requirements.lock pyproject.toml Makefile | .venv/bin/python
 	$(call install,requirements.lock)
 
-.venv/installed-dev: requirements-dev.lock requirements.lock pyproject.toml Makefile | .venv/bin/python
-	$(call install,requirements-dev.lock)
+.venv/installed-ui: requirements-ui.lock requirements.lock pyproject.toml Makefile | .venv/bin/python
+	$(call install,requirements-ui.lock)
 	@touch .venv/installed
+
+.venv/installed-agent: requirements-agent.lock .venv/installed
+	$(call install,requirements-agent.lock)
+
+.venv/installed-dev: requirements-dev.lock requirements.lock requirements-ui.lock requirements-agent.lock pyproject.toml Makefile | .venv/bin/python
+	$(call install,requirements-dev.lock)
+	@touch .venv/installed .venv/installed-ui .venv/installed-agent
 
 .venv/installed-bench: requirements-bench.lock .venv/installed-dev
 	$(call install,requirements-bench.lock)
@@ -96,11 +108,12 @@ clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 	fi
 	@touch $@
 
-# Bytecode is compiled now, so that the first run does not have to.
+# Bytecode is compiled now, so that the first run does not have to; not that of the libraries' own tests.
 define install
 	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing from $(1) …"
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r $(1)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r $(1)
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 endef

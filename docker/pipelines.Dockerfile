@@ -16,11 +16,8 @@ COPY docker/requirements-pipelines.lock ./
 RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
     && /installer/bin/uv pip install --python /opt/venv --require-hashes -r requirements-pipelines.lock
 COPY LICENSE README.md pyproject.toml requirements.lock ./
-COPY assets assets
 COPY cli cli
 COPY ledgerline ledgerline
-COPY pipelines pipelines
-COPY resources resources
 # What builds it comes from the lock file as well, and stays here.
 RUN /installer/bin/uv build --wheel --build-constraint requirements.lock --require-hashes --out-dir wheels \
     && /installer/bin/uv pip install --python /opt/venv --no-deps wheels/*.whl
@@ -32,6 +29,10 @@ RUN groupadd --gid 10001 ledgerline \
     && install -d -o 10001 -g 10001 /opt/dagster /var/lib/dagster /var/lib/ledgerline /var/lib/mlflow /var/lib/requests
 COPY --from=installed /opt/venv /opt/venv
 COPY pyproject.toml /opt/ledgerline/
+# The project, which is not in the wheel.
+COPY assets /opt/ledgerline/assets
+COPY pipelines /opt/ledgerline/pipelines
+COPY resources /opt/ledgerline/resources
 COPY docker/code_server.py docker/kubernetes_run_launcher.py docker/prepare_mlflow.py docker/run_launcher.py /opt/ledgerline/
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/ledgerline \

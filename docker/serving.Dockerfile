@@ -16,13 +16,10 @@ COPY docker/requirements-serving.lock ./
 RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
     && /installer/bin/uv pip install --python /opt/venv --require-hashes -r requirements-serving.lock
 COPY LICENSE README.md pyproject.toml requirements.lock ./
-COPY assets assets
 COPY cli cli
 COPY ledgerline ledgerline
-COPY pipelines pipelines
-COPY resources resources
-# What builds it comes from the lock file as well, and stays here. One wheel has all packages; those that need
-# Dagster cannot be imported here, and nothing that serves imports them.
+# What builds it comes from the lock file as well, and stays here. The wheel has the whole library; the parts that
+# need Dagster cannot be imported here, and nothing that serves imports them.
 RUN /installer/bin/uv build --wheel --build-constraint requirements.lock --require-hashes --out-dir wheels \
     && /installer/bin/uv pip install --python /opt/venv --no-deps wheels/*.whl
 

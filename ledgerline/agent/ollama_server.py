@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ledgerline.agent.failures import ModelServer
 from ledgerline.agent.language_model import RefusedError
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     from ollama import Client
@@ -61,6 +62,7 @@ def server_of(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
 
 def client_of(server: ModelServer, connect_seconds: float, headers: Mapping[str, str]) -> "Client":
     """Return a client that keeps its caller's deadline."""
+    require("agent", "A language model of Ollama's")
     from ollama import Client
 
     from ledgerline.agent.transport import client_options

@@ -21,6 +21,7 @@ from ledgerline.agent.prompt_size import characters, least_tokens
 from ledgerline.agent.retrying import Answer, Ending, Retries, complete, ending_within
 from ledgerline.agent.streamed_calls import StreamedCalls
 from ledgerline.agent.thinking import Thinking
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     from openai import OpenAI, Stream
@@ -224,6 +225,7 @@ class OpenAIModel:
 
     @cached_property
     def _client(self) -> "OpenAI":
+        require("agent", "A language model")
         import httpx
         from openai import OpenAI
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ledgerline.agent.retrying import ending_within
 from ledgerline.agent.tools import ToolError
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     import httpx
@@ -122,6 +123,7 @@ class SearXNG:
         Raises:
             SearchError: There is no usable answer.
         """
+        require("agent", "A search of the web")
         import httpx
 
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ledgerline.agent.sql_check import QueryError, explained, one_select, tables_of
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     import duckdb
@@ -240,6 +241,7 @@ class _Database:
 
 def closed_database(limits: Limits) -> "duckdb.DuckDBPyConnection":
     """A database without a way out, after DuckDB's pages on securing it."""
+    require("agent", "SQL over tables")
     import duckdb
 
     connection = duckdb.connect(

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ledgerline.settings.extras import require
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
@@ -268,6 +270,7 @@ def exclusive(lock: Path) -> Iterator[None]:
 
 
 def _connected(folder: Path) -> Any:
+    require("agent", "An agent's memory")
     import lancedb
 
     return lancedb.connect(folder, read_consistency_interval=timedelta(0))

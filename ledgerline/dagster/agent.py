@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ledgerline.dagster.agent_settings import ADDRESS_VARIABLES
 from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.settings.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -97,8 +98,9 @@ class AgentResource(dg.ConfigurableResource):
         """The language model; nothing is asked of it yet.
 
         Raises:
-            PermanentFailure: Its address is none.
+            PermanentFailure: Its address is none, or the extra `agent` is not installed.
         """
+        _require_extra()
         try:
             return self._language_model()
         except ValueError as error:
@@ -188,6 +190,7 @@ class AgentResource(dg.ConfigurableResource):
         """The agent's memory; None if it has none."""
         if self.memory is None:
             return None
+        _require_extra()
         from ledgerline.agent.memory import Memory
 
         return Memory(Path(self.memory), self._embedder())
@@ -198,6 +201,14 @@ class AgentResource(dg.ConfigurableResource):
         from ledgerline.agent.ollama_embedder import OllamaEmbedder
 
         return OllamaEmbedder(self.address, self.embedding_model)
+
+
+def _require_extra() -> None:
+    """Refuse before anything is asked, for a step that no retry can mend."""
+    try:
+        require("agent", "An agent")
+    except MissingExtraError as error:
+        raise PermanentFailure(error.problem, error.remedy) from error
 
 
 def _secrets() -> Iterator[str]:

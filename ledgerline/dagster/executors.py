@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import dagster as dg
 
 from ledgerline.ledger.dagster_internals import EXECUTOR_MODULE, INSTANCE_MODULES, RetryMode
+from ledgerline.settings.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
     from ledgerline.ledger.dagster_internals import MultiprocessExecutor
@@ -163,12 +164,11 @@ def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.Exec
     Image, variables, volumes and rights are those that the instance's run launcher gives to runs.
     """
     try:
-        from ledgerline.dagster.kubernetes_steps import step_pods
-    except ModuleNotFoundError as error:
-        raise ExecutorError(
-            f"LEDGERLINE_EXECUTOR is {KUBERNETES}, and {error.name} is not installed. Install dagster-k8s, "
-            "which the image of docker/pipelines.Dockerfile has, or choose another executor."
-        ) from error
+        require("kubernetes", f"LEDGERLINE_EXECUTOR={KUBERNETES}")
+    except MissingExtraError as error:
+        raise ExecutorError(f"{error.problem} {error.remedy} Or choose another executor.") from error
+    from ledgerline.dagster.kubernetes_steps import step_pods
+
     config: dict[str, Any] = {
         "retries": {"enabled": {}},
         "tag_concurrency_limits": limits,

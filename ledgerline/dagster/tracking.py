@@ -353,9 +353,12 @@ def _run_with_tags(client: "MlflowClient", experiment_id: str, tags: Mapping[str
 def _library_versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    libraries = ("dagster", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
+    import mlflow.version
+
+    # MLflow's version is the same with and without its server, which is a distribution of its own.
+    libraries = ("dagster", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
     versions = {f"version.{library}": version(library) for library in libraries}
-    return {"version.python": platform.python_version(), **versions}
+    return {"version.python": platform.python_version(), "version.mlflow": mlflow.version.VERSION, **versions}
 
 
 def _now_ms() -> int:

@@ -28,6 +28,7 @@ from ledgerline.mlflow_runs.inputs import run_params
 from ledgerline.mlflow_runs.metrics import milliseconds, run_metrics
 from ledgerline.mlflow_runs.timeline import timeline
 from ledgerline.mlflow_runs.writing import RunWriter, is_no_fault_of_the_call
+from ledgerline.settings.extras import missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -158,7 +159,8 @@ class MLflowRunProjection:
         writer.log(list(run_metrics(now, before)), params, tags)
 
     def _log_files(self, writer: RunWriter, now: RunHistory, found: Found) -> None:
-        files = {TIMELINE_FILE: timeline(now)}
+        # Without the extra for it, a run is shown without its picture.
+        files = {} if missing("plots") else {TIMELINE_FILE: timeline(now)}
         for name, content in self.documents(now, found.run_id).items():
             files[f"{LINEAGE_FOLDER}/{name}"] = content
         try:

@@ -1,7 +1,6 @@
 """The endpoints. What answers them is in the module each of them calls."""
 
 import re
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import mlflow.version
@@ -22,6 +21,7 @@ from ledgerline.serving.open_inference import Inference
 from ledgerline.serving.rows import Rows
 from ledgerline.serving.schema import Schema
 from ledgerline.serving.service import Service
+from ledgerline.settings.version import VERSION
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -93,7 +93,7 @@ def _documented() -> FastAPI:
         redoc_url=None,
         title="Ledgerline serving",
         description="Answers with the version of each model that carries its alias in the registry.",
-        version=metadata.version("ledgerline"),
+        version=VERSION,
         redirect_slashes=False,
     )
 

@@ -7,7 +7,6 @@ Tensors are JSON; the extension that puts them behind the JSON as bytes is not s
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ledgerline.mlflow_store.stored_model import PYFUNC
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import Column, Problem, RowsRefusedError, Schema, shown
 from ledgerline.serving.scoring import BodyRefusedError, as_json, parsed, plain, require_rows
+from ledgerline.settings.version import VERSION
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -258,7 +258,7 @@ def model_metadata(loaded: "LoadedModel") -> dict[str, Any]:
 
 def server_metadata() -> dict[str, Any]:
     """What answers."""
-    return {"name": "ledgerline", "version": installed_version("ledgerline"), "extensions": []}
+    return {"name": "ledgerline", "version": VERSION, "extensions": []}
 
 
 def require_no_binary(headers: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ledgerline.cleaning.texts import clean
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     import uvicorn
@@ -52,8 +53,10 @@ def serve(settings: "ServingSettings") -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
+        MissingExtraError: The extra `serving` is not installed.
         ListenError: The address cannot be listened on.
     """
+    require("serving", "Serving")
     handler = logging.StreamHandler()
     handler.setFormatter(CleanFormatter(LOG))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -295,7 +295,7 @@ MISTAKES = {
     ),
     "a package that is not installed": (
         "storage: {mysql: {mysql_url: 'mysql://u:p@h/d'}}",
-        "keeps runs in storage.mysql, for which dagster_mysql is not installed here: pip install",
+        "keeps runs in storage.mysql, for which dagster_mysql is not installed here. Install it: pip install",
     ),
     "a class that does not exist": (
         "run_storage: {module: dagster._core.storage.runs, class: Gone}",

@@ -32,7 +32,7 @@ from tests.docker.stack_files import DOCKER
 from tests.ports import HOST
 
 NAMESPACE = kustomization()["namespace"]
-IMAGE = "ledgerline-pipelines:0.1.0"
+IMAGE = "ledgerline-pipelines:0.2.0"
 IMAGE_OF_THE_CODE_SERVER = "ledgerline-pipelines:0.2.0"
 
 

@@ -12,6 +12,7 @@ import yaml
 from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
+from ledgerline.settings.version import VERSION
 from tests.docker import chart_instance
 from tests.docker.kubernetes_files import (
     PART,
@@ -124,9 +125,7 @@ def test_images_are_those_of_compose_and_of_the_manifests(name: str) -> None:
 
 
 def test_the_manifests_have_the_version_of_this_project() -> None:
-    assert {image["newTag"] for image in kustomization()["images"]} == {
-        importlib.metadata.version("ledgerline")
-    }
+    assert {image["newTag"] for image in kustomization()["images"]} == {VERSION}
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -177,7 +177,7 @@ def test_without_its_library_kubernetes_is_refused_with_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "dagster_k8s", None)
     monkeypatch.delitem(sys.modules, "ledgerline.dagster.kubernetes_steps", raising=False)
-    with pytest.raises(ExecutorError, match=r"dagster_k8s is not installed\. Install dagster-k8s"):
+    with pytest.raises(ExecutorError, match=r"`kubernetes`: dagster_k8s is not .*-mlops\[kubernetes\]'"):
         executor_for("kubernetes", 0, 1)
 
 

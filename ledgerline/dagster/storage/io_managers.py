@@ -13,6 +13,7 @@ from pydantic import Field
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.storage import arrow_tables, digests, files, parquet, partition_rows
 from ledgerline.dagster.storage.asset_files import AssetFiles, partition_keys_of, place_of
+from ledgerline.settings.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,9 @@ COLUMN_LINEAGE = "dagster/column_lineage"
 
 # Beside the fields of a record: the partition that it is.
 PARTITION_KEY = "$partition_key"
+
+# The extras that know the URLs of object stores, by scheme.
+EXTRAS_BY_SCHEME = {"s3": "s3", "gs": "gcs"}
 
 Record = TypeVar("Record")
 
@@ -247,17 +251,33 @@ class RecordStorage(dg.ConfigurableIOManagerFactory[Records]):
 
 
 def open_tables(base: str) -> Tables:
-    """Open the tables under a folder or URL."""
-    from upath import UPath
+    """Open the tables under a folder or URL.
 
-    return Tables(UPath(base))
+    Raises:
+        PermanentFailure: The extra for such a URL is not installed.
+    """
+    return Tables(_place(base))
 
 
 def open_records(base: str) -> Records:
-    """Open the records under a folder or URL."""
+    """Open the records under a folder or URL.
+
+    Raises:
+        PermanentFailure: The extra for such a URL is not installed.
+    """
+    return Records(_place(base))
+
+
+def _place(base: str) -> "UPath":
     from upath import UPath
 
-    return Records(UPath(base))
+    extra = EXTRAS_BY_SCHEME.get(base.partition("://")[0])
+    if extra is not None:
+        try:
+            require(extra, f"The storage {base}")
+        except MissingExtraError as error:
+            raise PermanentFailure(error.problem, error.remedy) from error
+    return UPath(base)
 
 
 def _json(name: str, record: object, partition_key: str | None) -> bytes:

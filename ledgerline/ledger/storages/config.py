@@ -22,6 +22,7 @@ from ledgerline.ledger.dagster_internals import (
     process_config,
     resolve_to_config_type,
 )
+from ledgerline.settings.extras import remedy
 
 CONFIG_FILE = "dagster.yaml"
 STORAGE, RUN_STORAGE, EVENT_STORAGE = "storage", "run_storage", "event_log_storage"
@@ -38,8 +39,8 @@ PARTS = {
 }
 # The commands that install packages of storages, by module.
 INSTALLED_BY = {
-    "dagster_postgres": "install Ledgerline with its extra postgres (pip install '.[postgres]')",
-    "dagster_mysql": "pip install dagster-mysql==0.29.27",
+    "dagster_postgres": remedy("postgres"),
+    "dagster_mysql": "Install it: pip install dagster-mysql==0.29.27.",
 }
 UNSET_VARIABLE = re.compile(r'environment variable "([^"]+)" which is not set')
 
@@ -174,9 +175,9 @@ def _configured(file: Path, name: str, module: str, storage: str, config: Any) -
         found = getattr(importlib.import_module(module), storage)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
-        command = INSTALLED_BY.get(module.partition(".")[0], f"install what has the module {missing}")
+        command = INSTALLED_BY.get(module.partition(".")[0], f"Install what has the module {missing}.")
         raise InstanceError(
-            f"{file} keeps runs in {name}, for which {missing} is not installed here: {command}."
+            f"{file} keeps runs in {name}, for which {missing} is not installed here. {command}"
         ) from error
     except (ImportError, AttributeError) as error:
         raise InstanceError(

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from ledgerline.ledger.storages.config import InstanceError, StorageConfig
 from ledgerline.ledger.storages.schema import CURSORS, READ_REVISION, REVISIONS, difference
+from ledgerline.settings.extras import remedy
 
 # dagster-postgres is written for psycopg 2: with psycopg 3 its NOTIFY fails, and so no event can be written.
 DRIVERS = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
@@ -137,7 +138,4 @@ def _driver() -> str:
     for module, name in DRIVERS.items():
         if importlib.util.find_spec(module) is not None:
             return name
-    raise InstanceError(
-        "There is no driver for PostgreSQL here, psycopg2 or psycopg: install Ledgerline with its extra "
-        "postgres (pip install '.[postgres]')."
-    )
+    raise InstanceError(f"There is no driver for PostgreSQL here, psycopg2 or psycopg. {remedy('postgres')}")

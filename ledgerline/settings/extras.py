@@ -1,0 +1,73 @@
+"""The extras of the distribution: what each brings beyond the core, and the error where one is missing.
+
+Nothing here imports them. The versions that they ask for are in pyproject.toml.
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+DISTRIBUTION = "ledgerline-mlops"
+
+# The modules that each extra is installed for.
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "agent": ("duckdb", "httpx", "lancedb", "ollama", "openai"),
+    "gcs": ("gcsfs",),
+    "kubernetes": ("dagster_k8s",),
+    "lightgbm": ("lightgbm",),
+    "onnx": ("onnx", "onnxruntime"),
+    "plots": ("matplotlib",),
+    "postgres": ("dagster_postgres",),
+    "s3": ("s3fs",),
+    "serving": ("fastapi", "fastapi_offline", "orjson", "prometheus_client", "uvicorn"),
+    "ui": ("dagster_webserver", "flask", "psutil"),
+    "xgboost": ("xgboost",),
+}
+
+# The targets of this repository's Makefile that install an extra.
+MAKE_TARGETS: Mapping[str, str] = {"agent": "agent", "serving": "dev", "ui": "dev"}
+
+
+class MissingExtraError(ImportError):
+    """A part of the library is used whose extra is not installed.
+
+    Attributes:
+        problem: Which modules are missing, and for what.
+        remedy: The command that installs them.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+def missing(extra: str) -> tuple[str, ...]:
+    """Return the modules of an extra that are not installed; nothing is imported."""
+    return tuple(module for module in EXTRAS[extra] if find_spec(module) is None)
+
+
+def require(extra: str, user: str) -> None:
+    """Make sure that an extra is installed, before its modules are imported.
+
+    Args:
+        extra: Its name.
+        user: The part that needs it, as the subject of a sentence.
+
+    Raises:
+        MissingExtraError: A module of it is missing.
+
+    Example:
+        >>> require("plots", "A picture of a comparison")
+    """
+    absent = missing(extra)
+    if absent:
+        are = "is" if len(absent) == 1 else "are"
+        raise MissingExtraError(
+            f"{user} needs the extra `{extra}`: {', '.join(absent)} {are} not installed.", remedy(extra)
+        )
+
+
+def remedy(extra: str) -> str:
+    """Return the sentence that says how to install an extra."""
+    target = f" (in a checkout of Ledgerline: make {MAKE_TARGETS[extra]})" if extra in MAKE_TARGETS else ""
+    return f"Install it: pip install '{DISTRIBUTION}[{extra}]'{target}."
