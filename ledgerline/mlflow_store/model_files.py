@@ -133,8 +133,8 @@ def load(folder: Path) -> StoredModel:
                 f"{folder} cannot be read as {flavour.name}: {type(error).__name__}: {error}"
             ) from error
     raise ModelRefusedError(
-        f"{folder} is of {' and '.join(sorted(description.flavors)) or 'no flavour'}. Loaded without running "
-        f"code in their files are: {', '.join(flavour.takes for flavour in FLAVOURS)}."
+        f"{folder} is of {' and '.join(sorted(description.flavors)) or 'no flavour'}; pickled models are not "
+        f"loaded. Read without running code are: {', '.join(flavour.takes for flavour in FLAVOURS)}."
     )
 
 

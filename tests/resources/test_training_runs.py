@@ -173,6 +173,71 @@ def test_a_logged_model_is_loaded_and_answers_as_the_one_that_was_trained(
     assert loaded.answer(inputs).tolist() == model.predict_proba(inputs).tolist()
 
 
+def test_a_model_of_another_library_is_logged_with_its_kind_and_answers_as_the_one_that_was_trained(
+    mlflow: MLflowResource, client: "MlflowClient", inputs: pd.DataFrame
+):
+    from lightgbm import LGBMRegressor
+
+    rows = inputs.select_dtypes("float").fillna(0)
+    regressor: Any = LGBMRegressor(n_estimators=3, min_child_samples=5, verbose=-1)
+    regressor.fit(rows, rows.iloc[:, 0])
+
+    @dg.asset
+    def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> str:
+        with mlflow.training_run(context, "small") as run:
+            return run.log_model(regressor, "small", rows)
+
+    model_id = dg.materialize([trained], resources={"mlflow": mlflow}).output_for_node("trained")
+
+    assert client.get_logged_model(model_id).model_type == "regressor"
+    stored = mlflow.load_model(model_id)
+    assert (stored.flavour, stored.method) == ("lightgbm", "predict")
+    assert stored.answer(rows).tolist() == regressor.predict(rows).tolist()
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+def test_a_model_answers_with_the_method_that_was_chosen_when_it_was_logged(
+    mlflow: MLflowResource, client: "MlflowClient", model: Any, inputs: pd.DataFrame, method: str
+):
+    @dg.asset
+    def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> str:
+        with mlflow.training_run(context, "small") as run:
+            return run.log_model(model, "small", inputs, method=method)
+
+    model_id = dg.materialize([trained], resources={"mlflow": mlflow}).output_for_node("trained")
+
+    assert client.get_logged_model(model_id).model_type == "classifier"
+    answer = mlflow.load_model(model_id).answer(inputs)
+    assert answer.tolist() == getattr(model, method)(inputs).tolist()
+
+
+@pytest.mark.parametrize(
+    ("strange", "problem"),
+    [
+        (
+            {"a": "dictionary"},
+            r"A builtins\.dict cannot be stored as a model. These can: LightGBM models",
+        ),
+        (int, r"cannot be stored as a model. These can: .*scikit-learn estimators and pipelines"),
+    ],
+    ids=["a dictionary", "a class"],
+)
+def test_what_cannot_be_stored_as_a_model_stops_the_step_with_a_list_of_what_can(
+    mlflow: MLflowResource, client: "MlflowClient", inputs: pd.DataFrame, strange: Any, problem: str
+):
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
+    def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> None:
+        with mlflow.training_run(context, "small") as run:
+            run.log_model(strange, "small", inputs)
+
+    with pytest.raises(PermanentFailure, match=problem):
+        dg.materialize([trained], resources={"mlflow": mlflow})
+
+    run = only_run(client, mlflow)
+    assert run.info.status == "FAILED"
+    assert client.search_logged_models([run.info.experiment_id]) == []
+
+
 def test_a_finished_run_can_be_reopened_by_another_step(
     mlflow: MLflowResource, client: "MlflowClient", model: Any, inputs: pd.DataFrame
 ):

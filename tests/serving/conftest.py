@@ -105,7 +105,15 @@ class ServedModels:
         artifacts = str(self.folder / "artifacts") if self.folder else None
         self._experiment = store.experiment_id(self.client, f"serving {uuid.uuid4()}", artifacts)
 
-    def version(self, name: str = MODEL, *, seed: int = 0, model: Any = None) -> Version:
+    def version(
+        self,
+        name: str = MODEL,
+        *,
+        seed: int = 0,
+        model: Any = None,
+        inputs: "pd.DataFrame | None" = None,
+        method: str = "predict_proba",
+    ) -> Version:
         """Register another version of a model, which nobody serves yet."""
         from ledgerline.mlflow_store import model_files
         from ledgerline.registry import versions
@@ -116,9 +124,8 @@ class ServedModels:
             # MLflow warns that whole numbers cannot have gaps; here they have none.
             warnings.filterwarnings("ignore", "(?s).*integer column", UserWarning)
             folder = Path(parent, "model")
-            model_files.save(
-                model or _trained(seed), folder, flight_rows(), logged, run_id, method="predict_proba"
-            )
+            rows = flight_rows() if inputs is None else inputs
+            model_files.save(model or _trained(seed), folder, rows, logged, run_id, method=method)
             self.client.log_model_artifacts(logged.model_id, str(folder))
         self.client.finalize_logged_model(logged.model_id, "READY")
         return versions.register(self.client, name, logged.model_id, {})
