@@ -15,6 +15,7 @@ from rich.text import Text  # noqa: E402
 from cli import registry, run_commands  # noqa: E402
 from cli.commands import end_at_once, prepared_settings, settings_beside, stop  # noqa: E402
 from cli.project_commands import WithProjectCommands  # noqa: E402
+from ledgerline.settings.extras import require  # noqa: E402
 
 gc.freeze()
 gc.enable()
@@ -42,6 +43,8 @@ app.command()(run_commands.backfill)
 def dev() -> None:
     """Start Dagster, MLflow and serving on the local state; Ctrl-C ends all of them."""
     settings = prepared_settings()
+    for extra in ("ui", "serving"):
+        require(extra, "`ledgerline dev`")
     from cli import dev_servers
     from ledgerline.mlflow_store.store import StoreUnreachableError
 

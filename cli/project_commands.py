@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from cli.commands import say, stop
+from ledgerline.settings.extras import MissingExtraError
 from ledgerline.settings.project import Project, ProjectError
 
 ATTRIBUTE = "app"
@@ -44,6 +45,13 @@ class WithProjectCommands(TyperGroup):
         try:
             return self._of_project.get(cmd_name)
         except (CommandsError, ProjectError) as error:
+            stop(error)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; one whose extra is not installed ends with the name of it."""
+        try:
+            return super().invoke(ctx)
+        except MissingExtraError as error:
             stop(error)
 
     @cached_property

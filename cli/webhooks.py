@@ -12,6 +12,7 @@ from ledgerline.mlflow_store import webhooks
 from ledgerline.mlflow_store.store import StoreUnreachableError, connect, without_password
 from ledgerline.mlflow_store.webhooks import Delivery, DeliveryRefusedError, RegistrationError, Verifier
 from ledgerline.serving.server import ListenError, address, bound, run
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -78,6 +79,7 @@ def listen(
     Raises:
         WebhookError: There is no secret, or the address cannot be listened on.
     """
+    require("serving", "Receiving webhooks")
     app = webhook_app(console, instance, _required(secret))
     try:
         listener = bound(host, port)
