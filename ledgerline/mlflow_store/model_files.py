@@ -75,7 +75,7 @@ def save(
 
     flavour = flavour_of(model)
     categories = categories_of(inputs)
-    requirements = flavour.requirements(model)
+    needs = flavour.needs(model)
     stored = flavour.stored(model, method, categories)
     sent = as_values(inputs, categories)
     example = sent.head(EXAMPLE_ROWS)
@@ -87,7 +87,7 @@ def save(
     )
     signature = infer_signature(_with_gaps(sent, example), stored.answer(example))
     _require_described(signature)
-    flavour.write(stored, folder, Saved(description, signature, example, requirements, categories))
+    flavour.write(stored, folder, Saved(description, signature, example, needs, categories))
 
 
 def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame":

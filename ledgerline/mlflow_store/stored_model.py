@@ -42,6 +42,19 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """Everything that reading a model needs.
+
+    Attributes:
+        libraries: Names of distributions.
+        types: Types in a file of skops, beyond those that it trusts by itself.
+    """
+
+    libraries: Sequence[str]
+    types: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Saved:
     """Everything that is written beside a model.
 
@@ -49,14 +62,14 @@ class Saved:
         description: MLflow's entity, to which the flavour adds itself.
         signature: The inputs and the answer.
         example: Rows that the model is tried with when it is loaded.
-        requirements: The libraries that loading it needs.
+        needs: What reading the model needs.
         categories: Columns of the example that the model was trained with as pandas' categories.
     """
 
     description: "Model"
     signature: "ModelSignature"
     example: "pd.DataFrame"
-    requirements: Sequence[str]
+    needs: Needs
     categories: tuple[str, ...] = ()
 
     @property
@@ -66,7 +79,7 @@ class Saved:
             "mlflow_model": self.description,
             "signature": self.signature,
             "input_example": self.example,
-            "pip_requirements": [pinned(library) for library in self.requirements],
+            "pip_requirements": [pinned(library) for library in self.needs.libraries],
         }
 
     def add(self, flavour: str, folder: Path, method: str, options: Mapping[str, Any]) -> None:
@@ -111,8 +124,8 @@ class Flavour(ABC):
         """Return MLflow's word for a kind of model, "classifier" or "regressor"; None for other kinds."""
 
     @abstractmethod
-    def requirements(self, model: Any) -> Sequence[str]:
-        """Return the libraries that loading a model needs.
+    def needs(self, model: Any) -> Needs:
+        """Return what reading a model needs.
 
         Raises:
             ModelRefusedError: It would not be read again.

@@ -12,13 +12,13 @@ from ledgerline.mlflow_store.stored_model import (
     PREDICT,
     Flavour,
     ModelRefusedError,
+    Needs,
     Saved,
     StoredModel,
     bound,
     file_in,
     library,
 )
-from ledgerline.mlflow_store.trusted_types import TRUSTED_TYPES
 
 REQUIREMENTS = ("numpy", "pandas", "lightgbm")
 
@@ -60,9 +60,9 @@ class LightGBM(Flavour):
             return Sklearn().model_type(model, method)
         return "classifier" if _objective(model) in CLASSIFYING else "regressor"
 
-    def requirements(self, model: Any) -> Sequence[str]:
+    def needs(self, model: Any) -> Needs:
         """Return LightGBM, and skops for an estimator."""
-        return REQUIREMENTS if _is_booster(model) else Sklearn().requirements(model)
+        return Needs(REQUIREMENTS) if _is_booster(model) else Sklearn().needs(model)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
         """Write it; an estimator also gets scikit-learn's flavour, whose pyfunc knows methods."""
@@ -79,7 +79,7 @@ class LightGBM(Flavour):
                 model_class=f"{type(model).__module__}.{type(model).__name__}",
                 code=None,
                 serialization_format="skops",
-                skops_trusted_types=sorted(TRUSTED_TYPES),
+                skops_trusted_types=list(saved.needs.types),
             )
             Sklearn().write(stored, folder, saved)
         saved.add(self.name, folder, stored.method, {CATEGORIES_KEY: list(saved.categories)})

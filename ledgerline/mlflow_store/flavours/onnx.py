@@ -10,6 +10,7 @@ from ledgerline.mlflow_store.stored_model import (
     PROBABILITIES,
     Flavour,
     ModelRefusedError,
+    Needs,
     Saved,
     StoredModel,
     doubles,
@@ -63,9 +64,9 @@ class Onnx(Flavour):
         """Return it by the method, and by whether the first of several outputs is a label."""
         return "classifier" if method == PROBABILITIES or len(model.graph.output) > 1 else "regressor"
 
-    def requirements(self, model: Any) -> Sequence[str]:
+    def needs(self, model: Any) -> Needs:
         """Return what MLflow needs to load a graph, and ONNX Runtime."""
-        return REQUIREMENTS
+        return Needs(REQUIREMENTS)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
         """Write the graph, with its numbers in the same file if they fit."""

@@ -7,6 +7,7 @@ from typing import Any
 from ledgerline.mlflow_store.stored_model import (
     Flavour,
     ModelRefusedError,
+    Needs,
     Saved,
     StoredModel,
     bound,
@@ -40,10 +41,11 @@ class Sklearn(Flavour):
             return "classifier"
         return "regressor" if is_regressor(model) else None
 
-    def requirements(self, model: Any) -> Sequence[str]:
+    def needs(self, model: Any) -> Needs:
         """Return scikit-learn and skops, and the libraries of boosters in a pipeline."""
-        libraries = {name.partition(".")[0] for name in _types_to_trust(model)}
-        return [*REQUIREMENTS, *(library for library in BOOSTERS if library in libraries)]
+        types = _types_to_trust(model)
+        libraries = {name.partition(".")[0] for name in types}
+        return Needs([*REQUIREMENTS, *(each for each in BOOSTERS if each in libraries)], types)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
         """Write it with skops."""
@@ -53,7 +55,7 @@ class Sklearn(Flavour):
             stored.model,
             str(folder),
             serialization_format="skops",
-            skops_trusted_types=sorted(TRUSTED_TYPES),
+            skops_trusted_types=list(saved.needs.types),
             pyfunc_predict_fn=stored.method,
             **saved.options,
         )
@@ -76,9 +78,11 @@ def load_skops(file: Path) -> Any:
     """
     import skops.io
 
-    _require_trusted(skops.io.get_untrusted_types(file=file))
+    types = skops.io.get_untrusted_types(file=file)
+    _require_trusted(types)
     try:
-        return skops.io.load(file, trusted=sorted(TRUSTED_TYPES))
+        # No others than the file has: skops goes through them for each of its parts.
+        return skops.io.load(file, trusted=types)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library not in BOOSTERS:
@@ -89,7 +93,7 @@ def load_skops(file: Path) -> Any:
         ) from error
 
 
-def _types_to_trust(model: Any) -> Collection[str]:
+def _types_to_trust(model: Any) -> list[str]:
     """Return the types in a model that skops does not trust by itself.
 
     Raises:

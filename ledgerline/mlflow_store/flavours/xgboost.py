@@ -13,6 +13,7 @@ from ledgerline.mlflow_store.stored_model import (
     PREDICT,
     Flavour,
     ModelRefusedError,
+    Needs,
     Saved,
     StoredModel,
     bound,
@@ -74,14 +75,14 @@ class XGBoost(Flavour):
         objective = json.loads(model.save_config())["learner"]["objective"]["name"]
         return "classifier" if objective.startswith(("binary:", "multi:")) else "regressor"
 
-    def requirements(self, model: Any) -> Sequence[str]:
+    def needs(self, model: Any) -> Needs:
         """Return XGBoost, and scikit-learn, without which its estimators cannot be imported."""
         if _class_name(model) not in CLASSES:
             raise ModelRefusedError(
                 f"A {_class_name(model)} would not be made again from XGBoost's format; that knows "
                 f"{', '.join(CLASSES)}."
             )
-        return REQUIREMENTS
+        return Needs(REQUIREMENTS)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
         """Write it in UBJSON."""
