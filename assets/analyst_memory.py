@@ -23,7 +23,7 @@ MOST_RUNS = 200
 
 
 @dg.asset(
-    deps=["staging_vs_production"],
+    deps=["comparison_flight_delay"],
     retry_policy=policies.RETRY,
     group_name=GROUP,
     kinds={"lancedb"},

@@ -17,6 +17,7 @@ from ledgerline.dagster.tracking import Dataset, MLflowResource
 
 if TYPE_CHECKING:
     import pandas as pd
+    from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
 MODEL_NAME = "flight_delay"
@@ -187,26 +188,10 @@ def train(rows: "pd.DataFrame", config: TrainingConfig) -> "Pipeline":
 
 
 def build_pipeline(config: TrainingConfig) -> "Pipeline":
-    """An unfitted pipeline: categories to codes, then gradient boosted trees.
-
-    A category that training never saw, and one that is missing, are both "missing" to the trees.
-    """
-    from sklearn.compose import ColumnTransformer
+    """Return an unfitted pipeline: categories to codes, then gradient boosted trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import OrdinalEncoder
 
-    categories = OrdinalEncoder(
-        handle_unknown="use_encoded_value",
-        unknown_value=float("nan"),
-        encoded_missing_value=float("nan"),
-    )
-    encode = ColumnTransformer(
-        [
-            ("categories", categories, list(CATEGORICAL_FEATURES)),
-            ("numbers", "passthrough", list(NUMERIC_FEATURES)),
-        ]
-    )
     # scikit-learn's documented types are wider than those that are inferred from its defaults.
     trees = HistGradientBoostingClassifier(
         categorical_features=list(range(len(CATEGORICAL_FEATURES))),  # pyright: ignore[reportArgumentType]
@@ -224,7 +209,28 @@ def build_pipeline(config: TrainingConfig) -> "Pipeline":
         validation_fraction=config.validation_share,
         random_state=config.seed,
     )
-    return Pipeline([("encode", encode), ("trees", trees)])
+    return Pipeline([("encode", categories_as_codes()), ("trees", trees)])
+
+
+def categories_as_codes() -> "ColumnTransformer":
+    """Return an unfitted step that makes numbers of categories, in the order of FEATURES.
+
+    A category that training never saw, and one that is missing, are both "missing" to the trees.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import OrdinalEncoder
+
+    categories = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=float("nan"),
+        encoded_missing_value=float("nan"),
+    )
+    return ColumnTransformer(
+        [
+            ("categories", categories, list(CATEGORICAL_FEATURES)),
+            ("numbers", "passthrough", list(NUMERIC_FEATURES)),
+        ]
+    )
 
 
 def loss_curves(pipeline: "Pipeline") -> dict[str, list[float]]:

@@ -1,40 +1,24 @@
-"""Registering a judged model as a version in staging. Whether it goes further: staging_vs_production.py."""
+"""Registers the judged model as a version, and declares how its versions are released."""
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets import policies
-from assets.delay_model import MODEL_NAME, TrainedModel
-from assets.delay_model_evaluation import MODEL, Evaluation
-from assets.partitions import MONTHS
+from assets import metrics, policies
+from assets.delay_model import MODEL_NAME, TrainedModel, model_input
+from assets.delay_model_evaluation import CARRIER_HOUR_RATE, MODEL, Evaluation
+from assets.features import FEATURES, LABEL, features
+from assets.partitions import MONTHS, judged_days, training_days_between
+from assets.predictions import delay_predictions
 from ledgerline.dagster.registry import ModelRegistryResource
-from ledgerline.ledger.ids import RUN_ID_TAG
-from ledgerline.registry.stages import STAGING
-from ledgerline.registry.versions import (
-    MONTH_TAG,
-    SHA256_TAG,
-    TRAINING_DATA_TAG,
-    TRAINING_DAYS_TAG,
-    Version,
-)
+from ledgerline.dagster.released_models.after_promotion import RunAgain
+from ledgerline.dagster.released_models.declaration import Baseline, ReleasedModel
+from ledgerline.dagster.released_models.registration import RegisteredVersion, register_version
+from ledgerline.evaluation.kinds import Binary
+from ledgerline.registry.provenance import Provenance
 
-
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """A version in the model registry.
-
-    Attributes:
-        name: The registered model.
-        number: The version.
-        sha256: Hash of the model's files.
-        is_staging: Whether it was given the alias `staging`.
-    """
-
-    name: str
-    number: int
-    sha256: str
-    is_staging: bool
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dg.asset(
@@ -58,44 +42,41 @@ def delay_model_version(
     `staging`, unless the version that carries it is of a later month: months may be backfilled in any
     order.
     """
+    provenance = Provenance(
+        partition=delay_model.month,
+        trained_on=training_days_between(delay_model.first_day, delay_model.last_day),
+        training_data_sha256=delay_model.data_sha256,
+        details={"judged_data_sha256": delay_model_evaluation.data_sha256},
+    )
     scores = delay_model_evaluation.scores[MODEL]
-    version = registry.register(
-        MODEL_NAME,
-        delay_model.model_id,
-        {
-            MONTH_TAG: delay_model.month,
-            RUN_ID_TAG: context.run.run_id,
-            TRAINING_DAYS_TAG: f"{delay_model.first_day}/{delay_model.last_day}",
-            TRAINING_DATA_TAG: delay_model.data_sha256,
-            "judged_data_sha256": delay_model_evaluation.data_sha256,
-            **{metric: f"{value:.6f}" for metric, value in scores.items()},
-        },
-    )
-    current = registry.version_with_alias(MODEL_NAME, STAGING)
-    is_staging = may_replace(current, delay_model.month)
-    if is_staging:
-        run = context.run
-        registry.stage(version, f"Dagster run {run.run_id}", run.run_id, run.root_run_id or run.run_id)
-    else:
-        context.log.info(f"{STAGING} stays with a later month: {current}")
-    context.add_asset_metadata(
-        {
-            "version": version.number,
-            "alias": STAGING if is_staging else "none",
-            "sha256": version.tags[SHA256_TAG],
-        }
-    )
-    return RegisteredVersion(
-        name=version.name,
-        number=version.number,
-        sha256=version.tags[SHA256_TAG],
-        is_staging=is_staging,
+    return register_version(
+        context,
+        registry,
+        FLIGHT_DELAY,
+        model_id=delay_model.model_id,
+        provenance=provenance,
+        metrics=scores,
     )
 
 
-def may_replace(current: Version | None, month: str) -> bool:
-    """Whether a model of this month may take the alias from the version that carries it.
+def carrier_hour_rate(trained_on: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.Series":
+    """Predict from how often a carrier was late in an hour of the training days."""
+    late = trained_on[LABEL].astype(bool)
+    rates = metrics.carrier_hour_rates(trained_on, late)
+    return metrics.carrier_hour_baseline(rows, rates, float(late.mean()))
 
-    A version that somebody registered by hand names no month, and may be replaced.
-    """
-    return current is None or current.tags.get(MONTH_TAG, "") <= month
+
+FLIGHT_DELAY = ReleasedModel(
+    name=MODEL_NAME,
+    kind=Binary(),
+    versions=delay_model_version,
+    rows=features,
+    outcome=LABEL,
+    inputs=model_input,
+    clusters="date",  # flights of one day are late together
+    slices=("carrier", "origin"),
+    features=FEATURES,
+    evaluated_on=judged_days,
+    baseline=Baseline(CARRIER_HOUR_RATE, carrier_hour_rate, Binary),
+    after_promotion=RunAgain("score_flights", delay_predictions),
+)

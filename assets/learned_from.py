@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.delay_model import MODEL_NAME, describe, model_input, read_days, with_outcome
-from assets.holdout import training_days_of
+from assets.partitions import DAYS
+from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.mlflow_store.stored_model import StoredModel
+from ledgerline.registry import provenance
+from ledgerline.registry.provenance import ProvenanceError, RowPartitions
 from ledgerline.registry.versions import TRAINING_DATA_TAG, Version
 
 if TYPE_CHECKING:
@@ -54,6 +57,18 @@ def learned_from(
     with otel.span("predict", rows=len(rows)):
         scores = scores_of(model, rows)
     return LearnedFrom(days, rows, training_data, scores)
+
+
+def training_days_of(version: Version) -> list[str]:
+    """Return the days that a version was trained on.
+
+    Raises:
+        PermanentFailure: It does not say which.
+    """
+    try:
+        return provenance.trained_on(version, RowPartitions(DAYS.get_partition_keys()))
+    except ProvenanceError as error:
+        raise PermanentFailure(str(error), "Nothing was changed.") from error
 
 
 def warn_if_changed(context: dg.AssetExecutionContext, version: Version, learned: LearnedFrom) -> None:

@@ -42,6 +42,11 @@ def training_days(month_key: str, months: int = TRAINING_MONTHS) -> list[str]:
     return days_between(months_before(first, months), first - timedelta(days=1))
 
 
+def training_days_between(first: str, last: str) -> list[str]:
+    """Day partition keys from first to last, both included, given as partition keys."""
+    return days_between(date.fromisoformat(first), date.fromisoformat(last))
+
+
 def judged_days(month_key: str) -> list[str]:
     """The days a model of this month is judged on: the month itself."""
     first = month_start(month_key)

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ledgerline.evaluation.comparison import Comparison
 
 DOTS_PER_INCH = 80
 
@@ -101,52 +100,6 @@ def scores(learned: "pd.Series", scored: "pd.Series") -> bytes:
     axes.set_ylabel("density")
     axes.legend()
     return _png(figure)
-
-
-def gains(compared: "Comparison") -> bytes:
-    """How much better staging is in each metric, with its interval."""
-    figure, axes = _figure(f"Staging against {compared.production_name}")
-    shown = [found for found in compared.differences if found.low is not None and found.high is not None]
-    _intervals(axes, [(found.metric, found.gain, found.low, found.high) for found in shown])
-    axes.set_xlabel(f"gain (right: staging is better), {1 - compared.alpha:.0%} intervals")
-    return _png(figure)
-
-
-def slice_gains(compared: "Comparison") -> bytes:
-    """How much better staging is for each carrier and origin, with intervals that hold for all at once."""
-    figure, axes = _figure(f"Slices against {compared.production_name}")
-    shown = [found for found in compared.slices if found.low is not None and found.high is not None]
-    _intervals(
-        axes, [(f"{found.column} {found.value}", found.gain, found.low, found.high) for found in shown]
-    )
-    axes.set_xlabel(f"gain in {compared.slice_metric} (right: staging is better)")
-    return _png(figure)
-
-
-def two_calibrations(compared: "Comparison") -> bytes:
-    """How often flights were late, by how likely both said they were."""
-    figure, axes = _figure("Calibration")
-    curves = {
-        "staging": compared.staging_calibration,
-        compared.production_name: compared.production_calibration,
-    }
-    for name, points in curves.items():
-        axes.plot([p.predicted for p in points], [p.observed for p in points], marker="o", label=name)
-    highest = max(max(point.predicted, point.observed) for points in curves.values() for point in points)
-    axes.plot([0, highest], [0, highest], color="grey", linewidth=0.8, linestyle="--")
-    axes.set_xlabel("predicted share of late flights")
-    axes.set_ylabel("observed share")
-    axes.legend()
-    return _png(figure)
-
-
-def _intervals(axes: "Axes", rows: "Sequence[tuple[str, Any, Any, Any]]") -> None:
-    """Points with their intervals, the first one on top, and a line at 0."""
-    for height, (_, value, low, high) in enumerate(reversed(rows)):
-        axes.plot([low, high], [height, height], color="tab:blue")
-        axes.plot([value], [height], color="tab:blue", marker="o")
-    axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
-    axes.axvline(0, color="grey", linewidth=0.8, linestyle="--")
 
 
 def _figure(title: str) -> "tuple[Figure, Axes]":

@@ -26,15 +26,22 @@ import psutil
 from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
+from sklearn import metrics
 
-from assets.metrics import score
 from benchmarks.results import Result, Value
 from ledgerline.evaluation.comparison import Comparison, compare
-from ledgerline.evaluation.policy import Latencies, Policy, judge
+from ledgerline.evaluation.gates import Better
+from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles, Regression
+from ledgerline.evaluation.policy import default_policy
+from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.evaluation.resampling import paired_scores
+from ledgerline.evaluation.rulings import Findings, Latencies
 from ledgerline.evaluation.samples import Sample
 
-POLICY = Policy()
+KIND = Binary()
+POLICY = default_policy(KIND)
+METRIC = KIND.metric(KIND.primary_metric)
+GATE = Better()
 LATENCIES = Latencies(1.0, None)
 WIDTH = 132  # where the output is no terminal
 
@@ -160,7 +167,7 @@ def luck(size: Size) -> Result:
         ("models", "months", "promoted, %", "from", "to", "meant, %"),
         rows,
         (
-            f"By {POLICY.primary_metric}, {POLICY.resamples} draws. From, to: 95 % interval of the share.",
+            f"By {METRIC.name}, {POLICY.resamples} draws. From, to: 95 % interval of the share.",
             (
                 f"Bad days: one in ten, with an error {BAD_ERROR:g} times as large; the expected loss is the "
                 "same. A month that happens to have few of them cannot show what they cost. That is what a "
@@ -178,9 +185,7 @@ def misses(size: Size) -> Result:
     for gained in GAINS:
         staging = as_good(STEADY, Model.steady, gained)
         found = [_compared(simulated(staging, STEADY, DAYS, size.rows, seed)) for seed in range(pairs)]
-        spreads.append(
-            statistics.stdev(comparison.difference(POLICY.primary_metric).gain for comparison in found)
-        )
+        spreads.append(statistics.stdev(comparison.difference(METRIC.name).gain for comparison in found))
         count = sum(map(_is_better, found))
         promoted = 100 * count / pairs
         said = f"{'better' if gained > 0 else 'worse'} by {abs(gained):g}"
@@ -201,28 +206,62 @@ def misses(size: Size) -> Result:
 
 
 def speed(size: Size) -> Result:
-    """How long a comparison takes, beside the loop that one would write."""
+    """How long a comparison takes for each kind of prediction, beside the loop that one would write."""
     month = simulated(STEADY, STEADY, DAYS, math.ceil(size.speed_rows / DAYS), 1)
     slices = sliced(month, 1)
-    ours = []
-    for _ in range(size.rounds):
-        started = time.process_time()
-        compare(month.outcome, month.staging, month.production, clusters=month.day, slices=slices)
-        ours.append(time.process_time() - started)
-    seconds = statistics.median(ours)
+    seconds = {
+        kind.name: _seconds(kind, month.day, slices, columns, size.rounds)
+        for kind, *columns in _of_each_kind(month)
+    }
     started = time.process_time()
     naive_draws(month, size.peer_draws)
     peer = (time.process_time() - started) / size.peer_draws * POLICY.resamples
+    rows: list[Sequence[Value]] = [
+        (f"compare, {name}, with {CARRIERS + ORIGINS} slices", taken, taken / seconds[KIND.name])
+        for name, taken in seconds.items()
+    ]
+    rows.append(("a loop over scikit-learn, binary, without slices", peer, peer / seconds[KIND.name]))
     return Result(
         "speed",
-        f"One comparison: {len(month.day):,} rows, {DAYS} days, {POLICY.resamples:,} draws, five metrics",
+        f"One comparison by all metrics: {len(month.day):,} rows, {DAYS} days, {POLICY.resamples:,} draws",
         ("way", "processor seconds", "ratio"),
-        [
-            (f"registry.comparison, with {CARRIERS + ORIGINS} slices", seconds, 1.0),
-            ("a loop over scikit-learn, without slices", peer, peer / seconds),
-        ],
-        (f"Ours: median of {size.rounds}. The loop: {size.peer_draws} draws, scaled; it bins with pandas.",),
+        rows,
+        (
+            f"Ours: median of {size.rounds}. The loop: {size.peer_draws} draws, scaled; it bins with pandas.",
+            "Three classes, three levels.",
+        ),
     )
+
+
+def _of_each_kind(month: Month) -> list[tuple[PredictionKind, NDArray, NDArray, NDArray]]:
+    """The kinds, each with outcomes and predictions that are made from those of the month."""
+    random = np.random.default_rng(2)
+    one, other = month.staging, month.production
+    three, three_others = (np.stack([1 - said, 0.75 * said, 0.25 * said], axis=1) for said in (one, other))
+    numbers = month.outcome + random.normal(size=len(month.day))
+    quantiles, other_quantiles = (said[:, None] + np.array([-1.3, 0.0, 1.3]) for said in (one, other))
+    labels = np.where(month.outcome, random.choice([1, 1, 1, 2], len(month.day)), 0)
+    return [
+        (KIND, month.outcome, one, other),
+        (Multiclass((0, 1, 2)), labels, three, three_others),
+        (Regression(), numbers, one, other),
+        (Quantiles((0.1, 0.5, 0.9)), numbers, quantiles, other_quantiles),
+    ]
+
+
+def _seconds(
+    kind: PredictionKind,
+    day: NDArray[np.intp],
+    slices: dict[str, NDArray[np.int64]],
+    columns: Sequence[NDArray],
+    rounds: int,
+) -> float:
+    taken = []
+    for _ in range(rounds):
+        started = time.process_time()
+        compare(kind, *columns, clusters=day, slices=slices)
+        taken.append(time.process_time() - started)
+    return statistics.median(taken)
 
 
 def naive_draws(month: Month, draws: int) -> list[dict[str, float]]:
@@ -236,9 +275,24 @@ def naive_draws(month: Month, draws: int) -> list[dict[str, float]]:
     for _ in range(draws):
         drawn = random.integers(0, len(rows_of_day), len(rows_of_day))
         rows = table.loc[np.concatenate([rows_of_day[day] for day in drawn])].reset_index(drop=True)
-        staging, production = (score(rows["late"], rows[name]) for name in ("staging", "production"))
+        staging, production = (_naive_scores(rows["late"], rows[name]) for name in ("staging", "production"))
         gains.append({metric: staging[metric] - production[metric] for metric in staging})
     return gains
+
+
+def _naive_scores(outcome: "pd.Series", probability: "pd.Series") -> dict[str, float]:
+    bins = pd.DataFrame({"predicted": probability, "observed": outcome.astype(float)}).groupby(
+        pd.qcut(probability, 10, duplicates="drop"), observed=True
+    )
+    means = bins.mean()
+    gaps = (means["predicted"] - means["observed"]).abs()
+    return {
+        "roc_auc": float(metrics.roc_auc_score(outcome, probability)),
+        "pr_auc": float(metrics.average_precision_score(outcome, probability)),
+        "log_loss": float(metrics.log_loss(outcome, probability)),
+        "brier": float(metrics.brier_score_loss(outcome, probability)),
+        "calibration_error": float((gaps * bins.size()).sum() / len(outcome)),
+    }
 
 
 def simulated(staging: Model, production: Model, days: int, rows: int, seed: int) -> Month:
@@ -296,12 +350,12 @@ def _loss_with_error(spread: float) -> float:
 
 
 def _judged(
-    staging: Model, production: Model, days: int, size: Size, margin: float = POLICY.margin
+    staging: Model, production: Model, days: int, size: Size, margin: float = 0.0
 ) -> Callable[[int], bool]:
-    policy = replace(POLICY, margin=margin)
+    gate = Better(margin=margin)
 
     def is_promoted(seed: int) -> bool:
-        return _is_better(_compared(simulated(staging, production, days, size.rows, seed)), policy)
+        return _is_better(_compared(simulated(staging, production, days, size.rows, seed)), gate)
 
     return is_promoted
 
@@ -318,8 +372,8 @@ def _by_percentiles(staging: Model, production: Model, size: Size) -> Callable[[
     def is_promoted(seed: int) -> bool:
         month = simulated(staging, production, DAYS, size.rows, seed)
         sample = Sample(month.outcome, month.staging, month.production, month.day)
-        scores = paired_scores(sample, (POLICY.primary_metric,), POLICY.resamples, POLICY.seed)
-        return bool(np.quantile(scores[POLICY.primary_metric].gains, POLICY.alpha) > 0)
+        scores = paired_scores(sample, (METRIC,), POLICY.resamples, POLICY.seed)
+        return bool(np.quantile(scores[METRIC.name].gains, POLICY.alpha) > 0)
 
     return is_promoted
 
@@ -328,11 +382,12 @@ def _slice_is_worse(size: Size) -> Callable[[int], bool]:
     def is_worse(seed: int) -> bool:
         month = simulated(STEADY, STEADY, DAYS, size.rows, seed)
         comparison = compare(
+            KIND,
             month.outcome,
             month.staging,
             month.production,
             clusters=month.day,
-            metrics=(POLICY.primary_metric,),
+            metrics=(METRIC,),
             slices=sliced(month, seed),
         )
         return any(found.high is not None and found.high < 0 for found in comparison.slices)
@@ -342,16 +397,17 @@ def _slice_is_worse(size: Size) -> Callable[[int], bool]:
 
 def _compared(month: Month) -> Comparison:
     return compare(
+        KIND,
         month.outcome,
         month.staging,
         month.production,
         clusters=month.day,
-        metrics=(POLICY.primary_metric, "calibration_error"),
+        metrics=(METRIC, "calibration_error"),
     )
 
 
-def _is_better(comparison: Comparison, policy: Policy = POLICY) -> bool:
-    return judge(policy, comparison, LATENCIES, ())[0].passed
+def _is_better(comparison: Comparison, gate: Better = GATE) -> bool:
+    return gate.judge(Findings(comparison, LATENCIES, ())).passed
 
 
 def _rate(name: str, happens: Callable[[int], bool], pairs: int, meant: float) -> Sequence[Value]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.delay_model_version import RegisteredVersion
 from cli import releases
 from cli.job_batches import Batch, batches
 from cli.partition_keys import between, extent, understood
 from cli.runs import Runner
+from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.storage.io_managers import open_records
 from pipelines.jobs import train_delay_model
 

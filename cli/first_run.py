@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from assets.delay_model_evaluation import Evaluation
-from assets.delay_model_version import RegisteredVersion
 from assets.partitions import judged_days, training_days
 from cli import ingested, observing, releases
 from cli.job_batches import batches
 from cli.runs import Outcome, Runner
+from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import without_password

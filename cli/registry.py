@@ -90,7 +90,7 @@ def compare(
 
     with _clear_errors():
         key = understood(MONTHS, month, model) if month is not None else None
-    _compare(settings, _given(version=version, against=against, month=key))
+    _compare(settings, _given(version=version, against=against, partition=key))
 
 
 @app.command()

@@ -9,17 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from assets.delay_model import MODEL_NAME
-from assets.production import DECISION, IN_PLACE, PRODUCTION_ASSET, REFUSED
-from assets.requests_replay import lines_of
-from assets.staging_vs_production import COMPARISON_ASSET, JudgedVersion
+from assets.delay_model_version import FLIGHT_DELAY
 from cli.runs import Outcome, Runner
+from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.production import DECISION, IN_PLACE, REFUSED
+from ledgerline.dagster.released_models.replayed_requests import lines_of
 from ledgerline.dagster.resources import registry_of
 from ledgerline.dagster.storage.io_managers import open_records
-from ledgerline.evaluation.policy import Ruling
+from ledgerline.evaluation.rulings import Ruling
 from ledgerline.registry.stages import PRODUCTION
-from pipelines.jobs import compare_flight_delay, promote_flight_delay, release_flight_delay
 
-COMPARISON, PROMOTION = COMPARISON_ASSET.to_user_string(), PRODUCTION_ASSET.to_user_string()
+NAMES = FLIGHT_DELAY.names
+COMPARISON, PROMOTION = NAMES.comparison_op, NAMES.production_op
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Release:
         outcome: The Dagster run.
         judged: The comparison it made; None: it did not get that far, or was not to.
         production: The version in production afterwards.
-        not_moved: Why production was left as it is, by decision (assets/production.py); empty: it moved,
+        not_moved: Why production was left as it is, by decision; empty: it moved,
             was not to, or the run failed.
     """
 
@@ -52,18 +53,18 @@ class Release:
 
 def compare(runner: Runner, config: Mapping[str, Any]) -> Release:
     """Compare two versions, and judge the first."""
-    return _run(runner, compare_flight_delay.name, {COMPARISON: config})
+    return _run(runner, NAMES.compare_job, {COMPARISON: config})
 
 
 def release(runner: Runner, version: int) -> Release:
     """Compare a version with production, and promote it if it keeps every rule."""
     config = {"version": version}
-    return _run(runner, release_flight_delay.name, {COMPARISON: config, PROMOTION: config})
+    return _run(runner, NAMES.release_job, {COMPARISON: config, PROMOTION: config})
 
 
 def promote(runner: Runner, config: Mapping[str, Any]) -> Release:
     """Promote a version whose evidence is good, or roll back."""
-    return _run(runner, promote_flight_delay.name, {PROMOTION: config})
+    return _run(runner, NAMES.promote_job, {PROMOTION: config})
 
 
 def report(runner: Runner, release: Release) -> None:
@@ -94,7 +95,7 @@ def _run(runner: Runner, job_name: str, config: Mapping[str, Mapping[str, Any]])
     outcome = runner.execute(job_name, config=given)
     judged = None
     if any(step.key == COMPARISON and step.state == "done" for step in outcome.steps):
-        judged = open_records(runner.settings.data).read(COMPARISON_ASSET, None, JudgedVersion)
+        judged = open_records(runner.settings.data).read(NAMES.comparison, None, JudgedVersion)
     holder = registry_of(runner.settings).version_with_alias(MODEL_NAME, PRODUCTION)
     not_moved = _not_moved(runner.instance, outcome.run_id)
     return Release(outcome, judged, holder.number if holder else None, not_moved)
@@ -119,7 +120,7 @@ def _replay_table(replay: Mapping[str, Any]) -> Table:
 
 def _rulings_table(judged: JudgedVersion) -> Table:
     against = "the baseline" if judged.against is None else f"version {judged.against}"
-    title = f"{MODEL_NAME} version {judged.version} against {against}, on {judged.rows:,} flights"
+    title = f"{MODEL_NAME} version {judged.version} against {against}, on {judged.rows:,} rows"
     table = Table("rule", "kept", "because", title=title, title_justify="left", show_lines=True)
     for ruling in (Ruling(**found) for found in judged.rulings):
         kept = "[green]yes[/]" if ruling.passed else "[bold red]no[/]"

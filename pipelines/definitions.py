@@ -21,6 +21,7 @@ from assets import (  # noqa: E402
     analyst_questions,
     analyst_scores,
     checks,
+    delay_minutes,
     delay_model,
     delay_model_evaluation,
     delay_model_version,
@@ -29,15 +30,13 @@ from assets import (  # noqa: E402
     features,
     flights,
     predictions,
-    production,
     reference,
     requests_drift,
-    staging_vs_production,
 )
 from ledgerline.dagster.executors import KUBERNETES, executor_for, require_shared  # noqa: E402
-from ledgerline.dagster.observers import observers  # noqa: E402
+from ledgerline.dagster.observed import observed  # noqa: E402
+from ledgerline.dagster.released_models.released import released  # noqa: E402
 from pipelines.jobs import JOBS  # noqa: E402
-from pipelines.registry_sensors import REGISTRY_SENSORS  # noqa: E402
 from pipelines.retraining import RETRAINING_SENSORS  # noqa: E402
 from pipelines.schedules import SCHEDULES  # noqa: E402
 from pipelines.sensors import SENSORS  # noqa: E402
@@ -46,11 +45,11 @@ ASSET_MODULES = [
     flights,
     reference,
     features,
+    delay_minutes,
     delay_model,
     delay_model_evaluation,
     delay_model_version,
-    staging_vs_production,
-    production,
+    delay_minutes,
     predictions,
     drift,
     requests_drift,
@@ -60,26 +59,22 @@ ASSET_MODULES = [
     analyst_memory,
 ]
 
-CHECK_MODULES = [checks, staging_vs_production, production, drift_checks, requests_drift, analyst_checks]
+CHECK_MODULES = [checks, drift_checks, requests_drift, analyst_checks]
 
 
 def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg.Definitions:
     """Assemble the project, with its resources as the settings say."""
-    return dg.Definitions(
+    project = dg.Definitions(
         assets=dg.load_assets_from_modules(ASSET_MODULES),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=JOBS,
         schedules=SCHEDULES,
-        sensors=[
-            *SENSORS,
-            *REGISTRY_SENSORS,
-            *RETRAINING_SENSORS,
-            *observers(
-                running=settings.observer == "sensors", send_lineage=settings.openlineage_url is not None
-            ),
-        ],
+        sensors=[*SENSORS, *RETRAINING_SENSORS],
         resources=resources_for(settings),
         executor=executor,
+    )
+    return dg.Definitions.merge(
+        project, released(delay_model_version.FLIGHT_DELAY, delay_minutes.DELAY_MINUTES), observed(settings)
     )
 
 

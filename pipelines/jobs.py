@@ -1,4 +1,4 @@
-"""What is run together. When it is run: schedules.py."""
+"""What is run together. When it is run: schedules.py. Jobs of a release come with its declaration."""
 
 import dagster as dg
 
@@ -6,8 +6,6 @@ from ledgerline.dagster.executors import USES_LANGUAGE_MODEL
 
 _DAY_TABLES = dg.AssetSelection.assets("flights", "features")
 _REFERENCE_TABLES = dg.AssetSelection.groups("reference")
-_COMPARISON = dg.AssetSelection.assets("staging_vs_production")
-_PRODUCTION = dg.AssetSelection.assets("production_flight_delay")
 _MEMORY = dg.AssetSelection.assets("analyst_memory")
 _PREDICTIONS = dg.AssetSelection.assets("delay_predictions")
 
@@ -23,6 +21,14 @@ train_delay_model = dg.define_asset_job(
     description="Train the model of a month, judge it on that month, and register it as staging.",
 )
 
+train_delay_minutes = dg.define_asset_job(
+    "train_delay_minutes",
+    selection=dg.AssetSelection.groups("delay_minutes"),
+    description=(
+        "Train the model of the minutes of a month, evaluate it on that month, and register it as staging."
+    ),
+)
+
 score_flights = dg.define_asset_job(
     "score_flights",
     selection=_PREDICTIONS,
@@ -33,24 +39,6 @@ replay_day = dg.define_asset_job(
     "replay_day",
     selection=_DAY_TABLES | _PREDICTIONS,
     description="What happens every day: read the day's flights, build their features, score them.",
-)
-
-compare_flight_delay = dg.define_asset_job(
-    "compare_flight_delay",
-    selection=_COMPARISON,
-    description="Compare the version in staging with the one in production, and judge it by the rules.",
-)
-
-promote_flight_delay = dg.define_asset_job(
-    "promote_flight_delay",
-    selection=_PRODUCTION,
-    description="Let production be another version, if its evidence says so; or take production back.",
-)
-
-release_flight_delay = dg.define_asset_job(
-    "release_flight_delay",
-    selection=_COMPARISON | _PRODUCTION,
-    description="Compare the version in staging with production, and promote it if it keeps every rule.",
 )
 
 watch_predictions = dg.define_asset_job(
@@ -81,9 +69,7 @@ remember_reports = dg.define_asset_job(
 JOBS = [
     ingest_flights,
     train_delay_model,
-    compare_flight_delay,
-    promote_flight_delay,
-    release_flight_delay,
+    train_delay_minutes,
     score_flights,
     watch_predictions,
     watch_requests,

@@ -11,13 +11,28 @@ from ledgerline.dagster.agent_settings import ADDRESS_VARIABLES
 from ledgerline.dagster.alerts import AlertResource
 from ledgerline.dagster.projections import RunProjections
 from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.request_log import RequestLogResource
 from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import RecordStorage, TableStorage
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.projection import Projection
 
 # For definitions. The Dagster UI shows what resources are configured with; of a variable it shows the name
 # only, and so not the password or the token in it.
+
+
+def library_resources(settings: Settings) -> dict[str, object]:
+    """Return what the steps of a project ask for, by name: storage, tracking, tracing, the registry."""
+    return {
+        "tables": TableStorage(base=settings.data),
+        "records": RecordStorage(base=settings.data),
+        "mlflow": mlflow(settings),
+        "otel": otel(settings),
+        "registry": registry(settings),
+        "request_log": RequestLogResource(folder=settings.request_log),
+        "alerts": alerts(settings),
+    }
 
 
 def mlflow(settings: Settings) -> MLflowResource:

@@ -7,37 +7,23 @@ intervals that are far too narrow, and promote by luck (benchmarks/gate.py shows
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ledgerline.evaluation.resampling import (
-    LOSSES,
-    METRICS,
-    PairedScores,
-    calibration_bins,
-    gain,
-    paired_scores,
-    paired_slice_losses,
-)
-from ledgerline.evaluation.samples import ComparisonError, Sample, checked_sample
+from ledgerline.evaluation.calibration import CalibrationPoint
+from ledgerline.evaluation.intervals import half_widths
+from ledgerline.evaluation.metrics import Metric
+from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.resampling import PairedScores, paired_scores
+from ledgerline.evaluation.samples import ComparisonError, Sample, cluster_numbers
+from ledgerline.evaluation.slices import SliceDifference, slice_differences
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from ledgerline.evaluation.samples import Answer, Column
 
-    from ledgerline.evaluation.samples import Column
-
-SLICE_METRIC = "brier"
 ALPHA = 0.05
 RESAMPLES = 1000
 SEED = 2013
-
-# A slice with less is listed without numbers: its loss says nothing, and neither does its spread.
-MIN_SLICE_ROWS = 100
-MIN_SLICE_CLUSTERS = 5
-
-# A metric that so few draws leave defined has no interval.
-MIN_DEFINED = 0.95
 
 
 @dataclass(frozen=True)
@@ -53,6 +39,8 @@ class Difference:
         high: The upper end.
         at_least: What the gain exceeds with confidence 1 - alpha: the one-sided bound, by which it is
             decided. None, as `low` and `high` are, where the metric is hardly ever defined.
+        lower_is_better: The direction of the metric.
+        target: The best value, where neither the lowest nor the highest is.
     """
 
     metric: str
@@ -62,47 +50,8 @@ class Difference:
     low: float | None
     high: float | None
     at_least: float | None
-
-
-@dataclass(frozen=True)
-class SliceDifference:
-    """The mean loss of both models among some of the rows; None where these are too few to tell.
-
-    Attributes:
-        column: What the rows were divided by.
-        value: What these rows have there.
-        rows: How many they are.
-        staging: The loss of staging.
-        production: The loss of production.
-        gain: How much better staging is.
-        low: The lower end of an interval around the gain. With confidence 1 - alpha the intervals of all
-            slices are right at once, so that many slices do not make a bad one by chance.
-        high: The upper end.
-    """
-
-    column: str
-    value: str
-    rows: int
-    staging: float | None
-    production: float | None
-    gain: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class CalibrationPoint:
-    """Rows with about the same probability.
-
-    Attributes:
-        predicted: Their mean probability.
-        observed: The share of them in which it happened.
-        rows: How many they are.
-    """
-
-    predicted: float
-    observed: float
-    rows: int
+    lower_is_better: bool
+    target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,76 +59,91 @@ class Comparison:
     """Staging and production on the same rows.
 
     Attributes:
+        kind: The kind of prediction.
         production_name: What staging is compared with, as a text names it.
         rows: How many rows there are.
-        positives: In how many of them it happened.
+        facts: A few values that describe the outcomes; which ones depends on the kind.
         clusters: How many clusters they form.
         resamples: How often they were drawn anew.
         alpha: One minus the confidence of each interval.
-        differences: One for each metric.
-        slice_metric: The loss by which slices are compared.
+        differences: One for each metric that is defined on these rows.
+        undefined: The names of the other metrics.
+        slice_metric: The metric by which slices are compared.
         slices: One for each value of each column, in the order of the columns.
-        staging_calibration: What staging said and what happened, from low to high probabilities.
+        staging_calibration: What staging predicted and what happened, from low to high predictions.
         production_calibration: The same of production.
     """
 
+    kind: PredictionKind
     production_name: str
     rows: int
-    positives: int
+    facts: Mapping[str, Any]
     clusters: int
     resamples: int
     alpha: float
     differences: tuple[Difference, ...]
+    undefined: tuple[str, ...]
     slice_metric: str
     slices: tuple[SliceDifference, ...]
     staging_calibration: tuple[CalibrationPoint, ...]
     production_calibration: tuple[CalibrationPoint, ...]
 
     def difference(self, metric: str) -> Difference:
-        """The difference in one metric.
+        """Return the difference in one metric.
 
         Raises:
-            ComparisonError: The models were not compared by it.
+            ComparisonError: The models were not compared by it, or it is not defined on these rows.
         """
         for found in self.differences:
             if found.metric == metric:
                 return found
+        if metric in self.undefined:
+            raise ComparisonError(f"{metric} is not defined on these rows; compare on others.")
         compared = ", ".join(found.metric for found in self.differences)
         raise ComparisonError(f"The models were compared by {compared}, not by {metric}; compare them by it.")
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as values of JSON: finite numbers, None, texts, lists and dicts."""
-        values = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        """Return the same as values of JSON: finite numbers, None, texts, lists and dicts."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["kind"] = self.kind.as_dict()
+        return {
+            name: [asdict(each) if hasattr(each, "__dataclass_fields__") else each for each in value]
+            if isinstance(value, tuple)
+            else value
+            for name, value in values.items()
+        }
 
 
 def compare(
+    kind: PredictionKind,
     outcome: "Column",
-    staging: "Column",
-    production: "Column",
+    staging: "Answer",
+    production: "Answer",
     *,
     clusters: "Column",
     slices: "Mapping[str, Column] | None" = None,
-    metrics: Sequence[str] = METRICS,
-    slice_metric: str = SLICE_METRIC,
+    metrics: Sequence[Metric | str] | None = None,
+    slice_metric: Metric | str | None = None,
     alpha: float = ALPHA,
     resamples: int = RESAMPLES,
     seed: int = SEED,
     production_name: str = "production",
 ) -> Comparison:
-    """Compare the probabilities of two models on the same rows.
+    """Compare the predictions of two models on the same rows.
+
+        compare(Regression(), rows["kwh"], new.predict(rows), old.predict(rows), clusters=rows["day"])
 
     Args:
-        outcome: For each row, whether it happened.
-        staging: For each row, the probability that staging gave it.
+        kind: What the models predict.
+        outcome: What happened in each row.
+        staging: What staging answered for each row.
         production: The same of production, or of the baseline that stands in for it.
         clusters: For each row, a label of what it shares with others, such as its day. Different labels for
             all rows: they have nothing in common.
         slices: For each column, the label of each row. A row without one is in no slice of the column.
-        metrics: Of METRICS.
-        slice_metric: Of LOSSES. A mean over rows is defined for any slice, as a rank metric is not. The
-            default is the Brier score, because one row adds at most 1 to it: the log loss of a hundred rows
-            can be one row.
+        metrics: Metrics, or names of those of the kind; all of the kind if None.
+        slice_metric: A metric that is a mean over rows, and so is defined for any slice, as a ranking is not;
+            the kind's if None.
         alpha: One minus the confidence of each interval.
         resamples: How often the clusters are drawn anew.
         seed: The same one gives the same intervals.
@@ -188,183 +152,102 @@ def compare(
     Raises:
         ComparisonError: These rows cannot tell; the message says why, and what to do.
     """
-    _require_options(metrics, slice_metric, alpha, resamples)
-    sample = checked_sample(outcome, staging, production, clusters)
-    scores = paired_scores(sample, metrics, resamples, seed)
+    compared, by_slice = _metrics(kind, metrics), _slice_metric(kind, metrics, slice_metric)
+    _require_options(alpha, resamples)
+    happened = kind.outcomes(outcome)
+    reason = kind.untelling(happened)
+    if reason is not None:
+        raise ComparisonError(reason)
+    rows = len(happened)
+    sample = Sample(
+        happened,
+        kind.predictions("staging", staging, rows),
+        kind.predictions("production", production, rows),
+        cluster_numbers(clusters, rows),
+    )
+    scores = paired_scores(sample, compared, resamples, seed)
+    defined = [
+        metric
+        for metric in compared
+        if not (math.isnan(scores[metric.name].staging) or math.isnan(scores[metric.name].production))
+    ]
     return Comparison(
+        kind=kind,
         production_name=production_name,
-        rows=len(sample.outcome),
-        positives=int(sample.outcome.sum()),
+        rows=rows,
+        facts=kind.facts(happened),
         clusters=sample.cluster_count,
         resamples=resamples,
         alpha=alpha,
         differences=tuple(
-            _difference(metric, scores[metric], sample.cluster_count, alpha) for metric in metrics
+            _difference(metric, scores[metric.name], sample.cluster_count, alpha) for metric in defined
         ),
-        slice_metric=slice_metric,
-        slices=_slice_differences(
-            sample, slices or {}, slice_metric, alpha=alpha, resamples=resamples, seed=seed
+        undefined=tuple(metric.name for metric in compared if metric not in defined),
+        slice_metric=by_slice.name,
+        slices=slice_differences(
+            sample,
+            slices or {},
+            by_slice,
+            tell_apart=lambda outcomes: kind.untelling(outcomes) is None,
+            alpha=alpha,
+            resamples=resamples,
+            seed=seed,
         ),
-        staging_calibration=_calibration(sample.outcome, sample.staging),
-        production_calibration=_calibration(sample.outcome, sample.production),
+        staging_calibration=kind.calibration(happened, sample.staging),
+        production_calibration=kind.calibration(happened, sample.production),
     )
 
 
-def _difference(metric: str, scores: PairedScores, clusters: int, alpha: float) -> Difference:
-    """The interval of one metric: the gain, and so many standard errors to each side as Student's t says.
-
-    The percentiles of the draws, which are more common, are too narrow for a month of days, for two reasons
-    known in advance: the spread of draws from G clusters is too small by sqrt((G - 1) / G), and it is itself
-    an estimate, which t with G - 1 degrees of freedom allows for. See Hesterberg, What Teachers Should Know
-    About the Bootstrap, The American Statistician 69 (2015), and on the degrees of freedom Cameron and
-    Miller, A Practitioner's Guide to Cluster-Robust Inference, Journal of Human Resources 50 (2015).
-
-    benchmarks/gate.py shows percentiles that promote too often where t does not. On the same made-up months
-    two refinements, adjusting t for skewness and studentising each draw, promote too often as well: gains of
-    single days have long tails, so that the skewness of a month is mostly that of its strangest day.
-    """
-    import numpy as np
-
-    gained = gain(metric, scores.staging, scores.production)
-    defined = scores.gains[~np.isnan(scores.gains)]
-    if len(defined) < MIN_DEFINED * len(scores.gains):
-        return Difference(metric, scores.staging, scores.production, gained, None, None, None)
-    from scipy import stats
-
-    error = _standard_error(defined, clusters)
-    two_sided, one_sided = (error * float(stats.t.isf(level, clusters - 1)) for level in (alpha / 2, alpha))
+def _difference(metric: Metric, scores: PairedScores, clusters: int, alpha: float) -> Difference:
+    gained = metric.gain(scores.staging, scores.production)
+    reach = half_widths(scores.gains, clusters, alpha)
+    two_sided, one_sided = reach if reach is not None else (None, None)
     return Difference(
-        metric=metric,
+        metric=metric.name,
         staging=scores.staging,
         production=scores.production,
         gain=gained,
-        low=gained - two_sided,
-        high=gained + two_sided,
-        at_least=gained - one_sided,
+        low=None if two_sided is None else gained - two_sided,
+        high=None if two_sided is None else gained + two_sided,
+        at_least=None if one_sided is None else gained - one_sided,
+        lower_is_better=metric.lower_is_better,
+        target=metric.target,
     )
 
 
-def _standard_error(gains: "NDArray[np.float64]", clusters: int) -> float:
-    return float(gains.std(ddof=1)) * math.sqrt(clusters / (clusters - 1))
-
-
-def _slice_differences(
-    sample: Sample,
-    slices: "Mapping[str, Column]",
-    metric: str,
-    *,
-    alpha: float,
-    resamples: int,
-    seed: int,
-) -> tuple[SliceDifference, ...]:
-    import numpy as np
-
-    parts = [
-        (column, value, rows)
-        for column, labels in slices.items()
-        for value, rows in _divided(column, labels, len(sample.outcome))
-    ]
-    clusters = [len(np.unique(sample.clusters[rows])) for _, _, rows in parts]
-    telling = [
-        number
-        for number, (_, _, rows) in enumerate(parts)
-        if rows.sum() >= MIN_SLICE_ROWS
-        and clusters[number] >= MIN_SLICE_CLUSTERS
-        and 0 < sample.outcome[rows].sum() < rows.sum()
-    ]
-    scores = paired_slice_losses(sample, metric, [parts[number][2] for number in telling], resamples, seed)
-    half_widths = _simultaneous_half_widths(scores, [clusters[number] for number in telling], alpha)
-    told = dict(zip(telling, zip(scores, half_widths, strict=True), strict=True))
-    differences = []
-    for number, (column, value, rows) in enumerate(parts):
-        if number not in told:
-            empty = SliceDifference(column, value, int(rows.sum()), None, None, None, None, None)
-            differences.append(empty)
-            continue
-        found, half_width = told[number]
-        gained = gain(metric, found.staging, found.production)
-        differences.append(
-            SliceDifference(
-                column=column,
-                value=value,
-                rows=int(rows.sum()),
-                staging=found.staging,
-                production=found.production,
-                gain=gained,
-                low=gained - half_width,
-                high=gained + half_width,
-            )
-        )
-    return tuple(differences)
-
-
-def _simultaneous_half_widths(
-    scores: Sequence[PairedScores], clusters: Sequence[int], alpha: float
-) -> list[float]:
-    """For each slice, half the width of its interval, so that all intervals are right at once.
-
-    In each draw the slice counts that is furthest from its own mean, in its own standard errors; what this
-    exceeds in a share alpha of the draws is the critical value (Westfall and Young, Resampling-Based Multiple
-    Testing, 1993). Slices that go up and down together thereby cost less than Bonferroni's correction takes.
-    The draws are about normal and know nothing of how few clusters there are, so the level that the critical
-    value means for a normal variable is looked up for Student's t, with the clusters that the slice has.
-    """
-    import numpy as np
-    from scipy import stats
-
-    if not scores:
-        return []
-    gains = np.stack([score.gains for score in scores], axis=1)
-    deviations = np.abs(gains - np.nanmean(gains, axis=0))
-    spreads = np.nanstd(gains, axis=0, ddof=1)
-    scaled = np.divide(deviations, spreads, out=np.zeros_like(deviations), where=spreads > 0)
-    critical = float(np.quantile(np.nan_to_num(scaled).max(axis=1), 1 - alpha, method="higher"))
-    level = float(stats.norm.sf(critical))
-    return [
-        _standard_error(score.gains[~np.isnan(score.gains)], count) * float(stats.t.isf(level, count - 1))
-        for score, count in zip(scores, clusters, strict=True)
-    ]
-
-
-def _calibration(
-    outcome: "NDArray[np.bool_]", probability: "NDArray[np.float64]"
-) -> tuple[CalibrationPoint, ...]:
-    bins = calibration_bins(probability)
-    points = []
-    for number in range(int(bins.max()) + 1):
-        rows = bins == number
-        if rows.any():
-            points.append(
-                CalibrationPoint(
-                    float(probability[rows].mean()), float(outcome[rows].mean()), int(rows.sum())
-                )
-            )
-    return tuple(points)
-
-
-def _divided(column: str, labels: "Column", rows: int) -> "list[tuple[str, NDArray[np.bool_]]]":
-    """The rows that have each value, in the order of the values."""
-    import pandas as pd
-
-    codes, values = pd.factorize(pd.Series(labels))
-    if len(codes) != rows:
+def _metrics(kind: PredictionKind, metrics: Sequence[Metric | str] | None) -> tuple[Metric, ...]:
+    if metrics is None:
+        return kind.metrics
+    found = tuple(metric if isinstance(metric, Metric) else kind.metric(metric) for metric in metrics)
+    if not found:
         raise ComparisonError(
-            f"The slices by {column} have {len(codes):,} labels for {rows:,} rows; pass one for each row."
+            f"No metrics are given; for {kind.name} choose from "
+            f"{', '.join(metric.name for metric in kind.metrics)}, or pass a metric of your own."
         )
-    named = sorted((str(value), number) for number, value in enumerate(values))
-    return [(name, codes == number) for name, number in named]
+    names = [metric.name for metric in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ComparisonError(f"More than one metric has the name {', '.join(twice)}; rename one.")
+    return found
 
 
-def _require_options(metrics: Sequence[str], slice_metric: str, alpha: float, resamples: int) -> None:
-    unknown = sorted(set(metrics).difference(METRICS))
-    if unknown or not metrics:
+def _slice_metric(
+    kind: PredictionKind, metrics: Sequence[Metric | str] | None, metric: Metric | str | None
+) -> Metric:
+    own = {each.name: each for each in metrics or () if isinstance(each, Metric)}
+    if metric is None:
+        metric = kind.slice_metric
+    if not isinstance(metric, Metric):
+        metric = own[metric] if metric in own else kind.metric(metric)
+    if not metric.is_defined_for_slices:
+        possible = sorted(each.name for each in (*kind.metrics, *own.values()) if each.is_defined_for_slices)
         raise ComparisonError(
-            f"Unknown metrics: {', '.join(unknown) or 'none given'}; choose from {', '.join(METRICS)}."
+            f"Slices cannot be compared by {metric.name}; choose from {', '.join(dict.fromkeys(possible))}."
         )
-    if slice_metric not in LOSSES:
-        raise ComparisonError(
-            f"Slices cannot be compared by {slice_metric}; choose from {', '.join(sorted(LOSSES))}."
-        )
+    return metric
+
+
+def _require_options(alpha: float, resamples: int) -> None:
     if not 0 < alpha < 0.5:
         raise ComparisonError(f"alpha is {alpha}; it must lie between 0 and 0.5, for instance 0.05.")
     if resamples < 100:

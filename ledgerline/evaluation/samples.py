@@ -1,6 +1,8 @@
-"""The rows that two models are judged on, checked: with which they can be told apart at all."""
+"""Rows that two models are compared on, and the columns of numbers they are made of, checked."""
 
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +11,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Column = NDArray[Any] | pd.Series[Any] | list[Any]
+    Answer = NDArray[Any] | pd.DataFrame | pd.Series[Any] | list[Any]
+
+# The square of a larger number times a million rows is not finite.
+MAX_MAGNITUDE = 1e150
 
 
 class ComparisonError(ValueError):
@@ -17,45 +23,36 @@ class ComparisonError(ValueError):
 
 @dataclass(frozen=True)
 class Sample:
-    """What both models are judged on.
+    """Rows that both models are evaluated on.
 
     Attributes:
-        outcome: For each row, whether it happened.
-        staging: For each row, the probability that staging gave it.
+        outcome: The outcome of each row, as the kind of prediction returns it.
+        staging: The predictions of staging: one number or one row of numbers for each row.
         production: The same of production.
         clusters: For each row the number of its cluster, from 0 and without gaps.
     """
 
-    outcome: "NDArray[np.bool_]"
+    outcome: "NDArray[Any]"
     staging: "NDArray[np.float64]"
     production: "NDArray[np.float64]"
     clusters: "NDArray[np.intp]"
 
     @property
     def cluster_count(self) -> int:
-        """How many clusters there are."""
+        """Count the clusters."""
         return int(self.clusters.max()) + 1
 
 
-def checked_sample(outcome: "Column", staging: "Column", production: "Column", clusters: "Column") -> Sample:
-    """The rows, if two models can be compared on them.
+def cluster_numbers(clusters: "Column", rows: int) -> "NDArray[np.intp]":
+    """Number the clusters from 0 in the order of their first rows.
 
     Raises:
-        ComparisonError: They cannot tell; the message says why, and what to do.
+        ComparisonError: A row has no label, or all rows have the same one.
     """
     import pandas as pd
 
-    happened = _outcome(outcome)
-    said = {"staging": _floats("staging", staging), "production": _floats("production", production)}
     numbers, labels = pd.factorize(pd.Series(clusters))
-    for name, values in {**said, "clusters": numbers}.items():
-        if len(values) != len(happened):
-            raise ComparisonError(
-                f"There are {len(happened):,} outcomes, but {name} has {len(values):,} values; "
-                "pass the same rows, in the same order."
-            )
-    for name, values in said.items():
-        _require_probabilities(name, values)
+    require_rows("clusters", len(numbers), rows)
     if (numbers < 0).any():
         raise ComparisonError(
             f"{int((numbers < 0).sum()):,} of {len(numbers):,} rows have no cluster; give each row a label, "
@@ -63,60 +60,115 @@ def checked_sample(outcome: "Column", staging: "Column", production: "Column", c
         )
     if len(labels) < 2:
         raise ComparisonError(
-            f"All {len(happened):,} rows are in one cluster ({labels[0]}), which says nothing of how much "
+            f"All {rows:,} rows are in one cluster ({labels[0]}), which says nothing of how much "
             "others would differ; compare on rows of at least two, better of twenty."
         )
-    return Sample(happened, said["staging"], said["production"], numbers)
+    return numbers
 
 
-def _floats(name: str, values: "Column") -> "NDArray[np.float64]":
+def floats(name: str, values: "Column") -> "NDArray[np.float64]":
+    """Convert a column of numbers, also Decimal, nullable or categories; NaN where one is missing.
+
+    Raises:
+        ComparisonError: It holds something other than numbers.
+    """
     import numpy as np
     import pandas as pd
 
-    if np.ndim(values) != 1:
-        raise ComparisonError(
-            f"{name} has shape {np.shape(values)}; pass one probability for each row, "
-            "the second column of predict_proba."
-        )
-    return pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    column = pd.Series(values)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    _require_numbers(name, column)
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _outcome(outcome: "Column") -> "NDArray[np.bool_]":
+def table(name: str, values: "Answer") -> "NDArray[np.float64]":
+    """Convert rows of numbers, each row as wide as the others.
+
+    Raises:
+        ComparisonError: They hold something other than numbers.
+    """
     import numpy as np
     import pandas as pd
 
-    values = pd.Series(outcome)
-    if values.empty:
-        raise ComparisonError("There are no rows; compare on a holdout that has some.")
-    if values.isna().any():
-        raise ComparisonError(
-            f"{int(values.isna().sum()):,} of {len(values):,} outcomes are missing; leave out these rows."
-        )
-    if not values.isin([False, True]).all():
-        raise ComparisonError("Some outcomes are neither true nor false; pass whether it happened.")
-    happened = values.to_numpy(dtype=np.bool_)
-    positives = int(happened.sum())
-    if positives in {0, len(happened)}:
-        what = "none" if positives == 0 else "all"
-        raise ComparisonError(
-            f"Of {len(happened):,} rows {what} are positive, so that nothing can be told apart; compare on a "
-            "holdout with both outcomes."
-        )
-    return happened
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        return values.astype(np.float64, copy=False)
+    frame = pd.DataFrame(values)
+    if not frame.shape[1]:
+        return np.empty(frame.shape)
+    return np.stack([floats(name, frame.iloc[:, number]) for number in range(frame.shape[1])], axis=1)
 
 
-def _require_probabilities(name: str, values: "NDArray[np.float64]") -> None:
+def shape_of(name: str, values: "Answer") -> tuple[int, ...]:
+    """Return the shape of an answer.
+
+    Raises:
+        ComparisonError: Its rows have several widths.
+    """
     import numpy as np
 
-    missing = np.isnan(values)
-    if missing.any():
+    try:
+        return tuple(int(length) for length in np.shape(values))
+    except ValueError as error:
+        raise ComparisonError(f"The rows of {name} have several widths; pass one array.") from error
+
+
+def require_rows(name: str, found: int, rows: int) -> None:
+    """Refuse a column that has more or fewer rows than there are outcomes."""
+    if found != rows:
         raise ComparisonError(
-            f"{int(missing.sum()):,} of {len(values):,} probabilities of {name} are NaN, the first in row "
-            f"{int(missing.argmax()):,}; a model must answer every row of the holdout."
+            f"There are {rows:,} outcomes, but {name} has {found:,} values; "
+            "pass the same rows, in the same order."
         )
-    outside = (values < 0) | (values > 1)
-    if outside.any():
+
+
+def require_finite(name: str, values: "NDArray[np.float64]", remedy: str) -> None:
+    """Refuse NaN, infinite numbers, and numbers too large to be squared; the error names the first row.
+
+    Args:
+        name: What the values are, in the plural ("probabilities of staging").
+        values: One number or one row of numbers for each row.
+        remedy: What to do about NaN.
+    """
+    import numpy as np
+
+    for what, wrong, remedy_of in (
+        ("NaN", np.isnan(values), remedy),
+        ("infinite", np.isinf(values), "a number must be finite"),
+        (
+            f"beyond {MAX_MAGNITUDE:g}",
+            np.abs(values) > MAX_MAGNITUDE,
+            "use another unit: their squares are not finite",
+        ),
+    ):
+        by_row = wrong if wrong.ndim == 1 else wrong.any(axis=1)
+        if by_row.any():
+            raise ComparisonError(
+                f"{int(by_row.sum()):,} of {len(values):,} {name} are {what}, the first in row "
+                f"{int(by_row.argmax()):,}; {remedy_of}."
+            )
+
+
+def _require_numbers(name: str, column: "pd.Series") -> None:
+    import pandas as pd
+    from pandas.api.types import is_complex_dtype, is_numeric_dtype
+
+    if is_numeric_dtype(column) and not is_complex_dtype(column):
+        return
+    if column.dtype == object:
+        wrong = next(
+            (
+                (row, value)
+                for row, value in enumerate(column)
+                if not isinstance(value, Real | Decimal)
+                and not (pd.api.types.is_scalar(value) and pd.isna(value))
+            ),
+            None,
+        )
+        if wrong is None:
+            return
+        row, value = wrong
         raise ComparisonError(
-            f"{int(outside.sum()):,} of {len(values):,} answers of {name} are no probabilities, the first is "
-            f"{values[int(outside.argmax())]:g}; pass the second column of predict_proba."
+            f"{name} holds something other than numbers, the first in row {row:,}: {value!r:.80}."
         )
+    raise ComparisonError(f"{name} holds {column.dtype}, not numbers; convert it.")

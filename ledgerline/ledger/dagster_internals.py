@@ -20,6 +20,9 @@ from dagster._config.stack import get_friendly_path_info
 # The public `reconstructable` takes a function or a job, not the name of a job in a code location.
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
+# The public `define_asset_job` returns it, and Dagster exports no name for its type.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
 # The run launchers of docker/ tell a server that is down from one that refuses; neither error is public.
 from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
 

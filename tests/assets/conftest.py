@@ -10,9 +10,9 @@ import pytest
 from assets import delay_model, delay_model_evaluation, delay_model_version, features, flights, reference
 from assets.delay_model import TrainedModel, read_days, with_outcome
 from assets.delay_model_evaluation import Evaluation
-from assets.delay_model_version import RegisteredVersion
 from assets.flights import read_flights
 from assets.partitions import training_days
+from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from resources.wiring import resources_for

@@ -19,7 +19,8 @@ from assets.delay_model_evaluation import (
     metrics_by_name,
     scores_table,
 )
-from assets.delay_model_version import RegisteredVersion, may_replace
+from assets.delay_model_version import FLIGHT_DELAY
+from ledgerline.dagster.released_models.registration import RegisteredVersion, may_replace
 from ledgerline.dagster.settings import Settings
 from ledgerline.mlflow_store.store import connect
 from ledgerline.registry.versions import Version, version_with_alias
@@ -149,7 +150,7 @@ def test_staging_goes_to_a_later_month_and_never_back(
     assert [version.is_staging for version in registrations] == [True, True, False, True]
     staging = version_with_alias(connect(ingested.tracking_uri), MODEL_NAME, "staging")
     assert staging is not None
-    assert (staging.number, staging.tags["month"]) == (2, "2013-03-01")
+    assert (staging.number, staging.tags["partition"]) == (2, "2013-03-01")
 
 
 def test_a_version_says_where_it_came_from(
@@ -162,7 +163,7 @@ def test_a_version_says_where_it_came_from(
     assert version.run_id == trained.run_id
     assert version.tags["sha256"] == registrations[1].sha256
     assert version.tags["training_data_sha256"] == trained.data_sha256
-    assert version.tags["training_days"] == "2013-02-01/2013-02-28"
+    assert version.tags["trained_on"] == '[["2013-02-01", "2013-02-28"]]'
     assert version.tags["judged_data_sha256"] == evaluation.data_sha256
     assert float(version.tags["brier"]) == pytest.approx(evaluation.scores[MODEL]["brier"], abs=1e-6)
 
@@ -180,7 +181,8 @@ def test_a_version_says_where_it_came_from(
 def test_a_version_is_replaced_by_one_of_the_same_or_a_later_month(
     current: Version | None, month: str, expected: bool
 ) -> None:
-    assert may_replace(current, month) is expected
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert may_replace(FLIGHT_DELAY, instance, current, month) is expected
 
 
 def _artifact(client: Any, run_id: str, name: str) -> str:

@@ -14,7 +14,6 @@ import pytest
 
 from assets import drift_checks
 from assets.delay_model import MODEL_NAME, model_input, with_outcome
-from assets.delay_model_version import RegisteredVersion
 from assets.drift import (
     DRIFT_ASSET,
     REPORTED_WEATHER,
@@ -38,10 +37,12 @@ from assets.partitions import judged_days
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions
 from assets.reference import planes, weather
 from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import connect
-from ledgerline.registry.versions import TRAINING_DATA_TAG, TRAINING_DAYS_TAG
+from ledgerline.registry.provenance import TRAINED_ON_TAG
+from ledgerline.registry.versions import TRAINING_DATA_TAG
 from resources.wiring import resources_for
 
 FEBRUARY, MARCH = "2013-02-01", "2013-03-01"
@@ -76,7 +77,7 @@ def scored(
     settings = copy_of(ingested, tmp_path_factory.mktemp("scored"))
     client = connect(settings.tracking_uri)
     for number, days in LEARNED_FROM.items():
-        client.set_model_version_tag(MODEL_NAME, str(number), TRAINING_DAYS_TAG, days)
+        client.set_model_version_tag(MODEL_NAME, str(number), TRAINED_ON_TAG, json.dumps([days.split("/")]))
     score(settings, "2013-02-01", "2013-03-31")
     return settings
 
@@ -299,16 +300,15 @@ def test_a_month_is_not_judged_by_predictions_of_another(weeks: Settings) -> Non
 
 
 def test_a_version_registered_by_hand_is_told_which_tag_to_set(weeks: Settings) -> None:
-    connect(weeks.tracking_uri).delete_model_version_tag(MODEL_NAME, "2", TRAINING_DAYS_TAG)
+    connect(weeks.tracking_uri).delete_model_version_tag(MODEL_NAME, "2", TRAINED_ON_TAG)
     message = failure_of(weeks, MARCH)
-    assert "flight_delay version 2 does not say which days it was trained on" in message
-    assert "Set its tag training_days" in message
-    assert "2013-04-01/2013-06-30" in message
+    assert "flight_delay version 2 does not say which partitions it was trained on" in message
+    assert "Set its tag trained_on" in message
 
 
-def test_a_tag_that_is_no_range_of_days_is_quoted(weeks: Settings) -> None:
-    connect(weeks.tracking_uri).set_model_version_tag(MODEL_NAME, "2", TRAINING_DAYS_TAG, "February")
-    assert "trained on 'February', which is no range of days" in failure_of(weeks, MARCH)
+def test_a_tag_that_is_no_list_of_partitions_is_quoted(weeks: Settings) -> None:
+    connect(weeks.tracking_uri).set_model_version_tag(MODEL_NAME, "2", TRAINED_ON_TAG, "February")
+    assert "is 'February', which is not a list of partitions" in failure_of(weeks, MARCH)
 
 
 def test_a_version_that_was_deleted_is_named(weeks: Settings) -> None:

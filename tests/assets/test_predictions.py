@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from assets.delay_model import MODEL_NAME, model_input
-from assets.delay_model_version import RegisteredVersion
 from assets.features import FEATURES_SCHEMA, features
 from assets.flights import FLIGHT_KEY, flights
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions, version_in_use
 from assets.reference import planes, weather
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_tables
 from ledgerline.mlflow_store.store import connect

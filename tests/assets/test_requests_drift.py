@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from assets.delay_model import MODEL_NAME, model_input, read_days, with_outcome
-from assets.delay_model_version import RegisteredVersion
 from assets.drift_checks import SCORES_STABLE
 from assets.features import FEATURES
 from assets.partitions import judged_days
@@ -21,6 +20,7 @@ from assets.requests_drift import (
     delay_requests_drift,
     requests_scores_stable,
 )
+from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import connect

@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from assets.staging_vs_production import JudgedVersion
 from cli import releases, runs
 from cli.loaded_project import load
 from cli.main import app
+from ledgerline.dagster.released_models.judged import JudgedVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.requests.asking import Latency
 from ledgerline.requests.replay import Replay

@@ -178,7 +178,7 @@ def test_what_comes_to_staging_is_compared_without_being_asked_for(dev: Dev) -> 
         lambda: "decision" in client.get_model_version("flight_delay", "1").tags, "a judgement of version 1"
     )
     (release,) = [run for run in dev.runs() if run["jobName"] == "release_flight_delay"]
-    assert {"key": "dagster/sensor_name", "value": "staging_changed"} in release["tags"]
+    assert {"key": "dagster/sensor_name", "value": "staging_changed_flight_delay"} in release["tags"]
 
 
 def test_what_is_put_into_production_answers_by_itself(dev: Dev) -> None:

@@ -99,5 +99,5 @@ def test_a_version_that_somebody_puts_into_staging_is_compared_within_seconds(
     taken = seconds_until(lambda: len(releases()) > 0, "the run")
     record_property("seconds until the run is launched", round(taken, 2))
     (run,) = releases()
-    assert run["runConfig"]["ops"]["staging_vs_production"] == {"config": {"version": 3}}
-    assert {"key": "dagster/sensor_name", "value": "staging_changed"} in run["tags"]
+    assert run["runConfig"]["ops"]["comparison_flight_delay"] == {"config": {"version": 3}}
+    assert {"key": "dagster/sensor_name", "value": "staging_changed_flight_delay"} in run["tags"]

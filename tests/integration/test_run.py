@@ -49,7 +49,7 @@ def test_the_first_run_ends_with_a_model_in_production(first_run: FirstRun) -> N
     model = first_run.client.get_registered_model("flight_delay")
     assert {alias: int(number) for alias, number in model.aliases.items()} == {"production": 1}
     version = first_run.client.get_model_version("flight_delay", "1")
-    assert version.tags["month"] == MONTH
+    assert version.tags["partition"] == MONTH
     assert (version.tags["stage"], version.tags["decision"]) == ("production", "passed")
     assert len(version.tags["sha256"]) == 64
     assert version.tags["sha256"][:12] in first_run.output

@@ -104,6 +104,7 @@ EXPECTED: Mapping[str, tuple[Check, ...]] = {
     "StepDelegatingExecutor": (takes("step_handler", "retries"), has("execute")),
     "StepHandler": (has("name", "launch_step", "terminate_step", "check_step_health"),),
     "StepHandlerContext": (has("execute_step_args", "instance", "get_step_context"),),
+    "UnresolvedAssetJobDefinition": (has("name"),),
     "create_db_conn_string": (lambda address: address("/folder", "runs").startswith("sqlite:///"),),
     "current_execution_context": (
         lambda context: isinstance(context, ContextVar),

@@ -36,7 +36,8 @@ DAY_ASSETS = {"flights", "features", "delay_predictions"}
 MODEL_ASSETS = {"delay_model", "delay_model_evaluation", "delay_model_version"}
 MONTH_ASSETS = MODEL_ASSETS | {"delay_predictions_drift"}
 REQUEST_ASSETS = {"delay_requests_drift"}
-REGISTRY_ASSETS = {"staging_vs_production", "production_flight_delay"}
+REGISTRY_ASSETS = {"comparison_flight_delay", "production_flight_delay"}
+MINUTES_ASSETS = {"delay_minutes_version", "comparison_delay_minutes", "production_delay_minutes"}
 EVALUATION_ASSETS = {"analyst_questions", "analyst_answers", "analyst_scores"}
 ANALYST_ASSETS = EVALUATION_ASSETS | {"analyst_memory"}
 REFERENCE_ASSETS = {"airports", "airlines", "planes", "weather"}
@@ -73,7 +74,7 @@ def test_the_definitions_can_be_built_for_other_settings() -> None:
 
 
 def test_these_are_all_assets() -> None:
-    of_models = MONTH_ASSETS | REQUEST_ASSETS | REGISTRY_ASSETS
+    of_models = MONTH_ASSETS | REQUEST_ASSETS | REGISTRY_ASSETS | MINUTES_ASSETS
     assert set(ASSETS) == DAY_ASSETS | of_models | REFERENCE_ASSETS | ANALYST_ASSETS
 
 
@@ -82,11 +83,13 @@ def test_these_are_all_assets() -> None:
     [
         ("ingest_flights", DAYS, REFERENCE_ASSETS | {"flights", "features"}),
         ("train_delay_model", MONTHS, MODEL_ASSETS),
+        ("train_delay_minutes", MONTHS, {"delay_minutes_version"}),
+        ("release_delay_minutes", None, {"comparison_delay_minutes", "production_delay_minutes"}),
         ("score_flights", DAYS, {"delay_predictions"}),
         ("replay_day", DAYS, DAY_ASSETS),
         ("watch_predictions", MONTHS, {"delay_predictions_drift"}),
         ("watch_requests", None, REQUEST_ASSETS),
-        ("compare_flight_delay", None, {"staging_vs_production"}),
+        ("compare_flight_delay", None, {"comparison_flight_delay"}),
         ("promote_flight_delay", None, {"production_flight_delay"}),
         ("release_flight_delay", None, REGISTRY_ASSETS),
         ("evaluate_analyst", None, EVALUATION_ASSETS),
@@ -165,6 +168,7 @@ def test_one_step_at_a_time_moves_aliases() -> None:
     assert {name: node.pools for name, node in ASSETS.items() if node.pools} == {
         "delay_model_version": {REGISTRY_POOL},
         "production_flight_delay": {REGISTRY_POOL},
+        "production_delay_minutes": {REGISTRY_POOL},
     }
 
 

@@ -10,9 +10,13 @@ from ledgerline.registry import promotion
 from ledgerline.registry.journal import experiment_name
 from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
-from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, registry_drift
-from pipelines.releases import staging_changed
-from tests.pipelines.ticking import Daemon
+from tests.pipelines.ticking import (
+    REGISTRY_SENSORS,
+    Daemon,
+    production_changed,
+    registry_drift,
+    staging_changed,
+)
 from tests.resources.alert_address import AlertAddress
 
 # Cursors of earlier releases do not have these keys.
@@ -22,7 +26,7 @@ NEW_IN_CURSORS = ("model_created", "newest_model", "seal")
 def released(daemon: Daemon) -> list[int]:
     """Return the versions whose comparison was asked for, in order."""
     return [
-        each.run_config["ops"]["staging_vs_production"]["config"]["version"]
+        each.run_config["ops"]["comparison_flight_delay"]["config"]["version"]
         for each in daemon.launched
         if each.job_name == "release_flight_delay"
     ]

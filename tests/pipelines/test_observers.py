@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ledgerline.dagster import observers as module
+from ledgerline.dagster import resources
 from ledgerline.dagster.executors import executor_for
 from ledgerline.dagster.observers import RunsNotShownError, observers
 from ledgerline.dagster.projections import RunProjections
@@ -18,7 +20,6 @@ from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.observer import Observer
 from ledgerline.ledger.projection import Backfill
 from pipelines.definitions import build_definitions
-from resources.wiring import resources_for
 from tests.project import EXPERIMENT
 
 HOST = "127.0.0.1"
@@ -66,9 +67,7 @@ def sensors(**variables: str) -> dict[str, dg.SensorDefinition]:
 
 
 def projections(settings: Settings) -> RunProjections:
-    resource = resources_for(settings)["projections"]
-    assert isinstance(resource, RunProjections)
-    return resource
+    return resources.projections(settings)
 
 
 def evaluated(name: str, instance: dg.DagsterInstance, resource: RunProjections) -> str:
@@ -245,3 +244,57 @@ def test_traces_that_are_switched_off_are_skipped_with_the_reason(
 
 def _counting() -> dg.JobDefinition:
     return counting
+
+
+# In a project that knows nothing of this library
+
+
+FOREIGN = """
+import dagster as dg
+
+@dg.asset
+def numbers():
+    return 3
+
+defs = dg.Definitions(assets=[numbers], jobs=[dg.define_asset_job("count", "*")])
+"""
+
+THREE_LINES = """
+from ledgerline.dagster.observed import observed
+
+defs = dg.Definitions.merge(defs, observed())
+"""
+
+
+def test_three_lines_add_the_observer_to_a_project(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # there is no project of this library here, or above
+    monkeypatch.delenv("LEDGERLINE_PROJECT", raising=False)
+    monkeypatch.setenv("LEDGERLINE_HOME", str(tmp_path / "home"))
+    (tmp_path / "foreign.py").write_text(FOREIGN + THREE_LINES)
+    definitions = definitions_in(tmp_path / "foreign.py")
+    repository = definitions.get_repository_def()
+    assert {sensor.name for sensor in repository.sensor_defs} == {"trace_runs", "track_runs"}
+    result = repository.get_job("count").execute_in_process(instance=instance)
+    sensor = repository.get_sensor_def("track_runs")
+    resources_of_it = dict(definitions.resources or {})
+    with dg.build_sensor_context(
+        instance=instance, repository_def=repository, resources=resources_of_it
+    ) as context:
+        assert "1 run" in str(sensor.evaluate_tick(context).skip_message)
+    client = MlflowClient(Settings.from_environment({"LEDGERLINE_HOME": str(tmp_path / "home")}).tracking_uri)
+    (experiment,) = [each for each in client.search_experiments() if each.name == "ledgerline"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags["dagster.run_id"] == result.run_id
+    assert run.info.status == "FINISHED"
+
+
+def definitions_in(file: Path) -> dg.Definitions:
+    """Load the definitions of a file as Dagster's code server does."""
+    specification = spec_from_file_location(file.stem, file)
+    assert specification is not None
+    assert specification.loader is not None
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.defs

@@ -12,18 +12,25 @@ import pytest
 from dagster import DagsterEventType
 
 from assets.delay_model import MODEL_NAME
-from assets.production import PRODUCTION_ASSET, metadata_of, production_flight_delay
+from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.production import metadata_of, production_asset
 from ledgerline.dagster.wake import wake
 from ledgerline.registry import moves, promotion
 from ledgerline.registry.history import PROMOTION, Approval, End, Move
 from ledgerline.registry.promotion import Mode, Moved
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from pipelines.definitions import defs
-from pipelines.registry_sensors import REGISTRY_SENSORS, production_changed, registry_drift
-from pipelines.releases import staging_changed
-from tests.pipelines.ticking import REPOSITORY, Daemon
+from tests.pipelines.ticking import (
+    PRODUCTION_ASSET,
+    REGISTRY_SENSORS,
+    REPOSITORY,
+    Daemon,
+    production_changed,
+    registry_drift,
+    staging_changed,
+)
 from tests.resources.alert_address import AlertAddress
 
 HOST = "127.0.0.1"
@@ -198,7 +205,7 @@ def test_a_version_in_staging_is_compared_and_promoted_once(daemon: Daemon) -> N
     assert re.fullmatch("flight_delay-1-[0-9a-f]{12}", request.run_key or "")
     assert request.run_config == {
         "ops": {
-            "staging_vs_production": {"config": {"version": 1}},
+            "comparison_flight_delay": {"config": {"version": 1}},
             "production_flight_delay": {"config": {"version": 1}},
         }
     }
@@ -396,7 +403,7 @@ def test_the_run_that_is_asked_for_promotes_and_shows_that_itself(waiting: Daemo
     promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "looks good")
     waiting.tick(staging_changed)
     run = dg.materialize(
-        [production_flight_delay],
+        [production_asset(FLIGHT_DELAY)],
         instance=waiting.instance,
         resources={"registry": ModelRegistryResource(tracking_uri=waiting.stock.uri)},
         run_config=waiting.launched[0].run_config,

@@ -12,9 +12,10 @@ from dagster import DagsterEvent, DagsterEventType
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from assets.delay_model import MODEL_NAME
-from assets.production import AS_RECORDED, PRODUCTION_ASSET
+from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.dagster.alerts import AlertResource
 from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.production import AS_RECORDED
 from ledgerline.registry import moves
 from ledgerline.registry.history import PROMOTION, Move
 from ledgerline.registry.promotion import Mode
@@ -23,6 +24,12 @@ from pipelines.definitions import defs
 from tests.registry.registered import Stock
 
 REPOSITORY = defs.get_repository_def()
+PRODUCTION_ASSET = FLIGHT_DELAY.names.production
+staging_changed, production_changed, registry_drift = (
+    REPOSITORY.get_sensor_def(FLIGHT_DELAY.names.sensor(each))
+    for each in ("staging_changed", "production_changed", "registry_drift")
+)
+REGISTRY_SENSORS = [staging_changed, production_changed, registry_drift]
 
 
 @dataclass

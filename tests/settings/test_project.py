@@ -19,7 +19,7 @@ def test_this_checkout_is_the_project_of_the_flights() -> None:
         root=PROJECT_ROOT,
         definitions="pipelines.definitions",
         experiment="flight_delay",
-        models=("flight_delay",),
+        models=("flight_delay", "delay_minutes"),
         commands="pipelines.commands",
     )
 

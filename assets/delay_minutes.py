@@ -1,0 +1,168 @@
+"""A second model: how many minutes late will a flight arrive? One step trains, evaluates and registers it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from assets import policies
+from assets.delay_model import FEATURES_ASSET, categories_as_codes, model_input, read_days
+from assets.features import CATEGORICAL_FEATURES, FEATURES, FEATURES_SCHEMA, features
+from assets.flights import FLIGHT_KEY
+from assets.partitions import MONTHS, TRAINING_MONTHS, judged_days, training_days
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.baselines import constant
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.registration import RegisteredVersion, register_version
+from ledgerline.dagster.storage import digests
+from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.dagster.tracking import Dataset, MLflowResource
+from ledgerline.evaluation.gates import Better, FastEnough, NoSliceWorse, SameSignature, Unbiased
+from ledgerline.evaluation.kinds import Regression
+from ledgerline.evaluation.policy import Policy
+from ledgerline.registry.provenance import Provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+FLIGHTS_ASSET = dg.AssetKey("flights")
+MINUTES = "arr_delay"
+
+# The month that the model is evaluated on, and those before it that it is trained on.
+ALL_DAYS = dg.TimeWindowPartitionMapping(
+    start_offset=-TRAINING_MONTHS, end_offset=0, allow_nonexistent_upstream_partitions=True
+)
+
+
+class MinutesConfig(dg.Config):
+    """How the model is trained. Every value is recorded with the training run."""
+
+    max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
+    learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
+    min_samples_leaf: int = Field(default=200, ge=1, description="Flights in each leaf, at least.")
+    seed: int = Field(default=2013, ge=0, description="Seed of everything random.")
+
+
+@dg.asset(
+    partitions_def=MONTHS,
+    io_manager_key="records",
+    deps=[
+        dg.AssetDep(FEATURES_ASSET, partition_mapping=ALL_DAYS),
+        dg.AssetDep(FLIGHTS_ASSET, partition_mapping=ALL_DAYS),
+    ],
+    retry_policy=policies.RETRY,
+    group_name="delay_minutes",
+    kinds={"scikitlearn", "mlflow"},
+    code_version="1",
+)
+def delay_minutes_version(
+    context: dg.AssetExecutionContext,
+    config: MinutesConfig,
+    *,
+    tables: dg.ResourceParam[Tables],
+    mlflow: MLflowResource,
+    otel: OTelResource,
+    registry: ModelRegistryResource,
+) -> RegisteredVersion:
+    """A version of `delay_minutes`, a model that says how many minutes late a flight arrives.
+
+    One partition for each month: it is trained on the months before it and evaluated on that month, beside
+    the mean of the training months. Parameters, metrics, digests and the model are in its MLflow run; the
+    version takes the alias `staging` unless one of a later month has it.
+    """
+    month = context.partition_key
+    days, later = training_days(month), judged_days(month)
+    with otel.span("read rows", days=len(days) + len(later)):
+        rows, unseen = (with_minutes(tables, each) for each in (days, later))
+    trained_on, evaluated_on = (
+        described(part, tables, each) for part, each in ((rows, days), (unseen, later))
+    )
+    with mlflow.training_run(context, f"delay_minutes {month}") as run:
+        run.log_params({"month": month, **config.model_dump()})
+        run.log_dataset(trained_on, "training", FEATURES_SCHEMA)
+        run.log_dataset(evaluated_on, "evaluation", FEATURES_SCHEMA)
+        with otel.span("fit", rows=len(rows)):
+            pipeline = build_pipeline(config).fit(model_input(rows), rows[MINUTES])
+        with otel.span("store model"):
+            model_id = run.log_model(pipeline, DELAY_MINUTES.name, model_input(rows))
+        kind = DELAY_MINUTES.kind
+        scores = kind.score(unseen[MINUTES], pipeline.predict(model_input(unseen)))
+        mean = constant(kind, kind.outcomes(rows[MINUTES]), len(unseen))
+        baseline = kind.score(unseen[MINUTES], mean)
+        run.log_metrics(
+            scores | {f"mean/{name}": value for name, value in baseline.items()}, model_id, evaluated_on
+        )
+    context.add_asset_metadata({"mlflow_run": mlflow.link(run), "rows": len(rows), **scores})
+    return register_version(
+        context,
+        registry,
+        DELAY_MINUTES,
+        model_id=model_id,
+        provenance=Provenance(month, trained_on=days, training_data_sha256=trained_on.sha256),
+        metrics=scores,
+    )
+
+
+def with_minutes(tables: Tables, days: Sequence[str]) -> "pd.DataFrame":
+    """Read the features of some days with the minutes that each flight was late, of those that arrived.
+
+    Raises:
+        PermanentFailure: Days are not stored.
+    """
+    known = read_days(tables, list(days), "delay_minutes needs")
+    minutes = tables.read(FLIGHTS_ASSET, list(days))[[*FLIGHT_KEY, MINUTES]]
+    rows = known.merge(minutes, on=list(FLIGHT_KEY), how="inner", validate="one_to_one")
+    return rows[rows[MINUTES].notna()].reset_index(drop=True)
+
+
+def described(rows: "pd.DataFrame", tables: Tables, days: Sequence[str]) -> Dataset:
+    """Name rows and hash their content."""
+    return Dataset(
+        name=f"features with minutes {days[0]} to {days[-1]}",
+        sha256=digests.frame_sha256(rows),
+        source=str(tables.folder_of(FEATURES_ASSET)),
+        rows=len(rows),
+    )
+
+
+def build_pipeline(config: MinutesConfig) -> "Pipeline":
+    """Return an unfitted pipeline: categories to codes, then gradient boosted trees that predict the mean."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.pipeline import Pipeline
+
+    trees = HistGradientBoostingRegressor(
+        categorical_features=list(range(len(CATEGORICAL_FEATURES))),  # pyright: ignore[reportArgumentType]
+        max_iter=config.max_iter,
+        learning_rate=config.learning_rate,
+        min_samples_leaf=config.min_samples_leaf,
+        random_state=config.seed,
+    )
+    return Pipeline([("encode", categories_as_codes()), ("trees", trees)])
+
+
+DELAY_MINUTES = ReleasedModel(
+    name="delay_minutes",
+    kind=Regression(),
+    versions=delay_minutes_version,
+    rows=features,
+    read=lambda context, days: with_minutes(context.resources.tables, days),
+    outcome=MINUTES,
+    inputs=model_input,
+    clusters="date",
+    slices=("carrier", "origin"),
+    features=FEATURES,
+    evaluated_on=judged_days,
+    policy=Policy(
+        [
+            Better("rmse"),
+            NoSliceWorse(most=3.0),  # minutes of absolute error
+            # How late flights are on the whole is the weather of the month, which no model here knows.
+            Unbiased(most=10.0),
+            FastEnough(),
+            SameSignature(),
+        ]
+    ),
+)

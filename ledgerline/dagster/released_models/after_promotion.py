@@ -1,0 +1,32 @@
+"""What runs when another version is in production."""
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+
+@dataclass(frozen=True)
+class RunAgain:
+    """A job that runs again for what it made last, such as the predictions of the last day.
+
+    Attributes:
+        job: The job's name.
+        asset: The asset whose last partition is made again; without partitions, it itself.
+    """
+
+    job: str
+    asset: dg.AssetsDefinition | dg.AssetSpec
+
+    def requests(self, instance: dg.DagsterInstance, run_key: str) -> list[dg.RunRequest]:
+        """Return the run to start; none where nothing was ever made."""
+        partitions = self.asset.partitions_def
+        if partitions is None:
+            if instance.get_latest_materialization_event(self.asset.key) is None:
+                return []
+            return [dg.RunRequest(run_key=run_key, job_name=self.job)]
+        made = instance.get_materialized_partitions(self.asset.key)
+        keys = partitions.get_partition_keys(dynamic_partitions_store=instance)
+        last = next((key for key in reversed(keys) if key in made), None)
+        if last is None:
+            return []
+        return [dg.RunRequest(run_key=run_key, job_name=self.job, partition_key=last)]

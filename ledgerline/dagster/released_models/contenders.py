@@ -1,0 +1,81 @@
+"""The two versions of a comparison, loaded: what they answer, and how long that takes."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.evaluation.rulings import Latencies
+from ledgerline.mlflow_store.stored_model import StoredModel
+from ledgerline.registry.versions import Version
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+# Single rows, each predicted by both.
+TIMED_ROWS = 60
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A version, loaded.
+
+    Attributes:
+        declared: The declaration of its model.
+        version: The version.
+        stored: Its model.
+        signature: What it takes and gives, as an MLflow ModelSignature; None: it does not say.
+        bytes: The size of its files.
+    """
+
+    declared: ReleasedModel
+    version: Version
+    stored: StoredModel
+    signature: Any
+    bytes: int
+
+    def answers(self, rows: "pd.DataFrame") -> Any:
+        """Return what it answers to rows.
+
+        Raises:
+            PermanentFailure: It cannot take these rows.
+        """
+        try:
+            return self.stored.answer(self.declared.inputs(rows))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise PermanentFailure(
+                f"Version {self.version.number} of {self.version.name} cannot predict: {error}.",
+                f"It must take what `inputs` makes of {self.declared.rows_key.to_user_string()}.",
+            ) from error
+
+    def answer(self, inputs: "pd.DataFrame") -> "Mapping[str, NDArray[Any]]":
+        """Return what a service answers that serves it: an array without a name."""
+        return {"": self.stored.answer(self.declared.inputs(inputs))}
+
+
+def contender(registry: ModelRegistryResource, model: ReleasedModel, version: Version) -> Contender:
+    """Load a version.
+
+    Raises:
+        PermanentFailure: Its files are not those that were registered, or are not trusted.
+    """
+    signature, size = registry.files_of(version)
+    return Contender(model, version, registry.load(version), signature, size)
+
+
+def row_latencies(staging: Contender, production: Contender | None, rows: "pd.DataFrame") -> Latencies:
+    """Measure how long one row takes: the fastest of many, in turns, which a busy machine changes least."""
+    inputs = staging.declared.inputs(rows.head(TIMED_ROWS))
+    contenders = [staging, *([production] if production else [])]
+    taken: list[list[float]] = [[] for _ in contenders]
+    for number in range(len(inputs)):
+        row = inputs.iloc[[number]]
+        for one, times in zip(contenders, taken, strict=True):
+            started = time.perf_counter()
+            one.stored.answer(row)
+            times.append((time.perf_counter() - started) * 1000)
+    return Latencies(min(taken[0]), min(taken[1]) if production else None)

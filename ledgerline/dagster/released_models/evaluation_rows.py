@@ -1,0 +1,234 @@
+"""The rows of a released model: those that a version was trained on, and those it is evaluated on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.released_models.declaration import COLUMN_SCHEMA, ReleasedModel, metadata_of
+from ledgerline.dagster.storage import digests
+from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.dagster.tracking import Dataset
+from ledgerline.registry import provenance
+from ledgerline.registry.provenance import HOLDOUT_TAG, ProvenanceError, RowPartitions, named, span
+from ledgerline.registry.versions import Version
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOTHING_CHANGED = "Nothing was changed."
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """The rows that two versions are compared on.
+
+    Attributes:
+        keys: Their partitions, in order; empty where rows have none.
+        rows: The rows, with an outcome each.
+    """
+
+    keys: Sequence[str]
+    rows: "pd.DataFrame"
+
+
+def partitions_of(model: ReleasedModel, instance: dg.DagsterInstance) -> RowPartitions:
+    """Return the partitions of the rows of a model, as they are now."""
+    definition = model.rows_partitions
+    if definition is None:
+        return RowPartitions()
+    keys = definition.get_partition_keys(dynamic_partitions_store=instance)
+    return RowPartitions(list(keys), isinstance(definition, dg.TimeWindowPartitionsDefinition))
+
+
+def keys_to_evaluate_on(
+    model: ReleasedModel,
+    partitions: RowPartitions,
+    staging: Version,
+    production: Version | None,
+    partition: str | None,
+) -> list[str]:
+    """Return the partitions to compare two versions on; empty where rows have no partitions.
+
+    Args:
+        model: The model.
+        partitions: Of its rows.
+        staging: The version that is to be promoted.
+        production: The version it is compared with; None: there is none.
+        partition: The partition of the versions' asset whose evaluation rows are taken; None: as the staging
+            version records.
+
+    Raises:
+        PermanentFailure: One of them was trained on some of these rows, or it cannot be known.
+    """
+    both = [version for version in (staging, production) if version is not None]
+    if model.holdout is not None:
+        for version in both:
+            _require_same_holdout(model, version)
+        return []
+    try:
+        keys = _keys(model, partitions, staging, partition)
+        for version in both:
+            provenance.require_new(version, keys, partitions)
+    except ProvenanceError as error:
+        raise PermanentFailure(str(error), NOTHING_CHANGED) from error
+    return keys
+
+
+def read_evaluation_rows(
+    context: dg.AssetExecutionContext, model: ReleasedModel, keys: Sequence[str], staging: Version
+) -> EvaluationRows:
+    """Read the rows to compare versions on.
+
+    Raises:
+        PermanentFailure: Some are not stored, or they lack a column.
+    """
+    rows = _with_outcome(model, read_rows(context, model, keys, f"{named(staging)} is compared on"))
+    if model.holdout is not None:
+        rows = rows[model.holdout.is_held_out(rows)].reset_index(drop=True)
+    return EvaluationRows(keys, rows)
+
+
+def read_training_rows(
+    context: dg.AssetExecutionContext, model: ReleasedModel, partitions: RowPartitions, version: Version
+) -> "pd.DataFrame":
+    """Read the rows that a version was trained on, as they are stored now.
+
+    Raises:
+        PermanentFailure: It does not say which, or they are not stored any more.
+    """
+    purpose = f"{named(version)} was trained on"
+    if model.holdout is not None:
+        rows = _with_outcome(model, read_rows(context, model, (), purpose))
+        return rows[~model.holdout.is_held_out(rows)].reset_index(drop=True)
+    try:
+        keys = provenance.trained_on(version, partitions)
+    except ProvenanceError as error:
+        raise PermanentFailure(str(error), NOTHING_CHANGED) from error
+    return _with_outcome(model, read_rows(context, model, keys, purpose))
+
+
+def read_rows(
+    context: dg.AssetExecutionContext, model: ReleasedModel, keys: Sequence[str], purpose: str
+) -> "pd.DataFrame":
+    """Read rows with the asset's own IO manager: all partitions at once where that is this library's.
+
+    Raises:
+        PermanentFailure: Partitions are not stored; the message says how many, and what they are needed for.
+    """
+    import pandas as pd
+
+    if model.read is not None:
+        return model.read(context, keys)
+    storage = getattr(context.resources, rows_resource(model))
+    asset = model.rows_key
+    if isinstance(storage, Tables):
+        _require_stored(model, storage.stored_partitions(asset), keys, purpose)
+        schema = metadata_of(model.rows).get(COLUMN_SCHEMA)
+        declared = getattr(schema, "schema", schema)
+        return storage.read(
+            asset, list(keys) or None, declared if isinstance(declared, dg.TableSchema) else None
+        )
+    if not keys:
+        return context.load_asset_value(asset, python_type=pd.DataFrame)
+    made = context.instance.get_materialized_partitions(asset)
+    _require_stored(model, made, keys, purpose)
+    parts = [context.load_asset_value(asset, python_type=pd.DataFrame, partition_key=key) for key in keys]
+    return pd.concat(parts, ignore_index=True)
+
+
+def rows_resource(model: ReleasedModel) -> str:
+    """Return the key of the resource that stores the rows."""
+    if isinstance(model.rows, dg.AssetsDefinition):
+        return model.rows.get_io_manager_key_for_asset_key(model.rows_key)
+    return str(model.rows.metadata.get("dagster/io_manager_key", "io_manager"))
+
+
+def described(model: ReleasedModel, found: EvaluationRows, source: str) -> Dataset:
+    """Name the rows and hash their content."""
+    name = model.rows_key.to_user_string()
+    if found.keys:
+        ends = dict.fromkeys([found.keys[0], found.keys[-1]])
+        name = f"{name} {' to '.join(ends)}"
+    return Dataset(name=name, sha256=digests.frame_sha256(found.rows), source=source, rows=len(found.rows))
+
+
+def source_of(context: dg.AssetExecutionContext, model: ReleasedModel) -> str:
+    """Return where the rows are kept, as far as their storage tells."""
+    storage = getattr(context.resources, rows_resource(model))
+    if isinstance(storage, Tables):
+        return str(storage.folder_of(model.rows_key))
+    return f"dagster://{model.rows_key.to_user_string()}"
+
+
+def _keys(
+    model: ReleasedModel, partitions: RowPartitions, staging: Version, partition: str | None
+) -> list[str]:
+    if partition is None:
+        recorded = provenance.evaluated_on(staging, partitions)
+        if recorded is not None:
+            return recorded
+        partition = provenance.partition_of(staging)
+    if not partition:
+        raise ProvenanceError(
+            f"{named(staging)} does not say which partitions it is to be evaluated on. Name a partition of "
+            f"{model.versions_key.to_user_string()}, or set the tag {provenance.EVALUATED_ON_TAG} of the "
+            "version, as "
+            '[["2013-07-01", "2013-07-31"]].'
+        )
+    try:
+        keys = list(model.evaluated_on(partition))
+    except ValueError as error:
+        raise ProvenanceError(
+            f"{partition!r} is not a partition of {model.versions_key.to_user_string()}: {error}."
+        ) from error
+    known = set(partitions.keys)
+    missing = [key for key in keys if key not in known]
+    if missing or not keys:
+        what = f"the partition {missing[0]!r}" if missing else "no partition"
+        raise ProvenanceError(
+            f"{partition!r} stands for {what} of {model.rows_key.to_user_string()}, which has those "
+            f"{span(partitions.keys)}. Name another partition of {model.versions_key.to_user_string()}."
+        )
+    return keys
+
+
+def _require_same_holdout(model: ReleasedModel, version: Version) -> None:
+    assert model.holdout is not None  # noqa: S101 (asked before)
+    recorded, declared = version.tags.get(HOLDOUT_TAG), model.holdout.as_text()
+    if recorded != declared:
+        said = f"the holdout {recorded}" if recorded else "no holdout"
+        raise PermanentFailure(
+            f"{named(version)} records {said}, and {model.name} is declared with {declared}: no row is "
+            "known to be "
+            "new to it.",
+            "Train a version with the declared holdout.",
+        )
+
+
+def _require_stored(
+    model: ReleasedModel, stored: "set[str] | Sequence[str]", keys: Sequence[str], purpose: str
+) -> None:
+    missing = sorted(set(keys) - set(stored))
+    if missing:
+        asset = model.rows_key.to_user_string()
+        raise PermanentFailure(
+            f"{purpose} {len(keys)} partitions of {asset} ({span(keys)}), and {len(missing)} of them are not "
+            f"stored: the first is {missing[0]}.",
+            f"Materialise {asset} for them.",
+        )
+
+
+def _with_outcome(model: ReleasedModel, rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the rows whose outcome is known."""
+    needed = [model.outcome, *model.slices, *([model.clusters] if isinstance(model.clusters, str) else [])]
+    missing = [column for column in needed if column not in rows]
+    if missing:
+        raise PermanentFailure(
+            f"{model.rows_key.to_user_string()} has no column {missing[0]!r}, which the declaration of "
+            f"{model.name} names.",
+            f"Its columns are {', '.join(map(str, rows.columns))}.",
+        )
+    return rows[rows[model.outcome].notna()].reset_index(drop=True)

@@ -1,0 +1,224 @@
+"""Everything that is found out about two versions, and the document that is sealed as evidence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.released_models.contenders import Contender, row_latencies
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.evaluation_rows import (
+    described,
+    partitions_of,
+    read_evaluation_rows,
+    read_training_rows,
+    source_of,
+)
+from ledgerline.dagster.tracking import Dataset
+from ledgerline.evaluation import comparison, policy, signatures, stability
+from ledgerline.evaluation import rulings as rulings_of
+from ledgerline.evaluation.comparison import Comparison
+from ledgerline.evaluation.rulings import Latencies, Ruling
+from ledgerline.evaluation.samples import ComparisonError
+from ledgerline.ledger.ids import RUN_ID_TAG, trace_id
+from ledgerline.registry import evidence
+from ledgerline.registry.history import Judgement
+from ledgerline.registry.provenance import EVALUATED_ON_TAG, PARTITION_TAG, TRAINED_ON_TAG
+from ledgerline.registry.versions import (
+    MONTH_TAG,
+    SHA256_TAG,
+    TRAINING_DATA_TAG,
+    TRAINING_DAYS_TAG,
+    Version,
+)
+from ledgerline.requests.replay import Replay
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROVENANCE_TAGS = (
+    PARTITION_TAG,
+    MONTH_TAG,
+    TRAINED_ON_TAG,
+    TRAINING_DAYS_TAG,
+    EVALUATED_ON_TAG,
+    TRAINING_DATA_TAG,
+    RUN_ID_TAG,
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that was found out about two versions.
+
+    Attributes:
+        staging: The version that is to be promoted.
+        production: The version it is compared with; None: a baseline stands in.
+        holdout: The rows they were compared on.
+        keys: The partitions of these; empty where rows have none.
+        compared: The numbers.
+        latency: How long one row takes.
+        training_psi: How far the rows they were trained on differ, by feature; None without production.
+        rulings: What the gates say of it.
+        replay: How staging answers what was really asked; None: it was not to be asked. No gate is about it.
+    """
+
+    staging: Contender
+    production: Contender | None
+    holdout: Dataset
+    keys: Sequence[str]
+    compared: Comparison
+    latency: Latencies
+    training_psi: Mapping[str, float] | None
+    rulings: tuple[Ruling, ...]
+    replay: Replay | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate lets it pass."""
+        return all(ruling.passed for ruling in self.rulings)
+
+    @property
+    def against(self) -> int | None:
+        """The version it was compared with."""
+        return self.production.version.number if self.production else None
+
+
+def find_out(
+    context: dg.AssetExecutionContext,
+    model: ReleasedModel,
+    keys: Sequence[str],
+    staging: Contender,
+    production: Contender | None,
+) -> Findings:
+    """Predict rows with both versions, and compare the predictions.
+
+    Args:
+        context: Reads the rows.
+        model: The declaration.
+        keys: Partitions that neither was trained on; empty where rows have none.
+        staging: The version that is to be promoted.
+        production: The version it is compared with; None: the baseline.
+
+    Raises:
+        PermanentFailure: Rows are missing, a model cannot predict them, or they cannot tell.
+    """
+    partitions = partitions_of(model, context.instance)
+    found = read_evaluation_rows(context, model, keys, staging.version)
+    trained_on = read_training_rows(context, model, partitions, staging.version)
+    compared = _compared(model, found.rows, trained_on, staging, production)
+    latency = row_latencies(staging, production, found.rows)
+    differing = signatures.problems(staging.signature, production.signature if production else None)
+    training_psi = None
+    if production is not None and model.features:
+        before = read_training_rows(context, model, partitions, production.version)
+        training_psi = _psi(before, trained_on, model.features)
+    return Findings(
+        staging=staging,
+        production=production,
+        holdout=described(model, found, source_of(context, model)),
+        keys=keys,
+        compared=compared,
+        latency=latency,
+        training_psi=training_psi,
+        rulings=policy.judge(model.judged_by, rulings_of.Findings(compared, latency, tuple(differing))),
+    )
+
+
+def against_text(model: ReleasedModel, production: Version | None) -> str:
+    """Return what staging is compared with, as a text names it."""
+    return f"version {production.number}" if production else f"the baseline {model.stand_in.name}"
+
+
+def evidence_document(model: ReleasedModel, found: Findings, run_id: str, now: datetime) -> dict[str, Any]:
+    """Return the document that is sealed: everything that the decision rests on."""
+    staging, production = found.staging, found.production
+    return {
+        "model": model.name,
+        "version": staging.version.number,
+        "version_sha256": staging.version.tags.get(SHA256_TAG),
+        "against": found.against,
+        "against_sha256": production.version.tags.get(SHA256_TAG) if production else None,
+        "holdout": asdict(found.holdout)
+        | {
+            "asset": model.rows_key.to_user_string(),
+            "first_partition": found.keys[0] if found.keys else None,
+            "last_partition": found.keys[-1] if found.keys else None,
+            "partitions": len(found.keys),
+            "share": model.holdout.as_text() if model.holdout is not None else None,
+        },
+        "training_data": {
+            str(one.version.number): _provenance(one.version) for one in (staging, production) if one
+        },
+        "policy": model.judged_by.as_dict(),
+        "comparison": found.compared.as_dict(),
+        "latency": asdict(found.latency),
+        "artifact_bytes": {"staging": staging.bytes, "production": production.bytes if production else None},
+        "training_psi": found.training_psi,
+        "replay": found.replay.as_dict() if found.replay else None,
+        "rulings": [asdict(ruling) for ruling in found.rulings],
+        "decision": evidence.PASSED if found.passed else evidence.REFUSED,
+        "by": f"Dagster run {run_id}",
+        "at": now.isoformat(timespec="milliseconds"),
+        RUN_ID_TAG: run_id,
+        "trace_id": f"{trace_id(run_id):032x}",
+    }
+
+
+def judgement_of(
+    found: Findings, evidence_sha256: str, evidence_run_id: str, run_id: str, now: datetime
+) -> Judgement:
+    """Return what is written into the journal of the model."""
+    return Judgement(
+        at=now,
+        version=found.staging.version.number,
+        against=found.against,
+        passed=found.passed,
+        broken_rules=[ruling.rule for ruling in found.rulings if not ruling.passed],
+        evidence=evidence_sha256,
+        evidence_run_id=evidence_run_id,
+        by=f"Dagster run {run_id}",
+        run_id=run_id,
+    )
+
+
+def _compared(
+    model: ReleasedModel,
+    rows: "pd.DataFrame",
+    trained_on: "pd.DataFrame",
+    staging: Contender,
+    production: Contender | None,
+) -> Comparison:
+    settings = model.judged_by
+    try:
+        return comparison.compare(
+            model.kind,
+            rows[model.outcome],
+            staging.answers(rows),
+            production.answers(rows) if production else model.stand_in.answer(trained_on, rows),
+            clusters=model.clusters_of(rows),
+            slices={column: rows[column] for column in model.slices},
+            metrics=(*settings.metrics(model.kind), *model.metrics),
+            slice_metric=settings.slice_metric(model.kind),
+            alpha=settings.alpha,
+            resamples=settings.resamples,
+            seed=settings.seed,
+            production_name=against_text(model, production.version if production else None),
+        )
+    except ComparisonError as error:
+        remedy = "Compare on other rows." if model.holdout else "Compare on another partition."
+        raise PermanentFailure(str(error), remedy) from error
+
+
+def _psi(production: "pd.DataFrame", staging: "pd.DataFrame", features: Sequence[str]) -> dict[str, float]:
+    table = stability.psi_table(production, staging, features)
+    return {str(row["feature"]): float(row["psi"]) for row in table.to_dict("records")}
+
+
+def _provenance(version: Version) -> dict[str, str]:
+    """Return what a version says of where it comes from; nothing where it was registered by hand."""
+    tags = {name: version.tags[name] for name in PROVENANCE_TAGS if version.tags.get(name)}
+    return tags | {"mlflow_run_id": version.run_id or "missing"}

@@ -1,0 +1,92 @@
+"""The names of all that is made for a released model, and how they are found in loaded definitions."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import dagster as dg
+
+# Metadata of the asset `production_<model>`, by which the command line finds released models.
+RELEASE_METADATA = "ledgerline/release"
+
+
+@dataclass(frozen=True)
+class ReleaseNames:
+    """The names of what is made for a released model.
+
+    Attributes:
+        model: The registered model.
+        comparison: The asset that compares staging with production.
+        production: The asset that stands for the version in production.
+        versions: The asset that registers versions.
+        compare_job: The job that compares.
+        promote_job: The job that promotes, or takes production back.
+        release_job: The job that compares, and promotes what passes every gate.
+        suffix: Ends the names of its sensors.
+    """
+
+    model: str
+    comparison: dg.AssetKey
+    production: dg.AssetKey
+    versions: dg.AssetKey
+    compare_job: str
+    promote_job: str
+    release_job: str
+    suffix: str
+
+    @classmethod
+    def of(cls, model: str, versions: dg.AssetKey) -> Self:
+        """Return the names for a model, made of its own."""
+        suffix = re.sub(r"\W", "_", model, flags=re.ASCII)
+        return cls(
+            model=model,
+            comparison=dg.AssetKey(f"comparison_{suffix}"),
+            production=dg.AssetKey(f"production_{suffix}"),
+            versions=versions,
+            compare_job=f"compare_{suffix}",
+            promote_job=f"promote_{suffix}",
+            release_job=f"release_{suffix}",
+            suffix=suffix,
+        )
+
+    @property
+    def comparison_op(self) -> str:
+        """The name of the comparison in a run's configuration."""
+        return self.comparison.to_python_identifier()
+
+    @property
+    def production_op(self) -> str:
+        """The name of the promotion in a run's configuration."""
+        return self.production.to_python_identifier()
+
+    def sensor(self, what: str) -> str:
+        """Return the name of one of its sensors."""
+        return f"{what}_{self.suffix}"
+
+    def as_metadata(self) -> Mapping[str, Any]:
+        """Return the metadata by which `released_models` finds it."""
+        document = {
+            field.name: value.to_user_string() if isinstance(value, dg.AssetKey) else value
+            for field, value in ((field, getattr(self, field.name)) for field in fields(self))
+        }
+        return {RELEASE_METADATA: json.dumps(document)}
+
+    @classmethod
+    def from_metadata(cls, text: str) -> Self:
+        """Return the names that metadata holds."""
+        document = json.loads(text)
+        for name in ("comparison", "production", "versions"):
+            document[name] = dg.AssetKey.from_user_string(document[name])
+        return cls(**document)
+
+
+def released_models(definitions: dg.Definitions) -> Mapping[str, ReleaseNames]:
+    """Return the released models that definitions hold, by name, in the order of their names."""
+    found = [
+        ReleaseNames.from_metadata(spec.metadata[RELEASE_METADATA])
+        for spec in definitions.resolve_all_asset_specs()
+        if RELEASE_METADATA in spec.metadata
+    ]
+    return {names.model: names for names in sorted(found, key=lambda names: names.model)}

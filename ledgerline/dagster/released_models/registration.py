@@ -1,0 +1,103 @@
+"""Registers a trained model as a version, with where it comes from, and lets it take the alias `staging`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import dagster as dg
+
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.evaluation_rows import NOTHING_CHANGED, partitions_of
+from ledgerline.ledger.ids import RUN_ID_TAG
+from ledgerline.registry.provenance import Provenance, ProvenanceError, partition_of, tags_of
+from ledgerline.registry.stages import STAGING
+from ledgerline.registry.versions import SHA256_TAG, Version
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version in the model registry.
+
+    Attributes:
+        name: The registered model.
+        number: The version.
+        sha256: Hash of the model's files.
+        is_staging: Whether it was given the alias `staging`.
+    """
+
+    name: str
+    number: int
+    sha256: str
+    is_staging: bool
+
+
+def register_version(
+    context: dg.AssetExecutionContext,
+    registry: ModelRegistryResource,
+    model: ReleasedModel,
+    *,
+    model_id: str,
+    provenance: Provenance,
+    metrics: Mapping[str, float],
+) -> RegisteredVersion:
+    """Register a logged model; a repeat returns the same version.
+
+    It takes the alias `staging`, unless the version that carries it is of a later partition: partitions may
+    be backfilled in any order.
+
+    Args:
+        context: The step that registers it.
+        registry: The model registry.
+        model: Its declaration.
+        model_id: The logged model in MLflow (TrainingRun.log_model).
+        provenance: Where it comes from.
+        metrics: Its scores, which the version shows.
+
+    Raises:
+        PermanentFailure: The provenance names partitions that the rows do not have.
+    """
+    partitions = partitions_of(model, context.instance)
+    holdout = model.holdout.as_text() if model.holdout is not None else None
+    if not provenance.evaluated_on and provenance.partition is not None and partitions.keys:
+        provenance = replace(provenance, evaluated_on=list(model.evaluated_on(provenance.partition)))
+    try:
+        tags = tags_of(provenance, partitions, holdout)
+    except ProvenanceError as error:
+        raise PermanentFailure(f"{model.name}: {error}", NOTHING_CHANGED) from error
+    run = context.run
+    scores = {name: f"{value:.6f}" for name, value in metrics.items()}
+    version = registry.register(model.name, model_id, {**tags, **scores, RUN_ID_TAG: run.run_id})
+    current = registry.version_with_alias(model.name, STAGING)
+    is_staging = may_replace(model, context.instance, current, provenance.partition)
+    if is_staging:
+        registry.stage(version, f"Dagster run {run.run_id}", run.run_id, run.root_run_id or run.run_id)
+    else:
+        context.log.info(f"{STAGING} stays with a later partition: {current}")
+    context.add_asset_metadata(
+        {
+            "version": version.number,
+            "alias": STAGING if is_staging else "none",
+            "sha256": version.tags[SHA256_TAG],
+        }
+    )
+    return RegisteredVersion(version.name, version.number, version.tags[SHA256_TAG], is_staging)
+
+
+def may_replace(
+    model: ReleasedModel, instance: dg.DagsterInstance, current: Version | None, partition: str | None
+) -> bool:
+    """Return whether a version of this partition may take the alias from the version that carries it.
+
+    A version that was registered by hand names no partition, and may be replaced. Only partitions of time
+    have later ones.
+    """
+    definition = model.versions.partitions_def
+    if current is None or partition is None or not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return True
+    other = partition_of(current)
+    keys = definition.get_partition_keys(dynamic_partitions_store=instance)
+    places = {key: number for number, key in enumerate(keys)}
+    if other not in places or partition not in places:
+        return True
+    return places[other] <= places[partition]

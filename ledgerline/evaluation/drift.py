@@ -1,0 +1,54 @@
+"""How far predictions and outcomes of some rows are from others, for each kind of prediction.
+
+Pure functions; which rows are compared, and when that is too far, is up to the caller.
+"""
+
+from typing import TYPE_CHECKING
+
+from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.samples import ComparisonError
+from ledgerline.evaluation.stability import population_stability_index
+
+if TYPE_CHECKING:
+    from ledgerline.evaluation.samples import Answer, Column
+
+
+def scores_psi(
+    kind: PredictionKind, reference_prediction: "Answer", prediction: "Answer"
+) -> dict[str, float]:
+    """Compute the population stability index of each column of predictions.
+
+    Args:
+        kind: What the model predicts.
+        reference_prediction: What it answered for the rows to compare with, such as those it learned from.
+        prediction: What it answered for others.
+
+    Returns:
+        The index by column: `probability`, the label of each class, `value`, or "q" and each level.
+
+    Raises:
+        ComparisonError: Answers are not of this kind, or there are none.
+    """
+    columns = []
+    for name, answer in (("reference_prediction", reference_prediction), ("prediction", prediction)):
+        rows = len(answer)
+        if not rows:
+            raise ComparisonError(f"{name} has no rows; pass some to compare.")
+        columns.append(kind.score_columns(kind.predictions(name, answer, rows)))
+    reference, current = columns
+    return {
+        str(column): population_stability_index(reference[column], current[column])
+        for column in reference.columns
+    }
+
+
+def on_outcomes(kind: PredictionKind, outcome: "Column", prediction: "Answer") -> dict[str, float]:
+    """Compute how good predictions were, once their outcomes are known.
+
+    A metric that these rows leave undefined is left out: a ranking needs outcomes of two classes, which one
+    good day may not have.
+
+    Raises:
+        ComparisonError: Outcomes or predictions are not of this kind.
+    """
+    return kind.score(outcome, prediction)

@@ -1,0 +1,333 @@
+"""Kinds of prediction: what a model predicts, and how that is checked, scored and shown.
+
+How two models are compared is in comparison.py, and does not depend on the kind.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ledgerline.evaluation import losses
+from ledgerline.evaluation.calibration import CalibrationPoint, binned_curve
+from ledgerline.evaluation.metrics import Metric
+from ledgerline.evaluation.outcomes import class_numbers, require_classes, truths
+from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.predictions import class_probabilities, numbers, probabilities, quantiles
+from ledgerline.evaluation.rankings import ClassRankings, Ranking
+from ledgerline.evaluation.samples import ComparisonError, floats, require_finite
+from ledgerline.evaluation.scorers import CalibrationGaps, Confusion, CoverageFactory, Moments
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from ledgerline.evaluation.samples import Answer, Column
+
+
+@dataclass(frozen=True)
+class Binary(PredictionKind):
+    """Whether something happens, predicted by its probability.
+
+    Outcomes are true or false (or 1 and 0); predictions the probability of true: one number a row, or the two
+    columns of `predict_proba`, of which the second counts.
+
+    Its metrics: `roc_auc` and `pr_auc` (area under the ROC curve; average precision), `log_loss` (nats),
+    `brier` (mean squared difference of probability and outcome, 0 to 1: Brier, Verification of forecasts
+    expressed in terms of probability, Monthly Weather Review 78, 1950), `calibration_error` (0 to 1). Slices
+    are compared by the Brier score, because one row adds at most 1 to it: the log loss of a hundred rows can
+    be one row.
+    """
+
+    name = "binary"
+    method = "predict_proba"
+    model_type = "classifier"
+    primary_metric = "log_loss"
+    slice_metric = "brier"
+    calibration_metric = "calibration_error"
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """List all metrics."""
+        return _BINARY
+
+    def outcomes(self, values: "Column") -> "NDArray[np.bool_]":
+        """Check that each outcome is true or false, and return them as such."""
+        return truths(values)
+
+    def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
+        """Check that each answer is a probability, and return that of true."""
+        return probabilities(name, answer, rows)
+
+    def calibration(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> tuple[CalibrationPoint, ...]:
+        """Compare mean probability and share of positives, in bins of about equally many rows."""
+        return binned_curve(outcome, prediction)
+
+    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
+        """Count the positives."""
+        return {"positives": int(outcome.sum())}
+
+    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
+        """Return the probability."""
+        return _frame({"probability": prediction})
+
+    def untelling(self, outcome: "NDArray[Any]") -> str | None:
+        """Say that all outcomes are the same, if they are."""
+        positives = int(outcome.sum())
+        if positives not in {0, len(outcome)}:
+            return None
+        what = "none" if positives == 0 else "all"
+        return (
+            f"Of {len(outcome):,} rows {what} are positive, so that nothing can be told apart; compare on a "
+            "holdout with both outcomes."
+        )
+
+
+@dataclass(frozen=True)
+class Multiclass(PredictionKind):
+    """Which of several classes a row has, predicted by the probability of each.
+
+    Outcomes are labels of the classes, and are returned as numbers of the classes, from 0. Predictions have a
+    column for each class in their order (a data frame whose columns are the classes may have another), and
+    each row sums to 1.
+
+    Its metrics: `log_loss` (nats), `brier` (sum over classes of the squared difference of probability and
+    outcome, 0 to 2, as Brier defined it), `accuracy` (share of rows whose most probable class is right),
+    `macro_f1`, `roc_auc` (macro, one against the rest), `calibration_error` (class-wise). Slices are compared
+    by the Brier score, to which one row adds at most 2.
+
+    Attributes:
+        classes: The labels: at least two different texts or whole numbers.
+    """
+
+    classes: tuple[str | int, ...]
+
+    name = "multiclass"
+    method = "predict_proba"
+    model_type = "classifier"
+    primary_metric = "log_loss"
+    slice_metric = "brier"
+    calibration_metric = "calibration_error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", require_classes(self.classes))
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """List all metrics."""
+        return _MULTICLASS
+
+    def outcomes(self, values: "Column") -> "NDArray[np.intp]":
+        """Check that each outcome is one of the classes, and return their numbers."""
+        return class_numbers(values, self.classes)
+
+    def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
+        """Check that each answer is a probability for each class."""
+        return class_probabilities(name, answer, self.classes, rows)
+
+    def calibration(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> tuple[CalibrationPoint, ...]:
+        """Compare the mean probability of each class with the share of rows that have it, in bins."""
+        return tuple(
+            point
+            for number, label in enumerate(self.classes)
+            for point in binned_curve(outcome == number, prediction[:, number], str(label))
+        )
+
+    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
+        """Count the rows of each class."""
+        import numpy as np
+
+        counts = np.bincount(outcome, minlength=len(self.classes))
+        return {
+            "rows_by_class": {
+                str(label): int(count) for label, count in zip(self.classes, counts, strict=True)
+            }
+        }
+
+    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
+        """Return the probability of each class under its label."""
+        return _frame({str(label): prediction[:, number] for number, label in enumerate(self.classes)})
+
+    def untelling(self, outcome: "NDArray[Any]") -> str | None:
+        """Say that all outcomes are the same class, if they are."""
+        if len(outcome) and (outcome != outcome[0]).any():
+            return None
+        return (
+            f"All {len(outcome):,} rows have the class {self.classes[int(outcome[0])]!r}, so that nothing "
+            "can be told apart; compare on a holdout with several classes."
+        )
+
+
+@dataclass(frozen=True)
+class Regression(PredictionKind):
+    """How much of something there is, predicted by one number.
+
+    Its metrics, in the unit of the outcome: `absolute_error` (mean), `rmse` (root of the mean squared error),
+    `bias` (absolute value of the mean error: whether predictions are too high or too low on the whole); and
+    without a unit `r2` (share of the outcome's variance that is explained).
+    """
+
+    name = "regression"
+    method = "predict"
+    model_type = "regressor"
+    primary_metric = "absolute_error"
+    slice_metric = "absolute_error"
+    calibration_metric = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """List all metrics."""
+        return _REGRESSION
+
+    def outcomes(self, values: "Column") -> "NDArray[np.float64]":
+        """Check that each outcome is a finite number."""
+        return _measured(values)
+
+    def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
+        """Check that each answer is a finite number."""
+        return numbers(name, answer, rows)
+
+    def calibration(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> tuple[CalibrationPoint, ...]:
+        """Compare mean prediction and mean outcome, in bins of about equally many rows."""
+        return binned_curve(outcome, prediction)
+
+    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
+        """Return mean and standard deviation, in the unit of the outcome."""
+        return _moments(outcome)
+
+    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
+        """Return the predicted value."""
+        return _frame({"value": prediction})
+
+
+@dataclass(frozen=True)
+class Quantiles(PredictionKind):
+    """How much of something there is, predicted by quantiles of its distribution.
+
+    Predictions have a column for each level in ascending order (a data frame whose columns are the levels may
+    have another). Quantiles of a row that are not in order are allowed, and counted by `crossing`.
+
+    Its metrics: `pinball_loss` (mean over levels, in the unit of the outcome: Koenker and Bassett, Regression
+    Quantiles, Econometrica 46, 1978), `coverage_error` (mean over levels of the absolute difference between
+    the share of outcomes at or below the quantile and its level, 0 to 1); with two levels or more also, of
+    the outermost two, `interval_coverage` (share of outcomes from the lowest to the highest quantile, 0 to 1;
+    best is the difference of their levels) and `interval_width` (mean distance, in the unit of the outcome),
+    and `crossing` (share of rows whose quantiles are not in order).
+
+    Attributes:
+        levels: Of the quantiles: between 0 and 1, in ascending order.
+    """
+
+    levels: tuple[float, ...]
+
+    name = "quantiles"
+    method = "predict"
+    model_type = "regressor"
+    primary_metric = "pinball_loss"
+    slice_metric = "pinball_loss"
+    calibration_metric = "coverage_error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", _require_levels(self.levels))
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """List all metrics."""
+        pinball = Metric("pinball_loss", True, by_row=losses.Pinball(self.levels))
+        coverage = Metric("coverage_error", True, scorer=CoverageFactory(self.levels))
+        if len(self.levels) < 2:
+            return pinball, coverage
+        nominal = self.levels[-1] - self.levels[0]
+        return (
+            pinball,
+            coverage,
+            Metric("interval_coverage", False, by_row=losses.inside, target=nominal),
+            Metric("interval_width", True, by_row=losses.width),
+            Metric("crossing", True, by_row=losses.crossing),
+        )
+
+    def outcomes(self, values: "Column") -> "NDArray[np.float64]":
+        """Check that each outcome is a finite number."""
+        return _measured(values)
+
+    def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
+        """Check that each answer is a finite number for each level."""
+        return quantiles(name, answer, self.levels, rows)
+
+    def calibration(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> tuple[CalibrationPoint, ...]:
+        """Compare each level with the share of outcomes at or below its quantile."""
+        return tuple(
+            CalibrationPoint(level, float((outcome <= prediction[:, number]).mean()), len(outcome))
+            for number, level in enumerate(self.levels)
+        )
+
+    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
+        """Return mean and standard deviation, in the unit of the outcome."""
+        return _moments(outcome)
+
+    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
+        """Return the quantile of each level, under "q" and the level."""
+        return _frame({f"q{level}": prediction[:, number] for number, level in enumerate(self.levels)})
+
+
+_BINARY = (
+    Metric("roc_auc", lower_is_better=False, scorer=Ranking),
+    Metric("pr_auc", lower_is_better=False, scorer=Ranking),
+    Metric("log_loss", lower_is_better=True, by_row=losses.log_loss),
+    Metric("brier", lower_is_better=True, by_row=losses.brier),
+    Metric("calibration_error", lower_is_better=True, scorer=CalibrationGaps),
+)
+_MULTICLASS = (
+    Metric("log_loss", lower_is_better=True, by_row=losses.class_log_loss),
+    Metric("brier", lower_is_better=True, by_row=losses.class_brier),
+    Metric("accuracy", lower_is_better=False, by_row=losses.right),
+    Metric("macro_f1", lower_is_better=False, scorer=Confusion),
+    Metric("roc_auc", lower_is_better=False, scorer=ClassRankings),
+    Metric("calibration_error", lower_is_better=True, scorer=CalibrationGaps),
+)
+_REGRESSION = (
+    Metric("absolute_error", lower_is_better=True, by_row=losses.absolute_error),
+    Metric("rmse", lower_is_better=True, scorer=Moments),
+    Metric("bias", lower_is_better=True, scorer=Moments),
+    Metric("r2", lower_is_better=False, scorer=Moments),
+)
+
+
+def _measured(values: "Column") -> "NDArray[np.float64]":
+    outcome = floats("The outcome", values)
+    if not len(outcome):
+        raise ComparisonError("There are no rows; compare on a holdout that has some.")
+    require_finite("outcomes", outcome, "leave out rows whose outcome is missing")
+    return outcome
+
+
+def _moments(outcome: "NDArray[Any]") -> dict[str, Any]:
+    return {"mean": float(outcome.mean()), "standard_deviation": float(outcome.std())}
+
+
+def _require_levels(levels: Any) -> tuple[float, ...]:
+    try:
+        found = tuple(float(level) for level in levels)
+    except (TypeError, ValueError):
+        raise ValueError(f"levels is {levels!r}; pass numbers between 0 and 1, as (0.1, 0.5, 0.9).") from None
+    if not found:
+        raise ValueError("levels is empty; pass at least one number between 0 and 1, as (0.1, 0.5, 0.9).")
+    if not all(0 < level < 1 for level in found):
+        raise ValueError(f"levels is {found}; each must be between 0 and 1.")
+    if sorted(set(found)) != list(found):
+        raise ValueError(f"levels is {found}; pass each once, in ascending order.")
+    return found
+
+
+def _frame(columns: "dict[str, NDArray[np.float64]]") -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(columns)

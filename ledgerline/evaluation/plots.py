@@ -1,0 +1,148 @@
+"""Pictures of a comparison, as PNG, which need the extra `plots`. The page around them: report.py."""
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ledgerline.evaluation.calibration import CalibrationPoint
+from ledgerline.evaluation.comparison import Comparison
+from ledgerline.settings.extras import missing, require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 80
+WIDTH, HEIGHT = 6.0, 4.5  # in inches
+MAX_SLICES = 40
+MAX_COLOURED_CLASSES = 10
+
+# By the name of a kind of prediction: what a calibration curve shows.
+_CALIBRATION_AXES = {
+    "binary": ("predicted share of positives", "observed share"),
+    "multiclass": ("predicted share of the class", "observed share"),
+    "regression": ("mean prediction", "mean outcome"),
+    "quantiles": ("level", "share of outcomes at or below the quantile"),
+}
+
+Interval = tuple[str, float, float, float]
+
+
+def pictures(compared: Comparison) -> dict[str, bytes]:
+    """Draw all pictures of a comparison: gains, calibration and slices; none without the extra for them."""
+    if missing("plots"):
+        return {}
+    return {
+        "gains": gains(compared),
+        "calibration": calibration(compared),
+        "slices": slice_gains(compared),
+    }
+
+
+def gains(compared: Comparison) -> bytes:
+    """Draw how much better staging is in each metric, with its interval; each metric has its own unit."""
+    rows = [
+        (found.metric, found.gain, found.low, found.high)
+        for found in compared.differences
+        if found.low is not None and found.high is not None
+    ]
+    figure = _figure(max(HEIGHT, 0.8 * len(rows)))
+    all_axes = figure.subplots(max(1, len(rows)), squeeze=False)[:, 0]
+    _set_title(all_axes[0], f"Staging against {compared.production_name}")
+    for axes, row in zip(all_axes, rows, strict=False):
+        _draw_intervals(axes, [row])
+    all_axes[-1].set_xlabel(f"gain (right: staging is better), {1 - compared.alpha:.0%} intervals")
+    return _png(figure)
+
+
+def slice_gains(compared: Comparison) -> bytes:
+    """Draw how much better staging is in each slice, with intervals that hold for all at once."""
+    rows: list[Interval] = [
+        (f"{found.column} {found.value}", found.gain, found.low, found.high)
+        for found in compared.slices
+        if found.gain is not None and found.low is not None and found.high is not None
+    ]
+    title = f"Slices against {compared.production_name}"
+    if len(rows) > MAX_SLICES:
+        title += f": the {MAX_SLICES} worst of {len(rows):,}"
+        rows = sorted(rows, key=lambda row: row[1])[:MAX_SLICES]
+    figure = _figure(max(HEIGHT, 0.22 * len(rows)))
+    axes = figure.subplots()
+    _set_title(axes, title)
+    _draw_intervals(axes, rows)
+    axes.set_xlabel(f"gain in {compared.slice_metric} (right: staging is better)")
+    return _png(figure)
+
+
+def calibration(compared: Comparison) -> bytes:
+    """Draw what both models predicted beside what happened."""
+    curves = {
+        "staging": compared.staging_calibration,
+        compared.production_name: compared.production_calibration,
+    }
+    return calibration_curves(curves, compared.kind.name)
+
+
+def calibration_curves(curves: Mapping[str, Sequence[CalibrationPoint]], kind_name: str) -> bytes:
+    """Draw what several models predicted beside what happened.
+
+    Args:
+        curves: For each model, what `calibration` of the kind of prediction returned.
+        kind_name: The name of that kind.
+    """
+    figure = _figure(HEIGHT)
+    axes = figure.subplots()
+    _set_title(axes, "Calibration")
+    handles, labels = [], []
+    for number, (name, points) in enumerate(curves.items()):
+        classes = list(dict.fromkeys(point.of_class for point in points))
+        style = ("-", "--", ":", "-.")[number % 4] if classes != [None] else "-"
+        for order, label in enumerate(classes):
+            curve = [point for point in points if point.of_class == label]
+            colour = f"C{number if label is None else order % MAX_COLOURED_CLASSES}"
+            predicted, observed = [p.predicted for p in curve], [p.observed for p in curve]
+            (line,) = axes.plot(predicted, observed, marker="o", linestyle=style, color=colour)
+            if order < MAX_COLOURED_CLASSES:
+                handles.append(line)
+                labels.append(name if label is None else f"{name}, class {label}")
+    every = [value for points in curves.values() for p in points for value in (p.predicted, p.observed)]
+    ends = [min(0.0, *every), max(every)] if kind_name != "regression" else [min(every), max(every)]
+    axes.plot(ends, ends, color="grey", linewidth=0.8, linestyle="--")
+    across, up = _CALIBRATION_AXES.get(kind_name, ("predicted", "observed"))
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    for text in axes.legend(handles, labels, fontsize="small").get_texts():
+        text.set_parse_math(False)
+    return _png(figure)
+
+
+def _draw_intervals(axes: "Axes", rows: Sequence[Interval]) -> None:
+    """Draw points with their intervals, the first one on top, and a line at 0."""
+    for height, (_, value, low, high) in enumerate(reversed(rows)):
+        axes.plot([low, high], [height, height], color="tab:blue")
+        axes.plot([value], [height], color="tab:blue", marker="o")
+    axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], parse_math=False)
+    axes.axvline(0, color="grey", linewidth=0.8, linestyle="--")
+
+
+def _set_title(axes: "Axes", title: str) -> None:
+    # A name may have dollar signs that are no formula.
+    axes.set_title(title, parse_math=False)
+
+
+def _figure(height: float) -> "Figure":
+    require("plots", "A picture of a comparison")
+    # Not pyplot: it keeps every figure of the process, and wants a display.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A label in a script that the font lacks is drawn as boxes; the page has it as text.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()

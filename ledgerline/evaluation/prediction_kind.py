@@ -1,0 +1,115 @@
+"""The contract of a kind of prediction. The kinds themselves: kinds.py."""
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ledgerline.evaluation.calibration import CalibrationPoint
+from ledgerline.evaluation.metrics import Metric
+from ledgerline.evaluation.resampling import scores_of
+from ledgerline.evaluation.samples import ComparisonError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from ledgerline.evaluation.samples import Answer, Column
+
+
+class PredictionKind(ABC):
+    """What a model predicts.
+
+    `outcomes` and `predictions` check columns, and return arrays; the other methods but `score` take these.
+
+    Attributes:
+        name: Its name in one word.
+        method: The method of a model that makes such predictions: "predict_proba" or "predict".
+        model_type: MLflow's word for such a model: "classifier" or "regressor".
+        primary_metric: The metric by which models are compared unless another is named.
+        slice_metric: The mean over rows by which slices are compared unless another is named.
+        calibration_metric: The metric that the gate Calibrated evaluates; None: there is none without a unit.
+    """
+
+    name: ClassVar[str]
+    method: ClassVar[str]
+    model_type: ClassVar[str]
+    primary_metric: ClassVar[str]
+    slice_metric: ClassVar[str]
+    calibration_metric: ClassVar[str | None]
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """List all metrics."""
+
+    @abstractmethod
+    def outcomes(self, values: "Column") -> "NDArray[Any]":
+        """Check the outcomes.
+
+        Raises:
+            ComparisonError: There are none, or one is not an outcome of this kind.
+        """
+
+    @abstractmethod
+    def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
+        """Check what a model answered.
+
+        Args:
+            name: The name of the model in errors.
+            answer: What its method returned, or what a service did.
+            rows: How many rows it was asked for.
+
+        Raises:
+            ComparisonError: It has another shape, or one is not a prediction of this kind.
+        """
+
+    @abstractmethod
+    def calibration(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> tuple[CalibrationPoint, ...]:
+        """Compare what was predicted with what happened, from low to high predictions."""
+
+    @abstractmethod
+    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
+        """Describe the outcomes in a few values of JSON."""
+
+    @abstractmethod
+    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
+        """Return the columns of predictions whose drift is watched."""
+
+    def untelling(self, outcome: "NDArray[Any]") -> str | None:
+        """Say why models cannot be told apart by these outcomes; None: they can."""
+        return None
+
+    def metric(self, name: str) -> Metric:
+        """Return the metric of a name.
+
+        Raises:
+            ComparisonError: There is none.
+        """
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise ComparisonError(
+            f"Unknown metrics: {name}; for {self.name} choose from "
+            f"{', '.join(metric.name for metric in self.metrics)}, or pass a metric of your own."
+        )
+
+    def score(self, outcome: "Column", answer: "Answer") -> dict[str, float]:
+        """Check outcomes and an answer, and compute all metrics that are defined.
+
+        Raises:
+            ComparisonError: One of them is not of this kind.
+        """
+        happened = self.outcomes(outcome)
+        return scores_of(happened, self.predictions("the model", answer, len(happened)), self.metrics)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return name and fields as values of JSON."""
+        values = (
+            {field.name: getattr(self, field.name) for field in fields(self)} if is_dataclass(self) else {}
+        )
+        return {"name": self.name} | {
+            name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+        }

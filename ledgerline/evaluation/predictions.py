@@ -1,0 +1,134 @@
+"""Checks of what models answer: probabilities, numbers, quantiles."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ledgerline.evaluation.samples import (
+    ComparisonError,
+    floats,
+    require_finite,
+    require_rows,
+    shape_of,
+    table,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ledgerline.evaluation.samples import Answer
+
+# Answers in single precision, or rounded to three digits, need not sum to exactly 1.
+MAX_SUM_ERROR = 2e-3
+
+
+def probabilities(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
+    """Return the probability of each row, of two columns the second.
+
+    Raises:
+        ComparisonError: It has another shape, or one is not a probability.
+    """
+    shape = shape_of(name, answer)
+    if shape[1:] not in {(), (1,), (2,)}:
+        raise ComparisonError(
+            f"{name} has shape {shape}; pass one probability for each row, or the two columns of "
+            "predict_proba."
+        )
+    if len(shape) == 1:
+        values = floats(name, answer)  # pyright: ignore[reportArgumentType]
+        require_rows(name, len(values), rows)
+        _require_probabilities(name, values)
+        return values
+    both = table(name, answer)
+    require_rows(name, len(both), rows)
+    _require_probabilities(name, both)
+    if both.shape[1] == 2:
+        _require_sums(name, both)
+    return both[:, -1]
+
+
+def class_probabilities(
+    name: str, answer: "Answer", classes: Sequence[str | int], rows: int
+) -> "NDArray[np.float64]":
+    """Return the probability of each class, a column for each.
+
+    Raises:
+        ComparisonError: It has another shape, or a row of something other than probabilities that sum to 1.
+    """
+    values = _columns(name, answer, classes, rows, "class")
+    _require_probabilities(name, values)
+    _require_sums(name, values)
+    return values
+
+
+def numbers(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
+    """Return the number of each row.
+
+    Raises:
+        ComparisonError: It has another shape, or one is not a finite number.
+    """
+    shape = shape_of(name, answer)
+    if shape[1:] not in {(), (1,)}:
+        raise ComparisonError(f"{name} has shape {shape}; pass one number for each row.")
+    values = floats(name, answer) if len(shape) == 1 else table(name, answer)[:, 0]  # pyright: ignore[reportArgumentType]
+    require_rows(name, len(values), rows)
+    require_finite(f"predictions of {name}", values, "a model must answer every row of the holdout")
+    return values
+
+
+def quantiles(name: str, answer: "Answer", levels: Sequence[float], rows: int) -> "NDArray[np.float64]":
+    """Return the quantile of each level, a column for each.
+
+    Raises:
+        ComparisonError: It has another shape, or one is not a finite number.
+    """
+    values = _columns(name, answer, levels, rows, "level")
+    require_finite(f"predictions of {name}", values, "a model must answer every row of the holdout")
+    return values
+
+
+def _columns(
+    name: str, answer: "Answer", labels: Sequence[str | float], rows: int, what: str
+) -> "NDArray[np.float64]":
+    import pandas as pd
+
+    shape = shape_of(name, answer)
+    if len(shape) == 1 and len(labels) == 1:
+        values = floats(name, answer)[:, None]  # pyright: ignore[reportArgumentType]
+    elif len(shape) != 2 or shape[1] != len(labels):
+        raise ComparisonError(
+            f"{name} has shape {shape}; pass {len(labels)} columns, one for each {what}: "
+            f"{', '.join(map(str, labels))}."
+        )
+    else:
+        if isinstance(answer, pd.DataFrame):
+            named = {str(column): number for number, column in enumerate(answer.columns)}
+            if named.keys() == {str(label) for label in labels}:
+                answer = answer.iloc[:, [named[str(label)] for label in labels]]
+        values = table(name, answer)
+    require_rows(name, len(values), rows)
+    return values
+
+
+def _require_probabilities(name: str, values: "NDArray[np.float64]") -> None:
+    require_finite(f"probabilities of {name}", values, "a model must answer every row of the holdout")
+    outside = (values < 0) | (values > 1)
+    if outside.any():
+        by_row = outside if outside.ndim == 1 else outside.any(axis=1)
+        raise ComparisonError(
+            f"{int(by_row.sum()):,} of {len(values):,} answers of {name} are no probabilities, the first is "
+            f"{values[outside][0]:g} in row {int(by_row.argmax()):,}; pass what predict_proba returns."
+        )
+
+
+def _require_sums(name: str, values: "NDArray[np.float64]") -> None:
+    import numpy as np
+
+    sums = values.sum(axis=1)
+    wrong = np.abs(sums - 1) > MAX_SUM_ERROR
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ComparisonError(
+            f"The probabilities of {name} do not sum to 1 in {int(wrong.sum()):,} of {len(values):,} rows, "
+            f"the first is row {row:,} with {sums[row]:g}; pass what predict_proba returns."
+        )

@@ -1,0 +1,126 @@
+"""Differences of two models among some of the rows, with intervals that hold for all slices at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ledgerline.evaluation.intervals import simultaneous_half_widths
+from ledgerline.evaluation.metrics import Metric
+from ledgerline.evaluation.resampling import paired_slice_scores
+from ledgerline.evaluation.samples import ComparisonError, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ledgerline.evaluation.samples import Column
+
+# A slice with less is listed without numbers: its loss says nothing, and neither does its spread.
+MIN_SLICE_ROWS = 100
+MIN_SLICE_CLUSTERS = 5
+
+
+@dataclass(frozen=True)
+class SliceDifference:
+    """The mean of one metric of both models among some of the rows; None where these are too few to tell.
+
+    Attributes:
+        column: The column that the rows were divided by.
+        value: The value that these rows have there.
+        rows: How many they are.
+        staging: The metric of staging.
+        production: The metric of production.
+        gain: How much better staging is.
+        low: The lower end of an interval around the gain. With confidence 1 - alpha the intervals of all
+            slices are right at once, so that many slices do not make a bad one by chance.
+        high: The upper end.
+    """
+
+    column: str
+    value: str
+    rows: int
+    staging: float | None
+    production: float | None
+    gain: float | None
+    low: float | None
+    high: float | None
+
+
+def slice_differences(
+    sample: Sample,
+    slices: "Mapping[str, Column]",
+    metric: Metric,
+    *,
+    tell_apart: "Callable[[NDArray[Any]], bool]",
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> tuple[SliceDifference, ...]:
+    """Compare both models among the rows that have each value of each column.
+
+    Args:
+        sample: The rows.
+        slices: For each column, the label of each row.
+        metric: One that is a mean over rows.
+        tell_apart: Says whether models can be told apart by some outcomes.
+        alpha: One minus the confidence with which all intervals are right.
+        resamples: How many draws.
+        seed: The same one gives the same draws.
+
+    Raises:
+        ComparisonError: A column has more or fewer labels than there are rows.
+    """
+    import numpy as np
+
+    parts = [
+        (column, value, rows)
+        for column, labels in slices.items()
+        for value, rows in _divided(column, labels, len(sample.outcome))
+    ]
+    clusters = [len(np.unique(sample.clusters[rows])) for _, _, rows in parts]
+    telling = [
+        number
+        for number, (_, _, rows) in enumerate(parts)
+        if rows.sum() >= MIN_SLICE_ROWS
+        and clusters[number] >= MIN_SLICE_CLUSTERS
+        and tell_apart(sample.outcome[rows])
+    ]
+    scores = paired_slice_scores(sample, metric, [parts[number][2] for number in telling], resamples, seed)
+    half_widths = simultaneous_half_widths(
+        [score.gains for score in scores], [clusters[number] for number in telling], alpha
+    )
+    told = dict(zip(telling, zip(scores, half_widths, strict=True), strict=True))
+    differences = []
+    for number, (column, value, rows) in enumerate(parts):
+        if number not in told:
+            empty = SliceDifference(column, value, int(rows.sum()), None, None, None, None, None)
+            differences.append(empty)
+            continue
+        found, half_width = told[number]
+        gained = metric.gain(found.staging, found.production)
+        differences.append(
+            SliceDifference(
+                column=column,
+                value=value,
+                rows=int(rows.sum()),
+                staging=found.staging,
+                production=found.production,
+                gain=gained,
+                low=gained - half_width,
+                high=gained + half_width,
+            )
+        )
+    return tuple(differences)
+
+
+def _divided(column: str, labels: "Column", rows: int) -> "Sequence[tuple[str, NDArray[np.bool_]]]":
+    """Find the rows that have each value, in the order of the values."""
+    import pandas as pd
+
+    codes, values = pd.factorize(pd.Series(labels))
+    if len(codes) != rows:
+        raise ComparisonError(
+            f"The slices by {column} have {len(codes):,} labels for {rows:,} rows; pass one for each row."
+        )
+    named = sorted((str(value), number) for number, value in enumerate(values))
+    return [(name, codes == number) for name, number in named]

@@ -1,0 +1,221 @@
+"""Which partitions of its rows a version was trained on and is evaluated on, as its tags record them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ledgerline.registry.versions import MONTH_TAG, TRAINING_DATA_TAG, TRAINING_DAYS_TAG, Version
+
+PARTITION_TAG = "partition"  # the partition of the versions' asset in which it was made
+TRAINED_ON_TAG = "trained_on"
+EVALUATED_ON_TAG = "evaluated_on"
+HOLDOUT_TAG = "holdout"  # of rows without partitions: how those were chosen that it was not trained on
+
+# MLflow refuses longer values of a version's tag (5,000 characters); some are left for its own encoding.
+LONGEST = 4_500
+
+
+class ProvenanceError(ValueError):
+    """A version does not record its partitions, or not in a way that can be read."""
+
+
+@dataclass(frozen=True)
+class RowPartitions:
+    """The partitions of the rows that models are trained on.
+
+    Attributes:
+        keys: All of them, in order; empty where the rows have none.
+        grow_at_the_end: Whether new ones come after all others, as those of time do. Only then does a range
+            keep its members for good.
+    """
+
+    keys: Sequence[str] = ()
+    grow_at_the_end: bool = True
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a version comes from.
+
+    Attributes:
+        partition: The partition of the versions' asset; None: it has none.
+        trained_on: The partitions of the rows that it was trained on; empty where rows have no partitions.
+        evaluated_on: The partitions that it is to be evaluated on.
+        training_data_sha256: Digest of the rows it was trained on; empty: not recorded.
+        details: Further tags.
+    """
+
+    partition: str | None
+    trained_on: Sequence[str] = ()
+    evaluated_on: Sequence[str] = ()
+    training_data_sha256: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+def tags_of(provenance: Provenance, partitions: RowPartitions, holdout: str | None) -> dict[str, str]:
+    """Return the tags that record where a version comes from.
+
+    Args:
+        provenance: Where it comes from.
+        partitions: All partitions of the rows.
+        holdout: The declared holdout of rows without partitions.
+
+    Raises:
+        ProvenanceError: A partition is not one of the rows', or there are too many to be recorded.
+    """
+    tags = dict(provenance.details)
+    if provenance.partition is not None:
+        tags[PARTITION_TAG] = provenance.partition
+    if provenance.trained_on:
+        tags[TRAINED_ON_TAG] = ranges_text(provenance.trained_on, partitions)
+    if provenance.evaluated_on:
+        tags[EVALUATED_ON_TAG] = ranges_text(provenance.evaluated_on, partitions)
+    if holdout is not None:
+        tags[HOLDOUT_TAG] = holdout
+    if provenance.training_data_sha256:
+        tags[TRAINING_DATA_TAG] = provenance.training_data_sha256
+    return tags
+
+
+def partition_of(version: Version) -> str | None:
+    """Return the partition that a version was made in; None: it does not say."""
+    return version.tags.get(PARTITION_TAG) or version.tags.get(MONTH_TAG)
+
+
+def trained_on(version: Version, partitions: RowPartitions) -> list[str]:
+    """Return the partitions that a version was trained on.
+
+    Raises:
+        ProvenanceError: It does not say so, or not in a way that can be read.
+    """
+    recorded = version.tags.get(TRAINED_ON_TAG)
+    if recorded:
+        return _keys(version, TRAINED_ON_TAG, recorded, partitions)
+    interval = version.tags.get(TRAINING_DAYS_TAG)
+    if not interval:
+        raise ProvenanceError(
+            f"{named(version)} does not say which partitions it was trained on: no row is known to be new to "
+            f'it. Set its tag {TRAINED_ON_TAG} to the first and last of them, as [["2013-04-01", '
+            '"2013-06-30"]], or train it with an asset that registers it with its provenance.'
+        )
+    first, _, last = interval.partition("/")
+    keys = [key for key in partitions.keys if first <= key <= last]
+    if not keys:
+        raise ProvenanceError(
+            f"{named(version)} says that it was trained on {interval!r} (tag {TRAINING_DAYS_TAG}), where "
+            "there "
+            f'are no rows. Set its tag {TRAINED_ON_TAG}, as [["2013-04-01", "2013-06-30"]].'
+        )
+    return keys
+
+
+def evaluated_on(version: Version, partitions: RowPartitions) -> list[str] | None:
+    """Return the partitions that a version is to be evaluated on; None: it does not say.
+
+    Raises:
+        ProvenanceError: It says so in a way that cannot be read.
+    """
+    recorded = version.tags.get(EVALUATED_ON_TAG)
+    return _keys(version, EVALUATED_ON_TAG, recorded, partitions) if recorded else None
+
+
+def require_new(version: Version, keys: Sequence[str], partitions: RowPartitions) -> None:
+    """Require that a version was trained on none of these partitions.
+
+    Raises:
+        ProvenanceError: It was, or it cannot be known.
+    """
+    seen = set(keys) & set(trained_on(version, partitions))
+    if seen:
+        first = next(key for key in keys if key in seen)
+        raise ProvenanceError(
+            f"{named(version)} was trained on {len(seen)} of the {len(keys)} partitions {span(keys)} (the "
+            f"first is {first}): it would be compared on rows it has seen. Compare on partitions that are "
+            "new "
+            "to both versions, or train a model for later ones."
+        )
+
+
+def ranges_text(keys: Sequence[str], partitions: RowPartitions) -> str:
+    """Return partitions as a text: JSON of [first, last] for each gapless range, in order.
+
+    Partitions that do not grow at the end are named one by one as long as that is short enough.
+
+    Raises:
+        ProvenanceError: One is not a partition of the rows, or the text is longer than a tag may be.
+    """
+    place = {key: number for number, key in enumerate(partitions.keys)}
+    unknown = sorted(set(keys) - place.keys())
+    if unknown:
+        raise ProvenanceError(
+            f"{unknown[0]!r} is not a partition of the rows; there are {span(partitions.keys)}."
+        )
+    numbers = sorted({place[key] for key in keys})
+    ranges = [(number, number) for number in numbers]
+    text = _text(ranges, partitions)
+    if partitions.grow_at_the_end or len(text) > LONGEST:
+        ranges = _joined(numbers)
+        text = _text(ranges, partitions)
+    if len(text) > LONGEST:
+        raise ProvenanceError(
+            f"{len(keys):,} partitions in {len(ranges):,} ranges are too many to be recorded on a version; "
+            "choose "
+            "partitions that follow each other."
+        )
+    return text
+
+
+def described(text: str) -> str:
+    """Return recorded partitions as a person reads them; a text of another kind as it is."""
+    try:
+        return ", ".join(first if first == last else f"{first} to {last}" for first, last in json.loads(text))
+    except (ValueError, TypeError):
+        return text.replace("/", " to ") if text.count("/") == 1 else text
+
+
+def span(keys: Sequence[str]) -> str:
+    """Return the first and the last of some partitions, for a message."""
+    if not keys:
+        return "none"
+    return keys[0] if len(keys) == 1 else f"from {keys[0]} to {keys[-1]}"
+
+
+def named(version: Version) -> str:
+    """Return the name of a version, for a message."""
+    return f"{version.name} version {version.number}"
+
+
+def _text(ranges: Sequence[tuple[int, int]], partitions: RowPartitions) -> str:
+    return json.dumps([[partitions.keys[first], partitions.keys[last]] for first, last in ranges])
+
+
+def _joined(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the gapless ranges that sorted numbers form."""
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = ranges[-1][0], number
+        else:
+            ranges.append((number, number))
+    return ranges
+
+
+def _keys(version: Version, tag: str, recorded: str, partitions: RowPartitions) -> list[str]:
+    place = {key: number for number, key in enumerate(partitions.keys)}
+    try:
+        ranges = [(str(first), str(last)) for first, last in json.loads(recorded)]
+        numbers = {number for first, last in ranges for number in range(place[first], place[last] + 1)}
+    except KeyError as error:
+        raise ProvenanceError(
+            f"The tag {tag} of {named(version)} names the partition {error.args[0]!r}, which the rows do not "
+            f"have; there are {span(partitions.keys)}."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ProvenanceError(
+            f"The tag {tag} of {named(version)} is {recorded!r}, which is not a list of partitions. Set it "
+            "to "
+            'the first and last of each range, as [["2013-04-01", "2013-06-30"]].'
+        ) from error
+    if not numbers:
+        raise ProvenanceError(f"The tag {tag} of {named(version)} is {recorded!r}, which names no partition.")
+    return [partitions.keys[number] for number in sorted(numbers)]
