@@ -18,7 +18,7 @@ export UV_SYSTEM_CERTS ?= true
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## Ingest real flights, train, judge and register a model, score a day
+run: .venv/installed  ## Run the jobs that pyproject.toml names, up to a model in production
 	@$(BIN)/ledgerline run
 
 dev: .venv/installed-ui  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all

@@ -7,11 +7,11 @@ id of the experiment, which the database chooses; in a new one, it is known.
 import os
 import sys
 
-EXPERIMENT = "flight_delay"
+from ledgerline.settings.project import Project
 
 
-def prepare(uri: str) -> str:
-    """Create or migrate the tables, and create the experiment.
+def prepare(uri: str, experiment: str) -> str:
+    """Create or migrate the tables, and create the experiment of the project.
 
     Returns:
         The id of the experiment.
@@ -21,16 +21,17 @@ def prepare(uri: str) -> str:
 
     upgrade.callback(uri)
     store = SqlAlchemyStore(uri, "mlflow-artifacts:/")  # as a server that proxies artifacts opens it
-    found = store.get_experiment_by_name(EXPERIMENT)
-    return found.experiment_id if found is not None else store.create_experiment(EXPERIMENT)
+    found = store.get_experiment_by_name(experiment)
+    return found.experiment_id if found is not None else store.create_experiment(experiment)
 
 
 def main() -> None:
     """`prepare_mlflow.py`, with the database and the id that the collector has in variables."""
-    experiment_id = prepare(os.environ["MLFLOW_BACKEND_STORE_URI"])  # noqa: TID251 (a script of the stack)
+    experiment = Project.found(os.environ).experiment  # noqa: TID251 (a script of the stack)
+    experiment_id = prepare(os.environ["MLFLOW_BACKEND_STORE_URI"], experiment)  # noqa: TID251
     if experiment_id != os.environ["OTELCOL_MLFLOW_EXPERIMENT_ID"]:  # noqa: TID251
         sys.exit(
-            f"The experiment {EXPERIMENT} has the id {experiment_id}: write OTELCOL_MLFLOW_EXPERIMENT_ID="
+            f"The experiment {experiment} has the id {experiment_id}: write OTELCOL_MLFLOW_EXPERIMENT_ID="
             f"{experiment_id} into docker/.env."
         )
 

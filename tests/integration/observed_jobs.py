@@ -19,10 +19,10 @@ from dagster._core.executor.multiprocess import MultiprocessExecutor
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from ledgerline.dagster import resources
 from ledgerline.dagster.observers import observers
 from ledgerline.dagster.settings import Settings, environment_with
 from ledgerline.dagster.tracing import OTelResource
-from resources.wiring import resources_for
 
 FAULT = "fault/"  # and the name of a step: a tag that says what happens there
 GATE = "gate"  # a tag with a path, for the steps that wait: see `wait_at_the_gate`
@@ -208,12 +208,12 @@ def calling() -> dg.JobDefinition:
 
 def definitions() -> dg.Definitions:
     """With the resources that the environment asks for now."""
-    resources = resources_for(Settings.from_environment(os.environ))
+    settings = Settings.from_environment(os.environ)
     return dg.Definitions(
         assets=[*BAKERY, threads, child_process, piped_process],
         resources={
-            "otel": resources["otel"],
-            "projections": resources["projections"],
+            "otel": resources.otel(settings),
+            "projections": resources.projections(settings),
             "pipes": dg.PipesSubprocessClient(),
         },
         sensors=observers(running=False, send_lineage=False),

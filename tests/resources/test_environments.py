@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ledgerline.dagster import resources as library_resources
 from ledgerline.dagster.agent import SECRET_VARIABLES, AgentResource
 from ledgerline.dagster.agent_settings import AgentSettings
 from ledgerline.dagster.projections import RunProjections
@@ -354,11 +355,11 @@ def test_the_key_for_lineage_is_not_shown_but_used(monkeypatch: pytest.MonkeyPat
     settings = Settings.from_environment(variables | {"OPENLINEAGE_API_KEY": "s3cret"})
 
     # A key that the settings lack is not read from the environment.
-    unauthorised = resources_for(without_key)["projections"]
+    unauthorised = library_resources.projections(without_key)
     assert isinstance(unauthorised, RunProjections)
     assert unauthorised.openlineage_api_key is None
     assert "s3cret" not in repr(settings)
-    projections = resources_for(settings)["projections"]
+    projections = library_resources.projections(settings)
 
     assert isinstance(projections, RunProjections)
     assert "s3cret" not in repr(projections)
@@ -370,7 +371,7 @@ def test_the_key_for_lineage_is_not_shown_but_used(monkeypatch: pytest.MonkeyPat
 def test_without_an_address_the_key_for_lineage_is_not_asked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "s3cret")
 
-    projections = resources_for(Settings.from_environment({}))["projections"]
+    projections = library_resources.projections(Settings.from_environment({}))
 
     assert isinstance(projections, RunProjections)
     assert (projections.openlineage_url, projections.openlineage_api_key) == (None, None)

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
+from ledgerline.dagster import resources as library_resources
 from ledgerline.dagster.projections import ASK_AGAIN_SECONDS, RunProjections
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
@@ -19,7 +20,6 @@ from ledgerline.ledger.projection import TargetUnavailableError
 from ledgerline.traces import attributes
 from ledgerline.traces.projection import TraceProjection
 from ledgerline.traces.telemetry import Telemetry
-from resources.wiring import resources_for
 from tests.integration.loopback_servers import LoopbackServer, Refusal, Request, listening
 from tests.integration.otlp_receivers import Receiver
 from tests.observability.written_runs import Clock, clock_to_put_forward
@@ -83,7 +83,7 @@ def clock() -> Iterator[Clock]:
 
 
 def made(**variables: str) -> RunProjections:
-    resource = resources_for(Settings.from_environment(variables))["projections"]
+    resource = library_resources.projections(Settings.from_environment(variables))
     assert isinstance(resource, RunProjections)
     with resource.process_config_and_initialize_cm() as initialised:
         return initialised
@@ -154,7 +154,7 @@ def test_secrets_are_read_when_they_are_used_and_not_shown_before(
             "OPENLINEAGE_API_KEY": "a-key",
         }
     )
-    resource = resources_for(settings)["projections"]
+    resource = library_resources.projections(settings)
     assert isinstance(resource, RunProjections)
     assert "a-key" not in repr(resource)
     assert "a-password" not in repr(resource)
