@@ -11,6 +11,7 @@ from assets.delay_model import TrainedModel, describe, model_input, read_days, w
 from assets.features import FEATURES_SCHEMA, LABEL
 from assets.partitions import MONTHS, judged_days
 from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.dagster.summaries import summary
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.mlflow_store.stored_model import StoredModel
@@ -111,6 +112,7 @@ def delay_model_evaluation(
             "mlflow_run": mlflow.link(run),
             **scores[MODEL],
             "scores": scores_table(scores),
+            **summary(by_metric(scores)),
             "judged_rows": len(rows),
             "judged_data_sha256": dataset.sha256,
             **{f"{name}_plot": plots.as_markdown(picture) for name, picture in pictures.items()},
@@ -149,6 +151,11 @@ def metrics_by_name(scores: Mapping[str, Mapping[str, float]], slices: "pd.DataF
         for metric in ("roc_auc", "brier"):
             flat[f"{row['slice']}_{row['value']}/{metric}"] = row[metric]
     return flat
+
+
+def by_metric(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the scores with a row for each metric and a column for each model."""
+    return {metric: {name: row[metric] for name, row in scores.items()} for metric in scores[MODEL]}
 
 
 def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dg.TableMetadataValue:

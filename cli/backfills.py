@@ -9,10 +9,9 @@ import dagster as dg
 from cli import releases
 from cli.job_batches import Batch, batches
 from cli.partition_keys import between, extent, understood
-from cli.runs import Runner
-from ledgerline.dagster.released_models.registration import RegisteredVersion
-from ledgerline.dagster.storage.io_managers import open_records
-from pipelines.jobs import train_delay_model
+from cli.registered_versions import registered_versions
+from cli.runs import Outcome, Runner
+from ledgerline.dagster.released_models.names import released_models
 
 
 class PartitionsGivenError(Exception):
@@ -81,8 +80,7 @@ def run_all(
         run_ids.append(outcome.run_id)
         if outcome.success:
             succeeded += 1
-            if job_name == train_delay_model.name:
-                run_ids.append(_release(runner, batch.keys[0]))
+            run_ids += [each.outcome.run_id for each in _released(runner, outcome)]
             continue
         runner.report_failure(outcome)
         if outcome.interrupted:
@@ -92,10 +90,11 @@ def run_all(
     return succeeded == len(planned)
 
 
-def _release(runner: Runner, month: str) -> str:
-    """Compare the version of a month with production, and promote it or not: a refusal is no failure."""
-    records = open_records(runner.settings.data)
-    version = records.read(dg.AssetKey("delay_model_version"), month, RegisteredVersion)
-    release = releases.release(runner, version.number)
-    releases.report(runner, release)
-    return release.outcome.run_id
+def _released(runner: Runner, outcome: Outcome) -> list[releases.Release]:
+    """Release the versions that a run has registered: a refusal is no failure."""
+    models = released_models(runner.loaded.defs)
+    made = []
+    for model, version in registered_versions(runner.instance, models, [outcome.run_id]).items():
+        made.append(releases.release(runner, models[model], version.number))
+        releases.report(runner, made[-1])
+    return made

@@ -8,10 +8,9 @@ import dagster as dg
 from rich.table import Table
 from rich.text import Text
 
-from assets.delay_model import MODEL_NAME
-from assets.delay_model_version import FLIGHT_DELAY
 from cli.runs import Outcome, Runner
 from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.dagster.released_models.production import DECISION, IN_PLACE, REFUSED
 from ledgerline.dagster.released_models.replayed_requests import lines_of
 from ledgerline.dagster.resources import registry_of
@@ -19,22 +18,21 @@ from ledgerline.dagster.storage.io_managers import open_records
 from ledgerline.evaluation.rulings import Ruling
 from ledgerline.registry.stages import PRODUCTION
 
-NAMES = FLIGHT_DELAY.names
-COMPARISON, PROMOTION = NAMES.comparison_op, NAMES.production_op
-
 
 @dataclass(frozen=True)
 class Release:
-    """What came of a run that compares or promotes.
+    """The result of a run that compares or promotes.
 
     Attributes:
+        names: The model, and what releases it.
         outcome: The Dagster run.
         judged: The comparison it made; None: it did not get that far, or was not to.
         production: The version in production afterwards.
-        not_moved: Why production was left as it is, by decision; empty: it moved,
-            was not to, or the run failed.
+        not_moved: Why production was left as it is, by decision (released_models/production.py); empty: it
+            moved, was not to, or the run failed.
     """
 
+    names: ReleaseNames
     outcome: Outcome
     judged: JudgedVersion | None
     production: int | None
@@ -42,7 +40,7 @@ class Release:
 
     @property
     def is_refused(self) -> bool:
-        """True if a rule was broken, which is a result and not a failure."""
+        """True if a gate refused the version, which is a result and not a failure."""
         return REFUSED in self.not_moved or (self.judged is not None and not self.judged.passed)
 
     @property
@@ -51,31 +49,38 @@ class Release:
         return self.outcome.success and not self.is_refused and IN_PLACE not in self.not_moved
 
 
-def compare(runner: Runner, config: Mapping[str, Any]) -> Release:
+def compare(runner: Runner, names: ReleaseNames, config: Mapping[str, Any]) -> Release:
     """Compare two versions, and judge the first."""
-    return _run(runner, NAMES.compare_job, {COMPARISON: config})
+    return _run(runner, names, names.compare_job, {names.comparison_op: config})
 
 
-def release(runner: Runner, version: int) -> Release:
-    """Compare a version with production, and promote it if it keeps every rule."""
-    config = {"version": version}
-    return _run(runner, NAMES.release_job, {COMPARISON: config, PROMOTION: config})
+def release(runner: Runner, names: ReleaseNames, version: int | None) -> Release:
+    """Compare a version with production, and promote it if it passes every gate.
+
+    Args:
+        runner: Executes the job.
+        names: The model.
+        version: The version; None: the one in staging.
+    """
+    config = {} if version is None else {"version": version}
+    ops = {names.comparison_op: config, names.production_op: config}
+    return _run(runner, names, names.release_job, ops)
 
 
-def promote(runner: Runner, config: Mapping[str, Any]) -> Release:
+def promote(runner: Runner, names: ReleaseNames, config: Mapping[str, Any]) -> Release:
     """Promote a version whose evidence is good, or roll back."""
-    return _run(runner, NAMES.promote_job, {PROMOTION: config})
+    return _run(runner, names, names.promote_job, {names.production_op: config})
 
 
 def report(runner: Runner, release: Release) -> None:
-    """Print what was replayed, what was judged, rule by rule, and what is in production."""
+    """Print what was replayed, what was judged, gate by gate, and what is in production."""
     console = runner.console
     if release.judged is not None:
         if release.judged.replay is not None:
             console.print()
             console.print(_replay_table(release.judged.replay))
         console.print()
-        console.print(_rulings_table(release.judged))
+        console.print(_rulings_table(release.names.model, release.judged))
     elif not release.outcome.success:
         runner.report_failure(release.outcome)
         return
@@ -87,18 +92,20 @@ def report(runner: Runner, release: Release) -> None:
     elif release.is_refused:
         console.print(f"[bold red]Refused.[/] {PRODUCTION} stays with {version}.")
     else:
-        console.print(f"{PRODUCTION} of {MODEL_NAME}: {version}")
+        console.print(f"{PRODUCTION} of {release.names.model}: {version}")
 
 
-def _run(runner: Runner, job_name: str, config: Mapping[str, Mapping[str, Any]]) -> Release:
+def _run(
+    runner: Runner, names: ReleaseNames, job_name: str, config: Mapping[str, Mapping[str, Any]]
+) -> Release:
     given = {"ops": {name: {"config": values} for name, values in config.items()}}
     outcome = runner.execute(job_name, config=given)
     judged = None
-    if any(step.key == COMPARISON and step.state == "done" for step in outcome.steps):
-        judged = open_records(runner.settings.data).read(NAMES.comparison, None, JudgedVersion)
-    holder = registry_of(runner.settings).version_with_alias(MODEL_NAME, PRODUCTION)
+    if any(step.key == names.comparison_op and step.state == "done" for step in outcome.steps):
+        judged = open_records(runner.settings.data).read(names.comparison, None, JudgedVersion)
+    holder = registry_of(runner.settings).version_with_alias(names.model, PRODUCTION)
     not_moved = _not_moved(runner.instance, outcome.run_id)
-    return Release(outcome, judged, holder.number if holder else None, not_moved)
+    return Release(names, outcome, judged, holder.number if holder else None, not_moved)
 
 
 def _not_moved(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
@@ -118,9 +125,9 @@ def _replay_table(replay: Mapping[str, Any]) -> Table:
     return table
 
 
-def _rulings_table(judged: JudgedVersion) -> Table:
+def _rulings_table(model: str, judged: JudgedVersion) -> Table:
     against = "the baseline" if judged.against is None else f"version {judged.against}"
-    title = f"{MODEL_NAME} version {judged.version} against {against}, on {judged.rows:,} rows"
+    title = f"{model} version {judged.version} against {against}, on {judged.rows:,} rows"
     table = Table("rule", "kept", "because", title=title, title_justify="left", show_lines=True)
     for ruling in (Ruling(**found) for found in judged.rulings):
         kept = "[green]yes[/]" if ruling.passed else "[bold red]no[/]"

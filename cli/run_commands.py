@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Never
 
 import typer
 
-from cli.commands import loaded_project, prepared_settings, stop
+from cli.commands import loaded_project, prepared_settings, stop, wide_console
 
 Partitions = Annotated[
     list[str] | None,
@@ -31,24 +31,26 @@ def run(
     last: Last = None,
     config: Config = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Without a job: run upstream partitions that are there, too.")
+        bool,
+        typer.Option("--fresh", help="Without a job: run upstream jobs for what is there already, too."),
     ] = False,
 ) -> None:
-    """Run a job, for some of its partitions if it has any; without a job, what the project names."""
-    settings = prepared_settings()
-    if job is not None:
-        _run_job(job, partition, first, last, config)
-    loaded = loaded_project(settings)
-    from cli import first_run, runs
+    r"""Run a job; without one, the jobs that the project names, from its data to a model in production.
 
-    with _clear_errors(), runs.local_instance(settings) as instance:
-        from assets.partitions import MONTHS
-        from cli import partition_keys
-
-        month = partition_keys.understood(MONTHS, (partition or ["2013-07"])[0], "train_delay_model")
-        with runs.runner(instance, settings, loaded) as runner:
-            success = first_run.run_all(runner, month, fresh)
-    raise typer.Exit(0 if success else 1)
+    Those are in `run` of \\[tool.ledgerline] in pyproject.toml. The main one is that which registers versions
+    of a released model, or else the last that has partitions. It runs for --partition; default:
+    `run_partition` there, or its last partition. Jobs before it run for the partitions that it needs by
+    Dagster's partition mappings, and that are not there already; jobs after it for the last of the partitions
+    that come of it. Jobs without partitions are run as they are. A job that releases a model compares and
+    promotes the version that was just registered.
+    """
+    if job is None:
+        if first is not None or last is not None or config is not None:
+            stop(ValueError("--from, --to and --config go with a job: ledgerline run JOB --from ..."))
+        _run_project(partition, fresh=fresh)
+    if fresh:
+        stop(ValueError("--fresh goes without a job: a job is run in any case."))
+    _run_job(job, partition, first, last, config)
 
 
 def backfill(
@@ -65,9 +67,34 @@ def backfill(
     _run_job(job, partition, first, last, None)
 
 
+def _run_project(partitions: list[str] | None, *, fresh: bool) -> Never:
+    settings = prepared_settings()
+    loaded = loaded_project(settings)
+    from cli import jobs_there, project_run, run_plan, runs
+
+    project = settings.project
+    with _clear_errors(), runs.local_instance(settings) as instance:
+        if not project.run:
+            jobs_there.print_jobs(wide_console(), loaded)
+            raise typer.Exit(2)
+        asked = _only(partitions) or project.run_partition
+        plan = run_plan.plan(instance, loaded, project.run, asked, fresh=fresh)
+        with runs.runner(instance, settings, loaded) as runner:
+            success = project_run.run_all(runner, plan)
+    raise typer.Exit(0 if success else 1)
+
+
+def _only(partitions: list[str] | None) -> str | None:
+    if not partitions:
+        return None
+    if len(partitions) > 1:
+        stop(ValueError("Without a job there is one partition: name it once. For more: ledgerline backfill."))
+    return partitions[0]
+
+
 def _run_job(
     name: str, keys: list[str] | None, first: str | None, last: str | None, config: str | None
-) -> None:
+) -> Never:
     settings = prepared_settings()
     loaded = loaded_project(settings)
     from cli import backfills, run_config, runs
@@ -90,8 +117,15 @@ def _clear_errors() -> Iterator[None]:
     from cli.loaded_project import UnknownJobError
     from cli.partition_keys import UnknownPartitionError
     from cli.run_config import RunConfigError
+    from cli.run_plan import NoPartitionError
 
     try:
         yield
-    except (PartitionsGivenError, RunConfigError, UnknownJobError, UnknownPartitionError) as error:
+    except (
+        NoPartitionError,
+        PartitionsGivenError,
+        RunConfigError,
+        UnknownJobError,
+        UnknownPartitionError,
+    ) as error:
         stop(error)

@@ -7,18 +7,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from cli import version_columns
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.registry.history import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
 from ledgerline.registry.moves import UnderWayError, stage_of
+from ledgerline.registry.provenance import PARTITION_TAG, TRAINED_ON_TAG
 from ledgerline.registry.stages import ALIASES, PRODUCTION
 from ledgerline.registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
 
 MISSING = Text("missing", style="dim")
-SHOWN_TAGS = (MONTH_TAG, TRAINING_DAYS_TAG, SHA256_TAG, RUN_ID_TAG)
+SHOWN_TAGS = (SHA256_TAG, RUN_ID_TAG)
+SHOWN_IN_WORDS = {PARTITION_TAG, MONTH_TAG, TRAINED_ON_TAG, TRAINING_DAYS_TAG}
 
 
 def print_models(console: Console, registry: ModelRegistryResource) -> None:
@@ -28,7 +31,7 @@ def print_models(console: Console, registry: ModelRegistryResource) -> None:
     for name, standing in sorted(standings.items()):
         held = [str(standing.aliases.get(alias, "")) for alias in ALIASES]
         table.add_row(name, *held, str(len(registry.versions(name))), str(standing.journal_entry or ""))
-    console.print(table if standings else "No model is registered yet: `ledgerline run` registers one.")
+    console.print(table if standings else "No model is registered yet: run the job that trains one.")
 
 
 def print_model(console: Console, registry: ModelRegistryResource, name: str, number: int | None) -> None:
@@ -37,18 +40,20 @@ def print_model(console: Console, registry: ModelRegistryResource, name: str, nu
     if number is not None:
         _print_version(console, registry.version(name, number), history)
         return
-    table = Table(
-        "version", "stage", "month", "trained on", "log loss", "judged", "registered (UTC)", title=name
-    )
-    for version in registry.versions(name):
+    versions = registry.versions(name)
+    metrics = version_columns.metric_names(versions)
+    shown = [metric.replace("_", " ") for metric in metrics]
+    columns = ("version", "stage", "partition", "trained on", *shown, "judged", "registered (UTC)")
+    table = Table(*(Column(Text(column)) for column in columns), title=Text(name))
+    for version in versions:
         judgement = history.judgement(version.number)
         judged = "" if judgement is None else _decision(judgement)
         table.add_row(
             str(version.number),
             stage_of(history, version.number) or "",
-            version.tags.get(MONTH_TAG, "")[:7] or MISSING,
-            version.tags.get(TRAINING_DAYS_TAG) or MISSING,
-            version.tags.get("log_loss", "")[:6] or MISSING,
+            _text(version_columns.partition(version)),
+            _text(version_columns.trained_on(version)),
+            *(_text(version_columns.metric(version, metric)) for metric in metrics),
             judged,
             f"{version.created_at:%Y-%m-%d %H:%M}",
         )
@@ -98,10 +103,12 @@ def _print_version(console: Console, version: Version, history: History) -> None
     table.add_row("stage", stage_of(history, version.number) or "none")
     table.add_row("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC")
     table.add_row("training run", version.run_id or MISSING)
+    table.add_row("partition", _text(version_columns.partition(version)))
+    table.add_row("trained on", _text(version_columns.trained_on(version)))
     for tag in SHOWN_TAGS:
-        table.add_row(tag, version.tags.get(tag) or MISSING)
+        table.add_row(tag, _text(version.tags.get(tag)))
     for tag, value in sorted(version.tags.items()):
-        if tag not in SHOWN_TAGS:
+        if tag not in {*SHOWN_TAGS, *SHOWN_IN_WORDS}:
             table.add_row(tag, Text(value))
     console.print(table)
     for entry in history.entries:
@@ -124,6 +131,10 @@ def _print_holders(console: Console, name: str, at: datetime, holders: Sequence[
             f"(entry {holding.entry.number}: {_what(holding.entry)} by {holding.entry.what.by})",
             soft_wrap=True,
         )
+
+
+def _text(value: str | None) -> Text:
+    return Text(value) if value else MISSING
 
 
 def _is_about(entry: Entry, number: int) -> bool:

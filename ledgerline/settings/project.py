@@ -4,6 +4,8 @@
 definitions = "pipelines.definitions"  # the module with Dagster's definitions, as `defs`
 experiment = "oven_demand"             # the MLflow experiment that shows its runs
 models = ["oven_demand"]               # the registered models that `ledgerline serve` serves
+run = ["bake", "train", "release"]     # the jobs that `ledgerline run` runs, in this order
+run_partition = "2026-07-01"           # for this partition of the one that trains; default: the last
 commands = "pipelines.commands"        # a module with further commands, as the Typer app `app`
 """
 
@@ -31,6 +33,8 @@ class Project:
         definitions: The module that has Dagster's definitions as `defs`; None without a project.
         experiment: The MLflow experiment that shows its runs, unless a variable names another.
         models: The registered models that are served, unless a variable names others.
+        run: The jobs that `ledgerline run` runs, in this order.
+        run_partition: The partition of the main one of them, unless another is asked for; None: its last.
         commands: The module that has commands of its own for `ledgerline`, as the Typer app `app`.
     """
 
@@ -39,6 +43,8 @@ class Project:
     experiment: str = "ledgerline"
     models: tuple[str, ...] = ()
     commands: str | None = None
+    run: tuple[str, ...] = ()
+    run_partition: str | None = None
 
     @classmethod
     def here(cls) -> Self:
@@ -95,10 +101,11 @@ class Project:
         known = [field.name for field in fields(cls) if field.name != "root"]
         if not isinstance(table, dict) or not table.keys() <= set(known):
             raise ProjectError(f"{where} is {table!r}; it is a table that may have {', '.join(known)}.")
-        for name in ("definitions", "experiment", "commands"):
+        for name in ("definitions", "experiment", "commands", "run_partition"):
             if name in table and (not isinstance(table[name], str) or not table[name]):
                 raise ProjectError(f"{name} of {where} is {table[name]!r}; it must be a text.")
-        models = table.get("models", [])
-        if not isinstance(models, list) or not all(isinstance(model, str) and model for model in models):
-            raise ProjectError(f"models of {where} is {models!r}; it must be a list of texts.")
-        return cls(root=path.parent, **{**table, "models": tuple(models)})
+        lists = {name: table.get(name, []) for name in ("models", "run")}
+        for name, found in lists.items():
+            if not isinstance(found, list) or not all(isinstance(each, str) and each for each in found):
+                raise ProjectError(f"{name} of {where} is {found!r}; it must be a list of texts.")
+        return cls(root=path.parent, **{**table, **{name: tuple(found) for name, found in lists.items()}})

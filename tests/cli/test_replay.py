@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from assets.delay_model_version import FLIGHT_DELAY
 from cli import releases, runs
 from cli.loaded_project import load
 from cli.main import app
@@ -27,7 +28,7 @@ def ledgerline(*arguments: str, home: Path) -> Result:
     [
         (["--since", "yesterday"], "'yesterday' is no time: write 2026-01-31"),
         (["--since", "3x"], "'3x' is no time"),
-        (["somebody_else"], "No job promotes 'somebody_else'; flight_delay has one."),
+        (["somebody_else"], "No job compares or promotes 'somebody_else'. Declare it as a ReleasedModel"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_what_was_replayed_is_printed_before_the_ruling(
     output = io.StringIO()
     console = Console(file=output, width=100)
     runner = runs.Runner(console, instance, settings, load(settings.project))
-    releases.report(runner, releases.Release(outcome, judged, 1, {}))
+    releases.report(runner, releases.Release(FLIGHT_DELAY.names, outcome, judged, 1, {}))
     shown = output.getvalue()
     assert shown.index("30 with 90 rows") < shown.index("calibrated")
     assert "11 (12.50% of those scored)" in shown

@@ -133,7 +133,7 @@ def test_versions_are_shown_with_their_stage_and_what_is_missing(registry: Model
         if line.startswith("│")
     ]
     assert rows == [
-        ["1", "staging", "2013-07", "missing", "0.5368", "passed"],
+        ["1", "staging", "2013-07-01", "missing", "0.5368", "passed"],
         ["2", "production", "missing", "missing", "missing", "refused"],
     ]
 

@@ -155,39 +155,49 @@ def test_the_registry_answers_who_is_in_production_and_why(
 ) -> None:
     listed = ledgerline(first_run.home, "registry", "list")
     assert re.search(r"flight_delay +│ .* │ 1 ", listed.stdout), listed.stdout + listed.stderr
-    history = ledgerline(first_run.home, "registry", "history")
+    history = ledgerline(first_run.home, "registry", "history", "flight_delay")
     lines = [line for line in history.stdout.splitlines() if line.startswith("│")]
     assert "staging: none -> 1, registration" in lines[0]
     assert "version 1 against the baseline: passed" in lines[1]
     assert "production: none -> 1, promotion" in lines[2]
     assert "Warning" not in history.stderr
 
-    entries = json.loads(ledgerline(first_run.home, "registry", "history", "--json").stdout)
+    entries = json.loads(ledgerline(first_run.home, "registry", "history", "flight_delay", "--json").stdout)
     judged, promoted = entries[1], entries[2]
     assert promoted["evidence"] == judged["evidence"]
-    (holder,) = json.loads(ledgerline(first_run.home, "registry", "history", "--at", "0m", "--json").stdout)
+    now = ledgerline(first_run.home, "registry", "history", "flight_delay", "--at", "0m", "--json")
+    (holder,) = json.loads(now.stdout)
     assert (holder["version"], holder["entry"]["entry"], holder["until"]) == (1, 3, None)
-    before = ledgerline(first_run.home, "registry", "history", "--at", "2013-01-01")
+    before = ledgerline(first_run.home, "registry", "history", "flight_delay", "--at", "2013-01-01")
     assert "No version of flight_delay is known to have been in production at" in before.stdout
 
-    shown = ledgerline(first_run.home, "registry", "show", "--version", "1")
-    assert "2013-04-01/2013-06-30" in shown.stdout
+    shown = ledgerline(first_run.home, "registry", "show", "flight_delay", "--version", "1")
+    assert "2013-04-01 to 2013-06-30" in shown.stdout
     assert judged["evidence"] in shown.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "problem"),
     [
+        (["history"], 2, "Say which model is meant: delay_minutes, flight_delay."),
         (["show", "no_such_model"], 2, "There is no registered model 'no_such_model'"),
-        (["show", "--version", "99"], 2, "flight_delay has no version 99"),
-        (["history", "--at", "yesterday"], 2, "yesterday"),
-        (["promote", "another_model"], 2, "No job promotes 'another_model'"),
-        (["approve", "--version", "99"], 2, "flight_delay has no version 99"),
-        (["promote", "--version", "1"], 1, "Version 1 of flight_delay is in production already, since"),
-        (["rollback"], 1, "No version of flight_delay was in production before version 1"),
-        (["compare", "--version", "1"], 1, "Version 1 of flight_delay is in production already: nothing to"),
+        (["show", "flight_delay", "--version", "99"], 2, "flight_delay has no version 99"),
+        (["history", "flight_delay", "--at", "yesterday"], 2, "yesterday"),
+        (["promote", "another_model"], 2, "No job compares or promotes 'another_model'"),
+        (["approve", "flight_delay", "--version", "99"], 2, "flight_delay has no version 99"),
         (
-            ["compare", "--version", "1", "--against", "1"],
+            ["promote", "flight_delay", "--version", "1"],
+            1,
+            "Version 1 of flight_delay is in production already, since",
+        ),
+        (["rollback", "flight_delay"], 1, "No version of flight_delay was in production before version 1"),
+        (
+            ["compare", "flight_delay", "--version", "1"],
+            1,
+            "Version 1 of flight_delay is in production already: nothing to",
+        ),
+        (
+            ["compare", "flight_delay", "--version", "1", "--against", "1"],
             1,
             "Version 1 of flight_delay cannot be compared with itself",
         ),

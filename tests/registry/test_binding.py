@@ -464,7 +464,7 @@ def test_the_command_line_rolls_nothing_back_to_a_version_of_an_earlier_model(
 
     # A process of its own: the command sends what the run says to a file, by its descriptors.
     ended = subprocess.run(
-        [Path(sys.executable).parent / "ledgerline", "registry", "rollback", "--to", "1"],
+        [Path(sys.executable).parent / "ledgerline", "registry", "rollback", "flight_delay", "--to", "1"],
         env=os.environ | variables(tmp_path / "home", stock.uri),
         capture_output=True,
         text=True,

@@ -21,6 +21,8 @@ def test_this_checkout_is_the_project_of_the_flights() -> None:
         experiment="flight_delay",
         models=("flight_delay", "delay_minutes"),
         commands="pipelines.commands",
+        run=("ingest_flights", "train_delay_model", "release_flight_delay", "score_flights"),
+        run_partition="2013-07-01",
     )
 
 
@@ -48,9 +50,14 @@ def test_a_variable_names_the_project_of_a_process_that_works_elsewhere(tmp_path
     [
         ("[tool.ledgerline", "cannot be read"),
         ('[tool]\nledgerline = "flights"', "is 'flights'"),
-        ("[tool.ledgerline]\nname = 1", "may have definitions, experiment, models, commands"),
+        (
+            "[tool.ledgerline]\nname = 1",
+            "may have definitions, experiment, models, commands, run, run_partition",
+        ),
         ("[tool.ledgerline]\nexperiment = 3", "experiment of .* is 3; it must be a text"),
         ('[tool.ledgerline]\ndefinitions = ""', "definitions of .* is ''; it must be a text"),
+        ('[tool.ledgerline]\nrun = "train"', "run of .* must be a list of texts"),
+        ("[tool.ledgerline]\nrun_partition = 7", "run_partition of .* is 7; it must be a text"),
         ("[tool.ledgerline]\ncommands = [1]", r"commands of .* is \[1\]; it must be a text"),
         ('[tool.ledgerline]\nmodels = "flight_delay"', "models of .* it must be a list of texts"),
         ("[tool.ledgerline]\nmodels = [1]", r"models of .* is \[1\]; it must be a list of texts"),

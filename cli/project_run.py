@@ -1,0 +1,120 @@
+"""`ledgerline run`: the jobs that the project names, one after the other, and what came of them."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from cli import observing, releases
+from cli.registered_versions import NewVersion, registered_versions
+from cli.releases import Release
+from cli.run_plan import PlannedJob
+from cli.runs import Outcome, Runner
+from cli.summaries import print_summaries
+from ledgerline.dagster.released_models.names import released_models
+from ledgerline.mlflow_store.store import without_password
+from ledgerline.settings.project import Project
+
+# The shortest phase in the traces that are printed; `ledgerline trace` prints more.
+LEAST_SECONDS = 0.5
+
+
+def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:
+    """Run jobs in order until one fails, and show and print what came of them.
+
+    A job that releases a model is given the version that a job before it has just registered.
+
+    Returns:
+        Whether everything succeeded. A version that is refused is a result, and no failure.
+    """
+    started = time.monotonic()
+    outcomes: list[Outcome] = []
+    released: list[Release] = []
+    models = released_models(runner.loaded.defs)
+    by_job = {names.release_job: names for names in models.values()}
+    versions: dict[str, NewVersion] = {}
+    for job in plan:
+        if not all(outcome.success for outcome in outcomes):
+            break
+        if not job.batches:
+            _say_there(runner, job)
+        elif job.name in by_job:
+            names = by_job[job.name]
+            version = versions.get(names.model)
+            released.append(releases.release(runner, names, version.number if version else None))
+            outcomes.append(released[-1].outcome)
+        else:
+            made = _executed(runner, job)
+            outcomes += made
+            versions |= registered_versions(runner.instance, models, [outcome.run_id for outcome in made])
+    runner.show([outcome.run_id for outcome in outcomes])
+    runner.console.print()
+    for outcome in outcomes:
+        observing.print_trace(runner.console, runner.instance, outcome.run_id, LEAST_SECONDS)
+    failed = [outcome for outcome in outcomes if not outcome.success]
+    if failed:
+        runner.report_failure(failed[-1])
+        return False
+    print_summaries(runner.console, runner.instance, [outcome.run_id for outcome in outcomes])
+    for model, version in versions.items():
+        runner.console.print(f"[bold]{model}[/] version [bold]{version.number}[/], {version.files}")
+    for each in released:
+        releases.report(runner, each)
+    _conclude(runner, plan, time.monotonic() - started)
+    return True
+
+
+def _say_there(runner: Runner, job: PlannedJob) -> None:
+    span = " to ".join(dict.fromkeys([job.partitions[0], job.partitions[-1]]))
+    runner.console.print(
+        Text.assemble((job.name, "bold"), f"  {span} are there already (--fresh runs them again)")
+    )
+
+
+def _executed(runner: Runner, job: PlannedJob) -> list[Outcome]:
+    """Execute the runs of a job until one fails."""
+    outcomes: list[Outcome] = []
+    for batch in job.batches:
+        outcomes.append(runner.execute(job.name, batch))
+        if not outcomes[-1].success:
+            break
+    return outcomes
+
+
+def _conclude(runner: Runner, plan: Sequence[PlannedJob], seconds: float) -> None:
+    console, settings = runner.console, runner.settings
+    console.print(f"\nDone in {seconds:.0f} s. Tables: {settings.data}", soft_wrap=True)
+    program = _program(settings.project)
+    following = [
+        (
+            f"{program} backfill {job.name} --from {job.possible[0]} --to {job.possible[-1]}",
+            f"all {len(job.possible)} partitions",
+        )
+        for job in plan
+        if len(job.possible) > 1
+    ]
+    if settings.observer == "service":  # of a stack, whose pages are there already
+        console.print(f"Dagster: {settings.links.dagster}\nMLflow: {settings.links.mlflow}", soft_wrap=True)
+    else:
+        console.print(f"MLflow: {without_password(settings.tracking_uri)}", soft_wrap=True)
+        following.insert(0, (_dev(settings.project), "the Dagster and MLflow pages of all this"))
+    console.print()
+    for place, (command, what) in enumerate(following):
+        lead = "       " if place else "Next:  "
+        console.print(Text.assemble(lead, (command, "bold"), f"   {what}"), soft_wrap=True)
+
+
+def _dev(project: Project) -> str:
+    """Return the command that starts the pages, as the project has it."""
+    makefile = project.root / "Makefile"
+    if makefile.is_file() and "\ndev:" in makefile.read_text(encoding="utf-8", errors="replace"):
+        return "make dev"
+    return f"{_program(project)} dev"
+
+
+def _program(project: Project) -> str:
+    """Return how this program is called from the folder of the project."""
+    program = Path(sys.argv[0]).absolute()
+    return str(program.relative_to(project.root)) if program.is_relative_to(project.root) else "ledgerline"

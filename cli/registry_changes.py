@@ -1,0 +1,191 @@
+"""`ledgerline registry compare`, `replay`, `promote`, `rollback` and `approve`: what changes production.
+
+A model that the definitions release is changed by the jobs that the UI and sensors run, too. Any other model
+can be approved and taken back all the same; the journal says who did it.
+"""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Never
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cli.commands import loaded_project, prepared_settings
+from cli.registry_errors import clear_errors, moment_of
+
+if TYPE_CHECKING:
+    from cli.releases import Release
+    from cli.runs import Runner
+    from ledgerline.dagster.released_models.names import ReleaseNames
+
+Model = Annotated[
+    str | None,
+    typer.Argument(help="The registered model. Default: the only one that the definitions release."),
+]
+OfStaging = Annotated[int | None, typer.Option(help="The version. Default: the one in staging.", min=1)]
+Reason = Annotated[str, typer.Option(help="Why; it is written into the journal.")]
+By = Annotated[str | None, typer.Option(help="Who asks for it. Default: the name you are logged in with.")]
+
+
+def compare(
+    model: Model = None,
+    *,
+    version: OfStaging = None,
+    against: Annotated[
+        int | None, typer.Option(help="Compared with this one. Default: the one in production.", min=1)
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(help="On what versions of this partition are evaluated on. Default: the version's own."),
+    ] = None,
+) -> None:
+    """Compare a version with the one in production, and judge it by every gate; nothing is promoted.
+
+    Exits with 1 when a gate refuses it.
+    """
+    with _runner(model) as (runner, names):
+        from cli import releases
+        from cli.released import partition_of_versions
+
+        key = None if partition is None else partition_of_versions(runner.loaded, names, partition)
+        config = _given(version=version, against=against, partition=key)
+        _end_with(runner, releases.compare(runner, names, config))
+
+
+def replay(
+    model: Model = None,
+    *,
+    since: Annotated[
+        str, typer.Option(help="What was asked since 2026-11-03T14:05 (local time), or 30m, 12h, 7d ago.")
+    ] = "24h",
+    version: OfStaging = None,
+) -> None:
+    """Compare a version with the one in production, and ask it, too, what production was really asked.
+
+    How it answers is part of the evidence, and no gate is about it. Exits with 1 when a gate refuses it.
+    """
+    with clear_errors():
+        moment = moment_of(since)
+    with _runner(model) as (runner, names):
+        from cli import releases
+
+        config = _given(version=version, replay_since=moment.isoformat())
+        _end_with(runner, releases.compare(runner, names, config))
+
+
+def promote(model: Model = None, *, version: OfStaging = None, reason: Reason = "", by: By = None) -> None:
+    """Let production be a version that was compared with the one there now, and passed every gate."""
+    with _runner(model) as (runner, names):
+        from cli import releases
+
+        config = _given(action="promote", version=version, reason=reason, approver=by or _user())
+        _end_with(runner, releases.promote(runner, names, config))
+
+
+def rollback(
+    model: Model = None,
+    *,
+    to: Annotated[
+        int | None,
+        typer.Option(help="Back to this version. Default: the one production was promoted over.", min=1),
+    ] = None,
+    reason: Reason = "",
+    by: By = None,
+) -> None:
+    """Take production back to the version before. Works for every registered model."""
+    settings = prepared_settings()
+    loaded = loaded_project(settings)
+    from ledgerline.dagster.released_models.names import released_models
+
+    if model is not None and model not in released_models(loaded.defs):
+        _rollback_alone(model, to, reason, by or _user())
+        return
+    with _runner(model) as (runner, names):
+        from cli import releases
+
+        config = _given(action="rollback", version=to, reason=reason, approver=by or _user())
+        _end_with(runner, releases.promote(runner, names, config))
+
+
+def approve(
+    version: Annotated[int, typer.Option(help="The version that waits.", min=1)],
+    model: Model = None,
+    *,
+    reason: Reason = "",
+    by: By = None,
+) -> None:
+    """Agree, as a person, to the promotion of a version that passed every gate.
+
+    Works for every registered model.
+    """
+    settings = prepared_settings()
+    loaded = loaded_project(settings)
+    from cli.released import HOW, the_only_one
+    from ledgerline.dagster.released_models.names import released_models
+    from ledgerline.dagster.resources import registry_of
+
+    with clear_errors():
+        name = model or the_only_one(loaded)
+        approval = registry_of(settings).approve(name, version, by or _user(), reason)
+    console = Console()
+    console.print(
+        f"{name} version {version}, approved by {approval.by} on evidence {approval.evidence[:12]}…"
+    )
+    if name in released_models(loaded.defs):
+        console.print(
+            "With `ledgerline dev` or a Dagster daemon running it is promoted within seconds. Without: "
+            f"`ledgerline registry promote {name} --version {version}`",
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            Text(f"No job promotes it by itself. {HOW} in {loaded.project.module}."), soft_wrap=True
+        )
+
+
+def _rollback_alone(model: str, to: int | None, reason: str, by: str) -> None:
+    """Take production of a model back that no job is for."""
+    from ledgerline.dagster.resources import registry_of
+    from ledgerline.registry.promotion import Request
+    from ledgerline.registry.stages import PRODUCTION
+
+    settings = prepared_settings()
+    with clear_errors():
+        request = Request(by=by, reason=reason, run_id="", id=str(uuid.uuid4()))
+        moved = registry_of(settings).rollback(model, to, request)
+    Console().print(f"{PRODUCTION} of {model}: version [bold]{moved.version}[/]")
+
+
+@contextmanager
+def _runner(model: str | None) -> "Iterator[tuple[Runner, ReleaseNames]]":
+    """Make ready to run the jobs that release a model."""
+    settings = prepared_settings()
+    loaded = loaded_project(settings)
+    from cli import runs
+    from cli.released import released_model
+
+    with clear_errors():
+        names = released_model(loaded, model)
+        with runs.local_instance(settings) as instance, runs.runner(instance, settings, loaded) as runner:
+            yield runner, names
+
+
+def _end_with(runner: "Runner", release: "Release") -> Never:
+    from cli import releases
+
+    runner.show([release.outcome.run_id])
+    releases.report(runner, release)
+    raise typer.Exit(0 if release.is_as_wanted else 1)
+
+
+def _given(**values: object) -> Mapping[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()

@@ -1,0 +1,39 @@
+"""What a person can mend about the registry, shown without a stack trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from cli.commands import stop
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the command with a message where a person can do something."""
+    from cli.observing import ObservingError
+    from cli.partition_keys import UnknownPartitionError
+    from cli.released import ReleasedModelError
+    from cli.webhooks import WebhookError
+    from ledgerline.dagster.failures import PermanentFailure
+    from ledgerline.ledger.storages.config import InstanceError
+    from ledgerline.registry.moves import MoveRefusedError
+
+    try:
+        yield
+    except (
+        PermanentFailure,
+        MoveRefusedError,
+        InstanceError,
+        ObservingError,
+        ReleasedModelError,
+        UnknownPartitionError,
+        WebhookError,
+    ) as error:
+        stop(error)
+
+
+def moment_of(text: str) -> datetime:
+    """Return a point in time, as `observing.moment` takes it."""
+    from cli.observing import moment
+
+    return moment(text)

@@ -1,0 +1,173 @@
+"""Decides for which partitions `ledgerline run` runs each of the jobs that the project names.
+
+One of them is the main job: that which registers versions of a released model, or else the last that has
+partitions. It runs for the partition that is asked for. Jobs before it run for the partitions that it needs,
+by Dagster's partition mappings; jobs after it for the last of the partitions that come of it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from cli.job_batches import Batch, batches, spanning
+from cli.loaded_project import LoadedProject
+from cli.partition_keys import extent, in_order, understood
+from cli.related_partitions import assets_of, coming_of, partitioned_assets_of, upstream
+from cli.stored_partitions import missing
+from ledgerline.dagster.released_models.names import released_models
+
+
+class NoPartitionError(Exception):
+    """A partition is asked for, and no job has any; or there is none to run for. The message says which."""
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job, and the partitions to run it for.
+
+    Attributes:
+        name: The job.
+        partitions: Those that it is to have been run for; none: it has no partitions.
+        batches: The runs that are still to be made.
+        possible: Of a job after the main one: all partitions that come of the main job's.
+    """
+
+    name: str
+    partitions: Sequence[str]
+    batches: Sequence[Batch]
+    possible: Sequence[str] = ()
+
+
+def plan(
+    instance: dg.DagsterInstance,
+    loaded: LoadedProject,
+    names: Sequence[str],
+    asked: str | None,
+    *,
+    fresh: bool,
+) -> list[PlannedJob]:
+    """Return what to run, in order.
+
+    Args:
+        instance: The Dagster instance, whose history says what is there already.
+        loaded: The project.
+        names: The jobs that it names.
+        asked: The partition of the main job, as a person types it; None: the last.
+        fresh: Whether jobs before the main one run for what is there already, too.
+
+    Raises:
+        UnknownJobError: There is no such job.
+        UnknownPartitionError: There is no such partition.
+        NoPartitionError: A partition is asked for that no job has, or there are no partitions yet.
+    """
+    jobs = [loaded.job(name) for name in names]
+    main = _main_jobs(loaded, jobs)
+    chosen = {job.name: _chosen(job, asked) for job in main if job.partitions_def is not None}
+    if asked is not None and not chosen:
+        raise NoPartitionError(
+            f"There is no partition {asked!r}: {' and '.join(job.name for job in main) or 'no job'} has "
+            "none. Run without --partition."
+        )
+    first_of_main = min((jobs.index(job) for job in main), default=len(jobs))
+    needed = _needed(loaded, jobs, main, chosen)
+    planned: list[PlannedJob] = []
+    known: dict[dg.AssetKey, set[str]] = {}
+    for place, job in enumerate(jobs):
+        definition = job.partitions_def
+        if definition is None:
+            planned.append(PlannedJob(job.name, (), batches(job, ())))
+            continue
+        possible: Sequence[str] = ()
+        if job.name in chosen:
+            keys = [chosen[job.name]]
+            runs = batches(job, keys)
+        elif needed.get(job.name):
+            keys = in_order(definition, list(needed[job.name]))
+            runs = _runs(job, keys if fresh else missing(instance, loaded, job.name, keys))
+        else:
+            window = _window(main, chosen)
+            possible = coming_of(loaded, job, known) if place > first_of_main else ()
+            possible = _within(definition, possible, window)
+            keys = [possible[-1] if possible else _same_or_last(job, chosen.values())]
+            runs = batches(job, keys)
+        planned.append(PlannedJob(job.name, keys, runs, possible))
+        known |= {key: set(keys) for key in partitioned_assets_of(job)}
+    return planned
+
+
+def _main_jobs(loaded: LoadedProject, jobs: Sequence[dg.JobDefinition]) -> list[dg.JobDefinition]:
+    versions = {names.versions for names in released_models(loaded.defs).values()}
+    registering = [job for job in jobs if versions & set(assets_of(job))]
+    return registering or [job for job in jobs if job.partitions_def is not None][-1:]
+
+
+def _chosen(job: dg.JobDefinition, asked: str | None) -> str:
+    definition = job.partitions_def
+    assert definition is not None  # noqa: S101 (the caller asks for no others)
+    if asked is not None:
+        return understood(definition, asked, job.name)
+    return _last(job, definition)
+
+
+def _last(job: dg.JobDefinition, definition: dg.PartitionsDefinition) -> str:
+    last = definition.get_last_partition_key()
+    if last is None:
+        raise NoPartitionError(f"{job.name} has no partitions to run for: there are {extent(definition)}.")
+    return str(last)
+
+
+def _needed(
+    loaded: LoadedProject,
+    jobs: Sequence[dg.JobDefinition],
+    main: Sequence[dg.JobDefinition],
+    chosen: Mapping[str, str],
+) -> Mapping[str, set[str]]:
+    """Return the partitions of the jobs before the main ones that those need, by job."""
+    of_asset: dict[dg.AssetKey, set[str]] = {}
+    needed: dict[str, set[str]] = {}
+    last_of_main = max((jobs.index(job) for job in main), default=-1)
+    for job in reversed(jobs[: last_of_main + 1]):
+        if job in main:
+            keys = {chosen[job.name]} if job.name in chosen else set()
+        else:
+            keys = set().union(*(of_asset.get(key, set()) for key in assets_of(job)))
+            needed[job.name] = keys
+        if keys or job in main:
+            for key, partitions in upstream(loaded, job, keys).items():
+                of_asset.setdefault(key, set()).update(partitions)
+    return needed
+
+
+def _window(main: Sequence[dg.JobDefinition], chosen: Mapping[str, str]) -> dg.TimeWindow | None:
+    """Return the time that the main job's partition stands for, if it does for one."""
+    for job in main:
+        if isinstance(job.partitions_def, dg.TimeWindowPartitionsDefinition) and job.name in chosen:
+            return job.partitions_def.time_window_for_partition_key(chosen[job.name])
+    return None
+
+
+def _within(
+    definition: dg.PartitionsDefinition, keys: Sequence[str], window: dg.TimeWindow | None
+) -> Sequence[str]:
+    """Return those that begin in a time; all of them if none does."""
+    if window is None or not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return keys
+    starts = {key: definition.start_time_for_partition_key(key).timestamp() for key in keys}
+    inside = [key for key in keys if window.start.timestamp() <= starts[key] < window.end.timestamp()]
+    return inside or keys
+
+
+def _same_or_last(job: dg.JobDefinition, chosen: Iterable[str]) -> str:
+    definition = job.partitions_def
+    assert definition is not None  # noqa: S101 (the caller asks for no others)
+    for key in chosen:
+        if definition.has_partition_key(key):
+            return key
+    return _last(job, definition)
+
+
+def _runs(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
+    """Return the runs for some partitions; as one gapless run where the job makes any number in one."""
+    in_one_run = job.backfill_policy.max_partitions_per_run is None
+    return spanning(job, keys) if in_one_run else batches(job, keys)

@@ -1,0 +1,57 @@
+"""Prints what the materialisations of runs say of themselves: their summaries, and versions registered."""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ledgerline.dagster.summaries import SUMMARY
+
+
+def materialisations(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.AssetMaterialization]:
+    """Return what a run has materialised, in order."""
+    cursor: str | None = None
+    while True:
+        found = instance.get_records_for_run(
+            run_id, cursor=cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        for record in found.records:
+            if record.asset_materialization is not None:
+                yield record.asset_materialization
+        if not found.has_more:
+            return
+        cursor = found.cursor
+
+
+def print_summaries(console: Console, instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    """Print every table that materialisations carry as their summary."""
+    for run_id in run_ids:
+        for materialisation in materialisations(instance, run_id):
+            value = materialisation.metadata.get(SUMMARY)
+            if isinstance(value, dg.TableMetadataValue) and value.records:
+                name = materialisation.asset_key.to_user_string()
+                console.print()
+                console.print(_table(f"{name} {materialisation.partition or ''}".rstrip(), value))
+
+
+def _table(title: str, value: dg.TableMetadataValue) -> Table:
+    names = [column.name for column in value.schema.columns]  # records lose the order of theirs when stored
+    table = Table(title=Text(title), title_justify="left")
+    for place, name in enumerate(names):
+        numbers = all(isinstance(record.data.get(name, 0), float | int) for record in value.records)
+        table.add_column(
+            Text(name.replace("_", " ") if place else name), justify="right" if numbers else "left"
+        )
+    for record in value.records:
+        table.add_row(*(_cell(record.data.get(name)) for name in names))
+    return table
+
+
+def _cell(value: str | float | bool | None) -> Text:
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, float):
+        return Text(f"{value:,.4f}")
+    return Text("" if value is None else f"{value:,}" if isinstance(value, int) else value)
