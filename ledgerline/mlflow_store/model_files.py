@@ -33,6 +33,9 @@ ADDED_BY_REGISTRY = "registered_model_meta"
 
 EXAMPLE_ROWS = 5
 
+# Texts of numbers, as in LightGBM's format, may lose the last digit.
+TOLERANCE = 1e-6
+
 
 def flavour_of(model: Any) -> Flavour:
     """Return the flavour that stores a model.
@@ -69,7 +72,7 @@ def save(
         method: What the model is asked: "predict", "predict_proba" or "predict_log_proba".
 
     Raises:
-        ModelRefusedError: Loading would not accept it, or it has no such method.
+        ModelRefusedError: It has no such method, loading would not accept it, or it would answer otherwise.
     """
     from mlflow.models import Model, infer_signature
 
@@ -85,9 +88,11 @@ def save(
         model_id=logged.model_id,
         run_id=run_id,
     )
-    signature = infer_signature(_with_gaps(sent, example), stored.answer(example))
+    answer = _answer(stored, example)
+    signature = infer_signature(_with_gaps(sent, example), answer)
     _require_described(signature)
     flavour.write(stored, folder, Saved(description, signature, example, needs, categories))
+    _require_same(_answer(load(folder), example), answer)
 
 
 def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame":
@@ -97,6 +102,46 @@ def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame
     gaps = inputs.isna()
     first_gaps = gaps.idxmax()[gaps.any()].unique()
     return pd.concat([example, inputs.loc[first_gaps]])
+
+
+def _answer(stored: StoredModel, example: "pd.DataFrame") -> Any:
+    """Return the answer of a model about its example.
+
+    Raises:
+        ModelRefusedError: It raises something, or its answer is not by row.
+    """
+    import numpy as np
+    import pandas as pd
+
+    try:
+        answer = stored.answer(example)
+    except Exception as error:  # models raise anything
+        raise ModelRefusedError(
+            f"The model does not answer the first of its inputs: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(answer, np.ndarray | pd.DataFrame | pd.Series) or len(answer) != len(example):
+        raise ModelRefusedError(
+            f"{stored.method} of the model answers a {type(answer).__name__} of {len(answer)} about "
+            f"{len(example)} inputs; it must be an array with a row for each of them."
+        )
+    return answer
+
+
+def _require_same(read: Any, answer: Any) -> None:
+    """Make sure that a model that was read again answers as before; a format may not hold all of it."""
+    import numpy as np
+
+    found, expected = np.asarray(read), np.asarray(answer)
+    same = found.shape == expected.shape and (
+        np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+        if expected.dtype.kind == "f"
+        else bool((found == expected).all())
+    )
+    if not same:
+        raise ModelRefusedError(
+            f"Read again from its files, the model answers {found.tolist()}, and before "
+            f"{expected.tolist()}: their format does not hold all of it."
+        )
 
 
 def _require_described(signature: "ModelSignature") -> None:

@@ -240,6 +240,34 @@ def test_a_booster_has_no_probabilities_beside_its_prediction(
     assert 0 < answer.min() < answer.max() < 1
 
 
+def test_the_value_that_means_a_missing_one_to_an_xgboost_estimator_is_kept(
+    save: Save, inputs: pd.DataFrame, value: Any
+) -> None:
+    """XGBoost's own format forgets it, and a loaded estimator takes it for a number."""
+    rows = inputs.assign(amount=inputs["amount"].where(np.arange(ROWS) % 3 > 0, -999.0))
+    model = xgboost_estimator("XGBRegressor", missing=-999.0).fit(rows, value)
+
+    stored = load(save(model, rows))
+
+    np.testing.assert_array_equal(stored.answer(rows), model.predict(rows))
+    gaps = rows.assign(amount=-999.0)
+    assert (stored.answer(gaps) != stored.answer(rows.assign(amount=-998.0))).any()
+
+
+def test_an_xgboost_estimator_that_stopped_early_answers_with_its_best_trees(
+    save: Save, inputs: pd.DataFrame, label: Any
+) -> None:
+    model = xgboost_estimator("XGBClassifier", early_stopping_rounds=1)
+    model.set_params(n_estimators=60).fit(
+        inputs, label, eval_set=[(inputs[::5], label[::5] * 0)], verbose=False
+    )
+    assert model.best_iteration < len(model.get_booster().get_dump()) // 3 - 1
+
+    stored = load(save(model, inputs, method="predict_proba"))
+
+    np.testing.assert_array_equal(stored.answer(inputs), model.predict_proba(inputs))
+
+
 @pytest.fixture(scope="module")
 def categories(inputs: pd.DataFrame) -> pd.DataFrame:
     """Rows with categories of texts, with gaps, and of whole numbers."""
@@ -458,7 +486,7 @@ def test_a_file_that_is_damaged_is_refused(each_flavour: dict[str, Path]) -> Non
         file.write_bytes(file.read_bytes()[:40])
 
         assert folder_sha256(folder) != before
-        with pytest.raises(ModelRefusedError, match=f"cannot be read as {name}"):
+        with pytest.raises(ModelRefusedError, match=f"cannot be read as {name}|ONNX Runtime does not run"):
             load(folder)
 
 
@@ -529,7 +557,7 @@ def test_a_class_derived_from_xgboosts_is_not_stored(save: Save, inputs: pd.Data
         save(Ours(n_estimators=3).fit(inputs, value), inputs)
 
 
-@pytest.mark.parametrize("model", [object(), "a text", np.zeros(3), print], ids=repr)
+@pytest.mark.parametrize("model", [object(), "a text", np.zeros(3), print, Path], ids=repr)
 def test_what_is_no_model_is_refused_with_a_list_of_what_can_be_stored(
     save: Save, inputs: pd.DataFrame, model: Any
 ) -> None:
@@ -544,6 +572,85 @@ def test_a_method_that_a_model_does_not_have_is_refused_with_those_it_has(
 
     with pytest.raises(ModelRefusedError, match=r"Ridge has no predict_proba; its methods are predict\."):
         save(Ridge().fit(inputs, value), inputs, method="predict_proba")
+
+
+def test_a_model_that_is_not_fitted_is_refused(save: Save, inputs: pd.DataFrame) -> None:
+    from sklearn.linear_model import Ridge
+
+    with pytest.raises(ModelRefusedError, match="does not answer the first of its inputs: NotFittedError"):
+        save(Ridge(), inputs)
+
+
+def test_an_answer_that_is_not_by_row_is_refused(save: Save, inputs: pd.DataFrame, label: Any) -> None:
+    """It would be a list with an array for each output."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multioutput import MultiOutputClassifier
+
+    model = MultiOutputClassifier(LogisticRegression()).fit(inputs, np.column_stack([label, label > 0]))
+
+    with pytest.raises(
+        ModelRefusedError, match="predict_proba of the model answers a list of 2 about 5 inputs"
+    ):
+        save(model, inputs, method="predict_proba")
+    assert load(save(model, inputs)).answer(inputs).shape == (ROWS, 2)
+
+
+def test_a_model_that_its_format_does_not_hold_whole_is_refused(save: Save, inputs: pd.DataFrame) -> None:
+    """A method that was put on an estimator is not in XGBoost's format."""
+    model = xgboost_estimator("XGBRegressor").fit(inputs, inputs["age"])
+    model.predict = lambda rows: np.zeros(len(rows))
+
+    with pytest.raises(ModelRefusedError, match=r"Read again .*, and before \[0\.0, 0\.0"):
+        save(model, inputs)
+
+
+def test_a_graph_that_onnx_runtime_does_not_know_is_refused(
+    save: Save, inputs: pd.DataFrame, value: Any
+) -> None:
+    from sklearn.linear_model import Ridge
+
+    graph = onnx_graph(Ridge().fit(inputs.to_numpy(), value), inputs)
+    graph.opset_import[0].version = 99
+
+    with pytest.raises(ModelRefusedError, match="ONNX Runtime does not run the model"):
+        save(graph, inputs)
+
+
+@pytest.mark.parametrize("place", ["inside", "beside", "absolute"])
+def test_the_numbers_of_a_graph_are_read_from_files_of_the_model_only(
+    save: Save, inputs: pd.DataFrame, tmp_path: Path, place: str
+) -> None:
+    """MLflow itself writes them to a second file."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.ones((2, 400), "float32"), "weights")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["rows", "weights"], ["sums"])],
+        "sums",
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("sums", TensorProto.FLOAT, [None, 400])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    folder = save(model, inputs)
+    assert load(folder).answer(inputs).shape == (ROWS, 400)
+    file = "weights.bin"
+    onnx.save_model(model, folder / "model.onnx", save_as_external_data=True, location=file, size_threshold=0)
+    if place == "inside":
+        np.testing.assert_allclose(
+            load(folder).answer(inputs)[:, 0], inputs.to_numpy().sum(axis=1), rtol=1e-5
+        )
+        return
+    outside = Path(shutil.move(folder / file, tmp_path / file))
+    changed = onnx.load(folder / "model.onnx", load_external_data=False)
+    for entry in changed.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = f"../{file}" if place == "beside" else str(outside)
+    (folder / "model.onnx").write_bytes(changed.SerializeToString())
+
+    with pytest.raises(ModelRefusedError, match="External data path validation failed"):
+        load(folder)
 
 
 def test_a_method_that_is_not_known_is_not_called(save: Save, inputs: pd.DataFrame, value: Any) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = ("numpy", "pandas", "onnx", "onnxruntime")
 
-MAX_ONE_FILE = 2**31 - 1  # bytes of a message of Protocol Buffers
+MAX_BYTES = 2**31 - 1  # of a message of Protocol Buffers
 
 # Numpy's types by ONNX Runtime's names.
 TYPES = {
@@ -58,6 +58,8 @@ class Onnx(Flavour):
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
         """Return a graph that was not written yet."""
+        if model.ByteSize() > MAX_BYTES:
+            raise ModelRefusedError(f"The ONNX model is larger than {MAX_BYTES} bytes, the most of a file.")
         return self._running(model, model.SerializeToString(), method)
 
     def model_type(self, model: Any, method: str) -> str | None:
@@ -69,11 +71,10 @@ class Onnx(Flavour):
         return Needs(REQUIREMENTS)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
-        """Write the graph, with its numbers in the same file if they fit."""
+        """Write the graph, with its numbers in the same file."""
         from mlflow import onnx
 
-        large = stored.model.ByteSize() > MAX_ONE_FILE
-        onnx.save_model(stored.model, str(folder), save_as_external_data=large, **saved.options)
+        onnx.save_model(stored.model, str(folder), save_as_external_data=False, **saved.options)
         saved.add(self.name, folder, stored.method, {})
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
@@ -85,7 +86,10 @@ class Onnx(Flavour):
         options = runtime.SessionOptions()
         # Threads that spin while they wait take the processor from other requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        try:
+            session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # those of ONNX Runtime have no class in common
+            raise ModelRefusedError(f"ONNX Runtime does not run the model: {error}") from error
         answer = _answer(session, _output(session, method))
         return StoredModel(self.name, session if model is None else model, method, doubles(answer))
 

@@ -27,7 +27,7 @@ class Sklearn(Flavour):
 
     def owns(self, model: Any) -> bool:
         """Whether it is an estimator; scikit-learn is imported already if it is."""
-        return hasattr(model, "__sklearn_tags__") and hasattr(model, "get_params")
+        return hasattr(model, "__sklearn_tags__") and not isinstance(model, type)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
         """Return the estimator; it takes columns as they come."""

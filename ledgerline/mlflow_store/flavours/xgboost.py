@@ -1,6 +1,7 @@
 """XGBoost's models in its own formats: UBJSON, and JSON where other programs wrote it."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,10 @@ from ledgerline.mlflow_store.stored_model import (
 REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "xgboost")
 
 FORMATS = (".ubj", ".json")
+
+# XGBoost's formats forget which value means a missing one, and the estimator would take it for a number. It
+# is added to the description, as None where it is NaN.
+MISSING_KEY = "missing"
 
 BOOSTER = "xgboost.core.Booster"
 
@@ -89,7 +94,8 @@ class XGBoost(Flavour):
         from mlflow import xgboost
 
         xgboost.save_model(stored.model, str(folder), **saved.options)
-        saved.add(self.name, folder, stored.method, {CATEGORIES_KEY: list(saved.categories)})
+        options = {CATEGORIES_KEY: list(saved.categories), MISSING_KEY: _missing(stored.model)}
+        saved.add(self.name, folder, stored.method, options)
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
         """Read it into an object of a class that is known here."""
@@ -101,7 +107,15 @@ class XGBoost(Flavour):
             raise ModelRefusedError(f"{folder} is not in a format of XGBoost, {' or '.join(FORMATS)}.")
         model = getattr(library(self, "xgboost"), class_name.rpartition(".")[2])()
         model.load_model(file)
+        if isinstance(config.get(MISSING_KEY), int | float) and class_name != BOOSTER:
+            model.missing = config[MISSING_KEY]
         return self.stored(model, method, tuple(config.get(CATEGORIES_KEY, ())))
+
+
+def _missing(model: Any) -> float | None:
+    """Return the value that an estimator takes for a missing one; None: NaN, or what its rows say."""
+    missing = getattr(model, "missing", None)
+    return None if missing is None or math.isnan(missing) else float(missing)
 
 
 def _class_name(model: Any) -> str:
