@@ -281,7 +281,7 @@ def fake_ollama() -> Iterator[tuple[str, str]]:
 
 
 def _serve(pipe: Connection) -> None:
-    from tests.agent.fake_ollama import MODEL, ChatRequest, FakeOllama, Reply
+    from ledgerline.testing.fake_ollama import MODEL, ChatRequest, FakeOllama, Reply
 
     def reply(request: ChatRequest) -> Reply:
         asked = next(said["content"] for said in request.messages if said["role"] == "user")

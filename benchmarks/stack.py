@@ -37,8 +37,8 @@ from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import read_history
 
 if TYPE_CHECKING:
-    from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
-    from tests.integration.stack.stack import Stack
+    from benchmarks.docker_stack.stack import Stack
+    from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
 
 WIDTH = 132
 POLL_SECONDS = 0.05
@@ -97,8 +97,8 @@ def main() -> None:
         if name != "LEDGERLINE_SERVERS":
             del os.environ[name]  # those of a person would be measured
 
-    from tests.integration.stack import programs
-    from tests.integration.stack.stack import running
+    from benchmarks.docker_stack import programs
+    from benchmarks.docker_stack.stack import running
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(about := machine())
@@ -203,7 +203,7 @@ def _counts(console: Console, stack: "Stack", run_ids: Sequence[str]) -> Mapping
     """Of each backend: spans that are missing, that no log tells of, and that it has twice."""
     from mlflow import MlflowClient
 
-    from tests.integration.stack.mlflow_traces import MLflowTraces
+    from benchmarks.docker_stack.mlflow_traces import MLflowTraces
 
     traces: Mapping[str, Trace] = {
         "jaeger": stack.jaeger.trace,
@@ -258,7 +258,7 @@ def execute(stack: "Stack", run_ids: list[str], ops: int, on_begin: Callable[[st
 
 
 def _expected(stack: "Stack", instance: dg.DagsterInstance, run_id: str) -> "Sequence[ReceivedSpan]":
-    from tests.integration.stack.expected_traces import expected_spans
+    from benchmarks.docker_stack.expected_traces import expected_spans
 
     return expected_spans(instance, run_id, stack.machine.described("observer").environment)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ledgerline.dagster.settings import set_library_defaults
-from tests.ports import HOST, unused_port
+from ledgerline.testing.ports import HOST, unused_port
 from tests.project import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def mlflow_server(mlflow_template: Path, mlflow_server_folder: Path) -> Iterator
 def mlflow_postgresql() -> Iterator[str]:
     """URI of an MLflow database on a real PostgreSQL. All tests share it: use names of your own."""
     from ledgerline.mlflow_store.store import connect
-    from tests.registry import postgresql
+    from ledgerline.testing import postgresql
 
     if postgresql.program("initdb") is None:
         pytest.skip("PostgreSQL is not installed (on Debian: apt-get install postgresql)")

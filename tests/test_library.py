@@ -22,3 +22,10 @@ def test_the_library_names_no_flight() -> None:
         if OF_THE_EXAMPLE.search(line)
     }
     assert named == {}
+
+
+def test_benchmarks_import_nothing_of_the_tests() -> None:
+    importing = re.compile(r"^\s*(from|import) tests\b", re.MULTILINE)
+    modules = sorted((ROOT / "benchmarks").rglob("*.py"))
+    assert len(modules) > 30
+    assert [module.name for module in modules if importing.search(module.read_text())] == []

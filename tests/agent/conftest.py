@@ -16,11 +16,11 @@ from ledgerline.agent.query_tool import QueryTool
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.search_tool import SearchTool
 from ledgerline.agent.sql_sandbox import Column, SqlSandbox, Table
+from ledgerline.testing.fake_ollama import MODEL, FakeOllama, Mind
+from ledgerline.testing.fake_openai import MODEL as OPENAI_MODEL
+from ledgerline.testing.fake_openai import FakeOpenAI
+from ledgerline.testing.fake_searxng import FakeSearXNG
 from tests.agent import real_ollama
-from tests.agent.fake_ollama import MODEL, FakeOllama, Mind
-from tests.agent.fake_openai import MODEL as OPENAI_MODEL
-from tests.agent.fake_openai import FakeOpenAI
-from tests.agent.fake_searxng import FakeSearXNG
 from tests.agent.ollama_servers import says_what_is_wanted
 from tests.agent.spans import Spans
 

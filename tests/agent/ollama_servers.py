@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.agent.fake_ollama import ChatRequest, Reply
+from ledgerline.testing.fake_ollama import ChatRequest, Reply
 
 
 def says_what_is_wanted(request: ChatRequest) -> Reply:

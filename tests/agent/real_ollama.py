@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.docker.stack_files import DOCKER
-from tests.ports import HOST, unused_port
+from benchmarks.docker_stack.files import DOCKER
+from ledgerline.testing.ports import HOST, unused_port
 
 BUILD = DOCKER / "servers" / "build"
 CONTEXT_TOKENS = 8192  # that the model was made for

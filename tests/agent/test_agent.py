@@ -28,16 +28,16 @@ from ledgerline.agent.prompt import Prompt, PromptError
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.tools import ToolAnswer
 from ledgerline.agent.vector_store import Entry
-from tests.agent.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply, scripted
-from tests.agent.fake_searxng import FakeSearXNG, page
-from tests.agent.fake_searxng import Reply as Page
+from ledgerline.testing.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply, scripted
+from ledgerline.testing.fake_searxng import FakeSearXNG, page
+from ledgerline.testing.fake_searxng import Reply as Page
+from ledgerline.testing.ports import unused_port
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
-from tests.ports import unused_port
 
 AgentOf = Callable[[Mind], Agent]
 
 COUNT = "SELECT count(*) FROM flights"
-COUNTS = Analyst({"How many flights": COUNT})
+COUNTS = Analyst({"How many flights": COUNT}, tool="query_flights")
 ANSWER = Reply(pieces=("Three", " flights.\n", "Answer: 3"))
 
 
@@ -97,7 +97,7 @@ class Broken:
 
 def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:
     execution = agent_of(COUNTS).ask("How many flights are there?")
-    assert execution.answer == "This is what the flights say.\nAnswer: 3"
+    assert execution.answer == "This is what the tables say.\nAnswer: 3"
     assert execution.stopped_by is None
     assert execution.turns == 2
     assert [(use.call.name, use.answer, use.failed) for use in execution.tools] == [

@@ -21,10 +21,10 @@ from ledgerline.agent.retrying import Retries
 from ledgerline.agent.tools import ToolAnswer, ToolError
 from ledgerline.agent.vector_store import Entry
 from ledgerline.cleaning.texts import REDACTED, Cleaner
-from tests.agent.fake_ollama import MODEL, FakeOllama, Mind, Reply, scripted
-from tests.agent.fake_openai import MODEL as OPENAI_MODEL
-from tests.agent.fake_searxng import FakeSearXNG, page
-from tests.agent.fake_searxng import Reply as Page
+from ledgerline.testing.fake_ollama import MODEL, FakeOllama, Mind, Reply, scripted
+from ledgerline.testing.fake_openai import MODEL as OPENAI_MODEL
+from ledgerline.testing.fake_searxng import FakeSearXNG, page
+from ledgerline.testing.fake_searxng import Reply as Page
 from tests.agent.spans import Spans, attributes_of, content_of
 
 AgentOf = Callable[[Mind], Agent]

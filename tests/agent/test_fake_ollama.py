@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ollama import Client, ResponseError
 
-from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, FakeOllama, Reply, scripted
+from ledgerline.testing.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, FakeOllama, Reply, scripted
 
 TOOL = {
     "type": "function",
@@ -25,7 +25,7 @@ SQL = "select count(*) from flights"
 
 @pytest.fixture
 def analyst() -> Iterator[FakeOllama]:
-    with FakeOllama(Analyst({"flights were late": SQL, "tomorrow": None})) as fake:
+    with FakeOllama(Analyst({"flights were late": SQL, "tomorrow": None}, tool="query_flights")) as fake:
         yield fake
 
 
@@ -62,7 +62,7 @@ def test_a_chat_is_streamed_piece_by_piece(client: Client) -> None:
 
 def test_a_chat_that_is_not_streamed_says_the_same(client: Client) -> None:
     whole = client.chat(MODEL, [{"role": "user", "content": "And tomorrow?"}])
-    assert whole.message.content == "This is what the flights say.\nAnswer: unknown"
+    assert whole.message.content == "This is what the tables say.\nAnswer: unknown"
     assert whole.done
     assert whole.eval_count == 10
 

@@ -25,10 +25,10 @@ from ledgerline.agent.search_tool import SearchTool
 from ledgerline.agent.sql_sandbox import Column, Limits, SqlSandbox, Table
 from ledgerline.agent.vector_store import Entry
 from ledgerline.cleaning.texts import Cleaner
-from tests.agent.fake_ollama import ChatRequest, Mind, Reply
-from tests.agent.fake_openai import MODEL, FakeOpenAI
-from tests.agent.fake_searxng import FakeSearXNG, page
-from tests.agent.fake_searxng import Reply as Page
+from ledgerline.testing.fake_ollama import ChatRequest, Mind, Reply
+from ledgerline.testing.fake_openai import MODEL, FakeOpenAI
+from ledgerline.testing.fake_searxng import FakeSearXNG, page
+from ledgerline.testing.fake_searxng import Reply as Page
 from tests.agent.spans import Spans
 
 AgentOf = Callable[[Mind], Agent]

@@ -26,9 +26,9 @@ from ledgerline.agent.ollama_embedder import OllamaEmbedder
 from ledgerline.agent.ollama_provider import OllamaModel
 from ledgerline.agent.retrying import Retries
 from ledgerline.agent.thinking import Thinking
-from tests.agent.fake_http import SameToAll
-from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, ChatRequest, FakeOllama, Reply, scripted
-from tests.ports import HOST
+from ledgerline.testing.fake_http import SameToAll
+from ledgerline.testing.fake_ollama import EMBEDDING_MODEL, MODEL, ChatRequest, FakeOllama, Reply, scripted
+from ledgerline.testing.ports import HOST
 
 SECONDS = 20.0
 QUESTION = (Message(Role.SYSTEM, "You know flights."), Message(Role.USER, "How many?"))

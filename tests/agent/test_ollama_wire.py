@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from ledgerline.testing.fake_ollama import VERSION
 from tests.agent import real_ollama
-from tests.agent.fake_ollama import VERSION
 from tests.agent.ollama_servers import lines
 from tests.agent.real_ollama import CAPABILITIES, PLAIN, TAGGED, TALKER, THINKER
 

@@ -25,10 +25,10 @@ from ledgerline.agent.messages import Completion, Message, Role, ToolCall, ToolD
 from ledgerline.agent.openai_provider import OpenAIModel
 from ledgerline.agent.retrying import Retries
 from ledgerline.agent.thinking import Thinking
-from tests.agent.fake_http import SameToAll
-from tests.agent.fake_ollama import Analyst, ChatRequest, Reply, scripted
-from tests.agent.fake_openai import MODEL, FakeOpenAI
-from tests.ports import HOST
+from ledgerline.testing.fake_http import SameToAll
+from ledgerline.testing.fake_ollama import Analyst, ChatRequest, Reply, scripted
+from ledgerline.testing.fake_openai import MODEL, FakeOpenAI
+from ledgerline.testing.ports import HOST
 
 SECONDS = 20.0
 QUESTION = (Message(Role.SYSTEM, "You know flights."), Message(Role.USER, "How many?"))
@@ -99,7 +99,7 @@ def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
 
 def test_tool_calls_are_put_together_and_answered(started: Started) -> None:
     question = Message(Role.USER, "How many flights were late?")
-    fake = started(Analyst({"flights were late": "select count(*) from flights"}))
+    fake = started(Analyst({"flights were late": "select count(*) from flights"}, tool="query_flights"))
     model = model_of(fake)
     asked = ask(model, (question,))
     (call,) = asked.message.tool_calls

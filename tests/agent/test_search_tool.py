@@ -15,8 +15,8 @@ from ledgerline.agent.recording import Recorder
 from ledgerline.agent.search_tool import AFTER, BEFORE, OFF, SearchTool, canonical
 from ledgerline.agent.searxng import MOST_BYTES, SearchError, plain
 from ledgerline.agent.tools import ToolAnswer, ToolError, describe, valid_arguments
-from tests.agent.fake_http import SameToAll
-from tests.agent.fake_searxng import FakeSearXNG, Reply, page
+from ledgerline.testing.fake_http import SameToAll
+from ledgerline.testing.fake_searxng import FakeSearXNG, Reply, page
 
 RECORDER = Recorder()
 

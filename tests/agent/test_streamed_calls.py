@@ -7,8 +7,8 @@ import pytest
 
 from ledgerline.agent.messages import Message, Role, ToolCall
 from ledgerline.agent.openai_provider import OpenAIModel
-from tests.agent.fake_ollama import Reply, scripted
-from tests.agent.fake_openai import MODEL, FakeOpenAI
+from ledgerline.testing.fake_ollama import Reply, scripted
+from ledgerline.testing.fake_openai import MODEL, FakeOpenAI
 
 QUESTION = Message(Role.USER, "How many?")
 ONE, TWO = '{"sql": "select 1"}', '{"sql": "select 2"}'

@@ -16,8 +16,8 @@ from assets.analyst_questions import Question, questions
 from ledgerline.dagster.executors import executor_for
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_tables
+from ledgerline.testing.fake_ollama import Analyst, ChatRequest, FakeOllama, Mind, Reply
 from pipelines.definitions import build_definitions
-from tests.agent.fake_ollama import Analyst, ChatRequest, FakeOllama, Mind, Reply
 from tests.conftest import DAYS
 
 JOB = "evaluate_analyst"
@@ -35,7 +35,8 @@ def knows_all() -> Analyst:
         {
             _of_these_days(question.question): _of_these_days(question.sql) if question.sql else None
             for question in questions()
-        }
+        },
+        tool="query_flights",
     )
 
 

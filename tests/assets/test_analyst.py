@@ -19,7 +19,7 @@ from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.history import COMPUTE
 from ledgerline.mlflow_store import store
-from tests.agent.fake_ollama import MODEL, FakeOllama
+from ledgerline.testing.fake_ollama import MODEL, FakeOllama
 from tests.assets.analyst_runs import Evaluations, asked, evaluations, knows_all, steps_of
 from tests.project import EXPERIMENT
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterEventType
 
-from tests.agent.fake_ollama import ChatRequest, FakeOllama, Mind, Reply
+from ledgerline.testing.fake_ollama import ChatRequest, FakeOllama, Mind, Reply
 from tests.assets.analyst_runs import (
     Evaluations,
     Stumbling,

@@ -13,10 +13,18 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from ledgerline.mlflow_store import store
+from ledgerline.testing.fake_http import FakeServer, Handler
+from ledgerline.testing.fake_ollama import (
+    EMBEDDING_MODEL,
+    MODEL,
+    Analyst,
+    ChatRequest,
+    FakeOllama,
+    Mind,
+    Reply,
+)
+from ledgerline.testing.ports import HOST
 from pipelines.asking import EXPERIMENT
-from tests.agent.fake_http import FakeServer, Handler
-from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply
-from tests.ports import HOST
 
 if TYPE_CHECKING:
     from mlflow.entities import Span, Trace
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
 QUESTION = "How many flights were cancelled?"
 SQL = "SELECT count(*) FROM flights WHERE dep_time IS NULL"
 CANCELLED = "865"
-KNOWING = Analyst({QUESTION: SQL})
+KNOWING = Analyst({QUESTION: SQL}, tool="query_flights")
 
 # Of an answer that takes a tenth of a second; what is not there must not keep it for longer.
 

@@ -490,7 +490,7 @@ def test_what_is_only_read_is_followed_and_is_not_shown_again_by_the_next_proces
 ) -> None:
     from ledgerline.ledger.cursors import Cursors
     from ledgerline.ledger.observer import Observer
-    from tests.observability.written_runs import FakeTarget, clock_to_put_forward
+    from ledgerline.testing.written_runs import FakeTarget, clock_to_put_forward
 
     cursors = settings.home / "observed"
     first, second = FakeTarget(), FakeTarget()

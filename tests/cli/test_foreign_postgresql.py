@@ -18,9 +18,9 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
-from tests.ports import HOST, unused_port
+from ledgerline.testing import postgresql
+from ledgerline.testing.ports import HOST, unused_port
 from tests.project import PROJECT_ROOT
-from tests.registry import postgresql
 
 pytestmark = pytest.mark.skipif(postgresql.program("initdb") is None, reason="PostgreSQL is not installed")
 

@@ -22,10 +22,10 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import Cursors
-from tests.integration.loopback_servers import Refusal, listening
-from tests.integration.otlp_receivers import Receiver
-from tests.observability.written_runs import begin
-from tests.ports import HOST
+from ledgerline.testing.loopback_servers import Refusal, listening
+from ledgerline.testing.otlp_receivers import Receiver
+from ledgerline.testing.ports import HOST
+from ledgerline.testing.written_runs import begin
 from tests.project import EXPERIMENT, PROJECT_ROOT
 
 NO_RUN = "00000000-0000-0000-0000-000000000000"

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from tests.ports import HOST
+from ledgerline.testing.ports import HOST
 
 PATH = re.compile(
     r"/api(s/batch)?/v1/namespaces/(?P<namespace>[^/]+)/(jobs|pods)(/(?P<name>[^/]+)(/status)?)?"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.docker.stack_files import (
+from benchmarks.docker_stack.files import (
     COMPOSE,
     DOCKER,
     LOGIN,

@@ -13,8 +13,8 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
-from tests.docker.stack_files import DOCKER
-from tests.registry import postgresql
+from benchmarks.docker_stack.files import DOCKER
+from ledgerline.testing import postgresql
 
 PASSWORDS = {
     "POSTGRES_PASSWORD": "of-the-administrator",

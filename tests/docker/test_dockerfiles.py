@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.stack_files import DOCKER, PROJECT, services
+from benchmarks.docker_stack.files import DOCKER, PROJECT, services
 
 OURS = [DOCKER / "pipelines.Dockerfile", DOCKER / "serving.Dockerfile"]
 ALL = [*OURS, DOCKER / "telemetry.Dockerfile"]

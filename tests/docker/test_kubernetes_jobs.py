@@ -22,14 +22,14 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster_k8s.job import get_k8s_job_name
 from kubernetes import client
 
+from benchmarks.docker_stack.files import DOCKER
 from ledgerline.dagster.kubernetes_steps import START_SECONDS, start_problem
 from ledgerline.ledger.event_log import read_history
+from ledgerline.testing.ports import HOST
 from tests.docker import chart_instance
 from tests.docker.fake_kubernetes import FakeKubernetes, StartProblem, serving
 from tests.docker.job_of_two_steps import two_steps
 from tests.docker.kubernetes_files import PART, kustomization, of_kind, require_confined, require_valid
-from tests.docker.stack_files import DOCKER
-from tests.ports import HOST
 
 NAMESPACE = kustomization()["namespace"]
 IMAGE = "ledgerline-pipelines:0.2.0"

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from benchmarks.docker_stack.files import DOCKER, PROJECT, services
 from ledgerline.serving.app import OPEN
 from ledgerline.serving.server import END_SECONDS
 from tests.docker.kubernetes_files import (
@@ -24,7 +25,6 @@ from tests.docker.kubernetes_files import (
     variables_of,
     workloads,
 )
-from tests.docker.stack_files import DOCKER, PROJECT, services
 
 SETTINGS = (PROJECT / ".env.example").read_text()
 NAMESPACE = "ledgerline"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.docker_stack.files import DOCKER
 from tests.docker.kubernetes_files import FOLDER, containers, kustomization, require_valid, values, workloads
-from tests.docker.stack_files import DOCKER
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import yaml
 from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
+from benchmarks.docker_stack.files import DOCKER, PROJECT, services
 from ledgerline.settings.version import VERSION
 from tests.docker import chart_instance
 from tests.docker.kubernetes_files import (
@@ -22,7 +23,6 @@ from tests.docker.kubernetes_files import (
     require_confined,
     values,
 )
-from tests.docker.stack_files import DOCKER, PROJECT, services
 
 SCHEMA = yaml.safe_load((PROJECT / "tests" / "docker" / "chart_values.yaml").read_text())
 STACK = yaml.safe_load((DOCKER / "dagster.yaml").read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import HOST
+from ledgerline.testing.ports import HOST
 from tests.project import PROJECT_ROOT
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")

@@ -14,10 +14,10 @@ import dagster as dg
 import psutil
 from dagster import DagsterEventType
 
+from benchmarks.docker_stack.pages import Pages
+from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 from tests.integration import observed_jobs
-from tests.integration.pages import Pages
-from tests.integration.run_workers import wait_until
-from tests.ports import HOST, unused_port
 from tests.project import PROJECT_ROOT
 
 JOBS = "tests.integration.observed_jobs"

@@ -12,10 +12,11 @@ from mlflow.entities import Run
 
 from ledgerline.ledger.observer import Observer, Report
 from ledgerline.mlflow_runs.tags import STEP_KEY
+from ledgerline.testing.otlp_receivers import Receiver
+from ledgerline.testing.received_traces import ReceivedTrace
+from ledgerline.testing.waiting import wait_until
 from ledgerline.traces import attributes as names
-from tests.integration.otlp_receivers import Receiver
-from tests.integration.received_traces import ReceivedTrace
-from tests.integration.run_workers import PATIENCE_SECONDS, wait_until
+from tests.integration.run_workers import PATIENCE_SECONDS
 
 BUDGET_SECONDS = 30.0
 POLL_SECONDS = 0.2

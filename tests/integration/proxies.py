@@ -5,7 +5,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tests.integration.loopback_servers import LoopbackServer, Refusal, Request
+from ledgerline.testing.loopback_servers import LoopbackServer, Refusal, Request
 
 # Of a connection, not of what is sent over it.
 HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}

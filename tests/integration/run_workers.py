@@ -3,36 +3,22 @@
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
 
 import dagster as dg
 import psutil
 from dagster._core.execution.api import execute_run
 from dagster._core.instance.ref import InstanceRef
 
+from ledgerline.testing.waiting import PATIENCE_SECONDS, wait_until
 from tests.integration import observed_jobs
 
-POLL_SECONDS = 0.02
-PATIENCE_SECONDS = 180
-
 Job = Callable[[], dg.JobDefinition]
-Found = TypeVar("Found")
-
-
-def wait_until(condition: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
-    """Poll until something is the case; returns what the condition came to."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s until {what}"
-        time.sleep(POLL_SECONDS)
-    return found
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from tests.ports import unused_port
+from ledgerline.testing.ports import unused_port
 
 RUN_SECONDS = 300
 

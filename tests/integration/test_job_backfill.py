@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from ledgerline.ledger.observer import Observer
-from tests.observability.written_runs import FakeTarget
+from ledgerline.testing.written_runs import FakeTarget
 
 DEFINITIONS = """
 import time

@@ -21,14 +21,15 @@ from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import Cursors
 from ledgerline.ledger.observer import Observer
+from ledgerline.testing.loopback_servers import Refusal, listening
+from ledgerline.testing.otlp_receivers import Batch, Receiver
+from ledgerline.testing.waiting import wait_until
 from ledgerline.traces import attributes as names
 from tests.integration import observed_jobs as jobs
 from tests.integration.deployments import Deployment, deployed
-from tests.integration.loopback_servers import Refusal, listening
 from tests.integration.observed_runs import ObservedRuns, mlflow_run_once_whole, mlflow_runs
-from tests.integration.otlp_receivers import Batch, Receiver
 from tests.integration.proxies import Proxy
-from tests.integration.run_workers import Gate, RunWorkers, wait_until
+from tests.integration.run_workers import Gate, RunWorkers
 from tests.project import PROJECT_ROOT
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")

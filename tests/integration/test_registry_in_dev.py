@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from assets.delay_model import MODEL_NAME
-from tests.integration.loopback_servers import listening
+from ledgerline.testing.loopback_servers import listening
+from ledgerline.testing.ports import unused_port
+from ledgerline.testing.registry_stock import Stock
 from tests.integration.test_dev import Dev, started
-from tests.ports import unused_port
-from tests.registry.registered import Stock
 from tests.resources.alert_address import AlertAddress
 
 # A tick is every 5 seconds; the rest is for a machine that is busy.

@@ -16,14 +16,15 @@ from ledgerline.dagster.tracing import OTelResource
 from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import SPANS_METADATA
 from ledgerline.ledger.observer import Observer
+from ledgerline.testing.loopback_servers import listening
+from ledgerline.testing.otlp_receivers import Receiver
+from ledgerline.testing.ports import HOST
+from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
+from ledgerline.testing.waiting import wait_until
 from ledgerline.traces import attributes as names
 from tests.integration import observed_jobs as jobs
-from tests.integration.loopback_servers import listening
 from tests.integration.observed_runs import ObservedRuns
-from tests.integration.otlp_receivers import Receiver
-from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
-from tests.integration.run_workers import Gate, Job, RunWorkers, wait_until
-from tests.ports import HOST
+from tests.integration.run_workers import Gate, Job, RunWorkers
 
 STEPS = {"grain": "harvest", "flour": "grind", "bread": "knead"}
 OF_A_STEP = 3  # spans

@@ -23,7 +23,7 @@ from rich.console import Console
 from cli import webhooks
 from ledgerline.dagster.wake import woken_at
 from ledgerline.mlflow_store import webhooks as registry_webhooks
-from tests.ports import HOST, unused_port
+from ledgerline.testing.ports import HOST, unused_port
 from tests.registry.deliveries import SECRET
 
 if TYPE_CHECKING:

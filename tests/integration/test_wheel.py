@@ -18,9 +18,9 @@ from mlflow import MlflowClient
 from ledgerline.mlflow_runs.tags import RUN_ID
 from ledgerline.settings.extras import EXTRAS
 from ledgerline.settings.version import VERSION
+from ledgerline.testing.loopback_servers import listening
+from ledgerline.testing.otlp_receivers import Receiver
 from tests.integration import bakery
-from tests.integration.loopback_servers import listening
-from tests.integration.otlp_receivers import Receiver
 from tests.project import PROJECT_ROOT
 
 LOCK = PROJECT_ROOT / "requirements.lock"

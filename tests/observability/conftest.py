@@ -16,9 +16,9 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
+from ledgerline.testing.recordings import Recording, Recordings
 from tests.observability import recorded_jobs as jobs
 from tests.observability import traced_jobs
-from tests.observability.recorded_jobs import Recording, Recordings
 
 MONDAY_AND_TUESDAY = {
     "dagster/asset_partition_range_start": "monday",

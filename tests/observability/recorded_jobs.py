@@ -1,16 +1,14 @@
-"""Jobs whose runs leave all kinds of events, and recordings of runs. Who executes them: conftest.py."""
+"""Jobs whose runs leave all kinds of events. They are executed in conftest.py."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import dagster as dg
-from dagster import EventLogRecord
 from dagster._core.events import DagsterEvent
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.context.system import PlanOrchestrationContext
@@ -24,64 +22,11 @@ from dagster._core.executor.step_delegating import (
 )
 from dagster._core.instance.ref import InstanceRef
 
-from ledgerline.ledger.event_log import HistoryReader, run_from
-from ledgerline.ledger.history import Run, RunHistory
-from ledgerline.ledger.upstreams import Upstreams
-
 EXIT_CODE = 3
 TO_BE_DELIVERED_SECONDS = 60.0
 
 DAYS = dg.StaticPartitionsDefinition(["monday", "tuesday", "wednesday"])
 ONCE_MORE = dg.RetryPolicy(max_retries=1)
-
-# Recordings
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A run, and all that its event log holds."""
-
-    run: Run
-    records: Sequence[EventLogRecord]
-    instance: dg.DagsterInstance | None = None
-
-    @property
-    def history(self) -> RunHistory:
-        """Read from all records at once."""
-        return self.history_of(self.records)
-
-    @property
-    def history_with_reads(self) -> RunHistory:
-        """The same with what its steps read, looked up in the instance."""
-        assert self.instance is not None
-        return Upstreams(self.instance).found(self.history)
-
-    def history_of(self, records: Sequence[EventLogRecord]) -> RunHistory:
-        """Read from other records than those that were recorded."""
-        reader = HistoryReader(self.run)
-        reader.feed(records)
-        return reader.history()
-
-
-class Recordings:
-    """Executes each run when it is first asked for."""
-
-    def __init__(
-        self, instance: dg.DagsterInstance, runs: Mapping[str, Callable[[dg.DagsterInstance], str]]
-    ) -> None:
-        self._instance = instance
-        self._runs = runs
-        self._recordings: dict[str, Recording] = {}
-
-    def __getitem__(self, name: str) -> Recording:
-        if name not in self._recordings:
-            run_id = self._runs[name](self._instance)
-            record = self._instance.get_run_record_by_id(run_id)
-            assert record is not None
-            records = self._instance.get_records_for_run(run_id).records
-            self._recordings[name] = Recording(run_from(record), records, self._instance)
-        return self._recordings[name]
-
 
 # Executors
 

@@ -9,7 +9,7 @@ import pytest
 
 from ledgerline.ledger.cursor_folder import CursorFolder
 from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors
-from tests.observability.written_runs import begin
+from ledgerline.testing.written_runs import begin
 
 
 @pytest.fixture(params=["in memory", "in a folder"])

@@ -25,7 +25,7 @@ from ledgerline.ledger.history import (
     RunHistory,
     RunStatus,
 )
-from tests.observability.recorded_jobs import Recording, Recordings
+from ledgerline.testing.recordings import Recording, Recordings
 
 SUCCESS, FAILURE, RETRY, INTERRUPTED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.RETRY, Outcome.INTERRUPTED
 IN_A_PROCESS = ("start worker", "resources")  # what a step goes through before it begins

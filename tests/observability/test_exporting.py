@@ -10,10 +10,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, Tracer
 
+from ledgerline.testing.ports import HOST
 from ledgerline.traces.exporting import QuietExporter, tracer_until_sent
 from ledgerline.traces.telemetry import Telemetry, otlp_exporter
 from tests.observability.collectors import Answer, Collector, grpc_collector, http_collector
-from tests.ports import HOST
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -20,8 +20,8 @@ from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.history import Attempt, Error, Materialisation, Outcome, Run, RunHistory, RunStatus
 from ledgerline.ledger.reads import Basis, Read, Source
 from ledgerline.lineage.events import PRODUCER, documents, run_events
+from ledgerline.testing.recordings import Recording, Recordings
 from tests.observability.lineage_jobs import DAYS, RANGE, break_down, observe_weather
-from tests.observability.recorded_jobs import Recording, Recordings
 
 NAMESPACE = "weather"
 CREATED = 1_000_000_000.0  # 2001-09-09T01:46:40Z

@@ -21,7 +21,7 @@ from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import Backfill, Projection, RefusedError, TargetUnavailableError
 from ledgerline.lineage.events import run_events
 from ledgerline.lineage.projection import OpenLineageProjection
-from tests.observability.recorded_jobs import Recording, Recordings
+from ledgerline.testing.recordings import Recording, Recordings
 
 HOST = "127.0.0.1"
 KEY = "a-key-of-somebody"

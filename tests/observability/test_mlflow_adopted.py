@@ -12,9 +12,9 @@ import pytest
 
 from ledgerline.ledger.history import RunHistory, RunStatus
 from ledgerline.ledger.projection import NotYetError
+from ledgerline.testing.recordings import Recordings
 from tests.observability import mlflow_jobs as jobs
 from tests.observability.mlflow_target import Target, execute, history_of, mapped
-from tests.observability.recorded_jobs import Recordings
 
 THEIRS = "an experiment of dagster-mlflow"
 ADOPTION_TAG = "dagster_run_id"

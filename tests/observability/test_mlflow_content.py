@@ -28,7 +28,7 @@ from ledgerline.mlflow_runs.datasets import run_datasets
 from ledgerline.mlflow_runs.inputs import run_params
 from ledgerline.mlflow_runs.metrics import entity_name, run_metrics
 from ledgerline.mlflow_runs.tags import root_cause, run_tags
-from tests.observability.recorded_jobs import Recording, Recordings
+from ledgerline.testing.recordings import Recording, Recordings
 
 RUN = Run("11111111-2222-4333-8444-555555555555", "train", created=1_000.0)
 STEP = Attempt("fit", "fit", 1, started=1_002.0, ended=1_005.5, outcome=Outcome.SUCCESS)

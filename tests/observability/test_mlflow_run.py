@@ -19,6 +19,7 @@ from ledgerline.ledger.links import Links
 from ledgerline.ledger.projection import Backfill
 from ledgerline.mlflow_runs.metrics import run_metrics
 from ledgerline.mlflow_runs.projection import MLFLOW_RUN_METADATA
+from ledgerline.testing.recordings import Recordings
 from tests.observability import mlflow_jobs as jobs
 from tests.observability.mlflow_target import (
     DAGSTER,
@@ -30,7 +31,6 @@ from tests.observability.mlflow_target import (
     mapped,
     materialize,
 )
-from tests.observability.recorded_jobs import Recordings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

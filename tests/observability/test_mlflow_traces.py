@@ -14,12 +14,12 @@ from ledgerline.ledger.history import Outcome, RunHistory, RunStatus
 from ledgerline.ledger.links import Links
 from ledgerline.ledger.projection import Backfill, TargetUnavailableError
 from ledgerline.mlflow_store import store
+from ledgerline.testing.recordings import Recording, Recordings
 from ledgerline.traces.mlflow_traces import MLflowSpanExporter
 from ledgerline.traces.projection import TraceProjection
 from ledgerline.traces.telemetry import Telemetry
 from tests.observability.collectors import Answer, Request, http_collector
 from tests.observability.exported_spans import context_of, path_of, spans_of
-from tests.observability.recorded_jobs import Recording, Recordings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -24,7 +24,7 @@ from ledgerline.ledger.observer import (
 )
 from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
 from ledgerline.ledger.tail import SETTLE_SECONDS
-from tests.observability.written_runs import (
+from ledgerline.testing.written_runs import (
     Clock,
     FakeTarget,
     WrittenRun,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ledgerline.ledger.observer import LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Observer
 from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
 from ledgerline.ledger.tail import SETTLE_SECONDS
-from tests.observability.written_runs import (
+from ledgerline.testing.written_runs import (
     Clock,
     FakeTarget,
     WrittenRun,

@@ -19,10 +19,10 @@ from ledgerline.lineage import events as lineage
 from ledgerline.mlflow_runs.projection import MLflowRunProjection
 from ledgerline.mlflow_runs.tags import LEFT_OUT, MAX_RUN_NAME_LENGTH
 from ledgerline.mlflow_store import store
+from ledgerline.testing.written_runs import Clock, clock_to_put_forward
 from tests.observability import odd_texts
 from tests.observability.mlflow_target import LINKS
 from tests.observability.odd_texts import FORBIDDEN, SECRET, TEXTS
-from tests.observability.written_runs import Clock, clock_to_put_forward
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -20,10 +20,10 @@ from cli.trace_tree import trace_tree
 from ledgerline.ledger.history import Attempt, HookOutcome, Outcome, RunHistory, RunStatus
 from ledgerline.mlflow_runs.metrics import run_metrics
 from ledgerline.mlflow_runs.timeline import timeline
+from ledgerline.testing.recordings import Recording, Recordings
 from ledgerline.traces import attributes as names
 from tests.observability import phase_jobs as jobs
 from tests.observability.exported_spans import attempt_span, spans_of, times_of
-from tests.observability.recorded_jobs import Recording, Recordings
 
 ROUNDING = 1e-5  # seconds: times are floats since 1970, and are added up
 SECOND = 1_000_000_000

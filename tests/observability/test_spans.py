@@ -19,6 +19,7 @@ from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import HistoryReader, read_history
 from ledgerline.ledger.history import RecordedSpans, RunHistory, RunStatus
 from ledgerline.ledger.links import Links
+from ledgerline.testing.recordings import Recording, Recordings
 from ledgerline.traces import attributes as names
 from ledgerline.traces import step_spans
 from ledgerline.traces.spans import LISTED, SCOPE, backfill_span, caller_of, run_spans
@@ -35,7 +36,6 @@ from tests.observability.exported_spans import (
     times_of,
     whole,
 )
-from tests.observability.recorded_jobs import Recording, Recordings
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"

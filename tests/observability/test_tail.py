@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ledgerline.ledger.event_log import PAGE
 from ledgerline.ledger.observer import LINGER_SECONDS
 from ledgerline.ledger.tail import SETTLE_SECONDS, Tail
-from tests.observability.written_runs import Clock, WrittenRun, begin, clock_to_put_forward, words_of
+from ledgerline.testing.written_runs import Clock, WrittenRun, begin, clock_to_put_forward, words_of
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from ledgerline.ledger import ids
+from ledgerline.testing.recordings import Recordings
 from ledgerline.traces import telemetry
 from ledgerline.traces.otlp_answers import SpansRefusedError
 from ledgerline.traces.otlp_grpc import GrpcExporter
@@ -19,7 +20,6 @@ from ledgerline.traces.otlp_http import HttpExporter
 from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import Collector, grpc_collector, http_collector
 from tests.observability.exported_spans import key_of, spans_of
-from tests.observability.recorded_jobs import Recordings
 
 VARIABLES = (
     "OTEL_SDK_DISABLED",

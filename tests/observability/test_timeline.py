@@ -18,7 +18,7 @@ from ledgerline.ledger.history import (
     RunStatus,
 )
 from ledgerline.mlflow_runs.timeline import DOTS_PER_INCH, ROW_HEIGHT, WIDTH, timeline
-from tests.observability.recorded_jobs import Recording, Recordings
+from ledgerline.testing.recordings import Recording, Recordings
 
 if TYPE_CHECKING:
     import numpy as np

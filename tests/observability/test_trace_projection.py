@@ -15,6 +15,7 @@ from ledgerline.ledger import ids
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.links import Links
 from ledgerline.ledger.projection import Backfill, Projection, TargetUnavailableError
+from ledgerline.testing.recordings import Recording, Recordings
 from ledgerline.traces import attributes as names
 from ledgerline.traces.deliveries import REQUEST_SPANS
 from ledgerline.traces.otlp_answers import NotTakenError, WrongTargetError
@@ -22,7 +23,6 @@ from ledgerline.traces.projection import FIRST_PAUSE_SECONDS, TraceProjection
 from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import Answer, http_collector, partial_success
 from tests.observability.exported_spans import context_of, root_of, spans_of, whole
-from tests.observability.recorded_jobs import Recording, Recordings
 
 TARGET = "http://collector.example:4318"
 LINKS = Links(dagster="http://dagster.example")

@@ -6,9 +6,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.integration.loopback_servers import listening
+from ledgerline.testing.loopback_servers import listening
+from ledgerline.testing.registry_stock import Stock
 from tests.pipelines.ticking import Daemon
-from tests.registry.registered import Stock
 from tests.resources.alert_address import AlertAddress
 
 

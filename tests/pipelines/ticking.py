@@ -20,8 +20,8 @@ from ledgerline.registry import moves
 from ledgerline.registry.history import PROMOTION, Move
 from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import PRODUCTION
+from ledgerline.testing.registry_stock import Stock
 from pipelines.definitions import defs
-from tests.registry.registered import Stock
 
 REPOSITORY = defs.get_repository_def()
 PRODUCTION_ASSET = FLIGHT_DELAY.names.production

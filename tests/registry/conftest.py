@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assets.delay_model import TrainingConfig, model_input, train, with_outcome
+from ledgerline.testing.registry_stock import Stock
 from tests.registry.racers import Racers
-from tests.registry.registered import Stock
 
 if TYPE_CHECKING:
     import pandas as pd

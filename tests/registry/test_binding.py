@@ -22,8 +22,8 @@ from ledgerline.registry.journal import MODEL_CREATED, Journal, JournalError, ex
 from ledgerline.registry.moves import UNDER_WAY, MoveRefusedError
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
 from ledgerline.registry.versions import SHA256_TAG
+from ledgerline.testing.registry_stock import Stock
 from tests.registry.racers import Racers, Task
-from tests.registry.registered import Stock
 from tests.registry.test_moves import waiting
 
 

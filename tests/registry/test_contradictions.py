@@ -8,7 +8,7 @@ from ledgerline.registry import moves
 from ledgerline.registry.contradictions import contradictions
 from ledgerline.registry.stages import PRODUCTION, STAGE_TAG, STAGING
 from ledgerline.registry.versions import UnknownModelError
-from tests.registry.registered import Stock
+from ledgerline.testing.registry_stock import Stock
 from tests.registry.test_moves import waiting
 
 

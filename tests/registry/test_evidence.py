@@ -16,7 +16,7 @@ from ledgerline.registry.evidence import (
     seal,
     verified,
 )
-from tests.registry.registered import Stock
+from ledgerline.testing.registry_stock import Stock
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

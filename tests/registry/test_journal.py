@@ -33,8 +33,8 @@ from ledgerline.registry.journal import (
     experiment_name,
 )
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
+from ledgerline.testing.registry_stock import Stock
 from tests.registry.racers import Racers, Task
-from tests.registry.registered import Stock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -20,10 +20,10 @@ from ledgerline.registry.stages import (
     STAGING,
 )
 from ledgerline.registry.versions import UnknownModelError
-from tests.integration.loopback_servers import Refusal, listening
+from ledgerline.testing.loopback_servers import Refusal, listening
+from ledgerline.testing.registry_stock import Stock, request
 from tests.integration.proxies import Proxy
 from tests.registry.racers import Outcome, Racers, Task
-from tests.registry.registered import Stock, request
 
 TIMES = {ARCHIVED_AT_TAG, PROMOTED_AT_TAG}
 MOST_WRITES = 60  # of a promotion

@@ -20,8 +20,8 @@ from ledgerline.registry.stages import (
     STAGING,
 )
 from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
+from ledgerline.testing.registry_stock import Stock, request
 from tests.registry.racers import Racers, Task
-from tests.registry.registered import Stock, request
 
 STAGE_TAGS = (STAGE_TAG, PROMOTED_AT_TAG, PROMOTED_BY_TAG, PROMOTED_FROM_TAG, ARCHIVED_AT_TAG)
 

@@ -14,7 +14,7 @@ from ledgerline.requests.asking import Asked, answers_to, latest_requests
 from ledgerline.requests.logged_rows import inputs_of
 from ledgerline.requests.replay import NothingToReplayError, Replay
 from ledgerline.requests.request_log import read
-from tests.registry.logged import MODEL, at, write
+from ledgerline.testing.logged_requests import MODEL, at, write
 
 Predict = Callable[[pd.DataFrame], dict[str, np.ndarray]]
 

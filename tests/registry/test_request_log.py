@@ -23,8 +23,8 @@ from ledgerline.requests.logged_rows import (
     redacted_columns,
 )
 from ledgerline.requests.request_log import RequestLogError, folder_of, keep_within, read, remove_leftovers
+from ledgerline.testing.logged_requests import MODEL, at, write
 from tests.project import PROJECT_ROOT
-from tests.registry.logged import MODEL, at, write
 
 SCORES = {"": [[0.75, 0.25]]}
 
@@ -213,7 +213,7 @@ KILLED = """
 import os, signal, sys
 import pyarrow.parquet as pq
 from pathlib import Path
-from tests.registry.logged import write
+from ledgerline.testing.logged_requests import write
 
 def cut_off(rows, file, **options):
     file.write(b"PAR1 half of it")
@@ -256,4 +256,4 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     place.write_text("in the way")
     with pytest.raises(OSError, match=r"exists|directory"):
         write(tmp_path, 2, {"x": [2]}, SCORES)
-    assert files_in(tmp_path) == ["flight_delay"] != before
+    assert files_in(tmp_path) == [MODEL] != before

@@ -6,7 +6,7 @@ import pytest
 
 from ledgerline.registry import moves, stages, versions
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING, Standing, standings
-from tests.registry.registered import Stock
+from ledgerline.testing.registry_stock import Stock
 
 
 def test_the_standing_of_a_model_is_the_same_on_each_kind_of_store(any_stock: Stock, model_name: str):

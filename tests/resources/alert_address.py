@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.loopback_servers import LoopbackServer, Request
+from ledgerline.testing.loopback_servers import LoopbackServer, Request
 
 
 @dataclass

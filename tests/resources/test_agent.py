@@ -17,7 +17,7 @@ from ledgerline.agent.openai_provider import OpenAIModel
 from ledgerline.agent.prompt import Prompt
 from ledgerline.dagster.agent import SECRET_VARIABLES, AgentResource
 from ledgerline.dagster.failures import PermanentFailure
-from tests.agent.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, FakeOllama
+from ledgerline.testing.fake_ollama import EMBEDDING_MODEL, MODEL, Analyst, FakeOllama
 
 PROMPT = Prompt("terse", "Be terse.", 3)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ledgerline.dagster.alerts import AlertError, AlertResource
 from ledgerline.registry.history import OUTSIDE, PROMOTION, End, Entry, Move
-from tests.integration.loopback_servers import listening
+from ledgerline.testing.loopback_servers import listening
 from tests.resources.alert_address import AlertAddress
 
 AT = datetime(2026, 3, 4, 10, 20, 30, 400000, tzinfo=UTC)

@@ -17,13 +17,13 @@ from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import TargetUnavailableError
+from ledgerline.testing.loopback_servers import LoopbackServer, Refusal, Request, listening
+from ledgerline.testing.otlp_receivers import Receiver
+from ledgerline.testing.ports import HOST
+from ledgerline.testing.written_runs import Clock, clock_to_put_forward
 from ledgerline.traces import attributes
 from ledgerline.traces.projection import TraceProjection
 from ledgerline.traces.telemetry import Telemetry
-from tests.integration.loopback_servers import LoopbackServer, Refusal, Request, listening
-from tests.integration.otlp_receivers import Receiver
-from tests.observability.written_runs import Clock, clock_to_put_forward
-from tests.ports import HOST
 from tests.project import EXPERIMENT
 
 LOGIN = "somebody:a-password"

@@ -11,7 +11,7 @@ from ledgerline.dagster.released_models.production import materialisation_of
 from ledgerline.registry.journal import Journal
 from ledgerline.registry.promotion import Mode, Request
 from ledgerline.registry.stages import PRODUCTION, STAGING
-from tests.registry.registered import Stock
+from ledgerline.testing.registry_stock import Stock
 
 NAME = "flight_delay"
 BY = "ada, token=hunter2hunter2"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from tests.ports import HOST, unused_port
+from ledgerline.testing.ports import HOST, unused_port
 
 MLSERVER = Path(__file__).parents[2] / ".venv/mlserver/bin/mlserver"
 START_SECONDS, STOP_SECONDS, POLL_SECONDS = 180.0, 20.0, 0.1

@@ -14,7 +14,7 @@ import requests
 from ledgerline.mlflow_store import model_files
 from ledgerline.registry.versions import SHA256_TAG, Version
 from ledgerline.serving.cache import KEPT_VERSIONS, LAST_GOOD, LEFT_SECONDS, UNFINISHED, Cache
-from tests.integration.loopback_servers import Refusal, listening
+from ledgerline.testing.loopback_servers import Refusal, listening
 from tests.integration.proxies import Proxy
 from tests.serving.conftest import MODEL, Serve, ServedModels
 

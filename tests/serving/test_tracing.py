@@ -15,12 +15,12 @@ from opentelemetry.trace import SpanKind
 
 from ledgerline.ledger import ids
 from ledgerline.serving.tracing import SomePerSecond, Tracing, exporter_for
+from ledgerline.testing.loopback_servers import listening
+from ledgerline.testing.otlp_receivers import Receiver
+from ledgerline.testing.ports import HOST
+from ledgerline.testing.received_traces import ReceivedSpan
 from ledgerline.traces.exporting import QuietExporter
 from ledgerline.traces.telemetry import Telemetry
-from tests.integration.loopback_servers import listening
-from tests.integration.otlp_receivers import Receiver
-from tests.integration.received_traces import ReceivedSpan
-from tests.ports import HOST
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
 from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
 

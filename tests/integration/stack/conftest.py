@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
-from tests.integration.stack import programs
-from tests.integration.stack.mlflow_traces import MLflowTraces
-from tests.integration.stack.stack import Stack, running
-from tests.registry import postgresql
+from benchmarks.docker_stack import programs
+from benchmarks.docker_stack.mlflow_traces import MLflowTraces
+from benchmarks.docker_stack.stack import Stack, running
+from ledgerline.testing import postgresql
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.docker.stack_files import DOCKER
-from tests.integration.otlp_receivers import Receiver
-from tests.integration.run_workers import wait_until
+from benchmarks.docker_stack.files import DOCKER
+from ledgerline.testing.otlp_receivers import Receiver
+from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.metrics import metrics_of
-from tests.ports import HOST, unused_port
 
 START_SECONDS = 60
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from tests.docker.stack_files import DOCKER
-from tests.integration.run_workers import wait_until
-from tests.integration.stack.jaeger_traces import Jaeger
-from tests.ports import HOST, unused_port
+from benchmarks.docker_stack.files import DOCKER
+from benchmarks.docker_stack.jaeger_traces import Jaeger
+from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 
 START_SECONDS = 60
 

@@ -18,15 +18,15 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from tests.docker.stack_files import DOCKER, SAMPLING
-from tests.integration.received_traces import ReceivedSpan
-from tests.integration.run_workers import wait_until
-from tests.integration.stack.jaeger_traces import Jaeger
+from benchmarks.docker_stack.files import DOCKER, SAMPLING
+from benchmarks.docker_stack.jaeger_traces import Jaeger
+from benchmarks.docker_stack.mlflow_traces import MLflowTraces
+from benchmarks.docker_stack.stack import Stack
+from ledgerline.testing.ports import HOST
+from ledgerline.testing.received_traces import ReceivedSpan
+from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.metrics import metrics_of, names_of
-from tests.integration.stack.mlflow_traces import MLflowTraces
 from tests.integration.stack.shown import SHOWN_SECONDS
-from tests.integration.stack.stack import Stack
-from tests.ports import HOST
 
 OTHER_METRICS = {"up"}  # Prometheus' own
 

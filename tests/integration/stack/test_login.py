@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from tests.docker.stack_files import LOGIN
+from benchmarks.docker_stack.files import LOGIN
+from benchmarks.docker_stack.stack import Stack
 from tests.integration.stack.shown import Shown
-from tests.integration.stack.stack import Stack
 
 WITH_LOGIN = ("mlflow", "otel-collector", "code", "observer")
 

@@ -18,14 +18,14 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
-from tests.docker.stack_files import DOCKER
-from tests.integration.loopback_servers import Refusal
-from tests.integration.otlp_receivers import Receiver
-from tests.integration.received_traces import ReceivedSpan
-from tests.integration.run_workers import wait_until
+from benchmarks.docker_stack.files import DOCKER
+from ledgerline.testing.loopback_servers import Refusal
+from ledgerline.testing.otlp_receivers import Receiver
+from ledgerline.testing.ports import HOST
+from ledgerline.testing.received_traces import ReceivedSpan
+from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.lone_collector import LoneCollector, lone_collector
 from tests.integration.stack.metrics import samples_of
-from tests.ports import HOST
 
 INDEX_BYTES = 60_000  # of a key with its value; Jaeger's storage has 65,000 for them and more
 IN_FLIGHT = "otelcol_exporter_in_flight_requests"

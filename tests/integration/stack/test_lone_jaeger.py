@@ -11,10 +11,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
+from ledgerline.testing.waiting import wait_until
 from ledgerline.traces.deliveries import Delivery
 from ledgerline.traces.span_bounds import bounded_resource
 from ledgerline.traces.telemetry import Telemetry, otlp_exporter
-from tests.integration.run_workers import wait_until
 from tests.integration.stack.lone_jaeger import LoneJaeger, lone_jaeger
 
 SECONDS = 60

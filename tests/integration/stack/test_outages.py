@@ -9,10 +9,10 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
-from tests.integration.run_workers import wait_until
+from benchmarks.docker_stack.stack import Stack
+from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.metrics import metrics_of
 from tests.integration.stack.shown import SHOWN_SECONDS, Shown
-from tests.integration.stack.stack import Stack
 
 # A day with late flights, and three: enough to be in the midst of.
 DAY = {"dagster/partition": "2013-02-08"}

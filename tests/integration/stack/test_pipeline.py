@@ -11,9 +11,9 @@ import pytest
 from dagster import DagsterEventType
 from mlflow import MlflowClient
 
-from tests.integration.run_workers import wait_until
+from benchmarks.docker_stack.stack import Stack
+from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.shown import SHOWN_SECONDS, Shown
-from tests.integration.stack.stack import Stack
 
 JOBS = {"ingest_flights", "train_delay_model", "release_flight_delay", "score_flights"}
 FLIGHT = {

@@ -10,12 +10,12 @@ from dagster._core.event_api import EventLogCursor
 from dagster._core.instance import InstanceRef
 from mlflow import MlflowClient
 
+from benchmarks.docker_stack.files import SAMPLING
+from benchmarks.docker_stack.mlflow_traces import MLflowTraces
+from benchmarks.docker_stack.stack import Stack
 from ledgerline.ledger.cursors import Cursors
-from tests.docker.stack_files import SAMPLING
-from tests.integration.run_workers import wait_until
-from tests.integration.stack.mlflow_traces import MLflowTraces
+from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.shown import SHOWN_SECONDS, Shown
-from tests.integration.stack.stack import Stack
 
 # Runs are in this process here; to keep what they print, Dagster would start processes that outlive them.
 NO_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}

@@ -1,4 +1,4 @@
-"""Logged requests for tests, as the service writes them."""
+"""Logged requests for tests, as the service writes them: one file for each."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,10 +11,11 @@ from ledgerline.requests import request_log
 from ledgerline.requests.logged_rows import to_table
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
-MODEL = "flight_delay"
+MODEL = "demand"
 
 
 def at(minutes: float) -> datetime:
+    """Return the moment so many minutes after NOON."""
     return NOON + timedelta(minutes=minutes)
 
 
@@ -28,7 +29,20 @@ def write(
     model: str = MODEL,
     redacted: tuple[str, ...] = (),
 ) -> Path:
-    """One request, as a file of its own."""
+    """Write a request as a file of its own.
+
+    Args:
+        folder: The folder of the log.
+        minutes: When it was answered, after NOON.
+        inputs: The columns that were sent.
+        outputs: The columns that were answered.
+        version: The version that answered.
+        model: The registered model.
+        redacted: Columns whose values are not kept.
+
+    Returns:
+        The file.
+    """
     given = {name: np.asarray(values) for name, values in inputs.items()}
     rows = len(next(iter(given.values())))
     fixed: dict[str, list[Any]] = {

@@ -13,9 +13,8 @@ from opentelemetry.trace import StatusCode
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
+from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
 from ledgerline.traces.projection import TraceProjection
-from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
-from tests.observability.exported_spans import context_of, times_of
 
 EXPERIMENT_ID = "1"
 
@@ -91,8 +90,10 @@ def _plain(value: object) -> object:
 
 
 def _received(span: ReadableSpan) -> ReceivedSpan:
-    context = context_of(span)
-    started, ended = times_of(span)
+    context, started, ended = span.context, span.start_time, span.end_time
+    assert context is not None
+    assert started is not None
+    assert ended is not None
     return ReceivedSpan(
         name=span.name,
         trace_id=f"{context.trace_id:032x}",

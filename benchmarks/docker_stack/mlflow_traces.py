@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Span, SpanStatusCode
 from mlflow.exceptions import MlflowException
 
-from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
+from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
 
 ITS_OWN = "mlflow.traceRequestId"  # which MLflow adds to each span
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.docker.stack_files import DOCKER
+from benchmarks.docker_stack.files import DOCKER
 
 BUILD = DOCKER / "servers" / "build"
 

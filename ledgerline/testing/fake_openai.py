@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.agent.fake_http import FakeServer, Handler
-from tests.agent.fake_ollama import ChatRequest, Mind, Reply, misbehaves, stream, tokens_of
+from ledgerline.testing.fake_http import FakeServer, Handler
+from ledgerline.testing.fake_ollama import ChatRequest, Mind, Reply, misbehaves, stream, tokens_of
 
 MODEL = "Qwen/Qwen3-8B"
 CREATED = 1_769_860_800

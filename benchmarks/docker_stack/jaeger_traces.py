@@ -1,4 +1,4 @@
-"""Traces as Jaeger's query API gives them: https://www.jaegertracing.io/docs/2.13/architecture/apis/"""
+"""Traces as Jaeger's query API gives them: https://www.jaegertracing.io/docs/2.13/architecture/apis/."""
 
 import json
 import urllib.error
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
+from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
 
 FAILED = 2  # STATUS_CODE_ERROR of OTLP
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.ports import HOST, unused_port
+from ledgerline.testing.ports import HOST, unused_port
 
 USER = "postgres"  # its programs refuse to be started by root
 START_SECONDS = 60
@@ -85,6 +85,7 @@ class Server:
 
     @property
     def log(self) -> Path:
+        """Return the file of its log."""
         return self.parent / "log"
 
     def make_folder(self) -> None:

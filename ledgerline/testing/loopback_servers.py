@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TypeVar
 
-from tests.ports import HOST, unused_port
+from ledgerline.testing.ports import HOST, unused_port
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,12 @@ class Request(BaseHTTPRequestHandler):
     """A request, and how it is answered."""
 
     def respond(self) -> None:
+        """Let the server answer."""
         assert isinstance(self.server, _Listener)
         self.server.owner.respond(self, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+        """Send an answer as a whole."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -34,22 +36,28 @@ class Request(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def refuse(self, refusal: Refusal) -> None:
+        """Send an answer that is not 200."""
         after = refusal.retry_after
         self.answer(refusal.status, {"Retry-After": str(after)} if after is not None else {})
 
     def do_GET(self) -> None:
+        """Answer."""
         self.respond()
 
     def do_POST(self) -> None:
+        """Answer."""
         self.respond()
 
     def do_PUT(self) -> None:
+        """Answer."""
         self.respond()
 
     def do_PATCH(self) -> None:
+        """Answer."""
         self.respond()
 
     def do_DELETE(self) -> None:
+        """Answer."""
         self.respond()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -66,10 +74,12 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
+        """Return the address."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def listens(self) -> bool:
+        """Return whether it is started."""
         return self._listener is not None
 
     def respond(self, request: Request, body: bytes) -> None:
@@ -86,7 +96,7 @@ class LoopbackServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Nobody listens any more; what is under way is answered."""
+        """Stop listening; what is under way is answered."""
         if self._listener is not None and self._thread is not None:
             self._listener.shutdown()
             self._thread.join()

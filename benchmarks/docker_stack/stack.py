@@ -1,4 +1,4 @@
-"""The stack of docker/ on this machine without containers, for tests to start, stop, break and ask."""
+"""The stack of docker/ on this machine without containers, to be started, stopped, broken and asked."""
 
 import os
 import signal
@@ -11,16 +11,15 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._grpc.client import DagsterGrpcClient
 
-from tests.docker.stack_files import DOCKER, written_secrets
-from tests.integration.pages import Pages
-from tests.integration.run_workers import wait_until
-from tests.integration.stack.composed import Machine
-from tests.integration.stack.jaeger_traces import Jaeger
-from tests.ports import HOST
-from tests.registry import postgresql
+from benchmarks.docker_stack.composed import Machine
+from benchmarks.docker_stack.files import DOCKER, written_secrets
+from benchmarks.docker_stack.jaeger_traces import Jaeger
+from benchmarks.docker_stack.pages import Pages
+from ledgerline.ledger.dagster_internals import DagsterGrpcClient, DagsterUserCodeUnreachableError
+from ledgerline.testing import postgresql
+from ledgerline.testing.ports import HOST
+from ledgerline.testing.waiting import wait_until
 
 START_SECONDS = 180
 END_SECONDS = 60
@@ -48,18 +47,22 @@ class Stack:
 
     @property
     def mlflow_url(self) -> str:
+        """Return the address of MLflow."""
         return self.machine.url("mlflow", 5000)
 
     @property
     def serving_url(self) -> str:
+        """Return the address of serving."""
         return self.machine.url("serving", 8080)
 
     @property
     def collector_url(self) -> str:
+        """Return the address that takes OTLP."""
         return self.machine.url("otel-collector", 4318)
 
     @property
     def jaeger(self) -> Jaeger:
+        """Return Jaeger's traces."""
         return Jaeger(self.machine.url("jaeger", 16686))
 
     @contextmanager
@@ -174,6 +177,7 @@ class Stack:
         return self.machine.folder / f"{name}.log"
 
     def said(self, name: str) -> str:
+        """Return all that a service has printed."""
         return self.log(name).read_text(errors="replace")
 
     def cpu_seconds(self, name: str) -> float:

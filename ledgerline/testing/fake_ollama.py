@@ -1,6 +1,10 @@
 """A server that speaks as Ollama does, with a made-up mind in place of a model.
 
 What it says on the wire is what Ollama 0.17.4 says: test_ollama_wire.py asks both. Its clients are real.
+
+Example:
+    >>> with FakeOllama(scripted(Reply(pieces=("Answer: ", "3")))) as fake:
+    ...     OllamaModel(fake.url, MODEL)
 """
 
 import csv
@@ -16,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.agent.fake_http import FakeServer, Handler
+from ledgerline.testing.fake_http import FakeServer, Handler
 
 MODEL = "qwen3:8b"
 EMBEDDING_MODEL = "nomic-embed-text:latest"
@@ -120,26 +124,29 @@ def scripted(*replies: Reply) -> Mind:
 
 @dataclass(frozen=True)
 class Analyst:
-    """Answers questions about flights by asking the tool `query_flights` once.
+    """A mind that answers questions by one call of a tool that takes SQL.
 
     Attributes:
         queries: What a question contains, and the SQL that answers it; None: nothing does.
+        tool: The name of the tool.
     """
 
     queries: Mapping[str, str | None]
+    tool: str = "query"
 
     def __call__(self, request: ChatRequest) -> Reply:
+        """Call the tool, or answer with what it returned."""
         last = request.messages[-1]
         if last["role"] == "tool":
             return _answered(_first_cell(last.get("content", "")))
         sql = next((sql for text, sql in self.queries.items() if text in last.get("content", "")), None)
         if sql is None:
             return _answered("unknown")
-        return Reply(tool_calls=(("query_flights", {"sql": sql}),))
+        return Reply(tool_calls=((self.tool, {"sql": sql}),))
 
 
 def _answered(value: str) -> Reply:
-    return Reply(pieces=("This is what the flights say.\n", "Answer: ", value))
+    return Reply(pieces=("This is what the tables say.\n", "Answer: ", value))
 
 
 def _first_cell(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from tests.ports import HOST
+from ledgerline.testing.ports import HOST
 
 
 class FakeServer:
@@ -27,6 +27,7 @@ class FakeServer:
 
     @property
     def url(self) -> str:
+        """Return the address."""
         return f"http://{HOST}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -85,6 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         """Be silent."""
 
     def body(self) -> dict[str, Any]:
+        """Return the JSON of the request."""
         return json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
 
     def send(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
@@ -98,6 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def send_json(self, content: Any, status: int = 200) -> None:
+        """Answer at once with JSON."""
         self.send(json.dumps(content).encode(), status)
 
     def begin(self, content_type: str) -> None:
@@ -108,10 +111,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def chunk(self, content: bytes) -> None:
+        """Send a chunk."""
         self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
         self.wfile.flush()
 
     def end(self) -> None:
+        """End an answer in chunks."""
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 
@@ -132,6 +137,7 @@ class SameToAll:
         self._threads: list[threading.Thread] = []
 
     def __call__(self, start: bytes, again: bytes = b"") -> str:
+        """Begin to answer with these bytes; returns the address."""
         self._run(self._accept, start, again)
         return f"http://{HOST}:{self._listener.getsockname()[1]}"
 

@@ -1,6 +1,11 @@
 """A collector for tests: a real server that takes OTLP over HTTP, and fails in the ways it is told to.
 
-What it received, as a trace that tests can ask: received_traces.py.
+The trace of a run, as it was received: received_traces.py.
+
+Example:
+    >>> with listening(Receiver()) as receiver:
+    ...     observe(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
+    ...     receiver.trace(run_id).named("bread").failed
 """
 
 import gzip
@@ -17,8 +22,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.integration.loopback_servers import LoopbackServer, Refusal, Request
-from tests.integration.received_traces import ReceivedSpan, ReceivedTrace
+from ledgerline.testing.loopback_servers import LoopbackServer, Refusal, Request
+from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
 
 PROTOBUF = "application/x-protobuf"
 

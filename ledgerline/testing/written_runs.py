@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType
-from dagster._core.events import EngineEventData
 
+from ledgerline.ledger.dagster_internals import EngineEventData
 from ledgerline.ledger.event_log import ATTEMPT_METADATA, SPANS_METADATA
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import Backfill
@@ -50,6 +50,7 @@ class WrittenRun:
             )
 
     def start(self) -> None:
+        """Let it start."""
         self._report(DagsterEventType.RUN_START, None)
 
     def end(self, seconds_ago: float = 0.0) -> None:
@@ -105,6 +106,7 @@ class Shown:
 
     @property
     def run_id(self) -> str:
+        """Return the run."""
         return self.now.run.run_id
 
     @property
@@ -133,6 +135,7 @@ class FakeTarget:
     took: Callable[[], None] = lambda: None
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
+        """Take a run, or refuse it."""
         self.asked.append(now.run.run_id)
         self.refuses(now.run.run_id)
         self.shown.append(Shown(now, before))
@@ -140,6 +143,7 @@ class FakeTarget:
         return 1
 
     def export_backfill(self, backfill: Backfill) -> int:
+        """Take a backfill, or refuse it."""
         self.refuses(backfill.backfill_id)
         self.backfills.append(backfill)
         return 1
@@ -160,9 +164,11 @@ class Clock:
         self._now = float(int(time.monotonic()))  # whole, so that adding seconds to it is exact
 
     def __call__(self) -> float:
+        """Return the time, which stands still."""
         return self._now
 
     def forward(self, seconds: float) -> None:
+        """Put it forward."""
         self._now += seconds
 
 

@@ -1,4 +1,4 @@
-"""A trace as it was received, to be asked what people look for. Who receives it: otlp_receivers.py."""
+"""A trace as it was received, to be asked what people look for. Received in otlp_receivers.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,37 +49,41 @@ class ReceivedTrace:
 
     @property
     def by_id(self) -> Mapping[str, ReceivedSpan]:
+        """Return the spans by their ids."""
         return {span.span_id: span for span in self.spans}
 
     @property
     def roots(self) -> Sequence[ReceivedSpan]:
+        """Return the spans without a parent."""
         return [span for span in self.spans if span.parent_id is None]
 
     @property
     def root(self) -> ReceivedSpan:
+        """Return the only span without a parent."""
         (root,) = self.roots
         return root
 
     @property
     def attempts(self) -> Mapping[tuple[object, object], ReceivedSpan]:
-        """The spans of attempts by step and number."""
+        """Return the spans of attempts by step and number."""
         return {span.of: span for span in self.spans if span.is_attempt}
 
     @property
     def repeated(self) -> Sequence[ReceivedSpan]:
-        """Spans that came more than once."""
+        """Return the spans that came more than once."""
         return [span for span in self.spans if self.times[span.span_id] > 1]
 
     def named(self, name: str) -> ReceivedSpan:
-        """The only span of this name."""
+        """Return the only span of this name."""
         (span,) = self.all_named(name)
         return span
 
     def all_named(self, name: str) -> Sequence[ReceivedSpan]:
+        """Return all spans of this name."""
         return [span for span in self.spans if span.name == name]
 
     def above(self, span: ReceivedSpan) -> Sequence[ReceivedSpan]:
-        """Its parent, the parent of that, and so on up to the root."""
+        """Return its parent, the parent of that, and so on up to the root."""
         path = []
         while span.parent_id is not None:
             span = self.by_id[span.parent_id]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.agent.fake_http import FakeServer, Handler
+from ledgerline.testing.fake_http import FakeServer, Handler
 
 
 def page(url: str, title: str = "", content: str = "", **fields: Any) -> dict[str, Any]:
@@ -52,6 +52,7 @@ class Reply:
     waits: bool = False
 
     def content(self, query: str) -> bytes:
+        """Return the body of the answer to a query."""
         if self.body is not None:
             return self.body
         return json.dumps(

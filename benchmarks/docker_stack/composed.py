@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from tests.docker.stack_files import DOCKER, VARIABLE, services
-from tests.ports import HOST, unused_port
-from tests.project import PROJECT_ROOT
+from benchmarks.checkout import PROJECT_ROOT
+from benchmarks.docker_stack.files import DOCKER, VARIABLE, services
+from ledgerline.testing.ports import HOST, unused_port
 
 # Defaults that compose.yaml need not name, since each container has addresses and folders of its own.
 OF_CONTAINERS = {
@@ -75,6 +75,7 @@ class Machine:
         self._ports[service, inside] = port
 
     def url(self, service: str, inside: int) -> str:
+        """Return the address of a port of a service."""
         return f"http://{HOST}:{self.port(service, inside)}"
 
     def described(
