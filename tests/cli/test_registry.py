@@ -12,8 +12,8 @@ from cli.released import ReleasedModelError, partition_of_versions, released_mod
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.registry.stages import PRODUCTION
 from ledgerline.settings.project import Project
+from ledgerline.testing.registry_stock import Stock
 from tests.cli.bakeries import FOLDER
-from tests.registry.registered import Stock
 
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2023-01-01", end_date="2024-01-01")
 BREAD = ReleaseNames.of("bread", dg.AssetKey("bread_version"))
