@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,14 @@ KINDS = {
 }
 
 
+@cache
+def fitted(kind: Kind) -> Any:
+    return kind.model()
+
+
 def expected(kind: Kind) -> "np.ndarray[Any, Any]":
     """What the model says itself about the first rows."""
-    model, rows = kind.model(), inputs().head(ASKED)
+    model, rows = fitted(kind), inputs().head(ASKED)
     if kind.platform == "mlflow_onnx":
         import onnxruntime
 
@@ -166,7 +172,7 @@ def expected(kind: Kind) -> "np.ndarray[Any, Any]":
 
 
 def register(models: ServedModels, name: str, kind: Kind) -> Version:
-    return models.version(name, model=kind.model(), inputs=inputs(), method=kind.method)
+    return models.version(name, model=fitted(kind), inputs=inputs(), method=kind.method)
 
 
 def ask(service: Running, path: str, content: Any) -> tuple[int, str, Any]:
