@@ -14,7 +14,7 @@ import requests
 from benchmarks.checkout import EXPERIMENT
 from benchmarks.collectors import ARRIVALS
 from benchmarks.processes import HOST, SCRIPTS, environment_of, family_of, free_port, started, wait_until
-from cli.dev_servers import MLFLOW_SERVER_ENVIRONMENT
+from ledgerline.cli.dev_servers import MLFLOW_SERVER_ENVIRONMENT
 from ledgerline.ledger import ids
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 (a new folder in it)

@@ -24,7 +24,7 @@ MOST_SECONDS = 120.0
 
 # What the service has imported when it answers; what these import is most of it.
 IMPORTED = (
-    "cli.main",
+    "ledgerline.cli.main",
     "ledgerline.serving.app",
     "ledgerline.serving.service",
     "uvicorn.protocols.http.httptools_impl",

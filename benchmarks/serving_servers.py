@@ -26,7 +26,7 @@ from benchmarks.processes import (
     started,
     wait_until,
 )
-from cli.dev_servers import MLFLOW_SERVER_ENVIRONMENT
+from ledgerline.cli.dev_servers import MLFLOW_SERVER_ENVIRONMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

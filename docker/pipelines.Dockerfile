@@ -16,7 +16,6 @@ COPY docker/requirements-pipelines.lock ./
 RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
     && /installer/bin/uv pip install --python /opt/venv --require-hashes -r requirements-pipelines.lock
 COPY LICENSE README.md pyproject.toml requirements.lock ./
-COPY cli cli
 COPY ledgerline ledgerline
 # What builds it comes from the lock file as well, and stays here.
 RUN /installer/bin/uv build --wheel --build-constraint requirements.lock --require-hashes --out-dir wheels \

@@ -16,7 +16,6 @@ COPY docker/requirements-serving.lock ./
 RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
     && /installer/bin/uv pip install --python /opt/venv --require-hashes -r requirements-serving.lock
 COPY LICENSE README.md pyproject.toml requirements.lock ./
-COPY cli cli
 COPY ledgerline ledgerline
 # What builds it comes from the lock file as well, and stays here. The wheel has the whole library; the parts that
 # need Dagster cannot be imported here, and nothing that serves imports them.

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from cli import memory
-from cli.commands import prepared_settings, stop
+from ledgerline.cli import memory
+from ledgerline.cli.commands import prepared_settings, stop
 
 app = typer.Typer()
 app.add_typer(memory.app)
@@ -32,8 +32,8 @@ def ask(
     settings = prepared_settings()
     from rich.console import Console
 
-    from cli.execution_view import ExecutionView, print_execution
     from ledgerline.agent.execution import Outcome
+    from ledgerline.cli.execution_view import ExecutionView, print_execution
     from pipelines import asking
 
     chosen = asking.with_options(settings, model, without_memory=without_memory)

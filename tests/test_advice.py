@@ -10,12 +10,11 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from cli.main import app
+from ledgerline.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "assets",
-    "cli",
     "ledgerline",
     "pipelines",
     "resources",
@@ -49,13 +48,15 @@ def advised() -> Iterator[tuple[str, str]]:
 def unknown_in(command: str) -> str | None:
     """The first word of a command line that the command line tool does not know."""
     at: Any = typer.main.get_command(app)
+    context: Any = None
     options = {"--help"}
     for word in command.split():
         name = word.rstrip(".,;:)'\"")
         if isinstance(at, TyperGroup):
-            if name not in at.commands:
+            found: Any = at.get_command(context, name)  # of the project, too
+            if found is None:
                 return name
-            at = at.commands[name]
+            at = found
             options |= {option for parameter in at.params for option in parameter.opts}
         elif name.startswith("--") and name.split("=")[0] not in options:
             return name

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from assets.analyst_questions import Kind, questions
 from assets.analyst_scores import TABLE_FILE
-from cli import observing
 from ledgerline.agent import conventions
+from ledgerline.cli import observing
 from ledgerline.ledger import ids
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.history import COMPUTE

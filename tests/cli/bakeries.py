@@ -3,8 +3,8 @@
 import warnings
 from pathlib import Path
 
-from cli import state
-from cli.loaded_project import LoadedProject, load
+from ledgerline.cli import state
+from ledgerline.cli.loaded_project import LoadedProject, load
 from ledgerline.dagster.settings import Settings
 from ledgerline.settings.project import Project
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cli import state
+from ledgerline.cli import state
 from ledgerline.dagster.settings import Settings
 
 

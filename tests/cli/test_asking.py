@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from ledgerline.cli.main import app
 from ledgerline.mlflow_store import store
 from ledgerline.testing.fake_http import FakeServer, Handler
 from ledgerline.testing.fake_ollama import (

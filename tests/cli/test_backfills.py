@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import run_config, runs
-from cli.backfills import Given, planned, run_all
-from cli.main import app
+from ledgerline.cli import run_config, runs
+from ledgerline.cli.backfills import Given, planned, run_all
+from ledgerline.cli.main import app
 from ledgerline.dagster.settings import Settings
 from tests.cli import bakeries
 

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cli import dev_servers
-from cli.main import app
+from ledgerline.cli import dev_servers
+from ledgerline.cli.main import app
 from ledgerline.dagster.settings import Settings
 
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from cli.execution_view import MOST_LINES, ExecutionView, print_execution, printable
 from ledgerline.agent.execution import Execution, Limit, ToolUse
 from ledgerline.agent.memory import Recalled
 from ledgerline.agent.messages import ToolCall, Usage
 from ledgerline.agent.vector_store import Entry
+from ledgerline.cli.execution_view import MOST_LINES, ExecutionView, print_execution, printable
 
 CALL = ToolCall("1", "query_flights", {"sql": "SELECT count(*)\n  FROM flights"})
 EXECUTION = Execution(

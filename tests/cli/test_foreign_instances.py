@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from cli.main import app
-from cli.observed_instances import telling_name
+from ledgerline.cli.main import app
+from ledgerline.cli.observed_instances import telling_name
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.storages.instances import only_read_instance

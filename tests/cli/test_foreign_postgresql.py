@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from psycopg import sql
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from ledgerline.cli.main import app
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.testing import postgresql

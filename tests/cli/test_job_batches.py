@@ -2,8 +2,8 @@
 
 import pytest
 
-from cli.backfills import Given, PartitionsGivenError, planned
-from cli.job_batches import RANGE_END, RANGE_START, batches, spanning
+from ledgerline.cli.backfills import Given, PartitionsGivenError, planned
+from ledgerline.cli.job_batches import RANGE_END, RANGE_START, batches, spanning
 from tests.cli.bakeries import bakery
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from ledgerline.cli.main import app
 
 COMMANDS = {
     "run": ["job", "--partition", "--from", "--to", "--config", "--fresh"],

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
 from ledgerline.agent.memory import Memory
 from ledgerline.agent.vector_store import Entry
+from ledgerline.cli.main import app
 
 AT = datetime(2026, 11, 3, 14, 5, tzinfo=UTC)
 

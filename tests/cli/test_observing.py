@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from ledgerline.cli.main import app
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import Cursors
 from ledgerline.testing.loopback_servers import Refusal, listening

@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from cli.partition_keys import UnknownPartitionError, between, extent, understood
+from ledgerline.cli.partition_keys import UnknownPartitionError, between, extent, understood
 from tests.cli.bakeries import bakery
 
 JOB = "make_it"

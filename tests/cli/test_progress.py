@@ -9,7 +9,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from rich.console import Console
 
-from cli import progress
+from ledgerline.cli import progress
 from ledgerline.dagster.failures import PermanentFailure
 
 DAYS = dg.StaticPartitionsDefinition(["monday", "tuesday"])

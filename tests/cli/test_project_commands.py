@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from ledgerline.cli.main import app
 
 NUMBERS = count()  # each test has a module of its own: they are imported into this process
 GREET = """
@@ -96,7 +96,7 @@ def test_without_a_project_there_are_the_built_in_commands_only(tmp_path: Path) 
         ("", "has no commands: assign a typer.Typer to 'app' in it."),
         (
             GREET.replace("greet", "serve"),
-            "has commands that ledgerline has itself: serve. Give",
+            "has commands of the names of built-in ones: serve. Give",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_help_imports_nothing_heavy() -> None:
     program = """
 import sys
 from typer.testing import CliRunner
-from cli.main import app
+from ledgerline.cli.main import app
 assert CliRunner().invoke(app, ["--help"]).exit_code == 0
 print(sorted(name for name in ("dagster", "mlflow", "pandas", "pydantic", "requests") if name in sys.modules))
 """

@@ -6,9 +6,9 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.loaded_project import LoadedProject
-from cli.main import app
-from cli.released import ReleasedModelError, partition_of_versions, released_model, the_only_one
+from ledgerline.cli.loaded_project import LoadedProject
+from ledgerline.cli.main import app
+from ledgerline.cli.released import ReleasedModelError, partition_of_versions, released_model, the_only_one
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.registry.stages import PRODUCTION
 from ledgerline.settings.project import Project

@@ -9,9 +9,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from assets.delay_model_version import FLIGHT_DELAY
-from cli import releases, runs
-from cli.loaded_project import load
-from cli.main import app
+from ledgerline.cli import releases, runs
+from ledgerline.cli.loaded_project import load
+from ledgerline.cli.main import app
 from ledgerline.dagster.released_models.judged import JudgedVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.requests.asking import Latency

@@ -6,9 +6,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cli.loaded_project import LoadedProject, UnknownJobError
-from cli.partition_keys import UnknownPartitionError
-from cli.run_plan import NoPartitionError, PlannedJob, plan
+from ledgerline.cli.loaded_project import LoadedProject, UnknownJobError
+from ledgerline.cli.partition_keys import UnknownPartitionError
+from ledgerline.cli.run_plan import NoPartitionError, PlannedJob, plan
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.settings.project import Project
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from cli import stages
+from ledgerline.cli import stages
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry import moves, promotion
 from ledgerline.registry.evidence import APPROVED_BY_TAG

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
-from cli.trace_tree import BAR_CELLS, trace_tree
+from ledgerline.cli.trace_tree import BAR_CELLS, trace_tree
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.ledger.event_log import HistoryReader, read_history, run_from
 from ledgerline.ledger.history import (

@@ -20,7 +20,7 @@ import pytest
 import requests
 from rich.console import Console
 
-from cli import webhooks
+from ledgerline.cli import webhooks
 from ledgerline.dagster.wake import woken_at
 from tests.project import PROJECT_ROOT
 from tests.registry.deliveries import SECRET, Sent
@@ -37,7 +37,7 @@ from ledgerline.dagster.settings import set_library_defaults
 set_library_defaults()
 import dagster as dg
 from rich.console import Console
-from cli import webhooks
+from ledgerline.cli import webhooks
 
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     webhooks.listen(Console(), instance, sys.argv[2], port=0)

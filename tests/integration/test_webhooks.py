@@ -20,7 +20,7 @@ import pytest
 import requests
 from rich.console import Console
 
-from cli import webhooks
+from ledgerline.cli import webhooks
 from ledgerline.dagster.wake import woken_at
 from ledgerline.mlflow_store import webhooks as registry_webhooks
 from ledgerline.testing.ports import HOST, unused_port

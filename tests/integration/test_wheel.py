@@ -103,8 +103,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def test_the_wheel_holds_the_library_and_nothing_of_the_example(installed: Installed) -> None:
     names = zipfile.ZipFile(installed.wheel).namelist()
     assert installed.wheel.name == f"ledgerline_mlops-{VERSION}-py3-none-any.whl"
-    # The command line is on its way into the library.
-    assert {name.split("/")[0] for name in names} - {"cli"} == {
+    assert {name.split("/")[0] for name in names} == {
         "ledgerline",
         f"ledgerline_mlops-{VERSION}.dist-info",
     }

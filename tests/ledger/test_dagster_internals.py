@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 ROOT = Path(__file__).parents[2]
 INTERNALS = ROOT / "ledgerline" / "ledger" / "dagster_internals.py"
 MODULE = "ledgerline.ledger.dagster_internals"
-FOLDERS = ("ledgerline", "cli", "assets", "pipelines", "resources", "docker", "benchmarks")
+FOLDERS = ("ledgerline", "assets", "pipelines", "resources", "docker", "benchmarks")
 
 Check = Callable[[Any], bool]
 
@@ -157,10 +157,8 @@ def test_dagster_still_has(name: str) -> None:
 
 
 def test_every_name_is_used_and_no_other_is_expected() -> None:
-    # The command line imports its own names until it is in the library.
-    of_the_command_line = {name for module, name in imports(ROOT / "cli" / "runs.py")}
     assert EXPECTED.keys() == PRIVATE.keys()
-    assert [name for name in PRIVATE if not users(name) and name not in of_the_command_line] == []
+    assert [name for name in PRIVATE if not users(name)] == []
 
 
 def test_names_that_are_imported_later_are_those_of_the_statements() -> None:
@@ -207,9 +205,7 @@ def test_importing_the_module_loads_nothing_more_than_dagster() -> None:
 def test_no_other_module_imports_what_is_private() -> None:
     private = re.compile(r"^\s*(from|import) dagster\._", re.MULTILINE)
     named = [module for module in MODULES if private.search(module.read_text())]
-    assert [str(module.relative_to(ROOT)) for module in named if module.parts[-2] != "cli"] == [
-        str(INTERNALS.relative_to(ROOT))
-    ]
+    assert [str(module.relative_to(ROOT)) for module in named] == [str(INTERNALS.relative_to(ROOT))]
     # Nor does the library know the names of its modules.
     library = [module for module in MODULES if module.is_relative_to(ROOT / "ledgerline")]
     assert [module for module in library if "dagster._" in module.read_text()] == [INTERNALS]

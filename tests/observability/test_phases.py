@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from opentelemetry.trace import StatusCode
 from rich.console import Console
 
-from cli.trace_tree import trace_tree
+from ledgerline.cli.trace_tree import trace_tree
 from ledgerline.ledger.history import Attempt, HookOutcome, Outcome, RunHistory, RunStatus
 from ledgerline.mlflow_runs.metrics import run_metrics
 from ledgerline.mlflow_runs.timeline import timeline

@@ -13,7 +13,7 @@ from ledgerline.mlflow_runs import tags as mlflow_tags
 from ledgerline.traces import attributes
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("assets", "cli", "ledgerline", "pipelines", "resources")
+PACKAGES = ("assets", "ledgerline", "pipelines", "resources")
 SPELLING = re.compile(r"dagster[^a-z]?run[^a-z]?id(?![a-z])", re.IGNORECASE)
 
 

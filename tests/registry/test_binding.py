@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from ledgerline.cli.main import app
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry import binding, evidence, moves, promotion, versions
 from ledgerline.registry.contradictions import contradictions

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 import dagster as dg
 
-from cli.typed_times import Period, beginning_in, nearest
+from ledgerline.cli.typed_times import Period, beginning_in, nearest
 
 SEPARATOR = "|"  # between the dimensions of a key, as Dagster writes it
 MAX_LISTED = 12

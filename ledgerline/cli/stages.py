@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from cli import version_columns
+from ledgerline.cli import version_columns
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.registry.history import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from cli.commands import stop
+from ledgerline.cli.commands import stop
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """End the command with a message where a person can do something."""
-    from cli.observing import ObservingError
-    from cli.partition_keys import UnknownPartitionError
-    from cli.released import ReleasedModelError
-    from cli.webhooks import WebhookError
+    from ledgerline.cli.observing import ObservingError
+    from ledgerline.cli.partition_keys import UnknownPartitionError
+    from ledgerline.cli.released import ReleasedModelError
+    from ledgerline.cli.webhooks import WebhookError
     from ledgerline.dagster.failures import PermanentFailure
     from ledgerline.ledger.storages.config import InstanceError
     from ledgerline.registry.moves import MoveRefusedError
@@ -34,6 +34,6 @@ def clear_errors() -> Iterator[None]:
 
 def moment_of(text: str) -> datetime:
     """Return a point in time, as `observing.moment` takes it."""
-    from cli.observing import moment
+    from ledgerline.cli.observing import moment
 
     return moment(text)

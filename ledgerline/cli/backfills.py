@@ -6,11 +6,11 @@ from typing import Any
 
 import dagster as dg
 
-from cli import releases
-from cli.job_batches import Batch, batches
-from cli.partition_keys import between, extent, understood
-from cli.registered_versions import registered_versions
-from cli.runs import Outcome, Runner
+from ledgerline.cli import releases
+from ledgerline.cli.job_batches import Batch, batches
+from ledgerline.cli.partition_keys import between, extent, understood
+from ledgerline.cli.registered_versions import registered_versions
+from ledgerline.cli.runs import Outcome, Runner
 from ledgerline.dagster.released_models.names import released_models
 
 

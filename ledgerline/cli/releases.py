@@ -8,7 +8,7 @@ import dagster as dg
 from rich.table import Table
 from rich.text import Text
 
-from cli.runs import Outcome, Runner
+from ledgerline.cli.runs import Outcome, Runner
 from ledgerline.dagster.released_models.judged import JudgedVersion
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.dagster.released_models.production import DECISION, IN_PLACE, REFUSED

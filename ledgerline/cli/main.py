@@ -12,9 +12,9 @@ import typer  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from cli import registry, run_commands  # noqa: E402
-from cli.commands import end_at_once, prepared_settings, settings_beside, stop  # noqa: E402
-from cli.project_commands import WithProjectCommands  # noqa: E402
+from ledgerline.cli import registry, run_commands  # noqa: E402
+from ledgerline.cli.commands import end_at_once, prepared_settings, settings_beside, stop  # noqa: E402
+from ledgerline.cli.project_commands import WithProjectCommands  # noqa: E402
 from ledgerline.settings.extras import require  # noqa: E402
 
 gc.freeze()
@@ -45,7 +45,7 @@ def dev() -> None:
     settings = prepared_settings()
     for extra in ("ui", "serving"):
         require(extra, "`ledgerline dev`")
-    from cli import dev_servers
+    from ledgerline.cli import dev_servers
     from ledgerline.mlflow_store.store import StoreUnreachableError
 
     try:
@@ -59,7 +59,7 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to serve: a registered model, or model@alias; again for more. Default: flight_delay."
+            help="What to serve: a registered model, or model@alias; again for more. Default: the project's."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
@@ -142,7 +142,7 @@ def observe(
     if dagster_home is None and (experiment or namespace or dagster_url):
         stop(ValueError("--experiment, --namespace and --dagster-url go with --dagster-home."))
     settings = settings_beside(dagster_home)
-    from cli import observed_instances, observing
+    from ledgerline.cli import observed_instances, observing
     from ledgerline.ledger.storages.config import InstanceError
 
     if dagster_home is None:
@@ -188,7 +188,7 @@ def trace(
 ) -> None:
     """Print the trace of a run as a tree, with durations."""
     settings = settings_beside(dagster_home)
-    from cli import observed_instances, observing
+    from ledgerline.cli import observed_instances, observing
     from ledgerline.ledger.storages.config import InstanceError
 
     if dagster_home is None:

@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli.commands import loaded_project, prepared_settings
-from cli.registry_errors import clear_errors, moment_of
+from ledgerline.cli.commands import loaded_project, prepared_settings
+from ledgerline.cli.registry_errors import clear_errors, moment_of
 
 if TYPE_CHECKING:
-    from cli.releases import Release
-    from cli.runs import Runner
+    from ledgerline.cli.releases import Release
+    from ledgerline.cli.runs import Runner
     from ledgerline.dagster.released_models.names import ReleaseNames
 
 Model = Annotated[
@@ -47,8 +47,8 @@ def compare(
     Exits with 1 when a gate refuses it.
     """
     with _runner(model) as (runner, names):
-        from cli import releases
-        from cli.released import partition_of_versions
+        from ledgerline.cli import releases
+        from ledgerline.cli.released import partition_of_versions
 
         key = None if partition is None else partition_of_versions(runner.loaded, names, partition)
         config = _given(version=version, against=against, partition=key)
@@ -70,7 +70,7 @@ def replay(
     with clear_errors():
         moment = moment_of(since)
     with _runner(model) as (runner, names):
-        from cli import releases
+        from ledgerline.cli import releases
 
         config = _given(version=version, replay_since=moment.isoformat())
         _end_with(runner, releases.compare(runner, names, config))
@@ -79,7 +79,7 @@ def replay(
 def promote(model: Model = None, *, version: OfStaging = None, reason: Reason = "", by: By = None) -> None:
     """Let production be a version that was compared with the one there now, and passed every gate."""
     with _runner(model) as (runner, names):
-        from cli import releases
+        from ledgerline.cli import releases
 
         config = _given(action="promote", version=version, reason=reason, approver=by or _user())
         _end_with(runner, releases.promote(runner, names, config))
@@ -104,7 +104,7 @@ def rollback(
         _rollback_alone(model, to, reason, by or _user())
         return
     with _runner(model) as (runner, names):
-        from cli import releases
+        from ledgerline.cli import releases
 
         config = _given(action="rollback", version=to, reason=reason, approver=by or _user())
         _end_with(runner, releases.promote(runner, names, config))
@@ -123,7 +123,7 @@ def approve(
     """
     settings = prepared_settings()
     loaded = loaded_project(settings)
-    from cli.released import HOW, the_only_one
+    from ledgerline.cli.released import HOW, the_only_one
     from ledgerline.dagster.released_models.names import released_models
     from ledgerline.dagster.resources import registry_of
 
@@ -164,8 +164,8 @@ def _runner(model: str | None) -> "Iterator[tuple[Runner, ReleaseNames]]":
     """Make ready to run the jobs that release a model."""
     settings = prepared_settings()
     loaded = loaded_project(settings)
-    from cli import runs
-    from cli.released import released_model
+    from ledgerline.cli import runs
+    from ledgerline.cli.released import released_model
 
     with clear_errors():
         names = released_model(loaded, model)
@@ -174,7 +174,7 @@ def _runner(model: str | None) -> "Iterator[tuple[Runner, ReleaseNames]]":
 
 
 def _end_with(runner: "Runner", release: "Release") -> Never:
-    from cli import releases
+    from ledgerline.cli import releases
 
     runner.show([release.outcome.run_id])
     releases.report(runner, release)

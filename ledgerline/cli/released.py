@@ -1,7 +1,7 @@
 """Finds the released model that a command is about."""
 
-from cli.loaded_project import LoadedProject
-from cli.partition_keys import understood
+from ledgerline.cli.loaded_project import LoadedProject
+from ledgerline.cli.partition_keys import understood
 from ledgerline.dagster.released_models.names import ReleaseNames, released_models
 
 HOW = "Declare it as a ReleasedModel, and merge released(it) with the definitions"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from cli.job_batches import Batch, batches, spanning
-from cli.loaded_project import LoadedProject
-from cli.partition_keys import extent, in_order, understood
-from cli.related_partitions import assets_of, coming_of, partitioned_assets_of, upstream
-from cli.stored_partitions import missing
+from ledgerline.cli.job_batches import Batch, batches, spanning
+from ledgerline.cli.loaded_project import LoadedProject
+from ledgerline.cli.partition_keys import extent, in_order, understood
+from ledgerline.cli.related_partitions import assets_of, coming_of, partitioned_assets_of, upstream
+from ledgerline.cli.stored_partitions import missing
 from ledgerline.dagster.released_models.names import released_models
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cli.observing import foreign_observers, own_observers
+from ledgerline.cli.observing import foreign_observers, own_observers
 from ledgerline.dagster.settings import Settings, export_of_other_instance
 from ledgerline.ledger.observer import Observer
 from ledgerline.ledger.storages.instances import (

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from cli.job_batches import RANGE_END, RANGE_START
-from cli.loaded_project import LoadedProject
-from cli.related_partitions import partitioned_assets_of
+from ledgerline.cli.job_batches import RANGE_END, RANGE_START
+from ledgerline.cli.loaded_project import LoadedProject
+from ledgerline.cli.related_partitions import partitioned_assets_of
 from ledgerline.dagster.storage.io_managers import RecordStorage, TableStorage, open_records, open_tables
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]

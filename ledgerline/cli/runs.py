@@ -12,10 +12,10 @@ import dagster as dg
 from rich.console import Console
 from rich.text import Text
 
-from cli import observing, progress, run_config
-from cli.code_locations import location_name
-from cli.job_batches import WHOLE, Batch
-from cli.loaded_project import ATTRIBUTE, LoadedProject
+from ledgerline.cli import observing, progress, run_config
+from ledgerline.cli.code_locations import location_name
+from ledgerline.cli.job_batches import WHOLE, Batch
+from ledgerline.cli.loaded_project import ATTRIBUTE, LoadedProject
 from ledgerline.dagster.executors import start_warm_process
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.dagster_internals import (

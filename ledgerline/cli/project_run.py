@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.text import Text
 
-from cli import observing, releases
-from cli.registered_versions import NewVersion, registered_versions
-from cli.releases import Release
-from cli.run_plan import PlannedJob
-from cli.runs import Outcome, Runner
-from cli.summaries import print_summaries
+from ledgerline.cli import observing, releases
+from ledgerline.cli.registered_versions import NewVersion, registered_versions
+from ledgerline.cli.releases import Release
+from ledgerline.cli.run_plan import PlannedJob
+from ledgerline.cli.runs import Outcome, Runner
+from ledgerline.cli.summaries import print_summaries
 from ledgerline.dagster.released_models.names import released_models
 from ledgerline.mlflow_store.store import without_password
 from ledgerline.settings.project import Project

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands import prepared_settings, stop, wide_console
+from ledgerline.cli.commands import prepared_settings, stop, wide_console
 
 if TYPE_CHECKING:
     from ledgerline.agent.memory import Memory

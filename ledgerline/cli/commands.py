@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from cli.loaded_project import LoadedProject
+    from ledgerline.cli.loaded_project import LoadedProject
     from ledgerline.dagster.settings import Settings
 
 WIDTH = 132
@@ -23,7 +23,7 @@ def prepared_settings() -> "Settings":
     Ends the command when something is wrong with them, and where there is no project.
     """
     # Here, and not above: serving does without Dagster, which these import.
-    from cli import state
+    from ledgerline.cli import state
     from ledgerline.dagster.settings import Settings
 
     try:
@@ -37,7 +37,7 @@ def prepared_settings() -> "Settings":
 
 def loaded_project(settings: "Settings") -> "LoadedProject":
     """Return the project with its definitions; ends the command when they cannot be loaded."""
-    from cli.loaded_project import DefinitionsError, load
+    from ledgerline.cli.loaded_project import DefinitionsError, load
 
     try:
         return load(settings.project)
@@ -53,7 +53,7 @@ def settings_beside(dagster_home: Path | None) -> "Settings":
     """
     if dagster_home is None:
         return prepared_settings()
-    from cli import state
+    from ledgerline.cli import state
     from ledgerline.dagster.settings import Settings
 
     try:

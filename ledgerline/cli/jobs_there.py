@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.loaded_project import LoadedProject
-from cli.partition_keys import extent
+from ledgerline.cli.loaded_project import LoadedProject
+from ledgerline.cli.partition_keys import extent
 
 
 def print_jobs(console: Console, loaded: LoadedProject) -> None:

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from cli.commands import say, stop
+from ledgerline.cli.commands import say, stop
 from ledgerline.settings.extras import MissingExtraError
 from ledgerline.settings.project import Project, ProjectError
 
@@ -62,8 +62,8 @@ class WithProjectCommands(TyperGroup):
         found = get_group(app_of(project)).commands
         if taken := sorted(self.commands.keys() & found.keys()):
             raise CommandsError(
-                f"{project.commands} has commands that ledgerline has itself: {', '.join(taken)}. Give them "
-                "other names."
+                f"{project.commands} has commands of the names of built-in ones: {', '.join(taken)}. Give "
+                "them other names."
             )
         return found
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from cli.summaries import materialisations
+from ledgerline.cli.summaries import materialisations
 from ledgerline.dagster.released_models.names import ReleaseNames
 
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from cli.loaded_project import LoadedProject, load
-from cli.trace_tree import LEAST_SECONDS, trace_tree
+from ledgerline.cli.loaded_project import LoadedProject, load
+from ledgerline.cli.trace_tree import LEAST_SECONDS, trace_tree
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import CursorStore

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
-from cli.loaded_project import LoadedProject
-from cli.partition_keys import in_order
+from ledgerline.cli.loaded_project import LoadedProject
+from ledgerline.cli.partition_keys import in_order
 
 # Partitions by asset.
 Partitions = Mapping[dg.AssetKey, set[str]]

@@ -6,7 +6,7 @@ from typing import Annotated, Never
 
 import typer
 
-from cli.commands import loaded_project, prepared_settings, stop, wide_console
+from ledgerline.cli.commands import loaded_project, prepared_settings, stop, wide_console
 
 Partitions = Annotated[
     list[str] | None,
@@ -70,7 +70,7 @@ def backfill(
 def _run_project(partitions: list[str] | None, *, fresh: bool) -> Never:
     settings = prepared_settings()
     loaded = loaded_project(settings)
-    from cli import jobs_there, project_run, run_plan, runs
+    from ledgerline.cli import jobs_there, project_run, run_plan, runs
 
     project = settings.project
     with _clear_errors(), runs.local_instance(settings) as instance:
@@ -97,7 +97,7 @@ def _run_job(
 ) -> Never:
     settings = prepared_settings()
     loaded = loaded_project(settings)
-    from cli import backfills, run_config, runs
+    from ledgerline.cli import backfills, run_config, runs
 
     with _clear_errors(), runs.local_instance(settings) as instance:
         job = loaded.job(name)
@@ -113,11 +113,11 @@ def _run_job(
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Show what a person can mend without a stack trace."""
-    from cli.backfills import PartitionsGivenError
-    from cli.loaded_project import UnknownJobError
-    from cli.partition_keys import UnknownPartitionError
-    from cli.run_config import RunConfigError
-    from cli.run_plan import NoPartitionError
+    from ledgerline.cli.backfills import PartitionsGivenError
+    from ledgerline.cli.loaded_project import UnknownJobError
+    from ledgerline.cli.partition_keys import UnknownPartitionError
+    from ledgerline.cli.run_config import RunConfigError
+    from ledgerline.cli.run_plan import NoPartitionError
 
     try:
         yield

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import registry_changes
-from cli.commands import loaded_project, prepared_settings, wide_console
-from cli.registry_changes import Model
-from cli.registry_errors import clear_errors, moment_of
+from ledgerline.cli import registry_changes
+from ledgerline.cli.commands import loaded_project, prepared_settings, wide_console
+from ledgerline.cli.registry_changes import Model
+from ledgerline.cli.registry_errors import clear_errors, moment_of
 
 if TYPE_CHECKING:
     from ledgerline.dagster.settings import Settings
@@ -21,7 +21,7 @@ app = typer.Typer(
 def list_models() -> None:
     """Every registered model, and who is in staging and production."""
     settings = prepared_settings()
-    from cli import stages
+    from ledgerline.cli import stages
     from ledgerline.dagster.resources import registry_of
 
     with clear_errors():
@@ -35,7 +35,7 @@ def show(
 ) -> None:
     """The versions of a model with their stages; with --version, all that is known of one."""
     settings = prepared_settings()
-    from cli import stages
+    from ledgerline.cli import stages
     from ledgerline.dagster.resources import registry_of
 
     with clear_errors():
@@ -53,7 +53,7 @@ def history(
 ) -> None:
     """Every judgement, approval and move of an alias: who, when, why; also those made outside."""
     settings = prepared_settings()
-    from cli import stages
+    from ledgerline.cli import stages
     from ledgerline.dagster.resources import registry_of
 
     with clear_errors():
@@ -87,7 +87,7 @@ def webhook(
     settings = prepared_settings()
     from rich.console import Console
 
-    from cli import webhooks
+    from ledgerline.cli import webhooks
 
     with clear_errors():
         accepted = webhooks.register(Console(), settings.tracking_uri, url, settings.webhook_secret, name)
@@ -102,7 +102,7 @@ def listen(
     settings = prepared_settings()
     from rich.console import Console
 
-    from cli import webhooks
+    from ledgerline.cli import webhooks
     from ledgerline.ledger.storages.instances import own_instance
 
     with clear_errors(), own_instance(settings.dagster_home) as observed:
@@ -113,6 +113,6 @@ def _named(settings: "Settings", model: str | None) -> str:
     """Return the model that is meant; the definitions are asked only if none is named."""
     if model is not None:
         return model
-    from cli.released import the_only_one
+    from ledgerline.cli.released import the_only_one
 
     return the_only_one(loaded_project(settings))
