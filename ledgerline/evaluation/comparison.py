@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ledgerline.evaluation.calibration import CalibrationPoint
 from ledgerline.evaluation.intervals import half_widths
 from ledgerline.evaluation.metrics import Metric
-from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.prediction_kind import PredictionKind, require_kind
 from ledgerline.evaluation.resampling import PairedScores, paired_scores
 from ledgerline.evaluation.samples import ComparisonError, Sample, cluster_numbers
 from ledgerline.evaluation.slices import SliceDifference, slice_differences
@@ -152,6 +152,7 @@ def compare(
     Raises:
         ComparisonError: These rows cannot tell; the message says why, and what to do.
     """
+    require_kind(kind)
     compared, by_slice = _metrics(kind, metrics), _slice_metric(kind, metrics, slice_metric)
     _require_options(alpha, resamples)
     happened = kind.outcomes(outcome)

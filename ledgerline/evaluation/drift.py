@@ -5,7 +5,7 @@ Pure functions; which rows are compared, and when that is too far, is up to the 
 
 from typing import TYPE_CHECKING
 
-from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.prediction_kind import PredictionKind, require_kind
 from ledgerline.evaluation.samples import ComparisonError
 from ledgerline.evaluation.stability import population_stability_index
 
@@ -29,6 +29,7 @@ def scores_psi(
     Raises:
         ComparisonError: Answers are not of this kind, or there are none.
     """
+    require_kind(kind)
     columns = []
     for name, answer in (("reference_prediction", reference_prediction), ("prediction", prediction)):
         rows = len(answer)
@@ -51,4 +52,5 @@ def on_outcomes(kind: PredictionKind, outcome: "Column", prediction: "Answer") -
     Raises:
         ComparisonError: Outcomes or predictions are not of this kind.
     """
+    require_kind(kind)
     return kind.score(outcome, prediction)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from ledgerline.evaluation.samples import ComparisonError, floats
+from ledgerline.evaluation.samples import MAX_MAGNITUDE, ComparisonError, floats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,11 +182,12 @@ def row_values(metric: Metric, rows: Rows) -> "NDArray[np.float64]":
             f"{len(rows.outcome):,} rows; return one number for each row."
         )
     values = floats(f"The metric {metric.name}", returned)
-    wrong = ~np.isfinite(values)
+    wrong = ~(np.abs(values) <= MAX_MAGNITUDE)  # NaN, too
     if wrong.any():
         raise ComparisonError(
             f"The metric {metric.name} is {values[int(wrong.argmax())]} for {int(wrong.sum()):,} of "
-            f"{len(values):,} rows, the first is row {int(wrong.argmax()):,}; return a finite number."
+            f"{len(values):,} rows, the first is row {int(wrong.argmax()):,}; return a finite number, "
+            f"of {MAX_MAGNITUDE:g} at most."
         )
     return values
 

@@ -10,7 +10,7 @@ from ledgerline.evaluation.comparison import ALPHA, RESAMPLES, SEED
 from ledgerline.evaluation.gates import Better, Calibrated, FastEnough, NoSliceWorse, SameSignature
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles
 from ledgerline.evaluation.metrics import Metric
-from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.prediction_kind import PredictionKind, require_kind
 from ledgerline.evaluation.rulings import Findings, Gate, Ruling
 
 # What Dagster allows in the name of an asset check.
@@ -60,6 +60,7 @@ class Policy:
         Raises:
             ValueError: The error names gate and field.
         """
+        require_kind(kind)
         for gate in self.gates:
             gate.require_fits(kind)
         self.metrics(kind)
@@ -112,6 +113,7 @@ def default_policy(kind: PredictionKind) -> Policy:
     outcome's owner knows, by nothing once that is sure. For the same reason a regression has no bound on
     its bias: add `Unbiased(most=...)`.
     """
+    require_kind(kind)
     gates: list[Gate] = [Better()]
     if isinstance(kind, Binary | Multiclass):
         gates += [NoSliceWorse(most=0.01 if isinstance(kind, Binary) else 0.02), Calibrated(most=0.05)]
@@ -131,7 +133,7 @@ def judge(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
             and problems with the signature.
 
     Raises:
-        ValueError: The comparison was made with another alpha.
+        ValueError: The comparison was made with another alpha, or a gate returns something else.
         ComparisonError: The comparison lacks a metric.
     """
     if findings.comparison.alpha != policy.alpha:
@@ -139,7 +141,16 @@ def judge(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
             f"The models were compared with alpha {findings.comparison.alpha}, the policy has "
             f"{policy.alpha}; compare them with the policy's."
         )
-    return tuple(gate.judge(findings) for gate in policy.gates)
+    return tuple(_ruling(gate, findings) for gate in policy.gates)
+
+
+def _ruling(gate: Gate, findings: Findings) -> Ruling:
+    ruling = gate.judge(findings)
+    if not isinstance(ruling, Ruling) or ruling.rule != gate.rule:
+        raise ValueError(
+            f"The gate {type(gate).__name__} returned {ruling!r:.80}; it must return a Ruling of {gate.rule}."
+        )
+    return ruling
 
 
 def _require_gate(gate: Any) -> None:

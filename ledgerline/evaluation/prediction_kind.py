@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from ledgerline.evaluation.samples import Answer, Column
 
 
+def require_kind(kind: Any) -> None:
+    """Refuse something other than a kind of prediction, such as its class.
+
+    Raises:
+        ComparisonError: It is something else.
+    """
+    if not isinstance(kind, PredictionKind):
+        raise ComparisonError(f"{kind!r:.80} is no kind of prediction; pass one, as Regression().")
+
+
 class PredictionKind(ABC):
     """What a model predicts.
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Answers in single precision, or rounded to three digits, need not sum to exactly 1.
 MAX_SUM_ERROR = 2e-3
 
+_TRUE_FIRST = (["True", "False"], ["1", "0"])
+
 
 def probabilities(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
     """Return the probability of each row, of two columns the second.
@@ -39,7 +41,7 @@ def probabilities(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64
         require_rows(name, len(values), rows)
         _require_probabilities(name, values)
         return values
-    both = table(name, answer)
+    both = table(name, _true_last(answer))
     require_rows(name, len(both), rows)
     _require_probabilities(name, both)
     if both.shape[1] == 2:
@@ -87,11 +89,36 @@ def quantiles(name: str, answer: "Answer", levels: Sequence[float], rows: int) -
     return values
 
 
+def _true_last(answer: "Answer") -> "Answer":
+    """Put the column of true behind that of false, if a data frame names them so."""
+    import pandas as pd
+
+    if isinstance(answer, pd.DataFrame) and [str(name) for name in answer.columns] in _TRUE_FIRST:
+        return answer.iloc[:, ::-1]
+    return answer
+
+
+def _ordered(name: str, answer: "Answer", labels: Sequence[str | float]) -> "Answer":
+    """Put the columns of a data frame that are named as the labels are into their order."""
+    import pandas as pd
+
+    if not isinstance(answer, pd.DataFrame) or isinstance(answer.columns, pd.RangeIndex):
+        return answer
+    named = {str(column): number for number, column in enumerate(answer.columns)}
+    wanted = [str(label) for label in labels]
+    if named.keys() == set(wanted):
+        return answer.iloc[:, [named[label] for label in wanted]]
+    if named.keys() & set(wanted):
+        raise ComparisonError(
+            f"{name} has the columns {', '.join(named)}; pass {', '.join(wanted)}, or none of these names for "
+            "columns in this order."
+        )
+    return answer
+
+
 def _columns(
     name: str, answer: "Answer", labels: Sequence[str | float], rows: int, what: str
 ) -> "NDArray[np.float64]":
-    import pandas as pd
-
     shape = shape_of(name, answer)
     if len(shape) == 1 and len(labels) == 1:
         values = floats(name, answer)[:, None]  # pyright: ignore[reportArgumentType]
@@ -101,11 +128,7 @@ def _columns(
             f"{', '.join(map(str, labels))}."
         )
     else:
-        if isinstance(answer, pd.DataFrame):
-            named = {str(column): number for number, column in enumerate(answer.columns)}
-            if named.keys() == {str(label) for label in labels}:
-                answer = answer.iloc[:, [named[str(label)] for label in labels]]
-        values = table(name, answer)
+        values = table(name, _ordered(name, answer, labels))
     require_rows(name, len(values), rows)
     return values
 

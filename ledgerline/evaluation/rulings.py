@@ -65,6 +65,19 @@ class Ruling:
     threshold: float | None
     text: str
 
+    def __post_init__(self) -> None:
+        # A gate of one's own may compute with numpy, whose numbers are not those of JSON.
+        object.__setattr__(self, "passed", bool(self.passed))
+        for name in ("value", "threshold"):
+            number = getattr(self, name)
+            if number is None:
+                continue
+            if not math.isfinite(number):
+                raise ValueError(
+                    f"The {name} of the rule {self.rule} is {number}; it must be finite, or None."
+                )
+            object.__setattr__(self, name, float(number))
+
 
 class Gate(ABC):
     """One thing that staging must prove.

@@ -91,7 +91,8 @@ def table(name: str, values: "Answer") -> "NDArray[np.float64]":
     import numpy as np
     import pandas as pd
 
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+    # Not of a subclass: of a masked array, what is masked would pass as a number.
+    if type(values) is np.ndarray and values.dtype.kind in "fiub":
         return values.astype(np.float64, copy=False)
     frame = pd.DataFrame(values)
     if not frame.shape[1]:

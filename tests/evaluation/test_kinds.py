@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles, Regression
@@ -56,6 +57,7 @@ def test_truth_may_be_of_any_type(values: Any) -> None:
         pd.Series(NUMBERS, index=["x", "y", "x"]),
         pd.Series(NUMBERS, dtype="category"),
         pd.Series(NUMBERS, dtype="double[pyarrow]"),
+        pd.Series([Decimal(3), Decimal(1), Decimal(2)], dtype=pd.ArrowDtype(pa.decimal128(5, 2))),
         pd.Series(NUMBERS, dtype=object),
     ],
     ids=lambda values: f"{type(values).__name__} {getattr(values, 'dtype', values)}",
@@ -126,6 +128,10 @@ THIRDS = [[0.5, 0.25, 0.25], [0.125, 0.5, 0.375]]
         (Binary(), np.array(HALVES, dtype=np.float32), [0.5, 0.75]),
         (Binary(), pd.DataFrame(HALVES), [0.5, 0.75]),
         (Binary(), [[0.5], [0.75]], [0.5, 0.75]),
+        (Binary(), pd.DataFrame({"late": [0.75, 0.25], "early": [0.25, 0.75]}), [0.25, 0.75]),
+        (Binary(), pd.DataFrame({True: [0.25, 0.75], False: [0.75, 0.25]}), [0.25, 0.75]),
+        (Binary(), pd.DataFrame({"1": [0.25], "0": [0.75]}), [0.25]),
+        (Multiclass((1, 2, 3)), pd.DataFrame(THIRDS), THIRDS),
         (Binary(), pd.Series([0.5, 0.75], dtype="Float64"), [0.5, 0.75]),
         (CLASSES, THIRDS, THIRDS),
         (CLASSES, pd.DataFrame(THIRDS, columns=["x", "y", "z"]), THIRDS),
@@ -165,6 +171,14 @@ def test_predictions_are_what_models_return(kind: PredictionKind, answer: Any, e
         (Binary(), ["a", "b"], "staging holds something other than numbers, the first in row 0: 'a'"),
         (CLASSES, HALVES, r"staging has shape \(2, 2\); pass 3 columns, one for each class: a, b, c"),
         (CLASSES, [0.5, 0.5], r"staging has shape \(2,\); pass 3 columns"),
+        (
+            CLASSES,
+            pd.DataFrame(THIRDS, columns=list("bad")),
+            "staging has the columns b, a, d; pass a, b, c, or",
+        ),
+        (LEVELS, pd.DataFrame(THIRDS, columns=[0.9, 0.5, 0.2]), "columns 0.9, 0.5, 0.2; pass 0.1, 0.5, 0.9"),
+        (Regression(), np.ma.masked_values([1.0, 9.0], 9.0), "1 of 2 predictions of staging are NaN.* row 1"),
+        (CLASSES, np.ma.masked_values(np.array(THIRDS), 0.125), "1 of 2 probabilities of staging are NaN"),
         (CLASSES, THIRDS[:1], "There are 2 outcomes, but staging has 1 values"),
         (
             CLASSES,

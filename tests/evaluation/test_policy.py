@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import FrozenInstanceError, dataclass, replace
+from dataclasses import FrozenInstanceError, asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,46 @@ def test_a_policy_is_sealed_with_each_gate_and_its_numbers() -> None:
             {"gate": "EnoughRows", "rule": "enough_rows", "least": 9},
         ],
     }
+
+
+@dataclass(frozen=True)
+class Returning(Gate):
+    """A gate that returns something."""
+
+    returned: Any = None
+    rule: str = "returning"
+
+    def judge(self, findings: Findings) -> Ruling:
+        return self.returned
+
+    def as_dict(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("returned", [None, True, Ruling("another", True, None, None, "")])
+def test_a_gate_that_returns_something_else_is_named(returned: Any) -> None:
+    policy = Policy([Returning(returned)])
+    with pytest.raises(ValueError, match="gate Returning returned .*a Ruling of returning"):
+        judge(policy, findings(Regression(), policy))
+
+
+def test_a_ruling_is_json_whatever_computed_it() -> None:
+    ruling = Ruling("own", np.bool_(True), np.int64(3), np.float32(0.5), "Fine.")  # pyright: ignore[reportArgumentType]
+    assert json.loads(json.dumps(asdict(ruling))) == {
+        "rule": "own",
+        "passed": True,
+        "value": 3.0,
+        "threshold": 0.5,
+        "text": "Fine.",
+    }
+    with pytest.raises(ValueError, match="value of the rule own is nan; it must be finite"):
+        Ruling("own", True, math.nan, None, "")
+
+
+@pytest.mark.parametrize("use", [default_policy, Policy([Better()]).require_fits])
+def test_the_class_of_a_kind_is_no_kind(use: Any) -> None:
+    with pytest.raises(ValueError, match=r"Binary.* is no kind of prediction; pass one, as Regression\(\)"):
+        use(Binary)
 
 
 def test_a_comparison_with_another_confidence_is_not_judged() -> None:
