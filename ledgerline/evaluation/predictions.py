@@ -110,8 +110,8 @@ def _ordered(name: str, answer: "Answer", labels: Sequence[str | float]) -> "Ans
         return answer.iloc[:, [named[label] for label in wanted]]
     if named.keys() & set(wanted):
         raise ComparisonError(
-            f"{name} has the columns {', '.join(named)}; pass {', '.join(wanted)}, or none of these names for "
-            "columns in this order."
+            f"{name} has the columns {', '.join(named)}; pass {', '.join(wanted)}, or none of these names "
+            "for columns in this order."
         )
     return answer
 

@@ -77,6 +77,7 @@ def test_a_metric_of_classes_gets_numbers_of_classes_and_a_column_for_each() -> 
             lambda outcome, said: np.where(outcome == 3, np.inf, 1),
             "cost is inf for 60 of 300 .* row 3;",
         ),
+        (lambda outcome, said: np.where(outcome == 3, 1e200, 1), r"cost is 1e\+200 for 60 .*1e\+150"),
         (
             lambda outcome, said: ["dear"] * len(outcome),
             "metric cost holds something other than",

@@ -156,7 +156,7 @@ class Returning(Gate):
 @pytest.mark.parametrize("returned", [None, True, Ruling("another", True, None, None, "")])
 def test_a_gate_that_returns_something_else_is_named(returned: Any) -> None:
     policy = Policy([Returning(returned)])
-    with pytest.raises(ValueError, match="gate Returning returned .*a Ruling of returning"):
+    with pytest.raises(ValueError, match=r"gate Returning returned .*a Ruling of returning"):
         judge(policy, findings(Regression(), policy))
 
 
