@@ -131,8 +131,6 @@ def compare(
 ) -> Comparison:
     """Compare the predictions of two models on the same rows.
 
-        compare(Regression(), rows["kwh"], new.predict(rows), old.predict(rows), clusters=rows["day"])
-
     Args:
         kind: What the models predict.
         outcome: What happened in each row.
@@ -151,6 +149,10 @@ def compare(
 
     Raises:
         ComparisonError: These rows cannot tell; the message says why, and what to do.
+
+    Example:
+        >>> compare(Regression(), [1, 2, 3, 4], [1, 2, 3, 4], [0, 0, 0, 0], clusters=[1, 1, 2, 2]).rows
+        4
     """
     require_kind(kind)
     compared, by_slice = _metrics(kind, metrics), _slice_metric(kind, metrics, slice_metric)

@@ -147,8 +147,6 @@ class Metric:
 def row_metric(name: str, by_row: "ByRow", lower_is_better: bool = True) -> Metric:
     """Make a metric of one's own that is a mean over rows.
 
-        cost = row_metric("cost", by_row=lambda outcome, prediction: np.where(prediction < outcome, 9.0, 1.0))
-
     Args:
         name: Its name: letters, digits and underscores.
         by_row: Takes the outcomes and the predictions of all rows, as arrays, and returns the value of each
@@ -157,6 +155,10 @@ def row_metric(name: str, by_row: "ByRow", lower_is_better: bool = True) -> Metr
 
     Raises:
         ValueError: The name is not one.
+
+    Example:
+        >>> row_metric("cost", by_row=lambda outcome, prediction: 9.0 * (prediction < outcome)).name
+        'cost'
     """
     return Metric(name, lower_is_better, by_row=by_row)
 

@@ -21,13 +21,15 @@ _RULE = re.compile(r"[A-Za-z0-9_]+")
 class Policy:
     """What staging must prove.
 
-        Policy([Better(margin=2.0), NoSliceWorse(most=5.0), Unbiased(most=3.0), FastEnough()])
-
     Attributes:
         gates: The gates, each with another rule, in the order in which they are judged and shown.
         alpha: How often a model that is no better than a margin may be promoted by luck.
         resamples: How often the rows are drawn anew.
         seed: Of the draws: the same models on the same rows get the same rulings.
+
+    Example:
+        >>> [gate.rule for gate in Policy([Better(margin=2.0), NoSliceWorse(most=5.0), FastEnough()]).gates]
+        ['better_than_production', 'no_slice_worse', 'fast_enough']
     """
 
     gates: Sequence[Gate]

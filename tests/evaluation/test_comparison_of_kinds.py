@@ -202,3 +202,37 @@ def test_the_model_that_answers_wrongly_is_named(side: str, answer: list[float],
     answers = {"staging": [1.0, 2.0, 3.0], "production": [1.0, 2.0, 3.0], side: answer}
     with pytest.raises(ComparisonError, match=message):
         compare(Regression(), [1, 2, 3], answers["staging"], answers["production"], clusters=[1, 2, 3])
+
+
+@pytest.mark.parametrize("make", [Season.regression, Season.quantiles, Season.multiclass])
+def test_models_the_other_way_round_have_the_opposite_gains(make: Any) -> None:
+    turned = Season(1, noise=(0.1, 0.9))
+    turned.said.reverse()
+    there, back = (make(season, slices={"parity": season.day % 2}) for season in (GOOD, turned))
+    for one, other in zip(
+        (*there.differences, *there.slices), (*back.differences, *back.slices), strict=True
+    ):
+        assert (other.staging, other.production) == (one.production, one.staging)
+        assert [-other.gain, -other.high, -other.low] == pytest.approx(
+            [one.gain, one.low, one.high], abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("make", [Season.regression, Season.quantiles, Season.multiclass])
+def test_the_order_of_rows_says_nothing(make: Any) -> None:
+    shuffled = Season(1, noise=(0.1, 0.9))
+    order = np.random.default_rng(1).permutation(len(shuffled.day))
+    shuffled.day, shuffled.outcome = shuffled.day[order], shuffled.outcome[order]
+    shuffled.said = [said[order] for said in shuffled.said]
+    one, other = (make(season, resamples=2000) for season in (GOOD, shuffled))
+    for here, there in zip(one.differences, other.differences, strict=True):
+        assert there.gain == pytest.approx(here.gain, abs=1e-12)
+        # Days are numbered as they come, so that other ones are drawn.
+        assert there.high - there.low == pytest.approx(here.high - here.low, rel=0.1)
+
+
+def test_something_other_than_a_kind_is_named() -> None:
+    with pytest.raises(
+        ComparisonError, match=r"Regression.* is no kind of prediction; pass one, as Regression\(\)"
+    ):
+        compare(Regression, [1, 2], [1, 2], [1, 2], clusters=[1, 2])  # pyright: ignore[reportArgumentType]
