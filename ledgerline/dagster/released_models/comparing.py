@@ -1,0 +1,191 @@
+"""The step that compares staging with production. The asset whose step it is: comparison.py."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from ledgerline.cleaning.texts import cleaned
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models import comparison_tables, replayed_requests
+from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
+from ledgerline.dagster.released_models.contenders import contender
+from ledgerline.dagster.released_models.declaration import ReleasedModel, metadata_of
+from ledgerline.dagster.released_models.evaluation_rows import (
+    keys_to_evaluate_on,
+    partitions_of,
+)
+from ledgerline.dagster.released_models.findings import (
+    Findings,
+    against_text,
+    evidence_document,
+    find_out,
+    judgement_of,
+)
+from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.production import DECISION, IN_PLACE
+from ledgerline.dagster.request_log import RequestLogResource
+from ledgerline.dagster.tracking import MLflowResource, TrainingRun
+from ledgerline.evaluation import plots, report
+from ledgerline.registry import evidence
+from ledgerline.registry.evidence import Sealed
+from ledgerline.registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.versions import Version
+
+
+def compare_versions(
+    context: dg.AssetExecutionContext, model: ReleasedModel, config: ComparisonConfig
+) -> Iterator[dg.Output[JudgedVersion]]:
+    """Compare the version in staging with the one in production, and keep everything that was found.
+
+    Raises:
+        PermanentFailure: The versions cannot be compared; the message says why.
+    """
+    mlflow: MLflowResource = context.resources.mlflow
+    registry: ModelRegistryResource = context.resources.registry
+    request_log: RequestLogResource = context.resources.request_log
+    since = replayed_requests.moment_of(config.replay_since) if config.replay_since is not None else None
+    staging, production = versions_to_compare(registry, model, config)
+    if production is not None and production.number == staging.number:
+        yield from _in_place(context, model, staging)
+        return
+    keys = keys_to_evaluate_on(
+        model, partitions_of(model, context.instance), staging, production, config.partition
+    )
+    against = against_text(model, production)
+    where = f"{keys[0]} to {keys[-1]}" if keys else "the rows that are held out"
+    context.log.info(f"Comparing version {staging.number} with {against} on {where}")
+    incumbent = contender(registry, model, production) if production else None
+    candidate = contender(registry, model, staging)
+    # Before the rest, which takes longer, and needs no requests.
+    now = datetime.now(UTC)
+    asked = replayed_requests.replayed(request_log, candidate, incumbent, since, now) if since else None
+    found = replace(find_out(context, model, keys, candidate, incumbent), replay=asked)
+    for ruling in found.rulings:
+        context.log.info(f"{'passed' if ruling.passed else 'FAILED'}: {ruling.rule}. {ruling.text}")
+
+    now = datetime.now(UTC)
+    document = cleaned(evidence_document(model, found, context.run.run_id, now))  # before it is sealed
+    sealed = evidence.seal(document)
+    pictures = plots.pictures(found.compared)
+    lines = replayed_requests.lines_of(document["replay"]) if document["replay"] else None
+    files = {f"{name}.png": picture for name, picture in pictures.items()}
+    files["report.html"] = report.render(document, pictures, lines).encode()
+    with mlflow.training_run(context, f"{model.name} {staging.number} vs {against}") as tracked:
+        _track(tracked, model, found, sealed, files)
+    judgement = judgement_of(found, sealed.sha256, tracked.run_id, context.run.run_id, now)
+    entry = registry.record(model.name, judgement)
+
+    context.add_asset_metadata(
+        {
+            "decision": document["decision"],
+            "version": staging.number,
+            "against": against,
+            "mlflow_run": mlflow.link(tracked),
+            "gain": found.compared.difference(model.kind.primary_metric).gain,
+            "rows": found.holdout.rows,
+            "holdout_sha256": found.holdout.sha256,
+            "evidence_sha256": sealed.sha256,
+            "journal_entry": entry,
+            "comparison": comparison_tables.metrics_table(found.compared),
+            "gates": comparison_tables.gates_table(found.rulings),
+            **{f"{name}_plot": comparison_tables.as_markdown(png) for name, png in pictures.items()},
+            **({"replay": replayed_requests.as_table(found.replay)} if found.replay else {}),
+        }
+    )
+    yield dg.Output(
+        JudgedVersion(
+            version=staging.number,
+            against=found.against,
+            rows=found.holdout.rows,
+            rulings=[asdict(ruling) for ruling in found.rulings],
+            passed=found.passed,
+            evidence_sha256=sealed.sha256,
+            evidence_run_id=tracked.run_id,
+            entry=entry,
+            run_id=context.run.run_id,
+            replay=document["replay"],
+        )
+    )
+
+
+def _in_place(
+    context: dg.AssetExecutionContext, model: ReleasedModel, staging: Version
+) -> Iterator[dg.Output[JudgedVersion]]:
+    """Say that another run has put the version into production meanwhile; nothing is materialised."""
+    why = f"Version {staging.number} of {model.name} is in production already: nothing to compare."
+    context.log.warning(why)
+    metadata = {DECISION: IN_PLACE, "version": staging.number}
+    context.log_event(dg.AssetObservation(context.asset_key, description=why, metadata=metadata))
+    yield from ()
+
+
+def versions_to_compare(
+    registry: ModelRegistryResource, model: ReleasedModel, config: ComparisonConfig
+) -> tuple[Version, Version | None]:
+    """Return the version that is to be promoted, and the one it is compared with, if there is one.
+
+    Raises:
+        PermanentFailure: There is no such version, or one is named that is to be compared with itself.
+    """
+    staging = (
+        registry.version(model.name, config.version)
+        if config.version is not None
+        else registry.version_with_alias(model.name, STAGING)
+    )
+    if staging is None:
+        raise PermanentFailure(
+            f"No version of {model.name} carries the alias {STAGING}.",
+            f"Name a version, or make one: materialise {model.versions_key.to_user_string()}.",
+        )
+    production = (
+        registry.version(model.name, config.against)
+        if config.against is not None
+        else registry.version_with_alias(model.name, PRODUCTION)
+    )
+    if config.against is not None and config.against == staging.number:
+        raise PermanentFailure(
+            f"Version {staging.number} of {model.name} cannot be compared with itself.",
+            "Name another version to compare it with.",
+        )
+    return staging, production
+
+
+def _track(
+    run: TrainingRun,
+    model: ReleasedModel,
+    found: Findings,
+    sealed: Sealed,
+    files: Mapping[str, bytes],
+) -> None:
+    """Keep the numbers, the sealed evidence and the report in an MLflow run."""
+    numbers = {"staging/row_ms": found.latency.staging_ms}
+    if found.latency.production_ms is not None:
+        numbers["production/row_ms"] = found.latency.production_ms
+    for difference in found.compared.differences:
+        numbers[f"staging/{difference.metric}"] = difference.staging
+        numbers[f"production/{difference.metric}"] = difference.production
+        numbers[f"gain/{difference.metric}"] = difference.gain
+        if difference.at_least is not None:
+            numbers[f"gain_at_least/{difference.metric}"] = difference.at_least
+    run.log_params({"version": found.staging.version.number, "against": found.against, **_params(model)})
+    run.log_dataset(found.holdout, "comparison", comparison_tables.schema_of(metadata_of(model.rows)))
+    run.log_metrics(numbers, None, found.holdout)
+    if found.replay is not None:
+        run.log_metrics(replayed_requests.metrics_of(found.replay), None, None)
+    run.log_files({evidence.FILE: sealed.content, **files})
+
+
+def _params(model: ReleasedModel) -> dict[str, Any]:
+    """Return the policy as parameters: a gate's numbers begin with its rule."""
+    settings = model.judged_by
+    numbers = {
+        f"{gate.rule}.{name}": value
+        for gate in settings.gates
+        for name, value in gate.as_dict().items()
+        if name not in {"gate", "rule"}
+    }
+    return {"alpha": settings.alpha, "resamples": settings.resamples, "seed": settings.seed, **numbers}
