@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ledgerline.mlflow_store.categories import CATEGORIES_KEY
+
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import Model, ModelSignature
@@ -82,10 +84,10 @@ class Saved:
             "pip_requirements": [pinned(library) for library in self.needs.libraries],
         }
 
-    def add(self, flavour: str, folder: Path, method: str, options: Mapping[str, Any]) -> None:
+    def add(self, flavour: str, folder: Path, method: str, **options: Any) -> None:
         """Write into the description what the flavour of MLflow does not."""
         self.description.flavors[PYFUNC][METHOD_KEY] = method
-        self.description.flavors[flavour].update(options)
+        self.description.flavors[flavour].update({CATEGORIES_KEY: list(self.categories), **options})
         self.description.save(str(folder / "MLmodel"))
 
 

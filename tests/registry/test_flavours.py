@@ -319,6 +319,33 @@ def test_categories_are_found_in_the_values_that_a_client_sends(
     assert columns["shop"]["type"] == "long"
 
 
+@pytest.mark.parametrize("library", ["sklearn", "lightgbm", "xgboost", "joined"])
+def test_estimators_in_scikit_learns_format_find_categories_too(
+    save: Save, categories: pd.DataFrame, value: Any, library: str
+) -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.pipeline import make_pipeline
+
+    outcome = value + 9 * (categories["kind"] == "cake")
+    options = {"min_data_per_group": 1, "cat_smooth": 0}
+    models: dict[str, Callable[[], Any]] = {
+        "sklearn": lambda: HistGradientBoostingRegressor(max_iter=5, min_samples_leaf=5),
+        "lightgbm": lambda: make_pipeline(lightgbm_estimator("LGBMRegressor", **options)),
+        "xgboost": lambda: make_pipeline(xgboost_estimator("XGBRegressor", enable_categorical=True)),
+        "joined": lambda: lightgbm_estimator("LGBMRegressor", **options),
+    }
+    model = models[library]().fit(categories, outcome)
+    model = joined_quantiles([model, model]) if library == "joined" else model
+
+    stored = load(save(model, categories))
+
+    rows = sent(categories)
+    assert stored.flavour == "sklearn"
+    np.testing.assert_allclose(stored.answer(rows), model.predict(categories), rtol=1e-6)
+    np.testing.assert_allclose(stored.answer(rows[5:6]), model.predict(categories)[5:6], rtol=1e-6)
+    assert abs(stored.answer(rows.assign(kind="cake")) - stored.answer(rows.assign(kind="bread"))).max() > 1
+
+
 @pytest.mark.parametrize("name", ["a booster", "an estimator"])
 def test_lightgbm_gets_columns_in_the_order_of_its_training(
     save: Save, inputs: pd.DataFrame, value: Any, name: str

@@ -82,7 +82,7 @@ class LightGBM(Flavour):
                 skops_trusted_types=list(saved.needs.types),
             )
             Sklearn().write(stored, folder, saved)
-        saved.add(self.name, folder, stored.method, {CATEGORIES_KEY: list(saved.categories)})
+        saved.add(self.name, folder, stored.method)
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
         """Read the text of a Booster, or a file in skops format."""

@@ -75,7 +75,7 @@ class Onnx(Flavour):
         from mlflow import onnx
 
         onnx.save_model(stored.model, str(folder), save_as_external_data=False, **saved.options)
-        saved.add(self.name, folder, stored.method, {})
+        saved.add(self.name, folder, stored.method)
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
         """Read the graph; providers and options of its description are not followed."""

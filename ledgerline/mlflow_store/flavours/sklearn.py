@@ -1,9 +1,11 @@
 """scikit-learn's estimators and pipelines, in skops format. Which types a file may hold: trusted_types.py."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ledgerline.mlflow_store.categories import CATEGORIES_KEY, with_categories
 from ledgerline.mlflow_store.stored_model import (
     Flavour,
     ModelRefusedError,
@@ -30,8 +32,9 @@ class Sklearn(Flavour):
         return hasattr(model, "__sklearn_tags__") and not isinstance(model, type)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the estimator; it takes columns as they come."""
-        return bound(self.name, model, method)
+        """Return the estimator; one of another library in it may need categories."""
+        stored = bound(self.name, model, method)
+        return replace(stored, answer=with_categories(stored.answer, categories))
 
     def model_type(self, model: Any, method: str) -> str | None:
         """Return what scikit-learn says that it is."""
@@ -59,6 +62,7 @@ class Sklearn(Flavour):
             pyfunc_predict_fn=stored.method,
             **saved.options,
         )
+        saved.add(self.name, folder, stored.method)
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
         """Read a file in skops format."""
@@ -67,7 +71,8 @@ class Sklearn(Flavour):
                 f"{folder} is not a scikit-learn model in skops format; pickled models are not loaded."
             )
         # MLflow's name for the model file, pickled or not.
-        return bound(self.name, load_skops(file_in(folder, config, "pickled_model")), method)
+        model = load_skops(file_in(folder, config, "pickled_model"))
+        return self.stored(model, method, config.get(CATEGORIES_KEY, ()))
 
 
 def load_skops(file: Path) -> Any:

@@ -94,8 +94,7 @@ class XGBoost(Flavour):
         from mlflow import xgboost
 
         xgboost.save_model(stored.model, str(folder), **saved.options)
-        options = {CATEGORIES_KEY: list(saved.categories), MISSING_KEY: _missing(stored.model)}
-        saved.add(self.name, folder, stored.method, options)
+        saved.add(self.name, folder, stored.method, **{MISSING_KEY: _missing(stored.model)})
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
         """Read it into an object of a class that is known here."""
