@@ -1,6 +1,7 @@
 """The library stands beside its example, and knows nothing of it."""
 
 import re
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
