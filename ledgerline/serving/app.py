@@ -199,9 +199,9 @@ def _add_open_inference_states(app: FastAPI, answering: Answering) -> None:
 
     @app.get("/v2/health/ready", tags=["Open Inference Protocol"], **openapi.READY)
     async def ready() -> Response:
-        """Whether every model answers."""
-        all_answer = all(map(answering.service.answers, answering.service.served))
-        return _json({"ready": all_answer}, 200 if all_answer else 503)
+        """Whether a model answers, and so does every other one that has a version in its stage."""
+        is_ready = answering.service.is_ready()
+        return _json({"ready": is_ready}, 200 if is_ready else 503)
 
     def model_state(name: str, version: str | None) -> Response:
         served = answering.served(name, version)
@@ -239,13 +239,13 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
 
     @app.get("/ready", tags=["Service"], **openapi.READY)
     async def ready(request: Request) -> Response:
-        """Whether every model answers, and what keeps a newer version from doing so."""
-        all_answer = all(map(service.answers, service.served))
-        found: dict[str, Any] = {"ready": all_answer}
+        """Whether the models that have a version answer, and what keeps a newer version from doing so."""
+        is_ready = service.is_ready()
+        found: dict[str, Any] = {"ready": is_ready}
         # What is said of them may name folders and servers.
         if answering.has_token(request):
             found["models"] = {name: description.standing(served) for name, served in service.served.items()}
-        return _json(found, 200 if all_answer else 503)
+        return _json(found, 200 if is_ready else 503)
 
     @app.get("/metrics", tags=["Service"], **openapi.METRICS)
     async def metrics() -> Response:

@@ -95,8 +95,14 @@ PING: dict[str, Any] = {"responses": {503: {"description": "No version answers y
 VERSION: dict[str, Any] = {}
 READY: dict[str, Any] = {
     "responses": {
-        200: _answer("Every model answers.", _object({"ready": {"type": "boolean"}}, ("ready",))),
-        503: _answer("A model does not answer yet.", _object({"ready": {"type": "boolean"}}, ("ready",))),
+        200: _answer(
+            "All models in production answer.",
+            _object({"ready": {"type": "boolean"}}, ("ready",)),
+        ),
+        503: _answer(
+            "One does not answer, or none is in production.",
+            _object({"ready": {"type": "boolean"}}, ("ready",)),
+        ),
     }
 }
 MODEL_READY: dict[str, Any] = {

@@ -59,6 +59,15 @@ class Service:
         is_stuck = self.predictors[name].seconds_at_work > self.settings.limits.seconds
         return self.served[name].current is not None and not is_stuck
 
+    def is_ready(self) -> bool:
+        """Return whether a model answers, and so does every other one that has a version to answer with.
+
+        A model that has no version in production yet does not keep the others from being asked.
+        """
+        states = {name: self.answers(name) for name in self.served}
+        silent = [self.served[name] for name, answers in states.items() if not answers]
+        return any(states.values()) and all(served.is_vacant for served in silent)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Everything at work, for as long as the body runs.

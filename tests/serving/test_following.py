@@ -117,6 +117,26 @@ def test_before_there_is_a_model_nobody_answers_and_the_first_one_does_by_itself
         assert get(service, "/ready")[0] == 200
 
 
+def test_a_model_that_is_not_in_production_yet_does_not_keep_another_from_being_asked(
+    serve: Serve, served_models: ServedModels
+):
+    other = f"{MODEL}_of_tomorrow"
+    served_models.serve(served_models.version(seed=1))
+    with serve(LEDGERLINE_SERVING_MODELS=f"{MODEL},{other}") as service:
+        until(lambda: get(service, "/ready")[0] == 200, "the model in production answers")
+        assert get(service, f"/v2/models/{other}/ready")[0] == 503
+        assert "no registered model" in get(service, "/ready")[1]["models"][other]["registry"]
+        broken = served_models.version(other, seed=2)
+        requirements = files_of(broken) / "requirements.txt"
+        registered = requirements.read_text()
+        requirements.write_text(f"{registered}evil\n")
+        served_models.serve(broken)
+        until(lambda: get(service, "/ready")[0] == 503, "a version that cannot answer is waited for")
+        requirements.write_text(registered)
+        until(lambda: get(service, "/ready")[0] == 200, "both answer")
+        assert get(service, f"/v2/models/{other}/ready")[0] == 200
+
+
 def test_files_that_are_not_those_registered_are_refused_and_the_old_version_goes_on(
     serve: Serve, served_models: ServedModels
 ):
