@@ -12,7 +12,7 @@ import typer  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from ledgerline.cli import registry, run_commands  # noqa: E402
+from ledgerline.cli import new_project, registry, run_commands  # noqa: E402
 from ledgerline.cli.commands import end_at_once, prepared_settings, settings_beside, stop  # noqa: E402
 from ledgerline.cli.project_commands import WithProjectCommands  # noqa: E402
 from ledgerline.settings.extras import require  # noqa: E402
@@ -35,6 +35,7 @@ def main() -> None:
     """Pipelines whose runs, data and models account for themselves."""
 
 
+app.command()(new_project.new)
 app.command()(run_commands.run)
 app.command()(run_commands.backfill)
 

@@ -1,0 +1,113 @@
+"""Writes a new project: the files of templates/, filled in, and rows to begin with."""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ledgerline.new_project.kind import Kind
+from ledgerline.new_project.made_rows import made_rows
+
+TEMPLATES = Path(__file__).parent / "templates"
+SUFFIX = ".jinja"
+HIDDEN = {"gitignore": ".gitignore"}  # under its own name it would hide templates from git
+
+NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
+
+
+class NewProjectError(Exception):
+    """A project cannot be made; nothing was changed, and the message says what to do."""
+
+
+def write_project(folder: Path, kind: Kind, version: str) -> Path:
+    """Write a project into a folder that does not exist, or is empty: all of it or nothing.
+
+    Args:
+        folder: The folder. Its last part is the name of the project.
+        kind: What its model predicts.
+        version: The version of this library that it needs.
+
+    Returns:
+        The folder, as an absolute path.
+
+    Raises:
+        NewProjectError: The name cannot be used, the folder is not empty, or it cannot be written.
+    """
+    folder = Path(os.path.realpath(folder))
+    name = folder.name
+    if not NAME.fullmatch(name):
+        raise NewProjectError(
+            f"{name!r} cannot be the name of a project, of its distribution and of its model. A name has up "
+            "to 64 letters (a to z), digits, - and _; it begins with a letter and ends in a letter or a "
+            "digit, as oven-demand."
+        )
+    files = rendered(name, kind, version)
+    try:
+        _require_empty(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as scratch:
+            whole = Path(scratch, name)
+            for path, text in files.items():
+                (whole / path).parent.mkdir(parents=True, exist_ok=True)
+                (whole / path).write_text(text, encoding="utf-8")
+            _put(whole, folder)
+    except OSError as error:
+        raise NewProjectError(
+            f"{folder} cannot be written: {error.strerror}. Nothing was changed; choose another folder."
+        ) from error
+    return folder
+
+
+def rendered(name: str, kind: Kind, version: str) -> Mapping[str, str]:
+    """Return the text of each file of a project by its path."""
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 (these are programs, and no pages)
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    values = {
+        "name": name,
+        "model": re.sub(r"\W", "_", name).lower(),
+        "kind": kind.value,
+        "outcome": kind.outcome,
+        "question": kind.question,
+        "fact": kind.fact,
+        "method": "predict_proba" if kind.is_classified else "predict",
+        "estimator": f"HistGradientBoosting{'Classifier' if kind.is_classified else 'Regressor'}",
+        "version": version,
+    }
+    files = {
+        _path(template): templates.get_template(template).render(values)
+        for template in templates.list_templates()
+        if template.endswith(SUFFIX)
+    }
+    return files | {"data/rows.csv": made_rows(kind)}
+
+
+def _path(template: str) -> str:
+    path = template.removesuffix(SUFFIX)
+    return HIDDEN.get(path, path)
+
+
+def _require_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if os.path.lexists(folder):
+        what = "is not empty" if folder.is_dir() else "is not a folder"
+        raise NewProjectError(f"{folder} {what}. Nothing was changed; choose a folder that does not exist.")
+
+
+def _put(whole: Path, folder: Path) -> None:
+    """Rename a written project to its place. An empty folder is kept, for it may be the working folder."""
+    if not folder.exists():
+        whole.rename(folder)
+        return
+    _require_empty(folder)  # it may have been filled meanwhile
+    for path in whole.iterdir():
+        path.rename(folder / path.name)
