@@ -45,6 +45,27 @@ def loaded_project(settings: "Settings") -> "LoadedProject":
         stop(error)
 
 
+def instance_beside(dagster_home: Path | None) -> Path | None:
+    """Return the Dagster instance that a command is about, beside the project's own.
+
+    Args:
+        dagster_home: Its folder, if one is named.
+
+    Returns:
+        The folder; without a project, the one that DAGSTER_HOME names; None: the project's own instance.
+    """
+    if dagster_home is not None:
+        return dagster_home
+    from ledgerline.dagster.settings import Settings
+
+    try:
+        settings = Settings.from_environment()
+    except ValueError as error:
+        stop(error)
+    is_named = settings.dagster_home != settings.home / "dagster"
+    return settings.dagster_home if is_named and settings.project.definitions is None else None
+
+
 def settings_beside(dagster_home: Path | None) -> "Settings":
     """Return the settings of a command for another instance, which they leave as it is.
 

@@ -13,7 +13,13 @@ from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 from ledgerline.cli import new_project, registry, run_commands  # noqa: E402
-from ledgerline.cli.commands import end_at_once, prepared_settings, settings_beside, stop  # noqa: E402
+from ledgerline.cli.commands import (  # noqa: E402
+    end_at_once,
+    instance_beside,
+    prepared_settings,
+    settings_beside,
+    stop,
+)
 from ledgerline.cli.project_commands import WithProjectCommands  # noqa: E402
 from ledgerline.settings.extras import require  # noqa: E402
 
@@ -130,7 +136,7 @@ def observe(
 
     The sensors of `ledgerline dev` do this by themselves. This is for deployments that leave it to a service
     (--follow), for runs from before, and for other Dagster instances (--dagster-home): on SQLite, or on
-    PostgreSQL with the extra `postgres` of this project.
+    PostgreSQL with the extra `postgres` of this project. Without a project, DAGSTER_HOME names that instance.
 
     To another instance an event is written for each run, which links to its trace and its MLflow run, and how
     far it has been shown; --read-only writes nothing. An instance that cannot be written, or has the schema
@@ -140,6 +146,7 @@ def observe(
         stop(ValueError("Say what to observe: a run id, --all, or --follow. See ledgerline observe --help."))
     if since is not None and not every:
         stop(ValueError("--since goes with --all."))
+    dagster_home = instance_beside(dagster_home)
     if dagster_home is None and (experiment or namespace or dagster_url):
         stop(ValueError("--experiment, --namespace and --dagster-url go with --dagster-home."))
     settings = settings_beside(dagster_home)
@@ -188,6 +195,7 @@ def trace(
     ] = None,
 ) -> None:
     """Print the trace of a run as a tree, with durations."""
+    dagster_home = instance_beside(dagster_home)
     settings = settings_beside(dagster_home)
     from ledgerline.cli import observed_instances, observing
     from ledgerline.ledger.storages.config import InstanceError

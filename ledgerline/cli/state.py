@@ -28,8 +28,12 @@ def prepare(settings: Settings) -> None:
 
 
 def _link_instance_configuration(dagster_home: Path, of_project: Path) -> None:
+    """Give the instance the configuration of the project; an empty one, as Dagster advises, without."""
     configuration = dagster_home / "dagster.yaml"
-    if not configuration.exists():
-        configuration.unlink(missing_ok=True)  # a link to a checkout that has moved
-        if of_project.exists():
-            configuration.symlink_to(of_project)
+    if configuration.exists() and configuration.read_bytes().strip():
+        return
+    configuration.unlink(missing_ok=True)  # empty, or a link to a checkout that has moved
+    if of_project.exists():
+        configuration.symlink_to(of_project)
+    else:
+        configuration.touch()

@@ -84,7 +84,8 @@ class Project:
             raise ProjectError(
                 f"There is no project in {self.root} or above it. Change to the folder of yours: its {FILE} "
                 'names the definitions, as `definitions = "pipelines.definitions"` of [tool.ledgerline]. '
-                "`ledgerline observe` and `trace` need none for an instance that --dagster-home names."
+                "`ledgerline observe` and `trace` need none: --dagster-home or DAGSTER_HOME names an "
+                "instance."
             )
         return self.definitions
 

@@ -601,3 +601,36 @@ def test_without_a_project_commands_about_one_say_so_and_leave_nothing(
         assert result.exit_code == 2, result.output
         assert f"There is no project in {elsewhere} or above it." in result.output
     assert not list(elsewhere.iterdir())
+
+
+def test_without_a_project_the_instance_that_dagster_home_names_is_observed(
+    ledgerline: Ledgerline, home: Path, tmp_path: Path, client: MlflowClient
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    variables = {"LEDGERLINE_PROJECT": str(elsewhere), "DAGSTER_HOME": str(home)}
+    result = ledgerline("observe", "--all", "--experiment", "bread", **variables)
+    assert result.exit_code == 0, result.output
+    (run_id,) = run_ids(home, tmp_path)
+    assert shown_in(client, "bread") == [run_id]
+    assert links_reported(home, run_id)
+    traced = ledgerline("trace", run_id, **variables)
+    assert traced.exit_code == 0, traced.output
+    assert "bread" in traced.output
+    assert not list(elsewhere.iterdir())
+
+
+def test_in_a_project_dagster_home_names_its_own_instance(ledgerline: Ledgerline, home: Path) -> None:
+    result = ledgerline("observe", "--all", "--experiment", "bread", DAGSTER_HOME=str(home))
+    assert result.exit_code == 2
+    assert "--experiment, --namespace and --dagster-url go with --dagster-home." in result.output
+
+
+def test_without_a_project_and_an_instance_both_ways_to_name_one_are_said(
+    ledgerline: Ledgerline, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    result = ledgerline("observe", "--all", LEDGERLINE_PROJECT=str(elsewhere))
+    assert result.exit_code == 2
+    assert "--dagster-home or DAGSTER_HOME names an instance." in " ".join(result.output.split())
