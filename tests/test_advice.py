@@ -20,6 +20,7 @@ PACKAGES = (
     "resources",
     "benchmarks",
 )
+OF_A_NEW_PROJECT = ROOT / "ledgerline" / "new_project" / "templates" / "Makefile.jinja"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 # A command stands in backticks, in bold, or at the start of a line that is to be typed.
@@ -64,11 +65,20 @@ def unknown_in(command: str) -> str | None:
 
 
 def test_each_make_target_that_is_advised_exists() -> None:
-    targets = set(TARGET.findall((ROOT / "Makefile").read_text()))
+    here, there = (
+        set(TARGET.findall(makefile.read_text())) for makefile in (ROOT / "Makefile", OF_A_NEW_PROJECT)
+    )
     named = [(place, target) for place, text in advised() for target in MAKE.findall(text)]
 
     assert len(named) > 20
-    assert [(place, target) for place, target in named if target not in targets] == []
+    assert [
+        (place, target) for place, target in named if target not in (there if is_about_new(place) else here)
+    ] == []
+
+
+def is_about_new(place: str) -> bool:
+    """Return whether a place is about a project that `ledgerline new` writes, and so about its Makefile."""
+    return place == "docs/tutorial.md" or place.startswith("ledgerline/new_project/")
 
 
 def test_each_command_that_is_advised_exists_with_its_options() -> None:
