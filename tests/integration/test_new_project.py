@@ -134,6 +134,11 @@ def test_the_tests_of_the_project_pass(project: NewProject) -> None:
     assert "4 passed" in project.make("test")
 
 
+def test_dagster_loads_its_workspace(project: NewProject) -> None:
+    validated = project.run(VENV / "bin" / "dagster", "definitions", "validate", "-w", "workspace.yaml")
+    assert "Validation successful for code location" in validated
+
+
 def test_its_definitions_import_nothing_else_than_the_project_and_the_library(project: NewProject) -> None:
     modules = """
 import json, sys
