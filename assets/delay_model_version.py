@@ -7,6 +7,7 @@ import dagster as dg
 from assets import metrics, policies
 from assets.delay_model import MODEL_NAME, TrainedModel, model_input
 from assets.delay_model_evaluation import CARRIER_HOUR_RATE, MODEL, Evaluation
+from assets.delay_watch import WATCH
 from assets.features import FEATURES, LABEL, features
 from assets.partitions import MONTHS, judged_days, training_days_between
 from assets.predictions import delay_predictions
@@ -79,4 +80,5 @@ FLIGHT_DELAY = ReleasedModel(
     evaluated_on=judged_days,
     baseline=Baseline(CARRIER_HOUR_RATE, carrier_hour_rate, Binary),
     after_promotion=RunAgain("score_flights", delay_predictions),
+    watch=WATCH,
 )

@@ -91,17 +91,6 @@ def slices(table: "pd.DataFrame") -> bytes:
     return _png(figure)
 
 
-def scores(learned: "pd.Series", scored: "pd.Series") -> bytes:
-    """How often a version gives which probability: to the flights it learned from, and to others."""
-    figure, axes = _figure("Probability of being late")
-    for name, rows in (("flights it learned from", learned), ("flights scored", scored)):
-        axes.hist(rows, bins=40, range=(0, 1), density=True, histtype="step", label=name)
-    axes.set_xlabel("late_probability")
-    axes.set_ylabel("density")
-    axes.legend()
-    return _png(figure)
-
-
 def _figure(title: str) -> "tuple[Figure, Axes]":
     # Not pyplot: it keeps every figure of the process, and wants a display.
     from matplotlib.figure import Figure

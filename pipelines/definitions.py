@@ -25,13 +25,10 @@ from assets import (  # noqa: E402
     delay_model,
     delay_model_evaluation,
     delay_model_version,
-    drift,
-    drift_checks,
     features,
     flights,
     predictions,
     reference,
-    requests_drift,
 )
 from ledgerline.dagster.executors import KUBERNETES, executor_for, require_shared  # noqa: E402
 from ledgerline.dagster.observed import observed  # noqa: E402
@@ -51,15 +48,13 @@ ASSET_MODULES = [
     delay_model_version,
     delay_minutes,
     predictions,
-    drift,
-    requests_drift,
     analyst_questions,
     analyst_answers,
     analyst_scores,
     analyst_memory,
 ]
 
-CHECK_MODULES = [checks, drift_checks, requests_drift, analyst_checks]
+CHECK_MODULES = [checks, analyst_checks]
 
 
 def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg.Definitions:

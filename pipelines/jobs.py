@@ -41,18 +41,6 @@ replay_day = dg.define_asset_job(
     description="What happens every day: read the day's flights, build their features, score them.",
 )
 
-watch_predictions = dg.define_asset_job(
-    "watch_predictions",
-    selection=dg.AssetSelection.assets("delay_predictions_drift"),
-    description="Compare the flights scored in a month with those that the model learned from.",
-)
-
-watch_requests = dg.define_asset_job(
-    "watch_requests",
-    selection=dg.AssetSelection.assets("delay_requests_drift"),
-    description="Compare what the service was asked lately with the flights that its model learned from.",
-)
-
 evaluate_analyst = dg.define_asset_job(
     "evaluate_analyst",
     selection=dg.AssetSelection.groups("analyst") - _MEMORY,
@@ -71,8 +59,6 @@ JOBS = [
     train_delay_model,
     train_delay_minutes,
     score_flights,
-    watch_predictions,
-    watch_requests,
     replay_day,
     evaluate_analyst,
     remember_reports,

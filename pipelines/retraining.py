@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.delay_model import FEATURES_ASSET
-from assets.drift import DRIFT_ASSET
-from assets.drift_checks import CALIBRATED_ON_OUTCOMES, MONTH_METADATA, SCORES_STABLE
+from assets.delay_model_version import FLIGHT_DELAY
 from assets.partitions import MONTHS, judged_days, month_start, months_before, training_days
+from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA
+from ledgerline.dagster.released_models.watch import SCORES_STABLE
 from pipelines.jobs import train_delay_model
 
 if TYPE_CHECKING:
     from ledgerline.ledger.dagster_internals import AssetCheckExecutionRecord
+
+DRIFT_ASSET = FLIGHT_DELAY.names.drift
+CALIBRATED_ON_OUTCOMES = "calibrated_on_outcomes"
 
 # That features have changed is for a person to look at: the model may be as good as before.
 WATCHED_CHECKS = [dg.AssetCheckKey(DRIFT_ASSET, name) for name in (SCORES_STABLE, CALIBRATED_ON_OUTCOMES)]
@@ -123,8 +127,10 @@ def failed_months(executions: "Sequence[AssetCheckExecutionRecord]") -> dict[str
     last: dict[tuple[str, str], bool] = {}
     for each in sorted(executions, key=lambda each: each.id, reverse=True):
         result = result_of(each)
-        if result is not None and MONTH_METADATA in result.metadata:
-            last.setdefault((str(result.metadata[MONTH_METADATA].value), result.check_name), result.passed)
+        if result is not None and PARTITION_METADATA in result.metadata:
+            last.setdefault(
+                (str(result.metadata[PARTITION_METADATA].value), result.check_name), result.passed
+            )
     failed: dict[str, set[str]] = {}
     for (month, check), passed in last.items():
         if not passed:

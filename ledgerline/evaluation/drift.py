@@ -3,9 +3,12 @@
 Pure functions; which rows are compared, and when that is too far, is up to the caller.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.prediction_kind import PredictionKind, require_kind
+from ledgerline.evaluation.resampling import scores_of
 from ledgerline.evaluation.samples import ComparisonError
 from ledgerline.evaluation.stability import population_stability_index
 
@@ -43,14 +46,35 @@ def scores_psi(
     }
 
 
-def on_outcomes(kind: PredictionKind, outcome: "Column", prediction: "Answer") -> dict[str, float]:
+def on_outcomes(
+    kind: PredictionKind, outcome: "Column", prediction: "Answer", metrics: Sequence[Metric] = ()
+) -> dict[str, float]:
     """Compute how good predictions were, once their outcomes are known.
 
     A metric that these rows leave undefined is left out: a ranking needs outcomes of two classes, which one
     good day may not have.
 
+    Args:
+        kind: What the model predicts.
+        outcome: What happened.
+        prediction: What was predicted.
+        metrics: Further metrics, beside those of the kind.
+
     Raises:
         ComparisonError: Outcomes or predictions are not of this kind.
     """
     require_kind(kind)
-    return kind.score(outcome, prediction)
+    happened = kind.outcomes(outcome)
+    checked = kind.predictions("prediction", prediction, len(happened))
+    every = {metric.name: metric for metric in (*kind.metrics, *metrics)}
+    return scores_of(happened, checked, list(every.values()))
+
+
+def at_large(kind: PredictionKind, outcome: "Column", prediction: "Answer") -> dict[str, tuple[float, float]]:
+    """Compute what was predicted and what happened over all rows, by column of predictions.
+
+    Raises:
+        ComparisonError: Outcomes or predictions are not of this kind.
+    """
+    happened = kind.outcomes(outcome)
+    return kind.at_large(happened, kind.predictions("prediction", prediction, len(happened)))

@@ -19,7 +19,6 @@ from ledgerline.evaluation.scorers import CalibrationGaps, Confusion, CoverageFa
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from ledgerline.evaluation.samples import Answer, Column
@@ -69,9 +68,10 @@ class Binary(PredictionKind):
         """Count the positives."""
         return {"positives": int(outcome.sum())}
 
-    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
-        """Return the probability."""
-        return _frame({"probability": prediction})
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Name the probability."""
+        return ("probability",)
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
         """Say that all outcomes are the same, if they are."""
@@ -148,9 +148,19 @@ class Multiclass(PredictionKind):
             }
         }
 
-    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
-        """Return the probability of each class under its label."""
-        return _frame({str(label): prediction[:, number] for number, label in enumerate(self.classes)})
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Name the probability of each class by its label."""
+        return tuple(map(str, self.classes))
+
+    def at_large(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> dict[str, tuple[float, float]]:
+        """Return the mean probability of each class, and the share of rows that have it."""
+        return {
+            name: (float(prediction[:, number].mean()), float((outcome == number).mean()))
+            for number, name in enumerate(self.score_names)
+        }
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
         """Say that all outcomes are the same class, if they are."""
@@ -201,9 +211,10 @@ class Regression(PredictionKind):
         """Return mean and standard deviation, in the unit of the outcome."""
         return _moments(outcome)
 
-    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
-        """Return the predicted value."""
-        return _frame({"value": prediction})
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Name the predicted value."""
+        return ("value",)
 
 
 @dataclass(frozen=True)
@@ -273,9 +284,19 @@ class Quantiles(PredictionKind):
         """Return mean and standard deviation, in the unit of the outcome."""
         return _moments(outcome)
 
-    def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
-        """Return the quantile of each level, under "q" and the level."""
-        return _frame({f"q{level}": prediction[:, number] for number, level in enumerate(self.levels)})
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Name the quantile of each level by "q" and the level."""
+        return tuple(f"q{level}" for level in self.levels)
+
+    def at_large(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> dict[str, tuple[float, float]]:
+        """Return each level, and the share of outcomes at or below its quantile."""
+        return {
+            name: (level, float((outcome <= prediction[:, number]).mean()))
+            for number, (name, level) in enumerate(zip(self.score_names, self.levels, strict=True))
+        }
 
 
 _BINARY = (
@@ -325,9 +346,3 @@ def _require_levels(levels: Any) -> tuple[float, ...]:
     if sorted(set(found)) != list(found):
         raise ValueError(f"levels is {found}; pass each once, in ascending order.")
     return found
-
-
-def _frame(columns: "dict[str, NDArray[np.float64]]") -> "pd.DataFrame":
-    import pandas as pd
-
-    return pd.DataFrame(columns)

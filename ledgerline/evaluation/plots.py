@@ -1,4 +1,4 @@
-"""Pictures of a comparison, as PNG, which need the extra `plots`. The page around them: report.py."""
+"""Pictures of comparisons and drift, as PNG; they need the extra `plots`. The page around them: report.py."""
 
 import io
 import warnings
@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING
 
 from ledgerline.evaluation.calibration import CalibrationPoint
 from ledgerline.evaluation.comparison import Comparison
+from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.settings.extras import missing, require
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 DOTS_PER_INCH = 80
 WIDTH, HEIGHT = 6.0, 4.5  # in inches
 MAX_SLICES = 40
 MAX_COLOURED_CLASSES = 10
+MAX_PANELS = 10
+SCORE_BINS = 40
 
 # By the name of a kind of prediction: what a calibration curve shows.
 _CALIBRATION_AXES = {
@@ -117,6 +122,36 @@ def calibration_curves(curves: Mapping[str, Sequence[CalibrationPoint]], kind_na
     return _png(figure)
 
 
+def scores(kind: PredictionKind, samples: "Mapping[str, NDArray[np.float64]]") -> bytes:
+    """Draw how often which prediction was made in several samples, one panel for each column of predictions.
+
+    Args:
+        kind: What is predicted.
+        samples: For each sample its predictions, as the kind of prediction returns them.
+    """
+    tables = {name: kind.score_columns(prediction) for name, prediction in samples.items()}
+    columns = kind.score_names[:MAX_PANELS]
+    figure = _figure(max(HEIGHT, 2.2 * len(columns)))
+    all_axes = figure.subplots(len(columns), squeeze=False)[:, 0]
+    _set_title(all_axes[0], "Predictions")
+    for axes, column in zip(all_axes, columns, strict=True):
+        ends = _ends(kind, [table[column].to_numpy() for table in tables.values()])
+        for name, table in tables.items():
+            axes.hist(table[column], bins=SCORE_BINS, range=ends, density=True, histtype="step", label=name)
+        axes.set_xlabel(column, parse_math=False)
+        axes.set_ylabel("density")
+    for text in all_axes[0].legend(fontsize="small").get_texts():
+        text.set_parse_math(False)
+    return _png(figure)
+
+
+def _ends(kind: PredictionKind, columns: "Sequence[NDArray[np.float64]]") -> tuple[float, float]:
+    """Return where the axis of predictions begins and ends."""
+    if kind.method == "predict_proba":
+        return 0.0, 1.0
+    return min(float(values.min()) for values in columns), max(float(values.max()) for values in columns)
+
+
 def _draw_intervals(axes: "Axes", rows: Sequence[Interval]) -> None:
     """Draw points with their intervals, the first one on top, and a line at 0."""
     for height, (_, value, low, high) in enumerate(reversed(rows)):
@@ -132,7 +167,7 @@ def _set_title(axes: "Axes", title: str) -> None:
 
 
 def _figure(height: float) -> "Figure":
-    require("plots", "A picture of a comparison")
+    require("plots", "A picture of predictions")
     # Not pyplot: it keeps every figure of the process, and wants a display.
     from matplotlib.figure import Figure
 

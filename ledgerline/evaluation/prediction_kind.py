@@ -84,9 +84,23 @@ class PredictionKind(ABC):
     def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
         """Describe the outcomes in a few values of JSON."""
 
+    @property
     @abstractmethod
+    def score_names(self) -> tuple[str, ...]:
+        """Name the columns of predictions, whose drift is watched."""
+
     def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
-        """Return the columns of predictions whose drift is watched."""
+        """Return predictions as a table with a column for each name."""
+        import pandas as pd
+
+        columns = prediction.reshape(len(prediction), len(self.score_names))
+        return pd.DataFrame(columns, columns=list(self.score_names))
+
+    def at_large(
+        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
+    ) -> dict[str, tuple[float, float]]:
+        """Return mean prediction and mean outcome over all rows, by column of predictions."""
+        return {self.score_names[0]: (float(prediction.mean()), float(outcome.mean()))}
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
         """Say why models cannot be told apart by these outcomes; None: they can."""

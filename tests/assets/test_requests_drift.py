@@ -10,22 +10,23 @@ import pandas as pd
 import pytest
 
 from assets.delay_model import MODEL_NAME, model_input, read_days, with_outcome
-from assets.drift_checks import SCORES_STABLE
+from assets.delay_model_version import FLIGHT_DELAY
+from assets.delay_watch import WATCH
 from assets.features import FEATURES
 from assets.partitions import judged_days
-from assets.requests_drift import (
-    LEAST_REQUESTS,
-    REQUESTS_DRIFT_ASSET,
-    RequestsDrift,
-    delay_requests_drift,
-    requests_scores_stable,
-)
+from ledgerline.dagster.released_models.drift_records import RequestsDrift
 from ledgerline.dagster.released_models.registration import RegisteredVersion
+from ledgerline.dagster.released_models.requests_drift import requests_drift_asset, requests_drift_check
+from ledgerline.dagster.released_models.watch import SCORES_STABLE
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_records, open_tables
 from ledgerline.mlflow_store.store import connect
 from resources.wiring import resources_for
 from tests.assets.requests import ask, hours_ago, in_requests, model_of
+
+DRIFT, CHECK = requests_drift_asset(FLIGHT_DELAY, WATCH), requests_drift_check(FLIGHT_DELAY, WATCH)
+REQUESTS_DRIFT_ASSET = FLIGHT_DELAY.names.requests_drift
+LEAST_REQUESTS = WATCH.min_requests
 
 # Learned from February.
 VERSION = 2
@@ -54,9 +55,9 @@ def typical(february: pd.DataFrame) -> list[pd.DataFrame]:
 
 def watch(settings: Settings, **config: int) -> dg.ExecuteInProcessResult:
     return dg.materialize(
-        [delay_requests_drift, requests_scores_stable],
+        [DRIFT, CHECK],
         resources=resources_for(settings),
-        run_config={"ops": {"delay_requests_drift": {"config": config}}},
+        run_config={"ops": {"requests_drift_flight_delay": {"config": config}}},
         raise_on_error=False,
     )
 
@@ -74,7 +75,7 @@ def verdict(run: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
 def failure_of(settings: Settings) -> str:
     run = watch(settings)
     assert [event.step_key for event in run.all_events if event.is_step_up_for_retry] == []
-    failure = run.failure_data_for_node("delay_requests_drift")
+    failure = run.failure_data_for_node("requests_drift_flight_delay")
     assert failure is not None
     return str(failure.error).partition("Stack Trace")[0]
 
@@ -87,19 +88,19 @@ def test_requests_like_what_was_learned_from_have_not_drifted(
     run = watch(serving)
     assert run.success
     drift = drift_in(serving)
-    assert (drift.version, drift.requests, drift.flights) == (VERSION, LEAST_REQUESTS, 3 * LEAST_REQUESTS)
-    assert (drift.first_training_day, drift.last_training_day) == ("2013-02-01", "2013-02-28")
+    assert (drift.version, drift.requests, drift.rows) == (VERSION, LEAST_REQUESTS, 3 * LEAST_REQUESTS)
+    assert (drift.first_training_partition, drift.last_training_partition) == ("2013-02-01", "2013-02-28")
     assert drift.training_rows == len(february)
     assert set(drift.feature_psi) == set(FEATURES)
     assert max(drift.feature_psi.values()) < 0.05
-    assert drift.score_psi < 0.05
+    assert drift.score_psi["probability"] < 0.05
     said = model_of(serving, VERSION).answer(model_input(pd.concat(typical)))[:, 1]
-    assert drift.mean_score == pytest.approx(said.mean())
+    assert drift.mean_score["probability"] == pytest.approx(said.mean())
     assert drift.not_logged == []
     assert verdict(run).passed
 
-    metadata = run.asset_materializations_for_node("delay_requests_drift")[0].metadata
-    assert metadata["score_psi"].value == drift.score_psi
+    metadata = run.asset_materializations_for_node("requests_drift_flight_delay")[0].metadata
+    assert metadata["largest_score_psi"].value == drift.score_psi["probability"]
     assert metadata["training_data"].value == "as recorded"
     assert isinstance(metadata["feature_psi"], dg.TableMetadataValue)
     assert str(metadata["scores_plot"].value).startswith("![plot](data:image/png;base64,")
@@ -113,7 +114,7 @@ def test_requests_about_other_flights_are_a_warning(serving: Settings, typical: 
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.WARN
     assert str(found.description).startswith("PSI ")
-    assert not next(iter(requests_scores_stable.check_specs)).blocking
+    assert not next(iter(CHECK.check_specs)).blocking
     drift = drift_in(serving)
     assert {"wind_speed", "visib", "sched_dep_time"} <= set(list(drift.feature_psi)[:5])
 
@@ -124,7 +125,7 @@ def test_few_requests_are_compared_but_not_judged(serving: Settings, typical: li
     assert drift_in(serving).requests == 5
     found = verdict(run)
     assert found.passed
-    assert str(found.description).startswith("Not judged: 5 requests")
+    assert str(found.description).startswith("Not evaluated: 5 requests")
 
 
 def test_only_the_last_hours_count(serving: Settings, typical: list[pd.DataFrame]) -> None:

@@ -219,7 +219,7 @@ def test_without_the_extra_for_pictures_a_page_has_none(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert plots.pictures(found) == {}
     assert "<img" not in report.render(document(found, default_policy(Regression())), {}, None)
-    with pytest.raises(MissingExtraError, match="A picture of a comparison needs the extra `plots`"):
+    with pytest.raises(MissingExtraError, match="A picture of predictions needs the extra `plots`"):
         plots.gains(found)
 
 

@@ -34,8 +34,8 @@ HEAVY = [
 
 DAY_ASSETS = {"flights", "features", "delay_predictions"}
 MODEL_ASSETS = {"delay_model", "delay_model_evaluation", "delay_model_version"}
-MONTH_ASSETS = MODEL_ASSETS | {"delay_predictions_drift"}
-REQUEST_ASSETS = {"delay_requests_drift"}
+MONTH_ASSETS = MODEL_ASSETS | {"drift_flight_delay"}
+REQUEST_ASSETS = {"requests_drift_flight_delay"}
 REGISTRY_ASSETS = {"comparison_flight_delay", "production_flight_delay"}
 MINUTES_ASSETS = {"delay_minutes_version", "comparison_delay_minutes", "production_delay_minutes"}
 EVALUATION_ASSETS = {"analyst_questions", "analyst_answers", "analyst_scores"}
@@ -87,8 +87,8 @@ def test_these_are_all_assets() -> None:
         ("release_delay_minutes", None, {"comparison_delay_minutes", "production_delay_minutes"}),
         ("score_flights", DAYS, {"delay_predictions"}),
         ("replay_day", DAYS, DAY_ASSETS),
-        ("watch_predictions", MONTHS, {"delay_predictions_drift"}),
-        ("watch_requests", None, REQUEST_ASSETS),
+        ("watch_flight_delay", MONTHS, {"drift_flight_delay"}),
+        ("watch_requests_flight_delay", None, REQUEST_ASSETS),
         ("compare_flight_delay", None, {"comparison_flight_delay"}),
         ("promote_flight_delay", None, {"production_flight_delay"}),
         ("release_flight_delay", None, REGISTRY_ASSETS),

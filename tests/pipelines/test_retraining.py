@@ -1,25 +1,24 @@
 """The sensor that asks for a model when predictions have drifted: when it does, and that it does so once."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import dagster as dg
 import pytest
 
-from assets.drift import DRIFT_ASSET, PredictionsDrift
-from assets.drift_checks import (
-    CALIBRATED_ON_OUTCOMES,
-    FEATURES_STABLE,
-    MONTH_METADATA,
-    SCORES_STABLE,
-    delay_predictions_drift_checks,
-)
+from assets.delay_model_version import FLIGHT_DELAY
+from assets.delay_watch import WATCH
 from assets.features import FEATURES
 from assets.partitions import MONTHS, days_between, month_start
+from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA, drift_checks
+from ledgerline.dagster.released_models.drift_records import PredictionsDrift
+from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE
 from ledgerline.dagster.settings import Settings
 from pipelines.definitions import defs
-from pipelines.retraining import RETRAINING_SENSORS, retrain_on_drift
+from pipelines.retraining import CALIBRATED_ON_OUTCOMES, DRIFT_ASSET, RETRAINING_SENSORS, retrain_on_drift
 from resources.wiring import resources_for
 
+CHECKS = drift_checks(FLIGHT_DELAY, WATCH)
 MARCH, APRIL, MAY = "2013-03-01", "2013-04-01", "2013-05-01"
 
 
@@ -32,7 +31,7 @@ class Ticks:
 
     def evaluate(self, month: str, check: str = SCORES_STABLE, *, passed: bool = False) -> None:
         self.instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(DRIFT_ASSET, check, passed, metadata={MONTH_METADATA: month})
+            dg.AssetCheckEvaluation(DRIFT_ASSET, check, passed, metadata={PARTITION_METADATA: month})
         )
 
     def report(self, asset: str, partition: str) -> None:
@@ -207,30 +206,30 @@ def test_more_evaluations_than_one_page_are_all_looked_at(ticks: Ticks) -> None:
     assert [ticks.asked_for() for _ in range(2)] == [APRIL, None]
 
 
-def drift_of(month: str, **changed: float) -> PredictionsDrift:
+def drift_of(month: str, score_psi: float) -> PredictionsDrift:
     """A month in which nothing has changed, but for what is said."""
     stable = PredictionsDrift(
-        month=month,
-        days=28,
+        partition=month,
         version=1,
-        flights=20_000,
-        flights_by_version={"1": 20_000},
-        first_training_day="2013-01-01",
-        last_training_day="2013-01-31",
+        rows=20_000,
+        clusters=28,
+        rows_by_version={"1": 20_000},
+        first_training_partition="2013-01-01",
+        last_training_partition="2013-01-31",
         training_rows=20_000,
+        training_data="as recorded",
         feature_psi=dict.fromkeys(FEATURES, 0.01),
-        gaps_psi={},
-        score_psi=0.01,
-        mean_training_score=0.2,
-        mean_score=0.2,
-        days_with_outcome=28,
-        flights_with_outcome=20_000,
-        late_rate=0.2,
-        mean_score_of_known=0.2,
-        calibration_error=0.01,
-        brier=0.1,
+        gaps_psi=dict.fromkeys(WATCH.gaps, 0.0),
+        score_psi={"probability": 0.01},
+        mean_training_score={"probability": 0.2},
+        mean_score={"probability": 0.2},
+        rows_with_outcome=20_000,
+        clusters_with_outcome=28,
+        predicted={"probability": 0.2},
+        observed={"probability": 0.2},
+        metrics={"calibration_error": 0.01, "brier": 0.1},
     )
-    return PredictionsDrift(**{**vars(stable), **changed})
+    return replace(stable, score_psi={"probability": score_psi})
 
 
 def test_a_check_that_a_run_evaluates_is_seen_when_the_run_has_ended_even_after_others(
@@ -251,7 +250,7 @@ def test_a_check_that_a_run_evaluates_is_seen_when_the_run_has_ended_even_after_
         *(dg.AssetCheckKey(DRIFT_ASSET, name) for name in (SCORES_STABLE, CALIBRATED_ON_OUTCOMES))
     )
     dg.materialize(
-        [drifted, delay_predictions_drift_checks],
+        [drifted, CHECKS],
         selection=dg.AssetSelection.assets(DRIFT_ASSET).without_checks() | checks,
         resources=resources_for(settings),
         instance=ticks.instance,
@@ -270,7 +269,7 @@ def test_a_run_that_ends_before_its_checks_does_not_hold_others_up(ticks: Ticks)
         raise dg.Failure("before any check")
 
     run = dg.materialize(
-        [broken, delay_predictions_drift_checks],
+        [broken, CHECKS],
         resources={"records": dg.mem_io_manager},
         instance=ticks.instance,
         partition_key=MARCH,

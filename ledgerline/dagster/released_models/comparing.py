@@ -13,7 +13,7 @@ from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models import comparison_tables, replayed_requests
 from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
 from ledgerline.dagster.released_models.contenders import contender
-from ledgerline.dagster.released_models.declaration import ReleasedModel, metadata_of
+from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.evaluation_rows import (
     keys_to_evaluate_on,
     partitions_of,
@@ -26,6 +26,7 @@ from ledgerline.dagster.released_models.findings import (
     judgement_of,
 )
 from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.named_assets import declared_schema
 from ledgerline.dagster.released_models.production import DECISION, IN_PLACE
 from ledgerline.dagster.request_log import RequestLogResource
 from ledgerline.dagster.tracking import MLflowResource, TrainingRun
@@ -172,7 +173,7 @@ def _track(
         if difference.at_least is not None:
             numbers[f"gain_at_least/{difference.metric}"] = difference.at_least
     run.log_params({"version": found.staging.version.number, "against": found.against, **_params(model)})
-    run.log_dataset(found.holdout, "comparison", comparison_tables.schema_of(metadata_of(model.rows)))
+    run.log_dataset(found.holdout, "comparison", declared_schema(model.rows) or dg.TableSchema([]))
     run.log_metrics(numbers, None, found.holdout)
     if found.replay is not None:
         run.log_metrics(replayed_requests.metrics_of(found.replay), None, None)

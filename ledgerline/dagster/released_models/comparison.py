@@ -6,8 +6,8 @@ import dagster as dg
 
 from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.evaluation_rows import rows_resource
 from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.named_assets import storage_of
 from ledgerline.dagster.released_models.retries import RETRY
 from ledgerline.dagster.storage.io_managers import Records
 from ledgerline.evaluation.rulings import Ruling
@@ -31,7 +31,7 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
         io_manager_key="records",
         output_required=False,
         retry_policy=RETRY,
-        required_resource_keys={"mlflow", "registry", "request_log", rows_resource(model)},
+        required_resource_keys={"mlflow", "registry", "request_log", storage_of(model.rows)},
     )
     def compare(
         context: dg.AssetExecutionContext, config: ComparisonConfig

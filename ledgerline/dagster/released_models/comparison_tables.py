@@ -1,12 +1,10 @@
 """A comparison as Dagster's UI shows it: tables and pictures in the metadata."""
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import dagster as dg
 
-from ledgerline.dagster.released_models.declaration import COLUMN_SCHEMA
 from ledgerline.evaluation.comparison import Comparison
 from ledgerline.evaluation.rulings import Ruling
 
@@ -45,13 +43,6 @@ def gates_table(rulings: Sequence[Ruling]) -> dg.TableMetadataValue:
 def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
     """Return a PNG inline."""
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
-
-
-def schema_of(metadata: Mapping[str, Any]) -> dg.TableSchema:
-    """Return the columns that a table declares; none where it does not."""
-    declared = metadata.get(COLUMN_SCHEMA)
-    schema = getattr(declared, "schema", declared)
-    return schema if isinstance(schema, dg.TableSchema) else dg.TableSchema([])
 
 
 def _shown(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """The declaration of a released model: all that its gates, its promotion and its history need to know."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +9,16 @@ import dagster as dg
 from ledgerline.dagster.released_models.after_promotion import RunAgain
 from ledgerline.dagster.released_models.baselines import constant
 from ledgerline.dagster.released_models.holdout import Holdout
+from ledgerline.dagster.released_models.named_assets import Asset, declared_columns, several_problem
 from ledgerline.dagster.released_models.names import ReleaseNames
+from ledgerline.dagster.released_models.translator import ReleaseTranslator
+from ledgerline.dagster.released_models.watch import Watch, WatchError
 from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.policy import Policy, default_policy
 from ledgerline.evaluation.prediction_kind import PredictionKind
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Dagster's own metadata key: the columns that a table declares.
-COLUMN_SCHEMA = "dagster/column_schema"
-
-Asset = dg.AssetsDefinition | dg.AssetSpec
 
 
 class DeclarationError(ValueError):
@@ -41,56 +39,6 @@ class Baseline:
     name: str
     answer: "Callable[[pd.DataFrame, pd.DataFrame], Any]"
     kind: type[PredictionKind] | None = None
-
-
-class ReleaseTranslator:
-    """Makes the specs of a released model's assets; override a method to change group, tags, owners or texts.
-
-    The keys of the assets and the names of jobs and sensors are those of `names`.
-    """
-
-    def names(self, model: "ReleasedModel") -> ReleaseNames:
-        """Return the names of all that is made for a model."""
-        return ReleaseNames.of(model.name, model.versions_key)
-
-    def comparison_spec(self, model: "ReleasedModel") -> dg.AssetSpec:
-        """Return the spec of the comparison of staging with production."""
-        description = f"""The version of `{model.name}` in staging beside the one in production, on rows that
-        neither has seen.
-
-Both predict the same rows. Every metric with a paired bootstrap interval of its difference, by slice with
-intervals that allow for looking at many, calibration, the time of a prediction, the size of the files, the
-signature, and how far the rows they were trained on differ. While there is no production, the baseline
-{model.stand_in.name} stands in for it. If asked to (`replay_since`), staging also answers what the service
-was really asked, and how its answers differ is reported. The numbers are sealed, and written into the
-journal of the model, whatever they say. A version that another run has put into production meanwhile is not
-compared with
-itself: nothing is materialised then, and an observation says so."""
-        return dg.AssetSpec(
-            model.names.comparison,
-            description=description,
-            deps=[model.rows_key, model.versions_key],
-            group_name="registry",
-            kinds={"mlflow"},
-            code_version="1",
-        )
-
-    def production_spec(self, model: "ReleasedModel") -> dg.AssetSpec:
-        """Return the spec of the version in production."""
-        description = f"""The version of `{model.name}` in production.
-
-A materialisation is a move of the alias `production`. A promotion requires that the version was compared
-with the version in production now, that every gate let it pass, that the evidence is whole, and that its
-files are those that were judged; a rollback goes to a version that was in production before. Where a person
-is to approve, it waits for that. What was moved outside Dagster is shown here, too."""
-        return dg.AssetSpec(
-            model.names.production,
-            description=description,
-            deps=[model.names.comparison],
-            group_name="registry",
-            kinds={"mlflow"},
-            code_version="1",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +66,7 @@ class ReleasedModel:
         policy: The gates that a version must pass; default: those for its kind.
         metrics: Further metrics to compare by, beside those of the kind.
         after_promotion: What runs when another version is in production.
+        watch: How the drift of its predictions and requests is watched; None: it is not.
         translator: Makes names and specs.
     """
 
@@ -137,6 +86,7 @@ class ReleasedModel:
     policy: Policy | None = None
     metrics: Sequence[Metric] = ()
     after_promotion: RunAgain | None = None
+    watch: Watch | None = None
     translator: ReleaseTranslator = field(default_factory=ReleaseTranslator)
 
     def __post_init__(self) -> None:
@@ -147,6 +97,7 @@ class ReleasedModel:
         self._require_columns()
         self._require_partitions()
         self._require_gates()
+        self._require_watch()
         kind = self.stand_in.kind
         if kind is not None and not isinstance(self.kind, kind):
             self._refuse(
@@ -183,6 +134,11 @@ class ReleasedModel:
         """The partitions of its rows."""
         return self.rows.partitions_def
 
+    @property
+    def drift_partitions(self) -> dg.PartitionsDefinition | None:
+        """The partitions of the drift of its predictions: those of its versions, if its rows have some."""
+        return self.versions.partitions_def if self.rows_partitions is not None else None
+
     def clusters_of(self, rows: "pd.DataFrame") -> "pd.Series | list[int]":
         """Return the cluster of each row."""
         if self.clusters is None:
@@ -193,18 +149,14 @@ class ReleasedModel:
         return constant(self.kind, self.kind.outcomes(trained_on[self.outcome]), len(rows))
 
     def _require_one_asset(self, name: str) -> None:
-        asset = getattr(self, name)
-        if not isinstance(asset, dg.AssetsDefinition | dg.AssetSpec):
-            self._refuse(name, f"{asset!r} is neither an asset nor an AssetSpec")
-        if isinstance(asset, dg.AssetsDefinition) and len(list(asset.keys)) != 1:
-            self._refuse(name, "the definition makes several assets; name one by an AssetSpec")
+        problem = several_problem(getattr(self, name))
+        if problem is not None:
+            self._refuse(name, problem)
 
     def _require_columns(self) -> None:
-        schema = metadata_of(self.rows).get(COLUMN_SCHEMA)
-        declared = getattr(schema, "schema", schema)
-        if not isinstance(declared, dg.TableSchema) or self.read is not None:
+        known = declared_columns(self.rows)
+        if known is None or self.read is not None:
             return
-        known = {column.name for column in declared.columns}
         named = {"outcome": [self.outcome], "slices": self.slices, "features": self.features}
         if isinstance(self.clusters, str):
             named["clusters"] = [self.clusters]
@@ -242,12 +194,14 @@ class ReleasedModel:
         if twice:
             self._refuse("metrics", f"two metrics have the name {twice[0]!r}")
 
+    def _require_watch(self) -> None:
+        if self.watch is None:
+            return
+        known = None if self.read is not None else declared_columns(self.rows)
+        try:
+            self.watch.require_fits(self.kind, self.rows_partitions, known, self.features, self.metrics)
+        except WatchError as error:
+            self._refuse(f"watch.{error.field}", error.why)
+
     def _refuse(self, name: str, why: str) -> None:
         raise DeclarationError(f"Released model {self.name!r}: {name}: {why}.")
-
-
-def metadata_of(asset: Asset) -> Mapping[str, Any]:
-    """Return what an asset declares of itself."""
-    if isinstance(asset, dg.AssetSpec):
-        return asset.metadata
-    return asset.metadata_by_key.get(asset.key, {})

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from ledgerline.dagster.failures import PermanentFailure
-from ledgerline.dagster.released_models.declaration import COLUMN_SCHEMA, ReleasedModel, metadata_of
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.named_assets import storage_of
+from ledgerline.dagster.released_models.stored_tables import read_table
 from ledgerline.dagster.storage import digests
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.dagster.tracking import Dataset
@@ -118,32 +120,9 @@ def read_rows(
     Raises:
         PermanentFailure: Partitions are not stored; the message says how many, and what they are needed for.
     """
-    import pandas as pd
-
     if model.read is not None:
         return model.read(context, keys)
-    storage = getattr(context.resources, rows_resource(model))
-    asset = model.rows_key
-    if isinstance(storage, Tables):
-        _require_stored(model, storage.stored_partitions(asset), keys, purpose)
-        schema = metadata_of(model.rows).get(COLUMN_SCHEMA)
-        declared = getattr(schema, "schema", schema)
-        return storage.read(
-            asset, list(keys) or None, declared if isinstance(declared, dg.TableSchema) else None
-        )
-    if not keys:
-        return context.load_asset_value(asset, python_type=pd.DataFrame)
-    made = context.instance.get_materialized_partitions(asset)
-    _require_stored(model, made, keys, purpose)
-    parts = [context.load_asset_value(asset, python_type=pd.DataFrame, partition_key=key) for key in keys]
-    return pd.concat(parts, ignore_index=True)
-
-
-def rows_resource(model: ReleasedModel) -> str:
-    """Return the key of the resource that stores the rows."""
-    if isinstance(model.rows, dg.AssetsDefinition):
-        return model.rows.get_io_manager_key_for_asset_key(model.rows_key)
-    return str(model.rows.metadata.get("dagster/io_manager_key", "io_manager"))
+    return read_table(context, model.rows, keys, purpose)
 
 
 def described(model: ReleasedModel, found: EvaluationRows, source: str) -> Dataset:
@@ -157,7 +136,7 @@ def described(model: ReleasedModel, found: EvaluationRows, source: str) -> Datas
 
 def source_of(context: dg.AssetExecutionContext, model: ReleasedModel) -> str:
     """Return where the rows are kept, as far as their storage tells."""
-    storage = getattr(context.resources, rows_resource(model))
+    storage = getattr(context.resources, storage_of(model.rows))
     if isinstance(storage, Tables):
         return str(storage.folder_of(model.rows_key))
     return f"dagster://{model.rows_key.to_user_string()}"
@@ -205,19 +184,6 @@ def _require_same_holdout(model: ReleasedModel, version: Version) -> None:
             "known to be "
             "new to it.",
             "Train a version with the declared holdout.",
-        )
-
-
-def _require_stored(
-    model: ReleasedModel, stored: "set[str] | Sequence[str]", keys: Sequence[str], purpose: str
-) -> None:
-    missing = sorted(set(keys) - set(stored))
-    if missing:
-        asset = model.rows_key.to_user_string()
-        raise PermanentFailure(
-            f"{purpose} {len(keys)} partitions of {asset} ({span(keys)}), and {len(missing)} of them are not "
-            f"stored: the first is {missing[0]}.",
-            f"Materialise {asset} for them.",
         )
 
 

@@ -61,3 +61,25 @@ def release_jobs(model: ReleasedModel) -> ReleaseJobs:
             ),
         ),
     )
+
+
+def watch_jobs(model: ReleasedModel) -> "tuple[UnresolvedAssetJobDefinition, ...]":
+    """Make the jobs that watch the drift of a model's predictions and requests; none without a watch."""
+    names = model.names
+    if model.watch is None:
+        return ()
+    return (
+        dg.define_asset_job(
+            names.watch_job,
+            selection=dg.AssetSelection.assets(names.drift),
+            description=f"Compare the predictions of {model.name} with the rows that it was trained on.",
+        ),
+        dg.define_asset_job(
+            names.watch_requests_job,
+            selection=dg.AssetSelection.assets(names.requests_drift),
+            description=(
+                f"Compare the latest requests to the service for {model.name} with the rows that it was "
+                "trained on."
+            ),
+        ),
+    )

@@ -61,6 +61,26 @@ class ReleaseNames:
         """The name of the promotion in a run's configuration."""
         return self.production.to_python_identifier()
 
+    @property
+    def drift(self) -> dg.AssetKey:
+        """The asset that says how its predictions have drifted."""
+        return dg.AssetKey(f"drift_{self.suffix}")
+
+    @property
+    def requests_drift(self) -> dg.AssetKey:
+        """The asset that says how requests to its service have drifted."""
+        return dg.AssetKey(f"requests_drift_{self.suffix}")
+
+    @property
+    def watch_job(self) -> str:
+        """The job that compares its predictions with the rows it was trained on."""
+        return f"watch_{self.suffix}"
+
+    @property
+    def watch_requests_job(self) -> str:
+        """The job that compares requests with the rows it was trained on."""
+        return f"watch_requests_{self.suffix}"
+
     def sensor(self, what: str) -> str:
         """Return the name of one of its sensors."""
         return f"{what}_{self.suffix}"

@@ -1,15 +1,19 @@
 """Makes the assets, checks, jobs and sensors of released models."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import dagster as dg
 
 from ledgerline.dagster.released_models.comparison import comparison_asset, gate_checks
 from ledgerline.dagster.released_models.declaration import DeclarationError, ReleasedModel
-from ledgerline.dagster.released_models.jobs import release_jobs
+from ledgerline.dagster.released_models.drift_checks import drift_checks
+from ledgerline.dagster.released_models.jobs import release_jobs, watch_jobs
+from ledgerline.dagster.released_models.predictions_drift import drift_asset
 from ledgerline.dagster.released_models.production import production_asset, recorded_check
 from ledgerline.dagster.released_models.production_sensor import production_sensor
 from ledgerline.dagster.released_models.registry_drift_sensor import drift_sensor
+from ledgerline.dagster.released_models.requests_drift import requests_drift_asset, requests_drift_check
 from ledgerline.dagster.released_models.staging_sensor import staging_sensor
 
 
@@ -22,6 +26,10 @@ def released(*models: ReleasedModel) -> dg.Definitions:
     `request_log`, `alerts` and `records` (resources.library_resources), and for the one that stores the
     model's rows.
 
+    A model with a watch also has: the assets `drift_` and `requests_drift_<model>` with their checks, and the
+    jobs `watch_` and `watch_requests_<model>`. They ask for `otel`, too, and for the resource that stores the
+    predictions.
+
     Raises:
         DeclarationError: Two models have one name, or names that are the same in Dagster.
     """
@@ -33,11 +41,20 @@ def released(*models: ReleasedModel) -> dg.Definitions:
                 f"{model.names.suffix!r} in "
                 "Dagster, too; give each its own."
             )
+    watched = [(model, model.watch) for model in models if model.watch is not None]
     jobs_of = {model.name: release_jobs(model) for model in models}
+    jobs = [job for model in models for job in (*jobs_of[model.name].all, *watch_jobs(model))]
+    _require_different(models, [job.name for job in jobs])
     return dg.Definitions(
-        assets=[asset for model in models for asset in (comparison_asset(model), production_asset(model))],
-        asset_checks=[check for model in models for check in (gate_checks(model), recorded_check(model))],
-        jobs=[job for jobs in jobs_of.values() for job in jobs.all],
+        assets=[
+            *(asset for model in models for asset in (comparison_asset(model), production_asset(model))),
+            *(asset for each in watched for asset in (drift_asset(*each), requests_drift_asset(*each))),
+        ],
+        asset_checks=[
+            *(check for model in models for check in (gate_checks(model), recorded_check(model))),
+            *(check for each in watched for check in (drift_checks(*each), requests_drift_check(*each))),
+        ],
+        jobs=jobs,
         sensors=[
             sensor
             for model in models
@@ -48,3 +65,14 @@ def released(*models: ReleasedModel) -> dg.Definitions:
             )
         ],
     )
+
+
+def _require_different(models: Sequence[ReleasedModel], jobs: Sequence[str]) -> None:
+    """Require that no two jobs have one name: `watch_requests_x` may be a job of two models."""
+    counts = Counter(jobs)
+    for model in models:
+        if counts[model.names.watch_job] > 1:
+            raise DeclarationError(
+                f"Released model {model.name!r}: name: its job {model.names.watch_job} is one of another "
+                "declared model, too; give it another name."
+            )

@@ -1,0 +1,182 @@
+"""When the drift of predictions is too far. How it is measured: predictions_drift.py."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.drift_records import PredictionsDrift
+from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE, Watch
+from ledgerline.dagster.storage.io_managers import Records
+
+# Metadata of each evaluation: the partition that it is about.
+PARTITION_METADATA = "partition"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a check.
+
+    Attributes:
+        passed: Whether all is well.
+        text: Why, with numbers.
+        details: The numbers.
+    """
+
+    passed: bool
+    text: str
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+def drift_checks(model: ReleasedModel, watch: Watch) -> dg.AssetChecksDefinition:
+    """Make the checks of the drift of predictions."""
+    key = model.names.drift
+    descriptions = {
+        SCORES_STABLE: "Predictions are spread about as they are over the training rows of the version.",
+        FEATURES_STABLE: "Features are about those that the version was trained on, and as seldom missing.",
+    }
+
+    @dg.multi_asset_check(
+        name=f"{key.to_python_identifier()}_checks",
+        specs=[
+            dg.AssetCheckSpec(
+                name, asset=key, description=descriptions.get(name, "Predictions agree with what happened.")
+            )
+            for name in watch.checks(model.kind, model.features)
+        ],
+        # So that the UI offers to execute a single check.
+        can_subset=True,
+    )
+    def check_drift(
+        context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
+    ) -> Iterator[dg.AssetCheckResult]:
+        """Evaluate the drift of the predictions; too few of them are not evaluated."""
+        found = records.read(key, _partition(context, model), PredictionsDrift)
+        chosen = {check.name for check in context.selected_asset_check_keys}
+        about = {} if found.partition is None else {PARTITION_METADATA: found.partition}
+        for name, finding in evaluate(model, watch, found).items():
+            if name in chosen:
+                yield dg.AssetCheckResult(
+                    passed=finding.passed,
+                    check_name=name,
+                    # A feature may change and the model be as good as before.
+                    severity=(
+                        dg.AssetCheckSeverity.WARN if name == FEATURES_STABLE else dg.AssetCheckSeverity.ERROR
+                    ),
+                    description=finding.text,
+                    metadata={**about, "version": found.version, **finding.details},
+                )
+
+    return check_drift
+
+
+def evaluate(model: ReleasedModel, watch: Watch, found: PredictionsDrift) -> dict[str, Finding]:
+    """Return the result of each check, by its name."""
+    names = watch.checks(model.kind, model.features)
+    few = _too_few(watch, found.clusters, found.rows)
+    if few is not None:
+        return dict.fromkeys(names, Finding(True, f"Not evaluated: predictions are stored of {few}"))
+    results = {SCORES_STABLE: _scores(watch, found)}
+    if FEATURES_STABLE in names:
+        results[FEATURES_STABLE] = _features(model, watch, found)
+    outcome_check = watch.outcome_check(model.kind)
+    if outcome_check is not None:
+        results[outcome_check] = _outcomes(model, watch, found)
+    return results
+
+
+def scores_finding(
+    psi: Mapping[str, float],
+    mean_score: Mapping[str, float],
+    mean_training_score: Mapping[str, float],
+    largest: float,
+    where: str,
+) -> Finding:
+    """Compare the index of the column of predictions that differs most with the largest accepted one."""
+    name = max(psi, key=lambda each: psi[each])
+    return Finding(
+        psi[name] <= largest,
+        f"PSI {psi[name]:.3f} of {name} {where}, at most {largest:g} is stable: the mean is "
+        f"{mean_score[name]:.4g}, over the rows the version was trained on it is "
+        f"{mean_training_score[name]:.4g}",
+        {"score_psi": psi[name]},
+    )
+
+
+def _scores(watch: Watch, found: PredictionsDrift) -> Finding:
+    return scores_finding(
+        found.score_psi,
+        found.mean_score,
+        found.mean_training_score,
+        watch.max_score_psi,
+        f"in {found.rows:,} predictions",
+    )
+
+
+def _features(model: ReleasedModel, watch: Watch, found: PredictionsDrift) -> Finding:
+    psi = {name: found.feature_psi[name] for name in watch.evaluated_features(model.features)}
+    psi |= {f"gaps of {name}": found.gaps_psi[name] for name in watch.gaps}
+    largest = sorted(psi, key=lambda name: psi[name], reverse=True)
+    changed = [name for name in largest if psi[name] > watch.max_feature_psi]
+    shown = ", ".join(f"{name} {psi[name]:.3f}" for name in changed or largest[:1])
+    text = (
+        f"PSI above {watch.max_feature_psi:g}: {shown}" if changed else f"The largest PSI is that of {shown}"
+    )
+    return Finding(not changed, text, {"largest_psi": psi[largest[0]]})
+
+
+def _outcomes(model: ReleasedModel, watch: Watch, found: PredictionsDrift) -> Finding:
+    bound, metric = watch.bound(model.kind), watch.bounded_metric(model.kind, model.metrics)
+    assert bound is not None and metric is not None  # noqa: S101, PT018 (only then is there a check)
+    few = _too_few(watch, found.clusters_with_outcome, found.rows_with_outcome)
+    if few is not None:
+        return Finding(True, f"Not evaluated: outcomes are known of {few}")
+    value = found.metrics.get(metric.name)
+    if value is None:
+        text = f"Not evaluated: {metric.name} is not defined for {found.rows_with_outcome:,} rows"
+        return Finding(True, text)
+    sides = ", ".join(
+        f"{name} predicted {predicted:.4g}, observed {found.observed[name]:.4g}"
+        for name, predicted in list(found.predicted.items())[:5]
+    )
+    return Finding(
+        metric.gain(value, bound.worst) >= 0,
+        f"{metric.name} {value:.4g} on {found.rows_with_outcome:,} rows with an outcome, {bound.worst:g} is "
+        f"accepted: {sides}",
+        {metric.name: value},
+    )
+
+
+def _too_few(watch: Watch, clusters: int, rows: int) -> str | None:
+    """Say that there are too few to be evaluated, if there are."""
+    if rows >= watch.min_rows and clusters >= watch.min_clusters:
+        return None
+    return (
+        f"{rows:,} rows in {clusters:,} clusters; at least {watch.min_rows:,} in {watch.min_clusters:,} are "
+        "needed"
+    )
+
+
+def _partition(context: dg.AssetCheckExecutionContext, model: ReleasedModel) -> str | None:
+    """Return the partition to evaluate; of a check that is executed alone, the last one that is stored.
+
+    Raises:
+        PermanentFailure: None is stored.
+    """
+    if context.has_partition_key:
+        return context.partition_key
+    definition = model.drift_partitions
+    key = model.names.drift
+    if definition is None:
+        return None
+    stored = context.instance.get_materialized_partitions(key)
+    every = definition.get_partition_keys(dynamic_partitions_store=context.instance)
+    known = [each for each in every if each in stored]
+    if not known:
+        raise PermanentFailure(
+            f"{key.to_user_string()} has no partition to evaluate.",
+            f"Run the job {model.names.watch_job} first.",
+        )
+    return known[-1]

@@ -1,0 +1,47 @@
+"""Assets that a declaration names: what they declare of themselves. Their content: stored_tables.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+# Dagster's own metadata key: the columns that a table declares.
+COLUMN_SCHEMA = "dagster/column_schema"
+
+Asset = dg.AssetsDefinition | dg.AssetSpec
+
+
+def metadata_of(asset: Asset) -> Mapping[str, Any]:
+    """Return what an asset declares of itself."""
+    if isinstance(asset, dg.AssetSpec):
+        return asset.metadata
+    return asset.metadata_by_key.get(asset.key, {})
+
+
+def declared_schema(asset: Asset) -> dg.TableSchema | None:
+    """Return the columns that a table declares; None: it declares none."""
+    declared = metadata_of(asset).get(COLUMN_SCHEMA)
+    schema = getattr(declared, "schema", declared)
+    return schema if isinstance(schema, dg.TableSchema) else None
+
+
+def declared_columns(asset: Asset) -> set[str] | None:
+    """Return the names of the columns that a table declares; None: it declares none."""
+    schema = declared_schema(asset)
+    return None if schema is None else {column.name for column in schema.columns}
+
+
+def storage_of(asset: Asset) -> str:
+    """Return the key of the resource that stores an asset."""
+    if isinstance(asset, dg.AssetsDefinition):
+        return asset.get_io_manager_key_for_asset_key(asset.key)
+    return str(asset.metadata.get("dagster/io_manager_key", "io_manager"))
+
+
+def several_problem(asset: object) -> str | None:
+    """Return why something does not name one asset; None: it does."""
+    if not isinstance(asset, dg.AssetsDefinition | dg.AssetSpec):
+        return f"{asset!r} is neither an asset nor an AssetSpec"
+    if isinstance(asset, dg.AssetsDefinition) and len(list(asset.keys)) != 1:
+        return "the definition makes several assets; name one by an AssetSpec"
+    return None

@@ -1,0 +1,60 @@
+"""Reads the tables that a declaration names, with the IO managers that store them."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.released_models.named_assets import Asset, declared_schema, storage_of
+from ledgerline.dagster.storage.io_managers import Tables
+from ledgerline.registry.provenance import span
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def stored_partitions(context: dg.AssetExecutionContext, asset: Asset) -> set[str]:
+    """Return the partitions of a table that are stored."""
+    storage = getattr(context.resources, storage_of(asset))
+    if isinstance(storage, Tables):
+        return set(storage.stored_partitions(asset.key))
+    return set(context.instance.get_materialized_partitions(asset.key))
+
+
+def read_table(
+    context: dg.AssetExecutionContext, asset: Asset, keys: Sequence[str], purpose: str
+) -> "pd.DataFrame":
+    """Read a table with its own IO manager: all partitions at once where that is this library's.
+
+    Args:
+        context: The step, which requires the resource `storage_of(asset)`.
+        asset: The table.
+        keys: Its partitions; empty where it has none.
+        purpose: What they are needed for, as the beginning of a sentence.
+
+    Raises:
+        PermanentFailure: Partitions are not stored; the message says how many, and what they are needed for.
+    """
+    import pandas as pd
+
+    storage = getattr(context.resources, storage_of(asset))
+    if keys:
+        _require_stored(asset, stored_partitions(context, asset), keys, purpose)
+    if isinstance(storage, Tables):
+        return storage.read(asset.key, list(keys) or None, declared_schema(asset))
+    if not keys:
+        return context.load_asset_value(asset.key, python_type=pd.DataFrame)
+    parts = [context.load_asset_value(asset.key, python_type=pd.DataFrame, partition_key=key) for key in keys]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _require_stored(asset: Asset, stored: Collection[str], keys: Sequence[str], purpose: str) -> None:
+    missing = sorted(set(keys) - set(stored))
+    if missing:
+        name = asset.key.to_user_string()
+        raise PermanentFailure(
+            f"{purpose} {len(keys)} partitions of {name} ({span(keys)}), and {len(missing)} of them are not "
+            f"stored: the first is {missing[0]}.",
+            f"Materialise {name} for them.",
+        )

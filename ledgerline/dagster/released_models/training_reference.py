@@ -1,0 +1,115 @@
+"""The rows that a version was trained on, and its predictions for them. Comparing: not here."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.contenders import contender
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.evaluation_rows import partitions_of, read_training_rows
+from ledgerline.dagster.storage import digests
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.evaluation.samples import ComparisonError
+from ledgerline.registry import provenance
+from ledgerline.registry.provenance import named, span
+from ledgerline.registry.versions import TRAINING_DATA_TAG, Version
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from ledgerline.evaluation.samples import Answer
+
+CHANGED = "has changed since"
+
+
+@dataclass(frozen=True)
+class TrainingReference:
+    """The rows that a version was trained on.
+
+    Attributes:
+        first_partition: Their first partition; None: the rows have none.
+        last_partition: Their last one.
+        rows: The rows, as they are stored now.
+        as_recorded: Whether they are those that the version was trained on.
+        prediction: What the version predicts for them, as the kind of prediction returns it.
+    """
+
+    first_partition: str | None
+    last_partition: str | None
+    rows: "pd.DataFrame"
+    as_recorded: str
+    prediction: "NDArray[np.float64]"
+
+    @property
+    def span(self) -> str:
+        """Their partitions, for a text."""
+        if self.first_partition is None or self.last_partition is None:
+            return "all partitions"
+        return span(list(dict.fromkeys([self.first_partition, self.last_partition])))
+
+
+def training_reference(
+    context: dg.AssetExecutionContext, model: ReleasedModel, version: Version
+) -> TrainingReference:
+    """Read the rows that a version was trained on, and predict them.
+
+    Raises:
+        PermanentFailure: The version does not record which rows they are, they are not stored any more, or
+            its files are not those that were registered.
+    """
+    registry: ModelRegistryResource = context.resources.registry
+    otel: OTelResource = context.resources.otel
+    with otel.span("read training rows"):
+        partitions = partitions_of(model, context.instance)
+        rows = read_training_rows(context, model, partitions, version)
+        keys = provenance.trained_on(version, partitions) if model.holdout is None else []
+        as_recorded = _as_recorded(version, rows)
+    if rows.empty:
+        raise PermanentFailure(
+            f"{named(version)} was trained on rows of which none is stored with an outcome any more.",
+            "Materialise them again, or train another version.",
+        )
+    if as_recorded == CHANGED:
+        context.log.warning(
+            f"The rows that {named(version)} was trained on were written again, and differently, since."
+        )
+    with otel.span("load model"):
+        loaded = contender(registry, model, version)
+    with otel.span("predict", rows=len(rows)):
+        prediction = checked_predictions(model, named(version), loaded.answers(rows), len(rows))
+    return TrainingReference(
+        first_partition=keys[0] if keys else None,
+        last_partition=keys[-1] if keys else None,
+        rows=rows,
+        as_recorded=as_recorded,
+        prediction=prediction,
+    )
+
+
+def checked_predictions(
+    model: ReleasedModel, name: str, answer: "Answer", rows: int
+) -> "NDArray[np.float64]":
+    """Return predictions as their kind has them.
+
+    Raises:
+        PermanentFailure: They are not predictions of the kind that is declared.
+    """
+    try:
+        return model.kind.predictions(name, answer, rows)
+    except ComparisonError as error:
+        raise PermanentFailure(
+            str(error), f"{model.name} is declared to predict {model.kind!r}; predict and store that."
+        ) from error
+
+
+def _as_recorded(version: Version, rows: "pd.DataFrame") -> str:
+    """Say whether the rows that are stored now are those a version was trained on, by their digest."""
+    recorded = version.tags.get(TRAINING_DATA_TAG)
+    if recorded is None:
+        return "not recorded"
+    return "as recorded" if recorded == digests.frame_sha256(rows) else CHANGED

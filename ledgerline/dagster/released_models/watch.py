@@ -1,0 +1,230 @@
+"""The declaration of how the drift of a released model is watched. Measuring it: predictions_drift.py."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from ledgerline.dagster.released_models.named_assets import Asset, declared_columns, several_problem
+from ledgerline.evaluation.metrics import Metric
+from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.samples import ComparisonError
+
+SCORES_STABLE = "scores_stable"
+FEATURES_STABLE = "features_stable"
+
+# By metric: the name of the check that predictions agree with outcomes.
+_OUTCOME_CHECKS: Mapping[str, str] = {
+    "calibration_error": "calibrated_on_outcomes",
+    "coverage_error": "covers_outcomes",
+    "bias": "unbiased_on_outcomes",
+}
+
+# How far shares may be from what was predicted, 0 to 1. Outcomes change with the season even where a model
+# is as good as it can be; a tenth is more than that in most data, and a policy of one's own is easy to give.
+MAX_CALIBRATION_ERROR = 0.1
+
+
+class WatchError(ValueError):
+    """A field of a watch contradicts the model.
+
+    Attributes:
+        field: The field of the watch.
+        why: What is wrong with it.
+    """
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}")
+        self.field = field
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The worst value of a metric that is still accepted, on rows whose outcome is known by now.
+
+    Attributes:
+        metric: A metric of the kind of prediction or of the model by its name, or one of your own.
+        worst: The value, in the unit of the metric. Which direction is worse is up to the metric; one with a
+            target may be as far from it as this value is.
+    """
+
+    metric: str | Metric
+    worst: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How the drift of a model's predictions and of the requests to it is watched.
+
+    The numbers are always reported; these fields say which of them a check evaluates, and how.
+
+        Watch(
+            predictions=demand_predictions,
+            join=["store", "day"],
+            answers=["predicted_demand"],
+            version="model_version",
+            on_outcomes=Bound("bias", 5.0),
+        )
+
+    Attributes:
+        predictions: The asset with the stored predictions: a table, without partitions or with those of the
+            rows; where rows have none, with any.
+        join: The columns by which a prediction finds its row; together they name one row.
+        answers: The columns that hold a prediction, in the order of the kind of prediction (`score_names`):
+            the probability; that of each class; the value; the quantile of each level.
+        version: The column with the number of the version that predicted.
+        features: The features of the model whose population stability index is evaluated; default: all.
+        gaps: The features of which it is evaluated whether they are missing as often as before. Name a
+            feature here only, where its values are meant to change, as the weather.
+        max_score_psi: The largest accepted population stability index of a column of predictions. By a rule
+            of thumb (Siddiqi, Intelligent Credit Scoring, 2017) 0.1 to 0.25 is some change, and more is
+            another population.
+        max_feature_psi: The same of a feature, and of its gaps. It is lower because single features change
+            less than what a model makes of all of them.
+        on_outcomes: What is evaluated once outcomes are known; default: a calibration error of 0.1 for
+            probabilities, a coverage error of 0.1 for quantiles; nothing for numbers, whose unit only you
+            know.
+        min_clusters: Predictions of fewer clusters are reported, and not evaluated: rows that share luck
+            differ by it. The same goes for outcomes.
+        min_rows: Predictions of fewer rows are not evaluated, either. By chance alone the index of ten bins
+            is about 9 divided by the number of rows: 0.02 for 500.
+        min_requests: Fewer requests to the service are reported, and not evaluated.
+    """
+
+    predictions: Asset
+    join: Sequence[str]
+    answers: Sequence[str]
+    version: str
+    features: Sequence[str] | None = None
+    gaps: Sequence[str] = ()
+    max_score_psi: float = 0.25
+    max_feature_psi: float = 0.2
+    on_outcomes: Bound | None = None
+    min_clusters: int = 20
+    min_rows: int = 500
+    min_requests: int = 500
+
+    def evaluated_features(self, features: Sequence[str]) -> Sequence[str]:
+        """Return the features whose index is evaluated, of those of the model."""
+        return self.features if self.features is not None else features
+
+    def bound(self, kind: PredictionKind) -> Bound | None:
+        """Return what is evaluated once outcomes are known; None: nothing."""
+        if self.on_outcomes is not None or kind.calibration_metric is None:
+            return self.on_outcomes
+        return Bound(kind.calibration_metric, MAX_CALIBRATION_ERROR)
+
+    def bounded_metric(self, kind: PredictionKind, metrics: Sequence[Metric]) -> Metric | None:
+        """Return the metric of the bound.
+
+        Args:
+            kind: What the model predicts.
+            metrics: Further metrics of the model.
+
+        Raises:
+            ComparisonError: There is no metric of this name.
+        """
+        bound = self.bound(kind)
+        if bound is None:
+            return None
+        if isinstance(bound.metric, Metric):
+            return bound.metric
+        own = {metric.name: metric for metric in metrics}
+        return own[bound.metric] if bound.metric in own else kind.metric(bound.metric)
+
+    def outcome_check(self, kind: PredictionKind) -> str | None:
+        """Return the name of the check of outcomes; None: there is none."""
+        bound = self.bound(kind)
+        if bound is None:
+            return None
+        name = bound.metric.name if isinstance(bound.metric, Metric) else bound.metric
+        return _OUTCOME_CHECKS.get(name, "accurate_on_outcomes")
+
+    def checks(self, kind: PredictionKind, features: Sequence[str]) -> list[str]:
+        """Return the names of all checks of predictions."""
+        has_features = bool(self.evaluated_features(features) or self.gaps)
+        outcomes = self.outcome_check(kind)
+        return [
+            SCORES_STABLE,
+            *([FEATURES_STABLE] if has_features else []),
+            *([outcomes] if outcomes is not None else []),
+        ]
+
+    def require_fits(
+        self,
+        kind: PredictionKind,
+        partitions: dg.PartitionsDefinition | None,
+        columns: Collection[str] | None,
+        features: Sequence[str],
+        metrics: Sequence[Metric],
+    ) -> None:
+        """Require that it fits a model.
+
+        Args:
+            kind: What the model predicts.
+            partitions: The partitions of its rows; None: they have none.
+            columns: The columns of its rows; None: they are not declared.
+            features: The features that the model declares.
+            metrics: Further metrics that the model declares.
+
+        Raises:
+            WatchError: It does not.
+        """
+        self._require_table(partitions)
+        self._require_columns(kind, columns)
+        for field, names in (("features", self.evaluated_features(features)), ("gaps", self.gaps)):
+            unknown = [name for name in names if name not in features]
+            if unknown:
+                raise WatchError(field, f"{unknown[0]!r} is not one of the features of the model")
+        for field in ("max_score_psi", "max_feature_psi"):
+            if not getattr(self, field) > 0:
+                raise WatchError(field, f"{getattr(self, field)!r} is not above 0")
+        for field in ("min_clusters", "min_rows", "min_requests"):
+            if getattr(self, field) < 1:
+                raise WatchError(field, f"{getattr(self, field)!r} is not at least 1")
+        try:
+            self.bounded_metric(kind, metrics)
+        except ComparisonError as error:
+            raise WatchError("on_outcomes", str(error).removesuffix(".")) from error
+
+    def _require_table(self, partitions: dg.PartitionsDefinition | None) -> None:
+        problem = several_problem(self.predictions)
+        if problem is not None:
+            raise WatchError("predictions", problem)
+        own = self.predictions.partitions_def
+        if own is not None and partitions is not None and not _are_alike(own, partitions):
+            name = self.predictions.key.to_user_string()
+            raise WatchError("predictions", f"{name} has other partitions than the rows; use theirs, or none")
+
+    def _require_columns(self, kind: PredictionKind, columns: Collection[str] | None) -> None:
+        for field in ("join", "answers"):
+            names = getattr(self, field)
+            if isinstance(names, str) or not names or len(set(names)) < len(names):
+                raise WatchError(field, f"{names!r} is not a list of different columns")
+        if len(self.answers) != len(kind.score_names):
+            raise WatchError(
+                "answers",
+                f"{len(self.answers)} columns for a prediction of {len(kind.score_names)}: "
+                f"{', '.join(kind.score_names)}",
+            )
+        name = self.predictions.key.to_user_string()
+        stored = declared_columns(self.predictions)
+        for field, names in (("join", self.join), ("answers", self.answers), ("version", [self.version])):
+            missing = [column for column in names if stored is not None and column not in stored]
+            if missing:
+                has = ", ".join(sorted(stored or ()))
+                raise WatchError(field, f"{name} has no column {missing[0]!r}; it has {has}")
+        missing = [column for column in self.join if columns is not None and column not in columns]
+        if missing:
+            has = ", ".join(sorted(columns or ()))
+            raise WatchError("join", f"the rows have no column {missing[0]!r}; they have {has}")
+
+
+def _are_alike(one: dg.PartitionsDefinition, other: dg.PartitionsDefinition) -> bool:
+    """Say whether keys of one are keys of the other; of time, they may begin and end elsewhere."""
+    if isinstance(one, dg.TimeWindowPartitionsDefinition) and isinstance(
+        other, dg.TimeWindowPartitionsDefinition
+    ):
+        return (one.cron_schedule, one.fmt) == (other.cron_schedule, other.fmt)
+    return one == other
