@@ -131,8 +131,7 @@ def require_new(version: Version, keys: Sequence[str], partitions: RowPartitions
         raise ProvenanceError(
             f"{named(version)} was trained on {len(seen)} of the {len(keys)} partitions {span(keys)} (the "
             f"first is {first}): it would be compared on rows it has seen. Compare on partitions that are "
-            "new "
-            "to both versions, or train a model for later ones."
+            "new to both versions, or train a model for later ones."
         )
 
 
@@ -159,8 +158,7 @@ def ranges_text(keys: Sequence[str], partitions: RowPartitions) -> str:
     if len(text) > LONGEST:
         raise ProvenanceError(
             f"{len(keys):,} partitions in {len(ranges):,} ranges are too many to be recorded on a version; "
-            "choose "
-            "partitions that follow each other."
+            "choose partitions that follow each other."
         )
     return text
 

@@ -15,8 +15,7 @@ class ComparisonConfig(dg.Config):
         default=None,
         description=(
             "On the rows that the version of this partition is evaluated on (2013-07-01). Default: on those "
-            "that "
-            "the version records."
+            "that the version records."
         ),
     )
     replay_since: str | None = Field(

@@ -176,8 +176,7 @@ class ReleasedModel:
             self._refuse(
                 "holdout",
                 f"{self.rows_key.to_user_string()} has no partitions, so that it must be said which rows "
-                "are kept "
-                "for evaluation: holdout=Holdout(share=0.2, by=[...])",
+                "are kept for evaluation: holdout=Holdout(share=0.2, by=[...])",
             )
         if self.rows_partitions is not None and self.holdout is not None:
             self._refuse(

@@ -181,8 +181,7 @@ def _require_same_holdout(model: ReleasedModel, version: Version) -> None:
         said = f"the holdout {recorded}" if recorded else "no holdout"
         raise PermanentFailure(
             f"{named(version)} records {said}, and {model.name} is declared with {declared}: no row is "
-            "known to be "
-            "new to it.",
+            "known to be new to it.",
             "Train a version with the declared holdout.",
         )
 

@@ -38,8 +38,7 @@ def released(*models: ReleasedModel) -> dg.Definitions:
         if suffixes[model.names.suffix] > 1:
             raise DeclarationError(
                 f"Released model {model.name!r}: name: another declared model is called "
-                f"{model.names.suffix!r} in "
-                "Dagster, too; give each its own."
+                f"{model.names.suffix!r} in Dagster, too; give each its own."
             )
     watched = [(model, model.watch) for model in models if model.watch is not None]
     jobs_of = {model.name: release_jobs(model) for model in models}

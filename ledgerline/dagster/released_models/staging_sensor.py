@@ -74,9 +74,8 @@ def staging_sensor(model: ReleasedModel, jobs: ReleaseJobs) -> dg.SensorDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"A version of {model.name} has come to staging: compare it with production, and promote it if "
-            "it passes "
-            "every gate. Where a person is to approve, promote it once that was done. One version after the "
-            "other."
+            "it passes every gate. Where a person is to approve, promote it once that was done. One version "
+            "after the other."
         ),
     )
     def staging_changed(
