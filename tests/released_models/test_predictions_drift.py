@@ -1,6 +1,7 @@
 """Drift of stored predictions, for each kind of prediction: what is compared, and when a check fails."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE, Bound
 from ledgerline.dagster.settings import Settings
+from ledgerline.dagster.storage.io_managers import open_tables
 from ledgerline.evaluation.kinds import Regression
 from ledgerline.evaluation.metrics import row_metric
 from ledgerline.evaluation.stability import population_stability_index
@@ -190,6 +192,23 @@ def test_of_several_versions_the_one_with_most_predictions_is_compared_unless_on
     assert (found.version, found.rows, found.first_training_partition) == (2, 10 * ROWS_A_DAY, FEBRUARY)
     problem = problem_of(numbers.compare(MARCH, version=9), "drift_demand")
     assert "predictions has no prediction of version 9 of 2013-03-01; it has those of 1, 2" in problem
+
+
+def test_one_table_of_all_predictions_is_compared_partition_by_partition(numbers: Project) -> None:
+    asset = dg.AssetSpec("all_predictions", metadata={"dagster/io_manager_key": "tables"})
+    file = open_tables(numbers.settings.data).path_of(asset.key, None)
+    days = [*days_of(FEBRUARY), *days_of(MARCH)[:9]]
+    numbers.stored("predictions", days).to_parquet(str(file), index=False)
+    found = replace(numbers.watching(predictions=asset), assets=[*numbers.assets, asset])
+    assert numbers.compare(FEBRUARY).success
+    expected = numbers.drift(FEBRUARY)
+    assert found.compare(FEBRUARY).success
+    assert found.drift(FEBRUARY) == expected
+    assert found.compare(MARCH).success
+    assert (found.drift(MARCH).rows, found.drift(MARCH).clusters) == (9 * ROWS_A_DAY, 9)
+    numbers.stored("predictions", days_of(FEBRUARY)).to_parquet(str(file), index=False)
+    problem = problem_of(found.compare(MARCH), "drift_demand")
+    assert "all_predictions has no prediction of 2013-03-01" in problem
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ class Project:
 
     settings: Settings
     model: ReleasedModel
-    assets: Sequence[dg.AssetsDefinition]
+    assets: Sequence[dg.AssetsDefinition | dg.AssetSpec]
 
     @property
     def watch(self) -> Watch:
