@@ -34,7 +34,6 @@ from ledgerline.dagster.executors import KUBERNETES, executor_for, require_share
 from ledgerline.dagster.observed import observed  # noqa: E402
 from ledgerline.dagster.released_models.released import released  # noqa: E402
 from pipelines.jobs import JOBS  # noqa: E402
-from pipelines.retraining import RETRAINING_SENSORS  # noqa: E402
 from pipelines.schedules import SCHEDULES  # noqa: E402
 from pipelines.sensors import SENSORS  # noqa: E402
 
@@ -64,7 +63,7 @@ def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=JOBS,
         schedules=SCHEDULES,
-        sensors=[*SENSORS, *RETRAINING_SENSORS],
+        sensors=SENSORS,
         resources=resources_for(settings),
         executor=executor,
     )

@@ -12,13 +12,16 @@ from assets.features import FEATURES
 from assets.partitions import MONTHS, days_between, month_start
 from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA, drift_checks
 from ledgerline.dagster.released_models.drift_records import PredictionsDrift
+from ledgerline.dagster.released_models.retraining_sensor import NOTHING_FAILED, retraining_sensor
 from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE
 from ledgerline.dagster.settings import Settings
 from pipelines.definitions import defs
-from pipelines.retraining import CALIBRATED_ON_OUTCOMES, DRIFT_ASSET, RETRAINING_SENSORS, retrain_on_drift
 from resources.wiring import resources_for
 
+DRIFT_ASSET, CALIBRATED_ON_OUTCOMES = FLIGHT_DELAY.names.drift, "calibrated_on_outcomes"
 CHECKS = drift_checks(FLIGHT_DELAY, WATCH)
+assert WATCH.retrain is not None
+SENSOR = retraining_sensor(FLIGHT_DELAY, WATCH, WATCH.retrain)
 MARCH, APRIL, MAY = "2013-03-01", "2013-04-01", "2013-05-01"
 
 
@@ -47,7 +50,7 @@ class Ticks:
             instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
         )
         with context:
-            data = retrain_on_drift.evaluate_tick(context)
+            data = SENSOR.evaluate_tick(context)
         if not killed:
             self.cursor = data.cursor
         if data.skip_message is not None:
@@ -75,9 +78,10 @@ def ticks(empty: Ticks) -> Ticks:
 
 
 def test_it_waits_until_it_is_switched_on_and_says_why() -> None:
-    assert [sensor.name for sensor in RETRAINING_SENSORS] == ["retrain_on_drift"]
-    assert retrain_on_drift.default_status is dg.DefaultSensorStatus.STOPPED
-    assert "off until you switch it on" in str(retrain_on_drift.description)
+    (found,) = [sensor for sensor in defs.sensors or [] if sensor.name.startswith("retrain_on_drift")]
+    assert (found.name, found.job_name) == ("retrain_on_drift_flight_delay", "train_delay_model")
+    assert SENSOR.default_status is dg.DefaultSensorStatus.STOPPED
+    assert "off until you switch it on" in str(SENSOR.description)
 
 
 @pytest.mark.parametrize("check", [SCORES_STABLE, CALIBRATED_ON_OUTCOMES])
@@ -86,10 +90,10 @@ def test_a_failed_check_asks_once_for_the_model_of_the_month_after(check: str, t
     request = ticks.tick()
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == APRIL
-    assert request.run_key == "drift of 2013-03"
-    assert request.tags["drifted_month"] == MARCH
+    assert request.run_key == "drift of 2013-03-01"
+    assert request.tags["drifted_partition"] == MARCH
     assert request.tags["failed_checks"] == check
-    assert [ticks.tick() for _ in range(2)] == ["No month has failed since the last look."] * 2
+    assert [ticks.tick() for _ in range(2)] == [NOTHING_FAILED] * 2
 
 
 def test_both_checks_of_a_month_are_one_request(ticks: Ticks) -> None:
@@ -138,7 +142,7 @@ def test_a_month_that_fails_again_asks_with_the_same_key(ticks: Ticks) -> None:
 
 def test_passed_checks_ask_for_nothing(ticks: Ticks) -> None:
     ticks.evaluate(MARCH, passed=True)
-    assert ticks.tick() == "No month has failed since the last look."
+    assert ticks.tick() == NOTHING_FAILED
 
 
 def test_a_month_that_was_judged_again_and_passed_asks_for_nothing(ticks: Ticks) -> None:
@@ -158,14 +162,17 @@ def test_an_evaluation_that_names_no_month_is_passed_over(ticks: Ticks) -> None:
 
 
 def test_no_evaluations_at_all_ask_for_nothing(empty: Ticks) -> None:
-    assert empty.tick() == "No month has failed since the last look."
+    assert empty.tick() == NOTHING_FAILED
     assert empty.cursor == "0"
 
 
 def test_after_december_there_is_no_model_to_ask_for(ticks: Ticks) -> None:
     ticks.evaluate("2013-12-01")
-    assert ticks.tick() == "2013-12 has drifted, and no model can learn from it: 2014-01 has no data."
-    assert ticks.tick() == "No month has failed since the last look."
+    assert ticks.tick() == (
+        "2013-12-01 has drifted, and no version can learn from it: delay_model_version has no later "
+        "partition."
+    )
+    assert ticks.tick() == NOTHING_FAILED
 
 
 def test_december_does_not_hide_a_month_that_has_a_next_one(ticks: Ticks) -> None:
@@ -178,8 +185,8 @@ def test_december_does_not_hide_a_month_that_has_a_next_one(ticks: Ticks) -> Non
 def test_a_model_that_is_there_already_is_not_asked_for(trained: str, ticks: Ticks) -> None:
     ticks.report("delay_model_version", trained)
     ticks.evaluate(MARCH)
-    assert ticks.tick() == f"2013-03 has drifted, and there is a model of {trained[:7]} already."
-    assert ticks.tick() == "No month has failed since the last look."
+    assert ticks.tick() == f"2013-03-01 has drifted, and there is a version of {trained} already."
+    assert ticks.tick() == NOTHING_FAILED
 
 
 def test_an_older_model_does_not_keep_it_from_asking(ticks: Ticks) -> None:
@@ -192,7 +199,8 @@ def test_it_waits_for_days_that_the_model_needs_and_then_asks(empty: Ticks) -> N
     empty.ingest("2013-01-01", "2013-04-29")
     empty.evaluate(MARCH)
     waiting = (
-        "2013-03 has drifted. The model of 2013-04 waits for 1 days of features; the first is 2013-04-30."
+        "2013-03-01 has drifted. The version of 2013-04-01 waits for 1 partitions of features; the first is "
+        "2013-04-30."
     )
     assert [empty.tick() for _ in range(2)] == [waiting] * 2
     empty.report("features", "2013-04-30")

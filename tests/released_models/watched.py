@@ -146,7 +146,7 @@ class Project:
 
     def make(self, names: Sequence[str], first: str, last: str) -> None:
         """Materialise a range of partitions in one run."""
-        chosen = [asset for asset in self.assets if asset.key.to_user_string() in names]
+        chosen = [asset.key for asset in self.assets if asset.key.to_user_string() in names]
         dg.materialize(
             self.assets,
             selection=chosen,

@@ -201,6 +201,10 @@ class ReleasedModel:
             self.watch.require_fits(self.kind, self.rows_partitions, known, self.features, self.metrics)
         except WatchError as error:
             self._refuse(f"watch.{error.field}", error.why)
+        in_time = isinstance(self.versions.partitions_def, dg.TimeWindowPartitionsDefinition)
+        if self.watch.retrain is not None and not (in_time and self.rows_partitions is not None):
+            versions = self.versions_key.to_user_string()
+            self._refuse("watch.retrain", f"{versions} has no partitions of time, or the rows have none")
 
     def _refuse(self, name: str, why: str) -> None:
         raise DeclarationError(f"Released model {self.name!r}: {name}: {why}.")

@@ -14,6 +14,7 @@ from ledgerline.dagster.released_models.production import production_asset, reco
 from ledgerline.dagster.released_models.production_sensor import production_sensor
 from ledgerline.dagster.released_models.registry_drift_sensor import drift_sensor
 from ledgerline.dagster.released_models.requests_drift import requests_drift_asset, requests_drift_check
+from ledgerline.dagster.released_models.retraining_sensor import retraining_sensor
 from ledgerline.dagster.released_models.staging_sensor import staging_sensor
 
 
@@ -26,9 +27,9 @@ def released(*models: ReleasedModel) -> dg.Definitions:
     `request_log`, `alerts` and `records` (resources.library_resources), and for the one that stores the
     model's rows.
 
-    A model with a watch also has: the assets `drift_` and `requests_drift_<model>` with their checks, and the
-    jobs `watch_` and `watch_requests_<model>`. They ask for `otel`, too, and for the resource that stores the
-    predictions.
+    A model with a watch also has the assets `drift_` and `requests_drift_<model>` with their checks, the jobs
+    `watch_` and `watch_requests_<model>`, and the sensor `retrain_on_drift_<model>` if it names a job for
+    that. They ask for `otel`, too, and for the resource that stores the predictions.
 
     Raises:
         DeclarationError: Two models have one name, or names that are the same in Dagster.
@@ -62,6 +63,11 @@ def released(*models: ReleasedModel) -> dg.Definitions:
                 production_sensor(model),
                 drift_sensor(model),
             )
+        ]
+        + [
+            retraining_sensor(model, watch, watch.retrain)
+            for model, watch in watched
+            if watch.retrain is not None
         ],
     )
 

@@ -1,6 +1,6 @@
 """The declaration of how the drift of a released model is watched. Measuring it: predictions_drift.py."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -53,6 +53,22 @@ class Bound:
     worst: float
 
 
+@dataclass(frozen=True)
+class RetrainOnDrift:
+    """A job that is to be run when predictions have drifted: for the partition after the one that has.
+
+    A sensor `retrain_on_drift_<model>` starts it once for each partition; it is off until it is switched on.
+
+    Attributes:
+        job: The job that makes a version, of partitions of the asset of versions.
+        needs: The partitions of the rows that the version of a partition is trained and evaluated on; until
+            they are materialised, the sensor waits.
+    """
+
+    job: str
+    needs: Callable[[str], Sequence[str]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watch:
     """How the drift of a model's predictions and of the requests to it is watched.
@@ -89,6 +105,8 @@ class Watch:
             differ by it. The same goes for outcomes.
         min_rows: Predictions of fewer rows are not evaluated, either. By chance alone the index of ten bins
             is about 9 divided by the number of rows: 0.02 for 500.
+        retrain: What is run when the predictions of a partition fail the check of scores or of outcomes; for
+            versions with partitions of time.
         min_requests: Fewer requests to the service are reported, and not evaluated.
     """
 
@@ -101,6 +119,7 @@ class Watch:
     max_score_psi: float = 0.25
     max_feature_psi: float = 0.2
     on_outcomes: Bound | None = None
+    retrain: RetrainOnDrift | None = None
     min_clusters: int = 20
     min_rows: int = 500
     min_requests: int = 500

@@ -1,0 +1,177 @@
+"""The sensor that starts training because predictions have drifted. When that is so: drift_checks.py."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA
+from ledgerline.dagster.released_models.watch import SCORES_STABLE, RetrainOnDrift, Watch
+
+if TYPE_CHECKING:
+    from ledgerline.ledger.dagster_internals import AssetCheckExecutionRecord
+
+INTERVAL_SECONDS = 60
+PAGE = 100
+NOTHING_FAILED = "No partition has failed since the last tick."
+
+
+def retraining_sensor(model: ReleasedModel, watch: Watch, retrain: RetrainOnDrift) -> dg.SensorDefinition:
+    """Make the sensor that asks for a version which is trained on the rows that have drifted, too."""
+
+    @dg.sensor(
+        name=model.names.sensor("retrain_on_drift"),
+        job_name=retrain.job,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        # Training takes all cores for a while, and a person who only tries this did not ask for it.
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description=(
+            f"Train a version of {model.name} that learns from the partition whose predictions have drifted, "
+            "too: once for each partition, and not if there is a later version already. It is off until you "
+            "switch it on, for training takes a while of all cores."
+        ),
+    )
+    def retrain_on_drift(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _tick(context, model, watched_checks(model, watch), retrain)
+
+    return retrain_on_drift
+
+
+def watched_checks(model: ReleasedModel, watch: Watch) -> list[dg.AssetCheckKey]:
+    """Return the checks whose failure asks for a version.
+
+    That features have changed is for a person to read: the model may be as good as before.
+    """
+    outcomes = watch.outcome_check(model.kind)
+    names = [SCORES_STABLE, *([outcomes] if outcomes is not None else [])]
+    return [dg.AssetCheckKey(model.names.drift, name) for name in names]
+
+
+def _tick(
+    context: dg.SensorEvaluationContext,
+    model: ReleasedModel,
+    checks: Sequence[dg.AssetCheckKey],
+    retrain: RetrainOnDrift,
+) -> dg.SensorResult:
+    """Ask for the version of the partition after the last one that failed a watched check.
+
+    The cursor is the number of the last check evaluation that need not be read again. It stays while rows are
+    missing that the version needs: then the next tick finds the same failure.
+    """
+    seen = int(context.cursor or 0)
+    executions = [each for check in checks for each in executions_after(context.instance, check, seen)]
+    settled = str(settled_until(context.instance, executions, seen))
+    failed = failed_partitions(executions)
+    if not failed:
+        return dg.SensorResult(skip_reason=NOTHING_FAILED, cursor=settled)
+    keys = _keys(model)
+    following = dict(pairwise(keys))
+    with_next = [partition for partition in failed if partition in following]
+    waits = bool(keys) and keys[-1] in failed and _grows(model)
+    if waits:
+        # Its next partition begins when time has passed; until then, its failure is read again.
+        settled = str(seen)
+    if not with_next and waits:
+        reason = f"{keys[-1]} has drifted. The version of the next partition waits for that to begin."
+        return dg.SensorResult(skip_reason=reason, cursor=settled)
+    if not with_next:
+        reason = (
+            f"{max(failed)} has drifted, and no version can learn from it: "
+            f"{model.versions_key.to_user_string()} has no later partition."
+        )
+        return dg.SensorResult(skip_reason=reason, cursor=settled)
+    # The version of the partition after the last one learns from those before, too.
+    drifted = max(with_next, key=keys.index)
+    wanted = following[drifted]
+    made = context.instance.get_materialized_partitions(model.versions_key)
+    trained = [key for key in keys[keys.index(wanted) :] if key in made]
+    if trained:
+        reason = f"{drifted} has drifted, and there is a version of {trained[-1]} already."
+        return dg.SensorResult(skip_reason=reason, cursor=settled)
+    stored = context.instance.get_materialized_partitions(model.rows_key)
+    missing = sorted(set(retrain.needs(wanted)) - set(stored))
+    if missing:
+        reason = (
+            f"{drifted} has drifted. The version of {wanted} waits for {len(missing)} partitions of "
+            f"{model.rows_key.to_user_string()}; the first is {missing[0]}."
+        )
+        return dg.SensorResult(skip_reason=reason, cursor=str(seen))
+    request = dg.RunRequest(
+        run_key=f"drift of {drifted}",
+        partition_key=wanted,
+        tags={"drifted_partition": drifted, "failed_checks": ", ".join(sorted(failed[drifted]))},
+    )
+    return dg.SensorResult(run_requests=[request], cursor=settled)
+
+
+def _grows(model: ReleasedModel) -> bool:
+    """Say whether versions have further partitions to come."""
+    definition = model.versions.partitions_def
+    end = definition.end if isinstance(definition, dg.TimeWindowPartitionsDefinition) else None
+    return end is None or end > datetime.now(UTC)
+
+
+def _keys(model: ReleasedModel) -> list[str]:
+    definition = model.versions.partitions_def
+    return [] if definition is None else list(definition.get_partition_keys())
+
+
+def executions_after(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, seen: int
+) -> "list[AssetCheckExecutionRecord]":
+    """Return all executions of a check with a number above this one, the last first."""
+    found: list[AssetCheckExecutionRecord] = []
+    before = None
+    while True:
+        page = instance.event_log_storage.get_asset_check_execution_history(check, PAGE, before)
+        new = [each for each in page if each.id > seen]
+        found += new
+        if len(new) < PAGE:
+            return found
+        before = new[-1].id
+
+
+def settled_until(
+    instance: dg.DagsterInstance, executions: "Iterable[AssetCheckExecutionRecord]", seen: int
+) -> int:
+    """Return the number up to which no execution will change any more.
+
+    An execution has its number from when its run was planned, so one that is still under way may be
+    below others that have ended.
+    """
+    numbers = {each.id: each for each in executions}
+    for number, each in sorted(numbers.items()):
+        if result_of(each) is None and is_under_way(instance, each.run_id):
+            return number - 1
+    return max(numbers, default=seen)
+
+
+def is_under_way(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Say whether a run may still write something."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished
+
+
+def failed_partitions(executions: "Sequence[AssetCheckExecutionRecord]") -> dict[str, set[str]]:
+    """Return the watched checks that failed, by partition; of several executions for one the last counts."""
+    last: dict[tuple[str, str], bool] = {}
+    for each in sorted(executions, key=lambda each: each.id, reverse=True):
+        result = result_of(each)
+        if result is not None and PARTITION_METADATA in result.metadata:
+            last.setdefault(
+                (str(result.metadata[PARTITION_METADATA].value), result.check_name), result.passed
+            )
+    failed: dict[str, set[str]] = {}
+    for (partition, check), passed in last.items():
+        if not passed:
+            failed.setdefault(partition, set()).add(check)
+    return failed
+
+
+def result_of(execution: "AssetCheckExecutionRecord") -> dg.AssetCheckEvaluation | None:
+    """Return the result of an execution; None as long as it is only planned."""
+    found = execution.evaluation
+    return found if isinstance(found, dg.AssetCheckEvaluation) else None
