@@ -584,7 +584,9 @@ def test_a_class_derived_from_xgboosts_is_not_stored(save: Save, inputs: pd.Data
         save(Ours(n_estimators=3).fit(inputs, value), inputs)
 
 
-@pytest.mark.parametrize("model", [object(), "a text", np.zeros(3), print, Path], ids=repr)
+@pytest.mark.parametrize(
+    "model", [object(), "a text", np.zeros(3), print, Path], ids=lambda model: type(model).__name__
+)
 def test_what_is_no_model_is_refused_with_a_list_of_what_can_be_stored(
     save: Save, inputs: pd.DataFrame, model: Any
 ) -> None:
