@@ -86,7 +86,7 @@ def run_all(
         if outcome.interrupted:
             break
     runner.show(run_ids)
-    runner.console.print(f"{succeeded} of {len(planned)} runs succeeded.")
+    runner.console.print(f"{job_name}: {succeeded} of {len(planned)} runs succeeded.")
     return succeeded == len(planned)
 
 

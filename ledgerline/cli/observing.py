@@ -92,7 +92,8 @@ def show_runs(
 ) -> bool:
     """Show runs from their beginning; says whether all of them could be shown everywhere."""
     records = []
-    for run_id in run_ids:
+    for text in run_ids:
+        run_id = named_run(instance, text)
         record = instance.get_run_record_by_id(run_id)
         if record is None:
             raise ObservingError(f"There is no run {run_id} in {instance.root_directory}.")
@@ -189,11 +190,32 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
     return not any(thread.is_alive() for thread in threads)
 
 
+def named_run(instance: dg.DagsterInstance, text: str) -> str:
+    """Return the id of a run that is named by it, by its first characters, or as a trace is, without dashes.
+
+    Raises:
+        ObservingError: There is no such run, or there are several.
+    """
+    run_ids = [text] if instance.has_run(text) else instance.get_run_ids()
+    wanted = text.replace("-", "").lower()
+    found = [run_id for run_id in run_ids if wanted and run_id.replace("-", "").startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ObservingError(f"{len(found)} runs begin with {text}, of which {found[0]} is the latest.")
+    latest = f" The latest is {run_ids[0]}." if run_ids else ""
+    raise ObservingError(f"There is no run {text} in {instance.root_directory}.{latest}")
+
+
 def print_trace(
     console: Console, instance: dg.DagsterInstance, run_id: str, least_seconds: float = LEAST_SECONDS
 ) -> None:
-    """Print the trace of a run as a tree."""
-    history = read_history(instance, run_id)
+    """Print the trace of a run as a tree.
+
+    Raises:
+        ObservingError: There is no such run.
+    """
+    history = read_history(instance, named_run(instance, run_id))
     if history is None:
         raise ObservingError(f"There is no run {run_id} in {instance.root_directory}.")
     console.print(trace_tree(history, least_seconds))

@@ -37,7 +37,7 @@ def run(
 ) -> None:
     r"""Run a job; without one, the jobs that the project names, from its data to a model in production.
 
-    Those are in `run` of \\[tool.ledgerline] in pyproject.toml. The main one is that which registers versions
+    Those are in `run` of \[tool.ledgerline] in pyproject.toml. The main one is that which registers versions
     of a released model, or else the last that has partitions. It runs for --partition; default:
     `run_partition` there, or its last partition. Jobs before it run for the partitions that it needs by
     Dagster's partition mappings, and that are not there already; jobs after it for the last of the partitions

@@ -92,7 +92,9 @@ def save(
     signature = infer_signature(_with_gaps(sent, example), answer)
     _require_described(signature)
     flavour.write(stored, folder, Saved(description, signature, example, needs, categories))
-    _require_same(_answer(load(folder), example), answer)
+    read = load(folder)
+    _require_same(_answer(read, example), answer)
+    _require_served(read, example, signature)
 
 
 def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame":
@@ -142,6 +144,33 @@ def _require_same(read: Any, answer: Any) -> None:
             f"Read again from its files, the model answers {found.tolist()}, and before "
             f"{expected.tolist()}: their format does not hold all of it."
         )
+
+
+def _require_served(read: StoredModel, example: "pd.DataFrame", signature: "ModelSignature") -> None:
+    """Make sure that a model answers columns of the types of its signature, which is what a service gives it.
+
+    A column of whole numbers that is stored as objects was trained with objects, and is served as numbers.
+    """
+    import numpy as np
+    from mlflow.types import DataType
+
+    types: dict[str, np.dtype[Any]] = {}
+    for column in signature.inputs or ():
+        given = example.get(column.name)
+        if given is not None and given.dtype.kind == "O" and isinstance(column.type, DataType):
+            sent = np.dtype(column.type.to_numpy())
+            if sent.kind not in "OSU" and given.notna().all():
+                types[str(column.name)] = sent
+    if not types:
+        return
+    try:
+        read.answer(example.astype(types))
+    except Exception as error:  # models raise anything
+        named = ", ".join(f"{name} as {dtype}" for name, dtype in types.items())
+        raise ModelRefusedError(
+            f"A service would give the model {named}, and it cannot answer that: {type(error).__name__}: "
+            f"{error}. Train it on columns of these types, or make texts of categories that are numbers."
+        ) from error
 
 
 def _require_described(signature: "ModelSignature") -> None:

@@ -118,7 +118,10 @@ def bound(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
-        raise ListenError(f"{_in_url(host)}:{port} cannot be listened on: {reason}.") from error
+        raise ListenError(
+            f"{_in_url(host)}:{port} cannot be listened on: {reason}. End what uses it, or choose another "
+            "port: --port, or LEDGERLINE_SERVING_PORT."
+        ) from error
 
 
 def address(host: str, listener: socket.socket) -> str:

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from ledgerline.cli.main import app
+from ledgerline.cli.observing import ObservingError, named_run
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import Cursors
 from ledgerline.testing.loopback_servers import Refusal, listening
@@ -126,7 +127,24 @@ def test_a_run_that_is_not_there_is_named_with_where_it_was_looked_for(
 ) -> None:
     result = ledgerline(command, NO_RUN)
     assert result.exit_code == 2
-    assert result.stderr == f"There is no run {NO_RUN} in {settings.dagster_home}.\n"
+    assert result.stderr.startswith(f"There is no run {NO_RUN} in {settings.dagster_home}.")
+
+
+def test_a_run_may_be_named_by_its_first_characters_or_as_its_trace_is() -> None:
+    first, second = "2271abcd-0000-4000-8000-000000000001", "2299abcd-0000-4000-8000-000000000002"
+    with dg.DagsterInstance.ephemeral() as instance:
+        with pytest.raises(ObservingError, match=r"^There is no run 22 in .*\.$"):
+            named_run(instance, "22")
+        for run_id in (first, second):
+            instance.add_run(dg.DagsterRun("job", run_id=run_id))
+        assert named_run(instance, first) == first
+        assert named_run(instance, "2271ABCD") == first
+        assert named_run(instance, second.replace("-", "")) == second
+        with pytest.raises(ObservingError, match=f"2 runs begin with 22, of which {second} is the latest"):
+            named_run(instance, "22")
+        for text in ("3", "", "-"):
+            with pytest.raises(ObservingError, match=f"There is no run {text} in .* The latest is {second}"):
+                named_run(instance, text)
 
 
 @pytest.mark.parametrize("command", [["observe", "--all"], ["observe", "--follow"], ["trace", NO_RUN]])

@@ -710,6 +710,45 @@ def test_inputs_that_no_signature_describes_are_refused(
         save(make_pipeline(columns, Ridge()).fit(rows, value), rows)
 
 
+@pytest.mark.parametrize("codes", [[0, 1], [0.5, 1.5]], ids=["whole", "fractions"])
+def test_a_model_that_could_not_answer_the_types_of_its_signature_is_refused(
+    save: Save, inputs: pd.DataFrame, value: Any, codes: list[Any]
+) -> None:
+    """Serving gives a model numbers where the signature says numbers, also if it was trained with objects."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
+    rows = inputs.assign(code=pd.Series(codes * (ROWS // 2), dtype="object"))
+    encoder = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=float("nan"), encoded_missing_value=-1
+    )
+    columns = ColumnTransformer([("codes", encoder, ["code"]), ("numbers", "passthrough", ["amount"])])
+    model = make_pipeline(columns, Ridge())
+
+    with pytest.raises(ModelRefusedError, match=r"A service would give the model code as .* make texts of"):
+        save(model.fit(rows, value), rows)
+
+
+def test_the_same_categories_as_numbers_or_as_texts_are_taken(
+    save: Save, inputs: pd.DataFrame, value: Any
+) -> None:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
+    columns = ColumnTransformer(
+        [("codes", OrdinalEncoder(), ["code"]), ("numbers", "passthrough", ["amount"])]
+    )
+    for codes in ([0, 1], [True, False], ["0", "1"]):
+        rows = inputs.assign(code=codes * (ROWS // 2))
+        folder = save(make_pipeline(columns, Ridge()).fit(rows, value), rows)
+        assert len(load(folder).answer(rows)) == len(rows)
+        shutil.rmtree(folder)
+
+
 MODEL_TYPES: Sequence[tuple[str, str | None]] = [
     ("sklearn classifier", "classifier"),
     ("sklearn regressor", "regressor"),

@@ -79,6 +79,8 @@ def test_rows_without_partitions_need_versions_of_the_same_holdout() -> None:
     other = version(2, holdout=Holdout(0.3, ["day"]).as_text())
     with pytest.raises(PermanentFailure, match=r'demand version 2 records the holdout .*"share": 0.3'):
         keys_to_evaluate_on(model, RowPartitions(), same, other, None)
+    with pytest.raises(PermanentFailure, match="have no partitions, and '2013-07-01' was named"):
+        keys_to_evaluate_on(model, RowPartitions(), same, None, "2013-07-01")
     with pytest.raises(PermanentFailure, match="demand version 3 records no holdout"):
         keys_to_evaluate_on(model, RowPartitions(), version(3), None, None)
 

@@ -1,6 +1,7 @@
 """A team's own rows, model and partitions, with Dagster's own storage: to production, refused, and back."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,20 @@ def test_rows_that_are_not_stored_are_named(settings: Settings, instance: dg.Dag
     failure = str(result.failure_data_for_node(model.names.comparison_op))
     assert "team.demand version 1 was trained on 3 partitions of rows" in failure
     assert "3 of them are not stored: the first is Rome" in failure
+
+
+@pytest.mark.parametrize("field", ["features", "slices"])
+def test_a_column_that_the_rows_turn_out_to_lack_is_named(
+    settings: Settings, instance: dg.DagsterInstance, field: str
+) -> None:
+    model, definitions = project("regression", CITIES, settings)
+    for key in CITIES.get_partition_keys():
+        run(definitions, instance, "rows", key)
+    run(definitions, instance, "version", "Oslo")
+    lacking = replace(model, **{field: ["weather"]})
+    own = dg.Definitions(assets=list(definitions.assets or [])[:2], resources=library_resources(settings))
+    job = dg.Definitions.merge(own, released(lacking)).resolve_job_def("compare_team_demand")
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    failure = str(result.failure_data_for_node(model.names.comparison_op))
+    assert "rows has no column 'weather', which the declaration of team.demand names" in failure
+    assert "Its columns are id, x, y, group, part" in failure

@@ -174,7 +174,8 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
     ):
         assert process.popen.wait(START_SECONDS) == 2
         assert process.log.read_text().strip() == (
-            f"127.0.0.1:{port} cannot be listened on: Address already in use."
+            f"127.0.0.1:{port} cannot be listened on: Address already in use. End what uses it, or choose "
+            "another port: --port, or LEDGERLINE_SERVING_PORT."
         )
 
 

@@ -67,6 +67,11 @@ def keys_to_evaluate_on(
     """
     both = [version for version in (staging, production) if version is not None]
     if model.holdout is not None:
+        if partition is not None:
+            raise PermanentFailure(
+                f"The rows of {model.name} have no partitions, and {partition!r} was named.",
+                "Compare without a partition: on the rows that are held out.",
+            )
         for version in both:
             _require_same_holdout(model, version)
         return []
@@ -188,7 +193,9 @@ def _require_same_holdout(model: ReleasedModel, version: Version) -> None:
 
 def _with_outcome(model: ReleasedModel, rows: "pd.DataFrame") -> "pd.DataFrame":
     """Return the rows whose outcome is known."""
-    needed = [model.outcome, *model.slices, *([model.clusters] if isinstance(model.clusters, str) else [])]
+    needed = [model.outcome, *model.slices, *model.features]
+    needed += [model.clusters] if isinstance(model.clusters, str) else []
+    needed += model.holdout.by if model.holdout is not None else []
     missing = [column for column in needed if column not in rows]
     if missing:
         raise PermanentFailure(
