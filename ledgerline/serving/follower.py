@@ -73,7 +73,6 @@ class Served:
         since: Since when.
         staging: The version in staging, if there is one and it can be loaded.
         refusal: The version that should answer, if it was refused.
-        is_vacant: Whether the registry says that no version carries the alias: there is nothing to serve.
         problem: Why the registry cannot be followed; empty: it is.
         looked_at: When the registry answered last.
         from_cache: Whether the one who answers was never confirmed by a registry since the start.
@@ -84,10 +83,14 @@ class Served:
     since: datetime | None = None
     staging: LoadedModel | None = None
     refusal: Refusal | None = None
-    is_vacant: bool = False
     problem: str = ""
     looked_at: datetime | None = None
     from_cache: bool = False
+
+    @property
+    def has_nothing_to_serve(self) -> bool:
+        """Whether there is no version to wait for: none in the stage, or no registry to ask and none kept."""
+        return self.current is None and self.refusal is None and bool(self.problem)
 
 
 @dataclass
@@ -183,7 +186,6 @@ class Follower:
             standing = versions.standing(self._client, name)
         except UnknownModelError as error:
             self._registry_answered()
-            self.served.is_vacant = True
             self._cannot_follow(str(error))
             return
         except (StoreUnreachableError, MlflowException) as error:
@@ -196,7 +198,6 @@ class Follower:
             self._forget_versions_of_another_model()
             self._model_created = standing.created
         number = standing.aliases.get(alias)
-        self.served.is_vacant = number is None
         if number is None:
             self._cannot_follow(f"No version of {name} carries the alias {alias}.")
             self._forget_refusal()

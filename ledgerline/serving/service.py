@@ -66,7 +66,7 @@ class Service:
         """
         states = {name: self.answers(name) for name in self.served}
         silent = [self.served[name] for name, answers in states.items() if not answers]
-        return any(states.values()) and all(served.is_vacant for served in silent)
+        return any(states.values()) and all(served.has_nothing_to_serve for served in silent)
 
     @contextmanager
     def running(self) -> Iterator[None]:

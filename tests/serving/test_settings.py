@@ -16,11 +16,11 @@ from tests.project import PROJECT_ROOT
 MEGABYTE = 1024 * 1024
 
 
-def test_without_any_variable_one_model_is_served_on_this_machine_only() -> None:
+def test_without_any_variable_the_project_s_models_are_served_on_this_machine_only() -> None:
     home = PROJECT_ROOT / ".ledgerline"
 
     assert ServingSettings.from_environment({}) == ServingSettings(
-        models=(Followed("flight_delay", "production"),),
+        models=(Followed("flight_delay", "production"), Followed("delay_minutes", "production")),
         host="127.0.0.1",
         port=8080,
         tracking_uri=f"sqlite:///{home}/mlflow.db",
