@@ -23,7 +23,7 @@ class NewVersion:
 
     @property
     def files(self) -> str:
-        """What tells its files from others."""
+        """The hash that tells its files from others."""
         return f"sha256 {self.sha256[:12]}…" if self.sha256 else "whose materialisation names no sha256"
 
 

@@ -1,4 +1,4 @@
-"""What a person can mend about the registry, shown without a stack trace."""
+"""Shows errors of the registry that a person can mend, without a stack trace."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

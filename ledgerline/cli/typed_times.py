@@ -45,7 +45,7 @@ class Period:
             elif day is None:
                 end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
             else:
-                # Of the clock on the wall: a day on which the clock changes is a day, too.
+                # Count by the clock on the wall: a day on which the clock changes is a day, too.
                 length = {"days": 1} if hour is None else {"hours": 1} if minute is None else {"minutes": 1}
                 end = start + timedelta(**length)
         except (ValueError, OverflowError):

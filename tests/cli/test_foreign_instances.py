@@ -22,6 +22,9 @@ from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.storages.instances import only_read_instance
 from tests.project import EXPERIMENT, PROJECT_ROOT
 
+# Homes that Dagster of earlier releases wrote; homes/make_home.py made them.
+HOMES = sorted(Path(__file__).with_name("homes").glob("*.tar.gz"))
+
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
 SECRET = "s3cret-word"
 
@@ -569,6 +572,20 @@ def test_an_instance_with_another_schema_is_only_read(
     assert "runs.db has the schema 5e139331e376, and Dagster" in result.stdout
     assert len(shown_in(client, "bakery")) == 1
     assert contents(home) == before
+
+
+@pytest.mark.parametrize("archive", HOMES, ids=lambda archive: archive.name.removesuffix(".tar.gz"))
+def test_a_home_of_an_earlier_dagster_is_shown(
+    ledgerline: Ledgerline, client: MlflowClient, tmp_path: Path, archive: Path
+) -> None:
+    home = tmp_path / "earlier" / "dagster_home"
+    home.mkdir(parents=True)
+    subprocess.run(["tar", "-xzf", archive, "-C", home], check=True)
+    result = ledgerline("observe", "--all", "--dagster-home", home)
+    assert result.exit_code == 0, result.output
+    (run_id,) = shown_in(client, "earlier")
+    traced = ledgerline("trace", run_id[:8], "--dagster-home", home)
+    assert [name for name in ("numbers", "total") if f"─ {name}" in traced.stdout] == ["numbers", "total"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What runs when another version is in production."""
+"""Runs a job when another version is in production."""
 
 from dataclasses import dataclass
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.judged import JudgedVersion
@@ -17,17 +18,8 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
     """Make the asset that compares the version in staging with the one in production."""
     spec = model.translator.comparison_spec(model)
 
-    @dg.asset(
-        key=spec.key,
-        deps=list(spec.deps),
-        description=spec.description,
-        metadata=spec.metadata,
-        group_name=spec.group_name,
-        kinds=spec.kinds,
-        owners=list(spec.owners),
-        tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
-        automation_condition=spec.automation_condition,
-        code_version=spec.code_version,
+    @asset_of_spec(
+        spec,
         io_manager_key="records",
         output_required=False,
         retry_policy=RETRY,
@@ -36,7 +28,7 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
     def compare(
         context: dg.AssetExecutionContext, config: ComparisonConfig
     ) -> Iterator[dg.Output[JudgedVersion]]:
-        # What a comparison takes is imported by its step, and not whenever definitions are loaded.
+        # Imported by the step, because loading definitions needs nothing of it.
         from ledgerline.dagster.released_models.comparing import compare_versions
 
         yield from compare_versions(context, model, config)

@@ -1,4 +1,4 @@
-"""What the assets of drift store, and how their runs are configured."""
+"""Records that the assets of drift store, and the configuration of their runs."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ WEEK_HOURS = 24 * 7
 
 
 class DriftConfig(dg.Config):
-    """Whose predictions are compared."""
+    """The version whose predictions are compared."""
 
     version: int | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-# Of the 64 bits of a hash.
+# A hash has 64 bits.
 _ALL = 2**64
 
 
@@ -36,7 +36,7 @@ class Holdout:
         """Return for each row whether it is kept for evaluation."""
         import pandas as pd
 
-        # As texts, so that 1 and 1.0 read from different files are one value.
+        # Hash texts, so that 1 and 1.0 read from different files are one value.
         texts = rows[list(self.by)].astype("string").fillna("").agg("\x1f".join, axis=1) + self.salt
         hashes = pd.util.hash_pandas_object(texts.astype(object), index=False)
         return pd.Series(hashes.to_numpy() < self.share * _ALL, index=rows.index)

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.drift_records import DriftConfig, PredictionsDrift
 from ledgerline.dagster.released_models.named_assets import storage_of
@@ -13,18 +14,8 @@ def drift_asset(model: ReleasedModel, watch: Watch) -> dg.AssetsDefinition:
     """Make the asset that compares the stored predictions with what their version was trained on."""
     spec = model.translator.drift_spec(model, watch)
 
-    @dg.asset(
-        key=spec.key,
-        deps=list(spec.deps),
-        partitions_def=spec.partitions_def,
-        description=spec.description,
-        metadata=spec.metadata,
-        group_name=spec.group_name,
-        kinds=spec.kinds,
-        owners=list(spec.owners),
-        tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
-        automation_condition=spec.automation_condition,
-        code_version=spec.code_version,
+    @asset_of_spec(
+        spec,
         io_manager_key="records",
         retry_policy=RETRY,
         required_resource_keys={

@@ -14,6 +14,7 @@ from pydantic import Field
 from ledgerline.cleaning.texts import clean
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.retries import REGISTRY_POOL, RETRY
 from ledgerline.registry.history import OUTSIDE, Entry, Move
@@ -79,17 +80,8 @@ def production_asset(model: ReleasedModel) -> dg.AssetsDefinition:
     """Make the asset whose materialisations are moves of the alias `production`."""
     spec = model.translator.production_spec(model)
 
-    @dg.asset(
-        key=spec.key,
-        deps=list(spec.deps),
-        description=spec.description,
-        metadata={**spec.metadata, **model.names.as_metadata()},
-        group_name=spec.group_name,
-        kinds=spec.kinds,
-        owners=list(spec.owners),
-        tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
-        automation_condition=spec.automation_condition,
-        code_version=spec.code_version,
+    @asset_of_spec(
+        spec.merge_attributes(metadata=model.names.as_metadata()),
         output_required=False,
         retry_policy=RETRY,
         pool=REGISTRY_POOL,

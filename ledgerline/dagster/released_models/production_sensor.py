@@ -33,7 +33,7 @@ from ledgerline.registry.stages import PRODUCTION
 # A run shows its move at once. One that has not by then has lost its process, whatever its status says.
 SHOWN_WITHIN = timedelta(minutes=10)
 
-# Of one tick; Dagster gives a sensor 60.
+# Stop telling after so long in one tick; Dagster gives a sensor 60.
 ALERT_SECONDS = 20
 
 PAGE = 500

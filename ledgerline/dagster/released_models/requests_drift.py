@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.drift_checks import scores_finding
 from ledgerline.dagster.released_models.drift_records import RequestsDrift, RequestsDriftConfig
@@ -20,17 +21,8 @@ def requests_drift_asset(model: ReleasedModel, watch: Watch) -> dg.AssetsDefinit
     """Make the asset that compares requests with what the version in production was trained on."""
     spec = model.translator.requests_drift_spec(model)
 
-    @dg.asset(
-        key=spec.key,
-        deps=list(spec.deps),
-        description=spec.description,
-        metadata=spec.metadata,
-        group_name=spec.group_name,
-        kinds=spec.kinds,
-        owners=list(spec.owners),
-        tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
-        automation_condition=spec.automation_condition,
-        code_version=spec.code_version,
+    @asset_of_spec(
+        spec,
         io_manager_key="records",
         retry_policy=RETRY,
         required_resource_keys={"registry", "request_log", "otel", storage_of(model.rows)},

@@ -1,0 +1,27 @@
+"""Makes an asset of its spec, which a translator may have changed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+# Dagster keeps the kinds of an asset in its tags, and refuses them there as an argument.
+KIND_TAG_PREFIX = "dagster/kind/"
+
+
+def asset_of_spec(spec: dg.AssetSpec, **options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Return `@dg.asset` with everything that the spec says, and the options that a spec does not have."""
+    return dg.asset(
+        key=spec.key,
+        deps=list(spec.deps),
+        partitions_def=spec.partitions_def,
+        description=spec.description,
+        metadata=spec.metadata,
+        group_name=spec.group_name,
+        kinds=spec.kinds,
+        owners=list(spec.owners),
+        tags={name: value for name, value in spec.tags.items() if not name.startswith(KIND_TAG_PREFIX)},
+        automation_condition=spec.automation_condition,
+        code_version=spec.code_version,
+        **options,
+    )
