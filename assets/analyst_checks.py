@@ -16,9 +16,9 @@ AS_CHEAP = "as_cheap_as_before"
 
 # A language model does not say the same twice, not even with the same seed on another machine: one answer of
 # thirty is chance.
-MOST_LOST = 1
-MOST_GROUNDEDNESS_LOST = 0.05
-MOST_TOKENS = 1.5  # times those of before
+MAX_LOST = 1
+MAX_GROUNDEDNESS_LOSS = 0.05
+MAX_TOKENS = 1.5  # times those of before
 
 
 @dg.multi_asset_check(
@@ -65,19 +65,19 @@ def _compared(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Itera
     won = sorted(set(now[RIGHT]) - set(before[RIGHT]))
     yield _result(
         AS_RIGHT,
-        passed=len(lost) - len(won) <= MOST_LOST,
+        passed=len(lost) - len(won) <= MAX_LOST,
         because=f"{len(lost)} answered wrongly that were right, {len(won)} the other way round.",
         lost=lost,
         won=won,
     )
     yield _result(
         AS_GROUNDED,
-        passed=now[GROUNDED] >= before[GROUNDED] - MOST_GROUNDEDNESS_LOST,
+        passed=now[GROUNDED] >= before[GROUNDED] - MAX_GROUNDEDNESS_LOSS,
         because=f"{now[GROUNDED]:.0%} of the answers are grounded, {before[GROUNDED]:.0%} before.",
     )
     yield _result(
         AS_CHEAP,
-        passed=now[TOKENS] <= before[TOKENS] * MOST_TOKENS,
+        passed=now[TOKENS] <= before[TOKENS] * MAX_TOKENS,
         because=f"{now[TOKENS]:,.0f} tokens, {before[TOKENS]:,.0f} before.",
     )
 

@@ -14,12 +14,12 @@ from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.ids import RUN_ID_FIELD
-from ledgerline.registry.history import Judgement
+from ledgerline.registry.history import Evaluation
 
 if TYPE_CHECKING:
     from ledgerline.agent.vector_store import Entry
 
-MOST_RUNS = 200
+MAX_RUNS = 200
 
 
 @dg.asset(
@@ -59,37 +59,37 @@ def analyst_memory(
 
 def _comparisons(registry: ModelRegistryResource) -> "Iterator[Entry]":
     for entry in registry.history(MODEL_NAME).entries:
-        if isinstance(entry.what, Judgement):
+        if isinstance(entry.what, Evaluation):
             yield comparison_entry(entry.what, registry.evidence(MODEL_NAME, entry.what))
 
 
 def _lineage(mlflow: MLflowResource) -> "Iterator[Entry]":
     from ledgerline.dagster.lineage_documents import lineage_documents
 
-    for document in lineage_documents(mlflow, MOST_RUNS):
+    for document in lineage_documents(mlflow, MAX_RUNS):
         yield lineage_entry(document)
 
 
-def comparison_entry(judgement: Judgement, evidence: Mapping[str, Any] | None) -> "Entry":
-    """A judgement as it is remembered.
+def comparison_entry(evaluation: Evaluation, evidence: Mapping[str, Any] | None) -> "Entry":
+    """Return the memory's entry for an evaluation.
 
     Args:
-        judgement: As the journal has it.
+        evaluation: The evaluation, from the journal.
         evidence: What it rests on, if that is still there.
     """
     from ledgerline.agent.vector_store import Entry
 
-    against = "the baseline" if judgement.against is None else f"version {judgement.against} in production"
-    verdict = "it kept every rule" if judgement.passed else f"it broke {', '.join(judgement.broken_rules)}"
-    subject = f"version {judgement.version} of {MODEL_NAME} was compared with {against}"
+    against = "the baseline" if evaluation.against is None else f"version {evaluation.against} in production"
+    verdict = "it kept every rule" if evaluation.passed else f"it broke {', '.join(evaluation.broken_rules)}"
+    subject = f"version {evaluation.version} of {MODEL_NAME} was compared with {against}"
     rulings = [ruling["text"] for ruling in (evidence or {}).get("rulings", ())]
-    lines = [f"Comparison of models on {judgement.at:%Y-%m-%d}: {subject}, and {verdict}.", *rulings]
+    lines = [f"Comparison of models on {evaluation.at:%Y-%m-%d}: {subject}, and {verdict}.", *rulings]
     return Entry(
-        key=f"comparison:{judgement.evidence[:16]}",
+        key=f"comparison:{evaluation.evidence[:16]}",
         kind="report",
         text="\n".join(lines),
-        source=f"MLflow run {judgement.evidence_run_id}",
-        created=judgement.at,
+        source=f"MLflow run {evaluation.evidence_run_id}",
+        created=evaluation.at,
     )
 
 

@@ -105,9 +105,9 @@ def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
     def checks(
         context: dg.AssetCheckExecutionContext, tables: dg.ResourceParam[Tables]
     ) -> Iterator[dg.AssetCheckResult]:
-        days = _days_to_judge(context, table, tables)
+        days = _days_to_evaluate(context, table, tables)
         chosen = {key.name for key in context.selected_asset_check_keys}
-        for name, finding in judge(table, tables, days).items():
+        for name, finding in evaluate(table, tables, days).items():
             if name not in chosen:
                 continue
             yield dg.AssetCheckResult(
@@ -120,7 +120,7 @@ def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
     return checks
 
 
-def judge(table: TableRules, tables: Tables, days: Sequence[str] | None) -> dict[str, rules.Finding]:
+def evaluate(table: TableRules, tables: Tables, days: Sequence[str] | None) -> dict[str, rules.Finding]:
     """Apply the rules to what is stored; without the declared columns no other rule can be judged."""
     asset = dg.AssetKey(table.asset)
     declared = rules.has_declared_columns(tables.stored(asset, days), table.schema)
@@ -155,7 +155,7 @@ def whole_table(count: int) -> "pd.Series":
     return pd.Series({"the table": count})
 
 
-def _days_to_judge(
+def _days_to_evaluate(
     context: dg.AssetCheckExecutionContext, table: TableRules, tables: Tables
 ) -> Sequence[str] | None:
     if "date" not in {column.name for column in table.schema.columns}:

@@ -10,7 +10,7 @@ from assets import policies
 from assets.delay_model import FEATURES_ASSET, categories_as_codes, model_input, read_days
 from assets.features import CATEGORICAL_FEATURES, FEATURES, FEATURES_SCHEMA, features
 from assets.flights import FLIGHT_KEY
-from assets.partitions import MONTHS, TRAINING_MONTHS, judged_days, training_days
+from assets.partitions import MONTHS, TRAINING_MONTHS, evaluation_days, training_days
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.baselines import constant
 from ledgerline.dagster.released_models.declaration import ReleasedModel
@@ -74,7 +74,7 @@ def delay_minutes_version(
     version takes the alias `staging` unless one of a later month has it.
     """
     month = context.partition_key
-    days, later = training_days(month), judged_days(month)
+    days, later = training_days(month), evaluation_days(month)
     with otel.span("read rows", days=len(days) + len(later)):
         rows, unseen = (with_minutes(tables, each) for each in (days, later))
     trained_on, evaluated_on = (
@@ -154,7 +154,7 @@ DELAY_MINUTES = ReleasedModel(
     clusters="date",
     slices=("carrier", "origin"),
     features=FEATURES,
-    evaluated_on=judged_days,
+    evaluated_on=evaluation_days,
     policy=Policy(
         [
             Better("rmse"),

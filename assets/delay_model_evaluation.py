@@ -9,7 +9,7 @@ import dagster as dg
 from assets import metrics, plots, policies
 from assets.delay_model import TrainedModel, describe, model_input, read_days, with_outcome
 from assets.features import FEATURES_SCHEMA, LABEL
-from assets.partitions import MONTHS, judged_days
+from assets.partitions import MONTHS, evaluation_days
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.dagster.summaries import summary
 from ledgerline.dagster.tracing import OTelResource
@@ -73,7 +73,7 @@ def delay_model_evaluation(
     slices by carrier and by origin. A month in which the model is worse than a baseline is reported
     as it is.
     """
-    days = judged_days(delay_model.month)
+    days = evaluation_days(delay_model.month)
     with otel.span("read features", days=len(days)):
         all_rows = read_days(tables, days, f"delay_model {delay_model.month} is judged on")
     rows = with_outcome(all_rows)

@@ -9,7 +9,7 @@ from assets.delay_model import MODEL_NAME, TrainedModel, model_input
 from assets.delay_model_evaluation import CARRIER_HOUR_RATE, MODEL, Evaluation
 from assets.delay_watch import WATCH
 from assets.features import FEATURES, LABEL, features
-from assets.partitions import MONTHS, judged_days, training_days_between
+from assets.partitions import MONTHS, evaluation_days, training_days_between
 from assets.predictions import delay_predictions
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.after_promotion import RunAgain
@@ -77,7 +77,7 @@ FLIGHT_DELAY = ReleasedModel(
     clusters="date",  # flights of one day are late together
     slices=("carrier", "origin"),
     features=FEATURES,
-    evaluated_on=judged_days,
+    evaluated_on=evaluation_days,
     baseline=Baseline(CARRIER_HOUR_RATE, carrier_hour_rate, Binary),
     after_promotion=RunAgain("score_flights", delay_predictions),
     watch=WATCH,

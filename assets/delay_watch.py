@@ -2,7 +2,7 @@
 
 from assets.features import FEATURES, WEATHER_FEATURES
 from assets.flights import FLIGHT_KEY
-from assets.partitions import judged_days, training_days
+from assets.partitions import evaluation_days, training_days
 from assets.predictions import delay_predictions
 from ledgerline.dagster.released_models.watch import Bound, RetrainOnDrift, Watch
 
@@ -30,7 +30,7 @@ WATCH = Watch(
     # Above 0.1 are April (just), September and December, where people are told something quite different
     # from what happens.
     on_outcomes=Bound("calibration_error", 0.1),
-    retrain=RetrainOnDrift("train_delay_model", lambda month: training_days(month) + judged_days(month)),
+    retrain=RetrainOnDrift("train_delay_model", lambda month: training_days(month) + evaluation_days(month)),
     # Bad weather makes days unlike others, and a storm a week: of single weeks of 2013 every fourth has a
     # score PSI above 0.25, of three weeks only those of a month that has it too.
     min_clusters=21,

@@ -47,7 +47,7 @@ def training_days_between(first: str, last: str) -> list[str]:
     return days_between(date.fromisoformat(first), date.fromisoformat(last))
 
 
-def judged_days(month_key: str) -> list[str]:
+def evaluation_days(month_key: str) -> list[str]:
     """The days a model of this month is judged on: the month itself."""
     first = month_start(month_key)
     return days_between(first, months_before(first, -1) - timedelta(days=1))

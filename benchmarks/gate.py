@@ -407,7 +407,7 @@ def _compared(month: Month) -> Comparison:
 
 
 def _is_better(comparison: Comparison, gate: Better = GATE) -> bool:
-    return gate.judge(Findings(comparison, LATENCIES, ())).passed
+    return gate.evaluate(Findings(comparison, LATENCIES, ())).passed
 
 
 def _rate(name: str, happens: Callable[[int], bool], pairs: int, meant: float) -> Sequence[Value]:

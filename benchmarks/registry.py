@@ -137,7 +137,7 @@ def looks(server: str, database: str, size: Size) -> Result:
         client.set_registered_model_alias(name, stages.PRODUCTION, "1")
         client.set_registered_model_alias(name, stages.STAGING, str(VERSIONS))
         client.set_registered_model_tag(name, stages.JOURNAL_TAG, "1")
-    names = list(stages.standings(client))
+    names = list(stages.alias_states(client))
     assert len(names) == size.models
 
     def one_by_one() -> None:
@@ -145,7 +145,7 @@ def looks(server: str, database: str, size: Size) -> Result:
             client.get_registered_model(name)
 
     rows = [
-        ("standings(): one call", *_spread(_taken(lambda: stages.standings(client), size.looks))),
+        ("alias_states(): one call", *_spread(_taken(lambda: stages.alias_states(client), size.looks))),
         ("get_registered_model for each", *_spread(_taken(one_by_one, size.rounds))),
         ("connect(), which a tick begins with", *_spread(_taken(lambda: store.connect(server), size.looks))),
     ]
@@ -210,7 +210,7 @@ def promotions(server: str, database: str, size: Size) -> Result:
     """Promotions from asking to the last tag, one after the other."""
     from ledgerline.mlflow_store import store
     from ledgerline.registry import evidence, promotion
-    from ledgerline.registry.history import Judgement
+    from ledgerline.registry.history import Evaluation
     from ledgerline.registry.promotion import Mode, Request
 
     client = store.connect(server)
@@ -225,11 +225,11 @@ def promotions(server: str, database: str, size: Size) -> Result:
         sealed = evidence.seal(document)
         run_id = client.create_run(experiment).info.run_id
         client.log_text(run_id, sealed.content.decode(), evidence.FILE)
-        judgement = Judgement(
+        evaluation = Evaluation(
             datetime.now(UTC), number, before, True, [], sealed.sha256, run_id, "a benchmark"
         )
         asked = Request("a benchmark", "for its numbers", "", str(uuid.uuid4()))
-        judging += _taken(lambda: promotion.record_judgement(client, name, judgement), 1)  # noqa: B023
+        judging += _taken(lambda: promotion.record_evaluation(client, name, evaluation), 1)  # noqa: B023
         promoting += _taken(lambda: promotion.promote(client, name, number, asked, Mode.automatic), 1)  # noqa: B023
         before = number
     return Result(

@@ -28,8 +28,8 @@ MEASURING = "measuring"
 
 # Who has no answer by then gets none: each of them counts as failed.
 END_SECONDS = 30.0
-MOST_WAITING = 10_000
-MOST_ANSWERS = 100_000  # that are kept; each different one is kept once
+MAX_WAITING = 10_000
+MAX_ANSWERS = 100_000  # that are kept; each different one is kept once
 
 HEAD_END = b"\r\n\r\n"
 LENGTH, VERSION = b"\r\ncontent-length:", b"\r\nx-model-version:"
@@ -215,7 +215,7 @@ class Load:
             now = time.perf_counter()
             if now >= self.until:
                 break
-            if line.qsize() < MOST_WAITING:
+            if line.qsize() < MAX_WAITING:
                 line.put_nowait((now, number % kinds))
             else:
                 self.problems["not even sent: too many wait"] += 1
@@ -256,7 +256,7 @@ class Load:
             return
         self.times.extend((started - self.begun, time.perf_counter() - started))
         key = (index, head[9:12], value_of(VERSION, head.lower()), body)
-        if len(self.answers) < MOST_ANSWERS or key in self.answers:
+        if len(self.answers) < MAX_ANSWERS or key in self.answers:
             self.answers[key] += 1
         else:
             self.problems["answers are more different than can be kept"] += 1

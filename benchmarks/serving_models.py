@@ -27,7 +27,7 @@ DAYS = [f"2013-02-{day:02}" for day in range(1, 15)]
 LEARNED_SHARE = 0.8  # of the flights, others for each version
 SINGLE_ROWS, MANY_ROWS = 64, 1000
 # Two versions must differ by more in what they say of a row, for an answer to tell which of them it is from.
-LEAST_DIFFERENCE = 1e-6
+MIN_DIFFERENCE = 1e-6
 # An answer may differ by so much from what the same version says here.
 TOLERANCE = 1e-12
 
@@ -81,7 +81,7 @@ class Models:
         """Move an alias."""
         self.client.set_registered_model_alias(self.name, alias, str(number))
 
-    def judged(self, answers: Sequence[Answer], number: int | None = None) -> Verdict:
+    def evaluated(self, answers: Sequence[Answer], number: int | None = None) -> Verdict:
         """Recompute answers about single rows.
 
         Args:
@@ -199,7 +199,7 @@ def _tags() -> dict[str, str]:
 def _told_apart(said: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
     """Of which rows no two versions say the same."""
     late = np.sort(np.stack([probabilities[:, 1] for probabilities in said]), axis=0)
-    return np.diff(late, axis=0).min(axis=0) > LEAST_DIFFERENCE
+    return np.diff(late, axis=0).min(axis=0) > MIN_DIFFERENCE
 
 
 def _difference(expected: NDArray[np.float64], body: str) -> float:

@@ -22,12 +22,12 @@ OURS, PEER = "ledgerline serve", "mlflow models serve"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 ALONE, ALONE_ONE_THREAD = "predict_proba alone", "predict_proba alone, one thread"
 CLIENTS = (1, 8)
-MOST_CLIENTS = max(CLIENTS)
+MAX_CLIENTS = max(CLIENTS)
 
 RATE_GOAL, LATENCY_GOAL, MANY_ROWS_GOAL = 3.0, 0.5, 1.3
 # Threads of scikit-learn go on for a moment after they have answered.
 REST_SECONDS = 0.3
-LEAST_SECONDS = 0.5
+MIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,18 @@ def _one_row(folder: Path, servers: Mapping[str, Server], models: Models, size: 
         ours, theirs = found[OURS, clients], found[PEER, clients]
         of = f"{clients} client{'s' if clients > 1 else ''}"
         rates = [answers.per_second for answers in ours], [answers.per_second for answers in theirs]
-        goal = f"≥ {RATE_GOAL:g}" if clients == MOST_CLIENTS else None
+        goal = f"≥ {RATE_GOAL:g}" if clients == MAX_CLIENTS else None
         rows.append((f"requests/s, {of}", *_beside(*rates), goal))
         for share in (50, 99):
             times = [[answers.percentile(share) for answers in part] for part in (ours, theirs)]
-            goal = f"≤ {LATENCY_GOAL:g}" if clients == MOST_CLIENTS else None
+            goal = f"≤ {LATENCY_GOAL:g}" if clients == MAX_CLIENTS else None
             rows.append((f"p{share} in ms, {of}", *_beside(*times), goal))
     notes = [f"The same requests and client for both, in turns; medians of {size.rounds} rounds."]
     for name in servers:
         parts = [answers for clients in CLIENTS for answers in found[name, clients]]
         failed = sum(answers.failed for answers in parts)
         different = [answer for answers in parts for answer in answers.different]
-        verdict = models.judged(different, models.numbers[0])
+        verdict = models.evaluated(different, models.numbers[0])
         notes.append(
             f"{name}: {verdict.checked:,} answers recomputed, {verdict.wrong} wrong, {failed} failed; "
             f"the largest difference is {verdict.largest:g}."
@@ -127,7 +127,7 @@ def _many_rows(
         for name, server in servers.items():
             time.sleep(REST_SECONDS)
             # One client, for as long as so many requests take.
-            seconds = max(LEAST_SECONDS, 2 * size.many_times * statistics.median(found[ALONE]))
+            seconds = max(MIN_SECONDS, 2 * size.many_times * statistics.median(found[ALONE]))
             order = Order(HOST, server.port, [body], 1, 0.2, seconds)
             answers = asked(folder / f"many {name} {turn}", order)
             if answers.failed:

@@ -20,7 +20,7 @@ from benchmarks.serving_models import Models
 from benchmarks.serving_servers import Probe, Registry, service, starting_service
 
 GOAL_SECONDS = 3.0
-MOST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 # What the service has imported when it answers; what these import is most of it.
 IMPORTED = (
@@ -96,7 +96,7 @@ def _answer_seconds(folder: Path, models: Models, number: int) -> float:
         closing(Probe(server.port, models.bodies[0])) as probe,
     ):
         try:
-            probe.wait_for_first(MOST_SECONDS)
+            probe.wait_for_first(MAX_SECONDS)
         except TimeoutError as error:
             raise BenchmarkError(f"{error} {server.log.read_text(errors='replace')[-3000:]}") from None
         seconds = time.perf_counter() - started

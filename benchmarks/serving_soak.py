@@ -24,7 +24,7 @@ CLIENTS = 8  # that show how much the service can do
 SHARE = 0.5  # of that
 CONNECTIONS = 64  # on which requests come at random
 CALIBRATION_SECONDS = 5.0
-WARM_SHARE, MOST_WARM_SECONDS = 0.2, 60.0
+WARM_SHARE, MAX_WARM_SECONDS = 0.2, 60.0
 SAMPLES = 360
 PARTS = 3
 
@@ -55,7 +55,7 @@ def measure(
     with service(folder / "ours", models.name, registry.url) as server:
         order = Order(HOST, server.port, models.bodies, CLIENTS, 1.0, min(CALIBRATION_SECONDS, seconds))
         most = asked(folder / "calibration", order).per_second
-        warm = min(MOST_WARM_SECONDS, WARM_SHARE * seconds)
+        warm = min(MAX_WARM_SECONDS, WARM_SHARE * seconds)
         order = Order(HOST, server.port, models.bodies, CONNECTIONS, warm, seconds, SHARE * most)
         console.print(f"{SHARE * most:.0f} requests/s for {minutes:g} minutes …")
         samples = []
@@ -100,7 +100,7 @@ def _process(samples: Sequence[Sample], minutes: float) -> Result:
 
 
 def _noticed(answers: Answers, models: Models, most: float) -> Result:
-    verdict = models.judged(answers.different)
+    verdict = models.evaluated(answers.different)
     edges = np.linspace(0, answers.duration, PARTS + 1)
     parts = [
         answers.seconds[(answers.begun >= start) & (answers.begun < end)] for start, end in pairwise(edges)

@@ -16,7 +16,7 @@ from benchmarks.serving_models import Models
 from benchmarks.serving_servers import Probe, Registry, Server, service, woken
 
 WEBHOOK_GOAL, POLL_GOAL = 1.0, 3.0  # seconds
-MOST_SECONDS = 30.0
+MAX_SECONDS = 30.0
 PROBE_PAUSE = 0.005
 POLL_SECONDS = 1.0  # of the service, if no variable says otherwise
 # What the service says of a version that was not in memory.
@@ -110,9 +110,9 @@ def _row(server: Server, models: Models, kind: Kind, size: Size, *, with_webhook
         number = numbers[turn % len(numbers)]
         time.sleep(random.uniform(0, POLL_SECONDS))  # noqa: S311 (a moment, not a secret)
         models.let_answer(number, PRODUCTION)
-        seconds = probe.wait_for(number, MOST_SECONDS, PROBE_PAUSE)
+        seconds = probe.wait_for(number, MAX_SECONDS, PROBE_PAUSE)
         if seconds is None:
-            raise BenchmarkError(f"Version {number} did not take over in {MOST_SECONDS:.0f} s: {server.log}")
+            raise BenchmarkError(f"Version {number} did not take over in {MAX_SECONDS:.0f} s: {server.log}")
         if turn >= len(numbers):
             taken.append(seconds)
     probe.close()

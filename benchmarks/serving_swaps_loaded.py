@@ -22,7 +22,7 @@ P99_GOAL = 1.25
 MEGABYTE = 1024 * 1024
 WARM_SECONDS = 1.5
 # A swap that takes longer is not waited for, and counted.
-MOST_SECONDS = 10.0
+MAX_SECONDS = 10.0
 PROBE_PAUSE = 0.02
 
 QUIET, SAME, WARM, COLD = "no changes", "alias set, to the same version", "2 in memory", "cold"
@@ -91,8 +91,8 @@ def _ask(folder: Path, server: Server, models: Models, kind: Kind, size: Size) -
     # Each kind begins with the same version in each round.
     models.let_answer(models.numbers[0], PRODUCTION)
     probe = Probe(server.port, models.bodies[0])
-    probe.wait_for(models.numbers[0], MOST_SECONDS, PROBE_PAUSE)
-    most = moves * (size.interval + MOST_SECONDS)
+    probe.wait_for(models.numbers[0], MAX_SECONDS, PROBE_PAUSE)
+    most = moves * (size.interval + MAX_SECONDS)
     order = Order(HOST, server.port, models.bodies, CLIENTS, WARM_SECONDS, most)
     with asking(folder, order) as load:
         for move in range(1, moves + 1):
@@ -100,7 +100,7 @@ def _ask(folder: Path, server: Server, models: Models, kind: Kind, size: Size) -
             if kind.numbers:
                 number = kind.numbers[move % len(kind.numbers)]
                 models.let_answer(number, PRODUCTION)
-                seconds = probe.wait_for(number, MOST_SECONDS, PROBE_PAUSE)
+                seconds = probe.wait_for(number, MAX_SECONDS, PROBE_PAUSE)
                 if seconds is None:
                     kind.late += 1
                 else:
@@ -117,7 +117,7 @@ def _noticed(measured: Sequence[Kind], models: Models, size: Size) -> Result:
     notes: list[str] = []
     for kind in measured:
         answers = together(kind.answers)
-        verdict = models.judged(answers.different)
+        verdict = models.evaluated(answers.different)
         is_swapping = len(kind.numbers) > 1
         rows.append(
             (
@@ -138,7 +138,7 @@ def _noticed(measured: Sequence[Kind], models: Models, size: Size) -> Result:
         )
         notes += [f"{kind.name}: {text}" for text in answers.why_failed()]
         if kind.late:
-            notes.append(f"{kind.name}: {kind.late} versions did not take over in {MOST_SECONDS:.0f} s.")
+            notes.append(f"{kind.name}: {kind.late} versions did not take over in {MAX_SECONDS:.0f} s.")
         notes.append(
             f"{kind.name}: {verdict.checked:,} answers recomputed with the version that their header names; "
             f"the largest difference is {verdict.largest:g}."

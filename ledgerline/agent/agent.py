@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from opentelemetry.trace import SpanKind
 
 from ledgerline.agent import conventions as names
-from ledgerline.agent import spoken
+from ledgerline.agent import genai_messages
 from ledgerline.agent.execution import Budget, Execution, Limit, Outcome, ToolUse, Watcher
 from ledgerline.agent.language_model import LanguageModel, TooSlowError
 from ledgerline.agent.memory import Memory, MemoryUnusableError, Recalled
@@ -89,11 +89,11 @@ class Agent:
         }
         question = readable(question)
         with self.recorder.span(f"{names.INVOKE_AGENT} {self.name}", attributes) as span:
-            asked = spoken.messages([Message(Role.USER, question)])
+            asked = genai_messages.messages([Message(Role.USER, question)])
             span.content({names.INPUT_MESSAGES: asked, names.MLFLOW_INPUTS: question})
             under_way = _UnderWay(self, question, watcher or Watcher())
             execution = under_way.run(span)
-            answered = spoken.messages([Message(Role.ASSISTANT, execution.answer)])
+            answered = genai_messages.messages([Message(Role.ASSISTANT, execution.answer)])
             span.content({names.OUTPUT_MESSAGES: answered, names.MLFLOW_OUTPUTS: execution.answer})
         return execution
 
@@ -265,8 +265,8 @@ class _UnderWay:
                 offered = self._construct(construction)
             span.content(
                 {
-                    names.INPUT_MESSAGES: spoken.messages(self._messages),
-                    names.TOOL_DEFINITIONS: spoken.definitions(offered),
+                    names.INPUT_MESSAGES: genai_messages.messages(self._messages),
+                    names.TOOL_DEFINITIONS: genai_messages.definitions(offered),
                 }
             )
             with recorder.span(names.MODEL_COMPLETION) as generation:
@@ -294,7 +294,11 @@ class _UnderWay:
                 }
             )
             span.content(
-                {names.OUTPUT_MESSAGES: spoken.messages([completion.message], completion.finish_reason)}
+                {
+                    names.OUTPUT_MESSAGES: genai_messages.messages(
+                        [completion.message], completion.finish_reason
+                    )
+                }
             )
         return completion
 

@@ -22,7 +22,7 @@ REST = 64
 DIMENSIONS = TOPICS + REST + 1
 REST_WEIGHT = 0.5
 # Of more texts, as many are learned from: it takes seconds, and more change little.
-MOST_TEXTS = 20_000
+MAX_TEXTS = 20_000
 POWER_ITERATIONS = 4
 SEED = 0
 
@@ -89,7 +89,7 @@ class LocalEmbedder:
         # By their digests, the first are any of them, and the same ones whatever order they come in.
         ordered = sorted(texts, key=_digest)
         learned = _digest("".join(map(_digest, ordered)))
-        counts = _counts(ordered[:MOST_TEXTS] or [""])
+        counts = _counts(ordered[:MAX_TEXTS] or [""])
         occurrences = np.bincount(counts.indices, minlength=FEATURES)
         weights = (1 + np.log((1 + counts.shape[0]) / (1 + occurrences))).astype(np.float32)
         rows = _weighted(counts, weights)

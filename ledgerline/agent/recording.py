@@ -14,7 +14,7 @@ from opentelemetry.util.types import AttributeValue
 
 from ledgerline.cleaning.texts import Cleaner, cleaned, sendable, shortened
 
-MOST_CHARACTERS = 32_000  # of one attribute: traces are kept in databases
+MAX_CHARACTERS = 32_000  # of one attribute: traces are kept in databases
 LONGEST_NAME = 200  # characters; a model may ask for a tool of any name
 
 
@@ -120,4 +120,4 @@ def _json(value: Any, redact: Callable[[str], str]) -> str:
 
 
 def _recordable(text: str, redact: Callable[[str], str]) -> str:
-    return shortened(sendable(redact(text)), MOST_CHARACTERS)
+    return shortened(sendable(redact(text)), MAX_CHARACTERS)

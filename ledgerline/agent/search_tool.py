@@ -12,7 +12,7 @@ from ledgerline.agent.recording import Recorder
 from ledgerline.agent.searxng import Recent, SearchError, SearXNG, WebAnswer, WebResult
 from ledgerline.agent.tools import ToolAnswer, ToolError
 
-MOST_QUERIES = 3
+MAX_QUERIES = 3
 LONGEST_QUERY = 200  # characters
 LONGEST_SNIPPET = 400  # characters
 CHARACTERS_PER_TOKEN = 4
@@ -41,8 +41,8 @@ class SearchArguments(BaseModel):
 
     queries: list[str] = Field(
         min_length=1,
-        max_length=MOST_QUERIES,
-        description=f"One to {MOST_QUERIES} different queries, a few keywords each "
+        max_length=MAX_QUERIES,
+        description=f"One to {MAX_QUERIES} different queries, a few keywords each "
         f"(what is over {LONGEST_QUERY} characters is cut off).",
     )
     recent: Recent | None = Field(default=None, description="Only pages of the last day, month or year.")

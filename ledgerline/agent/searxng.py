@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Recent = Literal["day", "month", "year"]
 
-MOST_BYTES = 1_000_000  # of an answer
-MOST_RESULTS = 100  # of an answer
+MAX_BYTES = 1_000_000  # of an answer
+MAX_RESULTS = 100  # of an answer
 LONGEST_URL = 500
 LONGEST_TEXT = 2_000
 
@@ -171,8 +171,8 @@ class SearXNG:
             body = bytearray()
             for chunk in response.iter_raw():
                 body += chunk
-                if len(body) > MOST_BYTES:
-                    raise self._failed(f"its answer is longer than {MOST_BYTES:,} bytes")
+                if len(body) > MAX_BYTES:
+                    raise self._failed(f"its answer is longer than {MAX_BYTES:,} bytes")
             return bytes(body)
 
     def _failed(self, why: str) -> SearchError:
@@ -197,7 +197,7 @@ def _parsed(body: bytes) -> WebAnswer:
     content = json.loads(body)
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise ValueError("it has no results")
-    found = content["results"][:MOST_RESULTS]
+    found = content["results"][:MAX_RESULTS]
     results = [
         result for place, fields in enumerate(found, 1) if (result := _result(fields, place)) is not None
     ]

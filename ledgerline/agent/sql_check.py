@@ -71,7 +71,7 @@ FUNCTIONS = AGGREGATES | WINDOWS | NUMBERS | TEXTS | TIMES | OTHERS
 
 # What they join may be joined already: 3 pieces of 3 pieces of 3 ... are gigabytes in a line of SQL.
 JOINING = _names("|| concat concat_ws list_value")
-MOST_JOINED = 16  # arguments of all of them, in one query
+MAX_JOINED = 16  # arguments of all of them, in one query
 
 # DuckDB advises these statements, none of which is allowed: as a part of a sentence, and as a whole one.
 _REFUSED = re.compile(r"\b(?:SET|RESET|PRAGMA|INSTALL|LOAD|ATTACH)\s+\w")
@@ -191,8 +191,8 @@ class _Check:
 
     def _join(self, pieces: list[Any]) -> None:
         self._joined += len(pieces)
-        if self._joined > MOST_JOINED:
-            raise QueryError(f"The query joins more than {MOST_JOINED} values: select the columns instead.")
+        if self._joined > MAX_JOINED:
+            raise QueryError(f"The query joins more than {MAX_JOINED} values: select the columns instead.")
 
     def _require(self, kind: str, allowed: frozenset[str]) -> None:
         if kind not in allowed:

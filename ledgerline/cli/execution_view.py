@@ -15,8 +15,8 @@ from ledgerline.agent.execution import Execution, Outcome, ToolUse, Watcher
 from ledgerline.agent.memory import Recalled
 from ledgerline.agent.messages import ToolCall
 
-MOST_LINES = 6  # of what a tool said
-MOST_CHARACTERS = 110  # of a line
+MAX_LINES = 6  # of what a tool said
+MAX_CHARACTERS = 110  # of a line
 NO_ANSWER = {
     Outcome.EMPTY: "The language model said nothing, or called a tool in a way that could not be read: "
     "ask in other words, or choose a model that calls tools more reliably.",
@@ -77,10 +77,10 @@ class ExecutionView(Watcher):
     def tool_answered(self, use: ToolUse) -> None:
         """Show what the tool says."""
         lines = use.answer.strip().splitlines()
-        for line in lines[:MOST_LINES]:
+        for line in lines[:MAX_LINES]:
             self._detail(line, style="red" if use.failed else "dim")
-        if len(lines) > MOST_LINES:
-            self._detail(f"… {len(lines) - MOST_LINES} more lines")
+        if len(lines) > MAX_LINES:
+            self._detail(f"… {len(lines) - MAX_LINES} more lines")
         self._now("thinking")
 
     def _now(self, doing: str) -> None:
@@ -93,8 +93,8 @@ class ExecutionView(Watcher):
 
     def _detail(self, line: str, style: str = "dim") -> None:
         shown = printable(line.replace("\n", "  "))
-        if len(shown) > MOST_CHARACTERS:
-            shown = f"{shown[:MOST_CHARACTERS]}…"
+        if len(shown) > MAX_CHARACTERS:
+            shown = f"{shown[:MAX_CHARACTERS]}…"
         self._console.print(Text(f"    {shown}", style), no_wrap=True, overflow="ellipsis")
 
     def _render(self) -> RenderableType:

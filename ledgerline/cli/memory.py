@@ -15,7 +15,7 @@ app = typer.Typer(
     name="memory", no_args_is_help=True, help="What agents remember: look it up, make them forget."
 )
 
-MOST_CHARACTERS = 80
+MAX_CHARACTERS = 80
 
 
 @app.command("list")
@@ -33,7 +33,7 @@ def list_entries(
             )
         for entry in memory.entries(limit):
             what = " ".join(entry.text.split())
-            table.add_row(entry.key, entry.kind, f"{entry.created:%Y-%m-%d %H:%M}", what[:MOST_CHARACTERS])
+            table.add_row(entry.key, entry.kind, f"{entry.created:%Y-%m-%d %H:%M}", what[:MAX_CHARACTERS])
         wide_console().print(table)
 
 

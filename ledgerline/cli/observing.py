@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from ledgerline.cli.loaded_project import LoadedProject, load
-from ledgerline.cli.trace_tree import LEAST_SECONDS, trace_tree
+from ledgerline.cli.trace_tree import MIN_SECONDS, trace_tree
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.cursors import CursorStore
@@ -208,7 +208,7 @@ def named_run(instance: dg.DagsterInstance, text: str) -> str:
 
 
 def print_trace(
-    console: Console, instance: dg.DagsterInstance, run_id: str, least_seconds: float = LEAST_SECONDS
+    console: Console, instance: dg.DagsterInstance, run_id: str, least_seconds: float = MIN_SECONDS
 ) -> None:
     """Print the trace of a run as a tree.
 

@@ -18,7 +18,7 @@ from ledgerline.mlflow_store.store import without_password
 from ledgerline.settings.project import Project
 
 # The shortest phase in the traces that are printed; `ledgerline trace` prints more.
-LEAST_SECONDS = 0.5
+MIN_SECONDS = 0.5
 
 
 def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:
@@ -52,7 +52,7 @@ def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:
     runner.show([outcome.run_id for outcome in outcomes])
     runner.console.print()
     for outcome in outcomes:
-        observing.print_trace(runner.console, runner.instance, outcome.run_id, LEAST_SECONDS)
+        observing.print_trace(runner.console, runner.instance, outcome.run_id, MIN_SECONDS)
     failed = [outcome for outcome in outcomes if not outcome.success]
     if failed:
         runner.report_failure(failed[-1])

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledgerline.cli.runs import Outcome, Runner
-from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.dagster.released_models.production import DECISION, IN_PLACE, REFUSED
 from ledgerline.dagster.released_models.replayed_requests import lines_of
@@ -34,14 +34,14 @@ class Release:
 
     names: ReleaseNames
     outcome: Outcome
-    judged: JudgedVersion | None
+    evaluated: EvaluatedVersion | None
     production: int | None
     not_moved: Mapping[str, str]
 
     @property
     def is_refused(self) -> bool:
         """True if a gate refused the version, which is a result and not a failure."""
-        return REFUSED in self.not_moved or (self.judged is not None and not self.judged.passed)
+        return REFUSED in self.not_moved or (self.evaluated is not None and not self.evaluated.passed)
 
     @property
     def is_as_wanted(self) -> bool:
@@ -75,12 +75,12 @@ def promote(runner: Runner, names: ReleaseNames, config: Mapping[str, Any]) -> R
 def report(runner: Runner, release: Release) -> None:
     """Print what was replayed, what was judged, gate by gate, and what is in production."""
     console = runner.console
-    if release.judged is not None:
-        if release.judged.replay is not None:
+    if release.evaluated is not None:
+        if release.evaluated.replay is not None:
             console.print()
-            console.print(_replay_table(release.judged.replay))
+            console.print(_replay_table(release.evaluated.replay))
         console.print()
-        console.print(_rulings_table(release.names.model, release.judged))
+        console.print(_rulings_table(release.names.model, release.evaluated))
     elif not release.outcome.success:
         runner.report_failure(release.outcome)
         return
@@ -100,12 +100,12 @@ def _run(
 ) -> Release:
     given = {"ops": {name: {"config": values} for name, values in config.items()}}
     outcome = runner.execute(job_name, config=given)
-    judged = None
+    evaluated = None
     if any(step.key == names.comparison_op and step.state == "done" for step in outcome.steps):
-        judged = open_records(runner.settings.data).read(names.comparison, None, JudgedVersion)
+        evaluated = open_records(runner.settings.data).read(names.comparison, None, EvaluatedVersion)
     holder = registry_of(runner.settings).version_with_alias(names.model, PRODUCTION)
     not_moved = _not_moved(runner.instance, outcome.run_id)
-    return Release(names, outcome, judged, holder.number if holder else None, not_moved)
+    return Release(names, outcome, evaluated, holder.number if holder else None, not_moved)
 
 
 def _not_moved(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
@@ -125,11 +125,11 @@ def _replay_table(replay: Mapping[str, Any]) -> Table:
     return table
 
 
-def _rulings_table(model: str, judged: JudgedVersion) -> Table:
-    against = "the baseline" if judged.against is None else f"version {judged.against}"
-    title = f"{model} version {judged.version} against {against}, on {judged.rows:,} rows"
+def _rulings_table(model: str, evaluated: EvaluatedVersion) -> Table:
+    against = "the baseline" if evaluated.against is None else f"version {evaluated.against}"
+    title = f"{model} version {evaluated.version} against {against}, on {evaluated.rows:,} rows"
     table = Table("rule", "kept", "because", title=title, title_justify="left", show_lines=True)
-    for ruling in (Ruling(**found) for found in judged.rulings):
+    for ruling in (Ruling(**found) for found in evaluated.rulings):
         kept = "[green]yes[/]" if ruling.passed else "[bold red]no[/]"
         table.add_row(ruling.rule, kept, Text(ruling.text))
     return table

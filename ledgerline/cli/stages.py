@@ -13,7 +13,7 @@ from rich.text import Text
 from ledgerline.cli import version_columns
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.ledger.ids import RUN_ID_TAG
-from ledgerline.registry.history import OUTSIDE, Approval, Entry, History, Holding, Judgement, Move
+from ledgerline.registry.history import OUTSIDE, Approval, Entry, Evaluation, History, Holding, Move
 from ledgerline.registry.moves import UnderWayError, stage_of
 from ledgerline.registry.provenance import PARTITION_TAG, TRAINED_ON_TAG
 from ledgerline.registry.stages import ALIASES, PRODUCTION
@@ -26,12 +26,12 @@ SHOWN_IN_WORDS = {PARTITION_TAG, MONTH_TAG, TRAINED_ON_TAG, TRAINING_DAYS_TAG}
 
 def print_models(console: Console, registry: ModelRegistryResource) -> None:
     """Every registered model, and who carries its aliases."""
-    standings = registry.standings()
+    alias_states = registry.alias_states()
     table = Table("model", *ALIASES, "versions", "journal entries")
-    for name, standing in sorted(standings.items()):
-        held = [str(standing.aliases.get(alias, "")) for alias in ALIASES]
-        table.add_row(name, *held, str(len(registry.versions(name))), str(standing.journal_entry or ""))
-    console.print(table if standings else "No model is registered yet: run the job that trains one.")
+    for name, alias_state in sorted(alias_states.items()):
+        held = [str(alias_state.aliases.get(alias, "")) for alias in ALIASES]
+        table.add_row(name, *held, str(len(registry.versions(name))), str(alias_state.journal_entry or ""))
+    console.print(table if alias_states else "No model is registered yet: run the job that trains one.")
 
 
 def print_model(console: Console, registry: ModelRegistryResource, name: str, number: int | None) -> None:
@@ -46,15 +46,15 @@ def print_model(console: Console, registry: ModelRegistryResource, name: str, nu
     columns = ("version", "stage", "partition", "trained on", *shown, "judged", "registered (UTC)")
     table = Table(*(Column(Text(column)) for column in columns), title=Text(name))
     for version in versions:
-        judgement = history.judgement(version.number)
-        judged = "" if judgement is None else _decision(judgement)
+        evaluation = history.evaluation(version.number)
+        evaluated = "" if evaluation is None else _decision(evaluation)
         table.add_row(
             str(version.number),
             stage_of(history, version.number) or "",
             _text(version_columns.partition(version)),
             _text(version_columns.trained_on(version)),
             *(_text(version_columns.metric(version, metric)) for metric in metrics),
-            judged,
+            evaluated,
             f"{version.created_at:%Y-%m-%d %H:%M}",
         )
     console.print(table)
@@ -149,7 +149,7 @@ def _when(entry: Entry) -> str:
 
 def _what(entry: Entry) -> str:
     what = entry.what
-    if isinstance(what, Judgement):
+    if isinstance(what, Evaluation):
         against = "the baseline" if what.against is None else f"version {what.against}"
         return f"version {what.version} against {against}: {_decision(what)}"
     if isinstance(what, Approval):
@@ -166,13 +166,13 @@ def _by(entry: Entry) -> str:
 
 def _reason(entry: Entry) -> str:
     what = entry.what
-    if isinstance(what, Judgement):
+    if isinstance(what, Evaluation):
         return f"broke {', '.join(what.broken_rules)}" if what.broken_rules else ""
     return what.reason
 
 
-def _decision(judgement: Judgement) -> str:
-    return "passed" if judgement.passed else "refused"
+def _decision(evaluation: Evaluation) -> str:
+    return "passed" if evaluation.passed else "refused"
 
 
 def _document(entry: Entry) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ledgerline.traces.spans import SCOPE, run_spans
 
 BAR_CELLS = 24
 # Phases shorter than this are left out; steps and what they traced themselves are always there.
-LEAST_SECONDS = 0.1
+MIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Name:
         return Measurement(1 + marks, self.name.cell_len + marks)
 
 
-def trace_tree(run: RunHistory, least_seconds: float = LEAST_SECONDS) -> Table:
+def trace_tree(run: RunHistory, least_seconds: float = MIN_SECONDS) -> Table:
     """The trace of a run: a line for each span, with its seconds and its place in time."""
     spans = list(run_spans(run, None, Resource.get_empty(), Links(), None))
     children: dict[int, list[ReadableSpan]] = {}

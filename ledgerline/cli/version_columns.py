@@ -8,8 +8,8 @@ from ledgerline.registry.versions import TRAINING_DAYS_TAG, Version
 
 # Metrics are written as decimal fractions at registration, and nothing else is.
 METRIC = re.compile(r"-?\d+\.\d+")
-MOST_METRICS = 4
-MOST_CHARACTERS = 6  # of a metric
+MAX_METRICS = 4
+MAX_CHARACTERS = 6  # of a metric
 
 
 def partition(version: Version) -> str | None:
@@ -30,11 +30,11 @@ def metric_names(versions: Sequence[Version]) -> list[str]:
         for name, value in version.tags.items():
             if METRIC.fullmatch(value):
                 counts[name] = counts.get(name, 0) + 1
-    chosen = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_METRICS]
+    chosen = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_METRICS]
     return sorted(chosen)
 
 
 def metric(version: Version, name: str) -> str | None:
     """Return a metric as a table shows it; None: the version has none of this name."""
     value = version.tags.get(name, "")
-    return value[:MOST_CHARACTERS] if METRIC.fullmatch(value) else None
+    return value[:MAX_CHARACTERS] if METRIC.fullmatch(value) else None

@@ -7,7 +7,7 @@ import dagster as dg
 from rich.console import Console
 from rich.text import Text
 
-from ledgerline.dagster.wake import wake
+from ledgerline.dagster.registry_notifications import wake
 from ledgerline.mlflow_store import webhooks
 from ledgerline.mlflow_store.store import StoreUnreachableError, connect, without_password
 from ledgerline.mlflow_store.webhooks import Delivery, DeliveryRefusedError, RegistrationError, Verifier

@@ -15,9 +15,9 @@ from ledgerline.dagster.tracked_texts import tag_texts
 from ledgerline.dagster.tracking import connect
 from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
 from ledgerline.registry import binding, evidence, moves, promotion, stages, versions
-from ledgerline.registry.contradictions import contradictions
 from ledgerline.registry.evidence import EvidenceError
-from ledgerline.registry.history import REGISTRATION, Approval, History, Judgement, Move
+from ledgerline.registry.history import REGISTRATION, Approval, Evaluation, History, Move
+from ledgerline.registry.inconsistencies import inconsistencies
 from ledgerline.registry.journal import JournalError
 from ledgerline.registry.moves import MoveRefusedError, UnderWayError
 from ledgerline.registry.promotion import (
@@ -28,14 +28,14 @@ from ledgerline.registry.promotion import (
     Request,
     RuleBrokenError,
 )
-from ledgerline.registry.stages import STAGING, Standing
+from ledgerline.registry.stages import STAGING, AliasState
 from ledgerline.registry.versions import UnknownModelError, UnknownVersionError, Version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
-_Written = TypeVar("_Written", bound=Request | Move | Judgement | Approval)
+_Written = TypeVar("_Written", bound=Request | Move | Evaluation | Approval)
 
 
 class ModelRegistryResource(dg.ConfigurableResource):
@@ -53,9 +53,9 @@ class ModelRegistryResource(dg.ConfigurableResource):
         description="How often sensors look at the registry, in seconds, unless a webhook wakes them.",
     )
 
-    def standings(self) -> Mapping[str, Standing]:
+    def alias_states(self) -> Mapping[str, AliasState]:
         """Which versions carry the aliases of every model, in one call."""
-        return stages.standings(self._client())
+        return stages.alias_states(self._client())
 
     def register(self, name: str, model_id: str, tags: Mapping[str, str]) -> Version:
         """Register a logged model with the hash of its files; a repeat returns the same version."""
@@ -99,12 +99,12 @@ class ModelRegistryResource(dg.ConfigurableResource):
                     run_id=run_id,
                     request=request,
                 )
-                moves.move(model, wanted, lambda model: moves.require_as_judged(model, wanted))
+                moves.move(model, wanted, lambda model: moves.require_as_evaluated(model, wanted))
 
-    def record(self, name: str, judgement: Judgement) -> int:
+    def record(self, name: str, evaluation: Evaluation) -> int:
         """Write a judgement into the journal and on its version; returns the number of the entry."""
         with _permanent():
-            return promotion.record_judgement(self._client(), name, _clean(judgement)).number
+            return promotion.record_evaluation(self._client(), name, _clean(evaluation)).number
 
     def promote(self, name: str, number: int, request: Request, mode: Mode) -> Moved:
         """Let production be this version, if its evidence says so.
@@ -156,27 +156,27 @@ class ModelRegistryResource(dg.ConfigurableResource):
         """
         with _permanent():
             try:
-                standing = versions.standing(self._client(), name)
+                alias_state = versions.alias_state(self._client(), name)
             except versions.UnknownModelError:
                 return History([])
-            journal = binding.journal_of(self._client(), name, standing)
+            journal = binding.journal_of(self._client(), name, alias_state)
             return _clean_history(journal.read()) if journal is not None else History([])
 
     def journals_of_earlier_models(self, name: str) -> Sequence[str]:
         """Return the MLflow experiments with the journals of models that had this name before."""
         return binding.journals_of_earlier_models(self._client(), name)
 
-    def evidence(self, name: str, judgement: Judgement) -> Mapping[str, Any] | None:
+    def evidence(self, name: str, evaluation: Evaluation) -> Mapping[str, Any] | None:
         """What a judgement rests on; None: it was changed since, or is gone."""
         try:
-            return evidence.document(self._client(), name, judgement)
+            return evidence.document(self._client(), name, evaluation)
         except EvidenceError:
             return None
 
-    def contradictions(self, name: str) -> Sequence[str]:
+    def inconsistencies(self, name: str) -> Sequence[str]:
         """Where aliases and tags of a model say something else than its journal."""
         with _permanent():
-            return [clean(found) for found in contradictions(self._client(), name)]
+            return [clean(found) for found in inconsistencies(self._client(), name)]
 
     def versions(self, name: str) -> list[Version]:
         """All versions of a model, the first registered first."""
@@ -214,7 +214,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
 
 def _clean(written: _Written) -> _Written:
     """Return it with its texts as they may be read by anybody; ids and hashes stay."""
-    if isinstance(written, Judgement):
+    if isinstance(written, Evaluation):
         return replace(written, by=clean(written.by))
     return replace(written, by=clean(written.by), reason=clean(written.reason))
 

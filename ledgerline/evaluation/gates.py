@@ -39,7 +39,7 @@ class Better(Gate):
         """Return the metric that decides."""
         return (_resolved(kind, self.metric or kind.primary_metric),)
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Hold the lower bound of the gain against the margin."""
         comparison = findings.comparison
         metric = self.metric or comparison.kind.primary_metric
@@ -113,7 +113,7 @@ class NoSliceWorse(Gate):
         except ComparisonError as error:
             raise ValueError(f"The gate {type(self).__name__} ({self.rule}): {error}") from error
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Look for a slice that is surely worse, and by more than allowed."""
         comparison, bound = findings.comparison, self.most
         wanted = self.metric.name if isinstance(self.metric, Metric) else self.metric
@@ -121,14 +121,14 @@ class NoSliceWorse(Gate):
             raise ComparisonError(
                 f"Slices were compared by {comparison.slice_metric}, not by {wanted}; compare them by it."
             )
-        judged = [(found, found.gain) for found in comparison.slices if found.gain is not None]
-        if not judged:
+        evaluated = [(found, found.gain) for found in comparison.slices if found.gain is not None]
+        if not evaluated:
             return Ruling(self.rule, True, None, bound, "No slice has enough rows to be judged.")
-        worst, lowest_gain = min(judged, key=lambda pair: pair[1])
+        worst, lowest_gain = min(evaluated, key=lambda pair: pair[1])
         worse = sorted(
             (
                 (found, gain)
-                for found, gain in judged
+                for found, gain in evaluated
                 if found.high is not None and gain < -bound and found.high < 0
             ),
             key=lambda pair: pair[1],
@@ -140,11 +140,11 @@ class NoSliceWorse(Gate):
             )
             more = f" and {len(worse) - self.NAMED} more" if len(worse) > self.NAMED else ""
             text = (
-                f"{len(worse)} of {len(judged)} slices are worse than {measured} by more than "
+                f"{len(worse)} of {len(evaluated)} slices are worse than {measured} by more than "
                 f"{number(bound)}, and surely worse: {named}{more}."
             )
             return Ruling(self.rule, False, -worse[0][1], bound, text)
-        text = f"None of {len(judged)} slices is surely worse than {measured} by more than {number(bound)}"
+        text = f"None of {len(evaluated)} slices is surely worse than {measured} by more than {number(bound)}"
         if lowest_gain < 0:
             text += f"; {worst.column} {worst.value} seems most so, by {number(-lowest_gain)}"
         return Ruling(self.rule, True, 0.0 - lowest_gain, bound, f"{text}.")
@@ -174,7 +174,7 @@ class Calibrated(Gate):
             raise ComparisonError(f"{kind.name} has no calibration that is a share; use the gate Unbiased.")
         return (kind.metric(kind.calibration_metric),)
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Hold the error against what is allowed."""
         (metric,) = self.metrics(findings.comparison.kind)
         return _within_production(self.rule, metric.name, self.most, findings.comparison)
@@ -202,7 +202,7 @@ class Unbiased(Gate):
             raise ComparisonError(f"{kind.name} has no bias; use the gate Calibrated.")
         return (kind.metric("bias"),)
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Hold the bias against what is allowed."""
         return _within_production(self.rule, "bias", self.most, findings.comparison)
 
@@ -222,7 +222,7 @@ class FastEnough(Gate):
     def __post_init__(self) -> None:
         require_number(self, "ratio", lowest=0)
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Hold the ratio of both latencies against the one allowed."""
         latency = findings.latency
         takes = f"One row takes {latency.staging_ms:.3g} ms"
@@ -254,7 +254,7 @@ class SameSignature(Gate):
 
     rule: str = "same_signature"
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Count the problems."""
         problems, name = findings.signature_problems, findings.comparison.production_name
         text = f"A client of {name} can use staging as it is."
@@ -297,7 +297,7 @@ class Within(Gate):
         """Return the metric."""
         return (_resolved(kind, self.metric),)
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Hold the metric against the bound."""
         threshold = self.least if self.most is None else self.most
         found = _difference(findings.comparison, self.metric)

@@ -126,7 +126,7 @@ def default_policy(kind: PredictionKind) -> Policy:
     return Policy((*gates, FastEnough(ratio=1.5), SameSignature()))
 
 
-def judge(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
+def evaluate(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
     """Judge staging by all gates, also after one refused it, in their order.
 
     Args:
@@ -147,7 +147,7 @@ def judge(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
 
 
 def _ruling(gate: Gate, findings: Findings) -> Ruling:
-    ruling = gate.judge(findings)
+    ruling = gate.evaluate(findings)
     if not isinstance(ruling, Ruling) or ruling.rule != gate.rule:
         raise ValueError(
             f"The gate {type(gate).__name__} returned {ruling!r:.80}; it must return a Ruling of {gate.rule}."

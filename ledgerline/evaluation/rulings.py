@@ -109,7 +109,7 @@ class Gate(ABC):
         return (inspect.getdoc(type(self)) or self.rule).splitlines()[0]
 
     @abstractmethod
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         """Hold staging against the gate.
 
         Raises:

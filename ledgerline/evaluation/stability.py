@@ -15,7 +15,7 @@ RARE_SHARE = 0.01
 # A bin that one side leaves empty would make the index infinite. Its share counts as one in ten
 # thousand, as in Evidently (`get_binned_data`, `feel_zeroes`), on both sides and whether or not others
 # are empty: all other bins keep the share they have.
-LEAST_SHARE = 1e-4
+MIN_SHARE = 1e-4
 
 _MISSING = -1
 _OTHER = -2
@@ -126,6 +126,6 @@ def _index(reference: "np.ndarray", current: "np.ndarray") -> float:
             "current": pd.Series(current).value_counts(normalize=True),
         }
     )
-    shares = shares.fillna(0.0).clip(lower=LEAST_SHARE)
+    shares = shares.fillna(0.0).clip(lower=MIN_SHARE)
     difference = shares["current"] - shares["reference"]
     return float((difference * np.log(shares["current"] / shares["reference"])).sum())

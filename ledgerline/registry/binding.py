@@ -13,20 +13,20 @@ from ledgerline.registry import versions
 from ledgerline.registry.evidence import EVIDENCE_TAG
 from ledgerline.registry.history import History
 from ledgerline.registry.journal import RUN_NAME, Journal, JournalError, experiment_name
-from ledgerline.registry.stages import JOURNAL_TAG, SEAL_TAG, Standing
+from ledgerline.registry.stages import JOURNAL_TAG, SEAL_TAG, AliasState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
 
-def journal_of(client: "MlflowClient", name: str, standing: Standing) -> Journal | None:
+def journal_of(client: "MlflowClient", name: str, alias_state: AliasState) -> Journal | None:
     """Return the journal of a model, wherever it is by now; nothing is written.
 
     Args:
         client: An open MLflow client.
         name: The registered model.
-        standing: The model as it is now.
+        alias_state: The current alias state of the model.
 
     Returns:
         None if the model has no journal yet.
@@ -39,18 +39,18 @@ def journal_of(client: "MlflowClient", name: str, standing: Standing) -> Journal
         named = Journal.found(client, name)
     except JournalError as error:
         named = None
-        if not _is_of_another(client, name, standing):
+        if not _is_of_another(client, name, alias_state):
             problem = error
-    if named is not None and named.model_created == standing.created:
+    if named is not None and named.model_created == alias_state.created:
         return named
     # A renamed model left its journal under another name.
-    if standing.has_journal and (left := _journal_left(client, standing)) is not None:
+    if alias_state.has_journal and (left := _journal_left(client, alias_state)) is not None:
         return left
     if problem is not None:
         raise problem
-    if named is not None and named.model_created is None and _is_proven(client, name, named, standing):
+    if named is not None and named.model_created is None and _is_proven(client, name, named, alias_state):
         return named
-    if standing.has_journal:
+    if alias_state.has_journal:
         raise JournalError(
             f"The journal of {name} is not there, but was: look for a deleted MLflow experiment that was "
             f"named {experiment_name(name)!r}, and restore it. To begin a new one, delete the tags "
@@ -59,7 +59,7 @@ def journal_of(client: "MlflowClient", name: str, standing: Standing) -> Journal
     return None
 
 
-def opened(client: "MlflowClient", name: str, standing: Standing) -> Journal:
+def opened(client: "MlflowClient", name: str, alias_state: AliasState) -> Journal:
     """Return the journal of a model under the model's name; begin it when the model has none.
 
     A journal of an earlier model that has the name keeps its entries, and gets a name of its own.
@@ -69,16 +69,16 @@ def opened(client: "MlflowClient", name: str, standing: Standing) -> Journal:
     """
     from mlflow.exceptions import MlflowException
 
-    journal = journal_of(client, name, standing)
+    journal = journal_of(client, name, alias_state)
     if journal is None:
-        _set_aside(client, name, standing)
-        journal = Journal.opened(client, name, standing.created)
+        _set_aside(client, name, alias_state)
+        journal = Journal.opened(client, name, alias_state.created)
     elif journal.model_created is None:
-        journal.bind(standing.created)
-    if journal.model_created != standing.created:
+        journal.bind(alias_state.created)
+    if journal.model_created != alias_state.created:
         raise JournalError(f"{name} was made anew just now. Try again.")
     if journal.named_after != name:
-        _set_aside(client, name, standing)
+        _set_aside(client, name, alias_state)
         experiment_id = client.get_run(journal.run_id).info.experiment_id
         try:
             client.rename_experiment(experiment_id, experiment_name(name))
@@ -96,31 +96,31 @@ def journals_of_earlier_models(client: "MlflowClient", name: str) -> list[str]:
     )
 
 
-def _is_of_another(client: "MlflowClient", name: str, standing: Standing) -> bool:
+def _is_of_another(client: "MlflowClient", name: str, alias_state: AliasState) -> bool:
     """Return whether a journal that was deleted, or exists twice, belongs to another model."""
     found = _claim(client, name)
     if found is None:
         return False
     bound = {Journal.of_run(client, run).model_created for run in _runs(client, [found.experiment_id])}
-    return _is_begun_before(found, standing) or (bool(bound) and not bound & {standing.created, None})
+    return _is_begun_before(found, alias_state) or (bool(bound) and not bound & {alias_state.created, None})
 
 
-def _is_begun_before(journal: "Experiment", standing: Standing) -> bool:
+def _is_begun_before(journal: "Experiment", alias_state: AliasState) -> bool:
     """Return whether a journal is older than a model, and so cannot be its journal."""
-    return journal.creation_time is not None and journal.creation_time < standing.created
+    return journal.creation_time is not None and journal.creation_time < alias_state.created
 
 
-def _is_proven(client: "MlflowClient", name: str, journal: Journal, standing: Standing) -> bool:
+def _is_proven(client: "MlflowClient", name: str, journal: Journal, alias_state: AliasState) -> bool:
     """Return whether a journal that is not bound is this model's; False if it is certainly another's.
 
     Raises:
         JournalError: Neither can be proven.
     """
     experiment = client.get_experiment(client.get_run(journal.run_id).info.experiment_id)
-    if _is_begun_before(experiment, standing):
+    if _is_begun_before(experiment, alias_state):
         return False
     history = journal.read()
-    if not history.entries or standing.has_journal or _has_evidence_of(client, name, history):
+    if not history.entries or alias_state.has_journal or _has_evidence_of(client, name, history):
         return True  # that the seal is the journal's is seen when it is read with it
     raise JournalError(
         f"It cannot be told whether the MLflow experiment {experiment.name!r} is the journal of this model "
@@ -130,20 +130,20 @@ def _is_proven(client: "MlflowClient", name: str, journal: Journal, standing: St
 
 
 def _has_evidence_of(client: "MlflowClient", name: str, history: History) -> bool:
-    judged = {(judgement.version, judgement.evidence) for judgement in history.judgements()}
+    evaluated = {(evaluation.version, evaluation.evidence) for evaluation in history.evaluations()}
     found = versions.versions(client, name)
-    return any((version.number, version.tags.get(EVIDENCE_TAG)) in judged for version in found)
+    return any((version.number, version.tags.get(EVIDENCE_TAG)) in evaluated for version in found)
 
 
-def _journal_left(client: "MlflowClient", standing: Standing) -> Journal | None:
+def _journal_left(client: "MlflowClient", alias_state: AliasState) -> Journal | None:
     """Return the journal that is bound to a model, or else the unbound one that its tag seals."""
     experiments = [experiment.experiment_id for experiment in _experiments(client)]
     bound: list[Journal] = []
     for run in _runs(client, experiments):
         journal = Journal.of_run(client, run)
-        if run.info.lifecycle_stage != "active" or journal.model_created not in (None, standing.created):
+        if run.info.lifecycle_stage != "active" or journal.model_created not in (None, alias_state.created):
             continue
-        if standing.journal_seal and _is_sealed(journal, standing.journal_seal):
+        if alias_state.journal_seal and _is_sealed(journal, alias_state.journal_seal):
             return journal
         if journal.model_created is not None:
             bound.append(journal)
@@ -159,13 +159,13 @@ def _is_sealed(journal: Journal, seal: str) -> bool:
     return True
 
 
-def _set_aside(client: "MlflowClient", name: str, standing: Standing) -> None:
+def _set_aside(client: "MlflowClient", name: str, alias_state: AliasState) -> None:
     """Free the name of a model's journal from a journal of another model."""
     claim = _claim(client, name)
     if claim is None:
         return
     bound = {Journal.of_run(client, run).model_created for run in _runs(client, [claim.experiment_id])}
-    if standing.created in bound:
+    if alias_state.created in bound:
         return  # another process was quicker
     is_deleted = claim.lifecycle_stage != "active"
     if is_deleted:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.registry import versions
-from ledgerline.registry.history import Judgement
+from ledgerline.registry.history import Evaluation
 from ledgerline.registry.versions import SHA256_TAG, Version
 
 if TYPE_CHECKING:
@@ -54,37 +54,37 @@ def seal(document: Mapping[str, Any]) -> Sealed:
     return Sealed(content, hashlib.sha256(content).hexdigest())
 
 
-def tags_of(judgement: Judgement) -> dict[str, str | None]:
+def tags_of(evaluation: Evaluation) -> dict[str, str | None]:
     """What a version says of its last judgement; an approval of an earlier one no longer counts.
 
     In the order of writing: were that approval taken away last, it could be taken for one of this judgement.
     """
     return {
         APPROVED_BY_TAG: None,
-        EVIDENCE_TAG: judgement.evidence,
-        EVIDENCE_RUN_TAG: judgement.evidence_run_id,
-        DECISION_TAG: PASSED if judgement.passed else REFUSED,
+        EVIDENCE_TAG: evaluation.evidence,
+        EVIDENCE_RUN_TAG: evaluation.evidence_run_id,
+        DECISION_TAG: PASSED if evaluation.passed else REFUSED,
     }
 
 
-def verified(client: "MlflowClient", name: str, judgement: Judgement) -> dict[str, Any]:
+def verified(client: "MlflowClient", name: str, evaluation: Evaluation) -> dict[str, Any]:
     """The document of a judgement, after checking that it is the one that was sealed.
 
     Raises:
         EvidenceError: The document, or what the version says of it, was changed or is gone.
     """
-    subject = f"The evidence of {name} version {judgement.version}"
-    tags = versions.version(client, name, judgement.version).tags
+    subject = f"The evidence of {name} version {evaluation.version}"
+    tags = versions.version(client, name, evaluation.version).tags
     tagged = tags.get(EVIDENCE_TAG)
-    if tagged != judgement.evidence:
+    if tagged != evaluation.evidence:
         raise EvidenceError(
-            f"{subject} has sha256 {judgement.evidence} in the journal, and {tagged or 'nothing'} in the tag "
-            f"{EVIDENCE_TAG} of the version. Compare again: `ledgerline registry compare`."
+            f"{subject} has sha256 {evaluation.evidence} in the journal, and {tagged or 'nothing'} in the "
+            f"tag {EVIDENCE_TAG} of the version. Compare again: `ledgerline registry compare`."
         )
-    return document(client, name, judgement)
+    return document(client, name, evaluation)
 
 
-def document(client: "MlflowClient", name: str, judgement: Judgement) -> dict[str, Any]:
+def document(client: "MlflowClient", name: str, evaluation: Evaluation) -> dict[str, Any]:
     """The document of a judgement, also of one that is not the version's last.
 
     Raises:
@@ -92,21 +92,21 @@ def document(client: "MlflowClient", name: str, judgement: Judgement) -> dict[st
     """
     from mlflow.exceptions import MlflowException
 
-    subject = f"The evidence of {name} version {judgement.version}"
+    subject = f"The evidence of {name} version {evaluation.version}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(judgement.evidence_run_id, FILE, folder)
+            path = client.download_artifacts(evaluation.evidence_run_id, FILE, folder)
             content = Path(path).read_bytes()
         except (MlflowException, OSError) as error:
             raise EvidenceError(
-                f"{subject} cannot be read from MLflow run {judgement.evidence_run_id}: {error}. "
+                f"{subject} cannot be read from MLflow run {evaluation.evidence_run_id}: {error}. "
                 "Compare again: `ledgerline registry compare`."
             ) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != judgement.evidence:
+    if found != evaluation.evidence:
         raise EvidenceError(
-            f"{subject} was edited: {FILE} in MLflow run {judgement.evidence_run_id} has sha256 {found}, "
-            f"sealed was {judgement.evidence}. Compare again: `ledgerline registry compare`."
+            f"{subject} was edited: {FILE} in MLflow run {evaluation.evidence_run_id} has sha256 {found}, "
+            f"sealed was {evaluation.evidence}. Compare again: `ledgerline registry compare`."
         )
     return json.loads(content)
 
@@ -117,14 +117,14 @@ def require_same_files(version: Version, document: Mapping[str, Any]) -> None:
     Raises:
         EvidenceError: They have another sha256, or none was recorded.
     """
-    tagged, judged = version.tags.get(SHA256_TAG), document.get("version_sha256")
+    tagged, evaluated = version.tags.get(SHA256_TAG), document.get("version_sha256")
     if not tagged:
         raise EvidenceError(
             f"Version {version.number} of {version.name} has no recorded sha256 of its files, so they cannot "
             "be compared with those that were judged. Register it by a training run."
         )
-    if tagged != judged:
+    if tagged != evaluated:
         raise EvidenceError(
             f"Version {version.number} of {version.name} says of its files that they have sha256 {tagged}; "
-            f"judged were files with {judged}."
+            f"judged were files with {evaluated}."
         )

@@ -44,7 +44,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """A version was compared with the one in production, and passed every rule or did not.
 
     Attributes:
@@ -115,7 +115,7 @@ class Entry:
     """
 
     number: int
-    what: Move | Judgement | Approval
+    what: Move | Evaluation | Approval
     end: End | None = None
     seal: str = ""
 
@@ -199,13 +199,13 @@ class History:
             and (holding.until is None or moment < holding.until)
         ]
 
-    def judgements(self) -> list[Judgement]:
+    def evaluations(self) -> list[Evaluation]:
         """Every judgement, the earliest first."""
-        return [entry.what for entry in self.entries if isinstance(entry.what, Judgement)]
+        return [entry.what for entry in self.entries if isinstance(entry.what, Evaluation)]
 
-    def judgement(self, version: int) -> Judgement | None:
+    def evaluation(self, version: int) -> Evaluation | None:
         """The last judgement of a version."""
-        found = [judgement for judgement in self.judgements() if judgement.version == version]
+        found = [evaluation for evaluation in self.evaluations() if evaluation.version == version]
         return found[-1] if found else None
 
     def approval(self, evidence: str) -> Approval | None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from ledgerline.registry.history import OUTSIDE, Approval, End, Entry, History, Judgement, Move
+from ledgerline.registry.history import OUTSIDE, Approval, End, Entry, Evaluation, History, Move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,9 +35,9 @@ class EntryTakenError(Exception):
     """Somebody else wrote the entry with this number first."""
 
 
-KINDS: Mapping[str, type[Move | Judgement | Approval]] = {
+KINDS: Mapping[str, type[Move | Evaluation | Approval]] = {
     "move": Move,
-    "judgement": Judgement,
+    "judgement": Evaluation,
     "approval": Approval,
 }
 
@@ -176,7 +176,7 @@ class Journal:
             "Restore it from a backup."
         )
 
-    def append(self, after: int, what: Move | Judgement | Approval) -> Entry:
+    def append(self, after: int, what: Move | Evaluation | Approval) -> Entry:
         """Write an entry behind the entry with the number `after`.
 
         Raises:
@@ -196,7 +196,7 @@ class Journal:
         self._hashes[after + 1] = _sha256(text)
         return Entry(after + 1, what, _end(what, None))
 
-    def add(self, what: Judgement | Approval) -> Entry:
+    def add(self, what: Evaluation | Approval) -> Entry:
         """Write an entry at the end, wherever that is by now."""
         while True:
             try:
@@ -264,7 +264,7 @@ def _entry(number: int, document: dict[str, Any], end: str | None) -> Entry:
     return Entry(number, what, _end(what, end))
 
 
-def _end(what: Move | Judgement | Approval, end: str | None) -> End | None:
+def _end(what: Move | Evaluation | Approval, end: str | None) -> End | None:
     if isinstance(what, Move) and what.cause == OUTSIDE:
         return End(what.at, moved=True)  # it was found ended
     if end is None:

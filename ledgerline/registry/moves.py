@@ -85,16 +85,16 @@ def settled(
         JournalError: The journal cannot be read.
     """
     # Before the journal: an unknown model must not get one, and what is sealed by now must be in it.
-    standing = versions.standing(client, name)
-    seal = standing.journal_seal
-    journal = binding.opened(client, name, standing)
+    alias_state = versions.alias_state(client, name)
+    seal = alias_state.journal_seal
+    journal = binding.opened(client, name, alias_state)
     while True:
         history = journal.read(seal)
         if history.pending is not None:
             _finish(Model(client, name, journal, history), history.pending, request)
             continue
         # After the journal, so that a move that came between shows as an entry that is taken.
-        held = versions.standing(client, name).aliases
+        held = versions.alias_state(client, name).aliases
         strange = [alias for alias in ALIASES if held.get(alias) != history.holder(alias)]
         if not strange:
             model = Model(client, name, journal, history)
@@ -162,11 +162,11 @@ def _finish(model: Model, entry: Entry, request: str) -> None:
             f"{started.by} is moving {started.alias} of {name} to {_name(started.to_version)} since "
             f"{started.at:%Y-%m-%d %H:%M:%S} UTC. Try again when that has ended."
         )
-    held = versions.standing(client, name).aliases.get(started.alias)
+    held = versions.alias_state(client, name).aliases.get(started.alias)
     moved = held == started.to_version
     if held == started.from_version:
         try:
-            require_as_judged(model, started)
+            require_as_evaluated(model, started)
             _carry_out(client, name, started)
             moved = True
         except (UnknownVersionError, MoveRefusedError) as error:
@@ -176,7 +176,7 @@ def _finish(model: Model, entry: Entry, request: str) -> None:
     model.journal.end(entry.number, End(_now(), moved))
 
 
-def require_as_judged(model: Model, wanted: Move) -> None:
+def require_as_evaluated(model: Model, wanted: Move) -> None:
     """Make sure that an alias moves to what was evaluated: its sha256 is that of its evidence.
 
     A version that was never evaluated, such as one that was put into production by hand, has no evidence to
@@ -189,10 +189,10 @@ def require_as_judged(model: Model, wanted: Move) -> None:
     if wanted.to_version is None:
         return
     version = versions.version(model.client, model.name, wanted.to_version)
-    judgement = model.history.judgement(version.number)
+    evaluation = model.history.evaluation(version.number)
     try:
-        if judgement is not None:
-            evidence.require_same_files(version, evidence.document(model.client, model.name, judgement))
+        if evaluation is not None:
+            evidence.require_same_files(version, evidence.document(model.client, model.name, evaluation))
         if wanted.alias == PRODUCTION:
             with versions.verified_files(model.client, version):
                 pass
@@ -209,7 +209,7 @@ def _carry_out(client: "MlflowClient", name: str, wanted: Move) -> None:
 
 def show(model: Model) -> None:
     """Tell in tags what the journal says since they were last written, then that this was done."""
-    shown = done = versions.standing(model.client, model.name).journal_entry
+    shown = done = versions.alias_state(model.client, model.name).journal_entry
     while done < _ended(model.history):
         done = _ended(model.history)
         _show(model, shown, done)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
 from ledgerline.registry import evidence, moves, versions
 from ledgerline.registry.evidence import APPROVED_BY_TAG, EvidenceError
-from ledgerline.registry.history import PROMOTION, ROLLBACK, Approval, End, Entry, Judgement, Move
+from ledgerline.registry.history import PROMOTION, ROLLBACK, Approval, End, Entry, Evaluation, Move
 from ledgerline.registry.moves import Model, MoveRefusedError, UnderWayError
 from ledgerline.registry.stages import PRODUCTION
 
@@ -99,11 +99,11 @@ def promote(client: "MlflowClient", name: str, number: int, request: Request, mo
     model = moves.settled(client, name, request.id)
     production = model.history.holder(PRODUCTION)
     if production != number:
-        judgement = _require_evidence(model, number, production)
+        evaluation = _require_evidence(model, number, production)
         if mode == Mode.approved:
-            model = _require_approval(model, judgement)
-        wanted = _move(production, number, PROMOTION, request, judgement.evidence)
-        model = moves.move(model, wanted, lambda model: _require_last(model, judgement))
+            model = _require_approval(model, evaluation)
+        wanted = _move(production, number, PROMOTION, request, evaluation.evidence)
+        model = moves.move(model, wanted, lambda model: _require_last(model, evaluation))
     elif _last(model)[1].request != request.id:
         entry, last, end = _last(model)
         raise InPlaceError(
@@ -148,7 +148,7 @@ def rollback(client: "MlflowClient", name: str, to: int | None, request: Request
         )
     resting_on = next(move.evidence for _, move, _ in reversed(done) if move.to_version == target)
     wanted = _move(production, target, ROLLBACK, request, resting_on)
-    return _moved(moves.move(model, wanted, lambda model: moves.require_as_judged(model, wanted)), request)
+    return _moved(moves.move(model, wanted, lambda model: moves.require_as_evaluated(model, wanted)), request)
 
 
 def approve(client: "MlflowClient", name: str, number: int, by: str, reason: str) -> Approval:
@@ -161,46 +161,46 @@ def approve(client: "MlflowClient", name: str, number: int, by: str, reason: str
         JournalError: The journal cannot be read.
     """
     model = moves.settled(client, name)
-    judgement = _require_evidence(model, number, model.history.holder(PRODUCTION))
-    approval = Approval(_now(), number, judgement.evidence, by, reason)
+    evaluation = _require_evidence(model, number, model.history.holder(PRODUCTION))
+    approval = Approval(_now(), number, evaluation.evidence, by, reason)
     model.journal.add(approval)
     versions.set_tags(client, name, number, {APPROVED_BY_TAG: by})
     _show(model)
     return approval
 
 
-def record_judgement(client: "MlflowClient", name: str, judgement: Judgement) -> Entry:
+def record_evaluation(client: "MlflowClient", name: str, evaluation: Evaluation) -> Entry:
     """Write a judgement into the journal, and on the version. Its evidence must be stored by then."""
     model = moves.settled(client, name)
-    entry = model.journal.add(judgement)
-    versions.set_tags(client, name, judgement.version, evidence.tags_of(judgement))
+    entry = model.journal.add(evaluation)
+    versions.set_tags(client, name, evaluation.version, evidence.tags_of(evaluation))
     _show(model)
     return entry
 
 
-def _require_evidence(model: Model, number: int, production: int | None) -> Judgement:
+def _require_evidence(model: Model, number: int, production: int | None) -> Evaluation:
     """The judgement that allows a promotion, after checking it and the files it is about."""
     name = model.name
     version = versions.version(model.client, name, number)
-    judgement = model.history.judgement(number)
-    if judgement is None:
+    evaluation = model.history.evaluation(number)
+    if evaluation is None:
         raise MoveRefusedError(
             f"Version {number} of {name} was never judged. Do that first: "
             f"`ledgerline registry compare {name} --version {number}`."
         )
-    if judgement.against != production:
+    if evaluation.against != production:
         raise MoveRefusedError(
-            f"Version {number} of {name} was compared with {_name(judgement.against)}, and "
+            f"Version {number} of {name} was compared with {_name(evaluation.against)}, and "
             f"{_name(production)} is in production now. Compare again: "
             f"`ledgerline registry compare {name} --version {number}`."
         )
-    if not judgement.passed:
+    if not evaluation.passed:
         raise RuleBrokenError(
-            f"Version {number} of {name} may not be promoted: it broke {', '.join(judgement.broken_rules)}. "
-            f"The evidence is in MLflow run {judgement.evidence_run_id}."
+            f"Version {number} of {name} may not be promoted: it broke {', '.join(evaluation.broken_rules)}. "
+            f"The evidence is in MLflow run {evaluation.evidence_run_id}."
         )
     try:
-        document = evidence.verified(model.client, name, judgement)
+        document = evidence.verified(model.client, name, evaluation)
     except EvidenceError as error:
         raise MoveRefusedError(str(error)) from error
     # So that the last entry of a journal, which nothing follows yet, cannot be turned into its contrary.
@@ -215,15 +215,15 @@ def _require_evidence(model: Model, number: int, production: int | None) -> Judg
     except EvidenceError as error:
         raise MoveRefusedError(str(error)) from error
     _require_whole(model.client, name, number)
-    return judgement
+    return evaluation
 
 
-def _require_last(model: Model, judgement: Judgement) -> None:
-    last = model.history.judgement(judgement.version)
-    if last is None or last.evidence != judgement.evidence:
+def _require_last(model: Model, evaluation: Evaluation) -> None:
+    last = model.history.evaluation(evaluation.version)
+    if last is None or last.evidence != evaluation.evidence:
         # Another run, which competes with this one, evaluated the version again: this refusal is temporary.
         raise UnderWayError(
-            f"Version {judgement.version} of {model.name} was judged again meanwhile. Promote it on that "
+            f"Version {evaluation.version} of {model.name} was judged again meanwhile. Promote it on that "
             "judgement."
         )
 
@@ -236,17 +236,17 @@ def _require_whole(client: "MlflowClient", name: str, number: int) -> None:
         raise MoveRefusedError(str(error)) from error
 
 
-def _require_approval(model: Model, judgement: Judgement) -> Model:
-    if model.history.approval(judgement.evidence) is not None:
+def _require_approval(model: Model, evaluation: Evaluation) -> Model:
+    if model.history.approval(evaluation.evidence) is not None:
         return model
-    tagged = versions.version(model.client, model.name, judgement.version).tags.get(APPROVED_BY_TAG)
+    tagged = versions.version(model.client, model.name, evaluation.version).tags.get(APPROVED_BY_TAG)
     if not tagged:
         raise NotApprovedError(
-            f"Version {judgement.version} of {model.name} keeps every rule, and waits for a person: "
-            f"`ledgerline registry approve {model.name} --version {judgement.version}`, or the tag "
+            f"Version {evaluation.version} of {model.name} keeps every rule, and waits for a person: "
+            f"`ledgerline registry approve {model.name} --version {evaluation.version}`, or the tag "
             f"{APPROVED_BY_TAG}."
         )
-    model.journal.add(Approval(_now(), judgement.version, judgement.evidence, tagged, "by tag in MLflow"))
+    model.journal.add(Approval(_now(), evaluation.version, evaluation.evidence, tagged, "by tag in MLflow"))
     return moves.settled(model.client, model.name)
 
 

@@ -29,7 +29,7 @@ PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True)
-class Standing:
+class AliasState:
     """Which versions of a model carry its aliases.
 
     Attributes:
@@ -51,25 +51,25 @@ class Standing:
         return bool(self.journal_seal or self.journal_entry)
 
 
-def standings(client: "MlflowClient") -> dict[str, Standing]:
+def alias_states(client: "MlflowClient") -> dict[str, AliasState]:
     """The standing of every model, by name, in one call for each 1,000 of them."""
-    found: dict[str, Standing] = {}
+    found: dict[str, AliasState] = {}
     token: str | None = None
     while True:
         page = client.search_registered_models(max_results=PAGE_SIZE, page_token=token)
-        found |= {model.name: standing_of(model) for model in page}
+        found |= {model.name: alias_state_of(model) for model in page}
         token = page.token
         if not token:
             return found
 
 
-def standing_of(model: "RegisteredModel") -> Standing:
+def alias_state_of(model: "RegisteredModel") -> AliasState:
     """The standing of a model as MLflow has it."""
     # Numbers are text over HTTP, and numbers in a database.
     aliases = {alias: int(version) for alias, version in model.aliases.items()}
     entry = model.tags.get(JOURNAL_TAG, "")
     # A person can write anything into a tag; what is no number is written anew.
-    return Standing(
+    return AliasState(
         aliases,
         int(entry) if entry.isdecimal() else 0,
         model.tags.get(SEAL_TAG, ""),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ledgerline.mlflow_store import model_files, store
 from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
-from ledgerline.registry.stages import Standing, standing_of
+from ledgerline.registry.stages import AliasState, alias_state_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,7 +83,7 @@ def register(client: "MlflowClient", name: str, model_id: str, tags: Mapping[str
     return _version(created)
 
 
-def standing(client: "MlflowClient", name: str) -> Standing:
+def alias_state(client: "MlflowClient", name: str) -> AliasState:
     """Which versions carry the aliases of a model.
 
     Raises:
@@ -92,7 +92,7 @@ def standing(client: "MlflowClient", name: str) -> Standing:
     from mlflow.exceptions import MlflowException
 
     try:
-        return standing_of(client.get_registered_model(name))
+        return alias_state_of(client.get_registered_model(name))
     except MlflowException as error:
         if not _is_missing(error):
             raise
@@ -138,7 +138,7 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> Version
         UnknownVersionError: The alias names a version that was deleted.
     """
     try:
-        number = standing(client, name).aliases.get(alias)
+        number = alias_state(client, name).aliases.get(alias)
     except UnknownModelError:
         return None
     return None if number is None else version(client, name, number)

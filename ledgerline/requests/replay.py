@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.evaluation.disagreement import Disagreement, disagreement
-from ledgerline.requests.asking import (
-    MOST_TIMED,
+from ledgerline.requests.logged_rows import inputs_of, outputs_of
+from ledgerline.requests.offline_inference import (
+    MAX_TIMED,
     Answers,
     Asked,
     Latency,
@@ -15,17 +16,16 @@ from ledgerline.requests.asking import (
     latencies,
     latest_requests,
 )
-from ledgerline.requests.logged_rows import inputs_of, outputs_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from ledgerline.requests.asking import Starts
+    from ledgerline.requests.offline_inference import Starts
 
 # The latest requests are replayed, of so many rows together.
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 
 
 class NothingToReplayError(Exception):
@@ -86,7 +86,7 @@ def replay(
     since: datetime,
     until: datetime,
     *,
-    most_rows: int = MOST_ROWS,
+    most_rows: int = MAX_ROWS,
 ) -> Replay:
     """Ask again what was logged, and compare what staging says with what was answered.
 
@@ -131,7 +131,7 @@ def replay(
         largest_difference=max(largest, default=None),
         recomputed_rows=own,
         recomputed_differently=unanswered + sum(each.answered_differently for each in again),
-        timed_requests=min(len(starts) - 1, MOST_TIMED),
+        timed_requests=min(len(starts) - 1, MAX_TIMED),
         staging_ms=taken[0],
         production_ms=taken[1] if production else None,
     )

@@ -13,10 +13,10 @@ from starlette.exceptions import HTTPException
 
 from ledgerline.serving import tracing
 from ledgerline.serving.accounting import Account, account_of
+from ledgerline.serving.batcher import ModelFailedError, OverdueError, Prediction, RequestRowsError
 from ledgerline.serving.bodies import CLOSE, body_of, encodings_of, unpacked
 from ledgerline.serving.follower import Served
 from ledgerline.serving.loaded import LoadedModel
-from ledgerline.serving.predictor import ModelFailedError, OverdueError, Prediction, RequestRowsError
 from ledgerline.serving.request_logging import Answered
 from ledgerline.serving.rows import Rows
 from ledgerline.serving.schema import Problem, RowsRefusedError, Schema

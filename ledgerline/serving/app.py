@@ -244,7 +244,9 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
         found: dict[str, Any] = {"ready": is_ready}
         # What is said of them may name folders and servers.
         if answering.has_token(request):
-            found["models"] = {name: description.standing(served) for name, served in service.served.items()}
+            found["models"] = {
+                name: description.alias_state(served) for name, served in service.served.items()
+            }
         return _json(found, 200 if is_ready else 503)
 
     @app.get("/metrics", tags=["Service"], **openapi.METRICS)

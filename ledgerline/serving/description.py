@@ -8,7 +8,7 @@ from ledgerline.ledger.links import Links
 from ledgerline.serving.follower import Served
 
 
-def standing(served: Served) -> dict[str, Any]:
+def alias_state(served: Served) -> dict[str, Any]:
     """Who answers, who was refused and why, and how it stands with the registry."""
     refusal = served.refusal
     return {
@@ -24,7 +24,7 @@ def standing(served: Served) -> dict[str, Any]:
 
 def model(served: Served, links: Links) -> dict[str, Any]:
     """The version that answers, with links to the runs that made it."""
-    found: dict[str, Any] = {"name": served.followed.name, **standing(served)}
+    found: dict[str, Any] = {"name": served.followed.name, **alias_state(served)}
     loaded = served.current
     if loaded is None:
         return found

@@ -18,7 +18,7 @@ from ledgerline.mlflow_store import store
 from ledgerline.mlflow_store.store import StoreUnreachableError
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
 from ledgerline.registry import versions
-from ledgerline.registry.stages import STAGING, Standing
+from ledgerline.registry.stages import STAGING, AliasState
 from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError, Version
 from ledgerline.serving.cache import Cache
 from ledgerline.serving.loaded import LoadedModel, load, require_same_clients
@@ -183,7 +183,7 @@ class Follower:
         try:
             if self._client is None:
                 self._client = store.connect(self.tracking_uri)
-            standing = versions.standing(self._client, name)
+            alias_state = versions.alias_state(self._client, name)
         except UnknownModelError as error:
             self._registry_answered()
             self._cannot_follow(str(error))
@@ -194,17 +194,17 @@ class Follower:
             self._cannot_follow(store.without_password_in(str(error), self.tracking_uri))
             return
         self._registry_answered()
-        if standing.created != self._model_created:
+        if alias_state.created != self._model_created:
             self._forget_versions_of_another_model()
-            self._model_created = standing.created
-        number = standing.aliases.get(alias)
+            self._model_created = alias_state.created
+        number = alias_state.aliases.get(alias)
         if number is None:
             self._cannot_follow(f"No version of {name} carries the alias {alias}.")
             self._forget_refusal()
         else:
             self._can_follow()
             self._let_take_over(self._client, number)
-        self._warm_up(self._client, standing)
+        self._warm_up(self._client, alias_state)
 
     def _let_take_over(self, client: "MlflowClient", number: int) -> None:
         current, refusal, now = self.served.current, self.served.refusal, time.monotonic()
@@ -285,11 +285,11 @@ class Follower:
             self._warm.popitem(last=False)
         return loaded
 
-    def _warm_up(self, client: "MlflowClient", standing: Standing) -> None:
+    def _warm_up(self, client: "MlflowClient", alias_state: AliasState) -> None:
         """Have the version in staging at hand: it is the one that will be promoted, if any is."""
         from mlflow.exceptions import MlflowException
 
-        number = standing.aliases.get(STAGING)
+        number = alias_state.aliases.get(STAGING)
         staging, current = self.served.staging, self.served.current
         if number is None or (current is not None and current.version.number == number):
             self.served.staging = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # What is not written yet, at most: the rest is dropped, so that a full disk does not fill the memory, too.
-MOST_ROWS = 200_000
+MAX_ROWS = 200_000
 # So many do not wait for the next flush.
 FLUSH_ROWS = 50_000
 # Whoever ends the service gives it some seconds, and the answers under way need these, too.
@@ -76,7 +76,7 @@ class RequestLogger:
     flush_seconds: float = 10.0
     on_dropped: Callable[[int], None] = _nothing
     on_written: Callable[[int], None] = _nothing
-    most_rows: int = MOST_ROWS
+    most_rows: int = MAX_ROWS
     flush_rows: int = FLUSH_ROWS
     stop_seconds: float = STOP_SECONDS
     _waiting: deque[Answered] = field(default_factory=deque, init=False, repr=False)

@@ -94,8 +94,8 @@ def _whole(low: int, high: int) -> Callable[[Any], Any]:
 
 
 def _single(value: float) -> float:
-    if math.isfinite(value) and abs(value) > MOST_SINGLE:
-        raise ValueError(f"it is not between -{MOST_SINGLE} and {MOST_SINGLE}")
+    if math.isfinite(value) and abs(value) > MAX_SINGLE:
+        raise ValueError(f"it is not between -{MAX_SINGLE} and {MAX_SINGLE}")
     return float(value)
 
 
@@ -128,7 +128,7 @@ def _binary(value: str) -> bytes:
 
 
 # What is further from 0 becomes infinite in 32 bits.
-MOST_SINGLE = 3.4028234e38
+MAX_SINGLE = 3.4028234e38
 MAX_EXACT = 2**53  # below it, every whole number is a float, and of no other
 INT32, INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 
@@ -175,7 +175,7 @@ class Column:
         with suppress(OverflowError):
             if plain and float in kind.accepted:
                 array = np.array(values, dtype="float64")  # None becomes NaN
-                small = kind.dtype == "float64" or not np.any(np.abs(array) > MOST_SINGLE)
+                small = kind.dtype == "float64" or not np.any(np.abs(array) > MAX_SINGLE)
                 if small and not (self.required and np.isnan(array).any()):
                     return array.astype(kind.dtype, copy=False)
             elif plain and not gaps and (kind.convert is None or int in kind.accepted):

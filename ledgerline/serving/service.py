@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ledgerline.serving import tracing
+from ledgerline.serving.batcher import Batcher
 from ledgerline.serving.cache import Cache
 from ledgerline.serving.follower import START_SECONDS, Follower, Served
 from ledgerline.serving.metrics import Metrics
-from ledgerline.serving.predictor import Predictor
 from ledgerline.serving.request_logging import RequestLogger
 from ledgerline.serving.settings import ServingSettings, allow_unpickling
 from ledgerline.serving.shadow import Shadow
@@ -43,7 +43,7 @@ class Service:
     settings: ServingSettings
     served: dict[str, Served]
     followers: dict[str, Follower]
-    predictors: dict[str, Predictor]
+    predictors: dict[str, Batcher]
     shadow: Shadow
     request_logger: RequestLogger | None
     tracing: Tracing
@@ -77,8 +77,8 @@ class Service:
         if self.request_logger is not None:
             self.request_logger.start()
         self.shadow.start()
-        for predictor in self.predictors.values():
-            predictor.start()
+        for batcher in self.predictors.values():
+            batcher.start()
         for follower in self.followers.values():
             follower.start()
         deadline = time.monotonic() + START_SECONDS + FIRST_VERSIONS_SECONDS
@@ -89,8 +89,8 @@ class Service:
         finally:
             for follower in self.followers.values():
                 follower.stop(STOP_SECONDS)
-            for predictor in self.predictors.values():
-                predictor.stop(STOP_SECONDS)
+            for batcher in self.predictors.values():
+                batcher.stop(STOP_SECONDS)
             self.shadow.stop(STOP_SECONDS)
             if self.request_logger is not None:
                 self.request_logger.stop()
@@ -131,7 +131,7 @@ def service_for(settings: ServingSettings) -> Service:
         settings=settings,
         served=served,
         followers=followers,
-        predictors={name: Predictor(partial(_count_prediction, metrics, name)) for name in served},
+        predictors={name: Batcher(partial(_count_prediction, metrics, name)) for name in served},
         shadow=Shadow(settings.shadow_share, metrics),
         request_logger=_request_logger(settings, metrics),
         tracing=Tracing(exporter, settings.telemetry.keeps, settings.traces_per_second),

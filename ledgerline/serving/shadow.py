@@ -10,15 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ledgerline.evaluation.disagreement import disagreement
+from ledgerline.serving.batcher import MAX_BATCH_ROWS, Prediction
 from ledgerline.serving.follower import Served
 from ledgerline.serving.metrics import Metrics
-from ledgerline.serving.predictor import MOST_ROWS_TOGETHER, Prediction
 from ledgerline.serving.rows import Rows, joined
 
 # Nobody waits for what staging says. Asked about many requests in one go, it takes hardly longer than for
 # one; asked about each, it would take half of the interpreter from those who are waited for.
 GATHER_SECONDS = 1.0
-MOST_WAITING = 1024
+MAX_WAITING = 1024
 
 Offered = tuple[Served, Rows, Prediction]
 
@@ -38,7 +38,7 @@ class Shadow:
     metrics: Metrics
     # None: the last one.
     _waiting: "queue.Queue[Offered | None]" = field(
-        default_factory=lambda: queue.Queue(MOST_WAITING), init=False
+        default_factory=lambda: queue.Queue(MAX_WAITING), init=False
     )
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
@@ -118,7 +118,7 @@ def _alike(offered: Sequence[Offered]) -> Iterator[list[Offered]]:
     group: list[Offered] = []
     rows = 0
     for one in offered:
-        if group and (one[2].loaded is not group[0][2].loaded or rows + one[1].count > MOST_ROWS_TOGETHER):
+        if group and (one[2].loaded is not group[0][2].loaded or rows + one[1].count > MAX_BATCH_ROWS):
             yield group
             group, rows = [], 0
         group.append(one)

@@ -15,8 +15,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from ledgerline.cleaning.texts import clean, shortened
 from ledgerline.ledger import ids
 from ledgerline.mlflow_store import store
+from ledgerline.serving.batcher import Prediction
 from ledgerline.serving.loaded import LoadedModel
-from ledgerline.serving.predictor import Prediction
 from ledgerline.traces import attributes, exporting, telemetry
 from ledgerline.traces.telemetry import Telemetry
 
@@ -156,7 +156,7 @@ def tell_prediction(span: Span, prediction: Prediction, came: float) -> None:
         span.set_attributes(
             {
                 attributes.ANSWERED_ROWS: prediction.outputs.count,
-                attributes.ROWS_TOGETHER: prediction.rows_together,
+                attributes.ROWS_TOGETHER: prediction.batch_rows,
                 attributes.WAITED_SECONDS: max(0.0, prediction.started - came),
                 attributes.PREDICT_SECONDS: prediction.seconds,
             }

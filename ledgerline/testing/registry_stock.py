@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ledgerline.mlflow_store import model_files, store
 from ledgerline.registry import evidence, moves, promotion, versions
-from ledgerline.registry.contradictions import contradictions
-from ledgerline.registry.history import REGISTRATION, History, Judgement, Move
+from ledgerline.registry.history import REGISTRATION, Evaluation, History, Move
+from ledgerline.registry.inconsistencies import inconsistencies
 from ledgerline.registry.journal import Journal
 from ledgerline.registry.promotion import Mode, Moved, Request
 from ledgerline.registry.stages import STAGING
@@ -75,7 +75,7 @@ class Stock:
             "id": str(uuid.uuid4()),
         }
 
-    def judge(
+    def evaluate(
         self,
         name: str,
         number: int,
@@ -83,25 +83,25 @@ class Stock:
         against: int | None = None,
         broken: Sequence[str] = (),
         document: dict[str, Any] | None = None,
-    ) -> Judgement:
+    ) -> Evaluation:
         """Judge a version, and write that down."""
-        judgement = self.judgement(number, against=against, broken=broken, document=document)
-        promotion.record_judgement(self.client, name, judgement)
-        return judgement
+        evaluation = self.evaluation(number, against=against, broken=broken, document=document)
+        promotion.record_evaluation(self.client, name, evaluation)
+        return evaluation
 
-    def judgement(
+    def evaluation(
         self,
         number: int,
         *,
         against: int | None = None,
         broken: Sequence[str] = (),
         document: dict[str, Any] | None = None,
-    ) -> Judgement:
+    ) -> Evaluation:
         """Judge a version, and store the evidence only."""
         sealed = evidence.seal(document or self.document(number, against=against, passed=not broken))
         run_id = self.run()
         self.client.log_text(run_id, sealed.content.decode(), evidence.FILE)
-        return Judgement(
+        return Evaluation(
             at=datetime.now(UTC),
             version=number,
             against=against,
@@ -133,7 +133,7 @@ class Stock:
     def serve(self, name: str, number: int) -> Moved:
         """Judge a version against production, and promote it."""
         production = moves.settled(self.client, name).history.holder("production")
-        self.judge(name, number, against=production)
+        self.evaluate(name, number, against=production)
         return self.promote(name, number)
 
     def rollback(self, name: str, to: int | None = None, asked: Request | None = None) -> Moved:
@@ -146,7 +146,7 @@ class Stock:
 
     def aliases(self, name: str) -> dict[str, int]:
         """Where the aliases are."""
-        return dict(versions.standing(self.client, name).aliases)
+        return dict(versions.alias_state(self.client, name).aliases)
 
     def tags(self, name: str, number: int) -> dict[str, str]:
         """What a version says of itself."""
@@ -166,8 +166,8 @@ class Stock:
         """Aliases, tags and journal all say the same, and nothing is left undone."""
         history = self.history(name)
         assert history.pending is None
-        assert contradictions(self.client, name) == []
-        assert versions.standing(self.client, name).journal_entry == history.head
+        assert inconsistencies(self.client, name) == []
+        assert versions.alias_state(self.client, name).journal_entry == history.head
 
     def _source(self, weights: str) -> tuple[str, str, str]:
         if weights not in self._sources:

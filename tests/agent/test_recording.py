@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NoOpTracer, StatusCode
 
-from ledgerline.agent.recording import LONGEST_NAME, MOST_CHARACTERS, Recorder
+from ledgerline.agent.recording import LONGEST_NAME, MAX_CHARACTERS, Recorder
 from ledgerline.cleaning.texts import REDACTED, Cleaner
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
 
@@ -30,13 +30,13 @@ def test_content_that_is_long_is_cut(recorder: Recorder, spans: Spans) -> None:
     attributes = attributes_of(spans.one("work"))
     assert re.fullmatch(r"y+… \(40,000 characters, sha256 [0-9a-f]{16}\)", attributes["text"])
     for name in ("attribute", "text", "list"):
-        assert len(attributes[name]) == MOST_CHARACTERS
-    assert len(spans.one("work").status.description or "") == MOST_CHARACTERS
+        assert len(attributes[name]) == MAX_CHARACTERS
+    assert len(spans.one("work").status.description or "") == MAX_CHARACTERS
 
 
 def test_a_secret_is_taken_out_before_the_text_is_cut(recorder: Recorder, spans: Spans) -> None:
     with recorder.span("work") as span:
-        span.content({"text": "y" * (MOST_CHARACTERS - 5) + SECRET})
+        span.content({"text": "y" * (MAX_CHARACTERS - 5) + SECRET})
     assert SECRET[:5] not in attributes_of(spans.one("work"))["text"]
 
 

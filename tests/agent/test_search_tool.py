@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from ledgerline.agent.messages import ToolCall
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.search_tool import AFTER, BEFORE, OFF, SearchTool, canonical
-from ledgerline.agent.searxng import MOST_BYTES, SearchError, plain
+from ledgerline.agent.searxng import MAX_BYTES, SearchError, plain
 from ledgerline.agent.tools import ToolAnswer, ToolError, describe, valid_arguments
 from ledgerline.testing.fake_http import SameToAll
 from ledgerline.testing.fake_searxng import FakeSearXNG, Reply, page
@@ -290,7 +290,7 @@ def test_nothing_found_is_said_with_the_engines_that_were_silent(fake: FakeSearX
         (Reply(body=b"[" * 100_000), "is no JSON"),
         (Reply(body=b"[]"), "is no JSON of SearXNG's"),
         (Reply(body=b'{"results": {}}'), "is no JSON of SearXNG's"),
-        (Reply(body=b" " * (MOST_BYTES + 1)), "is longer than 1,000,000 bytes"),
+        (Reply(body=b" " * (MAX_BYTES + 1)), "is longer than 1,000,000 bytes"),
         (Reply(body=b"{}", headers={"Content-Length": "7"}), "cannot be reached"),
     ],
 )

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from ledgerline.agent.sql_check import MOST_JOINED, QueryError
+from ledgerline.agent.sql_check import MAX_JOINED, QueryError
 from ledgerline.agent.sql_sandbox import Column, Found, Limits, SqlSandbox, Table, closed_database
 from ledgerline.agent.tools import ToolError
 
@@ -337,7 +337,7 @@ def test_only_so_many_texts_are_joined(sandbox: SqlSandbox) -> None:
         query = f"SELECT t || t || t AS t FROM ({query})"  # noqa: S608 (each has four arguments)
     assert sandbox.run(query, 10).rows == (("x" * 81,),)
     assert refusal(sandbox, query.replace("t || t || t", "t || t || t || t", 1)) == (
-        f"The query joins more than {MOST_JOINED} values: select the columns instead."
+        f"The query joins more than {MAX_JOINED} values: select the columns instead."
     )
 
 

@@ -65,7 +65,7 @@ def answers(
     ]
 
 
-def judged(runs: Evaluations, **how: Any) -> dict[str, AssetCheckEvaluation]:
+def evaluated(runs: Evaluations, **how: Any) -> dict[str, AssetCheckEvaluation]:
     """Judge such answers; what the checks say, by name."""
     ids = how.pop("ids", IDS)
     runs.store("analyst_questions", questions(ids))
@@ -82,7 +82,7 @@ def failed(checks: Mapping[str, AssetCheckEvaluation]) -> set[str]:
 
 
 def test_the_first_scores_are_compared_with_nothing_and_the_same_pass(runs: Evaluations) -> None:
-    first, same = judged(runs), judged(runs)
+    first, same = evaluated(runs), evaluated(runs)
     assert failed(first) == failed(same) == set()
     assert {check.description for check in first.values()} == {
         "Not compared: there are no scores before these."
@@ -93,9 +93,9 @@ def test_the_first_scores_are_compared_with_nothing_and_the_same_pass(runs: Eval
 
 
 def test_one_answer_lost_is_chance_and_two_are_named(runs: Evaluations) -> None:
-    judged(runs)
-    assert failed(judged(runs, wrong="a")) == set()
-    worse = judged(runs, wrong="abc")
+    evaluated(runs)
+    assert failed(evaluated(runs, wrong="a")) == set()
+    worse = evaluated(runs, wrong="abc")
     assert failed(worse) == {AS_RIGHT}
     assert worse[AS_RIGHT].metadata["lost"].value == ["b", "c"]
     assert worse[AS_RIGHT].metadata["won"].value == []
@@ -103,23 +103,23 @@ def test_one_answer_lost_is_chance_and_two_are_named(runs: Evaluations) -> None:
 
 
 def test_as_many_won_as_lost_is_as_good(runs: Evaluations) -> None:
-    judged(runs, wrong="abc")
-    other = judged(runs, wrong="def")
+    evaluated(runs, wrong="abc")
+    other = evaluated(runs, wrong="def")
     assert failed(other) == set()
     assert other[AS_RIGHT].metadata["lost"].value == ["d", "e", "f"]
     assert other[AS_RIGHT].metadata["won"].value == ["a", "b", "c"]
 
 
 def test_numbers_from_nowhere_and_tokens_beyond_measure_are_said(runs: Evaluations) -> None:
-    judged(runs)
-    assert failed(judged(runs, ungrounded="a")) == {AS_GROUNDED}
-    assert failed(judged(runs, ungrounded="a", tokens=150)) == set()
-    assert failed(judged(runs, ungrounded="a", tokens=226)) == {AS_CHEAP}
+    evaluated(runs)
+    assert failed(evaluated(runs, ungrounded="a")) == {AS_GROUNDED}
+    assert failed(evaluated(runs, ungrounded="a", tokens=150)) == set()
+    assert failed(evaluated(runs, ungrounded="a", tokens=226)) == {AS_CHEAP}
 
 
 def test_answers_to_other_questions_are_not_compared(runs: Evaluations) -> None:
-    judged(runs)
-    others = judged(runs, ids=IDS[:5], wrong="abcde", tokens=900)
+    evaluated(runs)
+    others = evaluated(runs, ids=IDS[:5], wrong="abcde", tokens=900)
     assert failed(others) == set()
     assert {check.description for check in others.values()} == {
         "Not compared: the questions before were others."
@@ -128,7 +128,7 @@ def test_answers_to_other_questions_are_not_compared(runs: Evaluations) -> None:
 
 def test_scores_that_somebody_only_reported_are_not_compared_with(runs: Evaluations) -> None:
     runs.instance.report_runless_asset_event(dg.AssetMaterialization("analyst_scores"))
-    assert failed(judged(runs)) == set()
+    assert failed(evaluated(runs)) == set()
 
 
 def check_alone(runs: Evaluations) -> dg.ExecuteInProcessResult:
@@ -146,8 +146,8 @@ def problem_of(result: dg.ExecuteInProcessResult) -> str:
 
 
 def test_a_check_can_be_asked_for_alone(runs: Evaluations) -> None:
-    judged(runs)
-    judged(runs, wrong="abc")
+    evaluated(runs)
+    evaluated(runs, wrong="abc")
     (check,) = check_alone(runs).get_asset_check_evaluations()
     assert (check.check_name, check.passed) == (AS_RIGHT, False)
 

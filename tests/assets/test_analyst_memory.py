@@ -11,21 +11,21 @@ from assets.analyst_memory import analyst_memory, comparison_entry, lineage_entr
 from ledgerline.dagster.resources import agent_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.mlflow_store import store
-from ledgerline.registry.history import Judgement
+from ledgerline.registry.history import Evaluation
 from resources.wiring import resources_for
 
 AT = datetime(2026, 11, 3, 14, 5, tzinfo=UTC)
 
 
-def judgement(*, passed: bool, against: int | None) -> Judgement:
+def evaluation(*, passed: bool, against: int | None) -> Evaluation:
     broken = [] if passed else ["calibrated", "fast_enough"]
-    return Judgement(AT, 7, against, passed, broken, "ab" * 32, "run1", "somebody")
+    return Evaluation(AT, 7, against, passed, broken, "ab" * 32, "run1", "somebody")
 
 
 def test_a_comparison_is_remembered_with_what_each_rule_said() -> None:
     evidence = {"rulings": [{"rule": "calibrated", "text": "calibration_error is 0.2."}]}
 
-    entry = comparison_entry(judgement(passed=False, against=6), evidence)
+    entry = comparison_entry(evaluation(passed=False, against=6), evidence)
 
     assert entry.text == (
         "Comparison of models on 2026-11-03: version 7 of flight_delay was compared with version 6 in "
@@ -40,7 +40,7 @@ def test_a_comparison_is_remembered_with_what_each_rule_said() -> None:
 
 
 def test_a_comparison_is_remembered_also_when_its_evidence_is_gone() -> None:
-    entry = comparison_entry(judgement(passed=True, against=None), None)
+    entry = comparison_entry(evaluation(passed=True, against=None), None)
 
     assert entry.text.endswith("was compared with the baseline, and it kept every rule.")
 

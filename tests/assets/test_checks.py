@@ -88,13 +88,13 @@ def test_every_check_blocks_and_is_described(asset: str) -> None:
 
 
 def test_only_features_are_judged_for_what_a_model_may_know() -> None:
-    judged = {
+    evaluated = {
         asset
         for asset, definition in CHECKS.items()
         for spec in definition.check_specs
         if spec.name == checks.KNOWN_BEFORE_DEPARTURE
     }
-    assert judged == {"features"}
+    assert evaluated == {"features"}
 
 
 def test_checks_executed_alone_judge_all_stored_days(ingested: Settings) -> None:

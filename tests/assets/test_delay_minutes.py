@@ -8,7 +8,7 @@ import pytest
 
 from assets.delay_minutes import DELAY_MINUTES, MINUTES, delay_minutes_version, with_minutes
 from assets.delay_model import model_input
-from assets.partitions import judged_days
+from assets.partitions import evaluation_days
 from ledgerline.dagster.released_models.released import released
 from ledgerline.dagster.resources import registry_of
 from ledgerline.dagster.settings import Settings
@@ -76,18 +76,18 @@ def test_a_regression_goes_to_production_by_its_own_gates_and_a_worse_one_is_ref
     assert "does not exceed 0.0000" in str(refused.description)
 
     registry = registry_of(settings)
-    judgements = registry.history(DELAY_MINUTES.name).judgements()
-    assert [(each.version, each.against, each.passed) for each in judgements] == [
+    evaluations = registry.history(DELAY_MINUTES.name).evaluations()
+    assert [(each.version, each.against, each.passed) for each in evaluations] == [
         (1, None, True),
         (2, 1, False),
     ]
     client = connect(settings.tracking_uri)
-    location = client.get_run(judgements[1].evidence_run_id).info.artifact_uri
+    location = client.get_run(evaluations[1].evidence_run_id).info.artifact_uri
     assert location is not None
     with downloaded(client, location) as folder:
         document = json.loads((folder / "evidence.json").read_bytes())
         assert (folder / "report.html").stat().st_size > 10_000
-    rows = with_minutes(open_tables(settings.data), judged_days(MARCH))
+    rows = with_minutes(open_tables(settings.data), evaluation_days(MARCH))
     assert document["holdout"]["rows"] == len(rows)
     assert document["holdout"]["partitions"] == 31
     for name, number in (("staging", 2), ("production", 1)):

@@ -17,7 +17,7 @@ from assets.delay_model_version import FLIGHT_DELAY
 from assets.delay_watch import REPORTED_WEATHER, SCHEDULE_FEATURES, WATCH
 from assets.features import FEATURES, FEATURES_SCHEMA, LABEL, WEATHER_FEATURES, features
 from assets.flights import flights
-from assets.partitions import judged_days
+from assets.partitions import evaluation_days
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions
 from assets.reference import planes, weather
 from ledgerline.dagster.registry import ModelRegistryResource
@@ -35,9 +35,9 @@ from resources.wiring import resources_for
 
 DRIFT_ASSET = FLIGHT_DELAY.names.drift
 CALIBRATED_ON_OUTCOMES = "calibrated_on_outcomes"
-LEAST_DAYS = WATCH.min_clusters
+MIN_DAYS = WATCH.min_clusters
 FEBRUARY, MARCH = "2013-02-01", "2013-03-01"
-FIRST_DAYS = judged_days(MARCH)[:LEAST_DAYS]
+FIRST_DAYS = evaluation_days(MARCH)[:MIN_DAYS]
 LEARNED_FROM = {1: "2013-01-01/2013-01-31", 2: "2013-02-01/2013-02-28", 3: "2013-01-01/2013-01-31"}
 
 UPSTREAM = [planes, weather, flights, features, delay_predictions]
@@ -145,7 +145,7 @@ def march(march_run: dg.ExecuteInProcessResult, scored: Settings) -> Predictions
 def test_a_month_is_compared_with_the_days_its_model_learned_from(
     march: PredictionsDrift, scored: Settings
 ) -> None:
-    learned = with_outcome(open_tables(scored.data).read(features.key, judged_days(FEBRUARY)))
+    learned = with_outcome(open_tables(scored.data).read(features.key, evaluation_days(FEBRUARY)))
     assert (march.partition, march.clusters, march.version) == (MARCH, 31, 2)
     assert march.rows_by_version == {"2": march.rows} == {"2": 28_834}
     assert (march.first_training_partition, march.last_training_partition) == ("2013-02-01", "2013-02-28")
@@ -158,22 +158,22 @@ def test_scores_of_the_month_are_compared_with_those_of_what_was_learned(
     march: PredictionsDrift, scored: Settings
 ) -> None:
     tables = open_tables(scored.data)
-    learned = with_outcome(tables.read(features.key, judged_days(FEBRUARY), FEATURES_SCHEMA))
+    learned = with_outcome(tables.read(features.key, evaluation_days(FEBRUARY), FEATURES_SCHEMA))
     registry = ModelRegistryResource(tracking_uri=scored.tracking_uri)
     model = registry.load(registry.version(MODEL_NAME, 2))
     assert march.mean_training_score["probability"] == pytest.approx(
         model.answer(model_input(learned))[:, 1].mean()
     )
-    predictions = tables.read(delay_predictions.key, judged_days(MARCH), PREDICTIONS_SCHEMA)
+    predictions = tables.read(delay_predictions.key, evaluation_days(MARCH), PREDICTIONS_SCHEMA)
     assert march.mean_score["probability"] == pytest.approx(predictions["late_probability"].mean())
     assert 0 < march.score_psi["probability"] < 10
 
 
 def test_what_happened_is_that_of_flights_that_arrived(march: PredictionsDrift, scored: Settings) -> None:
     tables = open_tables(scored.data)
-    rows = tables.read(features.key, judged_days(MARCH), FEATURES_SCHEMA)
+    rows = tables.read(features.key, evaluation_days(MARCH), FEATURES_SCHEMA)
     late, known = rows[LABEL].astype("Float64").astype(float), rows[LABEL].notna()
-    probability = tables.read(delay_predictions.key, judged_days(MARCH))["late_probability"]
+    probability = tables.read(delay_predictions.key, evaluation_days(MARCH))["late_probability"]
     assert march.rows_with_outcome == known.sum() < march.rows
     assert march.observed["probability"] == pytest.approx(late.mean())
     assert march.predicted["probability"] == pytest.approx(probability[known].mean())
@@ -208,8 +208,8 @@ def test_the_page_shows_numbers_a_table_and_plots(
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data["feature"] for record in table.records] == list(march.feature_psi)
     assert pd.Series([record.data["psi"] for record in table.records]).is_monotonic_decreasing
-    judged_by = {record.data["feature"]: record.data["evaluated by"] for record in table.records}
-    assert [judged_by[name] for name in ("temp", "dest", "wind_gust")] == ["gaps", "psi", "nothing"]
+    evaluated_by = {record.data["feature"]: record.data["evaluated by"] for record in table.records}
+    assert [evaluated_by[name] for name in ("temp", "dest", "wind_gust")] == ["gaps", "psi", "nothing"]
     for name in ("scores_plot", "calibration_plot"):
         assert str(metadata[name].value).startswith("![plot](data:image/png;base64,")
 
@@ -239,7 +239,7 @@ def test_of_several_versions_the_one_that_scored_most_is_judged_and_all_are_repo
     score(weeks, FIRST_DAYS[0], FIRST_DAYS[8])
     assert watch(weeks, MARCH).success
     drift = drift_in(weeks, MARCH)
-    assert (drift.version, drift.clusters) == (2, LEAST_DAYS - 9)
+    assert (drift.version, drift.clusters) == (2, MIN_DAYS - 9)
     assert set(drift.rows_by_version) == {"1", "2"}
     assert drift.rows == drift.rows_by_version["2"] > drift.rows_by_version["1"]
     assert drift.first_training_partition == "2013-02-01"
@@ -376,14 +376,14 @@ def test_each_check_has_its_own_reason_to_fail(
 ) -> None:
     changed = PredictionsDrift(**{**vars(stable), **change})
     assert failing(changed) == {check}
-    assert failing(replace(changed, clusters=LEAST_DAYS)) == {check}
-    assert failing(replace(changed, clusters=LEAST_DAYS - 1)) == set()
+    assert failing(replace(changed, clusters=MIN_DAYS)) == {check}
+    assert failing(replace(changed, clusters=MIN_DAYS - 1)) == set()
 
 
 def test_outcomes_of_a_few_days_are_not_judged(stable: PredictionsDrift) -> None:
     wrong = replace(stable, metrics={"calibration_error": 0.4})
     assert failing(wrong) == {CALIBRATED_ON_OUTCOMES}
-    assert failing(replace(wrong, clusters_with_outcome=LEAST_DAYS - 1)) == set()
+    assert failing(replace(wrong, clusters_with_outcome=MIN_DAYS - 1)) == set()
 
 
 def test_scores_and_calibration_are_errors_and_no_check_blocks(march_run: dg.ExecuteInProcessResult) -> None:

@@ -11,7 +11,7 @@ from assets.partitions import (
     TRAINING_DAYS,
     TRAINING_MONTHS,
     days_between,
-    judged_days,
+    evaluation_days,
     months_before,
     replayed_day,
     training_days,
@@ -42,9 +42,9 @@ def test_february_learns_from_january_only() -> None:
 
 
 def test_december_learns_from_autumn_and_is_judged_to_the_last_day_of_the_year() -> None:
-    learned, judged = training_days("2013-12-01"), judged_days("2013-12-01")
+    learned, evaluated = training_days("2013-12-01"), evaluation_days("2013-12-01")
     assert (learned[0], learned[-1], len(learned)) == ("2013-09-01", "2013-11-30", 30 + 31 + 30)
-    assert (judged[0], judged[-1], len(judged)) == ("2013-12-01", "2013-12-31", 31)
+    assert (evaluated[0], evaluated[-1], len(evaluated)) == ("2013-12-01", "2013-12-31", 31)
 
 
 def test_a_shorter_window_ends_on_the_same_day() -> None:
@@ -53,10 +53,10 @@ def test_a_shorter_window_ends_on_the_same_day() -> None:
 
 @pytest.mark.parametrize("month", MONTHS.get_partition_keys())
 def test_no_model_is_judged_on_a_day_it_learned_from(month: str) -> None:
-    learned, judged = training_days(month, 11), judged_days(month)
+    learned, evaluated = training_days(month, 11), evaluation_days(month)
     assert learned[0] == "2013-01-01"
-    assert max(learned) < min(judged)
-    assert all(day[:7] == month[:7] for day in judged)
+    assert max(learned) < min(evaluated)
+    assert all(day[:7] == month[:7] for day in evaluated)
 
 
 @pytest.mark.parametrize("month", MONTHS.get_partition_keys())

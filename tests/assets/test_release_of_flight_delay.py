@@ -16,9 +16,9 @@ from assets import metrics
 from assets.delay_model import MODEL_NAME, model_input, read_days, with_outcome
 from assets.delay_model_version import FLIGHT_DELAY
 from assets.features import FEATURES_SCHEMA, LABEL
-from assets.partitions import judged_days
+from assets.partitions import evaluation_days
 from ledgerline.dagster.released_models.comparison import comparison_asset, gate_checks
-from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
 from ledgerline.dagster.released_models.production import production_asset, recorded_check
 from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.resources import registry_of
@@ -32,7 +32,7 @@ MARCH = "2013-03-01"
 FEBRUARY_VERSION, MARCH_VERSION, FEBRUARY_AGAIN = 1, 2, 3
 
 COMPARISON_ASSET, PRODUCTION_ASSET = FLIGHT_DELAY.names.comparison, FLIGHT_DELAY.names.production
-RULES = [gate.rule for gate in FLIGHT_DELAY.judged_by.gates]
+RULES = [gate.rule for gate in FLIGHT_DELAY.evaluated_by.gates]
 DEFINITIONS = [
     comparison_asset(FLIGHT_DELAY),
     gate_checks(FLIGHT_DELAY),
@@ -78,8 +78,8 @@ def release(settings: Settings, records: str, **config: Any) -> dg.ExecuteInProc
     return materialize(settings, records, [*COMPARING, *PROMOTING], configs)
 
 
-def judged(records: str) -> JudgedVersion:
-    return open_records(records).read(COMPARISON_ASSET, None, JudgedVersion)
+def evaluated(records: str) -> EvaluatedVersion:
+    return open_records(records).read(COMPARISON_ASSET, None, EvaluatedVersion)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:
@@ -88,7 +88,7 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     return str(failure.error)
 
 
-def evidence_of(settings: Settings, found: JudgedVersion) -> tuple[dict[str, Any], str, str]:
+def evidence_of(settings: Settings, found: EvaluatedVersion) -> tuple[dict[str, Any], str, str]:
     """The document, its hash, and the report beside it."""
     client = connect(settings.tracking_uri)
     location = client.get_run(found.evidence_run_id).info.artifact_uri
@@ -106,9 +106,9 @@ def in_production(settings: Settings) -> int | None:
 
 def test_both_versions_are_scored_afresh_on_the_same_flights(judging: Settings, records: str) -> None:
     compare(judging, records, version=MARCH_VERSION, against=FEBRUARY_VERSION)
-    found = judged(records)
+    found = evaluated(records)
     document, _, _ = evidence_of(judging, found)
-    rows = with_outcome(read_days(open_tables(judging.data), judged_days(MARCH), "a test"))
+    rows = with_outcome(read_days(open_tables(judging.data), evaluation_days(MARCH), "a test"))
     client = connect(judging.tracking_uri)
     for name, number in (("staging", MARCH_VERSION), ("production", FEBRUARY_VERSION)):
         model = versions.load(client, versions.version(client, MODEL_NAME, number))
@@ -125,7 +125,7 @@ def test_both_versions_are_scored_afresh_on_the_same_flights(judging: Settings, 
 
 def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, records: str) -> None:
     run = compare(judging, records, version=MARCH_VERSION, against=FEBRUARY_VERSION)
-    found = judged(records)
+    found = evaluated(records)
     document, sha256, report = evidence_of(judging, found)
     client = connect(judging.tracking_uri)
     version = versions.version(client, MODEL_NAME, MARCH_VERSION)
@@ -143,9 +143,13 @@ def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, rec
     assert report.count("data:image/png;base64,") == 3
 
     history = registry_of(judging).history(MODEL_NAME)
-    judgement = history.judgement(MARCH_VERSION)
-    assert judgement is not None
-    assert (judgement.evidence, judgement.against, judgement.run_id) == (sha256, FEBRUARY_VERSION, run.run_id)
+    evaluation = history.evaluation(MARCH_VERSION)
+    assert evaluation is not None
+    assert (evaluation.evidence, evaluation.against, evaluation.run_id) == (
+        sha256,
+        FEBRUARY_VERSION,
+        run.run_id,
+    )
     tracked = client.get_run(found.evidence_run_id)
     assert tracked.data.metrics["staging/log_loss"] > 0
     assert tracked.inputs is not None
@@ -159,7 +163,7 @@ def test_the_page_in_dagster_shows_numbers_rules_and_pictures(judging: Settings,
     assert {"comparison", "gates", "gains_plot", "calibration_plot", "slices_plot"} <= event.metadata.keys()
     evaluations = {evaluation.check_name: evaluation for evaluation in run.get_asset_check_evaluations()}
     assert evaluations.keys() == set(RULES)
-    for ruling in judged(records).rulings:
+    for ruling in evaluated(records).rulings:
         assert evaluations[ruling["rule"]].passed is ruling["passed"]
         assert evaluations[ruling["rule"]].description == ruling["text"]
 
@@ -168,7 +172,7 @@ def test_the_same_model_again_is_no_better_and_stays_out_of_production(
     judging: Settings, records: str
 ) -> None:
     compare(judging, records, version=FEBRUARY_AGAIN, against=FEBRUARY_VERSION)
-    found = judged(records)
+    found = evaluated(records)
     assert not found.passed
     assert [ruling["rule"] for ruling in found.rulings if not ruling["passed"]] == ["better_than_production"]
     assert "a gain of 0.0000" in found.rulings[0]["text"]
@@ -178,7 +182,7 @@ def test_the_first_version_is_judged_against_the_baseline_and_promoted(
     judging: Settings, records: str
 ) -> None:
     result = release(judging, records, version=MARCH_VERSION)
-    found = judged(records)
+    found = evaluated(records)
     document, _, _ = evidence_of(judging, found)
     assert found.against is None
     assert document["comparison"]["production_name"] == "the baseline carrier_hour_rate"
@@ -196,7 +200,7 @@ def test_the_first_version_is_judged_against_the_baseline_and_promoted(
 def test_a_broken_rule_keeps_a_version_out_of_production(judging: Settings, records: str) -> None:
     assert release(judging, records, version=MARCH_VERSION).success
     result = release(judging, records, version=FEBRUARY_AGAIN, partition=MARCH)
-    assert not judged(records).passed
+    assert not evaluated(records).passed
     assert not result.asset_materializations_for_node("production_flight_delay")
     assert in_production(judging) == MARCH_VERSION
     tags = versions.version(connect(judging.tracking_uri), MODEL_NAME, FEBRUARY_AGAIN).tags
@@ -211,7 +215,7 @@ def test_a_refusal_is_a_result_that_dagster_shows_and_no_failure(judging: Settin
     assert not kinds & {"STEP_FAILURE", "STEP_UP_FOR_RETRY"}
     (compared,) = result.asset_materializations_for_node("comparison_flight_delay")
     assert compared.metadata["decision"].value == "refused"
-    broken = {ruling["rule"] for ruling in judged(records).rulings if not ruling["passed"]}
+    broken = {ruling["rule"] for ruling in evaluated(records).rulings if not ruling["passed"]}
     shown = result.get_asset_check_evaluations()
     assert broken
     assert {each.check_name for each in shown if not each.passed} == broken
@@ -354,7 +358,7 @@ def test_what_cannot_be_compared_says_why_and_moves_nothing(
     result = compare(judging, records, **config)
     assert problem in failure_of(result)
     assert in_production(judging) is None
-    assert registry_of(judging).history(MODEL_NAME).judgements() == []
+    assert registry_of(judging).history(MODEL_NAME).evaluations() == []
 
 
 def test_without_a_version_in_staging_there_is_nothing_to_compare(judging: Settings, records: str) -> None:
@@ -377,7 +381,7 @@ def test_a_version_registered_by_hand_must_say_what_it_was_trained_on(
     assert "does not say which partitions it was trained on" in problem
     client.set_model_version_tag(MODEL_NAME, by_hand.version, "training_days", "2013-01-01/2013-01-31")
     compare(judging, records, version=number, partition=MARCH)
-    document, _, _ = evidence_of(judging, judged(records))
+    document, _, _ = evidence_of(judging, evaluated(records))
     assert document["training_data"][str(number)] == {
         "training_days": "2013-01-01/2013-01-31",
         "mlflow_run_id": "missing",
@@ -389,7 +393,7 @@ def test_a_month_without_a_late_flight_cannot_tell_versions_apart(
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(Path(judging.data, "features"), data / "features")
-    for day in judged_days(MARCH):
+    for day in evaluation_days(MARCH):
         file = data / "features" / f"{day}.parquet"
         rows = open_tables(judging.data).read(dg.AssetKey("features"), [day], FEATURES_SCHEMA)
         rows[LABEL] = False

@@ -17,7 +17,7 @@ from assets.delay_model import MODEL_NAME, model_input, read_days
 from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.dagster.executors import executor_for
 from ledgerline.dagster.failures import PermanentFailure
-from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
 from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.released_models.replayed_requests import lines_of, moment_of
 from ledgerline.dagster.settings import Settings
@@ -68,8 +68,8 @@ def compare(settings: Settings, instance: dg.DagsterInstance, **config: Any) -> 
     )
 
 
-def judged(settings: Settings) -> JudgedVersion:
-    return open_records(settings.data).read(FLIGHT_DELAY.names.comparison, None, JudgedVersion)
+def evaluated(settings: Settings) -> EvaluatedVersion:
+    return open_records(settings.data).read(FLIGHT_DELAY.names.comparison, None, EvaluatedVersion)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:
@@ -86,7 +86,7 @@ def test_what_staging_would_have_answered_is_part_of_the_evidence(
     ask(judging, in_requests(flights.head(3), 3), version=FEBRUARY_VERSION, since=hours_ago(30))
     run = compare(judging, instance, replay_since=hours_ago(24).isoformat())
 
-    found = judged(judging)
+    found = evaluated(judging)
     replayed = found.replay
     assert replayed is not None
     inputs = model_input(flights)
@@ -121,11 +121,11 @@ def test_no_rule_is_about_it_and_without_being_asked_nothing_is_replayed(
     judging: Settings, instance: dg.DagsterInstance, flights: pd.DataFrame
 ) -> None:
     compare(judging, instance)
-    without = judged(judging)
+    without = evaluated(judging)
     assert without.replay is None
     ask(judging, [flights], version=FEBRUARY_VERSION, since=hours_ago(1))
     compare(judging, instance, replay_since=hours_ago(2).isoformat())
-    asked = judged(judging)
+    asked = evaluated(judging)
     assert asked.replay is not None
     assert [ruling["rule"] for ruling in asked.rulings] == [ruling["rule"] for ruling in without.rulings]
 
@@ -140,7 +140,7 @@ def test_an_answer_that_production_does_not_give_again_is_counted(
     rows = pd.read_parquet(file).assign(version=FEBRUARY_VERSION)
     rows.to_parquet(file)
     compare(judging, instance, replay_since=hours_ago(2).isoformat())
-    replayed = judged(judging).replay
+    replayed = evaluated(judging).replay
     assert replayed is not None
     assert replayed["recomputed_differently"] > 0
     assert replayed["disagreements"] == 0

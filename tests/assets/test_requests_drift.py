@@ -13,7 +13,7 @@ from assets.delay_model import MODEL_NAME, model_input, read_days, with_outcome
 from assets.delay_model_version import FLIGHT_DELAY
 from assets.delay_watch import WATCH
 from assets.features import FEATURES
-from assets.partitions import judged_days
+from assets.partitions import evaluation_days
 from ledgerline.dagster.released_models.drift_records import RequestsDrift
 from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.released_models.requests_drift import requests_drift_asset, requests_drift_check
@@ -26,7 +26,7 @@ from tests.assets.requests import ask, hours_ago, in_requests, model_of
 
 DRIFT, CHECK = requests_drift_asset(FLIGHT_DELAY, WATCH), requests_drift_check(FLIGHT_DELAY, WATCH)
 REQUESTS_DRIFT_ASSET = FLIGHT_DELAY.names.requests_drift
-LEAST_REQUESTS = WATCH.min_requests
+MIN_REQUESTS = WATCH.min_requests
 
 # Learned from February.
 VERSION = 2
@@ -44,13 +44,13 @@ def serving(registrations: list[RegisteredVersion], ingested: Settings, settings
 
 @pytest.fixture(scope="module")
 def february(ingested: Settings) -> pd.DataFrame:
-    return with_outcome(read_days(open_tables(ingested.data), judged_days("2013-02-01"), "a test wants"))
+    return with_outcome(read_days(open_tables(ingested.data), evaluation_days("2013-02-01"), "a test wants"))
 
 
 @pytest.fixture
 def typical(february: pd.DataFrame) -> list[pd.DataFrame]:
     """Enough requests about flights like those that the version learned from."""
-    return in_requests(february.sample(3 * LEAST_REQUESTS, random_state=2013), 3)
+    return in_requests(february.sample(3 * MIN_REQUESTS, random_state=2013), 3)
 
 
 def watch(settings: Settings, **config: int) -> dg.ExecuteInProcessResult:
@@ -88,7 +88,7 @@ def test_requests_like_what_was_learned_from_have_not_drifted(
     run = watch(serving)
     assert run.success
     drift = drift_in(serving)
-    assert (drift.version, drift.requests, drift.rows) == (VERSION, LEAST_REQUESTS, 3 * LEAST_REQUESTS)
+    assert (drift.version, drift.requests, drift.rows) == (VERSION, MIN_REQUESTS, 3 * MIN_REQUESTS)
     assert (drift.first_training_partition, drift.last_training_partition) == ("2013-02-01", "2013-02-28")
     assert drift.training_rows == len(february)
     assert set(drift.feature_psi) == set(FEATURES)

@@ -9,7 +9,7 @@ from ledgerline.agent.execution import Execution, Limit, ToolUse
 from ledgerline.agent.memory import Recalled
 from ledgerline.agent.messages import ToolCall, Usage
 from ledgerline.agent.vector_store import Entry
-from ledgerline.cli.execution_view import MOST_LINES, ExecutionView, print_execution, printable
+from ledgerline.cli.execution_view import MAX_LINES, ExecutionView, print_execution, printable
 
 CALL = ToolCall("1", "query_flights", {"sql": "SELECT count(*)\n  FROM flights"})
 EXECUTION = Execution(
@@ -51,10 +51,10 @@ def printed(execution: Execution, page: str | None = None) -> str:
 
 
 def test_a_tool_call_is_one_line_and_its_answer_some() -> None:
-    rows = "\n".join(str(number) for number in range(MOST_LINES + 3))
+    rows = "\n".join(str(number) for number in range(MAX_LINES + 3))
     assert seen(rows).splitlines() == [
         "query_flights  SELECT count(*) FROM flights",
-        *(f"    {number}" for number in range(MOST_LINES)),
+        *(f"    {number}" for number in range(MAX_LINES)),
         "    … 3 more lines",
     ]
 

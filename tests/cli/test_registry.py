@@ -98,7 +98,7 @@ def test_a_model_must_be_named_where_none_is_released(command: str, stock: Stock
 
 def test_a_model_without_a_job_is_approved_and_taken_back_by_a_person(stock: Stock, tmp_path: Path) -> None:
     stock.model("pie", 2)
-    stock.judge("pie", 1)
+    stock.evaluate("pie", 1)
     approved = ledgerline(
         stock, tmp_path, "approve", "pie", "--version", "1", "--by", "Ada", "--reason", "it is good"
     )

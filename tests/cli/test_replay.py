@@ -12,9 +12,9 @@ from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.cli import releases, runs
 from ledgerline.cli.loaded_project import load
 from ledgerline.cli.main import app
-from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
 from ledgerline.dagster.settings import Settings
-from ledgerline.requests.asking import Latency
+from ledgerline.requests.offline_inference import Latency
 from ledgerline.requests.replay import Replay
 
 
@@ -61,12 +61,14 @@ def test_what_was_replayed_is_printed_before_the_ruling(
         production_ms=Latency(1.25, 2.25),
     )
     ruling = {"rule": "calibrated", "passed": True, "value": 0.01, "threshold": 0.05, "text": "It is."}
-    judged = JudgedVersion(2, 1, 28_000, [ruling], True, "8bdf", "run", 7, "dagster run", replay.as_dict())
+    evaluated = EvaluatedVersion(
+        2, 1, 28_000, [ruling], True, "8bdf", "run", 7, "dagster run", replay.as_dict()
+    )
     outcome = runs.Outcome("dagster run", True, [], "", False)
     output = io.StringIO()
     console = Console(file=output, width=100)
     runner = runs.Runner(console, instance, settings, load(settings.project))
-    releases.report(runner, releases.Release(FLIGHT_DELAY.names, outcome, judged, 1, {}))
+    releases.report(runner, releases.Release(FLIGHT_DELAY.names, outcome, evaluated, 1, {}))
     shown = output.getvalue()
     assert shown.index("30 with 90 rows") < shown.index("calibrated")
     assert "11 (12.50% of those scored)" in shown

@@ -12,7 +12,7 @@ from ledgerline.cli import stages
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry import moves, promotion
 from ledgerline.registry.evidence import APPROVED_BY_TAG
-from ledgerline.registry.history import PROMOTION, REGISTRATION, Approval, Judgement, Move
+from ledgerline.registry.history import PROMOTION, REGISTRATION, Approval, Evaluation, Move
 from ledgerline.registry.stages import PRODUCTION, STAGING
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def told(client: "MlflowClient") -> None:
     by = f"Dagster run {RUN}"
     now = datetime.now(UTC)
     model = moves.move(model, Move(now, STAGING, None, 1, REGISTRATION, by, run_id=RUN))
-    promotion.record_judgement(client, NAME, Judgement(now, 1, None, True, [], "e" * 64, "run", by, RUN))
-    promotion.record_judgement(
-        client, NAME, Judgement(now, 2, None, False, ["calibrated", "fast_enough"], "f" * 64, "run", by)
+    promotion.record_evaluation(client, NAME, Evaluation(now, 1, None, True, [], "e" * 64, "run", by, RUN))
+    promotion.record_evaluation(
+        client, NAME, Evaluation(now, 2, None, False, ["calibrated", "fast_enough"], "f" * 64, "run", by)
     )
     model.journal.add(Approval(now, 1, "e" * 64, "Ada", "looks good"))
     model = moves.settled(client, NAME)
@@ -94,8 +94,8 @@ def test_the_history_is_json_for_programs(registry: ModelRegistryResource) -> No
     entries = json.loads(text(console))
     assert [entry["kind"] for entry in entries] == [
         "move",
-        "judgement",
-        "judgement",
+        "evaluation",
+        "evaluation",
         "approval",
         "move",
         "move",

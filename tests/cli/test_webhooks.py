@@ -21,7 +21,7 @@ import requests
 from rich.console import Console
 
 from ledgerline.cli import webhooks
-from ledgerline.dagster.wake import woken_at
+from ledgerline.dagster.registry_notifications import notified_at
 from tests.project import PROJECT_ROOT
 from tests.registry.deliveries import SECRET, Sent
 
@@ -96,7 +96,7 @@ def test_a_delivery_wakes_the_sensors_and_is_shown_on_a_line(
     before = time.time()
     answer = listener.post(Sent())
     assert (answer.status_code, answer.content) == (204, b"")
-    at = woken_at(instance)
+    at = notified_at(instance)
     assert at is not None
     assert at >= before
     assert listener.lines == ["model_version_alias.created flight_delay version 3 alias production"]
@@ -125,17 +125,17 @@ def test_what_is_no_delivery_is_refused_and_wakes_nobody(
     for _ in range(3):
         answer = listener.post(sent)
         assert (answer.status_code, answer.text) == (401, f"Refused: {reason}.")
-    assert woken_at(instance) is None
+    assert notified_at(instance) is None
     assert listener.lines == [f"Refused: {reason}. More of the same are not shown."]
 
 
 def test_a_delivery_that_comes_again_is_refused(listener: Listener, instance: dg.DagsterInstance) -> None:
     sent = Sent()
     assert listener.post(sent).status_code == 204
-    at = woken_at(instance)
+    at = notified_at(instance)
     answer = listener.post(sent)
     assert (answer.status_code, answer.text) == (401, "Refused: it was received before.")
-    assert woken_at(instance) == at
+    assert notified_at(instance) == at
 
 
 def test_while_the_database_is_away_a_delivery_is_put_off_and_can_come_again(
@@ -150,7 +150,7 @@ def test_while_the_database_is_away_a_delivery_is_put_off_and_can_come_again(
         assert listener.lines[0].startswith("The wake-up cannot be kept: ")
         database.execute("ALTER TABLE away RENAME TO kvs")
     assert listener.post(sent).status_code == 204
-    assert woken_at(instance) is not None
+    assert notified_at(instance) is not None
 
 
 # Other requests
@@ -252,7 +252,7 @@ def test_it_listens_until_a_signal_ends_it(instance: dg.DagsterInstance, number:
         sent = Sent()
         answer = requests.post(url, data=sent.body, headers=sent.headers, timeout=PATIENCE_SECONDS)
         assert answer.status_code == 204
-        assert woken_at(instance) is not None
+        assert notified_at(instance) is not None
 
         process.send_signal(number)
         process.wait(PATIENCE_SECONDS)

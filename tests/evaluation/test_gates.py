@@ -19,7 +19,7 @@ from ledgerline.evaluation.gates import (
 )
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles, Regression
 from ledgerline.evaluation.metrics import row_metric
-from ledgerline.evaluation.policy import default_policy, judge
+from ledgerline.evaluation.policy import default_policy, evaluate
 from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.evaluation.rulings import Findings, Gate, Latencies, Ruling
 from ledgerline.evaluation.samples import ComparisonError
@@ -61,7 +61,7 @@ def ruling_of(
     latencies: Latencies = LATENCIES,
     problems: tuple[str, ...] = (),
 ) -> Ruling:
-    return gate.judge(Findings(comparison, latencies, problems))
+    return gate.evaluate(Findings(comparison, latencies, problems))
 
 
 def with_differences(*differences: Difference) -> Comparison:
@@ -69,7 +69,7 @@ def with_differences(*differences: Difference) -> Comparison:
 
 
 def test_a_model_that_passes_all_gates_is_told_so_with_numbers() -> None:
-    found = judge(default_policy(Binary()), Findings(COMPARISON, LATENCIES, ()))
+    found = evaluate(default_policy(Binary()), Findings(COMPARISON, LATENCIES, ()))
     assert [ruling.rule for ruling in found] == [
         "better_than_production",
         "no_slice_worse",
@@ -100,7 +100,7 @@ def test_a_model_that_passes_no_gate_is_told_each() -> None:
         slices=(WORSE, FINE),
     )
     problems = ("Staging does not take hour, which clients send.", "Another.")
-    found = judge(default_policy(Binary()), Findings(comparison, Latencies(9.0, 5.0), problems))
+    found = evaluate(default_policy(Binary()), Findings(comparison, Latencies(9.0, 5.0), problems))
     assert not any(ruling.passed for ruling in found)
     assert [ruling.text for ruling in found] == [
         (

@@ -20,7 +20,7 @@ from ledgerline.evaluation.gates import (
 )
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles, Regression
 from ledgerline.evaluation.metrics import row_metric
-from ledgerline.evaluation.policy import Policy, default_policy, judge
+from ledgerline.evaluation.policy import Policy, default_policy, evaluate
 from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.evaluation.rulings import Findings, Gate, Latencies, Ruling
 
@@ -41,7 +41,7 @@ class EnoughRows(Gate):
     least: int
     rule: str = "enough_rows"
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         rows = findings.comparison.rows
         return Ruling(self.rule, rows >= self.least, rows, self.least, f"{rows} of {self.least} rows.")
 
@@ -88,7 +88,7 @@ def test_the_policy_of_true_and_false_has_the_numbers_it_always_had() -> None:
 
 def test_gates_judge_in_their_order_and_one_may_be_ones_own() -> None:
     policy = Policy([EnoughRows(500), Better(), EnoughRows(1, rule="any_row"), Better(COST, rule="cheaper")])
-    rulings = judge(policy, findings(Regression(), policy))
+    rulings = evaluate(policy, findings(Regression(), policy))
     assert [(ruling.rule, ruling.passed) for ruling in rulings] == [
         ("enough_rows", False),
         ("better_than_production", True),
@@ -109,7 +109,7 @@ def test_models_are_compared_by_all_that_gates_need() -> None:
     ]
     assert policy.slice_metric(Regression()) == COST
     assert Policy([Better()]).slice_metric(Binary()).name == "brier"
-    assert judge(policy, findings(Regression(), policy))
+    assert evaluate(policy, findings(Regression(), policy))
 
 
 def test_a_policy_is_sealed_with_each_gate_and_its_numbers() -> None:
@@ -146,7 +146,7 @@ class Returning(Gate):
     returned: Any = None
     rule: str = "returning"
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         return self.returned
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Returning(Gate):
 def test_a_gate_that_returns_something_else_is_named(returned: Any) -> None:
     policy = Policy([Returning(returned)])
     with pytest.raises(ValueError, match=r"gate Returning returned .*a Ruling of returning"):
-        judge(policy, findings(Regression(), policy))
+        evaluate(policy, findings(Regression(), policy))
 
 
 def test_a_ruling_is_json_whatever_computed_it() -> None:
@@ -182,7 +182,7 @@ def test_the_class_of_a_kind_is_no_kind(use: Any) -> None:
 def test_a_comparison_with_another_confidence_is_not_judged() -> None:
     policy = Policy([Better()], alpha=0.1)
     with pytest.raises(ValueError, match=r"alpha 0\.05, the policy has 0\.1"):
-        judge(policy, findings(Regression(), policy))
+        evaluate(policy, findings(Regression(), policy))
 
 
 def test_a_policy_does_not_change() -> None:
@@ -199,7 +199,7 @@ class Thawed(Gate):
 
     rule = "thawed"
 
-    def judge(self, findings: Findings) -> Ruling:
+    def evaluate(self, findings: Findings) -> Ruling:
         return Ruling(self.rule, True, None, None, findings.comparison.production_name)
 
 

@@ -18,7 +18,7 @@ from ledgerline.evaluation.calibration import CalibrationPoint
 from ledgerline.evaluation.comparison import Comparison, compare
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles, Regression
 from ledgerline.evaluation.metrics import row_metric
-from ledgerline.evaluation.policy import Policy, default_policy, judge
+from ledgerline.evaluation.policy import Policy, default_policy, evaluate
 from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.evaluation.rulings import Findings, Latencies
 from ledgerline.evaluation.slices import SliceDifference
@@ -68,7 +68,7 @@ def compared(name: str, policy: Policy | None = None, **options: Any) -> Compari
 
 
 def document(found: Comparison, policy: Policy) -> dict[str, Any]:
-    rulings = judge(policy, Findings(found, Latencies(1.5, None), ("Staging does not take <hour>.",)))
+    rulings = evaluate(policy, Findings(found, Latencies(1.5, None), ("Staging does not take <hour>.",)))
     return json.loads(
         json.dumps(
             {

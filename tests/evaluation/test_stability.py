@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from assets.features import CATEGORICAL_FEATURES, FEATURES
-from ledgerline.evaluation.stability import LEAST_SHARE, population_stability_index, psi_table
+from ledgerline.evaluation.stability import MIN_SHARE, population_stability_index, psi_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -23,7 +23,7 @@ def index_of(reference: Sequence[object], current: Sequence[object]) -> float:
 
 def term(reference: float, current: float) -> float:
     """What one bin adds, by its shares."""
-    reference, current = max(reference, LEAST_SHARE), max(current, LEAST_SHARE)
+    reference, current = max(reference, MIN_SHARE), max(current, MIN_SHARE)
     return (current - reference) * math.log(current / reference)
 
 

@@ -10,7 +10,7 @@ import pytest
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles, Regression
 from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.new_project.kind import Kind
-from ledgerline.registry.history import Entry, Judgement
+from ledgerline.registry.history import Entry, Evaluation
 from tests.integration.new_projects import VENV, NewProject, new_project, step_config
 from tests.project import PROJECT_ROOT
 
@@ -35,28 +35,33 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def refused(project: NewProject) -> Judgement:
+def refused(project: NewProject) -> Evaluation:
     """The judgement of a version of the next month that was trained with one iteration."""
     project.ledgerline("run", "read_rows", "--partition", "2025-06")
     project.ledgerline("run", "train", "--partition", "2025-06", "--config", step_config(max_iter=1))
-    return judgements(project.entries)[-1]
+    return evaluations(project.entries)[-1]
 
 
 @pytest.fixture(scope="module")
-def promoted(project: NewProject, refused: Judgement) -> Judgement:
+def promoted(project: NewProject, refused: Evaluation) -> Evaluation:
     """The judgement of a version of the next month that was trained as always."""
     project.ledgerline("run", "--partition", "2025-06")
     project.wait_until_served(3)
-    return judgements(project.entries)[-1]
+    return evaluations(project.entries)[-1]
 
 
-def judgements(entries: list[Entry]) -> list[Judgement]:
-    return [entry.what for entry in entries if isinstance(entry.what, Judgement)]
+def evaluations(entries: list[Entry]) -> list[Evaluation]:
+    return [entry.what for entry in entries if isinstance(entry.what, Evaluation)]
 
 
 def test_make_run_ends_with_a_version_that_passed_its_gates_in_production(project: NewProject) -> None:
-    (judged, *_) = judgements(project.entries)
-    assert (judged.version, judged.against, judged.passed, list(judged.broken_rules)) == (1, None, True, [])
+    (evaluated, *_) = evaluations(project.entries)
+    assert (evaluated.version, evaluated.against, evaluated.passed, list(evaluated.broken_rules)) == (
+        1,
+        None,
+        True,
+        [],
+    )
     version = project.client.get_model_version(project.model, "1")
     assert version.tags["partition"] == "2025-05-01"
     assert json.loads(version.tags["trained_on"]) == [["2025-02-01", "2025-04-01"]]
@@ -108,7 +113,7 @@ def test_a_service_that_was_started_before_answers_by_itself(project: NewProject
     assert [len(answer) if shape else isinstance(answer, float) for answer in answers] == [shape or True] * 2
 
 
-def test_a_worse_version_is_refused_with_numbers(project: NewProject, refused: Judgement) -> None:
+def test_a_worse_version_is_refused_with_numbers(project: NewProject, refused: Evaluation) -> None:
     assert (refused.version, refused.against, refused.passed) == (2, 1, False)
     assert "better_than_production" in refused.broken_rules
     run = project.client.get_run(refused.evidence_run_id)
@@ -120,11 +125,11 @@ def test_a_worse_version_is_refused_with_numbers(project: NewProject, refused: J
     assert {"evidence.json", "report.html", "gains.png", "calibration.png"} <= files
 
 
-def test_a_better_version_of_a_later_month_replaces_it(promoted: Judgement) -> None:
+def test_a_better_version_of_a_later_month_replaces_it(promoted: Evaluation) -> None:
     assert (promoted.version, promoted.against, promoted.passed) == (3, 1, True)
 
 
-def test_production_is_taken_back_and_the_service_follows(project: NewProject, promoted: Judgement) -> None:
+def test_production_is_taken_back_and_the_service_follows(project: NewProject, promoted: Evaluation) -> None:
     project.ledgerline("registry", "rollback", project.model, "--reason", "too good to be true")
     assert project.in_production() == 1
     project.wait_until_served(1)

@@ -163,8 +163,8 @@ def test_the_registry_answers_who_is_in_production_and_why(
     assert "Warning" not in history.stderr
 
     entries = json.loads(ledgerline(first_run.home, "registry", "history", "flight_delay", "--json").stdout)
-    judged, promoted = entries[1], entries[2]
-    assert promoted["evidence"] == judged["evidence"]
+    evaluated, promoted = entries[1], entries[2]
+    assert promoted["evidence"] == evaluated["evidence"]
     now = ledgerline(first_run.home, "registry", "history", "flight_delay", "--at", "0m", "--json")
     (holder,) = json.loads(now.stdout)
     assert (holder["version"], holder["entry"]["entry"], holder["until"]) == (1, 3, None)
@@ -173,7 +173,7 @@ def test_the_registry_answers_who_is_in_production_and_why(
 
     shown = ledgerline(first_run.home, "registry", "show", "flight_delay", "--version", "1")
     assert "2013-04-01 to 2013-06-30" in shown.stdout
-    assert judged["evidence"] in shown.stdout.replace("\n", "")
+    assert evaluated["evidence"] in shown.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize(

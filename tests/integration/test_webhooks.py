@@ -21,7 +21,7 @@ import requests
 from rich.console import Console
 
 from ledgerline.cli import webhooks
-from ledgerline.dagster.wake import woken_at
+from ledgerline.dagster.registry_notifications import notified_at
 from ledgerline.mlflow_store import webhooks as registry_webhooks
 from ledgerline.testing.ports import HOST, unused_port
 from tests.registry.deliveries import SECRET
@@ -147,11 +147,11 @@ def test_whatever_happens_to_a_version_wakes_the_sensors(
     run = client.create_run("0")
 
     def woken_by(event: str, act: Callable[[], object]) -> None:
-        before, started = woken_at(instance), time.time()
+        before, started = notified_at(instance), time.time()
         act()
         acted = time.time()
-        wait_until(lambda: woken_at(instance) != before, f"{event} wakes")
-        at = woken_at(instance)
+        wait_until(lambda: notified_at(instance) != before, f"{event} wakes")
+        at = notified_at(instance)
         assert at is not None
         assert at > started
         record_property(f"{event}: seconds from the call", round(at - started, 4))
@@ -207,7 +207,7 @@ def test_a_listener_that_refuses_or_is_not_there_is_named_with_what_to_do(
         assert not accepted
         assert "not accepted: the answer is 401: Refused: the signature does not match." in output
         assert "LEDGERLINE_WEBHOOK_SECRET" in output
-    assert woken_at(instance) is None
+    assert notified_at(instance) is None
     accepted, output = registered(server, url)
     assert not accepted
     assert "Connection refused" in output

@@ -39,7 +39,7 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True)
-class Look:
+class Poll:
     """One of the observers looks, and has these fates in turn."""
 
     observer: int
@@ -72,12 +72,12 @@ class Pass:
     seconds: float
 
 
-Event = Look | Begin | Write | End | Pass
+Event = Poll | Begin | Write | End | Pass
 
 RUNS, OBSERVERS = st.integers(0, 3), st.integers(0, 1)
 EVENTS = st.one_of(
-    st.builds(Look, OBSERVERS, st.lists(st.sampled_from(Fate), max_size=3).map(tuple)),
-    st.builds(Look, OBSERVERS),
+    st.builds(Poll, OBSERVERS, st.lists(st.sampled_from(Fate), max_size=3).map(tuple)),
+    st.builds(Poll, OBSERVERS),
     st.builds(Write, RUNS),
     st.builds(Write, RUNS),
     st.builds(End, RUNS),
@@ -122,7 +122,7 @@ class World:
                     self.ended[run.run_id] = self.clock()
             case Pass(seconds):
                 self.clock.forward(seconds)
-            case Look(number, fates):
+            case Poll(number, fates):
                 self.fates = list(fates)
                 self.look(number)
 
@@ -197,14 +197,14 @@ class World:
 @example(
     [
         Write(),
-        Look(0),
+        Poll(0),
         Pass(SETTLE_SECONDS),
-        Look(0),
+        Poll(0),
         End(),
-        Look(1, (Fate.THE_OTHER_LOOKS_MEANWHILE, Fate.KILLED_AFTERWARDS)),
+        Poll(1, (Fate.THE_OTHER_LOOKS_MEANWHILE, Fate.KILLED_AFTERWARDS)),
         Write(),
         Begin(),
-        Look(0, (Fate.THE_OTHER_LOOKS_MEANWHILE,)),
+        Poll(0, (Fate.THE_OTHER_LOOKS_MEANWHILE,)),
         Write(),
     ]
 )

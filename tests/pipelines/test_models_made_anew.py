@@ -131,7 +131,7 @@ def test_an_approval_of_a_model_made_anew_is_carried_out(daemon: Daemon) -> None
     for _ in range(2):
         number = daemon.stock.version(MODEL_NAME)
         daemon.stock.stage(MODEL_NAME, number)
-        daemon.stock.judge(MODEL_NAME, number)
+        daemon.stock.evaluate(MODEL_NAME, number)
         tick_all(daemon)
         promotion.approve(daemon.stock.client, MODEL_NAME, number, "ada", "looks good")
         tick_all(daemon)

@@ -15,8 +15,8 @@ from assets.delay_model import MODEL_NAME
 from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.dagster.registry_notifications import wake
 from ledgerline.dagster.released_models.production import metadata_of, production_asset
-from ledgerline.dagster.wake import wake
 from ledgerline.registry import moves, promotion
 from ledgerline.registry.history import PROMOTION, Approval, End, Move
 from ledgerline.registry.promotion import Mode, Moved
@@ -253,7 +253,7 @@ def test_a_comparison_from_the_command_line_is_waited_for_and_not_repeated(daemo
     run_id = daemon.start_run("release_flight_delay")
     daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     assert daemon.tick(staging_changed).skip_message == "After the run under way: version 1."
-    daemon.stock.judge(MODEL_NAME, 1)
+    daemon.stock.evaluate(MODEL_NAME, 1)
     daemon.end_run(run_id)
     for _ in range(2):
         daemon.tick(staging_changed)
@@ -280,7 +280,7 @@ def test_a_version_that_was_judged_while_it_waited_is_not_compared_again(daemon:
     for _ in range(2):
         daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     daemon.tick(staging_changed)
-    daemon.stock.judge(MODEL_NAME, 2, broken=["better"])
+    daemon.stock.evaluate(MODEL_NAME, 2, broken=["better"])
     for _ in range(2):
         daemon.tick(staging_changed)
     assert versions_asked_for(daemon.launched) == [1]
@@ -294,7 +294,7 @@ def test_a_version_that_whoever_registered_it_judged_is_not_compared_again(
         daemon.tick(staging_changed)
     number = daemon.stock.version(MODEL_NAME)
     daemon.stock.stage(MODEL_NAME, number)
-    daemon.stock.judge(MODEL_NAME, number)
+    daemon.stock.evaluate(MODEL_NAME, number)
     for _ in range(2):
         daemon.tick(staging_changed)
     assert daemon.launched == []
@@ -306,7 +306,7 @@ def test_a_version_that_comes_back_to_staging_is_compared_again(daemon: Daemon) 
         daemon.stock.version(MODEL_NAME)
     daemon.stock.stage(MODEL_NAME, 1)
     daemon.tick(staging_changed)
-    daemon.stock.judge(MODEL_NAME, 1, broken=["better"])
+    daemon.stock.evaluate(MODEL_NAME, 1, broken=["better"])
     daemon.stock.stage(MODEL_NAME, 2)
     daemon.tick(staging_changed)
     daemon.stock.stage(MODEL_NAME, 1)
@@ -340,7 +340,7 @@ def test_a_daemon_that_is_killed_before_it_keeps_the_cursor_asks_with_the_same_k
     daemon.tick(staging_changed)
     for _ in range(2):
         daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
-    daemon.stock.judge(MODEL_NAME, 1)
+    daemon.stock.evaluate(MODEL_NAME, 1)
     promotion.approve(daemon.stock.client, MODEL_NAME, 1, "ada", "looks good")
     killed, again = (daemon.tick(staging_changed, dies=dies).run_requests or [] for dies in (True, False))
     keys = [request.run_key for request in killed]
@@ -360,7 +360,7 @@ def waiting(daemon: Daemon) -> Daemon:
         daemon.stock.version(MODEL_NAME)
     daemon.stock.serve(MODEL_NAME, 1)
     daemon.stock.stage(MODEL_NAME, 2)
-    daemon.stock.judge(MODEL_NAME, 2, against=1)
+    daemon.stock.evaluate(MODEL_NAME, 2, against=1)
     for _ in range(2):
         assert not daemon.tick(staging_changed).run_requests
     return daemon
@@ -474,7 +474,7 @@ def test_after_a_rollback_a_new_approval_is_another_run(waiting: Daemon) -> None
 
 def test_an_approval_of_an_earlier_judgement_promotes_nothing(waiting: Daemon) -> None:
     promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "")
-    waiting.stock.judge(MODEL_NAME, 2, against=1)
+    waiting.stock.evaluate(MODEL_NAME, 2, against=1)
     for _ in range(2):
         waiting.tick(staging_changed)
     assert waiting.launched == []
@@ -483,9 +483,9 @@ def test_an_approval_of_an_earlier_judgement_promotes_nothing(waiting: Daemon) -
 def test_an_approval_that_was_written_down_by_a_process_that_died_is_found_within_a_minute(
     waiting: Daemon,
 ) -> None:
-    judgement = waiting.stock.history(MODEL_NAME).judgement(2)
-    assert judgement is not None
-    approval = Approval(datetime.now(UTC), 2, judgement.evidence, "ada")
+    evaluation = waiting.stock.history(MODEL_NAME).evaluation(2)
+    assert evaluation is not None
+    approval = Approval(datetime.now(UTC), 2, evaluation.evidence, "ada")
     waiting.stock.journal(MODEL_NAME).add(approval)  # and neither tag is set
     waiting.tick(staging_changed)
     assert waiting.launched == []

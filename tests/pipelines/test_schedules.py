@@ -52,13 +52,13 @@ def test_a_replayed_day_is_a_partition(day: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("month", "judged"),
+    ("month", "evaluated"),
     [(1, "2013-12-01"), (3, "2013-02-01"), (8, "2013-07-01"), (12, "2013-11-01")],
 )
-def test_each_month_a_model_is_judged_on_the_one_that_has_ended(month: int, judged: str) -> None:
+def test_each_month_a_model_is_judged_on_the_one_that_has_ended(month: int, evaluated: str) -> None:
     request = tick(monthly_retraining, 2026, month, 1, 6)
     assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == judged
+    assert request.partition_key == evaluated
     assert request.partition_key in MONTHS.get_partition_keys()
     assert request.run_key == f"2026-{month:02}-01"
     assert request.tags["replayed_on"] == request.run_key

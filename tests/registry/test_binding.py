@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from ledgerline.cli.main import app
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.registry import binding, evidence, moves, promotion, versions
-from ledgerline.registry.contradictions import contradictions
 from ledgerline.registry.evidence import EVIDENCE_TAG
 from ledgerline.registry.history import PROMOTION, Move
+from ledgerline.registry.inconsistencies import inconsistencies
 from ledgerline.registry.journal import MODEL_CREATED, Journal, JournalError, experiment_name
 from ledgerline.registry.moves import UNDER_WAY, MoveRefusedError
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
@@ -107,7 +107,7 @@ def test_looking_at_a_model_made_anew_shows_nothing_of_the_earlier_and_writes_no
     served_twice(any_stock, model_name)
     make_anew(any_stock, model_name)
 
-    assert contradictions(any_stock.client, model_name) == ["production is version 2; there is no journal"]
+    assert inconsistencies(any_stock.client, model_name) == ["production is version 2; there is no journal"]
     registry = ModelRegistryResource(tracking_uri=any_stock.uri)
     assert registry.history(model_name).entries == []
     assert experiments(any_stock, model_name) == [experiment_name(model_name)]
@@ -179,7 +179,7 @@ def test_a_renamed_model_shows_its_journal_to_those_that_only_look(stock: Stock,
     renamed = f"{model_name} renamed"
     stock.client.rename_registered_model(model_name, renamed)
 
-    assert contradictions(stock.client, renamed) == []
+    assert inconsistencies(stock.client, renamed) == []
     assert ModelRegistryResource(tracking_uri=stock.uri).history(renamed).holder(PRODUCTION) == 2
     assert experiments(stock, renamed) == []
 
@@ -203,7 +203,7 @@ def test_a_journal_that_is_not_bound_is_bound_when_it_is_proven_to_be_the_model_
     any_stock.model(model_name, 2)
     unbind(any_stock, model_name)
     journal = any_stock.journal(model_name)
-    old = replace(any_stock.judgement(1), by="an old judge")
+    old = replace(any_stock.evaluation(1), by="an old judge")
     journal.add(old)
     any_stock.client.set_model_version_tag(model_name, "1", EVIDENCE_TAG, old.evidence)
 
@@ -212,7 +212,7 @@ def test_a_journal_that_is_not_bound_is_bound_when_it_is_proven_to_be_the_model_
     created = any_stock.client.get_registered_model(model_name).creation_timestamp
     params = any_stock.client.get_run(journal.run_id).data.params
     assert params[MODEL_CREATED] == str(created)
-    known = any_stock.history(model_name).judgement(1)
+    known = any_stock.history(model_name).evaluation(1)
     assert known is not None
     assert (known.by, known.evidence) == ("an old judge", old.evidence)
     any_stock.require_agreement(model_name)
@@ -223,15 +223,15 @@ def unbound_and_served(stock: Stock, name: str) -> str:
     stock.model(name, 2)
     unbind(stock, name)
     journal = stock.journal(name)
-    standing = versions.standing(stock.client, name)
+    alias_state = versions.alias_state(stock.client, name)
     for number, before in ((1, None), (2, 1)):
-        judgement = stock.judgement(number, against=before)
-        journal.add(judgement)
-        stock.client.set_model_version_tag(name, str(number), EVIDENCE_TAG, judgement.evidence)
-        at = judgement.at
-        wanted = Move(at, PRODUCTION, before, number, PROMOTION, "ada", evidence=judgement.evidence)
+        evaluation = stock.evaluation(number, against=before)
+        journal.add(evaluation)
+        stock.client.set_model_version_tag(name, str(number), EVIDENCE_TAG, evaluation.evidence)
+        at = evaluation.at
+        wanted = Move(at, PRODUCTION, before, number, PROMOTION, "ada", evidence=evaluation.evidence)
         moves.move(moves.Model(stock.client, name, journal, journal.read()), wanted)
-    assert standing.created
+    assert alias_state.created
     assert MODEL_CREATED not in stock.client.get_run(journal.run_id).data.params
     return name
 
@@ -343,7 +343,7 @@ def test_a_version_with_another_sha256_than_its_evidence_is_neither_promoted_nor
     stock: Stock, model_name: str, do: Callable[[Stock, str], None]
 ):
     served_twice(stock, model_name)
-    stock.judge(model_name, 1, against=2)
+    stock.evaluate(model_name, 1, against=2)
     replace_files(stock, model_name, 1)
 
     with pytest.raises(MoveRefusedError, match="says of its files that they have sha256"):
@@ -354,14 +354,14 @@ def test_a_version_with_another_sha256_than_its_evidence_is_neither_promoted_nor
 
 def test_a_rollback_without_the_evidence_that_it_rests_on_is_refused(stock: Stock, model_name: str):
     served_twice(stock, model_name)
-    judgement = stock.history(model_name).judgement(1)
-    assert judgement is not None
-    stock.client.log_text(judgement.evidence_run_id, json.dumps(stock.document(1)), evidence.FILE)
+    evaluation = stock.history(model_name).evaluation(1)
+    assert evaluation is not None
+    stock.client.log_text(evaluation.evidence_run_id, json.dumps(stock.document(1)), evidence.FILE)
 
     with pytest.raises(MoveRefusedError, match=r"was edited: evidence.json .* Compare again"):
         stock.rollback(model_name)
 
-    stock.judge(model_name, 1, against=2)
+    stock.evaluate(model_name, 1, against=2)
     assert stock.rollback(model_name).version == 1
 
 

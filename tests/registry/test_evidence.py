@@ -53,9 +53,9 @@ def test_the_seal_is_that_of_these_bytes():
 def test_evidence_is_read_again_as_it_was_sealed(any_stock: Stock, model_name: str):
     any_stock.model(model_name)
     document = any_stock.document(1) | {"names": ["ä", "日本"], "number": 0.1 + 0.2}
-    judgement = any_stock.judge(model_name, 1, document=document)
+    evaluation = any_stock.evaluate(model_name, 1, document=document)
 
-    assert verified(any_stock.client, model_name, judgement) == document
+    assert verified(any_stock.client, model_name, evaluation) == document
 
 
 @pytest.mark.parametrize(("broken", "decision"), [([], "passed"), (["calibrated"], "refused")])
@@ -63,34 +63,34 @@ def test_a_version_says_how_it_was_judged(stock: Stock, model_name: str, broken:
     stock.model(model_name)
     stock.client.set_model_version_tag(model_name, "1", APPROVED_BY_TAG, "somebody, of an earlier judgement")
 
-    judgement = stock.judge(model_name, 1, broken=broken)
+    evaluation = stock.evaluate(model_name, 1, broken=broken)
 
     tags = stock.tags(model_name, 1)
-    assert tags[EVIDENCE_TAG] == judgement.evidence
-    assert tags[EVIDENCE_RUN_TAG] == judgement.evidence_run_id
+    assert tags[EVIDENCE_TAG] == evaluation.evidence
+    assert tags[EVIDENCE_RUN_TAG] == evaluation.evidence_run_id
     assert tags[DECISION_TAG] == decision
     assert APPROVED_BY_TAG not in tags
 
 
 def test_evidence_that_is_gone_is_named(any_stock: Stock, model_name: str):
     any_stock.model(model_name)
-    judgement = any_stock.judge(model_name, 1)
+    evaluation = any_stock.evaluate(model_name, 1)
     elsewhere = any_stock.run()
 
     for run_id in (elsewhere, "0" * 32):
-        moved = type(judgement)(**{**vars(judgement), "evidence_run_id": run_id})
+        moved = type(evaluation)(**{**vars(evaluation), "evidence_run_id": run_id})
         with pytest.raises(EvidenceError, match=f"cannot be read from MLflow run {run_id}: .*Compare again"):
             verified(any_stock.client, model_name, moved)
 
 
 def test_the_evidence_of_a_deleted_version_is_that_of_an_unknown_one(stock: Stock, model_name: str):
     stock.model(model_name)
-    judgement = stock.judge(model_name, 1)
+    evaluation = stock.evaluate(model_name, 1)
     stock.client.delete_model_version(model_name, "1")
 
     with pytest.raises(versions.UnknownVersionError):
-        verified(stock.client, model_name, judgement)
+        verified(stock.client, model_name, evaluation)
 
 
 def test_a_passed_judgement_takes_the_approval_of_the_one_before_away_first(stock: Stock):
-    assert next(iter(evidence.tags_of(stock.judgement(1)).items())) == (APPROVED_BY_TAG, None)
+    assert next(iter(evidence.tags_of(stock.evaluation(1)).items())) == (APPROVED_BY_TAG, None)

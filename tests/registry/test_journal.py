@@ -20,8 +20,8 @@ from ledgerline.registry.history import (
     Approval,
     End,
     Entry,
+    Evaluation,
     History,
-    Judgement,
     Move,
 )
 from ledgerline.registry.journal import (
@@ -40,7 +40,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 APPROVAL = Approval(NOON, 1, "e" * 64, "ada", "fine")
-JUDGEMENT = Judgement(NOON, 2, 1, False, ["calibrated"], "f" * 64, "a run", "the judge", "a Dagster run")
+JUDGEMENT = Evaluation(NOON, 2, 1, False, ["calibrated"], "f" * 64, "a run", "the judge", "a Dagster run")
 MOVE = Move(NOON, STAGING, None, 1, REGISTRATION, "Zoë “the trainer”", request="r", not_before=NOON - SECOND)
 
 

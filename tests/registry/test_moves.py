@@ -26,7 +26,7 @@ from tests.integration.proxies import Proxy
 from tests.registry.racers import Outcome, Racers, Task
 
 TIMES = {ARCHIVED_AT_TAG, PROMOTED_AT_TAG}
-MOST_WRITES = 60  # of a promotion
+MAX_WRITES = 60  # of a promotion
 
 WRITES = ("log-parameter", "registered-models/alias", "set-tag", "delete-tag")
 
@@ -69,7 +69,7 @@ def served(stock: Stock, model_name: str) -> str:
     stock.stage(model_name, 1)
     stock.serve(model_name, 1)
     stock.stage(model_name, 2)
-    stock.judge(model_name, 2, against=1)
+    stock.evaluate(model_name, 2, against=1)
     return model_name
 
 
@@ -89,7 +89,7 @@ def test_a_promotion_killed_anywhere_is_finished_by_the_same_request(
     tasks: list[Task] = []
     outcomes: list[Outcome] = []
     while not (outcomes and outcomes[-1].returned):
-        assert len(tasks) < MOST_WRITES, "it writes ever more"
+        assert len(tasks) < MAX_WRITES, "it writes ever more"
         # The first is not told to die.
         numbers = range(len(tasks), len(tasks) + 10)
         batch = [Task("promote", copy(n), served, 2, "r", n, writes_only=True) for n in numbers]
@@ -115,7 +115,7 @@ def test_a_promotion_killed_before_it_writes_is_finished_by_the_same_request(
 ):
     any_stock.model(model_name)
     any_stock.stage(model_name, 1)
-    any_stock.judge(model_name, 1)
+    any_stock.evaluate(model_name, 1)
     task = Task("promote", any_stock.uri, model_name, 1, "r", dies_before, writes_only=True)
 
     (killed,) = racers.run([task])
@@ -133,7 +133,7 @@ def test_another_request_waits_for_a_move_whose_process_may_be_alive(
     any_stock: Stock, model_name: str, racers: Racers, dies_before: int
 ):
     any_stock.model(model_name)
-    any_stock.judge(model_name, 1)
+    any_stock.evaluate(model_name, 1)
     racers.run([Task("promote", any_stock.uri, model_name, 1, "r", dies_before, writes_only=True)])
     before = any_stock.aliases(model_name)
 
@@ -292,7 +292,7 @@ def test_a_move_from_where_the_alias_is_no_more_is_refused(stock: Stock, served:
 
 def test_a_move_goes_on_when_something_else_was_written_meanwhile(stock: Stock, served: str):
     model = moves.settled(stock.client, served)
-    stock.judge(served, 2, against=1)
+    stock.evaluate(served, 2, against=1)
 
     moves.move(model, stock.staging(1, 2))
 
@@ -332,7 +332,7 @@ def test_a_promotion_that_loses_the_server_is_finished_when_it_is_back(
     direct.model(model_name, 2)
     direct.serve(model_name, 1)
     direct.stage(model_name, 2)
-    direct.judge(model_name, 2, against=1)
+    direct.evaluate(model_name, 2, against=1)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     writes = 0
 

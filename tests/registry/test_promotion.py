@@ -7,7 +7,7 @@ import pytest
 
 from ledgerline.registry import evidence, moves, promotion, versions
 from ledgerline.registry.evidence import APPROVED_BY_TAG, DECISION_TAG, EVIDENCE_TAG
-from ledgerline.registry.history import ROLLBACK, Judgement
+from ledgerline.registry.history import ROLLBACK, Evaluation
 from ledgerline.registry.moves import MoveRefusedError, UnderWayError
 from ledgerline.registry.promotion import Mode, NotApprovedError
 from ledgerline.registry.stages import (
@@ -55,12 +55,12 @@ def test_a_version_that_kept_every_rule_is_promoted(any_stock: Stock, model_name
     any_stock.stage(model_name, 1)
     first = any_stock.serve(model_name, 1)
     any_stock.stage(model_name, 2)
-    judgement = any_stock.judge(model_name, 2, against=1)
+    evaluation = any_stock.evaluate(model_name, 2, against=1)
 
     moved = any_stock.promote(model_name, 2, request("ada", "it is better"))
 
     assert (moved.version, moved.before, moved.move.by, moved.move.reason) == (2, 1, "ada", "it is better")
-    assert moved.move.evidence == judgement.evidence
+    assert moved.move.evidence == evaluation.evidence
     assert any_stock.aliases(model_name) == {PRODUCTION: 2}
     any_stock.require_agreement(model_name)
     promoted = moved.at.isoformat(timespec="milliseconds")
@@ -87,7 +87,7 @@ def test_another_version_stays_in_staging(stock: Stock, served: str):
 
 
 def test_the_same_request_again_changes_nothing(stock: Stock, served: str):
-    stock.judge(served, 2, against=1)
+    stock.evaluate(served, 2, against=1)
     asked = request()
     first = stock.promote(served, 2, asked)
     head = stock.history(served).head
@@ -102,7 +102,7 @@ def test_ten_promotions_of_ten_versions_at_once_have_one_winner(
 ):
     any_stock.model(model_name, 10)
     for number in range(1, 11):
-        any_stock.judge(model_name, number)
+        any_stock.evaluate(model_name, number)
 
     outcomes = racers.run(
         [Task("promote", any_stock.uri, model_name, number, request=f"r{number}") for number in range(1, 11)]
@@ -116,7 +116,7 @@ def test_ten_promotions_of_the_same_version_at_once_have_one_winner(
 ):
     any_stock.model(model_name, 2)
     any_stock.serve(model_name, 1)
-    any_stock.judge(model_name, 2, against=1)
+    any_stock.evaluate(model_name, 2, against=1)
 
     outcomes = racers.run(
         [Task("promote", any_stock.uri, model_name, 2, request=f"r{number}") for number in range(10)]
@@ -138,7 +138,7 @@ def require_one_winner(stock: Stock, name: str, outcomes: list[Any], before: int
 
 def test_a_promotion_and_a_rollback_at_once_leave_no_doubt(stock: Stock, served: str, racers: Racers):
     stock.serve(served, 2)
-    stock.judge(served, 3, against=2)
+    stock.evaluate(served, 3, against=2)
     promoting = [Task("promote", stock.uri, served, 3, request=f"p{n}") for n in range(3)]
     taking_back = [Task("rollback", stock.uri, served, request=f"r{n}") for n in range(3)]
 
@@ -157,20 +157,20 @@ def test_a_version_that_was_not_judged_is_refused(stock: Stock, served: str):
 
 
 def test_a_version_that_broke_a_rule_is_refused(stock: Stock, served: str):
-    stock.judge(served, 2, against=1, broken=["calibrated", "fast_enough"])
+    stock.evaluate(served, 2, against=1, broken=["calibrated", "fast_enough"])
 
     assert "it broke calibrated, fast_enough" in refusal(stock, served, 2)
 
 
 def test_the_last_judgement_counts(stock: Stock, served: str):
-    stock.judge(served, 2, against=1)
-    stock.judge(served, 2, against=1, broken=["calibrated"])
+    stock.evaluate(served, 2, against=1)
+    stock.evaluate(served, 2, against=1, broken=["calibrated"])
 
     assert "it broke calibrated" in refusal(stock, served, 2)
 
 
 def test_a_version_compared_with_another_one_is_refused(stock: Stock, served: str):
-    stock.judge(served, 3, against=1)
+    stock.evaluate(served, 3, against=1)
     stock.serve(served, 2)
 
     said = refusal(stock, served, 3)
@@ -181,13 +181,13 @@ def test_a_version_compared_with_another_one_is_refused(stock: Stock, served: st
 def test_a_version_compared_with_the_baseline_is_refused_once_there_is_a_production(
     stock: Stock, served: str
 ):
-    stock.judge(served, 2)
+    stock.evaluate(served, 2)
 
     assert "was compared with no version, and version 1 is" in refusal(stock, served, 2)
 
 
 def test_a_production_changed_outside_needs_another_comparison(stock: Stock, served: str):
-    stock.judge(served, 2, against=1)
+    stock.evaluate(served, 2, against=1)
     stock.client.set_registered_model_alias(served, PRODUCTION, "3")
 
     with pytest.raises(MoveRefusedError, match="and version 3 is in production now"):
@@ -197,32 +197,32 @@ def test_a_production_changed_outside_needs_another_comparison(stock: Stock, ser
 
 
 def test_a_version_judged_again_while_it_is_promoted_is_left_for_the_next_try(stock: Stock, served: str):
-    judgement = stock.judge(served, 2, against=1)
+    evaluation = stock.evaluate(served, 2, against=1)
     model = moves.settled(stock.client, served)
-    stock.judge(served, 2, against=1, broken=["calibrated"])
-    wanted = promotion._move(1, 2, "promotion", request(), judgement.evidence)
+    stock.evaluate(served, 2, against=1, broken=["calibrated"])
+    wanted = promotion._move(1, 2, "promotion", request(), evaluation.evidence)
 
     with pytest.raises(UnderWayError, match="was judged again meanwhile"):
-        moves.move(model, wanted, lambda model: promotion._require_last(model, judgement))
+        moves.move(model, wanted, lambda model: promotion._require_last(model, evaluation))
 
 
-def edit_artifact(stock: Stock, judgement: Judgement, name: str) -> None:
-    forged = evidence.seal(stock.document(judgement.version, against=1))
-    stock.client.log_text(judgement.evidence_run_id, forged.content.decode(), evidence.FILE)
+def edit_artifact(stock: Stock, evaluation: Evaluation, name: str) -> None:
+    forged = evidence.seal(stock.document(evaluation.version, against=1))
+    stock.client.log_text(evaluation.evidence_run_id, forged.content.decode(), evidence.FILE)
 
 
-def edit_tag(stock: Stock, judgement: Judgement, name: str) -> None:
-    stock.client.set_model_version_tag(name, str(judgement.version), EVIDENCE_TAG, "0" * 64)
+def edit_tag(stock: Stock, evaluation: Evaluation, name: str) -> None:
+    stock.client.set_model_version_tag(name, str(evaluation.version), EVIDENCE_TAG, "0" * 64)
 
 
-def edit_both(stock: Stock, judgement: Judgement, name: str) -> None:
-    forged = evidence.seal(stock.document(judgement.version, against=1))
-    stock.client.log_text(judgement.evidence_run_id, forged.content.decode(), evidence.FILE)
-    stock.client.set_model_version_tag(name, str(judgement.version), EVIDENCE_TAG, forged.sha256)
+def edit_both(stock: Stock, evaluation: Evaluation, name: str) -> None:
+    forged = evidence.seal(stock.document(evaluation.version, against=1))
+    stock.client.log_text(evaluation.evidence_run_id, forged.content.decode(), evidence.FILE)
+    stock.client.set_model_version_tag(name, str(evaluation.version), EVIDENCE_TAG, forged.sha256)
 
 
-def delete_tag(stock: Stock, judgement: Judgement, name: str) -> None:
-    stock.client.delete_model_version_tag(name, str(judgement.version), EVIDENCE_TAG)
+def delete_tag(stock: Stock, evaluation: Evaluation, name: str) -> None:
+    stock.client.delete_model_version_tag(name, str(evaluation.version), EVIDENCE_TAG)
 
 
 @pytest.mark.parametrize(
@@ -236,16 +236,16 @@ def delete_tag(stock: Stock, judgement: Judgement, name: str) -> None:
     ids=["the artifact", "the tag", "both", "the tag deleted"],
 )
 def test_edited_evidence_is_refused(
-    stock: Stock, model_name: str, edit: Callable[[Stock, Judgement, str], None], said: str
+    stock: Stock, model_name: str, edit: Callable[[Stock, Evaluation, str], None], said: str
 ):
     stock.model(model_name, 2)
     stock.serve(model_name, 1)
-    judgement = stock.judge(model_name, 2, against=1)
+    evaluation = stock.evaluate(model_name, 2, against=1)
 
-    edit(stock, judgement, model_name)
+    edit(stock, evaluation, model_name)
 
     assert said in refusal(stock, model_name, 2)
-    stock.judge(model_name, 2, against=1)
+    stock.evaluate(model_name, 2, against=1)
     assert stock.promote(model_name, 2).version == 2
 
 
@@ -255,7 +255,7 @@ def test_edited_evidence_is_refused(
 def test_evidence_that_says_something_else_than_the_journal_is_refused(
     stock: Stock, served: str, changed: dict[str, Any]
 ):
-    stock.judge(served, 2, against=1, document={**stock.document(2, against=1), **changed})
+    stock.evaluate(served, 2, against=1, document={**stock.document(2, against=1), **changed})
 
     assert str(next(iter(changed.values()))) in refusal(stock, served, 2)
 
@@ -264,7 +264,7 @@ def test_a_version_whose_files_were_changed_is_refused(any_stock: Stock, model_n
     weights = model_name
     any_stock.model(model_name, 1, weights=weights)
     document = any_stock.document(1) | {"version_sha256": any_stock.tags(model_name, 1)[SHA256_TAG]}
-    any_stock.judge(model_name, 1, document=document)
+    any_stock.evaluate(model_name, 1, document=document)
 
     any_stock.edit_files(weights, "other weights")
 
@@ -272,7 +272,7 @@ def test_a_version_whose_files_were_changed_is_refused(any_stock: Stock, model_n
 
 
 def test_a_version_whose_hash_was_made_to_fit_other_files_is_refused(stock: Stock, served: str):
-    stock.judge(served, 2, against=1)
+    stock.evaluate(served, 2, against=1)
 
     stock.client.set_model_version_tag(served, "2", SHA256_TAG, "0" * 64)
 
@@ -281,7 +281,7 @@ def test_a_version_whose_hash_was_made_to_fit_other_files_is_refused(stock: Stoc
 
 def test_a_version_registered_by_hand_is_refused_for_it_has_no_hash(stock: Stock, served: str):
     stock.client.delete_model_version_tag(served, "2", SHA256_TAG)
-    stock.judge(served, 2, against=1, document=stock.document(2, against=1) | {"version_sha256": None})
+    stock.evaluate(served, 2, against=1, document=stock.document(2, against=1) | {"version_sha256": None})
 
     assert "has no recorded sha256 of its files" in refusal(stock, served, 2)
 
@@ -298,7 +298,7 @@ def test_an_unknown_model_or_version_is_named(stock: Stock, served: str):
 
 
 def test_a_version_deleted_after_it_was_judged_is_named(stock: Stock, served: str):
-    stock.judge(served, 2, against=1)
+    stock.evaluate(served, 2, against=1)
     stock.client.delete_model_version(served, "2")
 
     with pytest.raises(UnknownVersionError):
@@ -312,7 +312,7 @@ def test_a_version_deleted_after_it_was_judged_is_named(stock: Stock, served: st
 
 def test_a_promotion_waits_for_a_person(any_stock: Stock, model_name: str):
     any_stock.model(model_name, 1)
-    judgement = any_stock.judge(model_name, 1)
+    evaluation = any_stock.evaluate(model_name, 1)
     with pytest.raises(NotApprovedError, match=f"registry approve {model_name} --version 1`, or the tag"):
         any_stock.promote(model_name, 1, mode=Mode.approved)
     assert any_stock.aliases(model_name) == {}
@@ -320,27 +320,27 @@ def test_a_promotion_waits_for_a_person(any_stock: Stock, model_name: str):
     approval = promotion.approve(any_stock.client, model_name, 1, "grace", "looks good")
 
     assert any_stock.tags(model_name, 1)[APPROVED_BY_TAG] == "grace"
-    assert approval.evidence == judgement.evidence
+    assert approval.evidence == evaluation.evidence
     assert any_stock.promote(model_name, 1, mode=Mode.approved).version == 1
     any_stock.require_agreement(model_name)
 
 
 def test_a_tag_set_by_hand_is_an_approval_and_is_written_down(stock: Stock, served: str):
-    judgement = stock.judge(served, 2, against=1)
+    evaluation = stock.evaluate(served, 2, against=1)
     stock.client.set_model_version_tag(served, "2", APPROVED_BY_TAG, "grace")
 
     stock.promote(served, 2, mode=Mode.approved)
 
-    approval = stock.history(served).approval(judgement.evidence)
+    approval = stock.history(served).approval(evaluation.evidence)
     assert approval is not None
     assert (approval.by, approval.reason) == ("grace", "by tag in MLflow")
 
 
 def test_an_approval_does_not_outlive_its_judgement(stock: Stock, served: str):
-    stock.judge(served, 2, against=1)
+    stock.evaluate(served, 2, against=1)
     promotion.approve(stock.client, served, 2, "grace", "")
 
-    stock.judge(served, 2, against=1)
+    stock.evaluate(served, 2, against=1)
 
     assert APPROVED_BY_TAG not in stock.tags(served, 2)
     assert "waits for a person" in refusal(stock, served, 2, Mode.approved)
@@ -348,11 +348,11 @@ def test_an_approval_does_not_outlive_its_judgement(stock: Stock, served: str):
 
 def test_an_approval_by_tag_is_gone_before_anything_of_the_next_judgement_shows(stock: Stock):
     """So that being killed in between leaves no judgement with an approval that is not its own."""
-    assert list(evidence.tags_of(stock.judgement(1)))[0] == APPROVED_BY_TAG  # noqa: RUF015 (the order is the point)
+    assert list(evidence.tags_of(stock.evaluation(1)))[0] == APPROVED_BY_TAG  # noqa: RUF015 (the order is the point)
 
 
 def test_what_broke_a_rule_cannot_be_approved(stock: Stock, served: str):
-    stock.judge(served, 2, against=1, broken=["calibrated"])
+    stock.evaluate(served, 2, against=1, broken=["calibrated"])
 
     with pytest.raises(MoveRefusedError, match="it broke calibrated"):
         promotion.approve(stock.client, served, 2, "grace", "I know better")
@@ -392,7 +392,7 @@ def test_a_rollback_goes_back_version_by_version(any_stock: Stock, model_name: s
 
 def test_after_a_rollback_the_next_promotion_is_judged_anew(stock: Stock, served: str):
     stock.serve(served, 2)
-    stock.judge(served, 3, against=2)
+    stock.evaluate(served, 3, against=2)
     stock.rollback(served)
 
     assert "was compared with version 2, and version 1 is" in refusal(stock, served, 3)
@@ -429,7 +429,7 @@ def test_a_rollback_to_changed_files_is_refused(any_stock: Stock, model_name: st
     any_stock.model(model_name, 1, weights=weights)
     any_stock.version(model_name)
     document = any_stock.document(1) | {"version_sha256": any_stock.tags(model_name, 1)[SHA256_TAG]}
-    any_stock.judge(model_name, 1, document=document)
+    any_stock.evaluate(model_name, 1, document=document)
     any_stock.promote(model_name, 1)
     any_stock.serve(model_name, 2)
     any_stock.edit_files(weights, "other weights")
@@ -465,4 +465,4 @@ def test_what_somebody_else_promoted_since_is_not_reported_as_done(stock: Stock,
     with pytest.raises(MoveRefusedError, match="was moved by somebody else while eve was"):
         promotion._moved(model, request("eve"))
 
-    assert versions.standing(stock.client, served).aliases == {PRODUCTION: 1}
+    assert versions.alias_state(stock.client, served).aliases == {PRODUCTION: 1}

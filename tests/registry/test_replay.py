@@ -10,8 +10,8 @@ import pytest
 
 from ledgerline.evaluation.disagreement import NotComparableError
 from ledgerline.requests import replay
-from ledgerline.requests.asking import Asked, answers_to, latest_requests
 from ledgerline.requests.logged_rows import inputs_of
+from ledgerline.requests.offline_inference import Asked, answers_to, latest_requests
 from ledgerline.requests.replay import NothingToReplayError, Replay
 from ledgerline.requests.request_log import read
 from ledgerline.testing.logged_requests import MODEL, at, write

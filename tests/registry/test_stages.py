@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ledgerline.registry import moves, stages, versions
-from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING, Standing, standings
+from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING, AliasState, alias_states
 from ledgerline.testing.registry_stock import Stock
 
 
@@ -14,9 +14,9 @@ def test_the_standing_of_a_model_is_the_same_on_each_kind_of_store(any_stock: St
     any_stock.serve(model_name, 1)
     any_stock.stage(model_name, 2)
 
-    found = standings(any_stock.client)[model_name]
+    found = alias_states(any_stock.client)[model_name]
 
-    assert found == versions.standing(any_stock.client, model_name)
+    assert found == versions.alias_state(any_stock.client, model_name)
     assert found.aliases == {PRODUCTION: 1, STAGING: 2}
     assert all(type(number) is int for number in found.aliases.values())
     assert found.journal_entry == any_stock.history(model_name).head == 3
@@ -26,7 +26,7 @@ def test_the_standing_of_a_model_is_the_same_on_each_kind_of_store(any_stock: St
 def test_a_model_that_nobody_moved_stands_nowhere(stock: Stock, model_name: str):
     stock.model(model_name)
 
-    assert standings(stock.client) == {model_name: Standing({}, 0)}
+    assert alias_states(stock.client) == {model_name: AliasState({}, 0)}
 
 
 def test_more_models_than_a_page_has_are_all_found(stock: Stock, monkeypatch: pytest.MonkeyPatch):
@@ -35,7 +35,7 @@ def test_more_models_than_a_page_has_are_all_found(stock: Stock, monkeypatch: py
         stock.client.create_registered_model(name)
     monkeypatch.setattr(stages, "PAGE_SIZE", 3)
 
-    assert set(standings(stock.client)) == names
+    assert set(alias_states(stock.client)) == names
 
 
 @pytest.mark.parametrize("value", ["", "many", "-1", "1.5"])
@@ -45,7 +45,7 @@ def test_a_tag_that_somebody_wrote_over_does_not_stop_the_others(stock: Stock, m
     stock.client.set_registered_model_tag(model_name, JOURNAL_TAG, value)
     stock.client.delete_registered_model_tag(model_name, SEAL_TAG)
 
-    assert standings(stock.client)[model_name] == Standing({STAGING: 1}, 0)
+    assert alias_states(stock.client)[model_name] == AliasState({STAGING: 1}, 0)
 
     moves.settled(stock.client, model_name)
     stock.require_agreement(model_name)

@@ -212,7 +212,7 @@ def test_what_is_not_there_is_named(client: "MlflowClient", log_model: "LogModel
     with pytest.raises(UnknownVersionError):
         versions.set_tags(client, name, 2, {"a": "b"})
     with pytest.raises(UnknownModelError, match="'never registered'"):
-        versions.standing(client, "never registered")
+        versions.alias_state(client, "never registered")
 
 
 def test_tags_are_set_and_taken_away(client: "MlflowClient", log_model: "LogModel", name: str):

@@ -194,7 +194,7 @@ def test_a_good_version_is_promoted_a_worse_one_is_refused_and_production_taken_
     assert "against" in str(better.description)
     assert registry.version_with_alias(model.name, "production") == first
 
-    document = registry.evidence(model.name, registry.history(model.name).judgements()[-1])
+    document = registry.evidence(model.name, registry.history(model.name).evaluations()[-1])
     assert document is not None
     assert document["comparison"]["kind"]["name"] == kind_name
     if partitions is None:

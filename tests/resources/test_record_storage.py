@@ -38,7 +38,7 @@ def model(context: dg.AssetExecutionContext, config: Learned) -> Model:
 
 
 @dg.asset(partitions_def=MONTHS, io_manager_key="records", retry_policy=RETRY)
-def judged(model: Model) -> Model:
+def evaluated(model: Model) -> Model:
     return model
 
 
@@ -47,7 +47,7 @@ def materialise(
 ) -> dg.ExecuteInProcessResult:
     configured = {"model": {"config": {"late_rate": late_rate}}} if model in assets else {}
     return dg.materialize(
-        [model, judged],
+        [model, evaluated],
         selection=assets,
         resources={"records": RecordStorage(base=str(base))},
         partition_key=MONTH,
@@ -57,13 +57,13 @@ def materialise(
 
 
 def test_a_record_comes_back_equal(tmp_path: Path):
-    result = materialise(tmp_path, [model, judged])
+    result = materialise(tmp_path, [model, evaluated])
 
     assert result.success
     written = result.output_for_node("model")
-    assert result.output_for_node("judged") == written
+    assert result.output_for_node("evaluated") == written
     assert open_records(str(tmp_path)).read(MODEL, MONTH, Model) == written
-    assert (tmp_path / "judged" / f"{MONTH}.json").read_bytes() == (
+    assert (tmp_path / "evaluated" / f"{MONTH}.json").read_bytes() == (
         tmp_path / "model" / f"{MONTH}.json"
     ).read_bytes()
 
@@ -114,11 +114,11 @@ def test_a_damaged_record_stops_the_step_at_once(tmp_path: Path):
     file = tmp_path / "model" / f"{MONTH}.json"
     file.write_bytes(file.read_bytes()[:20])
 
-    result = materialise(tmp_path, [judged])
+    result = materialise(tmp_path, [evaluated])
 
     assert not result.success
     assert not any(event.is_step_up_for_retry for event in result.all_events)
-    failed = result.failure_data_for_node("judged")
+    failed = result.failure_data_for_node("evaluated")
     assert failed is not None
     assert failed.error is not None
     assert f"{file} is not a Model" in failed.error.to_string()

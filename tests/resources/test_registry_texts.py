@@ -47,10 +47,10 @@ def request(id: str) -> Request:  # noqa: A002
 def test_promotions_approvals_and_rollbacks_are_written_without_secrets(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
-    stock.judge(NAME, 1)
+    stock.evaluate(NAME, 1)
     registry.approve(NAME, 1, BY, REASON)
     registry.promote(NAME, 1, request("first"), Mode.approved)
-    stock.judge(NAME, 2, against=1)
+    stock.evaluate(NAME, 2, against=1)
     moved = registry.promote(NAME, 2, request("second"), Mode.automatic)
     assert registry.promote(NAME, 2, request("second"), Mode.automatic) == moved
     registry.rollback(NAME, None, request("third"))
@@ -63,8 +63,8 @@ def test_a_version_is_staged_and_judged_without_secrets(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
     registry.stage(registry.version(NAME, 1), BY, "", "request")
-    judgement = stock.judgement(1)
-    registry.record(NAME, replace(judgement, by=BY))
+    evaluation = stock.evaluation(1)
+    registry.record(NAME, replace(evaluation, by=BY))
     assert "hunter2" not in stored(stock)
     assert registry.history(NAME).holder(STAGING) == 1
 
@@ -72,7 +72,7 @@ def test_a_version_is_staged_and_judged_without_secrets(
 def test_what_other_programs_wrote_into_a_journal_is_read_without_secrets(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
-    stock.judge(NAME, 1)
+    stock.evaluate(NAME, 1)
     stock.promote(NAME, 1, request("by another program"))
     assert "hunter2" in stored(stock)
     for history in (registry.history(NAME), registry.settled_history(NAME)):
@@ -103,6 +103,6 @@ def test_a_tag_that_contradicts_the_journal_is_shown_without_its_secret(
 ) -> None:
     stock.serve(NAME, 1)
     stock.client.set_model_version_tag(NAME, "1", "stage", REASON)
-    found = registry.contradictions(NAME)
+    found = registry.inconsistencies(NAME)
     assert CLEAN_REASON in str(found)
     assert "hunter2" not in str(found)

@@ -202,11 +202,11 @@ def test_a_failed_addition_to_a_finished_run_is_told_of_there(mlflow: MLflowReso
             return run.run_id
 
     @dg.asset
-    def judged(trained: str, mlflow: MLflowResource) -> None:
+    def evaluated(trained: str, mlflow: MLflowResource) -> None:
         with mlflow.reopened_run(trained):
             raise ZeroDivisionError("no late flights")
 
-    dg.materialize([trained, judged], resources={"mlflow": mlflow}, raise_on_error=False)
+    dg.materialize([trained, evaluated], resources={"mlflow": mlflow}, raise_on_error=False)
 
     run = only_run(client, mlflow)
     assert run.info.status == "FAILED"

@@ -247,13 +247,13 @@ def test_a_finished_run_can_be_reopened_by_another_step(
             return run.run_id, run.log_model(model, "small", inputs, method="predict_proba")
 
     @dg.asset
-    def judged(trained: tuple[str, str], mlflow: MLflowResource) -> None:
+    def evaluated(trained: tuple[str, str], mlflow: MLflowResource) -> None:
         run_id, model_id = trained
         with mlflow.reopened_run(run_id) as run:
             run.log_metrics({"roc_auc": 0.6}, model_id, UNSEEN)
             run.log_dataset(UNSEEN, "evaluation", SCHEMA)
 
-    assert dg.materialize([trained, judged], resources={"mlflow": mlflow}).success
+    assert dg.materialize([trained, evaluated], resources={"mlflow": mlflow}).success
 
     run = only_run(client, mlflow)
     assert run.info.status == "FINISHED"

@@ -96,7 +96,7 @@ def test_a_step_fails_without_retry_and_names_the_server(dead_server: str):
             "flight_delay", 1, Request("Ada", "", "", "a request"), Mode.automatic
         ),
         lambda registry: registry.rollback("flight_delay", None, Request("Ada", "", "", "a request")),
-        lambda registry: registry.standings(),
+        lambda registry: registry.alias_states(),
         lambda registry: registry.settled_history("flight_delay"),
     ],
     ids=["find", "register", "load", "promote", "roll back", "look", "history"],

@@ -28,7 +28,7 @@ from tests.serving.told_versions import TOLD, TOLD_SERVED, pickled_version, told
 
 SECONDS = 120.0
 MEGABYTE = 1024 * 1024
-MOST_REQUESTS = 3
+MAX_REQUESTS = 3
 JSON = {"Content-Type": "application/json"}
 TOKENS = ("first-token", "second-token")
 
@@ -50,7 +50,7 @@ def strict(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) 
         "LEDGERLINE_SERVING_BODY_MEGABYTES": "1",
         "LEDGERLINE_SERVING_BODY_SECONDS": "0.3",
         "LEDGERLINE_SERVING_ROWS": "3",
-        "LEDGERLINE_SERVING_REQUESTS": str(MOST_REQUESTS),
+        "LEDGERLINE_SERVING_REQUESTS": str(MAX_REQUESTS),
     }
     folder = tmp_path_factory.mktemp("strict")
     with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **limits)) as started:
@@ -186,13 +186,13 @@ def test_more_requests_at_once_than_are_allowed_are_told_to_try_again(
     strict: Running, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
-    with ThreadPoolExecutor(MOST_REQUESTS) as clients:
+    with ThreadPoolExecutor(MAX_REQUESTS) as clients:
         try:
             waiting = [
-                clients.submit(ask, strict, told(f"wait for {go}", value)) for value in range(MOST_REQUESTS)
+                clients.submit(ask, strict, told(f"wait for {go}", value)) for value in range(MAX_REQUESTS)
             ]
             deadline = time.monotonic() + SECONDS
-            while strict.service.metrics.requests_now._value.get() < MOST_REQUESTS:
+            while strict.service.metrics.requests_now._value.get() < MAX_REQUESTS:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
             refused = ask(strict, told())
@@ -207,7 +207,7 @@ def test_more_requests_at_once_than_are_allowed_are_told_to_try_again(
         "error_code": "REQUEST_LIMIT_EXCEEDED",
         "message": "3 requests are being answered already; try again.",
     }
-    assert [answer.json() for answer in answers] == [{"predictions": [2.0 * n]} for n in range(MOST_REQUESTS)]
+    assert [answer.json() for answer in answers] == [{"predictions": [2.0 * n]} for n in range(MAX_REQUESTS)]
     assert ask(strict, told()).status_code == 200
 
 

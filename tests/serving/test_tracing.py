@@ -116,7 +116,7 @@ def test_a_span_tells_what_was_asked_who_answered_and_what_trained_it(
         "ml.model.sha256": sha256,
         "ml.model.training_run_id": run_id,
         "ml.answer.rows": 3,
-        "ml.answer.rows_together": 3,
+        "ml.answer.batch_rows": 3,
         "mlflow.spanType": "TASK",
     }
     assert span.links == [(uuid.UUID(run_id).hex, f"{ids.run_span_id(run_id):016x}")]

@@ -14,6 +14,7 @@ from ledgerline.dagster.released_models import comparison_tables, replayed_reque
 from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
 from ledgerline.dagster.released_models.contenders import contender
 from ledgerline.dagster.released_models.declaration import ReleasedModel
+from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
 from ledgerline.dagster.released_models.evaluation_rows import (
     keys_to_evaluate_on,
     partitions_of,
@@ -21,11 +22,10 @@ from ledgerline.dagster.released_models.evaluation_rows import (
 from ledgerline.dagster.released_models.findings import (
     Findings,
     against_text,
+    evaluation_of,
     evidence_document,
     find_out,
-    judgement_of,
 )
-from ledgerline.dagster.released_models.judged import JudgedVersion
 from ledgerline.dagster.released_models.named_assets import declared_schema
 from ledgerline.dagster.released_models.production import DECISION, IN_PLACE
 from ledgerline.dagster.request_log import RequestLogResource
@@ -39,7 +39,7 @@ from ledgerline.registry.versions import Version
 
 def compare_versions(
     context: dg.AssetExecutionContext, model: ReleasedModel, config: ComparisonConfig
-) -> Iterator[dg.Output[JudgedVersion]]:
+) -> Iterator[dg.Output[EvaluatedVersion]]:
     """Compare the version in staging with the one in production, and keep everything that was found.
 
     Raises:
@@ -77,8 +77,8 @@ def compare_versions(
     files["report.html"] = report.render(document, pictures, lines).encode()
     with mlflow.training_run(context, f"{model.name} {staging.number} vs {against}") as tracked:
         _track(tracked, model, found, sealed, files)
-    judgement = judgement_of(found, sealed.sha256, tracked.run_id, context.run.run_id, now)
-    entry = registry.record(model.name, judgement)
+    evaluation = evaluation_of(found, sealed.sha256, tracked.run_id, context.run.run_id, now)
+    entry = registry.record(model.name, evaluation)
 
     context.add_asset_metadata(
         {
@@ -98,7 +98,7 @@ def compare_versions(
         }
     )
     yield dg.Output(
-        JudgedVersion(
+        EvaluatedVersion(
             version=staging.number,
             against=found.against,
             rows=found.holdout.rows,
@@ -115,7 +115,7 @@ def compare_versions(
 
 def _in_place(
     context: dg.AssetExecutionContext, model: ReleasedModel, staging: Version
-) -> Iterator[dg.Output[JudgedVersion]]:
+) -> Iterator[dg.Output[EvaluatedVersion]]:
     """Say that another run has put the version into production meanwhile; nothing is materialised."""
     why = f"Version {staging.number} of {model.name} is in production already: nothing to compare."
     context.log.warning(why)
@@ -182,7 +182,7 @@ def _track(
 
 def _params(model: ReleasedModel) -> dict[str, Any]:
     """Return the policy as parameters: a gate's numbers begin with its rule."""
-    settings = model.judged_by
+    settings = model.evaluated_by
     numbers = {
         f"{gate.rule}.{name}": value
         for gate in settings.gates

@@ -7,7 +7,7 @@ import dagster as dg
 from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.judged import JudgedVersion
+from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
 from ledgerline.dagster.released_models.named_assets import storage_of
 from ledgerline.dagster.released_models.retries import RETRY
 from ledgerline.dagster.storage.io_managers import Records
@@ -27,7 +27,7 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
     )
     def compare(
         context: dg.AssetExecutionContext, config: ComparisonConfig
-    ) -> Iterator[dg.Output[JudgedVersion]]:
+    ) -> Iterator[dg.Output[EvaluatedVersion]]:
         # Imported by the step, because loading definitions needs nothing of it.
         from ledgerline.dagster.released_models.comparing import compare_versions
 
@@ -44,11 +44,11 @@ def gate_checks(model: ReleasedModel) -> dg.AssetChecksDefinition:
         name=f"{key.to_python_identifier()}_gates",
         specs=[
             dg.AssetCheckSpec(gate.rule, asset=key, description=gate.description)
-            for gate in model.judged_by.gates
+            for gate in model.evaluated_by.gates
         ],
         can_subset=True,
     )
-    def judge_by_gates(
+    def apply_gates(
         context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
     ) -> Iterator[dg.AssetCheckResult]:
         """Show the ruling of each gate, one check a gate.
@@ -56,9 +56,9 @@ def gate_checks(model: ReleasedModel) -> dg.AssetChecksDefinition:
         A version is kept out of production by the sealed evidence, which a promotion reads itself. Blocking
         checks would have Dagster call the run and the promotion failed, which is neither.
         """
-        judged = records.read(key, None, JudgedVersion)
+        evaluated = records.read(key, None, EvaluatedVersion)
         chosen = {check.name for check in context.selected_asset_check_keys}
-        for ruling in (Ruling(**found) for found in judged.rulings):
+        for ruling in (Ruling(**found) for found in evaluated.rulings):
             if ruling.rule in chosen:
                 numbers = {"value": ruling.value, "threshold": ruling.threshold}
                 yield dg.AssetCheckResult(
@@ -66,8 +66,8 @@ def gate_checks(model: ReleasedModel) -> dg.AssetChecksDefinition:
                     severity=dg.AssetCheckSeverity.WARN,
                     check_name=ruling.rule,
                     description=ruling.text,
-                    metadata={"version": judged.version}
+                    metadata={"version": evaluated.version}
                     | {name: value for name, value in numbers.items() if value is not None},
                 )
 
-    return judge_by_gates
+    return apply_gates

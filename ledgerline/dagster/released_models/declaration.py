@@ -105,7 +105,7 @@ class ReleasedModel:
             )
 
     @property
-    def judged_by(self) -> Policy:
+    def evaluated_by(self) -> Policy:
         """The policy that versions are judged by."""
         return self.policy if self.policy is not None else default_policy(self.kind)
 
@@ -185,10 +185,10 @@ class ReleasedModel:
 
     def _require_gates(self) -> None:
         try:
-            self.judged_by.require_fits(self.kind)
+            self.evaluated_by.require_fits(self.kind)
         except ValueError as error:
             self._refuse("policy", str(error))
-        known = [metric.name for metric in (*self.judged_by.metrics(self.kind), *self.metrics)]
+        known = [metric.name for metric in (*self.evaluated_by.metrics(self.kind), *self.metrics)]
         twice = sorted({name for name in known if known.count(name) > 1})
         if twice:
             self._refuse("metrics", f"two metrics have the name {twice[0]!r}")

@@ -25,7 +25,7 @@ from ledgerline.evaluation.rulings import Latencies, Ruling
 from ledgerline.evaluation.samples import ComparisonError
 from ledgerline.ledger.ids import RUN_ID_TAG, trace_id
 from ledgerline.registry import evidence
-from ledgerline.registry.history import Judgement
+from ledgerline.registry.history import Evaluation
 from ledgerline.registry.provenance import EVALUATED_ON_TAG, PARTITION_TAG, TRAINED_ON_TAG
 from ledgerline.registry.versions import (
     MONTH_TAG,
@@ -124,7 +124,7 @@ def find_out(
         compared=compared,
         latency=latency,
         training_psi=training_psi,
-        rulings=policy.judge(model.judged_by, rulings_of.Findings(compared, latency, tuple(differing))),
+        rulings=policy.evaluate(model.evaluated_by, rulings_of.Findings(compared, latency, tuple(differing))),
     )
 
 
@@ -153,7 +153,7 @@ def evidence_document(model: ReleasedModel, found: Findings, run_id: str, now: d
         "training_data": {
             str(one.version.number): _provenance(one.version) for one in (staging, production) if one
         },
-        "policy": model.judged_by.as_dict(),
+        "policy": model.evaluated_by.as_dict(),
         "comparison": found.compared.as_dict(),
         "latency": asdict(found.latency),
         "artifact_bytes": {"staging": staging.bytes, "production": production.bytes if production else None},
@@ -168,11 +168,11 @@ def evidence_document(model: ReleasedModel, found: Findings, run_id: str, now: d
     }
 
 
-def judgement_of(
+def evaluation_of(
     found: Findings, evidence_sha256: str, evidence_run_id: str, run_id: str, now: datetime
-) -> Judgement:
+) -> Evaluation:
     """Return what is written into the journal of the model."""
-    return Judgement(
+    return Evaluation(
         at=now,
         version=found.staging.version.number,
         against=found.against,
@@ -192,7 +192,7 @@ def _compared(
     staging: Contender,
     production: Contender | None,
 ) -> Comparison:
-    settings = model.judged_by
+    settings = model.evaluated_by
     try:
         return comparison.compare(
             model.kind,

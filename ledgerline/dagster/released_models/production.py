@@ -104,7 +104,7 @@ def recorded_check(model: ReleasedModel) -> dg.AssetChecksDefinition:
     )
     def registry_as_recorded(registry: ModelRegistryResource) -> dg.AssetCheckResult:
         """Judge the registry as it is now; a sensor does so when something moved, and twice a minute."""
-        return as_recorded(registry.contradictions(model.name))
+        return as_recorded(registry.inconsistencies(model.name))
 
     return registry_as_recorded
 
@@ -145,13 +145,13 @@ def _not_moved(model: ReleasedModel, version: int, decision: str, why: str) -> d
     )
 
 
-def as_recorded(contradictions: Sequence[str]) -> dg.AssetCheckResult:
+def as_recorded(inconsistencies: Sequence[str]) -> dg.AssetCheckResult:
     """Return the result of the check, given where the registry contradicts its journal."""
     return dg.AssetCheckResult(
-        passed=not contradictions,
+        passed=not inconsistencies,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(contradictions) or "Aliases and tags are as the journal says.",
-        metadata={"contradictions": list(contradictions)},
+        description="; ".join(inconsistencies) or "Aliases and tags are as the journal says.",
+        metadata={"inconsistencies": list(inconsistencies)},
     )
 
 

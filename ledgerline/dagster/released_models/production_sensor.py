@@ -17,7 +17,7 @@ from ledgerline.cleaning.texts import clean
 from ledgerline.dagster.alerts import AlertError, AlertResource
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.looks import (
+from ledgerline.dagster.released_models.polls import (
     INTERVAL_SECONDS,
     NOT_YET,
     NOTHING_NEW,
@@ -99,7 +99,7 @@ def _tick(
     if not seen.is_to_read(found):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     try:
-        history = registry.settled_history(names.model, seen.last_look(found))
+        history = registry.settled_history(names.model, seen.last_poll(found))
     except UnderWayError as error:
         return dg.SkipReason(clean(str(error)))
 

@@ -6,8 +6,8 @@ import dagster as dg
 
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.looks import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
 from ledgerline.dagster.released_models.names import ReleaseNames
+from ledgerline.dagster.released_models.polls import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
 from ledgerline.dagster.released_models.production import AS_RECORDED, as_recorded
 
 
@@ -60,16 +60,16 @@ def _tick(
     # A wake-up may be for a tag, which does not show in a look.
     if not seen.is_to_read(found) and found.woken == seen.woken:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
-    contradictions = list(registry.contradictions(names.model))
-    is_seen_again = contradictions == seen.found
-    is_new = contradictions != seen.reported
+    inconsistencies = list(registry.inconsistencies(names.model))
+    is_seen_again = inconsistencies == seen.found
+    is_new = inconsistencies != seen.reported
     after = seen.after_reading(found, found.journal_entry, has_more=is_new and not is_seen_again)
-    after = replace(after, found=contradictions)
+    after = replace(after, found=inconsistencies)
     if not is_new:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
     if not is_seen_again:
         return dg.SensorResult(skip_reason="Is it still so at the next tick?", cursor=after.cursor)
-    result = as_recorded(contradictions)
+    result = as_recorded(inconsistencies)
     event = dg.AssetCheckEvaluation(
         asset_key=names.production,
         check_name=AS_RECORDED,
@@ -81,5 +81,5 @@ def _tick(
     return dg.SensorResult(
         skip_reason=result.description,
         asset_events=[event],
-        cursor=replace(after, reported=contradictions).cursor,
+        cursor=replace(after, reported=inconsistencies).cursor,
     )

@@ -12,7 +12,7 @@ from ledgerline.dagster.released_models.contenders import Contender
 from ledgerline.dagster.request_log import RequestLogResource, require_logged
 from ledgerline.evaluation.disagreement import NotComparableError
 from ledgerline.requests import replay
-from ledgerline.requests.asking import Asked
+from ledgerline.requests.offline_inference import Asked
 from ledgerline.requests.replay import NothingToReplayError, Replay
 
 
@@ -32,7 +32,7 @@ def replayed(
             of another kind.
     """
     name = staging.version.name
-    logged = request_log.read(name, since, until, enough=replay.MOST_ROWS + 1)
+    logged = request_log.read(name, since, until, enough=replay.MAX_ROWS + 1)
     require_logged(logged, _inputs_of(staging))
     number = staging.version.number
     others = logged[logged["version"] != number]
@@ -50,7 +50,7 @@ def replayed(
             "Compare without a replay.",
         ) from error
     # Reading ended there, so that there may be more than was read.
-    return replace(found, is_cut=found.is_cut or len(logged) > replay.MOST_ROWS)
+    return replace(found, is_cut=found.is_cut or len(logged) > replay.MAX_ROWS)
 
 
 def asked_of(one: Contender) -> Asked:

@@ -14,7 +14,8 @@ from ledgerline.cleaning.texts import clean
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.jobs import ReleaseJobs
-from ledgerline.dagster.released_models.looks import (
+from ledgerline.dagster.released_models.names import ReleaseNames
+from ledgerline.dagster.released_models.polls import (
     INTERVAL_SECONDS,
     NOT_YET,
     NOTHING_NEW,
@@ -22,9 +23,8 @@ from ledgerline.dagster.released_models.looks import (
     look,
     run_key,
 )
-from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.registry.evidence import APPROVED_BY_TAG
-from ledgerline.registry.history import Approval, History, Judgement
+from ledgerline.registry.history import Approval, Evaluation, History
 from ledgerline.registry.moves import UnderWayError
 from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import PRODUCTION, STAGING
@@ -98,7 +98,7 @@ def _tick(
     if not approvers and not seen.is_to_read(found):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     try:
-        history = registry.settled_history(names.model, seen.last_look(found))
+        history = registry.settled_history(names.model, seen.last_poll(found))
     except UnderWayError as error:
         return dg.SkipReason(clean(str(error)))
 
@@ -141,13 +141,13 @@ def _to_release(history: History, released: int | None) -> list[tuple[int, int]]
     if released is None:
         holder = history.holder(STAGING)
         came = {holder: came[holder]} if holder is not None else {}
-    judged = {e.what.version: e.number for e in history.entries if isinstance(e.what, Judgement)}
+    evaluated = {e.what.version: e.number for e in history.entries if isinstance(e.what, Evaluation)}
     return sorted(
         (number, version)
         for version, number in came.items()
         if version is not None
         and number > (released or 0)
-        and number > judged.get(version, 0)
+        and number > evaluated.get(version, 0)
         and version != history.holder(PRODUCTION)
     )
 
@@ -180,9 +180,9 @@ def _approved(names: ReleaseNames, history: History, approved: int) -> dict[str,
     for entry in history.entries:
         what = entry.what
         if isinstance(what, Approval) and entry.number > max(approved, _reign(history)):
-            judgement = history.judgement(what.version)
-            if judgement is not None and judgement.evidence == what.evidence:
-                request = _promotion(names, history, judgement, what.by, what.reason)
+            evaluation = history.evaluation(what.version)
+            if evaluation is not None and evaluation.evidence == what.evidence:
+                request = _promotion(names, history, evaluation, what.by, what.reason)
                 requests[request.run_key or ""] = request
     return requests
 
@@ -191,20 +191,20 @@ def _tagged(names: ReleaseNames, history: History, approvers: Mapping[str, str])
     """What was approved by a tag in MLflow, by run key, which is that of an approval in the journal."""
     requests = {}
     for version, evidence in _waiting(history).items():
-        judgement = history.judgement(int(version))
-        if version in approvers and judgement is not None and judgement.evidence == evidence:
+        evaluation = history.evaluation(int(version))
+        if version in approvers and evaluation is not None and evaluation.evidence == evidence:
             request = _promotion(
-                names, history, judgement, approvers[version], f"tag {APPROVED_BY_TAG} in MLflow"
+                names, history, evaluation, approvers[version], f"tag {APPROVED_BY_TAG} in MLflow"
             )
             requests[request.run_key or ""] = request
     return requests
 
 
 def _promotion(
-    names: ReleaseNames, history: History, judgement: Judgement, approver: str, reason: str
+    names: ReleaseNames, history: History, evaluation: Evaluation, approver: str, reason: str
 ) -> dg.RunRequest:
     config = {
-        "version": judgement.version,
+        "version": evaluation.version,
         "mode": Mode.approved.name,
         "approver": approver,
         "reason": reason,
@@ -212,7 +212,7 @@ def _promotion(
     return dg.RunRequest(
         # The same however often and by what means it is approved, as long as production has not moved. The
         # evidence is another one for each comparison, also of a model that was made anew.
-        run_key=f"{names.model}-{_reign(history)}-{judgement.evidence}",
+        run_key=f"{names.model}-{_reign(history)}-{evaluation.evidence}",
         job_name=names.promote_job,
         run_config={"ops": {names.production_op: {"config": config}}},
     )
@@ -227,14 +227,14 @@ def _reign(history: History) -> int:
 def _waiting(history: History) -> dict[str, str]:
     """Versions that passed against the one in production now and were not approved, with their evidence."""
     production = history.holder(PRODUCTION)
-    last = {judgement.version: judgement for judgement in history.judgements()}
+    last = {evaluation.version: evaluation for evaluation in history.evaluations()}
     return {
-        str(version): judgement.evidence
-        for version, judgement in last.items()
-        if judgement.passed
-        and judgement.against == production
+        str(version): evaluation.evidence
+        for version, evaluation in last.items()
+        if evaluation.passed
+        and evaluation.against == production
         and version != production
-        and history.approval(judgement.evidence) is None
+        and history.approval(evaluation.evidence) is None
     }
 
 

@@ -16,7 +16,7 @@ def wake(instance: dg.DagsterInstance) -> None:
     instance.run_storage.set_cursor_values({KEY: repr(time.time())})
 
 
-def woken_at(instance: dg.DagsterInstance) -> float | None:
+def notified_at(instance: dg.DagsterInstance) -> float | None:
     """When somebody last did so, in seconds since the epoch; None if nobody ever did.
 
     It is the clock of whoever did: to see whether there was another since, keep the value and compare for

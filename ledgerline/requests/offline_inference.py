@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Starts = NDArray[np.intp]
 
 # For the latency: of all requests, these many at even distances.
-MOST_TIMED = 200
+MAX_TIMED = 200
 # Scored at once, where it is not about time.
 ROWS_AT_ONCE = 10_000
 
@@ -127,7 +127,7 @@ def _spans(starts: "Starts", most_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def latencies(
-    versions: Sequence[Asked], inputs: "pd.DataFrame", starts: "Starts", most: int = MOST_TIMED
+    versions: Sequence[Asked], inputs: "pd.DataFrame", starts: "Starts", most: int = MAX_TIMED
 ) -> list[Latency | None]:
     """How long a request takes, of each version: one by one and in turns, so that what else goes on hits all.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ledgerline.dagster.wake import wake, woken_at
+from ledgerline.dagster.registry_notifications import notified_at, wake
 
 
 @pytest.fixture(params=["in memory", "in a folder"])
@@ -21,23 +21,23 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.Dags
 
 
 def test_where_nobody_ever_woke_there_is_no_time(instance: dg.DagsterInstance) -> None:
-    assert woken_at(instance) is None
+    assert notified_at(instance) is None
 
 
 def test_it_is_known_when_somebody_woke(instance: dg.DagsterInstance) -> None:
     before = time.time()
     wake(instance)
-    at = woken_at(instance)
+    at = notified_at(instance)
     assert at is not None
     assert before <= at <= time.time()
-    assert woken_at(instance) == at
+    assert notified_at(instance) == at
 
 
 def test_each_wake_up_can_be_told_from_the_one_before(instance: dg.DagsterInstance) -> None:
     times = []
     for _ in range(3):
         wake(instance)
-        times.append(woken_at(instance))
+        times.append(notified_at(instance))
     assert len(set(times)) == 3
 
 
@@ -46,6 +46,6 @@ def test_another_process_sees_it(tmp_path: Path) -> None:
         dg.DagsterInstance.local_temp(str(tmp_path)) as one,
         dg.DagsterInstance.local_temp(str(tmp_path)) as other,
     ):
-        assert woken_at(other) is None
+        assert notified_at(other) is None
         wake(one)
-        assert woken_at(other) == woken_at(one) != None  # noqa: E711 (a chain)
+        assert notified_at(other) == notified_at(one) != None  # noqa: E711 (a chain)

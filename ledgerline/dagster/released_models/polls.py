@@ -10,7 +10,7 @@ from typing import Self
 import dagster as dg
 
 from ledgerline.dagster.registry import ModelRegistryResource
-from ledgerline.dagster.wake import woken_at
+from ledgerline.dagster.registry_notifications import notified_at
 from ledgerline.registry.history import Entry, History
 
 # Dagster's daemon comes by every 5 seconds. Sensors that ask for just that are passed over every other time,
@@ -27,7 +27,7 @@ NOTHING_NEW = "Nothing has changed."
 
 
 @dataclass(frozen=True)
-class Look:
+class Poll:
     """What a sensor found when it looked.
 
     Attributes:
@@ -88,7 +88,7 @@ class Seen:
         """Return what is known of a model that was created since the last look: all that it does is new."""
         return cls()
 
-    def about(self, found: Look) -> Self:
+    def about(self, found: Poll) -> Self:
         """Return what was seen of the model that has the name now.
 
         A model that was made anew begins its journal with entry 1 again, so numbers of entries that were seen
@@ -108,7 +108,7 @@ class Seen:
         is_known = not self.seal or any(entry.seal == self.seal for entry in history.entries)
         return self if is_known and self.journal_entry <= history.head else type(self)()
 
-    def last_look(self, found: Look) -> datetime | None:
+    def last_poll(self, found: Poll) -> datetime | None:
         """Return when the model was looked at before, if that is known."""
         return datetime.fromtimestamp(self.looked_at, UTC) if 0 < self.looked_at <= found.at else None
 
@@ -118,12 +118,12 @@ class Seen:
         # Below 0, the clock was set back.
         return self.has_more or woken != self.woken or not 0 <= waited < poll_seconds
 
-    def is_to_read(self, found: Look) -> bool:
+    def is_to_read(self, found: Poll) -> bool:
         """Whether the journal is to be read, and not only the aliases."""
         is_same = self.aliases == found.aliases and self.journal_entry == found.journal_entry
         return self.has_more or not is_same or not 0 <= found.at - self.read_at < READ_SECONDS
 
-    def after(self, found: Look) -> Self:
+    def after(self, found: Poll) -> Self:
         """The same after a look that found nothing."""
         return replace(
             self,
@@ -134,28 +134,28 @@ class Seen:
             newest_model=max(self.newest_model, found.newest_model),
         )
 
-    def after_reading(self, found: Look, journal_entry: int, *, has_more: bool) -> Self:
+    def after_reading(self, found: Poll, journal_entry: int, *, has_more: bool) -> Self:
         """The same after the journal was read."""
         return replace(self.after(found), read_at=found.at, journal_entry=journal_entry, has_more=has_more)
 
 
 def look(
     context: dg.SensorEvaluationContext, registry: ModelRegistryResource, model: str, seen: Seen
-) -> Look | None:
+) -> Poll | None:
     """Look at the registry in one call, if it is time to; None: it is not, or there is no such model.
 
     Raises:
         PermanentFailure: The registry cannot be reached.
     """
-    now, woken = time.time(), woken_at(context.instance)
+    now, woken = time.time(), notified_at(context.instance)
     if not seen.is_due(now, woken, registry.poll_seconds):
         return None
-    standings = registry.standings()
-    if model not in standings:
+    alias_states = registry.alias_states()
+    if model not in alias_states:
         return None
-    standing = standings[model]
-    newest = max(each.created for each in standings.values())
-    return Look(standing.aliases, standing.journal_entry, now, woken, standing.created, newest)
+    alias_state = alias_states[model]
+    newest = max(each.created for each in alias_states.values())
+    return Poll(alias_state.aliases, alias_state.journal_entry, now, woken, alias_state.created, newest)
 
 
 def run_key(model: str, entry: Entry) -> str:

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def contradictions(client: "MlflowClient", name: str) -> list[str]:
+def inconsistencies(client: "MlflowClient", name: str) -> list[str]:
     """What does not agree, as sentences; empty when all does, and while an alias is being moved.
 
     Raises:
         UnknownModelError: There is no such model.
     """
-    standing = versions.standing(client, name)
-    aliases = standing.aliases
+    alias_state = versions.alias_state(client, name)
+    aliases = alias_state.aliases
     try:
-        journal = journal_of(client, name, standing)
-        history = journal.read(standing.journal_seal) if journal is not None else None
+        journal = journal_of(client, name, alias_state)
+        history = journal.read(alias_state.journal_seal) if journal is not None else None
     except JournalError as error:
         return [str(error)]
     if history is None:

@@ -14,7 +14,7 @@ from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.rows import Rows, joined
 
 # More together save nothing worth having, and keep who comes next waiting.
-MOST_ROWS_TOGETHER = 1024
+MAX_BATCH_ROWS = 1024
 # How long the next of several that are likely to come is waited for, as a share of a prediction.
 PATIENCE = 0.25
 # And at most: a client that asks again at once does so within this, however slow the model is.
@@ -46,14 +46,14 @@ class Prediction:
         outputs: What it said.
         started: When it was asked, in seconds since the epoch.
         seconds: How long it took, for all that was asked together.
-        rows_together: Rows of all requests that were asked together.
+        batch_rows: Rows of all requests that were asked together.
     """
 
     loaded: LoadedModel
     outputs: Rows
     started: float
     seconds: float
-    rows_together: int
+    batch_rows: int
 
 
 class Costs:
@@ -103,7 +103,7 @@ class _Asked:
 
 
 @dataclass
-class Predictor:
+class Batcher:
     """Asks models, in a thread of its own, in the order in which requests came.
 
     Requests that come while a model is at work wait; then all of them are asked together, if that is faster.
@@ -212,7 +212,7 @@ class Predictor:
                 _deliver([(self._waiting.popleft(), OverdueError())])
                 continue
             if together:
-                if asked.loaded is not together[0].loaded or rows + asked.rows.count > MOST_ROWS_TOGETHER:
+                if asked.loaded is not together[0].loaded or rows + asked.rows.count > MAX_BATCH_ROWS:
                     break
                 if not self._costs.favour_asking_together((rows + asked.rows.count) / (len(together) + 1)):
                     break

@@ -20,16 +20,16 @@ from mlflow.types import Schema as MLflowSchema
 
 from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.versions import Version
-from ledgerline.serving.loaded import LoadedModel
-from ledgerline.serving.predictor import (
-    MOST_ROWS_TOGETHER,
+from ledgerline.serving.batcher import (
+    MAX_BATCH_ROWS,
+    Batcher,
     Costs,
     ModelFailedError,
     OverdueError,
     Prediction,
-    Predictor,
     RequestRowsError,
 )
+from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import schema_of
 
@@ -89,15 +89,15 @@ def loaded(model: FakeModel, number: int = 1) -> LoadedModel:
 
 
 @contextmanager
-def predicting(observe: Callable[[int, int, float], None] = lambda *_: None) -> Iterator[Predictor]:
-    predictor = Predictor(observe)
-    predictor.start()
+def predicting(observe: Callable[[int, int, float], None] = lambda *_: None) -> Iterator[Batcher]:
+    batcher = Batcher(observe)
+    batcher.start()
     try:
-        yield predictor
+        yield batcher
     finally:
-        predictor.stop(SECONDS)
-    assert predictor._thread is not None
-    assert not predictor._thread.is_alive()
+        batcher.stop(SECONDS)
+    assert batcher._thread is not None
+    assert not batcher._thread.is_alive()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -107,18 +107,18 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def asked_together(
-    predictor: Predictor, busy: LoadedModel, model: FakeModel, questions: list[tuple[LoadedModel, Rows]]
+    batcher: Batcher, busy: LoadedModel, model: FakeModel, questions: list[tuple[LoadedModel, Rows]]
 ) -> list[Prediction | BaseException]:
     """The answers to questions that all came while a model was at work."""
     model.gate.clear()
     model.began.clear()
     deadline = time.monotonic() + SECONDS
-    first = asyncio.create_task(predictor.predict(busy, rows_of(0.5), deadline))
+    first = asyncio.create_task(batcher.predict(busy, rows_of(0.5), deadline))
     await until(model.began.is_set)
     tasks: list[Awaitable[Prediction]] = []
     for asked, rows in questions:
-        tasks.append(asyncio.create_task(predictor.predict(asked, rows, deadline)))
-        await until(lambda: predictor.waiting == len(tasks))
+        tasks.append(asyncio.create_task(batcher.predict(asked, rows, deadline)))
+        await until(lambda: batcher.waiting == len(tasks))
     model.gate.set()
     await first
     return await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,11 +137,11 @@ def answers(predictions: list[Prediction | BaseException]) -> list[Any]:
 
 def test_a_request_that_comes_alone_is_answered_at_once() -> None:
     model = FakeModel()
-    with predicting() as predictor:
-        found = asyncio.run(predictor.predict(loaded(model), rows_of(1, 2), time.monotonic() + SECONDS))
+    with predicting() as batcher:
+        found = asyncio.run(batcher.predict(loaded(model), rows_of(1, 2), time.monotonic() + SECONDS))
 
     assert answers([found]) == [[2.0, 4.0]]
-    assert found.rows_together == 2
+    assert found.batch_rows == 2
     assert model.asked == [[1.0, 2.0]]
 
 
@@ -153,39 +153,37 @@ def test_requests_that_wait_share_a_prediction_and_each_gets_its_own_answer(size
     values = iter(range(1, sum(sizes) + 1))
     questions = [rows_of(*(next(values) for _ in range(size))) for size in sizes]
 
-    with predicting(lambda rows, requests, seconds: observed.append((rows, requests))) as predictor:
-        found = asyncio.run(
-            asked_together(predictor, version, model, [(version, rows) for rows in questions])
-        )
+    with predicting(lambda rows, requests, seconds: observed.append((rows, requests))) as batcher:
+        found = asyncio.run(asked_together(batcher, version, model, [(version, rows) for rows in questions]))
 
     assert answers(found) == [(2 * rows.columns["value"]).tolist() for rows in questions]
     assert model.asked == [[0.5], [float(value) for value in range(1, sum(sizes) + 1)]]
-    assert {each.rows_together for each in found if isinstance(each, Prediction)} == {sum(sizes)}
+    assert {each.batch_rows for each in found if isinstance(each, Prediction)} == {sum(sizes)}
     assert observed == [(1, 1), (sum(sizes), len(sizes))]
 
 
 def test_more_rows_than_are_worth_it_are_not_asked_together() -> None:
     model = FakeModel()
     version = loaded(model)
-    half = rows_of(*range(MOST_ROWS_TOGETHER // 2))
+    half = rows_of(*range(MAX_BATCH_ROWS // 2))
 
-    with predicting() as predictor:
-        found = asyncio.run(asked_together(predictor, version, model, [(version, half)] * 3))
+    with predicting() as batcher:
+        found = asyncio.run(asked_together(batcher, version, model, [(version, half)] * 3))
 
     assert all(isinstance(each, Prediction) for each in found)
-    assert [len(values) for values in model.asked] == [1, MOST_ROWS_TOGETHER, MOST_ROWS_TOGETHER // 2]
+    assert [len(values) for values in model.asked] == [1, MAX_BATCH_ROWS, MAX_BATCH_ROWS // 2]
 
 
 def test_one_request_may_have_more_rows_than_several_together() -> None:
     model = FakeModel()
     version = loaded(model)
-    many = rows_of(*range(MOST_ROWS_TOGETHER + 1))
+    many = rows_of(*range(MAX_BATCH_ROWS + 1))
 
-    with predicting() as predictor:
-        (found,) = asyncio.run(asked_together(predictor, version, model, [(version, many)]))
+    with predicting() as batcher:
+        (found,) = asyncio.run(asked_together(batcher, version, model, [(version, many)]))
 
     assert isinstance(found, Prediction)
-    assert found.outputs.count == MOST_ROWS_TOGETHER + 1
+    assert found.outputs.count == MAX_BATCH_ROWS + 1
 
 
 def test_requests_for_two_versions_are_never_mixed_and_keep_their_order() -> None:
@@ -194,8 +192,8 @@ def test_requests_for_two_versions_are_never_mixed_and_keep_their_order() -> Non
     asked = [one, one, two, one, two]
     questions = [(version, rows_of(value)) for value, version in enumerate(asked, 1)]
 
-    with predicting() as predictor:
-        found = asyncio.run(asked_together(predictor, one, old, questions))
+    with predicting() as batcher:
+        found = asyncio.run(asked_together(batcher, one, old, questions))
 
     assert answers(found) == [[2.0], [4.0], [6.0], [8.0], [10.0]]
     assert [each.loaded for each in found if isinstance(each, Prediction)] == asked
@@ -207,13 +205,13 @@ def test_who_waits_for_company_that_never_comes_is_answered_soon() -> None:
     model = FakeModel()
     version = loaded(model)
 
-    async def alone_after_company(predictor: Predictor) -> Prediction:
-        await asked_together(predictor, version, model, [(version, rows_of(1)), (version, rows_of(2))])
-        return await predictor.predict(version, rows_of(3), time.monotonic() + SECONDS)
+    async def alone_after_company(batcher: Batcher) -> Prediction:
+        await asked_together(batcher, version, model, [(version, rows_of(1)), (version, rows_of(2))])
+        return await batcher.predict(version, rows_of(3), time.monotonic() + SECONDS)
 
-    with predicting() as predictor:
-        assert predictor._crowd == 1
-        found = asyncio.run(alone_after_company(predictor))
+    with predicting() as batcher:
+        assert batcher._crowd == 1
+        found = asyncio.run(alone_after_company(batcher))
 
     # Overdue, had it been waited for.
     assert answers([found]) == [[6.0]]
@@ -230,8 +228,8 @@ def test_rows_that_the_model_fails_on_fail_their_own_request_only(bad: list[bool
     version = loaded(model)
     questions = [(version, rows_of(-1.0 if is_bad else 3.0, 1.0)) for is_bad in bad]
 
-    with predicting() as predictor:
-        found = asyncio.run(asked_together(predictor, version, model, questions))
+    with predicting() as batcher:
+        found = asyncio.run(asked_together(batcher, version, model, questions))
 
     assert answers(found) == [RequestRowsError if is_bad else [6.0, 2.0] for is_bad in bad]
 
@@ -247,8 +245,8 @@ def test_rows_that_do_not_fit_together_are_asked_one_by_one() -> None:
     arrays = replace(version, model=asked(sums), example=Rows({UNNAMED: np.ones((1, 2))}, 1))
     questions = [(arrays, Rows({UNNAMED: np.ones((2, length))}, 2)) for length in (3, 5)]
 
-    with predicting() as predictor:
-        found = asyncio.run(asked_together(predictor, version, model, questions))
+    with predicting() as batcher:
+        found = asyncio.run(asked_together(batcher, version, model, questions))
 
     assert answers(found) == [[3.0, 3.0], [5.0, 5.0]]
 
@@ -256,21 +254,21 @@ def test_rows_that_do_not_fit_together_are_asked_one_by_one() -> None:
 def test_a_model_that_fails_on_its_own_example_is_at_fault_and_not_the_request() -> None:
     model = FakeModel(broken=True)
 
-    with predicting() as predictor, pytest.raises(ModelFailedError, match=r"^The fake model fails\.$"):
-        asyncio.run(predictor.predict(loaded(model), rows_of(1), time.monotonic() + SECONDS))
+    with predicting() as batcher, pytest.raises(ModelFailedError, match=r"^The fake model fails\.$"):
+        asyncio.run(batcher.predict(loaded(model), rows_of(1), time.monotonic() + SECONDS))
 
 
 def test_after_a_failure_the_next_request_is_answered() -> None:
     model = FakeModel()
     version = loaded(model)
 
-    async def bad_and_good(predictor: Predictor) -> Prediction:
+    async def bad_and_good(batcher: Batcher) -> Prediction:
         with pytest.raises(RequestRowsError):
-            await predictor.predict(version, rows_of(-1), time.monotonic() + SECONDS)
-        return await predictor.predict(version, rows_of(1), time.monotonic() + SECONDS)
+            await batcher.predict(version, rows_of(-1), time.monotonic() + SECONDS)
+        return await batcher.predict(version, rows_of(1), time.monotonic() + SECONDS)
 
-    with predicting() as predictor:
-        assert answers([asyncio.run(bad_and_good(predictor))]) == [[2.0]]
+    with predicting() as batcher:
+        assert answers([asyncio.run(bad_and_good(batcher))]) == [[2.0]]
 
 
 @pytest.mark.parametrize("panic", [SystemExit(1), KeyboardInterrupt(), BaseException("panic")])
@@ -285,27 +283,27 @@ def test_a_model_that_raises_what_ends_threads_does_not_end_this_one(panic: Base
     model = FakeModel()
     version = replace(loaded(model), model=asked(panicking))
 
-    async def bad_and_good(predictor: Predictor) -> Prediction:
+    async def bad_and_good(batcher: Batcher) -> Prediction:
         deadline = time.monotonic() + SECONDS
         with pytest.raises(ModelFailedError):
-            await asyncio.wait_for(predictor.predict(version, rows_of(1), deadline), SECONDS)
-        return await predictor.predict(version, rows_of(2), deadline)
+            await asyncio.wait_for(batcher.predict(version, rows_of(1), deadline), SECONDS)
+        return await batcher.predict(version, rows_of(2), deadline)
 
-    with predicting() as predictor:
-        assert answers([asyncio.run(bad_and_good(predictor))]) == [[4.0]]
+    with predicting() as batcher:
+        assert answers([asyncio.run(bad_and_good(batcher))]) == [[4.0]]
 
 
 def test_an_answer_about_another_number_of_rows_is_none() -> None:
     model = FakeModel()
     version = replace(loaded(model), model=asked(lambda frame: [1.0]))
 
-    async def two_and_one(predictor: Predictor) -> Prediction:
+    async def two_and_one(batcher: Batcher) -> Prediction:
         with pytest.raises(RequestRowsError, match="says 1 values about 2 rows"):
-            await predictor.predict(version, rows_of(1, 2), time.monotonic() + SECONDS)
-        return await predictor.predict(version, rows_of(1), time.monotonic() + SECONDS)
+            await batcher.predict(version, rows_of(1, 2), time.monotonic() + SECONDS)
+        return await batcher.predict(version, rows_of(1), time.monotonic() + SECONDS)
 
-    with predicting() as predictor:
-        assert answers([asyncio.run(two_and_one(predictor))]) == [[1.0]]
+    with predicting() as batcher:
+        assert answers([asyncio.run(two_and_one(batcher))]) == [[1.0]]
 
 
 # In time
@@ -315,19 +313,19 @@ def test_a_request_that_is_overdue_is_never_asked() -> None:
     model = FakeModel()
     version = loaded(model)
 
-    async def late_and_in_time(predictor: Predictor) -> list[Prediction | BaseException]:
+    async def late_and_in_time(batcher: Batcher) -> list[Prediction | BaseException]:
         model.gate.clear()
         now = time.monotonic()
-        first = asyncio.create_task(predictor.predict(version, rows_of(1), now + SECONDS))
+        first = asyncio.create_task(batcher.predict(version, rows_of(1), now + SECONDS))
         await until(model.began.is_set)
-        late = asyncio.create_task(predictor.predict(version, rows_of(2), now - 1))
-        in_time = asyncio.create_task(predictor.predict(version, rows_of(3), now + SECONDS))
-        await until(lambda: predictor.waiting == 2)
+        late = asyncio.create_task(batcher.predict(version, rows_of(2), now - 1))
+        in_time = asyncio.create_task(batcher.predict(version, rows_of(3), now + SECONDS))
+        await until(lambda: batcher.waiting == 2)
         model.gate.set()
         return list(await asyncio.gather(first, late, in_time, return_exceptions=True))
 
-    with predicting() as predictor:
-        found = asyncio.run(late_and_in_time(predictor))
+    with predicting() as batcher:
+        found = asyncio.run(late_and_in_time(batcher))
 
     assert answers(found) == [[2.0], OverdueError, [6.0]]
     assert model.asked == [[1.0], [3.0]]
@@ -347,22 +345,22 @@ def test_a_request_that_becomes_overdue_while_others_fail_is_never_asked_again()
     deadline = threading.Event()
     slow = replace(version, model=asked(slow_and_failing))
 
-    async def one_in_time(predictor: Predictor) -> list[Prediction | BaseException]:
+    async def one_in_time(batcher: Batcher) -> list[Prediction | BaseException]:
         model.gate.clear()
         now = time.monotonic()
-        first = asyncio.create_task(predictor.predict(version, rows_of(0.5), now + SECONDS))
+        first = asyncio.create_task(batcher.predict(version, rows_of(0.5), now + SECONDS))
         await until(model.began.is_set)
-        bad = asyncio.create_task(predictor.predict(slow, rows_of(-1), now + SECONDS))
-        soon = asyncio.create_task(predictor.predict(slow, rows_of(7), now + 1))
-        await until(lambda: predictor.waiting == 2)
+        bad = asyncio.create_task(batcher.predict(slow, rows_of(-1), now + SECONDS))
+        soon = asyncio.create_task(batcher.predict(slow, rows_of(7), now + 1))
+        await until(lambda: batcher.waiting == 2)
         model.gate.set()
         await first
         await until(lambda: time.monotonic() > now + 1)
         deadline.set()
         return list(await asyncio.gather(bad, soon, return_exceptions=True))
 
-    with predicting() as predictor:
-        found = asyncio.run(one_in_time(predictor))
+    with predicting() as batcher:
+        found = asyncio.run(one_in_time(batcher))
 
     assert answers(found) == [RequestRowsError, OverdueError]
     assert [7.0] not in model.asked
@@ -372,21 +370,21 @@ def test_a_request_that_was_given_up_is_never_asked() -> None:
     model = FakeModel()
     version = loaded(model)
 
-    async def given_up(predictor: Predictor) -> Prediction:
+    async def given_up(batcher: Batcher) -> Prediction:
         model.gate.clear()
         deadline = time.monotonic() + SECONDS
-        first = asyncio.create_task(predictor.predict(version, rows_of(1), deadline))
+        first = asyncio.create_task(batcher.predict(version, rows_of(1), deadline))
         await until(model.began.is_set)
-        second = asyncio.create_task(predictor.predict(version, rows_of(2), deadline))
-        await until(lambda: predictor.waiting == 1)
+        second = asyncio.create_task(batcher.predict(version, rows_of(2), deadline))
+        await until(lambda: batcher.waiting == 1)
         second.cancel()
         await asyncio.wait([second])
         model.gate.set()
         await first
-        return await predictor.predict(version, rows_of(3), deadline)
+        return await batcher.predict(version, rows_of(3), deadline)
 
-    with predicting() as predictor:
-        found = asyncio.run(given_up(predictor))
+    with predicting() as batcher:
+        found = asyncio.run(given_up(batcher))
 
     assert answers([found]) == [[6.0]]
     assert model.asked == [[1.0], [3.0]]
@@ -396,18 +394,18 @@ def test_a_request_that_is_given_up_while_the_model_is_at_work_bothers_nobody() 
     model = FakeModel()
     version = loaded(model)
 
-    async def given_up(predictor: Predictor) -> Prediction:
+    async def given_up(batcher: Batcher) -> Prediction:
         model.gate.clear()
         deadline = time.monotonic() + SECONDS
-        first = asyncio.create_task(predictor.predict(version, rows_of(1), deadline))
+        first = asyncio.create_task(batcher.predict(version, rows_of(1), deadline))
         await until(model.began.is_set)
         first.cancel()
         await asyncio.wait([first])
         model.gate.set()
-        return await predictor.predict(version, rows_of(2), deadline)
+        return await batcher.predict(version, rows_of(2), deadline)
 
-    with predicting() as predictor:
-        assert answers([asyncio.run(given_up(predictor))]) == [[4.0]]
+    with predicting() as batcher:
+        assert answers([asyncio.run(given_up(batcher))]) == [[4.0]]
 
 
 # The end
@@ -417,45 +415,45 @@ def test_who_waits_when_it_ends_is_answered_before() -> None:
     model = FakeModel()
     version = loaded(model)
 
-    async def ended(predictor: Predictor) -> list[Prediction | BaseException]:
+    async def ended(batcher: Batcher) -> list[Prediction | BaseException]:
         model.gate.clear()
         deadline = time.monotonic() + SECONDS
         tasks = []
         for value in (1, 2, 3):
-            tasks.append(asyncio.create_task(predictor.predict(version, rows_of(value), deadline)))
+            tasks.append(asyncio.create_task(batcher.predict(version, rows_of(value), deadline)))
             await until(model.began.is_set)
-        await until(lambda: predictor.waiting == 2)
-        stopping = asyncio.create_task(asyncio.to_thread(predictor.stop, SECONDS))
-        await until(lambda: predictor.waiting == 3)  # with the end itself
+        await until(lambda: batcher.waiting == 2)
+        stopping = asyncio.create_task(asyncio.to_thread(batcher.stop, SECONDS))
+        await until(lambda: batcher.waiting == 3)  # with the end itself
         model.gate.set()
         await stopping
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    predictor = Predictor()
-    predictor.start()
-    assert answers(asyncio.run(ended(predictor))) == [[2.0], [4.0], [6.0]]
+    batcher = Batcher()
+    batcher.start()
+    assert answers(asyncio.run(ended(batcher))) == [[2.0], [4.0], [6.0]]
 
 
 def test_an_end_does_not_wait_for_a_model_that_does_not_answer() -> None:
     model = FakeModel()
 
-    async def hanging(predictor: Predictor) -> bool:
+    async def hanging(batcher: Batcher) -> bool:
         model.gate.clear()
-        asked = asyncio.create_task(predictor.predict(loaded(model), rows_of(1), time.monotonic() + SECONDS))
+        asked = asyncio.create_task(batcher.predict(loaded(model), rows_of(1), time.monotonic() + SECONDS))
         await until(model.began.is_set)
-        await asyncio.to_thread(predictor.stop, 0.1)
+        await asyncio.to_thread(batcher.stop, 0.1)
         answered = asked.done()
         asked.cancel()
         return answered
 
-    predictor = Predictor()
-    predictor.start()
-    assert not asyncio.run(hanging(predictor))
+    batcher = Batcher()
+    batcher.start()
+    assert not asyncio.run(hanging(batcher))
     # Now that the event loop is gone, too: there is nobody to tell.
     model.gate.set()
-    predictor.stop(SECONDS)
-    assert predictor._thread is not None
-    assert not predictor._thread.is_alive()
+    batcher.stop(SECONDS)
+    assert batcher._thread is not None
+    assert not batcher._thread.is_alive()
 
 
 # What asking costs
@@ -509,10 +507,10 @@ def test_a_model_that_is_slow_by_the_row_is_asked_one_by_one() -> None:
     model = FakeModel()
     version = loaded(model)
 
-    with predicting() as predictor:
+    with predicting() as batcher:
         for count in (1, 2, 4, 8):
-            predictor._costs.add(count, 1e4 * count)  # far more than what the rest of this test takes
-        found = asyncio.run(asked_together(predictor, version, model, [(version, rows_of(1, 2))] * 3))
+            batcher._costs.add(count, 1e4 * count)  # far more than what the rest of this test takes
+        found = asyncio.run(asked_together(batcher, version, model, [(version, rows_of(1, 2))] * 3))
 
     assert answers(found) == [[2.0, 4.0]] * 3
     assert model.asked == [[0.5], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]

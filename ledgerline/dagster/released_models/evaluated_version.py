@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class JudgedVersion:
+class EvaluatedVersion:
     """The outcome of a comparison.
 
     Attributes:

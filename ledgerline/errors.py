@@ -1,0 +1,28 @@
+"""The errors that this library raises, as one tree.
+
+The classes are declared in the modules that raise them. What is raised for a fault of the library itself, or
+passed on from another one, is not in this tree.
+"""
+
+
+class LedgerlineError(Exception):
+    """Base class of the errors that a reader can do something about.
+
+    Attributes:
+        problem: What is wrong, as a whole sentence that names the thing.
+        remedy: What to do about it, as a whole sentence; empty if the problem says it.
+
+    Example:
+        >>> error = LedgerlineError("Port 3000 is in use.", "Set LEDGERLINE_DAGSTER_PORT to a free one.")
+        >>> str(error)
+        'Port 3000 is in use. Set LEDGERLINE_DAGSTER_PORT to a free one.'
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """Return the problem and the remedy as one message."""
+        return f"{self.problem} {self.remedy}".rstrip()
