@@ -4,6 +4,8 @@ The classes are declared in the modules that raise them. What is raised for a fa
 passed on from another one, is not in this tree.
 """
 
+from typing import ClassVar
+
 
 class LedgerlineError(Exception):
     """Base class of the errors that a reader can do something about.
@@ -11,12 +13,15 @@ class LedgerlineError(Exception):
     Attributes:
         problem: What is wrong, as a whole sentence that names the thing.
         remedy: What to do about it, as a whole sentence; empty if the problem says it.
+        is_transient: True for a class of errors that may pass without a change; a retry may succeed.
 
     Example:
         >>> error = LedgerlineError("Port 3000 is in use.", "Set LEDGERLINE_DAGSTER_PORT to a free one.")
         >>> str(error)
         'Port 3000 is in use. Set LEDGERLINE_DAGSTER_PORT to a free one.'
     """
+
+    is_transient: ClassVar[bool] = False
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         super().__init__(problem, remedy)

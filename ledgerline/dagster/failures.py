@@ -1,28 +1,65 @@
-"""The failure no retry can mend. What may pass by itself is an ordinary exception, and retried."""
+"""The failure that Dagster does not retry, and the one place that turns errors of the library into it.
 
-from collections.abc import Sequence
+Errors that may pass without a change stay ordinary exceptions, which a retry policy applies to.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import dagster as dg
 
+from ledgerline.cleaning.texts import clean
+from ledgerline.errors import LedgerlineError
 
-class PermanentFailure(dg.Failure):
-    """A step must stop now: its input, its configuration or its surroundings need a person.
+
+class PermanentFailure(dg.Failure, LedgerlineError):  # noqa: N818 (Dagster calls it a failure)
+    """A step fails now and is not retried: its input, configuration or surroundings must be changed first.
+
+    Dagster shows the problem and the remedy as the description of the failure, and each as its metadata.
 
     Args:
-        problem: What is wrong, naming the thing.
-        remedy: What the reader can do about it.
+        problem: What is wrong, as a whole sentence that names the thing.
+        remedy: What to do about it, as a whole sentence; empty if the problem says it.
+
+    Example:
+        >>> raise PermanentFailure("The table sales is not stored.", "Materialise it first.")
+        Traceback (most recent call last):
+        ...
+        ledgerline.dagster.failures.PermanentFailure: The table sales is not stored. Materialise it first.
     """
 
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(description=f"{problem} {remedy}", allow_retries=False)
-        self.problem = problem
-        self.remedy = remedy
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        metadata = {name: text for name, text in (("problem", problem), ("remedy", remedy)) if text}
+        super().__init__(f"{problem} {remedy}".rstrip(), metadata, allow_retries=False)
+        self.problem, self.remedy = problem, remedy  # LedgerlineError took the description for the problem
 
-    def __str__(self) -> str:
-        return f"{self.problem} {self.remedy}"
+
+@contextmanager
+def permanent_failures(*passing: type[LedgerlineError]) -> Iterator[None]:
+    """Turn errors of the library that no retry can mend into `PermanentFailure`, without secrets.
+
+    Transient errors (`LedgerlineError.is_transient`) and exceptions of other libraries pass unchanged. This
+    is a context manager, and a decorator, too.
+
+    Args:
+        passing: Errors that pass unchanged, too, because the caller handles them.
+
+    Example:
+        >>> with permanent_failures():
+        ...     raise LedgerlineError("There is no version 7.", "Choose one that exists.")
+        Traceback (most recent call last):
+        ...
+        ledgerline.dagster.failures.PermanentFailure: There is no version 7. Choose one that exists.
+    """
+    try:
+        yield
+    except LedgerlineError as error:
+        if error.is_transient or isinstance(error, (dg.Failure, *passing)):
+            raise
+        raise PermanentFailure(clean(error.problem), clean(error.remedy)) from error
 
 
 def listed(names: Sequence[str]) -> str:
-    """Write names as a message lists them: the first five, and how many more there are."""
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+    """Return names as a message lists them: the first five, and the number of the others."""
+    first = ", ".join(names[:5])
+    return first if len(names) <= 5 else f"{first} and {len(names) - 5} more"

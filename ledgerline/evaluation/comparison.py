@@ -151,6 +151,7 @@ def compare(
         ComparisonError: These rows cannot tell; the message says why, and what to do.
 
     Example:
+        >>> from ledgerline.evaluation.kinds import Regression
         >>> compare(Regression(), [1, 2, 3, 4], [1, 2, 3, 4], [0, 0, 0, 0], clusters=[1, 1, 2, 2]).rows
         4
     """

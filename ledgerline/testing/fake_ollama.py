@@ -3,8 +3,12 @@
 What it says on the wire is what Ollama 0.17.4 says: test_ollama_wire.py asks both. Its clients are real.
 
 Example:
+    >>> from ledgerline.agent.messages import Message, Role
+    >>> from ledgerline.agent.ollama_provider import OllamaModel
     >>> with FakeOllama(scripted(Reply(pieces=("Answer: ", "3")))) as fake:
-    ...     OllamaModel(fake.url, MODEL)
+    ...     model = OllamaModel(fake.url, MODEL)
+    ...     model.complete([Message(Role.USER, "How many?")], (), 10.0, lambda piece: None).message.content
+    'Answer: 3'
 """
 
 import csv

@@ -3,9 +3,10 @@
 The trace of a run, as it was received: received_traces.py.
 
 Example:
-    >>> with listening(Receiver()) as receiver:
-    ...     observe(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
-    ...     receiver.trace(run_id).named("bread").failed
+    >>> from ledgerline.testing.loopback_servers import listening
+    >>> with listening(Receiver()) as receiver:  # processes export to receiver.url
+    ...     receiver.trace_ids
+    set()
 """
 
 import gzip

@@ -30,8 +30,13 @@ class Recording:
         """Read the log of a run that has ended.
 
         Example:
-            >>> run_id = dg.materialize([bread], instance=instance).run_id
-            >>> Recording.of(instance, run_id).history.attempts
+            >>> @dg.asset
+            ... def bread() -> int:
+            ...     return 12
+            >>> with dg.DagsterInstance.ephemeral() as instance:
+            ...     run = dg.materialize([bread], instance=instance)
+            ...     [attempt.step for attempt in Recording.of(instance, run.run_id).history.attempts]
+            ['bread']
         """
         record = instance.get_run_record_by_id(run_id)
         assert record is not None, f"The instance has no run {run_id}."
