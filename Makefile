@@ -13,7 +13,7 @@ WORKERS ?= auto
 # The certificates of the machine, as pip and curl use them: company networks have their own.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help run dev agent test test-stack check bench stack-secrets stack stack-down lock clean
+.PHONY: help run dev agent test test-stack check bench stack-secrets stack stack-down lock upgrade docs clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,45 +64,50 @@ stack-down:  ## End the containers; what they keep stays
 
 COMPOSE := docker compose --file docker/compose.yaml
 
-# First all that runs anywhere; whatever else is installed has the versions of that.
-lock: .venv/installed-dev  ## Choose versions anew and write the lock files
-	$(UV) pip compile pyproject.toml --all-extras --group pipelines $(LOCK_OPTIONS) -o docker/requirements-pipelines.lock
-	$(UV) pip compile pyproject.toml --all-extras --group build --group dev -c docker/requirements-pipelines.lock $(LOCK_OPTIONS) -o requirements-dev.lock
-	$(UV) pip compile pyproject.toml --all-extras --group build --group dev --group peers -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-bench.lock
-	$(UV) pip compile pyproject.toml --extra example --group build -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements.lock
-	$(UV) pip compile pyproject.toml --extra example --extra serving --extra ui --group build -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-ui.lock
-	$(UV) pip compile pyproject.toml --extra agent -c requirements-dev.lock $(LOCK_OPTIONS) -o requirements-agent.lock
-	$(UV) pip compile --group serving -c requirements-dev.lock $(LOCK_OPTIONS) -o docker/requirements-serving.lock
-	grep -E '^(mlflow|numpy|pandas|pyarrow|scikit-learn|scipy|skops)(-[a-z]+)?==' requirements-dev.lock | tr -d '\\' \
-		| $(UV) pip compile --group mlserver -c - $(LOCK_OPTIONS) -o requirements-mlserver.lock
-	$(UV) pip compile --group installer $(LOCK_OPTIONS) -o docker/requirements-installer.lock
+lock: .venv/installed-dev  ## Write the lock files for what pyproject.toml asks, with the same versions
+	@$(BIN)/python requirements/lock.py --uv $(UV)
 
-LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+upgrade: .venv/installed-dev  ## Write the lock files with the newest versions
+	@$(BIN)/python requirements/lock.py --uv $(UV) --upgrade
+
+docs: .venv/installed-docs  ## Show the documentation site at 127.0.0.1:8000
+	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 	rm -rf .venv
 
-.venv/installed: requirements.lock pyproject.toml Makefile | .venv/bin/python
-	$(call install,requirements.lock)
+# Each lock file names the layers that it is installed on top of.
+CORE := requirements/shared.lock requirements/core.lock requirements/build.lock
+UI := $(CORE) requirements/serving.lock requirements/ui.lock
+AGENT := $(CORE) requirements/agent.lock
+DOCS := $(CORE) requirements/docs.lock
+DEV := $(UI) $(AGENT) $(DOCS) requirements/pipelines.lock requirements/dev.lock
 
-.venv/installed-ui: requirements-ui.lock requirements.lock pyproject.toml Makefile | .venv/bin/python
-	$(call install,requirements-ui.lock)
+.venv/installed: $(CORE) pyproject.toml Makefile | .venv/bin/python
+	$(call install,core build)
+
+.venv/installed-ui: $(UI) pyproject.toml Makefile | .venv/bin/python
+	$(call install,ui build)
 	@touch .venv/installed
 
-.venv/installed-agent: requirements-agent.lock .venv/installed
-	$(call install,requirements-agent.lock)
+.venv/installed-agent: $(AGENT) .venv/installed
+	$(call install,agent build)
 
-.venv/installed-dev: requirements-dev.lock requirements.lock requirements-ui.lock requirements-agent.lock pyproject.toml Makefile | .venv/bin/python
-	$(call install,requirements-dev.lock)
-	@touch .venv/installed .venv/installed-ui .venv/installed-agent
+.venv/installed-docs: $(DOCS) .venv/installed
+	$(call install,docs build)
 
-.venv/installed-bench: requirements-bench.lock .venv/installed-dev
-	$(call install,requirements-bench.lock)
+.venv/installed-dev: $(DEV) pyproject.toml Makefile | .venv/bin/python
+	$(call install,dev)
+	@touch .venv/installed .venv/installed-ui .venv/installed-agent .venv/installed-docs
 
-# MLServer, with which tests compare serving. It has no release for Python 3.13: its tests are skipped there.
-.venv/installed-mlserver: requirements-mlserver.lock .venv/installed-dev
+.venv/installed-bench: requirements/bench.lock .venv/installed-dev
+	$(call install,bench)
+
+# MLServer, whose responses tests compare with those of serving, has no release for Python 3.13: its tests are
+# skipped there.
+.venv/installed-mlserver: requirements/mlserver.lock .venv/installed-dev
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
-		echo "Installing from $< …"; \
+		echo "Installing $< …"; \
 		$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv/mlserver && \
 		$(UV) pip install --quiet --python .venv/mlserver/bin/python --require-hashes -r $<; \
 	fi
@@ -111,8 +116,8 @@ clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 # Bytecode is compiled now, so that the first run does not have to; not that of the libraries' own tests.
 define install
 	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@echo "Installing from $(1) …"
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r $(1)
+	@echo "Installing the lock files $(1) …"
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes $(1:%=-r requirements/%.lock)
 	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

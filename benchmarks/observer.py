@@ -2,7 +2,7 @@
 
 Prints a table for each of: rate (events of a log a second), memory (over 10,000 runs), spans (one inside a
 step), steps (what a step takes longer), latency (until a span is at the collector) and, with --dev, the same
-for the sensors of `ledgerline dev`. Nothing is asserted. The peers are in requirements-bench.lock.
+for the sensors of `ledgerline dev`. Nothing is asserted. The peers are in requirements/bench.lock.
 
     .venv/bin/python -m benchmarks.observer [--quick] [--dev] [--only steps] [--rounds 5] [--json FILE]
 """

@@ -238,7 +238,7 @@ def _result(executor: str, size: Size, times: Mapping[Case, Times]) -> Result:
     ]
     missing = [version for version, module in jobs.PEERS.items() if find_spec(module) is None]
     if missing:
-        notes.append(f"Not installed, hence not measured: {', '.join(missing)} (requirements-bench.lock).")
+        notes.append(f"Not installed, hence not measured: {', '.join(missing)} (requirements/bench.lock).")
     return Result(
         "steps",
         f"The same job under {executor}: medians of {size.rounds} rounds, taken in turns",

@@ -9,17 +9,18 @@ ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
-COPY docker/requirements-installer.lock ./
+COPY requirements/installer.lock requirements/
 RUN python -m venv /installer \
-    && /installer/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-installer.lock
-COPY docker/requirements-serving.lock ./
+    && /installer/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/installer.lock
+COPY requirements/shared.lock requirements/serving.lock requirements/
 RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
-    && /installer/bin/uv pip install --python /opt/venv --require-hashes -r requirements-serving.lock
-COPY LICENSE README.md pyproject.toml requirements.lock ./
+    && /installer/bin/uv pip install --python /opt/venv --require-hashes -r requirements/serving.lock
+COPY requirements/build.lock requirements/
+COPY LICENSE README.md pyproject.toml ./
 COPY ledgerline ledgerline
 # What builds it comes from the lock file as well, and stays here. The wheel has the whole library; the parts that
 # need Dagster cannot be imported here, and nothing that serves imports them.
-RUN /installer/bin/uv build --wheel --build-constraint requirements.lock --require-hashes --out-dir wheels \
+RUN /installer/bin/uv build --wheel --build-constraint requirements/build.lock --require-hashes --out-dir wheels \
     && /installer/bin/uv pip install --python /opt/venv --no-deps wheels/*.whl
 
 FROM ${BASE}

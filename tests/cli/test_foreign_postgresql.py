@@ -20,6 +20,7 @@ from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.testing import postgresql
 from ledgerline.testing.ports import HOST, unused_port
+from tests.lock_files import names as locked
 from tests.project import PROJECT_ROOT
 
 pytestmark = pytest.mark.skipif(postgresql.program("initdb") is None, reason="PostgreSQL is not installed")
@@ -352,6 +353,5 @@ def test_the_extra_has_what_the_image_has() -> None:
     extra = set(project["project"]["optional-dependencies"]["postgres"])
     names = {requirement.partition("=")[0].partition("[")[0].rstrip(">") for requirement in extra}
     assert names == {"dagster-postgres", "psycopg"}
-    for lock in ("docker/requirements-pipelines.lock", "requirements-dev.lock"):
-        pins = (PROJECT_ROOT / lock).read_text().splitlines()
-        assert {pin.partition("==")[0].partition("[")[0] for pin in pins} >= names
+    for lock in ("pipelines", "dev"):
+        assert {name.partition("[")[0] for name in locked(lock)} >= names

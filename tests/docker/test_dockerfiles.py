@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.docker_stack.files import DOCKER, PROJECT, services
+from tests.lock_files import layers, names, pins
 
 OURS = [DOCKER / "pipelines.Dockerfile", DOCKER / "serving.Dockerfile"]
 ALL = [*OURS, DOCKER / "telemetry.Dockerfile"]
@@ -19,11 +20,6 @@ each = pytest.mark.parametrize("file", ALL, ids=lambda file: file.name)
 def instructions(file: Path) -> list[str]:
     text = re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE)
     return [line for line in re.sub(r"\\\n\s*", " ", text).splitlines() if line]
-
-
-def locked(name: str) -> set[str]:
-    text = (DOCKER / f"requirements-{name}.lock").read_text()
-    return set(re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE))
 
 
 @each
@@ -60,7 +56,7 @@ def test_what_is_installed_is_locked_with_hashes(file: Path) -> None:
     assert len(installs) == 3
     for command in installs:
         assert "--require-hashes" in command or "--no-deps wheels/" in command
-    assert "uv build --wheel --build-constraint requirements.lock --require-hashes" in file.read_text()
+    assert "uv build --wheel --build-constraint requirements/build.lock --require-hashes" in file.read_text()
 
 
 @each_of_ours
@@ -89,44 +85,25 @@ def test_what_docker_is_sent_is_listed_one_by_one() -> None:
         if line.startswith("COPY") and "--from" not in line
         for source in line.split()[1:-1]
     }
-    assert {re.sub(r"requirements-\w+\.lock", "requirements-*.lock", source) for source in copied} == sent
+    assert {re.sub(r"requirements/\w+\.lock", "requirements/*.lock", source) for source in copied} == sent
 
 
-@pytest.mark.parametrize("name", ["pipelines", "serving", "installer"])
-def test_lock_files_name_no_index(name: str) -> None:
-    text = (DOCKER / f"requirements-{name}.lock").read_text()
-    assert "://" not in text
-    assert not re.search(r"^-", text, re.MULTILINE)
+@each_of_ours
+def test_an_image_is_built_from_the_layers_that_its_lock_file_names(file: Path) -> None:
+    copied = re.findall(
+        r"requirements/(\w+)\.lock", "\n".join(re.findall(r"^COPY .*", file.read_text(), re.M))
+    )
+    assert set(copied) == {*layers(file.stem), "installer", "build"}
 
 
 @pytest.mark.parametrize("name", ["pipelines", "serving"])
 def test_images_have_the_versions_that_are_tested(name: str) -> None:
-    def pins(file: Path) -> set[str]:
-        return set(re.findall(r"^[a-z0-9.-]+==[^ ]+", file.read_text(), re.MULTILINE))
-
-    tested = pins(PROJECT / "requirements.lock") | pins(PROJECT / "requirements-dev.lock")
-    only_here = {"flask-wtf", "wtforms"} if name == "pipelines" else set()
-    for pin in pins(DOCKER / f"requirements-{name}.lock") - tested:
-        assert pin.partition("==")[0] in only_here
-
-
-# The parts of the library that serving imports.
-OF_SERVING = (
-    "cleaning",
-    "evaluation",
-    "ledger",
-    "mlflow_store",
-    "registry",
-    "requests",
-    "serving",
-    "settings",
-    "traces",
-)
+    assert pins(name) <= pins("dev")
 
 
 def test_serving_is_installed_without_dagster_and_without_mlflow_s_server() -> None:
-    assert not [name for name in locked("serving") if "dagster" in name]
-    assert not {"mlflow", "flask", "duckdb", "lancedb", "openai"} & locked("serving")
+    assert not [name for name in names("serving") if "dagster" in name]
+    assert not {"mlflow", "flask", "duckdb", "lancedb", "openai"} & names("serving")
 
 
 # The parts of the library that serving imports.
@@ -145,13 +122,13 @@ OF_SERVING = (
 
 def test_serving_is_installed_with_all_that_it_imports() -> None:
     owners = importlib.metadata.packages_distributions()
-    available = locked("serving") | {"ledgerline"}
+    available = names("serving") | {"ledgerline"}
     missing = {}
     for package in OF_SERVING:
         for file in (PROJECT / "ledgerline" / package).glob("*.py"):
             for module in _imported(file):
-                names = {name.lower().replace("_", "-") for name in owners.get(module, [])}
-                if names and not names & available:
+                distributions = {name.lower().replace("_", "-") for name in owners.get(module, [])}
+                if distributions and not distributions & available:
                     missing.setdefault(module, set()).add(f"{package}/{file.name}")
     # What pipelines do with these: serving calls none of it.
     dagster = {"dagster", "dagster_postgres", "dagster_shared"}

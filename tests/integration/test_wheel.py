@@ -23,7 +23,7 @@ from ledgerline.testing.otlp_receivers import Receiver
 from tests.integration import bakery
 from tests.project import PROJECT_ROOT
 
-LOCK = PROJECT_ROOT / "requirements.lock"
+LOCK = PROJECT_ROOT / "requirements" / "core.lock"
 
 # Imports each module of the library by itself, and prints those that cannot be, with what they miss.
 IMPORT_ALL = """

@@ -1,7 +1,7 @@
 """Starts `mlflow models serve` and MLServer, as their users do.
 
 MLServer needs older versions of libraries than this project, and so lives in an environment of its own, which
-`make test` installs from requirements-mlserver.lock.
+`make test` installs from requirements/mlserver.lock.
 """
 
 import json
