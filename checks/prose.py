@@ -58,7 +58,7 @@ CONSTANT = re.compile(r"_?(MOST|LEAST|LARGEST)_[A-Z]")
 
 # In docstrings, comments, messages and pages.
 PHRASE = re.compile(
-    r"\b(somebody|nobody|whoever|who answers?|is none|are none|that (?:is|are) no|contradictions?"
+    r"\b(somebody|nobody|whoever|who answers?|(?-i:(?:is|are) none)|that (?:is|are) no|contradictions?"
     r"|judg(?:e|es|ed|ing|ements?|ments?)|wake-ups?|woken|take[ns]? over|took over|taking over"
     r"|drawn together|look(?:s|ed|ing)? at|no sooner)\b",
     re.IGNORECASE,

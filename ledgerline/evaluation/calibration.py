@@ -1,4 +1,4 @@
-"""Curves of what was predicted beside what happened."""
+"""Calibration curves: predictions beside outcomes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ class CalibrationPoint:
     """Rows with about the same prediction.
 
     Attributes:
-        predicted: Their mean prediction: a probability, or a number in the unit of the outcome. For
-            quantiles, the level.
-        observed: What happened: the share of positives, or the mean outcome. For quantiles, the share of
-            outcomes at or below the quantile.
-        rows: How many they are.
-        of_class: The class whose probability it is, where there are several.
+        predicted: Mean prediction: a probability, or a number in the unit of the outcome; the level for
+            quantiles.
+        observed: Share of positives, or mean outcome; for quantiles, the share of outcomes at or below the
+            quantile.
+        rows: Number of rows.
+        of_class: Class of the probability, if there are several classes.
     """
 
     predicted: float
@@ -30,7 +30,7 @@ class CalibrationPoint:
 
 
 def calibration_bins(prediction: "NDArray[np.float64]") -> "NDArray[np.intp]":
-    """Number the bins; they hold about equally many rows, and never split equal predictions."""
+    """Return the bin of each row. Bins hold about equally many rows, and never split equal predictions."""
     import numpy as np
     import pandas as pd
 
@@ -43,7 +43,7 @@ def calibration_bins(prediction: "NDArray[np.float64]") -> "NDArray[np.intp]":
 def binned_curve(
     outcome: "NDArray[Any]", prediction: "NDArray[np.float64]", of_class: str | None = None
 ) -> tuple[CalibrationPoint, ...]:
-    """Compare mean prediction and mean outcome in bins, from low to high predictions."""
+    """Compute mean prediction and mean outcome of each bin, from low to high predictions."""
     bins = calibration_bins(prediction)
     points = []
     for number in range(int(bins.max()) + 1):

@@ -1,8 +1,8 @@
-"""How much better staging is than production on the same rows, and how sure that is. What follows: policy.py.
+"""Compares staging with production on the same rows, with confidence intervals. The rulings are in policy.py.
 
-The rows of a cluster (all of one day, say) share what the models did not know, such as the weather, and so
-they are wrong together. Rows are therefore drawn in whole clusters. Drawing them one by one would find
-intervals that are far too narrow, and promote by luck (benchmarks/gate.py shows how often).
+The rows of a cluster (for example, of one day) share what the models did not know, such as the weather, so
+their errors are correlated. The bootstrap therefore draws whole clusters. Drawing single rows would give
+intervals that are far too narrow, and models would be promoted by luck (the gate benchmark shows how often).
 """
 
 import math
@@ -31,16 +31,16 @@ class Difference:
     """One metric of both models.
 
     Attributes:
-        metric: Its name.
-        staging: Its value for staging.
-        production: Its value for production.
-        gain: How much better staging is: positive if it is, whichever way the metric points.
+        metric: Name of the metric.
+        staging: Value for staging.
+        production: Value for production.
+        gain: Amount by which staging is better: positive if it is better, in either direction of the metric.
         low: The lower end of the two-sided interval around the gain, with confidence 1 - alpha.
         high: The upper end.
-        at_least: What the gain exceeds with confidence 1 - alpha: the one-sided bound, by which it is
-            decided. None, as `low` and `high` are, where the metric is hardly ever defined.
+        at_least: One-sided lower bound of the gain with confidence 1 - alpha, by which gates decide. None,
+            like `low` and `high`, if too few draws define the metric.
         lower_is_better: The direction of the metric.
-        target: The best value, where neither the lowest nor the highest is.
+        target: Best value of the metric, if that is neither the lowest nor the highest.
     """
 
     metric: str
@@ -60,18 +60,18 @@ class Comparison:
 
     Attributes:
         kind: The kind of prediction.
-        production_name: What staging is compared with, as a text names it.
-        rows: How many rows there are.
-        facts: A few values that describe the outcomes; which ones depends on the kind.
-        clusters: How many clusters they form.
-        resamples: How often they were drawn anew.
+        production_name: Name, for messages, of the model that staging is compared with.
+        rows: Number of rows.
+        facts: Values that describe the outcomes; the kind of prediction chooses them.
+        clusters: Number of clusters.
+        resamples: Number of draws.
         alpha: One minus the confidence of each interval.
-        differences: One for each metric that is defined on these rows.
-        undefined: The names of the other metrics.
+        differences: One difference for each metric that is defined on these rows.
+        undefined: Names of the other metrics.
         slice_metric: The metric by which slices are compared.
-        slices: One for each value of each column, in the order of the columns.
-        staging_calibration: What staging predicted and what happened, from low to high predictions.
-        production_calibration: The same of production.
+        slices: One difference for each value of each column, in the order of the columns.
+        staging_calibration: Calibration curve of staging, from low to high predictions.
+        production_calibration: Calibration curve of production.
     """
 
     kind: PredictionKind
@@ -94,16 +94,16 @@ class Comparison:
         Raises:
             ComparisonError: The models were not compared by it, or it is not defined on these rows.
         """
-        for found in self.differences:
-            if found.metric == metric:
-                return found
+        for difference in self.differences:
+            if difference.metric == metric:
+                return difference
         if metric in self.undefined:
             raise ComparisonError(f"{metric} is not defined on these rows; compare on others.")
-        compared = ", ".join(found.metric for found in self.differences)
+        compared = ", ".join(difference.metric for difference in self.differences)
         raise ComparisonError(f"The models were compared by {compared}, not by {metric}; compare them by it.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as values of JSON: finite numbers, None, texts, lists and dicts."""
+        """Return the comparison as JSON values: finite numbers, None, texts, lists and dicts."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["kind"] = self.kind.as_dict()
         return {
@@ -132,23 +132,23 @@ def compare(
     """Compare the predictions of two models on the same rows.
 
     Args:
-        kind: What the models predict.
-        outcome: What happened in each row.
-        staging: What staging answered for each row.
-        production: The same of production, or of the baseline that stands in for it.
-        clusters: For each row, a label of what it shares with others, such as its day. Different labels for
-            all rows: they have nothing in common.
-        slices: For each column, the label of each row. A row without one is in no slice of the column.
-        metrics: Metrics, or names of those of the kind; all of the kind if None.
-        slice_metric: A metric that is a mean over rows, and so is defined for any slice, as a ranking is not;
-            the kind's if None.
+        kind: Kind of prediction.
+        outcome: Outcome of each row.
+        staging: Prediction of staging for each row.
+        production: Prediction of production, or of the baseline, for each row.
+        clusters: Label of the cluster of each row, such as its day. Give each row a different label if the
+            rows are independent.
+        slices: For each column, the label of each row. A row without a label is in no slice of the column.
+        metrics: Metrics, or names of metrics of the kind; all metrics of the kind if None.
+        slice_metric: Metric that is a mean over rows, and is therefore defined for any slice (a ranking is
+            not); the slice metric of the kind if None.
         alpha: One minus the confidence of each interval.
-        resamples: How often the clusters are drawn anew.
-        seed: The same one gives the same intervals.
-        production_name: What staging is compared with, as a text should name it.
+        resamples: Number of draws of the clusters.
+        seed: Seed of the draws; equal seeds give equal intervals.
+        production_name: Name, for messages, of the model that staging is compared with.
 
     Raises:
-        ComparisonError: These rows cannot tell; the message says why, and what to do.
+        ComparisonError: The models cannot be compared on these rows; the message says why, and what to do.
 
     Example:
         >>> from ledgerline.evaluation.kinds import Regression
@@ -222,17 +222,17 @@ def _difference(metric: Metric, scores: PairedScores, clusters: int, alpha: floa
 def _metrics(kind: PredictionKind, metrics: Sequence[Metric | str] | None) -> tuple[Metric, ...]:
     if metrics is None:
         return kind.metrics
-    found = tuple(metric if isinstance(metric, Metric) else kind.metric(metric) for metric in metrics)
-    if not found:
+    chosen = tuple(metric if isinstance(metric, Metric) else kind.metric(metric) for metric in metrics)
+    if not chosen:
         raise ComparisonError(
             f"No metrics are given; for {kind.name} choose from "
             f"{', '.join(metric.name for metric in kind.metrics)}, or pass a metric of your own."
         )
-    names = [metric.name for metric in found]
+    names = [metric.name for metric in chosen]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ComparisonError(f"More than one metric has the name {', '.join(twice)}; rename one.")
-    return found
+    return chosen
 
 
 def _slice_metric(

@@ -1,8 +1,10 @@
-"""How far two answers to the same rows are apart. Who asked, and what follows from it: not here."""
+"""Measures how far two models' predictions for the same rows differ. It neither predicts nor decides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ledgerline.errors import LedgerlineError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -10,29 +12,29 @@ if TYPE_CHECKING:
 
     Answers = Mapping[str, NDArray[Any]]
 
-# The same model gives other last digits for the same row among other rows, or on another processor.
+# The last digits of a prediction depend on the batch that the row is in, and on the processor.
 RELATIVE_TOLERANCE = 1e-6
-# And near 0 nothing is left of a relative one.
+# Near 0 a relative tolerance is smaller than the rounding error.
 ABSOLUTE_TOLERANCE = 1e-12
 
 _NUMBERS = "iuf"
 
 
-class NotComparableError(Exception):
-    """Two answers have other columns or shapes, or one has numbers where the other has none."""
+class NotComparableError(LedgerlineError):
+    """Two predictions cannot be compared: their columns, shapes or kinds of values differ."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How far two answers to the same rows are apart.
+    """The difference of two predictions for the same rows.
 
     Attributes:
-        rows: How many rows there are.
-        decided_differently: Rows that are decided otherwise: another class is the most likely one, another
-            label or whole number, or a number that differs by more than rounding does.
-        answered_differently: Rows of which anything differs by more than rounding does.
-        mean_difference: Mean absolute difference of the numbers of both; None: there are none.
-        largest_difference: The largest one; None: there are none.
+        rows: Number of rows.
+        decided_differently: Number of rows with a different decision: another most likely class, another
+            label or whole number, or a number that differs by more than rounding.
+        answered_differently: Number of rows in which any value differs by more than rounding.
+        mean_difference: Mean absolute difference of the numbers; None if the predictions have no numbers.
+        largest_difference: Largest absolute difference; None if the predictions have no numbers.
     """
 
     rows: int
@@ -43,17 +45,17 @@ class Disagreement:
 
     @property
     def share(self) -> float | None:
-        """The share of rows that are decided differently; None of no rows."""
+        """The share of rows with a different decision; None without rows."""
         return self.decided_differently / self.rows if self.rows else None
 
 
 def disagreement(one: "Answers", other: "Answers") -> Disagreement:
-    """Compare two answers to the same rows: an array for each column, whose first axis is the row.
+    """Compare two predictions for the same rows: an array for each column, whose first axis is the row.
 
-    An array of two or more numbers for each row holds scores of classes, of which the highest decides.
+    If an array has two or more numbers for each row, they are scores of classes, and the highest decides.
 
     Raises:
-        NotComparableError: They have other columns, shapes or kinds of values.
+        NotComparableError: Their columns, shapes or kinds of values differ.
     """
     import numpy as np
 
@@ -71,7 +73,7 @@ def disagreement(one: "Answers", other: "Answers") -> Disagreement:
         _require_alike(name, ours, theirs, rows)
         if ours.dtype.kind in _NUMBERS and theirs.dtype.kind in _NUMBERS:
             apart, difference = _apart(ours, theirs)
-            # A tie that rounding breaks the other way is no other decision.
+            # A tie that rounding breaks the other way is the same decision.
             decided |= apart & (ours.argmax(1) != theirs.argmax(1)) if _scores(ours) else apart
             differences.append(difference)
         else:
@@ -96,7 +98,7 @@ def _require_alike(name: str, ours: "NDArray[Any]", theirs: "NDArray[Any]", rows
         )
     if ours.ndim == 0 or len(ours) != rows:
         raise NotComparableError(f"The shape of {column} is {ours.shape}, of {rows} rows.")
-    # Objects may be anything: what they are shows when they are compared.
+    # Objects can hold any type, which only comparing them shows.
     kinds = {ours.dtype.kind, theirs.dtype.kind} - {"O"}
     if len(kinds) > 1 and not kinds <= set(_NUMBERS) and not kinds <= set("US"):
         raise NotComparableError(
@@ -105,7 +107,7 @@ def _require_alike(name: str, ours: "NDArray[Any]", theirs: "NDArray[Any]", rows
 
 
 def _apart(ours: "NDArray[Any]", theirs: "NDArray[Any]") -> "tuple[NDArray[np.bool_], NDArray[np.float64]]":
-    """Which rows differ by more than rounding does, and all differences that are numbers."""
+    """Return which rows differ by more than rounding, and all finite differences."""
     import numpy as np
 
     whole = ours.dtype.kind != "f" and theirs.dtype.kind != "f"
@@ -113,14 +115,14 @@ def _apart(ours: "NDArray[Any]", theirs: "NDArray[Any]") -> "tuple[NDArray[np.bo
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(a - b)
         tolerance = np.maximum(RELATIVE_TOLERANCE * np.maximum(np.abs(a), np.abs(b)), ABSOLUTE_TOLERANCE)
-        # As doubles two large whole numbers may be the same; two infinities are.
+        # Two different large whole numbers can be equal as doubles; two infinities are equal.
         differs = ours != theirs if whole else (difference > tolerance) | ((a != b) & np.isinf(tolerance))
     differs |= np.isnan(a) != np.isnan(b)
     return _by_row(differs, len(a)), difference[np.isfinite(difference)].ravel()
 
 
 def _unequal(ours: "NDArray[Any]", theirs: "NDArray[Any]") -> "NDArray[np.bool_]":
-    """Which values are not the same; two missing ones are."""
+    """Return which values differ; two missing values are equal."""
     import numpy as np
     import pandas as pd
 

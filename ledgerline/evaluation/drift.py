@@ -1,6 +1,6 @@
-"""How far predictions and outcomes of some rows are from others, for each kind of prediction.
+"""Measures the drift of predictions and outcomes, for each kind of prediction.
 
-Pure functions; which rows are compared, and when that is too far, is up to the caller.
+The functions are pure; the caller chooses the rows and the limits.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ def scores_psi(
     """Compute the population stability index of each column of predictions.
 
     Args:
-        kind: What the model predicts.
-        reference_prediction: What it answered for the rows to compare with, such as those it learned from.
-        prediction: What it answered for others.
+        kind: Kind of prediction.
+        reference_prediction: Predictions for the reference rows, such as the training rows.
+        prediction: Predictions for the rows that are compared with them.
 
     Returns:
         The index by column: `probability`, the label of each class, `value`, or "q" and each level.
 
     Raises:
-        ComparisonError: Answers are not of this kind, or there are none.
+        ComparisonError: The predictions are not of this kind, or there are no rows.
     """
     require_kind(kind)
     columns = []
@@ -49,16 +49,16 @@ def scores_psi(
 def on_outcomes(
     kind: PredictionKind, outcome: "Column", prediction: "Answer", metrics: Sequence[Metric] = ()
 ) -> dict[str, float]:
-    """Compute how good predictions were, once their outcomes are known.
+    """Compute the metrics of predictions whose outcomes are known.
 
-    A metric that these rows leave undefined is left out: a ranking needs outcomes of two classes, which one
-    good day may not have.
+    A metric that is not defined on these rows is left out: a ranking, for example, needs outcomes of two
+    classes.
 
     Args:
-        kind: What the model predicts.
-        outcome: What happened.
-        prediction: What was predicted.
-        metrics: Further metrics, beside those of the kind.
+        kind: Kind of prediction.
+        outcome: Outcome of each row.
+        prediction: Prediction for each row.
+        metrics: Metrics in addition to those of the kind.
 
     Raises:
         ComparisonError: Outcomes or predictions are not of this kind.
@@ -71,7 +71,7 @@ def on_outcomes(
 
 
 def at_large(kind: PredictionKind, outcome: "Column", prediction: "Answer") -> dict[str, tuple[float, float]]:
-    """Compute what was predicted and what happened over all rows, by column of predictions.
+    """Compute the mean prediction and the mean outcome over all rows, by column of predictions.
 
     Raises:
         ComparisonError: Outcomes or predictions are not of this kind.

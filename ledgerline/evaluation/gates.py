@@ -1,6 +1,6 @@
-"""Gates: what staging must prove before it becomes production, each with its own unit and sentence.
+"""The gates of this library. Each has a threshold in its unit and explains its ruling in a sentence.
 
-How the numbers are found is elsewhere: comparison.py, signatures.py. What happens after a ruling is, too.
+The numbers come from comparison.py and signatures.py. Promotion is in ledgerline/registry.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Better(Gate):
     """With confidence 1 - alpha, staging is better than production by more than the margin.
 
     Attributes:
-        metric: The metric in which it must be better; the primary one of the kind of prediction if None.
-        margin: By more than how much, in the metric's unit. The lower bound of the gain must exceed it, with
-            confidence 1 - alpha; the estimate alone is not enough. Above 0 it also allows for what rows do
-            not show: a model that is better on most days and much worse in storms wins too many months that
-            had none (benchmarks/gate.py). Below 0: staging may be worse by so much.
-        rule: The name of the rule.
+        metric: Metric in which staging must be better; the primary metric of the kind of prediction if None.
+        margin: Amount that the lower bound of the gain must exceed, in the metric's unit, with confidence
+            1 - alpha. A margin above 0 also guards against what the rows do not show: a model that is
+            better on most days and much worse in storms wins the months without storms (the gate benchmark
+            measures this). With a margin below 0 staging may be worse by that amount.
+        rule: Name of the rule.
     """
 
     metric: Metric | str | None = None
@@ -40,47 +40,49 @@ class Better(Gate):
         return (_resolved(kind, self.metric or kind.primary_metric),)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Hold the lower bound of the gain against the margin."""
+        """Compare the lower bound of the gain with the margin."""
         comparison = findings.comparison
         metric = self.metric or comparison.kind.primary_metric
-        found = _difference(comparison, metric)
-        if found is None:
+        difference = _difference(comparison, metric)
+        if difference is None:
             return _undefined(self.rule, metric, self.margin)
         confidence = f"{100 * (1 - comparison.alpha):g} %"
-        said = (
-            f"{found.metric} is {number(found.staging)}, against {number(found.production)} of "
+        measured = (
+            f"{difference.metric} is {number(difference.staging)}, against {number(difference.production)} "
+            "of "
             f"{comparison.production_name}"
         )
-        if found.at_least is None:
-            text = f"{said}; these rows are too few to tell how sure that is."
+        if difference.at_least is None:
+            text = f"{measured}; these rows are too few for a confidence interval."
             return Ruling(self.rule, False, None, self.margin, text)
-        passed = found.at_least > self.margin
+        passed = difference.at_least > self.margin
         must = "exceeds" if passed else "does not exceed"
         return Ruling(
             rule=self.rule,
             passed=passed,
-            value=found.at_least,
+            value=difference.at_least,
             threshold=self.margin,
             text=(
-                f"{said}{_direction(found)}: a gain of {number(found.gain)}, which with {confidence} "
-                f"confidence is at least {number(found.at_least)} and so {must} {number(self.margin)}."
+                f"{measured}{_direction(difference)}: a gain of {number(difference.gain)}, which with "
+                f"{confidence} "
+                f"confidence is at least {number(difference.at_least)} and so {must} {number(self.margin)}."
             ),
         )
 
 
 @dataclass(frozen=True)
 class NoSliceWorse(Gate):
-    """No slice of the rows gets surely and noticeably worse predictions.
+    """No slice of the rows gets predictions that are significantly and noticeably worse.
 
-    Staging is refused for a slice that seems worse by more than `most` and is surely worse at all (its
-    interval, which allows for the number of slices, lies below 0). The estimate alone would refuse most good
-    models, for one small slice among many always seems bad; an interval all beyond the bound would refuse
-    none, for small slices have wide ones. So who is in a slice is protected once there is evidence.
+    Staging is refused if a slice is worse by more than `most` (estimate) and significantly worse than 0 (its
+    interval, which is adjusted for the number of slices, lies below 0). The estimate alone would refuse most
+    good models, because one small slice among many always looks bad. Requiring the whole interval beyond the
+    bound would refuse almost none, because small slices have wide intervals.
 
     Attributes:
-        most: How much worse a slice may be, in the unit of the metric of the slices; 0 or more.
-        metric: That metric, a mean over rows; the one of the kind of prediction if None.
-        rule: The name of the rule.
+        most: Amount by which a slice may be worse, in the unit of the slice metric; 0 or more.
+        metric: Slice metric, a mean over rows; the slice metric of the kind of prediction if None.
+        rule: Name of the rule.
     """
 
     most: float
@@ -97,12 +99,12 @@ class NoSliceWorse(Gate):
         """Return the metric by which slices must be compared.
 
         Raises:
-            ComparisonError: The kind does not have it, or it is no mean over rows.
+            ComparisonError: The kind does not have the metric, or the metric is not a mean over rows.
         """
         metric = _resolved(kind, self.metric or kind.slice_metric)
         if not metric.is_defined_for_slices:
             raise ComparisonError(
-                f"metric is {metric.name}, which is no mean over rows, so slices have none."
+                f"metric is {metric.name}, which is not a mean over rows; slices need one that is."
             )
         return metric
 
@@ -114,37 +116,40 @@ class NoSliceWorse(Gate):
             raise ValueError(f"The gate {type(self).__name__} ({self.rule}): {error}") from error
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Look for a slice that is surely worse, and by more than allowed."""
+        """Find the slices that are significantly worse, and by more than the bound."""
         comparison, bound = findings.comparison, self.most
         wanted = self.metric.name if isinstance(self.metric, Metric) else self.metric
         if wanted is not None and wanted != comparison.slice_metric:
             raise ComparisonError(
                 f"Slices were compared by {comparison.slice_metric}, not by {wanted}; compare them by it."
             )
-        evaluated = [(found, found.gain) for found in comparison.slices if found.gain is not None]
+        evaluated = [(part, part.gain) for part in comparison.slices if part.gain is not None]
         if not evaluated:
-            return Ruling(self.rule, True, None, bound, "No slice has enough rows to be judged.")
+            return Ruling(self.rule, True, None, bound, "No slice has enough rows to be evaluated.")
         worst, lowest_gain = min(evaluated, key=lambda pair: pair[1])
         worse = sorted(
             (
-                (found, gain)
-                for found, gain in evaluated
-                if found.high is not None and gain < -bound and found.high < 0
+                (part, gain)
+                for part, gain in evaluated
+                if part.high is not None and gain < -bound and part.high < 0
             ),
             key=lambda pair: pair[1],
         )
         measured = f"the {comparison.slice_metric} of {comparison.production_name}"
         if worse:
             named = ", ".join(
-                f"{found.column} {found.value} by {number(-gain)}" for found, gain in worse[: self.NAMED]
+                f"{part.column} {part.value} by {number(-gain)}" for part, gain in worse[: self.NAMED]
             )
             more = f" and {len(worse) - self.NAMED} more" if len(worse) > self.NAMED else ""
             text = (
                 f"{len(worse)} of {len(evaluated)} slices are worse than {measured} by more than "
-                f"{number(bound)}, and surely worse: {named}{more}."
+                f"{number(bound)}, and significantly worse: {named}{more}."
             )
             return Ruling(self.rule, False, -worse[0][1], bound, text)
-        text = f"None of {len(evaluated)} slices is surely worse than {measured} by more than {number(bound)}"
+        text = (
+            f"None of {len(evaluated)} slices is significantly worse than {measured} by more than "
+            f"{number(bound)}"
+        )
         if lowest_gain < 0:
             text += f"; {worst.column} {worst.value} seems most so, by {number(-lowest_gain)}"
         return Ruling(self.rule, True, 0.0 - lowest_gain, bound, f"{text}.")
@@ -152,14 +157,15 @@ class NoSliceWorse(Gate):
 
 @dataclass(frozen=True)
 class Calibrated(Gate):
-    """What staging predicts comes true about as often as it says.
+    """The predictions of staging are calibrated.
 
-    Judged is the calibration error of probabilities, or the coverage error of quantiles. Both are shares.
+    The gate evaluates the calibration error of probabilities or the coverage error of quantiles. Both are
+    shares.
 
     Attributes:
-        most: What the error may be on these rows, from 0 to 1, or that of production if that is larger: rows
-            that surprise both would otherwise keep the one that was surprised more. The estimate is judged.
-        rule: The name of the rule.
+        most: Largest allowed error (the estimate, from 0 to 1). If the error of production on these rows is
+            larger, that is allowed: unusual rows would otherwise keep the worse of two models.
+        rule: Name of the rule.
     """
 
     most: float
@@ -169,25 +175,25 @@ class Calibrated(Gate):
         require_number(self, "most", lowest=0, highest=1)
 
     def metrics(self, kind: PredictionKind) -> tuple[Metric, ...]:
-        """Return the kind's measure of calibration."""
+        """Return the calibration metric of the kind."""
         if kind.calibration_metric is None:
             raise ComparisonError(f"{kind.name} has no calibration that is a share; use the gate Unbiased.")
         return (kind.metric(kind.calibration_metric),)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Hold the error against what is allowed."""
+        """Compare the error with the allowed one."""
         (metric,) = self.metrics(findings.comparison.kind)
         return _within_production(self.rule, metric.name, self.most, findings.comparison)
 
 
 @dataclass(frozen=True)
 class Unbiased(Gate):
-    """On the whole staging predicts neither too much nor too little.
+    """On average staging predicts neither too much nor too little.
 
     Attributes:
-        most: What the bias may be on these rows (the absolute value of the mean error), in the unit of the
-            outcome, or that of production if that is larger. The estimate is judged.
-        rule: The name of the rule.
+        most: Largest allowed bias (absolute value of the mean error, the estimate), in the unit of the
+            outcome. If the bias of production on these rows is larger, that is allowed.
+        rule: Name of the rule.
     """
 
     most: float
@@ -203,17 +209,17 @@ class Unbiased(Gate):
         return (kind.metric("bias"),)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Hold the bias against what is allowed."""
+        """Compare the bias with the allowed one."""
         return _within_production(self.rule, "bias", self.most, findings.comparison)
 
 
 @dataclass(frozen=True)
 class FastEnough(Gate):
-    """One prediction takes about as long as one of production.
+    """A prediction by staging takes about as long as one by production.
 
     Attributes:
-        ratio: How much longer staging may take for one row, as a multiple of production.
-        rule: The name of the rule.
+        ratio: Largest allowed latency for one row, as a multiple of that of production.
+        rule: Name of the rule.
     """
 
     ratio: float = 1.5
@@ -223,7 +229,7 @@ class FastEnough(Gate):
         require_number(self, "ratio", lowest=0)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Hold the ratio of both latencies against the one allowed."""
+        """Compare the ratio of both latencies with the allowed one."""
         latency = findings.latency
         takes = f"One row takes {latency.staging_ms:.3g} ms"
         if latency.production_ms is None:
@@ -246,32 +252,32 @@ class FastEnough(Gate):
 
 @dataclass(frozen=True)
 class SameSignature(Gate):
-    """A client of production can call staging in the same way.
+    """A client of production can use staging without a change.
 
     Attributes:
-        rule: The name of the rule.
+        rule: Name of the rule.
     """
 
     rule: str = "same_signature"
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Count the problems."""
+        """Count the differences that break a client."""
         problems, name = findings.signature_problems, findings.comparison.production_name
-        text = f"A client of {name} can use staging as it is."
+        text = f"A client of {name} can use staging without a change."
         if problems:
-            text = f"A client of {name} cannot use staging as it is: {' '.join(problems)}"
+            text = f"A client of {name} cannot use staging without a change: {' '.join(problems)}"
         return Ruling(self.rule, not problems, float(len(problems)), 0.0, text)
 
 
 @dataclass(frozen=True)
 class Within(Gate):
-    """A metric of staging lies within a bound, whatever production's is.
+    """A metric of staging lies within a fixed bound, independent of production.
 
     Attributes:
         metric: The metric.
-        most: What it may be at most, in its unit; give this or `least`.
-        least: What it must be at least.
-        rule: The name of the rule; the metric's with `_within` if empty.
+        most: Upper bound, in the metric's unit. Give either this or `least`.
+        least: Lower bound, in the metric's unit.
+        rule: Name of the rule; the metric's name and `_within` if empty.
     """
 
     metric: Metric | str
@@ -289,28 +295,28 @@ class Within(Gate):
 
     @property
     def description(self) -> str:
-        """One sentence on what is asked for."""
+        """The condition in one sentence."""
         bound = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
-        return f"{_name(self.metric)} of staging is {bound}, whatever production's is."
+        return f"{_name(self.metric)} of staging is {bound}, independent of production."
 
     def metrics(self, kind: PredictionKind) -> tuple[Metric, ...]:
         """Return the metric."""
         return (_resolved(kind, self.metric),)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Hold the metric against the bound."""
+        """Compare the metric with the bound."""
         threshold = self.least if self.most is None else self.most
-        found = _difference(findings.comparison, self.metric)
-        if threshold is None or found is None:
+        difference = _difference(findings.comparison, self.metric)
+        if threshold is None or difference is None:
             return _undefined(self.rule, self.metric, threshold)
         if self.most is not None:
-            passed = found.staging <= threshold
+            passed = difference.staging <= threshold
             is_so = f"{'within' if passed else 'above'} the {number(threshold)} allowed"
         else:
-            passed = found.staging >= threshold
+            passed = difference.staging >= threshold
             is_so = f"{'at least' if passed else 'below'} the {number(threshold)} demanded"
-        text = f"{found.metric} is {number(found.staging)}, which is {is_so}."
-        return Ruling(self.rule, passed, found.staging, threshold, text)
+        text = f"{difference.metric} is {number(difference.staging)}, which is {is_so}."
+        return Ruling(self.rule, passed, difference.staging, threshold, text)
 
 
 def _require_metric(gate: Gate, metric: Any) -> None:
@@ -337,30 +343,30 @@ def _undefined(rule: str, metric: Metric | str, threshold: float | None) -> Ruli
 
 
 def _within_production(rule: str, metric: str, most: float, comparison: Comparison) -> Ruling:
-    """Hold a metric, of which lower is better, against a bound or what production has."""
-    found = _difference(comparison, metric)
-    if found is None:
+    """Compare a metric of which lower is better with the larger of a bound and production's value."""
+    difference = _difference(comparison, metric)
+    if difference is None:
         return _undefined(rule, metric, most)
-    threshold = max(most, found.production)
+    threshold = max(most, difference.production)
     why = (
-        f"{comparison.production_name} has {number(found.production)}"
-        if found.production > most
-        else "whatever it is compared with"
+        f"{comparison.production_name} has {number(difference.production)}"
+        if difference.production > most
+        else "the fixed bound"
     )
-    passed = found.staging <= threshold
+    passed = difference.staging <= threshold
     return Ruling(
         rule=rule,
         passed=passed,
-        value=found.staging,
+        value=difference.staging,
         threshold=threshold,
         text=(
-            f"{metric} is {number(found.staging)}, which is {'within' if passed else 'above'} the "
+            f"{metric} is {number(difference.staging)}, which is {'within' if passed else 'above'} the "
             f"{number(threshold)} allowed ({why})."
         ),
     )
 
 
-def _direction(found: Difference) -> str:
-    if found.target is not None:
-        return f" ({found.target:g} is best)"
-    return " (lower is better)" if found.lower_is_better else ""
+def _direction(difference: Difference) -> str:
+    if difference.target is not None:
+        return f" ({difference.target:g} is best)"
+    return " (lower is better)" if difference.lower_is_better else ""

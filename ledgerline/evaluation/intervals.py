@@ -1,14 +1,14 @@
-"""Intervals around a gain, from its spread over draws of clusters and how few clusters there are.
+"""Confidence intervals of a gain, from its spread over bootstrap draws and the number of clusters.
 
-The percentiles of the draws, which are more common, are too narrow for a month of days, for two reasons
-known in advance: the spread of draws from G clusters is too small by sqrt((G - 1) / G), and it is itself
-an estimate, which Student's t with G - 1 degrees of freedom allows for. See Hesterberg, What Teachers Should
-Know About the Bootstrap, The American Statistician 69 (2015), and on the degrees of freedom Cameron and
-Miller, A Practitioner's Guide to Cluster-Robust Inference, Journal of Human Resources 50 (2015).
+Percentiles of the draws are more common, and too narrow for a month of days, for two reasons. The spread of
+draws from G clusters is too small by sqrt((G - 1) / G), and it is itself an estimate, which Student's t with
+G - 1 degrees of freedom allows for. See Hesterberg, What Teachers Should Know About the Bootstrap, The
+American Statistician 69 (2015), and on the degrees of freedom Cameron and Miller, A Practitioner's Guide to
+Cluster-Robust Inference, Journal of Human Resources 50 (2015).
 
-benchmarks/gate.py shows percentiles that promote too often where t does not. On the same made-up months
-two refinements, adjusting t for skewness and studentising each draw, promote too often as well: gains of
-single days have long tails, so that the skewness of a month is mostly that of its strangest day.
+The gate benchmark shows that percentiles promote too often where t does not. On the same simulated months two
+refinements, adjusting t for skewness and studentising each draw, promote too often as well: gains of single
+days have long tails, so the skewness of a month is mostly that of its most extreme day.
 """
 
 import math
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# A metric that so few draws leave defined has no interval.
+# A metric that is defined in a smaller share of the draws has no interval.
 MIN_DEFINED = 0.95
 
 
 def half_widths(gains: "NDArray[np.float64]", clusters: int, alpha: float) -> tuple[float, float] | None:
-    """Return how far the two-sided interval reaches to each side, and the one-sided one to its only side.
+    """Return the half width of the two-sided interval, and the width of the one-sided one.
 
     Args:
-        gains: One for each draw; NaN where the metric is not defined.
-        clusters: How many clusters there are.
+        gains: Gain of each draw; NaN where the metric is not defined.
+        clusters: Number of clusters.
         alpha: One minus the confidence.
 
     Returns:
-        None: Too few draws leave the metric defined.
+        Both widths, or None if too few draws define the metric.
     """
     import numpy as np
     from scipy import stats
@@ -48,17 +48,17 @@ def half_widths(gains: "NDArray[np.float64]", clusters: int, alpha: float) -> tu
 def simultaneous_half_widths(
     gains: "Sequence[NDArray[np.float64]]", clusters: Sequence[int], alpha: float
 ) -> list[float]:
-    """Return half the width of each slice's interval, so that all intervals are right at once.
+    """Return the half width of each slice's interval, such that all intervals hold at once.
 
-    In each draw the slice counts that is furthest from its own mean, in its own standard errors; what this
-    exceeds in a share alpha of the draws is the critical value (Westfall and Young, Resampling-Based Multiple
-    Testing, 1993). Slices that go up and down together thereby cost less than Bonferroni's correction takes.
-    The draws are about normal and know nothing of how few clusters there are, so the level that the critical
-    value means for a normal variable is looked up for Student's t, with the clusters that the slice has.
+    Each draw contributes its largest deviation: that of the slice furthest from its mean, in standard errors.
+    The critical value is the (1 - alpha) quantile of these (Westfall and Young, Resampling-Based Multiple
+    Testing, 1993). Correlated slices therefore widen the intervals less than Bonferroni's correction does.
+    The draws are about normal and do not reflect the small number of clusters, so the level of the critical
+    value under a normal distribution is translated to Student's t with the clusters of the slice.
 
     Args:
-        gains: For each slice, one for each draw; NaN where the draw has no row of the slice.
-        clusters: For each slice, how many clusters it has.
+        gains: Gains of each slice in each draw; NaN where the draw has no row of the slice.
+        clusters: Number of clusters of each slice.
         alpha: One minus the confidence.
     """
     import numpy as np

@@ -1,6 +1,6 @@
-"""Kinds of prediction: what a model predicts, and how that is checked, scored and shown.
+"""The kinds of prediction: how outcomes and predictions are checked, scored and drawn.
 
-How two models are compared is in comparison.py, and does not depend on the kind.
+The comparison of two models is in comparison.py, and is the same for all kinds.
 """
 
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Binary(PredictionKind):
-    """Whether something happens, predicted by its probability.
+    """A binary outcome, predicted by its probability.
 
-    Outcomes are true or false (or 1 and 0); predictions the probability of true: one number a row, or the two
-    columns of `predict_proba`, of which the second counts.
+    Outcomes are true or false (or 1 and 0). Predictions are the probability of true: one number for each row,
+    or the two columns of `predict_proba`, of which the second is used.
 
-    Its metrics: `roc_auc` and `pr_auc` (area under the ROC curve; average precision), `log_loss` (nats),
+    The metrics are `roc_auc` and `pr_auc` (area under the ROC curve; average precision), `log_loss` (nats),
     `brier` (mean squared difference of probability and outcome, 0 to 1: Brier, Verification of forecasts
     expressed in terms of probability, Monthly Weather Review 78, 1950), `calibration_error` (0 to 1). Slices
-    are compared by the Brier score, because one row adds at most 1 to it: the log loss of a hundred rows can
-    be one row.
+    are compared by the Brier score, to which one row adds at most 1, whereas a single row can dominate the
+    log loss of a hundred rows.
     """
 
     name = "binary"
@@ -51,17 +51,17 @@ class Binary(PredictionKind):
         return _BINARY
 
     def outcomes(self, values: "Column") -> "NDArray[np.bool_]":
-        """Check that each outcome is true or false, and return them as such."""
+        """Check that each outcome is true or false, and return truth values."""
         return truths(values)
 
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-        """Check that each answer is a probability, and return that of true."""
+        """Check that each prediction is a probability, and return that of true."""
         return probabilities(name, answer, rows)
 
     def calibration(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> tuple[CalibrationPoint, ...]:
-        """Compare mean probability and share of positives, in bins of about equally many rows."""
+        """Compute mean probability and share of positives, in bins of about equally many rows."""
         return binned_curve(outcome, prediction)
 
     def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
@@ -74,32 +74,33 @@ class Binary(PredictionKind):
         return ("probability",)
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
-        """Say that all outcomes are the same, if they are."""
+        """Return a sentence if all outcomes are the same."""
         positives = int(outcome.sum())
         if positives not in {0, len(outcome)}:
             return None
-        what = "none" if positives == 0 else "all"
+        value = "negative" if positives == 0 else "positive"
         return (
-            f"Of {len(outcome):,} rows {what} are positive, so that nothing can be told apart; compare on a "
-            "holdout with both outcomes."
+            f"All {len(outcome):,} rows are {value}, so models cannot be told apart; compare on a holdout "
+            "with "
+            "both outcomes."
         )
 
 
 @dataclass(frozen=True)
 class Multiclass(PredictionKind):
-    """Which of several classes a row has, predicted by the probability of each.
+    """One of several classes, predicted by the probability of each.
 
-    Outcomes are labels of the classes, and are returned as numbers of the classes, from 0. Predictions have a
-    column for each class in their order (a data frame whose columns are the classes may have another), and
-    each row sums to 1.
+    Outcomes are labels of the classes, and are returned as the numbers of the classes, from 0. Predictions
+    have a column for each class in the order of `classes` (a data frame with the labels as column names may
+    have another order), and each row sums to 1.
 
-    Its metrics: `log_loss` (nats), `brier` (sum over classes of the squared difference of probability and
+    The metrics are `log_loss` (nats), `brier` (sum over classes of the squared difference of probability and
     outcome, 0 to 2, as Brier defined it), `accuracy` (share of rows whose most probable class is right),
     `macro_f1`, `roc_auc` (macro, one against the rest), `calibration_error` (class-wise). Slices are compared
     by the Brier score, to which one row adds at most 2.
 
     Attributes:
-        classes: The labels: at least two different texts or whole numbers.
+        classes: Labels: at least two different texts or whole numbers.
     """
 
     classes: tuple[str | int, ...]
@@ -124,13 +125,13 @@ class Multiclass(PredictionKind):
         return class_numbers(values, self.classes)
 
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-        """Check that each answer is a probability for each class."""
+        """Check that each prediction is a probability for each class."""
         return class_probabilities(name, answer, self.classes, rows)
 
     def calibration(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> tuple[CalibrationPoint, ...]:
-        """Compare the mean probability of each class with the share of rows that have it, in bins."""
+        """Compute the mean probability of each class and the share of rows that have it, in bins."""
         return tuple(
             point
             for number, label in enumerate(self.classes)
@@ -163,22 +164,22 @@ class Multiclass(PredictionKind):
         }
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
-        """Say that all outcomes are the same class, if they are."""
+        """Return a sentence if all outcomes are the same class."""
         if len(outcome) and (outcome != outcome[0]).any():
             return None
         return (
-            f"All {len(outcome):,} rows have the class {self.classes[int(outcome[0])]!r}, so that nothing "
-            "can be told apart; compare on a holdout with several classes."
+            f"All {len(outcome):,} rows have the class {self.classes[int(outcome[0])]!r}, so models "
+            "cannot be told apart; compare on a holdout with several classes."
         )
 
 
 @dataclass(frozen=True)
 class Regression(PredictionKind):
-    """How much of something there is, predicted by one number.
+    """A number, predicted by one number.
 
-    Its metrics, in the unit of the outcome: `absolute_error` (mean), `rmse` (root of the mean squared error),
-    `bias` (absolute value of the mean error: whether predictions are too high or too low on the whole); and
-    without a unit `r2` (share of the outcome's variance that is explained).
+    The metrics in the unit of the outcome are `absolute_error` (mean), `rmse` (root of the mean squared
+    error) and `bias` (absolute value of the mean error: whether predictions are too high or too low on
+    average). `r2` (share of the outcome's variance that is explained) has no unit.
     """
 
     name = "regression"
@@ -198,13 +199,13 @@ class Regression(PredictionKind):
         return _measured(values)
 
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-        """Check that each answer is a finite number."""
+        """Check that each prediction is a finite number."""
         return numbers(name, answer, rows)
 
     def calibration(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> tuple[CalibrationPoint, ...]:
-        """Compare mean prediction and mean outcome, in bins of about equally many rows."""
+        """Compute mean prediction and mean outcome, in bins of about equally many rows."""
         return binned_curve(outcome, prediction)
 
     def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
@@ -219,20 +220,20 @@ class Regression(PredictionKind):
 
 @dataclass(frozen=True)
 class Quantiles(PredictionKind):
-    """How much of something there is, predicted by quantiles of its distribution.
+    """A number, predicted by quantiles of its distribution.
 
-    Predictions have a column for each level in ascending order (a data frame whose columns are the levels may
-    have another). Quantiles of a row that are not in order are allowed, and counted by `crossing`.
+    Predictions have a column for each level in ascending order (a data frame with the levels as column names
+    may have another order). Quantiles of a row that are not in order are allowed, and `crossing` counts them.
 
-    Its metrics: `pinball_loss` (mean over levels, in the unit of the outcome: Koenker and Bassett, Regression
-    Quantiles, Econometrica 46, 1978), `coverage_error` (mean over levels of the absolute difference between
-    the share of outcomes at or below the quantile and its level, 0 to 1); with two levels or more also, of
-    the outermost two, `interval_coverage` (share of outcomes from the lowest to the highest quantile, 0 to 1;
-    best is the difference of their levels) and `interval_width` (mean distance, in the unit of the outcome),
-    and `crossing` (share of rows whose quantiles are not in order).
+    The metrics are `pinball_loss` (mean over levels, in the unit of the outcome: Koenker and Bassett,
+    Regression Quantiles, Econometrica 46, 1978), `coverage_error` (mean over levels of the absolute
+    difference between the share of outcomes at or below the quantile and its level, 0 to 1); with two levels
+    or more also, of the outermost two, `interval_coverage` (share of outcomes from the lowest to the highest
+    quantile, 0 to 1; best is the difference of their levels) and `interval_width` (mean distance, in the
+    unit of the outcome), and `crossing` (share of rows whose quantiles are not in order).
 
     Attributes:
-        levels: Of the quantiles: between 0 and 1, in ascending order.
+        levels: Levels of the quantiles, between 0 and 1, in ascending order.
     """
 
     levels: tuple[float, ...]
@@ -268,13 +269,13 @@ class Quantiles(PredictionKind):
         return _measured(values)
 
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-        """Check that each answer is a finite number for each level."""
+        """Check that each prediction is a finite number for each level."""
         return quantiles(name, answer, self.levels, rows)
 
     def calibration(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> tuple[CalibrationPoint, ...]:
-        """Compare each level with the share of outcomes at or below its quantile."""
+        """Compute, for each level, the share of outcomes at or below its quantile."""
         return tuple(
             CalibrationPoint(level, float((outcome <= prediction[:, number]).mean()), len(outcome))
             for number, level in enumerate(self.levels)
@@ -336,13 +337,13 @@ def _moments(outcome: "NDArray[Any]") -> dict[str, Any]:
 
 def _require_levels(levels: Any) -> tuple[float, ...]:
     try:
-        found = tuple(float(level) for level in levels)
+        numbers = tuple(float(level) for level in levels)
     except (TypeError, ValueError):
         raise ValueError(f"levels is {levels!r}; pass numbers between 0 and 1, as (0.1, 0.5, 0.9).") from None
-    if not found:
+    if not numbers:
         raise ValueError("levels is empty; pass at least one number between 0 and 1, as (0.1, 0.5, 0.9).")
-    if not all(0 < level < 1 for level in found):
-        raise ValueError(f"levels is {found}; each must be between 0 and 1.")
-    if sorted(set(found)) != list(found):
-        raise ValueError(f"levels is {found}; pass each once, in ascending order.")
-    return found
+    if not all(0 < level < 1 for level in numbers):
+        raise ValueError(f"levels is {numbers}; each must be between 0 and 1.")
+    if sorted(set(numbers)) != list(numbers):
+        raise ValueError(f"levels is {numbers}; pass each once, in ascending order.")
+    return numbers

@@ -1,4 +1,4 @@
-"""Functions of a row: how wrong each prediction is. Means over rows of these are metrics (kinds.py)."""
+"""Loss functions: the error of each row. Their means over rows are metrics (kinds.py)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ def brier(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]"
 
 
 def log_loss(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
-    """Take the logarithm of the probability of what happened, in nats, with a minus sign."""
+    """Return minus the logarithm of the probability of the actual outcome, in nats."""
     import numpy as np
 
     return _surprise(np.where(outcome, prediction, 1 - prediction))
@@ -32,19 +32,19 @@ def class_brier(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.flo
 
 
 def class_log_loss(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
-    """Take the logarithm of the probability of the class that happened, in nats, with a minus sign."""
+    """Return minus the logarithm of the probability of the actual class, in nats."""
     import numpy as np
 
     return _surprise(np.take_along_axis(prediction, outcome[:, None], axis=1)[:, 0])
 
 
 def right(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
-    """Return 1 where the most probable class happened (of equal ones the first counts), and 0 elsewhere."""
+    """Return 1 where the most probable class (the first of equal ones) is right, and 0 elsewhere."""
     return (prediction.argmax(axis=1) == outcome).astype(float)
 
 
 def absolute_error(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
-    """Return how far the predicted number is from the outcome."""
+    """Return the absolute difference of prediction and outcome."""
     import numpy as np
 
     return np.abs(prediction - outcome)
@@ -52,10 +52,10 @@ def absolute_error(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.
 
 @dataclass(frozen=True)
 class Pinball:
-    """Mean over levels of the pinball loss.
+    """The pinball loss, averaged over levels.
 
-    It is level times x where an outcome exceeds its quantile by x, and (1 - level) times x where it is
-    exceeded by x.
+    The loss is level times x if the outcome exceeds the quantile by x, and (1 - level) times x if the
+    quantile exceeds the outcome by x.
     """
 
     levels: tuple[float, ...]
@@ -86,7 +86,7 @@ def crossing(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float6
 
 
 def _surprise(probability: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Take minus the logarithm; a certain answer counts as one that is off by the machine's precision."""
+    """Return minus the logarithm; probabilities of 0 and 1 are moved by the machine precision first."""
     import numpy as np
 
     precision = np.finfo(np.float64).eps

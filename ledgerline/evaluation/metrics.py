@@ -1,7 +1,7 @@
-"""Measures of how good predictions are, each made so that it can be computed for many draws of the rows.
+"""Metrics of predictions, in a form that is fast to compute for many draws of the rows.
 
-Nothing is scored row by row for each draw. A mean over rows is summed by cluster once, and a draw only weighs
-these sums; what is no mean over rows has a scorer that prepares the rows once (scorers.py).
+A draw never scores single rows. A mean over rows is summed by cluster once, and a draw weighs these sums. A
+metric that is not a mean over rows has a scorer, which prepares the rows once (scorers.py).
 """
 
 import re
@@ -24,13 +24,13 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Rows:
-    """Predictions of one model, and what happened.
+    """Predictions of one model, with the outcomes.
 
     Attributes:
-        outcome: The outcome of each row, as the kind of prediction returns it.
+        outcome: Outcome of each row, as the kind of prediction returns it.
         prediction: One number or one row of numbers for each row, as the kind of prediction returns it.
-        clusters: For each row the number of its cluster.
-        cluster_count: How many clusters there are.
+        clusters: Number of the cluster of each row.
+        cluster_count: Number of clusters.
     """
 
     outcome: "NDArray[Any]"
@@ -39,7 +39,7 @@ class Rows:
     cluster_count: int
 
     def sums(self, values: "NDArray[Any]") -> "NDArray[np.float64]":
-        """Add up the values of each cluster; of a table, column by column."""
+        """Sum the values of each cluster; each column of a table is summed separately."""
         import numpy as np
 
         if values.ndim == 1:
@@ -53,10 +53,10 @@ class Draw:
     """Draws of whole clusters, one in each row of an array.
 
     Attributes:
-        counts: How often each cluster was drawn: a whole number in its column, in single precision where that
-            holds it exactly.
-        exact: The same in double precision.
-        rows: How many rows each draw has.
+        counts: Number of times that each cluster was drawn, in its column; in single precision where that is
+            exact.
+        exact: The same counts in double precision.
+        rows: Number of rows of each draw.
     """
 
     counts: "NDArray[np.floating]"
@@ -73,7 +73,7 @@ class Draw:
 
 
 class Scorer(Protocol):
-    """Rows of one model, prepared once, to be scored for many draws."""
+    """Prepared rows of one model, which can be scored for many draws."""
 
     def scores(self, draw: Draw) -> "Mapping[str, NDArray[np.float64]]":
         """Return each metric by name, one number for each draw; NaN where it is not defined."""
@@ -85,16 +85,16 @@ ScorerFactory = Callable[[Rows], Scorer]
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of how good predictions are.
+    """A metric of predictions.
 
     Attributes:
-        name: Its name: letters, digits and underscores.
-        lower_is_better: The direction.
-        by_row: Of outcomes and predictions, the value of each row, where the metric is the mean of these.
-        scorer: Makes a scorer that returns the metric under its name, where it is no mean over rows. Metrics
-            that have the same one are computed together.
-        target: The best value, where neither the lowest nor the highest is; then `lower_is_better` says
-            nothing.
+        name: Name of the metric: letters, digits and underscores.
+        lower_is_better: Direction of the metric.
+        by_row: Function from outcomes and predictions to the value of each row, if the metric is the mean of
+            these values.
+        scorer: Factory of a scorer that returns the metric under its name, if it is not a mean over rows.
+            Metrics that have the same factory are computed together.
+        target: Best value, if that is neither the lowest nor the highest; `lower_is_better` is then unused.
     """
 
     name: str
@@ -113,7 +113,8 @@ class Metric:
             raise ValueError(f"The metric {self.name} needs either by_row or a scorer.")
         if not callable(self.by_row or self.scorer):
             raise ValueError(
-                f"The metric {self.name} is made by {self.by_row or self.scorer!r}, no function."
+                f"by_row or scorer of the metric {self.name} is {self.by_row or self.scorer!r}; pass a "
+                "function."
             )
         if not isinstance(self.lower_is_better, bool):
             raise ValueError(
@@ -122,17 +123,17 @@ class Metric:
 
     @property
     def is_defined_for_slices(self) -> bool:
-        """Say whether slices can be compared by it: it is a mean over rows, defined for any set of rows."""
+        """True if slices can be compared by the metric: it is a mean over rows, so any slice has a value."""
         return self.by_row is not None and self.target is None
 
     def gain(self, staging: "Number", production: "Number") -> "Number":
-        """Return how much better staging is: positive if it is, whichever way the metric points."""
+        """Return by how much staging is better: positive if it is, in either direction of the metric."""
         if self.target is not None:
             return cast("Number", abs(production - self.target) - abs(staging - self.target))
         return production - staging if self.lower_is_better else staging - production
 
     def as_dict(self) -> dict[str, Any]:
-        """Return name, direction and function as values of JSON."""
+        """Return name, direction and function as JSON values."""
         made = self.by_row or self.scorer
         module = getattr(made, "__module__", None) or type(made).__module__
         qualified = getattr(made, "__qualname__", None) or type(made).__qualname__
@@ -145,16 +146,16 @@ class Metric:
 
 
 def row_metric(name: str, by_row: "ByRow", lower_is_better: bool = True) -> Metric:
-    """Make a metric of one's own that is a mean over rows.
+    """Make a custom metric that is a mean over rows.
 
     Args:
-        name: Its name: letters, digits and underscores.
-        by_row: Takes the outcomes and the predictions of all rows, as arrays, and returns the value of each
-            row. What these arrays hold is said by `outcomes` and `predictions` of the kind of prediction.
-        lower_is_better: The direction.
+        name: Name of the metric: letters, digits and underscores.
+        by_row: Function from the outcomes and predictions of all rows to the value of each row. It gets the
+            arrays that `outcomes` and `predictions` of the kind of prediction return.
+        lower_is_better: Direction of the metric.
 
     Raises:
-        ValueError: The name is not one.
+        ValueError: The name is not valid.
 
     Example:
         >>> row_metric("cost", by_row=lambda outcome, prediction: 9.0 * (prediction < outcome)).name
@@ -172,7 +173,7 @@ def row_values(metric: Metric, rows: Rows) -> "NDArray[np.float64]":
     import numpy as np
 
     if metric.by_row is None:
-        raise ComparisonError(f"{metric.name} is no mean over rows.")
+        raise ComparisonError(f"{metric.name} is not a mean over rows.")
     try:
         returned = metric.by_row(_unwritable(rows.outcome), _unwritable(rows.prediction))
     except Exception as error:
@@ -197,14 +198,14 @@ def row_values(metric: Metric, rows: Rows) -> "NDArray[np.float64]":
 def sums_by_cluster(
     clusters: "NDArray[np.intp]", values: "NDArray[Any]", count: int
 ) -> "NDArray[np.float64]":
-    """Add up the values of each of so many clusters."""
+    """Sum the values of each cluster, for `count` clusters."""
     import numpy as np
 
     return np.bincount(clusters, weights=values, minlength=count).astype(np.float64, copy=False)
 
 
 def _unwritable(values: "NDArray[Any]") -> "NDArray[Any]":
-    """Return a view that a metric cannot change for the others."""
+    """Return a view that a metric cannot write to."""
     view = values.view()
     view.flags.writeable = False
     return view

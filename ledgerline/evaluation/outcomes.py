@@ -1,4 +1,4 @@
-"""Checks of outcomes that are no numbers: true or false, and classes."""
+"""Checks outcomes that are truth values or classes; numbers are checked in samples.py."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ def truths(values: "Column") -> "NDArray[np.bool_]":
     """Return outcomes that are true or false, 1 or 0.
 
     Raises:
-        ComparisonError: There are none, one is missing, or is something else.
+        ComparisonError: There are no outcomes, or one is missing or has another value.
     """
     import numpy as np
     import pandas as pd
@@ -36,10 +36,10 @@ def truths(values: "Column") -> "NDArray[np.bool_]":
 
 
 def class_numbers(values: "Column", classes: tuple[str | int, ...]) -> "NDArray[np.intp]":
-    """Return the number of each outcome's class.
+    """Return the number of the class of each outcome.
 
     Raises:
-        ComparisonError: There are no outcomes, one is missing, or is none of the classes.
+        ComparisonError: There are no outcomes, or one is missing or not one of the classes.
     """
     import pandas as pd
 
@@ -48,7 +48,7 @@ def class_numbers(values: "Column", classes: tuple[str | int, ...]) -> "NDArray[
     if (numbers < 0).any():
         row = int((numbers < 0).argmax())
         raise ComparisonError(
-            f"{int((numbers < 0).sum()):,} of {len(numbers):,} outcomes are none of the classes "
+            f"{int((numbers < 0).sum()):,} of {len(numbers):,} outcomes are not in the classes "
             f"{', '.join(map(repr, classes))}; the first is {outcome.iloc[row]!r:.80} in row {row:,}."
         )
     return numbers
@@ -58,19 +58,20 @@ def require_classes(classes: Any) -> tuple[str | int, ...]:
     """Return the classes as a tuple.
 
     Raises:
-        ValueError: There are fewer than two, two of one name, or one is neither a text nor a whole number.
+        ValueError: There are fewer than two labels, a label occurs twice, or a label is neither a text nor a
+            whole number.
     """
     if isinstance(classes, str) or not hasattr(classes, "__iter__"):
         raise ValueError(f'classes is {classes!r}; pass several labels, as ("a", "b").')
-    found = tuple(classes)
-    for label in found:
+    labels = tuple(classes)
+    for label in labels:
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise ValueError(f"classes has {label!r}; each must be a text or a whole number.")
-    if len({str(label) for label in found}) < len(found):
-        raise ValueError(f"classes has a label twice: {', '.join(map(repr, found))}.")
-    if len(found) < 2:
-        raise ValueError(f"classes is {found}; pass at least two labels.")
-    return found
+    if len({str(label) for label in labels}) < len(labels):
+        raise ValueError(f"classes has a label twice: {', '.join(map(repr, labels))}.")
+    if len(labels) < 2:
+        raise ValueError(f"classes is {labels}; pass at least two labels.")
+    return labels
 
 
 def _known(outcome: "pd.Series") -> "pd.Series":

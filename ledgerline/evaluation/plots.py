@@ -1,4 +1,4 @@
-"""Pictures of comparisons and drift, as PNG; they need the extra `plots`. The page around them: report.py."""
+"""Draws comparisons and drift as PNG, with the extra `plots`. The HTML page around them is in report.py."""
 
 import io
 import warnings
@@ -23,7 +23,7 @@ MAX_COLOURED_CLASSES = 10
 MAX_PANELS = 10
 SCORE_BINS = 40
 
-# By the name of a kind of prediction: what a calibration curve shows.
+# Labels of the axes of a calibration curve, by the name of the kind of prediction.
 _CALIBRATION_AXES = {
     "binary": ("predicted share of positives", "observed share"),
     "multiclass": ("predicted share of the class", "observed share"),
@@ -35,7 +35,7 @@ Interval = tuple[str, float, float, float]
 
 
 def pictures(compared: Comparison) -> dict[str, bytes]:
-    """Draw all pictures of a comparison: gains, calibration and slices; none without the extra for them."""
+    """Draw gains, calibration and slices of a comparison; return nothing without the extra `plots`."""
     if missing("plots"):
         return {}
     return {
@@ -46,11 +46,11 @@ def pictures(compared: Comparison) -> dict[str, bytes]:
 
 
 def gains(compared: Comparison) -> bytes:
-    """Draw how much better staging is in each metric, with its interval; each metric has its own unit."""
+    """Draw the gain in each metric with its interval, each metric in its unit."""
     rows = [
-        (found.metric, found.gain, found.low, found.high)
-        for found in compared.differences
-        if found.low is not None and found.high is not None
+        (difference.metric, difference.gain, difference.low, difference.high)
+        for difference in compared.differences
+        if difference.low is not None and difference.high is not None
     ]
     figure = _figure(max(HEIGHT, 0.8 * len(rows)))
     all_axes = figure.subplots(max(1, len(rows)), squeeze=False)[:, 0]
@@ -62,11 +62,11 @@ def gains(compared: Comparison) -> bytes:
 
 
 def slice_gains(compared: Comparison) -> bytes:
-    """Draw how much better staging is in each slice, with intervals that hold for all at once."""
+    """Draw the gain in each slice, with intervals that hold for all slices at once."""
     rows: list[Interval] = [
-        (f"{found.column} {found.value}", found.gain, found.low, found.high)
-        for found in compared.slices
-        if found.gain is not None and found.low is not None and found.high is not None
+        (f"{part.column} {part.value}", part.gain, part.low, part.high)
+        for part in compared.slices
+        if part.gain is not None and part.low is not None and part.high is not None
     ]
     title = f"Slices against {compared.production_name}"
     if len(rows) > MAX_SLICES:
@@ -81,7 +81,7 @@ def slice_gains(compared: Comparison) -> bytes:
 
 
 def calibration(compared: Comparison) -> bytes:
-    """Draw what both models predicted beside what happened."""
+    """Draw the calibration curves of both models."""
     curves = {
         "staging": compared.staging_calibration,
         compared.production_name: compared.production_calibration,
@@ -90,11 +90,11 @@ def calibration(compared: Comparison) -> bytes:
 
 
 def calibration_curves(curves: Mapping[str, Sequence[CalibrationPoint]], kind_name: str) -> bytes:
-    """Draw what several models predicted beside what happened.
+    """Draw the calibration curves of several models.
 
     Args:
-        curves: For each model, what `calibration` of the kind of prediction returned.
-        kind_name: The name of that kind.
+        curves: For each model, the points that `PredictionKind.calibration` returned.
+        kind_name: Name of the kind of prediction.
     """
     figure = _figure(HEIGHT)
     axes = figure.subplots()
@@ -123,11 +123,11 @@ def calibration_curves(curves: Mapping[str, Sequence[CalibrationPoint]], kind_na
 
 
 def scores(kind: PredictionKind, samples: "Mapping[str, NDArray[np.float64]]") -> bytes:
-    """Draw how often which prediction was made in several samples, one panel for each column of predictions.
+    """Draw the distribution of predictions in several samples, one panel for each column of predictions.
 
     Args:
-        kind: What is predicted.
-        samples: For each sample its predictions, as the kind of prediction returns them.
+        kind: Kind of prediction.
+        samples: Predictions of each sample, as the kind of prediction returns them.
     """
     tables = {name: kind.score_columns(prediction) for name, prediction in samples.items()}
     columns = kind.score_names[:MAX_PANELS]
@@ -162,13 +162,13 @@ def _draw_intervals(axes: "Axes", rows: Sequence[Interval]) -> None:
 
 
 def _set_title(axes: "Axes", title: str) -> None:
-    # A name may have dollar signs that are no formula.
+    # Matplotlib would read dollar signs in a name as a formula.
     axes.set_title(title, parse_math=False)
 
 
 def _figure(height: float) -> "Figure":
     require("plots", "A picture of predictions")
-    # Not pyplot: it keeps every figure of the process, and wants a display.
+    # Not pyplot, which keeps every figure of the process and needs a display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
@@ -177,7 +177,7 @@ def _figure(height: float) -> "Figure":
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A label in a script that the font lacks is drawn as boxes; the page has it as text.
+        # Characters that the font lacks are drawn as boxes; the HTML page has the label as text.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
     return buffer.getvalue()

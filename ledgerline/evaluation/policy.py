@@ -1,4 +1,4 @@
-"""The list of gates that staging must pass, and how sure they must be. The gates themselves: gates.py."""
+"""Policies: the gates that staging must pass, and the confidence they need. The gates are in gates.py."""
 
 import json
 import re
@@ -13,19 +13,19 @@ from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.prediction_kind import PredictionKind, require_kind
 from ledgerline.evaluation.rulings import Findings, Gate, Ruling
 
-# What Dagster allows in the name of an asset check.
+# Dagster allows these characters in the name of an asset check.
 _RULE = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What staging must prove.
+    """The gates that staging must pass.
 
     Attributes:
-        gates: The gates, each with another rule, in the order in which they are judged and shown.
-        alpha: How often a model that is no better than a margin may be promoted by luck.
-        resamples: How often the rows are drawn anew.
-        seed: Of the draws: the same models on the same rows get the same rulings.
+        gates: The gates, each with a different rule, in the order in which they are evaluated and listed.
+        alpha: Probability with which a model that does not exceed a margin may be promoted by luck.
+        resamples: Number of draws of the rows.
+        seed: Seed of the draws: the same models on the same rows get the same rulings.
 
     Example:
         >>> [gate.rule for gate in Policy([Better(margin=2.0), NoSliceWorse(most=5.0), FastEnough()]).gates]
@@ -69,37 +69,38 @@ class Policy:
         self.slice_metric(kind)
 
     def metrics(self, kind: PredictionKind) -> tuple[Metric, ...]:
-        """List all metrics of the kind, and those of one's own that gates need, to compare models by.
+        """List the metrics to compare models by: all metrics of the kind, and further ones that gates need.
 
         Raises:
             ValueError: Two different metrics have the same name.
         """
-        found = {metric.name: metric for metric in kind.metrics}
+        metrics = {metric.name: metric for metric in kind.metrics}
         for gate in self.gates:
             for metric in gate.metrics(kind):
-                if found.setdefault(metric.name, metric) != metric:
+                if metrics.setdefault(metric.name, metric) != metric:
                     raise ValueError(
                         f"metric of the gate {type(gate).__name__} ({gate.rule}) has the name {metric.name}, "
                         "which another metric has; rename it."
                     )
-        return tuple(found.values())
+        return tuple(metrics.values())
 
     def slice_metric(self, kind: PredictionKind) -> Metric:
         """Return the metric to compare slices by.
 
         Raises:
-            ValueError: Two gates need different ones.
+            ValueError: Two gates need different metrics.
         """
-        found = [gate.slice_metric(kind) for gate in self.gates if isinstance(gate, NoSliceWorse)]
-        if any(metric != found[0] for metric in found):
+        metrics = [gate.slice_metric(kind) for gate in self.gates if isinstance(gate, NoSliceWorse)]
+        if any(metric != metrics[0] for metric in metrics):
             raise ValueError(
-                f"The gates NoSliceWorse need slices by {' and by '.join(metric.name for metric in found)}; "
+                "The gates NoSliceWorse need slices by "
+                f"{' and by '.join(metric.name for metric in metrics)}; "
                 "slices are compared by one metric."
             )
-        return found[0] if found else kind.metric(kind.slice_metric)
+        return metrics[0] if metrics else kind.metric(kind.slice_metric)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all numbers as values of JSON, which are sealed with the evidence."""
+        """Return all numbers as JSON values, which are sealed with the evidence."""
         return {
             "alpha": self.alpha,
             "resamples": self.resamples,
@@ -109,11 +110,11 @@ class Policy:
 
 
 def default_policy(kind: PredictionKind) -> Policy:
-    """Return gates that suit a kind of prediction without knowing the unit of its outcomes.
+    """Return gates for a kind of prediction that need not know the unit of its outcomes.
 
-    A slice may be worse by 0.01 in the Brier score, of several classes by 0.02; in a unit that only the
-    outcome's owner knows, by nothing once that is sure. For the same reason a regression has no bound on
-    its bias: add `Unbiased(most=...)`.
+    A slice may be worse by 0.01 in the Brier score, or by 0.02 with several classes. In other units no
+    tolerance can be chosen here, so a slice must not be significantly worse at all. For the same reason a
+    regression has no bound on its bias; add `Unbiased(most=...)`.
     """
     require_kind(kind)
     gates: list[Gate] = [Better()]
@@ -127,15 +128,15 @@ def default_policy(kind: PredictionKind) -> Policy:
 
 
 def evaluate(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
-    """Judge staging by all gates, also after one refused it, in their order.
+    """Evaluate all gates in their order; a refusal does not end the evaluation.
 
     Args:
         policy: The gates.
-        findings: A comparison that was made with the policy's alpha, of the metrics that it needs; latencies;
-            and problems with the signature.
+        findings: Comparison with the policy's alpha and the metrics that it needs, latencies, and problems
+            with the signature.
 
     Raises:
-        ValueError: The comparison was made with another alpha, or a gate returns something else.
+        ValueError: The comparison was made with another alpha, or a gate does not return its ruling.
         ComparisonError: The comparison lacks a metric.
     """
     if findings.comparison.alpha != policy.alpha:
@@ -157,7 +158,7 @@ def _ruling(gate: Gate, findings: Findings) -> Ruling:
 
 def _require_gate(gate: Any) -> None:
     if not isinstance(gate, Gate):
-        raise ValueError(f"gates has {gate!r}, which is no gate.")
+        raise ValueError(f"gates has {gate!r}, which is not a gate.")
     name = type(gate).__name__
     if not is_dataclass(gate) or not gate.__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(f"The gate {name} must be a frozen dataclass.")

@@ -1,4 +1,4 @@
-"""The contract of a kind of prediction. The kinds themselves: kinds.py."""
+"""The interface of a kind of prediction. The kinds are in kinds.py."""
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
@@ -21,24 +21,26 @@ def require_kind(kind: Any) -> None:
     """Refuse something other than a kind of prediction, such as its class.
 
     Raises:
-        ComparisonError: It is something else.
+        ComparisonError: The value is not a kind of prediction.
     """
     if not isinstance(kind, PredictionKind):
-        raise ComparisonError(f"{kind!r:.80} is no kind of prediction; pass one, as Regression().")
+        raise ComparisonError(f"{kind!r:.80} is not a kind of prediction; pass one, as Regression().")
 
 
 class PredictionKind(ABC):
-    """What a model predicts.
+    """A kind of prediction: how the predictions of a model are checked, scored and drawn.
 
-    `outcomes` and `predictions` check columns, and return arrays; the other methods but `score` take these.
+    `outcomes` and `predictions` check columns and return arrays; all other methods except `score` take these
+    arrays.
 
     Attributes:
-        name: Its name in one word.
-        method: The method of a model that makes such predictions: "predict_proba" or "predict".
+        name: Name of the kind, in one word.
+        method: Method of a model that returns such predictions: "predict_proba" or "predict".
         model_type: MLflow's word for such a model: "classifier" or "regressor".
-        primary_metric: The metric by which models are compared unless another is named.
-        slice_metric: The mean over rows by which slices are compared unless another is named.
-        calibration_metric: The metric that the gate Calibrated evaluates; None: there is none without a unit.
+        primary_metric: Metric by which models are compared by default.
+        slice_metric: Metric by which slices are compared by default; it is a mean over rows.
+        calibration_metric: Metric that the gate Calibrated evaluates; None if the kind has no calibration
+            metric without a unit.
     """
 
     name: ClassVar[str]
@@ -55,34 +57,34 @@ class PredictionKind(ABC):
 
     @abstractmethod
     def outcomes(self, values: "Column") -> "NDArray[Any]":
-        """Check the outcomes.
+        """Check the outcomes and return them as an array.
 
         Raises:
-            ComparisonError: There are none, or one is not an outcome of this kind.
+            ComparisonError: There are no outcomes, or one is not an outcome of this kind.
         """
 
     @abstractmethod
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-        """Check what a model answered.
+        """Check the predictions of a model and return them as an array.
 
         Args:
-            name: The name of the model in errors.
-            answer: What its method returned, or what a service did.
-            rows: How many rows it was asked for.
+            name: Name of the model in errors.
+            answer: Value that the model's method, or a service, returned.
+            rows: Expected number of rows.
 
         Raises:
-            ComparisonError: It has another shape, or one is not a prediction of this kind.
+            ComparisonError: The shape is wrong, or a value is not a prediction of this kind.
         """
 
     @abstractmethod
     def calibration(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> tuple[CalibrationPoint, ...]:
-        """Compare what was predicted with what happened, from low to high predictions."""
+        """Compute the calibration curve, from low to high predictions."""
 
     @abstractmethod
     def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
-        """Describe the outcomes in a few values of JSON."""
+        """Describe the outcomes in a few JSON values."""
 
     @property
     @abstractmethod
@@ -103,14 +105,14 @@ class PredictionKind(ABC):
         return {self.score_names[0]: (float(prediction.mean()), float(outcome.mean()))}
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
-        """Say why models cannot be told apart by these outcomes; None: they can."""
+        """Return why these outcomes cannot tell models apart; None if they can."""
         return None
 
     def metric(self, name: str) -> Metric:
-        """Return the metric of a name.
+        """Return the metric with a name.
 
         Raises:
-            ComparisonError: There is none.
+            ComparisonError: The kind has no such metric.
         """
         for metric in self.metrics:
             if metric.name == name:
@@ -121,16 +123,16 @@ class PredictionKind(ABC):
         )
 
     def score(self, outcome: "Column", answer: "Answer") -> dict[str, float]:
-        """Check outcomes and an answer, and compute all metrics that are defined.
+        """Check outcomes and predictions, and compute all metrics that are defined.
 
         Raises:
-            ComparisonError: One of them is not of this kind.
+            ComparisonError: Outcomes or predictions are not of this kind.
         """
         happened = self.outcomes(outcome)
         return scores_of(happened, self.predictions("the model", answer, len(happened)), self.metrics)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return name and fields as values of JSON."""
+        """Return name and fields as JSON values."""
         values = (
             {field.name: getattr(self, field.name) for field in fields(self)} if is_dataclass(self) else {}
         )

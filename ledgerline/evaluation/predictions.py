@@ -1,4 +1,4 @@
-"""Checks of what models answer: probabilities, numbers, quantiles."""
+"""Checks predictions of models: probabilities, numbers and quantiles."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from ledgerline.evaluation.samples import Answer
 
-# Answers in single precision, or rounded to three digits, need not sum to exactly 1.
+# Predictions in single precision, or rounded to three digits, need not sum to exactly 1.
 MAX_SUM_ERROR = 2e-3
 
 _TRUE_FIRST = (["True", "False"], ["1", "0"])
 
 
 def probabilities(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-    """Return the probability of each row, of two columns the second.
+    """Return the probability of each row; the second of two columns.
 
     Raises:
-        ComparisonError: It has another shape, or one is not a probability.
+        ComparisonError: The shape is wrong, or a value is not a probability.
     """
     shape = shape_of(name, answer)
     if shape[1:] not in {(), (1,), (2,)}:
@@ -55,7 +55,7 @@ def class_probabilities(
     """Return the probability of each class, a column for each.
 
     Raises:
-        ComparisonError: It has another shape, or a row of something other than probabilities that sum to 1.
+        ComparisonError: The shape is wrong, a value is not a probability, or a row does not sum to 1.
     """
     values = _columns(name, answer, classes, rows, "class")
     _require_probabilities(name, values)
@@ -67,7 +67,7 @@ def numbers(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
     """Return the number of each row.
 
     Raises:
-        ComparisonError: It has another shape, or one is not a finite number.
+        ComparisonError: The shape is wrong, or a value is not a finite number.
     """
     shape = shape_of(name, answer)
     if shape[1:] not in {(), (1,)}:
@@ -82,7 +82,7 @@ def quantiles(name: str, answer: "Answer", levels: Sequence[float], rows: int) -
     """Return the quantile of each level, a column for each.
 
     Raises:
-        ComparisonError: It has another shape, or one is not a finite number.
+        ComparisonError: The shape is wrong, or a value is not a finite number.
     """
     values = _columns(name, answer, levels, rows, "level")
     require_finite(f"predictions of {name}", values, "a model must answer every row of the holdout")
@@ -90,7 +90,7 @@ def quantiles(name: str, answer: "Answer", levels: Sequence[float], rows: int) -
 
 
 def _true_last(answer: "Answer") -> "Answer":
-    """Put the column of true behind that of false, if a data frame names them so."""
+    """Move the column of true behind that of false, if a data frame has these names."""
     import pandas as pd
 
     if isinstance(answer, pd.DataFrame) and [str(name) for name in answer.columns] in _TRUE_FIRST:
@@ -99,7 +99,7 @@ def _true_last(answer: "Answer") -> "Answer":
 
 
 def _ordered(name: str, answer: "Answer", labels: Sequence[str | float]) -> "Answer":
-    """Put the columns of a data frame that are named as the labels are into their order."""
+    """Put the columns of a data frame into the order of the labels, if it has their names."""
     import pandas as pd
 
     if not isinstance(answer, pd.DataFrame) or isinstance(answer.columns, pd.RangeIndex):
@@ -139,7 +139,8 @@ def _require_probabilities(name: str, values: "NDArray[np.float64]") -> None:
     if outside.any():
         by_row = outside if outside.ndim == 1 else outside.any(axis=1)
         raise ComparisonError(
-            f"{int(by_row.sum()):,} of {len(values):,} answers of {name} are no probabilities, the first is "
+            f"{int(by_row.sum()):,} of {len(values):,} predictions of {name} are not probabilities, the "
+            "first is "
             f"{values[outside][0]:g} in row {int(by_row.argmax()):,}; pass what predict_proba returns."
         )
 

@@ -1,4 +1,4 @@
-"""Scorers of rankings: how often what happened was called more probable than what did not."""
+"""Scorers of rankings: how often a positive row has a higher probability than a negative one."""
 
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,12 @@ MAX_PAIRED_CLUSTERS = 200
 class Ranking:
     """Rows in the order of their probabilities, highest first.
 
-    All is expressed by what lies at or before each positive row: with `seen` positives and `wrong`
-    negatives of at least its probability, the precision there is seen / (seen + wrong), and the positive
-    outranks all negatives but the wrong ones, of which those with the same probability count half. So
-    rows with equal probabilities are treated exactly, in whatever order they come.
+    Both areas are computed from the rows at or before each positive row. If `seen` positives and `wrong`
+    negatives have at least its probability, the precision there is seen / (seen + wrong), and the positive
+    outranks all negatives except the wrong ones; those with the same probability count half. Rows with equal
+    probabilities are therefore treated exactly, in any order.
 
-    Gives `roc_auc`, the area under the ROC curve, and `pr_auc`, the average precision: both from 0 to 1.
+    It returns `roc_auc`, the area under the ROC curve, and `pr_auc`, the average precision: both from 0 to 1.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -47,7 +47,7 @@ class Ranking:
         all_positives = positives[:, -1].astype(np.float64)
         all_negatives = negatives[:, -1].astype(np.float64)
         above += wrong  # twice the negatives that a positive does not outrank
-        # Where nothing was drawn yet the positive itself weighs nothing, and its precision is not used.
+        # Before the first drawn row the positive has weight 0, so its precision is not used.
         wrong += seen
         precision = np.divide(seen, np.maximum(wrong, 1, out=wrong), out=seen)
         lost = np.einsum("ij,ij->i", drawn, above, dtype=np.float64, casting="safe") / 2
@@ -62,13 +62,14 @@ class Ranking:
 class ClassRankings:
     """Rankings by the probability of each class against all others.
 
-    Gives `roc_auc`, the unweighted mean of the areas under the ROC curves of all classes (macro, one against
-    the rest: Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27, 2006): 0 to 1. It is
-    not defined where a class does not occur.
+    It returns `roc_auc`, the unweighted mean of the areas under the ROC curves of all classes (macro, one
+    against the rest: Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27, 2006): 0 to
+    1. It is not defined where a class does not occur.
     """
 
     def __init__(self, rows: Rows) -> None:
-        # With few clusters, pairs of these are counted once; with many, a draw walks along the ranking.
+        # With few clusters, pairs of clusters are counted once; with many, each draw passes through the
+        # ranking.
         make = Outranked if rows.cluster_count <= MAX_PAIRED_CLUSTERS else Ranking
         self._rankings = [
             make(Rows(rows.outcome == number, rows.prediction[:, number], rows.clusters, rows.cluster_count))
@@ -87,7 +88,7 @@ class Outranked:
     """Pairs of a positive and a negative row whose negative is ranked higher, by the clusters of both.
 
     A pair is drawn as often as both clusters are, multiplied: a draw weighs these counts, whatever the number
-    of rows. Pairs with equal probabilities count half. Gives `roc_auc`, exactly as `Ranking` does.
+    of rows. Pairs with equal probabilities count half. It returns `roc_auc`, exactly as `Ranking` does.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -116,7 +117,7 @@ class Outranked:
 
 
 def _running_sum(values: "NDArray[np.floating]") -> "NDArray[np.floating]":
-    """Sum the first k columns, in column k."""
+    """Return the sum of the first k columns in column k."""
     import numpy as np
 
     sums = np.zeros((values.shape[0], values.shape[1] + 1), dtype=values.dtype)

@@ -1,8 +1,8 @@
-"""Numbers as texts and pages show them."""
+"""Formats numbers for messages and pages."""
 
 
 def number(value: float | None) -> str:
-    """Format with four digits behind the point, more for a number that would read as 0; "" for None."""
+    """Format a number with four decimals, or in scientific notation if that would be 0; "" for None."""
     if value is None:
         return ""
     if value != 0 and abs(value) < 0.0001:

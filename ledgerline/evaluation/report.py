@@ -1,4 +1,4 @@
-"""The HTML page of a comparison, made from what is sealed as evidence."""
+"""Renders the HTML page of a comparison from the document that is sealed as evidence."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ def render(
     """Render the page of a comparison.
 
     Args:
-        document: The evidence before it is sealed: the comparison and the policy as their `as_dict`, and what
-            they rest on.
+        document: Evidence before it is sealed: `as_dict` of comparison and policy, and their inputs.
         pictures: PNG by name.
-        replay_lines: How staging answers logged requests, as pairs of what and value; None: it was not asked.
+        replay_lines: Results of the replay of logged requests, as pairs of name and value; None without a
+            replay.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -43,7 +43,7 @@ def render(
 
 
 def _outcomes(facts: Mapping[str, Any]) -> str:
-    """Describe the outcomes in half a sentence, which begins with a comma."""
+    """Describe the outcomes in a clause that begins with a comma."""
     match dict(facts):
         case {"positives": int(positives)}:
             return f", {positives:,} of them positive"
@@ -56,7 +56,7 @@ def _outcomes(facts: Mapping[str, Any]) -> str:
 
 
 def _gate(sealed: Mapping[str, Any]) -> str:
-    """Write a gate as it is declared."""
+    """Return the expression that declares a gate."""
     fields = {name: value for name, value in sealed.items() if name not in {"gate", "rule"}}
     texts = [
         f"{name}={value['name'] if isinstance(value, Mapping) and 'name' in value else value!r}"

@@ -1,6 +1,6 @@
-"""Scores of two models on the same rows, and on draws of these rows with replacement, made in whole clusters.
+"""Scores two models on the same rows, and on bootstrap draws of whole clusters of these rows.
 
-What the spread of the draws says about the models is in comparison.py.
+The intervals that follow from the draws are in intervals.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ class PairedScores:
     """One metric of both models.
 
     Attributes:
-        staging: That of staging, on the rows as they are; NaN where it is not defined.
-        production: That of production, on the same.
-        gains: For each draw, how much better staging is than production; NaN where the metric is not
-            defined for the draw: it has no row, or one class only.
+        staging: Value of staging on the rows; NaN if the metric is not defined.
+        production: Value of production on the same rows; NaN if the metric is not defined.
+        gains: Gain of staging over production in each draw; NaN if the metric is not defined for the draw,
+            for example because it has no rows or only one class.
     """
 
     staging: float
@@ -34,7 +34,7 @@ class PairedScores:
 
 
 class ModelScorer:
-    """Predictions of one model, summed and sorted once, to be scored for many draws."""
+    """Predictions of one model, summed and sorted once, which can be scored for many draws."""
 
     def __init__(self, rows: Rows, metrics: Sequence[Metric]) -> None:
         self._names = tuple(metric.name for metric in metrics)
@@ -43,16 +43,16 @@ class ModelScorer:
             for metric in metrics
             if metric.by_row is not None
         }
-        # One that several metrics share is made once.
+        # A scorer that several metrics share is created once.
         factories = dict.fromkeys(metric.scorer for metric in metrics if metric.scorer is not None)
         self._scorers = [factory(rows) for factory in factories]
 
     def scores(self, draw: Draw) -> "dict[str, NDArray[np.float64]]":
-        """Return each metric, one number for each draw."""
-        found = {name: (draw.exact @ sums) / draw.rows for name, sums in self._sums.items()}
+        """Return each metric by name, one number for each draw."""
+        values = {name: (draw.exact @ sums) / draw.rows for name, sums in self._sums.items()}
         for scorer in self._scorers:
-            found |= scorer.scores(draw)
-        return {name: found[name] for name in self._names}
+            values |= scorer.scores(draw)
+        return {name: values[name] for name in self._names}
 
 
 def scores_of(
@@ -61,28 +61,28 @@ def scores_of(
     """Compute the metrics of one model that are defined.
 
     Args:
-        outcome: The outcomes, as the kind of prediction returns them.
-        prediction: The predictions of the same rows, likewise.
+        outcome: Outcomes, as the kind of prediction returns them.
+        prediction: Predictions of the same rows, as the kind of prediction returns them.
         metrics: Metrics of different names.
     """
     import numpy as np
 
     rows = Rows(outcome, prediction, np.zeros(len(outcome), dtype=np.intp), 1)
     once = Draw.of(np.ones((1, 1)), np.array([float(len(outcome))]))
-    found = {name: float(values[0]) for name, values in ModelScorer(rows, metrics).scores(once).items()}
-    return {name: value for name, value in found.items() if not np.isnan(value)}
+    scores = {name: float(values[0]) for name, values in ModelScorer(rows, metrics).scores(once).items()}
+    return {name: value for name, value in scores.items() if not np.isnan(value)}
 
 
 def paired_scores(
     sample: Sample, metrics: Sequence[Metric], resamples: int, seed: int
 ) -> Mapping[str, PairedScores]:
-    """Score both models, each time on the same draw.
+    """Score both models on the same draws.
 
     Args:
         sample: The rows.
         metrics: Metrics of different names.
-        resamples: How many draws.
-        seed: The same one gives the same draws.
+        resamples: Number of draws.
+        seed: Seed of the draws; equal seeds give equal draws.
     """
     import numpy as np
 
@@ -102,22 +102,22 @@ def paired_scores(
         for metric in metrics:
             gains[metric.name].append(metric.gain(drawn_staging[metric.name], drawn_production[metric.name]))
     return {
-        name: PairedScores(float(staging[name][0]), float(production[name][0]), np.concatenate(found))
-        for name, found in gains.items()
+        name: PairedScores(float(staging[name][0]), float(production[name][0]), np.concatenate(drawn))
+        for name, drawn in gains.items()
     }
 
 
 def paired_slice_scores(
     sample: Sample, metric: Metric, slices: "Sequence[NDArray[np.bool_]]", resamples: int, seed: int
 ) -> list[PairedScores]:
-    """Score both models in each slice, each time on the same draw of all rows.
+    """Score both models in each slice, on the same draws of all rows.
 
     Args:
         sample: The rows.
-        metric: One that is a mean over rows.
-        slices: For each slice, which rows are in it. They may overlap.
-        resamples: How many draws.
-        seed: The same one gives the same draws.
+        metric: A metric that is a mean over rows.
+        slices: For each slice, a mask of its rows. Slices may overlap.
+        resamples: Number of draws.
+        seed: Seed of the draws; equal seeds give equal draws.
 
     Raises:
         ComparisonError: The metric is not a mean over rows.
@@ -125,7 +125,7 @@ def paired_slice_scores(
     import numpy as np
 
     if not metric.is_defined_for_slices:
-        raise ComparisonError(f"Slices cannot be compared by {metric.name}, which is no mean over rows.")
+        raise ComparisonError(f"Slices cannot be compared by {metric.name}, which is not a mean over rows.")
     if not slices:
         return []
     count = sample.cluster_count
@@ -156,7 +156,7 @@ def paired_slice_scores(
 
 
 def _draws(clusters: int, resamples: int, seed: int, rows: int) -> "Iterator[NDArray[np.int64]]":
-    """Count how often each cluster is drawn: a row for each draw, in blocks that fit into memory."""
+    """Yield how often each cluster is drawn, one row for each draw, in blocks that fit into memory."""
     import numpy as np
 
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Gates, what they are about, and what comes of them. The gates that come with the library: gates.py."""
+"""The interface of gates, their input (findings) and their result (rulings). The gates are in gates.py."""
 
 import inspect
 import math
@@ -15,11 +15,12 @@ from ledgerline.evaluation.samples import ComparisonError
 
 @dataclass(frozen=True)
 class Latencies:
-    """How long one row takes.
+    """The time that a prediction for one row takes.
 
     Attributes:
-        staging_ms: The fastest of many predictions by staging, in milliseconds.
-        production_ms: The same of production; None where there is none.
+        staging_ms: Shortest of many predictions by staging, in milliseconds.
+        production_ms: Shortest of many predictions by production, in milliseconds; None without a version in
+            production.
     """
 
     staging_ms: float
@@ -34,12 +35,12 @@ class Latencies:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that gates are about.
+    """The input of all gates.
 
     Attributes:
-        comparison: Both models on the same rows, by the metrics that the gates need.
-        latency: How long one row takes.
-        signature_problems: What a client of production could not do with staging, a sentence for each.
+        comparison: Comparison of both models by the metrics that the gates need.
+        latency: Time that a prediction for one row takes.
+        signature_problems: Differences of the signatures that break a client, one sentence each.
     """
 
     comparison: Comparison
@@ -49,14 +50,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Ruling:
-    """Whether staging passes one gate.
+    """The result of one gate.
 
     Attributes:
-        rule: The name of the gate's rule.
-        passed: Whether it does.
-        value: The number that was judged; None where there is none.
-        threshold: What it was held against; None where there is nothing.
-        text: One sentence that says both.
+        rule: Name of the gate's rule.
+        passed: True if staging passes the gate.
+        value: Number that the gate evaluated; None if it has no number.
+        threshold: Number that the value was compared with; None if there is no threshold.
+        text: Sentence that states value and threshold.
     """
 
     rule: str
@@ -66,7 +67,7 @@ class Ruling:
     text: str
 
     def __post_init__(self) -> None:
-        # A gate of one's own may compute with numpy, whose numbers are not those of JSON.
+        # A custom gate may compute with numpy, whose numbers are not JSON values.
         object.__setattr__(self, "passed", bool(self.passed))
         for name in ("value", "threshold"):
             number = getattr(self, name)
@@ -80,37 +81,40 @@ class Ruling:
 
 
 class Gate(ABC):
-    """One thing that staging must prove.
+    """A condition that staging must meet before it is promoted.
 
-    A gate of one's own is a frozen dataclass:
-
-        @dataclass(frozen=True)
-        class EnoughRows(Gate):
-            '''The comparison rests on enough rows.'''
-
-            least: int
-            rule: str = "enough_rows"
-
-            def judge(self, findings: Findings) -> Ruling:
-                rows = findings.comparison.rows
-                text = f"{rows:,} rows were compared, and {self.least:,} are needed."
-                return Ruling(self.rule, rows >= self.least, rows, self.least, text)
+    A custom gate is a frozen dataclass.
 
     Attributes:
-        rule: Its name in rulings, and that of the asset check that shows them: letters, digits and
-            underscores. A policy has each once.
+        rule: Name in rulings, and of the asset check: letters, digits and underscores. It is unique within a
+            policy.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class EnoughRows(Gate):
+        ...     '''The comparison rests on enough rows.'''
+        ...
+        ...     minimum: int
+        ...     rule: str = "enough_rows"
+        ...
+        ...     def evaluate(self, findings: Findings) -> Ruling:
+        ...         rows = findings.comparison.rows
+        ...         text = f"{rows:,} rows were compared, and {self.minimum:,} are needed."
+        ...         return Ruling(self.rule, rows >= self.minimum, rows, self.minimum, text)
+        >>> EnoughRows(minimum=1000).description
+        'The comparison rests on enough rows.'
     """
 
     rule: str
 
     @property
     def description(self) -> str:
-        """One sentence on what is asked for; the first line of the class's docstring unless overridden."""
+        """The condition in one sentence; by default the first line of the class's docstring."""
         return (inspect.getdoc(type(self)) or self.rule).splitlines()[0]
 
     @abstractmethod
     def evaluate(self, findings: Findings) -> Ruling:
-        """Hold staging against the gate.
+        """Evaluate the gate.
 
         Raises:
             ComparisonError: The comparison lacks a metric.
@@ -132,7 +136,7 @@ class Gate(ABC):
             raise ValueError(f"The gate {type(self).__name__} ({self.rule}): {error}") from error
 
     def as_dict(self) -> dict[str, Any]:
-        """Return class and fields as values of JSON, which are sealed with the evidence."""
+        """Return class and fields as JSON values, which are sealed with the evidence."""
         if not is_dataclass(self):
             raise ValueError(f"The gate {type(self).__name__} must be a frozen dataclass.")
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,9 +1,11 @@
-"""Rows that two models are compared on, and the columns of numbers they are made of, checked."""
+"""The rows that two models are compared on, and checks of their columns."""
 
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any
+
+from ledgerline.errors import LedgerlineError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 MAX_MAGNITUDE = 1e150
 
 
-class ComparisonError(ValueError):
+class ComparisonError(LedgerlineError):
     """The models cannot be compared on these rows; the message says why, and what to do."""
 
 
@@ -26,10 +28,10 @@ class Sample:
     """Rows that both models are evaluated on.
 
     Attributes:
-        outcome: The outcome of each row, as the kind of prediction returns it.
-        staging: The predictions of staging: one number or one row of numbers for each row.
-        production: The same of production.
-        clusters: For each row the number of its cluster, from 0 and without gaps.
+        outcome: Outcome of each row, as the kind of prediction returns it.
+        staging: Predictions of staging: one number or one row of numbers for each row.
+        production: Predictions of production.
+        clusters: Number of the cluster of each row, from 0 and without gaps.
     """
 
     outcome: "NDArray[Any]"
@@ -39,15 +41,15 @@ class Sample:
 
     @property
     def cluster_count(self) -> int:
-        """Count the clusters."""
+        """The number of clusters."""
         return int(self.clusters.max()) + 1
 
 
 def cluster_numbers(clusters: "Column", rows: int) -> "NDArray[np.intp]":
-    """Number the clusters from 0 in the order of their first rows.
+    """Return the number of each row's cluster, from 0 in the order of their first rows.
 
     Raises:
-        ComparisonError: A row has no label, or all rows have the same one.
+        ComparisonError: A row has no label, or all rows have the same label.
     """
     import pandas as pd
 
@@ -56,21 +58,21 @@ def cluster_numbers(clusters: "Column", rows: int) -> "NDArray[np.intp]":
     if (numbers < 0).any():
         raise ComparisonError(
             f"{int((numbers < 0).sum()):,} of {len(numbers):,} rows have no cluster; give each row a label, "
-            "one of its own if it shares nothing with others."
+            "a unique one if it is independent of the others."
         )
     if len(labels) < 2:
         raise ComparisonError(
-            f"All {rows:,} rows are in one cluster ({labels[0]}), which says nothing of how much "
-            "others would differ; compare on rows of at least two, better of twenty."
+            f"All {rows:,} rows are in one cluster ({labels[0]}), so the spread between clusters is unknown; "
+            "compare on rows of at least two clusters, better of twenty."
         )
     return numbers
 
 
 def floats(name: str, values: "Column") -> "NDArray[np.float64]":
-    """Convert a column of numbers, also Decimal, nullable or categories; NaN where one is missing.
+    """Convert a column of numbers, Decimals, nullable numbers or categories; missing values become NaN.
 
     Raises:
-        ComparisonError: It holds something other than numbers.
+        ComparisonError: The column holds something other than numbers.
     """
     import numpy as np
     import pandas as pd
@@ -83,15 +85,15 @@ def floats(name: str, values: "Column") -> "NDArray[np.float64]":
 
 
 def table(name: str, values: "Answer") -> "NDArray[np.float64]":
-    """Convert rows of numbers, each row as wide as the others.
+    """Convert a table of numbers.
 
     Raises:
-        ComparisonError: They hold something other than numbers.
+        ComparisonError: The table holds something other than numbers.
     """
     import numpy as np
     import pandas as pd
 
-    # Not of a subclass: of a masked array, what is masked would pass as a number.
+    # Not subclasses: masked values of a masked array would pass as numbers.
     if type(values) is np.ndarray and values.dtype.kind in "fiub":
         return values.astype(np.float64, copy=False)
     frame = pd.DataFrame(values)
@@ -104,32 +106,32 @@ def shape_of(name: str, values: "Answer") -> tuple[int, ...]:
     """Return the shape of an answer.
 
     Raises:
-        ComparisonError: Its rows have several widths.
+        ComparisonError: The rows have different lengths.
     """
     import numpy as np
 
     try:
         return tuple(int(length) for length in np.shape(values))
     except ValueError as error:
-        raise ComparisonError(f"The rows of {name} have several widths; pass one array.") from error
+        raise ComparisonError(f"The rows of {name} have different lengths; pass one array.") from error
 
 
-def require_rows(name: str, found: int, rows: int) -> None:
-    """Refuse a column that has more or fewer rows than there are outcomes."""
-    if found != rows:
+def require_rows(name: str, values: int, rows: int) -> None:
+    """Raise if a column does not have one value for each outcome."""
+    if values != rows:
         raise ComparisonError(
-            f"There are {rows:,} outcomes, but {name} has {found:,} values; "
+            f"There are {rows:,} outcomes, but {name} has {values:,} values; "
             "pass the same rows, in the same order."
         )
 
 
 def require_finite(name: str, values: "NDArray[np.float64]", remedy: str) -> None:
-    """Refuse NaN, infinite numbers, and numbers too large to be squared; the error names the first row.
+    """Raise for NaN, infinity, and numbers too large to be squared; the error names the first row.
 
     Args:
-        name: What the values are, in the plural ("probabilities of staging").
+        name: Plural noun for the values ("probabilities of staging").
         values: One number or one row of numbers for each row.
-        remedy: What to do about NaN.
+        remedy: Advice about NaN, for the error.
     """
     import numpy as np
 

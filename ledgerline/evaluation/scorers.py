@@ -1,4 +1,4 @@
-"""Scorers of metrics that are no means over rows: calibration, moments, coverage, confusion."""
+"""Scorers of metrics that are not means over rows: calibration, moments, coverage, confusion."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Outcomes that spread by less, relative to the largest of them, are all the same but for rounding.
+# A smaller spread, relative to the largest outcome, is due to rounding: the outcomes are all equal.
 NEGLIGIBLE_SPREAD = 1e-12
 
 
 class CalibrationGaps:
-    """Differences between probabilities and what happened, by bins of about equally many rows.
+    """Differences between probabilities and outcomes, in bins of about equally many rows.
 
-    Gives `calibration_error`, the expected calibration error: the mean, over rows, of the absolute difference
-    between the mean probability and the share of positives in their bin (Naeini, Cooper and Hauskrecht,
-    Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015), 0 to 1. For several classes it
-    is the mean of those of all classes, each against the rest (class-wise: Kull et al., Beyond temperature
-    scaling, NeurIPS 2019). A draw keeps the bins of all rows.
+    It returns `calibration_error`, the expected calibration error: the mean, over rows, of the absolute
+    difference between the mean probability and the share of positives in their bin (Naeini, Cooper and
+    Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015), 0 to 1. For
+    several classes it is the mean of those of all classes, each against the rest (class-wise: Kull et al.,
+    Beyond temperature scaling, NeurIPS 2019). A draw keeps the bins of all rows.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -46,10 +46,10 @@ class CalibrationGaps:
 
 
 class Confusion:
-    """Rows by actual class and most probable class; of equally probable ones the first counts.
+    """Rows by actual class and most probable class (the first of equally probable ones).
 
-    Gives `macro_f1`, the unweighted mean, over the classes that occur or are predicted, of the harmonic mean
-    of precision and recall: 0 to 1.
+    It returns `macro_f1`, the unweighted mean, over the classes that occur or are predicted, of the harmonic
+    mean of precision and recall: 0 to 1.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -73,11 +73,11 @@ class Confusion:
 
 
 class Moments:
-    """Errors and outcomes, summed.
+    """Sums of errors and outcomes.
 
-    Gives `rmse`, the root of the mean squared error, and `bias`, the absolute value of the mean error, both
-    in the unit of the outcome; and `r2`, the share of the outcome's variance that is explained (1 is best, 0
-    is that of the mean, it can be negative), which is not defined where all outcomes are the same.
+    It returns `rmse`, the root of the mean squared error, and `bias`, the absolute value of the mean error,
+    both in the unit of the outcome; and `r2`, the share of the outcome's variance that is explained (1 is
+    best, 0 is that of the mean, it can be negative), which is not defined where all outcomes are the same.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -115,7 +115,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class CoverageFactory:
-    """Makes scorers of how often outcomes lie at or below quantiles of these levels."""
+    """Creates `Coverage` scorers for these levels."""
 
     levels: tuple[float, ...]
 
@@ -127,9 +127,9 @@ class CoverageFactory:
 class Coverage:
     """Outcomes at or below the quantile of each level.
 
-    Gives `coverage_error`, the mean over levels of the absolute difference between the share of outcomes at
-    or below the quantile and its level: 0 to 1 (Gneiting, Balabdaoui and Raftery, Probabilistic forecasts,
-    calibration and sharpness, Journal of the Royal Statistical Society B 69, 2007).
+    It returns `coverage_error`, the mean over levels of the absolute difference between the share of
+    outcomes at or below the quantile and its level: 0 to 1 (Gneiting, Balabdaoui and Raftery, Probabilistic
+    forecasts, calibration and sharpness, Journal of the Royal Statistical Society B 69, 2007).
     """
 
     def __init__(self, levels: tuple[float, ...], rows: Rows) -> None:
@@ -145,7 +145,7 @@ class Coverage:
 
 
 def _gaps(probability: "NDArray[np.float64]", happened: "NDArray[Any]", rows: Rows) -> "NDArray[np.float64]":
-    """Sum, for each cluster and bin, by how much the probability exceeds what happened."""
+    """Sum, for each cluster and bin, the difference of probability and outcome."""
     bins = calibration_bins(probability)
     width = int(bins.max()) + 1
     count = rows.cluster_count * width

@@ -1,4 +1,4 @@
-"""Whether a client of one model can use another without a change: their MLflow signatures, side by side."""
+"""Compares MLflow signatures: whether a client of one model can use another without a change."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,31 +7,31 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema
 
-# What MLflow itself converts, without a loss, when a column comes as the first but should be the second
-# (mlflow.models.utils._enforce_mlflow_datatype). Answers are not converted, so there no change is safe.
+# MLflow converts inputs of the first type to the second without a loss (_enforce_mlflow_datatype in
+# mlflow.models.utils). Outputs are not converted, so no change of their type is safe.
 WIDENED = frozenset({("integer", "long"), ("integer", "double"), ("float", "double")})
 
 
 def problems(staging: "ModelSignature | None", production: "ModelSignature | None") -> list[str]:
-    """What would go wrong for a client of production if staging answered, a sentence for each problem.
+    """Return what would break for a client of production if staging were active, one sentence each.
 
-    A column that staging does not know any more is one: MLflow accepts and ignores it, so the client gets an
-    answer as if it had not said it.
+    A column that staging no longer has is a problem, too: MLflow accepts and ignores it, so the prediction
+    would silently disregard it.
 
     Args:
-        staging: The signature of staging.
-        production: The signature that clients rely on; None if there is no production version yet.
+        staging: Signature of staging.
+        production: Signature that clients rely on; None without a version in production.
     """
     if staging is None or staging.inputs is None or staging.outputs is None:
         return ["Staging has no signature of inputs and outputs; log the model with one."]
     if production is None:
         return []
-    found = []
+    messages = []
     if production.inputs is not None:
-        found += _input_problems(staging.inputs, production.inputs)
+        messages += _input_problems(staging.inputs, production.inputs)
     if production.outputs is not None:
-        found += _output_problems(staging.outputs, production.outputs)
-    return found + _parameter_problems(_parameters(staging), _parameters(production))
+        messages += _output_problems(staging.outputs, production.outputs)
+    return messages + _parameter_problems(_parameters(staging), _parameters(production))
 
 
 def _input_problems(staging: "Schema", production: "Schema") -> list[str]:
@@ -40,63 +40,65 @@ def _input_problems(staging: "Schema", production: "Schema") -> list[str]:
         other = "by position" if staging.has_input_names() else "by name"
         return [f"Staging {names}, and clients send them {other}."]
     ours, theirs = _columns(staging), _columns(production)
-    found = []
+    messages = []
     for name, sent in theirs.items():
         wanted = ours.get(name)
         if wanted is None:
-            found.append(f"Staging does not take {name}, which clients send.")
+            messages.append(f"Staging does not take {name}, which clients send.")
             continue
         if not _is_accepted(sent, wanted):
-            found.append(f"Staging takes {name} as {_type(wanted)}, and clients send {_type(sent)}.")
+            messages.append(f"Staging takes {name} as {_type(wanted)}, and clients send {_type(sent)}.")
         if wanted.required and not sent.required:
-            found.append(f"Staging requires {name}, which clients may leave out.")
-    found += [
+            messages.append(f"Staging requires {name}, which clients may leave out.")
+    messages += [
         f"Staging requires {name}, which clients do not send."
         for name, wanted in ours.items()
         if name not in theirs and wanted.required
     ]
-    return found
+    return messages
 
 
 def _output_problems(staging: "Schema", production: "Schema") -> list[str]:
     ours, theirs = _columns(staging), _columns(production)
-    found = []
+    messages = []
     for name, expected in theirs.items():
         answered = ours.get(name)
         if answered is None:
-            found.append(f"Staging does not answer {name}, which clients expect.")
+            messages.append(f"Staging does not answer {name}, which clients expect.")
         elif _type(answered) != _type(expected):
-            found.append(
+            messages.append(
                 f"Staging answers {name} as {_type(answered)}, and clients expect {_type(expected)}."
             )
         elif expected.required and not answered.required:
-            found.append(f"Staging may leave out {name}, which clients expect in every answer.")
-    found += [f"Staging answers {name}, which clients do not expect." for name in ours if name not in theirs]
+            messages.append(f"Staging may leave out {name}, which clients expect in every answer.")
+    messages += [
+        f"Staging answers {name}, which clients do not expect." for name in ours if name not in theirs
+    ]
     shared = [name for name in theirs if name in ours]
-    if not found and shared != list(ours):
-        found.append(f"Staging answers in another order: {', '.join(ours)}.")
-    return found
+    if not messages and shared != list(ours):
+        messages.append(f"Staging answers in another order: {', '.join(ours)}.")
+    return messages
 
 
 def _parameter_problems(staging: Mapping[str, Any], production: Mapping[str, Any]) -> list[str]:
-    """Parameters always have a default, so that a new one is no problem."""
-    found = []
+    """Compare the parameters; a new one is safe, because parameters always have a default."""
+    messages = []
     for name, sent in production.items():
         known = staging.get(name)
         if known is None:
-            found.append(f"Staging does not take the parameter {name}, which clients may send.")
+            messages.append(f"Staging does not take the parameter {name}, which clients may send.")
         elif (known.dtype, known.shape) != (sent.dtype, sent.shape):
-            found.append(f"Staging takes the parameter {name} as another type than clients send.")
+            messages.append(f"Staging takes the parameter {name} as another type than clients send.")
         elif known.default != sent.default:
-            found.append(
+            messages.append(
                 f"Staging takes {known.default!r} for the parameter {name} where a client sends none; "
                 f"it was {sent.default!r}."
             )
-    return found
+    return messages
 
 
 def _columns(schema: "Schema") -> dict[str, Any]:
-    """Columns or tensors by name; those without one by position."""
+    """Return columns or tensors by name, or by position if they have no name."""
     if schema.has_input_names():
         return {str(column.name): column for column in schema.inputs}
     if schema.is_tensor_spec():
@@ -114,7 +116,7 @@ def _is_accepted(sent: Any, wanted: Any) -> bool:
 
 
 def _type(column: Any) -> str:
-    """The type as MLflow writes it down; of a tensor with its shape."""
+    """Return MLflow's name of the type; for a tensor, type and shape."""
     shape = getattr(column, "shape", None)
     if shape is not None:
         return f"a tensor of {column.type} with shape {tuple(shape)}"

@@ -1,4 +1,4 @@
-"""Differences of two models among some of the rows, with intervals that hold for all slices at once."""
+"""Computes the differences of two models in slices of the rows, with simultaneous intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
     from ledgerline.evaluation.samples import Column
 
-# A slice with less is listed without numbers: its loss says nothing, and neither does its spread.
+# A smaller slice is listed without numbers: neither its loss nor the spread of its loss means anything.
 MIN_SLICE_ROWS = 100
 MIN_SLICE_CLUSTERS = 5
 
 
 @dataclass(frozen=True)
 class SliceDifference:
-    """The mean of one metric of both models among some of the rows; None where these are too few to tell.
+    """The mean of one metric of both models in one slice; the numbers are None if the slice is too small.
 
     Attributes:
         column: The column that the rows were divided by.
-        value: The value that these rows have there.
-        rows: How many they are.
+        value: The value that the rows of the slice have in this column.
+        rows: Number of rows in the slice.
         staging: The metric of staging.
         production: The metric of production.
-        gain: How much better staging is.
+        gain: Amount by which staging is better; negative if it is worse.
         low: The lower end of an interval around the gain. With confidence 1 - alpha the intervals of all
-            slices are right at once, so that many slices do not make a bad one by chance.
+            slices hold at once, so that many slices do not produce a bad one by chance.
         high: The upper end.
     """
 
@@ -61,14 +61,14 @@ def slice_differences(
     Args:
         sample: The rows.
         slices: For each column, the label of each row.
-        metric: One that is a mean over rows.
-        tell_apart: Says whether models can be told apart by some outcomes.
-        alpha: One minus the confidence with which all intervals are right.
-        resamples: How many draws.
-        seed: The same one gives the same draws.
+        metric: A metric that is a mean over rows.
+        tell_apart: Returns whether models can be told apart by the outcomes that it is given.
+        alpha: One minus the confidence with which all intervals hold.
+        resamples: Number of draws.
+        seed: Seed of the draws; equal seeds give equal draws.
 
     Raises:
-        ComparisonError: A column has more or fewer labels than there are rows.
+        ComparisonError: A column does not have one label for each row.
     """
     import numpy as np
 
@@ -89,22 +89,22 @@ def slice_differences(
     half_widths = simultaneous_half_widths(
         [score.gains for score in scores], [clusters[number] for number in telling], alpha
     )
-    told = dict(zip(telling, zip(scores, half_widths, strict=True), strict=True))
+    comparable = dict(zip(telling, zip(scores, half_widths, strict=True), strict=True))
     differences = []
     for number, (column, value, rows) in enumerate(parts):
-        if number not in told:
+        if number not in comparable:
             empty = SliceDifference(column, value, int(rows.sum()), None, None, None, None, None)
             differences.append(empty)
             continue
-        found, half_width = told[number]
-        gained = metric.gain(found.staging, found.production)
+        scored, half_width = comparable[number]
+        gained = metric.gain(scored.staging, scored.production)
         differences.append(
             SliceDifference(
                 column=column,
                 value=value,
                 rows=int(rows.sum()),
-                staging=found.staging,
-                production=found.production,
+                staging=scored.staging,
+                production=scored.production,
                 gain=gained,
                 low=gained - half_width,
                 high=gained + half_width,

@@ -1,4 +1,4 @@
-"""How far some rows differ from others: the population stability index. When that is too far: not here."""
+"""Computes the population stability index (PSI) of two sets of rows. Limits are set by the caller."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,12 +9,11 @@ if TYPE_CHECKING:
 
 BINS = 10
 
-# A value that fewer of the reference's rows have counts as "other", with those it never had.
+# Values that are rarer than this in the reference are put into one bin, together with unknown values.
 RARE_SHARE = 0.01
 
-# A bin that one side leaves empty would make the index infinite. Its share counts as one in ten
-# thousand, as in Evidently (`get_binned_data`, `feel_zeroes`), on both sides and whether or not others
-# are empty: all other bins keep the share they have.
+# A bin that is empty on one side would make the index infinite. Its share is set to one in ten thousand,
+# as in Evidently (`get_binned_data`, `feel_zeroes`); all other bins keep their shares.
 MIN_SHARE = 1e-4
 
 _MISSING = -1
@@ -22,24 +21,29 @@ _OTHER = -2
 
 
 def population_stability_index(reference: "pd.Series", current: "pd.Series", bins: int = BINS) -> float:
-    """How far a column differs between two sets of rows: sum of (c - r) ln(c / r) over shares of bins.
+    """Compute the PSI of a column: the sum of (c - r) ln(c / r) over the shares of bins.
 
-    It is 0 for equal shares, never negative, the same in both directions, and knows no order of bins
-    (Jeffreys divergence; Siddiqi, Intelligent Credit Scoring, 2017). Without any difference it is about
-    (bins - 1) (1 / reference rows + 1 / current rows) by chance alone (Yurdakul, Statistical Properties of
-    Population Stability Index, 2018): small sets differ anyway.
+    It is 0 for equal shares, never negative, symmetric, and ignores the order of bins (Jeffreys divergence;
+    Siddiqi, Intelligent Credit Scoring, 2017). For samples of the same distribution it is about
+    (bins - 1) (1 / reference rows + 1 / current rows) by chance (Yurdakul, Statistical Properties of
+    Population Stability Index, 2018), so small samples always differ.
 
-    Numbers are put into bins with about equally many rows of the reference, of which the outer ones are
-    open; a number that fills a bin alone is one by itself. Of anything else each value is a bin, and all
-    that are rare in the reference or unknown to it are one. Missing values are a bin of their own.
+    Numbers are put into bins with about equally many rows of the reference; the outer bins are open, and a
+    number that fills a bin alone has a bin to itself. For any other type each value is a bin, and all values
+    that are rare in the reference, or absent from it, share one bin. Missing values have a separate bin.
 
     Args:
-        reference: What to compare with.
-        current: What is compared.
-        bins: Number of bins for numbers, without that for missing ones.
+        reference: Column of the reference rows.
+        current: Column of the rows to compare.
+        bins: Number of bins for numbers, without the bin for missing values.
 
     Raises:
-        ValueError: One of them has no rows.
+        ValueError: One of the columns has no rows.
+
+    Example:
+        >>> import pandas as pd
+        >>> population_stability_index(pd.Series(["a", "b"] * 50), pd.Series(["a", "b"] * 20))
+        0.0
     """
     for name, rows in (("reference", reference), ("current", current)):
         if rows.empty:
@@ -52,10 +56,10 @@ def population_stability_index(reference: "pd.Series", current: "pd.Series", bin
 
 
 def psi_table(reference: "pd.DataFrame", current: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
-    """The index of several columns.
+    """Compute the PSI of several columns.
 
     Returns:
-        Columns feature and psi, the one that differs most first.
+        Table with the columns feature and psi, in descending order of psi.
     """
     import pandas as pd
 
@@ -67,7 +71,7 @@ def psi_table(reference: "pd.DataFrame", current: "pd.DataFrame", columns: Seque
 def _holds_numbers(rows: "pd.Series") -> bool:
     from pandas.api.types import is_numeric_dtype
 
-    # A column that is missing altogether is as good as one of numbers, whatever it is stored as.
+    # A column without any value is treated as numbers, whatever its type.
     return is_numeric_dtype(rows) or bool(rows.isna().all())
 
 
@@ -86,7 +90,8 @@ def _codes_of_numbers(
 
     known = reference[~np.isnan(reference)]
     if known.size:
-        # Values that occur, not ones between them: only so can one be recognised.
+        # Quantiles are values that occur, not interpolated ones, so that a value that fills a bin is
+        # recognised.
         quantiles = np.quantile(known, np.linspace(0, 1, bins + 1), method="inverted_cdf")
     else:
         quantiles = known
@@ -95,9 +100,9 @@ def _codes_of_numbers(
     filling_a_bin = values[times > 1]
 
     def codes(numbers: "np.ndarray") -> "np.ndarray":
-        # An even code is an interval up to and including a cut; an odd one is the cut by itself.
-        found = 2 * np.searchsorted(cuts, numbers, side="left") + np.isin(numbers, filling_a_bin)
-        return np.where(np.isnan(numbers), _MISSING, found)
+        # An even code is an interval up to and including a cut; an odd code is the cut alone.
+        code = 2 * np.searchsorted(cuts, numbers, side="left") + np.isin(numbers, filling_a_bin)
+        return np.where(np.isnan(numbers), _MISSING, code)
 
     return codes(reference), codes(current)
 
@@ -110,8 +115,8 @@ def _codes_of_values(reference: "pd.Series", current: "pd.Series") -> "tuple[np.
     frequent = counts.index[counts >= RARE_SHARE * len(reference)]
 
     def codes(rows: "pd.Series") -> "np.ndarray":
-        found = frequent.get_indexer(pd.Index(rows))
-        return np.where(rows.isna(), _MISSING, np.where(found < 0, _OTHER, found))
+        code = frequent.get_indexer(pd.Index(rows))
+        return np.where(rows.isna(), _MISSING, np.where(code < 0, _OTHER, code))
 
     return codes(reference), codes(current)
 

@@ -1,4 +1,4 @@
-"""What is said of two models on the same rows: the numbers, how sure they are, and what cannot be said."""
+"""Tests of the comparison of two models: its numbers, its intervals, and the rows that it refuses."""
 
 import json
 from dataclasses import dataclass, replace
@@ -259,10 +259,10 @@ def spoiled(values: NDArray[Any], value: Any) -> NDArray[Any]:
         ({"production": GOOD.staging[1:]}, "6,000 outcomes, but production has 5,999 values"),
         ({"day": GOOD.day[1:]}, "6,000 outcomes, but clusters has 5,999 values"),
         ({"staging": spoiled(GOOD.staging, np.nan)}, "1 of 6,000 probabilities of staging are NaN.* row 3"),
-        ({"production": spoiled(GOOD.staging, 1.5)}, "answers of production are no probabilities.*1.5"),
+        ({"production": spoiled(GOOD.staging, 1.5)}, "predictions of production are not probabilities.*1.5"),
         ({"staging": np.stack([GOOD.staging] * 3, 1)}, r"staging has shape \(6000, 3\).*two columns"),
-        ({"outcome": np.zeros(6000, dtype=bool)}, "6,000 rows none are positive"),
-        ({"outcome": np.ones(6000, dtype=bool)}, "6,000 rows all are positive"),
+        ({"outcome": np.zeros(6000, dtype=bool)}, "All 6,000 rows are negative"),
+        ({"outcome": np.ones(6000, dtype=bool)}, "All 6,000 rows are positive"),
         ({"outcome": GOOD.day}, "neither true nor false"),
         ({"outcome": spoiled(GOOD.outcome.astype(float), np.nan)}, "1 of 6,000 outcomes are missing"),
         ({"outcome": np.array([], dtype=bool)}, "no rows"),

@@ -233,6 +233,6 @@ def test_the_order_of_rows_says_nothing(make: Any) -> None:
 
 def test_something_other_than_a_kind_is_named() -> None:
     with pytest.raises(
-        ComparisonError, match=r"Regression.* is no kind of prediction; pass one, as Regression\(\)"
+        ComparisonError, match=r"Regression.* is not a kind of prediction; pass one, as Regression\(\)"
     ):
         compare(Regression, [1, 2], [1, 2], [1, 2], clusters=[1, 2])  # pyright: ignore[reportArgumentType]

@@ -55,7 +55,7 @@ def test_two_answers_that_never_vary_differ_if_they_are_not_the_same() -> None:
     [
         ([], [0.5], "reference_prediction has no rows"),
         ([0.5], [], "prediction has no rows"),
-        ([0.5], [1.5], "answers of prediction are no probabilities"),
+        ([0.5], [1.5], "predictions of prediction are not probabilities"),
     ],
 )
 def test_answers_that_are_none_are_named(reference: Any, current: Any, message: str) -> None:

@@ -84,12 +84,12 @@ def test_a_model_that_passes_all_gates_is_told_so_with_numbers() -> None:
             "which with 95 % confidence is at least 0.0250 and so exceeds 0.0000."
         ),
         (
-            "None of 2 slices is surely worse than the brier of production version 3 by more than 0.0100; "
-            "carrier HA seems most so, by 0.0300."
+            "None of 2 slices is significantly worse than the brier of production version 3 by more than "
+            "0.0100; carrier HA seems most so, by 0.0300."
         ),
-        "calibration_error is 0.0300, which is within the 0.0500 allowed (whatever it is compared with).",
+        "calibration_error is 0.0300, which is within the 0.0500 allowed (the fixed bound).",
         "One row takes 6 ms, 1.2 times the 5 ms of production version 3, which is within the 1.5 allowed.",
-        "A client of production version 3 can use staging as it is.",
+        "A client of production version 3 can use staging without a change.",
     ]
 
 
@@ -108,14 +108,14 @@ def test_a_model_that_passes_no_gate_is_told_each() -> None:
             "which with 95 % confidence is at least -0.0010 and so does not exceed 0.0000."
         ),
         (
-            "1 of 2 slices are worse than the brier of production version 3 by more than 0.0100, and surely "
-            "worse: carrier UA by 0.0200."
+            "1 of 2 slices are worse than the brier of production version 3 by more than 0.0100, and "
+            "significantly worse: carrier UA by 0.0200."
         ),
-        "calibration_error is 0.0510, which is above the 0.0500 allowed (whatever it is compared with).",
+        "calibration_error is 0.0510, which is above the 0.0500 allowed (the fixed bound).",
         "One row takes 9 ms, 1.8 times the 5 ms of production version 3, which is above the 1.5 allowed.",
         (
-            "A client of production version 3 cannot use staging as it is: Staging does not take hour, which "
-            "clients send. Another."
+            "A client of production version 3 cannot use staging without a change: Staging does not take "
+            "hour, which clients send. Another."
         ),
     ]
 
@@ -152,9 +152,14 @@ def test_another_metric_may_decide() -> None:
 @pytest.mark.parametrize(
     ("gain", "high", "passed"),
     [(-0.02, -0.001, False), (-0.02, 0.001, True), (-0.01, -0.001, True), (0.02, 0.03, True)],
-    ids=["worse by more, surely", "worse by more, perhaps", "surely worse, by no more", "better"],
+    ids=[
+        "worse by more, significantly",
+        "worse by more, perhaps",
+        "significantly worse, by no more",
+        "better",
+    ],
 )
-def test_a_slice_is_refused_when_it_is_worse_by_more_than_allowed_and_surely_worse(
+def test_a_slice_is_refused_when_it_is_worse_by_more_than_allowed_and_significantly_worse(
     gain: float, high: float, passed: bool
 ) -> None:
     comparison = replace(COMPARISON, slices=(FINE, replace(WORSE, gain=gain, high=high)))
@@ -176,7 +181,7 @@ def test_where_no_slice_can_be_judged_none_is_refused(slices: tuple[SliceDiffere
     ruling = ruling_of(NoSliceWorse(most=0.01), replace(COMPARISON, slices=slices))
     assert ruling.passed
     assert ruling.value is None
-    assert ruling.text == "No slice has enough rows to be judged."
+    assert ruling.text == "No slice has enough rows to be evaluated."
 
 
 @pytest.mark.parametrize(
@@ -287,8 +292,8 @@ def test_gates_say_what_they_ask_for() -> None:
     assert Better().description == (
         "With confidence 1 - alpha, staging is better than production by more than the margin."
     )
-    assert Within("cost", most=5).description == "cost of staging is at most 5, whatever production's is."
-    assert SameSignature().description == "A client of production can call staging in the same way."
+    assert Within("cost", most=5).description == "cost of staging is at most 5, independent of production."
+    assert SameSignature().description == "A client of production can use staging without a change."
 
 
 COST = row_metric("cost", by_row=lambda outcome, prediction: abs(outcome - prediction) * 9.0)
@@ -310,7 +315,7 @@ def test_a_metric_of_ones_own_may_decide() -> None:
     assert ruling.passed
     assert ruling.text.startswith("cost is 9.0000, against 18.0000 of production (lower is better)")
     assert ruling_of(NoSliceWorse(most=0, metric=COST), comparison).text.startswith(
-        "None of 2 slices is surely worse than the cost of production"
+        "None of 2 slices is significantly worse than the cost of production"
     )
     assert not ruling_of(Within(COST, most=8), comparison).passed
 
@@ -330,10 +335,10 @@ def test_a_metric_of_ones_own_may_decide() -> None:
         (
             Multiclass(("a", "b")),
             NoSliceWorse(1, "roc_auc"),
-            "metric is roc_auc, which is no mean",
+            "metric is roc_auc, which is not a mean",
         ),
         (Binary(), NoSliceWorse(1, "absolute_error"), "NoSliceWorse.*absolute_error; for binary"),
-        (Quantiles((0.1, 0.9)), NoSliceWorse(1, "interval_coverage"), "no mean over rows"),
+        (Quantiles((0.1, 0.9)), NoSliceWorse(1, "interval_coverage"), "not a mean over rows"),
         (
             Quantiles((0.5,)),
             Better("interval_width"),

@@ -130,7 +130,7 @@ def test_a_metric_cannot_change_the_rows_for_others() -> None:
         ({"name": 3}, "name of a metric is 3"),
         ({"by_row": None}, "metric cost needs either by_row or a scorer"),
         ({"by_row": abs, "scorer": Moments}, "metric cost needs either by_row or a scorer"),
-        ({"by_row": 3}, "metric cost is made by 3"),
+        ({"by_row": 3}, "by_row or scorer of the metric cost is 3"),
         ({"lower_is_better": "yes"}, "lower_is_better of the metric cost is 'yes'"),
     ],
 )

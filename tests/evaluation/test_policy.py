@@ -23,6 +23,7 @@ from ledgerline.evaluation.metrics import row_metric
 from ledgerline.evaluation.policy import Policy, default_policy, evaluate
 from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.evaluation.rulings import Findings, Gate, Latencies, Ruling
+from ledgerline.evaluation.samples import ComparisonError
 
 KINDS = (Binary(), Multiclass(("a", "b", "c")), Regression(), Quantiles((0.1, 0.5, 0.9)))
 
@@ -175,7 +176,9 @@ def test_a_ruling_is_json_whatever_computed_it() -> None:
 
 @pytest.mark.parametrize("use", [default_policy, Policy([Better()]).require_fits])
 def test_the_class_of_a_kind_is_no_kind(use: Any) -> None:
-    with pytest.raises(ValueError, match=r"Binary.* is no kind of prediction; pass one, as Regression\(\)"):
+    with pytest.raises(
+        ComparisonError, match=r"Binary.* is not a kind of prediction; pass one, as Regression\(\)"
+    ):
         use(Binary)
 
 
@@ -216,7 +219,7 @@ class Unsealable(EnoughRows):
     [
         ({"gates": []}, "gates is .*pass a list of gates"),
         ({"gates": Better()}, "gates is .*pass a list of gates"),
-        ({"gates": [Better]}, "which is no gate"),
+        ({"gates": [Better]}, "which is not a gate"),
         ({"gates": [Better(), Better("brier")]}, "rule better_than_production; give one of them another"),
         ({"gates": [Within("r2", least=0), Within("r2", most=1)]}, "rule r2_within"),
         ({"gates": [Better(rule="not a name")]}, "rule of the gate Better is 'not a name'"),

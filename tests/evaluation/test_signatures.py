@@ -1,4 +1,4 @@
-"""What a client of production would notice if staging answered."""
+"""Tests of the comparison of signatures: the changes that break a client of production."""
 
 from typing import Any
 

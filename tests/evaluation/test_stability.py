@@ -22,7 +22,7 @@ def index_of(reference: Sequence[object], current: Sequence[object]) -> float:
 
 
 def term(reference: float, current: float) -> float:
-    """What one bin adds, by its shares."""
+    """Return the summand of one bin from its shares."""
     reference, current = max(reference, MIN_SHARE), max(current, MIN_SHARE)
     return (current - reference) * math.log(current / reference)
 
@@ -47,7 +47,7 @@ def test_another_sample_of_the_same_differs_by_chance_alone() -> None:
 
 
 def test_a_shift_by_a_standard_deviation_is_far_above_a_quarter() -> None:
-    # Of two normal distributions the J-divergence is the square of the shift.
+    # The J-divergence of two normal distributions with equal variance is the square of the shift.
     assert population_stability_index(NORMAL, NORMAL + 1) == pytest.approx(1, rel=0.1)
     assert population_stability_index(NORMAL, NORMAL + 0.1) < 0.02
 

@@ -16,6 +16,7 @@ from ledgerline.dagster.released_models.watch import Watch, WatchError
 from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.policy import Policy, default_policy
 from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.evaluation.samples import ComparisonError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +187,7 @@ class ReleasedModel:
     def _require_gates(self) -> None:
         try:
             self.evaluated_by.require_fits(self.kind)
-        except ValueError as error:
+        except (ValueError, ComparisonError) as error:
             self._refuse("policy", str(error))
         known = [metric.name for metric in (*self.evaluated_by.metrics(self.kind), *self.metrics)]
         twice = sorted({name for name in known if known.count(name) > 1})
