@@ -21,7 +21,7 @@ PACKAGES = (
     "benchmarks",
 )
 OF_A_NEW_PROJECT = ROOT / "ledgerline" / "new_project" / "templates" / "Makefile.jinja"
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
 # A command stands in backticks, in bold, or at the start of a line that is to be typed.
 MAKE = re.compile(r"(?:`|\[bold\]|^(?:\$ )?)make ([a-z][a-z-]*)\b", re.MULTILINE)

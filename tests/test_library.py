@@ -35,7 +35,7 @@ def test_benchmarks_import_nothing_of_the_tests() -> None:
 # Outside of these folders, another team changes only what pyproject.toml says of the project. Tests,
 # benchmarks and documents are about the example.
 OF_THE_PROJECT = ("assets", "pipelines", "resources", "tests", "benchmarks", "docs", "findings")
-DOCUMENTS = ("README.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml")
 
 
 def test_only_the_project_s_own_table_names_the_example_outside_its_folders() -> None:

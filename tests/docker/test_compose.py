@@ -21,6 +21,7 @@ from benchmarks.docker_stack.files import (
 )
 
 RUNBOOK = (PROJECT / "docs" / "runbook.md").read_text()
+PAGES = (PROJECT / "docs" / "how-to" / "deploy.md").read_text() + RUNBOOK
 SETTINGS = (PROJECT / ".env.example").read_text()
 ONCE = ("mlflow-database", "ollama-folder")
 
@@ -112,7 +113,7 @@ def test_every_secret_is_required_and_none_has_a_default(file: Path) -> None:
 
 
 def test_every_variable_of_the_compose_file_is_documented() -> None:
-    known = SETTINGS + RUNBOOK + RUNBOOK.replace("`_", "`LEDGERLINE_")
+    known = SETTINGS + PAGES + PAGES.replace("`_", "`LEDGERLINE_")
     files = COMPOSE, LOGIN, SAMPLING
     undocumented = [name for file in files for name in variables(file) if name not in known]
     assert undocumented == []
@@ -140,7 +141,7 @@ def test_every_variable_given_to_a_server_is_one_of_its_configuration(program: s
 @pytest.mark.parametrize("file", [LOGIN, SAMPLING])
 def test_an_option_changes_services_that_are_there(file: Path) -> None:
     assert yaml.safe_load(file.read_text())["services"].keys() <= services().keys()
-    assert f"-f docker/{file.name}" in RUNBOOK
+    assert f"-f docker/{file.name}" in PAGES
 
 
 def test_servers_are_given_configurations_that_are_mounted() -> None:

@@ -84,15 +84,15 @@ def test_the_chart_is_of_the_version_of_dagster() -> None:
     version = importlib.metadata.version("dagster")
     text = (DOCKER / "kubernetes" / "dagster-values.yaml").read_text()
     assert set(re.findall(r"(?:version|Dagster) (1\.\d+\.\d+)\b", text)) == {version}
-    assert f"--version {version}" in (PROJECT / "docs" / "runbook.md").read_text()
+    assert f"--version {version}" in (PROJECT / "docs" / "how-to" / "deploy.md").read_text()
 
 
-def test_the_runbook_names_the_webserver_s_service_as_the_chart_does() -> None:
+def test_the_page_names_the_webserver_s_service_as_the_chart_does() -> None:
     # Release name and `nameOverride`, whose default is dagster-webserver (templates/helpers/_helpers.tpl).
     name = f"dagster-{values()['dagsterWebserver'].get('nameOverride', 'dagster-webserver')}"
-    runbook = (PROJECT / "docs" / "runbook.md").read_text()
-    assert re.findall(r"helm upgrade --install (\S+)", runbook) == ["dagster"]
-    assert re.findall(r"service/(\S+) 3000", runbook) == [name]
+    page = (PROJECT / "docs" / "how-to" / "deploy.md").read_text()
+    assert re.findall(r"helm upgrade --install (\S+)", page) == ["dagster"]
+    assert re.findall(r"service/(\S+) 3000", page) == [name]
 
 
 @pytest.mark.parametrize("name", PARTS)

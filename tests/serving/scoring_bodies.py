@@ -3,7 +3,7 @@
 Bodies of MLflow's scoring protocol go to `mlflow models serve` (mlflow_cases.py), those of the Open Inference
 Protocol to MLServer (inference_cases.py). The model answers with what it was given (echo_model.py), so that
 an answer shows what a server makes of a body. Where a server differs, the case names one of DIFFERENCES in
-scoring_differences.py, which docs/scoring.md lists.
+scoring_differences.py, which docs/reference/other-servers.md lists.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Differences between the answers of the service and of other servers: the table in docs/scoring.md."""
+"""Differences between the answers of the service and of other servers: the table in docs/reference/other-servers.md."""
 
 from dataclasses import dataclass
 
@@ -42,8 +42,8 @@ DIFFERENCES = {
     ),
     "moments": Difference(
         "A datetime is a date of ISO 8601 in its extended form, with or without a time.",
-        "MLflow takes what pandas guesses: `12:00` for today at noon, `now`, `2013`, a number "
-        "for nanoseconds since 1970. MLServer takes every form of ISO 8601.",
+        "MLflow accepts what pandas guesses: `12:00` for today at noon, `now`, `2013`, a number "
+        "for nanoseconds since 1970. MLServer accepts every form of ISO 8601.",
     ),
     "zones": Difference(
         "A datetime with a time zone is converted to UTC.",
@@ -56,14 +56,14 @@ DIFFERENCES = {
     ),
     "base64": Difference(
         "Base64 must be valid.",
-        "MLflow passes over characters that are not base64; MLServer gives the model such a text as it is.",
+        "MLflow ignores characters that are not base64; MLServer gives the model such a text as it is.",
     ),
     "columns in instances": Difference(
         "`instances` is a list of rows; columns are `inputs`.",
-        "MLflow takes columns in `instances`, too.",
+        "MLflow accepts columns in `instances`, too.",
     ),
     "index": Difference(
-        "The index of `dataframe_split` is passed over.",
+        "The index of `dataframe_split` is ignored.",
         "MLflow repeats a single row as often as the index is long, and refuses other indexes "
         "that do not fit.",
     ),
@@ -73,26 +73,26 @@ DIFFERENCES = {
     ),
     "params": Difference(
         "Parameters for the model are refused.",
-        "MLflow passes over those that the signature does not name.",
+        "MLflow ignores those that the signature does not name.",
     ),
     "text": Difference(
         "JSON is UTF-8, and has no halves of characters (`\\ud800`).",
-        "MLflow takes UTF-16, and passes half a character on.",
+        "MLflow accepts UTF-16, and passes half a character on.",
     ),
     "csv missing": Difference(
         "In CSV a missing value is an empty field or, except in texts, `NA`, `NaN`, `nan` or `null`.",
-        "MLflow takes all that pandas calls missing (`None`, `n/a`, `#N/A` ...), also in texts: "
+        "MLflow accepts all that pandas calls missing (`None`, `n/a`, `#N/A` ...), also in texts: "
         "`NA`, Namibia, is lost.",
     ),
     "csv values": Difference(
         "In CSV a number has digits, a sign, a point, an exponent, or is `inf` or `Infinity`; a "
         "whole number has digits and a sign; a truth value is `true`, `True` or `TRUE`, or the "
         "same of `false`.",
-        "MLflow takes blanks before numbers, `1e3` and `1.0` as whole numbers, and 1, `tRUE`, "
+        "MLflow accepts blanks before numbers, `1e3` and `1.0` as whole numbers, and 1, `tRUE`, "
         "`INF` in other letters.",
     ),
     "csv datetime": Difference(
-        "A model with a datetime can be asked with CSV.",
+        "A model with a datetime accepts CSV.",
         "MLflow refuses every CSV for such a model, also without the column.",
     ),
     "csv form": Difference(
@@ -101,17 +101,17 @@ DIFFERENCES = {
     ),
     "content type": Difference(
         "The type of a body may be written in capitals and with parameters; its charset must be "
-        "UTF-8. For the Open Inference Protocol it is not looked at.",
+        "UTF-8. For the Open Inference Protocol it is not checked.",
         "MLflow refuses capitals and parameters other than charset; MLServer refuses types other than JSON.",
     ),
     "parquet": Difference(
         "Parquet is refused.",
-        "MLflow takes it.",
+        "MLflow accepts it.",
     ),
     "compression": Difference(
         "Bodies compressed by gzip or deflate are unpacked; another encoding is refused.",
         "MLflow reads compressed bytes as JSON and fails. MLServer unpacks gzip only. Both read "
-        "a body as plain that says that it is compressed in a way they do not know.",
+        "a body with an unknown encoding as if it were not compressed.",
     ),
     "datatypes": Difference(
         "A tensor may have another width than its column, if the values fit.",
@@ -128,11 +128,11 @@ DIFFERENCES = {
         "MLServer answers with those that it has.",
     ),
     "content type parameter": Difference(
-        "The parameter `content_type` of a request is passed over: the signature says what the columns are.",
+        "The parameter `content_type` of a request is ignored: the signature says what the columns are.",
         "MLServer reads the request by it, and fails if it does not know it.",
     ),
     "binary tensors": Difference(
         "The extension for binary tensors is refused.",
-        "MLServer passes over its header and parameter when there are data in JSON.",
+        "MLServer ignores its header and parameter when there are data in JSON.",
     ),
 }

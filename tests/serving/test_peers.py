@@ -21,7 +21,7 @@ from tests.serving.scoring_differences import DIFFERENCES
 
 SECONDS = 60.0
 CASES = [*MLFLOW_CASES, *INFERENCE_CASES]
-PAGE = Path(__file__).parents[2] / "docs/scoring.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/other-servers.md"
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 mlflow_cases = pytest.mark.parametrize("case", MLFLOW_CASES, ids=lambda case: case.name)

@@ -1,4 +1,4 @@
-"""The examples of docs/testing.md run, and it names every module."""
+"""The examples of docs/how-to/test-your-project.md run, and it names every module."""
 
 import re
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import pytest
 
 from ledgerline.testing import recordings
 
-PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "test-your-project.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def function_of(example: str) -> Callable[..., None]:
     names: dict[str, object] = {"__name__": "example"}
-    exec(compile(example, "docs/testing.md", "exec"), names)  # noqa: S102 (the page is ours)
+    exec(compile(example, "docs/how-to/test-your-project.md", "exec"), names)  # noqa: S102 (the page is ours)
     (found,) = [value for name, value in names.items() if name.startswith("test_")]
     assert isinstance(found, FunctionType)
     return found
