@@ -1,10 +1,11 @@
 """Writes the reference page of the command line from the Typer application.
 
-Run it as `python -m checks.command_line` after a change to a command; a test compares the page with its result.
+Run it as `python -m checks.command_line` after a change to a command; a test compares the page.
 """
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from typer.core import TyperGroup
 from ledgerline.cli.main import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
+WIDTH = 120
 BEGINNING = """# Command line
 
-`ledgerline` finds its project from the folder in which it is called: the nearest `pyproject.toml` with a table
-`[tool.ledgerline]`. In a checkout of this repository the program is `.venv/bin/ledgerline`. `ask` and `memory` are
-commands of the example project; all others exist in every project. A command ends with 0 after success, with 1 if
-the answer is no (a refused version, a failed run), and with 2 if it could not do its work; it then prints one message
-on stderr.
+`ledgerline` finds its project from the folder in which it is called: the nearest `pyproject.toml` with a
+table `[tool.ledgerline]`. In a checkout of this repository the program is `.venv/bin/ledgerline`. `ask` and
+`memory` are commands of the example project; all others exist in every project.
+
+A command exits with 0 after success, with 1 if the answer is no (a refused version, a failed run), and with 2
+if it could not do its work; it then prints one message on stderr.
 
 This page is generated from the help texts by `python -m checks.command_line`.
 """
@@ -65,20 +68,28 @@ def _parameters(command: Any) -> str:
 def _default(parameter: Any) -> str:
     """Return the default in words, unless it says nothing."""
     value = parameter.default
-    if value is None or isinstance(value, bool) or callable(value) or value in ((), [], "") or parameter.required:
+    if (
+        value is None
+        or isinstance(value, bool)
+        or callable(value)
+        or value in ((), [], "")
+        or parameter.required
+    ):
         return ""
     return f" Default: `{getattr(value, 'value', value)}`."
 
 
 def _text(text: str | None) -> str:
-    """Return a help text as Markdown: paragraphs, each on one line."""
+    """Return a help text as Markdown: paragraphs of short lines."""
     paragraphs = re.split(r"\n\s*\n", (text or "").replace("\f", "").replace("\\[", "[").strip())
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return "\n\n".join(
+        textwrap.fill(" ".join(each.split()), WIDTH, break_on_hyphens=False) for each in paragraphs
+    )
 
 
 def _cell(text: str | None) -> str:
     """Return a help text as a cell of a table."""
-    return _text(text).replace("\n\n", " ").replace("|", "\\|")
+    return " ".join(_text(text).split()).replace("|", "\\|")
 
 
 if __name__ == "__main__":

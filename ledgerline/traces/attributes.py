@@ -1,4 +1,4 @@
-"""The names of all attributes of spans, once. What they hold: docs/architecture.md; who fills them: spans."""
+"""The names of all attributes of spans. docs/reference/span-attributes.md says what they hold."""
 
 # Of the run
 RUN_ID = "dagster.run.id"

@@ -1,0 +1,31 @@
+"""A hook of mkdocs.yml that makes pages of the Markdown files in the root of the repository."""
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages."""
+    root = Path(config.config_file_path).parent
+    for name, page in PAGES.items():
+        text = (root / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=with_links_of_the_site(text)))
+    return files
+
+
+def with_links_of_the_site(text: str) -> str:
+    """Return a text of the root with links to pages of the site; files without a page lose their link."""
+    text = text.replace("](docs/", "](")
+    for name, page in PAGES.items():
+        text = text.replace(f"]({name}", f"]({page}")
+    return re.sub(r"\[([^\]]*)\]\(LICENSE\)", r"\1", text)
