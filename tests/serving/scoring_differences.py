@@ -1,4 +1,4 @@
-"""Differences between the answers of the service and of other servers: the table in docs/reference/other-servers.md."""
+"""The differences that docs/reference/other-servers.md lists between this service and other servers."""
 
 from dataclasses import dataclass
 
