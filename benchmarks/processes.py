@@ -1,146 +1,56 @@
-"""What the observer's benchmarks start in processes of their own: runs, observers; how to start and end any.
+"""Starts the processes that scenarios measure, waits for them, and ends them with their descendants."""
 
-Where they send to: backends.py. Every process is ended by its own id, with all that it started, whatever
-happens.
-"""
-
-import json
 import os
-import socket
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+import requests
 
-from benchmarks.checkout import PROJECT_ROOT
+from benchmarks.context import BenchmarkError
 from ledgerline.settings.library_defaults import MLFLOW_DEFAULTS
+from ledgerline.settings.project import Project
+from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 
-HOST = "127.0.0.1"
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENT = Project.found({}, PROJECT_ROOT).experiment
 SCRIPTS = Path(sys.executable).parent
-START_SECONDS = 120.0
 STOP_SECONDS = 15.0
-POLL_SECONDS = 0.1
-RUN_SECONDS = 600.0  # after which a run is given up
+NICE = 10
 
-INSTANCE = "telemetry:\n  enabled: false\n"
-
-
-class BenchmarkError(Exception):
-    """Something that is needed for measuring does not work; the message says what."""
+Returned = TypeVar("Returned")
 
 
-@contextmanager
-def following(home: Path, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
-    """`ledgerline observe --follow` on an instance, once it is there.
-
-    Args:
-        home: The instance's folder.
-        environment: What tells it where to send to.
-    """
-    command = [str(SCRIPTS / "ledgerline"), "observe", "--follow", "--dagster-home", str(home)]
-    log = home / "observer.log"
-    state = {"LEDGERLINE_HOME": str(home / "ledgerline")}
-    with started(command, environment_of({**environment, **state}), log) as process:
-        wait_until(lambda: "Following" in log.read_text(), "the observer", process, log)
-        yield psutil.Process(process.pid)
-
-
-def has_tried_everything(home: Path) -> bool:
-    """Whether the observer of an instance has sent something to each backend, or tried to."""
-    said = (home / "observer.log").read_text()
-    return "  traces  " in said and "  mlflow  " in said
-
-
-@dataclass(frozen=True)
-class Executed:
-    """A run that was executed.
-
-    Attributes:
-        run_id: None if its process died, or was given up.
-        seconds: From asking for the run to the end of its process.
-        cpu_seconds: Processor time of that process, without processes of steps.
-        problem: Why it did not succeed.
-    """
-
-    run_id: str | None
-    seconds: float
-    cpu_seconds: float | None
-    problem: str | None
-
-
-def execute(
-    version: str,
-    ops: int,
-    executor: str,
-    home: Path,
-    environment: Mapping[str, str] | None = None,
-    *,
-    op_seconds: float = 0.0,
-) -> Executed:
-    """Execute a job of observed_jobs.py in a process of its own.
-
-    Args:
-        version: Of the job.
-        ops: How many it has.
-        executor: Where they run.
-        home: The folder of the Dagster instance.
-        environment: What tells peers where to send to.
-        op_seconds: How long each op sleeps; with 0 it computes instead.
-    """
-    result, log = home / "result.json", home / "run.log"
-    result.unlink(missing_ok=True)
-    arguments = [version, str(ops), executor, str(op_seconds), str(result)]
-    command = [sys.executable, "-m", "benchmarks.execute_observed", *arguments]
-    state = {"DAGSTER_HOME": str(home), "LEDGERLINE_HOME": str(home / "ledgerline")}
-    begun = time.monotonic()
-    with started(command, environment_of({**(environment or {}), **state}), log) as process:
-        try:
-            code = process.wait(RUN_SECONDS)
-        except subprocess.TimeoutExpired:
-            return Executed(None, RUN_SECONDS, None, f"did not end within {RUN_SECONDS:.0f} s")
-    if not result.exists():
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        problem = f"ended with code {code}: {''.join(last)}"
-        return Executed(None, time.monotonic() - begun, None, problem)
-    told = json.loads(result.read_text())
-    problem = None if told.get("success") else "the run failed"
-    return Executed(told.get("run_id"), told["seconds"], told["cpu_seconds"], problem)
-
-
-def new_home(folder: Path) -> Path:
-    """The folder of a new Dagster instance."""
-    folder.mkdir(parents=True)
-    (folder / "dagster.yaml").write_text(INSTANCE)
-    return folder
+def is_setting(name: str) -> bool:
+    """Return whether the measured programs read a variable; the paths of built servers are not a setting."""
+    prefixes = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "OTEL_", "OPENLINEAGE_")
+    return name.startswith(prefixes) and name != "LEDGERLINE_SERVERS"
 
 
 def environment_of(additions: Mapping[str, str]) -> dict[str, str]:
-    """An environment without the settings of a person, and with these."""
+    """Return the environment of this process without settings, and with additional variables."""
     others = {name: value for name, value in os.environ.items() if not is_setting(name)}
     defaults = {"PYTHON_DOTENV_DISABLED": "true", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "agg"}
     return others | MLFLOW_DEFAULTS | defaults | dict(additions)
 
 
-def is_setting(name: str) -> bool:
-    """Whether a variable is one that the measured programs read."""
-    return name.startswith(("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "OTEL_", "OPENLINEAGE_"))
-
-
 @contextmanager
 def started(
-    command: Sequence[str], environment: Mapping[str, str], log: Path
+    command: Sequence[str], additions: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process, which is ended with all that it started."""
+    """Start a process in the checkout; end it, and all that it started, afterwards."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,
-            env=dict(environment),
+            env=environment_of(additions),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -152,37 +62,77 @@ def started(
         _end(process)
 
 
-def wait_until(
-    reached: Callable[[], bool],
+def wait_for(
+    condition: Callable[[], object],
     what: str,
-    process: subprocess.Popen[bytes] | None = None,
-    log: Path | None = None,
-    seconds: float = START_SECONDS,
+    process: "subprocess.Popen[bytes]",
+    log: Path,
+    seconds: float = 120,
 ) -> None:
-    """Wait for something.
+    """Wait until a process has brought a condition about.
 
     Raises:
-        BenchmarkError: It does not happen in time, or the process ends that is to make it happen.
+        BenchmarkError: The process has ended.
     """
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
-            said = log.read_text(errors="replace")[-3000:] if log is not None else ""
-            raise BenchmarkError(f"Waited in vain for {what}. {said}")
-        time.sleep(POLL_SECONDS)
+
+    def holds() -> object:
+        if process.poll() is not None:
+            raise BenchmarkError(f"A process ended before {what}: {tail(log)}")
+        return condition()
+
+    wait_until(holds, what, seconds)
+
+
+def tail(log: Path) -> str:
+    """Return the end of a log."""
+    return log.read_text(errors="replace")[-3000:]
+
+
+def responds(url: str) -> bool:
+    """Return whether a server responds without an error."""
+    with suppress(requests.RequestException):
+        return requests.get(url, timeout=2).ok
+    return False
+
+
+@contextmanager
+def mlflow_server(folder: Path, additions: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Start an MLflow server on SQLite; yield its URL and the URI of its database.
+
+    In use, it would be on another machine: a low priority keeps it from slowing the measured processes.
+    """
+    from ledgerline.cli.dev_servers import MLFLOW_SERVER_ENVIRONMENT
+    from ledgerline.mlflow_store.store import connect
+
+    folder.mkdir(parents=True, exist_ok=True)
+    port, database = unused_port(), f"sqlite:///{folder}/mlflow.db"
+    connect(database)  # creates the tables, before several processes try to
+    options = {
+        "--backend-store-uri": database,
+        "--artifacts-destination": str(folder / "artifacts"),
+        "--host": HOST,
+        "--port": str(port),
+        "--workers": "1",
+    }
+    command = [str(SCRIPTS / "mlflow"), "server", *(part for option in options.items() for part in option)]
+    log, url = folder / "mlflow.log", f"http://{HOST}:{port}"
+    with started(command, MLFLOW_SERVER_ENVIRONMENT | dict(additions or {}), log) as process:
+        wait_for(lambda: responds(f"{url}/health"), "MLflow responds", process, log)
+        for member in family_of(process.pid):
+            member.nice(NICE)
+        yield url, database
 
 
 def family_of(pid: int) -> list[psutil.Process]:
-    """A process and all that it started and that is alive."""
-    try:
+    """Return a process and its descendants that are alive."""
+    with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+    return []
 
 
 def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
-    """Processor time that processes have taken so far, with that of their children that have ended."""
+    """Return the processor time of processes and of their children that have ended."""
     total = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -191,23 +141,35 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
     return total
 
 
-def free_port() -> int:
-    """A port with nothing behind it."""
-    with socket.create_server((HOST, 0)) as probe:
-        return probe.getsockname()[1]
+def timed(action: Callable[[], Returned]) -> tuple[float, Returned]:
+    """Return the seconds that an action takes, and what it returns."""
+    begun = time.perf_counter()
+    returned = action()
+    return time.perf_counter() - begun, returned
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def milliseconds(action: Callable[[], object], times: int) -> list[float]:
+    """Return how long an action takes each time."""
+    return [1000 * timed(action)[0] for _ in range(times)]
+
+
+def spread(values: Sequence[float]) -> tuple[int, float, float]:
+    """Return the number of values, their median and their 95th percentile."""
+    ordered = sorted(values)
+    return len(ordered), statistics.median(ordered), ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
     family = family_of(process.pid)
     sessions = {_session_of(member.pid) for member in family} - {_session_of(os.getpid()), None}
     for member in family:
         with suppress(psutil.NoSuchProcess):
-            member.resume()  # who is stopped does not hear
+            member.resume()  # a suspended process does not receive signals
     if process.poll() is None:
-        process.terminate()  # not SIGINT, which is ignored by what a script starts in the background
+        process.terminate()  # scripts ignore SIGINT in what they start in the background
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    # And what they started since, while they were ending: `dagster dev` does that.
+    # `dagster dev` starts processes while it ends.
     family += [member for member in psutil.process_iter() if _session_of(member.pid) in sessions]
     for end in (psutil.Process.terminate, psutil.Process.kill):
         _, family = psutil.wait_procs(family, timeout=1)
@@ -219,7 +181,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _session_of(pid: int) -> int | None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         return os.getsid(pid)
-    except (ProcessLookupError, PermissionError):
-        return None
+    return None

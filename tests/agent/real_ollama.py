@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.docker_stack.files import DOCKER
+from benchmarks.stack.files import DOCKER
 from ledgerline.testing.ports import HOST, unused_port
 
 BUILD = DOCKER / "servers" / "build"

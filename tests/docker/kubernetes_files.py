@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
-from benchmarks.docker_stack.files import DOCKER
+from benchmarks.stack.files import DOCKER
 
 FOLDER = DOCKER / "kubernetes"
 # The oldest that knows all that is used, and the newest whose schemas are at hand.

@@ -10,7 +10,7 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
-from benchmarks.docker_stack.files import DOCKER, services
+from benchmarks.stack.files import DOCKER, services
 
 CODE = runpy.run_path(str(DOCKER / "code_server.py"))
 HERE = {"host": "code", "port": 4000}

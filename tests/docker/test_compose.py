@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.docker_stack.files import (
+from benchmarks.stack.files import (
     COMPOSE,
     DOCKER,
     LOGIN,

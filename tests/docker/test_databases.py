@@ -13,7 +13,7 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
-from benchmarks.docker_stack.files import DOCKER
+from benchmarks.stack.files import DOCKER
 from ledgerline.testing import postgresql
 
 PASSWORDS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.docker_stack.files import DOCKER, PROJECT, services
+from benchmarks.stack.files import DOCKER, PROJECT, services
 from tests.lock_files import layers, names, pins
 
 OURS = [DOCKER / "pipelines.Dockerfile", DOCKER / "serving.Dockerfile"]

@@ -22,7 +22,7 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster_k8s.job import get_k8s_job_name
 from kubernetes import client
 
-from benchmarks.docker_stack.files import DOCKER
+from benchmarks.stack.files import DOCKER
 from ledgerline.dagster.kubernetes_steps import START_SECONDS, start_problem
 from ledgerline.ledger.event_log import read_history
 from ledgerline.testing.ports import HOST

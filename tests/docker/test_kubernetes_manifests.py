@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from benchmarks.docker_stack.files import DOCKER, PROJECT, services
+from benchmarks.stack.files import DOCKER, PROJECT, services
 from ledgerline.serving.app import OPEN
 from ledgerline.serving.server import END_SECONDS
 from tests.docker.kubernetes_files import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.docker_stack.files import DOCKER
+from benchmarks.stack.files import DOCKER
 from tests.docker.kubernetes_files import FOLDER, containers, kustomization, require_valid, values, workloads
 
 

@@ -12,7 +12,7 @@ import yaml
 from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
-from benchmarks.docker_stack.files import DOCKER, PROJECT, services
+from benchmarks.stack.files import DOCKER, PROJECT, services
 from ledgerline.settings.version import VERSION
 from tests.docker import chart_instance
 from tests.docker.kubernetes_files import (

@@ -6,7 +6,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from benchmarks.docker_stack.files import COMPOSE, DOCKER, LOGIN, variables, written_secrets
+from benchmarks.stack.files import COMPOSE, DOCKER, LOGIN, variables, written_secrets
 
 
 def test_every_required_variable_gets_a_secret(tmp_path: Path) -> None:

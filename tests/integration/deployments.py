@@ -14,7 +14,7 @@ import dagster as dg
 import psutil
 from dagster import DagsterEventType
 
-from benchmarks.docker_stack.pages import Pages
+from benchmarks.stack.pages import Pages
 from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until
 from tests.integration import observed_jobs

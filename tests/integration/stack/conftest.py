@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
-from benchmarks.docker_stack import programs
-from benchmarks.docker_stack.mlflow_traces import MLflowTraces
-from benchmarks.docker_stack.stack import Stack, running
+from benchmarks.stack import programs
+from benchmarks.stack.mlflow_traces import MLflowTraces
+from benchmarks.stack.stack import Stack, running
 from ledgerline.testing import postgresql
 
 

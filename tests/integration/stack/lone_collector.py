@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.docker_stack.files import DOCKER
+from benchmarks.stack.files import DOCKER
 from ledgerline.testing.otlp_receivers import Receiver
 from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until

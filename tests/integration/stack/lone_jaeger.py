@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from benchmarks.docker_stack.files import DOCKER
-from benchmarks.docker_stack.jaeger_traces import Jaeger
+from benchmarks.stack.files import DOCKER
+from benchmarks.stack.jaeger_traces import Jaeger
 from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until
 

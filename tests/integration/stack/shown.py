@@ -6,13 +6,14 @@ import dagster as dg
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from benchmarks.docker_stack.expected_traces import differences, expected_spans
-from benchmarks.docker_stack.jaeger_traces import Jaeger
-from benchmarks.docker_stack.mlflow_traces import MLflowTraces
-from benchmarks.docker_stack.stack import Stack
+from benchmarks.stack.expected_traces import expected_spans
+from benchmarks.stack.jaeger_traces import Jaeger
+from benchmarks.stack.mlflow_traces import MLflowTraces
+from benchmarks.stack.stack import Stack
 from ledgerline.testing.received_traces import ReceivedTrace
 from ledgerline.testing.waiting import wait_until
 from tests.integration.observed_runs import mlflow_run_once_whole, whole
+from tests.integration.stack.differences import differences
 
 # An outage of minutes is made up for in seconds; the rest is for a busy machine.
 SHOWN_SECONDS = 120

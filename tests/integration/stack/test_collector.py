@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from benchmarks.docker_stack.files import DOCKER, SAMPLING
-from benchmarks.docker_stack.jaeger_traces import Jaeger
-from benchmarks.docker_stack.mlflow_traces import MLflowTraces
-from benchmarks.docker_stack.stack import Stack
+from benchmarks.stack.files import DOCKER, SAMPLING
+from benchmarks.stack.jaeger_traces import Jaeger
+from benchmarks.stack.mlflow_traces import MLflowTraces
+from benchmarks.stack.stack import Stack
 from ledgerline.testing.ports import HOST
 from ledgerline.testing.received_traces import ReceivedSpan
 from ledgerline.testing.waiting import wait_until

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.docker_stack.expected_traces import differences
 from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
+from tests.integration.stack.differences import differences
 
 ROOT = ReceivedSpan(
     name="run",

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from benchmarks.docker_stack.files import LOGIN
-from benchmarks.docker_stack.stack import Stack
+from benchmarks.stack.files import LOGIN
+from benchmarks.stack.stack import Stack
 from tests.integration.stack.shown import Shown
 
 WITH_LOGIN = ("mlflow", "otel-collector", "code", "observer")

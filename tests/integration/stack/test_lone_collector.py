@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
-from benchmarks.docker_stack.files import DOCKER
+from benchmarks.stack.files import DOCKER
 from ledgerline.testing.loopback_servers import Refusal
 from ledgerline.testing.otlp_receivers import Receiver
 from ledgerline.testing.ports import HOST

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
-from benchmarks.docker_stack.stack import Stack
+from benchmarks.stack.stack import Stack
 from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.metrics import metrics_of
 from tests.integration.stack.shown import SHOWN_SECONDS, Shown

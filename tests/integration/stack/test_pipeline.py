@@ -11,7 +11,7 @@ import pytest
 from dagster import DagsterEventType
 from mlflow import MlflowClient
 
-from benchmarks.docker_stack.stack import Stack
+from benchmarks.stack.stack import Stack
 from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.shown import SHOWN_SECONDS, Shown
 

@@ -10,9 +10,9 @@ from dagster._core.event_api import EventLogCursor
 from dagster._core.instance import InstanceRef
 from mlflow import MlflowClient
 
-from benchmarks.docker_stack.files import SAMPLING
-from benchmarks.docker_stack.mlflow_traces import MLflowTraces
-from benchmarks.docker_stack.stack import Stack
+from benchmarks.stack.files import SAMPLING
+from benchmarks.stack.mlflow_traces import MLflowTraces
+from benchmarks.stack.stack import Stack
 from ledgerline.ledger.cursors import Cursors
 from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.shown import SHOWN_SECONDS, Shown

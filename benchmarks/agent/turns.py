@@ -1,0 +1,238 @@
+"""What an agent adds to its language model: spans, memory, validation and budgets.
+
+The language model is a fake server in a separate process that responds at once. Each way has the same
+conversation: a tool call, its result, and the final answer.
+"""
+
+import multiprocessing
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from pydantic import BaseModel
+
+from benchmarks.context import Context, Result
+from benchmarks.processes import milliseconds, timed
+from ledgerline.agent.agent import Agent
+from ledgerline.agent.memory import Memory
+from ledgerline.agent.ollama_provider import OllamaModel
+from ledgerline.agent.prompt import Prompt
+from ledgerline.agent.recording import Recorder
+from ledgerline.agent.tools import ToolAnswer, describe
+from ledgerline.agent.vector_store import Entry
+
+TURNS, MEMORIES, CONCURRENT, WARM_UP = 2, 1000, 50, 10
+QUESTION, ANSWER = "How many flights left JFK?", "There were 38110. Answer: 38110"
+SYSTEM = "You answer questions about flights."
+RESULT = "flights\n38110\n"
+
+
+class CountArguments(BaseModel):
+    """Arguments of the tool."""
+
+    airport: str
+
+
+class CountTool:
+    """A tool that takes no time."""
+
+    name = "count_flights"
+    description = "Counts the flights of an airport."
+    arguments = CountArguments
+
+    def call(self, arguments: CountArguments, recorder: Recorder, seconds: float) -> ToolAnswer:
+        """Return a constant."""
+        return ToolAnswer(RESULT)
+
+
+class Discarding(SpanExporter):
+    """Discards spans."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Discard them."""
+        return SpanExportResult.SUCCESS
+
+
+def measure_turns(context: Context) -> list[Result]:
+    """Measure a conversation in several ways in turns, and many at the same time."""
+    count = context.pick(200, 5)
+    with _fake_ollama() as (url, model_name):
+        agent = _agent(context, OllamaModel(url, model_name))
+        without_memory = Agent(agent.name, agent.model, agent.prompt, agent.tools, recorder=agent.recorder)
+        ways: dict[str, Callable[[], object]] = {
+            "Ollama's client alone": _bare(url, model_name),
+            "Agent.ask(): spans with content, memory, validation": lambda: _asked(agent),
+            "the same without memory": lambda: _asked(without_memory),
+        }
+        taken: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(count + WARM_UP):
+            for way, run in ways.items():
+                taken[way] += milliseconds(run, 1)
+        # Last, because MLflow writes in the background, which would slow the others.
+        with _traced_by_mlflow(context, url, model_name) as run:
+            taken["Ollama's client, @mlflow.trace around each part"] = milliseconds(run, count + WARM_UP)
+        concurrent = _concurrent(agent)
+    per_turn = {way: [each / TURNS for each in times[WARM_UP:]] for way, times in taken.items()}
+    least = statistics.median(per_turn["Ollama's client alone"])
+    rows = [
+        (
+            way,
+            statistics.median(times),
+            statistics.quantiles(times, n=100)[98],
+            statistics.median(times) - least,
+        )
+        for way, times in per_turn.items()
+    ]
+    title = f"A turn, of {count} executions with {TURNS} turns each, {MEMORIES:,} entries in memory"
+    columns = ("conversation", "median, ms", "p99, ms", "more than the client, ms")
+    return [Result(title, columns, rows, ("Goal: less than 5 ms more a turn.",)), concurrent]
+
+
+def _concurrent(agent: Agent) -> Result:
+    """Measure many executions in one process, each with another question."""
+    barrier = threading.Barrier(CONCURRENT)
+
+    def ask(number: int) -> Any:
+        barrier.wait()
+        return agent.ask(f"{QUESTION} ({number})")
+
+    with ThreadPoolExecutor(CONCURRENT) as pool:
+        seconds, executions = timed(lambda: list(pool.map(ask, range(CONCURRENT))))
+    mixed = sum(
+        execution.answer != f"{ANSWER} ({number})" or execution.turns != TURNS
+        for number, execution in enumerate(executions)
+    )
+    rows = [
+        ("seconds", seconds),
+        ("executions a second", CONCURRENT / seconds),
+        ("traces", len({execution.trace_id for execution in executions})),
+        ("answers to another question", mixed),
+    ]
+    return Result(f"{CONCURRENT} executions at the same time", ("number", "value"), rows)
+
+
+def _agent(context: Context, model: OllamaModel) -> Agent:
+    """Return an agent with everything switched on."""
+    memory, now = Memory(context.folder / "memory"), datetime.now(UTC)
+    memory.remember(
+        [
+            Entry(f"{number}", "answer", f"How many flights left airport {number}? {number * 7}.", "", now)
+            for number in range(MEMORIES)
+        ]
+    )
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Discarding()))
+    recorder = Recorder(provider.get_tracer("benchmark"), captures=True)
+    prompt = Prompt("analyst", f"{SYSTEM} {{{{ memories }}}}", 1)
+    return Agent("analyst", model, prompt, [CountTool()], memory, recorder=recorder)
+
+
+def _asked(agent: Agent) -> None:
+    execution = agent.ask(QUESTION)
+    assert execution.answer == ANSWER, execution
+
+
+def _bare(url: str, model_name: str) -> Callable[[], None]:
+    """Return the conversation with the official client and nothing else."""
+    from ollama import Client
+
+    client = Client(url)
+
+    def run() -> None:
+        messages = _messages()
+        for _ in range(TURNS):
+            parts = list(client.chat(model_name, messages, tools=[_tool()], stream=True))
+            if any(part.message.tool_calls for part in parts):
+                messages += _tool_used()
+
+    return run
+
+
+@contextmanager
+def _traced_by_mlflow(context: Context, url: str, model_name: str) -> Iterator[Callable[[], None]]:
+    """Yield the conversation with the official client, with MLflow's decorator around the same parts."""
+    import mlflow
+    from ollama import Client
+
+    mlflow.set_tracking_uri(f"sqlite:///{context.folder}/mlflow.db")
+    mlflow.set_experiment("benchmark")
+    client = Client(url)
+
+    @mlflow.trace(name="prompt construction")
+    def construct(messages: list[Any]) -> list[Any]:
+        return messages
+
+    @mlflow.trace(name="model completion")
+    def complete(messages: list[Any]) -> list[Any]:
+        return [part.model_dump() for part in client.chat(model_name, messages, tools=[_tool()], stream=True)]
+
+    @mlflow.trace(name="chat", span_type="CHAT_MODEL")
+    def chat(messages: list[Any]) -> list[Any]:
+        return complete(construct(messages))
+
+    @mlflow.trace(name="execute_tool", span_type="TOOL")
+    def use() -> list[Any]:
+        return _tool_used()
+
+    @mlflow.trace(name="invoke_agent", span_type="AGENT")
+    def run() -> None:
+        messages = _messages()
+        for _ in range(TURNS):
+            if any(part["message"]["tool_calls"] for part in chat(messages)):
+                messages += use()
+
+    yield run
+    mlflow.flush_trace_async_logging(terminate=True)
+
+
+@contextmanager
+def _fake_ollama() -> Iterator[tuple[str, str]]:
+    """Start a server that responds at once, in another process; yield its address and its model."""
+    spawning = multiprocessing.get_context("spawn")
+    here, there = spawning.Pipe()
+    process = spawning.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+    finally:
+        here.send("end")
+        process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    from ledgerline.testing.fake_ollama import MODEL, ChatRequest, FakeOllama, Reply
+
+    def reply(request: ChatRequest) -> Reply:
+        question = next(message["content"] for message in request.messages if message["role"] == "user")
+        if request.messages[-1]["role"] != "tool":
+            return Reply(tool_calls=(("count_flights", {"airport": "JFK"}),))
+        return Reply(pieces=(ANSWER, question.removeprefix(QUESTION)))
+
+    with FakeOllama(reply) as fake:
+        pipe.send((fake.url, MODEL))
+        pipe.recv()
+
+
+def _messages() -> list[Any]:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
+
+
+def _tool_used() -> list[Any]:
+    call = {"function": {"name": "count_flights", "arguments": {"airport": "JFK"}}}
+    return [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": RESULT, "tool_name": "count_flights"},
+    ]
+
+
+def _tool() -> dict[str, Any]:
+    tool = describe(CountTool())
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}

@@ -1,0 +1,93 @@
+"""What a scenario receives, and what it returns."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from ledgerline.errors import LedgerlineError
+
+Value = str | int | float | None
+Opened = TypeVar("Opened")
+Picked = TypeVar("Picked")
+
+
+class BenchmarkError(LedgerlineError):
+    """A program, a run or a response that a scenario needs does not work."""
+
+
+@dataclass
+class Context:
+    """Where a scenario runs.
+
+    Attributes:
+        folder: Empty folder that is deleted afterwards.
+        quick: Whether tiny sizes are used, which show that the scenario works and nothing else.
+        console: Where progress is printed.
+        until: What is closed after the last scenario of an area.
+    """
+
+    folder: Path
+    quick: bool
+    console: Console
+    until: ExitStack
+    _opened: dict[object, Any] = field(default_factory=dict)
+
+    def pick(self, full: Picked, quick: Picked) -> Picked:
+        """Return the size of the measurement."""
+        return quick if self.quick else full
+
+    def report(self, text: str) -> None:
+        """Print a line about progress."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def shared(self, open_once: "Callable[[Context], AbstractContextManager[Opened]]") -> Opened:
+        """Return what several scenarios of an area share; the first one opens it."""
+        if open_once not in self._opened:
+            self._opened[open_once] = self.until.enter_context(open_once(self))
+        return self._opened[open_once]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A table of measured numbers.
+
+    Attributes:
+        title: Title of the table.
+        columns: Names of the columns, with units; the first says what a row is about.
+        rows: One value for each column; None where nothing was measured.
+        notes: What a reader must know to understand the numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
+    notes: Sequence[str] = ()
+
+    def show(self, console: Console) -> None:
+        """Print the table and its notes."""
+        table = Table(title=self.title, title_justify="left", title_style="bold")
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
+        for row in self.rows:
+            table.add_row(*map(_text, row))
+        console.print(table)
+        for note in self.notes:
+            console.print(f"- {note}", markup=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the table as values of JSON."""
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        return {"title": self.title, "rows": rows, "notes": list(self.notes)}
+
+
+def _text(value: Value) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"

@@ -1,0 +1,105 @@
+"""The job that the observer's scenarios execute: a chain of the same ops, bare or as each peer asks for them.
+
+In a chain, a run takes longer by everything that each step adds. Executed by execute.py.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import dagster as dg
+
+from benchmarks.processes import PROJECT_ROOT
+from ledgerline.dagster.executors import warm_multiprocess_executor
+from ledgerline.dagster.tracing import OTelResource
+from ledgerline.ledger.dagster_internals import ReconstructableJob
+
+# Hashing takes about 10 ms of processor time; a step that waits for the processor is seen.
+ITERATIONS = 20_000
+
+# The versions of the job.
+BARE, SPAN, OTEL, MLFLOW = "bare", "span", "dagster-otel", "dagster-mlflow + metric"
+# Peers are not imported by a statement, because the project is installed without them.
+PEERS = {OTEL: "dagster_otel", MLFLOW: "dagster_mlflow"}
+# Modules that a version imports at first use, which is not measured.
+IMPORTS = {
+    SPAN: ("ledgerline.traces.step_tracing",),
+    OTEL: ("dagster_otel",),
+    MLFLOW: ("dagster_mlflow", "mlflow.store.tracking.rest_store"),
+}
+IN_PROCESS, MULTIPROCESS = "in_process", "multiprocess"
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+INPUT = {"before": dg.In(int, default_value=0)}
+
+
+def chain(version: str, ops: int, executor: str, seconds: float) -> dg.JobDefinition:
+    """Return a job.
+
+    Args:
+        version: One of the versions above.
+        ops: Number of ops.
+        executor: IN_PROCESS or MULTIPROCESS, the project's executor.
+        seconds: Time that each op sleeps; with 0 it computes instead.
+    """
+    step, resources = _step(version, lambda: _work(seconds))
+    executors = {IN_PROCESS: dg.in_process_executor, MULTIPROCESS: warm_multiprocess_executor}
+
+    @dg.job(name="observed", executor_def=executors[executor], resource_defs=resources)
+    def observed() -> None:
+        before = step.alias("step_0000")()
+        for number in range(1, ops):
+            before = step.alias(f"step_{number:04}")(before)
+
+    return (
+        import_module("dagster_mlflow").end_mlflow_on_run_finished(observed)
+        if version == MLFLOW
+        else observed
+    )
+
+
+def reconstructable(version: str, ops: int, executor: str, seconds: float) -> ReconstructableJob:
+    """Return the job as one process hands it to another."""
+    return dg.build_reconstructable_job(
+        "benchmarks.observer.jobs",
+        "chain",
+        reconstructable_kwargs={"version": version, "ops": ops, "executor": executor, "seconds": seconds},
+        reconstructor_working_directory=str(PROJECT_ROOT),
+    )
+
+
+def _work(seconds: float) -> None:
+    if seconds:
+        time.sleep(seconds)
+    else:
+        hashlib.pbkdf2_hmac("sha256", b"work", b"", ITERATIONS)
+
+
+def _step(version: str, work: Callable[[], None]) -> tuple[dg.OpDefinition, dict[str, Any]]:
+    """Return the op of a version, with the resources that it needs."""
+
+    def plain(before: int) -> int:
+        work()
+        return before + 1
+
+    def spanned(before: int, otel: OTelResource) -> int:
+        with otel.span("work", number=before):
+            return plain(before)
+
+    def measured(context: dg.OpExecutionContext, before: int) -> int:
+        begun = time.perf_counter()
+        after = plain(before)
+        context.resources.mlflow.log_metric(f"{context.op_handle}.seconds", time.perf_counter() - begun)
+        return after
+
+    if version == SPAN:
+        return dg.op(name="step", ins=INPUT)(spanned), {"otel": OTelResource()}
+    if version == MLFLOW:
+        tracking = import_module("dagster_mlflow").mlflow_tracking.configured(
+            {"experiment_name": "peer", "mlflow_tracking_uri": {"env": "MLFLOW_TRACKING_URI"}}
+        )
+        op = dg.op(name="step", ins=INPUT, required_resource_keys={"mlflow"})(measured)
+        return op, {"mlflow": tracking}
+    body = import_module("dagster_otel").traced()(plain) if version == OTEL else plain
+    return dg.op(name="step", ins=INPUT)(body), {}

@@ -1,0 +1,156 @@
+"""What the registry costs: a poll of the sensors, reading a journal, and a promotion.
+
+The registry is an MLflow server with SQLite; the journal is read from its database as well.
+"""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks.context import Context, Result, Value
+from benchmarks.processes import milliseconds, mlflow_server, spread
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VERSIONS = 3  # of each model
+COLUMNS = ("call", "times", "median, ms", "p95, ms")
+
+
+@contextmanager
+def server(context: Context) -> Iterator[tuple[str, str]]:
+    """Start an MLflow server; yield its URL and the URI of its database."""
+    with mlflow_server(context.folder / "mlflow") as addresses:
+        yield addresses
+
+
+def measure_polls(context: Context) -> list[Result]:
+    """Measure a poll of many models."""
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import stages
+
+    url, database = context.shared(server)
+    count, times, rounds = context.pick((100, 50, 9), (10, 5, 2))
+    direct, client = store.connect(database), store.connect(url)
+    for number in range(count):
+        name = f"model {number}"
+        _register(direct, name)
+        client.set_registered_model_alias(name, stages.PRODUCTION, "1")
+        client.set_registered_model_alias(name, stages.STAGING, str(VERSIONS))
+        client.set_registered_model_tag(name, stages.JOURNAL_TAG, "1")
+    names = [f"model {number}" for number in range(count)]
+    assert set(names) <= set(stages.alias_states(client))
+
+    def one_by_one() -> None:
+        for name in names:
+            client.get_registered_model(name)
+
+    rows = [
+        ("alias_states(): one call", *spread(milliseconds(lambda: stages.alias_states(client), times))),
+        ("get_registered_model for each", *spread(milliseconds(one_by_one, rounds))),
+        ("connect(), at the beginning of a tick", *spread(milliseconds(lambda: store.connect(url), times))),
+    ]
+    title = f"A poll of {count} models with {VERSIONS} versions and 2 aliases each"
+    return [Result(title, COLUMNS, rows, ("Goal: a tick of a sensor under 150 ms.",))]
+
+
+def measure_journal(context: Context) -> list[Result]:
+    """Measure a journal of many promotions: the version at a time, and one more entry."""
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import moves
+    from ledgerline.registry.history import PROMOTION, Approval, End, Move
+    from ledgerline.registry.journal import Journal
+    from ledgerline.registry.stages import PRODUCTION
+
+    url, database = context.shared(server)
+    count, rounds = context.pick((1000, 9), (20, 2))
+    model, direct = "of many promotions", store.connect(database)
+    _register(direct, model)
+    begun = datetime.now(UTC) - timedelta(days=count)
+    journal = Journal.opened(direct, model)
+    before = None
+    for number in range(count):
+        at, to = begun + timedelta(days=number), 1 + number % VERSIONS
+        move = Move(at, PRODUCTION, before, to, PROMOTION, "a benchmark", evidence="e" * 64, request="r")
+        journal.append(number, move)
+        journal.end(number + 1, End(at + timedelta(seconds=1), moved=True))
+        before = to
+    direct.set_registered_model_alias(model, PRODUCTION, str(before))
+    moves.settled(direct, model)
+    middle = begun + timedelta(days=count // 2, hours=1)
+    approval = Approval(begun, 1, "e" * 64, "a benchmark")
+
+    def read(uri: str) -> None:
+        """Read what `ledgerline registry history --at` reads after its imports."""
+        assert len(moves.settled(store.connect(uri), model).history.holders_at(middle)) == 1
+
+    def add(client: "MlflowClient") -> None:
+        Journal.opened(client, model).add(approval)
+
+    rows: list[Sequence[Value]] = []
+    for place, uri in (("server", url), ("database", database)):
+        rows.append((f"history --at ({place})", *spread(milliseconds(partial(read, uri), rounds))))
+        adding = milliseconds(partial(add, store.connect(uri)), rounds)
+        rows.append((f"one more entry ({place})", *spread(adding)))
+    note = "With opening the client. Goal: 500 ms for a query."
+    return [Result(f"A journal of {count:,} promotions", COLUMNS, rows, (note,))]
+
+
+def measure_promotions(context: Context) -> list[Result]:
+    """Measure promotions from the request to the last tag."""
+    from ledgerline.mlflow_store import store
+    from ledgerline.registry import evidence, promotion
+    from ledgerline.registry.history import Evaluation
+    from ledgerline.registry.promotion import Mode, Request
+
+    url, _ = context.shared(server)
+    client, name, count = store.connect(url), "promoted", context.pick(20, 3)
+    client.create_registered_model(name)
+    experiment = store.experiment_id(client, name, None)
+    recording: list[float] = []
+    promoting: list[float] = []
+    before = None
+    for number in range(1, count + 1):
+        sha256 = _version(client, name, experiment)
+        sealed = evidence.seal({"version": number, "version_sha256": sha256, "decision": evidence.PASSED})
+        run_id = client.create_run(experiment).info.run_id
+        client.log_text(run_id, sealed.content.decode(), evidence.FILE)
+        evaluation = Evaluation(
+            datetime.now(UTC), number, before, True, [], sealed.sha256, run_id, "a benchmark"
+        )
+        request = Request("a benchmark", "for its numbers", "", str(uuid.uuid4()))
+        recording += milliseconds(partial(promotion.record_evaluation, client, name, evaluation), 1)
+        promoting += milliseconds(
+            partial(promotion.promote, client, name, number, request, Mode.automatic), 1
+        )
+        before = number
+    rows = [
+        ("an evaluation is recorded", *spread(recording)),
+        ("a promotion, with checking evidence and files", *spread(promoting)),
+    ]
+    note = "The files of a version have a few bytes; a larger model adds the time of its download."
+    return [Result(f"{count} promotions, one after the other", COLUMNS, rows, (note,))]
+
+
+def _register(client: "MlflowClient", name: str) -> None:
+    client.create_registered_model(name)
+    for _ in range(VERSIONS):
+        client.create_model_version(name, "mlflow-artifacts:/nowhere", await_creation_for=0)
+
+
+def _version(client: "MlflowClient", name: str, experiment: str) -> str:
+    """Create a version with a file; return its hash."""
+    from ledgerline.mlflow_store import model_files
+    from ledgerline.mlflow_store.store import downloaded
+    from ledgerline.registry.versions import SHA256_TAG
+
+    run = client.create_run(experiment)
+    client.log_text(run.info.run_id, "weights", "model/weights.txt")
+    location = f"{run.info.artifact_uri}/model"
+    with downloaded(client, location) as files:
+        sha256 = model_files.folder_sha256(files)
+    client.create_model_version(name, location, run.info.run_id, tags={SHA256_TAG: sha256})
+    return sha256
