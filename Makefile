@@ -61,8 +61,10 @@ lock: .venv/installed-dev  ## Write the lock files for what pyproject.toml asks,
 upgrade: .venv/installed-dev  ## Write the lock files with the newest versions
 	@$(BIN)/python requirements/lock.py --uv $(UV) --upgrade
 
-docs: .venv/installed-docs  ## Show the documentation site at 127.0.0.1:8000
-	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+docs: .venv/installed-docs  ## Build the documentation and show it at http://127.0.0.1:8000 (DOCS_PORT)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:$(DOCS_PORT)
+
+DOCS_PORT ?= 8000
 
 clean:  ## Delete the virtual environment (the state in .ledgerline stays)
 	rm -rf .venv

@@ -12,14 +12,16 @@ PAGES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
+# Front matter that lists a page after others in the results of a search.
+LAST_IN_SEARCH = {"CHANGELOG.md": "---\nsearch:\n  boost: 0.2\n---\n\n"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     root = Path(config.config_file_path).parent
     for name, page in PAGES.items():
-        text = (root / name).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=with_links_of_the_site(text)))
+        text = with_links_of_the_site((root / name).read_text(encoding="utf-8"))
+        files.append(File.generated(config, page, content=LAST_IN_SEARCH.get(name, "") + text))
     return files
 
 
