@@ -47,7 +47,7 @@ bench: .venv/installed-bench  ## Measure what the README claims, beside what it 
 stack-secrets:  ## Write random passwords for the containers to docker/.env, unless it is there
 	@docker/secrets
 
-stack: stack-secrets  ## Build and start PostgreSQL, MLflow, Dagster, serving, Jaeger in containers (docs/runbook.md)
+stack: stack-secrets  ## Build and start PostgreSQL, MLflow, Dagster, serving, Jaeger in containers (docs/how-to/deploy.md)
 	@$(COMPOSE) up --detach --build --wait
 
 stack-down:  ## End the containers; what they keep stays
