@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
+from benchmarks.scenarios import SCENARIOS
 from checks import command_line
 from ledgerline.agent import conventions
 from ledgerline.mlflow_runs import metrics as mlflow_metrics
@@ -94,6 +95,16 @@ def endpoints(tmp_path: Path) -> set[str]:
 def test_the_page_of_http_names_each_endpoint(endpoints: set[str]) -> None:
     assert len(endpoints) > 15
     assert {name for name in names_in(page("http.md")) if re.match("(GET|POST) /", name)} == endpoints
+
+
+def test_the_benchmarks_that_pages_name_exist() -> None:
+    named = re.findall(
+        r"python -m benchmarks (\w+)(?: --scenario (\w+))?`", (ROOT / "docs" / "measurements.md").read_text()
+    )
+    assert len(named) > 8
+    known = {(scenario.area, scenario.name) for scenario in SCENARIOS}
+    known |= {(scenario.area, "") for scenario in SCENARIOS}
+    assert set(named) - known == set()
 
 
 def paths_in(text: str) -> Iterator[str]:
