@@ -17,6 +17,7 @@ from ledgerline.serving.metrics import Metrics
 from ledgerline.serving.service import service_for
 from ledgerline.traces import attributes
 from tests.serving.conftest import serving_settings
+from tests.test_advice import texts_of
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -95,6 +96,20 @@ def endpoints(tmp_path: Path) -> set[str]:
 def test_the_page_of_http_names_each_endpoint(endpoints: set[str]) -> None:
     assert len(endpoints) > 15
     assert {name for name in names_in(page("http.md")) if re.match("(GET|POST) /", name)} == endpoints
+
+
+def test_the_messages_on_the_page_of_errors_are_those_of_the_code() -> None:
+    messages = re.findall(r"^\| `([^`]+)` \|", page("errors.md"), re.MULTILINE)
+    assert len(messages) > 5
+    modules = [*ROOT.glob("ledgerline/**/*.py"), *ROOT.glob("assets/*.py")]
+    texts = [text for module in modules for text in texts_of(module)]
+    patterns = {
+        message: re.compile(".*".join(re.escape(part) for part in message.split("...")), re.DOTALL)
+        for message in messages
+    }
+    assert [
+        message for message in messages if not any(patterns[message].search(text) for text in texts)
+    ] == []
 
 
 def test_the_benchmarks_that_pages_name_exist() -> None:
