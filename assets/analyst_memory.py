@@ -58,9 +58,9 @@ def analyst_memory(
 
 
 def _comparisons(registry: ModelRegistryResource) -> "Iterator[Entry]":
-    for entry in registry.history(MODEL_NAME).entries:
-        if isinstance(entry.what, Evaluation):
-            yield comparison_entry(entry.what, registry.evidence(MODEL_NAME, entry.what))
+    model = registry.model(MODEL_NAME)
+    for evaluation in model.history().evaluations():
+        yield comparison_entry(evaluation, model.evidence(evaluation))
 
 
 def _lineage(mlflow: MLflowResource) -> "Iterator[Entry]":

@@ -68,7 +68,7 @@ def delay_predictions(
     alias, version = version_in_use(registry)
     context.log.info(f"Scoring {len(features):,} flights with version {version.number} ({alias})")
     with otel.span("load model", **{"model.version": version.number, "model.alias": alias}):
-        model = registry.load(version)
+        model = registry.model(MODEL_NAME).load(version)
     with otel.span("predict", rows=len(features)):
         rows = predict(model, features, version, alias)
     context.add_asset_metadata(
@@ -87,8 +87,9 @@ def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
     Raises:
         PermanentFailure: No version carries either alias.
     """
+    model = registry.model(MODEL_NAME)
     for alias in (PRODUCTION, STAGING):
-        version = registry.version_with_alias(MODEL_NAME, alias)
+        version = model.version_with_alias(alias)
         if version is not None:
             return alias, version
     raise PermanentFailure(

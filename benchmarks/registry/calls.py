@@ -60,9 +60,9 @@ def measure_polls(context: Context) -> list[Result]:
 def measure_journal(context: Context) -> list[Result]:
     """Measure a journal of many promotions: the version at a time, and one more entry."""
     from ledgerline.mlflow_store import store
-    from ledgerline.registry import moves
     from ledgerline.registry.history import PROMOTION, Approval, End, Move
     from ledgerline.registry.journal import Journal
+    from ledgerline.registry.registry import Registry
     from ledgerline.registry.stages import PRODUCTION
 
     url, database = context.shared(server)
@@ -70,7 +70,7 @@ def measure_journal(context: Context) -> list[Result]:
     model, direct = "of many promotions", store.connect(database)
     _register(direct, model)
     begun = datetime.now(UTC) - timedelta(days=count)
-    journal = Journal.opened(direct, model)
+    journal = Journal.opened(Registry(direct).model(model))
     before = None
     for number in range(count):
         at, to = begun + timedelta(days=number), 1 + number % VERSIONS
@@ -79,16 +79,16 @@ def measure_journal(context: Context) -> list[Result]:
         journal.end(number + 1, End(at + timedelta(seconds=1), moved=True))
         before = to
     direct.set_registered_model_alias(model, PRODUCTION, str(before))
-    moves.settled(direct, model)
+    Registry(direct).model(model).reconcile()
     middle = begun + timedelta(days=count // 2, hours=1)
     approval = Approval(begun, 1, "e" * 64, "a benchmark")
 
     def read(uri: str) -> None:
         """Read what `ledgerline registry history --at` reads after its imports."""
-        assert len(moves.settled(store.connect(uri), model).history.holders_at(middle)) == 1
+        assert len(Registry(store.connect(uri)).model(model).snapshot().history.periods_at(middle)) == 1
 
     def add(client: "MlflowClient") -> None:
-        Journal.opened(client, model).add(approval)
+        Journal.opened(Registry(client).model(model)).add(approval)
 
     rows: list[Sequence[Value]] = []
     for place, uri in (("server", url), ("database", database)):
@@ -105,10 +105,12 @@ def measure_promotions(context: Context) -> list[Result]:
     from ledgerline.registry import evidence, promotion
     from ledgerline.registry.history import Evaluation
     from ledgerline.registry.promotion import Mode, Request
+    from ledgerline.registry.registry import Registry
 
     url, _ = context.shared(server)
     client, name, count = store.connect(url), "promoted", context.pick(20, 3)
     client.create_registered_model(name)
+    model = Registry(client).model(name)
     experiment = store.experiment_id(client, name, None)
     recording: list[float] = []
     promoting: list[float] = []
@@ -122,10 +124,8 @@ def measure_promotions(context: Context) -> list[Result]:
             datetime.now(UTC), number, before, True, [], sealed.sha256, run_id, "a benchmark"
         )
         request = Request("a benchmark", "for its numbers", "", str(uuid.uuid4()))
-        recording += milliseconds(partial(promotion.record_evaluation, client, name, evaluation), 1)
-        promoting += milliseconds(
-            partial(promotion.promote, client, name, number, request, Mode.automatic), 1
-        )
+        recording += milliseconds(partial(promotion.record_evaluation, model, evaluation), 1)
+        promoting += milliseconds(partial(promotion.promote, model, number, request, Mode.automatic), 1)
         before = number
     rows = [
         ("an evaluation is recorded", *spread(recording)),

@@ -114,7 +114,7 @@ def registered(context: Context) -> Iterator[Models]:
     """Start a registry, and train and register versions whose predictions differ."""
     from assets.delay_model import MODEL_NAME, TrainingConfig, model_input, train, with_outcome
     from ledgerline.ledger.ids import RUN_ID_TAG
-    from ledgerline.registry import versions
+    from ledgerline.registry.registry import Registry
     from ledgerline.registry.stages import PRODUCTION
 
     context.report("Starting an MLflow server and training models …")
@@ -123,12 +123,13 @@ def registered(context: Context) -> Iterator[Models]:
         client = registry.client
         flights = with_outcome(_feature_rows(folder))
         inputs = model_input(flights)
+        model = Registry(client).model(MODEL_NAME)
         models: dict[int, StoredModel] = {}
         for seed in range(versions_in_turns()):
             learned = flights.sample(frac=LEARNED_SHARE, random_state=seed)
             logged = _logged(client, train(learned, TrainingConfig(seed=seed)), inputs)
-            version = versions.register(client, MODEL_NAME, logged, {RUN_ID_TAG: str(uuid.uuid4())})
-            models[version.number] = versions.load(client, version)
+            version = model.register(logged, {RUN_ID_TAG: str(uuid.uuid4())})
+            models[version.number] = model.load(version)
         candidates = inputs.drop_duplicates()
         late = np.sort(np.stack([model.answer(candidates)[:, 1] for model in models.values()]), axis=0)
         different = candidates[np.diff(late, axis=0).min(axis=0) > MIN_DIFFERENCE]

@@ -139,12 +139,13 @@ def measure_shadow(context: Context) -> list[Result]:
 @contextmanager
 def _both_services(context: Context, models: Models) -> Iterator[Mapping[str, Server]]:
     """Start both services on the first version."""
-    from ledgerline.registry import versions
+    from ledgerline.registry.registry import Registry
     from ledgerline.registry.stages import PRODUCTION
 
     number, client, files = models.numbers[0], models.registry.client, context.folder / "model"
     models.set_alias(number, PRODUCTION)
-    with versions.verified_files(client, versions.version(client, models.name, number)) as verified:
+    model = Registry(client).model(models.name)
+    with model.verified_files(model.version(number)) as verified:
         shutil.copytree(verified, files)
     context.report("Starting both services …")
     with (

@@ -1,4 +1,4 @@
-"""`ledgerline registry ...`: which versions there are, who is in production and why, and how to change it."""
+"""The commands `ledgerline registry ...`, which show and change the versions of registered models."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +11,18 @@ from ledgerline.cli.registry_errors import clear_errors, moment_of
 
 if TYPE_CHECKING:
     from ledgerline.dagster.settings import Settings
+    from ledgerline.registry.registry import Model as RegistryModel
 
 app = typer.Typer(
-    name="registry", no_args_is_help=True, help="Versions of models: compare, promote, take back, look up."
+    name="registry",
+    no_args_is_help=True,
+    help="Show, compare, promote and roll back versions of registered models.",
 )
 
 
 @app.command("list")
 def list_models() -> None:
-    """Every registered model, and who is in staging and production."""
+    """List every registered model, with its versions in staging and production."""
     settings = prepared_settings()
     from ledgerline.cli import stages
     from ledgerline.dagster.resources import registry_of
@@ -31,15 +34,14 @@ def list_models() -> None:
 @app.command()
 def show(
     model: Model = None,
-    version: Annotated[int | None, typer.Option(help="The version.", min=1)] = None,
+    version: Annotated[int | None, typer.Option(help="Show only this version.", min=1)] = None,
 ) -> None:
-    """The versions of a model with their stages; with --version, all that is known of one."""
+    """Show the versions of a model with their stages, or everything that is recorded of one version."""
     settings = prepared_settings()
     from ledgerline.cli import stages
-    from ledgerline.dagster.resources import registry_of
 
     with clear_errors():
-        stages.print_model(wide_console(), registry_of(settings), _named(settings, model), version)
+        stages.print_model(wide_console(), _model(settings, model), version)
 
 
 @app.command()
@@ -47,19 +49,35 @@ def history(
     model: Model = None,
     at: Annotated[
         str | None,
-        typer.Option(help="Who was in production at 2026-11-03T14:05 (local time), or 30m, 12h, 7d ago."),
+        typer.Option(
+            help="Show the version in production at 2026-11-03T14:05 (local time), or 30m, 12h, 7d ago."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Every judgement, approval and move of an alias: who, when, why; also those made outside."""
+    """Show every evaluation, approval and move of an alias, with its time, author and reason.
+
+    Aliases that were changed outside the journal are shown, and are not recorded.
+    """
     settings = prepared_settings()
     from ledgerline.cli import stages
-    from ledgerline.dagster.resources import registry_of
 
     with clear_errors():
         moment = moment_of(at) if at is not None else None
-        name = _named(settings, model)
-        stages.print_history(wide_console(), registry_of(settings), name, moment, as_json)
+        stages.print_history(wide_console(), _model(settings, model), moment, as_json)
+
+
+@app.command()
+def reconcile(model: Model = None) -> None:
+    """Record in the journal which aliases were changed outside it, and finish abandoned moves.
+
+    Sensors and promotions do so, too. Repeating the command changes nothing.
+    """
+    settings = prepared_settings()
+    from ledgerline.cli import stages
+
+    with clear_errors():
+        stages.print_reconciliation(wide_console(), _model(settings, model))
 
 
 for change in (
@@ -77,13 +95,13 @@ def webhook(
     url: Annotated[
         str,
         typer.Argument(
-            help="Where MLflow reaches `ledgerline registry listen` or `ledgerline serve`, with the path "
-            "/webhooks/registry."
+            help="URL at which MLflow reaches `ledgerline registry listen` or `ledgerline serve`, with the "
+            "path /webhooks/registry."
         ),
     ],
-    name: Annotated[str, typer.Option(help="What MLflow calls it; for each address another.")] = "ledgerline",
+    name: Annotated[str, typer.Option(help="Name of the webhook; each URL needs another.")] = "ledgerline",
 ) -> None:
-    """Let MLflow tell of changes at once, by signed webhooks; without, they are seen within seconds."""
+    """Register a signed webhook with which MLflow reports changes at once, instead of within seconds."""
     settings = prepared_settings()
     from rich.console import Console
 
@@ -98,7 +116,7 @@ def webhook(
 def listen(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Take MLflow's webhooks, check their signatures, and wake the sensors; until Ctrl-C."""
+    """Receive MLflow's webhooks, verify their signatures, and notify the sensors, until Ctrl-C."""
     settings = prepared_settings()
     from rich.console import Console
 
@@ -109,10 +127,12 @@ def listen(
         webhooks.listen(Console(), observed.instance, settings.webhook_secret, host, settings.webhook_port)
 
 
-def _named(settings: "Settings", model: str | None) -> str:
-    """Return the model that is meant; the definitions are asked only if none is named."""
-    if model is not None:
-        return model
-    from ledgerline.cli.released import the_only_one
+def _model(settings: "Settings", name: str | None) -> "RegistryModel":
+    """Return the registered model of this name; without one, the only model that the definitions release."""
+    from ledgerline.dagster.resources import registry_of
 
-    return the_only_one(loaded_project(settings))
+    if name is None:  # otherwise the definitions, which take long to load, are not needed
+        from ledgerline.cli.released import the_only_one
+
+        name = the_only_one(loaded_project(settings))
+    return registry_of(settings).model(name)

@@ -129,7 +129,7 @@ def approve(
 
     with clear_errors():
         name = model or the_only_one(loaded)
-        approval = registry_of(settings).approve(name, version, by or _user(), reason)
+        approval = registry_of(settings).model(name).approve(version, by or _user(), reason)
     console = Console()
     console.print(
         f"{name} version {version}, approved by {approval.by} on evidence {approval.evidence[:12]}…"
@@ -155,7 +155,7 @@ def _rollback_alone(model: str, to: int | None, reason: str, by: str) -> None:
     settings = prepared_settings()
     with clear_errors():
         request = Request(by=by, reason=reason, run_id="", id=str(uuid.uuid4()))
-        moved = registry_of(settings).rollback(model, to, request)
+        moved = registry_of(settings).model(model).rollback(to, request)
     Console().print(f"{PRODUCTION} of {model}: version [bold]{moved.version}[/]")
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from ledgerline.cli.commands import stop
+from ledgerline.errors import LedgerlineError
 
 
 @contextmanager
@@ -14,15 +15,12 @@ def clear_errors() -> Iterator[None]:
     from ledgerline.cli.partition_keys import UnknownPartitionError
     from ledgerline.cli.released import ReleasedModelError
     from ledgerline.cli.webhooks import WebhookError
-    from ledgerline.dagster.failures import PermanentFailure
     from ledgerline.ledger.storages.config import InstanceError
-    from ledgerline.registry.moves import MoveRefusedError
 
     try:
         yield
     except (
-        PermanentFailure,
-        MoveRefusedError,
+        LedgerlineError,
         InstanceError,
         ObservingError,
         ReleasedModelError,

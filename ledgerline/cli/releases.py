@@ -103,9 +103,9 @@ def _run(
     evaluated = None
     if any(step.key == names.comparison_op and step.state == "done" for step in outcome.steps):
         evaluated = open_records(runner.settings.data).read(names.comparison, None, EvaluatedVersion)
-    holder = registry_of(runner.settings).version_with_alias(names.model, PRODUCTION)
+    version = registry_of(runner.settings).model(names.model).version_with_alias(PRODUCTION)
     not_moved = _not_moved(runner.instance, outcome.run_id)
-    return Release(names, outcome, evaluated, holder.number if holder else None, not_moved)
+    return Release(names, outcome, evaluated, version.number if version else None, not_moved)
 
 
 def _not_moved(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:

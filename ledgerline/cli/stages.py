@@ -1,8 +1,9 @@
-"""What `ledgerline registry list`, `show` and `history` print."""
+"""Prints registered models, their versions and their journals, for `ledgerline registry`."""
 
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,11 +12,20 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ledgerline.cli import version_columns
-from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.ledger.ids import RUN_ID_TAG
-from ledgerline.registry.history import OUTSIDE, Approval, Entry, Evaluation, History, Holding, Move
-from ledgerline.registry.moves import UnderWayError, stage_of
+from ledgerline.registry.history import (
+    OUTSIDE,
+    AliasPeriod,
+    Approval,
+    Entry,
+    Evaluation,
+    History,
+    Move,
+    version_text,
+)
+from ledgerline.registry.inconsistencies import Snapshot
 from ledgerline.registry.provenance import PARTITION_TAG, TRAINED_ON_TAG
+from ledgerline.registry.registry import Model, Registry
 from ledgerline.registry.stages import ALIASES, PRODUCTION
 from ledgerline.registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
 
@@ -24,83 +34,80 @@ SHOWN_TAGS = (SHA256_TAG, RUN_ID_TAG)
 SHOWN_IN_WORDS = {PARTITION_TAG, MONTH_TAG, TRAINED_ON_TAG, TRAINING_DAYS_TAG}
 
 
-def print_models(console: Console, registry: ModelRegistryResource) -> None:
-    """Every registered model, and who carries its aliases."""
+def print_models(console: Console, registry: Registry) -> None:
+    """Print every registered model, with the versions that its aliases name."""
     alias_states = registry.alias_states()
     table = Table("model", *ALIASES, "versions", "journal entries")
     for name, alias_state in sorted(alias_states.items()):
-        held = [str(alias_state.aliases.get(alias, "")) for alias in ALIASES]
-        table.add_row(name, *held, str(len(registry.versions(name))), str(alias_state.journal_entry or ""))
+        numbers = [str(alias_state.aliases.get(alias, "")) for alias in ALIASES]
+        versions = str(len(registry.model(name).versions()))
+        table.add_row(name, *numbers, versions, str(alias_state.journal_entry or ""))
     console.print(table if alias_states else "No model is registered yet: run the job that trains one.")
 
 
-def print_model(console: Console, registry: ModelRegistryResource, name: str, number: int | None) -> None:
-    """The versions of a model, or one of them with all it says of itself."""
-    history = settled(registry, name)
-    if number is not None:
-        _print_version(console, registry.version(name, number), history)
+def print_model(console: Console, model: Model, number: int | None) -> None:
+    """Print the versions of a model, or one version with everything that is recorded of it."""
+    snapshot = model.snapshot()
+    if number is None:
+        _print_versions(console, model, snapshot.history)
+    else:
+        _print_version(console, model.version(number), snapshot.history)
+    _print_differences(console, model, snapshot)
+
+
+def print_history(console: Console, model: Model, at: datetime | None, as_json: bool) -> None:
+    """Print every entry of the journal, or the version in production at a moment."""
+    snapshot = model.snapshot()
+    history = snapshot.history
+    if as_json:
+        differences = [asdict(difference) for difference in snapshot.differences]
+        records = (
+            {"entries": [_document(entry) for entry in history.entries]}
+            if at is None
+            else {"periods": [_period_document(period) for period in history.periods_at(at)]}
+        )
+        console.print_json(json.dumps({**records, "differences": differences}))
         return
-    versions = registry.versions(name)
+    if at is not None:
+        _print_periods(console, model.name, at, history.periods_at(at))
+    else:
+        _print_entries(console, model, history)
+    _print_differences(console, model, snapshot)
+
+
+def print_reconciliation(console: Console, model: Model) -> None:
+    """Reconcile the journal of a model with its aliases, and print what was recorded."""
+    recorded = model.reconcile().recorded
+    for entry in recorded:
+        console.print(Text(f"Recorded as entry {entry.number}: {_text_of(entry)}"), soft_wrap=True)
+    if not recorded:
+        console.print(Text(f"Nothing differed: the aliases of {model.name} are as its journal says."))
+
+
+def _print_versions(console: Console, model: Model, history: History) -> None:
+    versions = model.versions()
     metrics = version_columns.metric_names(versions)
-    shown = [metric.replace("_", " ") for metric in metrics]
-    columns = ("version", "stage", "partition", "trained on", *shown, "judged", "registered (UTC)")
-    table = Table(*(Column(Text(column)) for column in columns), title=Text(name))
+    titles = [metric.replace("_", " ") for metric in metrics]
+    columns = ("version", "stage", "partition", "trained on", *titles, "evaluated", "registered (UTC)")
+    table = Table(*(Column(Text(column)) for column in columns), title=Text(model.name))
     for version in versions:
         evaluation = history.evaluation(version.number)
-        evaluated = "" if evaluation is None else _decision(evaluation)
         table.add_row(
             str(version.number),
-            stage_of(history, version.number) or "",
+            history.stage_of(version.number) or "",
             _text(version_columns.partition(version)),
             _text(version_columns.trained_on(version)),
             *(_text(version_columns.metric(version, metric)) for metric in metrics),
-            evaluated,
+            "" if evaluation is None else _decision(evaluation),
             f"{version.created_at:%Y-%m-%d %H:%M}",
         )
     console.print(table)
 
 
-def print_history(
-    console: Console, registry: ModelRegistryResource, name: str, at: datetime | None, as_json: bool
-) -> None:
-    """Every entry of the journal, or what was in production at a moment."""
-    history = settled(registry, name)
-    if at is not None:
-        holders = history.holders_at(at)
-        if as_json:
-            console.print_json(json.dumps([_holding(holding) for holding in holders]))
-            return
-        _print_holders(console, name, at, holders)
-        return
-    if as_json:
-        entries = [_document(entry) for entry in history.entries]
-        console.print_json(json.dumps(entries))
-        return
-    for earlier in registry.journals_of_earlier_models(name):
-        console.print(f"An earlier model had this name; its journal is the MLflow experiment {earlier!r}.")
-    if not history.entries:
-        console.print(f"Nothing was ever decided about {name}.")
-        return
-    table = Table("#", "when (UTC)", "what", "by", "reason", title=f"Journal of {name}", title_justify="left")
-    for column in table.columns[1:3]:
-        column.no_wrap = True
-    for entry in history.entries:
-        table.add_row(str(entry.number), _when(entry), _what(entry), _by(entry), _reason(entry))
-    console.print(table)
-
-
-def settled(registry: ModelRegistryResource, name: str) -> History:
-    """The journal with what was changed outside; as it is written while somebody is moving an alias."""
-    try:
-        return registry.settled_history(name)
-    except UnderWayError:
-        return registry.history(name)
-
-
 def _print_version(console: Console, version: Version, history: History) -> None:
     console.print(f"[bold]{version.name}[/] version [bold]{version.number}[/]")
     table = Table(box=None, show_header=False)
-    table.add_row("stage", stage_of(history, version.number) or "none")
+    table.add_row("stage", history.stage_of(version.number) or "none")
     table.add_row("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC")
     table.add_row("training run", version.run_id or MISSING)
     table.add_row("partition", _text(version_columns.partition(version)))
@@ -113,22 +120,52 @@ def _print_version(console: Console, version: Version, history: History) -> None
     console.print(table)
     for entry in history.entries:
         if _is_about(entry, version.number):
-            line = f"{_when(entry)}  {_what(entry)}  by {_by(entry)}  {_reason(entry)}"
+            line = f"{_when(entry)}  {_text_of(entry)}  by {_by(entry)}  {_reason(entry)}"
             console.print(Text(line.rstrip()), soft_wrap=True)
 
 
-def _print_holders(console: Console, name: str, at: datetime, holders: Sequence[Holding]) -> None:
-    shown = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    if not holders:
-        console.print(f"No version of {name} is known to have been in {PRODUCTION} at {shown}.")
-    if len(holders) > 1:
-        console.print(f"{PRODUCTION} was moving at {shown}: it was one of these.")
-    for holding in holders:
-        version = "no version" if holding.version is None else f"version [bold]{holding.version}[/]"
-        until = f"until {_precise(holding.until)}" if holding.until else "and still is"
+def _print_entries(console: Console, model: Model, history: History) -> None:
+    for earlier in model.journals_of_earlier_models():
+        console.print(f"An earlier model had this name; its journal is the MLflow experiment {earlier!r}.")
+    if not history.entries:
+        console.print(f"The journal of {model.name} has no entries.")
+        return
+    # In 80 columns, "by" and "reason" must remain readable, so the others wrap.
+    columns = (
+        Column("#"),
+        Column("when (UTC)", min_width=10),
+        Column("what"),
+        Column("by", min_width=12),
+        Column("reason", min_width=16),
+    )
+    table = Table(*columns, title=Text(f"Journal of {model.name}"), title_justify="left")
+    for entry in history.entries:
+        cells = (str(entry.number), _when(entry), _text_of(entry), _by(entry), _reason(entry))
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+
+
+def _print_differences(console: Console, model: Model, snapshot: Snapshot) -> None:
+    if snapshot.differences:
+        console.print(Text(f"{'; '.join(str(each) for each in snapshot.differences)}."), soft_wrap=True)
+        command = f"`ledgerline registry reconcile {model.name}`"
         console.print(
-            f"{name} {version} was in {PRODUCTION} at {shown}: since {_precise(holding.since)} {until} "
-            f"(entry {holding.entry.number}: {_what(holding.entry)} by {holding.entry.what.by})",
+            Text(f"Aliases were changed outside the journal; {command} records it."), soft_wrap=True
+        )
+
+
+def _print_periods(console: Console, name: str, at: datetime, periods: Sequence[AliasPeriod]) -> None:
+    moment = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if not periods:
+        console.print(f"No version of {name} is known to have been in {PRODUCTION} at {moment}.")
+    if len(periods) > 1:
+        console.print(f"{PRODUCTION} was moving at {moment}, and named one of these versions.")
+    for period in periods:
+        until = f"until {_precise(period.until)}" if period.until else "and still is"
+        console.print(
+            f"{name} {version_text(period.version)} was in {PRODUCTION} at {moment}: since "
+            f"{_precise(period.since)} {until} (entry {period.entry.number}: {_text_of(period.entry)} by "
+            f"{period.entry.record.by})",
             soft_wrap=True,
         )
 
@@ -138,37 +175,39 @@ def _text(value: str | None) -> Text:
 
 
 def _is_about(entry: Entry, number: int) -> bool:
-    what = entry.what
-    return number in ((what.from_version, what.to_version) if isinstance(what, Move) else (what.version,))
+    record = entry.record
+    if isinstance(record, Move):
+        return number in (record.from_version, record.to_version)
+    return number == record.version
 
 
 def _when(entry: Entry) -> str:
-    at = entry.end.at if entry.end is not None else entry.what.at
+    at = entry.end.at if entry.end is not None else entry.record.at
     return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def _what(entry: Entry) -> str:
-    what = entry.what
-    if isinstance(what, Evaluation):
-        against = "the baseline" if what.against is None else f"version {what.against}"
-        return f"version {what.version} against {against}: {_decision(what)}"
-    if isinstance(what, Approval):
-        return f"version {what.version} approved"
+def _text_of(entry: Entry) -> str:
+    record = entry.record
+    if isinstance(record, Evaluation):
+        against = "the baseline" if record.against is None else f"version {record.against}"
+        return f"version {record.version} against {against}: {_decision(record)}"
+    if isinstance(record, Approval):
+        return f"version {record.version} approved"
     ended = "" if entry.end and entry.end.moved else " (not carried out)" if entry.end else " (under way)"
-    moved = f"{what.from_version or 'none'} -> {what.to_version or 'none'}"
-    return f"{what.alias}: {moved}, {'changed outside' if what.cause == OUTSIDE else what.cause}{ended}"
+    moved = f"{record.from_version or 'none'} -> {record.to_version or 'none'}"
+    return f"{record.alias}: {moved}, {'changed outside' if record.cause == OUTSIDE else record.cause}{ended}"
 
 
 def _by(entry: Entry) -> str:
-    """Who, with run ids as short as the Dagster UI has them."""
-    return re.sub(r"(run [0-9a-f]{8})[0-9a-f-]{28}", r"\1", entry.what.by)
+    """Return the person or program, with run ids as short as in the Dagster UI."""
+    return re.sub(r"(run [0-9a-f]{8})[0-9a-f-]{28}", r"\1", entry.record.by)
 
 
 def _reason(entry: Entry) -> str:
-    what = entry.what
-    if isinstance(what, Evaluation):
-        return f"broke {', '.join(what.broken_rules)}" if what.broken_rules else ""
-    return what.reason
+    record = entry.record
+    if isinstance(record, Evaluation):
+        return f"broke {', '.join(record.broken_rules)}" if record.broken_rules else ""
+    return record.reason
 
 
 def _decision(evaluation: Evaluation) -> str:
@@ -176,10 +215,8 @@ def _decision(evaluation: Evaluation) -> str:
 
 
 def _document(entry: Entry) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    kind = type(entry.what).__name__.lower()
-    document = {"entry": entry.number, "kind": kind, **asdict(entry.what)}
+    kind = type(entry.record).__name__.lower()
+    document = {"entry": entry.number, "kind": kind, **asdict(entry.record)}
     if entry.end is not None:
         document |= {"ended_at": entry.end.at, "moved": entry.end.moved}
     return {
@@ -187,13 +224,13 @@ def _document(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _holding(holding: Holding) -> dict[str, Any]:
+def _period_document(period: AliasPeriod) -> dict[str, Any]:
     return {
-        "version": holding.version,
-        "since": holding.since.isoformat(),
-        "since_at_earliest": holding.since_at_earliest.isoformat() if holding.since_at_earliest else None,
-        "until": holding.until.isoformat() if holding.until else None,
-        "entry": _document(holding.entry),
+        "version": period.version,
+        "since": period.since.isoformat(),
+        "since_at_earliest": period.since_at_earliest.isoformat() if period.since_at_earliest else None,
+        "until": period.until.isoformat() if period.until else None,
+        "entry": _document(period.entry),
     }
 
 

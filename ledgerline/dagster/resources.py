@@ -15,8 +15,9 @@ from ledgerline.dagster.request_log import RequestLogResource
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import RecordStorage, TableStorage
 from ledgerline.dagster.tracing import OTelResource
-from ledgerline.dagster.tracking import MLflowResource
+from ledgerline.dagster.tracking import MLflowResource, connect
 from ledgerline.ledger.projection import Projection
+from ledgerline.registry.registry import Registry
 
 # For definitions. The Dagster UI shows what resources are configured with; of a variable it shows the name
 # only, and so not the password or the token in it.
@@ -97,13 +98,13 @@ def _tracking_uri(settings: Settings) -> str:
 # For processes outside Dagster
 
 
-def registry_of(settings: Settings) -> ModelRegistryResource:
-    """Return the model registry."""
-    return ModelRegistryResource(
-        tracking_uri=settings.tracking_uri,
-        promotion=settings.promotion,
-        poll_seconds=settings.registry_poll_seconds,
-    )
+def registry_of(settings: Settings) -> Registry:
+    """Open the model registry.
+
+    Raises:
+        PermanentFailure: MLflow cannot be reached.
+    """
+    return Registry(connect(settings.tracking_uri))
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from ledgerline.cleaning.texts import clean, cleaned, shortened
 from ledgerline.mlflow_runs.inputs import MAX_PARAM_LENGTH
+from ledgerline.mlflow_store.tag_texts import MAX_TAG_LENGTH
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_TAG_LENGTH = 5000
 MAX_SOURCE_LENGTH = 10_000  # of a dataset
 MAX_NAME_LENGTH = 250
 
@@ -20,11 +20,6 @@ def param_text(name: str, value: Any) -> str:
     if isinstance(value, tuple) and isinstance(shown, list):
         shown = tuple(shown)
     return shortened(clean(str(shown)), MAX_PARAM_LENGTH)
-
-
-def tag_texts(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags with clean values, no longer than MLflow stores everywhere."""
-    return {name: shortened(cleaned(value, name), MAX_TAG_LENGTH) for name, value in tags.items()}
 
 
 def error_text(error: BaseException) -> str:

@@ -21,11 +21,11 @@ from ledgerline.dagster.tracked_texts import (
     param_text,
     source_text,
     table_texts,
-    tag_texts,
 )
 from ledgerline.mlflow_runs import tags as mlflow_tags
 from ledgerline.mlflow_store import model_files, store, stored_model
 from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
+from ledgerline.mlflow_store.tag_texts import tag_texts
 
 if TYPE_CHECKING:
     import pandas as pd

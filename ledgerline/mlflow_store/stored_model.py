@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.mlflow_store.categories import CATEGORIES_KEY
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ PREDICT, PROBABILITIES = "predict", "predict_proba"
 METHODS = (PREDICT, PROBABILITIES, "predict_log_proba")
 
 
-class ModelRefusedError(Exception):
-    """The files of a model are not what was registered, or cannot be read without running what is in them."""
+class ModelRefusedError(LedgerlineError):
+    """The files of a model are not those that were registered, or could run code when they are loaded."""
 
 
 @dataclass(frozen=True)

@@ -1,108 +1,116 @@
-"""Binds a journal to its registered model: a name can pass to another model, the journal must not.
+"""Binds a journal to its registered model: a name can pass to another model, and the journal must not.
 
-MLflow gives registered models no id. The time when a model was created stays with it through every change of
-its name, and a model that is made anew is created later. A journal says in a parameter, which cannot change,
-when its model was created; one that was begun before journals said so is bound when it is proven to be the
-model's.
+MLflow gives registered models no id. The creation time of a model stays the same when the model is renamed,
+and a model that is registered anew under the name is created later. A parameter of the journal, which cannot
+change, records the creation time of its model. A journal that was begun before journals had this parameter is
+bound as soon as it is proven to belong to the model.
 """
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ledgerline.registry import versions
 from ledgerline.registry.evidence import EVIDENCE_TAG
 from ledgerline.registry.history import History
 from ledgerline.registry.journal import RUN_NAME, Journal, JournalError, experiment_name
 from ledgerline.registry.stages import JOURNAL_TAG, SEAL_TAG, AliasState
+from ledgerline.registry.versions import RegisteredModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
 
-def journal_of(client: "MlflowClient", name: str, alias_state: AliasState) -> Journal | None:
-    """Return the journal of a model, wherever it is by now; nothing is written.
+def journal_of(model: RegisteredModel, alias_state: AliasState) -> Journal | None:
+    """Return the journal of a model, under whatever name it is stored; nothing is written.
 
     Args:
-        client: An open MLflow client.
-        name: The registered model.
-        alias_state: The current alias state of the model.
+        model: The registered model.
+        alias_state: Current alias state of the model.
 
     Returns:
-        None if the model has no journal yet.
+        The journal, or None if the model has none yet.
 
     Raises:
-        JournalError: It was deleted, or it cannot be told whose journal it is.
+        JournalError: The journal was deleted, or it cannot be determined which model it belongs to.
     """
+    name = model.name
     problem: JournalError | None = None
     try:
-        named = Journal.found(client, name)
+        named = Journal.named(model)
     except JournalError as error:
         named = None
-        if not _is_of_another(client, name, alias_state):
+        if not _is_of_another(model, alias_state):
             problem = error
     if named is not None and named.model_created == alias_state.created:
         return named
     # A renamed model left its journal under another name.
-    if alias_state.has_journal and (left := _journal_left(client, alias_state)) is not None:
-        return left
+    if alias_state.has_journal and (renamed := _journal_of_renamed(model, alias_state)) is not None:
+        return renamed
     if problem is not None:
         raise problem
-    if named is not None and named.model_created is None and _is_proven(client, name, named, alias_state):
+    if named is not None and named.model_created is None and _is_proven(model, named, alias_state):
         return named
     if alias_state.has_journal:
         raise JournalError(
-            f"The journal of {name} is not there, but was: look for a deleted MLflow experiment that was "
-            f"named {experiment_name(name)!r}, and restore it. To begin a new one, delete the tags "
-            f"{JOURNAL_TAG} and {SEAL_TAG} of the model."
+            f"The journal of {name} existed and is missing.",
+            f"Restore the deleted MLflow experiment that was named {experiment_name(name)!r}. To begin a new "
+            f"journal instead, delete the tags {JOURNAL_TAG} and {SEAL_TAG} of the model.",
         )
     return None
 
 
-def opened(client: "MlflowClient", name: str, alias_state: AliasState) -> Journal:
-    """Return the journal of a model under the model's name; begin it when the model has none.
+def opened(model: RegisteredModel, alias_state: AliasState) -> Journal:
+    """Return the journal of a model under the model's name; create it if the model has none.
 
-    A journal of an earlier model that has the name keeps its entries, and gets a name of its own.
+    If an earlier model had the name, its journal keeps its entries and is renamed.
 
     Raises:
-        JournalError: It was deleted, or it cannot be told whose journal it is.
+        JournalError: The journal was deleted, or it cannot be determined which model it belongs to.
     """
     from mlflow.exceptions import MlflowException
 
-    journal = journal_of(client, name, alias_state)
+    client, name = model.client, model.name
+    journal = journal_of(model, alias_state)
     if journal is None:
-        _set_aside(client, name, alias_state)
-        journal = Journal.opened(client, name, alias_state.created)
+        _set_aside(model, alias_state)
+        journal = Journal.opened(model, alias_state.created)
     elif journal.model_created is None:
         journal.bind(alias_state.created)
     if journal.model_created != alias_state.created:
-        raise JournalError(f"{name} was made anew just now. Try again.")
+        raise JournalError(f"{name} was registered anew during this call.", "Try again.")
     if journal.named_after != name:
-        _set_aside(client, name, alias_state)
+        _set_aside(model, alias_state)
         experiment_id = client.get_run(journal.run_id).info.experiment_id
         try:
             client.rename_experiment(experiment_id, experiment_name(name))
         except MlflowException:
-            named = Journal.found(client, name)  # another process was quicker
+            named = Journal.named(model)  # another process was quicker
             if named is None or named.run_id != journal.run_id:
                 raise
     return journal
 
 
-def journals_of_earlier_models(client: "MlflowClient", name: str) -> list[str]:
-    """Return the MLflow experiments with the journals of models that had this name before."""
-    return sorted(
-        experiment.name for experiment in _experiments(client) if experiment.name.startswith(_aside(name, ""))
-    )
+def journals_of_earlier_models(model: RegisteredModel) -> list[str]:
+    """Return the names of the MLflow experiments with the journals of models that had this name before.
+
+    Raises:
+        UnknownModelError: The model does not exist.
+    """
+    start = _name_aside(model, "")
+    names = [each.name for each in _experiments(model.client) if each.name.startswith(start)]
+    # Until this model's own journal is opened, an earlier model's journal has the name.
+    if _is_of_another(model, model.alias_state()):
+        names.append(experiment_name(model.name))
+    return sorted(names)
 
 
-def _is_of_another(client: "MlflowClient", name: str, alias_state: AliasState) -> bool:
+def _is_of_another(model: RegisteredModel, alias_state: AliasState) -> bool:
     """Return whether a journal that was deleted, or exists twice, belongs to another model."""
-    found = _claim(client, name)
-    if found is None:
+    claim = _claim(model)
+    if claim is None:
         return False
-    bound = {Journal.of_run(client, run).model_created for run in _runs(client, [found.experiment_id])}
-    return _is_begun_before(found, alias_state) or (bool(bound) and not bound & {alias_state.created, None})
+    bound = _bound_to(model.client, claim)
+    return _is_begun_before(claim, alias_state) or (bool(bound) and not bound & {alias_state.created, None})
 
 
 def _is_begun_before(journal: "Experiment", alias_state: AliasState) -> bool:
@@ -110,33 +118,36 @@ def _is_begun_before(journal: "Experiment", alias_state: AliasState) -> bool:
     return journal.creation_time is not None and journal.creation_time < alias_state.created
 
 
-def _is_proven(client: "MlflowClient", name: str, journal: Journal, alias_state: AliasState) -> bool:
-    """Return whether a journal that is not bound is this model's; False if it is certainly another's.
+def _is_proven(model: RegisteredModel, journal: Journal, alias_state: AliasState) -> bool:
+    """Return whether an unbound journal belongs to this model; False if it certainly belongs to another.
 
     Raises:
         JournalError: Neither can be proven.
     """
+    client, name = model.client, model.name
     experiment = client.get_experiment(client.get_run(journal.run_id).info.experiment_id)
     if _is_begun_before(experiment, alias_state):
         return False
     history = journal.read()
-    if not history.entries or alias_state.has_journal or _has_evidence_of(client, name, history):
-        return True  # that the seal is the journal's is seen when it is read with it
+    if not history.entries or alias_state.has_journal or _has_evidence_of(model, history):
+        return True  # whether the seal fits is checked when the journal is read with it
     raise JournalError(
-        f"It cannot be told whether the MLflow experiment {experiment.name!r} is the journal of this model "
-        f"{name}, or of an earlier one: the tags {JOURNAL_TAG} and {SEAL_TAG} of the model were deleted. If "
-        f"it is this model's, set its tag {JOURNAL_TAG} to {history.head}; otherwise rename the experiment."
+        f"It is unknown whether the MLflow experiment {experiment.name!r} is the journal of this model "
+        f"{name} "
+        f"or of an earlier one, because the tags {JOURNAL_TAG} and {SEAL_TAG} of the model were deleted.",
+        f"If it belongs to this model, set the model's tag {JOURNAL_TAG} to {history.head}; otherwise rename "
+        "the experiment.",
     )
 
 
-def _has_evidence_of(client: "MlflowClient", name: str, history: History) -> bool:
+def _has_evidence_of(model: RegisteredModel, history: History) -> bool:
     evaluated = {(evaluation.version, evaluation.evidence) for evaluation in history.evaluations()}
-    found = versions.versions(client, name)
-    return any((version.number, version.tags.get(EVIDENCE_TAG)) in evaluated for version in found)
+    return any((version.number, version.tags.get(EVIDENCE_TAG)) in evaluated for version in model.versions())
 
 
-def _journal_left(client: "MlflowClient", alias_state: AliasState) -> Journal | None:
+def _journal_of_renamed(model: RegisteredModel, alias_state: AliasState) -> Journal | None:
     """Return the journal that is bound to a model, or else the unbound one that its tag seals."""
+    client = model.client
     experiments = [experiment.experiment_id for experiment in _experiments(client)]
     bound: list[Journal] = []
     for run in _runs(client, experiments):
@@ -159,24 +170,26 @@ def _is_sealed(journal: Journal, seal: str) -> bool:
     return True
 
 
-def _set_aside(client: "MlflowClient", name: str, alias_state: AliasState) -> None:
-    """Free the name of a model's journal from a journal of another model."""
-    claim = _claim(client, name)
-    if claim is None:
-        return
-    bound = {Journal.of_run(client, run).model_created for run in _runs(client, [claim.experiment_id])}
-    if alias_state.created in bound:
-        return  # another process was quicker
+def _set_aside(model: RegisteredModel, alias_state: AliasState) -> None:
+    """Rename the journal of another model that has the name of this model's journal."""
+    client, claim = model.client, _claim(model)
+    if claim is None or alias_state.created in _bound_to(client, claim):
+        return  # for the second, another process was quicker
     is_deleted = claim.lifecycle_stage != "active"
     if is_deleted:
-        client.restore_experiment(claim.experiment_id)  # only then it can be renamed
-    client.rename_experiment(claim.experiment_id, _aside(name, claim.experiment_id))
+        client.restore_experiment(claim.experiment_id)  # a deleted experiment cannot be renamed
+    client.rename_experiment(claim.experiment_id, _name_aside(model, claim.experiment_id))
     if is_deleted:
         client.delete_experiment(claim.experiment_id)
 
 
-def _claim(client: "MlflowClient", name: str) -> "Experiment | None":
-    return client.get_experiment_by_name(experiment_name(name))
+def _claim(model: RegisteredModel) -> "Experiment | None":
+    return model.client.get_experiment_by_name(experiment_name(model.name))
+
+
+def _bound_to(client: "MlflowClient", experiment: "Experiment") -> set[int | None]:
+    """Return the creation times of the models that the journals in an experiment are bound to."""
+    return {Journal.of_run(client, run).model_created for run in _runs(client, [experiment.experiment_id])}
 
 
 def _experiments(client: "MlflowClient") -> "Iterator[Experiment]":
@@ -204,6 +217,6 @@ def _runs(client: "MlflowClient", experiments: list[str]) -> "Iterator[Run]":
             return
 
 
-def _aside(name: str, experiment_id: str) -> str:
-    """Return the name of a journal of an earlier model; without the id, the start of all such names."""
-    return f"{experiment_name(name)} ({experiment_id}" + (")" if experiment_id else "")
+def _name_aside(model: RegisteredModel, experiment_id: str) -> str:
+    """Return the name of an earlier model's journal; without the id, the start of all such names."""
+    return f"{experiment_name(model.name)} ({experiment_id}" + (")" if experiment_id else "")

@@ -1,4 +1,4 @@
-"""The evidence of a judgement: one document, sealed by its hash, which is in the journal."""
+"""The evidence of an evaluation: one document in an MLflow run, sealed by its hash in the journal."""
 
 import hashlib
 import json
@@ -6,18 +6,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ledgerline.registry import versions
+from ledgerline.registry.errors import RegistryError
 from ledgerline.registry.history import Evaluation
-from ledgerline.registry.versions import SHA256_TAG, Version
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from ledgerline.registry.versions import SHA256_TAG, RegisteredModel, Version
 
 FILE = "evidence.json"
 
-# Tags of the version that was judged.
+# Tags of the version that was evaluated.
 EVIDENCE_TAG = "evidence_sha256"
 EVIDENCE_RUN_TAG = "evidence_run_id"
 DECISION_TAG = "decision"
@@ -26,8 +23,8 @@ APPROVED_BY_TAG = "approved_by"
 PASSED, REFUSED = "passed", "refused"
 
 
-class EvidenceError(Exception):
-    """The evidence is missing, or not what was sealed."""
+class EvidenceError(RegistryError):
+    """The evidence is missing, or differs from what was sealed."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,8 @@ class Sealed:
     """A document and its seal.
 
     Attributes:
-        content: Canonical JSON: sorted names, no spaces, UTF-8, no numbers that are none.
-        sha256: Of the content.
+        content: Canonical JSON: sorted names, no spaces, UTF-8, neither NaN nor infinity.
+        sha256: The sha256 of the content.
     """
 
     content: bytes
@@ -44,10 +41,10 @@ class Sealed:
 
 
 def seal(document: Mapping[str, Any]) -> Sealed:
-    """Write a document in the one way that has this hash.
+    """Return a document as canonical JSON, with its hash.
 
     Raises:
-        ValueError: It holds NaN or infinity, which JSON has not.
+        ValueError: The document holds NaN or infinity, which JSON does not have.
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     content = text.encode()
@@ -55,9 +52,10 @@ def seal(document: Mapping[str, Any]) -> Sealed:
 
 
 def tags_of(evaluation: Evaluation) -> dict[str, str | None]:
-    """What a version says of its last judgement; an approval of an earlier one no longer counts.
+    """Return the tags of a version after an evaluation; an approval of an earlier one no longer counts.
 
-    In the order of writing: were that approval taken away last, it could be taken for one of this judgement.
+    They are in the order of writing: if the earlier approval were deleted last, it could be taken for an
+    approval of this evaluation.
     """
     return {
         APPROVED_BY_TAG: None,
@@ -67,64 +65,71 @@ def tags_of(evaluation: Evaluation) -> dict[str, str | None]:
     }
 
 
-def verified(client: "MlflowClient", name: str, evaluation: Evaluation) -> dict[str, Any]:
-    """The document of a judgement, after checking that it is the one that was sealed.
+def verified(model: RegisteredModel, version: Version, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the document of a version's last evaluation, after checking that it is the sealed one.
 
     Raises:
-        EvidenceError: The document, or what the version says of it, was changed or is gone.
+        EvidenceError: The document, or the tag of the version that names it, was changed or is missing.
     """
-    subject = f"The evidence of {name} version {evaluation.version}"
-    tags = versions.version(client, name, evaluation.version).tags
-    tagged = tags.get(EVIDENCE_TAG)
+    tagged = version.tags.get(EVIDENCE_TAG)
     if tagged != evaluation.evidence:
         raise EvidenceError(
-            f"{subject} has sha256 {evaluation.evidence} in the journal, and {tagged or 'nothing'} in the "
-            f"tag {EVIDENCE_TAG} of the version. Compare again: `ledgerline registry compare`."
+            f"The evidence of {model.name} version {version.number} has sha256 {evaluation.evidence} in the "
+            f"journal, and {tagged or 'none'} in the tag {EVIDENCE_TAG} of the version.",
+            _compare_again(model, evaluation),
         )
-    return document(client, name, evaluation)
+    return document(model, evaluation)
 
 
-def document(client: "MlflowClient", name: str, evaluation: Evaluation) -> dict[str, Any]:
-    """The document of a judgement, also of one that is not the version's last.
+def document(model: RegisteredModel, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the document of an evaluation, which need not be the last one of its version.
 
     Raises:
-        EvidenceError: It was changed or is gone.
+        EvidenceError: The document was changed or is missing.
     """
     from mlflow.exceptions import MlflowException
 
-    subject = f"The evidence of {name} version {evaluation.version}"
+    subject = f"The evidence of {model.name} version {evaluation.version}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(evaluation.evidence_run_id, FILE, folder)
+            path = model.client.download_artifacts(evaluation.evidence_run_id, FILE, folder)
             content = Path(path).read_bytes()
         except (MlflowException, OSError) as error:
             raise EvidenceError(
-                f"{subject} cannot be read from MLflow run {evaluation.evidence_run_id}: {error}. "
-                "Compare again: `ledgerline registry compare`."
+                f"{subject} cannot be read from MLflow run {evaluation.evidence_run_id}: {error}.",
+                _compare_again(model, evaluation),
             ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != evaluation.evidence:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != evaluation.evidence:
         raise EvidenceError(
-            f"{subject} was edited: {FILE} in MLflow run {evaluation.evidence_run_id} has sha256 {found}, "
-            f"sealed was {evaluation.evidence}. Compare again: `ledgerline registry compare`."
+            f"{subject} was edited: {FILE} in MLflow run {evaluation.evidence_run_id} has sha256 {sha256}, "
+            f"and the journal records {evaluation.evidence}.",
+            _compare_again(model, evaluation),
         )
     return json.loads(content)
 
 
 def require_same_files(version: Version, document: Mapping[str, Any]) -> None:
-    """Make sure that a version says of its files what the evidence says.
+    """Make sure that a version records the same hash of its files as the evidence.
 
     Raises:
-        EvidenceError: They have another sha256, or none was recorded.
+        EvidenceError: The version records another sha256, or none.
     """
     tagged, evaluated = version.tags.get(SHA256_TAG), document.get("version_sha256")
     if not tagged:
         raise EvidenceError(
             f"Version {version.number} of {version.name} has no recorded sha256 of its files, so they cannot "
-            "be compared with those that were judged. Register it by a training run."
+            "be compared with those that were evaluated.",
+            "Register it by a training run.",
         )
     if tagged != evaluated:
         raise EvidenceError(
-            f"Version {version.number} of {version.name} says of its files that they have sha256 {tagged}; "
-            f"judged were files with {evaluated}."
+            f"Version {version.number} of {version.name} records sha256 {tagged} of its files, and files "
+            "with "
+            f"sha256 {evaluated} were evaluated.",
+            f"Compare it again: `ledgerline registry compare {version.name} --version {version.number}`.",
         )
+
+
+def _compare_again(model: RegisteredModel, evaluation: Evaluation) -> str:
+    return f"Compare it again: `ledgerline registry compare {model.name} --version {evaluation.version}`."

@@ -1,33 +1,33 @@
-"""What a journal says: judgements, approvals and moves of aliases, and who carried an alias when.
+"""The contents of a journal: evaluations, approvals and moves, and which version an alias named when.
 
-How they are kept: journal.py. How aliases are moved by them: moves.py.
+How entries are stored: journal.py. How aliases are moved by them: moves.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from ledgerline.registry.stages import PRODUCTION
+from ledgerline.registry.stages import ALIASES, ARCHIVED, PRODUCTION, STAGING
 
 REGISTRATION, PROMOTION, ROLLBACK, OUTSIDE = "registration", "promotion", "rollback", "outside"
 
 
 @dataclass(frozen=True)
 class Move:
-    """An alias that names another version.
+    """A move of an alias from one version to another.
 
     Attributes:
-        at: When it was written down, which is before the alias moved; of a move outside, when it was noticed.
+        at: Time of writing, which is before the alias moves; for a move outside, the time of its detection.
         alias: The alias.
-        from_version: Who carried it; None: nobody did.
-        to_version: Who carries it since; None: nobody does.
-        cause: REGISTRATION, PROMOTION, ROLLBACK, or OUTSIDE: somebody moved it without this journal.
-        by: Who asked for it.
-        reason: Why.
-        evidence: The sha256 of the evidence it rests on; empty without.
-        run_id: The Dagster run that moved it; empty without.
-        request: Who may go on with this move if its process dies: the same request, asked again.
-        not_before: Of a move outside, when the alias was last seen where it had been, if ever.
+        from_version: Version that the alias named before; None if it named none.
+        to_version: Version that the alias names since; None if it names none.
+        cause: REGISTRATION, PROMOTION, ROLLBACK, or OUTSIDE for a move that bypassed this journal.
+        by: Person or program that requested it.
+        reason: Reason that was given.
+        evidence: The sha256 of the evidence it rests on; empty without evidence.
+        run_id: Dagster run that moved the alias; empty without one.
+        request: Id of the request; a repeated request finishes its move if the process died.
+        not_before: For a move outside, the last time at which the alias was seen unmoved; None if never.
     """
 
     at: datetime
@@ -45,18 +45,18 @@ class Move:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A version was compared with the one in production, and passed every rule or did not.
+    """A comparison of a version with the one in production, with its verdict.
 
     Attributes:
-        at: When.
-        version: The version judged.
-        against: The version in production then; None: there was none.
-        passed: Whether it may be promoted.
-        broken_rules: Those it did not keep.
+        at: Time of the evaluation.
+        version: Version that was evaluated.
+        against: Version in production at that time; None if there was none.
+        passed: True if the version may be promoted.
+        broken_rules: Names of the rules that the version broke.
         evidence: The sha256 of the sealed evidence.
-        evidence_run_id: The MLflow run that keeps the evidence.
-        by: Who asked for it.
-        run_id: The Dagster run; its trace has the same id.
+        evidence_run_id: MLflow run that stores the evidence.
+        by: Person or program that requested it.
+        run_id: Dagster run; its trace has the same id.
     """
 
     at: datetime
@@ -72,14 +72,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Approval:
-    """A person agreed to the promotion of a version, as it was judged.
+    """A person's approval of the promotion of a version, on one evaluation of it.
 
     Attributes:
-        at: When.
-        version: The version.
+        at: Time of the approval.
+        version: Version that was approved.
         evidence: The sha256 of the evidence that was approved.
-        by: Who.
-        reason: Why.
+        by: Person who approved.
+        reason: Reason that was given.
     """
 
     at: datetime
@@ -91,11 +91,11 @@ class Approval:
 
 @dataclass(frozen=True)
 class End:
-    """How a move ended.
+    """The end of a move.
 
     Attributes:
-        at: When the alias had moved.
-        moved: Whether it did; if not, somebody else moved it meanwhile.
+        at: Time at which the alias had moved.
+        moved: True if the move was carried out; False if another change of the alias came first.
     """
 
     at: datetime
@@ -104,34 +104,33 @@ class End:
 
 @dataclass(frozen=True)
 class Entry:
-    """A numbered entry.
+    """A numbered entry of a journal.
 
     Attributes:
-        number: Counted from 1, without gaps.
-        what: What it says.
-        end: Of a move, how it ended; None: it is under way, or its process died.
-        seal: Its number, and a hash of it and all entries before it, with how they ended; empty: it was
-            written just now.
+        number: Number of the entry, counted from 1 without gaps.
+        record: The record that it holds.
+        end: End of a move; None while it is under way, or if its process died.
+        seal: Number of the entry, and a hash of it and all entries before it with their ends; empty for an
+            entry that was written just now.
     """
 
     number: int
-    what: Move | Evaluation | Approval
+    record: Move | Evaluation | Approval
     end: End | None = None
     seal: str = ""
 
 
 @dataclass(frozen=True)
-class Holding:
-    """Who carried an alias, from when to when.
+class AliasPeriod:
+    """A period in which an alias named one version.
 
     Attributes:
-        version: The version; None: nobody.
-        entry: The move that began it.
-        since: When it certainly had begun.
-        since_at_earliest: The same, unless it is known no better than to lie between two moments; None:
-            unknown.
-        until: When the next one certainly had begun; None: it still lasts.
-        until_at_earliest: When it may have ended already.
+        version: The version; None if the alias named none.
+        entry: Move that began the period.
+        since: Time at which the period certainly had begun.
+        since_at_earliest: Time at which it may have begun already; None if unknown.
+        until: Time at which the next period certainly had begun; None for the current period.
+        until_at_earliest: Time at which it may have ended already.
     """
 
     version: int | None
@@ -150,78 +149,89 @@ class History:
 
     @property
     def head(self) -> int:
-        """The number of the last entry; 0: there is none."""
+        """The number of the last entry; 0 without entries."""
         return self.entries[-1].number if self.entries else 0
 
     @property
     def seal(self) -> str:
-        """The seal of the last entry, as it was read; empty: there is none."""
+        """The seal of the last entry, as it was read; empty without entries."""
         return self.entries[-1].seal if self.entries else ""
 
     @property
     def pending(self) -> Entry | None:
-        """The move that has not ended, if there is one; no other can begin before."""
-        unended = [entry for entry in self.entries if isinstance(entry.what, Move) and entry.end is None]
+        """The move that has not ended, if there is one; no other move can begin before it ends."""
+        unended = [entry for entry in self.entries if isinstance(entry.record, Move) and entry.end is None]
         return unended[0] if unended else None
 
     def moves(self, alias: str) -> list[tuple[Entry, Move, End]]:
-        """What moved an alias."""
+        """Return the moves of an alias that were carried out, the earliest first."""
         return [
-            (entry, entry.what, entry.end)
+            (entry, entry.record, entry.end)
             for entry in self.entries
-            if isinstance(entry.what, Move) and entry.what.alias == alias and entry.end and entry.end.moved
+            if isinstance(entry.record, Move)
+            and entry.record.alias == alias
+            and entry.end
+            and entry.end.moved
         ]
 
-    def holder(self, alias: str) -> int | None:
-        """The version that carries an alias, as far as is written here."""
+    def version_with_alias(self, alias: str) -> int | None:
+        """Return the version that the alias names according to the journal."""
         moves = self.moves(alias)
         return moves[-1][1].to_version if moves else None
 
-    def holdings(self, alias: str = PRODUCTION) -> list[Holding]:
-        """Who carried an alias, the earliest first."""
-        found: list[Holding] = []
+    def stage_of(self, version: int) -> str | None:
+        """Return the stage of a version according to the journal; None if it never had one."""
+        for alias in (PRODUCTION, STAGING):
+            if self.version_with_alias(alias) == version:
+                return alias
+        staged = {move.to_version for alias in ALIASES for _, move, _ in self.moves(alias)}
+        return ARCHIVED if version in staged else None
+
+    def periods(self, alias: str = PRODUCTION) -> list[AliasPeriod]:
+        """Return the periods in which the alias named one version, the earliest first."""
+        periods: list[AliasPeriod] = []
         for entry, move, end in self.moves(alias):
             earliest = move.not_before if move.cause == OUTSIDE else move.at
-            if found:
-                last = found.pop()
-                # Whatever was seen before: then the last one certainly carried it.
+            if periods:
+                last = periods.pop()
+                # A period cannot end before it certainly had begun, whatever was seen earlier.
                 earliest = max(earliest or last.since, last.since)
-                found.append(replace(last, until=end.at, until_at_earliest=earliest))
-            found.append(Holding(move.to_version, entry, end.at, earliest))
-        return found
+                periods.append(replace(last, until=end.at, until_at_earliest=earliest))
+            periods.append(AliasPeriod(move.to_version, entry, end.at, earliest))
+        return periods
 
-    def holders_at(self, moment: datetime, alias: str = PRODUCTION) -> list[Holding]:
-        """Who carried an alias at a moment: one, or two while it was moving, or nobody known yet."""
+    def periods_at(self, moment: datetime, alias: str = PRODUCTION) -> list[AliasPeriod]:
+        """Return the periods that a moment may belong to, which are two while the alias was moving."""
         return [
-            holding
-            for holding in self.holdings(alias)
-            if (holding.since_at_earliest or holding.since) <= moment
-            and (holding.until is None or moment < holding.until)
+            period
+            for period in self.periods(alias)
+            if (period.since_at_earliest or period.since) <= moment
+            and (period.until is None or moment < period.until)
         ]
 
     def evaluations(self) -> list[Evaluation]:
-        """Every judgement, the earliest first."""
-        return [entry.what for entry in self.entries if isinstance(entry.what, Evaluation)]
+        """Return every evaluation, the earliest first."""
+        return [entry.record for entry in self.entries if isinstance(entry.record, Evaluation)]
 
     def evaluation(self, version: int) -> Evaluation | None:
-        """The last judgement of a version."""
-        found = [evaluation for evaluation in self.evaluations() if evaluation.version == version]
-        return found[-1] if found else None
+        """Return the last evaluation of a version."""
+        evaluations = [evaluation for evaluation in self.evaluations() if evaluation.version == version]
+        return evaluations[-1] if evaluations else None
 
     def approval(self, evidence: str) -> Approval | None:
-        """The last approval of a judgement."""
-        found = [
-            entry.what
+        """Return the last approval on this evidence."""
+        approvals = [
+            entry.record
             for entry in self.entries
-            if isinstance(entry.what, Approval) and entry.what.evidence == evidence
+            if isinstance(entry.record, Approval) and entry.record.evidence == evidence
         ]
-        return found[-1] if found else None
+        return approvals[-1] if approvals else None
 
     def version_before(self) -> int | None:
-        """The version that a rollback goes to: what production was promoted over.
+        """Return the version that a rollback goes to: the one that production was promoted over.
 
-        A rollback undoes a promotion, so that a second one goes one further back, and not to the version that
-        the first one took away.
+        A rollback undoes a promotion, so a second rollback goes one promotion further back, and not to the
+        version that the first one replaced.
         """
         stack: list[int | None] = []
         for _, move, _ in self.moves(PRODUCTION):
@@ -231,3 +241,8 @@ class History:
             if not stack or stack[-1] != move.to_version:
                 stack.append(move.to_version)
         return next((version for version in reversed(stack[:-1]) if version is not None), None)
+
+
+def version_text(version: int | None) -> str:
+    """Return the name of a version for a message."""
+    return "no version" if version is None else f"version {version}"

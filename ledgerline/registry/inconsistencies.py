@@ -1,52 +1,104 @@
-"""Where the aliases and tags of a model say something else than its journal. Nothing is mended here."""
+"""Compares the aliases and tags of a model with its journal. Reads only; moves.py records differences."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ledgerline.registry import versions
 from ledgerline.registry.binding import journal_of
+from ledgerline.registry.history import History, version_text
 from ledgerline.registry.journal import JournalError
-from ledgerline.registry.moves import stage_of
-from ledgerline.registry.stages import ALIASES, STAGE_TAG
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from ledgerline.registry.stages import ALIASES, STAGE_TAG, AliasState
+from ledgerline.registry.versions import RegisteredModel
 
 
-def inconsistencies(client: "MlflowClient", name: str) -> list[str]:
-    """What does not agree, as sentences; empty when all does, and while an alias is being moved.
+@dataclass(frozen=True)
+class AliasDifference:
+    """An alias that was changed outside the journal.
+
+    Attributes:
+        alias: The alias.
+        current: Version that the alias names; None if it names none.
+        recorded: Version that it names according to the journal; None if it names none.
+    """
+
+    alias: str
+    current: int | None
+    recorded: int | None
+
+    def __str__(self) -> str:
+        """Return the difference as a clause of a sentence."""
+        return f"{self.alias} is {version_text(self.current)}, the journal says {version_text(self.recorded)}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The aliases and the journal of a model, as they were read.
+
+    Attributes:
+        alias_state: Its alias state.
+        history: Entries of its journal; empty without a journal.
+        has_journal: True if the model has a journal.
+    """
+
+    alias_state: AliasState
+    history: History
+    has_journal: bool
+
+    @property
+    def differences(self) -> Sequence[AliasDifference]:
+        """The aliases that were changed outside the journal; empty while a move is under way."""
+        return [] if self.history.pending else differences(self.history, self.alias_state.aliases)
+
+
+def snapshot(model: RegisteredModel) -> Snapshot:
+    """Read the aliases and the journal of a model; nothing is written.
 
     Raises:
-        UnknownModelError: There is no such model.
+        UnknownModelError: The model does not exist.
+        JournalError: The journal cannot be read.
     """
-    alias_state = versions.alias_state(client, name)
-    aliases = alias_state.aliases
+    alias_state = model.alias_state()
+    while True:
+        journal = journal_of(model, alias_state)
+        history = journal.read(alias_state.journal_seal) if journal is not None else History([])
+        before, alias_state = alias_state, model.alias_state()
+        # Otherwise an alias was moved while the journal was read, and would appear as a difference.
+        if before == alias_state:
+            return Snapshot(alias_state, history, journal is not None)
+
+
+def differences(history: History, aliases: Mapping[str, int]) -> list[AliasDifference]:
+    """Return the aliases that name another version than the journal says."""
+    pairs = [(alias, aliases.get(alias), history.version_with_alias(alias)) for alias in ALIASES]
+    return [AliasDifference(*pair) for pair in pairs if pair[1] != pair[2]]
+
+
+def inconsistencies(model: RegisteredModel) -> list[str]:
+    """Return what aliases and tags contradict, as clauses; empty if all agree, and during a move.
+
+    Raises:
+        UnknownModelError: The model does not exist.
+    """
     try:
-        journal = journal_of(client, name, alias_state)
-        history = journal.read(alias_state.journal_seal) if journal is not None else None
+        current = snapshot(model)
     except JournalError as error:
         return [str(error)]
-    if history is None:
+    aliases, history = current.alias_state.aliases, current.history
+    if not current.has_journal:
         return [
-            f"{alias} is version {aliases[alias]}; there is no journal"
-            for alias in ALIASES
-            if alias in aliases
+            f"{each.alias} is {version_text(each.current)}; there is no journal"
+            for each in current.differences
         ]
     if history.pending is not None:
         return []
-    known = {version.number: version for version in versions.versions(client, name)}
-    found = []
-    for alias in ALIASES:
-        held, written = aliases.get(alias), history.holder(alias)
-        if held != written:
-            found.append(f"{alias} is {_name(held)}, the journal says {_name(written)}")
-        if held is not None and held not in known:
-            found.append(f"{alias} is version {held}, which was deleted")
-    for number, version in known.items():
-        tagged, stage = version.tags.get(STAGE_TAG), stage_of(history, number)
+    versions = {version.number: version for version in model.versions()}
+    texts = [str(difference) for difference in current.differences]
+    texts += [
+        f"{alias} is version {aliases[alias]}, which was deleted"
+        for alias in ALIASES
+        if alias in aliases and aliases[alias] not in versions
+    ]
+    for number, version in versions.items():
+        tagged, stage = version.tags.get(STAGE_TAG), history.stage_of(number)
         if tagged != stage:
-            found.append(f"version {number} has the tag {STAGE_TAG}={tagged}, the journal says {stage}")
-    return found
-
-
-def _name(version: int | None) -> str:
-    return "no version" if version is None else f"version {version}"
+            texts.append(f"version {number} has the tag {STAGE_TAG}={tagged}, the journal says {stage}")
+    return texts

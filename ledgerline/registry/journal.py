@@ -1,8 +1,9 @@
-"""The journal of a registered model: each judgement, approval and move of an alias, in order, for good.
+"""The journal of a registered model: each evaluation, approval and move of an alias, in order, append-only.
 
-It is one MLflow run whose parameters are the entries. MLflow refuses to change a parameter, so what was
-written stays; and of two writers that want the same number one is refused, so that writing an entry is the
-compare-and-set that MLflow does not have for aliases. What entries mean for the aliases: moves.py.
+The journal is one MLflow run whose parameters are the entries. MLflow refuses to change a parameter, so
+entries are permanent. If two writers append an entry with the same number, one of them is refused. Appending
+an entry therefore is the compare-and-set that MLflow does not have for aliases. How entries move aliases:
+moves.py.
 """
 
 import hashlib
@@ -14,7 +15,9 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from ledgerline.registry.errors import RegistryError
 from ledgerline.registry.history import OUTSIDE, Approval, End, Entry, Evaluation, History, Move
+from ledgerline.registry.versions import RegisteredModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,12 +30,12 @@ END = ".end"
 MODEL_CREATED = "model.created"  # the parameter that binds a journal to its model
 
 
-class JournalError(Exception):
-    """The journal cannot be read or added to; the message says which and what to do."""
+class JournalError(RegistryError):
+    """The journal cannot be read or appended to."""
 
 
-class EntryTakenError(Exception):
-    """Somebody else wrote the entry with this number first."""
+class EntryTakenError(RegistryError):
+    """Another process wrote the entry with this number first."""
 
 
 KINDS: Mapping[str, type[Move | Evaluation | Approval]] = {
@@ -47,9 +50,9 @@ class Journal:
 
     Args:
         client: An open MLflow client.
-        run_id: The MLflow run that holds it; `opened` and `found` know it.
-        model_created: When the model that it is bound to was created, in milliseconds; None: it is not bound.
-        named_after: The model by whose name it was found; empty: it was found by other means.
+        run_id: MLflow run that stores the entries; `opened` and `named` return it.
+        model_created: Creation time of the model it is bound to, in milliseconds; None if it is unbound.
+        named_after: Model by whose name it was found; empty if it was found by its run.
     """
 
     def __init__(
@@ -59,55 +62,58 @@ class Journal:
         self.run_id = run_id
         self.model_created = model_created
         self.named_after = named_after
-        self._hashes: dict[int, str] = {}  # of entries, which do not change
+        self._hashes: dict[int, str] = {}  # hashes of entries, which do not change
 
     @classmethod
-    def found(cls, client: "MlflowClient", model: str) -> Self | None:
-        """Return the journal that has the name of a model's, which may be an earlier model's: binding.py.
+    def named(cls, model: RegisteredModel) -> Self | None:
+        """Return the journal that is stored under the name of a model.
+
+        It may belong to an earlier model of that name: binding.py.
 
         Returns:
-            None if no journal has this name.
+            The journal, or None if no journal has this name.
 
         Raises:
-            JournalError: It was deleted.
+            JournalError: The journal was deleted.
         """
-        experiment = client.get_experiment_by_name(experiment_name(model))
+        client = model.client
+        experiment = client.get_experiment_by_name(experiment_name(model.name))
         if experiment is None:
             return None
         runs = client.search_runs([experiment.experiment_id], f"run_name = '{RUN_NAME}'", max_results=2)
         if experiment.lifecycle_stage != "active" or len(runs) != 1:
             raise JournalError(
-                f"The journal of {model} is not there: the MLflow experiment {experiment.name!r} "
-                f"({experiment.experiment_id}) should have one run named {RUN_NAME!r}, and it or the run was "
-                "deleted or doubled. Restore it (`mlflow experiments restore`, `mlflow runs restore`)."
+                f"The journal of {model.name} is missing: the MLflow experiment {experiment.name!r} "
+                f"({experiment.experiment_id}) should have exactly one run named {RUN_NAME!r}, and the "
+                "experiment or the run was deleted, or there are several runs.",
+                _RESTORE,
             )
-        return cls.of_run(client, runs[0], model)
+        return cls.of_run(client, runs[0], model.name)
 
     @classmethod
     def of_run(cls, client: "MlflowClient", run: "Run", named_after: str = "") -> Self:
-        """Return the journal that a run holds."""
+        """Return the journal that a run stores."""
         created = run.data.params.get(MODEL_CREATED, "")
         return cls(client, run.info.run_id, int(created) if created.isdecimal() else None, named_after)
 
     @classmethod
-    def opened(cls, client: "MlflowClient", model: str, model_created: int | None = None) -> Self:
-        """Return the journal with the name of a model's; begin it once, when it is missing.
+    def opened(cls, model: RegisteredModel, model_created: int | None = None) -> Self:
+        """Return the journal that is stored under the name of a model; create it if it is missing.
 
         Args:
-            client: An open MLflow client.
             model: The registered model.
-            model_created: Binds a journal that is begun to the model that was created then.
+            model_created: Creation time of the model, in milliseconds; binds a new journal to it.
         """
         from mlflow.exceptions import MlflowException
 
-        known = cls.found(client, model)
-        if known is not None:
-            return known
-        # Prepared under a name of its own, so that taking the name that everybody looks for is one step.
-        name = experiment_name(model)
+        existing = cls.named(model)
+        if existing is not None:
+            return existing
+        # Prepared under another name, so that other processes see either no journal or a complete one.
+        client, name = model.client, experiment_name(model.name)
         experiment = client.create_experiment(f"{name} {uuid.uuid4()}")
         run = client.create_run(experiment, run_name=RUN_NAME, tags={"mlflow.note.content": _NOTE})
-        begun = cls(client, run.info.run_id, named_after=model)
+        begun = cls(client, run.info.run_id, named_after=model.name)
         if model_created is not None:
             begun.bind(model_created)
         client.set_terminated(run.info.run_id)
@@ -115,14 +121,14 @@ class Journal:
             client.rename_experiment(experiment, name)
         except MlflowException:
             client.delete_experiment(experiment)
-            known = cls.found(client, model)  # somebody was quicker
-            if known is None:
+            existing = cls.named(model)  # another process was quicker
+            if existing is None:
                 raise
-            return known
+            return existing
         return begun
 
     def bind(self, model_created: int) -> None:
-        """Write down whose journal this is, for good."""
+        """Bind the journal to the model that was created at this time; the binding cannot be changed."""
         from contextlib import suppress
 
         with suppress(EntryTakenError):
@@ -131,23 +137,23 @@ class Journal:
         self.model_created = int(written)
 
     def read(self, seal: str = "") -> History:
-        """All entries, after checking that nobody changed them.
+        """Return all entries, after checking that they are unchanged.
 
-        Each entry holds the hash of the one before. That tells nothing of the last one, nor of how moves
-        ended; a seal does. Who can write to the database can also write all hashes and the seal anew: this
-        finds edits, and no forger who knows how it is done.
+        Each entry holds the hash of the entry before it. These hashes cover neither the last entry nor the
+        ends of moves; a seal covers both. With write access to the database, all hashes and the seal can be
+        recomputed, so this check detects edits and not a deliberate forgery.
 
         Args:
-            seal: What was the seal of an entry before this is called; empty: not known.
+            seal: An earlier seal of an entry; empty if none is known.
 
         Raises:
-            JournalError: Entries are missing or were changed: that was done in the database.
+            JournalError: Entries were deleted or changed in MLflow's database.
         """
         params = self._client.get_run(self.run_id).data.params
-        # Whatever else somebody logged there cannot be taken away either, and is passed over.
+        # Other parameters of the run cannot be deleted either, and are ignored.
         numbers = sorted(int(name) for name in params if re.fullmatch("[0-9]{6,}", name))
         if numbers != list(range(1, len(numbers) + 1)):
-            raise self._changed(f"Entries are missing: there are {numbers}")
+            raise self._changed(f"Entries are missing; the existing ones are {numbers}")
         entries: list[Entry] = []
         previous = digest = ""
         for number in numbers:
@@ -166,21 +172,22 @@ class Journal:
         if seal and all(entry.seal != seal for entry in entries):
             last = seal.partition(" ")[0]
             raise self._changed(
-                f"The entries up to {last}, or how they ended, are not what the model's tag seals"
+                f"The entries up to {last}, or the ends of their moves, do not match the seal in the "
+                "model's tag"
             )
         return History(entries)
 
     def _changed(self, problem: str) -> JournalError:
         return JournalError(
-            f"The journal in MLflow run {self.run_id} was changed in MLflow's database. {problem}. "
-            "Restore it from a backup."
+            f"The journal in MLflow run {self.run_id} was changed in MLflow's database. {problem}.",
+            "Restore it from a backup.",
         )
 
-    def append(self, after: int, what: Move | Evaluation | Approval) -> Entry:
-        """Write an entry behind the entry with the number `after`.
+    def append(self, after: int, record: Move | Evaluation | Approval) -> Entry:
+        """Write an entry after the entry with the number `after`.
 
         Raises:
-            EntryTakenError: There is an entry behind it already.
+            EntryTakenError: That entry has a successor already.
             JournalError: The entry is too long.
         """
         previous = ""
@@ -188,24 +195,24 @@ class Journal:
             if after not in self._hashes:
                 self.read()
             previous = self._hashes[after]
-        kind = next(name for name, type_ in KINDS.items() if isinstance(what, type_))
-        # An id of its own: the same text twice would be no conflict to MLflow.
-        document = {"kind": kind, "id": str(uuid.uuid4()), "previous": previous, **asdict(what)}
+        kind = next(name for name, type_ in KINDS.items() if isinstance(record, type_))
+        # The id makes each text unique: MLflow accepts the same value of a parameter twice.
+        document = {"kind": kind, "id": str(uuid.uuid4()), "previous": previous, **asdict(record)}
         text = _text(document)
         self._write(_key(after + 1), text)
         self._hashes[after + 1] = _sha256(text)
-        return Entry(after + 1, what, _end(what, None))
+        return Entry(after + 1, record, _end(record, None))
 
-    def add(self, what: Evaluation | Approval) -> Entry:
-        """Write an entry at the end, wherever that is by now."""
+    def add(self, record: Evaluation | Approval) -> Entry:
+        """Write an entry after the current last one."""
         while True:
             try:
-                return self.append(self.read().head, what)
+                return self.append(self.read().head, record)
             except EntryTakenError:
                 continue
 
     def end(self, number: int, end: End) -> None:
-        """Say how a move ended; if somebody else has said so already, that stands."""
+        """Write the end of a move; an end that another process wrote first is kept."""
         from contextlib import suppress
 
         with suppress(EntryTakenError):
@@ -217,7 +224,8 @@ class Journal:
 
         if len(text) > MAX_ENTRY_LENGTH:
             raise JournalError(
-                f"The entry is {len(text)} characters long, {MAX_ENTRY_LENGTH} are possible. Say it shorter."
+                f"The entry has {len(text)} characters, and the limit is {MAX_ENTRY_LENGTH}.",
+                "Shorten the reason.",
             )
         try:
             self._client.log_param(self.run_id, key, text)
@@ -225,20 +233,21 @@ class Journal:
             if error.error_code != ErrorCode.Name(INVALID_PARAMETER_VALUE):
                 raise
             if key in self._client.get_run(self.run_id).data.params:
-                raise EntryTakenError(key) from error
+                raise EntryTakenError(f"Another process wrote entry {key} first.") from error
             raise JournalError(
-                f"The journal in MLflow run {self.run_id} cannot be written: {_first_line(error)} "
-                "If it was deleted, restore it (`mlflow experiments restore`, `mlflow runs restore`)."
+                f"The journal in MLflow run {self.run_id} cannot be written: {_first_line(error)}", _RESTORE
             ) from error
 
 
 def experiment_name(model: str) -> str:
-    """The MLflow experiment that holds the journal of a model."""
+    """Return the name of the MLflow experiment that stores the journal of a model."""
     return f"{model} journal"
 
 
+_RESTORE = "If it was deleted, restore it (`mlflow experiments restore`, `mlflow runs restore`)."
+
 _NOTE = (
-    "Every judgement, approval and move of an alias of this model, as parameters, which cannot be changed. "
+    "Every evaluation, approval and move of an alias of this model, as parameters, which cannot be changed. "
     "`ledgerline registry history` prints it. Deleting it stops promotions until it is restored."
 )
 
@@ -260,13 +269,13 @@ def _json(value: Any) -> str:
 def _entry(number: int, document: dict[str, Any], end: str | None) -> Entry:
     type_ = KINDS[document.pop("kind")]
     document.pop("id")
-    what = type_(**{name: _value(name, value) for name, value in document.items()})
-    return Entry(number, what, _end(what, end))
+    record = type_(**{name: _value(name, value) for name, value in document.items()})
+    return Entry(number, record, _end(record, end))
 
 
-def _end(what: Move | Evaluation | Approval, end: str | None) -> End | None:
-    if isinstance(what, Move) and what.cause == OUTSIDE:
-        return End(what.at, moved=True)  # it was found ended
+def _end(record: Move | Evaluation | Approval, end: str | None) -> End | None:
+    if isinstance(record, Move) and record.cause == OUTSIDE:
+        return End(record.at, moved=True)  # it had ended before it was detected
     if end is None:
         return None
     document = json.loads(end)
@@ -278,7 +287,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """Without MLflow's advice on how to log parameters."""
+    """Return the message without MLflow's advice on how to log parameters."""
     return str(error).partition("\n")[0]
 
 

@@ -1,23 +1,23 @@
-"""Moving an alias so that the journal says what happened, whoever else moves it and wherever a process dies.
+"""Moves aliases so that the journal records each move, even if a process dies or an alias changes outside.
 
-A move is written down, carried out, and ended. Whoever comes next finishes a move whose process died, and
-writes down what somebody moved without the journal. Whether a version may be promoted: promotion.py.
+A move is written down, carried out, and ended. The next process that reconciles the model finishes a move
+whose process died, and records changes that bypassed the journal. Whether a version may be promoted:
+promotion.py.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING
 
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
-from ledgerline.registry import binding, evidence, versions
+from ledgerline.registry import binding, evidence
+from ledgerline.registry.errors import RegistryError
 from ledgerline.registry.evidence import EvidenceError
-from ledgerline.registry.history import OUTSIDE, PROMOTION, End, Entry, History, Move
+from ledgerline.registry.history import OUTSIDE, End, Entry, History, Move, version_text
+from ledgerline.registry.inconsistencies import AliasDifference, differences
 from ledgerline.registry.journal import EntryTakenError, Journal
 from ledgerline.registry.stages import (
-    ALIASES,
     ARCHIVED,
     ARCHIVED_AT_TAG,
     JOURNAL_TAG,
@@ -27,14 +27,10 @@ from ledgerline.registry.stages import (
     PROMOTED_FROM_TAG,
     SEAL_TAG,
     STAGE_TAG,
-    STAGING,
 )
-from ledgerline.registry.versions import UnknownVersionError
+from ledgerline.registry.versions import RegisteredModel, UnknownVersionError
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-# A move takes well under a second. One that has not ended after this has lost its process.
+# A move takes well under a second. If it has not ended after this time, its process has died.
 UNDER_WAY = timedelta(seconds=60)
 
 UNKNOWN = "unknown"
@@ -42,241 +38,239 @@ UNKNOWN = "unknown"
 logger = logging.getLogger(__name__)
 
 
-class MoveRefusedError(Exception):
+class MoveRefusedError(RegistryError):
     """The alias was not moved; the message says why."""
 
 
 class UnderWayError(MoveRefusedError):
-    """Another process is moving an alias of this model just now."""
+    """Another process is moving an alias of this model at the moment."""
+
+    is_transient = True
 
 
 @dataclass(frozen=True)
-class Model:
-    """A registered model with its journal, at one moment.
+class ReconciledModel:
+    """A model whose aliases agreed with its journal when it was read.
 
     Attributes:
-        client: An open MLflow client.
-        name: The registered model.
+        model: The registered model.
         journal: Its journal.
-        history: What is in the journal; it and the aliases agreed when this was made.
+        history: Entries of the journal.
+        shown: Last entry whose consequences the tags show.
+        recorded: Entries that this reconciliation wrote or finished.
     """
 
-    client: "MlflowClient"
-    name: str
+    model: RegisteredModel
     journal: Journal
     history: History
+    shown: int = 0
+    recorded: Sequence[Entry] = ()
 
 
-def settled(
-    client: "MlflowClient", name: str, request: str = "", unchanged_until: datetime | None = None
-) -> Model:
-    """A model whose journal agrees with its aliases: what was left undone is finished, news are noted.
+def reconcile(
+    model: RegisteredModel, request: str = "", unchanged_until: datetime | None = None
+) -> ReconciledModel:
+    """Make the journal agree with the aliases: finish an abandoned move, and record changes outside.
 
     Args:
-        client: An open MLflow client.
-        name: The registered model.
-        request: Who asks: a move that the same request left unfinished is finished at once, and anybody
-            else's only when its process must have died.
-        unchanged_until: When the aliases were last seen as the journal has them, if that is known.
+        model: The registered model.
+        request: Id of the current request. Its own unfinished move is finished at once; the move of another
+            request only when its process must have died.
+        unchanged_until: Time at which the aliases were last seen to agree with the journal, if known.
 
     Raises:
-        UnknownModelError: There is no such model.
-        UnderWayError: Another process is moving an alias just now.
+        UnknownModelError: The model does not exist.
+        UnderWayError: Another process is moving an alias at the moment.
         JournalError: The journal cannot be read.
     """
     # Before the journal: an unknown model must not get one, and what is sealed by now must be in it.
-    alias_state = versions.alias_state(client, name)
+    alias_state = model.alias_state()
     seal = alias_state.journal_seal
-    journal = binding.opened(client, name, alias_state)
+    journal = binding.opened(model, alias_state)
+    recorded: list[int] = []
     while True:
         history = journal.read(seal)
         if history.pending is not None:
-            _finish(Model(client, name, journal, history), history.pending, request)
+            _finish(ReconciledModel(model, journal, history), history.pending, request)
+            recorded.append(history.pending.number)
             continue
-        # After the journal, so that a move that came between shows as an entry that is taken.
-        held = versions.alias_state(client, name).aliases
-        strange = [alias for alias in ALIASES if held.get(alias) != history.holder(alias)]
-        if not strange:
-            model = Model(client, name, journal, history)
-            show(model)
-            return model
-        for alias in strange:
-            noticed = Move(
-                at=_now(),
-                alias=alias,
-                from_version=history.holder(alias),
-                to_version=held.get(alias),
-                cause=OUTSIDE,
-                by=UNKNOWN,
-                reason="changed outside, no evidence",
-                not_before=unchanged_until,
-            )
-            try:
-                entry = journal.append(history.head, noticed)
-            except EntryTakenError:
-                break
-            history = History([*history.entries, entry])
+        # After the journal, so that a move in between is detected as an entry that is taken.
+        alias_state = model.alias_state()
+        changes = differences(history, alias_state.aliases)
+        if not changes:
+            entries = [history.entries[number - 1] for number in recorded]
+            return show(ReconciledModel(model, journal, history, alias_state.journal_entry, entries))
+        recorded += _record(journal, history.head, changes, unchanged_until)
 
 
-def move(model: Model, wanted: Move, require: Callable[[Model], None] = lambda model: None) -> Model:
-    """Move an alias to another version.
+def _record(
+    journal: Journal, head: int, changes: Sequence[AliasDifference], unchanged_until: datetime | None
+) -> list[int]:
+    """Write an entry for each change, until another process writes one; return the numbers of the entries."""
+    numbers: list[int] = []
+    for number, change in enumerate(changes, head):
+        move = Move(
+            at=now(),
+            alias=change.alias,
+            from_version=change.recorded,
+            to_version=change.current,
+            cause=OUTSIDE,
+            by=UNKNOWN,
+            reason="changed outside, no evidence",
+            not_before=unchanged_until,
+        )
+        try:
+            numbers.append(journal.append(number, move).number)
+        except EntryTakenError:
+            break
+    return numbers
+
+
+def move(
+    reconciled: ReconciledModel,
+    wanted: Move,
+    require: Callable[[ReconciledModel], None] = lambda reconciled: None,
+) -> ReconciledModel:
+    """Move an alias to another version, and show it in the tags; see `carry_out`."""
+    return show(carry_out(reconciled, wanted, require))
+
+
+def carry_out(
+    reconciled: ReconciledModel,
+    wanted: Move,
+    require: Callable[[ReconciledModel], None] = lambda reconciled: None,
+) -> ReconciledModel:
+    """Write a move down, carry it out, and end it; `show` writes the tags.
 
     Args:
-        model: Where it is now.
-        wanted: What is to be done.
-        require: Raises if the move must not be made; is asked again when something was written meanwhile.
+        reconciled: State of the model.
+        wanted: The move.
+        require: Check that raises if the move must not be made. It is repeated if another process wrote to
+            the journal meanwhile.
 
     Raises:
-        MoveRefusedError: Somebody else was quicker, or the alias is not where the move starts from.
-        UnderWayError: Another process is moving an alias just now.
+        MoveRefusedError: The alias does not name the version that the move starts from.
+        UnderWayError: Another process is moving an alias at the moment.
+        UnknownVersionError: The version does not exist, or was deleted.
     """
-    if model.history.pending is not None:
-        model = settled(model.client, model.name, wanted.request)
+    model = reconciled.model
+    if reconciled.history.pending is not None:
+        reconciled = reconcile(model, wanted.request)
     while True:
-        require(model)
-        held = model.history.holder(wanted.alias)
-        if held != wanted.from_version:
+        require(reconciled)
+        current = reconciled.history.version_with_alias(wanted.alias)
+        if current != wanted.from_version:
             raise MoveRefusedError(
-                f"{wanted.alias} of {model.name} is {_name(held)} by now, and not "
-                f"{_name(wanted.from_version)}."
+                f"{wanted.alias} of {model.name} is {version_text(current)} by now, and not "
+                f"{version_text(wanted.from_version)}."
             )
         try:
-            entry = model.journal.append(model.history.head, wanted)
+            entry = reconciled.journal.append(reconciled.history.head, wanted)
             break
         except EntryTakenError:
-            model = settled(model.client, model.name, wanted.request)
-    _carry_out(model.client, model.name, wanted)
-    model.journal.end(entry.number, End(_now(), moved=True))
-    # Not settled: somebody else may be moving an alias by now, which does not undo this.
-    model = replace(model, history=model.journal.read())
-    show(model)
-    return model
+            reconciled = reconcile(model, wanted.request)
+    model.set_alias(wanted.alias, wanted.to_version)
+    reconciled.journal.end(entry.number, End(now(), moved=True))
+    # Only read: another process may be moving an alias by now, which does not undo this move.
+    return replace(reconciled, history=reconciled.journal.read())
 
 
-def _finish(model: Model, entry: Entry, request: str) -> None:
-    """Bring a move to its end whose process may have died at any point."""
-    client, name, started = model.client, model.name, entry.what
+def _finish(reconciled: ReconciledModel, entry: Entry, request: str) -> None:
+    """Finish a move whose process may have died at any point."""
+    model, started = reconciled.model, entry.record
     assert isinstance(started, Move)  # noqa: S101 (only moves are pending)
-    if started.request != request and _now() - started.at < UNDER_WAY:
+    if started.request != request and now() - started.at < UNDER_WAY:
         raise UnderWayError(
-            f"{started.by} is moving {started.alias} of {name} to {_name(started.to_version)} since "
-            f"{started.at:%Y-%m-%d %H:%M:%S} UTC. Try again when that has ended."
+            f"{started.by} is moving {started.alias} of {model.name} to {version_text(started.to_version)} "
+            f"since {started.at:%Y-%m-%d %H:%M:%S} UTC.",
+            "Try again when this move has ended.",
         )
-    held = versions.alias_state(client, name).aliases.get(started.alias)
-    moved = held == started.to_version
-    if held == started.from_version:
+    current = model.alias_state().aliases.get(started.alias)
+    moved = current == started.to_version
+    if current == started.from_version:
         try:
-            require_as_evaluated(model, started)
-            _carry_out(client, name, started)
+            require_as_evaluated(reconciled, started)
+            model.set_alias(started.alias, started.to_version)
             moved = True
         except (UnknownVersionError, MoveRefusedError) as error:
-            # Deleted meanwhile, or another version than the one that was judged.
+            # The version was deleted meanwhile, or is not the one that was evaluated.
             logger.warning("A move that was left unfinished is given up: %s", error)
             moved = False
-    model.journal.end(entry.number, End(_now(), moved))
+    reconciled.journal.end(entry.number, End(now(), moved))
 
 
-def require_as_evaluated(model: Model, wanted: Move) -> None:
+def require_as_evaluated(reconciled: ReconciledModel, wanted: Move) -> None:
     """Make sure that an alias moves to what was evaluated: its sha256 is that of its evidence.
 
     A version that was never evaluated, such as one that was put into production by hand, has no evidence to
-    be compared with. For production, the files must be those that were registered, too.
+    compare with. For production, the files must also be those that were registered.
 
     Raises:
-        MoveRefusedError: It is something else, or its evidence cannot be read.
-        UnknownVersionError: It was deleted.
+        MoveRefusedError: The files differ, or the evidence cannot be read.
+        UnknownVersionError: The version was deleted.
     """
     if wanted.to_version is None:
         return
-    version = versions.version(model.client, model.name, wanted.to_version)
-    evaluation = model.history.evaluation(version.number)
+    model = reconciled.model
+    version = model.version(wanted.to_version)
+    evaluation = reconciled.history.evaluation(version.number)
     try:
         if evaluation is not None:
-            evidence.require_same_files(version, evidence.document(model.client, model.name, evaluation))
+            evidence.require_same_files(version, evidence.document(model, evaluation))
         if wanted.alias == PRODUCTION:
-            with versions.verified_files(model.client, version):
+            with model.verified_files(version):
                 pass
     except (EvidenceError, ModelRefusedError) as error:
-        raise MoveRefusedError(str(error)) from error
+        raise MoveRefusedError(error.problem, error.remedy) from error
 
 
-def _carry_out(client: "MlflowClient", name: str, wanted: Move) -> None:
-    if wanted.to_version is None:
-        client.delete_registered_model_alias(name, wanted.alias)
-        return
-    versions.set_alias(client, versions.version(client, name, wanted.to_version), wanted.alias)
+def show(reconciled: ReconciledModel) -> ReconciledModel:
+    """Write tags for the entries that they do not show yet; return the model with its last shown entry."""
+    history, done = reconciled.history, reconciled.shown
+    while done < _last_ended(history):
+        done = _last_ended(history)
+        _write_tags(reconciled.model, history, reconciled.shown, done)
+        # A slow process may have overwritten newer tags, and must not leave them so.
+        history = reconciled.journal.read()
+    return replace(reconciled, shown=done)
 
 
-def show(model: Model) -> None:
-    """Tell in tags what the journal says since they were last written, then that this was done."""
-    shown = done = versions.alias_state(model.client, model.name).journal_entry
-    while done < _ended(model.history):
-        done = _ended(model.history)
-        _show(model, shown, done)
-        # Who was slow may have written over what was newer, and must not leave it so.
-        model = replace(model, history=model.journal.read())
-
-
-def _ended(history: History) -> int:
-    """The last entry before a move that is under way, if one is."""
+def _last_ended(history: History) -> int:
+    """Return the number of the last entry, or of the one before a move that is under way."""
     return history.head if history.pending is None else history.pending.number - 1
 
 
-def _show(model: Model, shown: int, head: int) -> None:
-    told: dict[int, dict[str, str | None]] = {}
-    for entry in model.history.entries[shown:head]:
-        if isinstance(entry.what, Move) and entry.end is not None and entry.end.moved:
-            for version, tags in _tags(model.history, entry.what, entry.end).items():
-                told.setdefault(version, {}).update(tags)
-    for version, tags in told.items():
+def _write_tags(model: RegisteredModel, history: History, shown: int, head: int) -> None:
+    tags_by_version: dict[int, dict[str, str | None]] = {}
+    for entry in history.entries[shown:head]:
+        if isinstance(entry.record, Move) and entry.end is not None and entry.end.moved:
+            for version, tags in _tags(history, entry.record, entry.end).items():
+                tags_by_version.setdefault(version, {}).update(tags)
+    for version, tags in tags_by_version.items():
         try:
-            versions.set_tags(model.client, model.name, version, tags)
+            model.set_version_tags(version, tags)
         except UnknownVersionError:
-            continue  # deleted, and its tags with it
-    seal = model.history.entries[head - 1].seal
-    for tag, value in ((SEAL_TAG, seal), (JOURNAL_TAG, str(head))):
-        versions.even_at_once(partial(model.client.set_registered_model_tag, model.name, tag, value))
+            continue  # it was deleted, and its tags with it
+    model.set_tags({SEAL_TAG: history.entries[head - 1].seal, JOURNAL_TAG: str(head)})
 
 
 def _tags(history: History, done: Move, end: End) -> dict[int, dict[str, str | None]]:
-    """Tags by version; None: the tag goes."""
+    """Return tags by version; a tag that is None is deleted."""
     at = end.at.isoformat(timespec="milliseconds")
-    told: dict[int, dict[str, str | None]] = {}
+    tags: dict[int, dict[str, str | None]] = {}
     for version in (done.from_version, done.to_version):
         if version is not None:
-            stage = stage_of(history, version)
-            told[version] = {STAGE_TAG: stage, ARCHIVED_AT_TAG: at if stage == ARCHIVED else None}
+            stage = history.stage_of(version)
+            tags[version] = {STAGE_TAG: stage, ARCHIVED_AT_TAG: at if stage == ARCHIVED else None}
     if done.alias == PRODUCTION and done.to_version is not None:
-        told[done.to_version] |= {
+        tags[done.to_version] |= {
             PROMOTED_AT_TAG: at,
             PROMOTED_BY_TAG: done.by,
             PROMOTED_FROM_TAG: str(done.from_version) if done.from_version is not None else None,
         }
-    return told
+    return tags
 
 
-def stage_of(history: History, version: int) -> str | None:
-    """The stage of a version by the journal; None: it never had one."""
-    for alias in (PRODUCTION, STAGING):
-        if history.holder(alias) == version:
-            return alias
-    carried = {move.to_version for alias in ALIASES for _, move, _ in history.moves(alias)}
-    return ARCHIVED if version in carried else None
-
-
-def staging_leaves(model: Model, reason: Move) -> Model:
-    """After a version was promoted, it is no longer the one that waits for it."""
-    if model.history.holder(STAGING) != reason.to_version:
-        return model
-    leaving = replace(
-        reason, at=_now(), alias=STAGING, from_version=reason.to_version, to_version=None, cause=PROMOTION
-    )
-    return move(model, leaving)
-
-
-def _name(version: int | None) -> str:
-    return "no version" if version is None else f"version {version}"
-
-
-def _now() -> datetime:
+def now() -> datetime:
+    """Return the current time, as entries record it."""
     return datetime.now(UTC)

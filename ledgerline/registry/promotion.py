@@ -1,49 +1,65 @@
-"""Promotion and rollback: what must hold before production moves. What a version must prove: policy.py."""
+"""Promotion and rollback: the checks before production moves. Rules for versions: evaluation/policy.py."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
-from ledgerline.registry import evidence, moves, versions
+from ledgerline.registry import evidence
 from ledgerline.registry.evidence import APPROVED_BY_TAG, EvidenceError
-from ledgerline.registry.history import PROMOTION, ROLLBACK, Approval, End, Entry, Evaluation, Move
-from ledgerline.registry.moves import Model, MoveRefusedError, UnderWayError
-from ledgerline.registry.stages import PRODUCTION
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from ledgerline.registry.history import (
+    PROMOTION,
+    REGISTRATION,
+    ROLLBACK,
+    Approval,
+    Entry,
+    Evaluation,
+    Move,
+    version_text,
+)
+from ledgerline.registry.moves import (
+    MoveRefusedError,
+    ReconciledModel,
+    UnderWayError,
+    carry_out,
+    move,
+    now,
+    reconcile,
+    require_as_evaluated,
+    show,
+)
+from ledgerline.registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.versions import RegisteredModel, Version
 
 
 class Mode(Enum):
-    """When a version that keeps every rule is promoted: at once, or once a person approved."""
+    """When a version that keeps every rule is promoted: at once, or after a person's approval."""
 
     automatic = "automatic"
     approved = "approved"
 
 
 class NotApprovedError(MoveRefusedError):
-    """Every rule is kept, and the promotion waits for a person."""
+    """The version keeps every rule, and its promotion waits for a person's approval."""
 
 
 class RuleBrokenError(MoveRefusedError):
-    """The version was judged, and broke a rule: a result, and no fault."""
+    """The version broke a rule when it was evaluated; this is a result, and not a failure."""
 
 
 class InPlaceError(MoveRefusedError):
-    """The version is in production already; another request put it there."""
+    """Another request has already promoted the version to production."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Who wants an alias moved.
+    """A request to move an alias.
 
     Attributes:
-        by: A person, or what acts for them.
-        reason: Why.
-        run_id: The Dagster run; empty without.
-        id: The same whenever the same request is made again, after it was killed for instance.
+        by: Person or program that requests it.
+        reason: Reason for the request.
+        run_id: Dagster run; empty without one.
+        id: Id of the request, which is the same when it is repeated, for instance after it was killed.
     """
 
     by: str
@@ -54,14 +70,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Moved:
-    """A version that is in production now.
+    """A move of production that was carried out.
 
     Attributes:
-        version: Its number.
-        before: The one before it; None: there was none.
-        entry: The number of the entry in the journal.
-        move: What is written there.
-        at: When the alias had moved.
+        version: Version that is in production since.
+        before: Version that was in production before; None if there was none.
+        entry: Number of the journal's entry.
+        move: Move that the entry holds.
+        at: Time at which the alias had moved.
     """
 
     version: int
@@ -71,194 +87,209 @@ class Moved:
     at: datetime
 
 
-def promote(client: "MlflowClient", name: str, number: int, request: Request, mode: Mode) -> Moved:
-    """Let production be this version, if its evidence says so.
+def stage(model: RegisteredModel, number: int, request: Request) -> None:
+    """Move the alias `staging` to a version.
 
-    The evidence must be whole, say that every rule was kept, and compare with the version that is in
-    production now; the files of the version must be those that were judged. The same request again finishes
+    Raises:
+        MoveRefusedError: The version is not what was evaluated.
+        UnderWayError: Another process is moving an alias at the moment.
+        UnknownVersionError: The version does not exist.
+        JournalError: The journal cannot be read.
+    """
+    reconciled = reconcile(model, request.id)
+    current = reconciled.history.version_with_alias(STAGING)
+    if current != number:
+        wanted = _move(STAGING, current, number, REGISTRATION, request)
+        move(reconciled, wanted, lambda reconciled: require_as_evaluated(reconciled, wanted))
+
+
+def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -> Moved:
+    """Move production to a version, if its evidence allows it.
+
+    The evidence must be unchanged, report that every rule was kept, and compare with the version that is in
+    production now; the files of the version must be those that were evaluated. A repeated request finishes
     what it began.
 
     Args:
-        client: An open MLflow client.
-        name: The registered model.
-        number: The version.
-        request: Who asks, and why.
-        mode: Whether a person must have approved of the evidence.
+        model: The registered model.
+        number: Version to promote.
+        request: Request that the journal records.
+        mode: Whether a person must have approved the evidence.
 
     Raises:
-        MoveRefusedError: It may not be promoted; the message says why. Production has not moved.
-        RuleBrokenError: It broke a rule.
-        InPlaceError: It is in production already.
-        NotApprovedError: Nobody approved yet.
-        UnderWayError: Another process is moving an alias just now, or has judged the version again. If
-            production has moved by then, the same request again finishes what is left.
-        UnknownModelError: There is no such model.
-        UnknownVersionError: There is no such version.
+        MoveRefusedError: The version may not be promoted; the message says why. Production has not moved.
+        RuleBrokenError: The version broke a rule.
+        InPlaceError: The version is in production already.
+        NotApprovedError: No person has approved yet.
+        UnderWayError: Another process is moving an alias at the moment, or has evaluated the version again.
+            If production has moved by then, repeating the request finishes the rest.
+        UnknownModelError: The model does not exist.
+        UnknownVersionError: The version does not exist.
         JournalError: The journal cannot be read.
     """
-    model = moves.settled(client, name, request.id)
-    production = model.history.holder(PRODUCTION)
+    reconciled = reconcile(model, request.id)
+    production = reconciled.history.version_with_alias(PRODUCTION)
     if production != number:
-        evaluation = _require_evidence(model, number, production)
+        version = model.version(number)
+        evaluation = _require_evidence(reconciled, version, production)
         if mode == Mode.approved:
-            model = _require_approval(model, evaluation)
-        wanted = _move(production, number, PROMOTION, request, evaluation.evidence)
-        model = moves.move(model, wanted, lambda model: _require_last(model, evaluation))
-    elif _last(model)[1].request != request.id:
-        entry, last, end = _last(model)
-        raise InPlaceError(
-            f"Version {number} of {name} is in production already, since {end.at:%Y-%m-%d %H:%M:%S} UTC by "
-            f"{last.by} (entry {entry.number})."
+            reconciled = _require_approval(reconciled, version, evaluation)
+        wanted = _move(PRODUCTION, production, number, PROMOTION, request, resting_on=evaluation.evidence)
+        reconciled = carry_out(reconciled, wanted, lambda reconciled: _require_last(reconciled, evaluation))
+    else:
+        entry, last, end = reconciled.history.moves(PRODUCTION)[-1]
+        if last.request != request.id:
+            raise InPlaceError(
+                f"Version {number} of {model.name} is in production already, since "
+                f"{end.at:%Y-%m-%d %H:%M:%S} UTC by {last.by} (entry {entry.number})."
+            )
+    moved = _moved(reconciled, request)
+    if reconciled.history.version_with_alias(STAGING) == number:  # a promoted version leaves staging
+        leaving = replace(
+            moved.move, at=now(), alias=STAGING, from_version=number, to_version=None, cause=PROMOTION
         )
-    moved = _moved(model, request)
-    moves.staging_leaves(model, moved.move)
+        reconciled = carry_out(reconciled, leaving)
+    show(reconciled)
     return moved
 
 
-def rollback(client: "MlflowClient", name: str, to: int | None, request: Request) -> Moved:
-    """Take production back.
+def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
+    """Move production back to an earlier version.
 
     Args:
-        client: An open MLflow client.
-        name: The registered model.
-        to: The version to go back to; None: the one that production was promoted over.
-        request: Who asks, and why.
+        model: The registered model.
+        to: Version to go back to; None for the one that production was promoted over.
+        request: Request that the journal records.
 
     Raises:
-        MoveRefusedError: There is nothing to go back to, it was never in production, or it is not what was
-            evaluated.
-        UnknownModelError: There is no such model.
-        UnknownVersionError: There is no such version.
+        MoveRefusedError: There is no earlier version, the version was never in production, or it is not
+            what was evaluated.
+        UnknownModelError: The model does not exist.
+        UnknownVersionError: The version does not exist.
         JournalError: The journal cannot be read.
     """
-    model = moves.settled(client, name, request.id)
-    done = model.history.moves(PRODUCTION)
+    reconciled = reconcile(model, request.id)
+    done = reconciled.history.moves(PRODUCTION)
     if done and done[-1][1].cause == ROLLBACK and done[-1][1].request == request.id:
-        return _moved(model, request)
-    production = model.history.holder(PRODUCTION)
-    target = model.history.version_before() if to is None else to
+        return _moved(reconciled, request)
+    production = reconciled.history.version_with_alias(PRODUCTION)
+    target = reconciled.history.version_before() if to is None else to
     if target is None:
-        raise MoveRefusedError(f"No version of {name} was in production before {_name(production)}.")
-    if target == production:
-        raise MoveRefusedError(f"Version {target} of {name} is in production already.")
-    served = {move.to_version for _, move, _ in done}
-    if target not in served:
         raise MoveRefusedError(
-            f"Version {target} of {name} was never in production. Promote it: `ledgerline registry promote`."
+            f"No version of {model.name} was in production before {version_text(production)}."
+        )
+    if target == production:
+        raise MoveRefusedError(f"Version {target} of {model.name} is in production already.")
+    if target not in {move.to_version for _, move, _ in done}:
+        raise MoveRefusedError(
+            f"Version {target} of {model.name} was never in production.",
+            f"Promote it: `ledgerline registry promote {model.name} --version {target}`.",
         )
     resting_on = next(move.evidence for _, move, _ in reversed(done) if move.to_version == target)
-    wanted = _move(production, target, ROLLBACK, request, resting_on)
-    return _moved(moves.move(model, wanted, lambda model: moves.require_as_evaluated(model, wanted)), request)
+    wanted = _move(PRODUCTION, production, target, ROLLBACK, request, resting_on=resting_on)
+    reconciled = move(reconciled, wanted, lambda reconciled: require_as_evaluated(reconciled, wanted))
+    return _moved(reconciled, request)
 
 
-def approve(client: "MlflowClient", name: str, number: int, by: str, reason: str) -> Approval:
-    """Write down that a person agrees to the promotion of a version, as it was judged.
+def approve(model: RegisteredModel, number: int, by: str, reason: str) -> Approval:
+    """Record a person's approval of the promotion of a version, on its last evaluation.
 
     Raises:
-        MoveRefusedError: There is nothing to approve: it was not judged, or broke a rule.
-        UnknownModelError: There is no such model.
-        UnknownVersionError: There is no such version.
+        MoveRefusedError: The version was not evaluated, or broke a rule.
+        UnknownModelError: The model does not exist.
+        UnknownVersionError: The version does not exist.
         JournalError: The journal cannot be read.
     """
-    model = moves.settled(client, name)
-    evaluation = _require_evidence(model, number, model.history.holder(PRODUCTION))
-    approval = Approval(_now(), number, evaluation.evidence, by, reason)
-    model.journal.add(approval)
-    versions.set_tags(client, name, number, {APPROVED_BY_TAG: by})
-    _show(model)
+    reconciled = reconcile(model)
+    production = reconciled.history.version_with_alias(PRODUCTION)
+    evaluation = _require_evidence(reconciled, model.version(number), production)
+    approval = Approval(now(), number, evaluation.evidence, by, reason)
+    reconciled.journal.add(approval)
+    model.set_version_tags(number, {APPROVED_BY_TAG: by})
+    show(replace(reconciled, history=reconciled.journal.read()))
     return approval
 
 
-def record_evaluation(client: "MlflowClient", name: str, evaluation: Evaluation) -> Entry:
-    """Write a judgement into the journal, and on the version. Its evidence must be stored by then."""
-    model = moves.settled(client, name)
-    entry = model.journal.add(evaluation)
-    versions.set_tags(client, name, evaluation.version, evidence.tags_of(evaluation))
-    _show(model)
+def record_evaluation(model: RegisteredModel, evaluation: Evaluation) -> Entry:
+    """Write an evaluation into the journal, and into tags of the version; its evidence is stored already."""
+    reconciled = reconcile(model)
+    entry = reconciled.journal.add(evaluation)
+    model.set_version_tags(evaluation.version, evidence.tags_of(evaluation))
+    show(replace(reconciled, history=reconciled.journal.read()))
     return entry
 
 
-def _require_evidence(model: Model, number: int, production: int | None) -> Evaluation:
-    """The judgement that allows a promotion, after checking it and the files it is about."""
-    name = model.name
-    version = versions.version(model.client, name, number)
-    evaluation = model.history.evaluation(number)
+def _require_evidence(reconciled: ReconciledModel, version: Version, production: int | None) -> Evaluation:
+    """Return the evaluation that allows a promotion, after checking it and the files of the version."""
+    model, number = reconciled.model, version.number
+    again = f"`ledgerline registry compare {model.name} --version {number}`."
+    evaluation = reconciled.history.evaluation(number)
     if evaluation is None:
         raise MoveRefusedError(
-            f"Version {number} of {name} was never judged. Do that first: "
-            f"`ledgerline registry compare {name} --version {number}`."
+            f"Version {number} of {model.name} was never evaluated.", f"Evaluate it: {again}"
         )
     if evaluation.against != production:
         raise MoveRefusedError(
-            f"Version {number} of {name} was compared with {_name(evaluation.against)}, and "
-            f"{_name(production)} is in production now. Compare again: "
-            f"`ledgerline registry compare {name} --version {number}`."
+            f"Version {number} of {model.name} was compared with {version_text(evaluation.against)}, and "
+            f"{version_text(production)} is in production now.",
+            f"Compare it again: {again}",
         )
     if not evaluation.passed:
         raise RuleBrokenError(
-            f"Version {number} of {name} may not be promoted: it broke {', '.join(evaluation.broken_rules)}. "
-            f"The evidence is in MLflow run {evaluation.evidence_run_id}."
+            f"Version {number} of {model.name} may not be promoted: it broke "
+            f"{', '.join(evaluation.broken_rules)}. The evidence is in MLflow run "
+            f"{evaluation.evidence_run_id}."
         )
     try:
-        document = evidence.verified(model.client, name, evaluation)
-    except EvidenceError as error:
-        raise MoveRefusedError(str(error)) from error
-    # So that the last entry of a journal, which nothing follows yet, cannot be turned into its contrary.
-    if (document.get("version"), document.get("decision")) != (number, evidence.PASSED):
-        raise MoveRefusedError(
-            f"The evidence of {name} version {number} says {document.get('decision')!r} of version "
-            f"{document.get('version')}, the journal {evidence.PASSED!r} of version {number}. Compare again: "
-            f"`ledgerline registry compare {name} --version {number}`."
-        )
-    try:
+        document = evidence.verified(model, version, evaluation)
+        # Nothing follows the last entry of a journal yet, so its verdict could be edited without a trace.
+        if (document.get("version"), document.get("decision")) != (number, evidence.PASSED):
+            raise MoveRefusedError(
+                f"The evidence of {model.name} version {number} says {document.get('decision')!r} of version "
+                f"{document.get('version')}, the journal {evidence.PASSED!r} of version {number}.",
+                f"Compare it again: {again}",
+            )
         evidence.require_same_files(version, document)
-    except EvidenceError as error:
-        raise MoveRefusedError(str(error)) from error
-    _require_whole(model.client, name, number)
-    return evaluation
+        with model.verified_files(version):
+            return evaluation
+    except (EvidenceError, ModelRefusedError) as error:
+        raise MoveRefusedError(error.problem, error.remedy) from error
 
 
-def _require_last(model: Model, evaluation: Evaluation) -> None:
-    last = model.history.evaluation(evaluation.version)
+def _require_last(reconciled: ReconciledModel, evaluation: Evaluation) -> None:
+    last = reconciled.history.evaluation(evaluation.version)
     if last is None or last.evidence != evaluation.evidence:
-        # Another run, which competes with this one, evaluated the version again: this refusal is temporary.
+        # A competing run evaluated the version again, so this refusal is temporary.
         raise UnderWayError(
-            f"Version {evaluation.version} of {model.name} was judged again meanwhile. Promote it on that "
-            "judgement."
+            f"Version {evaluation.version} of {reconciled.model.name} was evaluated again meanwhile.",
+            "Promote it on that evaluation.",
         )
 
 
-def _require_whole(client: "MlflowClient", name: str, number: int) -> None:
-    try:
-        with versions.verified_files(client, versions.version(client, name, number)):
-            return
-    except ModelRefusedError as error:
-        raise MoveRefusedError(str(error)) from error
-
-
-def _require_approval(model: Model, evaluation: Evaluation) -> Model:
-    if model.history.approval(evaluation.evidence) is not None:
-        return model
-    tagged = versions.version(model.client, model.name, evaluation.version).tags.get(APPROVED_BY_TAG)
+def _require_approval(
+    reconciled: ReconciledModel, version: Version, evaluation: Evaluation
+) -> ReconciledModel:
+    if reconciled.history.approval(evaluation.evidence) is not None:
+        return reconciled
+    tagged = version.tags.get(APPROVED_BY_TAG)
     if not tagged:
         raise NotApprovedError(
-            f"Version {evaluation.version} of {model.name} keeps every rule, and waits for a person: "
-            f"`ledgerline registry approve {model.name} --version {evaluation.version}`, or the tag "
-            f"{APPROVED_BY_TAG}."
+            f"Version {version.number} of {version.name} keeps every rule and waits for approval.",
+            f"Approve it with `ledgerline registry approve {version.name} --version {version.number}`, or "
+            "set "
+            f"its tag {APPROVED_BY_TAG} in MLflow.",
         )
-    model.journal.add(Approval(_now(), evaluation.version, evaluation.evidence, tagged, "by tag in MLflow"))
-    return moves.settled(model.client, model.name)
+    reconciled.journal.add(Approval(now(), version.number, evaluation.evidence, tagged, "by tag in MLflow"))
+    return reconcile(reconciled.model)
 
 
-def _show(model: Model) -> None:
-    moves.show(replace(model, history=model.journal.read()))
-
-
-def _move(production: int | None, to: int, cause: str, request: Request, resting_on: str) -> Move:
+def _move(
+    alias: str, from_version: int | None, to: int, cause: str, request: Request, *, resting_on: str = ""
+) -> Move:
     return Move(
-        at=_now(),
-        alias=PRODUCTION,
-        from_version=production,
+        at=now(),
+        alias=alias,
+        from_version=from_version,
         to_version=to,
         cause=cause,
         by=request.by,
@@ -269,23 +300,12 @@ def _move(production: int | None, to: int, cause: str, request: Request, resting
     )
 
 
-def _last(model: Model) -> tuple[Entry, Move, End]:
-    return model.history.moves(PRODUCTION)[-1]
-
-
-def _moved(model: Model, request: Request) -> Moved:
-    """What a request did, even if production has moved on since."""
-    for entry, move, end in reversed(model.history.moves(PRODUCTION)):
-        if move.request == request.id and move.to_version is not None:
-            return Moved(move.to_version, move.from_version, entry.number, move, end.at)
+def _moved(reconciled: ReconciledModel, request: Request) -> Moved:
+    """Return the move of production that a request made, even if production has moved on since."""
+    for entry, done, end in reversed(reconciled.history.moves(PRODUCTION)):
+        if done.request == request.id and done.to_version is not None:
+            return Moved(done.to_version, done.from_version, entry.number, done, end.at)
     raise MoveRefusedError(
-        f"{PRODUCTION} of {model.name} was moved by somebody else while {request.by} was moving it."
+        f"{PRODUCTION} of {reconciled.model.name} was moved by another process while {request.by} was moving "
+        "it."
     )
-
-
-def _name(version: int | None) -> str:
-    return "no version" if version is None else f"version {version}"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""The stages of a version, and the aliases and tags that say them."""
+"""The stages of a version, and the aliases and tags that record them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ ARCHIVED = "archived"
 
 ALIASES = (STAGING, PRODUCTION)
 
-# Tags of a version: its stage, and how it came there. Aliases and the journal are the truth, these tell it.
+# Tags of a version: its stage, and how it came there. The aliases and the journal decide; tags only show it.
 STAGE_TAG = "stage"
 PROMOTED_AT_TAG = "promoted_at"
 PROMOTED_BY_TAG = "promoted_by"
@@ -30,14 +30,14 @@ PAGE_SIZE = 1000
 
 @dataclass(frozen=True)
 class AliasState:
-    """Which versions of a model carry its aliases.
+    """The aliases of a model, and what its tags record of its journal.
 
     Attributes:
         aliases: Version by alias.
-        journal_entry: The last entry of its journal that was carried out; 0: it has none.
-        journal_seal: The seal of an entry of its journal, `journal.Entry.seal`; empty: none is known.
-        created: When the model was created, in milliseconds. A name can be given to another model, and a
-            model another name; this stays.
+        journal_entry: Last entry of its journal that was carried out; 0 without a journal.
+        journal_seal: Seal of an entry of its journal, `history.Entry.seal`; empty if unknown.
+        created: Creation time of the model, in milliseconds. A name can pass to another model, and a model
+            can be renamed; this time does not change.
     """
 
     aliases: Mapping[str, int]
@@ -52,23 +52,23 @@ class AliasState:
 
 
 def alias_states(client: "MlflowClient") -> dict[str, AliasState]:
-    """The standing of every model, by name, in one call for each 1,000 of them."""
-    found: dict[str, AliasState] = {}
+    """Return the alias state of every model, by name, in one call for each 1,000 models."""
+    states: dict[str, AliasState] = {}
     token: str | None = None
     while True:
         page = client.search_registered_models(max_results=PAGE_SIZE, page_token=token)
-        found |= {model.name: alias_state_of(model) for model in page}
+        states |= {model.name: alias_state_of(model) for model in page}
         token = page.token
         if not token:
-            return found
+            return states
 
 
 def alias_state_of(model: "RegisteredModel") -> AliasState:
-    """The standing of a model as MLflow has it."""
-    # Numbers are text over HTTP, and numbers in a database.
+    """Return the alias state of a model that MLflow has returned."""
+    # Version numbers are text over HTTP, and integers in a database.
     aliases = {alias: int(version) for alias, version in model.aliases.items()}
     entry = model.tags.get(JOURNAL_TAG, "")
-    # A person can write anything into a tag; what is no number is written anew.
+    # A person can write anything into a tag; a value that is not a number is replaced.
     return AliasState(
         aliases,
         int(entry) if entry.isdecimal() else 0,

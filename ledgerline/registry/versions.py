@@ -1,4 +1,4 @@
-"""Versions of a registered model: registering, finding, loading. How aliases move: moves.py."""
+"""Versions and aliases of a registered model, as MLflow stores them. How aliases are moved: moves.py."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,42 +10,44 @@ from typing import TYPE_CHECKING
 
 from ledgerline.mlflow_store import model_files, store
 from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
-from ledgerline.registry.stages import AliasState, alias_state_of
+from ledgerline.mlflow_store.tag_texts import tag_texts
+from ledgerline.registry.errors import RegistryError
+from ledgerline.registry.stages import PAGE_SIZE, AliasState, alias_state_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
 
-# Tags of a version, recorded at registration. One that somebody registered by hand may have none of them.
+# Tags of a version, recorded at registration. A version that was registered by hand may have none of them.
 SHA256_TAG = "sha256"
-MONTH_TAG = "month"  # what it was trained for, and is judged on
+MONTH_TAG = "month"  # the month that the version was trained for, and is evaluated on
 TRAINING_DAYS_TAG = "training_days"  # an ISO 8601 interval, 2013-04-01/2013-06-30: both days belong to it
 TRAINING_DATA_TAG = "training_data_sha256"
 
-
-PAGE_SIZE = 1000
-
-
-class UnknownModelError(Exception):
-    """There is no registered model of this name."""
+_LIST_MODELS = "`ledgerline registry list` lists the registered models and their versions."
 
 
-class UnknownVersionError(Exception):
-    """A registered model has no such version."""
+class UnknownModelError(RegistryError):
+    """No registered model has this name."""
+
+
+class UnknownVersionError(RegistryError):
+    """A registered model has no version with this number."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version in the registry.
+    """A version of a registered model.
 
     Attributes:
-        name: The registered model.
-        number: The version, counted from 1.
-        location: Where its files are.
-        run_id: The MLflow run that trained it; empty: not recorded.
-        created_at: When it was registered.
-        tags: What was recorded at registration and since.
+        name: Name of the registered model.
+        number: Number of the version, counted from 1.
+        location: URI of its files.
+        run_id: MLflow run that trained it; empty if none is recorded.
+        created_at: Time of its registration.
+        tags: Tags that were recorded at registration and since.
     """
 
     name: str
@@ -56,145 +58,185 @@ class Version:
     tags: Mapping[str, str]
 
 
-def register(client: "MlflowClient", name: str, model_id: str, tags: Mapping[str, str]) -> Version:
-    """Register a logged model, with the hash of its files; once, however often it is asked for."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model in MLflow.
 
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-    logged = client.get_logged_model(model_id)
-    for known in client.search_model_versions(f"name = '{name}'"):
-        if known.source == logged.artifact_location:
-            return _version(known)
-    with store.downloaded(client, logged.artifact_location) as folder:
-        sha256 = model_files.folder_sha256(folder)
-    created = client.create_model_version(
-        name,
-        # Not "models:/<id>": a client of a bare database resolves that by a global setting.
-        source=logged.artifact_location,
-        run_id=logged.source_run_id,
-        model_id=model_id,
-        tags={**tags, SHA256_TAG: sha256},
-    )
-    return _version(created)
-
-
-def alias_state(client: "MlflowClient", name: str) -> AliasState:
-    """Which versions carry the aliases of a model.
-
-    Raises:
-        UnknownModelError: There is no such model.
+    Attributes:
+        client: An open MLflow client.
+        name: Name of the registered model; the model need not exist yet.
     """
-    from mlflow.exceptions import MlflowException
 
-    try:
-        return alias_state_of(client.get_registered_model(name))
-    except MlflowException as error:
-        if not _is_missing(error):
-            raise
-        raise UnknownModelError(
-            f"There is no registered model {name!r}. `ledgerline registry list` shows which there are."
-        ) from error
+    client: "MlflowClient"
+    name: str
 
+    def register(self, model_id: str, tags: Mapping[str, str]) -> Version:
+        """Register a logged model with the hash of its files; a repeat returns the same version.
 
-def version(client: "MlflowClient", name: str, number: int) -> Version:
-    """A version by its number.
+        Args:
+            model_id: The logged model in MLflow.
+            tags: Tags of the version; secrets in them are redacted.
+        """
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
-    Raises:
-        UnknownVersionError: There is none, or it was deleted.
-    """
-    from mlflow.exceptions import MlflowException
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+        logged = self.client.get_logged_model(model_id)
+        for version in self.client.search_model_versions(f"name = '{self.name}'"):
+            if version.source == logged.artifact_location:
+                return _version(version)
+        with store.downloaded(self.client, logged.artifact_location) as folder:
+            sha256 = model_files.folder_sha256(folder)
+        created = self.client.create_model_version(
+            self.name,
+            # Not "models:/<id>": a client of a bare database resolves that by a global setting.
+            source=logged.artifact_location,
+            run_id=logged.source_run_id,
+            model_id=model_id,
+            tags={**tag_texts(tags), SHA256_TAG: sha256},
+        )
+        return _version(created)
 
-    try:
-        return _version(client.get_model_version(name, str(number)))
-    except MlflowException as error:
-        if not _is_missing(error):
-            raise
-        raise UnknownVersionError(
-            f"{name} has no version {number}. `ledgerline registry list` shows which there are."
-        ) from error
+    def alias_state(self) -> AliasState:
+        """Return which versions the aliases of the model name.
 
+        Raises:
+            UnknownModelError: The model does not exist.
+        """
+        from mlflow.exceptions import MlflowException
 
-def versions(client: "MlflowClient", name: str) -> list[Version]:
-    """All versions of a model, the first registered first."""
-    found: list[Version] = []
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", max_results=PAGE_SIZE, page_token=token)
-        found += [_version(entity) for entity in page]
-        token = page.token
-        if not token:
-            return sorted(found, key=lambda version: version.number)
+        try:
+            return alias_state_of(self.client.get_registered_model(self.name))
+        except MlflowException as error:
+            if not _is_missing(error):
+                raise
+            raise UnknownModelError(f"There is no registered model {self.name!r}.", _LIST_MODELS) from error
 
+    def version(self, number: int) -> Version:
+        """Return a version by its number.
 
-def version_with_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
-    """The version that carries an alias; None if no version does, or there is no such model.
+        Raises:
+            UnknownVersionError: The version does not exist, or was deleted.
+        """
+        with self._existing(number):
+            return _version(self.client.get_model_version(self.name, str(number)))
 
-    Raises:
-        UnknownVersionError: The alias names a version that was deleted.
-    """
-    try:
-        number = alias_state(client, name).aliases.get(alias)
-    except UnknownModelError:
-        return None
-    return None if number is None else version(client, name, number)
-
-
-def set_alias(client: "MlflowClient", version: Version, alias: str) -> None:
-    """Let the alias name this version, and no other."""
-    even_at_once(lambda: client.set_registered_model_alias(version.name, alias, str(version.number)))
-
-
-def load(client: "MlflowClient", version: Version) -> StoredModel:
-    """Load the model of a version, after checking that its files are those that were registered.
-
-    Raises:
-        ModelRefusedError: The files differ, carry no recorded hash, or are of a kind that is not loaded.
-    """
-    with verified_files(client, version) as folder:
-        return model_files.load(folder)
-
-
-@contextmanager
-def verified_files(client: "MlflowClient", version: Version) -> Iterator[Path]:
-    """A folder with the files of a version, for as long as the body runs.
-
-    Raises:
-        ModelRefusedError: They are not those that were registered, or carry no recorded hash.
-    """
-    with store.downloaded(client, version.location) as folder:
-        recorded = version.tags.get(SHA256_TAG)
-        found = model_files.folder_sha256(folder)
-        if recorded != found:
-            raise ModelRefusedError(
-                f"{version.name} version {version.number} is not what was registered: its files have "
-                f"sha256 {found}, recorded is {recorded or 'nothing'}."
+    def versions(self) -> list[Version]:
+        """Return all versions, the first registered first."""
+        versions: list[Version] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_model_versions(
+                f"name = '{self.name}'", max_results=PAGE_SIZE, page_token=token
             )
-        yield folder
+            versions += [_version(entity) for entity in page]
+            token = page.token
+            if not token:
+                return sorted(versions, key=lambda version: version.number)
+
+    def version_with_alias(self, alias: str) -> Version | None:
+        """Return the version that an alias names; None if it names none, or the model does not exist.
+
+        Raises:
+            UnknownVersionError: The alias names a version that was deleted.
+        """
+        try:
+            number = self.alias_state().aliases.get(alias)
+        except UnknownModelError:
+            return None
+        return None if number is None else self.version(number)
+
+    def set_alias(self, alias: str, number: int | None) -> None:
+        """Make the alias name this version; None deletes the alias.
+
+        Raises:
+            UnknownVersionError: The version does not exist, or was deleted.
+        """
+        if number is None:
+            self.client.delete_registered_model_alias(self.name, alias)
+            return
+        with self._existing(number):
+            _retried(partial(self.client.set_registered_model_alias, self.name, alias, str(number)))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the model, in this order."""
+        for tag, value in tags.items():
+            _retried(partial(self.client.set_registered_model_tag, self.name, tag, value))
+
+    def set_version_tags(self, number: int, tags: Mapping[str, str | None]) -> None:
+        """Set tags of a version in this order, and delete those whose value is None.
+
+        Raises:
+            UnknownVersionError: The version does not exist, or was deleted.
+        """
+        with self._existing(number):
+            for tag, value in tags.items():
+                if value is None:
+                    _retried(partial(self.client.delete_model_version_tag, self.name, str(number), tag))
+                else:
+                    _retried(partial(self.client.set_model_version_tag, self.name, str(number), tag, value))
+
+    def load(self, version: Version) -> StoredModel:
+        """Load the model of a version, after checking that its files are those that were registered.
+
+        Raises:
+            ModelRefusedError: The files differ, carry no recorded hash, or are of a kind that is not loaded.
+        """
+        with self.verified_files(version) as folder:
+            return model_files.load(folder)
+
+    def signature_and_size(self, version: Version) -> "tuple[ModelSignature | None, int]":
+        """Return the signature of a version's model, and the size of its files in bytes.
+
+        Raises:
+            ModelRefusedError: The files differ from those that were registered, or carry no recorded hash.
+        """
+        from mlflow.models import Model
+
+        with self.verified_files(version) as folder:
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            return Model.load(str(folder)).signature, size
+
+    @contextmanager
+    def verified_files(self, version: Version) -> Iterator[Path]:
+        """Yield a folder with the files of a version, which is deleted afterwards.
+
+        Raises:
+            ModelRefusedError: The files differ from those that were registered, or carry no recorded hash.
+        """
+        with store.downloaded(self.client, version.location) as folder:
+            recorded = version.tags.get(SHA256_TAG)
+            sha256 = model_files.folder_sha256(folder)
+            if recorded != sha256:
+                raise ModelRefusedError(
+                    f"{version.name} version {version.number} is not what was registered: its files have "
+                    f"sha256 {sha256}, and the recorded sha256 is {recorded or 'missing'}.",
+                    "Register the model again, or move the alias to another version.",
+                )
+            yield folder
+
+    @contextmanager
+    def _existing(self, number: int) -> Iterator[None]:
+        """Name the version where MLflow reports that it does not exist."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if not _is_missing(error):
+                raise
+            raise UnknownVersionError(f"{self.name} has no version {number}.", _LIST_MODELS) from error
 
 
-def set_tags(client: "MlflowClient", name: str, number: int, tags: Mapping[str, str | None]) -> None:
-    """Set tags of a version, and take away those that are None.
+def _retried(write: Callable[[], None]) -> None:
+    """Write a tag or an alias that other processes may write at the same moment.
 
-    Raises:
-        UnknownVersionError: It was deleted.
-    """
-    recorded = version(client, name, number).tags
-    for tag, value in tags.items():
-        if value is None and tag in recorded:
-            even_at_once(partial(client.delete_model_version_tag, name, str(number), tag))
-        elif value is not None and recorded.get(tag) != value:
-            even_at_once(partial(client.set_model_version_tag, name, str(number), tag, value))
-
-
-def even_at_once(write: Callable[[], None]) -> None:
-    """Write a tag or an alias that others may be writing just now.
-
-    MLflow looks whether there is one, and inserts or updates. Of two that insert, one fails; then it updates.
+    MLflow reads whether the tag exists, and inserts or updates it. If two processes insert it, one of them
+    fails; its second attempt updates.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode

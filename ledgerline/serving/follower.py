@@ -17,9 +17,14 @@ from ledgerline.cleaning.texts import clean
 from ledgerline.mlflow_store import store
 from ledgerline.mlflow_store.store import StoreUnreachableError
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
-from ledgerline.registry import versions
 from ledgerline.registry.stages import STAGING, AliasState
-from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError, Version
+from ledgerline.registry.versions import (
+    SHA256_TAG,
+    RegisteredModel,
+    UnknownModelError,
+    UnknownVersionError,
+    Version,
+)
 from ledgerline.serving.cache import Cache
 from ledgerline.serving.loaded import LoadedModel, load, require_same_clients
 from ledgerline.serving.metrics import Metrics
@@ -183,7 +188,7 @@ class Follower:
         try:
             if self._client is None:
                 self._client = store.connect(self.tracking_uri)
-            alias_state = versions.alias_state(self._client, name)
+            alias_state = RegisteredModel(self._client, name).alias_state()
         except UnknownModelError as error:
             self._registry_answered()
             self._cannot_follow(str(error))
@@ -219,7 +224,7 @@ class Follower:
         from mlflow.exceptions import MlflowException
 
         try:
-            version = versions.version(client, self.served.followed.name, number)
+            version = RegisteredModel(client, self.served.followed.name).version(number)
             self._checked_at = now
             if current is not None and _key(current.version) == _key(version):
                 self.served.from_cache = False
@@ -300,7 +305,7 @@ class Follower:
         if self._cold[0] == number and time.monotonic() < self._cold[1]:
             return
         try:
-            version = versions.version(client, self.served.followed.name, number)
+            version = RegisteredModel(client, self.served.followed.name).version(number)
             self.served.staging = self._loaded(client, version)
         except (ModelRefusedError, UnknownVersionError, MlflowException, OSError) as error:
             # Whether it may take over is judged when it should.

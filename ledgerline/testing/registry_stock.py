@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.mlflow_store import model_files, store
-from ledgerline.registry import evidence, moves, promotion, versions
+from ledgerline.registry import evidence, moves, promotion
 from ledgerline.registry.history import REGISTRATION, Evaluation, History, Move
-from ledgerline.registry.inconsistencies import inconsistencies
 from ledgerline.registry.journal import Journal
 from ledgerline.registry.promotion import Mode, Moved, Request
+from ledgerline.registry.registry import Model, Registry
 from ledgerline.registry.stages import STAGING
 from ledgerline.registry.versions import SHA256_TAG
 
@@ -55,6 +55,10 @@ class Stock:
             self.version(name, weights=weights)
         return name
 
+    def registered(self, name: str) -> Model:
+        """Return a registered model, as the library gives it."""
+        return Registry(self.client).model(name)
+
     def version(self, name: str, *, weights: str = "weights") -> int:
         """Another version of a model."""
         run_id, source, sha256 = self._source(weights)
@@ -86,7 +90,7 @@ class Stock:
     ) -> Evaluation:
         """Judge a version, and write that down."""
         evaluation = self.evaluation(number, against=against, broken=broken, document=document)
-        promotion.record_evaluation(self.client, name, evaluation)
+        promotion.record_evaluation(self.registered(name), evaluation)
         return evaluation
 
     def evaluation(
@@ -112,10 +116,11 @@ class Stock:
             by="the judge",
         )
 
-    def stage(self, name: str, number: int, *, id: str = "") -> moves.Model:  # noqa: A002
-        """Let the alias `staging` name a version."""
-        model = moves.settled(self.client, name)
-        return moves.move(model, self.staging(number, model.history.holder(STAGING), id=id))
+    def stage(self, name: str, number: int, *, id: str = "") -> moves.ReconciledModel:  # noqa: A002
+        """Move the alias `staging` to a version."""
+        reconciled = self.registered(name).reconcile()
+        before = reconciled.history.version_with_alias(STAGING)
+        return moves.move(reconciled, self.staging(number, before, id=id))
 
     def staging(self, number: int | None, before: int | None, *, id: str = "") -> Move:  # noqa: A002
         """The move of the alias `staging`."""
@@ -128,17 +133,17 @@ class Stock:
         self, name: str, number: int, asked: Request | None = None, mode: Mode = Mode.automatic
     ) -> Moved:
         """Promote a version that was judged."""
-        return promotion.promote(self.client, name, number, asked or request(), mode)
+        return promotion.promote(self.registered(name), number, asked or request(), mode)
 
     def serve(self, name: str, number: int) -> Moved:
         """Judge a version against production, and promote it."""
-        production = moves.settled(self.client, name).history.holder("production")
+        production = self.registered(name).reconcile().history.version_with_alias("production")
         self.evaluate(name, number, against=production)
         return self.promote(name, number)
 
     def rollback(self, name: str, to: int | None = None, asked: Request | None = None) -> Moved:
         """Take production back."""
-        return promotion.rollback(self.client, name, to, asked or request())
+        return promotion.rollback(self.registered(name), to, asked or request())
 
     def run(self) -> str:
         """A new MLflow run."""
@@ -146,15 +151,15 @@ class Stock:
 
     def aliases(self, name: str) -> dict[str, int]:
         """Where the aliases are."""
-        return dict(versions.alias_state(self.client, name).aliases)
+        return dict(self.registered(name).alias_state().aliases)
 
     def tags(self, name: str, number: int) -> dict[str, str]:
         """What a version says of itself."""
-        return dict(versions.version(self.client, name, number).tags)
+        return dict(self.registered(name).version(number).tags)
 
     def journal(self, name: str) -> Journal:
         """The journal of a model, which has one."""
-        journal = Journal.found(self.client, name)
+        journal = Journal.named(self.registered(name))
         assert journal is not None
         return journal
 
@@ -166,8 +171,8 @@ class Stock:
         """Aliases, tags and journal all say the same, and nothing is left undone."""
         history = self.history(name)
         assert history.pending is None
-        assert inconsistencies(self.client, name) == []
-        assert versions.alias_state(self.client, name).journal_entry == history.head
+        assert self.registered(name).inconsistencies() == []
+        assert self.registered(name).alias_state().journal_entry == history.head
 
     def _source(self, weights: str) -> tuple[str, str, str]:
         if weights not in self._sources:

@@ -21,8 +21,8 @@ def hours_ago(hours: float) -> datetime:
 
 
 def model_of(settings: Settings, version: int) -> StoredModel:
-    registry = registry_of(settings)
-    return registry.load(registry.version(MODEL_NAME, version))
+    model = registry_of(settings).model(MODEL_NAME)
+    return model.load(model.version(version))
 
 
 def ask(

@@ -46,7 +46,7 @@ def release(settings: Settings) -> dg.ExecuteInProcessResult:
 
 
 def in_production(settings: Settings) -> int | None:
-    found = registry_of(settings).version_with_alias(DELAY_MINUTES.name, "production")
+    found = registry_of(settings).model(DELAY_MINUTES.name).version_with_alias("production")
     return found.number if found else None
 
 
@@ -75,8 +75,8 @@ def test_a_regression_goes_to_production_by_its_own_gates_and_a_worse_one_is_ref
     assert "rmse is " in str(refused.description)
     assert "does not exceed 0.0000" in str(refused.description)
 
-    registry = registry_of(settings)
-    evaluations = registry.history(DELAY_MINUTES.name).evaluations()
+    registered = registry_of(settings).model(DELAY_MINUTES.name)
+    evaluations = registered.history().evaluations()
     assert [(each.version, each.against, each.passed) for each in evaluations] == [
         (1, None, True),
         (2, 1, False),
@@ -91,7 +91,7 @@ def test_a_regression_goes_to_production_by_its_own_gates_and_a_worse_one_is_ref
     assert document["holdout"]["rows"] == len(rows)
     assert document["holdout"]["partitions"] == 31
     for name, number in (("staging", 2), ("production", 1)):
-        model = registry.load(registry.version(DELAY_MINUTES.name, number))
+        model = registered.load(registered.version(number))
         expected = DELAY_MINUTES.kind.score(rows[MINUTES], model.answer(model_input(rows)))
         for found in document["comparison"]["differences"]:
             assert found[name] == pytest.approx(expected[found["metric"]])
@@ -99,8 +99,8 @@ def test_a_regression_goes_to_production_by_its_own_gates_and_a_worse_one_is_ref
 
 def test_the_journal_of_one_model_knows_nothing_of_the_other(settings: Settings) -> None:
     train(settings, FEBRUARY, iterations=5)
-    assert registry_of(settings).history("flight_delay").entries == []
-    assert len(registry_of(settings).history("delay_minutes").entries) == 1
+    assert registry_of(settings).model("flight_delay").history().entries == []
+    assert len(registry_of(settings).model("delay_minutes").history().entries) == 1
 
 
 def test_minutes_are_those_of_the_flights_that_arrived(settings: Settings) -> None:

@@ -159,8 +159,8 @@ def test_scores_of_the_month_are_compared_with_those_of_what_was_learned(
 ) -> None:
     tables = open_tables(scored.data)
     learned = with_outcome(tables.read(features.key, evaluation_days(FEBRUARY), FEATURES_SCHEMA))
-    registry = ModelRegistryResource(tracking_uri=scored.tracking_uri)
-    model = registry.load(registry.version(MODEL_NAME, 2))
+    registered = ModelRegistryResource(tracking_uri=scored.tracking_uri).model(MODEL_NAME)
+    model = registered.load(registered.version(2))
     assert march.mean_training_score["probability"] == pytest.approx(
         model.answer(model_input(learned))[:, 1].mean()
     )

@@ -81,7 +81,7 @@ def test_probabilities_are_those_of_the_registered_model(
     rows = predictions_of(scoring, DAY, DAY)
     _, version = version_in_use(registry)
     flights = open_tables(scoring.data).read(features.key, [DAY], FEATURES_SCHEMA)
-    expected = registry.load(version).answer(model_input(flights))[:, 1]
+    expected = registry.model(MODEL_NAME).load(version).answer(model_input(flights))[:, 1]
     assert rows["late_probability"].to_numpy().tobytes() == expected.tobytes()
     assert rows[list(FLIGHT_KEY)].equals(flights[list(FLIGHT_KEY)])
 

@@ -25,7 +25,7 @@ from ledgerline.dagster.resources import registry_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import RecordStorage, open_records, open_tables
 from ledgerline.mlflow_store.store import connect, downloaded
-from ledgerline.registry import versions
+from ledgerline.registry.versions import RegisteredModel
 from resources.wiring import resources_for
 
 MARCH = "2013-03-01"
@@ -100,7 +100,7 @@ def evidence_of(settings: Settings, found: EvaluatedVersion) -> tuple[dict[str, 
 
 
 def in_production(settings: Settings) -> int | None:
-    found = registry_of(settings).version_with_alias(MODEL_NAME, "production")
+    found = registry_of(settings).model(MODEL_NAME).version_with_alias("production")
     return found.number if found else None
 
 
@@ -109,9 +109,9 @@ def test_both_versions_are_scored_afresh_on_the_same_flights(judging: Settings, 
     found = evaluated(records)
     document, _, _ = evidence_of(judging, found)
     rows = with_outcome(read_days(open_tables(judging.data), evaluation_days(MARCH), "a test"))
-    client = connect(judging.tracking_uri)
+    registered = RegisteredModel(connect(judging.tracking_uri), MODEL_NAME)
     for name, number in (("staging", MARCH_VERSION), ("production", FEBRUARY_VERSION)):
-        model = versions.load(client, versions.version(client, MODEL_NAME, number))
+        model = registered.load(registered.version(number))
         said = pd.Series(model.answer(model_input(rows))[:, 1], index=rows.index)
         expected = metrics.score(rows[LABEL].astype(bool), said)
         shown = {entry["metric"]: entry[name] for entry in document["comparison"]["differences"]}
@@ -128,7 +128,7 @@ def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, rec
     found = evaluated(records)
     document, sha256, report = evidence_of(judging, found)
     client = connect(judging.tracking_uri)
-    version = versions.version(client, MODEL_NAME, MARCH_VERSION)
+    version = RegisteredModel(client, MODEL_NAME).version(MARCH_VERSION)
     assert sha256 == found.evidence_sha256 == version.tags["evidence_sha256"]
     assert version.tags["evidence_run_id"] == found.evidence_run_id
     assert version.tags["decision"] == document["decision"] == ("passed" if found.passed else "refused")
@@ -142,7 +142,7 @@ def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, rec
     assert f'flight_delay version 2 against version 1: <span class="{document["decision"]}">' in report
     assert report.count("data:image/png;base64,") == 3
 
-    history = registry_of(judging).history(MODEL_NAME)
+    history = registry_of(judging).model(MODEL_NAME).history()
     evaluation = history.evaluation(MARCH_VERSION)
     assert evaluation is not None
     assert (evaluation.evidence, evaluation.against, evaluation.run_id) == (
@@ -194,7 +194,7 @@ def test_the_first_version_is_judged_against_the_baseline_and_promoted(
     assert event.metadata["version"].value == MARCH_VERSION
     assert event.metadata["from_version"].value == "none"
     assert event.metadata["evidence_sha256"].value == found.evidence_sha256
-    assert registry_of(judging).version_with_alias(MODEL_NAME, "staging") is None
+    assert registry_of(judging).model(MODEL_NAME).version_with_alias("staging") is None
 
 
 def test_a_broken_rule_keeps_a_version_out_of_production(judging: Settings, records: str) -> None:
@@ -203,7 +203,7 @@ def test_a_broken_rule_keeps_a_version_out_of_production(judging: Settings, reco
     assert not evaluated(records).passed
     assert not result.asset_materializations_for_node("production_flight_delay")
     assert in_production(judging) == MARCH_VERSION
-    tags = versions.version(connect(judging.tracking_uri), MODEL_NAME, FEBRUARY_AGAIN).tags
+    tags = RegisteredModel(connect(judging.tracking_uri), MODEL_NAME).version(FEBRUARY_AGAIN).tags
     assert tags["decision"] == "refused"
 
 
@@ -271,14 +271,14 @@ def test_a_release_that_another_one_has_done_ends_with_success_and_says_so(
     judging: Settings, records: str
 ) -> None:
     assert release(judging, records, version=MARCH_VERSION).success
-    entries = len(registry_of(judging).history(MODEL_NAME).entries)
+    entries = len(registry_of(judging).model(MODEL_NAME).history().entries)
     result = release(judging, records, version=MARCH_VERSION)
     assert result.success
     observed = observation_of(result, "comparison_flight_delay")
     assert observed.description == "Version 2 of flight_delay is in production already: nothing to compare."
     assert observed.metadata["decision"].value == "in production already"
     assert "production_flight_delay" in {event.step_key for event in result.get_step_skipped_events()}
-    assert len(registry_of(judging).history(MODEL_NAME).entries) == entries
+    assert len(registry_of(judging).model(MODEL_NAME).history().entries) == entries
 
 
 def test_a_promotion_that_another_one_has_done_ends_with_success_and_says_so(
@@ -290,7 +290,7 @@ def test_a_promotion_that_another_one_has_done_ends_with_success_and_says_so(
     assert result.success
     observed = observation_of(result, "production_flight_delay")
     assert "Version 2 of flight_delay is in production already, since" in str(observed.description)
-    assert len(registry_of(judging).history(MODEL_NAME).moves("production")) == 1
+    assert len(registry_of(judging).model(MODEL_NAME).history().moves("production")) == 1
 
 
 def observation_of(result: dg.ExecuteInProcessResult, step: str) -> dg.AssetObservation:
@@ -312,7 +312,7 @@ def test_a_version_that_waits_for_a_person_is_not_in_production(judging: Setting
     waits = observation_of(result, "production_flight_delay")
     assert waits.metadata["decision"].value == "waits for a person"
     assert in_production(waiting) is None
-    registry_of(waiting).approve(MODEL_NAME, MARCH_VERSION, "Ada", "looks good")
+    registry_of(waiting).model(MODEL_NAME).approve(MARCH_VERSION, "Ada", "looks good")
     promoted = materialize(
         waiting, records, PROMOTING, {"production_flight_delay": {"version": MARCH_VERSION}}
     )
@@ -336,7 +336,7 @@ def test_rollback_is_a_run_that_says_so(judging: Settings, records: str) -> None
         "reason": "clicked by mistake",
         "version": MARCH_VERSION,
     }
-    history = registry_of(judging).history(MODEL_NAME)
+    history = registry_of(judging).model(MODEL_NAME).history()
     assert [move.cause for _, move, _ in history.moves("production")] == ["promotion", "outside", "rollback"]
 
 
@@ -358,7 +358,7 @@ def test_what_cannot_be_compared_says_why_and_moves_nothing(
     result = compare(judging, records, **config)
     assert problem in failure_of(result)
     assert in_production(judging) is None
-    assert registry_of(judging).history(MODEL_NAME).evaluations() == []
+    assert registry_of(judging).model(MODEL_NAME).history().evaluations() == []
 
 
 def test_without_a_version_in_staging_there_is_nothing_to_compare(judging: Settings, records: str) -> None:

@@ -9,11 +9,13 @@ import pytest
 from rich.console import Console
 
 from ledgerline.cli import stages
-from ledgerline.dagster.registry import ModelRegistryResource
+from ledgerline.mlflow_store.store import connect
 from ledgerline.registry import moves, promotion
 from ledgerline.registry.evidence import APPROVED_BY_TAG
 from ledgerline.registry.history import PROMOTION, REGISTRATION, Approval, Evaluation, Move
+from ledgerline.registry.registry import Registry
 from ledgerline.registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.versions import RegisteredModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,25 +36,34 @@ def client(mlflow_database: str) -> "MlflowClient":
 
 
 @pytest.fixture
-def registry(client: "MlflowClient") -> ModelRegistryResource:
-    return ModelRegistryResource(tracking_uri=client.tracking_uri)
+def registry(client: "MlflowClient") -> Registry:
+    return Registry(client)
 
 
 @pytest.fixture
-def told(client: "MlflowClient") -> None:
-    """Registered by a run, judged, approved and promoted, and then replaced by somebody's click."""
-    model = moves.settled(client, NAME)
+def clicked(client: "MlflowClient") -> None:
+    """Version 1 is registered, evaluated, approved and promoted, and then replaced outside the journal."""
+    model = Registry(client).model(NAME).reconcile()
     by = f"Dagster run {RUN}"
     now = datetime.now(UTC)
     model = moves.move(model, Move(now, STAGING, None, 1, REGISTRATION, by, run_id=RUN))
-    promotion.record_evaluation(client, NAME, Evaluation(now, 1, None, True, [], "e" * 64, "run", by, RUN))
     promotion.record_evaluation(
-        client, NAME, Evaluation(now, 2, None, False, ["calibrated", "fast_enough"], "f" * 64, "run", by)
+        RegisteredModel(client, NAME), Evaluation(now, 1, None, True, [], "e" * 64, "run", by, RUN)
+    )
+    promotion.record_evaluation(
+        RegisteredModel(client, NAME),
+        Evaluation(now, 2, None, False, ["calibrated", "fast_enough"], "f" * 64, "run", by),
     )
     model.journal.add(Approval(now, 1, "e" * 64, "Ada", "looks good"))
-    model = moves.settled(client, NAME)
+    model = Registry(client).model(NAME).reconcile()
     moves.move(model, Move(datetime.now(UTC), PRODUCTION, None, 1, PROMOTION, "Ada", "it is time"))
     client.set_registered_model_alias(NAME, PRODUCTION, "2")
+
+
+@pytest.fixture
+def reconciled(registry: Registry, clicked: None) -> None:
+    """The change outside the journal is recorded, too."""
+    registry.model(NAME).reconcile()
 
 
 def printed(width: int = 132) -> Console:
@@ -64,10 +75,10 @@ def text(console: Console) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.usefixtures("told")
-def test_the_history_says_what_who_and_why(registry: ModelRegistryResource) -> None:
+@pytest.mark.usefixtures("reconciled")
+def test_the_history_says_what_who_and_why(registry: Registry) -> None:
     console = printed()
-    stages.print_history(console, registry, NAME, None, as_json=False)
+    stages.print_history(console, registry.model(NAME), None, as_json=False)
     cells = [
         [cell.strip() for cell in line.split("│")[3:6]]
         for line in text(console).splitlines()
@@ -87,11 +98,13 @@ def test_the_history_says_what_who_and_why(registry: ModelRegistryResource) -> N
     ]
 
 
-@pytest.mark.usefixtures("told")
-def test_the_history_is_json_for_programs(registry: ModelRegistryResource) -> None:
+@pytest.mark.usefixtures("reconciled")
+def test_the_history_is_json_for_programs(registry: Registry) -> None:
     console = printed()
-    stages.print_history(console, registry, NAME, None, as_json=True)
-    entries = json.loads(text(console))
+    stages.print_history(console, registry.model(NAME), None, as_json=True)
+    document = json.loads(text(console))
+    entries = document["entries"]
+    assert document["differences"] == []
     assert [entry["kind"] for entry in entries] == [
         "move",
         "evaluation",
@@ -104,29 +117,29 @@ def test_the_history_is_json_for_programs(registry: ModelRegistryResource) -> No
     assert datetime.fromisoformat(entries[4]["ended_at"]) >= datetime.fromisoformat(entries[4]["at"])
 
 
-@pytest.mark.usefixtures("told")
-def test_at_a_moment_it_says_who_was_in_production_and_until_when(registry: ModelRegistryResource) -> None:
-    history = registry.settled_history(NAME)
-    first, second = history.holdings()
+@pytest.mark.usefixtures("reconciled")
+def test_at_a_moment_it_says_who_was_in_production_and_until_when(registry: Registry) -> None:
+    history = registry.model(NAME).reconcile().history
+    first, second = history.periods()
     console = printed(200)
-    stages.print_history(console, registry, NAME, first.since, as_json=False)
+    stages.print_history(console, registry.model(NAME), first.since, as_json=False)
     # The click was noticed and not seen: it may have been at any moment since.
     assert "production was moving at" in text(console)
     assert "stages version 1 was in production" in text(console)
     assert "stages version 2 was in production" in text(console)
     console = printed(200)
-    stages.print_history(console, registry, NAME, second.since, as_json=False)
+    stages.print_history(console, registry.model(NAME), second.since, as_json=False)
     assert "stages version 2 was in production" in text(console)
     assert "and still is (entry 6: production: 1 -> 2, changed outside by unknown)" in text(console)
     console = printed(200)
-    stages.print_history(console, registry, NAME, first.since - timedelta(days=1), as_json=False)
+    stages.print_history(console, registry.model(NAME), first.since - timedelta(days=1), as_json=False)
     assert text(console).startswith("No version of stages is known to have been in production at ")
 
 
-@pytest.mark.usefixtures("told")
-def test_versions_are_shown_with_their_stage_and_what_is_missing(registry: ModelRegistryResource) -> None:
+@pytest.mark.usefixtures("reconciled")
+def test_versions_are_shown_with_their_stage_and_what_is_missing(registry: Registry) -> None:
     console = printed()
-    stages.print_model(console, registry, NAME, None)
+    stages.print_model(console, registry.model(NAME), None)
     rows = [
         [cell.strip() for cell in line.split("│")[1:7]]
         for line in text(console).splitlines()
@@ -138,13 +151,11 @@ def test_versions_are_shown_with_their_stage_and_what_is_missing(registry: Model
     ]
 
 
-@pytest.mark.usefixtures("told")
-def test_a_version_is_shown_with_all_that_happened_to_it(
-    registry: ModelRegistryResource, client: "MlflowClient"
-) -> None:
+@pytest.mark.usefixtures("reconciled")
+def test_a_version_is_shown_with_all_that_happened_to_it(registry: Registry, client: "MlflowClient") -> None:
     client.set_model_version_tag(NAME, "1", APPROVED_BY_TAG, "Ada")
     console = printed()
-    stages.print_model(console, registry, NAME, 1)
+    stages.print_model(console, registry.model(NAME), 1)
     said = text(console)
     assert "stages version 1" in said
     for happened in (
@@ -157,8 +168,8 @@ def test_a_version_is_shown_with_all_that_happened_to_it(
     assert "version 2 against" not in said
 
 
-@pytest.mark.usefixtures("told")
-def test_every_model_is_listed_with_its_aliases(registry: ModelRegistryResource) -> None:
+@pytest.mark.usefixtures("reconciled")
+def test_every_model_is_listed_with_its_aliases(registry: Registry) -> None:
     console = printed()
     stages.print_models(console, registry)
     (row,) = [line for line in text(console).splitlines() if line.startswith("│")]
@@ -167,11 +178,69 @@ def test_every_model_is_listed_with_its_aliases(registry: ModelRegistryResource)
 
 def test_without_any_model_it_says_how_to_get_one(mlflow_database: str) -> None:
     console = printed()
-    stages.print_models(console, ModelRegistryResource(tracking_uri=mlflow_database))
+    stages.print_models(console, Registry(connect(mlflow_database)))
     assert "No model is registered yet" in text(console)
 
 
-def test_a_model_that_nothing_happened_to_has_no_history(registry: ModelRegistryResource) -> None:
+def test_a_model_that_nothing_happened_to_has_no_history(registry: Registry) -> None:
     console = printed()
-    stages.print_history(console, registry, NAME, None, as_json=False)
-    assert "Nothing was ever decided about stages." in text(console)
+    stages.print_history(console, registry.model(NAME), None, as_json=False)
+    assert "The journal of stages has no entries." in text(console)
+
+
+DIFFERENCE = (
+    "production is version 2, the journal says version 1.\n"
+    "Aliases were changed outside the journal; `ledgerline registry reconcile stages` records it.\n"
+)
+
+
+@pytest.mark.usefixtures("clicked")
+@pytest.mark.parametrize("number", [None, 1])
+def test_a_model_is_shown_with_aliases_that_differ_from_its_journal(
+    registry: Registry, client: "MlflowClient", number: int | None
+) -> None:
+    console = printed()
+    stages.print_model(console, registry.model(NAME), number)
+    assert text(console).endswith(DIFFERENCE)
+    assert len(registry.model(NAME).history().entries) == 5  # nothing was recorded
+
+
+@pytest.mark.usefixtures("clicked")
+@pytest.mark.parametrize("ago", [None, timedelta(0)])
+def test_the_history_shows_aliases_that_differ_and_records_nothing(
+    registry: Registry, ago: timedelta | None
+) -> None:
+    at = datetime.now(UTC) - ago if ago is not None else None
+    for _ in range(2):
+        console, document = printed(), printed()
+        stages.print_history(console, registry.model(NAME), at, as_json=False)
+        stages.print_history(document, registry.model(NAME), at, as_json=True)
+        assert text(console).endswith(DIFFERENCE)
+        assert json.loads(text(document))["differences"] == [
+            {"alias": "production", "current": 2, "recorded": 1}
+        ]
+    assert len(registry.model(NAME).history().entries) == 5
+
+
+@pytest.mark.usefixtures("clicked")
+def test_a_reconciliation_says_what_it_recorded_and_is_safe_to_repeat(registry: Registry) -> None:
+    console = printed()
+    stages.print_reconciliation(console, registry.model(NAME))
+    stages.print_reconciliation(console, registry.model(NAME))
+    assert text(console) == (
+        "Recorded as entry 6: production: 1 -> 2, changed outside\n"
+        "Nothing differed: the aliases of stages are as its journal says.\n"
+    )
+
+
+@pytest.mark.usefixtures("reconciled")
+def test_eighty_columns_show_who_and_why(registry: Registry) -> None:
+    console = printed(80)
+    stages.print_history(console, registry.model(NAME), None, as_json=False)
+    lines = text(console).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    cells = [[cell.strip() for cell in line.split("│")[1:6]] for line in lines if line.startswith("│")]
+    words = [" ".join(cell for cell in column if cell) for column in zip(*cells, strict=True)]
+    assert "Dagster run 0d9c3b0e" in words[3]
+    assert words[3].endswith("Ada Ada unknown")
+    assert words[4] == "broke calibrated, fast_enough looks good it is time changed outside, no evidence"

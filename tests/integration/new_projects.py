@@ -60,7 +60,7 @@ class NewProject:
     def entries(self) -> list[Entry]:
         """The journal of the model."""
         settings = Settings.from_environment({"LEDGERLINE_PROJECT": str(self.folder)})
-        return list(registry_of(settings).history(self.model).entries)
+        return list(registry_of(settings).model(self.model).history().entries)
 
     def run(self, *command: str | Path) -> str:
         """Run a command in the project to its end, and return what it printed."""

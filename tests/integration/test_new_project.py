@@ -51,7 +51,7 @@ def promoted(project: NewProject, refused: Evaluation) -> Evaluation:
 
 
 def evaluations(entries: list[Entry]) -> list[Evaluation]:
-    return [entry.what for entry in entries if isinstance(entry.what, Evaluation)]
+    return [entry.record for entry in entries if isinstance(entry.record, Evaluation)]
 
 
 def test_make_run_ends_with_a_version_that_passed_its_gates_in_production(project: NewProject) -> None:

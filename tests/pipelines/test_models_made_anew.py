@@ -6,7 +6,6 @@ import dagster as dg
 import pytest
 
 from assets.delay_model import MODEL_NAME
-from ledgerline.registry import promotion
 from ledgerline.registry.journal import experiment_name
 from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
@@ -133,7 +132,7 @@ def test_an_approval_of_a_model_made_anew_is_carried_out(daemon: Daemon) -> None
         daemon.stock.stage(MODEL_NAME, number)
         daemon.stock.evaluate(MODEL_NAME, number)
         tick_all(daemon)
-        promotion.approve(daemon.stock.client, MODEL_NAME, number, "ada", "looks good")
+        daemon.stock.registered(MODEL_NAME).approve(number, "ada", "looks good")
         tick_all(daemon)
         make_anew(daemon)
     assert [request.job_name for request in daemon.launched] == ["promote_flight_delay"] * 2

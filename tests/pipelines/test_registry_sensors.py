@@ -17,7 +17,7 @@ from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.registry_notifications import wake
 from ledgerline.dagster.released_models.production import metadata_of, production_asset
-from ledgerline.registry import moves, promotion
+from ledgerline.registry import moves
 from ledgerline.registry.history import PROMOTION, Approval, End, Move
 from ledgerline.registry.promotion import Mode, Moved
 from ledgerline.registry.stages import PRODUCTION, STAGING
@@ -58,13 +58,15 @@ def add_days(instance: dg.DagsterInstance, *days: str) -> None:
         instance.report_runless_asset_event(dg.AssetMaterialization("delay_predictions", partition=day))
 
 
-def begin(daemon: Daemon, alias: str, to: int, *, at: datetime | None = None) -> tuple[moves.Model, int]:
+def begin(
+    daemon: Daemon, alias: str, to: int, *, at: datetime | None = None
+) -> tuple[moves.ReconciledModel, int]:
     """Somebody begins a move, as far as that the alias has moved."""
-    model = moves.settled(daemon.stock.client, MODEL_NAME)
+    model = daemon.stock.registered(MODEL_NAME).reconcile()
     wanted = Move(
         at=at or datetime.now(UTC),
         alias=alias,
-        from_version=model.history.holder(alias),
+        from_version=model.history.version_with_alias(alias),
         to_version=to,
         cause=PROMOTION,
         by="ada",
@@ -122,7 +124,7 @@ def test_where_nothing_has_moved_the_journal_is_not_read(sensor: dg.SensorDefini
     client.delete_experiment(experiment.experiment_id)
     assert daemon.tick(sensor).skip_message == "Nothing has changed."
     daemon.set_alias(PRODUCTION, 1)
-    with pytest.raises(PermanentFailure, match="The journal of flight_delay is not there"):
+    with pytest.raises(PermanentFailure, match="The journal of flight_delay is missing"):
         daemon.tick(sensor)
 
 
@@ -341,7 +343,7 @@ def test_a_daemon_that_is_killed_before_it_keeps_the_cursor_asks_with_the_same_k
     for _ in range(2):
         daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     daemon.stock.evaluate(MODEL_NAME, 1)
-    promotion.approve(daemon.stock.client, MODEL_NAME, 1, "ada", "looks good")
+    daemon.stock.registered(MODEL_NAME).approve(1, "ada", "looks good")
     killed, again = (daemon.tick(staging_changed, dies=dies).run_requests or [] for dies in (True, False))
     keys = [request.run_key for request in killed]
     assert keys == [request.run_key for request in again]
@@ -372,7 +374,7 @@ def tag(daemon: Daemon, version: int, person: str = "grace") -> None:
 
 
 def test_what_was_approved_is_promoted_once(waiting: Daemon) -> None:
-    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "looks good")
+    waiting.stock.registered(MODEL_NAME).approve(2, "ada", "looks good")
     for _ in range(3):
         waiting.tick(staging_changed)
     (request,) = waiting.launched
@@ -400,7 +402,7 @@ def test_a_tag_set_by_hand_is_an_approval(waiting: Daemon) -> None:
 
 def test_the_run_that_is_asked_for_promotes_and_shows_that_itself(waiting: Daemon) -> None:
     waiting.tick(production_changed)
-    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "looks good")
+    waiting.stock.registered(MODEL_NAME).approve(2, "ada", "looks good")
     waiting.tick(staging_changed)
     run = dg.materialize(
         [production_asset(FLIGHT_DELAY)],
@@ -420,7 +422,7 @@ def test_the_run_that_is_asked_for_promotes_and_shows_that_itself(waiting: Daemo
 @pytest.mark.parametrize("order", ["tag first", "tag last", "between looks"])
 def test_a_tag_and_an_approval_are_one_run(order: str, waiting: Daemon) -> None:
     def approve() -> None:
-        promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "looks good")
+        waiting.stock.registered(MODEL_NAME).approve(2, "ada", "looks good")
 
     acts = [lambda: tag(waiting, 2), approve] if order != "tag last" else [approve, lambda: tag(waiting, 2)]
     for act in acts:
@@ -445,13 +447,13 @@ def test_a_tag_approves_nothing_where_nobody_has_to(waiting: Daemon) -> None:
 
 def test_an_approval_while_no_daemon_ran_is_carried_out_at_the_first_look(waiting: Daemon) -> None:
     waiting.forget(staging_changed)
-    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "")
+    waiting.stock.registered(MODEL_NAME).approve(2, "ada", "")
     waiting.tick(staging_changed)
     assert versions_asked_for(waiting.launched) == [2]
 
 
 def test_after_a_rollback_a_lost_cursor_promotes_nothing_again(waiting: Daemon) -> None:
-    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "")
+    waiting.stock.registered(MODEL_NAME).approve(2, "ada", "")
     waiting.stock.promote(MODEL_NAME, 2, mode=Mode.approved)
     waiting.stock.rollback(MODEL_NAME)
     waiting.forget(staging_changed)
@@ -461,19 +463,19 @@ def test_after_a_rollback_a_lost_cursor_promotes_nothing_again(waiting: Daemon) 
 
 
 def test_after_a_rollback_a_new_approval_is_another_run(waiting: Daemon) -> None:
-    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "")
+    waiting.stock.registered(MODEL_NAME).approve(2, "ada", "")
     waiting.tick(staging_changed)
     waiting.stock.promote(MODEL_NAME, 2, mode=Mode.approved)
     waiting.stock.rollback(MODEL_NAME)
     waiting.tick(staging_changed)
-    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "")
+    waiting.stock.registered(MODEL_NAME).approve(2, "ada", "")
     for _ in range(2):
         waiting.tick(staging_changed)
     assert versions_asked_for(waiting.launched) == [2, 2]
 
 
 def test_an_approval_of_an_earlier_judgement_promotes_nothing(waiting: Daemon) -> None:
-    promotion.approve(waiting.stock.client, MODEL_NAME, 2, "ada", "")
+    waiting.stock.registered(MODEL_NAME).approve(2, "ada", "")
     waiting.stock.evaluate(MODEL_NAME, 2, against=1)
     for _ in range(2):
         waiting.tick(staging_changed)
@@ -702,7 +704,7 @@ def test_a_run_that_still_says_it_goes_on_after_minutes_is_not_waited_for(daemon
     daemon.stock.version(MODEL_NAME)
     daemon.tick(production_changed)
     run_id = daemon.start_run("promote_flight_delay")
-    model = moves.settled(daemon.stock.client, MODEL_NAME)
+    model = daemon.stock.registered(MODEL_NAME).reconcile()
     at = datetime.now(UTC) - timedelta(minutes=11)
     entry = model.journal.append(
         0,

@@ -120,11 +120,11 @@ class Daemon:
 
     def move_production(self, to: int, run_id: str = "") -> int:
         """Let a promotion move the alias, without asking for evidence; returns the number of its entry."""
-        model = moves.settled(self.stock.client, MODEL_NAME)
+        model = self.stock.registered(MODEL_NAME).reconcile()
         wanted = Move(
             at=datetime.now(UTC),
             alias=PRODUCTION,
-            from_version=model.history.holder(PRODUCTION),
+            from_version=model.history.version_with_alias(PRODUCTION),
             to_version=to,
             cause=PROMOTION,
             by="ada",

@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from ledgerline.registry.registry import Registry
+from ledgerline.registry.versions import RegisteredModel
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -118,14 +121,14 @@ def _promote(client: "MlflowClient", task: Task) -> Any:
     from ledgerline.registry.promotion import Mode, Request, promote
 
     asked = Request(by=f"racer {task.request}", reason="a race", run_id="", id=task.request)
-    return promote(client, task.name, task.number, asked, Mode.automatic).entry
+    return promote(RegisteredModel(client, task.name), task.number, asked, Mode.automatic).entry
 
 
 def _rollback(client: "MlflowClient", task: Task) -> Any:
     from ledgerline.registry.promotion import Request, rollback
 
     asked = Request(by=f"racer {task.request}", reason="a race", run_id="", id=task.request)
-    return rollback(client, task.name, None, asked).version
+    return rollback(RegisteredModel(client, task.name), None, asked).version
 
 
 def _append(client: "MlflowClient", task: Task) -> Any:
@@ -136,7 +139,7 @@ def _append(client: "MlflowClient", task: Task) -> Any:
 
     # The same text from each, and they still exclude each other.
     said = Approval(datetime(2026, 1, 1, tzinfo=UTC), 1, "e" * 64, "somebody")
-    return Journal.opened(client, task.name).append(task.number, said).number
+    return Journal.opened(RegisteredModel(client, task.name)).append(task.number, said).number
 
 
 def _add(client: "MlflowClient", task: Task) -> Any:
@@ -146,20 +149,19 @@ def _add(client: "MlflowClient", task: Task) -> Any:
     from ledgerline.registry.journal import Journal
 
     said = Approval(datetime(2026, 1, 1, tzinfo=UTC), task.number, "e" * 64, "somebody")
-    Journal.opened(client, task.name).add(said)
+    Journal.opened(RegisteredModel(client, task.name)).add(said)
     return task.number
 
 
 def _open(client: "MlflowClient", task: Task) -> Any:
     from ledgerline.registry.journal import Journal
 
-    return Journal.opened(client, task.name).run_id
+    return Journal.opened(RegisteredModel(client, task.name)).run_id
 
 
 def _settle(client: "MlflowClient", task: Task) -> Any:
-    from ledgerline.registry import moves
 
-    return moves.settled(client, task.name).history.head
+    return Registry(client).model(task.name).reconcile().history.head
 
 
 CALLS = {

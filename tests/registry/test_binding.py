@@ -14,15 +14,14 @@ from typer.testing import CliRunner
 
 from ledgerline.cli.main import app
 from ledgerline.dagster.registry import ModelRegistryResource
-from ledgerline.registry import binding, evidence, moves, promotion, versions
+from ledgerline.registry import evidence, moves
 from ledgerline.registry.evidence import EVIDENCE_TAG
 from ledgerline.registry.history import PROMOTION, Move
-from ledgerline.registry.inconsistencies import inconsistencies
 from ledgerline.registry.journal import MODEL_CREATED, Journal, JournalError, experiment_name
 from ledgerline.registry.moves import UNDER_WAY, MoveRefusedError
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING
 from ledgerline.registry.versions import SHA256_TAG
-from ledgerline.testing.registry_stock import Stock
+from ledgerline.testing.registry_stock import Stock, request
 from tests.registry.racers import Racers, Task
 from tests.registry.test_moves import waiting
 
@@ -44,12 +43,12 @@ def make_anew(stock: Stock, name: str) -> None:
 
 def unbind(stock: Stock, name: str) -> None:
     """Let a model have a journal as it was before journals were bound; what is asked for first opens it."""
-    Journal.opened(stock.client, name)
+    Journal.opened(stock.registered(name))
 
 
 def producers(stock: Stock, name: str) -> list[int | None]:
     """Return the versions that were in production, by the journal of a model."""
-    history = moves.settled(stock.client, name).history
+    history = stock.registered(name).reconcile().history
     return [move.to_version for _, move, _ in history.moves(PRODUCTION)]
 
 
@@ -77,26 +76,26 @@ def test_a_model_made_anew_does_not_inherit_what_was_in_production(any_stock: St
         any_stock.rollback(model_name, to=1)
     with pytest.raises(MoveRefusedError, match=r"No version of .* was in production before version 2"):
         any_stock.rollback(model_name)
-    with pytest.raises(MoveRefusedError, match="was never judged"):
+    with pytest.raises(MoveRefusedError, match="was never evaluated"):
         any_stock.promote(model_name, 1)
-    with pytest.raises(MoveRefusedError, match="was never judged"):
-        promotion.approve(any_stock.client, model_name, 1, "ada", "")
+    with pytest.raises(MoveRefusedError, match="was never evaluated"):
+        any_stock.registered(model_name).approve(1, "ada", "")
 
     assert any_stock.aliases(model_name) == {PRODUCTION: 2}
     assert producers(any_stock, model_name) == [2]
     any_stock.require_agreement(model_name)
     # The records of the earlier model stay, and can be found.
-    (aside,) = binding.journals_of_earlier_models(any_stock.client, model_name)
+    (aside,) = any_stock.registered(model_name).journals_of_earlier_models()
     assert experiments(any_stock, model_name) == [experiment_name(model_name), aside]
     (run,) = any_stock.client.search_runs([experiment_id(any_stock, aside)], "run_name = 'journal'")
     assert run.info.run_id == earlier
-    assert Journal(any_stock.client, earlier).read().holder(PRODUCTION) == 2
+    assert Journal(any_stock.client, earlier).read().version_with_alias(PRODUCTION) == 2
 
 
 def test_a_model_made_anew_twice_has_a_journal_each_time(stock: Stock, model_name: str):
     for number in range(3):
         served_twice(stock, model_name)
-        assert len(binding.journals_of_earlier_models(stock.client, model_name)) == number
+        assert len(stock.registered(model_name).journals_of_earlier_models()) == number
         assert producers(stock, model_name) == [1, 2]
         stock.client.delete_registered_model(model_name)
 
@@ -107,9 +106,11 @@ def test_looking_at_a_model_made_anew_shows_nothing_of_the_earlier_and_writes_no
     served_twice(any_stock, model_name)
     make_anew(any_stock, model_name)
 
-    assert inconsistencies(any_stock.client, model_name) == ["production is version 2; there is no journal"]
+    assert any_stock.registered(model_name).inconsistencies() == [
+        "production is version 2; there is no journal"
+    ]
     registry = ModelRegistryResource(tracking_uri=any_stock.uri)
-    assert registry.history(model_name).entries == []
+    assert registry.model(model_name).history().entries == []
     assert experiments(any_stock, model_name) == [experiment_name(model_name)]
 
 
@@ -157,7 +158,7 @@ def test_the_journal_goes_along_with_a_renamed_model(any_stock: Stock, model_nam
     any_stock.require_agreement(renamed)
     assert any_stock.journal(renamed).read().head == any_stock.history(renamed).head
     assert any_stock.journal(model_name).run_id != any_stock.journal(renamed).run_id
-    assert binding.journals_of_earlier_models(any_stock.client, model_name) == []
+    assert any_stock.registered(model_name).journals_of_earlier_models() == []
 
 
 def test_two_models_that_swap_their_names_keep_their_journals(any_stock: Stock, model_name: str):
@@ -179,8 +180,8 @@ def test_a_renamed_model_shows_its_journal_to_those_that_only_look(stock: Stock,
     renamed = f"{model_name} renamed"
     stock.client.rename_registered_model(model_name, renamed)
 
-    assert inconsistencies(stock.client, renamed) == []
-    assert ModelRegistryResource(tracking_uri=stock.uri).history(renamed).holder(PRODUCTION) == 2
+    assert stock.registered(renamed).inconsistencies() == []
+    assert stock.registered(renamed).history().version_with_alias(PRODUCTION) == 2
     assert experiments(stock, renamed) == []
 
 
@@ -223,14 +224,14 @@ def unbound_and_served(stock: Stock, name: str) -> str:
     stock.model(name, 2)
     unbind(stock, name)
     journal = stock.journal(name)
-    alias_state = versions.alias_state(stock.client, name)
+    alias_state = stock.registered(name).alias_state()
     for number, before in ((1, None), (2, 1)):
         evaluation = stock.evaluation(number, against=before)
         journal.add(evaluation)
         stock.client.set_model_version_tag(name, str(number), EVIDENCE_TAG, evaluation.evidence)
         at = evaluation.at
         wanted = Move(at, PRODUCTION, before, number, PROMOTION, "ada", evidence=evaluation.evidence)
-        moves.move(moves.Model(stock.client, name, journal, journal.read()), wanted)
+        moves.move(moves.ReconciledModel(stock.registered(name), journal, journal.read()), wanted)
     assert alias_state.created
     assert MODEL_CREATED not in stock.client.get_run(journal.run_id).data.params
     return name
@@ -267,7 +268,9 @@ def test_an_older_model_renamed_to_the_name_of_a_journal_that_is_not_bound_does_
     stock.client.delete_registered_model(model_name)
     stock.client.rename_registered_model(older, model_name)
 
-    with pytest.raises(JournalError, match=f"It cannot be told whether .* set its tag {JOURNAL_TAG} to 4"):
+    with pytest.raises(
+        JournalError, match=f"It is unknown whether .* set the model's tag {JOURNAL_TAG} to 4"
+    ):
         stock.rollback(model_name, to=1)
 
     assert stock.aliases(model_name) == {}
@@ -310,9 +313,7 @@ def roll_back(stock: Stock, name: str) -> None:
 
 
 def stage_again(stock: Stock, name: str) -> None:
-    ModelRegistryResource(tracking_uri=stock.uri).stage(
-        versions.version(stock.client, name, 1), "ada", "", "a request"
-    )
+    ModelRegistryResource(tracking_uri=stock.uri).model(name).stage(1, request())
 
 
 def promote_again(stock: Stock, name: str) -> None:
@@ -320,7 +321,7 @@ def promote_again(stock: Stock, name: str) -> None:
 
 
 def approve_again(stock: Stock, name: str) -> None:
-    promotion.approve(stock.client, name, 1, "ada", "")
+    stock.registered(name).approve(1, "ada", "")
 
 
 @pytest.mark.parametrize("do", [roll_back, stage_again])
@@ -331,7 +332,7 @@ def test_a_version_with_another_sha256_than_its_evidence_is_not_moved_to(
     before = any_stock.aliases(model_name)
     replace_files(any_stock, model_name, 1)
 
-    with pytest.raises(Exception, match=r"says of its files that they have sha256 .* judged were files with"):
+    with pytest.raises(Exception, match=r"records sha256 .*, and files with sha256 .* were evaluated"):
         do(any_stock, model_name)
 
     assert any_stock.aliases(model_name) == before
@@ -346,7 +347,7 @@ def test_a_version_with_another_sha256_than_its_evidence_is_neither_promoted_nor
     stock.evaluate(model_name, 1, against=2)
     replace_files(stock, model_name, 1)
 
-    with pytest.raises(MoveRefusedError, match="says of its files that they have sha256"):
+    with pytest.raises(MoveRefusedError, match="records sha256"):
         do(stock, model_name)
 
     assert stock.aliases(model_name) == {PRODUCTION: 2}
@@ -358,7 +359,7 @@ def test_a_rollback_without_the_evidence_that_it_rests_on_is_refused(stock: Stoc
     assert evaluation is not None
     stock.client.log_text(evaluation.evidence_run_id, json.dumps(stock.document(1)), evidence.FILE)
 
-    with pytest.raises(MoveRefusedError, match=r"was edited: evidence.json .* Compare again"):
+    with pytest.raises(MoveRefusedError, match=r"was edited: evidence.json .* Compare it again"):
         stock.rollback(model_name)
 
     stock.evaluate(model_name, 1, against=2)
@@ -380,15 +381,15 @@ def test_a_dead_move_to_something_else_than_was_evaluated_is_given_up(
     served_twice(any_stock, model_name)
     any_stock.rollback(model_name)
     journal = any_stock.journal(model_name)
-    held = journal.read().holder(alias)
+    held = journal.read().version_with_alias(alias)
     wanted = replace(waiting_move(any_stock, model_name), alias=alias, from_version=held)
     journal.append(journal.read().head, wanted)
     replace_files(any_stock, model_name, 2)
 
-    history = moves.settled(any_stock.client, model_name).history
+    history = any_stock.registered(model_name).reconcile().history
 
     assert any_stock.aliases(model_name) == {PRODUCTION: 1}
-    assert history.entries[-1].what == wanted
+    assert history.entries[-1].record == wanted
     assert history.entries[-1].end is not None
     assert not history.entries[-1].end.moved
     any_stock.require_agreement(model_name)
@@ -396,7 +397,7 @@ def test_a_dead_move_to_something_else_than_was_evaluated_is_given_up(
 
 def waiting_move(stock: Stock, name: str) -> Move:
     """A move of production to version 2 whose process died a while ago, not written down yet."""
-    now = moves._now().replace(microsecond=0)
+    now = moves.now().replace(microsecond=0)
     return Move(now - UNDER_WAY - timedelta(seconds=1), PRODUCTION, 1, 2, PROMOTION, "a dead process")
 
 
@@ -407,7 +408,7 @@ def test_a_dead_move_of_production_to_edited_files_is_given_up(stock: Stock, mod
     waiting(stock, model_name, ago=UNDER_WAY)
     stock.edit_files("other weights", "edited")
 
-    moves.settled(stock.client, model_name)
+    stock.registered(model_name).reconcile()
 
     assert stock.aliases(model_name) == {PRODUCTION: 1}
     stock.require_agreement(model_name)
@@ -434,7 +435,7 @@ def test_the_history_of_a_model_made_anew_says_where_the_earlier_one_s_is(
     code, output = ledgerline(tmp_path / "home", any_stock.uri, "history", model_name)
 
     assert code == 0
-    (aside,) = binding.journals_of_earlier_models(any_stock.client, model_name)
+    (aside,) = any_stock.registered(model_name).journals_of_earlier_models()
     said = f"An earlier model had this name; its journal is the MLflow experiment '{aside}'."
     assert said in " ".join(output.split())
     assert "promotion" not in output

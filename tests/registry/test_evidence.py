@@ -1,12 +1,13 @@
 """Evidence: one way to write it, one hash, and nobody can edit it unseen."""
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledgerline.registry import evidence, versions
+from ledgerline.registry import evidence
 from ledgerline.registry.evidence import (
     APPROVED_BY_TAG,
     DECISION_TAG,
@@ -16,6 +17,8 @@ from ledgerline.registry.evidence import (
     seal,
     verified,
 )
+from ledgerline.registry.history import Evaluation
+from ledgerline.registry.versions import UnknownVersionError
 from ledgerline.testing.registry_stock import Stock
 
 VALUES = st.recursive(
@@ -55,7 +58,12 @@ def test_evidence_is_read_again_as_it_was_sealed(any_stock: Stock, model_name: s
     document = any_stock.document(1) | {"names": ["ä", "日本"], "number": 0.1 + 0.2}
     evaluation = any_stock.evaluate(model_name, 1, document=document)
 
-    assert verified(any_stock.client, model_name, evaluation) == document
+    assert checked(any_stock, model_name, evaluation) == document
+
+
+def checked(stock: Stock, name: str, evaluation: Evaluation) -> dict[str, Any]:
+    model = stock.registered(name)
+    return verified(model, model.version(evaluation.version), evaluation)
 
 
 @pytest.mark.parametrize(("broken", "decision"), [([], "passed"), (["calibrated"], "refused")])
@@ -79,8 +87,10 @@ def test_evidence_that_is_gone_is_named(any_stock: Stock, model_name: str):
 
     for run_id in (elsewhere, "0" * 32):
         moved = type(evaluation)(**{**vars(evaluation), "evidence_run_id": run_id})
-        with pytest.raises(EvidenceError, match=f"cannot be read from MLflow run {run_id}: .*Compare again"):
-            verified(any_stock.client, model_name, moved)
+        with pytest.raises(
+            EvidenceError, match=f"cannot be read from MLflow run {run_id}: .*Compare it again"
+        ):
+            checked(any_stock, model_name, moved)
 
 
 def test_the_evidence_of_a_deleted_version_is_that_of_an_unknown_one(stock: Stock, model_name: str):
@@ -88,8 +98,8 @@ def test_the_evidence_of_a_deleted_version_is_that_of_an_unknown_one(stock: Stoc
     evaluation = stock.evaluate(model_name, 1)
     stock.client.delete_model_version(model_name, "1")
 
-    with pytest.raises(versions.UnknownVersionError):
-        verified(stock.client, model_name, evaluation)
+    with pytest.raises(UnknownVersionError):
+        checked(stock, model_name, evaluation)
 
 
 def test_a_passed_judgement_takes_the_approval_of_the_one_before_away_first(stock: Stock):

@@ -4,8 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from ledgerline.registry import moves
-from ledgerline.registry.inconsistencies import inconsistencies
 from ledgerline.registry.stages import PRODUCTION, STAGE_TAG, STAGING
 from ledgerline.registry.versions import UnknownModelError
 from ledgerline.testing.registry_stock import Stock
@@ -23,7 +21,7 @@ def served(stock: Stock, model_name: str) -> str:
 
 
 def test_nothing_is_said_when_all_is_well(stock: Stock, served: str):
-    assert inconsistencies(stock.client, served) == []
+    assert stock.registered(served).inconsistencies() == []
 
 
 def test_each_thing_that_was_changed_by_hand_is_said(stock: Stock, served: str):
@@ -35,7 +33,7 @@ def test_each_thing_that_was_changed_by_hand_is_said(stock: Stock, served: str):
     client.set_model_version_tag(served, "4", STAGE_TAG, "staging")
 
     for _ in range(2):  # and not mended by looking
-        assert inconsistencies(client, served) == [
+        assert stock.registered(served).inconsistencies() == [
             "staging is no version, the journal says version 3",
             "production is version 4, the journal says version 2",
             "version 1 has the tag stage=production, the journal says archived",
@@ -47,35 +45,37 @@ def test_each_thing_that_was_changed_by_hand_is_said(stock: Stock, served: str):
 def test_a_change_of_aliases_that_was_noted_is_none_any_more(stock: Stock, served: str):
     stock.client.set_registered_model_alias(served, PRODUCTION, "4")
 
-    moves.settled(stock.client, served)
+    stock.registered(served).reconcile()
 
-    assert inconsistencies(stock.client, served) == []
+    assert stock.registered(served).inconsistencies() == []
 
 
 def test_a_deleted_version_leaves_its_alias_with_nobody(stock: Stock, served: str):
     stock.client.delete_model_version(served, "2")
 
-    assert inconsistencies(stock.client, served) == ["production is no version, the journal says version 2"]
+    assert stock.registered(served).inconsistencies() == [
+        "production is no version, the journal says version 2"
+    ]
 
 
 def test_nothing_is_said_while_an_alias_is_being_moved(stock: Stock, served: str):
     waiting(stock, served, ago=timedelta(0))
     stock.client.set_registered_model_alias(served, PRODUCTION, "3")
 
-    assert inconsistencies(stock.client, served) == []
+    assert stock.registered(served).inconsistencies() == []
 
 
 def test_aliases_of_a_model_without_a_journal_are_said(stock: Stock, model_name: str):
     stock.model(model_name, 2)
-    assert inconsistencies(stock.client, model_name) == []
+    assert stock.registered(model_name).inconsistencies() == []
     stock.client.set_registered_model_alias(model_name, PRODUCTION, "2")
 
-    assert inconsistencies(stock.client, model_name) == ["production is version 2; there is no journal"]
+    assert stock.registered(model_name).inconsistencies() == ["production is version 2; there is no journal"]
 
 
 def test_an_unknown_model_is_named(stock: Stock):
     with pytest.raises(UnknownModelError):
-        inconsistencies(stock.client, "nobody registered")
+        stock.registered("nobody registered").inconsistencies()
 
 
 def test_a_journal_that_was_deleted_or_changed_is_said(stock: Stock, model_name: str):
@@ -83,7 +83,7 @@ def test_a_journal_that_was_deleted_or_changed_is_said(stock: Stock, model_name:
     stock.stage(model_name, 1)
     stock.client.delete_run(stock.journal(model_name).run_id)
 
-    (said,) = inconsistencies(stock.client, model_name)
+    (said,) = stock.registered(model_name).inconsistencies()
     assert "mlflow runs restore" in said
 
 
@@ -91,10 +91,10 @@ def test_it_is_the_same_on_each_kind_of_store(any_stock: Stock, model_name: str)
     any_stock.model(model_name, 2)
     any_stock.serve(model_name, 1)
     any_stock.stage(model_name, 2)
-    assert inconsistencies(any_stock.client, model_name) == []
+    assert any_stock.registered(model_name).inconsistencies() == []
 
     any_stock.client.set_registered_model_alias(model_name, STAGING, "1")
 
-    assert inconsistencies(any_stock.client, model_name) == [
+    assert any_stock.registered(model_name).inconsistencies() == [
         "staging is version 1, the journal says version 2"
     ]

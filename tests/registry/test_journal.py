@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
-from ledgerline.registry import moves
 from ledgerline.registry.history import (
     OUTSIDE,
     PROMOTION,
@@ -64,7 +63,7 @@ def delete(stock: Stock, journal: Journal, key: str) -> None:
 
 
 def test_what_is_written_is_read_again(any_stock: Stock, model_name: str):
-    journal = Journal.opened(any_stock.client, model_name)
+    journal = Journal.opened(any_stock.registered(model_name))
 
     for number, what in enumerate([JUDGEMENT, APPROVAL, MOVE]):
         assert journal.append(number, what) == Entry(number + 1, what)
@@ -79,7 +78,7 @@ def test_what_is_written_is_read_again(any_stock: Stock, model_name: str):
 
 
 def test_an_entry_is_never_written_over(any_stock: Stock, model_name: str):
-    journal = Journal.opened(any_stock.client, model_name)
+    journal = Journal.opened(any_stock.registered(model_name))
     journal.append(0, JUDGEMENT)
 
     with pytest.raises(EntryTakenError):
@@ -89,11 +88,11 @@ def test_an_entry_is_never_written_over(any_stock: Stock, model_name: str):
     with pytest.raises(MlflowException, match="Changing param values is not allowed"):
         any_stock.client.log_param(journal.run_id, "000001", "something else")
 
-    assert [entry.what for entry in journal.read().entries] == [JUDGEMENT]
+    assert [entry.record for entry in journal.read().entries] == [JUDGEMENT]
 
 
 def test_the_end_of_a_move_is_said_once(stock: Stock, model_name: str):
-    journal = Journal.opened(stock.client, model_name)
+    journal = Journal.opened(stock.registered(model_name))
     journal.append(0, MOVE)
 
     journal.end(1, End(NOON, moved=True))
@@ -103,18 +102,18 @@ def test_the_end_of_a_move_is_said_once(stock: Stock, model_name: str):
 
 
 def test_a_text_that_is_too_long_is_refused_before_anything_is_written(stock: Stock, model_name: str):
-    journal = Journal.opened(stock.client, model_name)
+    journal = Journal.opened(stock.registered(model_name))
 
-    with pytest.raises(JournalError, match=f"{MAX_ENTRY_LENGTH} are possible. Say it shorter"):
+    with pytest.raises(JournalError, match=f"the limit is {MAX_ENTRY_LENGTH}. Shorten the reason"):
         journal.append(0, replace(APPROVAL, reason="ä" * MAX_ENTRY_LENGTH))
 
     assert journal.read().head == 0
     fits = replace(APPROVAL, reason="ä" * 5000)
-    assert journal.add(fits).what == fits
+    assert journal.add(fits).record == fits
 
 
 def test_a_model_without_a_journal_has_none(stock: Stock):
-    assert Journal.found(stock.client, "nobody wrote") is None
+    assert Journal.named(stock.registered("nobody wrote")) is None
 
 
 # Several writers
@@ -123,7 +122,7 @@ def test_a_model_without_a_journal_has_none(stock: Stock):
 def test_of_ten_processes_that_write_the_same_entry_one_succeeds(
     any_stock: Stock, model_name: str, racers: Racers
 ):
-    Journal.opened(any_stock.client, model_name).append(0, JUDGEMENT)
+    Journal.opened(any_stock.registered(model_name)).append(0, JUDGEMENT)
 
     outcomes = racers.run([Task("append", any_stock.uri, model_name, number=1) for _ in range(10)])
 
@@ -138,7 +137,7 @@ def test_what_eight_processes_add_at_once_is_all_there_in_some_order(
 
     assert sorted(outcome.returned for outcome in outcomes) == list(range(1, 9)), outcomes
     entries = any_stock.history(model_name).entries
-    written = [entry.what.version for entry in entries if isinstance(entry.what, Approval)]
+    written = [entry.record.version for entry in entries if isinstance(entry.record, Approval)]
     assert sorted(written) == list(range(1, 9))
 
 
@@ -155,7 +154,7 @@ def test_ten_processes_that_open_a_journal_open_the_same(any_stock: Stock, model
 
 
 def test_a_deleted_journal_stops_everything_until_it_is_restored(any_stock: Stock, model_name: str):
-    journal = Journal.opened(any_stock.client, model_name)
+    journal = Journal.opened(any_stock.registered(model_name))
     journal.append(0, JUDGEMENT)
     client = any_stock.client
     experiment = client.get_run(journal.run_id).info.experiment_id
@@ -165,27 +164,27 @@ def test_a_deleted_journal_stops_everything_until_it_is_restored(any_stock: Stoc
         (client.delete_run, client.restore_run, journal.run_id),
     ):
         take(id_)
-        for look in (Journal.found, Journal.opened):
-            with pytest.raises(JournalError, match=r"Restore it .`mlflow experiments restore`"):
-                look(client, model_name)
+        for look in (Journal.named, Journal.opened):
+            with pytest.raises(JournalError, match=r"restore it .`mlflow experiments restore`"):
+                look(any_stock.registered(model_name))
         give_back(id_)
         assert any_stock.history(model_name).head == 1
 
 
 def test_a_journal_with_two_runs_is_refused(stock: Stock, model_name: str):
-    journal = Journal.opened(stock.client, model_name)
+    journal = Journal.opened(stock.registered(model_name))
     experiment = stock.client.get_run(journal.run_id).info.experiment_id
     stock.client.create_run(experiment, run_name="something else")
     assert stock.journal(model_name).run_id == journal.run_id
 
     stock.client.create_run(experiment, run_name=RUN_NAME)
 
-    with pytest.raises(JournalError, match="should have one run named 'journal'"):
-        Journal.found(stock.client, model_name)
+    with pytest.raises(JournalError, match="should have exactly one run named 'journal'"):
+        Journal.named(stock.registered(model_name))
 
 
 def test_a_journal_deleted_by_its_reader_s_back_is_no_entry_taken(any_stock: Stock, model_name: str):
-    journal = Journal.opened(any_stock.client, model_name)
+    journal = Journal.opened(any_stock.registered(model_name))
     any_stock.client.delete_run(journal.run_id)
 
     with pytest.raises(JournalError, match=r"cannot be written: .* restore it"):
@@ -193,7 +192,7 @@ def test_a_journal_deleted_by_its_reader_s_back_is_no_entry_taken(any_stock: Sto
 
 
 def test_an_entry_edited_in_the_database_is_noticed(stock: Stock, model_name: str):
-    journal = Journal.opened(stock.client, model_name)
+    journal = Journal.opened(stock.registered(model_name))
     for _ in range(3):
         journal.add(JUDGEMENT)
 
@@ -205,7 +204,7 @@ def test_an_entry_edited_in_the_database_is_noticed(stock: Stock, model_name: st
 
 @pytest.mark.parametrize("key", ["000001", "000002"])
 def test_an_entry_deleted_in_the_database_is_noticed(stock: Stock, model_name: str, key: str):
-    journal = Journal.opened(stock.client, model_name)
+    journal = Journal.opened(stock.registered(model_name))
     for _ in range(3):
         journal.add(JUDGEMENT)
 
@@ -230,12 +229,12 @@ def test_what_no_entry_follows_is_sealed_by_the_model(
     stock.stage(model_name, 1)
     journal = stock.journal(model_name)
     journal.add(APPROVAL)
-    moves.settled(stock.client, model_name)
+    stock.registered(model_name).reconcile()
 
     change(stock, journal, key, edit)
 
-    with pytest.raises(JournalError, match="are not what the model's tag seals"):
-        moves.settled(stock.client, model_name)
+    with pytest.raises(JournalError, match="do not match the seal in the model's tag"):
+        stock.registered(model_name).reconcile()
 
 
 def test_a_last_entry_deleted_in_the_database_is_noticed(stock: Stock, model_name: str):
@@ -243,17 +242,17 @@ def test_a_last_entry_deleted_in_the_database_is_noticed(stock: Stock, model_nam
     stock.stage(model_name, 1)
     journal = stock.journal(model_name)
     journal.add(APPROVAL)
-    moves.settled(stock.client, model_name)
+    stock.registered(model_name).reconcile()
 
     delete(stock, journal, "000002")
 
-    with pytest.raises(JournalError, match=r"up to 2, .* are not what the model's tag seals"):
-        moves.settled(stock.client, model_name)
+    with pytest.raises(JournalError, match=r"up to 2, .* do not match the seal in the model's tag"):
+        stock.registered(model_name).reconcile()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "no JSON", '{"previous":"","kind":"strange","id":""}'])
 def test_an_entry_that_cannot_be_read_is_named(stock: Stock, model_name: str, text: str):
-    journal = Journal.opened(stock.client, model_name)
+    journal = Journal.opened(stock.registered(model_name))
     journal.add(JUDGEMENT)
 
     change(stock, journal, "000001", lambda _: text)
@@ -269,15 +268,15 @@ def test_a_journal_that_is_gone_is_not_begun_anew(stock: Stock, model_name: str)
     stock.client.rename_experiment(experiment, "my notes")
     stock.client.delete_experiment(experiment)
 
-    with pytest.raises(JournalError, match=f"was named '{experiment_name(model_name)}', and restore it"):
-        moves.settled(stock.client, model_name)
+    with pytest.raises(JournalError, match=f"Restore .* that was named '{experiment_name(model_name)}'"):
+        stock.registered(model_name).reconcile()
 
     stock.client.restore_experiment(experiment)
-    assert moves.settled(stock.client, model_name).history.head == 1
+    assert stock.registered(model_name).reconcile().history.head == 1
 
 
 def test_what_somebody_else_logs_to_the_journal_is_passed_over(stock: Stock, model_name: str):
-    journal = Journal.opened(stock.client, model_name)
+    journal = Journal.opened(stock.registered(model_name))
     journal.add(JUDGEMENT)
     for name in ("note", "7", "note.end", "x000002"):
         stock.client.log_param(journal.run_id, name, "hello")
@@ -292,7 +291,7 @@ def test_tags_of_the_model_that_somebody_deleted_are_written_anew(stock: Stock, 
     for tag in (JOURNAL_TAG, SEAL_TAG):
         stock.client.delete_registered_model_tag(model_name, tag)
 
-    moves.settled(stock.client, model_name)
+    stock.registered(model_name).reconcile()
 
     stock.require_agreement(model_name)
 
@@ -323,7 +322,7 @@ def history(*moved: tuple[Move, float | None]) -> History:
 
 
 def at(written: History, second: float) -> list[int | None]:
-    return [holding.version for holding in written.holders_at(NOON + second * SECOND)]
+    return [holding.version for holding in written.periods_at(NOON + second * SECOND)]
 
 
 def test_nobody_is_known_before_the_first_move_and_who_came_is_there_from_then_on():
@@ -353,7 +352,7 @@ def test_a_move_that_was_not_carried_out_is_none():
 
     assert at(written, 5) == []
     assert written.pending is None
-    assert written.holder(PRODUCTION) is None
+    assert written.version_with_alias(PRODUCTION) is None
 
 
 def test_a_change_outside_lies_between_when_it_was_last_seen_otherwise_and_when_it_was_noticed():
@@ -378,14 +377,14 @@ def test_of_a_first_change_outside_nobody_knows_how_old_it_is():
     written = history((move(20, 2, cause=OUTSIDE), 20))
 
     assert [at(written, second) for second in (19.999, 20)] == [[], [2]]
-    assert written.holdings()[0].since_at_earliest is None
+    assert written.periods()[0].since_at_earliest is None
 
 
 def test_an_alias_that_was_removed_is_carried_by_nobody():
     written = history((move(0, 1), 1), (move(20, None, cause=OUTSIDE, unseen_since=15), 20))
 
     assert at(written, 21) == [None]
-    assert written.holder(PRODUCTION) is None
+    assert written.version_with_alias(PRODUCTION) is None
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 100), st.floats(0, 5)), max_size=12), st.data())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from ledgerline.registry import moves, versions
+from ledgerline.registry import moves
 from ledgerline.registry.history import OUTSIDE, PROMOTION, Move
 from ledgerline.registry.moves import UNDER_WAY, MoveRefusedError, UnderWayError
 from ledgerline.registry.stages import (
@@ -37,13 +37,13 @@ def shown(stock: Stock, name: str) -> object:
     moved = [
         (move.alias, move.from_version, move.to_version, move.cause, move.by, entry.end and entry.end.moved)
         for entry in history.entries
-        if isinstance(move := entry.what, Move)
+        if isinstance(move := entry.record, Move)
     ]
     tags = {
         version.number: {tag: "a time" if tag in TIMES else value for tag, value in version.tags.items()}
-        for version in versions.versions(stock.client, name)
+        for version in stock.registered(name).versions()
     }
-    return stock.aliases(name), moved, tags, moves.settled(stock.client, name).history.head
+    return stock.aliases(name), moved, tags, stock.registered(name).reconcile().history.head
 
 
 def waiting(stock: Stock, name: str, *, by: str = "a dead process", ago: timedelta) -> Move:
@@ -52,7 +52,7 @@ def waiting(stock: Stock, name: str, *, by: str = "a dead process", ago: timedel
     move = Move(
         at=datetime.now(UTC) - ago,
         alias=PRODUCTION,
-        from_version=journal.read().holder(PRODUCTION),
+        from_version=journal.read().version_with_alias(PRODUCTION),
         to_version=2,
         cause=PROMOTION,
         by=by,
@@ -142,7 +142,7 @@ def test_another_request_waits_for_a_move_whose_process_may_be_alive(
     with pytest.raises(UnderWayError):
         any_stock.rollback(model_name)
     with pytest.raises(UnderWayError):
-        moves.settled(any_stock.client, model_name)
+        any_stock.registered(model_name).reconcile()
 
     assert any_stock.aliases(model_name) == before
 
@@ -150,7 +150,7 @@ def test_another_request_waits_for_a_move_whose_process_may_be_alive(
 def test_a_move_whose_process_must_have_died_is_finished_by_whoever_comes_next(stock: Stock, served: str):
     waiting(stock, served, ago=UNDER_WAY)
 
-    moves.settled(stock.client, served)
+    stock.registered(served).reconcile()
 
     assert stock.aliases(served) == {PRODUCTION: 2, STAGING: 2}
     stock.require_agreement(served)
@@ -161,7 +161,7 @@ def test_a_move_that_moved_the_alias_and_died_is_no_change_outside(stock: Stock,
     waiting(stock, served, ago=UNDER_WAY)
     stock.client.set_registered_model_alias(served, PRODUCTION, "2")
 
-    history = moves.settled(stock.client, served).history
+    history = stock.registered(served).reconcile().history
 
     assert [move.cause for _, move, _ in history.moves(PRODUCTION)] == [PROMOTION, PROMOTION]
     stock.require_agreement(served)
@@ -172,7 +172,7 @@ def test_a_dead_move_does_not_undo_what_somebody_did_since(stock: Stock, served:
     waiting(stock, served, ago=UNDER_WAY)
     stock.client.set_registered_model_alias(served, PRODUCTION, "3")
 
-    history = moves.settled(stock.client, served).history
+    history = stock.registered(served).reconcile().history
 
     assert stock.aliases(served)[PRODUCTION] == 3
     assert [(m.cause, m.to_version) for _, m, _ in history.moves(PRODUCTION)] == [
@@ -186,10 +186,10 @@ def test_a_dead_move_to_a_version_deleted_since_is_given_up(stock: Stock, served
     waiting(stock, served, ago=UNDER_WAY)
     stock.client.delete_model_version(served, "2")
 
-    history = moves.settled(stock.client, served).history
+    history = stock.registered(served).reconcile().history
 
     assert stock.aliases(served) == {PRODUCTION: 1}
-    assert history.holder(STAGING) is None
+    assert history.version_with_alias(STAGING) is None
     stock.require_agreement(served)
 
 
@@ -220,9 +220,9 @@ def test_five_processes_note_a_change_outside_once(any_stock: Stock, model_name:
     assert [outcome.message for outcome in outcomes] == [""] * 5
     history = any_stock.history(model_name)
     noted = [
-        (entry.what.alias, entry.what.from_version, entry.what.to_version, entry.what.by)
+        (entry.record.alias, entry.record.from_version, entry.record.to_version, entry.record.by)
         for entry in history.entries
-        if isinstance(entry.what, Move) and entry.what.cause == OUTSIDE
+        if isinstance(entry.record, Move) and entry.record.cause == OUTSIDE
     ]
     assert noted == [(STAGING, None, 1, "unknown"), (PRODUCTION, 1, 2, "unknown")]
     any_stock.require_agreement(model_name)
@@ -233,7 +233,7 @@ def test_a_change_outside_says_when_it_was_last_seen_otherwise(stock: Stock, ser
     stock.client.set_registered_model_alias(served, PRODUCTION, "2")
     seen = datetime.now(UTC) - timedelta(seconds=3)
 
-    history = moves.settled(stock.client, served, unchanged_until=seen).history
+    history = stock.registered(served).reconcile(seen).history
 
     (noted,) = [move for _, move, _ in history.moves(PRODUCTION) if move.cause == OUTSIDE]
     assert noted.not_before is not None
@@ -249,9 +249,9 @@ def test_an_alias_that_was_taken_away_is_noted(any_stock: Stock, model_name: str
     else:
         any_stock.client.delete_model_version(model_name, "1")
 
-    history = moves.settled(any_stock.client, model_name).history
+    history = any_stock.registered(model_name).reconcile().history
 
-    assert history.holder(PRODUCTION) is None
+    assert history.version_with_alias(PRODUCTION) is None
     assert history.moves(PRODUCTION)[-1][1].cause == OUTSIDE
     any_stock.require_agreement(model_name)
     any_stock.serve(model_name, 2)
@@ -264,15 +264,19 @@ def test_a_model_moved_by_hand_for_years_gets_its_journal_at_the_first_look(stoc
     stock.client.set_registered_model_alias(model_name, STAGING, "2")
     stock.client.set_registered_model_alias(model_name, "of-no-concern", "2")
 
-    history = moves.settled(stock.client, model_name).history
+    history = stock.registered(model_name).reconcile().history
 
-    assert (history.holder(PRODUCTION), history.holder(STAGING), history.head) == (1, 2, 2)
+    assert (history.version_with_alias(PRODUCTION), history.version_with_alias(STAGING), history.head) == (
+        1,
+        2,
+        2,
+    )
     stock.require_agreement(model_name)
 
 
 def test_an_unknown_model_gets_no_journal(stock: Stock):
     with pytest.raises(UnknownModelError, match="ledgerline registry list"):
-        moves.settled(stock.client, "nobody registered")
+        stock.registered("nobody registered").reconcile()
 
     assert [
         found.name for found in stock.client.search_experiments(filter_string="name LIKE 'nobody%'")
@@ -283,7 +287,7 @@ def test_an_unknown_model_gets_no_journal(stock: Stock):
 
 
 def test_a_move_from_where_the_alias_is_no_more_is_refused(stock: Stock, served: str):
-    model = moves.settled(stock.client, served)
+    model = stock.registered(served).reconcile()
     stock.promote(served, 2)
 
     with pytest.raises(MoveRefusedError, match=r"staging of .* is no version by now, and not version 2"):
@@ -291,7 +295,7 @@ def test_a_move_from_where_the_alias_is_no_more_is_refused(stock: Stock, served:
 
 
 def test_a_move_goes_on_when_something_else_was_written_meanwhile(stock: Stock, served: str):
-    model = moves.settled(stock.client, served)
+    model = stock.registered(served).reconcile()
     stock.evaluate(served, 2, against=1)
 
     moves.move(model, stock.staging(1, 2))
@@ -303,7 +307,7 @@ def test_a_move_goes_on_when_something_else_was_written_meanwhile(stock: Stock, 
 def test_a_move_does_not_begin_while_another_is_under_way(stock: Stock, served: str):
     waiting(stock, served, ago=timedelta(0))
     journal = stock.journal(served)
-    model = moves.Model(stock.client, served, journal, journal.read())
+    model = moves.ReconciledModel(stock.registered(served), journal, journal.read())
 
     with pytest.raises(UnderWayError):
         moves.move(model, stock.staging(1, 2))
@@ -312,11 +316,11 @@ def test_a_move_does_not_begin_while_another_is_under_way(stock: Stock, served: 
 
 
 def test_who_tells_tags_late_leaves_the_newest_behind(stock: Stock, served: str):
-    late = moves.settled(stock.client, served)
+    late = stock.registered(served).reconcile()
     stock.promote(served, 2)
     stock.client.set_registered_model_tag(served, JOURNAL_TAG, "0")
 
-    moves.show(late)
+    moves.show(replace(late, shown=0))
 
     stock.require_agreement(served)
 

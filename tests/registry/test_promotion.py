@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledgerline.registry import evidence, moves, promotion, versions
+from ledgerline.registry import evidence, moves, promotion
 from ledgerline.registry.evidence import APPROVED_BY_TAG, DECISION_TAG, EVIDENCE_TAG
 from ledgerline.registry.history import ROLLBACK, Evaluation
 from ledgerline.registry.moves import MoveRefusedError, UnderWayError
@@ -198,11 +198,11 @@ def test_a_production_changed_outside_needs_another_comparison(stock: Stock, ser
 
 def test_a_version_judged_again_while_it_is_promoted_is_left_for_the_next_try(stock: Stock, served: str):
     evaluation = stock.evaluate(served, 2, against=1)
-    model = moves.settled(stock.client, served)
+    model = stock.registered(served).reconcile()
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
-    wanted = promotion._move(1, 2, "promotion", request(), evaluation.evidence)
+    wanted = promotion._move(PRODUCTION, 1, 2, "promotion", request(), resting_on=evaluation.evidence)
 
-    with pytest.raises(UnderWayError, match="was judged again meanwhile"):
+    with pytest.raises(UnderWayError, match="was evaluated again meanwhile"):
         moves.move(model, wanted, lambda model: promotion._require_last(model, evaluation))
 
 
@@ -230,8 +230,8 @@ def delete_tag(stock: Stock, evaluation: Evaluation, name: str) -> None:
     [
         (edit_artifact, "was edited: evidence.json in MLflow run"),
         (edit_tag, f"and {'0' * 64} in the tag {EVIDENCE_TAG}"),
-        (edit_both, f"in the tag {EVIDENCE_TAG} of the version. Compare again"),
-        (delete_tag, f"and nothing in the tag {EVIDENCE_TAG}"),
+        (edit_both, f"in the tag {EVIDENCE_TAG} of the version. Compare it again"),
+        (delete_tag, f"and none in the tag {EVIDENCE_TAG}"),
     ],
     ids=["the artifact", "the tag", "both", "the tag deleted"],
 )
@@ -276,7 +276,7 @@ def test_a_version_whose_hash_was_made_to_fit_other_files_is_refused(stock: Stoc
 
     stock.client.set_model_version_tag(served, "2", SHA256_TAG, "0" * 64)
 
-    assert f"have sha256 {'0' * 64}; judged were files with" in refusal(stock, served, 2)
+    assert f"records sha256 {'0' * 64} of its files, and files with sha256" in refusal(stock, served, 2)
 
 
 def test_a_version_registered_by_hand_is_refused_for_it_has_no_hash(stock: Stock, served: str):
@@ -294,7 +294,7 @@ def test_an_unknown_model_or_version_is_named(stock: Stock, served: str):
     with pytest.raises(UnknownModelError):
         stock.rollback("nobody registered")
     with pytest.raises(UnknownVersionError):
-        promotion.approve(stock.client, served, 7, "ada", "")
+        stock.registered(served).approve(7, "ada", "")
 
 
 def test_a_version_deleted_after_it_was_judged_is_named(stock: Stock, served: str):
@@ -313,11 +313,11 @@ def test_a_version_deleted_after_it_was_judged_is_named(stock: Stock, served: st
 def test_a_promotion_waits_for_a_person(any_stock: Stock, model_name: str):
     any_stock.model(model_name, 1)
     evaluation = any_stock.evaluate(model_name, 1)
-    with pytest.raises(NotApprovedError, match=f"registry approve {model_name} --version 1`, or the tag"):
+    with pytest.raises(NotApprovedError, match=f"registry approve {model_name} --version 1`, or set"):
         any_stock.promote(model_name, 1, mode=Mode.approved)
     assert any_stock.aliases(model_name) == {}
 
-    approval = promotion.approve(any_stock.client, model_name, 1, "grace", "looks good")
+    approval = any_stock.registered(model_name).approve(1, "grace", "looks good")
 
     assert any_stock.tags(model_name, 1)[APPROVED_BY_TAG] == "grace"
     assert approval.evidence == evaluation.evidence
@@ -338,12 +338,12 @@ def test_a_tag_set_by_hand_is_an_approval_and_is_written_down(stock: Stock, serv
 
 def test_an_approval_does_not_outlive_its_judgement(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1)
-    promotion.approve(stock.client, served, 2, "grace", "")
+    stock.registered(served).approve(2, "grace", "")
 
     stock.evaluate(served, 2, against=1)
 
     assert APPROVED_BY_TAG not in stock.tags(served, 2)
-    assert "waits for a person" in refusal(stock, served, 2, Mode.approved)
+    assert "waits for approval" in refusal(stock, served, 2, Mode.approved)
 
 
 def test_an_approval_by_tag_is_gone_before_anything_of_the_next_judgement_shows(stock: Stock):
@@ -355,7 +355,7 @@ def test_what_broke_a_rule_cannot_be_approved(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
 
     with pytest.raises(MoveRefusedError, match="it broke calibrated"):
-        promotion.approve(stock.client, served, 2, "grace", "I know better")
+        stock.registered(served).approve(2, "grace", "I know better")
 
     assert stock.tags(served, 2)[DECISION_TAG] == evidence.REFUSED
 
@@ -460,9 +460,9 @@ def test_the_same_rollback_again_changes_nothing(stock: Stock, served: str):
 
 
 def test_what_somebody_else_promoted_since_is_not_reported_as_done(stock: Stock, served: str):
-    model = moves.settled(stock.client, served)
+    model = stock.registered(served).reconcile()
 
-    with pytest.raises(MoveRefusedError, match="was moved by somebody else while eve was"):
+    with pytest.raises(MoveRefusedError, match="was moved by another process while eve was"):
         promotion._moved(model, request("eve"))
 
-    assert versions.alias_state(stock.client, served).aliases == {PRODUCTION: 1}
+    assert stock.registered(served).alias_state().aliases == {PRODUCTION: 1}

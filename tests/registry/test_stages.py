@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ledgerline.registry import moves, stages, versions
+from ledgerline.registry import stages
 from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGING, AliasState, alias_states
 from ledgerline.testing.registry_stock import Stock
 
@@ -16,7 +16,7 @@ def test_the_standing_of_a_model_is_the_same_on_each_kind_of_store(any_stock: St
 
     found = alias_states(any_stock.client)[model_name]
 
-    assert found == versions.alias_state(any_stock.client, model_name)
+    assert found == any_stock.registered(model_name).alias_state()
     assert found.aliases == {PRODUCTION: 1, STAGING: 2}
     assert all(type(number) is int for number in found.aliases.values())
     assert found.journal_entry == any_stock.history(model_name).head == 3
@@ -47,13 +47,13 @@ def test_a_tag_that_somebody_wrote_over_does_not_stop_the_others(stock: Stock, m
 
     assert alias_states(stock.client)[model_name] == AliasState({STAGING: 1}, 0)
 
-    moves.settled(stock.client, model_name)
+    stock.registered(model_name).reconcile()
     stock.require_agreement(model_name)
 
 
 def test_the_stage_of_a_version_is_the_last_it_had(stock: Stock, model_name: str):
     stock.model(model_name, 3)
-    assert moves.stage_of(moves.settled(stock.client, model_name).history, 1) is None
+    assert stock.registered(model_name).reconcile().history.stage_of(1) is None
     stock.stage(model_name, 1)
     stock.serve(model_name, 1)
     stock.stage(model_name, 2)
@@ -61,5 +61,5 @@ def test_the_stage_of_a_version_is_the_last_it_had(stock: Stock, model_name: str
 
     history = stock.history(model_name)
 
-    assert [moves.stage_of(history, number) for number in (1, 2, 3)] == [PRODUCTION, "archived", STAGING]
+    assert [history.stage_of(number) for number in (1, 2, 3)] == [PRODUCTION, "archived", STAGING]
     assert datetime.fromisoformat(stock.tags(model_name, 2)["archived_at"]) <= datetime.now(UTC)

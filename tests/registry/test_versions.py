@@ -16,8 +16,9 @@ from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.mlflow_store import model_files, store
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
 from ledgerline.registry import versions
+from ledgerline.registry.promotion import Request
 from ledgerline.registry.stages import PRODUCTION, STAGING
-from ledgerline.registry.versions import SHA256_TAG, UnknownModelError, UnknownVersionError
+from ledgerline.registry.versions import SHA256_TAG, RegisteredModel, UnknownModelError, UnknownVersionError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def test_a_version_records_the_hash_of_its_files_and_where_it_came_from(
 ):
     logged = log_model()
 
-    version = versions.register(client, name, logged.model_id, {"month": "2013-07-01"})
+    version = RegisteredModel(client, name).register(logged.model_id, {"month": "2013-07-01"})
 
     with store.downloaded(client, logged.artifact_location) as files:
         sha256 = model_files.folder_sha256(files)
@@ -72,42 +73,43 @@ def test_a_version_records_the_hash_of_its_files_and_where_it_came_from(
 def test_the_same_model_is_registered_once(client: "MlflowClient", log_model: "LogModel", name: str):
     logged = log_model()
 
-    first = versions.register(client, name, logged.model_id, {"month": "2013-07-01"})
-    again = versions.register(client, name, logged.model_id, {"month": "2013-08-01"})
+    first = RegisteredModel(client, name).register(logged.model_id, {"month": "2013-07-01"})
+    again = RegisteredModel(client, name).register(logged.model_id, {"month": "2013-08-01"})
 
     assert again == first
     assert len(client.search_model_versions(f"name = '{name}'")) == 1
 
 
 def test_another_model_is_another_version(client: "MlflowClient", log_model: "LogModel", name: str):
-    numbers = [versions.register(client, name, log_model().model_id, {}).number for _ in range(2)]
+    numbers = [RegisteredModel(client, name).register(log_model().model_id, {}).number for _ in range(2)]
 
     assert numbers == [1, 2]
 
 
 def test_an_alias_moves_from_one_version_to_another(client: "MlflowClient", log_model: "LogModel", name: str):
-    first, second = (versions.register(client, name, log_model().model_id, {}) for _ in range(2))
+    first, second = (RegisteredModel(client, name).register(log_model().model_id, {}) for _ in range(2))
 
-    versions.set_alias(client, first, STAGING)
-    assert versions.version_with_alias(client, name, STAGING) == first
+    RegisteredModel(client, name).set_alias(STAGING, first.number)
+    assert RegisteredModel(client, name).version_with_alias(STAGING) == first
 
-    versions.set_alias(client, second, STAGING)
-    assert versions.version_with_alias(client, name, STAGING) == second
-    assert versions.version_with_alias(client, name, PRODUCTION) is None
+    RegisteredModel(client, name).set_alias(STAGING, second.number)
+    assert RegisteredModel(client, name).version_with_alias(STAGING) == second
+    assert RegisteredModel(client, name).version_with_alias(PRODUCTION) is None
 
 
 def test_nothing_carries_an_alias_of_a_model_that_nobody_registered(client: "MlflowClient"):
-    assert versions.version_with_alias(client, "never registered", STAGING) is None
+    assert RegisteredModel(client, "never registered").version_with_alias(STAGING) is None
 
 
 def test_a_loaded_version_answers_as_the_model_that_was_registered(
     client: "MlflowClient", log_model: "LogModel", name: str, model: Any, inputs: "pd.DataFrame"
 ):
-    versions.set_alias(client, versions.register(client, name, log_model().model_id, {}), STAGING)
+    registered = RegisteredModel(client, name)
+    registered.set_alias(STAGING, registered.register(log_model().model_id, {}).number)
 
-    found = versions.version_with_alias(client, name, STAGING)
+    found = RegisteredModel(client, name).version_with_alias(STAGING)
     assert found is not None
-    loaded = versions.load(client, found)
+    loaded = RegisteredModel(client, name).load(found)
 
     np.testing.assert_array_equal(loaded.answer(inputs), model.predict_proba(inputs))
 
@@ -119,14 +121,14 @@ def test_a_version_with_one_changed_byte_is_refused(
     files_of: "Callable[[LoggedModel], Path]",
 ):
     logged = log_model()
-    version = versions.register(client, name, logged.model_id, {})
+    version = RegisteredModel(client, name).register(logged.model_id, {})
     (file,) = files_of(logged).glob("*.skops")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
     with pytest.raises(ModelRefusedError, match="version 1 is not what was registered") as error:
-        versions.load(client, version)
+        RegisteredModel(client, version.name).load(version)
 
     assert version.tags[SHA256_TAG] in str(error.value)
 
@@ -138,34 +140,34 @@ def test_a_version_with_an_added_file_is_refused(
     files_of: "Callable[[LoggedModel], Path]",
 ):
     logged = log_model()
-    version = versions.register(client, name, logged.model_id, {})
+    version = RegisteredModel(client, name).register(logged.model_id, {})
     (files_of(logged) / "code.py").write_text("print('gotcha')")
 
     with pytest.raises(ModelRefusedError, match="is not what was registered"):
-        versions.load(client, version)
+        RegisteredModel(client, version.name).load(version)
 
 
 def test_a_version_without_a_recorded_hash_is_refused(
     client: "MlflowClient", log_model: "LogModel", name: str
 ):
-    version = versions.register(client, name, log_model().model_id, {})
+    version = RegisteredModel(client, name).register(log_model().model_id, {})
 
-    with pytest.raises(ModelRefusedError, match="recorded is nothing"):
-        versions.load(client, replace(version, tags={}))
+    with pytest.raises(ModelRefusedError, match="recorded sha256 is missing"):
+        RegisteredModel(client, version.name).load(replace(version, tags={}))
 
 
 def test_a_step_that_loads_a_changed_model_fails_for_good(
     client: "MlflowClient", tracking_uri: str, log_model: "LogModel", name: str
 ):
     registry = ModelRegistryResource(tracking_uri=tracking_uri)
-    version = registry.register(name, log_model().model_id, {})
-    registry.stage(version, by="the trainer", run_id="", request="a request")
-    found = registry.version_with_alias(name, STAGING)
+    version = registry.model(name).register(log_model().model_id, {})
+    registry.model(name).stage(version.number, Request("the trainer", "", "", "a request"))
+    found = registry.model(name).version_with_alias(STAGING)
     assert found is not None
     assert found.number == version.number
 
     with pytest.raises(PermanentFailure, match="is not what was registered") as failure:
-        registry.load(replace(version, tags={SHA256_TAG: "0" * 64}))
+        registry.model(name).load(replace(version, tags={SHA256_TAG: "0" * 64}))
 
     assert not failure.value.allow_retries
     assert "move the alias" in failure.value.remedy
@@ -181,13 +183,17 @@ def test_a_version_registered_by_hand_works_and_says_nothing_of_itself(
     )
     client.set_registered_model_alias(name, STAGING, "1")
 
-    (version,) = versions.versions(client, name)
+    (version,) = RegisteredModel(client, name).versions()
 
-    assert version == versions.version(client, name, 1) == versions.version_with_alias(client, name, STAGING)
+    assert (
+        version
+        == RegisteredModel(client, name).version(1)
+        == RegisteredModel(client, name).version_with_alias(STAGING)
+    )
     assert version.number == 1
     assert version.tags == {}
-    with pytest.raises(ModelRefusedError, match="recorded is nothing"):
-        versions.load(client, version)
+    with pytest.raises(ModelRefusedError, match="recorded sha256 is missing"):
+        RegisteredModel(client, version.name).load(version)
 
 
 def test_versions_are_listed_in_the_order_of_their_numbers(
@@ -201,25 +207,32 @@ def test_versions_are_listed_in_the_order_of_their_numbers(
         )
     client.delete_model_version(name, "4")
 
-    assert [version.number for version in versions.versions(client, name)] == [1, 2, 3, *range(5, 12)]
+    assert [version.number for version in RegisteredModel(client, name).versions()] == [
+        1,
+        2,
+        3,
+        *range(5, 12),
+    ]
 
 
 def test_what_is_not_there_is_named(client: "MlflowClient", log_model: "LogModel", name: str):
-    versions.register(client, name, log_model().model_id, {})
+    RegisteredModel(client, name).register(log_model().model_id, {})
 
     with pytest.raises(UnknownVersionError, match=f"^{re.escape(name)} has no version 2"):
-        versions.version(client, name, 2)
+        RegisteredModel(client, name).version(2)
     with pytest.raises(UnknownVersionError):
-        versions.set_tags(client, name, 2, {"a": "b"})
+        RegisteredModel(client, name).set_version_tags(2, {"a": "b"})
     with pytest.raises(UnknownModelError, match="'never registered'"):
-        versions.alias_state(client, "never registered")
+        RegisteredModel(client, "never registered").alias_state()
 
 
 def test_tags_are_set_and_taken_away(client: "MlflowClient", log_model: "LogModel", name: str):
-    versions.register(client, name, log_model().model_id, {"stays": "1", "goes": "1", "changes": "1"})
+    RegisteredModel(client, name).register(log_model().model_id, {"stays": "1", "goes": "1", "changes": "1"})
 
-    versions.set_tags(client, name, 1, {"goes": None, "changes": "2", "comes": "1", "never was": None})
+    RegisteredModel(client, name).set_version_tags(
+        1, {"goes": None, "changes": "2", "comes": "1", "never was": None}
+    )
 
-    tags = dict(versions.version(client, name, 1).tags)
+    tags = dict(RegisteredModel(client, name).version(1).tags)
     del tags[SHA256_TAG]
     assert tags == {"stays": "1", "changes": "2", "comes": "1"}

@@ -78,7 +78,8 @@ def project(
     ) -> pd.DataFrame:
         if context.has_partition_key:
             rows = rows[(rows["id"] % 2 == 0) == (context.partition_key == "north")]
-        answer: Any = registry.load(registry.version("demand", 1)).answer(inputs(rows))
+        registered = registry.model("demand")
+        answer: Any = registered.load(registered.version(1)).answer(inputs(rows))
         return pd.DataFrame({"id": rows["id"], "answer": answer, "v": 1})
 
     model = ReleasedModel(

@@ -179,7 +179,7 @@ def test_a_good_version_is_promoted_a_worse_one_is_refused_and_production_taken_
 
     run(definitions, instance, "version", keys[-1])
     release(definitions, instance)
-    first = registry.version_with_alias(model.name, "production")
+    first = registry.model(model.name).version_with_alias("production")
     assert first is not None
     assert first.number == 1
 
@@ -192,9 +192,10 @@ def test_a_good_version_is_promoted_a_worse_one_is_refused_and_production_taken_
     ]
     assert not better.passed
     assert "against" in str(better.description)
-    assert registry.version_with_alias(model.name, "production") == first
+    registered = registry.model(model.name)
+    assert registered.version_with_alias("production") == first
 
-    document = registry.evidence(model.name, registry.history(model.name).evaluations()[-1])
+    document = registered.evidence(registered.history().evaluations()[-1])
     assert document is not None
     assert document["comparison"]["kind"]["name"] == kind_name
     if partitions is None:
@@ -205,10 +206,10 @@ def test_a_good_version_is_promoted_a_worse_one_is_refused_and_production_taken_
     assert set(document["training_psi"]) == {"x"}
 
     by_hand = Request(by="a person", reason="a test", run_id="", id="by hand")
-    client_moves = registry.history(model.name).moves("production")
+    client_moves = registry.model(model.name).history().moves("production")
     assert [move.to_version for _, move, _ in client_moves] == [1]
     with pytest.raises(dg.Failure, match=r"No version of team\.demand was in production before version 1"):
-        registry.rollback(model.name, None, by_hand)
+        registry.model(model.name).rollback(None, by_hand)
 
 
 def test_a_version_that_was_trained_on_what_it_is_evaluated_on_is_refused(

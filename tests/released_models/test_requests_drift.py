@@ -38,8 +38,8 @@ def serving(of_kind: Project, tmp_path: Path) -> Project:
 def send(found: Project, rows: pd.DataFrame, redacted: tuple[str, ...] = ()) -> None:
     """Log a request for each row, with the response of version 1."""
     assert found.settings.request_log is not None
-    registry = registry_of(found.settings)
-    model = registry.load(registry.version(NAME, 1))
+    registered = registry_of(found.settings).model(NAME)
+    model = registered.load(registered.version(1))
     logger = RequestLogger(Path(found.settings.request_log), frozenset(redacted), 10**9)
     logger.start()
     since = datetime.now(UTC) - timedelta(hours=2)

@@ -215,9 +215,10 @@ def project(settings: Settings, kind: PredictionKind, **watch: Any) -> Project:
         metadata={"partition_expr": "day"},
     )
     def predictions(rows: pd.DataFrame, registry: ModelRegistryResource) -> pd.DataFrame:
-        version = registry.version_with_alias(NAME, "staging")
+        registered = registry.model(NAME)
+        version = registered.version_with_alias("staging")
         assert version is not None
-        answer = kind.predictions("", registry.load(version).answer(inputs(rows)), len(rows))
+        answer = kind.predictions("", registered.load(version).answer(inputs(rows)), len(rows))
         table = kind.score_columns(answer).set_axis(answers, axis="columns")
         # A table of a team's own may have columns that are called as the rows' are.
         return pd.concat([rows[["day", "id"]], table, rows[["y"]].notna()], axis=1).assign(v=version.number)

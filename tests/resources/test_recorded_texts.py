@@ -9,8 +9,9 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from ledgerline.dagster.tracked_texts import MAX_TAG_LENGTH, param_text
+from ledgerline.dagster.tracked_texts import param_text
 from ledgerline.dagster.tracking import Dataset, MLflowResource, TrainingRun
+from ledgerline.mlflow_store.tag_texts import MAX_TAG_LENGTH
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -33,7 +33,7 @@ def registry(stock: Stock) -> ModelRegistryResource:
 
 def stored(stock: Stock) -> str:
     """Everything that the journal and the tags of the model and its versions hold."""
-    journal = Journal.found(stock.client, NAME)
+    journal = Journal.named(stock.registered(NAME))
     assert journal is not None
     versions = stock.client.search_model_versions(f"name = '{NAME}'")
     tags = [stock.client.get_registered_model(NAME).tags, *(version.tags for version in versions)]
@@ -48,25 +48,25 @@ def test_promotions_approvals_and_rollbacks_are_written_without_secrets(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
     stock.evaluate(NAME, 1)
-    registry.approve(NAME, 1, BY, REASON)
-    registry.promote(NAME, 1, request("first"), Mode.approved)
+    registry.model(NAME).approve(1, BY, REASON)
+    registry.model(NAME).promote(1, request("first"), Mode.approved)
     stock.evaluate(NAME, 2, against=1)
-    moved = registry.promote(NAME, 2, request("second"), Mode.automatic)
-    assert registry.promote(NAME, 2, request("second"), Mode.automatic) == moved
-    registry.rollback(NAME, None, request("third"))
+    moved = registry.model(NAME).promote(2, request("second"), Mode.automatic)
+    assert registry.model(NAME).promote(2, request("second"), Mode.automatic) == moved
+    registry.model(NAME).rollback(None, request("third"))
     assert "hunter2" not in stored(stock)
     assert stored(stock).count(CLEAN_REASON) == 4
-    assert registry.history(NAME).holder(PRODUCTION) == 1
+    assert registry.model(NAME).history().version_with_alias(PRODUCTION) == 1
 
 
 def test_a_version_is_staged_and_judged_without_secrets(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
-    registry.stage(registry.version(NAME, 1), BY, "", "request")
+    registry.model(NAME).stage(1, replace(request("request"), reason=""))
     evaluation = stock.evaluation(1)
-    registry.record(NAME, replace(evaluation, by=BY))
+    registry.model(NAME).record(replace(evaluation, by=BY))
     assert "hunter2" not in stored(stock)
-    assert registry.history(NAME).holder(STAGING) == 1
+    assert registry.model(NAME).history().version_with_alias(STAGING) == 1
 
 
 def test_what_other_programs_wrote_into_a_journal_is_read_without_secrets(
@@ -75,11 +75,11 @@ def test_what_other_programs_wrote_into_a_journal_is_read_without_secrets(
     stock.evaluate(NAME, 1)
     stock.promote(NAME, 1, request("by another program"))
     assert "hunter2" in stored(stock)
-    for history in (registry.history(NAME), registry.settled_history(NAME)):
+    for history in (registry.model(NAME).history(), registry.model(NAME).reconcile().history):
         (_, move, _) = history.moves(PRODUCTION)[0]
         assert (move.reason, move.request) == (CLEAN_REASON, "by another program")
         assert "hunter2" not in str(history.entries)
-    raw = Journal.found(stock.client, NAME)
+    raw = Journal.named(stock.registered(NAME))
     assert raw is not None
     (entry, _, _) = raw.read().moves(PRODUCTION)[0]
     assert "hunter2" not in str(materialisation_of(dg.AssetKey("production_flight_delay"), entry))
@@ -93,7 +93,7 @@ def test_tags_of_a_version_are_registered_without_secrets(
     logged = stock.client.create_logged_model(experiment, "small", run_id)
     stock.client.log_model_artifact(logged.model_id, __file__)
     stock.client.finalize_logged_model(logged.model_id, "READY")
-    version = registry.register(NAME, logged.model_id, {"month": "2013-02-01", "source": REASON})
+    version = registry.model(NAME).register(logged.model_id, {"month": "2013-02-01", "source": REASON})
     assert version.tags["source"] == CLEAN_REASON
     assert version.tags["month"] == "2013-02-01"
 
@@ -103,6 +103,6 @@ def test_a_tag_that_contradicts_the_journal_is_shown_without_its_secret(
 ) -> None:
     stock.serve(NAME, 1)
     stock.client.set_model_version_tag(NAME, "1", "stage", REASON)
-    found = registry.inconsistencies(NAME)
+    found = registry.model(NAME).inconsistencies()
     assert CLEAN_REASON in str(found)
     assert "hunter2" not in str(found)

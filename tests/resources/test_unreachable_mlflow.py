@@ -89,15 +89,17 @@ def test_a_step_fails_without_retry_and_names_the_server(dead_server: str):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda registry: registry.version_with_alias("flight_delay", "staging"),
-        lambda registry: registry.register("flight_delay", "m-1", {}),
-        lambda registry: registry.load(Version("flight_delay", 1, "/nowhere", "", datetime.now(UTC), {})),
-        lambda registry: registry.promote(
-            "flight_delay", 1, Request("Ada", "", "", "a request"), Mode.automatic
+        lambda registry: registry.model("flight_delay").version_with_alias("staging"),
+        lambda registry: registry.model("flight_delay").register("m-1", {}),
+        lambda registry: registry.model("flight_delay").load(
+            Version("flight_delay", 1, "/nowhere", "", datetime.now(UTC), {})
         ),
-        lambda registry: registry.rollback("flight_delay", None, Request("Ada", "", "", "a request")),
+        lambda registry: registry.model("flight_delay").promote(
+            1, Request("Ada", "", "", "a request"), Mode.automatic
+        ),
+        lambda registry: registry.model("flight_delay").rollback(None, Request("Ada", "", "", "a request")),
         lambda registry: registry.alias_states(),
-        lambda registry: registry.settled_history("flight_delay"),
+        lambda registry: registry.model("flight_delay").reconcile().history,
     ],
     ids=["find", "register", "load", "promote", "roll back", "look", "history"],
 )
@@ -115,7 +117,7 @@ def test_the_password_of_a_server_is_not_shown():
         registry = ModelRegistryResource(tracking_uri=uri)
 
         with pytest.raises(PermanentFailure) as failure:
-            registry.version_with_alias("flight_delay", "staging")
+            registry.model("flight_delay").version_with_alias("staging")
 
     assert f"http://ledgerline:***@{HOST}:{port}" in str(failure.value)
     assert "secret" not in str(failure.value)

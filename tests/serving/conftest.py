@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ledgerline.registry.versions import Version
+from ledgerline.registry.versions import RegisteredModel, Version
 from ledgerline.serving.settings import ServingSettings
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ class ServedModels:
     ) -> Version:
         """Register another version of a model, which nobody serves yet."""
         from ledgerline.mlflow_store import model_files
-        from ledgerline.registry import versions
 
         run_id = self.client.create_run(self._experiment).info.run_id
         logged = self.client.create_logged_model(self._experiment, "small", run_id)
@@ -128,13 +127,12 @@ class ServedModels:
             model_files.save(model or _trained(seed), folder, rows, logged, run_id, method=method)
             self.client.log_model_artifacts(logged.model_id, str(folder))
         self.client.finalize_logged_model(logged.model_id, "READY")
-        return versions.register(self.client, name, logged.model_id, {})
+        return RegisteredModel(self.client, name).register(logged.model_id, {})
 
     def serve(self, version: Version, alias: str = "production") -> None:
         """Let the alias name a version."""
-        from ledgerline.registry import versions
 
-        versions.set_alias(self.client, version, alias)
+        RegisteredModel(self.client, version.name).set_alias(alias, version.number)
 
 
 @dataclass(frozen=True)

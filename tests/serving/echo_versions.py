@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ledgerline.registry.versions import Version
+from ledgerline.registry.versions import RegisteredModel, Version
 from tests.serving.conftest import ServedModels
 
 CODE = Path(__file__).with_name("echo_model.py")
@@ -73,7 +73,6 @@ def echo_version(
 ) -> Version:
     """Register a version of the model; only a service that may load code can load it."""
     from ledgerline.mlflow_store import store
-    from ledgerline.registry import versions
 
     client = models.client
     artifacts = str(models.folder / name) if models.folder else None
@@ -85,4 +84,4 @@ def echo_version(
         save(folder, types, optional)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
-    return versions.register(client, name, logged.model_id, {})
+    return RegisteredModel(client, name).register(logged.model_id, {})

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from ledgerline.registry import versions
-from ledgerline.registry.versions import SHA256_TAG, Version
+from ledgerline.registry.versions import SHA256_TAG, RegisteredModel, Version
 from tests.integration.proxies import Proxy
 from tests.registry.deliveries import SECRET, Sent
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
@@ -164,7 +163,7 @@ def test_a_version_without_a_recorded_hash_is_refused(serve: Serve, served_model
     served_models.serve(first)
     with serve() as service:
         served_models.serve(second)
-        until(lambda: "recorded is nothing" in refused(service, 2), "version 2 is refused")
+        until(lambda: "recorded sha256 is missing" in refused(service, 2), "version 2 is refused")
         assert answers(service, first)
 
 
@@ -351,7 +350,7 @@ def test_what_is_said_of_a_version_leads_to_the_run_that_trained_it(
 ):
     run_id = "5e26834f-6dd1-4f33-9e3a-518b11bfe1a2"
     version = served_models.version()
-    versions.set_tags(served_models.client, MODEL, 1, {"dagster.run_id": run_id})
+    RegisteredModel(served_models.client, MODEL).set_version_tags(1, {"dagster.run_id": run_id})
     served_models.serve(version)
     with serve(LEDGERLINE_JAEGER_URL="http://127.0.0.1:16686") as service:
         model = get(service, "/model")[1]
@@ -491,7 +490,7 @@ def post_delivery(service: Running, sent: Sent) -> int:
 
 def expected(models: ServedModels, version: Version) -> Any:
     """What a version says about the rows of `body`, asked without any server."""
-    model = versions.load(models.client, version)
+    model = RegisteredModel(models.client, version.name).load(version)
     return model.answer(flight_rows(20).tail(3)).tolist()
 
 
@@ -516,7 +515,7 @@ def register(models: ServedModels, model: Any, inputs: Any) -> Version:
         model_files.save(model, folder, inputs, logged, run_id, method="predict_proba")
         models.client.log_model_artifacts(logged.model_id, str(folder))
     models.client.finalize_logged_model(logged.model_id, "READY")
-    return versions.register(models.client, MODEL, logged.model_id, {})
+    return RegisteredModel(models.client, MODEL).register(logged.model_id, {})
 
 
 def register_pickled(models: ServedModels) -> Version:
@@ -543,4 +542,4 @@ def register_pickled(models: ServedModels) -> Version:
         )
         models.client.log_model_artifacts(logged.model_id, str(folder))
     models.client.finalize_logged_model(logged.model_id, "READY")
-    return versions.register(models.client, MODEL, logged.model_id, {})
+    return RegisteredModel(models.client, MODEL).register(logged.model_id, {})

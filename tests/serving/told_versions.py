@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from ledgerline.registry.versions import Version
+from ledgerline.registry.versions import RegisteredModel, Version
 from tests.serving.conftest import ServedModels
 
 TOLD = "told"
@@ -25,7 +25,6 @@ def _registered(models: ServedModels, model: Any, config: dict[str, Any] | None 
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
     from ledgerline.mlflow_store import store
-    from ledgerline.registry import versions
 
     client = models.client
     artifacts = str(models.folder / "told") if models.folder else None
@@ -46,7 +45,7 @@ def _registered(models: ServedModels, model: Any, config: dict[str, Any] | None 
         )
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
-    return versions.register(client, TOLD, logged.model_id, {})
+    return RegisteredModel(client, TOLD).register(logged.model_id, {})
 
 
 def pickled_version(models: ServedModels) -> Version:

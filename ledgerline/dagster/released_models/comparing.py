@@ -9,7 +9,6 @@ import dagster as dg
 
 from ledgerline.cleaning.texts import cleaned
 from ledgerline.dagster.failures import PermanentFailure
-from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models import comparison_tables, replayed_requests
 from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
 from ledgerline.dagster.released_models.contenders import contender
@@ -33,6 +32,7 @@ from ledgerline.dagster.tracking import MLflowResource, TrainingRun
 from ledgerline.evaluation import plots, report
 from ledgerline.registry import evidence
 from ledgerline.registry.evidence import Sealed
+from ledgerline.registry.registry import Model
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from ledgerline.registry.versions import Version
 
@@ -46,10 +46,10 @@ def compare_versions(
         PermanentFailure: The versions cannot be compared; the message says why.
     """
     mlflow: MLflowResource = context.resources.mlflow
-    registry: ModelRegistryResource = context.resources.registry
+    registered = context.resources.registry.model(model.name)
     request_log: RequestLogResource = context.resources.request_log
     since = replayed_requests.moment_of(config.replay_since) if config.replay_since is not None else None
-    staging, production = versions_to_compare(registry, model, config)
+    staging, production = versions_to_compare(registered, model, config)
     if production is not None and production.number == staging.number:
         yield from _in_place(context, model, staging)
         return
@@ -59,8 +59,8 @@ def compare_versions(
     against = against_text(model, production)
     where = f"{keys[0]} to {keys[-1]}" if keys else "the rows that are held out"
     context.log.info(f"Comparing version {staging.number} with {against} on {where}")
-    incumbent = contender(registry, model, production) if production else None
-    candidate = contender(registry, model, staging)
+    incumbent = contender(registered, model, production) if production else None
+    candidate = contender(registered, model, staging)
     # Before the rest, which takes longer, and needs no requests.
     now = datetime.now(UTC)
     asked = replayed_requests.replayed(request_log, candidate, incumbent, since, now) if since else None
@@ -78,7 +78,7 @@ def compare_versions(
     with mlflow.training_run(context, f"{model.name} {staging.number} vs {against}") as tracked:
         _track(tracked, model, found, sealed, files)
     evaluation = evaluation_of(found, sealed.sha256, tracked.run_id, context.run.run_id, now)
-    entry = registry.record(model.name, evaluation)
+    entry = registered.record(evaluation)
 
     context.add_asset_metadata(
         {
@@ -125,7 +125,7 @@ def _in_place(
 
 
 def versions_to_compare(
-    registry: ModelRegistryResource, model: ReleasedModel, config: ComparisonConfig
+    registered: Model, model: ReleasedModel, config: ComparisonConfig
 ) -> tuple[Version, Version | None]:
     """Return the version that is to be promoted, and the one it is compared with, if there is one.
 
@@ -133,9 +133,9 @@ def versions_to_compare(
         PermanentFailure: There is no such version, or one is named that is to be compared with itself.
     """
     staging = (
-        registry.version(model.name, config.version)
+        registered.version(config.version)
         if config.version is not None
-        else registry.version_with_alias(model.name, STAGING)
+        else registered.version_with_alias(STAGING)
     )
     if staging is None:
         raise PermanentFailure(
@@ -143,9 +143,9 @@ def versions_to_compare(
             f"Name a version, or make one: materialise {model.versions_key.to_user_string()}.",
         )
     production = (
-        registry.version(model.name, config.against)
+        registered.version(config.against)
         if config.against is not None
-        else registry.version_with_alias(model.name, PRODUCTION)
+        else registered.version_with_alias(PRODUCTION)
     )
     if config.against is not None and config.against == staging.number:
         raise PermanentFailure(

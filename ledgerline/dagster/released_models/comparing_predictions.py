@@ -56,7 +56,7 @@ def compare_predictions(
     registry: ModelRegistryResource = context.resources.registry
     with otel.span("read predictions"):
         found = stored_predictions(context, model, watch, number)
-    reference = training_reference(context, model, registry.version(model.name, found.version))
+    reference = training_reference(context, model, registry.model(model.name).version(found.version))
     context.log.info(
         f"Comparing {len(found.rows):,} rows that version {found.version} predicted with those of "
         f"{reference.span} that it was trained on"

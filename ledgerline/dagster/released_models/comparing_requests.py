@@ -101,7 +101,7 @@ def _features(found: RequestsDrift) -> dict[str, dg.TableMetadataValue]:
 
 
 def _in_production(registry: ModelRegistryResource, model: ReleasedModel) -> Version:
-    version = registry.version_with_alias(model.name, PRODUCTION)
+    version = registry.model(model.name).version_with_alias(PRODUCTION)
     if version is None:
         raise PermanentFailure(
             f"No version of {model.name} carries the alias {PRODUCTION}.",

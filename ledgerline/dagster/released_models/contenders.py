@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.dagster.failures import PermanentFailure
-from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.evaluation.rulings import Latencies
 from ledgerline.mlflow_store.stored_model import StoredModel
+from ledgerline.registry.registry import Model
 from ledgerline.registry.versions import Version
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ class Contender:
         return {"": self.stored.answer(self.declared.inputs(inputs))}
 
 
-def contender(registry: ModelRegistryResource, model: ReleasedModel, version: Version) -> Contender:
+def contender(registered: Model, model: ReleasedModel, version: Version) -> Contender:
     """Load a version.
 
     Raises:
         PermanentFailure: Its files are not those that were registered, or are not trusted.
     """
-    signature, size = registry.files_of(version)
-    return Contender(model, version, registry.load(version), signature, size)
+    signature, size = registered.signature_and_size(version)
+    return Contender(model, version, registered.load(version), signature, size)
 
 
 def row_latencies(staging: Contender, production: Contender | None, rows: "pd.DataFrame") -> Latencies:

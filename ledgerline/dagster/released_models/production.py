@@ -27,6 +27,7 @@ from ledgerline.registry.promotion import (
     Request,
     RuleBrokenError,
 )
+from ledgerline.registry.registry import Model
 from ledgerline.registry.stages import STAGING
 
 # Metadata of a materialisation: which entry of the journal it shows.
@@ -104,7 +105,7 @@ def recorded_check(model: ReleasedModel) -> dg.AssetChecksDefinition:
     )
     def registry_as_recorded(registry: ModelRegistryResource) -> dg.AssetCheckResult:
         """Judge the registry as it is now; a sensor does so when something moved, and twice a minute."""
-        return as_recorded(registry.inconsistencies(model.name))
+        return as_recorded(registry.model(model.name).inconsistencies())
 
     return registry_as_recorded
 
@@ -123,12 +124,13 @@ def _move(
         # A re-execution of a run that was killed goes on with what it began.
         id=run.root_run_id or run.run_id,
     )
+    registered = registry.model(model.name)
     if config.action == Action.rollback:
-        moved = registry.rollback(model.name, config.version, request)
+        moved = registered.rollback(config.version, request)
     else:
-        number = config.version or _staging(registry, model)
+        number = config.version or _staging(registered, model)
         try:
-            moved = registry.promote(model.name, number, request, config.mode or registry.promotion)
+            moved = registered.promote(number, request, config.mode or registry.promotion)
         except tuple(DECISIONS) as error:
             why = clean(str(error))
             context.log.warning(why)
@@ -185,7 +187,7 @@ def materialisation_of(production: dg.AssetKey, entry: Entry) -> dg.AssetMateria
         production: The asset that stands for the version in production.
         entry: A move of the alias `production` that has ended.
     """
-    move, end = entry.what, entry.end
+    move, end = entry.record, entry.end
     assert isinstance(move, Move)  # noqa: S101 (as said)
     assert end is not None  # noqa: S101 (as said)
     shown = Moved(move.to_version or 0, move.from_version, entry.number, move, end.at)
@@ -201,8 +203,8 @@ def materialisation_of(production: dg.AssetKey, entry: Entry) -> dg.AssetMateria
     )
 
 
-def _staging(registry: ModelRegistryResource, model: ReleasedModel) -> int:
-    version = registry.version_with_alias(model.name, STAGING)
+def _staging(registered: Model, model: ReleasedModel) -> int:
+    version = registered.version_with_alias(STAGING)
     if version is None:
         raise PermanentFailure(
             f"No version of {model.name} carries the alias {STAGING}.",

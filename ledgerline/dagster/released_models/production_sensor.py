@@ -99,7 +99,7 @@ def _tick(
     if not seen.is_to_read(found):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     try:
-        history = registry.settled_history(names.model, seen.last_poll(found))
+        history = registry.model(names.model).reconcile(seen.last_poll(found)).history
     except UnderWayError as error:
         return dg.SkipReason(clean(str(error)))
 

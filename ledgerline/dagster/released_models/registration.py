@@ -10,6 +10,7 @@ from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.evaluation_rows import NOTHING_CHANGED, partitions_of
 from ledgerline.ledger.ids import RUN_ID_TAG
+from ledgerline.registry.promotion import Request
 from ledgerline.registry.provenance import Provenance, ProvenanceError, partition_of, tags_of
 from ledgerline.registry.stages import STAGING
 from ledgerline.registry.versions import SHA256_TAG, Version
@@ -67,11 +68,15 @@ def register_version(
         raise PermanentFailure(f"{model.name}: {error}", NOTHING_CHANGED) from error
     run = context.run
     scores = {name: f"{value:.6f}" for name, value in metrics.items()}
-    version = registry.register(model.name, model_id, {**tags, **scores, RUN_ID_TAG: run.run_id})
-    current = registry.version_with_alias(model.name, STAGING)
+    registered = registry.model(model.name)
+    version = registered.register(model_id, {**tags, **scores, RUN_ID_TAG: run.run_id})
+    current = registered.version_with_alias(STAGING)
     is_staging = may_replace(model, context.instance, current, provenance.partition)
     if is_staging:
-        registry.stage(version, f"Dagster run {run.run_id}", run.run_id, run.root_run_id or run.run_id)
+        request = Request(
+            by=f"Dagster run {run.run_id}", reason="", run_id=run.run_id, id=run.root_run_id or run.run_id
+        )
+        registered.stage(version.number, request)
     else:
         context.log.info(f"{STAGING} stays with a later partition: {current}")
     context.add_asset_metadata(

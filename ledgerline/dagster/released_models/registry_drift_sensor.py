@@ -60,7 +60,7 @@ def _tick(
     # A wake-up may be for a tag, which does not show in a look.
     if not seen.is_to_read(found) and found.woken == seen.woken:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
-    inconsistencies = list(registry.inconsistencies(names.model))
+    inconsistencies = registry.model(names.model).inconsistencies()
     is_seen_again = inconsistencies == seen.found
     is_new = inconsistencies != seen.reported
     after = seen.after_reading(found, found.journal_entry, has_more=is_new and not is_seen_again)

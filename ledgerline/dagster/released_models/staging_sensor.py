@@ -98,7 +98,7 @@ def _tick(
     if not approvers and not seen.is_to_read(found):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
     try:
-        history = registry.settled_history(names.model, seen.last_poll(found))
+        history = registry.model(names.model).reconcile(seen.last_poll(found)).history
     except UnderWayError as error:
         return dg.SkipReason(clean(str(error)))
 
@@ -139,16 +139,16 @@ def _to_release(history: History, released: int | None) -> list[tuple[int, int]]
     """
     came = {move.to_version: entry.number for entry, move, _ in history.moves(STAGING)}
     if released is None:
-        holder = history.holder(STAGING)
+        holder = history.version_with_alias(STAGING)
         came = {holder: came[holder]} if holder is not None else {}
-    evaluated = {e.what.version: e.number for e in history.entries if isinstance(e.what, Evaluation)}
+    evaluated = {e.record.version: e.number for e in history.entries if isinstance(e.record, Evaluation)}
     return sorted(
         (number, version)
         for version, number in came.items()
         if version is not None
         and number > (released or 0)
         and number > evaluated.get(version, 0)
-        and version != history.holder(PRODUCTION)
+        and version != history.version_with_alias(PRODUCTION)
     )
 
 
@@ -178,7 +178,7 @@ def _approved(names: ReleaseNames, history: History, approved: int) -> dict[str,
     """
     requests = {}
     for entry in history.entries:
-        what = entry.what
+        what = entry.record
         if isinstance(what, Approval) and entry.number > max(approved, _reign(history)):
             evaluation = history.evaluation(what.version)
             if evaluation is not None and evaluation.evidence == what.evidence:
@@ -226,7 +226,7 @@ def _reign(history: History) -> int:
 
 def _waiting(history: History) -> dict[str, str]:
     """Versions that passed against the one in production now and were not approved, with their evidence."""
-    production = history.holder(PRODUCTION)
+    production = history.version_with_alias(PRODUCTION)
     last = {evaluation.version: evaluation for evaluation in history.evaluations()}
     return {
         str(version): evaluation.evidence
@@ -242,6 +242,6 @@ def _approvers(registry: ModelRegistryResource, model: str, waiting: Iterable[st
     """Who is named in the tag of versions that wait, by version."""
     if not waiting:
         return {}
-    tags = {str(version.number): version.tags for version in registry.versions(model)}
+    tags = {str(version.number): version.tags for version in registry.model(model).versions()}
     named = {version: tags.get(version, {}).get(APPROVED_BY_TAG, "") for version in waiting}
     return {version: approver for version, approver in named.items() if approver}

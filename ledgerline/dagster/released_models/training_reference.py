@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from ledgerline.dagster.failures import PermanentFailure
-from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.contenders import contender
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.evaluation_rows import partitions_of, read_training_rows
@@ -62,7 +61,7 @@ def training_reference(
         PermanentFailure: The version does not record which rows they are, they are not stored any more, or
             its files are not those that were registered.
     """
-    registry: ModelRegistryResource = context.resources.registry
+    registered = context.resources.registry.model(model.name)
     otel: OTelResource = context.resources.otel
     with otel.span("read training rows"):
         partitions = partitions_of(model, context.instance)
@@ -79,7 +78,7 @@ def training_reference(
             f"The rows that {named(version)} was trained on were written again, and differently, since."
         )
     with otel.span("load model"):
-        loaded = contender(registry, model, version)
+        loaded = contender(registered, model, version)
     with otel.span("predict", rows=len(rows)):
         prediction = checked_predictions(model, named(version), loaded.answers(rows), len(rows))
     return TrainingReference(
