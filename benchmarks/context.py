@@ -1,4 +1,4 @@
-"""What a scenario receives, and what it returns."""
+"""The context that a scenario receives, and the tables that it returns."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -22,7 +22,7 @@ class BenchmarkError(LedgerlineError):
 
 @dataclass
 class Context:
-    """Where a scenario runs.
+    """The place and the size of a scenario.
 
     Attributes:
         folder: Empty folder that is deleted afterwards.

@@ -58,7 +58,7 @@ SCENARIOS = (
         5,
         "latency",
     ),
-    Scenario("registry", "gate", "How often the gate promotes a model that is no better", 6, "gate"),
+    Scenario("registry", "gate", "How often the gate promotes a model that is not better", 6, "gate"),
     Scenario(
         "registry", "comparison", "One comparison of two models, for each kind of prediction", 1, "gate"
     ),

@@ -1,4 +1,4 @@
-"""What an agent adds to its language model: spans, memory, validation and budgets.
+"""Measures what an agent adds to its language model: spans, memory, validation and budgets.
 
 The language model is a fake server in a separate process that responds at once. Each way has the same
 conversation: a tool call, its result, and the final answer.

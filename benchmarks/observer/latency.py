@@ -1,4 +1,4 @@
-"""How long after the end of a step its span is at the collector, and what idle sensors cost."""
+"""Measures how long after the end of a step its span is at the collector, and what idle sensors cost."""
 
 import statistics
 import time
@@ -23,6 +23,7 @@ COLUMNS = ("spans by", "steps", "median s", "95 % s", "longest s", "end of run s
 def measure_latency(context: Context) -> list[Result]:
     """Measure `ledgerline observe --follow`."""
     live, home = context.shared(live_backends), new_home(context.folder / "home")
+    executed_bare(home, 1, jobs.IN_PROCESS, 0.0)  # creates the instance's tables
     with following(home, live.environment):
         _executed(live, home, 1)  # what is done only once
         row = ("observe --follow", *_latencies(context, live, home))

@@ -1,4 +1,4 @@
-"""What a span costs inside a step, beside one of OpenTelemetry's SDK in the same process."""
+"""Measures what a span costs inside a step, beside one of OpenTelemetry's SDK in the same process."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""What being observed costs the steps of a run, beside bare runs and beside each peer.
+"""Measures what being observed costs the steps of a run, beside bare runs and beside each peer.
 
 A fresh process executes each run on an instance on disk: every case once, then all of them again.
 """
@@ -135,8 +135,8 @@ def _cases(executor: str, ops: int, few: int) -> Iterator[Case]:
 def _observer(home: Path, case: Case, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
     """Start an observer that has exported a run before, and suspend it until its case is measured."""
     log = home / "observer.log"
+    execute(case.version, 1, jobs.IN_PROCESS, home, environment)  # creates the instance's tables
     with following(home, environment) as observer:
-        execute(case.version, 1, jobs.IN_PROCESS, home, environment)
         tried = ("  traces  ", "  mlflow  ")
         wait_until(lambda: all(name in log.read_text() for name in tried), "the observer has tried both")
         observer.suspend()

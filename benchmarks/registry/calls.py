@@ -1,4 +1,4 @@
-"""What the registry costs: a poll of the sensors, reading a journal, and a promotion.
+"""Measures what the registry costs: a poll of the sensors, reading a journal, and a promotion.
 
 The registry is an MLflow server with SQLite; the journal is read from its database as well.
 """

@@ -1,8 +1,8 @@
-"""How often the gate promotes a model that is no better, and how long a comparison takes.
+"""Measures how often the gate promotes a model that is not better, and how long a comparison takes.
 
 Months of simulated rows are compared as real ones are. The predictions of a model have an error for the
 whole day, which all rows of the day share, and one for each row. So the expected loss of a model is known
-exactly, and every promotion of a model that is no better is luck.
+exactly, and every promotion of a model that is not better is luck.
 """
 
 import math
@@ -110,7 +110,7 @@ def measure_gate(context: Context) -> list[Result]:
     )
     columns = ("models", "months", "promoted, %", "from", "to", "intended, %")
     return [
-        Result(f"Promotions of a model that is no better, in months of {DAYS} days", columns, rows, notes)
+        Result(f"Promotions of a model that is not better, in months of {DAYS} days", columns, rows, notes)
     ]
 
 

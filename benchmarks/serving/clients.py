@@ -96,10 +96,10 @@ class Running:
             raise BenchmarkError(
                 f"The load generator ended with code {code}: {tail(self.folder / 'load.log')}"
             )
-        found = json.loads((self.folder / RESPONSES).read_text())
-        times = np.array(found["times"], dtype=float).reshape(-1, 2)
-        different = [Response(*each) for each in found["responses"]]
-        return Responses(times[:, 0], times[:, 1], different, found["problems"], found["duration"])
+        results = json.loads((self.folder / RESPONSES).read_text())
+        times = np.array(results["times"], dtype=float).reshape(-1, 2)
+        different = [Response(*each) for each in results["responses"]]
+        return Responses(times[:, 0], times[:, 1], different, results["problems"], results["duration"])
 
 
 @contextmanager

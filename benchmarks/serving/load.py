@@ -34,7 +34,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True)
 class Order:
-    """What is requested.
+    """A load to send.
 
     Attributes:
         port: Port of the server on loopback.
@@ -106,8 +106,8 @@ class Load:
             [index, int(status), version.decode(), body.decode(errors="replace"), count]
             for (index, status, version, body), count in self.responses.items()
         ]
-        found = {"times": self.times, "responses": responses, "problems": self.problems}
-        (folder / RESPONSES).write_text(json.dumps({**found, "duration": self.until - self.begun}))
+        results = {"times": self.times, "responses": responses, "problems": self.problems}
+        (folder / RESPONSES).write_text(json.dumps({**results, "duration": self.until - self.begun}))
 
     def _work(self, requests: Sequence[bytes]) -> list[Coroutine[Any, Any, None]]:
         clients = range(self.order.clients)

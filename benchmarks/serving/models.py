@@ -32,7 +32,7 @@ TOLERANCE = 1e-12  # between a response and the prediction of the same version i
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether responses are those of the versions that their headers name.
+    """The result of recomputing responses with the versions that their headers name.
 
     Attributes:
         checked: Number of responses that were recomputed.

@@ -65,12 +65,12 @@ def measure_rows(context: Context) -> list[Result]:
             seconds = {alone: milliseconds(lambda: models.models[number].answer(models.many), times)}
             for name, server in servers.items():
                 time.sleep(REST_SECONDS)
-                # As long as so many requests take.
-                duration = max(0.5, 2 * times * statistics.median(seconds[alone]) / 1000)
+                # The time that so many requests take.
+                duration = max(2.0, 2 * times * statistics.median(seconds[alone]) / 1000)
                 load = responses_to(
                     context.folder / f"{name} {turn}", Order(server.port, [body], 1, 0.2, duration)
                 )
-                if load.failed:
+                if load.failed or not load.different:
                     raise BenchmarkError(f"{name} fails on many rows: {load.reasons}.")
                 models.require_prediction(number, load.different[0].body)
                 seconds[name] = list(1000 * load.seconds)

@@ -1,4 +1,4 @@
-"""How soon a service follows a changed alias, and what clients notice of it under full load."""
+"""Measures how soon a service follows a changed alias, and what clients notice of it under full load."""
 
 import random
 import statistics
@@ -64,7 +64,7 @@ def measure_swaps(context: Context) -> list[Result]:
 
 @dataclass
 class Kind:
-    """What happens while clients send requests, and its effects.
+    """A series of changes while clients send requests, and its effects.
 
     Attributes:
         name: First column of its row.

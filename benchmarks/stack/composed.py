@@ -1,7 +1,7 @@
-"""Services of docker/compose.yaml as processes of this machine: command, variables, folders; on loopback.
+"""Describes the services of docker/compose.yaml as processes of this machine, on loopback.
 
-Nothing is said here that the compose file and the Dockerfiles say: it is read from them, and only what a
-container has to itself, addresses and folders, becomes one of this machine. Who starts them: stack.py.
+Commands, variables and folders are read from the compose file and the Dockerfiles. Addresses and folders
+inside a container become those of this machine. stack.py starts the processes.
 """
 
 import json
@@ -19,7 +19,7 @@ from benchmarks.processes import PROJECT_ROOT
 from benchmarks.stack.files import DOCKER, VARIABLE, services
 from ledgerline.testing.ports import HOST, unused_port
 
-# Defaults that compose.yaml need not name, since each container has addresses and folders of its own.
+# Defaults that compose.yaml does not name, because containers do not share addresses and folders.
 OF_CONTAINERS = {
     "jaeger": {
         "JAEGER_FOLDER": "/var/lib/jaeger",
@@ -34,15 +34,15 @@ OF_CONTAINERS = {
     "serving": {"LEDGERLINE_SERVING_PORT": "8080"},
 }
 PROGRAM_FOLDERS = re.compile(r"(?<![\w/.])/(?=(?:opt|etc|tmp|var/lib)/)")
-ANYWHERE = "0.0.0.0"  # noqa: S104 (what containers listen on; it becomes loopback)
+ANYWHERE = "0.0.0.0"  # noqa: S104 (containers listen there; it becomes loopback)
 
-# Of this machine, without which no program runs as it should.
+# Variables of this machine that programs need.
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE")
 
 
 @dataclass(frozen=True)
 class Described:
-    """A process, as `subprocess` wants it."""
+    """The arguments of `subprocess` for a process."""
 
     command: list[str]
     environment: dict[str, str]
@@ -51,12 +51,12 @@ class Described:
 
 @dataclass
 class Machine:
-    """Where the services are: a folder for all that they keep, and a port for each of theirs.
+    """The folder and the ports of the services.
 
     Attributes:
-        folder: For everything; each service has its own `opt`, `etc`, `tmp` and `var/lib` below it.
-        variables: What stands in docker/.env.
-        programs: What images of others start, by service.
+        folder: Folder in which each service has `opt`, `etc`, `tmp` and `var/lib`.
+        variables: Variables of docker/.env.
+        programs: Programs of images that this project does not build, by service.
     """
 
     folder: Path
@@ -65,13 +65,13 @@ class Machine:
     _ports: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def port(self, service: str, inside: int) -> int:
-        """The port of this machine for a port of a service's container."""
+        """Return the port of this machine for a port inside a container."""
         if (service, inside) not in self._ports:
             self._ports[service, inside] = unused_port()
         return self._ports[service, inside]
 
     def use_port(self, service: str, inside: int, port: int) -> None:
-        """Have it be this one: something listens there already."""
+        """Use a port at which a program listens already."""
         self._ports[service, inside] = port
 
     def url(self, service: str, inside: int) -> str:
@@ -81,18 +81,16 @@ class Machine:
     def described(
         self, service: str, additions: Mapping[str, str] | None = None, options: Sequence[Path] = ()
     ) -> Described:
-        """How a service is started here.
-
-        Args:
-            service: Its name in compose.yaml.
-            additions: Variables that it has besides.
-            options: Further compose files, as `docker compose -f` takes them.
-        """
-        found = _with_options(service, options)
-        image = _image_of(found)
-        given = {**OF_CONTAINERS.get(service, {}), **found.get("environment", {}), **(additions or {})}
+        """Return how a service is started here, with additional variables and compose files."""
+        definition = _with_options(service, options)
+        image = _image_of(definition)
+        given = {
+            **OF_CONTAINERS.get(service, {}),
+            **definition.get("environment", {}),
+            **(additions or {}),
+        }
         environment = {**image.environment, **self._with_ports(service, given)}
-        command = self._command(service, found.get("command") or image.command)
+        command = self._command(service, definition.get("command") or image.command)
         if service in self.programs:
             command.insert(0, str(self.programs[service]))
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
@@ -105,13 +103,13 @@ class Machine:
         )
 
     def health(self, service: str) -> str | None:
-        """The page that the service's health check asks for; None if it asks in another way."""
+        """Return the page that a service's health check requests; None for another kind of check."""
         test = " ".join(services()[service]["healthcheck"]["test"])
-        asked = re.search(rf"http://{re.escape(HOST)}:(\d+)(/[\w/]*)", test)
-        return self.url(service, int(asked[1])) + asked[2] if asked is not None else None
+        page = re.search(rf"http://{re.escape(HOST)}:(\d+)(/[\w/]*)", test)
+        return self.url(service, int(page[1])) + page[2] if page is not None else None
 
     def _with_ports(self, service: str, given: Mapping[str, Any]) -> dict[str, str]:
-        """Variables, with the ports that stand alone in theirs."""
+        """Return variables, with the ports of this machine in those that hold a port alone."""
         made = {name: self._filled_in(str(value)) for name, value in given.items()}
         for name in list(made):
             if name.endswith("_PORT") and made[name].isdecimal():
@@ -130,33 +128,30 @@ class Machine:
         return made
 
     def _here(self, service: str, text: str) -> str:
-        """Addresses and folders in a text, as they are here."""
-        text = re.sub(
-            rf"{re.escape(ANYWHERE)}:(\d+)", lambda found: f"{HOST}:{self.port(service, int(found[1]))}", text
-        )
-        text = re.sub(
-            rf"--host {re.escape(ANYWHERE)} --port (\d+)",
-            lambda found: f"--host {HOST} --port {self.port(service, int(found[1]))}",
-            text,
-        )
-        text = re.sub(
-            rf"(?<![\w.-])({'|'.join(services())}):(\d+)\b",
-            lambda found: f"{HOST}:{self.port(found[1], int(found[2]))}",
-            text,
-        )
+        """Return a text with the addresses and folders of this machine."""
+
+        def address(service: str, port: str) -> str:
+            return f"{HOST}:{self.port(service, int(port))}"
+
+        anywhere = re.escape(ANYWHERE)
+        text = re.sub(rf"{anywhere}:(\d+)", lambda match: address(service, match[1]), text)
+        option = rf"--host {anywhere} --port (\d+)"
+        text = re.sub(option, lambda match: f"--host {HOST} --port {self.port(service, int(match[1]))}", text)
+        names = rf"(?<![\w.-])({'|'.join(services())}):(\d+)\b"
+        text = re.sub(names, lambda match: address(match[1], match[2]), text)
         return PROGRAM_FOLDERS.sub(f"{self._root(service)}/", text)
 
     def _filled_in(self, text: str) -> str:
-        """A text of the compose file with its variables, as Compose fills them in."""
+        """Return a text of the compose file with the values of its variables."""
         published = _published()
 
-        def value(found: re.Match[str]) -> str:
-            if found["name"] in published:
-                return str(self.port(*published[found["name"]]))
-            if found["name"] in self.variables:
-                return self.variables[found["name"]]
-            assert found["rest"].startswith(":-"), f"{found['name']} is not in docker/.env"
-            return found["rest"].removeprefix(":-")
+        def value(match: re.Match[str]) -> str:
+            if match["name"] in published:
+                return str(self.port(*published[match["name"]]))
+            if match["name"] in self.variables:
+                return self.variables[match["name"]]
+            assert match["rest"].startswith(":-"), f"{match['name']} is not in docker/.env"
+            return match["rest"].removeprefix(":-")
 
         return VARIABLE.sub(value, text).replace("$$", "$")
 
@@ -164,7 +159,7 @@ class Machine:
         return self.folder / service
 
     def _make_folders(self, service: str) -> None:
-        """What is mounted in the container, and what its image has, as links."""
+        """Make links to what is mounted in a container and to what its image has."""
         root = self._root(service)
         for folder in ("tmp", "var/lib"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -182,24 +177,24 @@ class Machine:
 
 
 def _published() -> dict[str, tuple[str, int]]:
-    """Which variable of docker/.env is the port at which a port of a service is open to people."""
+    """Return the service and the port inside for each variable that names a published port."""
     return {
-        found["name"]: (name, int(found["inside"]))
+        match["name"]: (name, int(match["inside"]))
         for name, service in services().items()
         for port in service.get("ports", [])
-        if (found := re.search(r"\$\{(?P<name>\w+):-\d+\}:(?P<inside>\d+)$", port)) is not None
+        if (match := re.search(r"\$\{(?P<name>\w+):-\d+\}:(?P<inside>\d+)$", port)) is not None
     }
 
 
 def _with_options(service: str, options: Sequence[Path]) -> dict[str, Any]:
-    """What compose files say of a service together: the last says the command, all of them variables."""
-    found = dict(services()[service])
+    """Return a service's definition: the last file names the command, each one variables."""
+    definition = dict(services()[service])
     for file in options:
         more = yaml.safe_load(file.read_text())["services"].get(service, {})
         assert more.keys() <= {"command", "environment"}
-        both = {**found.get("environment", {}), **more.get("environment", {})}
-        found |= {**more, "environment": both}
-    return found
+        variables = {**definition.get("environment", {}), **more.get("environment", {})}
+        definition |= {**more, "environment": variables}
+    return definition
 
 
 def _link(name: Path, target: Path) -> None:
@@ -210,14 +205,14 @@ def _link(name: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class _Image:
-    """What the last stage of a Dockerfile gives to every process."""
+    """The environment and the command of an image."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
 
 
 def _image_of(service: Mapping[str, Any]) -> _Image:
-    """Of this project's own images; those of others start a program of their own."""
+    """Return what the last stage of a Dockerfile of this project sets; nothing for other images."""
     name = re.match(r"ledgerline-(pipelines|serving):", service["image"])
     if name is None:
         return _Image()

@@ -20,28 +20,28 @@ EXPERIMENT_ID = "1"
 def expected_spans(
     instance: dg.DagsterInstance, run_id: str, environment: Mapping[str, str]
 ) -> list[ReceivedSpan]:
-    """All spans of a run, made from its whole log at once.
+    """Return all spans of a run, made from its whole log at once.
 
     Args:
-        instance: Where the run is.
-        run_id: Of the run.
-        environment: Of the observer, which knows where pages are.
+        instance: Instance that has the run.
+        run_id: Id of the run.
+        environment: Environment of the observer, which names the addresses of pages.
     """
     (traces,) = [
         projection
         for projection in projections_of(Settings.from_environment(environment))
         if isinstance(projection, TraceProjection)
     ]
-    kept = InMemorySpanExporter()
+    exporter = InMemorySpanExporter()
     history = read_history(instance, run_id)
     assert history is not None
     replace(
         traces,
-        open_exporter=lambda: kept,
-        # MLflow may be away: it is not asked for the experiment's id, which compose.yaml names.
+        open_exporter=lambda: exporter,
+        # MLflow may be down; compose.yaml names the experiment's id.
         mlflow_page=lambda run_id: traces.links.mlflow_runs_page(EXPERIMENT_ID, run_id),
     ).export(instance, history, None)
-    return [_received(span) for span in kept.get_finished_spans()]
+    return [_received(span) for span in exporter.get_finished_spans()]
 
 
 def _received(span: ReadableSpan) -> ReceivedSpan:

@@ -1,4 +1,4 @@
-"""The files of docker/, read once."""
+"""Reads the files of docker/."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ import yaml
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
 COMPOSE = DOCKER / "compose.yaml"
-# Options, each a further file that Compose is given.
+# Further files that Compose is given for an option.
 LOGIN, SAMPLING = DOCKER / "compose.login.yaml", DOCKER / "compose.sampling.yaml"
 
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
@@ -19,23 +19,25 @@ VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
 
 @functools.cache
 def compose() -> Any:
+    """Return compose.yaml."""
     return yaml.safe_load(COMPOSE.read_text())
 
 
 def services() -> dict[str, Any]:
+    """Return the services of compose.yaml."""
     return compose()["services"]
 
 
 def variables(file: Path = COMPOSE) -> dict[str, set[str]]:
-    """What a compose file takes from outside, with what stands behind each name."""
-    found: dict[str, set[str]] = {}
+    """Return the variables that a compose file reads, each with the texts after its name."""
+    names: dict[str, set[str]] = {}
     for match in VARIABLE.finditer(file.read_text()):
-        found.setdefault(match["name"], set()).add(match["rest"])
-    return found
+        names.setdefault(match["name"], set()).add(match["rest"])
+    return names
 
 
 def written_secrets(file: Path) -> dict[str, str]:
-    """What docker/secrets writes for a new stack; `file` is where."""
+    """Let docker/secrets write a file, and return its variables."""
     subprocess.run([DOCKER / "secrets", file], check=True, capture_output=True)
     lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
     return {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}

@@ -1,4 +1,4 @@
-"""Traces as Jaeger's query API gives them: https://www.jaegertracing.io/docs/2.13/architecture/apis/."""
+"""Reads traces from Jaeger's query API: https://www.jaegertracing.io/docs/2.13/architecture/apis/."""
 
 import json
 import urllib.error
@@ -17,26 +17,22 @@ FAILED = 2  # STATUS_CODE_ERROR of OTLP
 
 @dataclass(frozen=True)
 class Jaeger:
-    """A Jaeger that answers.
-
-    Attributes:
-        url: Of its query API.
-    """
+    """A running Jaeger, with the URL of its query API."""
 
     url: str
 
     def trace(self, run_id: str) -> ReceivedTrace:
-        """The trace of a Dagster run, without a span if there is none; `times` are how often it is stored."""
+        """Return the trace of a Dagster run, which is empty if Jaeger does not have it."""
         return self.trace_of(UUID(run_id).hex)
 
     def trace_of(self, trace_id: str) -> ReceivedTrace:
-        """The same of any trace."""
+        """Return a trace; its `times` count how often each span is stored."""
         spans = list(self._spans(trace_id))
         times = Counter(span.span_id for span in spans)
         return ReceivedTrace(trace_id, list({span.span_id: span for span in spans}.values()), times)
 
     def page(self, trace_id: str) -> str:
-        """Where people look at a trace."""
+        """Return the address of a trace's page."""
         return f"{self.url}/trace/{trace_id}"
 
     def _spans(self, trace_id: str) -> Iterator[ReceivedSpan]:
@@ -47,10 +43,10 @@ class Jaeger:
                         yield _span(span, by_scope.get("scope", {}).get("name", ""))
 
     def _chunks(self, address: str) -> Iterator[dict[str, Any]]:
-        """A long answer is several documents in a row."""
+        """Return the documents of a response; a long one has several in a row."""
         text = ""
-        with suppress(urllib.error.HTTPError), urllib.request.urlopen(address, timeout=30) as answer:
-            text = answer.read().decode()  # 404: there is no such trace yet
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(address, timeout=30) as response:
+            text = response.read().decode()  # 404: Jaeger does not have the trace yet
         decoder = json.JSONDecoder()
         while text:
             chunk, end = decoder.raw_decode(text)
@@ -79,5 +75,5 @@ def _attributes(pairs: Iterable[Mapping[str, Any]]) -> dict[str, object]:
 
 
 def _value(value: Mapping[str, Any]) -> object:
-    ((kind, found),) = value.items()
-    return int(found) if kind == "intValue" else found
+    ((kind, content),) = value.items()
+    return int(content) if kind == "intValue" else content

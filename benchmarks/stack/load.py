@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import dagster as dg
@@ -52,10 +53,10 @@ OF_EVENT = ("event", "dagster_event_type", "timestamp", "step_key", "asset_key",
 def measure_stack(context: Context) -> list[Result]:
     """Measure the latency of spans, the time for many runs, and the processor time of each program."""
     live, copies, ops = context.pick((50, 1000, 20), (2, 5, 3))
-    found = programs.found()
-    if {"jaeger", "otel-collector"} - found.keys():
+    servers = programs.available()
+    if {"jaeger", "otel-collector"} - servers.keys():
         raise BenchmarkError("Jaeger or the collector is not built.", "Run docker/servers/build.")
-    with _running(context, found) as stack:
+    with _running(context, servers) as stack:
         (first,) = _execute(stack, [str(uuid4())], ops, lambda run_id: None)
         with stack.instance() as instance:
             history, spans = read_history(instance, first), len(_expected(stack, instance, first))
@@ -65,9 +66,9 @@ def measure_stack(context: Context) -> list[Result]:
 
 
 @contextmanager
-def _running(context: Context, found: Mapping) -> Iterator[Stack]:
+def _running(context: Context, servers: Mapping[str, Path]) -> Iterator[Stack]:
     context.report("Starting the stack …")
-    with running(context.folder, found, database={"fsync": "on"}) as stack:
+    with running(context.folder, servers, database={"fsync": "on"}) as stack:
         yield stack
 
 

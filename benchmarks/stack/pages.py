@@ -1,4 +1,4 @@
-"""Dagster's pages, asked what their own JavaScript asks: over GraphQL."""
+"""A client of Dagster's webserver: it sends the GraphQL queries that the pages send."""
 
 import json
 import urllib.request
@@ -28,51 +28,46 @@ LOCATIONS = """
 
 @dataclass(frozen=True)
 class Pages:
-    """The pages of a deployment with one code location.
-
-    Attributes:
-        url: Of the webserver.
-        location: The code location's name.
-    """
+    """The webserver of a deployment with one code location, whose name is `location`."""
 
     url: str
     location: str = "ledgerline"
 
     @property
     def repository(self) -> Mapping[str, str]:
-        """How the pages name the code location's definitions."""
+        """Return the selector of the code location's definitions."""
         return {"repositoryLocationName": self.location, "repositoryName": "__repository__"}
 
-    def know_the_jobs(self) -> bool:
-        """Whether the code location is loaded."""
+    def have_jobs(self) -> bool:
+        """Return whether the code location is loaded."""
         with suppress(OSError):
-            (location,) = self.ask(LOCATIONS)["workspaceOrError"]["locationEntries"]
+            (location,) = self.query(LOCATIONS)["workspaceOrError"]["locationEntries"]
             loaded = location["locationOrLoadError"]
             return loaded is not None and loaded["__typename"] == "RepositoryLocation"
         return False
 
     def launch(self, job: str, tags: Mapping[str, str] | None = None) -> str:
-        """Launch a run; returns its id."""
+        """Launch a run; return its id."""
         pairs = [{"key": key, "value": value} for key, value in (tags or {}).items()]
         params = {
             "selector": {**self.repository, "jobName": job},
             "executionMetadata": {"tags": pairs},
             "runConfigData": {},
         }
-        launched = self.ask(LAUNCH, params=params)["launchRun"]
+        launched = self.query(LAUNCH, params=params)["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
 
     def terminate(self, run_id: str, policy: str) -> None:
         """Terminate a run."""
-        answer = self.ask(TERMINATE, run=run_id, policy=policy)["terminateRun"]
-        assert answer["__typename"] == "TerminateRunSuccess", answer
+        result = self.query(TERMINATE, run=run_id, policy=policy)["terminateRun"]
+        assert result["__typename"] == "TerminateRunSuccess", result
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """What a query is answered."""
+    def query(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Return the data of a query."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return answer["data"]
+            result = json.load(response)
+        assert "errors" not in result, result
+        return result["data"]

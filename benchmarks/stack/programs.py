@@ -1,4 +1,4 @@
-"""Where Jaeger and the collector are on this machine: named by a variable, on PATH, or built from source."""
+"""Finds the programs Jaeger and OpenTelemetry Collector on this machine (docker/servers/build)."""
 
 import os
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 from benchmarks.stack.files import DOCKER
 
 BUILD = DOCKER / "servers" / "build"
+SERVICES = {"jaeger": "jaeger", "otelcol": "otel-collector"}
 
 
-def found() -> dict[str, Path]:
-    """Those that are there, by their service in docker/compose.yaml; nothing is built here."""
-    said = subprocess.run([BUILD, "--print"], capture_output=True, text=True, check=False, env=os.environ)
-    paths = dict(line.split(" ", 1) for line in said.stdout.splitlines())
-    services = {"jaeger": "jaeger", "otelcol": "otel-collector"}
-    return {services[name]: Path(path) for name, path in paths.items()}
+def available() -> dict[str, Path]:
+    """Return the programs that exist, by their service in docker/compose.yaml, and build none."""
+    command = [BUILD, "--print"]
+    output = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ).stdout
+    return {SERVICES[name]: Path(path) for name, path in (line.split(" ", 1) for line in output.splitlines())}

@@ -1,4 +1,4 @@
-"""The stack of docker/ on this machine without containers, to be started, stopped, broken and asked."""
+"""Runs the stack of docker/ on this machine without containers; tests stop and kill its parts."""
 
 import os
 import signal
@@ -28,12 +28,7 @@ RUN_SECONDS = 240
 
 @dataclass
 class Stack:
-    """The processes, and who asks them.
-
-    Attributes:
-        machine: Where they are.
-        database: PostgreSQL, which is none of this project's programs.
-    """
+    """The running processes, with their addresses and PostgreSQL."""
 
     machine: Machine
     database: postgresql.Server
@@ -42,7 +37,7 @@ class Stack:
 
     @property
     def pages(self) -> Pages:
-        """Dagster's."""
+        """Return a client of Dagster's webserver."""
         return Pages(self.machine.url("dagster-webserver", 3000))
 
     @property
@@ -57,7 +52,7 @@ class Stack:
 
     @property
     def collector_url(self) -> str:
-        """Return the address that takes OTLP."""
+        """Return the address that receives OTLP."""
         return self.machine.url("otel-collector", 4318)
 
     @property
@@ -67,7 +62,7 @@ class Stack:
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
-        """Dagster's, opened here as in the container of the code server."""
+        """Open Dagster's instance as the container of the code server does."""
         described = self.machine.described("code")
         needed = {name: text for name, text in described.environment.items() if name.startswith("DAGSTER_")}
         before = {name: os.environ.get(name) for name in needed}
@@ -83,12 +78,12 @@ class Stack:
                     os.environ[name] = text
 
     def start(self, *names: str, options: Sequence[Path] = (), **additions: str) -> None:
-        """Start services, once more or for the first time, and wait until they are well.
+        """Start services, and wait until they are healthy.
 
         Args:
-            names: As compose.yaml calls them.
+            names: Names in compose.yaml.
             options: Further compose files.
-            additions: Variables that they have besides.
+            additions: Additional variables.
         """
         for name in names:
             described = self.machine.described(name, additions, options)
@@ -100,41 +95,43 @@ class Stack:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # by which its descendants are found, orphans included
+                    start_new_session=True,  # which finds its descendants, also orphans
                 )
             self._sessions.add(self._processes[name].pid)
         for name in names:
-            wait_until(lambda name=name: self.is_well(name), f"{name} is well", START_SECONDS)
+            wait_until(lambda name=name: self.is_healthy(name), f"{name} is healthy", START_SECONDS)
 
-    def is_well(self, name: str) -> bool:
-        """What the health check of a service would say.
+    def is_healthy(self, name: str) -> bool:
+        """Return the result of a service's health check.
 
         Raises:
-            AssertionError: It has ended.
+            AssertionError: The service has ended.
         """
         ended = self._processes[name].poll()
-        assert ended is None, f"{name} ended with {ended}:\n{self.said(name)[-3000:]}"
+        assert ended is None, f"{name} ended with {ended}:\n{self.output(name)[-3000:]}"
         page = self.machine.health(name)
         if page is not None:
-            with suppress(OSError), urllib.request.urlopen(page, timeout=4) as answer:
-                return answer.status == 200
+            with suppress(OSError), urllib.request.urlopen(page, timeout=4) as response:
+                return response.status == 200
             return False
         if name == "observer":
-            return "Following" in self.said(name)
-        if name == "code":  # before it answers, it has made Dagster's tables, which only one process may do
+            return "Following" in self.output(name)
+        if (
+            name == "code"
+        ):  # before it responds, it has created Dagster's tables, which one process must do alone
             client = DagsterGrpcClient(host=HOST, port=self.machine.port("code", 4000))
             with suppress(DagsterUserCodeUnreachableError):
-                return bool(client.ping("well")["echo"])
+                return bool(client.ping("health")["echo"])
             return False
         return True
 
     def run_once(self, name: str) -> None:
-        """Start a service that ends by itself, and wait for that."""
+        """Run a service that does one thing, and wait for its end."""
         done = self.run_in(name, *self.machine.described(name).command)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run_in(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
-        """What `docker compose exec` does: a command with all that a service has."""
+        """Run a command with the environment of a service, as `docker compose exec` does."""
         described = self.machine.described(name)
         return subprocess.run(
             command,
@@ -147,18 +144,18 @@ class Stack:
         )
 
     def wait_for_the_end(self, instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
-        """Wait until a run has ended; returns how."""
+        """Wait until a run has ended; return its status."""
 
         def status() -> dg.DagsterRunStatus | None:
             run = instance.get_run_by_id(run_id)
             return run.status if run is not None and run.is_finished else None
 
-        found = wait_until(status, "the run has ended", RUN_SECONDS)
-        assert found is not None
-        return found
+        ended = wait_until(status, "the run has ended", RUN_SECONDS)
+        assert ended is not None
+        return ended
 
     def stop(self, *names: str, seconds: float = END_SECONDS) -> None:
-        """Stop services as `docker compose stop` does, and wait for so long."""
+        """Stop services as `docker compose stop` does, and wait for their end."""
         for name in names:
             self._processes[name].terminate()
         for name in names:
@@ -166,27 +163,27 @@ class Stack:
             self._kill_session(self._processes[name].pid)
 
     def kill(self, *names: str) -> None:
-        """End services as a power cut does, with all that they started."""
+        """Kill services with all that they have started."""
         for name in names:
             self._processes[name].kill()
             self._processes[name].wait(END_SECONDS)
             self._kill_session(self._processes[name].pid)
 
     def log(self, name: str) -> Path:
-        """What a service says, over all of its starts."""
+        """Return the file of a service's output, over all of its starts."""
         return self.machine.folder / f"{name}.log"
 
-    def said(self, name: str) -> str:
+    def output(self, name: str) -> str:
         """Return all that a service has printed."""
         return self.log(name).read_text(errors="replace")
 
     def cpu_seconds(self, name: str) -> float:
-        """Processor time that a service took so far, with all that it started and that is alive."""
+        """Return the processor time of a service and of its descendants that are alive."""
         times = [process.cpu_times() for process in self._of_session(self._processes[name].pid)]
         return sum(time.user + time.system for time in times)
 
     def end(self) -> None:
-        """End everything, whatever became of it."""
+        """End all processes."""
         for process in self._processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -200,32 +197,32 @@ class Stack:
 
     def _kill_session(self, session: int) -> None:
         def gone() -> bool:
-            left = self._of_session(session)
-            for process in left:
+            members = self._of_session(session)
+            for process in members:
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGKILL)
-            return not left
+            return not members
 
-        wait_until(gone, "its processes have ended")
+        wait_until(gone, "the processes of a session have ended")
 
     def _of_session(self, session: int) -> list[psutil.Process]:
-        found = []
+        members = []
         for process in psutil.process_iter():
             with suppress(ProcessLookupError, psutil.NoSuchProcess):
                 if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    members.append(process)
+        return members
 
 
 @contextmanager
 def running(
     folder: Path, programs: Mapping[str, Path], database: Mapping[str, object] | None = None
 ) -> Iterator[Stack]:
-    """The stack with all services that are neither of agents nor of metrics; ended afterwards.
+    """Run all services except those of the profiles `agents` and `metrics`.
 
     Args:
-        folder: For all that it keeps.
-        programs: Jaeger and the collector.
+        folder: Folder for files of the services.
+        programs: Paths of Jaeger and the collector.
         database: Further options of PostgreSQL's configuration.
     """
     with ExitStack() as until:
@@ -233,9 +230,9 @@ def running(
         server = until.enter_context(postgresql.server(**options))
         machine = Machine(folder, written_secrets(folder / ".env"), programs)
         machine.use_port("postgres", 5432, server.port)
-        # As the image of PostgreSQL does when its folder is empty.
-        made = postgresql.run_script(server.uri, DOCKER / "postgres" / "databases.sql", machine.variables)
-        assert made.returncode == 0, made.stderr
+        # The image of PostgreSQL does this when its folder is empty.
+        result = postgresql.run_script(server.uri, DOCKER / "postgres" / "databases.sql", machine.variables)
+        assert result.returncode == 0, result.stderr
         stack = Stack(machine, server)
         until.callback(stack.end)
         stack.run_once("mlflow-database")
@@ -243,5 +240,5 @@ def running(
         stack.start("mlflow", "jaeger", "otel-collector")
         stack.start("code")
         stack.start("dagster-webserver", "dagster-daemon", "observer", "serving")
-        wait_until(stack.pages.know_the_jobs, "Dagster's pages know the jobs")
+        wait_until(stack.pages.have_jobs, "the code location is loaded")
         yield stack

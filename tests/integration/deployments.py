@@ -95,7 +95,7 @@ class Deployment:
                 assert process.poll() is None, (self.home / f"{name}.log").read_text()[-3000:]
             with suppress(OSError):
                 socket.create_connection((HOST, self.ports["code server"]), timeout=1).close()
-                return self.pages.know_the_jobs()
+                return self.pages.have_jobs()
             return False
 
         wait_until(loaded, "the pages know the jobs")
@@ -115,12 +115,12 @@ class Deployment:
         selectors = [{**self.pages.repository, "sensorName": name} for name in names]
         try:
             for sensor in selectors:
-                answer = self.pages.ask(START_SENSOR, sensor=sensor)["startSensor"]
+                answer = self.pages.query(START_SENSOR, sensor=sensor)["startSensor"]
                 assert answer["__typename"] == "Sensor", answer
             yield
         finally:
             for sensor in selectors:
-                self.pages.ask(RESET_SENSOR, sensor=sensor)
+                self.pages.query(RESET_SENSOR, sensor=sensor)
 
     def restart(self, name: str) -> None:
         """End one of the processes without a warning, and start it again."""

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server_programs() -> dict[str, Path]:
     """Jaeger and the collector."""
-    found = programs.found()
+    found = programs.available()
     missing = {"jaeger", "otel-collector"} - found.keys()
     if missing:
         pytest.skip(

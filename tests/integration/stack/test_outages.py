@@ -158,7 +158,7 @@ def test_a_run_does_not_notice_that_pages_daemon_and_observer_are_killed(
     stack.kill(*others)
     stack.start(*others)
     assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
-    wait_until(stack.pages.know_the_jobs, "the pages are back", SHOWN_SECONDS)
+    wait_until(stack.pages.have_jobs, "the pages are back", SHOWN_SECONDS)
     shown.everywhere(run_id)
 
 
@@ -174,7 +174,7 @@ def test_a_code_server_that_is_stopped_waits_for_its_runs_and_others_wait_for_th
     finally:
         stopping.join()
         stack.start("code")
-    wait_until(stack.pages.know_the_jobs, "the code server is back", SHOWN_SECONDS)
+    wait_until(stack.pages.have_jobs, "the code server is back", SHOWN_SECONDS)
     assert stack.wait_for_the_end(instance, other) is DagsterRunStatus.SUCCESS
     for each in (run_id, other):
         shown.everywhere(each)
