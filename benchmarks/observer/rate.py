@@ -1,4 +1,4 @@
-"""Measures how fast a run's event log becomes spans, beside Dagster's reading of it. Real runs write the logs."""
+"""Measures how fast a run's event log becomes spans, beside Dagster reading it. Real runs write the logs."""
 
 import gc
 import statistics

@@ -24,13 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server_programs() -> dict[str, Path]:
     """Jaeger and the collector."""
-    found = programs.available()
-    missing = {"jaeger", "otel-collector"} - found.keys()
+    servers = programs.available()
+    missing = {"jaeger", "otel-collector"} - servers.keys()
     if missing:
         pytest.skip(
             f"There is no {' and no '.join(sorted(missing))}: docker/servers/build makes them with Go"
         )
-    return found
+    return servers
 
 
 @pytest.fixture(scope="session")
