@@ -1,4 +1,4 @@
-"""Everything Dagster is told of this project. Wiring only, and the one module that acts at import."""
+"""Assembles the Dagster definitions of this project. No other module has effects at import."""
 
 import gc
 
@@ -7,11 +7,11 @@ import dagster as dg
 from ledgerline.dagster.settings import Settings, set_library_defaults
 from resources.wiring import resources_for
 
-# What importing Dagster left stays for good. Out of the collector's sight, it is neither looked through
-# while the rest is loaded, nor touched, and so copied, in the steps forked from this process.
+# Objects from the import of Dagster are never freed. Frozen, the garbage collector does not search them while
+# the rest is loaded, and does not touch, and thereby copy, their pages in the steps forked from this process.
 gc.freeze()
 
-# Before the assets are imported: declaring them uses features of Dagster that warn of being in beta.
+# This precedes the import of the assets, because their declarations use beta features that warn.
 set_library_defaults()
 
 from assets import (  # noqa: E402
@@ -57,7 +57,7 @@ CHECK_MODULES = [checks, analyst_checks]
 
 
 def build_definitions(settings: Settings, executor: dg.ExecutorDefinition) -> dg.Definitions:
-    """Assemble the project, with its resources as the settings say."""
+    """Return the definitions of the project with the resources that the settings describe."""
     project = dg.Definitions(
         assets=dg.load_assets_from_modules(ASSET_MODULES),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),

@@ -1,4 +1,4 @@
-"""What is run together. When it is run: schedules.py. Jobs of a release come with its declaration."""
+"""Declares jobs. Their schedules are in schedules.py; the jobs of a release come with its declaration."""
 
 import dagster as dg
 
@@ -12,46 +12,46 @@ _PREDICTIONS = dg.AssetSelection.assets("delay_predictions")
 ingest_flights = dg.define_asset_job(
     "ingest_flights",
     selection=_REFERENCE_TABLES | _DAY_TABLES,
-    description="Read flights of one or more days and everything they refer to; build the features.",
+    description="Read the flights of one or more days and the tables they refer to, and build the features.",
 )
 
 train_delay_model = dg.define_asset_job(
     "train_delay_model",
     selection=dg.AssetSelection.groups("delay_model"),
-    description="Train the model of a month, judge it on that month, and register it as staging.",
+    description="Train the delay model for a month, evaluate it on that month, and register it as staging.",
 )
 
 train_delay_minutes = dg.define_asset_job(
     "train_delay_minutes",
     selection=dg.AssetSelection.groups("delay_minutes"),
     description=(
-        "Train the model of the minutes of a month, evaluate it on that month, and register it as staging."
+        "Train the delay minutes model for a month, evaluate it on that month, and register it as staging."
     ),
 )
 
 score_flights = dg.define_asset_job(
     "score_flights",
     selection=_PREDICTIONS,
-    description="Score the flights of one or more days with the model in use.",
+    description="Predict the flights of one or more days with the model in production.",
 )
 
 replay_day = dg.define_asset_job(
     "replay_day",
     selection=_DAY_TABLES | _PREDICTIONS,
-    description="What happens every day: read the day's flights, build their features, score them.",
+    description="Read the flights of a day, build their features and predict them, as every day.",
 )
 
 evaluate_analyst = dg.define_asset_job(
     "evaluate_analyst",
     selection=dg.AssetSelection.groups("analyst") - _MEMORY,
     tags=USES_LANGUAGE_MODEL,
-    description="Ask the analyst every question and judge its answers. Needs a server of language models.",
+    description="Let the analyst answer every question, and score its answers. It needs a language model.",
 )
 
 remember_reports = dg.define_asset_job(
     "remember_reports",
     selection=_MEMORY,
-    description="Let the analyst remember the comparisons of models and the lineage that are new.",
+    description="Add new comparisons of models and new lineage to the analyst's memory.",
 )
 
 JOBS = [

@@ -1,4 +1,4 @@
-"""When jobs run by the clock. 2013 is replayed: each tick stands for a day or month of that year."""
+"""Schedules jobs. The year 2013 is replayed: each tick stands for a day or month of it."""
 
 from datetime import date
 
@@ -10,7 +10,7 @@ from pipelines.jobs import replay_day, train_delay_model
 
 @dg.schedule(job=replay_day, cron_schedule="0 5 * * *", execution_timezone="America/New_York")
 def daily_replay(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Each morning, the 2013 day with today's weekday and season: read, build features, score."""
+    """Replay the day of 2013 with today's weekday and season each morning."""
     today = context.scheduled_execution_time.date()
     day = replayed_day(today).isoformat()
     return dg.RunRequest(
@@ -22,11 +22,11 @@ def daily_replay(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 def monthly_retraining(
     context: dg.ScheduleEvaluationContext,
 ) -> dg.RunRequest | dg.SkipReason:
-    """On the first of each month, a model judged on the month that has just ended, in 2013."""
+    """Train a model on the first of each month, and evaluate it on the month before, in 2013."""
     today = context.scheduled_execution_time.date()
     ended = months_before(date(2014 if today.month == 1 else 2013, today.month, 1), 1)
     if ended.isoformat() not in MONTHS.get_partition_keys():
-        return dg.SkipReason(f"No model is judged on {ended:%B %Y}: there is no month before it.")
+        return dg.SkipReason(f"No model is evaluated on {ended:%B %Y}, because no month before it has data.")
     return dg.RunRequest(
         run_key=today.isoformat(),
         partition_key=ended.isoformat(),

@@ -1,8 +1,8 @@
-"""What starts runs without a clock."""
+"""Declares the sensor that starts runs for automation conditions."""
 
 import dagster as dg
 
-# Carries out the automation conditions that assets declare (assets/policies.py).
+# It evaluates the automation conditions that assets declare (assets/policies.py).
 automation = dg.AutomationConditionSensorDefinition(
     "automation",
     target=dg.AssetSelection.all(),

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ledgerline.agent.messages import Completion, Message, ToolDescription
+from ledgerline.errors import LedgerlineError
 
 # A piece of text that has just come from the model.
 Listener = Callable[[str], None]
 
 
-class LanguageModelError(Exception):
+class LanguageModelError(LedgerlineError):
     """The language model cannot be used.
 
     Args:

@@ -22,6 +22,7 @@ from ledgerline.agent.local_embedding import PREFIX, LocalEmbedder, UnreadableEm
 from ledgerline.agent.ranking import Candidate, Preferences, chosen, relevance
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.vector_store import REMEDY, Entry, Hit, Kind, VectorStore, VectorStoreError, exclusive
+from ledgerline.errors import LedgerlineError
 
 CURRENT = "current.json"
 LOCK = "writing.lock"
@@ -34,7 +35,7 @@ PREFERENCES = Preferences()
 Found = TypeVar("Found")
 
 
-class MemoryUnusableError(Exception):
+class MemoryUnusableError(LedgerlineError):
     """Memory cannot be asked, or not be written.
 
     Args:

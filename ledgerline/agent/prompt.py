@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ledgerline.errors import LedgerlineError
+
 if TYPE_CHECKING:
     from jinja2 import Template
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
-class PromptError(ValueError):
+class PromptError(LedgerlineError):
     """The template cannot be filled in; the message names it and says why."""
 
 

@@ -1,4 +1,4 @@
-"""`ledgerline backfill` and `ledgerline run JOB`: a job over its partitions, from the command line."""
+"""Runs a job over its partitions, for `ledgerline backfill` and `ledgerline run JOB`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,25 +7,22 @@ from typing import Any
 import dagster as dg
 
 from ledgerline.cli import releases
+from ledgerline.cli.commands import OptionsError
 from ledgerline.cli.job_batches import Batch, batches
-from ledgerline.cli.partition_keys import between, extent, understood
+from ledgerline.cli.partition_keys import PartitionError, between, extent, understood
 from ledgerline.cli.registered_versions import registered_versions
 from ledgerline.cli.runs import Outcome, Runner
 from ledgerline.dagster.released_models.names import released_models
 
 
-class PartitionsGivenError(Exception):
-    """Partitions that do not fit the job; the message says what to give."""
-
-
 @dataclass(frozen=True)
 class Given:
-    """Partitions as a person names them on the command line.
+    """Partitions as the options of a command name them.
 
     Attributes:
-        keys: Single ones.
-        first: The first of a range.
-        last: The last of the range; None: only the first.
+        keys: Single partitions.
+        first: First partition of a range.
+        last: Last partition of the range; None for the first alone.
     """
 
     keys: Sequence[str] = ()
@@ -39,29 +36,32 @@ class Given:
 
 
 def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
-    """Return the runs that a job takes for the partitions that a person names.
+    """Return the runs of a job for the partitions that the command line names.
 
     Raises:
-        PartitionsGivenError: The job has no partitions, or needs some.
-        UnknownPartitionError: One of them does not exist.
+        OptionsError: The options do not go together.
+        PartitionError: A partition does not exist, or the job has none, or needs one.
     """
     definition = job.partitions_def
     if definition is None:
         if not given.is_empty:
-            raise PartitionsGivenError(f"{job.name} has no partitions: run it without.")
+            raise PartitionError(f"{job.name} has no partitions.", "Run it without naming any.")
         return batches(job, ())
     if given.keys and (given.first is not None or given.last is not None):
-        raise PartitionsGivenError("Name partitions with --partition, or a range with --from and --to.")
+        raise OptionsError(
+            "--partition does not go with --from and --to.",
+            "Name single partitions, or the range between two.",
+        )
     if given.last is not None and given.first is None:
-        raise PartitionsGivenError("--to goes with --from.")
+        raise OptionsError("--to works only with --from.", "Add --from, or omit --to.")
     if given.first is not None:
         keys = between(definition, given.first, given.last or given.first, job.name)
     else:
         keys = [understood(definition, key, job.name) for key in given.keys]
     if not keys:
-        raise PartitionsGivenError(
-            f"{job.name} has partitions ({extent(definition)}): name one with --partition, or a range with "
-            "--from and --to."
+        raise PartitionError(
+            f"{job.name} has partitions ({extent(definition)}), and none is named.",
+            "Name one with --partition, or a range with --from and --to.",
         )
     return batches(job, keys)
 
@@ -69,10 +69,10 @@ def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
 def run_all(
     runner: Runner, job_name: str, planned: Sequence[Batch], config: Mapping[str, Any] | None = None
 ) -> bool:
-    """Execute one run for each batch, in order; a failed one does not stop the next, Ctrl-C does.
+    """Execute one run for each batch, in order, and go on after a failed run, but not after Ctrl-C.
 
     Returns:
-        Whether all of them succeeded.
+        True if all runs succeeded.
     """
     succeeded, run_ids = 0, []
     for batch in planned:
@@ -85,13 +85,13 @@ def run_all(
         runner.report_failure(outcome)
         if outcome.interrupted:
             break
-    runner.show(run_ids)
+    runner.export(run_ids)
     runner.console.print(f"{job_name}: {succeeded} of {len(planned)} runs succeeded.")
     return succeeded == len(planned)
 
 
 def _released(runner: Runner, outcome: Outcome) -> list[releases.Release]:
-    """Release the versions that a run has registered: a refusal is no failure."""
+    """Release the versions that a run has registered; a version that a gate refuses is not a failure."""
     models = released_models(runner.loaded.defs)
     made = []
     for model, version in registered_versions(runner.instance, models, [outcome.run_id]).items():

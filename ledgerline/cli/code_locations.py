@@ -10,7 +10,7 @@ FILE = "workspace.yaml"
 
 
 def location_name(project: Project) -> str:
-    """Return the name of the code location: the module's, as in Dagster, unless the workspace has another."""
+    """Return the name of the code location: that of the workspace, or else, as in Dagster, of the module."""
     modules = [entry.get("python_module") for entry in _entries(project) if isinstance(entry, dict)]
     for module in modules:
         if isinstance(module, dict) and module.get("module_name") == project.module:
@@ -20,8 +20,8 @@ def location_name(project: Project) -> str:
 
 def _entries(project: Project) -> list[Any]:
     try:
-        found = yaml.safe_load((project.root / FILE).read_text(encoding="utf-8"))
+        workspace = yaml.safe_load((project.root / FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []  # runs of the command line need none, and `dagster dev` says what is wrong with it
-    entries = found.get("load_from") if isinstance(found, dict) else None
+        return []  # runs of the command line need no workspace, and `dagster dev` reports a wrong one
+    entries = workspace.get("load_from") if isinstance(workspace, dict) else None
     return entries if isinstance(entries, list) else []

@@ -1,4 +1,4 @@
-"""What every command begins and ends with."""
+"""The beginning and the end that commands have in common: settings, the project, consoles, error messages."""
 
 import os
 import sys
@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ledgerline.errors import LedgerlineError
+
 if TYPE_CHECKING:
     from ledgerline.cli.loaded_project import LoadedProject
     from ledgerline.dagster.settings import Settings
@@ -17,99 +19,99 @@ if TYPE_CHECKING:
 WIDTH = 132
 
 
+class OptionsError(LedgerlineError):
+    """Arguments and options of a command that do not go together."""
+
+
 def prepared_settings() -> "Settings":
-    """Return the settings of this project, with its state folder made ready.
+    """Return the settings of this project, with its state folder prepared.
 
-    Ends the command when something is wrong with them, and where there is no project.
+    Raises:
+        LedgerlineError: A setting is wrong, there is no project, or the folder cannot be written.
     """
-    # Here, and not above: serving does without Dagster, which these import.
-    from ledgerline.cli import state
-    from ledgerline.dagster.settings import Settings
-
-    try:
-        settings = Settings.from_environment()
-        _ = settings.project.module
-        state.prepare(settings)
-    except (ValueError, state.StateError) as error:
-        stop(error)
-    return settings
+    settings = _settings()
+    _ = settings.project.module
+    return _prepared(settings)
 
 
 def loaded_project(settings: "Settings") -> "LoadedProject":
-    """Return the project with its definitions; ends the command when they cannot be loaded."""
-    from ledgerline.cli.loaded_project import DefinitionsError, load
+    """Return the project with its definitions.
 
-    try:
-        return load(settings.project)
-    except (ValueError, DefinitionsError) as error:
-        stop(error)
+    Raises:
+        LedgerlineError: The definitions cannot be loaded.
+    """
+    from ledgerline.cli.loaded_project import load
+
+    return load(settings.project)
 
 
 def instance_beside(dagster_home: Path | None) -> Path | None:
-    """Return the Dagster instance that a command is about, beside the project's own.
+    """Return the folder of the Dagster instance that a command is about; None for the project's own instance.
 
     Args:
-        dagster_home: Its folder, if one is named.
-
-    Returns:
-        The folder; without a project, the one that DAGSTER_HOME names; None: the project's own instance.
+        dagster_home: The folder that the command line names. Without it and without a project, it is the one
+            that DAGSTER_HOME names.
     """
     if dagster_home is not None:
         return dagster_home
-    from ledgerline.dagster.settings import Settings
-
-    try:
-        settings = Settings.from_environment()
-    except ValueError as error:
-        stop(error)
+    settings = _settings()
     is_named = settings.dagster_home != settings.home / "dagster"
     return settings.dagster_home if is_named and settings.project.definitions is None else None
 
 
 def settings_beside(dagster_home: Path | None) -> "Settings":
-    """Return the settings of a command for another instance, which they leave as it is.
+    """Return the settings of a command that may be about another instance, which stays unchanged.
 
     Args:
-        dagster_home: That instance's folder; DAGSTER_HOME may name it, too.
+        dagster_home: The folder of the other instance; None for the project's own.
     """
     if dagster_home is None:
         return prepared_settings()
-    from ledgerline.cli import state
-    from ledgerline.dagster.settings import Settings
-
-    try:
-        settings = Settings.from_environment()
-        settings = replace(settings, dagster_home=settings.home / "dagster")
-        state.prepare(settings)
-    except (ValueError, state.StateError) as error:
-        stop(error)
-    return settings
+    settings = _settings()
+    return _prepared(replace(settings, dagster_home=settings.home / "dagster"))
 
 
 def wide_console() -> Console:
-    """For tables: as wide as the terminal, and wide enough to be read where there is none."""
+    """Return a console for tables: as wide as the terminal, or wide enough to be read without one."""
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def stop(error: Exception) -> Never:
-    """End the command with a message and nothing else."""
-    say(error)
+    """Print an error to stderr and end the command with exit status 2."""
+    print_error(error)
     raise typer.Exit(2)
 
 
-def say(error: Exception) -> None:
-    """Print a message beside the output of the command."""
+def print_error(error: Exception) -> None:
+    """Print an error to stderr, as one message without a stack trace."""
     Console(stderr=True).print(Text(str(error)), soft_wrap=True)
 
 
 def end_at_once() -> Never:
-    """End the process with success while threads of it are still in calls that cannot be interrupted.
+    """End the process with success while its threads are still in calls that cannot be interrupted.
 
-    The interpreter's own end makes such a thread exit where it comes back to Python: C++ code that it is in
-    aborts the process then, and so does Python itself for a thread that is printing. See "Cautions regarding
-    runtime finalization" in https://docs.python.org/3/c-api/init.html.
+    When the interpreter ends normally, such a thread exits where it comes back to Python: C++ code below it
+    aborts the process then, and so does Python for a thread that is printing. See "Cautions regarding runtime
+    finalization" in https://docs.python.org/3/c-api/init.html.
 
-    Nothing is flushed: each line is when it is printed or logged, and a thread may hold the lock of a stream
-    while it waits for whatever reads it.
+    Nothing is flushed. Each line is flushed when it is printed or logged, and a thread may hold the lock of a
+    stream while it waits for the reader of the stream.
     """
     os._exit(0)
+
+
+def _settings() -> "Settings":
+    # Imported here, because `ledgerline serve` does without Dagster, which takes seconds to import.
+    from ledgerline.dagster.settings import Settings
+
+    try:
+        return Settings.from_environment()
+    except ValueError as error:
+        stop(error)
+
+
+def _prepared(settings: "Settings") -> "Settings":
+    from ledgerline.cli import state
+
+    state.prepare(settings)
+    return settings

@@ -1,4 +1,4 @@
-"""`ledgerline dev`: Dagster, MLflow and serving on the local state, started and ended together."""
+"""Starts and ends Dagster, MLflow and serving on the local state together, for `ledgerline dev`."""
 
 import base64
 import hashlib
@@ -19,6 +19,7 @@ import requests
 from rich.console import Console
 
 from ledgerline.dagster.settings import Settings, environment_with
+from ledgerline.errors import LedgerlineError
 from ledgerline.mlflow_store.store import SERVER_SCHEMES, connect, without_password
 from ledgerline.serving.settings import IMPATIENT
 
@@ -30,32 +31,32 @@ POLL_SECONDS = 0.25
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 MLFLOW_SERVER_ENVIRONMENT = {
-    # Without scheduled jobs of its own, which nothing here uses, it starts in half the time.
+    # Without its job scheduler, which is not used here, MLflow starts in half the time.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    # It would look for a price list of language models on the internet.
+    # By default MLflow downloads a price list of language models.
     "MLFLOW_MODEL_CATALOG_URI": "",
 }
 
 
-class ServerError(Exception):
-    """A server cannot be started, or ended by itself; the message says which and why."""
+class ServerError(LedgerlineError):
+    """A server of `ledgerline dev` cannot be started, or has ended unexpectedly."""
 
 
 class _StopRequestedError(Exception):
-    """Somebody asked for the end: Ctrl-C, a closed terminal, a service manager."""
+    """Raised by the signal handlers, so that Ctrl-C and service managers end the servers."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A process to start, and how to see that it works.
+    """A server process.
 
     Attributes:
-        name: What it is called in messages.
-        command: Its arguments.
-        url: Its page.
-        ready_url: Answers once it works.
-        environment: Additions to this process's environment.
-        log: Where its output goes.
+        name: Name in messages.
+        command: Program and arguments.
+        url: URL of its page.
+        ready_url: URL that responds with success once the server is ready.
+        environment: Variables added to the environment of this process.
+        log: File for its output.
     """
 
     name: str
@@ -67,23 +68,23 @@ class Server:
 
 
 def run_until_interrupted(console: Console, settings: Settings) -> None:
-    """Start the servers, print their pages, and end them and all they started when asked to.
+    """Start the servers, print their URLs, and end them with all processes that they started on a signal.
 
     Raises:
-        ServerError: A port is taken, or a server does not start or ends by itself.
+        ServerError: A port is in use, or a server does not start or ends unexpectedly.
     """
     servers = _servers(settings)
     for server in servers:
         _require_free_port(server)
     if not _has_own_mlflow(settings):
-        connect(settings.tracking_uri)  # creates its tables, before several processes want to
+        connect(settings.tracking_uri)  # creates the tables before several processes try to
     running: list[tuple[Server, subprocess.Popen[bytes]]] = []
-    # A handler, and not the default: started from a script in the background, this process and its
-    # children would ignore Ctrl-C.
+    # Signals have a handler, because by default a process that a script starts in the background, and its
+    # children, ignore Ctrl-C.
     before = {number: signal.signal(number, _request_stop) for number in STOP_SIGNALS}
     try:
         for server in servers:
-            running.append((server, _start(server, settings.project.root)))  # noqa: PERF401 (one may fail: keep the others)
+            running.append((server, _start(server, settings.project.root)))  # noqa: PERF401 (if one fails, the others must be ended)
         _wait_until_ready(console, running)
         for server in servers:
             console.print(f"[bold]{server.name:<8}[/]{server.url}   [dim]log: {server.log}[/]")
@@ -97,7 +98,7 @@ def run_until_interrupted(console: Console, settings: Settings) -> None:
         console.print("Ending …")
     finally:
         for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # once is enough: ending must not be interrupted
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the ending
         _stop([process for _, process in running])
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -124,7 +125,7 @@ def _servers(settings: Settings) -> list[Server]:
         name="Serving",
         command=[str(scripts / "ledgerline"), "serve", "--host", HOST, "--port", str(settings.serving_port)],
         url=f"{serving_url}/docs",
-        # That it is there: before the first model is trained, nothing answers.
+        # Serving is live, and not ready, until the first model is trained.
         ready_url=f"{serving_url}/v2/health/live",
         environment=IMPATIENT | ({} if _has_own_mlflow(settings) else {"MLFLOW_TRACKING_URI": mlflow_url}),
         log=logs / "serving.log",
@@ -154,10 +155,10 @@ def _servers(settings: Settings) -> list[Server]:
 
 
 def _webhook_environment(settings: Settings) -> dict[str, str]:
-    """What lets MLflow send webhooks to this machine, and keep their secret encrypted."""
+    """Return the variables with which MLflow sends webhooks to this machine and encrypts their secret."""
     if settings.webhook_secret is None:
         return {}
-    # The same key at each start, or MLflow could not read what it kept; and nothing to store for it.
+    # The key is derived, so that MLflow can decrypt the secret after a restart and no key has to be stored.
     key = hashlib.sha256(f"mlflow webhooks {settings.webhook_secret}".encode()).digest()
     return {
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(key).decode(),
@@ -178,8 +179,9 @@ def _require_free_port(server: Server) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise ServerError(
-                f"Port {port}, wanted for {server.name}, cannot be used: {error.strerror}. End what "
-                f"uses it, or set LEDGERLINE_{server.name.upper()}_PORT to another."
+                f"Port {port}, which {server.name} needs, cannot be used: {error.strerror}.",
+                "End the program that uses it, or set "
+                f"LEDGERLINE_{server.name.upper()}_PORT to another port.",
             ) from error
 
 
@@ -192,7 +194,7 @@ def _start(server: Server, folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, to be ended as a whole
+            start_new_session=True,  # so that the process group can be ended as a whole
         )
 
 
@@ -200,16 +202,16 @@ def _wait_until_ready(console: Console, running: Sequence[tuple[Server, subproce
     deadline = time.monotonic() + START_SECONDS
     for server, _ in running:
         with console.status(f"Starting {server.name} …"):
-            while not _answers(server.ready_url):
+            while not _responds(server.ready_url):
                 _require_running(running)
                 if time.monotonic() > deadline:
                     raise ServerError(
-                        f"{server.name} did not answer within {START_SECONDS} s.{_tail(server)}"
+                        f"{server.name} did not respond within {START_SECONDS} s.", _log_end(server)
                     )
                 time.sleep(POLL_SECONDS)
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         return requests.get(url, timeout=2).ok
     except requests.RequestException:
@@ -219,21 +221,23 @@ def _answers(url: str) -> bool:
 def _require_running(running: Sequence[tuple[Server, subprocess.Popen[bytes]]]) -> None:
     for server, process in running:
         if process.poll() is not None:
-            raise ServerError(f"{server.name} ended by itself with code {process.returncode}.{_tail(server)}")
+            raise ServerError(
+                f"{server.name} ended unexpectedly with exit code {process.returncode}.", _log_end(server)
+            )
 
 
-def _tail(server: Server) -> str:
+def _log_end(server: Server) -> str:
     lines = server.log.read_text(errors="replace").splitlines()[-15:]
-    return "\n".join(["", f"The last lines of {server.log}:", *lines])
+    return "\n".join([f"The last lines of {server.log}:", *lines])
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End processes and everything they started: first politely, then not."""
+    """End processes and their descendants: with SIGINT, then SIGTERM, then SIGKILL."""
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
     psutil.wait_procs(_families(processes), timeout=STOP_SECONDS)
-    # Listed anew each time: a server that was just starting another when it was asked to end left that one.
+    # The processes are listed anew each time, because a server may start another while it ends.
     for number in (signal.SIGTERM, signal.SIGKILL):
         alive = _families(processes)
         for member in alive:
@@ -242,7 +246,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _families(processes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
-    """Processes, their descendants, and whoever else is in their sessions (orphans of descendants)."""
+    """Return all processes in the sessions of these: themselves, descendants and orphans of descendants."""
     sessions = {process.pid for process in processes}
     members = []
     for process in psutil.process_iter():

@@ -1,4 +1,4 @@
-"""An execution of an agent as it happens, in the terminal. What happens: agent/."""
+"""Prints the execution of an agent to the terminal while it happens. The agent is in agent/."""
 
 import json
 import time
@@ -15,27 +15,27 @@ from ledgerline.agent.execution import Execution, Outcome, ToolUse, Watcher
 from ledgerline.agent.memory import Recalled
 from ledgerline.agent.messages import ToolCall
 
-MAX_LINES = 6  # of what a tool said
+MAX_LINES = 6  # of the output of a tool
 MAX_CHARACTERS = 110  # of a line
 NO_ANSWER = {
-    Outcome.EMPTY: "The language model said nothing, or called a tool in a way that could not be read: "
-    "ask in other words, or choose a model that calls tools more reliably.",
-    Outcome.NO_FINDING: "It does not state what was asked for, and is not remembered: ask in other words, or "
-    "choose a larger model.",
+    Outcome.EMPTY: "The response of the language model is empty, or has a tool call that cannot be parsed. "
+    "Rephrase the question, or choose a model that calls tools more reliably.",
+    Outcome.NO_FINDING: "The answer does not state a finding, and is not remembered. Rephrase the question, "
+    "or choose a larger model.",
 }
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class ExecutionView(Watcher):
-    """Prints what has been done, and below it, while it is done, what goes on.
+    """Prints the finished parts of an execution, and below them the current one.
 
     Args:
-        console: Where; what goes on is shown on a terminal only.
+        console: Console to print on; the current part is printed on a terminal only.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._doing = "looking around"
+        self._doing = "starting"
         self._since = time.monotonic()
         self._heard = ""
         self._live = Live(get_renderable=self._render, console=console, transient=True, refresh_per_second=8)
@@ -51,31 +51,31 @@ class ExecutionView(Watcher):
         self._live.stop()
 
     def recalled(self, memories: Sequence[Recalled]) -> None:
-        """Show what was found in memory."""
+        """Print the entries that were recalled from memory."""
         if memories:
-            self._print("memory", f"{len(memories)} that may have to do with it")
-        for found in memories:
-            self._detail(f"{found.relevance:.2f}  {found.entry.text}")
+            self._print("memory", f"relevant entries: {len(memories)}")
+        for recalled in memories:
+            self._detail(f"{recalled.relevance:.2f}  {recalled.entry.text}")
 
     def forgot(self, why: str) -> None:
-        """Say that memory cannot be asked."""
-        self._print("memory", f"goes on without: {why}", style="yellow")
+        """Print why the memory cannot be used."""
+        self._print("memory", f"not used: {why}", style="yellow")
 
     def turn_begins(self, number: int) -> None:
-        """Say that the language model is at work."""
+        """Print that the language model is working."""
         self._now(f"thinking, turn {number}")
 
     def heard(self, piece: str) -> None:
-        """Show what the language model says."""
+        """Print a piece of the response of the language model."""
         self._heard += piece
 
     def tool_called(self, call: ToolCall) -> None:
-        """Show what the language model asks for."""
-        self._print(call.name, _shown(call.arguments))
+        """Print a call of a tool by the language model."""
+        self._print(call.name, _readable(call.arguments))
         self._now(call.name)
 
     def tool_answered(self, use: ToolUse) -> None:
-        """Show what the tool says."""
+        """Print the output of a tool."""
         lines = use.answer.strip().splitlines()
         for line in lines[:MAX_LINES]:
             self._detail(line, style="red" if use.failed else "dim")
@@ -92,10 +92,10 @@ class ExecutionView(Watcher):
         )
 
     def _detail(self, line: str, style: str = "dim") -> None:
-        shown = printable(line.replace("\n", "  "))
-        if len(shown) > MAX_CHARACTERS:
-            shown = f"{shown[:MAX_CHARACTERS]}…"
-        self._console.print(Text(f"    {shown}", style), no_wrap=True, overflow="ellipsis")
+        text = printable(line.replace("\n", "  "))
+        if len(text) > MAX_CHARACTERS:
+            text = f"{text[:MAX_CHARACTERS]}…"
+        self._console.print(Text(f"    {text}", style), no_wrap=True, overflow="ellipsis")
 
     def _render(self) -> RenderableType:
         seconds = time.monotonic() - self._since
@@ -104,12 +104,14 @@ class ExecutionView(Watcher):
 
 
 def print_execution(console: Console, execution: Execution, trace_page: str | None) -> None:
-    """Print the answer, what it took, and where its trace is."""
+    """Print the answer, its duration and tokens, and the URL of its trace."""
     console.print()
     console.print(Text(printable(execution.answer) or "There is no answer.", "bold"), soft_wrap=True)
     if execution.stopped_by is not None:
         console.print(
-            Text(f"It was stopped by its limit of {execution.stopped_by.value} (LEDGERLINE_AGENT_*).", "red")
+            Text(
+                f"The limit of {execution.stopped_by.value} ended the execution (LEDGERLINE_AGENT_*).", "red"
+            )
         )
     elif execution.outcome in NO_ANSWER:
         console.print(Text(NO_ANSWER[execution.outcome], "red"), soft_wrap=True)
@@ -132,14 +134,14 @@ def print_execution(console: Console, execution: Execution, trace_page: str | No
 
 
 def printable(text: str) -> str:
-    """A text that does nothing to a terminal; models, tools and the web may say control characters."""
+    """Return a text without control characters, which models, tools and web pages may contain."""
     return "".join(
         character if character.isprintable() or character in "\n\t" else REPLACEMENT for character in text
     )
 
 
-def _shown(arguments: Mapping[str, Any] | str) -> str:
-    """Arguments as a person reads them: a single one without its name."""
+def _readable(arguments: Mapping[str, Any] | str) -> str:
+    """Return arguments as text; a single text argument without its name."""
     if isinstance(arguments, str):
         return arguments
     if len(arguments) == 1:

@@ -1,4 +1,4 @@
-"""Divides the partitions of a job into runs, by the backfill policies of its assets, as Dagster's UI does."""
+"""Divides the partitions of a job into runs by the backfill policies of its assets, as Dagster's UI does."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ class Batch:
     """The partitions of one run.
 
     Attributes:
-        keys: Their keys, in order; none for a job without partitions.
-        tags: The tags of the run that say so.
+        keys: Partition keys, in order; empty for a job without partitions.
+        tags: Tags of the run that name the partitions for Dagster.
     """
 
     keys: tuple[str, ...] = ()
@@ -31,10 +31,10 @@ WHOLE = Batch()
 
 
 def batches(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
-    """Return the runs that a job takes for some of its partitions.
+    """Return the runs of a job for some of its partitions.
 
-    A range is one run where the backfill policy of every partitioned asset allows it, and at most as many
-    partitions as the strictest policy allows, otherwise. Without a policy each partition has a run.
+    A range is one run if the backfill policy of every partitioned asset allows it. Otherwise a run has as
+    many partitions as the strictest policy allows. Without a policy, each partition has a run.
     """
     definition = job.partitions_def
     if definition is None:
@@ -44,13 +44,13 @@ def batches(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
         return [_of_keys(job, [key]) for key in in_order(definition, keys)]
     return [
         _of_keys(job, chunk)
-        for found in _ranges(definition, in_order(definition, keys))
-        for chunk in _chunks(_keys_in(definition, found), most)
+        for key_range in _ranges(definition, in_order(definition, keys))
+        for chunk in _chunks(_keys_in(definition, key_range), most)
     ]
 
 
 def spanning(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
-    """Return the runs for partitions and for all those between them, which need not be run again."""
+    """Return the runs for partitions and for all partitions between the first and the last of them."""
     definition = job.partitions_def
     if definition is None or not keys or isinstance(definition, dg.MultiPartitionsDefinition):
         return batches(job, keys)
@@ -59,18 +59,18 @@ def spanning(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
 
 
 def _ranges(definition: dg.PartitionsDefinition, keys: Sequence[str]) -> list[dg.PartitionKeyRange]:
-    """Return ranges that have these keys and no others; one, if that is possible."""
+    """Return ranges with these keys and no others; a single range if possible."""
     if not keys:
         return []
     whole = dg.PartitionKeyRange(keys[0], keys[-1])
     if set(_keys_in(definition, whole)) == set(keys):
         return [whole]
-    found = definition.subset_with_partition_keys(keys).get_partition_key_ranges(definition)
-    return sorted(found, key=lambda each: keys.index(each.start))
+    ranges = definition.subset_with_partition_keys(keys).get_partition_key_ranges(definition)
+    return sorted(ranges, key=lambda each: keys.index(each.start))
 
 
-def _keys_in(definition: dg.PartitionsDefinition, found: dg.PartitionKeyRange) -> list[str]:
-    return [str(key) for key in definition.get_partition_keys_in_range(found)]
+def _keys_in(definition: dg.PartitionsDefinition, key_range: dg.PartitionKeyRange) -> list[str]:
+    return [str(key) for key in definition.get_partition_keys_in_range(key_range)]
 
 
 def _chunks(keys: Sequence[str], most: int | None) -> Iterable[Sequence[str]]:
@@ -79,7 +79,7 @@ def _chunks(keys: Sequence[str], most: int | None) -> Iterable[Sequence[str]]:
 
 
 def _of_keys(job: dg.JobDefinition, keys: Sequence[str]) -> Batch:
-    # The job's own tags for a partition, too: of a partitioned config, or one for each dimension.
+    # These include the job's own tags for a partition: those of a partitioned config or of each dimension.
     tags = dict(job.get_tags_for_partition_key(keys[0], selected_asset_keys=None))
     if len(keys) > 1:
         single = job.partitions_def.get_tags_for_partition_key(keys[0]) if job.partitions_def else {}

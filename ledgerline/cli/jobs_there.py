@@ -1,4 +1,4 @@
-"""Prints which jobs a project has."""
+"""Prints the jobs of a project."""
 
 from rich.console import Console
 from rich.table import Table
@@ -9,11 +9,11 @@ from ledgerline.cli.partition_keys import extent
 
 
 def print_jobs(console: Console, loaded: LoadedProject) -> None:
-    """Print the jobs of a project, with their partitions, and how to run them."""
+    """Print the jobs of a project with their partitions, and the commands that run them."""
     if not loaded.job_names:
         console.print(Text(f"{loaded.project.module} defines no jobs."))
         return
-    table = Table("job", "partitions", "what it does", title="Say which job to run", title_justify="left")
+    table = Table("job", "partitions", "what it does", title="Choose a job to run", title_justify="left")
     for name in loaded.job_names:
         job = loaded.job(name)
         partitions = "" if job.partitions_def is None else extent(job.partitions_def)
@@ -21,8 +21,8 @@ def print_jobs(console: Console, loaded: LoadedProject) -> None:
     console.print(table)
     console.print(
         Text(
-            "ledgerline run JOB runs one of them. What `ledgerline run` alone is to run stands in "
-            'pyproject.toml: run = ["JOB", ...] of [tool.ledgerline].'
+            "`ledgerline run JOB` runs one of them. The jobs that `ledgerline run` runs without a name are "
+            'declared in pyproject.toml: run = ["JOB", ...] in [tool.ledgerline].'
         ),
         soft_wrap=True,
     )

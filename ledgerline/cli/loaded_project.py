@@ -1,4 +1,4 @@
-"""Loads the definitions of the project, and finds jobs in them."""
+"""Loads the definitions of the project and finds jobs in them."""
 
 import importlib
 import sys
@@ -8,18 +8,19 @@ from difflib import get_close_matches
 
 import dagster as dg
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.settings.project import Project
 
 ATTRIBUTE = "defs"
 IMPLICIT = "__ASSET_JOB"  # Dagster's own job of all assets
 
 
-class DefinitionsError(Exception):
-    """The definitions of the project cannot be loaded; the message says why."""
+class DefinitionsError(LedgerlineError):
+    """The definitions of the project cannot be loaded."""
 
 
-class UnknownJobError(Exception):
-    """A job that does not exist; the message says which do."""
+class UnknownJobError(LedgerlineError):
+    """A job does not exist."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LoadedProject:
 
     Attributes:
         project: The project.
-        defs: Its definitions.
+        defs: Its Dagster definitions.
     """
 
     project: Project
@@ -36,7 +37,7 @@ class LoadedProject:
 
     @property
     def job_names(self) -> Sequence[str]:
-        """The names of the jobs that it defines."""
+        """Names of the jobs that it defines, sorted."""
         names = self.defs.get_repository_def().job_names
         return sorted(name for name in names if not name.startswith(IMPLICIT))
 
@@ -44,16 +45,19 @@ class LoadedProject:
         """Return a job.
 
         Raises:
-            UnknownJobError: There is no such job.
+            UnknownJobError: The job does not exist.
         """
         names = self.job_names
         if name in names:
             return self.defs.resolve_job_def(name)
         if not names:
-            raise UnknownJobError(f"There is no job {name!r}: {self.project.module} defines no jobs.")
+            raise UnknownJobError(
+                f"There is no job {name!r}, because {self.project.module} defines no jobs.",
+                f"Define one in {self.project.module}.",
+            )
         near = get_close_matches(name, names, n=1)
         hint = f" The nearest is {near[0]}." if near else ""
-        raise UnknownJobError(f"There is no job {name!r}: choose one of {', '.join(names)}.{hint}")
+        raise UnknownJobError(f"There is no job {name!r}.", f"Choose one of {', '.join(names)}.{hint}")
 
 
 def load(project: Project) -> LoadedProject:
@@ -61,21 +65,21 @@ def load(project: Project) -> LoadedProject:
 
     Raises:
         ProjectError: The project names no module.
-        DefinitionsError: The module cannot be imported, or has no definitions.
+        DefinitionsError: The module cannot be imported or has no definitions.
     """
     name, root = project.module, str(project.root)
     if root not in sys.path:
-        sys.path.insert(0, root)  # the script's own folder is there, and not the working folder
+        sys.path.insert(0, root)  # Python adds the folder of the script, and not the working folder
     try:
         module = importlib.import_module(name)
     except Exception as error:
         raise DefinitionsError(
-            f"{name}, which the definitions of {project.root} are in, cannot be imported: "
+            f"{name}, the module with the definitions of {project.root}, cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
-    found = getattr(module, ATTRIBUTE, None)
-    if not isinstance(found, dg.Definitions):
+    defs = getattr(module, ATTRIBUTE, None)
+    if not isinstance(defs, dg.Definitions):
         raise DefinitionsError(
-            f"{name} has no definitions: assign a dagster.Definitions to {ATTRIBUTE!r} in it."
+            f"{name} has no definitions.", f"Assign a dagster.Definitions to {ATTRIBUTE!r} in it."
         )
-    return LoadedProject(project, found)
+    return LoadedProject(project, defs)

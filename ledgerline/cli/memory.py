@@ -1,4 +1,4 @@
-"""`ledgerline memory ...`: what the agents of a project remember, and how they are made to forget."""
+"""The commands of `ledgerline memory`, which list and delete what the agents of a project remember."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,23 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ledgerline.cli.commands import prepared_settings, stop, wide_console
+from ledgerline.cli.commands import OptionsError, prepared_settings, wide_console
 
 if TYPE_CHECKING:
     from ledgerline.agent.memory import Memory
 
-app = typer.Typer(
-    name="memory", no_args_is_help=True, help="What agents remember: look it up, make them forget."
-)
+app = typer.Typer(name="memory", no_args_is_help=True, help="List and delete what agents remember.")
 
 MAX_CHARACTERS = 80
 
 
 @app.command("list")
 def list_entries(
-    limit: Annotated[int, typer.Option(help="The latest so many.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="Number of entries.", min=1)] = 50,
 ) -> None:
-    """The latest answers and reports that are remembered, with the keys to forget them by."""
+    """List the latest answers and reports in memory, with their keys."""
     from rich.table import Table
 
     with _opened() as memory:
@@ -39,26 +37,27 @@ def list_entries(
 
 @app.command()
 def forget(
-    keys: Annotated[list[str], typer.Argument(help="As `ledgerline memory list` shows them.")],
+    keys: Annotated[
+        list[str], typer.Argument(help="Keys of entries, as printed by `ledgerline memory list`.")
+    ],
 ) -> None:
-    """Delete entries for good, from the disk, too. Exits with 1 when one is not there."""
+    """Delete entries from memory and from the disk.
+
+    The exit status is 1 if one of them does not exist.
+    """
     with _opened() as memory:
         forgotten = memory.forget(keys)
-    typer.echo(f"{forgotten} of {len(set(keys))} forgotten.")
+    typer.echo(f"{forgotten} of {len(set(keys))} entries deleted.")
     raise typer.Exit(0 if forgotten == len(set(keys)) else 1)
 
 
 @contextmanager
 def _opened() -> "Iterator[Memory]":
     settings = prepared_settings()
-    from ledgerline.agent.memory import MemoryUnusableError
     from ledgerline.dagster.resources import agent_of
 
     with agent_of(settings) as agent:
         memory = agent.open_memory()
         if memory is None:
-            stop(ValueError("The agent has no memory: LEDGERLINE_MEMORY is off. Set it to a folder."))
-        try:
-            yield memory
-        except MemoryUnusableError as error:
-            stop(error)
+            raise OptionsError("The agent has no memory: LEDGERLINE_MEMORY is off.", "Set it to a folder.")
+        yield memory

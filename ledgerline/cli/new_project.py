@@ -1,4 +1,4 @@
-"""`ledgerline new` as a person types it."""
+"""The command `ledgerline new`."""
 
 import shlex
 from pathlib import Path
@@ -8,32 +8,29 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ledgerline.cli.commands import stop
 from ledgerline.new_project.kind import Kind
 
 
 def new(
     project: Annotated[
-        Path, typer.Argument(help="A folder that does not exist yet. The project has its name.")
+        Path,
+        typer.Argument(help="Folder for the project, which must not exist yet. The project has its name."),
     ],
-    kind: Annotated[Kind, typer.Option(help="What its model predicts.")] = Kind.REGRESSION,
+    kind: Annotated[Kind, typer.Option(help="Kind of prediction of its model.")] = Kind.REGRESSION,
 ) -> None:
-    """Write a small project to start from: rows, a model with its gates, predictions, tests.
+    """Write a small project to start from: data, a model with its gates, predictions and tests.
 
-    `make run` works in it at once, on rows that are made up: half a year of eight shops. Its README.md says
-    what to change for your own. A binary model says whether a shop sells out; a multiclass one whether demand
-    is low, normal or high; a regression how much is sold; quantiles how much at least, probably and at most.
+    `make run` works in it at once, with generated data: half a year of eight shops. Its README.md explains
+    what to replace with your own. The binary model predicts whether a shop sells out, the multiclass model
+    whether demand is low, normal or high, the regression how much is sold, and the quantile model a range.
     """
-    from ledgerline.new_project.writing import NewProjectError, write_project
+    from ledgerline.new_project.writing import write_project
     from ledgerline.settings.version import VERSION
 
-    try:
-        folder = write_project(project, kind, VERSION)
-    except NewProjectError as error:
-        stop(error)
+    folder = write_project(project, kind, VERSION)
     console = Console()
-    console.print(Text(f"{folder} has a project that predicts: {kind.question}?"), soft_wrap=True)
+    console.print(Text(f"{folder} contains a project whose model predicts: {kind.question}?"), soft_wrap=True)
     console.print(Text(f"\nNext:  cd {shlex.quote(str(project))}"), soft_wrap=True)
-    console.print("       make run    a model, trained, compared and in production")
-    console.print("       make dev    the pages of Dagster and MLflow, and the model's answers")
-    console.print("\nREADME.md in it says what is there, and what to change for your own data.")
+    console.print("       make run    train a model, compare it and put it into production")
+    console.print("       make dev    start Dagster, MLflow and the prediction service")
+    console.print("\nIts README.md describes the files, and what to replace for your own data.")

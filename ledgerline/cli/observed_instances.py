@@ -1,4 +1,4 @@
-"""Finds the instance that `ledgerline observe` and `trace` read, and the targets that show its runs."""
+"""Finds the instance that `ledgerline observe` and `trace` read, and the targets of its runs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ from ledgerline.ledger.storages.instances import (
     own_instance,
 )
 
-# Folders that say nothing of whose instance it is: the one above is looked at.
-UNTELLING = {
+# Names of folders that do not identify an instance. The name of a parent folder is used instead.
+GENERIC_NAMES = {
     *("dagster", "dagster-home", "dagster_home", "home", "instance", "state", "storage", "data", "config"),
     *("app", "code", "etc", "lib", "local", "mnt", "opt", "private", "root", "srv", "tmp", "usr", "var"),
 }
@@ -27,13 +27,13 @@ UNNAMED = "dagster"
 
 @dataclass(frozen=True)
 class Target:
-    """An instance to observe, and the settings of the targets that show it.
+    """An instance to observe, and the settings of the targets for its runs.
 
     Attributes:
-        home: The DAGSTER_HOME of the instance.
-        settings: The settings of the targets that show its runs.
-        is_own: Whether it is this project's instance.
-        only_read: Whether nothing may be written to it.
+        home: DAGSTER_HOME of the instance.
+        settings: Settings of the targets.
+        is_own: True for the instance of this project.
+        only_read: True if nothing may be written to the instance.
     """
 
     home: Path
@@ -46,7 +46,7 @@ class Target:
         """Open the instance.
 
         Raises:
-            InstanceError: It cannot be opened.
+            InstanceError: The instance cannot be opened.
         """
         cursors = self.settings.home / "observed"
         if self.only_read:
@@ -59,29 +59,31 @@ class Target:
             yield observed
 
     def observers(self, console: Console, observed: ObservedInstance) -> Sequence[Observer]:
-        """Return what shows its runs."""
+        """Return the observers of its runs."""
         if self.is_own:
             return own_observers(console, self.settings, observed.cursor_store)
         return foreign_observers(self.settings, observed.cursor_store)
 
     def announcement(self, observed: ObservedInstance) -> str:
-        """Say what is going to be written, and where; nothing, if a project observes its own instance."""
+        """Return a text on what is written and where; empty if a project observes its own instance."""
         if self.is_own and not self.only_read:
             return ""
-        shown = (
-            f"The runs of {self.home} are shown in the MLflow experiment {self.settings.experiment} and the "
+        targets = (
+            f"The runs of {self.home} are exported to the MLflow experiment {self.settings.experiment} and "
+            "the "
             f"lineage namespace {self.settings.openlineage_namespace} (--experiment, --namespace)."
         )
         if observed.only_read is None:
             return (
-                f"{shown}\nWritten to that instance: an event in each run, which links to its trace and its "
-                "MLflow run, and how far it has been shown. --read-only writes nothing to it."
+                f"{targets}\nTwo things are written to that instance: an event in each run, which links to "
+                "its "
+                "trace and its MLflow run, and the position of the export. --read-only writes nothing to it."
             )
-        return f"{shown}\nNothing is written to that instance: {observed.only_read}."
+        return f"{targets}\nNothing is written to that instance: {observed.only_read}."
 
 
 def own_target(settings: Settings, *, only_read: bool) -> Target:
-    """Return this project's own instance."""
+    """Return the instance of this project as a target."""
     return Target(settings.dagster_home, settings, is_own=True, only_read=only_read)
 
 
@@ -94,32 +96,32 @@ def foreign_target(
     namespace: str | None = None,
     dagster_url: str | None = None,
 ) -> Target:
-    """Return the instance of another project, whose runs are shown apart from those of this one.
+    """Return the instance of another project, whose runs are exported apart from those of this one.
 
     Args:
-        home: Its DAGSTER_HOME.
-        settings: Those of this project.
-        only_read: Whether nothing may be written to it.
-        experiment: Where MLflow shows its runs; named after its folder, unless it is given.
-        namespace: That of its jobs and datasets in lineage; the same name, unless it is given.
-        dagster_url: The address of its Dagster UI, for links, which are left out without it.
+        home: DAGSTER_HOME of the instance.
+        settings: Settings of this project.
+        only_read: True if nothing may be written to the instance.
+        experiment: MLflow experiment for its runs; None for the name of its folder.
+        namespace: OpenLineage namespace of its jobs and datasets; None for the same name.
+        dagster_url: URL of its Dagster UI, for links; None for no links.
     """
     home = home.expanduser().absolute()
     name = telling_name(home)
-    shown = replace(
+    adapted = replace(
         settings,
         experiment=experiment or name,
         openlineage_namespace=namespace or name,
         links=replace(settings.links, dagster=dagster_url.rstrip("/") if dagster_url else None),
     )
-    export_of_other_instance(home, shown.experiment)
-    return Target(home, shown, is_own=False, only_read=only_read)
+    export_of_other_instance(home, adapted.experiment)
+    return Target(home, adapted, is_own=False, only_read=only_read)
 
 
 def telling_name(home: Path) -> str:
-    """Return a name for the instance in a folder: that of the first folder upwards which says whose it is."""
+    """Return a name for the instance in a folder: that of the folder, or of a parent with a telling name."""
     for part in reversed(home.parts[1:]):
         name = part.strip(".")
-        if name and name.lower() not in UNTELLING:
+        if name and name.lower() not in GENERIC_NAMES:
             return name
     return UNNAMED

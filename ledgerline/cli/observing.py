@@ -1,4 +1,4 @@
-"""`ledgerline observe` and `ledgerline trace`: runs of an instance, shown elsewhere or here."""
+"""The work of `ledgerline observe` and `ledgerline trace`: exports runs of an instance, and prints traces."""
 
 import gc
 import re
@@ -19,6 +19,7 @@ from ledgerline.cli.loaded_project import LoadedProject, load
 from ledgerline.cli.trace_tree import MIN_SECONDS, trace_tree
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
+from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.cursors import CursorStore
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.observer import Observer, Report
@@ -26,26 +27,30 @@ from ledgerline.ledger.owners import Owners, owners_in
 from ledgerline.ledger.reasons import by_reason
 
 POLL_SECONDS = 0.5
-# A span is wanted at once. Updating the page of an MLflow run that often takes more from the run than it
-# gives to who reads it.
-LOOKS_SECONDS = {"traces": POLL_SECONDS}
-OTHER_LOOKS_SECONDS = 3.0
-BUDGET_SECONDS = 1.0  # of one look, after which it is seen whether somebody wants it to end
+# Spans are exported at once. MLflow runs are updated less often: an update costs the run more than it tells
+# a reader.
+POLLS_SECONDS = {"traces": POLL_SECONDS}
+OTHER_POLLS_SECONDS = 3.0
+BUDGET_SECONDS = 1.0  # of one poll, after which a signal to end is handled
 END_SECONDS = 1.0
 RUNS_AT_ONCE = 50
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class ObservingError(Exception):
-    """What was asked for cannot be observed; the message says why."""
+class ObservingError(LedgerlineError):
+    """A run does not exist, or the time from which to observe runs is not a time."""
 
 
 def moment(text: str) -> datetime:
-    """A point in time: a date or time in ISO format (local), or how long ago (`30m`, `12h`, `7d`, `4w`).
+    """Parse a local date or time in ISO format, or an age (`30m`, `12h`, `7d`, `4w`).
 
     Raises:
-        ObservingError: It is neither.
+        ObservingError: The text is neither.
+
+    Example:
+        >>> moment("2026-01-31T12:00+01:00")
+        datetime.datetime(2026, 1, 31, 11, 0, tzinfo=datetime.timezone.utc)
     """
     ago = re.fullmatch(r"(\d+)([mhdw])", text)
     try:
@@ -54,43 +59,43 @@ def moment(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ObservingError(
-            f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00, or 12h, 7d."
+            f"{text!r} is not a time.", "Write 2026-01-31, 2026-01-31T12:00, or an age such as 12h or 7d."
         ) from error
 
 
 def own_observers(
     console: Console, settings: Settings, cursor_store: CursorStore | None = None
 ) -> list[Observer]:
-    """Return what shows the runs of this project, whose code says the owners of its assets.
+    """Return the observers of this project's runs, which know the owners of its assets from its code.
 
     Args:
-        console: Where to say that the code cannot be loaded; runs are shown all the same.
-        settings: Where runs are shown.
-        cursor_store: Keeps how far they have been shown; the instance, unless another is given.
+        console: Console for the reason why the code cannot be loaded; runs are then exported without owners.
+        settings: Settings with the targets of the export.
+        cursor_store: Store of the positions up to which runs are exported; None for the instance.
     """
     owners: Owners = {}
     try:
         owners = owners_in(load(settings.project).defs.get_repository_def())
-    except Exception as error:  # noqa: BLE001 (whatever is wrong with it: the event log has the rest)
-        console.print(Text(f"Without the owners of assets: {error}"), soft_wrap=True)
+    except Exception as error:  # noqa: BLE001 (user code may raise anything; the event log has all but owners)
+        console.print(Text(f"Runs are exported without the owners of assets: {error}"), soft_wrap=True)
     return [Observer(projection, cursor_store, owners) for projection in projections_of(settings)]
 
 
 def observers_of(loaded: LoadedProject, settings: Settings) -> list[Observer]:
-    """Return what shows the runs of this project, whose code is loaded."""
+    """Return the observers of the runs of this project, whose code is loaded."""
     owners = owners_in(loaded.defs.get_repository_def())
     return [Observer(projection, None, owners) for projection in projections_of(settings)]
 
 
 def foreign_observers(settings: Settings, cursor_store: CursorStore) -> list[Observer]:
-    """Return what shows the runs of another instance, whose code is not here."""
+    """Return the observers of the runs of another instance, whose code is not available."""
     return [Observer(projection, cursor_store) for projection in projections_of(settings)]
 
 
-def show_runs(
+def export_runs(
     console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer], run_ids: Sequence[str]
 ) -> bool:
-    """Show runs from their beginning; says whether all of them could be shown everywhere."""
+    """Export runs from their beginning; return whether all targets took all of them."""
     records = []
     for text in run_ids:
         run_id = named_run(instance, text)
@@ -106,7 +111,7 @@ def show_runs(
     return not failures.count
 
 
-def show_all(
+def export_all(
     console: Console,
     instance: dg.DagsterInstance,
     observers: Sequence[Observer],
@@ -114,19 +119,19 @@ def show_all(
     *,
     verbose: bool,
 ) -> bool:
-    """Show all runs, the oldest first; says whether all of them could be shown everywhere.
+    """Export all runs, the oldest first; return whether all targets took all of them.
 
     Args:
-        console: Where to print.
-        instance: Where the runs are.
-        observers: Show them.
-        since: Only runs that were created then or later.
-        verbose: Whether each run that could not be shown has a line of its own.
+        console: Console for progress and problems.
+        instance: Instance with the runs.
+        observers: One observer for each target.
+        since: Earliest creation time; None for all runs.
+        verbose: Whether each run that could not be exported has a line.
     """
     chosen = RunsFilter(created_after=since)
     total = instance.get_runs_count(chosen)
     if not total:
-        console.print("There are no runs to show.")
+        console.print("There are no runs to export.")
         return True
     failures, cursor = Failures(console, at_once=verbose), None
     try:
@@ -137,28 +142,30 @@ def show_all(
                     for observer in observers:
                         problem = _problem(observer, instance, record)
                         failures.note(observer, record.dagster_run.run_id, problem)
-                    not_shown = f"runs ({failures.count} not shown)" if failures.count else "runs"
-                    progress.update(task, advance=1, description=not_shown)
+                    description = f"runs ({failures.count} failed)" if failures.count else "runs"
+                    progress.update(task, advance=1, description=description)
                     if progress.tasks[task].completed == 1:
                         _keep_loaded()
                 cursor = page[-1].dagster_run.run_id
     finally:
         failures.print()
     console.print(
-        "Not all runs could be shown; the same again is safe." if failures.count else f"{total} runs shown."
+        "Some runs could not be exported. Repeating the command is safe."
+        if failures.count
+        else f"{total} runs exported."
     )
     return not failures.count
 
 
 def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer]) -> bool:
-    """Show runs as they happen, until Ctrl-C or SIGTERM; each projection in a thread of its own.
+    """Export runs while they are executed, until Ctrl-C or SIGTERM, with one thread for each projection.
 
     Returns:
-        Whether all threads have ended; if not, end the process with `end_at_once`.
+        True if all threads have ended. If not, end the process with `end_at_once`.
     """
     stopped = threading.Event()
-    # Handlers, and not the default: started in the background by a script, Ctrl-C would be ignored.
-    # They only take note: `Event.set` in a handler waits for ever if this thread holds the event's lock.
+    # Signals have handlers: by default, a process that a script starts in the background ignores Ctrl-C.
+    # The handlers only record them: `Event.set` in one deadlocks if this thread holds the event's lock.
     received: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: received.append(number)) for number in STOP_SIGNALS
@@ -180,8 +187,8 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
             time.sleep(POLL_SECONDS)
     finally:
         stopped.set()
-        # Not for longer: whoever sent the signal would kill it. What a target that does not answer holds up
-        # is shown by the next process.
+        # The wait is short, because a service manager kills a process that does not end. Runs that a target
+        # has not taken are exported by the next process.
         deadline = time.monotonic() + END_SECONDS
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
@@ -191,20 +198,23 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
 
 
 def named_run(instance: dg.DagsterInstance, text: str) -> str:
-    """Return the id of a run that is named by it, by its first characters, or as a trace is, without dashes.
+    """Return the id of a run from the id, its first characters, or the id of its trace, without dashes.
 
     Raises:
-        ObservingError: There is no such run, or there are several.
+        ObservingError: No run, or more than one, has such an id.
     """
     run_ids = [text] if instance.has_run(text) else instance.get_run_ids()
     wanted = text.replace("-", "").lower()
-    found = [run_id for run_id in run_ids if wanted and run_id.replace("-", "").startswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ObservingError(f"{len(found)} runs begin with {text}, of which {found[0]} is the latest.")
-    latest = f" The latest is {run_ids[0]}." if run_ids else ""
-    raise ObservingError(f"There is no run {text} in {instance.root_directory}.{latest}")
+    matching = [run_id for run_id in run_ids if wanted and run_id.replace("-", "").startswith(wanted)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise ObservingError(
+            f"{len(matching)} runs begin with {text}, of which {matching[0]} is the latest.",
+            "Write more characters.",
+        )
+    latest = f"The latest is {run_ids[0]}." if run_ids else ""
+    raise ObservingError(f"There is no run {text} in {instance.root_directory}.", latest)
 
 
 def print_trace(
@@ -213,7 +223,7 @@ def print_trace(
     """Print the trace of a run as a tree.
 
     Raises:
-        ObservingError: There is no such run.
+        ObservingError: The run does not exist.
     """
     history = read_history(instance, named_run(instance, run_id))
     if history is None:
@@ -223,12 +233,12 @@ def print_trace(
 
 @dataclass
 class Failures:
-    """Runs that could not be shown, printed with the reason.
+    """The runs that could not be exported, printed with the reason.
 
     Attributes:
-        console: Where to print.
-        at_once: Whether each has a line of its own, when it happens; else those of one reason share one.
-        count: How many there are, for all projections.
+        console: Console to print on.
+        at_once: True to print a line for each run when it fails; False for one line for each reason.
+        count: Number of failures of all projections.
     """
 
     console: Console
@@ -237,25 +247,25 @@ class Failures:
     _by_projection: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
 
     def note(self, observer: Observer, run_id: str, problem: str | None) -> None:
-        """Take note of a run that was tried; without a problem, it was shown."""
+        """Record the result for a run; None as the problem means that it was exported."""
         if problem is None:
             return
         self.count += 1
         name = observer.projection.name
         if self.at_once:
-            self._print(f"Run {run_id} is not shown ({name}): {problem}")
+            self._print(f"Run {run_id} was not exported ({name}): {problem}")
         else:
             self._by_projection.setdefault(name, {})[run_id] = problem
 
     def print(self) -> None:
-        """Print those that were not printed yet."""
+        """Print the failures that are not printed yet."""
         for name, problems in self._by_projection.items():
             for reason in by_reason(problems):
                 if reason.count == 1:
-                    self._print(f"Run {reason.example} is not shown ({name}): {reason.text}")
+                    self._print(f"Run {reason.example} was not exported ({name}): {reason.text}")
                 else:
                     self._print(
-                        f"{reason.count} runs are not shown ({name}), for example {reason.example}: "
+                        f"{reason.count} runs were not exported ({name}), for example {reason.example}: "
                         f"{reason.text}"
                     )
 
@@ -264,10 +274,10 @@ class Failures:
 
 
 def _problem(observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> str | None:
-    """Show a run; returns why it could not be shown, if so."""
+    """Export a run; return the reason if it could not be exported."""
     try:
         observer.show(instance, record)
-    except Exception as error:  # noqa: BLE001 (one run must not keep the others from being shown)
+    except Exception as error:  # noqa: BLE001 (one run must not keep the others from being exported)
         return str(error)
     return None
 
@@ -279,7 +289,7 @@ def _follow(
     while not stopped.is_set():
         try:
             report = observer.tick(instance, BUDGET_SECONDS)
-        except Exception as error:  # noqa: BLE001 (Dagster's database is away, say: it will be back)
+        except Exception as error:  # noqa: BLE001 (Dagster's database may be down for a while)
             report = Report(unavailable=f"{instance.root_directory} cannot be read: {error}")
         if report.written and not is_loaded:
             _keep_loaded()
@@ -288,14 +298,17 @@ def _follow(
             console.print(Text(f"{_now()}  {name:<12}{report}"), soft_wrap=True)
         if report.unavailable != problem:
             problem = report.unavailable
-            console.print(Text(f"{_now()}  {name:<12}{problem or 'It is back.'}"), soft_wrap=True)
-        stopped.wait(LOOKS_SECONDS.get(name, OTHER_LOOKS_SECONDS))
+            console.print(
+                Text(f"{_now()}  {name:<12}{problem or 'The target is available again.'}"), soft_wrap=True
+            )
+        stopped.wait(POLLS_SECONDS.get(name, OTHER_POLLS_SECONDS))
 
 
 def _keep_loaded() -> None:
-    """Keep the garbage collector from looking through what the first run had loaded, again for each run.
+    """Exclude what the first run has loaded from later garbage collections.
 
-    Reading an event log makes many objects, and Dagster, MLflow and SQLAlchemy are half a million.
+    Reading an event log creates many objects, and each collection would search the half a million objects of
+    Dagster, MLflow and SQLAlchemy.
     """
     gc.collect()
     gc.freeze()

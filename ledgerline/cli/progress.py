@@ -1,4 +1,4 @@
-"""A run as it happens, read from Dagster's event log. Starting runs: runs.py."""
+"""Shows the progress of a run, read from Dagster's event log. Runs are started in runs.py."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ ENDS = {
 
 @dataclass
 class Step:
-    """One step, as far as its events tell."""
+    """The state of one step, from its events so far."""
 
     key: str
     started: float | None = None
@@ -46,26 +46,26 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """How long it has been running, or ran."""
+        """Duration in seconds, until now if it has not ended."""
         if self.started is None:
             return 0.0
         return (self.ended or time.time()) - self.started
 
 
 class RunView:
-    """What a run has done so far; fed with its event records in order."""
+    """The state of a run, from its event records so far, which are fed in order."""
 
     def __init__(self) -> None:
         self.steps: dict[str, Step] = {}
-        self.problem = ""  # why the run ended, where no step says so
+        self.problem = ""  # the reason of a failure outside of all steps
         self.interrupted = False  # by Ctrl-C or a signal
         self._materialisations = MaterialisationReader()
 
     def feed(self, record: EventLogRecord) -> Step | None:
-        """Take one record; returns the step if it has just ended."""
+        """Process one record; return the step if the record ends it."""
         entry = record.event_log_entry
         if entry.step_key is None:
-            self._notice_end(entry.dagster_event)
+            self._process_end(entry.dagster_event)
             return None
         step = self.steps.setdefault(entry.step_key, Step(entry.step_key))
         event = entry.dagster_event
@@ -90,18 +90,18 @@ class RunView:
             return step
         return None
 
-    def _notice_end(self, event: dg.DagsterEvent | None) -> None:
+    def _process_end(self, event: dg.DagsterEvent | None) -> None:
         if event is None or event.event_type is not DagsterEventType.RUN_FAILURE:
             return
         error = event.job_failure_data.error
         message = error.message if error is not None else event.message or ""
         self.interrupted = dg.DagsterExecutionInterruptedError.__name__ in message
-        self.problem = "It was interrupted." if self.interrupted else message.strip()
+        self.problem = "The run was interrupted." if self.interrupted else message.strip()
 
 
 @contextmanager
-def shown(console: Console, instance: dg.DagsterInstance, run_id: str, title: str) -> Iterator[RunView]:
-    """Show a run while the body executes it: a line for each finished step, and what goes on now."""
+def displayed(console: Console, instance: dg.DagsterInstance, run_id: str, title: str) -> Iterator[RunView]:
+    """Print a line for each finished step, and the running steps, while the body executes the run."""
     view = RunView()
     finished = threading.Event()
     console.print(Text(title, style="bold"))
@@ -163,7 +163,7 @@ def _now(view: RunView) -> RenderableType:
 
 
 def _own_error(info: "dg.SerializableErrorInfo") -> str:
-    """What the step itself raised, in one paragraph; a failure that was meant for people as it is."""
+    """Return the error of the step as one paragraph; a PermanentFailure without its class name."""
     error = error_from(info)
     return (
         error.message if error.type.endswith(PermanentFailure.__name__) else f"{error.type}: {error.message}"

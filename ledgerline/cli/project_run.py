@@ -1,4 +1,4 @@
-"""`ledgerline run`: the jobs that the project names, one after the other, and what came of them."""
+"""Runs the jobs that the project names in order, and prints the results, for `ledgerline run`."""
 
 import sys
 import time
@@ -22,12 +22,12 @@ MIN_SECONDS = 0.5
 
 
 def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:
-    """Run jobs in order until one fails, and show and print what came of them.
+    """Run jobs in order until one fails; export their runs and print the results.
 
-    A job that releases a model is given the version that a job before it has just registered.
+    A job that releases a model takes the version that an earlier job has just registered.
 
     Returns:
-        Whether everything succeeded. A version that is refused is a result, and no failure.
+        True if all runs succeeded. A version that a gate refuses is a result, and not a failure.
     """
     started = time.monotonic()
     outcomes: list[Outcome] = []
@@ -39,7 +39,7 @@ def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:
         if not all(outcome.success for outcome in outcomes):
             break
         if not job.batches:
-            _say_there(runner, job)
+            _print_stored(runner, job)
         elif job.name in by_job:
             names = by_job[job.name]
             version = versions.get(names.model)
@@ -49,7 +49,7 @@ def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:
             made = _executed(runner, job)
             outcomes += made
             versions |= registered_versions(runner.instance, models, [outcome.run_id for outcome in made])
-    runner.show([outcome.run_id for outcome in outcomes])
+    runner.export([outcome.run_id for outcome in outcomes])
     runner.console.print()
     for outcome in outcomes:
         observing.print_trace(runner.console, runner.instance, outcome.run_id, MIN_SECONDS)
@@ -66,10 +66,10 @@ def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:
     return True
 
 
-def _say_there(runner: Runner, job: PlannedJob) -> None:
+def _print_stored(runner: Runner, job: PlannedJob) -> None:
     span = " to ".join(dict.fromkeys([job.partitions[0], job.partitions[-1]]))
     runner.console.print(
-        Text.assemble((job.name, "bold"), f"  {span} are there already (--fresh runs them again)")
+        Text.assemble((job.name, "bold"), f"  {span} is materialised already (--fresh runs it again)")
     )
 
 
@@ -95,11 +95,11 @@ def _conclude(runner: Runner, plan: Sequence[PlannedJob], seconds: float) -> Non
         for job in plan
         if len(job.possible) > 1
     ]
-    if settings.observer == "service":  # of a stack, whose pages are there already
+    if settings.observer == "service":  # part of a stack, whose pages are already served
         console.print(f"Dagster: {settings.links.dagster}\nMLflow: {settings.links.mlflow}", soft_wrap=True)
     else:
         console.print(f"MLflow: {without_password(settings.tracking_uri)}", soft_wrap=True)
-        following.insert(0, (_dev(settings.project), "the Dagster and MLflow pages of all this"))
+        following.insert(0, (_dev(settings.project), "the Dagster and MLflow pages of these runs"))
     console.print()
     for place, (command, what) in enumerate(following):
         lead = "       " if place else "Next:  "
@@ -107,7 +107,7 @@ def _conclude(runner: Runner, plan: Sequence[PlannedJob], seconds: float) -> Non
 
 
 def _dev(project: Project) -> str:
-    """Return the command that starts the pages, as the project has it."""
+    """Return the command that starts the pages: the target of the project's Makefile, if it has one."""
     makefile = project.root / "Makefile"
     if makefile.is_file() and "\ndev:" in makefile.read_text(encoding="utf-8", errors="replace"):
         return "make dev"
@@ -115,6 +115,6 @@ def _dev(project: Project) -> str:
 
 
 def _program(project: Project) -> str:
-    """Return how this program is called from the folder of the project."""
+    """Return the command for this program in the folder of the project."""
     program = Path(sys.argv[0]).absolute()
     return str(program.relative_to(project.root)) if program.is_relative_to(project.root) else "ledgerline"

@@ -176,7 +176,7 @@ def _runner(model: str | None) -> "Iterator[tuple[Runner, ReleaseNames]]":
 def _end_with(runner: "Runner", release: "Release") -> Never:
     from ledgerline.cli import releases
 
-    runner.show([release.outcome.run_id])
+    runner.export([release.outcome.run_id])
     releases.report(runner, release)
     raise typer.Exit(0 if release.is_as_wanted else 1)
 

@@ -12,7 +12,7 @@ from ledgerline.errors import LedgerlineError
 def clear_errors() -> Iterator[None]:
     """End the command with a message where a person can do something."""
     from ledgerline.cli.observing import ObservingError
-    from ledgerline.cli.partition_keys import UnknownPartitionError
+    from ledgerline.cli.partition_keys import PartitionError
     from ledgerline.cli.released import ReleasedModelError
     from ledgerline.cli.webhooks import WebhookError
     from ledgerline.ledger.storages.config import InstanceError
@@ -24,7 +24,7 @@ def clear_errors() -> Iterator[None]:
         InstanceError,
         ObservingError,
         ReleasedModelError,
-        UnknownPartitionError,
+        PartitionError,
         WebhookError,
     ) as error:
         stop(error)

@@ -12,20 +12,20 @@ Partitions = Mapping[dg.AssetKey, set[str]]
 
 
 def assets_of(job: dg.JobDefinition) -> Sequence[dg.AssetKey]:
-    """Return the assets that a job materialises; none of a job of ops."""
+    """Return the assets that a job materialises; empty for a job of ops."""
     return sorted(job.asset_layer.executable_asset_keys)
 
 
 def partitioned_assets_of(job: dg.JobDefinition) -> Sequence[dg.AssetKey]:
-    """Return those of its assets that have partitions."""
+    """Return the partitioned assets that a job materialises."""
     return [key for key in assets_of(job) if job.asset_layer.get(key).is_partitioned]
 
 
 def upstream(loaded: LoadedProject, job: dg.JobDefinition, keys: Iterable[str]) -> Partitions:
-    """Return the partitions of assets of other jobs that a job needs for some of its partitions."""
+    """Return the partitions of other jobs' assets that a job needs for some of its own partitions."""
     graph = loaded.defs.resolve_asset_graph()
     own = set(assets_of(job))
-    found: dict[dg.AssetKey, set[str]] = {}
+    needed: dict[dg.AssetKey, set[str]] = {}
     for key in own:
         node = graph.get(key)
         subset = None if node.partitions_def is None else node.partitions_def.subset_with_partition_keys(keys)
@@ -35,12 +35,12 @@ def upstream(loaded: LoadedProject, job: dg.JobDefinition, keys: Iterable[str]) 
                 mapped = graph.get_partition_mapping(
                     key, parent
                 ).get_upstream_mapped_partitions_result_for_partitions(subset, node.partitions_def, of_parent)
-                found.setdefault(parent, set()).update(mapped.partitions_subset.get_partition_keys())
-    return found
+                needed.setdefault(parent, set()).update(mapped.partitions_subset.get_partition_keys())
+    return needed
 
 
-def coming_of(loaded: LoadedProject, job: dg.JobDefinition, known: Partitions) -> Sequence[str]:
-    """Return the partitions of a job that come of all the partitions that jobs before it are run for."""
+def downstream(loaded: LoadedProject, job: dg.JobDefinition, known: Partitions) -> Sequence[str]:
+    """Return the partitions of a job that depend on the partitions for which earlier jobs are run."""
     graph, definition = loaded.defs.resolve_asset_graph(), job.partitions_def
     possible: set[str] | None = None
     for key in assets_of(job):
@@ -52,6 +52,6 @@ def coming_of(loaded: LoadedProject, job: dg.JobDefinition, known: Partitions) -
             mapped = graph.get_partition_mapping(key, parent).get_downstream_partitions_for_partitions(
                 of_parent.subset_with_partition_keys(known[parent]), of_parent, node.partitions_def
             )
-            found = {str(each) for each in mapped.get_partition_keys()}
-            possible = found if possible is None else possible & found
+            keys = {str(each) for each in mapped.get_partition_keys()}
+            possible = keys if possible is None else possible & keys
     return in_order(definition, list(possible)) if definition is not None and possible else ()

@@ -55,7 +55,7 @@ def partition_of_versions(loaded: LoadedProject, names: ReleaseNames, text: str)
 
     Raises:
         ReleasedModelError: Its versions have no partitions.
-        UnknownPartitionError: There is no such partition.
+        PartitionError: There is no such partition.
     """
     definition = loaded.defs.resolve_asset_graph().get(names.versions).partitions_def
     if definition is None:

@@ -1,30 +1,30 @@
-"""`ledgerline run` and `ledgerline backfill` as a person types them."""
+"""The commands `ledgerline run` and `ledgerline backfill`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Never
 
 import typer
 
-from ledgerline.cli.commands import loaded_project, prepared_settings, stop, wide_console
+from ledgerline.cli.commands import OptionsError, loaded_project, prepared_settings, wide_console
 
 Partitions = Annotated[
     list[str] | None,
     typer.Option(
         "--partition",
-        help="A partition, 2013-07 or 2013-07-31 for short where one begins then; again for more. Of several "
-        "dimensions 2013-07-31|EWR.",
+        help="Partition to run. 2013-07 or 2013-07-31 names the one that begins then, and 2013-07-31|EWR one "
+        "with two dimensions. Repeat it for several.",
     ),
 ]
-First = Annotated[str | None, typer.Option("--from", help="The first partition of a range.")]
-Last = Annotated[str | None, typer.Option("--to", help="The last one; without it, only the first.")]
+First = Annotated[str | None, typer.Option("--from", help="First partition of a range.")]
+Last = Annotated[str | None, typer.Option("--to", help="Last partition of the range. Default: the first.")]
 Config = Annotated[
     str | None, typer.Option(help="Run configuration: JSON, or the name of a JSON or YAML file.")
 ]
 
 
 def run(
-    job: Annotated[str | None, typer.Argument(help="A job of the project's definitions.")] = None,
+    job: Annotated[
+        str | None, typer.Argument(help="Job of the project. Default: the jobs that pyproject.toml names.")
+    ] = None,
     *,
     partition: Partitions = None,
     first: First = None,
@@ -32,37 +32,39 @@ def run(
     config: Config = None,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Without a job: run upstream jobs for what is there already, too."),
+        typer.Option("--fresh", help="Without a job: run earlier jobs for materialised partitions, too."),
     ] = False,
 ) -> None:
-    r"""Run a job; without one, the jobs that the project names, from its data to a model in production.
+    r"""Run a job, or the jobs that the project names: from its data to a model in production.
 
-    Those are in `run` of \[tool.ledgerline] in pyproject.toml. The main one is that which registers versions
-    of a released model, or else the last that has partitions. It runs for --partition; default:
-    `run_partition` there, or its last partition. Jobs before it run for the partitions that it needs by
-    Dagster's partition mappings, and that are not there already; jobs after it for the last of the partitions
-    that come of it. Jobs without partitions are run as they are. A job that releases a model compares and
-    promotes the version that was just registered.
+    The project names them as `run` of \[tool.ledgerline] in pyproject.toml. The main job is the one that
+    registers versions of a released model, or else the last one with partitions. It runs for --partition,
+    whose default is `run_partition` in pyproject.toml, or else the last partition. By Dagster's partition
+    mappings, earlier jobs run for the partitions that it needs and that are not materialised yet, and later
+    jobs for the last of the partitions that depend on it. A job that releases a model compares and promotes
+    the version that was just registered.
     """
     if job is None:
         if first is not None or last is not None or config is not None:
-            stop(ValueError("--from, --to and --config go with a job: ledgerline run JOB --from ..."))
+            raise OptionsError(
+                "--from, --to and --config work only with a job.", "Name one: ledgerline run JOB --from ..."
+            )
         _run_project(partition, fresh=fresh)
     if fresh:
-        stop(ValueError("--fresh goes without a job: a job is run in any case."))
+        raise OptionsError("--fresh works only without a job.", "Omit it: a named job runs in any case.")
     _run_job(job, partition, first, last, config)
 
 
 def backfill(
-    job: Annotated[str, typer.Argument(help="A job of the project's definitions.")],
+    job: Annotated[str, typer.Argument(help="Job of the project.")],
     partition: Partitions = None,
     first: First = None,
     last: Last = None,
 ) -> None:
     """Run a job for many of its partitions.
 
-    A range is one run where the backfill policies of the job's assets allow it, and else a run for each
-    partition, or for as many as they allow. A run that fails does not stop the next.
+    A range is one run if the backfill policies of the job's assets allow it. Otherwise each run has as many
+    partitions as the policies allow, which is one by default. A failed run does not stop the next one.
     """
     _run_job(job, partition, first, last, None)
 
@@ -73,12 +75,12 @@ def _run_project(partitions: list[str] | None, *, fresh: bool) -> Never:
     from ledgerline.cli import jobs_there, project_run, run_plan, runs
 
     project = settings.project
-    with _clear_errors(), runs.local_instance(settings) as instance:
+    with runs.local_instance(settings) as instance:
         if not project.run:
             jobs_there.print_jobs(wide_console(), loaded)
             raise typer.Exit(2)
-        asked = _only(partitions) or project.run_partition
-        plan = run_plan.plan(instance, loaded, project.run, asked, fresh=fresh)
+        requested = _only(partitions) or project.run_partition
+        plan = run_plan.plan(instance, loaded, project.run, requested, fresh=fresh)
         with runs.runner(instance, settings, loaded) as runner:
             success = project_run.run_all(runner, plan)
     raise typer.Exit(0 if success else 1)
@@ -88,7 +90,9 @@ def _only(partitions: list[str] | None) -> str | None:
     if not partitions:
         return None
     if len(partitions) > 1:
-        stop(ValueError("Without a job there is one partition: name it once. For more: ledgerline backfill."))
+        raise OptionsError(
+            "Without a job, --partition can be given only once.", "For several: ledgerline backfill JOB."
+        )
     return partitions[0]
 
 
@@ -99,7 +103,7 @@ def _run_job(
     loaded = loaded_project(settings)
     from ledgerline.cli import backfills, run_config, runs
 
-    with _clear_errors(), runs.local_instance(settings) as instance:
+    with runs.local_instance(settings) as instance:
         job = loaded.job(name)
         planned = backfills.planned(job, backfills.Given(tuple(keys or ()), first, last))
         given = run_config.read(config)
@@ -108,24 +112,3 @@ def _run_job(
         with runs.runner(instance, settings, loaded) as runner:
             success = backfills.run_all(runner, name, planned, given)
     raise typer.Exit(0 if success else 1)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Show what a person can mend without a stack trace."""
-    from ledgerline.cli.backfills import PartitionsGivenError
-    from ledgerline.cli.loaded_project import UnknownJobError
-    from ledgerline.cli.partition_keys import UnknownPartitionError
-    from ledgerline.cli.run_config import RunConfigError
-    from ledgerline.cli.run_plan import NoPartitionError
-
-    try:
-        yield
-    except (
-        NoPartitionError,
-        PartitionsGivenError,
-        RunConfigError,
-        UnknownJobError,
-        UnknownPartitionError,
-    ) as error:
-        stop(error)

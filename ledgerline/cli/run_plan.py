@@ -1,8 +1,8 @@
 """Decides for which partitions `ledgerline run` runs each of the jobs that the project names.
 
-One of them is the main job: that which registers versions of a released model, or else the last that has
-partitions. It runs for the partition that is asked for. Jobs before it run for the partitions that it needs,
-by Dagster's partition mappings; jobs after it for the last of the partitions that come of it.
+One of them is the main job: the one that registers versions of a released model, or else the last one with
+partitions. It runs for the requested partition. By Dagster's partition mappings, earlier jobs run for the
+partitions that it needs, and later jobs for the last of the partitions that depend on it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,25 +12,21 @@ import dagster as dg
 
 from ledgerline.cli.job_batches import Batch, batches, spanning
 from ledgerline.cli.loaded_project import LoadedProject
-from ledgerline.cli.partition_keys import extent, in_order, understood
-from ledgerline.cli.related_partitions import assets_of, coming_of, partitioned_assets_of, upstream
+from ledgerline.cli.partition_keys import PartitionError, in_order, understood
+from ledgerline.cli.related_partitions import assets_of, downstream, partitioned_assets_of, upstream
 from ledgerline.cli.stored_partitions import missing
 from ledgerline.dagster.released_models.names import released_models
 
 
-class NoPartitionError(Exception):
-    """A partition is asked for, and no job has any; or there is none to run for. The message says which."""
-
-
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job, and the partitions to run it for.
+    """A job and the partitions to run it for.
 
     Attributes:
-        name: The job.
-        partitions: Those that it is to have been run for; none: it has no partitions.
-        batches: The runs that are still to be made.
-        possible: Of a job after the main one: all partitions that come of the main job's.
+        name: Name of the job.
+        partitions: Partitions that must be materialised; empty for a job without partitions.
+        batches: Runs that are still to be executed.
+        possible: For a job after the main one, all partitions that depend on those of the main job.
     """
 
     name: str
@@ -43,31 +39,30 @@ def plan(
     instance: dg.DagsterInstance,
     loaded: LoadedProject,
     names: Sequence[str],
-    asked: str | None,
+    requested: str | None,
     *,
     fresh: bool,
 ) -> list[PlannedJob]:
-    """Return what to run, in order.
+    """Return the jobs to run, in order.
 
     Args:
-        instance: The Dagster instance, whose history says what is there already.
-        loaded: The project.
-        names: The jobs that it names.
-        asked: The partition of the main job, as a person types it; None: the last.
-        fresh: Whether jobs before the main one run for what is there already, too.
+        instance: Dagster instance, with the history of materialised partitions.
+        loaded: Project.
+        names: Jobs that the project names.
+        requested: Partition of the main job, as the user types it; None for the last one.
+        fresh: True to run earlier jobs for materialised partitions, too.
 
     Raises:
-        UnknownJobError: There is no such job.
-        UnknownPartitionError: There is no such partition.
-        NoPartitionError: A partition is asked for that no job has, or there are no partitions yet.
+        UnknownJobError: A job does not exist.
+        PartitionError: The requested partition does not exist, or there are no partitions yet.
     """
     jobs = [loaded.job(name) for name in names]
     main = _main_jobs(loaded, jobs)
-    chosen = {job.name: _chosen(job, asked) for job in main if job.partitions_def is not None}
-    if asked is not None and not chosen:
-        raise NoPartitionError(
-            f"There is no partition {asked!r}: {' and '.join(job.name for job in main) or 'no job'} has "
-            "none. Run without --partition."
+    chosen = {job.name: _chosen(job, requested) for job in main if job.partitions_def is not None}
+    if requested is not None and not chosen:
+        subject = f"{' and '.join(job.name for job in main)} has no" if main else "no job has"
+        raise PartitionError(
+            f"There is no partition {requested!r}, because {subject} partitions.", "Run without --partition."
         )
     first_of_main = min((jobs.index(job) for job in main), default=len(jobs))
     needed = _needed(loaded, jobs, main, chosen)
@@ -87,7 +82,7 @@ def plan(
             runs = _runs(job, keys if fresh else missing(instance, loaded, job.name, keys))
         else:
             window = _window(main, chosen)
-            possible = coming_of(loaded, job, known) if place > first_of_main else ()
+            possible = downstream(loaded, job, known) if place > first_of_main else ()
             possible = _within(definition, possible, window)
             keys = [possible[-1] if possible else _same_or_last(job, chosen.values())]
             runs = batches(job, keys)
@@ -102,18 +97,18 @@ def _main_jobs(loaded: LoadedProject, jobs: Sequence[dg.JobDefinition]) -> list[
     return registering or [job for job in jobs if job.partitions_def is not None][-1:]
 
 
-def _chosen(job: dg.JobDefinition, asked: str | None) -> str:
+def _chosen(job: dg.JobDefinition, requested: str | None) -> str:
     definition = job.partitions_def
-    assert definition is not None  # noqa: S101 (the caller asks for no others)
-    if asked is not None:
-        return understood(definition, asked, job.name)
+    assert definition is not None  # noqa: S101 (callers pass only partitioned jobs)
+    if requested is not None:
+        return understood(definition, requested, job.name)
     return _last(job, definition)
 
 
 def _last(job: dg.JobDefinition, definition: dg.PartitionsDefinition) -> str:
     last = definition.get_last_partition_key()
     if last is None:
-        raise NoPartitionError(f"{job.name} has no partitions to run for: there are {extent(definition)}.")
+        raise PartitionError(f"{job.name} has no partitions yet.", "Add some first.")
     return str(last)
 
 
@@ -123,7 +118,7 @@ def _needed(
     main: Sequence[dg.JobDefinition],
     chosen: Mapping[str, str],
 ) -> Mapping[str, set[str]]:
-    """Return the partitions of the jobs before the main ones that those need, by job."""
+    """Return the partitions that the main jobs need of the jobs before them, by job."""
     of_asset: dict[dg.AssetKey, set[str]] = {}
     needed: dict[str, set[str]] = {}
     last_of_main = max((jobs.index(job) for job in main), default=-1)
@@ -140,7 +135,7 @@ def _needed(
 
 
 def _window(main: Sequence[dg.JobDefinition], chosen: Mapping[str, str]) -> dg.TimeWindow | None:
-    """Return the time that the main job's partition stands for, if it does for one."""
+    """Return the time window of the main job's partition, if it has one."""
     for job in main:
         if isinstance(job.partitions_def, dg.TimeWindowPartitionsDefinition) and job.name in chosen:
             return job.partitions_def.time_window_for_partition_key(chosen[job.name])
@@ -150,7 +145,7 @@ def _window(main: Sequence[dg.JobDefinition], chosen: Mapping[str, str]) -> dg.T
 def _within(
     definition: dg.PartitionsDefinition, keys: Sequence[str], window: dg.TimeWindow | None
 ) -> Sequence[str]:
-    """Return those that begin in a time; all of them if none does."""
+    """Return the partitions that begin in a time window, or all of them if none does."""
     if window is None or not isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return keys
     starts = {key: definition.start_time_for_partition_key(key).timestamp() for key in keys}
@@ -160,7 +155,7 @@ def _within(
 
 def _same_or_last(job: dg.JobDefinition, chosen: Iterable[str]) -> str:
     definition = job.partitions_def
-    assert definition is not None  # noqa: S101 (the caller asks for no others)
+    assert definition is not None  # noqa: S101 (callers pass only partitioned jobs)
     for key in chosen:
         if definition.has_partition_key(key):
             return key
@@ -168,6 +163,6 @@ def _same_or_last(job: dg.JobDefinition, chosen: Iterable[str]) -> str:
 
 
 def _runs(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
-    """Return the runs for some partitions; as one gapless run where the job makes any number in one."""
+    """Return the runs for some partitions: a single one if the backfill policy allows any number in a run."""
     in_one_run = job.backfill_policy.max_partitions_per_run is None
     return spanning(job, keys) if in_one_run else batches(job, keys)

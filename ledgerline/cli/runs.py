@@ -1,4 +1,4 @@
-"""Executing a job of this project here and now: the same run that the Dagster UI would launch."""
+"""Executes jobs of this project in this process, as the same runs that the Dagster UI would launch."""
 
 import os
 import sys
@@ -27,20 +27,20 @@ from ledgerline.ledger.dagster_internals import (
 )
 from ledgerline.settings.project import Project
 
-# In the state folder: what a run started from the command line prints that is not progress.
+# A file in the state folder for the output of a run that is not progress.
 LOG_FILE = "run.log"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
-        run_id: The Dagster run.
-        success: Whether all of it succeeded.
-        steps: Its steps, in the order in which they ended.
-        problem: Why it failed, where no step says so.
-        interrupted: Whether Ctrl-C or a signal ended it.
+        run_id: Id of the Dagster run.
+        success: True if all steps succeeded.
+        steps: Steps in the order in which they ended.
+        problem: Reason of a failure outside of all steps.
+        interrupted: True if Ctrl-C or a signal ended it.
     """
 
     run_id: str
@@ -52,13 +52,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Runner:
-    """Executes jobs of a project on its instance, and shows that on a console.
+    """Executes jobs of a project on its instance, and prints their progress.
 
     Attributes:
-        console: What a person is to see.
-        instance: The Dagster instance.
-        settings: The settings of the project.
-        loaded: The project with its definitions.
+        console: Console for progress and results.
+        instance: Dagster instance.
+        settings: Settings of the project.
+        loaded: Project with its definitions.
     """
 
     console: Console
@@ -69,12 +69,12 @@ class Runner:
     def execute(
         self, job_name: str, batch: Batch = WHOLE, config: Mapping[str, Any] | None = None
     ) -> Outcome:
-        """Execute a job, for one partition, or for a range as a single run, showing its progress.
+        """Execute one run of a job, for one partition or a range of them, and print its progress.
 
         Args:
-            job_name: The job.
-            batch: Its partitions.
-            config: The run configuration; default: that of the job.
+            job_name: Name of the job.
+            batch: Partitions of the run.
+            config: Run configuration; None for that of the job.
         """
         project, job = self.loaded.project, self.loaded.job(job_name)
         if not config and batch.keys:
@@ -85,24 +85,24 @@ class Runner:
             job,
             run_config=run_config.quietly(job, config or {}),
             tags={**job.run_tags, **batch.tags},
-            # With its code location the run can be re-executed from the UI like any other.
+            # The UI can re-execute a run only if it knows the code location.
             remote_job_origin=_code_location(project).get_job_origin(job_name),
             job_code_origin=origin.get_python_origin(),
         )
         title = f"{job_name}  {batch}".rstrip()
-        with progress.shown(self.console, self.instance, run.run_id, title) as view:
+        with progress.displayed(self.console, self.instance, run.run_id, title) as view:
             result = execute_run(origin, run, self.instance)
         steps = sorted(view.steps.values(), key=lambda step: step.ended or float("inf"))
         return Outcome(run.run_id, result.success, steps, view.problem, view.interrupted)
 
-    def show(self, run_ids: Sequence[str]) -> None:
-        """Show runs in MLflow and wherever else runs of this project are shown."""
-        with self.console.status("Showing the runs in MLflow …"):
+    def export(self, run_ids: Sequence[str]) -> None:
+        """Export runs to MLflow and the other targets of this project."""
+        with self.console.status("Exporting the runs to MLflow …"):
             observers = observing.observers_of(self.loaded, self.settings)
-            observing.show_runs(self.console, self.instance, observers, run_ids)
+            observing.export_runs(self.console, self.instance, observers, run_ids)
 
     def report_failure(self, outcome: Outcome) -> None:
-        """Say which steps of a run failed, and why, without a stack trace."""
+        """Print the failed steps of a run with the reasons, without stack traces."""
         self.console.print(Text(f"\nRun {outcome.run_id} failed.", style="bold red"))
         for step in outcome.steps:
             if step.state == "failed" or step.failed_checks:
@@ -112,14 +112,14 @@ class Runner:
         if outcome.problem and not any(step.error or step.failed_checks for step in outcome.steps):
             self.console.print(Text(f"  {outcome.problem}"), soft_wrap=True)
         self.console.print(
-            f"\nEverything that was logged: {self.settings.home / LOG_FILE}, or `ledgerline dev` and the "
-            "run's page."
+            f"\nThe whole log is in {self.settings.home / LOG_FILE}, and on the run's page of `ledgerline "
+            "dev`."
         )
 
 
 @contextmanager
 def local_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """Open the Dagster instance, and let dynamic partitions be read from it."""
+    """Open the Dagster instance, also as the source of dynamic partitions."""
     with (
         dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance,
         dg.partition_loading_context(dynamic_partitions_store=instance),
@@ -129,9 +129,9 @@ def local_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 @contextmanager
 def runner(instance: dg.DagsterInstance, settings: Settings, loaded: LoadedProject) -> Iterator[Runner]:
-    """Make ready to execute jobs in this process.
+    """Prepare to execute jobs in this process.
 
-    What they print goes to a file. The process that steps are forked from warms up meanwhile.
+    Their output goes to a file. The process that steps are forked from starts in the background.
     """
     with noise_to(settings.home / LOG_FILE) as console:
         if settings.executor == "multiprocess":
@@ -141,7 +141,7 @@ def runner(instance: dg.DagsterInstance, settings: Settings, loaded: LoadedProje
 
 @contextmanager
 def noise_to(path: Path) -> Iterator[Console]:
-    """Send what this process and its children print to a file; yields a console for the terminal."""
+    """Redirect the output of this process and its children to a file; yield a console for the terminal."""
     terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,16 +1,17 @@
-"""The folder that holds all local state, made ready for Dagster and MLflow."""
+"""Prepares the folder with all local state for Dagster and MLflow."""
 
 from pathlib import Path
 
 from ledgerline.dagster.settings import Settings, export
+from ledgerline.errors import LedgerlineError
 
 
-class StateError(Exception):
-    """The state folder cannot be used; the message says which and what to do."""
+class StateError(LedgerlineError):
+    """The folder for local state cannot be written."""
 
 
 def prepare(settings: Settings) -> None:
-    """Create the folders, give Dagster its configuration, and export the settings to processes.
+    """Create the folders, give Dagster its configuration, and export the settings to child processes.
 
     Raises:
         StateError: A folder cannot be created or written.
@@ -21,14 +22,14 @@ def prepare(settings: Settings) -> None:
         _link_instance_configuration(settings.dagster_home, settings.project.root / "dagster.yaml")
     except OSError as error:
         raise StateError(
-            f"{error.filename or settings.home} cannot be written: {error.strerror}. Everything "
-            "Ledgerline keeps goes there; set LEDGERLINE_HOME to a folder that you can write."
+            f"{error.filename or settings.home} cannot be written: {error.strerror}.",
+            "Ledgerline keeps all local state there: set LEDGERLINE_HOME to a folder that you can write.",
         ) from error
     export(settings)
 
 
 def _link_instance_configuration(dagster_home: Path, of_project: Path) -> None:
-    """Give the instance the configuration of the project; an empty one, as Dagster advises, without."""
+    """Link the project's configuration into the instance; without one, create an empty file for Dagster."""
     configuration = dagster_home / "dagster.yaml"
     if configuration.exists() and configuration.read_bytes().strip():
         return

@@ -1,4 +1,4 @@
-"""Which partitions of a job are there already, by Dagster's history and the library's own storages."""
+"""Finds the partitions of a job that are missing in Dagster's history or in the library's storages."""
 
 from collections.abc import Sequence
 
@@ -18,20 +18,20 @@ def missing(
 ) -> list[str]:
     """Return the partitions that a job must be run for, in the order given.
 
-    One of its assets was never materialised for them, the last run of the job over them failed, or the
-    library's storage has lost the file. What other storages keep is not looked at.
+    A partition is missing if one of the job's assets was never materialised for it, the last run of the job
+    over it failed, or the library's storage has lost its file. Other storages are not read.
     """
     job = loaded.job(job_name)
-    there = set(wanted) - _failed(instance, job)
+    stored = set(wanted) - _failed(instance, job)
     for key in partitioned_assets_of(job):
-        there &= instance.get_materialized_partitions(key)
-        stored = _stored(loaded, key)
-        there = there if stored is None else there & stored
-    return [key for key in wanted if key not in there]
+        stored &= instance.get_materialized_partitions(key)
+        in_storage = _stored(loaded, key)
+        stored = stored if in_storage is None else stored & in_storage
+    return [key for key in wanted if key not in stored]
 
 
 def _failed(instance: dg.DagsterInstance, job: dg.JobDefinition) -> set[str]:
-    """Return the partitions over which the last run of a job failed."""
+    """Return the partitions for which the last run of a job failed."""
     failed: set[str] = set()
     for run in reversed(instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=ENDED))):  # oldest first
         keys = _partitions_of(run, job)
@@ -51,7 +51,7 @@ def _partitions_of(run: dg.DagsterRun, job: dg.JobDefinition) -> set[str]:
 
 
 def _stored(loaded: LoadedProject, key: dg.AssetKey) -> set[str] | None:
-    """Return the partitions of an asset that the library's own storage has; None: it has another storage."""
+    """Return the stored partitions of an asset; None if its storage is not one of the library's."""
     assets = loaded.defs.resolve_assets_def(key)
     storage = (loaded.defs.resources or {}).get(assets.get_io_manager_key_for_asset_key(key))
     if isinstance(storage, TableStorage):

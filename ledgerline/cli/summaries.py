@@ -1,4 +1,4 @@
-"""Prints what the materialisations of runs say of themselves: their summaries, and versions registered."""
+"""Prints the summaries in the metadata of materialisations."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,22 +11,22 @@ from ledgerline.dagster.summaries import SUMMARY
 
 
 def materialisations(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.AssetMaterialization]:
-    """Return what a run has materialised, in order."""
+    """Yield the materialisations of a run, in order."""
     cursor: str | None = None
     while True:
-        found = instance.get_records_for_run(
+        page = instance.get_records_for_run(
             run_id, cursor=cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
         )
-        for record in found.records:
+        for record in page.records:
             if record.asset_materialization is not None:
                 yield record.asset_materialization
-        if not found.has_more:
+        if not page.has_more:
             return
-        cursor = found.cursor
+        cursor = page.cursor
 
 
 def print_summaries(console: Console, instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    """Print every table that materialisations carry as their summary."""
+    """Print the summary table of every materialisation that has one."""
     for run_id in run_ids:
         for materialisation in materialisations(instance, run_id):
             value = materialisation.metadata.get(SUMMARY)
@@ -37,7 +37,7 @@ def print_summaries(console: Console, instance: dg.DagsterInstance, run_ids: Seq
 
 
 def _table(title: str, value: dg.TableMetadataValue) -> Table:
-    names = [column.name for column in value.schema.columns]  # records lose the order of theirs when stored
+    names = [column.name for column in value.schema.columns]  # stored records lose the order of their columns
     table = Table(title=Text(title), title_justify="left")
     for place, name in enumerate(names):
         numbers = all(isinstance(record.data.get(name, 0), float | int) for record in value.records)

@@ -1,4 +1,4 @@
-"""A run's trace as a tree with durations, for a terminal. What the spans are: ledgerline/traces/spans.py."""
+"""Formats the trace of a run as a tree with durations. The spans come from ledgerline/traces/spans.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ledgerline.traces import attributes as names
 from ledgerline.traces.spans import SCOPE, run_spans
 
 BAR_CELLS = 24
-# Phases shorter than this are left out; steps and what they traced themselves are always there.
+# Shorter phases are omitted; steps and the spans of user code never are.
 MIN_SECONDS = 0.1
 
 
@@ -30,7 +30,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Name:
-    """A name, which is cut where there is no room for it; and marks beside it, which are not."""
+    """A name, which is truncated if there is no room, and marks beside it, which are not."""
 
     name: Text
     marks: Text
@@ -46,7 +46,7 @@ class _Name:
 
 
 def trace_tree(run: RunHistory, least_seconds: float = MIN_SECONDS) -> Table:
-    """The trace of a run: a line for each span, with its seconds and its place in time."""
+    """Return the trace of a run as a table: a line for each span, with its seconds and a bar."""
     spans = list(run_spans(run, None, Resource.get_empty(), Links(), None))
     children: dict[int, list[ReadableSpan]] = {}
     for span in spans:
@@ -56,7 +56,7 @@ def trace_tree(run: RunHistory, least_seconds: float = MIN_SECONDS) -> Table:
     begin, end = (min(times), max(times)) if times else (0, 0)
 
     table = Table.grid(padding=(0, 1))
-    # Where the terminal is narrow, names are cut, and nothing else: only this column may be made narrower.
+    # In a narrow terminal only names are truncated, because only this column may become narrower.
     table.add_column()
     table.add_column(justify="right", no_wrap=True, min_width=8)
     table.add_column(no_wrap=True)
@@ -64,7 +64,7 @@ def trace_tree(run: RunHistory, least_seconds: float = MIN_SECONDS) -> Table:
     root_id = ids.run_span_id(run.run.run_id)
     if not any(span.context is not None and span.context.span_id == root_id for span in spans):
         name = _Name(Text(f"run {run.title}", style="bold"), Text())
-        table.add_row(name, "", Text("going on", style="cyan"), "")
+        table.add_row(name, "", Text("running", style="cyan"), "")
     for parent in (0, root_id) if 0 not in children else (0,):
         for line in _lines(children, parent, "", least_seconds):
             table.add_row(*_cells(line, begin, end))
@@ -74,20 +74,20 @@ def trace_tree(run: RunHistory, least_seconds: float = MIN_SECONDS) -> Table:
 def _lines(
     children: dict[int, list[ReadableSpan]], parent: int, guide: str, least_seconds: float
 ) -> Iterator[_Line]:
-    shown = [span for span in children.get(parent, []) if _is_shown(span, children, least_seconds)]
-    shown.sort(key=lambda span: span.start_time or 0)
-    for span in shown:
+    listed = [span for span in children.get(parent, []) if _is_listed(span, children, least_seconds)]
+    listed.sort(key=lambda span: span.start_time or 0)
+    for span in listed:
         if parent == 0:
             own, below = "", ""
         else:
-            last = span is shown[-1]
+            last = span is listed[-1]
             own, below = guide + ("└─ " if last else "├─ "), guide + ("   " if last else "│  ")
         yield _Line(own, span)
         if span.context is not None:
             yield from _lines(children, span.context.span_id, below, least_seconds)
 
 
-def _is_shown(span: ReadableSpan, children: dict[int, list[ReadableSpan]], least_seconds: float) -> bool:
+def _is_listed(span: ReadableSpan, children: dict[int, list[ReadableSpan]], least_seconds: float) -> bool:
     own = span.instrumentation_scope == SCOPE and names.OUTCOME not in (span.attributes or {})
     is_phase = own and span.name.startswith(history.ATTEMPT_PHASES)
     has_children = span.context is not None and span.context.span_id in children

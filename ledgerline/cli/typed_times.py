@@ -1,4 +1,4 @@
-"""Years, months, days and hours as a person types them, and the time partitions that begin in them."""
+"""Parses years, months, days and hours, and finds the time partitions that begin in them."""
 
 import re
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Period:
     """A year, month, day, hour or minute.
 
     Attributes:
-        start: When it begins.
-        end: When the next one begins.
+        start: Beginning.
+        end: Beginning of the next period.
     """
 
     start: datetime
@@ -25,19 +25,19 @@ class Period:
 
     @classmethod
     def typed(cls, text: str, zone: str) -> Self | None:
-        """Return the period that a text is: 2013, 2013-07, 2013-07-01, 2013-07-01T05 or 2013-07-01T05:30.
+        """Parse a period: 2013, 2013-07, 2013-07-01, 2013-07-01T05 or 2013-07-01T05:30.
 
         Args:
-            text: A text.
-            zone: The name of the time zone that it is in.
+            text: Text to parse.
+            zone: Name of its time zone.
 
         Returns:
-            The period; None if the text is not one.
+            The period; None if the text is not a period.
         """
-        found = TYPED.fullmatch(text.strip())
-        if found is None:
+        match = TYPED.fullmatch(text.strip())
+        if match is None:
             return None
-        year, month, day, hour, minute = (None if part is None else int(part) for part in found.groups())
+        year, month, day, hour, minute = (None if part is None else int(part) for part in match.groups())
         try:
             start = datetime(year or 0, month or 1, day or 1, hour or 0, minute or 0, tzinfo=ZoneInfo(zone))
             if month is None:
@@ -45,7 +45,7 @@ class Period:
             elif day is None:
                 end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
             else:
-                # Count by the clock on the wall: a day on which the clock changes is a day, too.
+                # Arithmetic is in local time: a day on which the clock changes is one day, too.
                 length = {"days": 1} if hour is None else {"hours": 1} if minute is None else {"minutes": 1}
                 end = start + timedelta(**length)
         except (ValueError, OverflowError):
@@ -54,7 +54,7 @@ class Period:
 
 
 def beginning_in(definition: dg.TimeWindowPartitionsDefinition, period: Period) -> tuple[str, ...]:
-    """Return the first and the last partition that begin in a period: none, one that is both, or two."""
+    """Return the first and the last partition that begin in a period: no key, one key, or two."""
     first = definition.get_first_partition_window()
     if first is None:
         return ()
@@ -73,7 +73,7 @@ def beginning_in(definition: dg.TimeWindowPartitionsDefinition, period: Period) 
 
 
 def nearest(definition: dg.TimeWindowPartitionsDefinition, period: Period) -> str | None:
-    """Return the partition that the beginning of a period is in, or the one that is nearest to it."""
+    """Return the partition that contains the beginning of a period, or else the nearest one."""
     first, last = definition.get_first_partition_window(), definition.get_last_partition_window()
     if first is None or last is None:
         return None

@@ -1,4 +1,4 @@
-"""Columns of a table of versions: where these come from, and their metrics."""
+"""Formats columns of a table of versions: their partitions, training data and metrics."""
 
 import re
 from collections.abc import Sequence
@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from ledgerline.registry.provenance import TRAINED_ON_TAG, described, partition_of
 from ledgerline.registry.versions import TRAINING_DAYS_TAG, Version
 
-# Metrics are written as decimal fractions at registration, and nothing else is.
+# Only metrics are written as decimal fractions at registration.
 METRIC = re.compile(r"-?\d+\.\d+")
 MAX_METRICS = 4
 MAX_CHARACTERS = 6  # of a metric
 
 
 def partition(version: Version) -> str | None:
-    """Return the partition that a version was made in; None: it does not say."""
+    """Return the partition that a version was trained in; None if it is not recorded."""
     return partition_of(version)
 
 
 def trained_on(version: Version) -> str | None:
-    """Return what a version was trained on; None: it does not say."""
+    """Return the data that a version was trained on; None if it is not recorded."""
     recorded = version.tags.get(TRAINED_ON_TAG) or version.tags.get(TRAINING_DAYS_TAG)
     return described(recorded) if recorded else None
 
 
 def metric_names(versions: Sequence[Version]) -> list[str]:
-    """Return the metrics that a table shows: those that most versions have, in the order of their names."""
+    """Return the metrics for a table: those that most versions have, sorted by name."""
     counts: dict[str, int] = {}
     for version in versions:
         for name, value in version.tags.items():
@@ -35,6 +35,6 @@ def metric_names(versions: Sequence[Version]) -> list[str]:
 
 
 def metric(version: Version, name: str) -> str | None:
-    """Return a metric as a table shows it; None: the version has none of this name."""
+    """Return a metric as text for a table; None if the version does not have it."""
     value = version.tags.get(name, "")
     return value[:MAX_CHARACTERS] if METRIC.fullmatch(value) else None

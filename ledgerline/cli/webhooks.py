@@ -1,4 +1,4 @@
-"""`ledgerline registry webhook` and `ledgerline registry listen`: MLflow wakes who follows its registry."""
+"""Registers and receives MLflow's webhooks, for `ledgerline registry webhook` and `listen`."""
 
 import time
 from typing import TYPE_CHECKING
@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.text import Text
 
 from ledgerline.dagster.registry_notifications import wake
+from ledgerline.errors import LedgerlineError
 from ledgerline.mlflow_store import webhooks
-from ledgerline.mlflow_store.store import StoreUnreachableError, connect, without_password
-from ledgerline.mlflow_store.webhooks import Delivery, DeliveryRefusedError, RegistrationError, Verifier
-from ledgerline.serving.server import ListenError, address, bound, run
+from ledgerline.mlflow_store.store import connect, without_password
+from ledgerline.mlflow_store.webhooks import Delivery, DeliveryRefusedError, Verifier
+from ledgerline.serving.server import address, bound, run
 from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
@@ -24,31 +25,30 @@ PORT = 5010
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10
-# MLflow has ten threads that send.
+# MLflow sends webhooks from ten threads.
 REQUESTS_AT_ONCE = 64
 END_SECONDS = 2
 
 
-class WebhookError(Exception):
-    """A webhook cannot be registered, or not be listened for; the message says why."""
+class WebhookError(LedgerlineError):
+    """Webhooks cannot be signed, because there is no secret."""
 
 
 def register(console: Console, tracking_uri: str, url: str, secret: str | None, name: str = NAME) -> bool:
-    """Let MLflow send webhooks to an address, and try it; says whether a delivery was accepted there.
+    """Let MLflow send webhooks to a URL, and send a test; return whether the URL accepts deliveries.
 
     Raises:
-        WebhookError: There is no secret, or MLflow does not take the webhook.
+        WebhookError: There is no secret.
+        RegistrationError: MLflow does not accept the webhook.
+        StoreUnreachableError: The MLflow server does not respond.
     """
     secret = _required(secret)
-    try:
-        webhooks.require_server(tracking_uri)  # before a database is created for nothing
-        client = connect(tracking_uri)
-        webhook = webhooks.register(client, url, secret, name)
-    except (StoreUnreachableError, RegistrationError) as error:
-        raise WebhookError(str(error)) from None
-    shown = without_password(webhook.url)
+    webhooks.require_server(tracking_uri)  # before a database is created for nothing
+    client = connect(tracking_uri)
+    webhook = webhooks.register(client, url, secret, name)
+    receiver = without_password(webhook.url)
     console.print(
-        Text(f"MLflow sends what happens in its registry to {shown} (webhook {webhook.name!r})."),
+        Text(f"MLflow sends changes of its registry to {receiver} (webhook {webhook.name!r})."),
         soft_wrap=True,
     )
     problem = webhooks.send_test(client, webhook)
@@ -58,8 +58,8 @@ def register(console: Console, tracking_uri: str, url: str, secret: str | None, 
     console.print(
         Text(
             f"A test delivery was not accepted: {problem}\n"
-            "Is `ledgerline registry listen` or `ledgerline serve` running there, with the same "
-            f"LEDGERLINE_WEBHOOK_SECRET, and is the path {PATH}? The same command again is safe.\n"
+            "Check that `ledgerline registry listen` or `ledgerline serve` is running there, with the same "
+            f"LEDGERLINE_WEBHOOK_SECRET and the path {PATH}. Repeating the command is safe.\n"
             f"{webhooks.SERVER_NEEDS}"
         ),
         soft_wrap=True,
@@ -74,18 +74,15 @@ def listen(
     host: str = HOST,
     port: int = PORT,
 ) -> None:
-    """Wake the sensors of an instance whenever MLflow sends a webhook, until Ctrl-C or SIGTERM.
+    """Notify the sensors of an instance of each webhook that MLflow sends, until Ctrl-C or SIGTERM.
 
     Raises:
-        WebhookError: There is no secret, or the address cannot be listened on.
+        WebhookError: There is no secret.
+        ListenError: The address cannot be listened on.
     """
     require("serving", "Receiving webhooks")
     app = webhook_app(console, instance, _required(secret))
-    try:
-        listener = bound(host, port)
-    except ListenError as error:
-        raise WebhookError(str(error)) from None
-    with listener:
+    with bound(host, port) as listener:
         console.print(
             f"Listening for webhooks on {address(host, listener)}{PATH}; Ctrl-C ends it.", soft_wrap=True
         )
@@ -93,7 +90,7 @@ def listen(
 
 
 def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> "FastAPI":
-    """The application that receives webhooks for an instance."""
+    """Return the application that receives webhooks for an instance."""
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import PlainTextResponse
     from starlette.concurrency import run_in_threadpool
@@ -117,10 +114,10 @@ def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> 
             return PlainTextResponse(f"Refused: {error}.", status_code=401)
         try:
             await run_in_threadpool(wake, instance)
-        except Exception as error:  # noqa: BLE001 (Dagster's database is away, say: MLflow sends it again)
+        except Exception as error:  # noqa: BLE001 (if Dagster's database is down, MLflow sends the webhook again)
             verifier.forget(delivery)
             log.failed(error)
-            return PlainTextResponse("It cannot be kept now.", status_code=503)
+            return PlainTextResponse("The notification cannot be stored now.", status_code=503)
         log.accepted(delivery)
         return Response(status_code=204)
 
@@ -128,7 +125,10 @@ def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> 
 
 
 class _Log:
-    """What came, a line each; of what is refused, the first of each kind: anybody can send anything."""
+    """Prints a line for each delivery, but only the first of each reason for a refusal.
+
+    Otherwise any program could fill the log.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -147,13 +147,13 @@ class _Log:
         if reason in self._refused:
             return
         self._refused.add(reason)
-        self._print(f"Refused: {reason}. More of the same are not shown.")
+        self._print(f"Refused: {reason}. Further refusals for this reason are not printed.")
 
     def failed(self, error: Exception) -> None:
-        self._print(f"The wake-up cannot be kept: {error}")
+        self._print(f"The notification cannot be stored: {error}")
 
     def _print(self, text: str) -> None:
-        # Names come from whoever may write to the registry; a terminal obeys some characters.
+        # Users of the registry choose the names, which may have control characters for the terminal.
         printable = "".join(character if character.isprintable() else " " for character in text)
         self._console.print(Text(f"{time.strftime('%H:%M:%S')}  {printable}"), soft_wrap=True)
 
@@ -161,8 +161,8 @@ class _Log:
 def _required(secret: str | None) -> str:
     if not secret:
         raise WebhookError(
-            "LEDGERLINE_WEBHOOK_SECRET is not set. Webhooks are signed with it, so that nobody else can send "
-            "them: make one with `openssl rand -hex 32`, and give it to both `ledgerline registry webhook` "
-            "and `ledgerline registry listen`."
+            "LEDGERLINE_WEBHOOK_SECRET is not set, and webhooks are signed with it.",
+            "Make one with `openssl rand -hex 32`, and set it for `ledgerline registry webhook` and for "
+            "`ledgerline registry listen`.",
         )
     return secret

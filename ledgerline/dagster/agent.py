@@ -8,8 +8,8 @@ import dagster as dg
 from pydantic import Field
 
 from ledgerline.dagster.agent_settings import ADDRESS_VARIABLES
-from ledgerline.dagster.failures import PermanentFailure
-from ledgerline.settings.extras import MissingExtraError, require
+from ledgerline.dagster.failures import PermanentFailure, permanent_failures
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -205,10 +205,8 @@ class AgentResource(dg.ConfigurableResource):
 
 def _require_extra() -> None:
     """Refuse before anything is asked, for a step that no retry can mend."""
-    try:
+    with permanent_failures():
         require("agent", "An agent")
-    except MissingExtraError as error:
-        raise PermanentFailure(error.problem, error.remedy) from error
 
 
 def _secrets() -> Iterator[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ledgerline.errors import LedgerlineError
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
@@ -18,8 +20,10 @@ HEALTH_TIMEOUT_SECONDS = 3
 HEALTH_ATTEMPTS = 2
 
 
-class StoreUnreachableError(Exception):
+class StoreUnreachableError(LedgerlineError):
     """MLflow cannot be used now; the message says where it was looked for."""
+
+    is_transient = True
 
 
 def connect(tracking_uri: str) -> "MlflowClient":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.mlflow_store.store import SERVER_SCHEMES, without_password
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class DeliveryRefusedError(Exception):
     """A request is no delivery to act on; the message may be shown to whoever sent it."""
 
 
-class RegistrationError(Exception):
+class RegistrationError(LedgerlineError):
     """MLflow does not take a webhook; the message says what it needs."""
 
 

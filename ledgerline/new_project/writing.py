@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.new_project.kind import Kind
 from ledgerline.new_project.made_rows import made_rows
 
@@ -18,7 +19,7 @@ HIDDEN = {"gitignore": ".gitignore"}  # under its own name it would hide templat
 NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
 
 
-class NewProjectError(Exception):
+class NewProjectError(LedgerlineError):
     """A project cannot be made; nothing was changed, and the message says what to do."""
 
 

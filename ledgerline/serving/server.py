@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ledgerline.cleaning.texts import clean
+from ledgerline.errors import LedgerlineError
 from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ LOG = "%(asctime)s %(levelname)-7s %(message)s"
 logger = logging.getLogger(__name__)
 
 
-class ListenError(Exception):
+class ListenError(LedgerlineError):
     """An address cannot be listened on; the message says why."""
 
 

@@ -6,6 +6,8 @@ Nothing here imports them. The versions that they ask for are in pyproject.toml.
 from collections.abc import Mapping
 from importlib.util import find_spec
 
+from ledgerline.errors import LedgerlineError
+
 DISTRIBUTION = "ledgerline-mlops"
 
 # The modules that each extra is installed for.
@@ -27,18 +29,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 MAKE_TARGETS: Mapping[str, str] = {"agent": "agent", "serving": "dev", "ui": "dev"}
 
 
-class MissingExtraError(ImportError):
-    """A part of the library is used whose extra is not installed.
-
-    Attributes:
-        problem: Which modules are missing, and for what.
-        remedy: The command that installs them.
-    """
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem} {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+class MissingExtraError(LedgerlineError):
+    """A part of the library is used whose extra is not installed."""
 
 
 def missing(extra: str) -> tuple[str, ...]:

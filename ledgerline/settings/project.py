@@ -16,12 +16,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from ledgerline.errors import LedgerlineError
+
 FILE = "pyproject.toml"
 VARIABLE = "LEDGERLINE_PROJECT"  # its folder, for processes that work in another one, as containers do
 
 
-class ProjectError(ValueError):
-    """A project that cannot be used, or none where one is needed; the message says what to do."""
+class ProjectError(LedgerlineError):
+    """A project cannot be used, or is missing where a command needs one."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ class Project:
         """
         if self.definitions is None:
             raise ProjectError(
-                f"There is no project in {self.root} or above it. Change to the folder of yours: its {FILE} "
+                f"There is no project in {self.root} or above it.",
+                f"Change to the folder of yours: its {FILE} "
                 'names the definitions, as `definitions = "pipelines.definitions"` of [tool.ledgerline]. '
                 "`ledgerline observe` and `trace` need none: --dagster-home or DAGSTER_HOME names an "
-                "instance."
+                "instance.",
             )
         return self.definitions
 

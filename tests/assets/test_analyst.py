@@ -72,8 +72,8 @@ def evaluated(
         assert result.success
         console = Console(file=io.StringIO())
         observers = observing.own_observers(console, runs.settings)
-        shown = observing.show_runs(console, runs.instance, observers, [result.run_id])
-        assert shown
+        exported = observing.export_runs(console, runs.instance, observers, [result.run_id])
+        assert exported
         yield Evaluated(runs, fake, result, store.connect(runs.settings.tracking_uri))
 
 

@@ -24,7 +24,7 @@ from ledgerline.testing.fake_ollama import (
     Reply,
 )
 from ledgerline.testing.ports import HOST
-from pipelines.asking import EXPERIMENT
+from pipelines.ask_analyst import EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow.entities import Span, Trace
@@ -143,10 +143,10 @@ def test_another_model_can_be_asked(ask: Ask, stack: ExitStack) -> None:
 
 def test_what_was_answered_once_is_recalled_the_second_time(ask: Ask, fake: FakeOllama) -> None:
     first = ask(QUESTION, fake=fake)
-    assert "may have to do with it" not in first.stdout
+    assert "relevant entries" not in first.stdout
     again = ask(QUESTION, fake=fake)
     assert again.exit_code == 0
-    assert "memory  1 that may have to do with it" in again.stdout
+    assert "memory  relevant entries: 1" in again.stdout
     assert f"Question: {QUESTION}" in again.stdout
     told = [request.messages[0]["content"] for request in fake.requests]
     assert CANCELLED not in told[0]
@@ -188,7 +188,9 @@ def test_what_states_nothing_is_no_success_and_is_not_remembered(
     fake = speaking(looks_it_up)
     result = ask(QUESTION, fake=fake)
     assert result.exit_code == 1
-    assert {"empty": "There is no answer.", "no_finding": "It does not state"}[outcome] in result.stdout
+    assert {"empty": "There is no answer.", "no_finding": "The answer does not state a finding"}[
+        outcome
+    ] in result.stdout
     assert not (home / "agent").exists()
     execution = json.loads(ask(QUESTION, "--json", fake=fake).stdout)
     assert (execution["outcome"], execution["finding"]) == (outcome, None)
@@ -267,7 +269,7 @@ def test_a_stream_that_breaks_ends_it_with_a_message_and_a_failed_trace(
 def test_a_limit_ends_it_with_one(ask: Ask, fake: FakeOllama, home: Path) -> None:
     result = ask(QUESTION, fake=fake, LEDGERLINE_AGENT_TURNS="1")
     assert result.exit_code == 1
-    assert "It was stopped by its limit of turns (LEDGERLINE_AGENT_*)." in result.stdout
+    assert "The limit of turns ended the execution (LEDGERLINE_AGENT_*)." in result.stdout
     assert not (home / "agent").exists()
 
 

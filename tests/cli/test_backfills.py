@@ -158,12 +158,12 @@ def test_a_configuration_is_json_or_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "make_order"], "There is no job 'make_order': choose one of bake, "),
+        (["run", "make_order"], "There is no job 'make_order'. Choose one of bake, "),
         (
             ["backfill", "make_orders"],
-            "make_orders has partitions (2023-01-01 to 2023-02-28): name one",
+            "make_orders has partitions (2023-01-01 to 2023-02-28), and none is named. Name one",
         ),
-        (["run", "make_menu", "--partition", "x"], "make_menu has no partitions: run it without."),
+        (["run", "make_menu", "--partition", "x"], "make_menu has no partitions. Run it without naming any."),
         (["run", "make_menu", "--config", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
         (["run", "make_menu", "--config", "{a: [}"], "--config is neither JSON nor YAML: "),
         (
@@ -192,7 +192,7 @@ def test_the_nearest_job_is_named(settings: Settings) -> None:
     [
         ("raise ValueError('no oven')", "cannot be imported: ValueError: no oven"),
         ("import no_such_thing", "cannot be imported: ModuleNotFoundError: No module named 'no_such_thing'"),
-        ("jobs = []", "has no definitions: assign a dagster.Definitions to 'defs' in it."),
+        ("jobs = []", "has no definitions. Assign a dagster.Definitions to 'defs' in it."),
     ],
 )
 def test_definitions_that_cannot_be_loaded_are_named(text: str, message: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ledgerline.dagster.settings import Settings
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """A port that is in use."""
     with socket.create_server((dev_servers.HOST, 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -34,8 +34,8 @@ def test_a_port_that_is_taken_is_named_with_the_server_that_wants_it(
     settings: Settings, taken_port: int, free_port: int
 ) -> None:
     assert refusal_of(replace(settings, mlflow_port=free_port, dagster_port=taken_port)) == (
-        f"Port {taken_port}, wanted for Dagster, cannot be used: Address already in use. End what uses "
-        "it, or set LEDGERLINE_DAGSTER_PORT to another."
+        f"Port {taken_port}, which Dagster needs, cannot be used: Address already in use. "
+        "End the program that uses it, or set LEDGERLINE_DAGSTER_PORT to another port."
     )
     assert "LEDGERLINE_MLFLOW_PORT" in refusal_of(
         replace(settings, mlflow_port=taken_port, dagster_port=free_port)
@@ -61,12 +61,12 @@ def test_with_an_mlflow_server_of_ones_own_its_port_is_not_needed(
         mlflow_port=taken_port,
         dagster_port=taken_port,
     )
-    assert f"Port {taken_port}, wanted for Dagster, " in refusal_of(elsewhere)
+    assert f"Port {taken_port}, which Dagster needs, " in refusal_of(elsewhere)
 
 
 def test_the_command_ends_with_the_message_only(settings: Settings, taken_port: int) -> None:
     environment = {"LEDGERLINE_HOME": str(settings.home), "LEDGERLINE_MLFLOW_PORT": str(taken_port)}
     result = CliRunner().invoke(app, ["dev"], env=environment)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"Port {taken_port}, wanted for MLflow, cannot be used: ")
+    assert result.stderr.startswith(f"Port {taken_port}, which MLflow needs, cannot be used: ")
     assert "Traceback" not in result.output

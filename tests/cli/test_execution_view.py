@@ -88,9 +88,9 @@ def test_what_was_recalled_is_shown_with_how_near_it_is() -> None:
     view.recalled([])
     view.forgot("its folder is gone")
     shown = output.getvalue()
-    assert shown.count("that may have to do with it") == 1
+    assert shown.count("relevant entries") == 1
     assert "0.88  Question: How many?" in shown
-    assert "memory  goes on without: its folder is gone" in shown
+    assert "memory  not used: its folder is gone" in shown
 
 
 def test_markup_and_control_characters_do_nothing_to_the_terminal() -> None:
@@ -122,7 +122,7 @@ def test_an_execution_without_an_answer_says_why() -> None:
 
     shown = printed(replace(EXECUTION, answer="", stopped_by=Limit.SECONDS, prompt_version=None, tools=()))
     assert "There is no answer." in shown
-    assert "stopped by its limit of seconds (LEDGERLINE_AGENT_*)" in shown
+    assert "The limit of seconds ended the execution (LEDGERLINE_AGENT_*)" in shown
     assert "version" not in shown
     assert "trace: " not in shown
 

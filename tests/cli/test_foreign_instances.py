@@ -380,7 +380,7 @@ def test_its_runs_are_shown_apart_from_those_of_this_project(
     result = ledgerline("observe", run_id, "--dagster-home", home)
     assert result.exit_code == 0, result.output
     assert (
-        f"The runs of {home} are shown in the MLflow experiment bakery and the lineage namespace bakery"
+        f"The runs of {home} are exported to the MLflow experiment bakery and the lineage namespace bakery"
         in (result.stdout)
     )
     assert shown_in(client, "bakery") == [run_id]
@@ -416,7 +416,9 @@ def test_experiment_namespace_and_pages_can_be_chosen(
 def test_what_is_said_of_another_instance_needs_one(ledgerline: Ledgerline, option: tuple[str, str]) -> None:
     result = ledgerline("observe", "--all", *option)
     assert result.exit_code == 2
-    assert result.stderr == "--experiment, --namespace and --dagster-url go with --dagster-home.\n"
+    assert result.stderr.startswith(
+        "--experiment, --namespace and --dagster-url work only with --dagster-home."
+    )
 
 
 @pytest.mark.parametrize(
@@ -451,7 +453,10 @@ def test_what_is_written_to_it_is_said_and_is_the_links_and_the_cursors(
 ) -> None:
     (run_id,) = run_ids(home, tmp_path)
     result = ledgerline("observe", "--all", "--dagster-home", home)
-    assert "Written to that instance: an event in each run, which links to its trace" in result.stdout
+    assert (
+        "Two things are written to that instance: an event in each run, which links to its trace"
+        in result.stdout
+    )
     assert "--read-only writes nothing to it." in result.stdout
     assert links_reported(home, run_id)
 
@@ -640,7 +645,7 @@ def test_without_a_project_the_instance_that_dagster_home_names_is_observed(
 def test_in_a_project_dagster_home_names_its_own_instance(ledgerline: Ledgerline, home: Path) -> None:
     result = ledgerline("observe", "--all", "--experiment", "bread", DAGSTER_HOME=str(home))
     assert result.exit_code == 2
-    assert "--experiment, --namespace and --dagster-url go with --dagster-home." in result.output
+    assert "--experiment, --namespace and --dagster-url work only with --dagster-home." in result.output
 
 
 def test_without_a_project_and_an_instance_both_ways_to_name_one_are_said(

@@ -2,8 +2,9 @@
 
 import pytest
 
-from ledgerline.cli.backfills import Given, PartitionsGivenError, planned
+from ledgerline.cli.backfills import Given, planned
 from ledgerline.cli.job_batches import RANGE_END, RANGE_START, batches, spanning
+from ledgerline.errors import LedgerlineError
 from tests.cli.bakeries import bakery
 
 
@@ -83,25 +84,26 @@ def test_a_span_has_what_is_between_its_partitions_too() -> None:
 @pytest.mark.parametrize(
     ("job", "given", "message"),
     [
-        ("make_menu", Given(["north"]), "make_menu has no partitions: run it without."),
+        ("make_menu", Given(["north"]), "make_menu has no partitions. Run it without naming any."),
         (
             "make_stock",
             Given(),
             (
-                "make_stock has partitions (north, south, east): name one with --partition, or a range with "
+                "make_stock has partitions (north, south, east), and none is named. Name one with "
+                "--partition, or a range with "
                 "--from and --to."
             ),
         ),
         (
             "make_stock",
             Given(["north"], first="south"),
-            "Name partitions with --partition, or a range with --from and --to.",
+            "--partition does not go with --from and --to. Name single partitions, or the range between two.",
         ),
-        ("make_stock", Given(last="south"), "--to goes with --from."),
+        ("make_stock", Given(last="south"), "--to works only with --from. Add --from, or omit --to."),
     ],
 )
 def test_partitions_that_do_not_fit_the_job_are_refused(job: str, given: Given, message: str) -> None:
-    with pytest.raises(PartitionsGivenError) as caught:
+    with pytest.raises(LedgerlineError) as caught:
         planned(bakery().job(job), given)
     assert str(caught.value) == message
 

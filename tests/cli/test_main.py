@@ -48,7 +48,7 @@ def test_a_month_that_is_not_there_is_refused_with_those_that_are(home: str) -> 
     result = ledgerline("run", "--partition", "2013-13", LEDGERLINE_HOME=home)
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        "'2013-13' is not a partition of train_delay_model: choose one from 2013-02-01 to 2013-12-01."
+        "'2013-13' is not a partition of train_delay_model. Choose one from 2013-02-01 to 2013-12-01."
     )
     assert "Traceback" not in result.output
 
@@ -56,9 +56,9 @@ def test_a_month_that_is_not_there_is_refused_with_those_that_are(home: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sleep", "--from", "2013-02"], "There is no job 'sleep': choose one of "),
+        (["sleep", "--from", "2013-02"], "There is no job 'sleep'. Choose one of "),
         (["train_delay_model", "--from", "2013-01"], "'2013-01' is not a partition of train_delay_model"),
-        (["score_flights", "--from", "2013-02"], "'2013-02' is several partitions of score_flights: "),
+        (["score_flights", "--from", "2013-02"], "'2013-02' is more than one partition of score_flights. "),
         (["score_flights", "--from", "2013-02-02", "--to", "2013-02-01"], "--from 2013-02-02 is later"),
     ],
 )

@@ -35,14 +35,14 @@ def test_entries_are_listed_with_the_keys_to_forget_them_by(memory: Memory) -> N
 def test_what_is_forgotten_is_gone(memory: Memory) -> None:
     done = CliRunner().invoke(app, ["memory", "forget", "answer:a", "answer:b"])
 
-    assert (done.exit_code, done.output) == (0, "2 of 2 forgotten.\n")
+    assert (done.exit_code, done.output) == (0, "2 of 2 entries deleted.\n")
     assert [entry.key for entry in memory.entries()] == ["answer:c"]
 
 
 def test_forgetting_what_is_not_there_is_said(memory: Memory) -> None:
     done = CliRunner().invoke(app, ["memory", "forget", "answer:a", "answer:z"])
 
-    assert (done.exit_code, done.output) == (1, "1 of 2 forgotten.\n")
+    assert (done.exit_code, done.output) == (1, "1 of 2 entries deleted.\n")
 
 
 def test_without_a_memory_it_says_what_to_set(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,13 +103,16 @@ def test_it_says_what_can_be_observed_unless_it_is_told_one_thing(
 ) -> None:
     result = ledgerline("observe", *arguments)
     assert result.exit_code == 2
-    assert result.stderr.startswith("Say what to observe: a run id, --all, or --follow.")
+    assert result.stderr.startswith("`ledgerline observe` needs exactly one of a run id, --all and --follow.")
 
 
 @pytest.mark.parametrize("arguments", [[NO_RUN], ["--follow"]], ids=" ".join)
 def test_a_time_without_all_is_refused(ledgerline: Observe, arguments: list[str]) -> None:
     result = ledgerline("observe", *arguments, "--since", "12h")
-    assert (result.exit_code, result.stderr) == (2, "--since goes with --all.\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "--since works only with --all. Add --all, or omit --since.\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,10 @@ def test_a_time_without_all_is_refused(ledgerline: Observe, arguments: list[str]
 def test_what_is_no_time_is_named_with_what_would_be(ledgerline: Observe, time: str) -> None:
     result = ledgerline("observe", "--all", f"--since={time}")
     assert result.exit_code == 2
-    assert result.stderr == f"{time!r} is no time: write 2026-01-31, 2026-01-31T12:00, or 12h, 7d.\n"
+    assert (
+        result.stderr
+        == f"{time!r} is not a time. Write 2026-01-31, 2026-01-31T12:00, or an age such as 12h or 7d.\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["observe", "trace"])
@@ -191,7 +197,7 @@ def test_a_target_that_is_down_is_named_and_the_others_are_shown(
     run_id = executed(instance)
     result = ledgerline("observe", run_id, OTEL_EXPORTER_OTLP_ENDPOINT=nobody, OTEL_EXPORTER_OTLP_TIMEOUT="1")
     assert result.exit_code == 1
-    assert f"Run {run_id} is not shown (traces): {nobody}" in result.stdout
+    assert f"Run {run_id} was not exported (traces): {nobody}" in result.stdout
     assert "Traceback" not in result.output
     assert tracked(client) == [run_id]
 
@@ -203,7 +209,7 @@ def test_a_run_that_cannot_be_shown_is_named_with_the_reason(
     run_id = executed(instance)
     result = ledgerline("observe", run_id)
     assert result.exit_code == 1
-    assert f"Run {run_id} is not shown (mlflow): The MLflow experiment" in result.stdout
+    assert f"Run {run_id} was not exported (mlflow): The MLflow experiment" in result.stdout
     assert "Traceback" not in result.output
 
 
@@ -218,7 +224,7 @@ def test_all_runs_are_shown_and_once_more_makes_no_difference(
         result = ledgerline("observe", "--all")
         assert result.exit_code == 0, result.output
         assert "100%" in result.stdout
-        assert result.stdout.endswith("3 runs shown.\n")
+        assert result.stdout.endswith("3 runs exported.\n")
         assert tracked(client) == run_ids
         for run_id in run_ids:
             spans = client.get_trace(f"tr-{run_id.replace('-', '')}").data.spans
@@ -239,12 +245,12 @@ def test_more_runs_than_are_read_together_are_all_shown(
         )
         assert receiver.trace_ids == {run.run_id.replace("-", "") for run in runs}
     assert result.exit_code == 1
-    assert f"{len(runs)} runs are not shown (mlflow), for example " in result.stdout
+    assert f"{len(runs)} runs were not exported (mlflow), for example " in result.stdout
 
 
 def test_where_there_are_no_runs_it_says_so(ledgerline: Observe) -> None:
     result = ledgerline("observe", "--all")
-    assert (result.exit_code, result.stdout) == (0, "There are no runs to show.\n")
+    assert (result.exit_code, result.stdout) == (0, "There are no runs to export.\n")
 
 
 @pytest.mark.parametrize(
@@ -278,14 +284,14 @@ def test_when_a_target_is_down_all_runs_are_tried_and_the_same_again_shows_the_r
         receiver.stop()
         result = ledgerline("observe", "--all", **variables)
         assert result.exit_code == 1
-        assert f"2 runs are not shown (traces), for example {run_ids[0]}: {receiver.url}" in result.stdout
+        assert f"2 runs were not exported (traces), for example {run_ids[0]}: {receiver.url}" in result.stdout
         assert run_ids[1] not in result.stdout
-        assert result.stdout.endswith("Not all runs could be shown; the same again is safe.\n")
+        assert result.stdout.endswith("Some runs could not be exported. Repeating the command is safe.\n")
         assert tracked(client) == sorted(run_ids)
 
         verbose = ledgerline("observe", "--all", "-v", **variables)
         for run_id in run_ids:
-            assert verbose.stdout.count(f"Run {run_id} is not shown (traces): {receiver.url}") == 1
+            assert verbose.stdout.count(f"Run {run_id} was not exported (traces): {receiver.url}") == 1
         assert "for example" not in verbose.stdout
 
         receiver.start()
@@ -315,7 +321,7 @@ def test_the_trace_of_a_run_that_goes_on_is_printed_as_far_as_it_is(
     run = begin(instance)
     result = ledgerline("trace", run.run_id)
     assert result.exit_code == 0
-    assert "going on" in result.stdout
+    assert "running" in result.stdout
 
 
 def test_a_trace_is_printed_whether_or_not_traces_are_sent(
@@ -448,12 +454,12 @@ def test_a_target_that_is_down_is_reported_once_and_so_is_its_return(
             wait_until(lambda: receiver.requests >= 4, "it has tried again")
             assert receiver.trace_ids == set()
             receiver.refuses = lambda batch: None
-            follower.wait_for("It is back.")
+            follower.wait_for("The target is available again.")
             assert "fleet" in {span.name for span in receiver.trace(run_id).spans}
             follower.end(signal.SIGTERM)
     (down,) = follower.with_text("does not take traces")
     assert receiver.url in down
-    assert len(follower.with_text("It is back.")) == 1
+    assert len(follower.with_text("The target is available again.")) == 1
 
 
 def test_it_ends_while_a_target_does_not_answer(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -540,7 +546,7 @@ def test_an_instance_that_cannot_be_read_for_a_while_is_reported_and_followed_ag
         follower.wait_for(f"{settings.dagster_home} cannot be read: ")
         database.rmdir()
         away.rename(database)
-        follower.wait_for("It is back.")
+        follower.wait_for("The target is available again.")
         follower.end(signal.SIGTERM)
         assert follower.process.returncode == 0
     assert tracked(client) == [run_id]

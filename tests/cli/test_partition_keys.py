@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from ledgerline.cli.partition_keys import UnknownPartitionError, between, extent, understood
+from ledgerline.cli.partition_keys import PartitionError, between, extent, understood
 from tests.cli.bakeries import bakery
 
 JOB = "make_it"
@@ -16,7 +16,7 @@ def definition_of(asset: str) -> dg.PartitionsDefinition:
 
 
 def refusal(asset: str, text: str) -> str:
-    with pytest.raises(UnknownPartitionError) as caught:
+    with pytest.raises(PartitionError) as caught:
         understood(definition_of(asset), text, JOB)
     return str(caught.value)
 
@@ -61,23 +61,23 @@ def test_a_year_is_the_partition_of_a_year() -> None:
         (
             "demand",
             "2023",
-            "'2023' is several partitions of make_it: choose one from 2023-01-01 to 2023-12-01.",
+            "'2023' is more than one partition of make_it. Choose one from 2023-01-01 to 2023-12-01.",
         ),
         (
             "orders",
             "2023-02",
-            "'2023-02' is several partitions of make_it: choose one from 2023-02-01 to 2023-02-28.",
+            "'2023-02' is more than one partition of make_it. Choose one from 2023-02-01 to 2023-02-28.",
         ),
         (
             "orders",
             "2023",
-            "'2023' is several partitions of make_it: choose one from 2023-01-01 to 2023-02-28.",
+            "'2023' is more than one partition of make_it. Choose one from 2023-01-01 to 2023-02-28.",
         ),
         (
             "temperatures",
             "2023-11-05T01",  # twice, on the day on which the clock is put back
             (
-                "'2023-11-05T01' is several partitions of make_it: choose one from 2023-11-05-01:00 to "
+                "'2023-11-05T01' is more than one partition of make_it. Choose one from 2023-11-05-01:00 to "
                 "2023-11-05-01:00-0500."
             ),
         ),
@@ -85,7 +85,7 @@ def test_a_year_is_the_partition_of_a_year() -> None:
             "demand",
             "2023-02-15",
             (
-                "'2023-02-15' is not a partition of make_it: choose one from 2023-01-01 to 2023-12-01. "
+                "'2023-02-15' is not a partition of make_it. Choose one from 2023-01-01 to 2023-12-01. "
                 "The nearest is 2023-02-01."
             ),
         ),
@@ -93,20 +93,20 @@ def test_a_year_is_the_partition_of_a_year() -> None:
             "orders",
             "2022-07-01",
             (
-                "'2022-07-01' is not a partition of make_it: choose one from 2023-01-01 to 2023-02-28. "
+                "'2022-07-01' is not a partition of make_it. Choose one from 2023-01-01 to 2023-02-28. "
                 "The nearest is 2023-01-01."
             ),
         ),
         (
             "orders",
             "2023-02-29",
-            "'2023-02-29' is not a partition of make_it: choose one from 2023-01-01 to 2023-02-28.",
+            "'2023-02-29' is not a partition of make_it. Choose one from 2023-01-01 to 2023-02-28.",
         ),
         (
             "deliveries",
             "2023-01-08",  # a Sunday
             (
-                "'2023-01-08' is not a partition of make_it: choose one from 2023-01-02 to 2023-01-30. "
+                "'2023-01-08' is not a partition of make_it. Choose one from 2023-01-02 to 2023-01-30. "
                 "The nearest is 2023-01-06."
             ),
         ),
@@ -114,37 +114,41 @@ def test_a_year_is_the_partition_of_a_year() -> None:
             "reviews",
             "2023-01-14",
             (
-                "'2023-01-14' is not a partition of make_it: choose one from 2023-01-01 to 2023-02-19. "
+                "'2023-01-14' is not a partition of make_it. Choose one from 2023-01-01 to 2023-02-19. "
                 "The nearest is 2023-01-08."
             ),
         ),
         (
             "orders",
             "yesterday",
-            "'yesterday' is not a partition of make_it: choose one from 2023-01-01 to 2023-02-28.",
+            "'yesterday' is not a partition of make_it. Choose one from 2023-01-01 to 2023-02-28.",
         ),
-        ("orders", "", "'' is not a partition of make_it: choose one from 2023-01-01 to 2023-02-28."),
-        ("stock", "North", "'North' is not a partition of make_it: choose one of north, south, east."),
+        ("orders", "", "'' is not a partition of make_it. Choose one from 2023-01-01 to 2023-02-28."),
+        ("stock", "North", "'North' is not a partition of make_it. Choose one of north, south, east."),
         (
             "loaves",
             "2023-01-02",
-            "'2023-01-02' is not a partition of make_it: write date|shop, as 2023-01-01|north.",
+            "'2023-01-02' is not a partition of make_it. Write date|shop, for example 2023-01-01|north.",
         ),
-        ("loaves", "a|b|c", "'a|b|c' is not a partition of make_it: write date|shop, as 2023-01-01|north."),
+        (
+            "loaves",
+            "a|b|c",
+            "'a|b|c' is not a partition of make_it. Write date|shop, for example 2023-01-01|north.",
+        ),
         (
             "loaves",
             "2023-01-02|west",
-            "'west' is not a partition of the dimension shop of make_it: choose one of north, south, east.",
+            "'west' is not a partition of the dimension shop of make_it. Choose one of north, south, east.",
         ),
         (
             "loaves",
             "2023-04-02|north",
             (
-                "'2023-04-02' is not a partition of the dimension date of make_it: choose one from "
+                "'2023-04-02' is not a partition of the dimension date of make_it. Choose one from "
                 "2023-01-01 to 2023-02-28. The nearest is 2023-02-28."
             ),
         ),
-        ("plans", "2999-01-01", "make_it has no partitions yet: the first begins 2999-01-01 00:00:00+00:00."),
+        ("plans", "2999-01-01", "make_it has no partitions yet. The first begins 2999-01-01 00:00:00+00:00."),
     ],
 )
 def test_what_is_not_one_partition_is_refused_with_those_there_are(
@@ -155,10 +159,10 @@ def test_what_is_not_one_partition_is_refused_with_those_there_are(
 
 def test_of_many_names_the_nearest_are_said() -> None:
     states = dg.StaticPartitionsDefinition([f"state-{number}" for number in range(50)])
-    with pytest.raises(UnknownPartitionError) as caught:
+    with pytest.raises(PartitionError) as caught:
         understood(states, "State-7x", JOB)
     assert str(caught.value).startswith(
-        "'State-7x' is not a partition of make_it: choose one of the 50 from state-0 to state-49. "
+        "'State-7x' is not a partition of make_it. Choose one of the 50 from state-0 to state-49. "
         "The nearest are state-7, "
     )
 
@@ -169,10 +173,10 @@ def test_dynamic_partitions_are_those_of_the_instance() -> None:
         dg.DagsterInstance.ephemeral() as instance,
         dg.partition_loading_context(dynamic_partitions_store=instance),
     ):
-        with pytest.raises(UnknownPartitionError) as caught:
+        with pytest.raises(PartitionError) as caught:
             understood(definition, "ada", JOB)
         assert str(caught.value) == (
-            "make_it has no partitions yet: add keys of 'customers' first, by a sensor or in the Dagster UI."
+            "make_it has no partitions yet. Add keys of 'customers' first, by a sensor or in the Dagster UI."
         )
         instance.add_dynamic_partitions("customers", ["ada", "bob", "eve"])
         assert understood(definition, "bob", JOB) == "bob"
@@ -201,9 +205,9 @@ def test_a_range_has_both_ends_in_the_order_of_the_definition() -> None:
     ],
 )
 def test_a_range_that_ends_before_it_starts_is_refused(asset: str, first: str, last: str) -> None:
-    with pytest.raises(UnknownPartitionError) as caught:
+    with pytest.raises(PartitionError) as caught:
         between(definition_of(asset), first, last, JOB)
-    assert str(caught.value) == f"--from {first} is later than --to {last}."
+    assert str(caught.value) == f"--from {first} is later than --to {last}. Swap them."
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_run_is_shown_line_by_line_until_its_last_event(ephemeral: dg.DagsterI
         assets=[planes, broken], executor=dg.in_process_executor
     ).resolve_implicit_global_asset_job_def()
     run = ephemeral.create_run_for_job(job)
-    with progress.shown(console, ephemeral, run.run_id, "count  monday") as view:
+    with progress.displayed(console, ephemeral, run.run_id, "count  monday") as view:
         execute_run(InMemoryJob(job), run, ephemeral)
     assert {step.key: step.state for step in view.steps.values()} == {"planes": "done", "broken": "failed"}
     assert isinstance(console.file, io.StringIO)

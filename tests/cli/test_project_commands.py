@@ -92,11 +92,11 @@ def test_without_a_project_there_are_the_built_in_commands_only(tmp_path: Path) 
         ),
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("def (", "cannot be imported: SyntaxError: "),
-        ("app = 1", "has no commands: assign a typer.Typer to 'app' in it."),
-        ("", "has no commands: assign a typer.Typer to 'app' in it."),
+        ("app = 1", "has no commands. Assign a typer.Typer to 'app' in it."),
+        ("", "has no commands. Assign a typer.Typer to 'app' in it."),
         (
             GREET.replace("greet", "serve"),
-            "has commands of the names of built-in ones: serve. Give",
+            "has commands with the names of built-in commands: serve. Give",
         ),
     ],
 )

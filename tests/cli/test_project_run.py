@@ -90,7 +90,7 @@ def test_what_the_project_names_is_run_and_its_summaries_are_printed(
     write(project, fails=True)
     failed = ledgerline(project, mlflow_database, "run")
     assert failed.returncode == 1
-    assert "count  2023-01-01 to 2023-01-31 are there already (--fresh runs them again)" in failed.stdout
+    assert "count  2023-01-01 to 2023-01-31 is materialised already (--fresh runs it again)" in failed.stdout
     assert "The oven is cold." in failed.stdout
     assert "Next:" not in failed.stdout
 
@@ -115,17 +115,20 @@ def test_where_nothing_is_named_the_jobs_there_are_are_listed(project: Path, mlf
         ["count", "2023-01-01 to 2023-02-28"],
         ["learn", "2023-01-01 to 2023-02-01"],
     ]
-    assert 'run = ["JOB", ...] of [tool.ledgerline]' in listed.stdout
+    assert 'run = ["JOB", ...] in [tool.ledgerline]' in listed.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "2023-01-01"], "--from, --to and --config go with a job"),
-        (["--config", "{}"], "--from, --to and --config go with a job"),
-        (["learn", "--fresh"], "--fresh goes without a job"),
-        (["--partition", "2023-01", "--partition", "2023-02"], "Without a job there is one partition"),
-        (["--partition", "2024-01"], "'2024-01' is not a partition of learn: choose one from 2023-01-01"),
+        (["--from", "2023-01-01"], "--from, --to and --config work only with a job"),
+        (["--config", "{}"], "--from, --to and --config work only with a job"),
+        (["learn", "--fresh"], "--fresh works only without a job"),
+        (
+            ["--partition", "2023-01", "--partition", "2023-02"],
+            "Without a job, --partition can be given only once",
+        ),
+        (["--partition", "2024-01"], "'2024-01' is not a partition of learn. Choose one from 2023-01-01"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -26,8 +26,8 @@ def ledgerline(*arguments: str, home: Path) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--since", "yesterday"], "'yesterday' is no time: write 2026-01-31"),
-        (["--since", "3x"], "'3x' is no time"),
+        (["--since", "yesterday"], "'yesterday' is not a time. Write 2026-01-31"),
+        (["--since", "3x"], "'3x' is not a time."),
         (["somebody_else"], "No job compares or promotes 'somebody_else'. Declare it as a ReleasedModel"),
     ],
 )

@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from ledgerline.cli.loaded_project import LoadedProject, UnknownJobError
-from ledgerline.cli.partition_keys import UnknownPartitionError
-from ledgerline.cli.run_plan import NoPartitionError, PlannedJob, plan
+from ledgerline.cli.partition_keys import PartitionError
+from ledgerline.cli.run_plan import PlannedJob, plan
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.settings.project import Project
 
@@ -202,10 +202,12 @@ def test_jobs_without_any_partitions_are_run_as_they_are(instance: dg.DagsterIns
 
 def test_what_does_not_exist_is_named(instance: dg.DagsterInstance) -> None:
     with pytest.raises(
-        UnknownJobError, match=r"There is no job 'trian': choose one of .* The nearest is train."
+        UnknownJobError, match=r"There is no job 'trian'. Choose one of .* The nearest is train."
     ):
         planned(instance, ["count", "trian"])
-    with pytest.raises(UnknownPartitionError, match="'2023-01' is not a partition of train"):
+    with pytest.raises(PartitionError, match="'2023-01' is not a partition of train"):
         planned(instance, ["count", "train"], "2023-01")
-    with pytest.raises(NoPartitionError, match="There is no partition '2023-01': no job has none"):
+    with pytest.raises(
+        PartitionError, match="There is no partition '2023-01', because no job has partitions"
+    ):
         planned(instance, ["print_menu"], "2023-01")

@@ -168,7 +168,7 @@ def test_a_bar_is_never_empty_and_never_too_long() -> None:
 
 def test_a_run_that_has_done_nothing_yet_is_going_on() -> None:
     begun = RunHistory(run=RUN.run, status=RunStatus.NOT_STARTED)
-    assert drawn(begun) == ["run ingest 2013-01-01          going on"]
+    assert drawn(begun) == ["run ingest 2013-01-01          running"]
 
 
 def test_a_run_of_a_backfill_is_drawn_once() -> None:
@@ -244,5 +244,5 @@ def test_a_real_run_that_goes_on_is_drawn_as_far_as_it_has_come(instance: dg.Dag
         if len(reader.history().ended_since(None)) == 2:
             break
     lines = drawn(reader.history(), least_seconds=100)
-    assert lines[0].split() == ["run", "publishing", "going", "on"]
+    assert lines[0].split() == ["run", "publishing", "running"]
     assert names_in(lines[1:]) == ["├─ fetch", "└─ count  ✗", "   └─ compute  ✗"]

@@ -1,4 +1,4 @@
-"""Listening for webhooks: what wakes the sensors, what is refused, and what a mistake is answered with."""
+"""Tests `ledgerline registry listen`: notifications of sensors, refused deliveries and mistakes."""
 
 import io
 import os
@@ -22,6 +22,9 @@ from rich.console import Console
 
 from ledgerline.cli import webhooks
 from ledgerline.dagster.registry_notifications import notified_at
+from ledgerline.mlflow_store.store import StoreUnreachableError
+from ledgerline.mlflow_store.webhooks import RegistrationError
+from ledgerline.serving.server import ListenError
 from tests.project import PROJECT_ROOT
 from tests.registry.deliveries import SECRET, Sent
 
@@ -90,7 +93,7 @@ def listener(instance: dg.DagsterInstance) -> Iterator[Listener]:
 # Deliveries
 
 
-def test_a_delivery_wakes_the_sensors_and_is_shown_on_a_line(
+def test_a_delivery_notifies_the_sensors_and_is_shown_on_a_line(
     listener: Listener, instance: dg.DagsterInstance
 ) -> None:
     before = time.time()
@@ -118,7 +121,7 @@ def test_names_cannot_command_the_terminal(listener: Listener) -> None:
     ],
     ids=["another secret", "old", "no JSON"],
 )
-def test_what_is_no_delivery_is_refused_and_wakes_nobody(
+def test_what_is_no_delivery_is_refused_and_notifies_no_sensor(
     listener: Listener, instance: dg.DagsterInstance, fields: dict[str, Any], reason: str
 ) -> None:
     sent = Sent(**fields)  # now: these tests may have been collected more than 5 minutes ago
@@ -126,7 +129,7 @@ def test_what_is_no_delivery_is_refused_and_wakes_nobody(
         answer = listener.post(sent)
         assert (answer.status_code, answer.text) == (401, f"Refused: {reason}.")
     assert notified_at(instance) is None
-    assert listener.lines == [f"Refused: {reason}. More of the same are not shown."]
+    assert listener.lines == [f"Refused: {reason}. Further refusals for this reason are not printed."]
 
 
 def test_a_delivery_that_comes_again_is_refused(listener: Listener, instance: dg.DagsterInstance) -> None:
@@ -146,8 +149,8 @@ def test_while_the_database_is_away_a_delivery_is_put_off_and_can_come_again(
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("ALTER TABLE kvs RENAME TO away")
         answer = listener.post(sent)
-        assert (answer.status_code, answer.text) == (503, "It cannot be kept now.")
-        assert listener.lines[0].startswith("The wake-up cannot be kept: ")
+        assert (answer.status_code, answer.text) == (503, "The notification cannot be stored now.")
+        assert listener.lines[0].startswith("The notification cannot be stored: ")
         database.execute("ALTER TABLE away RENAME TO kvs")
     assert listener.post(sent).status_code == 204
     assert notified_at(instance) is not None
@@ -203,25 +206,25 @@ def test_a_port_that_is_taken_is_named(instance: dg.DagsterInstance) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            webhooks.WebhookError, match=f"^127.0.0.1:{port} cannot be listened on: Address already in use"
+            ListenError, match=f"^127.0.0.1:{port} cannot be listened on: Address already in use"
         ):
             webhooks.listen(Console(), instance, SECRET, port=port)
 
 
 def test_a_port_that_is_none_is_named(instance: dg.DagsterInstance) -> None:
-    with pytest.raises(webhooks.WebhookError, match=r"^99999 is no port"):
+    with pytest.raises(ListenError, match=r"^99999 is no port"):
         webhooks.listen(Console(), instance, SECRET, port=99_999)
 
 
 def test_a_server_that_does_not_answer_is_named(free_port: int) -> None:
     url = f"http://{HOST}:{free_port}"
-    with pytest.raises(webhooks.WebhookError, match=f"^The MLflow server at {url} does not answer"):
+    with pytest.raises(StoreUnreachableError, match=f"^The MLflow server at {url} does not answer"):
         webhooks.register(Console(), url, "https://ledgerline.example/webhooks/registry", SECRET)
 
 
 def test_a_bare_database_cannot_send_webhooks_and_is_not_created(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/state/mlflow.db"
-    with pytest.raises(webhooks.WebhookError) as error:
+    with pytest.raises(RegistrationError) as error:
         webhooks.register(Console(), database, "https://ledgerline.example/webhooks/registry", SECRET)
     assert str(error.value) == (
         f"Webhooks are sent by an MLflow server, and {database} is none. Set MLFLOW_TRACKING_URI to the "

@@ -140,7 +140,7 @@ def test_a_second_run_reads_nothing_again_and_scores_the_same_to_the_last_digit(
     done = ledgerline(first_run.home, "run")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "are there already" in done.stdout.replace("\n", " ")
+    assert "is materialised already" in done.stdout.replace("\n", " ")
     after = records.read(dg.AssetKey("delay_model_evaluation"), MONTH, Evaluation)
     assert after.run_id != before.run_id
     assert after.scores == before.scores

@@ -23,6 +23,7 @@ from rich.console import Console
 from ledgerline.cli import webhooks
 from ledgerline.dagster.registry_notifications import notified_at
 from ledgerline.mlflow_store import webhooks as registry_webhooks
+from ledgerline.mlflow_store.webhooks import RegistrationError
 from ledgerline.testing.ports import HOST, unused_port
 from tests.registry.deliveries import SECRET
 
@@ -178,7 +179,7 @@ def test_asking_again_changes_the_webhook_and_makes_no_second_one(
             accepted, output = registered(server, url, secret)
             assert accepted, output
             assert output == (
-                f"MLflow sends what happens in its registry to {url} (webhook 'ledgerline').\n"
+                f"MLflow sends changes of its registry to {url} (webhook 'ledgerline').\n"
                 "A test delivery was accepted.\n"
             )
             (webhook,) = client.list_webhooks()
@@ -215,7 +216,7 @@ def test_a_listener_that_refuses_or_is_not_there_is_named_with_what_to_do(
 
 
 def test_an_address_that_mlflow_refuses_is_answered_with_what_the_server_needs(server: str) -> None:
-    with pytest.raises(webhooks.WebhookError) as error:
+    with pytest.raises(RegistrationError) as error:
         registered(server, "ftp://someone:password@ledgerline.example/webhooks/registry")
     message = str(error.value)
     assert message.startswith("MLflow does not take the webhook: ")

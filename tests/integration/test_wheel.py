@@ -179,7 +179,7 @@ def test_it_observes_a_dagster_instance_that_knows_nothing_of_it(
         )
         assert ended.returncode == 0, ended.stderr
         traces = [receiver.trace(run_id) for run_id in run_ids]
-    assert "2 runs shown." in ended.stdout
+    assert "2 runs exported." in ended.stdout
 
     for trace in traces:
         assert {"flour", "bread", "bread_crusty"} <= {span.name for span in trace.spans}

@@ -67,7 +67,9 @@ def test_each_month_a_model_is_judged_on_the_one_that_has_ended(month: int, eval
 def test_february_is_skipped_for_january_has_no_month_before_it() -> None:
     skipped = tick(monthly_retraining, 2026, 2, 1, 6)
     assert isinstance(skipped, dg.SkipReason)
-    assert skipped.skip_message == "No model is judged on January 2013: there is no month before it."
+    assert (
+        skipped.skip_message == "No model is evaluated on January 2013, because no month before it has data."
+    )
 
 
 def test_schedules_tick_by_the_clock_of_new_york() -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 import dagster as dg
 from pydantic import Field
 
-from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure, permanent_failures
 from ledgerline.dagster.storage import arrow_tables, digests, files, parquet, partition_rows
 from ledgerline.dagster.storage.asset_files import AssetFiles, partition_keys_of, place_of
-from ledgerline.settings.extras import MissingExtraError, require
+from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,10 +273,8 @@ def _place(base: str) -> "UPath":
 
     extra = EXTRAS_BY_SCHEME.get(base.partition("://")[0])
     if extra is not None:
-        try:
+        with permanent_failures():
             require(extra, f"The storage {base}")
-        except MissingExtraError as error:
-            raise PermanentFailure(error.problem, error.remedy) from error
     return UPath(base)
 
 

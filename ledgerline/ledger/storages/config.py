@@ -15,6 +15,7 @@ import dagster as dg
 import yaml
 from dagster_shared.yaml_utils import load_yaml_from_path
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.dagster_internals import (
     SQLITE_STORAGE,
     EvaluationError,
@@ -45,7 +46,7 @@ INSTALLED_BY = {
 UNSET_VARIABLE = re.compile(r'environment variable "([^"]+)" which is not set')
 
 
-class InstanceError(Exception):
+class InstanceError(LedgerlineError):
     """A Dagster instance that cannot be opened, or not be read; the message says why, in a sentence."""
 
 

@@ -1,4 +1,4 @@
-"""`ledgerline ask`: lets the analyst answer, traces it, remembers the answer. How it works: agent/."""
+"""Lets the analyst answer a question, traces it and remembers the answer, for `ledgerline ask`."""
 
 import dataclasses
 import hashlib
@@ -13,10 +13,10 @@ from rich.text import Text
 from assets.analyst import NAME, PROMPT, UNKNOWN, finding, tools_of
 from ledgerline.agent import evaluation
 from ledgerline.agent.execution import Execution, Outcome, Watcher
-from ledgerline.agent.language_model import LanguageModelError
 from ledgerline.agent.memory import Memory, MemoryUnusableError
-from ledgerline.agent.prompt import Prompt, PromptError
+from ledgerline.agent.prompt import Prompt
 from ledgerline.agent.vector_store import Entry
+from ledgerline.cli.commands import OptionsError
 from ledgerline.dagster.agent import TRACER, AgentResource
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.prompts import registered_prompt
@@ -29,63 +29,56 @@ from ledgerline.traces.exporting import tracer_until_sent
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "analyst"  # of MLflow, where traces go if no variable says otherwise
-
-
-class AskingError(Exception):
-    """The question could not be answered; the message says why and what to do."""
+EXPERIMENT = "analyst"  # the MLflow experiment for traces, unless a setting names another target
 
 
 def with_options(settings: Settings, model: str | None, *, without_memory: bool) -> Settings:
-    """The settings as the options of the command change them."""
+    """Return the settings with the changes that the options of the command make."""
     agent = settings.agent if model is None else dataclasses.replace(settings.agent, model=model)
     return dataclasses.replace(
         settings, agent=dataclasses.replace(agent, memory=None) if without_memory else agent
     )
 
 
-def ask(settings: Settings, question: str, watcher: Watcher, say: Console) -> Execution:
-    """Answer a question; the execution is a trace of its own, and its answer is remembered.
+def ask(settings: Settings, question: str, watcher: Watcher, notes: Console) -> Execution:
+    """Answer a question in an execution with a trace, and remember the answer.
 
     Args:
-        settings: The settings; without a memory nothing is recalled or remembered.
-        question: The question.
-        watcher: Told of what goes on.
-        say: Where it is said what does not work, and is done without.
+        settings: Settings; without a memory, nothing is recalled or remembered.
+        question: Question.
+        watcher: Watcher of the execution.
+        notes: Console for parts that do not work and are not necessary.
 
     Raises:
-        AskingError: There is no answer.
+        LedgerlineError: The question cannot be answered.
     """
     if not question.strip():
-        raise AskingError("The question is empty.")
-    try:
-        with agent_of(settings) as agent:
-            # First what takes a moment only: without a language model there is nothing to wait for.
-            agent.require()
-            tools = tools_of(open_tables(settings.data))
-            prompt = _prompt(settings, agent, say)
-            memory = agent.open_memory()
-            if memory is not None:
-                with suppress(MemoryUnusableError):  # which the execution finds out, and says
-                    memory.warm_up()
-            with tracer_until_sent(settings.telemetry, lambda: _experiment(settings), TRACER) as tracer:
-                analyst = agent.agent(NAME, prompt, tools, memory, tracer, finding=finding)
-                execution = analyst.ask(question, watcher)
-    except (PermanentFailure, LanguageModelError, PromptError) as error:
-        raise AskingError(str(error)) from error
+        raise OptionsError("The question is empty.", 'Write one, such as `ledgerline ask "..."`.')
+    with agent_of(settings) as agent:
+        # The language model is checked first, because that is quick and nothing works without it.
+        agent.require()
+        tools = tools_of(open_tables(settings.data))
+        prompt = _prompt(settings, agent, notes)
+        memory = agent.open_memory()
+        if memory is not None:
+            with suppress(MemoryUnusableError):  # the execution reports it
+                memory.warm_up()
+        with tracer_until_sent(settings.telemetry, lambda: _experiment(settings), TRACER) as tracer:
+            analyst = agent.agent(NAME, prompt, tools, memory, tracer, finding=finding)
+            execution = analyst.ask(question, watcher)
     if memory is not None:
-        _remember(memory, execution, say)
+        _remember(memory, execution, notes)
     return execution
 
 
 def trace_page(settings: Settings, execution: Execution) -> str | None:
-    """Where the trace of an execution can be looked at; None: there is none, or it is not known."""
+    """Return the URL of the trace of an execution; None if there is no trace, or its URL is not known."""
     if execution.trace_id is None or settings.links.trace is None:
         return None
     if "{experiment_id}" not in settings.links.trace:
         return settings.links.page_of_trace(execution.trace_id, "")
     if settings.telemetry.endpoint is not None:
-        return None  # which experiment a collector sends it to, only that knows
+        return None  # only the collector knows to which experiment it sends the trace
     from mlflow.exceptions import MlflowException
 
     try:
@@ -96,14 +89,14 @@ def trace_page(settings: Settings, execution: Execution) -> str | None:
 
 
 def as_json(execution: Execution) -> str:
-    """An execution for programs."""
+    """Return an execution as JSON."""
     fields = dataclasses.asdict(execution)
     fields["outcome"] = execution.outcome.value
     fields["total_tokens"] = execution.usage.total
     return json.dumps(fields, indent=2, default=str)
 
 
-def _prompt(settings: Settings, agent: AgentResource, say: Console) -> Prompt:
+def _prompt(settings: Settings, agent: AgentResource, notes: Console) -> Prompt:
     if agent.prompt is not None:
         return registered_prompt(mlflow_of(settings), NAME, PROMPT, agent.prompt)
     from mlflow.exceptions import MlflowException
@@ -112,15 +105,15 @@ def _prompt(settings: Settings, agent: AgentResource, say: Console) -> Prompt:
         return registered_prompt(mlflow_of(settings), NAME, PROMPT, None)
     except PermanentFailure as failure:
         why = failure.problem
-    except MlflowException as error:  # it answers, but not this: no permission, say
+    except MlflowException as error:  # the server responds with an error, such as a missing permission
         why = store.without_password_in(str(error), settings.tracking_uri)
-    # Its digest still is in the trace.
-    _note(say, "The prompt has no version", why)
+    # The trace has the digest of the prompt all the same.
+    _note(notes, "The prompt has no version", why)
     return Prompt(NAME, PROMPT)
 
 
-def _note(say: Console, what: str, why: str) -> None:
-    say.print(Text.assemble((f"{what}: ", "yellow"), why), soft_wrap=True)
+def _note(notes: Console, what: str, why: str) -> None:
+    notes.print(Text.assemble((f"{what}: ", "yellow"), why), soft_wrap=True)
 
 
 def _experiment(settings: Settings) -> "tuple[MlflowClient, str]":
@@ -128,10 +121,10 @@ def _experiment(settings: Settings) -> "tuple[MlflowClient, str]":
     return client, store.experiment_id(client, EXPERIMENT, settings.artifacts)
 
 
-def _remember(memory: Memory, execution: Execution, say: Console) -> None:
-    """Remember an answer that was looked up; a later one to the same question takes its place.
+def _remember(memory: Memory, execution: Execution, notes: Console) -> None:
+    """Remember an answer that rests on tools, in place of an earlier one to the same question.
 
-    What the model said without asking a tool is its own guess, or was remembered before.
+    An answer without a call of a tool is a guess of the model, or comes from memory.
     """
     refused = evaluation.is_text(execution.finding, UNKNOWN)
     if execution.outcome is not Outcome.ANSWERED or not execution.looked_up or refused:
@@ -147,4 +140,4 @@ def _remember(memory: Memory, execution: Execution, say: Console) -> None:
     try:
         memory.remember([entry])
     except MemoryUnusableError as error:
-        _note(say, "The answer is not remembered", str(error))
+        _note(notes, "The answer is not remembered", str(error))
