@@ -31,6 +31,7 @@ app = typer.Typer(
     name="ledgerline",
     cls=WithProjectCommands,
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph, unlike "rich"
     pretty_exceptions_enable=False,
     add_completion=False,
 )

@@ -35,9 +35,9 @@ def run(
         typer.Option("--fresh", help="Without a job: run earlier jobs for materialised partitions, too."),
     ] = False,
 ) -> None:
-    r"""Run a job, or the jobs that the project names: from its data to a model in production.
+    """Run a job, or the jobs that the project names: from its data to a model in production.
 
-    The project names them as `run` of \[tool.ledgerline] in pyproject.toml. The main job is the one that
+    They are the list `run` of [tool.ledgerline] in pyproject.toml. The main job is the one that
     registers versions of a released model, or else the last one with partitions. It runs for --partition,
     whose default is `run_partition` in pyproject.toml, or else the last partition. By Dagster's partition
     mappings, earlier jobs run for the partitions that it needs and that are not materialised yet, and later
