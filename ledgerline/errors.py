@@ -1,7 +1,56 @@
-"""The errors that this library raises, as one tree.
+"""The errors that a reader can do something about, as one tree.
 
-The classes are declared in the modules that raise them. What is raised for a fault of the library itself, or
-passed on from another one, is not in this tree.
+The classes are declared in the modules that raise them. Faults of the library itself, and errors of other
+libraries, are not in the tree. Three places turn an error into something else: `ledgerline.dagster.failures`
+into a failure of Dagster, the command line into one message with exit status 2, and serving into a response.
+
+The tree, with the module that declares each class:
+
+    LedgerlineError
+        CommandsError             ledgerline/cli/project_commands.py
+        ComparisonError           ledgerline/evaluation/samples.py
+        DefinitionsError          ledgerline/cli/loaded_project.py
+        InstanceError             ledgerline/ledger/storages/config.py
+        LanguageModelError        ledgerline/agent/language_model.py
+            ContextTooLongError   ledgerline/agent/language_model.py
+            MalformedAnswerError  ledgerline/agent/language_model.py
+            RefusedError          ledgerline/agent/language_model.py
+            ServerAbsentError     ledgerline/agent/language_model.py
+            ServerBusyError       ledgerline/agent/language_model.py
+            ServerFailedError     ledgerline/agent/language_model.py
+            StreamBrokenError     ledgerline/agent/language_model.py
+            TooSlowError          ledgerline/agent/language_model.py
+            UnknownModelError     ledgerline/agent/language_model.py
+        ListenError               ledgerline/serving/server.py
+        MemoryUnusableError       ledgerline/agent/memory.py
+        MissingExtraError         ledgerline/settings/extras.py
+        ModelRefusedError         ledgerline/mlflow_store/stored_model.py
+        NewProjectError           ledgerline/new_project/writing.py
+        NotComparableError        ledgerline/evaluation/disagreement.py
+        ObservingError            ledgerline/cli/observing.py
+        OptionsError              ledgerline/cli/commands.py
+        PartitionError            ledgerline/cli/partition_keys.py
+        PermanentFailure          ledgerline/dagster/failures.py
+        ProjectError              ledgerline/settings/project.py
+        PromptError               ledgerline/agent/prompt.py
+        RegistrationError         ledgerline/mlflow_store/webhooks.py
+        RegistryError             ledgerline/registry/errors.py
+            EntryTakenError       ledgerline/registry/journal.py
+            EvidenceError         ledgerline/registry/evidence.py
+            JournalError          ledgerline/registry/journal.py
+            MoveRefusedError      ledgerline/registry/moves.py
+                InPlaceError      ledgerline/registry/promotion.py
+                NotApprovedError  ledgerline/registry/promotion.py
+                RuleBrokenError   ledgerline/registry/promotion.py
+                UnderWayError     ledgerline/registry/moves.py
+            UnknownModelError     ledgerline/registry/versions.py
+            UnknownVersionError   ledgerline/registry/versions.py
+        RunConfigError            ledgerline/cli/run_config.py
+        ServerError               ledgerline/cli/dev_servers.py
+        StateError                ledgerline/cli/state.py
+        StoreUnreachableError     ledgerline/mlflow_store/store.py
+        UnknownJobError           ledgerline/cli/loaded_project.py
+        WebhookError              ledgerline/cli/webhooks.py
 """
 
 from typing import ClassVar

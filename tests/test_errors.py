@@ -1,0 +1,73 @@
+"""The errors of the library are one tree, which is drawn where their base is declared."""
+
+import pytest
+
+from checks import error_tree
+from ledgerline.errors import LedgerlineError
+
+# Classes that are not yet in the tree.
+OUTSIDE = frozenset(
+    {
+        "ledgerline.agent.local_embedding.UnreadableEmbedderError",
+        "ledgerline.agent.searxng.SearchError",
+        "ledgerline.agent.sql_check.QueryError",
+        "ledgerline.agent.tools.ToolError",
+        "ledgerline.agent.vector_store.VectorStoreError",
+        "ledgerline.cli.released.ReleasedModelError",
+        "ledgerline.dagster.alerts.AlertError",
+        "ledgerline.dagster.executors.ExecutorError",
+        "ledgerline.dagster.observers.RunsNotShownError",
+        "ledgerline.dagster.released_models.declaration.DeclarationError",
+        "ledgerline.dagster.released_models.watch.WatchError",
+        "ledgerline.ledger.projection.NotYetError",
+        "ledgerline.ledger.projection.RefusedError",
+        "ledgerline.ledger.projection.TargetUnavailableError",
+        "ledgerline.ledger.storages.copied.UnsteadyError",
+        "ledgerline.mlflow_store.prompts.UnknownPromptError",
+        "ledgerline.mlflow_store.webhooks.DeliveryRefusedError",
+        "ledgerline.registry.provenance.ProvenanceError",
+        "ledgerline.requests.replay.NothingToReplayError",
+        "ledgerline.requests.request_log.RequestLogError",
+        "ledgerline.serving.answering.RefusedError",
+        "ledgerline.serving.batcher.ModelFailedError",
+        "ledgerline.serving.batcher.OverdueError",
+        "ledgerline.serving.batcher.RequestRowsError",
+        "ledgerline.serving.schema.RowsRefusedError",
+        "ledgerline.serving.schema.UnsupportedSignatureError",
+        "ledgerline.serving.scoring.BodyRefusedError",
+        "ledgerline.serving.scoring.TooManyRowsError",
+        "ledgerline.traces.otlp_answers.NotTakenError",
+        "ledgerline.traces.otlp_answers.SpansRefusedError",
+        "ledgerline.traces.otlp_answers.WrongTargetError",
+    }
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_modules() -> None:
+    """Import all modules, so that all classes are known."""
+    error_tree.import_all()
+
+
+def classes(cls: type[LedgerlineError] = LedgerlineError) -> list[type[LedgerlineError]]:
+    return [cls, *(each for child in cls.__subclasses__() for each in classes(child))]
+
+
+def test_each_public_exception_is_in_the_tree() -> None:
+    assert error_tree.outside() - OUTSIDE == set()
+
+
+def test_the_tree_is_drawn_as_it_is() -> None:
+    assert error_tree.in_docstring() == error_tree.drawn(), "Run `python -m checks.error_tree`."
+
+
+def test_each_class_says_what_it_is_about() -> None:
+    assert len(classes()) > 40
+    assert [cls.__name__ for cls in classes() if not cls.__dict__.get("__doc__")] == []
+
+
+def test_a_message_is_the_problem_and_the_remedy() -> None:
+    assert str(LedgerlineError("Port 3000 is in use.", "Choose another.")) == (
+        "Port 3000 is in use. Choose another."
+    )
+    assert str(LedgerlineError("Port 3000 is in use.")) == "Port 3000 is in use."
