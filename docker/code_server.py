@@ -1,12 +1,12 @@
-"""Starts Dagster's code server, and ends the runs that died with the one before.
+"""Starts Dagster's code server, and ends the runs that were killed together with the previous one.
 
-A run is a process beside the code server, in its container. When the container is killed, nobody is left
-who could say so, and the run would look as if it went on. The next server knows better: runs that a server
-at this address had started cannot be alive. Dagster then runs them again (run_retries in dagster.yaml).
+A run is a process beside the code server, in its container. When the container is killed, no process reports
+the end of the run, which then seems to go on. So the next server ends the runs that a server at this address
+had started. Dagster retries them (run_retries in dagster.yaml).
 
-Which these are must be known before the server listens, as what it is given later is alive. But they are
-ended after it answers: the daemon runs them again within seconds, asks the server how, and when that does
-not answer it gives them up for good.
+These runs are listed before the server listens, because later runs are alive. They are ended after it
+responds: the daemon retries a run within seconds, needs the server for that, and gives the run up if the
+server does not respond.
 """
 
 import json
@@ -20,34 +20,26 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from ledgerline.ledger.dagster_internals import DagsterUserCodeUnreachableError
 
-# What the launcher writes on a run: the server that it was given to.
+# The tag in which the launcher records the server of a run.
 SERVER_TAG = ".dagster/grpc_info"
 MESSAGE = "The code server was killed, and this run with it."
 UNDER_WAY = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-# The daemon looks once a second whether the server is there again.
+# The daemon polls the server once a second.
 NOTICED_SECONDS = 10
 
 
 def orphaned_runs(instance: dg.DagsterInstance, host: str, port: int) -> list[str]:
-    """Find the runs of the server before.
-
-    Returns:
-        Their ids.
-    """
-    found = []
+    """Return the ids of the runs of the previous server."""
+    orphaned = []
     for run in instance.get_runs(RunsFilter(statuses=UNDER_WAY)):
         server = json.loads(run.tags.get(SERVER_TAG, "{}"))
         if (server.get("host"), server.get("port")) == (host, port):
-            found.append(run.run_id)
-    return found
+            orphaned.append(run.run_id)
+    return orphaned
 
 
 def end_runs(instance: dg.DagsterInstance, run_ids: list[str]) -> list[str]:
-    """End these runs, unless somebody else did.
-
-    Returns:
-        The ids of those that are ended now.
-    """
+    """End runs that are still in progress, and return their ids."""
     ended = []
     for run in instance.get_runs(RunsFilter(run_ids=run_ids, statuses=UNDER_WAY)):
         if run.status == DagsterRunStatus.CANCELING:
@@ -59,7 +51,7 @@ def end_runs(instance: dg.DagsterInstance, run_ids: list[str]) -> list[str]:
 
 
 def wait_for_server(host: str, port: int) -> None:
-    """Return when the code server answers. If it never does, the container ends, and this with it."""
+    """Wait until the code server responds. If it never does, the container ends, and this process with it."""
     from ledgerline.ledger.dagster_internals import DagsterGrpcClient
 
     client = DagsterGrpcClient(host=host, port=port)
@@ -73,7 +65,7 @@ def wait_for_server(host: str, port: int) -> None:
 
 
 def main() -> None:
-    """`code_server.py HOST PORT`, as workspace.yaml names them; with ids of runs behind, it ends these."""
+    """Run `code_server.py HOST PORT [RUN_ID ...]`: start the server, or end these runs once it responds."""
     host, port, *run_ids = sys.argv[1:]
     if run_ids:
         wait_for_server(host, int(port))
@@ -86,7 +78,7 @@ def main() -> None:
         run_ids = orphaned_runs(instance, host, int(port))
     if run_ids:
         subprocess.Popen([sys.executable, __file__, host, port, *run_ids])
-    # In place of this process: signals must reach it.
+    # The server replaces this process, so that it receives signals.
     listening = ["-h", host, "-p", port]
     os.execvp("dagster", ["dagster", "api", "grpc", *listening, "-m", "pipelines.definitions"])  # noqa: S606
 

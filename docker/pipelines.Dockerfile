@@ -1,7 +1,7 @@
-# The image of all that knows Dagster, and of MLflow's server: its version is that of its clients.
+# The image of all processes with Dagster, and of MLflow's server, which has the version of its clients.
 #   docker build --file docker/pipelines.Dockerfile .
-# From mirrors of your own: --build-arg BASE=mirror.example/python:3.11.14-slim-bookworm, PIP_INDEX_URL and
-# UV_DEFAULT_INDEX; these are not in the last stage.
+# With mirrors: --build-arg BASE=mirror.example/python:3.11.14-slim-bookworm, PIP_INDEX_URL and UV_DEFAULT_INDEX.
+# The addresses are not in the last stage.
 ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS installed
@@ -18,18 +18,18 @@ RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
 COPY requirements/build.lock requirements/
 COPY LICENSE README.md pyproject.toml ./
 COPY ledgerline ledgerline
-# What builds it comes from the lock file as well, and stays here.
+# The builder of the wheel is locked as well, and is not in the last stage.
 RUN /installer/bin/uv build --wheel --build-constraint requirements/build.lock --require-hashes --out-dir wheels \
     && /installer/bin/uv pip install --python /opt/venv --no-deps wheels/*.whl
 
 FROM ${BASE}
-# Folders of volumes: a new volume belongs to whom the folder in the image belongs to.
+# Folders of volumes: a new volume has the owner of the folder in the image.
 RUN groupadd --gid 10001 ledgerline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp ledgerline \
     && install -d -o 10001 -g 10001 /opt/dagster /var/lib/dagster /var/lib/ledgerline /var/lib/mlflow /var/lib/requests
 COPY --from=installed /opt/venv /opt/venv
 COPY pyproject.toml /opt/ledgerline/
-# The project, which is not in the wheel.
+# The wheel does not contain the project.
 COPY assets /opt/ledgerline/assets
 COPY pipelines /opt/ledgerline/pipelines
 COPY resources /opt/ledgerline/resources

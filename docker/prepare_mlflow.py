@@ -1,7 +1,7 @@
-"""Makes MLflow's database ready before its server starts: its tables, and the experiment that traces go to.
+"""Prepares MLflow's database before its server starts: the tables, and the experiment of traces.
 
-Several workers that find an empty or older database would all change it at once. And the collector needs the
-id of the experiment, which the database chooses; in a new one, it is known.
+Otherwise several workers of the server would migrate the database at the same time. The collector needs the
+id of the experiment, which the database chooses.
 """
 
 import os
@@ -11,27 +11,23 @@ from ledgerline.settings.project import Project
 
 
 def prepare(uri: str, experiment: str) -> str:
-    """Create or migrate the tables, and create the experiment of the project.
-
-    Returns:
-        The id of the experiment.
-    """
+    """Create or migrate the tables, create the experiment of the project, and return its id."""
     from mlflow.db import upgrade
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     upgrade.callback(uri)
     store = SqlAlchemyStore(uri, "mlflow-artifacts:/")  # as a server that proxies artifacts opens it
-    found = store.get_experiment_by_name(experiment)
-    return found.experiment_id if found is not None else store.create_experiment(experiment)
+    existing = store.get_experiment_by_name(experiment)
+    return existing.experiment_id if existing is not None else store.create_experiment(experiment)
 
 
 def main() -> None:
-    """`prepare_mlflow.py`, with the database and the id that the collector has in variables."""
+    """Prepare the database that a variable names, and compare the id with the collector's."""
     experiment = Project.found(os.environ).experiment  # noqa: TID251 (a script of the stack)
     experiment_id = prepare(os.environ["MLFLOW_BACKEND_STORE_URI"], experiment)  # noqa: TID251
     if experiment_id != os.environ["OTELCOL_MLFLOW_EXPERIMENT_ID"]:  # noqa: TID251
         sys.exit(
-            f"The experiment {experiment} has the id {experiment_id}: write OTELCOL_MLFLOW_EXPERIMENT_ID="
+            f"The experiment {experiment} has the id {experiment_id}. Write OTELCOL_MLFLOW_EXPERIMENT_ID="
             f"{experiment_id} into docker/.env."
         )
 

@@ -1,7 +1,7 @@
-"""Gives runs to the code server, as Dagster's own launcher does, but for a server that is being stopped.
+"""Launches runs in the code server as Dagster does, and lets them wait while the server is being stopped.
 
-Such a server takes no more runs, and answers until those under way have ended. To Dagster's launcher a run
-that it refuses has failed; to this one it is as if there were no server, and the run waits.
+A server that is being stopped refuses new runs, and responds until those in progress have ended. Dagster's
+launcher marks a refused run as failed. This one treats the server as unavailable, so that the run waits.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ledgerline.ledger.dagster_internals import (
     LaunchRunContext,
 )
 
-# What a server that was asked to stop says to a run.
+# The message of a server that is being stopped.
 REFUSED = "Tried to start a run on a server after telling it to shut down"
 
 
@@ -27,15 +27,15 @@ class PatientRunLauncher(DefaultRunLauncher):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "PatientRunLauncher":
-        """Make it, as the instance does."""
+        """Create the launcher, as the instance does."""
         return cls(inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Give a run to the code server, or say that there is none."""
+        """Launch a run; raise DagsterUserCodeUnreachableError if the server is being stopped."""
         try:
             super().launch_run(context)
         except DagsterLaunchFailedError as error:
             if REFUSED not in str(error):
                 raise
-            # The daemon puts the run back into the queue (run_queue in dagster.yaml).
+            # The daemon returns the run to the queue (run_queue in dagster.yaml).
             raise DagsterUserCodeUnreachableError(str(error)) from error

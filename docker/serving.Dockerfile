@@ -1,7 +1,7 @@
-# The image of `ledgerline serve`: without Dagster, and with MLflow's client only.
+# The image of `ledgerline serve`, without Dagster and with MLflow's client only.
 #   docker build --file docker/serving.Dockerfile .
-# From mirrors of your own: --build-arg BASE=mirror.example/python:3.11.14-slim-bookworm, PIP_INDEX_URL and
-# UV_DEFAULT_INDEX; these are not in the last stage.
+# With mirrors: --build-arg BASE=mirror.example/python:3.11.14-slim-bookworm, PIP_INDEX_URL and UV_DEFAULT_INDEX.
+# The addresses are not in the last stage.
 ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS installed
@@ -18,13 +18,13 @@ RUN /installer/bin/uv venv --python "$(command -v python)" /opt/venv \
 COPY requirements/build.lock requirements/
 COPY LICENSE README.md pyproject.toml ./
 COPY ledgerline ledgerline
-# What builds it comes from the lock file as well, and stays here. The wheel has the whole library; the parts that
-# need Dagster cannot be imported here, and nothing that serves imports them.
+# The builder of the wheel is locked as well, and is not in the last stage. The wheel has the whole library; serving
+# does not import the parts that need Dagster.
 RUN /installer/bin/uv build --wheel --build-constraint requirements/build.lock --require-hashes --out-dir wheels \
     && /installer/bin/uv pip install --python /opt/venv --no-deps wheels/*.whl
 
 FROM ${BASE}
-# Folders of volumes: a new volume belongs to whom the folder in the image belongs to.
+# Folders of volumes: a new volume has the owner of the folder in the image.
 RUN groupadd --gid 10001 ledgerline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp ledgerline \
     && install -d -o 10001 -g 10001 /var/lib/ledgerline /var/lib/requests

@@ -1,5 +1,5 @@
-# Jaeger and the collector as their makers publish them, each with a folder that its volume can take its owner
-# from; and the collector, which has no shell, with something to ask it whether it is well.
+# The published images of Jaeger and the collector, each with a folder whose owner a new volume has. The collector has
+# no shell, so its image also has busybox for the health check.
 ARG JAEGER=jaegertracing/jaeger:2.13.0
 ARG COLLECTOR=otel/opentelemetry-collector-contrib:0.155.0
 ARG BUSYBOX=busybox:1.37.0-musl

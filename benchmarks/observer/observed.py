@@ -61,18 +61,21 @@ class Backends:
         return ids.run_span_id(run_id) in self.arrivals(run_id) and self._has_ended(run_id)
 
     def _has_ended(self, run_id: str) -> bool:
-        experiment = self._mlflow("GET", "experiments/get-by-name", params={"experiment_name": EXPERIMENT})
-        search = {
-            "experiment_ids": [experiment["experiment"]["experiment_id"]],
+        by_name = {"filter": f"name = '{EXPERIMENT}'", "max_results": 1}
+        experiments = self._mlflow("experiments", by_name)
+        if not experiments:
+            return False
+        of_run = {
+            "experiment_ids": [experiments[0]["experiment_id"]],
             "filter": f"tags.`dagster.run_id` = '{run_id}'",
         }
-        runs = self._mlflow("POST", "runs/search", json=search).get("runs", [])
-        return any(run["info"]["status"] != "RUNNING" for run in runs)
+        return any(run["info"]["status"] != "RUNNING" for run in self._mlflow("runs", of_run))
 
-    def _mlflow(self, method: str, path: str, **arguments: Any) -> Any:
-        response = requests.request(method, f"{self.mlflow}/api/2.0/mlflow/{path}", timeout=10, **arguments)
+    def _mlflow(self, kind: str, search: Mapping[str, Any]) -> list[Any]:
+        """Return the experiments or runs of a search."""
+        response = requests.post(f"{self.mlflow}/api/2.0/mlflow/{kind}/search", json=search, timeout=10)
         response.raise_for_status()
-        return response.json()
+        return response.json().get(kind, [])
 
 
 def dead_backends() -> Backends:

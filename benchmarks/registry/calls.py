@@ -63,7 +63,7 @@ def measure_journal(context: Context) -> list[Result]:
     from ledgerline.registry.history import PROMOTION, Approval, End, Move
     from ledgerline.registry.journal import Journal
     from ledgerline.registry.registry import Registry
-    from ledgerline.registry.stages import PRODUCTION
+    from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION
 
     url, database = context.shared(server)
     count, rounds = context.pick((1000, 9), (20, 2))
@@ -79,6 +79,7 @@ def measure_journal(context: Context) -> list[Result]:
         journal.end(number + 1, End(at + timedelta(seconds=1), moved=True))
         before = to
     direct.set_registered_model_alias(model, PRODUCTION, str(before))
+    direct.set_registered_model_tag(model, JOURNAL_TAG, str(count))
     Registry(direct).model(model).reconcile()
     middle = begun + timedelta(days=count // 2, hours=1)
     approval = Approval(begun, 1, "e" * 64, "a benchmark")

@@ -1,5 +1,5 @@
--- A database and a role for Dagster and for MLflow, neither of which sees the other's. The passwords are those
--- of the environment. The image runs this when its folder is empty; the same again changes passwords only.
+-- Creates a database and a role each for Dagster and MLflow; neither can read the other's. The passwords are in the
+-- environment. The image runs this script when its folder is empty; running it again changes passwords only.
 \set ON_ERROR_STOP on
 \getenv admin_password POSTGRES_PASSWORD
 \getenv dagster_password DAGSTER_POSTGRES_PASSWORD
@@ -8,7 +8,7 @@
 SELECT format('CREATE ROLE %I', name) FROM (VALUES ('dagster'), ('mlflow')) AS wanted (name)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 
--- In the logs of the server no passwords are wanted, not even of a statement that fails.
+-- The server must not log passwords, even if a statement fails.
 SET log_statement = 'none';
 SET log_min_error_statement = 'panic';
 ALTER ROLE CURRENT_USER PASSWORD :'admin_password';
@@ -18,5 +18,5 @@ ALTER ROLE mlflow LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWO
 SELECT format('CREATE DATABASE %I OWNER %I', name, name) FROM (VALUES ('dagster'), ('mlflow')) AS wanted (name)
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = name) \gexec
 
--- Anybody may connect to any database unless told otherwise.
+-- By default, every role may connect to every database.
 REVOKE ALL ON DATABASE dagster, mlflow, postgres, template1 FROM PUBLIC;
