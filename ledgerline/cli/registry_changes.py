@@ -1,7 +1,7 @@
-"""`ledgerline registry compare`, `replay`, `promote`, `rollback` and `approve`: what changes production.
+"""The commands `ledgerline registry compare`, `replay`, `promote`, `rollback` and `approve`.
 
-A model that the definitions release is changed by the jobs that the UI and sensors run, too. Any other model
-can be approved and taken back all the same; the journal says who did it.
+For a model that the definitions release, they run the jobs that the UI and the sensors run. Any other model
+can be approved and rolled back, too; the journal records who did it.
 """
 
 import uuid
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str | None,
-    typer.Argument(help="The registered model. Default: the only one that the definitions release."),
+    typer.Argument(help="Registered model. Default: the only one that the definitions release."),
 ]
-OfStaging = Annotated[int | None, typer.Option(help="The version. Default: the one in staging.", min=1)]
-Reason = Annotated[str, typer.Option(help="Why; it is written into the journal.")]
-By = Annotated[str | None, typer.Option(help="Who asks for it. Default: the name you are logged in with.")]
+OfStaging = Annotated[int | None, typer.Option(help="Version. Default: the one in staging.", min=1)]
+Reason = Annotated[str, typer.Option(help="Reason, which the journal records.")]
+By = Annotated[str | None, typer.Option(help="Person who requests it. Default: your login name.")]
 
 
 def compare(
@@ -35,16 +35,16 @@ def compare(
     *,
     version: OfStaging = None,
     against: Annotated[
-        int | None, typer.Option(help="Compared with this one. Default: the one in production.", min=1)
+        int | None, typer.Option(help="Version to compare with. Default: the one in production.", min=1)
     ] = None,
     partition: Annotated[
         str | None,
-        typer.Option(help="On what versions of this partition are evaluated on. Default: the version's own."),
+        typer.Option(help="Partition whose evaluation rows are used. Default: the version's own."),
     ] = None,
 ) -> None:
-    """Compare a version with the one in production, and judge it by every gate; nothing is promoted.
+    """Compare a version with the one in production, and evaluate it by every gate; nothing is promoted.
 
-    Exits with 1 when a gate refuses it.
+    The exit code is 1 if a gate refuses the version.
     """
     with _runner(model) as (runner, names):
         from ledgerline.cli import releases
@@ -59,13 +59,14 @@ def replay(
     model: Model = None,
     *,
     since: Annotated[
-        str, typer.Option(help="What was asked since 2026-11-03T14:05 (local time), or 30m, 12h, 7d ago.")
+        str, typer.Option(help="Replay requests since 2026-11-03T14:05 (local time), or 30m, 12h, 7d ago.")
     ] = "24h",
     version: OfStaging = None,
 ) -> None:
-    """Compare a version with the one in production, and ask it, too, what production was really asked.
+    """Compare a version with the one in production, and replay logged requests to production with it.
 
-    How it answers is part of the evidence, and no gate is about it. Exits with 1 when a gate refuses it.
+    The replay is part of the evidence, and no gate evaluates it. The exit code is 1 if a gate refuses the
+    version.
     """
     with clear_errors():
         moment = moment_of(since)
@@ -77,7 +78,7 @@ def replay(
 
 
 def promote(model: Model = None, *, version: OfStaging = None, reason: Reason = "", by: By = None) -> None:
-    """Let production be a version that was compared with the one there now, and passed every gate."""
+    """Promote a version that was compared with the current one in production, and passed every gate."""
     with _runner(model) as (runner, names):
         from ledgerline.cli import releases
 
@@ -90,12 +91,12 @@ def rollback(
     *,
     to: Annotated[
         int | None,
-        typer.Option(help="Back to this version. Default: the one production was promoted over.", min=1),
+        typer.Option(help="Version to go back to. Default: the one production was promoted over.", min=1),
     ] = None,
     reason: Reason = "",
     by: By = None,
 ) -> None:
-    """Take production back to the version before. Works for every registered model."""
+    """Move production back to the version before. This works for every registered model."""
     settings = prepared_settings()
     loaded = loaded_project(settings)
     from ledgerline.dagster.released_models.names import released_models
@@ -111,15 +112,15 @@ def rollback(
 
 
 def approve(
-    version: Annotated[int, typer.Option(help="The version that waits.", min=1)],
+    version: Annotated[int, typer.Option(help="Version that waits for approval.", min=1)],
     model: Model = None,
     *,
     reason: Reason = "",
     by: By = None,
 ) -> None:
-    """Agree, as a person, to the promotion of a version that passed every gate.
+    """Approve, as a person, the promotion of a version that passed every gate.
 
-    Works for every registered model.
+    This works for every registered model.
     """
     settings = prepared_settings()
     loaded = loaded_project(settings)
@@ -132,22 +133,20 @@ def approve(
         approval = registry_of(settings).model(name).approve(version, by or _user(), reason)
     console = Console()
     console.print(
-        f"{name} version {version}, approved by {approval.by} on evidence {approval.evidence[:12]}…"
+        f"{name} version {version} is approved by {approval.by} on evidence {approval.evidence[:12]}…"
     )
     if name in released_models(loaded.defs):
         console.print(
-            "With `ledgerline dev` or a Dagster daemon running it is promoted within seconds. Without: "
-            f"`ledgerline registry promote {name} --version {version}`",
+            "A running `ledgerline dev` or Dagster daemon promotes it within seconds. Otherwise run "
+            f"`ledgerline registry promote {name} --version {version}`.",
             soft_wrap=True,
         )
     else:
-        console.print(
-            Text(f"No job promotes it by itself. {HOW} in {loaded.project.module}."), soft_wrap=True
-        )
+        console.print(Text(f"No job promotes it. {HOW} in {loaded.project.module}."), soft_wrap=True)
 
 
 def _rollback_alone(model: str, to: int | None, reason: str, by: str) -> None:
-    """Take production of a model back that no job is for."""
+    """Move production of a model back without a job."""
     from ledgerline.dagster.resources import registry_of
     from ledgerline.registry.promotion import Request
     from ledgerline.registry.stages import PRODUCTION
@@ -161,7 +160,7 @@ def _rollback_alone(model: str, to: int | None, reason: str, by: str) -> None:
 
 @contextmanager
 def _runner(model: str | None) -> "Iterator[tuple[Runner, ReleaseNames]]":
-    """Make ready to run the jobs that release a model."""
+    """Prepare to run the jobs that release a model."""
     settings = prepared_settings()
     loaded = loaded_project(settings)
     from ledgerline.cli import runs

@@ -1,4 +1,4 @@
-"""Comparing, promoting and taking back from the command line: the jobs that the UI and sensors run, too."""
+"""Runs the jobs that compare, promote and roll back, for the command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Release:
     """The result of a run that compares or promotes.
 
     Attributes:
-        names: The model, and what releases it.
-        outcome: The Dagster run.
-        judged: The comparison it made; None: it did not get that far, or was not to.
-        production: The version in production afterwards.
-        not_moved: Why production was left as it is, by decision (released_models/production.py); empty: it
-            moved, was not to, or the run failed.
+        names: Names of the model and of what releases it.
+        outcome: Outcome of the Dagster run.
+        evaluated: Comparison that the run made; None if it made none.
+        production: Version in production afterwards, or None.
+        not_moved: Reasons why production was not moved, by decision (released_models/production.py); empty
+            if it moved, was not to move, or the run failed.
     """
 
     names: ReleaseNames
@@ -45,12 +45,12 @@ class Release:
 
     @property
     def is_as_wanted(self) -> bool:
-        """True if the run did what was asked for; a version that waits for an approval counts as done."""
+        """True if the run did what was requested; a version that waits for approval counts as done."""
         return self.outcome.success and not self.is_refused and IN_PLACE not in self.not_moved
 
 
 def compare(runner: Runner, names: ReleaseNames, config: Mapping[str, Any]) -> Release:
-    """Compare two versions, and judge the first."""
+    """Compare two versions, and evaluate the first."""
     return _run(runner, names, names.compare_job, {names.comparison_op: config})
 
 
@@ -58,9 +58,9 @@ def release(runner: Runner, names: ReleaseNames, version: int | None) -> Release
     """Compare a version with production, and promote it if it passes every gate.
 
     Args:
-        runner: Executes the job.
-        names: The model.
-        version: The version; None: the one in staging.
+        runner: Runner that executes the job.
+        names: Names of the model and of what releases it.
+        version: Version to release; None for the one in staging.
     """
     config = {} if version is None else {"version": version}
     ops = {names.comparison_op: config, names.production_op: config}
@@ -68,12 +68,12 @@ def release(runner: Runner, names: ReleaseNames, version: int | None) -> Release
 
 
 def promote(runner: Runner, names: ReleaseNames, config: Mapping[str, Any]) -> Release:
-    """Promote a version whose evidence is good, or roll back."""
+    """Promote a version whose evidence allows it, or roll back."""
     return _run(runner, names, names.promote_job, {names.production_op: config})
 
 
 def report(runner: Runner, release: Release) -> None:
-    """Print what was replayed, what was judged, gate by gate, and what is in production."""
+    """Print the replay, the ruling of each gate, and the version in production."""
     console = runner.console
     if release.evaluated is not None:
         if release.evaluated.replay is not None:
@@ -85,8 +85,8 @@ def report(runner: Runner, release: Release) -> None:
         runner.report_failure(release.outcome)
         return
     version = "no version" if release.production is None else f"version [bold]{release.production}[/]"
-    for why in release.not_moved.values():
-        console.print(Text(why), soft_wrap=True)
+    for reason in release.not_moved.values():
+        console.print(Text(reason), soft_wrap=True)
     if not release.outcome.success:
         runner.report_failure(release.outcome)
     elif release.is_refused:
@@ -110,18 +110,18 @@ def _run(
 
 def _not_moved(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
     events = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION).records
-    seen = [event.asset_observation for event in events]
+    observations = [event.asset_observation for event in events]
     return {
         str(each.metadata[DECISION].value): each.description or ""
-        for each in seen
+        for each in observations
         if each is not None and DECISION in each.metadata
     }
 
 
 def _replay_table(replay: Mapping[str, Any]) -> Table:
-    table = Table(title="What was really asked, answered again", title_justify="left", show_header=False)
-    for what, value in lines_of(replay):
-        table.add_row(what, Text(value))
+    table = Table(title="Replay of logged requests", title_justify="left", show_header=False)
+    for name, value in lines_of(replay):
+        table.add_row(name, Text(value))
     return table
 
 
@@ -129,7 +129,7 @@ def _rulings_table(model: str, evaluated: EvaluatedVersion) -> Table:
     against = "the baseline" if evaluated.against is None else f"version {evaluated.against}"
     title = f"{model} version {evaluated.version} against {against}, on {evaluated.rows:,} rows"
     table = Table("rule", "kept", "because", title=title, title_justify="left", show_lines=True)
-    for ruling in (Ruling(**found) for found in evaluated.rulings):
+    for ruling in (Ruling(**fields) for fields in evaluated.rulings):
         kept = "[green]yes[/]" if ruling.passed else "[bold red]no[/]"
         table.add_row(ruling.rule, kept, Text(ruling.text))
     return table

@@ -30,8 +30,8 @@ from ledgerline.registry.stages import ALIASES, PRODUCTION
 from ledgerline.registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
 
 MISSING = Text("missing", style="dim")
-SHOWN_TAGS = (SHA256_TAG, RUN_ID_TAG)
-SHOWN_IN_WORDS = {PARTITION_TAG, MONTH_TAG, TRAINED_ON_TAG, TRAINING_DAYS_TAG}
+ROW_TAGS = (SHA256_TAG, RUN_ID_TAG)
+DESCRIBED_TAGS = {PARTITION_TAG, MONTH_TAG, TRAINED_ON_TAG, TRAINING_DAYS_TAG}
 
 
 def print_models(console: Console, registry: Registry) -> None:
@@ -112,10 +112,10 @@ def _print_version(console: Console, version: Version, history: History) -> None
     table.add_row("training run", version.run_id or MISSING)
     table.add_row("partition", _text(version_columns.partition(version)))
     table.add_row("trained on", _text(version_columns.trained_on(version)))
-    for tag in SHOWN_TAGS:
+    for tag in ROW_TAGS:
         table.add_row(tag, _text(version.tags.get(tag)))
     for tag, value in sorted(version.tags.items()):
-        if tag not in {*SHOWN_TAGS, *SHOWN_IN_WORDS}:
+        if tag not in {*ROW_TAGS, *DESCRIBED_TAGS}:
             table.add_row(tag, Text(value))
     console.print(table)
     for entry in history.entries:

@@ -7,7 +7,7 @@ import dagster as dg
 from rich.console import Console
 from rich.text import Text
 
-from ledgerline.dagster.registry_notifications import wake
+from ledgerline.dagster.registry_notifications import notify
 from ledgerline.errors import LedgerlineError
 from ledgerline.mlflow_store import webhooks
 from ledgerline.mlflow_store.store import connect, without_password
@@ -113,7 +113,7 @@ def webhook_app(console: Console, instance: dg.DagsterInstance, secret: str) -> 
             log.refused(str(error))
             return PlainTextResponse(f"Refused: {error}.", status_code=401)
         try:
-            await run_in_threadpool(wake, instance)
+            await run_in_threadpool(notify, instance)
         except Exception as error:  # noqa: BLE001 (if Dagster's database is down, MLflow sends the webhook again)
             verifier.forget(delivery)
             log.failed(error)

@@ -1,26 +1,26 @@
-"""That somebody said the registry has changed, kept in the Dagster instance for the sensors that follow it.
+"""The notification that the registry has changed, stored in the Dagster instance for the registry's sensors.
 
-What has changed is not kept: a wake-up can be lost or made up, so it only brings forward when the registry is
-read.
+It does not tell what has changed. A notification can be lost or forged, so it only makes the sensors poll the
+registry earlier.
 """
 
 import time
 
 import dagster as dg
 
-KEY = "ledgerline/registry-woken"
+KEY = "ledgerline/registry-notified"
 
 
-def wake(instance: dg.DagsterInstance) -> None:
-    """Note that the registry should be read now."""
+def notify(instance: dg.DagsterInstance) -> None:
+    """Store the notification that the registry should be polled now."""
     instance.run_storage.set_cursor_values({KEY: repr(time.time())})
 
 
 def notified_at(instance: dg.DagsterInstance) -> float | None:
-    """When somebody last did so, in seconds since the epoch; None if nobody ever did.
+    """Return the time of the last notification, in seconds since the epoch; None without any.
 
-    It is the clock of whoever did: to see whether there was another since, keep the value and compare for
-    equality.
+    The time is that of the notifier's clock. To detect another notification, compare for equality with the
+    value before.
     """
     text = instance.run_storage.get_cursor_values({KEY}).get(KEY)
     return None if text is None else float(text)

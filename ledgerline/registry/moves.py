@@ -56,14 +56,14 @@ class ReconciledModel:
         model: The registered model.
         journal: Its journal.
         history: Entries of the journal.
-        shown: Last entry whose consequences the tags show.
+        tagged: Last entry whose consequences the tags show.
         recorded: Entries that this reconciliation wrote or finished.
     """
 
     model: RegisteredModel
     journal: Journal
     history: History
-    shown: int = 0
+    tagged: int = 0
     recorded: Sequence[Entry] = ()
 
 
@@ -225,14 +225,14 @@ def require_as_evaluated(reconciled: ReconciledModel, wanted: Move) -> None:
 
 
 def show(reconciled: ReconciledModel) -> ReconciledModel:
-    """Write tags for the entries that they do not show yet; return the model with its last shown entry."""
-    history, done = reconciled.history, reconciled.shown
+    """Write tags for the entries that they do not show yet; return the model with the last such entry."""
+    history, done = reconciled.history, reconciled.tagged
     while done < _last_ended(history):
         done = _last_ended(history)
-        _write_tags(reconciled.model, history, reconciled.shown, done)
+        _write_tags(reconciled.model, history, reconciled.tagged, done)
         # A slow process may have overwritten newer tags, and must not leave them so.
         history = reconciled.journal.read()
-    return replace(reconciled, shown=done)
+    return replace(reconciled, tagged=done)
 
 
 def _last_ended(history: History) -> int:
@@ -240,9 +240,9 @@ def _last_ended(history: History) -> int:
     return history.head if history.pending is None else history.pending.number - 1
 
 
-def _write_tags(model: RegisteredModel, history: History, shown: int, head: int) -> None:
+def _write_tags(model: RegisteredModel, history: History, tagged: int, head: int) -> None:
     tags_by_version: dict[int, dict[str, str | None]] = {}
-    for entry in history.entries[shown:head]:
+    for entry in history.entries[tagged:head]:
         if isinstance(entry.record, Move) and entry.end is not None and entry.end.moved:
             for version, tags in _tags(history, entry.record, entry.end).items():
                 tags_by_version.setdefault(version, {}).update(tags)

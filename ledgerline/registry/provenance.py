@@ -1,22 +1,26 @@
-"""Which partitions of its rows a version was trained on and is evaluated on, as its tags record them."""
+"""The partitions that a version was trained on and is evaluated on, as its tags record them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ledgerline.registry.errors import RegistryError
 from ledgerline.registry.versions import MONTH_TAG, TRAINING_DATA_TAG, TRAINING_DAYS_TAG, Version
 
-PARTITION_TAG = "partition"  # the partition of the versions' asset in which it was made
+PARTITION_TAG = "partition"  # the partition of the versions' asset that registered it
 TRAINED_ON_TAG = "trained_on"
 EVALUATED_ON_TAG = "evaluated_on"
-HOLDOUT_TAG = "holdout"  # of rows without partitions: how those were chosen that it was not trained on
+HOLDOUT_TAG = "holdout"  # for rows without partitions: how the rows for evaluation were chosen
 
-# MLflow refuses longer values of a version's tag (5,000 characters); some are left for its own encoding.
-LONGEST = 4_500
+# MLflow refuses a tag of a version with more than 5,000 characters; its own encoding needs some of them.
+MAX_LENGTH = 4_500
 
 
-class ProvenanceError(ValueError):
-    """A version does not record its partitions, or not in a way that can be read."""
+_EXAMPLE = '[["2013-04-01", "2013-06-30"]]'
+
+
+class ProvenanceError(RegistryError):
+    """A version does not record its partitions, or records them in an unreadable form."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,9 @@ class RowPartitions:
     """The partitions of the rows that models are trained on.
 
     Attributes:
-        keys: All of them, in order; empty where the rows have none.
-        grow_at_the_end: Whether new ones come after all others, as those of time do. Only then does a range
-            keep its members for good.
+        keys: All partitions, in order; empty if the rows have none.
+        grow_at_the_end: True if new partitions come after all others, as time partitions do. Only then the
+            members of a range never change.
     """
 
     keys: Sequence[str] = ()
@@ -35,13 +39,13 @@ class RowPartitions:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a version comes from.
+    """The origin of a version.
 
     Attributes:
-        partition: The partition of the versions' asset; None: it has none.
-        trained_on: The partitions of the rows that it was trained on; empty where rows have no partitions.
-        evaluated_on: The partitions that it is to be evaluated on.
-        training_data_sha256: Digest of the rows it was trained on; empty: not recorded.
+        partition: Partition of the versions' asset; None if the asset has no partitions.
+        trained_on: Partitions of the rows that it was trained on; empty if the rows have no partitions.
+        evaluated_on: Partitions of the rows that it will be evaluated on.
+        training_data_sha256: Digest of the rows that it was trained on; empty if it is not recorded.
         details: Further tags.
     """
 
@@ -53,15 +57,15 @@ class Provenance:
 
 
 def tags_of(provenance: Provenance, partitions: RowPartitions, holdout: str | None) -> dict[str, str]:
-    """Return the tags that record where a version comes from.
+    """Return the tags that record the origin of a version.
 
     Args:
-        provenance: Where it comes from.
+        provenance: Origin of the version.
         partitions: All partitions of the rows.
-        holdout: The declared holdout of rows without partitions.
+        holdout: Declared holdout of rows without partitions.
 
     Raises:
-        ProvenanceError: A partition is not one of the rows', or there are too many to be recorded.
+        ProvenanceError: The rows do not have a partition, or there are too many to be recorded.
     """
     tags = dict(provenance.details)
     if provenance.partition is not None:
@@ -78,7 +82,7 @@ def tags_of(provenance: Provenance, partitions: RowPartitions, holdout: str | No
 
 
 def partition_of(version: Version) -> str | None:
-    """Return the partition that a version was made in; None: it does not say."""
+    """Return the partition of the versions' asset that registered a version; None if it is not recorded."""
     return version.tags.get(PARTITION_TAG) or version.tags.get(MONTH_TAG)
 
 
@@ -86,7 +90,7 @@ def trained_on(version: Version, partitions: RowPartitions) -> list[str]:
     """Return the partitions that a version was trained on.
 
     Raises:
-        ProvenanceError: It does not say so, or not in a way that can be read.
+        ProvenanceError: The version does not record them, or in an unreadable form.
     """
     recorded = version.tags.get(TRAINED_ON_TAG)
     if recorded:
@@ -94,26 +98,28 @@ def trained_on(version: Version, partitions: RowPartitions) -> list[str]:
     interval = version.tags.get(TRAINING_DAYS_TAG)
     if not interval:
         raise ProvenanceError(
-            f"{named(version)} does not say which partitions it was trained on: no row is known to be new to "
-            f'it. Set its tag {TRAINED_ON_TAG} to the first and last of them, as [["2013-04-01", '
-            '"2013-06-30"]], or train it with an asset that registers it with its provenance.'
+            f"{named(version)} does not record which partitions it was trained on, so no row is known to be "
+            "new "
+            "to it.",
+            f"Set its tag {TRAINED_ON_TAG} to the first and last of them, as {_EXAMPLE}, or train it with an "
+            "asset that registers it with its provenance.",
         )
     first, _, last = interval.partition("/")
     keys = [key for key in partitions.keys if first <= key <= last]
     if not keys:
         raise ProvenanceError(
-            f"{named(version)} says that it was trained on {interval!r} (tag {TRAINING_DAYS_TAG}), where "
-            "there "
-            f'are no rows. Set its tag {TRAINED_ON_TAG}, as [["2013-04-01", "2013-06-30"]].'
+            f"{named(version)} records that it was trained on {interval!r} (tag {TRAINING_DAYS_TAG}), and "
+            "there are no rows for that time.",
+            f"Set its tag {TRAINED_ON_TAG}, as {_EXAMPLE}.",
         )
     return keys
 
 
 def evaluated_on(version: Version, partitions: RowPartitions) -> list[str] | None:
-    """Return the partitions that a version is to be evaluated on; None: it does not say.
+    """Return the partitions that a version will be evaluated on; None if they are not recorded.
 
     Raises:
-        ProvenanceError: It says so in a way that cannot be read.
+        ProvenanceError: They are recorded in an unreadable form.
     """
     recorded = version.tags.get(EVALUATED_ON_TAG)
     return _keys(version, EVALUATED_ON_TAG, recorded, partitions) if recorded else None
@@ -123,48 +129,48 @@ def require_new(version: Version, keys: Sequence[str], partitions: RowPartitions
     """Require that a version was trained on none of these partitions.
 
     Raises:
-        ProvenanceError: It was, or it cannot be known.
+        ProvenanceError: It was trained on some of them, or its training partitions are unknown.
     """
     seen = set(keys) & set(trained_on(version, partitions))
     if seen:
         first = next(key for key in keys if key in seen)
         raise ProvenanceError(
             f"{named(version)} was trained on {len(seen)} of the {len(keys)} partitions {span(keys)} (the "
-            f"first is {first}): it would be compared on rows it has seen. Compare on partitions that are "
-            "new to both versions, or train a model for later ones."
+            f"first is {first}), so it would be compared on rows that it has learned from.",
+            "Compare on partitions that are new to both versions, or train a model for later ones.",
         )
 
 
 def ranges_text(keys: Sequence[str], partitions: RowPartitions) -> str:
     """Return partitions as a text: JSON of [first, last] for each gapless range, in order.
 
-    Partitions that do not grow at the end are named one by one as long as that is short enough.
+    Partitions that do not grow at the end are listed one by one if the text is short enough.
 
     Raises:
-        ProvenanceError: One is not a partition of the rows, or the text is longer than a tag may be.
+        ProvenanceError: The rows do not have a partition, or the text is longer than a tag may be.
     """
     place = {key: number for number, key in enumerate(partitions.keys)}
     unknown = sorted(set(keys) - place.keys())
     if unknown:
         raise ProvenanceError(
-            f"{unknown[0]!r} is not a partition of the rows; there are {span(partitions.keys)}."
+            f"{unknown[0]!r} is not a partition of the rows, which have {span(partitions.keys)}."
         )
     numbers = sorted({place[key] for key in keys})
     ranges = [(number, number) for number in numbers]
     text = _text(ranges, partitions)
-    if partitions.grow_at_the_end or len(text) > LONGEST:
+    if partitions.grow_at_the_end or len(text) > MAX_LENGTH:
         ranges = _joined(numbers)
         text = _text(ranges, partitions)
-    if len(text) > LONGEST:
+    if len(text) > MAX_LENGTH:
         raise ProvenanceError(
-            f"{len(keys):,} partitions in {len(ranges):,} ranges are too many to be recorded on a version; "
-            "choose partitions that follow each other."
+            f"{len(keys):,} partitions in {len(ranges):,} ranges are too many to be recorded in a tag.",
+            "Choose partitions that follow each other.",
         )
     return text
 
 
 def described(text: str) -> str:
-    """Return recorded partitions as a person reads them; a text of another kind as it is."""
+    """Return recorded partitions in a readable form; any other text is returned unchanged."""
     try:
         return ", ".join(first if first == last else f"{first} to {last}" for first, last in json.loads(text))
     except (ValueError, TypeError):
@@ -205,14 +211,13 @@ def _keys(version: Version, tag: str, recorded: str, partitions: RowPartitions) 
         numbers = {number for first, last in ranges for number in range(place[first], place[last] + 1)}
     except KeyError as error:
         raise ProvenanceError(
-            f"The tag {tag} of {named(version)} names the partition {error.args[0]!r}, which the rows do not "
-            f"have; there are {span(partitions.keys)}."
+            f"The tag {tag} of {named(version)} names the partition {error.args[0]!r}, and the rows have "
+            f"{span(partitions.keys)}."
         ) from error
     except (ValueError, TypeError) as error:
         raise ProvenanceError(
-            f"The tag {tag} of {named(version)} is {recorded!r}, which is not a list of partitions. Set it "
-            "to "
-            'the first and last of each range, as [["2013-04-01", "2013-06-30"]].'
+            f"The tag {tag} of {named(version)} is {recorded!r}, which is not a list of partitions.",
+            f"Set it to the first and last of each range, as {_EXAMPLE}.",
         ) from error
     if not numbers:
         raise ProvenanceError(f"The tag {tag} of {named(version)} is {recorded!r}, which names no partition.")

@@ -1,4 +1,4 @@
-"""Registered models with tiny files, as fast as a real MLflow makes them, and judgements about them."""
+"""Makes registered models with tiny files, and evaluations of them, in a real MLflow."""
 
 import tempfile
 import uuid
@@ -24,7 +24,7 @@ FILE = "model/weights.txt"
 
 
 def request(by: str = "ada", reason: str = "it is better", *, id: str = "") -> Request:  # noqa: A002
-    """A request, another one each time unless it has an id."""
+    """Return a request with this id, or with a new one."""
     return Request(by=by, reason=reason, run_id="", id=id or str(uuid.uuid4()))
 
 
@@ -33,8 +33,8 @@ class Stock:
     """Makes models in one MLflow.
 
     Attributes:
-        uri: Where MLflow is.
-        artifacts: Folder for files; None: the server decides.
+        uri: URI of MLflow.
+        artifacts: Folder for files; None for the server's choice.
     """
 
     uri: str
@@ -49,7 +49,7 @@ class Stock:
         self._experiment = store.experiment_id(self.client, f"stock {uuid.uuid4()}", folder)
 
     def model(self, name: str, count: int = 1, *, weights: str = "weights") -> str:
-        """A model with some versions, which all have the same files; its name."""
+        """Create a model with some versions, which all have the same files; return its name."""
         self.client.create_registered_model(name)
         for _ in range(count):
             self.version(name, weights=weights)
@@ -60,17 +60,17 @@ class Stock:
         return Registry(self.client).model(name)
 
     def version(self, name: str, *, weights: str = "weights") -> int:
-        """Another version of a model."""
+        """Create another version of a model; return its number."""
         run_id, source, sha256 = self._source(weights)
         created = self.client.create_model_version(name, source, run_id, tags={SHA256_TAG: sha256})
         return int(created.version)
 
     def edit_files(self, weights: str, content: str) -> None:
-        """Change the files of all versions that were made with these."""
+        """Change the files of all versions with these weights."""
         self.client.log_text(self._source(weights)[0], content, FILE)
 
     def document(self, number: int, *, against: int | None = None, passed: bool = True) -> dict[str, Any]:
-        """What the evidence of a judgement says."""
+        """Return the document of an evaluation's evidence."""
         return {
             "version": number,
             "version_sha256": self._source("weights")[2],
@@ -88,7 +88,7 @@ class Stock:
         broken: Sequence[str] = (),
         document: dict[str, Any] | None = None,
     ) -> Evaluation:
-        """Judge a version, and write that down."""
+        """Evaluate a version, and record the evaluation."""
         evaluation = self.evaluation(number, against=against, broken=broken, document=document)
         promotion.record_evaluation(self.registered(name), evaluation)
         return evaluation
@@ -101,7 +101,7 @@ class Stock:
         broken: Sequence[str] = (),
         document: dict[str, Any] | None = None,
     ) -> Evaluation:
-        """Judge a version, and store the evidence only."""
+        """Evaluate a version, and store only the evidence."""
         sealed = evidence.seal(document or self.document(number, against=against, passed=not broken))
         run_id = self.run()
         self.client.log_text(run_id, sealed.content.decode(), evidence.FILE)
@@ -113,7 +113,7 @@ class Stock:
             broken_rules=list(broken),
             evidence=sealed.sha256,
             evidence_run_id=run_id,
-            by="the judge",
+            by="the evaluator",
         )
 
     def stage(self, name: str, number: int, *, id: str = "") -> moves.ReconciledModel:  # noqa: A002
@@ -123,52 +123,52 @@ class Stock:
         return moves.move(reconciled, self.staging(number, before, id=id))
 
     def staging(self, number: int | None, before: int | None, *, id: str = "") -> Move:  # noqa: A002
-        """The move of the alias `staging`."""
+        """Return a move of the alias `staging`."""
         now = datetime.now(UTC)
         return Move(
             now, STAGING, before, number, REGISTRATION, "the trainer", request=id or str(uuid.uuid4())
         )
 
     def promote(
-        self, name: str, number: int, asked: Request | None = None, mode: Mode = Mode.automatic
+        self, name: str, number: int, requested: Request | None = None, mode: Mode = Mode.automatic
     ) -> Moved:
-        """Promote a version that was judged."""
-        return promotion.promote(self.registered(name), number, asked or request(), mode)
+        """Promote a version that was evaluated."""
+        return promotion.promote(self.registered(name), number, requested or request(), mode)
 
     def serve(self, name: str, number: int) -> Moved:
-        """Judge a version against production, and promote it."""
+        """Evaluate a version against production, and promote it."""
         production = self.registered(name).reconcile().history.version_with_alias("production")
         self.evaluate(name, number, against=production)
         return self.promote(name, number)
 
-    def rollback(self, name: str, to: int | None = None, asked: Request | None = None) -> Moved:
-        """Take production back."""
-        return promotion.rollback(self.registered(name), to, asked or request())
+    def rollback(self, name: str, to: int | None = None, requested: Request | None = None) -> Moved:
+        """Roll production back."""
+        return promotion.rollback(self.registered(name), to, requested or request())
 
     def run(self) -> str:
-        """A new MLflow run."""
+        """Create an MLflow run; return its id."""
         return self.client.create_run(self._experiment).info.run_id
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Where the aliases are."""
+        """Return the version that each alias names."""
         return dict(self.registered(name).alias_state().aliases)
 
     def tags(self, name: str, number: int) -> dict[str, str]:
-        """What a version says of itself."""
+        """Return the tags of a version."""
         return dict(self.registered(name).version(number).tags)
 
     def journal(self, name: str) -> Journal:
-        """The journal of a model, which has one."""
+        """Return the journal of a model that has one."""
         journal = Journal.named(self.registered(name))
         assert journal is not None
         return journal
 
     def history(self, name: str) -> History:
-        """What is written in the journal of a model."""
+        """Return the entries of a model's journal."""
         return self.journal(name).read()
 
     def require_agreement(self, name: str) -> None:
-        """Aliases, tags and journal all say the same, and nothing is left undone."""
+        """Assert that aliases, tags and journal agree, and that no move is pending."""
         history = self.history(name)
         assert history.pending is None
         assert self.registered(name).inconsistencies() == []

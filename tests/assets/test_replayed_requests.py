@@ -148,7 +148,7 @@ def test_an_answer_that_production_does_not_give_again_is_counted(
 
 @pytest.mark.parametrize("since", ["yesterday", "24h"])
 def test_what_is_no_moment_is_quoted(since: str) -> None:
-    with pytest.raises(PermanentFailure, match=f"replay_since is '{since}', which is no moment"):
+    with pytest.raises(PermanentFailure, match=f"replay_since is '{since}', which is not a time"):
         moment_of(since)
 
 
@@ -218,6 +218,6 @@ def test_a_replay_reads_well_even_if_nothing_could_be_scored() -> None:
         "decided differently": "0",
         "mean, largest difference": "none, none",
         "rows staging cannot score": "3,400 (KeyError: 'seats')",
-        "production says otherwise now": "7 of 400",
+        "production predicts differently now": "7 of 400",
         "production, ms a request": "1.50, 2.25 (p50, p99 of 200)",
     }

@@ -55,11 +55,11 @@ def test_the_only_released_model_is_the_one_that_is_meant() -> None:
 def test_of_several_released_models_one_must_be_named() -> None:
     with pytest.raises(ReleasedModelError) as caught:
         released_model(releasing(CAKE, BREAD), None)
-    assert str(caught.value) == "Say which model is meant: bread, cake."
+    assert str(caught.value) == "The definitions release several models. Name one: bread, cake."
 
 
 def test_without_a_released_model_one_must_be_named() -> None:
-    with pytest.raises(ReleasedModelError, match="Say which model is meant: bakery releases none"):
+    with pytest.raises(ReleasedModelError, match=r"bakery releases no model\. Name a registered model"):
         the_only_one(releasing())
 
 
@@ -67,16 +67,16 @@ def test_a_model_that_is_not_released_is_refused_with_how_to_declare_it() -> Non
     with pytest.raises(ReleasedModelError) as caught:
         released_model(releasing(BREAD), "pie")
     assert str(caught.value) == (
-        "No job compares or promotes 'pie'. Declare it as a ReleasedModel, and merge released(it) with the "
-        "definitions in bakery. Released are: bread. What needs no job: registry show, history, approve and "
-        "rollback."
+        "No job compares or promotes 'pie', because the definitions do not release it. They release bread. "
+        "Declare it as a ReleasedModel, and merge released(it) with the definitions in bakery. The commands "
+        "registry show, history, approve and rollback need no job."
     )
 
 
 def test_a_partition_is_one_of_the_asset_that_registers_versions() -> None:
     loaded = releasing(BREAD, CAKE)
     assert partition_of_versions(loaded, BREAD, "2023-07") == "2023-07-01"
-    with pytest.raises(ReleasedModelError, match="Versions of cake are made without partitions"):
+    with pytest.raises(ReleasedModelError, match="Versions of cake have no partitions"):
         partition_of_versions(loaded, CAKE, "2023-07")
 
 

@@ -1,4 +1,4 @@
-"""The wake-up of sensors that follow the registry, kept in the Dagster instance."""
+"""The notify-up of sensors that follow the registry, kept in the Dagster instance."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ledgerline.dagster.registry_notifications import notified_at, wake
+from ledgerline.dagster.registry_notifications import notified_at, notify
 
 
 @pytest.fixture(params=["in memory", "in a folder"])
@@ -26,7 +26,7 @@ def test_where_nobody_ever_woke_there_is_no_time(instance: dg.DagsterInstance) -
 
 def test_it_is_known_when_somebody_woke(instance: dg.DagsterInstance) -> None:
     before = time.time()
-    wake(instance)
+    notify(instance)
     at = notified_at(instance)
     assert at is not None
     assert before <= at <= time.time()
@@ -36,7 +36,7 @@ def test_it_is_known_when_somebody_woke(instance: dg.DagsterInstance) -> None:
 def test_each_wake_up_can_be_told_from_the_one_before(instance: dg.DagsterInstance) -> None:
     times = []
     for _ in range(3):
-        wake(instance)
+        notify(instance)
         times.append(notified_at(instance))
     assert len(set(times)) == 3
 
@@ -47,5 +47,5 @@ def test_another_process_sees_it(tmp_path: Path) -> None:
         dg.DagsterInstance.local_temp(str(tmp_path)) as other,
     ):
         assert notified_at(other) is None
-        wake(one)
+        notify(one)
         assert notified_at(other) == notified_at(one) != None  # noqa: E711 (a chain)

@@ -15,7 +15,7 @@ from assets.delay_model import MODEL_NAME
 from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
-from ledgerline.dagster.registry_notifications import wake
+from ledgerline.dagster.registry_notifications import notify
 from ledgerline.dagster.released_models.production import metadata_of, production_asset
 from ledgerline.registry import moves
 from ledgerline.registry.history import PROMOTION, Approval, End, Move
@@ -93,7 +93,7 @@ def test_they_are_on_and_say_what_they_do() -> None:
 def test_a_registry_without_the_model_is_no_error(sensor: dg.SensorDefinition, daemon: Daemon) -> None:
     daemon.stock.client.delete_registered_model(MODEL_NAME)
     data = daemon.tick(sensor)
-    assert data.skip_message == "There is no model yet, or it was looked at a moment ago."
+    assert data.skip_message == "The model does not exist yet, or was polled a moment ago."
     assert not data.cursor
 
 
@@ -136,11 +136,11 @@ def test_between_looks_nothing_is_read_until_a_wake_up(sensor: dg.SensorDefiniti
     daemon.set_alias(STAGING, 1)
     daemon.set_alias(PRODUCTION, 1)
     assert "a moment ago" in (daemon.tick(sensor).skip_message or "")
-    wake(daemon.instance)
+    notify(daemon.instance)
     daemon.tick(sensor)
     written = daemon.stock.history(MODEL_NAME).moves(PRODUCTION)
     assert [move.cause for _, move, _ in written] == ["outside"]
-    assert "a moment ago" in (daemon.tick(sensor).skip_message or "")  # each wake-up is followed once
+    assert "a moment ago" in (daemon.tick(sensor).skip_message or "")  # each notify-up is followed once
 
 
 def test_without_any_wake_up_a_change_is_seen_when_the_time_has_passed(daemon: Daemon) -> None:
@@ -823,7 +823,7 @@ def test_the_check_is_evaluated_when_its_verdict_changes(daemon: Daemon) -> None
     assert daemon.verdicts == [fine, wrong]
 
     daemon.stock.client.set_model_version_tag(MODEL_NAME, "1", "stage", "production")
-    wake(daemon.instance)  # as MLflow does after a tag was changed, where it has a webhook
+    notify(daemon.instance)  # as MLflow does after a tag was changed, where it has a webhook
     for _ in range(4):
         daemon.tick(registry_drift)
     assert daemon.verdicts == [fine, wrong, fine]
@@ -839,7 +839,7 @@ def test_what_waits_is_done_at_the_next_tick_however_seldom_it_looks(daemon: Dae
     daemon.move_production(1, run_id)
     for number in (1, 2):
         daemon.stock.stage(MODEL_NAME, number)
-    wake(daemon.instance)
+    notify(daemon.instance)
     daemon.tick(production_changed)
     daemon.tick(staging_changed)
     assert (daemon.shown, versions_asked_for(daemon.launched)) == ([], [2])

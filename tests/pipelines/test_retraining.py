@@ -185,7 +185,7 @@ def test_december_does_not_hide_a_month_that_has_a_next_one(ticks: Ticks) -> Non
 def test_a_model_that_is_there_already_is_not_asked_for(trained: str, ticks: Ticks) -> None:
     ticks.report("delay_model_version", trained)
     ticks.evaluate(MARCH)
-    assert ticks.tick() == f"2013-03-01 has drifted, and there is a version of {trained} already."
+    assert ticks.tick() == f"2013-03-01 has drifted, and a version of {trained} exists already."
     assert ticks.tick() == NOTHING_FAILED
 
 

@@ -320,7 +320,7 @@ def test_who_tells_tags_late_leaves_the_newest_behind(stock: Stock, served: str)
     stock.promote(served, 2)
     stock.client.set_registered_model_tag(served, JOURNAL_TAG, "0")
 
-    moves.show(replace(late, shown=0))
+    moves.show(replace(late, tagged=0))
 
     stock.require_agreement(served)
 

@@ -369,7 +369,7 @@ def test_a_rollback_goes_back_version_by_version(any_stock: Stock, model_name: s
 
     first, second = (
         any_stock.rollback(model_name),
-        any_stock.rollback(model_name, asked=request("grace", "oh")),
+        any_stock.rollback(model_name, requested=request("grace", "oh")),
     )
 
     assert [(m.version, m.before, m.move.cause) for m in (first, second)] == [
@@ -455,7 +455,7 @@ def test_the_same_rollback_again_changes_nothing(stock: Stock, served: str):
     stock.serve(served, 3)
     asked = request()
 
-    assert stock.rollback(served, asked=asked) == stock.rollback(served, asked=asked)
+    assert stock.rollback(served, requested=asked) == stock.rollback(served, requested=asked)
     assert stock.aliases(served) == {PRODUCTION: 2}
 
 

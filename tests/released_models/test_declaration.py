@@ -59,7 +59,7 @@ def test_a_declaration_that_contradicts_itself_names_model_and_field(
 
 @pytest.mark.parametrize("name", ["", " demand"])
 def test_a_model_needs_a_name(name: str) -> None:
-    with pytest.raises(DeclarationError, match="name is"):
+    with pytest.raises(DeclarationError, match="The name of a released model is"):
         ReleasedModel(
             name=name,
             kind=Regression(),

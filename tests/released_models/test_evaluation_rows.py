@@ -115,7 +115,12 @@ def test_partitions_are_those_of_the_rows_as_they_are_now() -> None:
 
 @pytest.mark.parametrize(
     ("share", "by", "problem"),
-    [(0.0, ["id"], "share is 0"), (1.0, ["id"], "share is 1"), (0.2, [], "by is"), (0.2, "id", "by is 'id'")],
+    [
+        (0.0, ["id"], "share of a holdout is 0"),
+        (1.0, ["id"], "share of a holdout is 1"),
+        (0.2, [], "`by` of a holdout is"),
+        (0.2, "id", "`by` of a holdout is 'id'"),
+    ],
 )
 def test_a_holdout_that_holds_nothing_or_everything_is_refused(
     share: float, by: list[str], problem: str

@@ -35,7 +35,7 @@ def test_the_last_partition_waits_for_the_next_one_and_others_do_not() -> None:
         fail(instance, last)
         with dg.build_sensor_context(instance=instance, repository_def=repository) as context:
             waiting = SENSOR.evaluate_tick(context)
-        assert str(waiting.skip_message).endswith("waits for that to begin.")
+        assert str(waiting.skip_message).endswith("waits until the partition begins.")
         assert waiting.cursor == "0"
         fail(instance, before)
         with dg.build_sensor_context(instance=instance, cursor="0", repository_def=repository) as context:

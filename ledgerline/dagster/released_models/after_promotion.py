@@ -1,4 +1,4 @@
-"""Runs a job when another version is in production."""
+"""Requests a run of a job when another version is in production."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ import dagster as dg
 
 @dataclass(frozen=True)
 class RunAgain:
-    """A job that runs again for what it made last, such as the predictions of the last day.
+    """A job that runs again for the last partition of an asset, such as the predictions of the last day.
 
     Attributes:
-        job: The job's name.
-        asset: The asset whose last partition is made again; without partitions, it itself.
+        job: Name of the job.
+        asset: Asset whose last materialised partition, or which itself if it has none, is materialised again.
     """
 
     job: str
     asset: dg.AssetsDefinition | dg.AssetSpec
 
     def requests(self, instance: dg.DagsterInstance, run_key: str) -> list[dg.RunRequest]:
-        """Return the run to start; none where nothing was ever made."""
+        """Return the run to start; empty if the asset was never materialised."""
         partitions = self.asset.partitions_def
         if partitions is None:
             if instance.get_latest_materialization_event(self.asset.key) is None:

@@ -1,4 +1,4 @@
-"""The constant prediction of each kind: the simplest baseline that there is."""
+"""The constant prediction of each kind, which is the simplest baseline."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 def constant(kind: PredictionKind, outcome: "NDArray[Any]", rows: int) -> "NDArray[Any]":
-    """Return one prediction for all rows, made of outcomes: their mean, shares of classes, or quantiles.
+    """Return one prediction for all rows: the mean, the shares of classes, or the quantiles of outcomes.
 
     Args:
-        kind: The kind of prediction.
+        kind: Kind of prediction.
         outcome: Outcomes that the kind has checked.
-        rows: How many rows are predicted.
+        rows: Number of rows to predict.
 
     Returns:
-        An array of shape (rows,); (rows, classes) of a Multiclass, (rows, levels) of Quantiles.
+        An array of shape (rows,), or (rows, classes) for Multiclass and (rows, levels) for Quantiles.
     """
     import numpy as np
 

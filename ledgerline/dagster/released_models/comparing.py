@@ -21,9 +21,9 @@ from ledgerline.dagster.released_models.evaluation_rows import (
 from ledgerline.dagster.released_models.findings import (
     Findings,
     against_text,
+    compared_versions,
     evaluation_of,
     evidence_document,
-    find_out,
 )
 from ledgerline.dagster.released_models.named_assets import declared_schema
 from ledgerline.dagster.released_models.production import DECISION, IN_PLACE
@@ -40,10 +40,10 @@ from ledgerline.registry.versions import Version
 def compare_versions(
     context: dg.AssetExecutionContext, model: ReleasedModel, config: ComparisonConfig
 ) -> Iterator[dg.Output[EvaluatedVersion]]:
-    """Compare the version in staging with the one in production, and keep everything that was found.
+    """Compare the version in staging with the one in production, and store the findings.
 
     Raises:
-        PermanentFailure: The versions cannot be compared; the message says why.
+        PermanentFailure: The versions cannot be compared.
     """
     mlflow: MLflowResource = context.resources.mlflow
     registered = context.resources.registry.model(model.name)
@@ -61,23 +61,23 @@ def compare_versions(
     context.log.info(f"Comparing version {staging.number} with {against} on {where}")
     incumbent = contender(registered, model, production) if production else None
     candidate = contender(registered, model, staging)
-    # Before the rest, which takes longer, and needs no requests.
+    # The replay comes first because the rest takes longer and needs no requests.
     now = datetime.now(UTC)
-    asked = replayed_requests.replayed(request_log, candidate, incumbent, since, now) if since else None
-    found = replace(find_out(context, model, keys, candidate, incumbent), replay=asked)
-    for ruling in found.rulings:
+    replay = replayed_requests.replayed(request_log, candidate, incumbent, since, now) if since else None
+    findings = replace(compared_versions(context, model, keys, candidate, incumbent), replay=replay)
+    for ruling in findings.rulings:
         context.log.info(f"{'passed' if ruling.passed else 'FAILED'}: {ruling.rule}. {ruling.text}")
 
     now = datetime.now(UTC)
-    document = cleaned(evidence_document(model, found, context.run.run_id, now))  # before it is sealed
+    document = cleaned(evidence_document(model, findings, context.run.run_id, now))  # before it is sealed
     sealed = evidence.seal(document)
-    pictures = plots.pictures(found.compared)
+    pictures = plots.pictures(findings.compared)
     lines = replayed_requests.lines_of(document["replay"]) if document["replay"] else None
     files = {f"{name}.png": picture for name, picture in pictures.items()}
     files["report.html"] = report.render(document, pictures, lines).encode()
     with mlflow.training_run(context, f"{model.name} {staging.number} vs {against}") as tracked:
-        _track(tracked, model, found, sealed, files)
-    evaluation = evaluation_of(found, sealed.sha256, tracked.run_id, context.run.run_id, now)
+        _track(tracked, model, findings, sealed, files)
+    evaluation = evaluation_of(findings, sealed.sha256, tracked.run_id, context.run.run_id, now)
     entry = registered.record(evaluation)
 
     context.add_asset_metadata(
@@ -86,24 +86,24 @@ def compare_versions(
             "version": staging.number,
             "against": against,
             "mlflow_run": mlflow.link(tracked),
-            "gain": found.compared.difference(model.kind.primary_metric).gain,
-            "rows": found.holdout.rows,
-            "holdout_sha256": found.holdout.sha256,
+            "gain": findings.compared.difference(model.kind.primary_metric).gain,
+            "rows": findings.holdout.rows,
+            "holdout_sha256": findings.holdout.sha256,
             "evidence_sha256": sealed.sha256,
             "journal_entry": entry,
-            "comparison": comparison_tables.metrics_table(found.compared),
-            "gates": comparison_tables.gates_table(found.rulings),
+            "comparison": comparison_tables.metrics_table(findings.compared),
+            "gates": comparison_tables.gates_table(findings.rulings),
             **{f"{name}_plot": comparison_tables.as_markdown(png) for name, png in pictures.items()},
-            **({"replay": replayed_requests.as_table(found.replay)} if found.replay else {}),
+            **({"replay": replayed_requests.as_table(findings.replay)} if findings.replay else {}),
         }
     )
     yield dg.Output(
         EvaluatedVersion(
             version=staging.number,
-            against=found.against,
-            rows=found.holdout.rows,
-            rulings=[asdict(ruling) for ruling in found.rulings],
-            passed=found.passed,
+            against=findings.against,
+            rows=findings.holdout.rows,
+            rulings=[asdict(ruling) for ruling in findings.rulings],
+            passed=findings.passed,
             evidence_sha256=sealed.sha256,
             evidence_run_id=tracked.run_id,
             entry=entry,
@@ -116,7 +116,7 @@ def compare_versions(
 def _in_place(
     context: dg.AssetExecutionContext, model: ReleasedModel, staging: Version
 ) -> Iterator[dg.Output[EvaluatedVersion]]:
-    """Say that another run has put the version into production meanwhile; nothing is materialised."""
+    """Report that another run has promoted the version meanwhile; nothing is materialised."""
     why = f"Version {staging.number} of {model.name} is in production already: nothing to compare."
     context.log.warning(why)
     metadata = {DECISION: IN_PLACE, "version": staging.number}
@@ -127,10 +127,10 @@ def _in_place(
 def versions_to_compare(
     registered: Model, model: ReleasedModel, config: ComparisonConfig
 ) -> tuple[Version, Version | None]:
-    """Return the version that is to be promoted, and the one it is compared with, if there is one.
+    """Return the version that may be promoted, and the one it is compared with, if there is one.
 
     Raises:
-        PermanentFailure: There is no such version, or one is named that is to be compared with itself.
+        PermanentFailure: A version does not exist, or would be compared with itself.
     """
     staging = (
         registered.version(config.version)
@@ -140,7 +140,7 @@ def versions_to_compare(
     if staging is None:
         raise PermanentFailure(
             f"No version of {model.name} carries the alias {STAGING}.",
-            f"Name a version, or make one: materialise {model.versions_key.to_user_string()}.",
+            f"Name a version, or register one: materialise {model.versions_key.to_user_string()}.",
         )
     production = (
         registered.version(config.against)
@@ -158,30 +158,32 @@ def versions_to_compare(
 def _track(
     run: TrainingRun,
     model: ReleasedModel,
-    found: Findings,
+    findings: Findings,
     sealed: Sealed,
     files: Mapping[str, bytes],
 ) -> None:
-    """Keep the numbers, the sealed evidence and the report in an MLflow run."""
-    numbers = {"staging/row_ms": found.latency.staging_ms}
-    if found.latency.production_ms is not None:
-        numbers["production/row_ms"] = found.latency.production_ms
-    for difference in found.compared.differences:
+    """Store the numbers, the sealed evidence and the report in an MLflow run."""
+    numbers = {"staging/row_ms": findings.latency.staging_ms}
+    if findings.latency.production_ms is not None:
+        numbers["production/row_ms"] = findings.latency.production_ms
+    for difference in findings.compared.differences:
         numbers[f"staging/{difference.metric}"] = difference.staging
         numbers[f"production/{difference.metric}"] = difference.production
         numbers[f"gain/{difference.metric}"] = difference.gain
         if difference.at_least is not None:
             numbers[f"gain_at_least/{difference.metric}"] = difference.at_least
-    run.log_params({"version": found.staging.version.number, "against": found.against, **_params(model)})
-    run.log_dataset(found.holdout, "comparison", declared_schema(model.rows) or dg.TableSchema([]))
-    run.log_metrics(numbers, None, found.holdout)
-    if found.replay is not None:
-        run.log_metrics(replayed_requests.metrics_of(found.replay), None, None)
+    run.log_params(
+        {"version": findings.staging.version.number, "against": findings.against, **_params(model)}
+    )
+    run.log_dataset(findings.holdout, "comparison", declared_schema(model.rows) or dg.TableSchema([]))
+    run.log_metrics(numbers, None, findings.holdout)
+    if findings.replay is not None:
+        run.log_metrics(replayed_requests.metrics_of(findings.replay), None, None)
     run.log_files({evidence.FILE: sealed.content, **files})
 
 
 def _params(model: ReleasedModel) -> dict[str, Any]:
-    """Return the policy as parameters: a gate's numbers begin with its rule."""
+    """Return the policy as parameters; the names of a gate's numbers begin with its rule."""
     settings = model.evaluated_by
     numbers = {
         f"{gate.rule}.{name}": value

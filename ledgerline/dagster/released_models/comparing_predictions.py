@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OutcomeFindings:
-    """How predictions compare with outcomes; the fields are those of `PredictionsDrift`."""
+    """The comparison of predictions with outcomes; the fields are those of `PredictionsDrift`."""
 
     rows_with_outcome: int = 0
     clusters_with_outcome: int = 0
@@ -41,44 +41,45 @@ class OutcomeFindings:
 def compare_predictions(
     context: dg.AssetExecutionContext, model: ReleasedModel, watch: Watch, number: int | None
 ) -> PredictionsDrift:
-    """Compare the stored predictions of a version with what it was trained on.
+    """Compare the stored predictions of a version with its training rows.
 
     Args:
-        context: The step.
-        model: The declaration.
-        watch: Its watch.
-        number: The version; None: the one that made most of the predictions.
+        context: Context of the step.
+        model: Declaration of the model.
+        watch: Watch of the model.
+        number: Version; None for the one that made most of the predictions.
 
     Raises:
-        PermanentFailure: They cannot be compared; the message says why.
+        PermanentFailure: The predictions cannot be compared.
     """
     otel: OTelResource = context.resources.otel
     registry: ModelRegistryResource = context.resources.registry
     with otel.span("read predictions"):
-        found = stored_predictions(context, model, watch, number)
-    reference = training_reference(context, model, registry.model(model.name).version(found.version))
+        stored = stored_predictions(context, model, watch, number)
+    reference = training_reference(context, model, registry.model(model.name).version(stored.version))
     context.log.info(
-        f"Comparing {len(found.rows):,} rows that version {found.version} predicted with those of "
-        f"{reference.span} that it was trained on"
+        f"Comparing {len(stored.rows):,} rows that version {stored.version} predicted with its training "
+        "rows of "
+        f"{reference.span}"
     )
-    with otel.span("compare", rows=len(reference.rows) + len(found.rows)):
-        _require_features(model, found.rows)
-        outcomes = outcomes_of(model, watch, found.rows, found.prediction)
+    with otel.span("compare", rows=len(reference.rows) + len(stored.rows)):
+        _require_features(model, stored.rows)
+        outcomes = outcomes_of(model, watch, stored.rows, stored.prediction)
         result = PredictionsDrift(
             partition=str(context.partition_key) if context.has_partition_key else None,
-            version=found.version,
-            rows=len(found.rows),
-            clusters=clusters_in(model, found.rows),
-            rows_by_version={str(each): count for each, count in found.rows_by_version.items()},
+            version=stored.version,
+            rows=len(stored.rows),
+            clusters=clusters_in(model, stored.rows),
+            rows_by_version={str(each): count for each, count in stored.rows_by_version.items()},
             first_training_partition=reference.first_partition,
             last_training_partition=reference.last_partition,
             training_rows=len(reference.rows),
             training_data=reference.as_recorded,
-            feature_psi=by_feature(psi_table(reference.rows, found.rows, model.features)),
-            gaps_psi=by_feature(psi_table(reference.rows.isna(), found.rows.isna(), watch.gaps)),
-            score_psi=drift.scores_psi(model.kind, reference.prediction, found.prediction),
+            feature_psi=by_feature(psi_table(reference.rows, stored.rows, model.features)),
+            gaps_psi=by_feature(psi_table(reference.rows.isna(), stored.rows.isna(), watch.gaps)),
+            score_psi=drift.scores_psi(model.kind, reference.prediction, stored.prediction),
             mean_training_score=means_of(model, reference.prediction),
-            mean_score=means_of(model, found.prediction),
+            mean_score=means_of(model, stored.prediction),
             rows_with_outcome=outcomes.rows_with_outcome,
             clusters_with_outcome=outcomes.clusters_with_outcome,
             predicted=outcomes.predicted or {},
@@ -87,14 +88,14 @@ def compare_predictions(
         )
     context.add_asset_metadata(_metadata(model, watch, result))
     if not missing("plots"):
-        samples = {"rows it was trained on": reference.prediction, "rows predicted": found.prediction}
+        samples = {"rows it was trained on": reference.prediction, "rows predicted": stored.prediction}
         context.add_asset_metadata({"scores_plot": as_markdown(plots.scores(model.kind, samples))})
-        known = found.rows[model.outcome].notna().to_numpy()
+        known = stored.rows[model.outcome].notna().to_numpy()
         if known.any():
             points = model.kind.calibration(
-                model.kind.outcomes(found.rows.loc[known, model.outcome]), found.prediction[known]
+                model.kind.outcomes(stored.rows.loc[known, model.outcome]), stored.prediction[known]
             )
-            curves = {f"version {found.version}": points}
+            curves = {f"version {stored.version}": points}
             picture = as_markdown(plots.calibration_curves(curves, model.kind.name))
             context.add_asset_metadata({"calibration_plot": picture})
     return result
@@ -118,7 +119,7 @@ def outcomes_of(
         scores = drift.on_outcomes(model.kind, known[model.outcome], answered, further)
     except ComparisonError as error:
         raise PermanentFailure(
-            str(error), f"Mend the column {model.outcome} of {model.rows_key.to_user_string()}."
+            str(error), f"Correct the column {model.outcome} of {model.rows_key.to_user_string()}."
         ) from error
     return OutcomeFindings(
         rows_with_outcome=len(known),
@@ -130,13 +131,13 @@ def outcomes_of(
 
 
 def further_metrics(model: ReleasedModel, watch: Watch) -> list[Metric]:
-    """Return the metrics beside those of the kind: the model's own, and that of the bound."""
+    """Return the metrics in addition to those of the kind: the model's own, and that of the bound."""
     bounded = watch.bounded_metric(model.kind, model.metrics)
     return [*model.metrics, *([bounded] if bounded is not None else [])]
 
 
 def clusters_in(model: ReleasedModel, rows: "pd.DataFrame") -> int:
-    """Count the clusters of rows."""
+    """Return the number of clusters of rows."""
     import pandas as pd
 
     return int(pd.Series(model.clusters_of(rows)).nunique())
@@ -162,23 +163,25 @@ def _require_features(model: ReleasedModel, rows: "pd.DataFrame") -> None:
         )
 
 
-def _metadata(model: ReleasedModel, watch: Watch, found: PredictionsDrift) -> dict[str, Any]:
-    """Return what Dagster's UI shows: numbers that it draws over time, and tables."""
-    numbers = {name: value for name, value in asdict(found).items() if isinstance(value, int | float | str)}
+def _metadata(model: ReleasedModel, watch: Watch, drifted: PredictionsDrift) -> dict[str, Any]:
+    """Return metadata for Dagster's UI: numbers, which it plots over time, and tables."""
+    numbers = {name: value for name, value in asdict(drifted).items() if isinstance(value, int | float | str)}
     return {
-        **found.metrics,
+        **drifted.metrics,
         **numbers,
-        "rows_by_version": found.rows_by_version,
-        "largest_score_psi": found.largest_score_psi,
-        "scores": drift_tables.scores_table(found.score_psi, found.mean_training_score, found.mean_score),
+        "rows_by_version": drifted.rows_by_version,
+        "largest_score_psi": drifted.largest_score_psi,
+        "scores": drift_tables.scores_table(
+            drifted.score_psi, drifted.mean_training_score, drifted.mean_score
+        ),
         **(
-            {"outcomes": drift_tables.outcomes_table(found.predicted, found.observed)}
-            if found.metrics
+            {"outcomes": drift_tables.outcomes_table(drifted.predicted, drifted.observed)}
+            if drifted.metrics
             else {}
         ),
         **(
-            {"feature_psi": drift_tables.features_table(model, watch, found.feature_psi, found.gaps_psi)}
-            if found.feature_psi
+            {"feature_psi": drift_tables.features_table(model, watch, drifted.feature_psi, drifted.gaps_psi)}
+            if drifted.feature_psi
             else {}
         ),
     }

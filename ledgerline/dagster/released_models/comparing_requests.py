@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# The latest rows say enough: by chance alone the index of so many is below 0.001.
+# The latest rows suffice: by chance alone the index of so many rows is below 0.001.
 MAX_ROWS = 200_000
 
 
@@ -40,10 +40,10 @@ def compare_requests(
     since: datetime,
     until: datetime,
 ) -> RequestsDrift:
-    """Compare the requests of some time with what the version in production was trained on.
+    """Compare the requests of a period with the training rows of the version in production.
 
     Raises:
-        PermanentFailure: They cannot be compared; the message says why.
+        PermanentFailure: The requests cannot be compared.
     """
     request_log: RequestLogResource = context.resources.request_log
     otel: OTelResource = context.resources.otel
@@ -60,7 +60,7 @@ def compare_requests(
         compared = [str(name) for name in before if str(name) not in not_logged]
         now = _typed_as(before, inputs, compared)
         gaps = [name for name in watch.gaps if name in compared]
-        found = RequestsDrift(
+        result = RequestsDrift(
             version=version.number,
             since=since.isoformat(timespec="seconds"),
             until=until.isoformat(timespec="seconds"),
@@ -80,24 +80,26 @@ def compare_requests(
         )
     context.add_asset_metadata(
         {
-            **{name: value for name, value in asdict(found).items() if isinstance(value, int | float | str)},
-            "largest_score_psi": max(found.score_psi.values()),
+            **{name: value for name, value in asdict(result).items() if isinstance(value, int | float | str)},
+            "largest_score_psi": max(result.score_psi.values()),
             "not_logged": ", ".join(not_logged) or "none",
-            "scores": drift_tables.scores_table(found.score_psi, found.mean_training_score, found.mean_score),
-            **_features(found),
+            "scores": drift_tables.scores_table(
+                result.score_psi, result.mean_training_score, result.mean_score
+            ),
+            **_features(result),
         }
     )
     if not missing("plots"):
         samples = {"rows it was trained on": reference.prediction, "requests": prediction}
         context.add_asset_metadata({"scores_plot": as_markdown(plots.scores(model.kind, samples))})
-    return found
+    return result
 
 
-def _features(found: RequestsDrift) -> dict[str, dg.TableMetadataValue]:
+def _features(result: RequestsDrift) -> dict[str, dg.TableMetadataValue]:
     """Return the table of columns; none where no column is logged, since Dagster refuses an empty one."""
-    if not found.feature_psi:
+    if not result.feature_psi:
         return {}
-    return {"feature_psi": drift_tables.inputs_table(found.feature_psi, found.gaps_psi)}
+    return {"feature_psi": drift_tables.inputs_table(result.feature_psi, result.gaps_psi)}
 
 
 def _in_production(registry: ModelRegistryResource, model: ReleasedModel) -> Version:
@@ -105,7 +107,7 @@ def _in_production(registry: ModelRegistryResource, model: ReleasedModel) -> Ver
     if version is None:
         raise PermanentFailure(
             f"No version of {model.name} carries the alias {PRODUCTION}.",
-            f"Promote one with the job {model.names.release_job}, and let `ledgerline serve` respond.",
+            f"Promote one with the job {model.names.release_job}, and send requests to `ledgerline serve`.",
         )
     return version
 
@@ -114,7 +116,7 @@ def _answered_by(logged: "pd.DataFrame", version: Version) -> "pd.DataFrame":
     """Return the rows that a version answered.
 
     Raises:
-        PermanentFailure: There are none, or its responses are left out of the log on purpose.
+        PermanentFailure: The version answered no request, or its responses are redacted in the log.
     """
     require_logged(logged, [])
     rows = logged[logged["version"] == version.number].reset_index(drop=True)
@@ -122,7 +124,7 @@ def _answered_by(logged: "pd.DataFrame", version: Version) -> "pd.DataFrame":
         raise PermanentFailure(
             f"No request since then was answered by version {version.number} of {version.name}, which is in "
             "production.",
-            "Let it answer some, or name an earlier time with since_hours.",
+            "Send it requests, or name an earlier time with since_hours.",
         )
     return rows
 
@@ -135,7 +137,7 @@ def _responses(model: ReleasedModel, version: Version, rows: "pd.DataFrame") -> 
     if not outputs:
         raise PermanentFailure(
             f"The log holds no prediction of version {version.number} of {version.name}.",
-            "Compare requests that it answered with predictions.",
+            "Compare requests that have predictions as responses.",
         )
     try:
         answer = next(iter(outputs.values())) if len(outputs) == 1 else pd.DataFrame(outputs)
@@ -145,11 +147,11 @@ def _responses(model: ReleasedModel, version: Version, rows: "pd.DataFrame") -> 
             f"({', '.join(outputs)}), of which some have several columns.",
             f"{model.name} is declared to predict {model.kind!r}; serve a version that does.",
         ) from error
-    return checked_predictions(model, f"what version {version.number} responded", answer, len(rows))
+    return checked_predictions(model, f"the response of version {version.number}", answer, len(rows))
 
 
 def _typed_as(before: "pd.DataFrame", inputs: "pd.DataFrame", columns: list[str]) -> "pd.DataFrame":
-    """Return columns of requests as the model takes them: a client may send 5 where the table has 5.0."""
+    """Return columns of requests with the types of the table: a client may send 5 for a float column."""
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
 

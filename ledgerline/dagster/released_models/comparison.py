@@ -1,4 +1,4 @@
-"""The asset that compares staging with production, and its checks. Moving the alias: production.py."""
+"""The asset that compares staging with production, and its checks. The move of the alias: production.py."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
     def compare(
         context: dg.AssetExecutionContext, config: ComparisonConfig
     ) -> Iterator[dg.Output[EvaluatedVersion]]:
-        # Imported by the step, because loading definitions needs nothing of it.
+        # Imported by the step, so that definitions load faster.
         from ledgerline.dagster.released_models.comparing import compare_versions
 
         yield from compare_versions(context, model, config)
@@ -51,14 +51,14 @@ def gate_checks(model: ReleasedModel) -> dg.AssetChecksDefinition:
     def apply_gates(
         context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
     ) -> Iterator[dg.AssetCheckResult]:
-        """Show the ruling of each gate, one check a gate.
+        """Report the ruling of each gate as a check.
 
-        A version is kept out of production by the sealed evidence, which a promotion reads itself. Blocking
-        checks would have Dagster call the run and the promotion failed, which is neither.
+        The sealed evidence, which a promotion reads, keeps a version out of production. Blocking checks would
+        make Dagster report the run and the promotion as failed, although both work as intended.
         """
         evaluated = records.read(key, None, EvaluatedVersion)
         chosen = {check.name for check in context.selected_asset_check_keys}
-        for ruling in (Ruling(**found) for found in evaluated.rulings):
+        for ruling in (Ruling(**fields) for fields in evaluated.rulings):
             if ruling.rule in chosen:
                 numbers = {"value": ruling.value, "threshold": ruling.threshold}
                 yield dg.AssetCheckResult(

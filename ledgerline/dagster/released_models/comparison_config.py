@@ -5,23 +5,25 @@ from pydantic import Field
 
 
 class ComparisonConfig(dg.Config):
-    """Which versions are compared, and on what."""
+    """The versions that are compared, and the rows that they are compared on."""
 
-    version: int | None = Field(default=None, ge=1, description="The version. Default: the one in staging.")
+    version: int | None = Field(
+        default=None, ge=1, description="Version to evaluate. Default: the one in staging."
+    )
     against: int | None = Field(
-        default=None, ge=1, description="Compared with this version. Default: the one in production."
+        default=None, ge=1, description="Version to compare it with. Default: the one in production."
     )
     partition: str | None = Field(
         default=None,
         description=(
-            "On the rows that the version of this partition is evaluated on (2013-07-01). Default: on those "
+            "Partition of the versions' asset (2013-07-01) whose evaluation rows are used. Default: the rows "
             "that the version records."
         ),
     )
     replay_since: str | None = Field(
         default=None,
         description=(
-            "Ask the version, too, what the service was asked from then on (2013-07-01T12:00:00; UTC unless "
-            "it has a time zone), and report how its answers differ. Default: do not."
+            "Also replay the logged requests to the service since this time (2013-07-01T12:00:00; UTC unless "
+            "it has a time zone) with the version, and report how its predictions differ. Default: no replay."
         ),
     )

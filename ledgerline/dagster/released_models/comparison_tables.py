@@ -1,4 +1,4 @@
-"""A comparison as Dagster's UI shows it: tables and pictures in the metadata."""
+"""Tables and pictures of a comparison, for the metadata in Dagster's UI."""
 
 import base64
 from collections.abc import Sequence
@@ -10,40 +10,40 @@ from ledgerline.evaluation.rulings import Ruling
 
 
 def metrics_table(compared: Comparison) -> dg.TableMetadataValue:
-    """Return every metric of both, with the interval of the gain."""
+    """Return every metric of both versions, with the interval of the gain."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
                 {
-                    "metric": found.metric,
-                    "staging": _shown(found.staging),
-                    compared.production_name: _shown(found.production),
-                    "gain": _shown(found.gain),
-                    "from": _shown(found.low),
-                    "to": _shown(found.high),
+                    "metric": each.metric,
+                    "staging": _text(each.staging),
+                    compared.production_name: _text(each.production),
+                    "gain": _text(each.gain),
+                    "from": _text(each.low),
+                    "to": _text(each.high),
                 }
             )
-            for found in compared.differences
+            for each in compared.differences
         ]
     )
 
 
 def gates_table(rulings: Sequence[Ruling]) -> dg.TableMetadataValue:
-    """Return every gate, whether it let the version pass, and why."""
+    """Return every gate, with its ruling and the reason."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
-                {"gate": found.rule, "passed": "yes" if found.passed else "NO", "because": found.text}
+                {"gate": each.rule, "passed": "yes" if each.passed else "NO", "because": each.text}
             )
-            for found in rulings
+            for each in rulings
         ]
     )
 
 
 def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
-    """Return a PNG inline."""
+    """Return a PNG as an inline picture."""
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def _shown(value: float | None) -> str:
+def _text(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"

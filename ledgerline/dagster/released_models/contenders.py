@@ -1,4 +1,4 @@
-"""The two versions of a comparison, loaded: what they answer, and how long that takes."""
+"""The two versions of a comparison, loaded: their predictions, and the time these take."""
 
 import time
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# Single rows, each predicted by both.
+# Number of single rows that both versions predict.
 TIMED_ROWS = 60
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A version, loaded.
+    """A loaded version.
 
     Attributes:
-        declared: The declaration of its model.
+        declared: Declaration of its model.
         version: The version.
-        stored: Its model.
-        signature: What it takes and gives, as an MLflow ModelSignature; None: it does not say.
-        bytes: The size of its files.
+        stored: Model of the version.
+        signature: MLflow ModelSignature of the model; None if it has none.
+        bytes: Size of its files, in bytes.
     """
 
     declared: ReleasedModel
@@ -39,21 +39,21 @@ class Contender:
     bytes: int
 
     def answers(self, rows: "pd.DataFrame") -> Any:
-        """Return what it answers to rows.
+        """Return the predictions of the version for rows.
 
         Raises:
-            PermanentFailure: It cannot take these rows.
+            PermanentFailure: The model cannot predict these rows.
         """
         try:
             return self.stored.answer(self.declared.inputs(rows))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise PermanentFailure(
                 f"Version {self.version.number} of {self.version.name} cannot predict: {error}.",
-                f"It must take what `inputs` makes of {self.declared.rows_key.to_user_string()}.",
+                f"The model must accept what `inputs` makes of {self.declared.rows_key.to_user_string()}.",
             ) from error
 
     def answer(self, inputs: "pd.DataFrame") -> "Mapping[str, NDArray[Any]]":
-        """Return what a service answers that serves it: an array without a name."""
+        """Return the response of a service with this version: an array without a name."""
         return {"": self.stored.answer(self.declared.inputs(inputs))}
 
 
@@ -61,14 +61,14 @@ def contender(registered: Model, model: ReleasedModel, version: Version) -> Cont
     """Load a version.
 
     Raises:
-        PermanentFailure: Its files are not those that were registered, or are not trusted.
+        PermanentFailure: The files are not those that were registered, or are not trusted.
     """
     signature, size = registered.signature_and_size(version)
     return Contender(model, version, registered.load(version), signature, size)
 
 
 def row_latencies(staging: Contender, production: Contender | None, rows: "pd.DataFrame") -> Latencies:
-    """Measure how long one row takes: the fastest of many, in turns, which a busy machine changes least."""
+    """Measure the time for one row: the fastest of many, in turns, which a busy machine affects least."""
     inputs = staging.declared.inputs(rows.head(TIMED_ROWS))
     contenders = [staging, *([production] if production else [])]
     taken: list[list[float]] = [[] for _ in contenders]

@@ -1,4 +1,4 @@
-"""The declaration of a released model: all that its gates, its promotion and its history need to know."""
+"""The declaration of a released model, from which its gates, jobs, sensors and assets are made."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from ledgerline.dagster.released_models.named_assets import Asset, declared_colu
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.dagster.released_models.translator import ReleaseTranslator
 from ledgerline.dagster.released_models.watch import Watch, WatchError
+from ledgerline.errors import LedgerlineError
 from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.policy import Policy, default_policy
 from ledgerline.evaluation.prediction_kind import PredictionKind
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class DeclarationError(ValueError):
-    """A declaration contradicts itself; the message names the model and the field."""
+class DeclarationError(LedgerlineError):
+    """A declaration of a released model contradicts itself."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A simple prediction that stands in for production as long as there is none.
+    """A simple prediction that takes the place of production until a version is in production.
 
     Attributes:
-        name: Its name in texts.
-        answer: Takes the rows that staging was trained on, and the rows to predict; returns what a model
-            would answer to the latter.
-        kind: The kind of prediction that it makes; None: whichever the model makes.
+        name: Name of the baseline in texts.
+        answer: Function of the training rows of staging and the rows to predict; it returns predictions as a
+            model would.
+        kind: Kind of prediction that it makes; None for any kind.
     """
 
     name: str
@@ -46,29 +47,49 @@ class Baseline:
 class ReleasedModel:
     """A model whose versions go through staging, gates and production.
 
+    `released` makes the assets, checks, jobs and sensors for it.
+
     Attributes:
-        name: The registered model in MLflow.
-        kind: What it predicts: Binary(), Multiclass(...), Regression() or Quantiles(...).
-        versions: The asset that registers its versions (registration.register_version).
-        rows: The asset with the rows that versions are trained and evaluated on.
-        outcome: The column of the rows that is predicted. Rows without a value there are left out.
-        inputs: Makes of rows what a model takes, with columns as a client sends them.
-        clusters: What rows share that is not in them, as orders of one day share the weather: a column, or a
-            function that gives each row its label. Rows are drawn in whole clusters. None: nothing.
-        read: Reads the rows of some partitions, where they are more than what the asset `rows` stores;
-            default: by its IO manager.
-        evaluated_on: The partitions of the rows that the version of a partition is evaluated on; default: the
-            partition of the same key. A version that records its own (tag `evaluated_on`) goes by that.
-        holdout: Of rows without partitions, those that are kept for evaluation.
-        slices: Columns of the rows; the answers to no value of them may become noticeably worse.
+        name: Name of the registered model in MLflow.
+        kind: Kind of prediction: Binary(), Multiclass(...), Regression() or Quantiles(...).
+        versions: Asset that registers its versions (registration.register_version).
+        rows: Asset with the rows that versions are trained and evaluated on.
+        outcome: Column of the rows that is predicted. Rows without a value there are left out.
+        inputs: Function that turns rows into inputs of the model, with columns as a client sends them.
+        clusters: Column, or function that labels each row, for rows that are not independent, as orders of
+            one day that share the weather. The bootstrap draws whole clusters. None for independent rows.
+        read: Function that reads the rows of some partitions, if they are more than what the asset `rows`
+            stores. Default: the IO manager of the asset.
+        evaluated_on: Function that returns the partitions of the rows that the version of a partition is
+            evaluated on. Default: the partition of the same key. The tag `evaluated_on` of a version takes
+            precedence.
+        holdout: Rows that are kept for evaluation, if the rows have no partitions.
+        slices: Columns of the rows; predictions may not become noticeably worse for any of their values.
         features: Columns of the rows whose change since production was trained is reported.
-        baseline: What stands in for production as long as there is none; default: a constant, made of the
-            outcomes that staging was trained on.
-        policy: The gates that a version must pass; default: those for its kind.
-        metrics: Further metrics to compare by, beside those of the kind.
-        after_promotion: What runs when another version is in production.
-        watch: How the drift of its predictions and requests is watched; None: it is not.
-        translator: Makes names and specs.
+        baseline: Prediction that takes the place of production until a version is in production. Default: a
+            constant, computed from the training outcomes of staging.
+        policy: Gates that a version must pass. Default: those for its kind.
+        metrics: Metrics to compare by, in addition to those of the kind.
+        after_promotion: Job that runs when another version is in production.
+        watch: Watch of the drift of its predictions and requests; None for none.
+        translator: Translator that makes names and specs.
+
+    Example:
+        >>> from ledgerline.dagster.released_models.holdout import Holdout
+        >>> from ledgerline.dagster.released_models.released import released
+        >>> from ledgerline.evaluation.kinds import Regression
+        >>> demand = ReleasedModel(
+        ...     name="demand",
+        ...     kind=Regression(),
+        ...     versions=dg.AssetSpec("demand_version"),
+        ...     rows=dg.AssetSpec("orders"),
+        ...     outcome="quantity",
+        ...     inputs=lambda rows: rows[["price", "weekday"]],
+        ...     clusters=None,
+        ...     holdout=Holdout(share=0.2, by=["customer"]),
+        ... )
+        >>> [job.name for job in released(demand).jobs]
+        ['compare_demand', 'promote_demand', 'release_demand']
     """
 
     name: str
@@ -92,7 +113,9 @@ class ReleasedModel:
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
-            raise DeclarationError(f"name is {self.name!r}; give the registered model in MLflow.")
+            raise DeclarationError(
+                f"The name of a released model is {self.name!r}.", "Name the registered model in MLflow."
+            )
         for name in ("versions", "rows"):
             self._require_one_asset(name)
         self._require_columns()
@@ -102,22 +125,23 @@ class ReleasedModel:
         kind = self.stand_in.kind
         if kind is not None and not isinstance(self.kind, kind):
             self._refuse(
-                "baseline", f"{self.stand_in.name} predicts {kind.__name__}, the model {self.kind!r}"
+                "baseline",
+                f"{self.stand_in.name} predicts {kind.__name__}, and the model predicts {self.kind!r}",
             )
 
     @property
     def evaluated_by(self) -> Policy:
-        """The policy that versions are judged by."""
+        """The policy that versions are evaluated by."""
         return self.policy if self.policy is not None else default_policy(self.kind)
 
     @property
     def stand_in(self) -> Baseline:
-        """The baseline that stands in for production."""
+        """The baseline that takes the place of production."""
         return self.baseline if self.baseline is not None else Baseline("constant", self._constant)
 
     @property
     def names(self) -> ReleaseNames:
-        """The names of all that is made for it."""
+        """The names of the assets, jobs and sensors that are made for the model."""
         return self.translator.names(self)
 
     @property
@@ -176,12 +200,13 @@ class ReleasedModel:
         if self.rows_partitions is None and self.holdout is None:
             self._refuse(
                 "holdout",
-                f"{self.rows_key.to_user_string()} has no partitions, so that it must be said which rows "
-                "are kept for evaluation: holdout=Holdout(share=0.2, by=[...])",
+                f"{self.rows_key.to_user_string()} has no partitions, so the declaration must name the rows "
+                "that are kept for evaluation: holdout=Holdout(share=0.2, by=[...])",
             )
         if self.rows_partitions is not None and self.holdout is not None:
             self._refuse(
-                "holdout", f"{self.rows_key.to_user_string()} has partitions, by which rows are kept apart"
+                "holdout",
+                f"{self.rows_key.to_user_string()} has partitions, which separate training from evaluation",
             )
 
     def _require_gates(self) -> None:
@@ -189,8 +214,8 @@ class ReleasedModel:
             self.evaluated_by.require_fits(self.kind)
         except (ValueError, ComparisonError) as error:
             self._refuse("policy", str(error))
-        known = [metric.name for metric in (*self.evaluated_by.metrics(self.kind), *self.metrics)]
-        twice = sorted({name for name in known if known.count(name) > 1})
+        names = [metric.name for metric in (*self.evaluated_by.metrics(self.kind), *self.metrics)]
+        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             self._refuse("metrics", f"two metrics have the name {twice[0]!r}")
 
@@ -205,7 +230,9 @@ class ReleasedModel:
         in_time = isinstance(self.versions.partitions_def, dg.TimeWindowPartitionsDefinition)
         if self.watch.retrain is not None and not (in_time and self.rows_partitions is not None):
             versions = self.versions_key.to_user_string()
-            self._refuse("watch.retrain", f"{versions} has no partitions of time, or the rows have none")
+            self._refuse(
+                "watch.retrain", f"{versions} has no time partitions, or the rows have no partitions"
+            )
 
     def _refuse(self, name: str, why: str) -> None:
         raise DeclarationError(f"Released model {self.name!r}: {name}: {why}.")

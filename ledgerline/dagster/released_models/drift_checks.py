@@ -1,4 +1,4 @@
-"""When the drift of predictions is too far. How it is measured: predictions_drift.py."""
+"""The checks that predictions have not drifted too far. How drift is measured: predictions_drift.py."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from ledgerline.dagster.released_models.drift_records import PredictionsDrift
 from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE, Watch
 from ledgerline.dagster.storage.io_managers import Records
 
-# Metadata of each evaluation: the partition that it is about.
+# Metadata of each check evaluation: its partition.
 PARTITION_METADATA = "partition"
 
 
@@ -20,9 +20,9 @@ class Finding:
     """The result of a check.
 
     Attributes:
-        passed: Whether all is well.
-        text: Why, with numbers.
-        details: The numbers.
+        passed: True if the check passed.
+        text: Reason, with numbers.
+        details: Numbers of the check.
     """
 
     passed: bool
@@ -34,56 +34,56 @@ def drift_checks(model: ReleasedModel, watch: Watch) -> dg.AssetChecksDefinition
     """Make the checks of the drift of predictions."""
     key = model.names.drift
     descriptions = {
-        SCORES_STABLE: "Predictions are spread about as they are over the training rows of the version.",
-        FEATURES_STABLE: "Features are about those that the version was trained on, and as seldom missing.",
+        SCORES_STABLE: "Predictions are distributed as for the training rows of the version.",
+        FEATURES_STABLE: "Features are distributed as in the training rows, and are as rarely missing.",
     }
 
     @dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
         specs=[
             dg.AssetCheckSpec(
-                name, asset=key, description=descriptions.get(name, "Predictions agree with what happened.")
+                name, asset=key, description=descriptions.get(name, "Predictions agree with the outcomes.")
             )
             for name in watch.checks(model.kind, model.features)
         ],
-        # So that the UI offers to execute a single check.
+        # The UI then offers to execute a single check.
         can_subset=True,
     )
     def check_drift(
         context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
     ) -> Iterator[dg.AssetCheckResult]:
-        """Evaluate the drift of the predictions; too few of them are not evaluated."""
-        found = records.read(key, _partition(context, model), PredictionsDrift)
+        """Evaluate the drift of the predictions, unless there are too few of them."""
+        drift = records.read(key, _partition(context, model), PredictionsDrift)
         chosen = {check.name for check in context.selected_asset_check_keys}
-        about = {} if found.partition is None else {PARTITION_METADATA: found.partition}
-        for name, finding in evaluate(model, watch, found).items():
+        about = {} if drift.partition is None else {PARTITION_METADATA: drift.partition}
+        for name, finding in evaluate(model, watch, drift).items():
             if name in chosen:
                 yield dg.AssetCheckResult(
                     passed=finding.passed,
                     check_name=name,
-                    # A feature may change and the model be as good as before.
+                    # The model may be as good as before, although a feature has changed.
                     severity=(
                         dg.AssetCheckSeverity.WARN if name == FEATURES_STABLE else dg.AssetCheckSeverity.ERROR
                     ),
                     description=finding.text,
-                    metadata={**about, "version": found.version, **finding.details},
+                    metadata={**about, "version": drift.version, **finding.details},
                 )
 
     return check_drift
 
 
-def evaluate(model: ReleasedModel, watch: Watch, found: PredictionsDrift) -> dict[str, Finding]:
+def evaluate(model: ReleasedModel, watch: Watch, drift: PredictionsDrift) -> dict[str, Finding]:
     """Return the result of each check, by its name."""
     names = watch.checks(model.kind, model.features)
-    few = _too_few(watch, found.clusters, found.rows)
+    few = _too_few(watch, drift.clusters, drift.rows)
     if few is not None:
         return dict.fromkeys(names, Finding(True, f"Not evaluated: predictions are stored of {few}"))
-    results = {SCORES_STABLE: _scores(watch, found)}
+    results = {SCORES_STABLE: _scores(watch, drift)}
     if FEATURES_STABLE in names:
-        results[FEATURES_STABLE] = _features(model, watch, found)
+        results[FEATURES_STABLE] = _features(model, watch, drift)
     outcome_check = watch.outcome_check(model.kind)
     if outcome_check is not None:
-        results[outcome_check] = _outcomes(model, watch, found)
+        results[outcome_check] = _outcomes(model, watch, drift)
     return results
 
 
@@ -105,52 +105,54 @@ def scores_finding(
     )
 
 
-def _scores(watch: Watch, found: PredictionsDrift) -> Finding:
+def _scores(watch: Watch, drift: PredictionsDrift) -> Finding:
     return scores_finding(
-        found.score_psi,
-        found.mean_score,
-        found.mean_training_score,
+        drift.score_psi,
+        drift.mean_score,
+        drift.mean_training_score,
         watch.max_score_psi,
-        f"in {found.rows:,} predictions",
+        f"in {drift.rows:,} predictions",
     )
 
 
-def _features(model: ReleasedModel, watch: Watch, found: PredictionsDrift) -> Finding:
-    psi = {name: found.feature_psi[name] for name in watch.evaluated_features(model.features)}
-    psi |= {f"gaps of {name}": found.gaps_psi[name] for name in watch.gaps}
+def _features(model: ReleasedModel, watch: Watch, drift: PredictionsDrift) -> Finding:
+    psi = {name: drift.feature_psi[name] for name in watch.evaluated_features(model.features)}
+    psi |= {f"gaps of {name}": drift.gaps_psi[name] for name in watch.gaps}
     largest = sorted(psi, key=lambda name: psi[name], reverse=True)
     changed = [name for name in largest if psi[name] > watch.max_feature_psi]
-    shown = ", ".join(f"{name} {psi[name]:.3f}" for name in changed or largest[:1])
+    listed = ", ".join(f"{name} {psi[name]:.3f}" for name in changed or largest[:1])
     text = (
-        f"PSI above {watch.max_feature_psi:g}: {shown}" if changed else f"The largest PSI is that of {shown}"
+        f"PSI above {watch.max_feature_psi:g}: {listed}"
+        if changed
+        else f"The largest PSI is that of {listed}"
     )
     return Finding(not changed, text, {"largest_psi": psi[largest[0]]})
 
 
-def _outcomes(model: ReleasedModel, watch: Watch, found: PredictionsDrift) -> Finding:
+def _outcomes(model: ReleasedModel, watch: Watch, drift: PredictionsDrift) -> Finding:
     bound, metric = watch.bound(model.kind), watch.bounded_metric(model.kind, model.metrics)
-    assert bound is not None and metric is not None  # noqa: S101, PT018 (only then is there a check)
-    few = _too_few(watch, found.clusters_with_outcome, found.rows_with_outcome)
+    assert bound is not None and metric is not None  # noqa: S101, PT018 (otherwise the check does not exist)
+    few = _too_few(watch, drift.clusters_with_outcome, drift.rows_with_outcome)
     if few is not None:
         return Finding(True, f"Not evaluated: outcomes are known of {few}")
-    value = found.metrics.get(metric.name)
+    value = drift.metrics.get(metric.name)
     if value is None:
-        text = f"Not evaluated: {metric.name} is not defined for {found.rows_with_outcome:,} rows"
+        text = f"Not evaluated: {metric.name} is not defined for {drift.rows_with_outcome:,} rows"
         return Finding(True, text)
     sides = ", ".join(
-        f"{name} predicted {predicted:.4g}, observed {found.observed[name]:.4g}"
-        for name, predicted in list(found.predicted.items())[:5]
+        f"{name} predicted {predicted:.4g}, observed {drift.observed[name]:.4g}"
+        for name, predicted in list(drift.predicted.items())[:5]
     )
     return Finding(
         metric.gain(value, bound.worst) >= 0,
-        f"{metric.name} {value:.4g} on {found.rows_with_outcome:,} rows with an outcome, {bound.worst:g} is "
+        f"{metric.name} {value:.4g} on {drift.rows_with_outcome:,} rows with an outcome, {bound.worst:g} is "
         f"accepted: {sides}",
         {metric.name: value},
     )
 
 
 def _too_few(watch: Watch, clusters: int, rows: int) -> str | None:
-    """Say that there are too few to be evaluated, if there are."""
+    """Return a text if there are too few rows or clusters to be evaluated."""
     if rows >= watch.min_rows and clusters >= watch.min_clusters:
         return None
     return (
@@ -160,10 +162,10 @@ def _too_few(watch: Watch, clusters: int, rows: int) -> str | None:
 
 
 def _partition(context: dg.AssetCheckExecutionContext, model: ReleasedModel) -> str | None:
-    """Return the partition to evaluate; of a check that is executed alone, the last one that is stored.
+    """Return the partition to evaluate; for a check that is executed alone, the last stored one.
 
     Raises:
-        PermanentFailure: None is stored.
+        PermanentFailure: No partition is stored.
     """
     if context.has_partition_key:
         return context.partition_key

@@ -1,4 +1,4 @@
-"""Records that the assets of drift store, and the configuration of their runs."""
+"""The records that drift assets store, and the configuration of their runs."""
 
 from dataclasses import dataclass
 
@@ -14,34 +14,34 @@ class DriftConfig(dg.Config):
     version: int | None = Field(
         default=None,
         ge=1,
-        description="The predictions of this version. Default: of the one that made most of them.",
+        description="Version whose predictions are compared. Default: the one that made most of them.",
     )
 
 
 @dataclass(frozen=True)
 class PredictionsDrift:
-    """How predictions and their rows differ from what the version that made them was trained on.
+    """The drift of predictions and their rows from the training rows of the version that predicted.
 
     Attributes:
-        partition: The partition that it is about; None: it has none.
-        version: The version whose predictions are compared.
-        rows: The rows that it predicted.
-        clusters: Their clusters.
-        rows_by_version: The rows that each version predicted, by its number.
-        first_training_partition: The first partition that the version was trained on; None: rows have none.
-        last_training_partition: The last one.
-        training_rows: The rows that it was trained on.
-        training_data: Whether these are stored as they were then.
-        feature_psi: Population stability index of each feature, the one that differs most first.
-        gaps_psi: The same of whether a feature is missing.
-        score_psi: The same of each column of predictions.
-        mean_training_score: Mean prediction for the rows that it was trained on, by column.
+        partition: Partition of the predictions; None without partitions.
+        version: Version whose predictions are compared.
+        rows: Number of rows that it predicted.
+        clusters: Number of clusters of these rows.
+        rows_by_version: Number of rows that each version predicted, by its number.
+        first_training_partition: First partition of its training rows; None without partitions.
+        last_training_partition: Last partition of its training rows; None without partitions.
+        training_rows: Number of its training rows.
+        training_data: Text that tells whether the training rows are unchanged.
+        feature_psi: Population stability index of each feature, the largest first.
+        gaps_psi: Population stability index of whether a feature is missing.
+        score_psi: Population stability index of each column of predictions.
+        mean_training_score: Mean prediction for the training rows, by column.
         mean_score: Mean prediction, by column.
-        rows_with_outcome: The rows whose outcome is known; without any, all that follows is 0 or empty.
-        clusters_with_outcome: Their clusters.
-        predicted: Mean prediction for them, by column; for quantiles, the level.
-        observed: What happened: the share or the mean of outcomes; for quantiles, the share at or below.
-        metrics: How good the predictions were: every metric that is defined for these rows.
+        rows_with_outcome: Number of rows whose outcome is known; if it is 0, all fields below are 0 or empty.
+        clusters_with_outcome: Number of clusters of these rows.
+        predicted: Mean prediction for these rows, by column; for quantiles, the level.
+        observed: Share or mean of their outcomes; for quantiles, the share of outcomes at or below.
+        metrics: Every metric that is defined for these rows.
     """
 
     partition: str | None
@@ -66,38 +66,38 @@ class PredictionsDrift:
 
     @property
     def largest_score_psi(self) -> float:
-        """The index of the column of predictions that differs most."""
+        """The largest index of a column of predictions."""
         return max(self.score_psi.values())
 
 
 class RequestsDriftConfig(dg.Config):
-    """Which requests are compared."""
+    """The requests that are compared."""
 
     since_hours: int = Field(
-        default=WEEK_HOURS, ge=1, description="Requests that came in so many hours before the run."
+        default=WEEK_HOURS, ge=1, description="Requests of this many hours before the run are compared."
     )
 
 
 @dataclass(frozen=True)
 class RequestsDrift:
-    """How requests to a version differ from what it was trained on.
+    """The drift of requests to a version from its training rows.
 
     Attributes:
-        version: The version in production.
-        since: From when on requests are compared (ISO 8601).
-        until: Until when.
-        requests: The requests that it answered.
-        rows: The rows in them.
-        is_cut: Whether there may be more: so many are enough.
-        first_training_partition: The first partition that the version was trained on; None: rows have none.
-        last_training_partition: The last one.
-        training_rows: The rows that it was trained on.
-        training_data: Whether these are stored as they were then.
-        feature_psi: Population stability index of each column that it takes, the one that differs most first.
-        gaps_psi: The same of whether it is missing, of features for which the watch names that.
-        not_logged: Columns that are left out of the log on purpose, and so are in neither.
-        score_psi: The same of each column of its predictions.
-        mean_training_score: Mean prediction for the rows that it was trained on, by column.
+        version: Version in production.
+        since: Start of the period whose requests are compared (ISO 8601).
+        until: End of the period.
+        requests: Number of requests that the version answered.
+        rows: Number of rows in these requests.
+        is_cut: True if there may be more requests than were read.
+        first_training_partition: First partition of its training rows; None without partitions.
+        last_training_partition: Last partition of its training rows; None without partitions.
+        training_rows: Number of its training rows.
+        training_data: Text that tells whether the training rows are unchanged.
+        feature_psi: Population stability index of each input column, the largest first.
+        gaps_psi: Population stability index of whether a feature is missing, for the gaps of the watch.
+        not_logged: Columns that are redacted in the log, and so have no index.
+        score_psi: Population stability index of each column of predictions.
+        mean_training_score: Mean prediction for the training rows, by column.
         mean_score: Mean prediction in the responses, by column.
     """
 

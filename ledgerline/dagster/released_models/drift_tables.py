@@ -1,4 +1,4 @@
-"""Drift as Dagster's UI shows it: tables in the metadata."""
+"""Tables of drift, for the metadata in Dagster's UI."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from ledgerline.dagster.released_models.watch import Watch
 def features_table(
     model: ReleasedModel, watch: Watch, feature_psi: Mapping[str, float], gaps_psi: Mapping[str, float]
 ) -> dg.TableMetadataValue:
-    """Return the index of each feature, and by what the check evaluates it."""
+    """Return the index of each feature, and which of its numbers the check evaluates."""
     by_psi = set(watch.evaluated_features(model.features))
     return dg.MetadataValue.table(
         [
@@ -36,7 +36,7 @@ def inputs_table(feature_psi: Mapping[str, float], gaps_psi: Mapping[str, float]
 def scores_table(
     score_psi: Mapping[str, float], mean_training_score: Mapping[str, float], mean_score: Mapping[str, float]
 ) -> dg.TableMetadataValue:
-    """Return the index of each column of predictions, and its means."""
+    """Return the index and the means of each column of predictions."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
@@ -53,7 +53,7 @@ def scores_table(
 
 
 def outcomes_table(predicted: Mapping[str, float], observed: Mapping[str, float]) -> dg.TableMetadataValue:
-    """Return what was predicted beside what happened, over rows whose outcome is known."""
+    """Return predicted and observed values, for rows whose outcome is known."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(

@@ -9,16 +9,16 @@ class EvaluatedVersion:
     """The outcome of a comparison.
 
     Attributes:
-        version: The version that is to be promoted.
-        against: The version it was compared with; None: there was none, and a baseline stood in.
-        rows: Rows it was judged on.
-        rulings: One for each gate, as `ledgerline.evaluation.rulings.Ruling`.
-        passed: Whether every gate let it pass.
+        version: Version that was evaluated.
+        against: Version that it was compared with; None for a baseline.
+        rows: Number of rows that it was evaluated on.
+        rulings: Ruling of each gate, as `ledgerline.evaluation.rulings.Ruling`.
+        passed: True if it passed every gate.
         evidence_sha256: Seal of the evidence.
-        evidence_run_id: The MLflow run that has it, and the report.
-        entry: The entry in the journal of the model.
-        run_id: The Dagster run that compared.
-        replay: How it answers what was really asked, as `requests.replay.Replay`; None: it was not asked.
+        evidence_run_id: MLflow run that stores the evidence and the report.
+        entry: Number of the entry in the journal of the model.
+        run_id: Dagster run of the comparison.
+        replay: Replay of logged requests, as `requests.replay.Replay`; None without a replay.
     """
 
     version: int

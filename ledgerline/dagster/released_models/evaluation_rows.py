@@ -1,4 +1,4 @@
-"""The rows of a released model: those that a version was trained on, and those it is evaluated on."""
+"""The rows of a released model that a version was trained on, and those that it is evaluated on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class EvaluationRows:
     """The rows that two versions are compared on.
 
     Attributes:
-        keys: Their partitions, in order; empty where rows have none.
-        rows: The rows, with an outcome each.
+        keys: Their partitions, in order; empty if the rows have none.
+        rows: The rows; each has an outcome.
     """
 
     keys: Sequence[str]
@@ -37,7 +37,7 @@ class EvaluationRows:
 
 
 def partitions_of(model: ReleasedModel, instance: dg.DagsterInstance) -> RowPartitions:
-    """Return the partitions of the rows of a model, as they are now."""
+    """Return the current partitions of the rows of a model."""
     definition = model.rows_partitions
     if definition is None:
         return RowPartitions()
@@ -52,25 +52,25 @@ def keys_to_evaluate_on(
     production: Version | None,
     partition: str | None,
 ) -> list[str]:
-    """Return the partitions to compare two versions on; empty where rows have no partitions.
+    """Return the partitions to compare two versions on; empty if the rows have no partitions.
 
     Args:
-        model: The model.
-        partitions: Of its rows.
-        staging: The version that is to be promoted.
-        production: The version it is compared with; None: there is none.
-        partition: The partition of the versions' asset whose evaluation rows are taken; None: as the staging
-            version records.
+        model: Declaration of the model.
+        partitions: Partitions of its rows.
+        staging: Version that may be promoted.
+        production: Version that it is compared with; None without production.
+        partition: Partition of the versions' asset whose evaluation rows are used; None for those that the
+            staging version records.
 
     Raises:
-        PermanentFailure: One of them was trained on some of these rows, or it cannot be known.
+        PermanentFailure: A version was trained on some of these rows, or its training rows are unknown.
     """
     both = [version for version in (staging, production) if version is not None]
     if model.holdout is not None:
         if partition is not None:
             raise PermanentFailure(
                 f"The rows of {model.name} have no partitions, and {partition!r} was named.",
-                "Compare without a partition: on the rows that are held out.",
+                "Compare without a partition, on the rows that are held out.",
             )
         for version in both:
             _require_same_holdout(model, version)
@@ -80,7 +80,7 @@ def keys_to_evaluate_on(
         for version in both:
             provenance.require_new(version, keys, partitions)
     except ProvenanceError as error:
-        raise PermanentFailure(str(error), NOTHING_CHANGED) from error
+        raise PermanentFailure(error.problem, error.remedy or NOTHING_CHANGED) from error
     return keys
 
 
@@ -90,7 +90,7 @@ def read_evaluation_rows(
     """Read the rows to compare versions on.
 
     Raises:
-        PermanentFailure: Some are not stored, or they lack a column.
+        PermanentFailure: Some rows are not stored, or lack a column.
     """
     rows = _with_outcome(model, read_rows(context, model, keys, f"{named(staging)} is compared on"))
     if model.holdout is not None:
@@ -104,7 +104,7 @@ def read_training_rows(
     """Read the rows that a version was trained on, as they are stored now.
 
     Raises:
-        PermanentFailure: It does not say which, or they are not stored any more.
+        PermanentFailure: The version does not record which rows, or they are not stored any more.
     """
     purpose = f"{named(version)} was trained on"
     if model.holdout is not None:
@@ -113,34 +113,36 @@ def read_training_rows(
     try:
         keys = provenance.trained_on(version, partitions)
     except ProvenanceError as error:
-        raise PermanentFailure(str(error), NOTHING_CHANGED) from error
+        raise PermanentFailure(error.problem, error.remedy or NOTHING_CHANGED) from error
     return _with_outcome(model, read_rows(context, model, keys, purpose))
 
 
 def read_rows(
     context: dg.AssetExecutionContext, model: ReleasedModel, keys: Sequence[str], purpose: str
 ) -> "pd.DataFrame":
-    """Read rows with the asset's own IO manager: all partitions at once where that is this library's.
+    """Read rows with the asset's IO manager; one of this library reads all partitions at once.
 
     Raises:
-        PermanentFailure: Partitions are not stored; the message says how many, and what they are needed for.
+        PermanentFailure: Partitions are not stored; the message names them and their purpose.
     """
     if model.read is not None:
         return model.read(context, keys)
     return read_table(context, model.rows, keys, purpose)
 
 
-def described(model: ReleasedModel, found: EvaluationRows, source: str) -> Dataset:
-    """Name the rows and hash their content."""
+def described(model: ReleasedModel, evaluated: EvaluationRows, source: str) -> Dataset:
+    """Return the name of the rows and the hash of their content, for MLflow."""
     name = model.rows_key.to_user_string()
-    if found.keys:
-        ends = dict.fromkeys([found.keys[0], found.keys[-1]])
+    if evaluated.keys:
+        ends = dict.fromkeys([evaluated.keys[0], evaluated.keys[-1]])
         name = f"{name} {' to '.join(ends)}"
-    return Dataset(name=name, sha256=digests.frame_sha256(found.rows), source=source, rows=len(found.rows))
+    return Dataset(
+        name=name, sha256=digests.frame_sha256(evaluated.rows), source=source, rows=len(evaluated.rows)
+    )
 
 
 def source_of(context: dg.AssetExecutionContext, model: ReleasedModel) -> str:
-    """Return where the rows are kept, as far as their storage tells."""
+    """Return the location of the rows: their folder if it is known, or else their asset key."""
     storage = getattr(context.resources, storage_of(model.rows))
     if isinstance(storage, Tables):
         return str(storage.folder_of(model.rows_key))
@@ -157,10 +159,9 @@ def _keys(
         partition = provenance.partition_of(staging)
     if not partition:
         raise ProvenanceError(
-            f"{named(staging)} does not say which partitions it is to be evaluated on. Name a partition of "
-            f"{model.versions_key.to_user_string()}, or set the tag {provenance.EVALUATED_ON_TAG} of the "
-            "version, as "
-            '[["2013-07-01", "2013-07-31"]].'
+            f"{named(staging)} does not record which partitions it is evaluated on.",
+            f"Name a partition of {model.versions_key.to_user_string()}, or set the tag "
+            f'{provenance.EVALUATED_ON_TAG} of the version, as [["2013-07-01", "2013-07-31"]].',
         )
     try:
         keys = list(model.evaluated_on(partition))
@@ -174,18 +175,19 @@ def _keys(
         what = f"the partition {missing[0]!r}" if missing else "no partition"
         raise ProvenanceError(
             f"{partition!r} stands for {what} of {model.rows_key.to_user_string()}, which has those "
-            f"{span(partitions.keys)}. Name another partition of {model.versions_key.to_user_string()}."
+            f"{span(partitions.keys)}.",
+            f"Name another partition of {model.versions_key.to_user_string()}.",
         )
     return keys
 
 
 def _require_same_holdout(model: ReleasedModel, version: Version) -> None:
-    assert model.holdout is not None  # noqa: S101 (asked before)
+    assert model.holdout is not None  # noqa: S101 (the caller checked it)
     recorded, declared = version.tags.get(HOLDOUT_TAG), model.holdout.as_text()
     if recorded != declared:
-        said = f"the holdout {recorded}" if recorded else "no holdout"
+        holdout = f"the holdout {recorded}" if recorded else "no holdout"
         raise PermanentFailure(
-            f"{named(version)} records {said}, and {model.name} is declared with {declared}: no row is "
+            f"{named(version)} records {holdout}, and {model.name} is declared with {declared}: no row is "
             "known to be new to it.",
             "Train a version with the declared holdout.",
         )

@@ -1,4 +1,4 @@
-"""Everything that is found out about two versions, and the document that is sealed as evidence."""
+"""The findings about two versions, and the document that is sealed as evidence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -52,18 +52,18 @@ PROVENANCE_TAGS = (
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was found out about two versions.
+    """The findings about two versions.
 
     Attributes:
-        staging: The version that is to be promoted.
-        production: The version it is compared with; None: a baseline stands in.
-        holdout: The rows they were compared on.
-        keys: The partitions of these; empty where rows have none.
-        compared: The numbers.
-        latency: How long one row takes.
-        training_psi: How far the rows they were trained on differ, by feature; None without production.
-        rulings: What the gates say of it.
-        replay: How staging answers what was really asked; None: it was not to be asked. No gate is about it.
+        staging: Version that may be promoted.
+        production: Version that it is compared with; None if a baseline takes its place.
+        holdout: Rows that they were compared on.
+        keys: Partitions of these rows; empty if the rows have none.
+        compared: Metrics of both versions, and their differences.
+        latency: Time of a prediction for one row.
+        training_psi: Population stability index of their training rows, by feature; None without production.
+        rulings: Rulings of the gates.
+        replay: Replay of logged requests; None if none was requested. No gate evaluates it.
     """
 
     staging: Contender
@@ -78,16 +78,16 @@ class Findings:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate lets it pass."""
+        """True if the version passes every gate."""
         return all(ruling.passed for ruling in self.rulings)
 
     @property
     def against(self) -> int | None:
-        """The version it was compared with."""
+        """The number of the version that it was compared with; None for a baseline."""
         return self.production.version.number if self.production else None
 
 
-def find_out(
+def compared_versions(
     context: dg.AssetExecutionContext,
     model: ReleasedModel,
     keys: Sequence[str],
@@ -97,20 +97,20 @@ def find_out(
     """Predict rows with both versions, and compare the predictions.
 
     Args:
-        context: Reads the rows.
-        model: The declaration.
-        keys: Partitions that neither was trained on; empty where rows have none.
-        staging: The version that is to be promoted.
-        production: The version it is compared with; None: the baseline.
+        context: Context of the step.
+        model: Declaration of the model.
+        keys: Partitions that neither version was trained on; empty if the rows have none.
+        staging: Version that may be promoted.
+        production: Version that it is compared with; None for the baseline.
 
     Raises:
-        PermanentFailure: Rows are missing, a model cannot predict them, or they cannot tell.
+        PermanentFailure: Rows are missing or too few, or a model cannot predict them.
     """
     partitions = partitions_of(model, context.instance)
-    found = read_evaluation_rows(context, model, keys, staging.version)
+    evaluated = read_evaluation_rows(context, model, keys, staging.version)
     trained_on = read_training_rows(context, model, partitions, staging.version)
-    compared = _compared(model, found.rows, trained_on, staging, production)
-    latency = row_latencies(staging, production, found.rows)
+    compared = _compared(model, evaluated.rows, trained_on, staging, production)
+    latency = row_latencies(staging, production, evaluated.rows)
     differing = signatures.problems(staging.signature, production.signature if production else None)
     training_psi = None
     if production is not None and model.features:
@@ -119,7 +119,7 @@ def find_out(
     return Findings(
         staging=staging,
         production=production,
-        holdout=described(model, found, source_of(context, model)),
+        holdout=described(model, evaluated, source_of(context, model)),
         keys=keys,
         compared=compared,
         latency=latency,
@@ -129,38 +129,38 @@ def find_out(
 
 
 def against_text(model: ReleasedModel, production: Version | None) -> str:
-    """Return what staging is compared with, as a text names it."""
+    """Return the name of what staging is compared with, for a text."""
     return f"version {production.number}" if production else f"the baseline {model.stand_in.name}"
 
 
-def evidence_document(model: ReleasedModel, found: Findings, run_id: str, now: datetime) -> dict[str, Any]:
-    """Return the document that is sealed: everything that the decision rests on."""
-    staging, production = found.staging, found.production
+def evidence_document(model: ReleasedModel, findings: Findings, run_id: str, now: datetime) -> dict[str, Any]:
+    """Return the document that is sealed, with everything that the decision is based on."""
+    staging, production = findings.staging, findings.production
     return {
         "model": model.name,
         "version": staging.version.number,
         "version_sha256": staging.version.tags.get(SHA256_TAG),
-        "against": found.against,
+        "against": findings.against,
         "against_sha256": production.version.tags.get(SHA256_TAG) if production else None,
-        "holdout": asdict(found.holdout)
+        "holdout": asdict(findings.holdout)
         | {
             "asset": model.rows_key.to_user_string(),
-            "first_partition": found.keys[0] if found.keys else None,
-            "last_partition": found.keys[-1] if found.keys else None,
-            "partitions": len(found.keys),
+            "first_partition": findings.keys[0] if findings.keys else None,
+            "last_partition": findings.keys[-1] if findings.keys else None,
+            "partitions": len(findings.keys),
             "share": model.holdout.as_text() if model.holdout is not None else None,
         },
         "training_data": {
             str(one.version.number): _provenance(one.version) for one in (staging, production) if one
         },
         "policy": model.evaluated_by.as_dict(),
-        "comparison": found.compared.as_dict(),
-        "latency": asdict(found.latency),
+        "comparison": findings.compared.as_dict(),
+        "latency": asdict(findings.latency),
         "artifact_bytes": {"staging": staging.bytes, "production": production.bytes if production else None},
-        "training_psi": found.training_psi,
-        "replay": found.replay.as_dict() if found.replay else None,
-        "rulings": [asdict(ruling) for ruling in found.rulings],
-        "decision": evidence.PASSED if found.passed else evidence.REFUSED,
+        "training_psi": findings.training_psi,
+        "replay": findings.replay.as_dict() if findings.replay else None,
+        "rulings": [asdict(ruling) for ruling in findings.rulings],
+        "decision": evidence.PASSED if findings.passed else evidence.REFUSED,
         "by": f"Dagster run {run_id}",
         "at": now.isoformat(timespec="milliseconds"),
         RUN_ID_TAG: run_id,
@@ -169,15 +169,15 @@ def evidence_document(model: ReleasedModel, found: Findings, run_id: str, now: d
 
 
 def evaluation_of(
-    found: Findings, evidence_sha256: str, evidence_run_id: str, run_id: str, now: datetime
+    findings: Findings, evidence_sha256: str, evidence_run_id: str, run_id: str, now: datetime
 ) -> Evaluation:
-    """Return what is written into the journal of the model."""
+    """Return the evaluation that is written into the journal of the model."""
     return Evaluation(
         at=now,
-        version=found.staging.version.number,
-        against=found.against,
-        passed=found.passed,
-        broken_rules=[ruling.rule for ruling in found.rulings if not ruling.passed],
+        version=findings.staging.version.number,
+        against=findings.against,
+        passed=findings.passed,
+        broken_rules=[ruling.rule for ruling in findings.rulings if not ruling.passed],
         evidence=evidence_sha256,
         evidence_run_id=evidence_run_id,
         by=f"Dagster run {run_id}",
@@ -219,6 +219,6 @@ def _psi(production: "pd.DataFrame", staging: "pd.DataFrame", features: Sequence
 
 
 def _provenance(version: Version) -> dict[str, str]:
-    """Return what a version says of where it comes from; nothing where it was registered by hand."""
+    """Return the recorded origin of a version, which is empty if it was registered by hand."""
     tags = {name: version.tags[name] for name in PROVENANCE_TAGS if version.tags.get(name)}
     return tags | {"mlflow_run_id": version.run_id or "missing"}

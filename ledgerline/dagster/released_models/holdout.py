@@ -1,25 +1,30 @@
-"""Rows that are kept for evaluation where rows have no partitions: a share, chosen by a stable hash."""
+"""The share of rows without partitions that is kept for evaluation, chosen by a stable hash."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ledgerline.errors import LedgerlineError
+
 if TYPE_CHECKING:
     import pandas as pd
 
-# A hash has 64 bits.
-_ALL = 2**64
+_HASHES = 2**64  # a hash has 64 bits
+
+
+class HoldoutError(LedgerlineError):
+    """A holdout keeps no rows, all rows, or does not name its columns."""
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """A share of the rows, the same ones whenever it is asked for, however many others come.
+    """A share of the rows; the same rows are held out each time, also after others were added.
 
     Attributes:
-        share: How many rows are kept for evaluation, between 0 and 1.
-        by: Columns that name what belongs together, such as a customer: all its rows are on one side.
-        salt: Another one chooses other rows.
+        share: Share of the rows that is kept for evaluation, between 0 and 1.
+        by: Columns that identify a group, such as a customer; all rows of a group are on one side.
+        salt: Text that changes which rows are held out.
     """
 
     share: float
@@ -28,19 +33,21 @@ class Holdout:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ValueError(f"share is {self.share}; it must lie between 0 and 1, for instance 0.2.")
+            raise HoldoutError(
+                f"The share of a holdout is {self.share}.", "It must lie between 0 and 1, as 0.2."
+            )
         if isinstance(self.by, str) or not self.by:
-            raise ValueError(f"by is {self.by!r}; give a list of at least one column.")
+            raise HoldoutError(f"`by` of a holdout is {self.by!r}.", "Name a list of at least one column.")
 
     def is_held_out(self, rows: "pd.DataFrame") -> "pd.Series":
-        """Return for each row whether it is kept for evaluation."""
+        """Return, for each row, whether it is kept for evaluation."""
         import pandas as pd
 
-        # Hash texts, so that 1 and 1.0 read from different files are one value.
+        # Texts are hashed, so that 1 and 1.0 from different files are the same value.
         texts = rows[list(self.by)].astype("string").fillna("").agg("\x1f".join, axis=1) + self.salt
         hashes = pd.util.hash_pandas_object(texts.astype(object), index=False)
-        return pd.Series(hashes.to_numpy() < self.share * _ALL, index=rows.index)
+        return pd.Series(hashes.to_numpy() < self.share * _HASHES, index=rows.index)
 
     def as_text(self) -> str:
-        """Return what a version records of it."""
+        """Return the text with which a version records the holdout."""
         return json.dumps({"share": self.share, "by": list(self.by), "salt": self.salt}, sort_keys=True)

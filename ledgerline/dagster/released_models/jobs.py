@@ -16,9 +16,9 @@ class ReleaseJobs:
     """The jobs of a released model.
 
     Attributes:
-        compare: Compares the version in staging with production.
-        promote: Promotes, or takes production back.
-        release: Compares, and promotes what passes every gate.
+        compare: Job that compares the version in staging with production.
+        promote: Job that promotes or rolls back.
+        release: Job that compares, and promotes a version that passes every gate.
     """
 
     compare: "UnresolvedAssetJobDefinition"
@@ -27,7 +27,7 @@ class ReleaseJobs:
 
     @property
     def all(self) -> "tuple[UnresolvedAssetJobDefinition, ...]":
-        """All of them."""
+        """The three jobs."""
         return self.compare, self.promote, self.release
 
 
@@ -41,30 +41,32 @@ def release_jobs(model: ReleasedModel) -> ReleaseJobs:
             names.compare_job,
             selection=comparison,
             description=(
-                f"Compare the version of {model.name} in staging with production, and judge it by the gates."
+                f"Compares the version of {model.name} in staging with production, and evaluates it by the "
+                "gates."
             ),
         ),
         promote=dg.define_asset_job(
             names.promote_job,
             selection=production,
             description=(
-                f"Let another version of {model.name} be in production, if its evidence says so; "
-                "or take production back."
+                f"Promotes another version of {model.name} to production, if its evidence allows it, or "
+                "rolls "
+                "production back."
             ),
         ),
         release=dg.define_asset_job(
             names.release_job,
             selection=comparison | production,
             description=(
-                f"Compare the version of {model.name} in staging with production, "
-                "and promote it if it passes every gate."
+                f"Compares the version of {model.name} in staging with production, and promotes it if it "
+                "passes every gate."
             ),
         ),
     )
 
 
 def watch_jobs(model: ReleasedModel) -> "tuple[UnresolvedAssetJobDefinition, ...]":
-    """Make the jobs that watch the drift of a model's predictions and requests; none without a watch."""
+    """Make the jobs that watch the drift of a model's predictions and requests; empty without a watch."""
     names = model.names
     if model.watch is None:
         return ()
@@ -72,13 +74,13 @@ def watch_jobs(model: ReleasedModel) -> "tuple[UnresolvedAssetJobDefinition, ...
         dg.define_asset_job(
             names.watch_job,
             selection=dg.AssetSelection.assets(names.drift),
-            description=f"Compare the predictions of {model.name} with the rows that it was trained on.",
+            description=f"Compares the predictions of {model.name} with the rows that it was trained on.",
         ),
         dg.define_asset_job(
             names.watch_requests_job,
             selection=dg.AssetSelection.assets(names.requests_drift),
             description=(
-                f"Compare the latest requests to the service for {model.name} with the rows that it was "
+                f"Compares the latest requests to the service for {model.name} with the rows that it was "
                 "trained on."
             ),
         ),

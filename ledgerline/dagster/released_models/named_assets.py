@@ -1,4 +1,4 @@
-"""Assets that a declaration names: what they declare of themselves. Their content: stored_tables.py."""
+"""Reads the metadata of assets that a declaration names. Their content: stored_tables.py."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,21 +12,21 @@ Asset = dg.AssetsDefinition | dg.AssetSpec
 
 
 def metadata_of(asset: Asset) -> Mapping[str, Any]:
-    """Return what an asset declares of itself."""
+    """Return the metadata that an asset declares."""
     if isinstance(asset, dg.AssetSpec):
         return asset.metadata
     return asset.metadata_by_key.get(asset.key, {})
 
 
 def declared_schema(asset: Asset) -> dg.TableSchema | None:
-    """Return the columns that a table declares; None: it declares none."""
+    """Return the columns that a table declares; None without a declaration."""
     declared = metadata_of(asset).get(COLUMN_SCHEMA)
     schema = getattr(declared, "schema", declared)
     return schema if isinstance(schema, dg.TableSchema) else None
 
 
 def declared_columns(asset: Asset) -> set[str] | None:
-    """Return the names of the columns that a table declares; None: it declares none."""
+    """Return the names of the columns that a table declares; None without a declaration."""
     schema = declared_schema(asset)
     return None if schema is None else {column.name for column in schema.columns}
 
@@ -39,7 +39,7 @@ def storage_of(asset: Asset) -> str:
 
 
 def several_problem(asset: object) -> str | None:
-    """Return why something does not name one asset; None: it does."""
+    """Return why an object does not name exactly one asset; None if it does."""
     if not isinstance(asset, dg.AssetsDefinition | dg.AssetSpec):
         return f"{asset!r} is neither an asset nor an AssetSpec"
     if isinstance(asset, dg.AssetsDefinition) and len(list(asset.keys)) != 1:

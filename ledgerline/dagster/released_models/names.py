@@ -1,4 +1,4 @@
-"""The names of all that is made for a released model, and how they are found in loaded definitions."""
+"""The names of a released model's assets, jobs and sensors, which loaded definitions contain as metadata."""
 
 import json
 import re
@@ -8,23 +8,23 @@ from typing import Any, Self
 
 import dagster as dg
 
-# Metadata of the asset `production_<model>`, by which the command line finds released models.
+# Metadata of the asset `production_<model>`, with which the command line finds released models.
 RELEASE_METADATA = "ledgerline/release"
 
 
 @dataclass(frozen=True)
 class ReleaseNames:
-    """The names of what is made for a released model.
+    """The names of a released model's assets, jobs and sensors.
 
     Attributes:
-        model: The registered model.
-        comparison: The asset that compares staging with production.
-        production: The asset that stands for the version in production.
-        versions: The asset that registers versions.
-        compare_job: The job that compares.
-        promote_job: The job that promotes, or takes production back.
-        release_job: The job that compares, and promotes what passes every gate.
-        suffix: Ends the names of its sensors.
+        model: Name of the registered model.
+        comparison: Asset that compares staging with production.
+        production: Asset that represents the version in production.
+        versions: Asset that registers versions.
+        compare_job: Job that compares.
+        promote_job: Job that promotes or rolls back.
+        release_job: Job that compares, and promotes a version that passes every gate.
+        suffix: Suffix of the names of its sensors.
     """
 
     model: str
@@ -38,7 +38,7 @@ class ReleaseNames:
 
     @classmethod
     def of(cls, model: str, versions: dg.AssetKey) -> Self:
-        """Return the names for a model, made of its own."""
+        """Return the names for a model, derived from its name."""
         suffix = re.sub(r"\W", "_", model, flags=re.ASCII)
         return cls(
             model=model,
@@ -63,30 +63,30 @@ class ReleaseNames:
 
     @property
     def drift(self) -> dg.AssetKey:
-        """The asset that says how its predictions have drifted."""
+        """The asset with the drift of its predictions."""
         return dg.AssetKey(f"drift_{self.suffix}")
 
     @property
     def requests_drift(self) -> dg.AssetKey:
-        """The asset that says how requests to its service have drifted."""
+        """The asset with the drift of requests to its service."""
         return dg.AssetKey(f"requests_drift_{self.suffix}")
 
     @property
     def watch_job(self) -> str:
-        """The job that compares its predictions with the rows it was trained on."""
+        """The job that compares its predictions with its training rows."""
         return f"watch_{self.suffix}"
 
     @property
     def watch_requests_job(self) -> str:
-        """The job that compares requests with the rows it was trained on."""
+        """The job that compares requests with its training rows."""
         return f"watch_requests_{self.suffix}"
 
-    def sensor(self, what: str) -> str:
-        """Return the name of one of its sensors."""
-        return f"{what}_{self.suffix}"
+    def sensor(self, event: str) -> str:
+        """Return the name of the sensor for an event, as `staging_changed`."""
+        return f"{event}_{self.suffix}"
 
     def as_metadata(self) -> Mapping[str, Any]:
-        """Return the metadata by which `released_models` finds it."""
+        """Return the metadata with which `released_models` finds the model."""
         document = {
             field.name: value.to_user_string() if isinstance(value, dg.AssetKey) else value
             for field, value in ((field, getattr(self, field.name)) for field in fields(self))
@@ -104,9 +104,9 @@ class ReleaseNames:
 
 def released_models(definitions: dg.Definitions) -> Mapping[str, ReleaseNames]:
     """Return the released models that definitions hold, by name, in the order of their names."""
-    found = [
+    names_of_models = [
         ReleaseNames.from_metadata(spec.metadata[RELEASE_METADATA])
         for spec in definitions.resolve_all_asset_specs()
         if RELEASE_METADATA in spec.metadata
     ]
-    return {names.model: names for names in sorted(found, key=lambda names: names.model)}
+    return {names.model: names for names in sorted(names_of_models, key=lambda names: names.model)}

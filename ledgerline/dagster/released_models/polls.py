@@ -1,4 +1,4 @@
-"""When a sensor looks at the model registry, and what it remembers. What it does: the modules *_sensor.py."""
+"""The polls of the model registry: when a sensor polls, and its state. What a tick does: *_sensor.py."""
 
 import json
 import time
@@ -13,59 +13,71 @@ from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.registry_notifications import notified_at
 from ledgerline.registry.history import Entry, History
 
-# Dagster's daemon comes by every 5 seconds. Sensors that ask for just that are passed over every other time,
-# for being a moment too early.
+# Dagster's daemon ticks every 5 seconds. It skips every other tick of a sensor with an interval of 5 seconds,
+# because that tick is a moment too early.
 TICK_SECONDS = 5
 INTERVAL_SECONDS = 3
 
-# The journal is read this often even where nothing seems to have moved: a process that was killed may have
-# left an entry there, and nothing else; and tags of versions do not show in a look.
+# The journal is read this often even if no alias has moved: a process that was killed may have left only an
+# entry there, and a poll does not read the tags of versions.
 READ_SECONDS = 30
 
-NOT_YET = "There is no model yet, or it was looked at a moment ago."
+NOT_YET = "The model does not exist yet, or was polled a moment ago."
 NOTHING_NEW = "Nothing has changed."
+
+# Keys in cursors, by the attribute of the state. Cursors of earlier releases have the same keys.
+CURSOR_KEYS = {
+    "polled_at": "looked_at",
+    "notified_at": "woken",
+    "materialised": "shown",
+    "alerted": "told",
+    "requested": "asked",
+    "inconsistencies": "found",
+}
+_ATTRIBUTES = {key: name for name, key in CURSOR_KEYS.items()}
 
 
 @dataclass(frozen=True)
 class Poll:
-    """What a sensor found when it looked.
+    """The result of a poll.
 
     Attributes:
         aliases: Version by alias.
-        journal_entry: The last entry of the journal that was carried out.
-        at: When it looked, in seconds since 1970.
-        woken: The last wake-up by then.
-        model_created: When the model was created, in milliseconds: this tells it from others of its name.
-        newest_model: When the latest of all models was created.
+        journal_entry: Last entry of the journal that was carried out.
+        at: Time of the poll, in seconds since the epoch.
+        notified_at: Time of the last notification by then; None without any.
+        model_created: Creation time of the model, in milliseconds, which distinguishes it from other models
+            of its name.
+        newest_model: Creation time of the newest of all models.
     """
 
     aliases: Mapping[str, int]
     journal_entry: int
     at: float
-    woken: float | None
+    notified_at: float | None
     model_created: int
     newest_model: int
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a sensor remembers between ticks.
+    """The state of a sensor between ticks.
 
     Attributes:
-        looked_at: When it last looked, in seconds since 1970; 0: never.
-        read_at: When it last read the journal.
-        woken: The wake-up it has followed.
-        aliases: Version by alias, at the last look.
-        journal_entry: Up to where the journal was read.
-        has_more: Whether something could not be done yet: it is tried at the next tick.
-        model_created: When the model that this is about was created; None: in cursors of earlier releases.
-        newest_model: When the latest of all models was created, at the last look.
-        seal: The seal of the last entry that was read; empty: there was none, or it is not known.
+        polled_at: Time of the last poll, in seconds since the epoch; 0 before the first.
+        read_at: Time at which the journal was last read.
+        notified_at: Time of the last notification that led to a poll; None without any.
+        aliases: Version by alias, at the last poll.
+        journal_entry: Last entry of the journal that was read.
+        has_more: True if something could not be done yet, and is tried again at the next tick.
+        model_created: Creation time of the model; None in cursors of earlier releases.
+        newest_model: Creation time of the newest of all models, at the last poll.
+        seal: Seal of the last entry that was read; empty without entries, or if it is unknown.
     """
 
-    looked_at: float = 0
+    polled_at: float = 0
     read_at: float = 0
-    woken: float | None = None
+    notified_at: float | None = None
     aliases: dict[str, int] = field(default_factory=dict)
     journal_entry: int = 0
     has_more: bool = False
@@ -75,94 +87,99 @@ class Seen:
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> Self:
-        """What a cursor says; without one, nothing was seen."""
-        return cls(**json.loads(cursor)) if cursor else cls()
+        """Return the state that a cursor holds; without a cursor, the state before the first poll."""
+        document = json.loads(cursor) if cursor else {}
+        return cls(**{_ATTRIBUTES.get(key, key): value for key, value in document.items()})
 
     @property
     def cursor(self) -> str:
-        """To be kept by Dagster."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The state as Dagster stores it."""
+        return json.dumps(
+            {CURSOR_KEYS.get(name, name): value for name, value in asdict(self).items()}, sort_keys=True
+        )
 
     @classmethod
     def nothing_of_a_new_model(cls) -> Self:
-        """Return what is known of a model that was created since the last look: all that it does is new."""
+        """Return the state for a model that was created since the last poll: everything about it is new."""
         return cls()
 
-    def about(self, found: Poll) -> Self:
-        """Return what was seen of the model that has the name now.
+    def about(self, current: Poll) -> Self:
+        """Return the state that belongs to the model that has the name now.
 
-        A model that was made anew begins its journal with entry 1 again, so numbers of entries that were seen
-        of the earlier one say nothing of it. A model that was there already, and was given the name, has a
-        past that is not reported: to it this is the first look.
+        The journal of a model that was registered anew begins with entry 1 again, so entry numbers of the
+        earlier model do not apply to it. The past of an older model that was renamed to this name is not
+        reported: this poll is the first one of it.
         """
-        # The clock of the registry where it is known, since another one may differ.
-        last = self.newest_model or self.looked_at * 1000
-        is_new = found.model_created > last
+        # The clock of the registry is used if it is known, since another clock may differ.
+        last = self.newest_model or self.polled_at * 1000
+        is_new = current.model_created > last
         is_unbound = self.model_created is None and not is_new
-        if not self.looked_at or self.model_created == found.model_created or is_unbound:
+        if not self.polled_at or self.model_created == current.model_created or is_unbound:
             return self
         return self.nothing_of_a_new_model() if is_new else type(self)()
 
     def within(self, history: History) -> Self:
-        """Return the same if it was seen in this journal; if in another one, nothing was seen."""
+        """Return this state if it belongs to this journal, and otherwise the state before the first poll."""
         is_known = not self.seal or any(entry.seal == self.seal for entry in history.entries)
         return self if is_known and self.journal_entry <= history.head else type(self)()
 
-    def last_poll(self, found: Poll) -> datetime | None:
-        """Return when the model was looked at before, if that is known."""
-        return datetime.fromtimestamp(self.looked_at, UTC) if 0 < self.looked_at <= found.at else None
+    def last_poll(self, current: Poll) -> datetime | None:
+        """Return the time of the poll before the current one, if it is known."""
+        return datetime.fromtimestamp(self.polled_at, UTC) if 0 < self.polled_at <= current.at else None
 
-    def is_due(self, now: float, woken: float | None, poll_seconds: float) -> bool:
-        """Whether to look: for what is left, after a wake-up, or when `poll_seconds` have passed."""
-        waited = now - self.looked_at + TICK_SECONDS / 2
-        # Below 0, the clock was set back.
-        return self.has_more or woken != self.woken or not 0 <= waited < poll_seconds
+    def is_due(self, now: float, notified: float | None, poll_seconds: float) -> bool:
+        """Return whether to poll: for unfinished work, after a notification, or after `poll_seconds`."""
+        waited = now - self.polled_at + TICK_SECONDS / 2
+        # It is below 0 if the clock was set back.
+        return self.has_more or notified != self.notified_at or not 0 <= waited < poll_seconds
 
-    def is_to_read(self, found: Poll) -> bool:
-        """Whether the journal is to be read, and not only the aliases."""
-        is_same = self.aliases == found.aliases and self.journal_entry == found.journal_entry
-        return self.has_more or not is_same or not 0 <= found.at - self.read_at < READ_SECONDS
+    def is_to_read(self, current: Poll) -> bool:
+        """Return whether to read the journal, and not only the aliases."""
+        is_same = self.aliases == current.aliases and self.journal_entry == current.journal_entry
+        return self.has_more or not is_same or not 0 <= current.at - self.read_at < READ_SECONDS
 
-    def after(self, found: Poll) -> Self:
-        """The same after a look that found nothing."""
+    def after(self, current: Poll) -> Self:
+        """Return the state after a poll."""
         return replace(
             self,
-            looked_at=found.at,
-            woken=found.woken,
-            aliases=dict(found.aliases),
-            model_created=found.model_created,
-            newest_model=max(self.newest_model, found.newest_model),
+            polled_at=current.at,
+            notified_at=current.notified_at,
+            aliases=dict(current.aliases),
+            model_created=current.model_created,
+            newest_model=max(self.newest_model, current.newest_model),
         )
 
-    def after_reading(self, found: Poll, journal_entry: int, *, has_more: bool) -> Self:
-        """The same after the journal was read."""
-        return replace(self.after(found), read_at=found.at, journal_entry=journal_entry, has_more=has_more)
+    def after_reading(self, current: Poll, journal_entry: int, *, has_more: bool) -> Self:
+        """Return the state after a poll and after the journal was read."""
+        return replace(
+            self.after(current), read_at=current.at, journal_entry=journal_entry, has_more=has_more
+        )
 
 
-def look(
+def poll(
     context: dg.SensorEvaluationContext, registry: ModelRegistryResource, model: str, seen: Seen
 ) -> Poll | None:
-    """Look at the registry in one call, if it is time to; None: it is not, or there is no such model.
+    """Poll the registry in one call; return None if it is not due yet, or the model does not exist.
 
     Raises:
         PermanentFailure: The registry cannot be reached.
     """
-    now, woken = time.time(), notified_at(context.instance)
-    if not seen.is_due(now, woken, registry.poll_seconds):
+    now, notified = time.time(), notified_at(context.instance)
+    if not seen.is_due(now, notified, registry.poll_seconds):
         return None
     alias_states = registry.alias_states()
     if model not in alias_states:
         return None
     alias_state = alias_states[model]
     newest = max(each.created for each in alias_states.values())
-    return Poll(alias_state.aliases, alias_state.journal_entry, now, woken, alias_state.created, newest)
+    return Poll(alias_state.aliases, alias_state.journal_entry, now, notified, alias_state.created, newest)
 
 
 def run_key(model: str, entry: Entry) -> str:
     """Return the key of a run that an entry of the journal starts.
 
-    Numbers of entries begin with 1 again in the journal of a model that was made anew, and Dagster starts
-    nothing for a key that it knows. The seal holds a hash of all entries up to this one.
+    The number of the entry is not sufficient: the journal of a model that was registered anew begins with 1
+    again, and Dagster starts no run for a known key. The seal holds a hash of all entries up to this one.
     """
     number, _, digest = entry.seal.partition(" ")
     return f"{model}-{number}-{digest[:12]}"

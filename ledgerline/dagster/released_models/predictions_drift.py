@@ -1,4 +1,4 @@
-"""The asset that says how a model's predictions have drifted. When that is too far: drift_checks.py."""
+"""The asset with the drift of a model's predictions. The checks of drift: drift_checks.py."""
 
 import dagster as dg
 
@@ -11,7 +11,7 @@ from ledgerline.dagster.released_models.watch import Watch
 
 
 def drift_asset(model: ReleasedModel, watch: Watch) -> dg.AssetsDefinition:
-    """Make the asset that compares the stored predictions with what their version was trained on."""
+    """Make the asset that compares the stored predictions with the training rows of their version."""
     spec = model.translator.drift_spec(model, watch)
 
     @asset_of_spec(

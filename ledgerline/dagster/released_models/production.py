@@ -1,6 +1,6 @@
-"""The asset that stands for the version in production: moving the alias, and telling Dagster of it.
+"""The asset that represents the version in production: its step moves the alias.
 
-What must hold before: ledgerline/registry/promotion.py.
+What must hold before a move: ledgerline/registry/promotion.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +30,13 @@ from ledgerline.registry.promotion import (
 from ledgerline.registry.registry import Model
 from ledgerline.registry.stages import STAGING
 
-# Metadata of a materialisation: which entry of the journal it shows.
+# Metadata of a materialisation: the number of the journal's entry, and the time of the move.
 ENTRY = "journal_entry"
 MOVED_AT = "moved_at"
 
 AS_RECORDED = "registry_as_recorded"
 
-# Metadata of an observation: why production was left as it is. Each is a result, and no failure.
+# Metadata of an observation: why production was not moved. Each is a result, and not a failure.
 DECISION = "decision"
 REFUSED, IN_PLACE, WAITING = "refused", "in production already", "waits for a person"
 DECISIONS: Mapping[type[MoveRefusedError], str] = {
@@ -47,34 +47,35 @@ DECISIONS: Mapping[type[MoveRefusedError], str] = {
 
 
 class Action(Enum):
-    """What is to be done with production."""
+    """The action on production."""
 
     promote = "promote"
     rollback = "rollback"
 
 
 class PromotionConfig(dg.Config):
-    """Which version is to be in production, and who says so."""
+    """The version to move production to, and the person or program that requests it."""
 
     action: Action = Field(
         default=Action.promote,
-        description="promote: to a version whose evidence is good. rollback: to the version before.",
+        description="promote: to a version whose evidence allows it. rollback: to the version before.",
     )
     version: int | None = Field(
         default=None,
         ge=1,
         description=(
-            "The version. Default: the one in staging; of a rollback, the one production was promoted over."
+            "The version. Default: the one in staging; for a rollback, the one production was promoted over."
         ),
     )
     mode: Mode | None = Field(
         default=None,
         description=(
-            "automatic: at once; approved: once a person approved. Default: as LEDGERLINE_PROMOTION says."
+            "automatic: at once; approved: after a person's approval. Default: the setting "
+            "LEDGERLINE_PROMOTION."
         ),
     )
-    approver: str | None = Field(default=None, description="Who asks for it. Default: the run.")
-    reason: str = Field(default="", max_length=1000, description="Why; it is written into the journal.")
+    approver: str | None = Field(default=None, description="Person who requests it. Default: the run.")
+    reason: str = Field(default="", max_length=1000, description="Reason, which the journal records.")
 
 
 def production_asset(model: ReleasedModel) -> dg.AssetsDefinition:
@@ -96,15 +97,15 @@ def production_asset(model: ReleasedModel) -> dg.AssetsDefinition:
 
 
 def recorded_check(model: ReleasedModel) -> dg.AssetChecksDefinition:
-    """Make the check that the registry is as its journal says."""
+    """Make the check that the registry agrees with its journal."""
 
     @dg.asset_check(
         asset=model.names.production,
         name=AS_RECORDED,
-        description="Aliases and stage tags of all versions are as the journal of the model says.",
+        description="Aliases and stage tags of all versions agree with the journal of the model.",
     )
     def registry_as_recorded(registry: ModelRegistryResource) -> dg.AssetCheckResult:
-        """Judge the registry as it is now; a sensor does so when something moved, and twice a minute."""
+        """Compare the registry with its journal; a sensor does so after a move, and twice a minute."""
         return as_recorded(registry.model(model.name).inconsistencies())
 
     return registry_as_recorded
@@ -121,7 +122,7 @@ def _move(
         by=config.approver or f"Dagster run {run.run_id}",
         reason=config.reason,
         run_id=run.run_id,
-        # A re-execution of a run that was killed goes on with what it began.
+        # A re-execution of a run that was killed finishes what that run began.
         id=run.root_run_id or run.run_id,
     )
     registered = registry.model(model.name)
@@ -136,29 +137,31 @@ def _move(
             context.log.warning(why)
             context.log_event(_not_moved(model, number, DECISIONS[type(error)], why))
             return
-    context.log.info(f"{model.name} version {moved.version} is in production; before: {moved.before}")
+    context.log.info(
+        f"{model.name} version {moved.version} is in production; the version before was {moved.before}"
+    )
     yield dg.MaterializeResult(metadata=metadata_of(moved), data_version=dg.DataVersion(str(moved.version)))
 
 
 def _not_moved(model: ReleasedModel, version: int, decision: str, why: str) -> dg.AssetObservation:
-    """Return the observation that tells Dagster that production was left as it is, and why."""
+    """Return the observation that production was not moved, with the reason."""
     return dg.AssetObservation(
         model.names.production, description=why, metadata={DECISION: decision, "version": version}
     )
 
 
 def as_recorded(inconsistencies: Sequence[str]) -> dg.AssetCheckResult:
-    """Return the result of the check, given where the registry contradicts its journal."""
+    """Return the result of the check for these inconsistencies."""
     return dg.AssetCheckResult(
         passed=not inconsistencies,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(inconsistencies) or "Aliases and tags are as the journal says.",
+        description="; ".join(inconsistencies) or "Aliases and tags agree with the journal.",
         metadata={"inconsistencies": list(inconsistencies)},
     )
 
 
 def metadata_of(moved: Moved) -> Mapping[str, Any]:
-    """Return what Dagster shows of a move; numbers are drawn over time in its UI."""
+    """Return the metadata of a move; Dagster's UI plots the numbers over time."""
     move = moved.move
     return {
         "version": moved.version,
@@ -172,31 +175,31 @@ def metadata_of(moved: Moved) -> Mapping[str, Any]:
     }
 
 
-def shown_as(entry: int, moved_at: datetime) -> tuple[int, int]:
-    """Return what tells a move from all others: its entry, and when the alias moved, in milliseconds.
+def move_key(entry: int, moved_at: datetime) -> tuple[int, int]:
+    """Return the key of a move: the number of its entry, and when the alias moved, in milliseconds.
 
-    The number alone does not: a model that was made anew has a journal that begins with 1 again.
+    The number alone is not unique: the journal of a model that was registered anew begins with 1 again.
     """
     return entry, round(moved_at.timestamp() * 1000)
 
 
 def materialisation_of(production: dg.AssetKey, entry: Entry) -> dg.AssetMaterialization:
-    """Return the materialisation of a move that no run of its own has shown.
+    """Return the materialisation of a move that no run has materialised.
 
     Args:
-        production: The asset that stands for the version in production.
-        entry: A move of the alias `production` that has ended.
+        production: Asset that represents the version in production.
+        entry: Move of the alias `production` that has ended.
     """
     move, end = entry.record, entry.end
-    assert isinstance(move, Move)  # noqa: S101 (as said)
-    assert end is not None  # noqa: S101 (as said)
-    shown = Moved(move.to_version or 0, move.from_version, entry.number, move, end.at)
+    assert isinstance(move, Move)  # noqa: S101 (see Args)
+    assert end is not None  # noqa: S101 (see Args)
+    moved = Moved(move.to_version or 0, move.from_version, entry.number, move, end.at)
     outside = move.cause == OUTSIDE
     return dg.AssetMaterialization(
         production,
         description=clean(move.reason if outside else f"{move.cause} by {move.by}"),
         metadata={
-            **metadata_of(shown),
+            **metadata_of(moved),
             "not_before": dg.MetadataValue.timestamp(move.not_before) if move.not_before else "unknown",
         },
         tags={"dagster/data_version": str(move.to_version or "none")},
@@ -208,6 +211,6 @@ def _staging(registered: Model, model: ReleasedModel) -> int:
     if version is None:
         raise PermanentFailure(
             f"No version of {model.name} carries the alias {STAGING}.",
-            f"Name a version, or make one: materialise {model.versions_key.to_user_string()}.",
+            f"Name a version, or register one: materialise {model.versions_key.to_user_string()}.",
         )
     return version.number

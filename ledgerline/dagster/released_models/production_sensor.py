@@ -1,7 +1,7 @@
-"""Follows moves of the alias `production`, whoever made them: shows them in Dagster and tells people.
+"""The sensor that follows moves of the alias `production`: it reports them to Dagster and the alert address.
 
-A webhook (`ledgerline registry webhook`) makes sensors look at once; without, they look every few seconds.
-When they look, and what they remember: looks.py. What starts comparisons and promotions: staging_sensor.py.
+With a webhook (`ledgerline registry webhook`) the sensors poll at once, and otherwise every few seconds. When
+they poll, and their state: polls.py. What starts comparisons and promotions: staging_sensor.py.
 """
 
 import time
@@ -22,18 +22,19 @@ from ledgerline.dagster.released_models.polls import (
     NOT_YET,
     NOTHING_NEW,
     Seen,
-    look,
+    poll,
     run_key,
 )
-from ledgerline.dagster.released_models.production import ENTRY, MOVED_AT, materialisation_of, shown_as
+from ledgerline.dagster.released_models.production import ENTRY, MOVED_AT, materialisation_of, move_key
 from ledgerline.registry.history import End, Entry, Move
 from ledgerline.registry.moves import UnderWayError
 from ledgerline.registry.stages import PRODUCTION
 
-# A run shows its move at once. One that has not by then has lost its process, whatever its status says.
-SHOWN_WITHIN = timedelta(minutes=10)
+# A run materialises its move at once. If it has not done so within this time, its process died, whatever its
+# status is.
+MATERIALISED_WITHIN = timedelta(minutes=10)
 
-# Stop telling after so long in one tick; Dagster gives a sensor 60.
+# Alerts of one tick end after so many seconds; Dagster gives a sensor 60.
 ALERT_SECONDS = 20
 
 PAGE = 500
@@ -43,26 +44,26 @@ MoveEntry = tuple[Entry, Move, End]
 
 @dataclass(frozen=True)
 class SeenProduction(Seen):
-    """What `production_changed` remembers.
+    """The state of `production_changed`.
 
     Attributes:
-        shown: Up to this entry, moves are shown as materialisations; None: it never looked.
-        told: Up to this entry, the alert address was told of them.
+        materialised: Last entry up to which moves are materialisations; None before the first poll.
+        alerted: Last entry up to which moves were sent to the alert address.
     """
 
-    shown: int | None = None
-    told: int = 0
+    materialised: int | None = None
+    alerted: int = 0
 
     @classmethod
     def nothing_of_a_new_model(cls) -> Self:
-        """Return what is known of a new model: each of its moves is to be shown and told."""
-        return cls(shown=0)
+        """Return the state for a new model: each of its moves is materialised and sent as an alert."""
+        return cls(materialised=0)
 
 
 def production_sensor(model: ReleasedModel) -> dg.SensorDefinition:
-    """Make the sensor that shows moves of the alias, starts what follows a promotion, and tells people."""
+    """Make the sensor that materialises moves of the alias, starts what follows a promotion, and alerts."""
     after = model.after_promotion
-    follows = f"run {after.job} again, " if after is not None else ""
+    follows = f"runs {after.job} again, " if after is not None else ""
 
     @dg.sensor(
         name=model.names.sensor("production_changed"),
@@ -70,9 +71,9 @@ def production_sensor(model: ReleasedModel) -> dg.SensorDefinition:
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Another version of {model.name} is in production, whoever did it: show it as a "
-            "materialisation of "
-            f"{model.names.production.to_user_string()}, {follows}tell the alert address."
+            f"When another version of {model.name} is in production: records it as a materialisation of "
+            f"{model.names.production.to_user_string()}, {follows}and alerts the alert address. It does so "
+            "also for changes outside Dagster."
         ),
     )
     def production_changed(
@@ -89,70 +90,70 @@ def _tick(
     registry: ModelRegistryResource,
     alerts: AlertResource,
 ) -> dg.SensorResult | dg.SkipReason:
-    """Show each move of the alias that no run has shown, start what follows, and tell people."""
+    """Materialise each move of the alias that no run has materialised, start what follows, and alert."""
     names = model.names
     seen = SeenProduction.from_cursor(context.cursor)
-    found = look(context, registry, names.model, seen)
-    if found is None:
+    current = poll(context, registry, names.model, seen)
+    if current is None:
         return dg.SkipReason(NOT_YET)
-    seen = seen.about(found)
-    if not seen.is_to_read(found):
-        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
+    seen = seen.about(current)
+    if not seen.is_to_read(current):
+        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(current).cursor)
     try:
-        history = registry.model(names.model).reconcile(seen.last_poll(found)).history
+        history = registry.model(names.model).reconcile(seen.last_poll(current)).history
     except UnderWayError as error:
         return dg.SkipReason(clean(str(error)))
 
     seen = seen.within(history)
     moves = history.moves(PRODUCTION)
-    new = [each for each in moves if each[0].number > (seen.shown or 0)]
-    # In this order: a run that ends in between has shown its move by the time that is looked for.
+    new = [each for each in moves if each[0].number > (seen.materialised or 0)]
+    # In this order: a run that ends in between has materialised its move before materialisations are read.
     expected = {
-        shown_as(entry.number, end.at)
+        move_key(entry.number, end.at)
         for entry, move, end in new
-        if _is_to_be_shown(context.instance, move, end)
+        if _will_materialise(context.instance, move, end)
     }
-    shown = _shown(context.instance, names.production) if new else set()
-    ready = list(takewhile(lambda each: shown_as(each[0].number, each[2].at) not in expected - shown, new))
+    existing = _materialised(context.instance, names.production) if new else set()
+    ready = list(takewhile(lambda each: move_key(each[0].number, each[2].at) not in expected - existing, new))
     events = [
         materialisation_of(names.production, entry)
         for entry, _, end in ready
-        if shown_as(entry.number, end.at) not in shown
+        if move_key(entry.number, end.at) not in existing
     ]
     is_all = len(ready) == len(new)
-    last = ready[-1][0].number if ready else seen.shown or 0
+    last = ready[-1][0].number if ready else seen.materialised or 0
     up_to = history.head if is_all else last
     requests = []
-    told, problem = up_to, ""
-    if seen.shown is not None:  # at the first look, everything is of the past
+    alerted, problem = up_to, ""
+    if seen.materialised is not None:  # at the first poll, every move is in the past
         requests = _after(context.instance, model, ready[-1][0]) if ready and is_all else []
-        told, problem = _tell(alerts, names.model, moves, seen.told, up_to)
-    has_more = not is_all or told < up_to
-    after = seen.after_reading(found, history.head, has_more=has_more)
-    after = replace(after, seal=history.seal, shown=up_to, told=told)
+        alerted, problem = _alert(alerts, names.model, moves, seen.alerted, up_to)
+    has_more = not is_all or alerted < up_to
+    after = seen.after_reading(current, history.head, has_more=has_more)
+    after = replace(after, seal=history.seal, materialised=up_to, alerted=alerted)
     if problem:
         context.log.warning(problem)
     if requests:
         return dg.SensorResult(run_requests=requests, asset_events=events, cursor=after.cursor)
-    waiting = "" if is_all else "A run under way is about to show its move."
+    waiting = "" if is_all else "A run in progress is about to materialise its move."
     return dg.SensorResult(
-        skip_reason=problem or waiting or f"Shown: {len(events)} moves.",
+        skip_reason=problem or waiting or f"{len(events)} moves were materialised.",
         asset_events=events,
         cursor=after.cursor,
     )
 
 
-def _is_to_be_shown(instance: dg.DagsterInstance, move: Move, end: End) -> bool:
-    """Whether the run that moved the alias goes on, and so will show it."""
-    if not move.run_id or datetime.now(UTC) - end.at > SHOWN_WITHIN:
+def _will_materialise(instance: dg.DagsterInstance, move: Move, end: End) -> bool:
+    """Return whether the run that moved the alias is in progress, and so will materialise the move."""
+    if not move.run_id or datetime.now(UTC) - end.at > MATERIALISED_WITHIN:
         return False
     run = instance.get_run_by_id(move.run_id)
     return run is not None and not run.is_finished
 
 
-def _shown(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[int, int]]:
-    """Return the moves that materialisations show, each as `shown_as` names it."""
-    found: set[tuple[int, int]] = set()
+def _materialised(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[int, int]]:
+    """Return the keys (`move_key`) of the moves that have a materialisation."""
+    keys: set[tuple[int, int]] = set()
     cursor: str | None = None
     while True:
         page = instance.fetch_materializations(asset, limit=PAGE, cursor=cursor)
@@ -161,35 +162,38 @@ def _shown(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[int, i
             if ENTRY in metadata and MOVED_AT in metadata:
                 number, at = metadata[ENTRY].value, metadata[MOVED_AT].value
                 if isinstance(number, int) and isinstance(at, int | float):
-                    found.add(shown_as(number, datetime.fromtimestamp(at, UTC)))
+                    keys.add(move_key(number, datetime.fromtimestamp(at, UTC)))
         cursor = page.cursor
         if not page.has_more:
-            return found
+            return keys
 
 
 def _after(instance: dg.DagsterInstance, model: ReleasedModel, entry: Entry) -> list[dg.RunRequest]:
-    """Return the run that follows a promotion, because of this entry."""
+    """Return the runs that follow a promotion, which this entry records."""
     if model.after_promotion is None:
         return []
     return model.after_promotion.requests(instance, run_key(model.name, entry))
 
 
-def _tell(
-    alerts: AlertResource, model: str, moves: Sequence[MoveEntry], told: int, up_to: int
+def _alert(
+    alerts: AlertResource, model: str, moves: Sequence[MoveEntry], alerted: int, up_to: int
 ) -> tuple[int, str]:
-    """Tell of moves in order, until one cannot be told or it takes too long; the rest is for the next tick.
+    """Send alerts of moves in order, until one fails or time runs out; the next tick sends the others.
 
     Returns:
-        The entry up to which everything was told, and what went wrong.
+        Last entry up to which alerts were sent, and the problem, if there was one.
     """
     deadline = time.monotonic() + ALERT_SECONDS
     for entry, move, end in moves:
-        if told < entry.number <= up_to:
+        if alerted < entry.number <= up_to:
             if time.monotonic() > deadline:
-                return told, f"The alert address is slow: it was told of moves up to entry {told}."
+                return (
+                    alerted,
+                    f"The alert address is slow: alerts were sent for moves up to entry {alerted}.",
+                )
             try:
                 alerts.tell(model, entry, move, end)
             except AlertError as error:
-                return told, str(error)
-            told = entry.number
+                return alerted, str(error)
+            alerted = entry.number
     return up_to, ""

@@ -1,4 +1,4 @@
-"""Registers a trained model as a version, with where it comes from, and lets it take the alias `staging`."""
+"""Registers a trained model as a version with its provenance, and gives it the alias `staging`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,10 +21,10 @@ class RegisteredVersion:
     """A version in the model registry.
 
     Attributes:
-        name: The registered model.
-        number: The version.
+        name: Name of the registered model.
+        number: Number of the version.
         sha256: Hash of the model's files.
-        is_staging: Whether it was given the alias `staging`.
+        is_staging: True if it was given the alias `staging`.
     """
 
     name: str
@@ -44,16 +44,16 @@ def register_version(
 ) -> RegisteredVersion:
     """Register a logged model; a repeat returns the same version.
 
-    It takes the alias `staging`, unless the version that carries it is of a later partition: partitions may
-    be backfilled in any order.
+    The version gets the alias `staging`, unless the alias names a version of a later partition, because
+    partitions may be backfilled in any order.
 
     Args:
-        context: The step that registers it.
-        registry: The model registry.
-        model: Its declaration.
-        model_id: The logged model in MLflow (TrainingRun.log_model).
-        provenance: Where it comes from.
-        metrics: Its scores, which the version shows.
+        context: Context of the step.
+        registry: Model registry.
+        model: Declaration of the model.
+        model_id: Logged model in MLflow, as TrainingRun.log_model returns it.
+        provenance: Origin of the model.
+        metrics: Scores of the model, which become tags of the version.
 
     Raises:
         PermanentFailure: The provenance names partitions that the rows do not have.
@@ -65,7 +65,7 @@ def register_version(
     try:
         tags = tags_of(provenance, partitions, holdout)
     except ProvenanceError as error:
-        raise PermanentFailure(f"{model.name}: {error}", NOTHING_CHANGED) from error
+        raise PermanentFailure(f"{model.name}: {error.problem}", error.remedy or NOTHING_CHANGED) from error
     run = context.run
     scores = {name: f"{value:.6f}" for name, value in metrics.items()}
     registered = registry.model(model.name)
@@ -78,7 +78,7 @@ def register_version(
         )
         registered.stage(version.number, request)
     else:
-        context.log.info(f"{STAGING} stays with a later partition: {current}")
+        context.log.info(f"{STAGING} still names a version of a later partition: {current}")
     context.add_asset_metadata(
         {
             "version": version.number,
@@ -92,10 +92,10 @@ def register_version(
 def may_replace(
     model: ReleasedModel, instance: dg.DagsterInstance, current: Version | None, partition: str | None
 ) -> bool:
-    """Return whether a version of this partition may take the alias from the version that carries it.
+    """Return whether a version of this partition may replace the version that the alias names.
 
-    A version that was registered by hand names no partition, and may be replaced. Only partitions of time
-    have later ones.
+    A version that was registered by hand records no partition, and may be replaced. Only time partitions have
+    an order.
     """
     definition = model.versions.partitions_def
     if current is None or partition is None or not isinstance(definition, dg.TimeWindowPartitionsDefinition):

@@ -1,4 +1,4 @@
-"""Judges whether the registry is as its journal says, and reports it when the verdict changes."""
+"""The sensor that reports when aliases or tags begin or cease to contradict the journal."""
 
 from dataclasses import dataclass, replace
 
@@ -7,20 +7,20 @@ import dagster as dg
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.names import ReleaseNames
-from ledgerline.dagster.released_models.polls import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, look
+from ledgerline.dagster.released_models.polls import INTERVAL_SECONDS, NOT_YET, NOTHING_NEW, Seen, poll
 from ledgerline.dagster.released_models.production import AS_RECORDED, as_recorded
 
 
 @dataclass(frozen=True)
 class SeenDrift(Seen):
-    """What `registry_drift` remembers.
+    """The state of `registry_drift`.
 
     Attributes:
-        found: Contradictions at the last look; None: it never looked.
-        reported: Those that the check was last evaluated with.
+        inconsistencies: Inconsistencies at the last poll; None before the first.
+        reported: Inconsistencies that the check was last evaluated with.
     """
 
-    found: list[str] | None = None
+    inconsistencies: list[str] | None = None
     reported: list[str] | None = None
 
 
@@ -33,8 +33,9 @@ def drift_sensor(model: ReleasedModel) -> dg.SensorDefinition:
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Aliases or tags of {model.name} contradict its journal, or do so no longer: evaluate the check "
-            f"{AS_RECORDED} of {names.production.to_user_string()}."
+            f"Evaluates the check {AS_RECORDED} of {names.production.to_user_string()} when aliases or tags "
+            "of "
+            f"{model.name} begin or cease to contradict its journal."
         ),
     )
     def registry_drift(
@@ -48,27 +49,29 @@ def drift_sensor(model: ReleasedModel) -> dg.SensorDefinition:
 def _tick(
     context: dg.SensorEvaluationContext, names: ReleaseNames, registry: ModelRegistryResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Judge the registry.
+    """Compare the registry with its journal.
 
-    What is found once only is not reported: it was a move that was just being carried out or noticed.
+    An inconsistency that is seen only once is not reported: an alias was being moved or recorded then.
     """
     seen = SeenDrift.from_cursor(context.cursor)
-    found = look(context, registry, names.model, seen)
-    if found is None:
+    current = poll(context, registry, names.model, seen)
+    if current is None:
         return dg.SkipReason(NOT_YET)
-    seen = seen.about(found)
-    # A wake-up may be for a tag, which does not show in a look.
-    if not seen.is_to_read(found) and found.woken == seen.woken:
-        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
+    seen = seen.about(current)
+    # A notification may be due to a tag, which a poll does not read.
+    if not seen.is_to_read(current) and current.notified_at == seen.notified_at:
+        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(current).cursor)
     inconsistencies = registry.model(names.model).inconsistencies()
-    is_seen_again = inconsistencies == seen.found
+    is_seen_again = inconsistencies == seen.inconsistencies
     is_new = inconsistencies != seen.reported
-    after = seen.after_reading(found, found.journal_entry, has_more=is_new and not is_seen_again)
-    after = replace(after, found=inconsistencies)
+    after = seen.after_reading(current, current.journal_entry, has_more=is_new and not is_seen_again)
+    after = replace(after, inconsistencies=inconsistencies)
     if not is_new:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
     if not is_seen_again:
-        return dg.SensorResult(skip_reason="Is it still so at the next tick?", cursor=after.cursor)
+        return dg.SensorResult(
+            skip_reason="An inconsistency is reported if the next tick confirms it.", cursor=after.cursor
+        )
     result = as_recorded(inconsistencies)
     event = dg.AssetCheckEvaluation(
         asset_key=names.production,

@@ -19,27 +19,30 @@ from ledgerline.dagster.released_models.staging_sensor import staging_sensor
 
 
 def released(*models: ReleasedModel) -> dg.Definitions:
-    """Return the definitions of the release of some models, to be merged with those of a project.
+    """Return the definitions that release these models, to be merged with those of a project.
 
-    For each model: an asset that compares the version in staging with the one in production, with a check
-    for each gate; an asset that stands for the version in production; the jobs `compare_`, `promote_` and
-    `release_<model>`; and sensors that follow its registry. They ask for the resources `mlflow`, `registry`,
-    `request_log`, `alerts` and `records` (resources.library_resources), and for the one that stores the
-    model's rows.
+    Each model gets an asset that compares the version in staging with the one in production, with a check for
+    each gate; an asset that represents the version in production; the jobs `compare_`, `promote_` and
+    `release_<model>`; and sensors that follow its registry. They require the resources `mlflow`, `registry`,
+    `request_log`, `alerts` and `records` (resources.library_resources), and the one that stores the model's
+    rows.
 
-    A model with a watch also has the assets `drift_` and `requests_drift_<model>` with their checks, the jobs
-    `watch_` and `watch_requests_<model>`, and the sensor `retrain_on_drift_<model>` if it names a job for
-    that. They ask for `otel`, too, and for the resource that stores the predictions.
+    A model with a watch also gets the assets `drift_` and `requests_drift_<model>` with their checks, the
+    jobs `watch_` and `watch_requests_<model>`, and the sensor `retrain_on_drift_<model>` if the watch names a
+    job. They also require `otel`, and the resource that stores the predictions.
+
+    The example of ReleasedModel shows its use.
 
     Raises:
-        DeclarationError: Two models have one name, or names that are the same in Dagster.
+        DeclarationError: Two models have the same name, or the same name in Dagster.
     """
     suffixes = Counter(model.names.suffix for model in models)
     for model in models:
         if suffixes[model.names.suffix] > 1:
             raise DeclarationError(
                 f"Released model {model.name!r}: name: another declared model is called "
-                f"{model.names.suffix!r} in Dagster, too; give each its own."
+                f"{model.names.suffix!r} in Dagster, too.",
+                "Give each model another name.",
             )
     watched = [(model, model.watch) for model in models if model.watch is not None]
     jobs_of = {model.name: release_jobs(model) for model in models}
@@ -73,11 +76,12 @@ def released(*models: ReleasedModel) -> dg.Definitions:
 
 
 def _require_different(models: Sequence[ReleasedModel], jobs: Sequence[str]) -> None:
-    """Require that no two jobs have one name: `watch_requests_x` may be a job of two models."""
+    """Raise if two jobs have the same name: `watch_requests_x` may be a job of two models."""
     counts = Counter(jobs)
     for model in models:
         if counts[model.names.watch_job] > 1:
             raise DeclarationError(
                 f"Released model {model.name!r}: name: its job {model.names.watch_job} is one of another "
-                "declared model, too; give it another name."
+                "declared model, too.",
+                "Give the model another name.",
             )

@@ -1,4 +1,4 @@
-"""The asset that says how the requests to a model's service have drifted, and its check.
+"""The asset with the drift of the requests to a model's service, and its check.
 
 Drift of stored predictions: predictions_drift.py.
 """
@@ -18,7 +18,7 @@ from ledgerline.dagster.storage.io_managers import Records
 
 
 def requests_drift_asset(model: ReleasedModel, watch: Watch) -> dg.AssetsDefinition:
-    """Make the asset that compares requests with what the version in production was trained on."""
+    """Make the asset that compares requests with the training rows of the version in production."""
     spec = model.translator.requests_drift_spec(model)
 
     @asset_of_spec(
@@ -44,25 +44,25 @@ def requests_drift_check(model: ReleasedModel, watch: Watch) -> dg.AssetChecksDe
     @dg.asset_check(
         asset=key,
         name=SCORES_STABLE,
-        description="Responses are spread about as predictions for the rows that the version was trained on.",
+        description="Responses are distributed as predictions for the training rows of the version.",
     )
     def requests_scores_stable(records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-        """Evaluate the drift of requests; too few of them are not evaluated."""
-        found = records.read(key, None, RequestsDrift)
+        """Evaluate the drift of requests, unless there are too few of them."""
+        drift = records.read(key, None, RequestsDrift)
         finding = scores_finding(
-            found.score_psi,
-            found.mean_score,
-            found.mean_training_score,
+            drift.score_psi,
+            drift.mean_score,
+            drift.mean_training_score,
             watch.max_score_psi,
-            f"in {found.requests:,} requests",
+            f"in {drift.requests:,} requests",
         )
-        metadata = {"version": found.version, "requests": found.requests, **finding.details}
-        if found.requests < watch.min_requests:
-            text = f"Not evaluated: {found.requests:,} requests; at least {watch.min_requests:,} are needed"
+        metadata = {"version": drift.version, "requests": drift.requests, **finding.details}
+        if drift.requests < watch.min_requests:
+            text = f"Not evaluated: {drift.requests:,} requests; at least {watch.min_requests:,} are needed"
             return dg.AssetCheckResult(passed=True, description=text, metadata=metadata)
         return dg.AssetCheckResult(
             passed=finding.passed,
-            # What clients ask changes with the week, and the model may be as good as ever.
+            # Requests change from week to week, and the model may be as good as before.
             severity=dg.AssetCheckSeverity.WARN,
             description=finding.text,
             metadata=metadata,

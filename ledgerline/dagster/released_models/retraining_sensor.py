@@ -1,4 +1,4 @@
-"""The sensor that starts training because predictions have drifted. When that is so: drift_checks.py."""
+"""The sensor that starts training after predictions have drifted. The checks of drift: drift_checks.py."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -20,18 +20,19 @@ NOTHING_FAILED = "No partition has failed since the last tick."
 
 
 def retraining_sensor(model: ReleasedModel, watch: Watch, retrain: RetrainOnDrift) -> dg.SensorDefinition:
-    """Make the sensor that asks for a version which is trained on the rows that have drifted, too."""
+    """Make the sensor that requests a version whose training rows include those that have drifted."""
 
     @dg.sensor(
         name=model.names.sensor("retrain_on_drift"),
         job_name=retrain.job,
         minimum_interval_seconds=INTERVAL_SECONDS,
-        # Training takes all cores for a while, and a person who only tries this did not ask for it.
+        # Training uses all cores for a while, which must not surprise a first user.
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=(
-            f"Train a version of {model.name} that learns from the partition whose predictions have drifted, "
-            "too: once for each partition, and not if there is a later version already. It is off until you "
-            "switch it on, for training takes a while of all cores."
+            f"Trains a version of {model.name} that also learns from the partition whose predictions have "
+            "drifted: once for each partition, and not if a later version exists already. The sensor is off "
+            "by "
+            "default, because training uses all cores for a while."
         ),
     )
     def retrain_on_drift(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -41,9 +42,9 @@ def retraining_sensor(model: ReleasedModel, watch: Watch, retrain: RetrainOnDrif
 
 
 def watched_checks(model: ReleasedModel, watch: Watch) -> list[dg.AssetCheckKey]:
-    """Return the checks whose failure asks for a version.
+    """Return the checks whose failure starts training.
 
-    That features have changed is for a person to read: the model may be as good as before.
+    The check of features is not one of them: the model may be as good as before, although they have changed.
     """
     outcomes = watch.outcome_check(model.kind)
     names = [SCORES_STABLE, *([outcomes] if outcomes is not None else [])]
@@ -56,41 +57,43 @@ def _tick(
     checks: Sequence[dg.AssetCheckKey],
     retrain: RetrainOnDrift,
 ) -> dg.SensorResult:
-    """Ask for the version of the partition after the last one that failed a watched check.
+    """Request the version of the partition after the last one that failed a watched check.
 
-    The cursor is the number of the last check evaluation that need not be read again. It stays while rows are
-    missing that the version needs: then the next tick finds the same failure.
+    The cursor is the number of the last check execution that need not be read again. It does not advance
+    while rows are missing that the version needs, so that the next tick reads the same failure.
     """
     seen = int(context.cursor or 0)
     executions = [each for check in checks for each in executions_after(context.instance, check, seen)]
-    settled = str(settled_until(context.instance, executions, seen))
+    cursor = str(final_until(context.instance, executions, seen))
     failed = failed_partitions(executions)
     if not failed:
-        return dg.SensorResult(skip_reason=NOTHING_FAILED, cursor=settled)
+        return dg.SensorResult(skip_reason=NOTHING_FAILED, cursor=cursor)
     keys = _keys(model)
     following = dict(pairwise(keys))
     with_next = [partition for partition in failed if partition in following]
     waits = bool(keys) and keys[-1] in failed and _grows(model)
     if waits:
-        # Its next partition begins when time has passed; until then, its failure is read again.
-        settled = str(seen)
+        # The next partition has not begun yet; until it begins, the failure is read again.
+        cursor = str(seen)
     if not with_next and waits:
-        reason = f"{keys[-1]} has drifted. The version of the next partition waits for that to begin."
-        return dg.SensorResult(skip_reason=reason, cursor=settled)
+        reason = (
+            f"{keys[-1]} has drifted. The version of the next partition waits until the partition begins."
+        )
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
     if not with_next:
         reason = (
             f"{max(failed)} has drifted, and no version can learn from it: "
             f"{model.versions_key.to_user_string()} has no later partition."
         )
-        return dg.SensorResult(skip_reason=reason, cursor=settled)
-    # The version of the partition after the last one learns from those before, too.
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
+    # The version of the partition after the last one also learns from those before.
     drifted = max(with_next, key=keys.index)
     wanted = following[drifted]
     made = context.instance.get_materialized_partitions(model.versions_key)
     trained = [key for key in keys[keys.index(wanted) :] if key in made]
     if trained:
-        reason = f"{drifted} has drifted, and there is a version of {trained[-1]} already."
-        return dg.SensorResult(skip_reason=reason, cursor=settled)
+        reason = f"{drifted} has drifted, and a version of {trained[-1]} exists already."
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
     stored = context.instance.get_materialized_partitions(model.rows_key)
     missing = sorted(set(retrain.needs(wanted)) - set(stored))
     if missing:
@@ -104,11 +107,11 @@ def _tick(
         partition_key=wanted,
         tags={"drifted_partition": drifted, "failed_checks": ", ".join(sorted(failed[drifted]))},
     )
-    return dg.SensorResult(run_requests=[request], cursor=settled)
+    return dg.SensorResult(run_requests=[request], cursor=cursor)
 
 
 def _grows(model: ReleasedModel) -> bool:
-    """Say whether versions have further partitions to come."""
+    """Return whether further partitions of the versions will begin."""
     definition = model.versions.partitions_def
     end = definition.end if isinstance(definition, dg.TimeWindowPartitionsDefinition) else None
     return end is None or end > datetime.now(UTC)
@@ -123,24 +126,24 @@ def executions_after(
     instance: dg.DagsterInstance, check: dg.AssetCheckKey, seen: int
 ) -> "list[AssetCheckExecutionRecord]":
     """Return all executions of a check with a number above this one, the last first."""
-    found: list[AssetCheckExecutionRecord] = []
+    executions: list[AssetCheckExecutionRecord] = []
     before = None
     while True:
         page = instance.event_log_storage.get_asset_check_execution_history(check, PAGE, before)
         new = [each for each in page if each.id > seen]
-        found += new
+        executions += new
         if len(new) < PAGE:
-            return found
+            return executions
         before = new[-1].id
 
 
-def settled_until(
+def final_until(
     instance: dg.DagsterInstance, executions: "Iterable[AssetCheckExecutionRecord]", seen: int
 ) -> int:
-    """Return the number up to which no execution will change any more.
+    """Return the number up to which all executions are final.
 
-    An execution has its number from when its run was planned, so one that is still under way may be
-    below others that have ended.
+    An execution gets its number when its run is planned, so the number of one in progress may be below those
+    of others that have ended.
     """
     numbers = {each.id: each for each in executions}
     for number, each in sorted(numbers.items()):
@@ -150,13 +153,13 @@ def settled_until(
 
 
 def is_under_way(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Say whether a run may still write something."""
+    """Return whether a run may still write events."""
     run = instance.get_run_by_id(run_id)
     return run is not None and not run.is_finished
 
 
 def failed_partitions(executions: "Sequence[AssetCheckExecutionRecord]") -> dict[str, set[str]]:
-    """Return the watched checks that failed, by partition; of several executions for one the last counts."""
+    """Return the watched checks that failed, by partition; the last execution for a partition counts."""
     last: dict[tuple[str, str], bool] = {}
     for each in sorted(executions, key=lambda each: each.id, reverse=True):
         result = result_of(each)
@@ -172,6 +175,6 @@ def failed_partitions(executions: "Sequence[AssetCheckExecutionRecord]") -> dict
 
 
 def result_of(execution: "AssetCheckExecutionRecord") -> dg.AssetCheckEvaluation | None:
-    """Return the result of an execution; None as long as it is only planned."""
-    found = execution.evaluation
-    return found if isinstance(found, dg.AssetCheckEvaluation) else None
+    """Return the result of an execution; None while it is only planned."""
+    evaluation = execution.evaluation
+    return evaluation if isinstance(evaluation, dg.AssetCheckEvaluation) else None

@@ -1,4 +1,4 @@
-"""What starts comparisons and promotions: a version comes to staging, a person approves.
+"""The sensor that starts comparisons and promotions, for versions in staging and after approvals.
 
 What follows when production has moved: production_sensor.py.
 """
@@ -20,7 +20,7 @@ from ledgerline.dagster.released_models.polls import (
     NOT_YET,
     NOTHING_NEW,
     Seen,
-    look,
+    poll,
     run_key,
 )
 from ledgerline.registry.evidence import APPROVED_BY_TAG
@@ -29,11 +29,11 @@ from ledgerline.registry.moves import UnderWayError
 from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import PRODUCTION, STAGING
 
-# One that takes longer lost its process, whatever its status says, as after a command line that was killed.
+# The process of a run that takes longer has died, whatever its status is, as after a killed command line.
 RELEASED_WITHIN = timedelta(minutes=15)
 
 UNDER_WAY = [
-    dg.DagsterRunStatus.NOT_STARTED,  # of the command line, which starts its runs itself
+    dg.DagsterRunStatus.NOT_STARTED,  # status of the command line's runs before they start
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -43,28 +43,28 @@ UNDER_WAY = [
 
 @dataclass(frozen=True)
 class SeenStaging(Seen):
-    """What `staging_changed` remembers.
+    """The state of `staging_changed`.
 
     Attributes:
-        released: Up to this entry, versions that came to staging have got their run; None: it never looked.
-        approved: Up to this entry, approvals have.
-        waiting: Versions that wait for a person, and the evidence they are to be approved on.
-        asked: Evidence that was approved of by a tag, and has got its run.
+        released: Last entry up to which versions in staging got their run; None before the first poll.
+        approved: Last entry up to which approvals got their run.
+        waiting: Versions that wait for approval, with their evidence.
+        requested: Evidence that was approved by a tag, and got its run.
     """
 
     released: int | None = None
     approved: int = 0
     waiting: dict[str, str] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
     @classmethod
     def nothing_of_a_new_model(cls) -> Self:
-        """Return what is known of a new model: each version that came to staging is to get its run."""
+        """Return the state for a new model: each version in staging gets its run."""
         return cls(released=0)
 
 
 def staging_sensor(model: ReleasedModel, jobs: ReleaseJobs) -> dg.SensorDefinition:
-    """Make the sensor that starts runs for versions that come to staging or were approved."""
+    """Make the sensor that starts runs for versions that are in staging or were approved."""
     names = model.names
 
     @dg.sensor(
@@ -73,9 +73,9 @@ def staging_sensor(model: ReleasedModel, jobs: ReleaseJobs) -> dg.SensorDefiniti
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"A version of {model.name} has come to staging: compare it with production, and promote it if "
-            "it passes every gate. Where a person is to approve, promote it once that was done. One version "
-            "after the other."
+            f"When a version of {model.name} is in staging: compares it with production, and promotes it if "
+            "it passes every gate and, where required, after a person's approval. It releases one version at "
+            "a time."
         ),
     )
     def staging_changed(
@@ -90,15 +90,15 @@ def _tick(
     context: dg.SensorEvaluationContext, names: ReleaseNames, registry: ModelRegistryResource
 ) -> dg.SensorResult | dg.SkipReason:
     seen = SeenStaging.from_cursor(context.cursor)
-    found = look(context, registry, names.model, seen)
-    if found is None:
+    current = poll(context, registry, names.model, seen)
+    if current is None:
         return dg.SkipReason(NOT_YET)
-    seen = seen.about(found)
+    seen = seen.about(current)
     approvers = _approvers(registry, names.model, seen.waiting)
-    if not approvers and not seen.is_to_read(found):
-        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(found).cursor)
+    if not approvers and not seen.is_to_read(current):
+        return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(current).cursor)
     try:
-        history = registry.model(names.model).reconcile(seen.last_poll(found)).history
+        history = registry.model(names.model).reconcile(seen.last_poll(current)).history
     except UnderWayError as error:
         return dg.SkipReason(clean(str(error)))
 
@@ -107,44 +107,44 @@ def _tick(
     promotions = _approved(names, history, seen.approved) | _tagged(names, history, approvers)
     releases = _to_release(history, seen.released)
     requests = list(promotions.values())
-    # One at a time: the next is to be compared with what this one puts into production.
+    # One at a time: the next version is compared with the one that this run puts into production.
     if releases and not _is_releasing(context.instance, names):
         requests.append(_release(names, history, *releases.pop(0)))
     waiting = _waiting(history) if registry.promotion == Mode.approved else {}
-    asked = {*seen.asked, *(seen.waiting[version] for version in approvers)} & set(waiting.values())
+    requested = {*seen.requested, *(seen.waiting[version] for version in approvers)} & set(waiting.values())
     released = releases[0][0] - 1 if releases else history.head
     after = replace(
-        seen.after_reading(found, history.head, has_more=bool(releases)),
+        seen.after_reading(current, history.head, has_more=bool(releases)),
         seal=history.seal,
         released=released,
         approved=history.head,
-        waiting={version: evidence for version, evidence in waiting.items() if evidence not in asked},
-        asked=sorted(asked),
+        waiting={version: evidence for version, evidence in waiting.items() if evidence not in requested},
+        requested=sorted(requested),
     )
     if requests:
         return dg.SensorResult(run_requests=requests, cursor=after.cursor)
     if releases:
         versions = ", ".join(str(version) for _, version in releases)
         return dg.SensorResult(
-            skip_reason=f"After the run under way: version {versions}.", cursor=after.cursor
+            skip_reason=f"A run is in progress; version {versions} follows.", cursor=after.cursor
         )
     return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
 
 
 def _to_release(history: History, released: int | None) -> list[tuple[int, int]]:
-    """Versions that came to staging after this entry and were not judged since; at first, the one there.
+    """Return versions that were staged after this entry and not evaluated since; at first, the current one.
 
     Returns:
         Entry and version, the earliest first.
     """
-    came = {move.to_version: entry.number for entry, move, _ in history.moves(STAGING)}
+    staged = {move.to_version: entry.number for entry, move, _ in history.moves(STAGING)}
     if released is None:
-        holder = history.version_with_alias(STAGING)
-        came = {holder: came[holder]} if holder is not None else {}
+        current = history.version_with_alias(STAGING)
+        staged = {current: staged[current]} if current is not None else {}
     evaluated = {e.record.version: e.number for e in history.entries if isinstance(e.record, Evaluation)}
     return sorted(
         (number, version)
-        for version, number in came.items()
+        for version, number in staged.items()
         if version is not None
         and number > (released or 0)
         and number > evaluated.get(version, 0)
@@ -162,7 +162,7 @@ def _release(names: ReleaseNames, history: History, number: int, version: int) -
 
 
 def _is_releasing(instance: dg.DagsterInstance, names: ReleaseNames) -> bool:
-    """Whether such a run is under way, whoever started it."""
+    """Return whether a run of the job is in progress."""
     recent = dg.RunsFilter(
         job_name=names.release_job,
         statuses=UNDER_WAY,
@@ -172,23 +172,23 @@ def _is_releasing(instance: dg.DagsterInstance, names: ReleaseNames) -> bool:
 
 
 def _approved(names: ReleaseNames, history: History, approved: int) -> dict[str, dg.RunRequest]:
-    """What was approved after this entry and still waits, by run key.
+    """Return runs for approvals after this entry that are still open, by run key.
 
-    Whatever has moved production closes an approval: it was carried out, or was for another comparison.
+    A move of production closes an approval: the approval was carried out, or was about another comparison.
     """
     requests = {}
     for entry in history.entries:
-        what = entry.record
-        if isinstance(what, Approval) and entry.number > max(approved, _reign(history)):
-            evaluation = history.evaluation(what.version)
-            if evaluation is not None and evaluation.evidence == what.evidence:
-                request = _promotion(names, history, evaluation, what.by, what.reason)
+        approval = entry.record
+        if isinstance(approval, Approval) and entry.number > max(approved, _last_move(history)):
+            evaluation = history.evaluation(approval.version)
+            if evaluation is not None and evaluation.evidence == approval.evidence:
+                request = _promotion(names, history, evaluation, approval.by, approval.reason)
                 requests[request.run_key or ""] = request
     return requests
 
 
 def _tagged(names: ReleaseNames, history: History, approvers: Mapping[str, str]) -> dict[str, dg.RunRequest]:
-    """What was approved by a tag in MLflow, by run key, which is that of an approval in the journal."""
+    """Return runs for approvals by a tag in MLflow, by run key, as for approvals in the journal."""
     requests = {}
     for version, evidence in _waiting(history).items():
         evaluation = history.evaluation(int(version))
@@ -210,22 +210,23 @@ def _promotion(
         "reason": reason,
     }
     return dg.RunRequest(
-        # The same however often and by what means it is approved, as long as production has not moved. The
-        # evidence is another one for each comparison, also of a model that was made anew.
-        run_key=f"{names.model}-{_reign(history)}-{evaluation.evidence}",
+        # The key stays the same, however often and by whatever means the version is approved, until
+        # production moves. Each comparison has another evidence, also that of a model that was registered
+        # anew.
+        run_key=f"{names.model}-{_last_move(history)}-{evaluation.evidence}",
         job_name=names.promote_job,
         run_config={"ops": {names.production_op: {"config": config}}},
     )
 
 
-def _reign(history: History) -> int:
-    """The entry that began what is in production now; 0: nothing ever was."""
+def _last_move(history: History) -> int:
+    """Return the number of the last move of production; 0 if it was never moved."""
     moves = history.moves(PRODUCTION)
     return moves[-1][0].number if moves else 0
 
 
 def _waiting(history: History) -> dict[str, str]:
-    """Versions that passed against the one in production now and were not approved, with their evidence."""
+    """Return versions that passed against current production and were not approved, with their evidence."""
     production = history.version_with_alias(PRODUCTION)
     last = {evaluation.version: evaluation for evaluation in history.evaluations()}
     return {
@@ -239,7 +240,7 @@ def _waiting(history: History) -> dict[str, str]:
 
 
 def _approvers(registry: ModelRegistryResource, model: str, waiting: Iterable[str]) -> dict[str, str]:
-    """Who is named in the tag of versions that wait, by version."""
+    """Return the approvers that tags of waiting versions name, by version."""
     if not waiting:
         return {}
     tags = {str(version.number): version.tags for version in registry.model(model).versions()}

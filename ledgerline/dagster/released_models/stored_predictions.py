@@ -1,4 +1,4 @@
-"""The stored predictions of a model, joined with their rows. How they have drifted: predictions_drift.py."""
+"""Reads the stored predictions of a model, joined with their rows. Their drift: predictions_drift.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# The place of a prediction in its table, while it is joined. No column of a team is called so.
+# Column with the place of a prediction in its table during the join, under an unlikely name.
 _PLACE = "$place"
 
 
@@ -27,10 +27,10 @@ class StoredPredictions:
     """The predictions of one version, with their rows.
 
     Attributes:
-        version: The version.
-        rows_by_version: How many rows each version predicted, most first.
-        rows: The rows that this version predicted.
-        prediction: Its predictions for them, as the kind of prediction returns them.
+        version: Version that predicted.
+        rows_by_version: Number of rows that each version predicted, most first.
+        rows: Rows that this version predicted.
+        prediction: Predictions for these rows, as the kind of prediction returns them.
     """
 
     version: int
@@ -42,17 +42,16 @@ class StoredPredictions:
 def stored_predictions(
     context: dg.AssetExecutionContext, model: ReleasedModel, watch: Watch, version: int | None
 ) -> StoredPredictions:
-    """Read the predictions that fall into the step's partition, and their rows.
+    """Read the predictions of the step's partition, and their rows.
 
     Args:
-        context: Reads them.
-        model: The declaration.
-        watch: Its watch.
-        version: The version whose predictions are wanted; None: the one with most, and of equally many the
-            latest.
+        context: Context of the step.
+        model: Declaration of the model.
+        watch: Watch of the model.
+        version: Version whose predictions are read; None for the one with most, or the latest of several.
 
     Raises:
-        PermanentFailure: There are none, some have no row, or they are not predictions of this kind.
+        PermanentFailure: There is no prediction, some have no row, or they are of another kind.
     """
     keys, row_keys = _keys(context, model, watch)
     asset = watch.predictions.key.to_user_string()
@@ -80,7 +79,7 @@ def stored_predictions(
         raise PermanentFailure(
             f"{asset} has no prediction of version {chosen}{_of_partition(context)}; it has those of "
             f"{', '.join(map(str, counted))}.",
-            "Name one of these, or none.",
+            "Name one of these versions, or omit the version.",
         )
     of_version = (versions == chosen).to_numpy()
     joined, table = (frame[of_version].reset_index(drop=True) for frame in (joined, table))
@@ -91,7 +90,7 @@ def stored_predictions(
 
 
 def rows_by_version(versions: "pd.Series") -> dict[int, int]:
-    """Count the rows of each version: most first, and of equally many the later version."""
+    """Return the number of rows of each version: most first, and for equal numbers the later version."""
     counts = versions.value_counts().sort_index(ascending=False)
     counts = counts.sort_values(ascending=False, kind="stable")
     return {int(str(number)): int(count) for number, count in counts.items()}
@@ -100,7 +99,7 @@ def rows_by_version(versions: "pd.Series") -> dict[int, int]:
 def _keys(
     context: dg.AssetExecutionContext, model: ReleasedModel, watch: Watch
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the partitions of predictions and of rows to read; empty where they have none."""
+    """Return the partitions of predictions and of rows to read; empty if they have none."""
     definition = watch.predictions.partitions_def or model.rows_partitions
     if definition is None:
         return (), ()
@@ -129,7 +128,7 @@ def _joined(
     missing = [column for column in watch.join if column not in rows]
     if missing:
         raise PermanentFailure(
-            f"{name} has no column {missing[0]!r}, by which predictions are to be joined.",
+            f"{name} has no column {missing[0]!r}, which joins predictions to rows.",
             f"Its columns are {', '.join(map(str, rows.columns))}.",
         )
     _require_once(watch.join, rows, name)
@@ -158,23 +157,23 @@ def _require_once(join: Sequence[str], rows: "pd.DataFrame", name: str) -> None:
     if again:
         raise PermanentFailure(
             f"{again:,} of {len(rows):,} rows of {name} have the same {', '.join(join)} as another one.",
-            "Name columns in `join` that tell rows apart.",
+            "Name columns in `join` that identify a row.",
         )
 
 
 def _versions(watch: Watch, table: "pd.DataFrame") -> "pd.Series":
     import pandas as pd
 
-    found = table[watch.version]
-    numbers = pd.to_numeric(found, errors="coerce").astype("Float64")
+    column = table[watch.version]
+    numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
     known = numbers.notna() & (numbers % 1 == 0).fillna(False)
     if not known.all():
-        wrong, *_ = found[~known].tolist()
+        wrong, *_ = column[~known].tolist()
         raise PermanentFailure(
             f"{int((~known).sum()):,} of {len(table):,} predictions of "
             f"{watch.predictions.key.to_user_string()} name no version in {watch.version}; the first is "
             f"{wrong!r:.80}.",
-            "Store the number of the version that predicted, as 3.",
+            "Store the number of the version that predicted, for instance 3.",
         )
     return numbers.astype("int64")
 

@@ -25,16 +25,16 @@ def stored_partitions(context: dg.AssetExecutionContext, asset: Asset) -> set[st
 def read_table(
     context: dg.AssetExecutionContext, asset: Asset, keys: Sequence[str], purpose: str
 ) -> "pd.DataFrame":
-    """Read a table with its own IO manager: all partitions at once where that is this library's.
+    """Read a table with its IO manager; one of this library reads all partitions at once.
 
     Args:
-        context: The step, which requires the resource `storage_of(asset)`.
-        asset: The table.
-        keys: Its partitions; empty where it has none.
-        purpose: What they are needed for, as the beginning of a sentence.
+        context: Context of a step that requires the resource `storage_of(asset)`.
+        asset: Table to read.
+        keys: Partitions to read; empty if the table has none.
+        purpose: Purpose of the rows, as the beginning of a sentence.
 
     Raises:
-        PermanentFailure: Partitions are not stored; the message says how many, and what they are needed for.
+        PermanentFailure: Partitions are not stored; the message names them and their purpose.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The rows that a version was trained on, and its predictions for them. Comparing: not here."""
+"""Reads the rows that a version was trained on, and predicts them. It compares nothing."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,14 +28,14 @@ CHANGED = "has changed since"
 
 @dataclass(frozen=True)
 class TrainingReference:
-    """The rows that a version was trained on.
+    """The rows that a version was trained on, with its predictions.
 
     Attributes:
-        first_partition: Their first partition; None: the rows have none.
-        last_partition: Their last one.
-        rows: The rows, as they are stored now.
-        as_recorded: Whether they are those that the version was trained on.
-        prediction: What the version predicts for them, as the kind of prediction returns it.
+        first_partition: First partition of the rows; None if they have no partitions.
+        last_partition: Last partition of the rows; None if they have no partitions.
+        rows: Rows, as they are stored now.
+        as_recorded: Text that tells whether the rows are unchanged since the training.
+        prediction: Predictions of the version for these rows, as the kind of prediction returns them.
     """
 
     first_partition: str | None
@@ -46,7 +46,7 @@ class TrainingReference:
 
     @property
     def span(self) -> str:
-        """Their partitions, for a text."""
+        """The partitions of the rows, for a text."""
         if self.first_partition is None or self.last_partition is None:
             return "all partitions"
         return span(list(dict.fromkeys([self.first_partition, self.last_partition])))
@@ -58,8 +58,8 @@ def training_reference(
     """Read the rows that a version was trained on, and predict them.
 
     Raises:
-        PermanentFailure: The version does not record which rows they are, they are not stored any more, or
-            its files are not those that were registered.
+        PermanentFailure: The version does not record its training rows, they are not stored any more, or the
+            files of the version are not those that were registered.
     """
     registered = context.resources.registry.model(model.name)
     otel: OTelResource = context.resources.otel
@@ -70,13 +70,11 @@ def training_reference(
         as_recorded = _as_recorded(version, rows)
     if rows.empty:
         raise PermanentFailure(
-            f"{named(version)} was trained on rows of which none is stored with an outcome any more.",
+            f"None of the rows that {named(version)} was trained on is stored with an outcome any more.",
             "Materialise them again, or train another version.",
         )
     if as_recorded == CHANGED:
-        context.log.warning(
-            f"The rows that {named(version)} was trained on were written again, and differently, since."
-        )
+        context.log.warning(f"The rows that {named(version)} was trained on have changed since.")
     with otel.span("load model"):
         loaded = contender(registered, model, version)
     with otel.span("predict", rows=len(rows)):
@@ -93,21 +91,23 @@ def training_reference(
 def checked_predictions(
     model: ReleasedModel, name: str, answer: "Answer", rows: int
 ) -> "NDArray[np.float64]":
-    """Return predictions as their kind has them.
+    """Return predictions in the form of their kind.
 
     Raises:
-        PermanentFailure: They are not predictions of the kind that is declared.
+        PermanentFailure: They are not predictions of the declared kind.
     """
     try:
         return model.kind.predictions(name, answer, rows)
     except ComparisonError as error:
         raise PermanentFailure(
-            str(error), f"{model.name} is declared to predict {model.kind!r}; predict and store that."
+            str(error),
+            f"{model.name} is declared to predict {model.kind!r}: store such predictions, or correct the "
+            "declaration.",
         ) from error
 
 
 def _as_recorded(version: Version, rows: "pd.DataFrame") -> str:
-    """Say whether the rows that are stored now are those a version was trained on, by their digest."""
+    """Return a text that tells whether the stored rows are those of the training, by their digest."""
     recorded = version.tags.get(TRAINING_DATA_TAG)
     if recorded is None:
         return "not recorded"

@@ -1,4 +1,4 @@
-"""The specs of the assets that are made for a released model: keys, texts, groups, tags and owners."""
+"""The specs of a released model's assets: their keys, descriptions, groups, tags and owners."""
 
 from typing import TYPE_CHECKING
 
@@ -18,22 +18,20 @@ class ReleaseTranslator:
     """
 
     def names(self, model: "ReleasedModel") -> ReleaseNames:
-        """Return the names of all that is made for a model."""
+        """Return the names of the assets, jobs and sensors that are made for a model."""
         return ReleaseNames.of(model.name, model.versions_key)
 
     def comparison_spec(self, model: "ReleasedModel") -> dg.AssetSpec:
         """Return the spec of the comparison of staging with production."""
-        description = f"""The version of `{model.name}` in staging beside the one in production, on rows that
-        neither has seen.
+        description = f"""Comparison of the version of `{model.name}` in staging with the one in production.
 
-Both predict the same rows. Every metric with a paired bootstrap interval of its difference, by slice with
-intervals that allow for looking at many, calibration, the time of a prediction, the size of the files, the
-signature, and how far the rows they were trained on differ. While there is no production, the baseline
-{model.stand_in.name} stands in for it. If asked to (`replay_since`), staging also answers what the service
-was really asked, and how its answers differ is reported. The numbers are sealed, and written into the
-journal of the model, whatever they say. A version that another run has put into production meanwhile is not
-compared with
-itself: nothing is materialised then, and an observation says so."""
+Both predict the same rows, which neither was trained on. The comparison has every metric with a paired
+bootstrap interval of its difference, the metric of each slice with intervals corrected for their number,
+calibration, the time of a prediction, the size of the files, the signatures, and the difference of the
+training rows. Until a version is in production, the baseline {model.stand_in.name} takes its place. With
+`replay_since`, staging also predicts logged requests to the service, and the differences are reported. The
+result is sealed and written into the journal of the model, whether the gates pass or not. If another run has
+promoted the version meanwhile, nothing is materialised, and an observation reports it."""
         return dg.AssetSpec(
             model.names.comparison,
             description=description,
@@ -47,10 +45,10 @@ itself: nothing is materialised then, and an observation says so."""
         """Return the spec of the version in production."""
         description = f"""The version of `{model.name}` in production.
 
-A materialisation is a move of the alias `production`. A promotion requires that the version was compared
-with the version in production now, that every gate let it pass, that the evidence is whole, and that its
-files are those that were judged; a rollback goes to a version that was in production before. Where a person
-is to approve, it waits for that. What was moved outside Dagster is shown here, too."""
+Each materialisation is a move of the alias `production`. A promotion requires that the version was compared
+with the one in production now, that it passed every gate, that the evidence is unchanged, and that its files
+are those that were evaluated. If promotions need approval, it waits for a person. A rollback goes to a
+version that was in production before. Moves outside Dagster are materialised here, too."""
         return dg.AssetSpec(
             model.names.production,
             description=description,
@@ -62,13 +60,12 @@ is to approve, it waits for that. What was moved outside Dagster is shown here, 
 
     def drift_spec(self, model: "ReleasedModel", watch: Watch) -> dg.AssetSpec:
         """Return the spec of the drift of predictions."""
-        description = f"""The stored predictions of `{model.name}` beside what the version that made them was
-        trained on.
+        description = f"""Drift of the stored predictions of `{model.name}` from its training rows.
 
-The population stability index of each column of predictions, of each feature and, where declared, of whether
-it is missing; and, for rows whose outcome is known by now, how the predictions compare with what happened. If
-several versions made predictions, the one with most of them is evaluated, on these. Where versions and rows
-have partitions, each partition is about the rows that its version is evaluated on, as far as they have
+It has the population stability index of each column of predictions, of each feature and, where declared, of
+the share of missing values; and, for rows whose outcome is known, a comparison of predictions with outcomes.
+If several versions made predictions, those of the version with most of them are used. If versions and rows
+have partitions, each partition covers the rows that its version is evaluated on, as far as they have
 predictions."""
         return dg.AssetSpec(
             model.names.drift,
@@ -82,13 +79,11 @@ predictions."""
 
     def requests_drift_spec(self, model: "ReleasedModel") -> dg.AssetSpec:
         """Return the spec of the drift of requests."""
-        description = f"""The requests that the service was sent for `{model.name}` beside what its version
-        was trained on.
+        description = f"""Drift of the requests to the service for `{model.name}` from its training rows.
 
-Of the requests of the last days (a week, unless configured otherwise) that the version in production
-answered: the population stability index of each column that it takes and of its predictions. Requests may
-differ from what is predicted in batches, and from what clients mean to send: a column in another unit shows
-here."""
+It covers the requests that the version in production answered during the last week, unless configured
+otherwise, and has the population stability index of each input column and of the predictions. Requests may
+differ from rows that are predicted in batches. A column that a client sends in another unit shows here."""
         return dg.AssetSpec(
             model.names.requests_drift,
             description=description,

@@ -1,4 +1,4 @@
-"""The declaration of how the drift of a released model is watched. Measuring it: predictions_drift.py."""
+"""The declaration of the watch over a released model's drift. How drift is measured: predictions_drift.py."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from ledgerline.dagster.released_models.named_assets import Asset, declared_columns, several_problem
+from ledgerline.errors import LedgerlineError
 from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.evaluation.samples import ComparisonError
@@ -13,40 +14,40 @@ from ledgerline.evaluation.samples import ComparisonError
 SCORES_STABLE = "scores_stable"
 FEATURES_STABLE = "features_stable"
 
-# By metric: the name of the check that predictions agree with outcomes.
+# Name of the check that predictions agree with outcomes, by metric.
 _OUTCOME_CHECKS: Mapping[str, str] = {
     "calibration_error": "calibrated_on_outcomes",
     "coverage_error": "covers_outcomes",
     "bias": "unbiased_on_outcomes",
 }
 
-# How far shares may be from what was predicted, 0 to 1. Outcomes change with the season even where a model
-# is as good as it can be; a tenth is more than that in most data, and a policy of one's own is easy to give.
+# Largest accepted calibration error, 0 to 1. Outcomes change with the season even if a model is as good as it
+# can be; 0.1 is more than that in most data, and `on_outcomes` declares another bound.
 MAX_CALIBRATION_ERROR = 0.1
 
 
-class WatchError(ValueError):
+class WatchError(LedgerlineError):
     """A field of a watch contradicts the model.
 
     Attributes:
-        field: The field of the watch.
-        why: What is wrong with it.
+        field: Field of the watch.
+        why: Problem with the field, as a clause.
     """
 
     def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{field}: {why}")
+        super().__init__(f"{field}: {why}.")
         self.field = field
         self.why = why
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The worst value of a metric that is still accepted, on rows whose outcome is known by now.
+    """The worst accepted value of a metric, on rows whose outcome is known.
 
     Attributes:
-        metric: A metric of the kind of prediction or of the model by its name, or one of your own.
-        worst: The value, in the unit of the metric. Which direction is worse is up to the metric; one with a
-            target may be as far from it as this value is.
+        metric: Metric, or name of a metric of the kind of prediction or of the model.
+        worst: Worst accepted value, in the unit of the metric. The metric defines which direction is worse; a
+            metric with a target may be as far from it as this value.
     """
 
     metric: str | Metric
@@ -55,14 +56,14 @@ class Bound:
 
 @dataclass(frozen=True)
 class RetrainOnDrift:
-    """A job that is to be run when predictions have drifted: for the partition after the one that has.
+    """A job that trains a version after drift, for the partition after the one that has drifted.
 
-    A sensor `retrain_on_drift_<model>` starts it once for each partition; it is off until it is switched on.
+    The sensor `retrain_on_drift_<model>` starts it once for each partition; the sensor is off by default.
 
     Attributes:
-        job: The job that makes a version, of partitions of the asset of versions.
-        needs: The partitions of the rows that the version of a partition is trained and evaluated on; until
-            they are materialised, the sensor waits.
+        job: Name of the job, which has the partitions of the versions' asset.
+        needs: Function that returns the partitions of the rows that the version of a partition is trained and
+            evaluated on. The sensor waits until they are materialised.
     """
 
     job: str
@@ -71,43 +72,48 @@ class RetrainOnDrift:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """How the drift of a model's predictions and of the requests to it is watched.
+    """The watch over the drift of a model's predictions and of the requests to it.
 
-    The numbers are always reported; these fields say which of them a check evaluates, and how.
-
-        Watch(
-            predictions=demand_predictions,
-            join=["store", "day"],
-            answers=["predicted_demand"],
-            version="model_version",
-            on_outcomes=Bound("bias", 5.0),
-        )
+    The numbers are always reported; these fields declare which of them checks evaluate, and with which
+    bounds.
 
     Attributes:
-        predictions: The asset with the stored predictions: a table, without partitions or with those of the
-            rows; where rows have none, with any.
-        join: The columns by which a prediction finds its row; together they name one row.
-        answers: The columns that hold a prediction, in the order of the kind of prediction (`score_names`):
-            the probability; that of each class; the value; the quantile of each level.
-        version: The column with the number of the version that predicted.
-        features: The features of the model whose population stability index is evaluated; default: all.
-        gaps: The features of which it is evaluated whether they are missing as often as before. Name a
-            feature here only, where its values are meant to change, as the weather.
-        max_score_psi: The largest accepted population stability index of a column of predictions. By a rule
-            of thumb (Siddiqi, Intelligent Credit Scoring, 2017) 0.1 to 0.25 is some change, and more is
-            another population.
-        max_feature_psi: The same of a feature, and of its gaps. It is lower because single features change
-            less than what a model makes of all of them.
-        on_outcomes: What is evaluated once outcomes are known; default: a calibration error of 0.1 for
-            probabilities, a coverage error of 0.1 for quantiles; nothing for numbers, whose unit only you
-            know.
-        min_clusters: Predictions of fewer clusters are reported, and not evaluated: rows that share luck
-            differ by it. The same goes for outcomes.
-        min_rows: Predictions of fewer rows are not evaluated, either. By chance alone the index of ten bins
-            is about 9 divided by the number of rows: 0.02 for 500.
-        retrain: What is run when the predictions of a partition fail the check of scores or of outcomes; for
-            versions with partitions of time.
-        min_requests: Fewer requests to the service are reported, and not evaluated.
+        predictions: Asset with the stored predictions: a table, without partitions or with those of the rows.
+            If the rows have no partitions, it may have any.
+        join: Columns that join a prediction to its row; together they identify one row.
+        answers: Columns that hold a prediction, in the order of the kind of prediction (`score_names`): the
+            probability, that of each class, the value, or the quantile of each level.
+        version: Column with the number of the version that predicted.
+        features: Features of the model whose population stability index is evaluated. Default: all.
+        gaps: Features whose share of missing values is evaluated. Name a feature only here if its values are
+            meant to change, as the weather does.
+        max_score_psi: Largest accepted population stability index of a column of predictions. By a rule of
+            thumb (Siddiqi, Intelligent Credit Scoring, 2017) 0.1 to 0.25 is some change, and more is another
+            population.
+        max_feature_psi: Largest accepted index of a feature, and of its gaps. It is lower because single
+            features change less than predictions, which combine all of them.
+        on_outcomes: Bound that is evaluated on rows whose outcome is known. Default: a calibration error of
+            0.1 for probabilities, a coverage error of 0.1 for quantiles, and none for numbers, whose unit is
+            not known.
+        min_clusters: Smallest number of clusters of predictions, or of outcomes, that is evaluated; fewer are
+            only reported, because rows of one cluster vary together.
+        min_rows: Smallest number of rows that is evaluated. By chance alone the index of ten bins is about 9
+            divided by the number of rows: 0.02 for 500.
+        retrain: Job that runs when the predictions of a partition fail the check of scores or of outcomes;
+            for versions with time partitions.
+        min_requests: Smallest number of requests to the service that is evaluated.
+
+    Example:
+        >>> from ledgerline.evaluation.kinds import Binary
+        >>> watch = Watch(
+        ...     predictions=dg.AssetSpec("late_orders"),
+        ...     join=["order"],
+        ...     answers=["late_probability"],
+        ...     version="model_version",
+        ...     on_outcomes=Bound("calibration_error", 0.05),
+        ... )
+        >>> watch.checks(Binary(), features=["price", "weekday"])
+        ['scores_stable', 'features_stable', 'calibrated_on_outcomes']
     """
 
     predictions: Asset
@@ -125,11 +131,11 @@ class Watch:
     min_requests: int = 500
 
     def evaluated_features(self, features: Sequence[str]) -> Sequence[str]:
-        """Return the features whose index is evaluated, of those of the model."""
+        """Return the features of the model whose index is evaluated."""
         return self.features if self.features is not None else features
 
     def bound(self, kind: PredictionKind) -> Bound | None:
-        """Return what is evaluated once outcomes are known; None: nothing."""
+        """Return the bound that is evaluated on rows whose outcome is known; None for none."""
         if self.on_outcomes is not None or kind.calibration_metric is None:
             return self.on_outcomes
         return Bound(kind.calibration_metric, MAX_CALIBRATION_ERROR)
@@ -138,11 +144,11 @@ class Watch:
         """Return the metric of the bound.
 
         Args:
-            kind: What the model predicts.
-            metrics: Further metrics of the model.
+            kind: Kind of prediction of the model.
+            metrics: Metrics that the model declares.
 
         Raises:
-            ComparisonError: There is no metric of this name.
+            ComparisonError: No metric has this name.
         """
         bound = self.bound(kind)
         if bound is None:
@@ -153,7 +159,7 @@ class Watch:
         return own[bound.metric] if bound.metric in own else kind.metric(bound.metric)
 
     def outcome_check(self, kind: PredictionKind) -> str | None:
-        """Return the name of the check of outcomes; None: there is none."""
+        """Return the name of the check of outcomes; None without a bound."""
         bound = self.bound(kind)
         if bound is None:
             return None
@@ -178,17 +184,17 @@ class Watch:
         features: Sequence[str],
         metrics: Sequence[Metric],
     ) -> None:
-        """Require that it fits a model.
+        """Raise if the watch does not fit a model.
 
         Args:
-            kind: What the model predicts.
-            partitions: The partitions of its rows; None: they have none.
-            columns: The columns of its rows; None: they are not declared.
-            features: The features that the model declares.
-            metrics: Further metrics that the model declares.
+            kind: Kind of prediction of the model.
+            partitions: Partitions of its rows; None if they have none.
+            columns: Columns of its rows; None if they are not declared.
+            features: Features that the model declares.
+            metrics: Metrics that the model declares.
 
         Raises:
-            WatchError: It does not.
+            WatchError: A field contradicts the model.
         """
         self._require_table(partitions)
         self._require_columns(kind, columns)
@@ -241,7 +247,7 @@ class Watch:
 
 
 def _are_alike(one: dg.PartitionsDefinition, other: dg.PartitionsDefinition) -> bool:
-    """Say whether keys of one are keys of the other; of time, they may begin and end elsewhere."""
+    """Return whether the keys of both are compatible; time partitions may begin and end elsewhere."""
     if isinstance(one, dg.TimeWindowPartitionsDefinition) and isinstance(
         other, dg.TimeWindowPartitionsDefinition
     ):
