@@ -7,7 +7,6 @@ import typer
 from ledgerline.cli import registry_changes
 from ledgerline.cli.commands import loaded_project, prepared_settings, wide_console
 from ledgerline.cli.registry_changes import Model
-from ledgerline.cli.registry_errors import clear_errors, moment_of
 
 if TYPE_CHECKING:
     from ledgerline.dagster.settings import Settings
@@ -27,8 +26,7 @@ def list_models() -> None:
     from ledgerline.cli import stages
     from ledgerline.dagster.resources import registry_of
 
-    with clear_errors():
-        stages.print_models(wide_console(), registry_of(settings))
+    stages.print_models(wide_console(), registry_of(settings))
 
 
 @app.command()
@@ -40,8 +38,7 @@ def show(
     settings = prepared_settings()
     from ledgerline.cli import stages
 
-    with clear_errors():
-        stages.print_model(wide_console(), _model(settings, model), version)
+    stages.print_model(wide_console(), _model(settings, model), version)
 
 
 @app.command()
@@ -61,10 +58,10 @@ def history(
     """
     settings = prepared_settings()
     from ledgerline.cli import stages
+    from ledgerline.cli.observing import moment
 
-    with clear_errors():
-        moment = moment_of(at) if at is not None else None
-        stages.print_history(wide_console(), _model(settings, model), moment, as_json)
+    time = moment(at) if at is not None else None
+    stages.print_history(wide_console(), _model(settings, model), time, as_json)
 
 
 @app.command()
@@ -76,8 +73,7 @@ def reconcile(model: Model = None) -> None:
     settings = prepared_settings()
     from ledgerline.cli import stages
 
-    with clear_errors():
-        stages.print_reconciliation(wide_console(), _model(settings, model))
+    stages.print_reconciliation(wide_console(), _model(settings, model))
 
 
 for change in (
@@ -107,8 +103,7 @@ def webhook(
 
     from ledgerline.cli import webhooks
 
-    with clear_errors():
-        accepted = webhooks.register(Console(), settings.tracking_uri, url, settings.webhook_secret, name)
+    accepted = webhooks.register(Console(), settings.tracking_uri, url, settings.webhook_secret, name)
     raise typer.Exit(0 if accepted else 1)
 
 
@@ -123,7 +118,7 @@ def listen(
     from ledgerline.cli import webhooks
     from ledgerline.ledger.storages.instances import own_instance
 
-    with clear_errors(), own_instance(settings.dagster_home) as observed:
+    with own_instance(settings.dagster_home) as observed:
         webhooks.listen(Console(), observed.instance, settings.webhook_secret, host, settings.webhook_port)
 
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.text import Text
 
 from ledgerline.cli.commands import loaded_project, prepared_settings
-from ledgerline.cli.registry_errors import clear_errors, moment_of
 
 if TYPE_CHECKING:
     from ledgerline.cli.releases import Release
@@ -68,12 +67,13 @@ def replay(
     The replay is part of the evidence, and no gate evaluates it. The exit code is 1 if a gate refuses the
     version.
     """
-    with clear_errors():
-        moment = moment_of(since)
+    from ledgerline.cli.observing import moment
+
+    start = moment(since)
     with _runner(model) as (runner, names):
         from ledgerline.cli import releases
 
-        config = _given(version=version, replay_since=moment.isoformat())
+        config = _given(version=version, replay_since=start.isoformat())
         _end_with(runner, releases.compare(runner, names, config))
 
 
@@ -128,9 +128,8 @@ def approve(
     from ledgerline.dagster.released_models.names import released_models
     from ledgerline.dagster.resources import registry_of
 
-    with clear_errors():
-        name = model or the_only_one(loaded)
-        approval = registry_of(settings).model(name).approve(version, by or _user(), reason)
+    name = model or the_only_one(loaded)
+    approval = registry_of(settings).model(name).approve(version, by or _user(), reason)
     console = Console()
     console.print(
         f"{name} version {version} is approved by {approval.by} on evidence {approval.evidence[:12]}…"
@@ -152,9 +151,8 @@ def _rollback_alone(model: str, to: int | None, reason: str, by: str) -> None:
     from ledgerline.registry.stages import PRODUCTION
 
     settings = prepared_settings()
-    with clear_errors():
-        request = Request(by=by, reason=reason, run_id="", id=str(uuid.uuid4()))
-        moved = registry_of(settings).model(model).rollback(to, request)
+    request = Request(by=by, reason=reason, run_id="", id=str(uuid.uuid4()))
+    moved = registry_of(settings).model(model).rollback(to, request)
     Console().print(f"{PRODUCTION} of {model}: version [bold]{moved.version}[/]")
 
 
@@ -166,10 +164,9 @@ def _runner(model: str | None) -> "Iterator[tuple[Runner, ReleaseNames]]":
     from ledgerline.cli import runs
     from ledgerline.cli.released import released_model
 
-    with clear_errors():
-        names = released_model(loaded, model)
-        with runs.local_instance(settings) as instance, runs.runner(instance, settings, loaded) as runner:
-            yield runner, names
+    names = released_model(loaded, model)
+    with runs.local_instance(settings) as instance, runs.runner(instance, settings, loaded) as runner:
+        yield runner, names
 
 
 def _end_with(runner: "Runner", release: "Release") -> Never:
