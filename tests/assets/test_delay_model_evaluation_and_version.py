@@ -23,7 +23,7 @@ from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.dagster.released_models.registration import RegisteredVersion, may_replace
 from ledgerline.dagster.settings import Settings
 from ledgerline.mlflow_store.store import connect
-from ledgerline.registry.versions import Version, version_with_alias
+from ledgerline.registry.versions import RegisteredModel, Version
 from resources.wiring import resources_for
 
 METRICS = {"roc_auc", "pr_auc", "log_loss", "brier", "calibration_error"}
@@ -148,7 +148,7 @@ def test_staging_goes_to_a_later_month_and_never_back(
     registrations: list[RegisteredVersion], ingested: Settings
 ) -> None:
     assert [version.is_staging for version in registrations] == [True, True, False, True]
-    staging = version_with_alias(connect(ingested.tracking_uri), MODEL_NAME, "staging")
+    staging = RegisteredModel(connect(ingested.tracking_uri), MODEL_NAME).version_with_alias("staging")
     assert staging is not None
     assert (staging.number, staging.tags["partition"]) == (2, "2013-03-01")
 

@@ -85,15 +85,20 @@ def test_what_needs_a_job_says_how_to_get_one(command: str, stock: Stock, tmp_pa
     stock.model("pie")
     refused = ledgerline(stock, tmp_path, command, "pie")
     assert refused.exit_code == 2
-    assert refused.stderr.startswith("No job compares or promotes 'pie'. Declare it as a ReleasedModel")
+    assert refused.stderr.startswith(
+        "No job compares or promotes 'pie', because the definitions do not release"
+    )
+    assert "Declare it as a ReleasedModel" in refused.stderr
     assert "Traceback" not in refused.output
 
 
-@pytest.mark.parametrize("command", ["compare", "promote", "replay", "show", "history", "rollback"])
+@pytest.mark.parametrize(
+    "command", ["compare", "promote", "replay", "show", "history", "reconcile", "rollback"]
+)
 def test_a_model_must_be_named_where_none_is_released(command: str, stock: Stock, tmp_path: Path) -> None:
     refused = ledgerline(stock, tmp_path, command)
     assert refused.exit_code == 2
-    assert refused.stderr.startswith("Say which model is meant: bakery_definitions releases none.")
+    assert refused.stderr.startswith("bakery_definitions releases no model. Name a registered model;")
 
 
 def test_a_model_without_a_job_is_approved_and_taken_back_by_a_person(stock: Stock, tmp_path: Path) -> None:
@@ -103,8 +108,8 @@ def test_a_model_without_a_job_is_approved_and_taken_back_by_a_person(stock: Sto
         stock, tmp_path, "approve", "pie", "--version", "1", "--by", "Ada", "--reason", "it is good"
     )
     assert approved.exit_code == 0, approved.output
-    assert "pie version 1, approved by Ada" in approved.output
-    assert "No job promotes it by itself. Declare it as a ReleasedModel" in approved.output
+    assert "pie version 1 is approved by Ada" in approved.output
+    assert "No job promotes it. Declare it as a ReleasedModel" in approved.output
     stock.promote("pie", 1)
     stock.serve("pie", 2)
 
@@ -129,3 +134,46 @@ def test_there_must_be_something_to_go_back_to(stock: Stock, tmp_path: Path) -> 
     unknown = ledgerline(stock, tmp_path, "rollback", "tart")
     assert unknown.exit_code == 2
     assert "There is no registered model 'tart'" in unknown.stderr
+
+
+def test_a_change_outside_is_shown_by_queries_and_recorded_by_reconcile(stock: Stock, tmp_path: Path) -> None:
+    stock.model("pie", 2)
+    stock.serve("pie", 1)
+    stock.client.set_registered_model_alias("pie", PRODUCTION, "2")
+    advice = "Aliases were changed outside the journal; `ledgerline registry reconcile pie` records it."
+    for query in ("history", "show"):
+        shown = ledgerline(stock, tmp_path, query, "pie")
+        assert "production is version 2, the journal says version 1." in shown.output
+        assert advice in shown.output
+    assert len(stock.history("pie").moves(PRODUCTION)) == 1
+
+    recorded = ledgerline(stock, tmp_path, "reconcile", "pie")
+    assert recorded.output == "Recorded as entry 3: production: 1 -> 2, changed outside\n"
+    again = ledgerline(stock, tmp_path, "reconcile", "pie")
+    assert (again.exit_code, again.output) == (
+        0,
+        "Nothing differed: the aliases of pie are as its journal says.\n",
+    )
+    assert "outside the journal" not in ledgerline(stock, tmp_path, "history", "pie").output
+
+
+@pytest.mark.parametrize("command", ["show", "history", "reconcile"])
+def test_a_command_with_a_named_model_loads_no_definitions(
+    command: str, stock: Stock, tmp_path: Path
+) -> None:
+    stock.model("pie")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text('[tool.ledgerline]\ndefinitions = "broken_definitions"\n')
+    (project / "broken_definitions.py").write_text("raise RuntimeError('loaded')\n")
+    environment = {
+        "LEDGERLINE_PROJECT": str(project),
+        "LEDGERLINE_HOME": str(tmp_path / "home"),
+        "MLFLOW_TRACKING_URI": stock.uri,
+    }
+
+    named = CliRunner().invoke(app, ["registry", command, "pie"], env=environment)
+    assert (named.exit_code, named.stderr) == (0, "")
+    unnamed = CliRunner().invoke(app, ["registry", command], env=environment)
+    assert unnamed.exit_code == 2
+    assert "loaded" in unnamed.stderr

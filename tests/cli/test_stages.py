@@ -1,4 +1,4 @@
-"""What `ledgerline registry` prints of a model whose journal has all kinds of entries."""
+"""The output of `ledgerline registry` for a model whose journal has all kinds of entries."""
 
 import io
 import json

@@ -162,12 +162,14 @@ def test_the_registry_answers_who_is_in_production_and_why(
     assert "production: none -> 1, promotion" in lines[2]
     assert "Warning" not in history.stderr
 
-    entries = json.loads(ledgerline(first_run.home, "registry", "history", "flight_delay", "--json").stdout)
-    evaluated, promoted = entries[1], entries[2]
+    as_json = ledgerline(first_run.home, "registry", "history", "flight_delay", "--json")
+    document = json.loads(as_json.stdout)
+    assert document["differences"] == []
+    evaluated, promoted = document["entries"][1], document["entries"][2]
     assert promoted["evidence"] == evaluated["evidence"]
     now = ledgerline(first_run.home, "registry", "history", "flight_delay", "--at", "0m", "--json")
-    (holder,) = json.loads(now.stdout)
-    assert (holder["version"], holder["entry"]["entry"], holder["until"]) == (1, 3, None)
+    (period,) = json.loads(now.stdout)["periods"]
+    assert (period["version"], period["entry"]["entry"], period["until"]) == (1, 3, None)
     before = ledgerline(first_run.home, "registry", "history", "flight_delay", "--at", "2013-01-01")
     assert "No version of flight_delay is known to have been in production at" in before.stdout
 

@@ -43,18 +43,18 @@ def ticks() -> Iterator[Ticks]:
         yield ticks
 
 
-def test_a_model_that_is_trained_by_itself_gets_judged_once(ticks: Ticks) -> None:
+def test_a_model_that_is_trained_by_itself_gets_evaluated_once(ticks: Ticks) -> None:
     ticks.report("delay_model", MONTH)
     assert [ticks.requested(EVALUATION) for _ in range(3)] == [1, 0, 0]
 
 
-def test_a_model_that_its_job_has_judged_is_not_judged_again(ticks: Ticks) -> None:
+def test_a_model_that_its_job_has_evaluated_is_not_evaluated_again(ticks: Ticks) -> None:
     ticks.report("delay_model", MONTH)
     ticks.report("delay_model_evaluation", MONTH)
     assert ticks.requested(EVALUATION) == 0
 
 
-def test_a_model_is_judged_again_on_days_that_have_changed(ticks: Ticks) -> None:
+def test_a_model_is_evaluated_again_on_days_that_have_changed(ticks: Ticks) -> None:
     ticks.report("delay_model", MONTH)
     ticks.report("delay_model_evaluation", MONTH)
     assert ticks.requested(EVALUATION) == 0
@@ -62,6 +62,6 @@ def test_a_model_is_judged_again_on_days_that_have_changed(ticks: Ticks) -> None
     assert ticks.requested(EVALUATION) == 1
 
 
-def test_a_month_without_a_model_is_not_judged(ticks: Ticks) -> None:
+def test_a_month_without_a_model_is_not_evaluated(ticks: Ticks) -> None:
     ticks.report("features", "2013-06-03")
     assert ticks.requested(EVALUATION) == 0

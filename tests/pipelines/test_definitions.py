@@ -1,4 +1,4 @@
-"""What Dagster is told: light to load, valid, and with the policies every asset should have."""
+"""The definitions: light to load, valid, and with the policies that every asset should have."""
 
 import subprocess
 import sys
@@ -137,7 +137,7 @@ def test_every_asset_says_what_it_is_and_is_retried(asset: str) -> None:
 
 
 def operations_of(node: object) -> Iterator[dg.OpDefinition]:
-    """What is executed: an asset may be made of several steps."""
+    """Steps that are executed; an asset may be made of several."""
     if isinstance(node, dg.OpDefinition):
         yield node
     else:
@@ -172,7 +172,7 @@ def test_one_step_at_a_time_moves_aliases() -> None:
     }
 
 
-def test_reference_tables_are_made_when_missing_and_models_judged_when_trained() -> None:
+def test_reference_tables_are_made_when_missing_and_models_evaluated_when_trained() -> None:
     automated = {name for name, node in ASSETS.items() if node.automation_condition is not None}
     assert automated == REFERENCE_ASSETS | {"delay_model_evaluation"}
 

@@ -1,4 +1,4 @@
-"""Where steps are executed: processes of their own, and what happens when one is killed."""
+"""The executors of steps: separate processes, of which one may be killed."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from ledgerline.dagster.settings import Settings
 
 
 class Folder(dg.Config):
-    """Where a step leaves what a test looks at."""
+    """Folder in which a step leaves what a test reads."""
 
     path: str
 

@@ -70,7 +70,7 @@ def grown(daemon: Daemon, address: AlertAddress) -> Daemon:
 
 
 @pytest.mark.parametrize("release", ["this", "an earlier one"])
-def test_a_model_made_anew_is_released_shown_scored_and_told_from_its_first_version_on(
+def test_a_model_made_anew_is_released_materialised_scored_and_alerted_from_its_first_version_on(
     release: str, grown: Daemon, address: AlertAddress
 ) -> None:
     if release != "this":
@@ -238,7 +238,7 @@ def test_a_journal_that_was_begun_anew_for_the_same_model_is_followed(grown: Dae
     assert released(grown)[-1] == 4
 
 
-def test_a_contradiction_of_the_earlier_model_is_not_confirmed_by_the_new_one(daemon: Daemon) -> None:
+def test_a_inconsistency_of_the_earlier_model_is_not_confirmed_by_the_new_one(daemon: Daemon) -> None:
     def contradict() -> None:
         daemon.stock.serve(MODEL_NAME, daemon.stock.version(MODEL_NAME))
         daemon.stock.client.set_model_version_tag(MODEL_NAME, "1", "stage", "archived")

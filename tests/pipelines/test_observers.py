@@ -80,7 +80,7 @@ def evaluated(name: str, instance: dg.DagsterInstance, resource: RunProjections)
     return data.skip_message
 
 
-# Which there are
+# The sensors
 
 
 def test_runs_are_traced_and_tracked_at_each_look_of_the_daemon_without_being_switched_on() -> None:
@@ -88,7 +88,7 @@ def test_runs_are_traced_and_tracked_at_each_look_of_the_daemon_without_being_sw
     assert set(found) == {"trace_runs", "track_runs"}
     for sensor in found.values():
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-        assert (sensor.minimum_interval_seconds or 30) < 5  # seconds between looks of the daemon
+        assert (sensor.minimum_interval_seconds or 30) < 5  # seconds between polls of the daemon
         assert sensor.description
 
 
@@ -104,7 +104,7 @@ def test_lineage_is_sent_where_it_has_an_address_to_go_to() -> None:
     assert found["send_lineage_of_runs"].default_status is dg.DefaultSensorStatus.RUNNING
 
 
-# What they do
+# Their ticks
 
 
 def test_a_run_is_traced_and_tracked(

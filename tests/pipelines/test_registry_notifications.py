@@ -33,7 +33,7 @@ def test_it_is_known_when_somebody_woke(instance: dg.DagsterInstance) -> None:
     assert notified_at(instance) == at
 
 
-def test_each_wake_up_can_be_told_from_the_one_before(instance: dg.DagsterInstance) -> None:
+def test_each_notification_can_be_told_from_the_one_before(instance: dg.DagsterInstance) -> None:
     times = []
     for _ in range(3):
         notify(instance)

@@ -145,7 +145,7 @@ def test_passed_checks_ask_for_nothing(ticks: Ticks) -> None:
     assert ticks.tick() == NOTHING_FAILED
 
 
-def test_a_month_that_was_judged_again_and_passed_asks_for_nothing(ticks: Ticks) -> None:
+def test_a_month_that_was_evaluated_again_and_passed_asks_for_nothing(ticks: Ticks) -> None:
     ticks.evaluate(MARCH)
     ticks.evaluate(MARCH, passed=True)
     assert ticks.asked_for() is None
@@ -249,7 +249,7 @@ def test_a_check_that_a_run_evaluates_is_seen_when_the_run_has_ended_even_after_
 
     @dg.asset(partitions_def=MONTHS, io_manager_key="records", name=DRIFT_ASSET.to_user_string())
     def drifted(context: dg.AssetExecutionContext) -> PredictionsDrift:
-        # Another month is judged while this run goes on, and a tick comes by.
+        # Another month is evaluated while this run goes on, and a tick comes by.
         ticks.evaluate("2013-02-01", passed=True)
         during.append(ticks.asked_for())
         return drift_of(context.partition_key, score_psi=3.0)

@@ -1,4 +1,4 @@
-"""What each tick of the clock runs: which day or month of 2013 stands for now."""
+"""The runs of each tick: the day or month of 2013 that stands for now."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -55,7 +55,7 @@ def test_a_replayed_day_is_a_partition(day: int) -> None:
     ("month", "evaluated"),
     [(1, "2013-12-01"), (3, "2013-02-01"), (8, "2013-07-01"), (12, "2013-11-01")],
 )
-def test_each_month_a_model_is_judged_on_the_one_that_has_ended(month: int, evaluated: str) -> None:
+def test_each_month_a_model_is_evaluated_on_the_one_that_has_ended(month: int, evaluated: str) -> None:
     request = tick(monthly_retraining, 2026, month, 1, 6)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == evaluated

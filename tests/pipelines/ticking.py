@@ -139,7 +139,7 @@ class Daemon:
 
     @property
     def materialisations(self) -> Sequence[dg.AssetMaterialization]:
-        """What Dagster was told of production, the earliest first."""
+        """The materialisations of production, the earliest first."""
         records = self.instance.fetch_materializations(PRODUCTION_ASSET, limit=100).records
         found = [record.asset_materialization for record in reversed(records)]
         return [each for each in found if each is not None]
@@ -151,10 +151,15 @@ class Daemon:
 
     @property
     def verdicts(self) -> list[tuple[bool, str | None]]:
-        """What the check said, the earliest first."""
+        """The results of the check, the earliest first."""
         key = dg.AssetCheckKey(PRODUCTION_ASSET, AS_RECORDED)
         history = self.instance.event_log_storage.get_asset_check_execution_history(key, 100)
         found = [each.evaluation for each in reversed(history)]
         return [
             (each.passed, each.description) for each in found if isinstance(each, dg.AssetCheckEvaluation)
         ]
+
+
+def versions_of(requests: Sequence[dg.RunRequest]) -> list[int]:
+    """Return the versions that runs of the release jobs are about."""
+    return [request.run_config["ops"]["production_flight_delay"]["config"]["version"] for request in requests]

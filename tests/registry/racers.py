@@ -24,7 +24,7 @@ END = "end"
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is to do.
+    """A task of a process.
 
     Attributes:
         call: Of CALLS.
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The outcome of a task.
 
     Attributes:
         returned: What it returned; None if it did not.

@@ -93,7 +93,7 @@ def onnx_graph(model: Any, inputs: pd.DataFrame, **options: Any) -> Any:
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """What the files say of themselves."""
+    """Return the description in the files."""
     return yaml.safe_load((folder / "MLmodel").read_text())
 
 
@@ -311,7 +311,7 @@ def test_categories_are_found_in_the_values_that_a_client_sends(
     rows = sent(categories)
     assert rows["kind"].dtype == "object"
     np.testing.assert_allclose(stored.answer(rows), expected, rtol=1e-6)
-    # Also of one row, which does not have all categories; and the categories do matter.
+    # One row, which does not have all categories, is predicted, too; and the categories matter.
     np.testing.assert_allclose(stored.answer(rows[5:6]), expected[5:6], rtol=1e-6)
     assert abs(stored.answer(rows.assign(kind="cake")) - stored.answer(rows.assign(kind="bread"))).max() > 1
     columns = {each["name"]: each for each in json.loads(described(folder)["signature"]["inputs"])}

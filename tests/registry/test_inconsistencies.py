@@ -1,4 +1,4 @@
-"""Where aliases and tags say something else than the journal: found, named, and left as they are."""
+"""Inconsistencies of aliases and tags with the journal: detected, named, and left as they are."""
 
 from datetime import timedelta
 

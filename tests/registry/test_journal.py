@@ -39,7 +39,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 APPROVAL = Approval(NOON, 1, "e" * 64, "ada", "fine")
-JUDGEMENT = Evaluation(NOON, 2, 1, False, ["calibrated"], "f" * 64, "a run", "the judge", "a Dagster run")
+EVALUATION = Evaluation(NOON, 2, 1, False, ["calibrated"], "f" * 64, "a run", "the judge", "a Dagster run")
 MOVE = Move(NOON, STAGING, None, 1, REGISTRATION, "Zoë “the trainer”", request="r", not_before=NOON - SECOND)
 
 
@@ -65,13 +65,13 @@ def delete(stock: Stock, journal: Journal, key: str) -> None:
 def test_what_is_written_is_read_again(any_stock: Stock, model_name: str):
     journal = Journal.opened(any_stock.registered(model_name))
 
-    for number, what in enumerate([JUDGEMENT, APPROVAL, MOVE]):
+    for number, what in enumerate([EVALUATION, APPROVAL, MOVE]):
         assert journal.append(number, what) == Entry(number + 1, what)
     journal.end(3, End(NOON + SECOND, moved=True))
 
     entries = any_stock.history(model_name).entries
     assert [replace(entry, seal="") for entry in entries] == [
-        Entry(1, JUDGEMENT),
+        Entry(1, EVALUATION),
         Entry(2, APPROVAL),
         Entry(3, MOVE, End(NOON + SECOND, moved=True)),
     ]
@@ -79,16 +79,16 @@ def test_what_is_written_is_read_again(any_stock: Stock, model_name: str):
 
 def test_an_entry_is_never_written_over(any_stock: Stock, model_name: str):
     journal = Journal.opened(any_stock.registered(model_name))
-    journal.append(0, JUDGEMENT)
+    journal.append(0, EVALUATION)
 
     with pytest.raises(EntryTakenError):
         journal.append(0, APPROVAL)
     with pytest.raises(EntryTakenError):
-        journal.append(0, JUDGEMENT)
+        journal.append(0, EVALUATION)
     with pytest.raises(MlflowException, match="Changing param values is not allowed"):
         any_stock.client.log_param(journal.run_id, "000001", "something else")
 
-    assert [entry.record for entry in journal.read().entries] == [JUDGEMENT]
+    assert [entry.record for entry in journal.read().entries] == [EVALUATION]
 
 
 def test_the_end_of_a_move_is_said_once(stock: Stock, model_name: str):
@@ -122,7 +122,7 @@ def test_a_model_without_a_journal_has_none(stock: Stock):
 def test_of_ten_processes_that_write_the_same_entry_one_succeeds(
     any_stock: Stock, model_name: str, racers: Racers
 ):
-    Journal.opened(any_stock.registered(model_name)).append(0, JUDGEMENT)
+    Journal.opened(any_stock.registered(model_name)).append(0, EVALUATION)
 
     outcomes = racers.run([Task("append", any_stock.uri, model_name, number=1) for _ in range(10)])
 
@@ -155,7 +155,7 @@ def test_ten_processes_that_open_a_journal_open_the_same(any_stock: Stock, model
 
 def test_a_deleted_journal_stops_everything_until_it_is_restored(any_stock: Stock, model_name: str):
     journal = Journal.opened(any_stock.registered(model_name))
-    journal.append(0, JUDGEMENT)
+    journal.append(0, EVALUATION)
     client = any_stock.client
     experiment = client.get_run(journal.run_id).info.experiment_id
 
@@ -194,7 +194,7 @@ def test_a_journal_deleted_by_its_reader_s_back_is_no_entry_taken(any_stock: Sto
 def test_an_entry_edited_in_the_database_is_noticed(stock: Stock, model_name: str):
     journal = Journal.opened(stock.registered(model_name))
     for _ in range(3):
-        journal.add(JUDGEMENT)
+        journal.add(EVALUATION)
 
     change(stock, journal, "000002", lambda text: text.replace('"passed":false', '"passed":true'))
 
@@ -206,7 +206,7 @@ def test_an_entry_edited_in_the_database_is_noticed(stock: Stock, model_name: st
 def test_an_entry_deleted_in_the_database_is_noticed(stock: Stock, model_name: str, key: str):
     journal = Journal.opened(stock.registered(model_name))
     for _ in range(3):
-        journal.add(JUDGEMENT)
+        journal.add(EVALUATION)
 
     delete(stock, journal, key)
 
@@ -253,7 +253,7 @@ def test_a_last_entry_deleted_in_the_database_is_noticed(stock: Stock, model_nam
 @pytest.mark.parametrize("text", ["", "[]", "{}", "no JSON", '{"previous":"","kind":"strange","id":""}'])
 def test_an_entry_that_cannot_be_read_is_named(stock: Stock, model_name: str, text: str):
     journal = Journal.opened(stock.registered(model_name))
-    journal.add(JUDGEMENT)
+    journal.add(EVALUATION)
 
     change(stock, journal, "000001", lambda _: text)
 
@@ -277,7 +277,7 @@ def test_a_journal_that_is_gone_is_not_begun_anew(stock: Stock, model_name: str)
 
 def test_what_somebody_else_logs_to_the_journal_is_passed_over(stock: Stock, model_name: str):
     journal = Journal.opened(stock.registered(model_name))
-    journal.add(JUDGEMENT)
+    journal.add(EVALUATION)
     for name in ("note", "7", "note.end", "x000002"):
         stock.client.log_param(journal.run_id, name, "hello")
 
@@ -296,7 +296,7 @@ def test_tags_of_the_model_that_somebody_deleted_are_written_anew(stock: Stock, 
     stock.require_agreement(model_name)
 
 
-# Who was where, and when
+# Periods of an alias
 
 
 def move(
@@ -404,7 +404,7 @@ def test_at_every_moment_it_is_one_or_two_and_who_came_last_is_among_them(
         assert at(written, moment)[-1] == begun[-1].to_version
 
 
-# Where a rollback goes
+# The version of a rollback
 
 STEPS = st.lists(
     st.one_of(

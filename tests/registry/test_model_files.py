@@ -26,7 +26,7 @@ from ledgerline.mlflow_store.stored_model import ModelRefusedError
 if TYPE_CHECKING:
     from mlflow.models import Model
 
-# What MLflow writes into the description of a model, to say what loading it may trust.
+# The types that MLflow writes into the description of a model as trusted.
 TRUSTED_KEY = "skops_trusted_types"
 
 

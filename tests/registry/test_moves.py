@@ -32,7 +32,7 @@ WRITES = ("log-parameter", "registered-models/alias", "set-tag", "delete-tag")
 
 
 def shown(stock: Stock, name: str) -> object:
-    """What a registry says after a move, but for the time."""
+    """Return the state of a registry after a move, without times."""
     history = stock.history(name)
     moved = [
         (move.alias, move.from_version, move.to_version, move.cause, move.by, entry.end and entry.end.moved)
@@ -64,7 +64,7 @@ def waiting(stock: Stock, name: str, *, by: str = "a dead process", ago: timedel
 
 @pytest.fixture
 def served(stock: Stock, model_name: str) -> str:
-    """A model whose version 1 is in production, and 2 in staging, judged and passed."""
+    """A model whose version 1 is in production, and 2 in staging, evaluated and passed."""
     stock.model(model_name, 2)
     stock.stage(model_name, 1)
     stock.serve(model_name, 1)
@@ -258,7 +258,7 @@ def test_an_alias_that_was_taken_away_is_noted(any_stock: Stock, model_name: str
     assert any_stock.aliases(model_name) == {PRODUCTION: 2}
 
 
-def test_a_model_moved_by_hand_for_years_gets_its_journal_at_the_first_look(stock: Stock, model_name: str):
+def test_a_model_moved_by_hand_for_years_gets_its_journal_at_the_first_poll(stock: Stock, model_name: str):
     stock.model(model_name, 2)
     stock.client.set_registered_model_alias(model_name, PRODUCTION, "1")
     stock.client.set_registered_model_alias(model_name, STAGING, "2")

@@ -152,7 +152,7 @@ def test_a_promotion_and_a_rollback_at_once_leave_no_doubt(stock: Stock, served:
 # Refused
 
 
-def test_a_version_that_was_not_judged_is_refused(stock: Stock, served: str):
+def test_a_version_that_was_not_evaluated_is_refused(stock: Stock, served: str):
     assert f"`ledgerline registry compare {served} --version 2`" in refusal(stock, served, 2)
 
 
@@ -162,7 +162,7 @@ def test_a_version_that_broke_a_rule_is_refused(stock: Stock, served: str):
     assert "it broke calibrated, fast_enough" in refusal(stock, served, 2)
 
 
-def test_the_last_judgement_counts(stock: Stock, served: str):
+def test_the_last_evaluation_counts(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1)
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
 
@@ -196,7 +196,7 @@ def test_a_production_changed_outside_needs_another_comparison(stock: Stock, ser
     assert stock.aliases(served) == {PRODUCTION: 3}
 
 
-def test_a_version_judged_again_while_it_is_promoted_is_left_for_the_next_try(stock: Stock, served: str):
+def test_a_version_evaluated_again_while_it_is_promoted_is_left_for_the_next_try(stock: Stock, served: str):
     evaluation = stock.evaluate(served, 2, against=1)
     model = stock.registered(served).reconcile()
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
@@ -297,7 +297,7 @@ def test_an_unknown_model_or_version_is_named(stock: Stock, served: str):
         stock.registered(served).approve(7, "ada", "")
 
 
-def test_a_version_deleted_after_it_was_judged_is_named(stock: Stock, served: str):
+def test_a_version_deleted_after_it_was_evaluated_is_named(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1)
     stock.client.delete_model_version(served, "2")
 
@@ -336,7 +336,7 @@ def test_a_tag_set_by_hand_is_an_approval_and_is_written_down(stock: Stock, serv
     assert (approval.by, approval.reason) == ("grace", "by tag in MLflow")
 
 
-def test_an_approval_does_not_outlive_its_judgement(stock: Stock, served: str):
+def test_an_approval_does_not_outlive_its_evaluation(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1)
     stock.registered(served).approve(2, "grace", "")
 
@@ -346,8 +346,8 @@ def test_an_approval_does_not_outlive_its_judgement(stock: Stock, served: str):
     assert "waits for approval" in refusal(stock, served, 2, Mode.approved)
 
 
-def test_an_approval_by_tag_is_gone_before_anything_of_the_next_judgement_shows(stock: Stock):
-    """So that being killed in between leaves no judgement with an approval that is not its own."""
+def test_an_approval_by_tag_is_gone_before_anything_of_the_next_evaluation_shows(stock: Stock):
+    """So that being killed in between leaves no evaluation with an approval that is not its own."""
     assert list(evidence.tags_of(stock.evaluation(1)))[0] == APPROVED_BY_TAG  # noqa: RUF015 (the order is the point)
 
 
@@ -390,7 +390,7 @@ def test_a_rollback_goes_back_version_by_version(any_stock: Stock, model_name: s
     assert [any_stock.tags(model_name, number)[STAGE_TAG] for number in (2, 3)] == ["archived"] * 2
 
 
-def test_after_a_rollback_the_next_promotion_is_judged_anew(stock: Stock, served: str):
+def test_after_a_rollback_the_next_promotion_is_evaluated_anew(stock: Stock, served: str):
     stock.serve(served, 2)
     stock.evaluate(served, 3, against=2)
     stock.rollback(served)

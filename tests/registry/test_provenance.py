@@ -1,4 +1,4 @@
-"""Which partitions a version records, and how they are read back."""
+"""The partitions that a version records, and how they are read back."""
 
 import json
 from datetime import UTC, datetime

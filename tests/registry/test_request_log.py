@@ -188,7 +188,7 @@ def test_files_with_other_names_are_left_alone(tmp_path: Path) -> None:
     assert path.with_name("notes.parquet").exists()
 
 
-# What is kept
+# Retention
 
 
 def test_the_oldest_files_of_all_models_make_room(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_the_newest_file_stays_however_little_room_there_is(tmp_path: Path) -> N
     assert list(read(tmp_path, MODEL, at(0))["input.x"]) == [3]
 
 
-# What a writer leaves behind that is killed
+# Files of a writer that was killed
 
 KILLED = """
 import os, signal, sys

@@ -36,7 +36,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def files_of(mlflow_server_folder: Path) -> "Callable[[LoggedModel], Path]":
-    """Where the files of a logged model really lie, behind the server's back."""
+    """Return the folder of a logged model's files, without the server."""
 
     def find(logged: "LoggedModel") -> Path:
         parts = urlsplit(logged.artifact_location)

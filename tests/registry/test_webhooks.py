@@ -1,4 +1,4 @@
-"""Which requests are deliveries of MLflow, what they say, and who can be asked for them."""
+"""Deliveries of MLflow: which requests are accepted, their contents, and their registration."""
 
 import json
 import subprocess

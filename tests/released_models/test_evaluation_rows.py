@@ -1,4 +1,4 @@
-"""Which rows two versions are compared on: never one that either was trained on."""
+"""The rows that two versions are compared on: never one that either was trained on."""
 
 from datetime import UTC, datetime
 

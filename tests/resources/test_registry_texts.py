@@ -59,7 +59,7 @@ def test_promotions_approvals_and_rollbacks_are_written_without_secrets(
     assert registry.model(NAME).history().version_with_alias(PRODUCTION) == 1
 
 
-def test_a_version_is_staged_and_judged_without_secrets(
+def test_a_version_is_staged_and_evaluated_without_secrets(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
     registry.model(NAME).stage(1, replace(request("request"), reason=""))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self
 
 import dagster as dg
 
@@ -88,7 +88,7 @@ class Seen:
     @classmethod
     def from_cursor(cls, cursor: str | None) -> Self:
         """Return the state that a cursor holds; without a cursor, the state before the first poll."""
-        document = json.loads(cursor) if cursor else {}
+        document: dict[str, Any] = json.loads(cursor) if cursor else {}
         return cls(**{_ATTRIBUTES.get(key, key): value for key, value in document.items()})
 
     @property
