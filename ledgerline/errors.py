@@ -9,7 +9,9 @@ The tree, with the module that declares each class:
     LedgerlineError
         CommandsError             ledgerline/cli/project_commands.py
         ComparisonError           ledgerline/evaluation/samples.py
+        DeclarationError          ledgerline/dagster/released_models/declaration.py
         DefinitionsError          ledgerline/cli/loaded_project.py
+        HoldoutError              ledgerline/dagster/released_models/holdout.py
         InstanceError             ledgerline/ledger/storages/config.py
         LanguageModelError        ledgerline/agent/language_model.py
             ContextTooLongError   ledgerline/agent/language_model.py
@@ -43,13 +45,16 @@ The tree, with the module that declares each class:
                 NotApprovedError  ledgerline/registry/promotion.py
                 RuleBrokenError   ledgerline/registry/promotion.py
                 UnderWayError     ledgerline/registry/moves.py
+            ProvenanceError       ledgerline/registry/provenance.py
             UnknownModelError     ledgerline/registry/versions.py
             UnknownVersionError   ledgerline/registry/versions.py
+        ReleasedModelError        ledgerline/cli/released.py
         RunConfigError            ledgerline/cli/run_config.py
         ServerError               ledgerline/cli/dev_servers.py
         StateError                ledgerline/cli/state.py
         StoreUnreachableError     ledgerline/mlflow_store/store.py
         UnknownJobError           ledgerline/cli/loaded_project.py
+        WatchError                ledgerline/dagster/released_models/watch.py
         WebhookError              ledgerline/cli/webhooks.py
 """
 
