@@ -292,7 +292,7 @@ def test_a_month_is_not_judged_by_predictions_of_another(weeks: Settings) -> Non
 def test_a_version_registered_by_hand_is_told_which_tag_to_set(weeks: Settings) -> None:
     connect(weeks.tracking_uri).delete_model_version_tag(MODEL_NAME, "2", TRAINED_ON_TAG)
     message = failure_of(weeks, MARCH)
-    assert "flight_delay version 2 does not say which partitions it was trained on" in message
+    assert "flight_delay version 2 does not record which partitions it was trained on" in message
     assert "Set its tag trained_on" in message
 
 

@@ -374,11 +374,11 @@ def test_a_version_registered_by_hand_must_say_what_it_was_trained_on(
     assert known.source is not None
     by_hand = client.create_model_version(MODEL_NAME, known.source, tags={"sha256": known.tags["sha256"]})
     number = int(by_hand.version)
-    assert "does not say which partitions it is to be evaluated on" in failure_of(
+    assert "does not record which partitions it is evaluated on" in failure_of(
         compare(judging, records, version=number)
     )
     problem = failure_of(compare(judging, records, version=number, partition=MARCH))
-    assert "does not say which partitions it was trained on" in problem
+    assert "does not record which partitions it was trained on" in problem
     client.set_model_version_tag(MODEL_NAME, by_hand.version, "training_days", "2013-01-01/2013-01-31")
     compare(judging, records, version=number, partition=MARCH)
     document, _, _ = evidence_of(judging, evaluated(records))

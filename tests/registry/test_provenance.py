@@ -68,19 +68,19 @@ def test_an_interval_of_release_0_1_is_cut_to_the_partitions_that_there_are() ->
 @pytest.mark.parametrize(
     ("tags", "problem"),
     [
-        ({}, "does not say which partitions it was trained on"),
-        ({"trained_on": ""}, "does not say which partitions it was trained on"),
+        ({}, "does not record which partitions it was trained on"),
+        ({"trained_on": ""}, "does not record which partitions it was trained on"),
         ({"trained_on": "January"}, "is 'January', which is not a list of partitions"),
         ({"trained_on": "[]"}, "names no partition"),
         ({"trained_on": '["2013-01-01"]'}, "is not a list of partitions"),
         ({"trained_on": '[["2013-02-01", "2013-01-01"]]'}, "names no partition"),
         (
             {"trained_on": '[["2019-01-01", "2019-01-01"]]'},
-            "names the partition '2019-01-01', which the rows do not have",
+            "names the partition '2019-01-01', and the rows have from 2013-01-01",
         ),
-        ({"training_days": "2013-06-30/2013-04-01"}, "where there are no rows"),
-        ({"training_days": "2019-04-01/2019-06-30"}, "where there are no rows"),
-        ({"training_days": "2013-04-01"}, "where there are no rows"),
+        ({"training_days": "2013-06-30/2013-04-01"}, "and there are no rows for that time"),
+        ({"training_days": "2019-04-01/2019-06-30"}, "and there are no rows for that time"),
+        ({"training_days": "2013-04-01"}, "and there are no rows for that time"),
     ],
 )
 def test_a_version_that_does_not_say_what_it_was_trained_on_is_named(

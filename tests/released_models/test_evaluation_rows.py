@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.released_models.evaluation_rows import keys_to_evaluate_on, partitions_of
-from ledgerline.dagster.released_models.holdout import Holdout
+from ledgerline.dagster.released_models.holdout import Holdout, HoldoutError
 from ledgerline.registry.provenance import RowPartitions
 from ledgerline.registry.versions import Version
 from tests.released_models.declared import DAYS, declared
@@ -59,7 +59,7 @@ def test_a_version_in_production_may_not_have_been_trained_on_the_rows_either() 
 
 def test_a_version_must_say_what_it_is_evaluated_on_unless_a_partition_is_named() -> None:
     by_hand = version(3, training_days="2013-04-01/2013-06-30")
-    with pytest.raises(PermanentFailure, match="does not say which partitions it is to be evaluated on"):
+    with pytest.raises(PermanentFailure, match="does not record which partitions it is evaluated on"):
         keys_for(by_hand, None)
     assert keys_for(by_hand, None, "2013-07-01") == ["2013-07-01"]
 
@@ -125,5 +125,5 @@ def test_partitions_are_those_of_the_rows_as_they_are_now() -> None:
 def test_a_holdout_that_holds_nothing_or_everything_is_refused(
     share: float, by: list[str], problem: str
 ) -> None:
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(HoldoutError, match=problem):
         Holdout(share, by)

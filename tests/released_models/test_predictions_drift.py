@@ -242,7 +242,7 @@ def test_a_partition_without_predictions_is_named(numbers: Project) -> None:
 def test_a_version_that_does_not_record_its_rows_is_told_which_tag_to_set(numbers: Project) -> None:
     connect(numbers.settings.tracking_uri).delete_model_version_tag(NAME, "1", TRAINED_ON_TAG)
     problem = problem_of(numbers.compare(MARCH), "drift_demand")
-    assert "demand version 1 does not say which partitions it was trained on" in problem
+    assert "demand version 1 does not record which partitions it was trained on" in problem
 
 
 def test_without_the_extra_for_pictures_there_are_none(

@@ -50,5 +50,7 @@ def test_versions_without_partitions_of_time_cannot_be_made_for_the_next_one() -
     cities = dg.StaticPartitionsDefinition(["Oslo", "Rome"])
     predictions = dg.AssetSpec("predictions", partitions_def=cities)
     watch = Watch(predictions=predictions, join=["id"], answers=["answer"], version="v", retrain=RETRAIN)
-    with pytest.raises(DeclarationError, match=r"'demand': watch\.retrain: demand_version has no partitions"):
+    with pytest.raises(
+        DeclarationError, match=r"'demand': watch\.retrain: demand_version has no time partitions"
+    ):
         declared(name="demand", partitions=cities, watch=watch)
