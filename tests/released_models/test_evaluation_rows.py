@@ -49,11 +49,9 @@ def test_a_version_in_production_may_not_have_been_trained_on_the_rows_either() 
     with pytest.raises(PermanentFailure) as refused:
         keys_for(MAY, JULY)
     assert str(refused.value) == (
-        "demand version 8 was trained on 1 of the 1 partitions 2013-05-01 (the first is 2013-05-01): it "
-        "would be "
-        "compared on rows it has seen. Compare on partitions that are new to both versions, or train a "
-        "model for "
-        "later ones. Nothing was changed."
+        "demand version 8 was trained on 1 of the 1 partitions 2013-05-01 (the first is 2013-05-01), so it "
+        "would be compared on rows that it has learned from. Compare on partitions that are new to both "
+        "versions, or train a model for later ones."
     )
 
 

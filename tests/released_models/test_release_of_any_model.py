@@ -24,6 +24,7 @@ from ledgerline.evaluation.gates import Better, SameSignature
 from ledgerline.evaluation.kinds import Binary, Multiclass, Regression
 from ledgerline.evaluation.policy import Policy
 from ledgerline.evaluation.prediction_kind import PredictionKind
+from ledgerline.registry.moves import MoveRefusedError
 from ledgerline.registry.promotion import Request
 from ledgerline.registry.provenance import Provenance
 
@@ -208,7 +209,9 @@ def test_a_good_version_is_promoted_a_worse_one_is_refused_and_production_taken_
     by_hand = Request(by="a person", reason="a test", run_id="", id="by hand")
     client_moves = registry.model(model.name).history().moves("production")
     assert [move.to_version for _, move, _ in client_moves] == [1]
-    with pytest.raises(dg.Failure, match=r"No version of team\.demand was in production before version 1"):
+    with pytest.raises(
+        MoveRefusedError, match=r"No version of team\.demand was in production before version 1"
+    ):
         registry.model(model.name).rollback(None, by_hand)
 
 

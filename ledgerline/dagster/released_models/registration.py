@@ -57,6 +57,18 @@ def register_version(
 
     Raises:
         PermanentFailure: The provenance names partitions that the rows do not have.
+
+    Example:
+        A step that has logged a model registers it::
+
+            return register_version(
+                context,
+                registry,
+                DEMAND,
+                model_id=logged.model_id,
+                provenance=Provenance(partition=None),
+                metrics={"rmse": 4.2},
+            )
     """
     partitions = partitions_of(model, context.instance)
     holdout = model.holdout.as_text() if model.holdout is not None else None
