@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ import pytest
 
 from ledgerline.dagster.settings import set_library_defaults
 from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 from tests.project import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 START_SECONDS = 120
-POLL_SECONDS = 0.1
 
 SERVER_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -244,13 +243,13 @@ def free_port() -> int:
 
 
 def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
+    def is_healthy() -> bool:
+        assert server.poll() is None, f"The server has ended:\n{log.read_text(errors='replace')[-3000:]}"
         with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
-            return
-        if server.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"The MLflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
-        time.sleep(POLL_SECONDS)
+            return True
+        return False
+
+    wait_until(is_healthy, "the MLflow server is healthy", START_SECONDS)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import requests
+from threadpoolctl import threadpool_limits
 
 from benchmarks.context import BenchmarkError, Context, Result, Value
 from benchmarks.processes import milliseconds
@@ -17,6 +18,7 @@ from benchmarks.serving.servers import Server, mlflow_service, service
 from ledgerline.testing.waiting import wait_until
 
 SERVICE, PEER = "ledgerline serve", "mlflow models serve"
+ALONE, ONE_THREAD = "predict_proba alone", "predict_proba, one thread"
 CLIENTS = (1, 8)
 REST_SECONDS = 0.3  # threads of scikit-learn go on for a moment after a prediction
 SHADOWED, SKIPPED = "ledgerline_shadow_rows_total", "ledgerline_shadow_skipped_total"
@@ -58,15 +60,22 @@ def measure_requests(context: Context) -> list[Result]:
 def measure_rows(context: Context) -> list[Result]:
     """Measure requests with many rows, of one client, and predictions in this process."""
     models, rounds, times = context.shared(registered), context.pick(9, 2), context.pick(20, 5)
-    number, body, alone = models.numbers[0], body_of(models.many), "predict_proba alone"
-    taken: dict[str, list[float]] = {alone: [], SERVICE: [], PEER: []}
+    number, body = models.numbers[0], body_of(models.many)
+    taken: dict[str, list[float]] = {ALONE: [], ONE_THREAD: [], SERVICE: [], PEER: []}
+
+    def predict() -> None:
+        models.models[number].answer(models.many)
+
     with _both_services(context, models) as servers:
         for turn in range(rounds + 1):
-            seconds = {alone: milliseconds(lambda: models.models[number].answer(models.many), times)}
+            seconds = {ALONE: milliseconds(predict, times)}
+            time.sleep(REST_SECONDS)
+            with threadpool_limits(1):
+                seconds[ONE_THREAD] = milliseconds(predict, times)
             for name, server in servers.items():
                 time.sleep(REST_SECONDS)
                 # The time that so many requests take.
-                duration = max(2.0, 2 * times * statistics.median(seconds[alone]) / 1000)
+                duration = max(2.0, 2 * times * statistics.median(seconds[ALONE]) / 1000)
                 load = responses_to(
                     context.folder / f"{name} {turn}", Order(server.port, [body], 1, 0.2, duration)
                 )
@@ -78,9 +87,9 @@ def measure_rows(context: Context) -> list[Result]:
                 for name, each in seconds.items():
                     taken[name].append(statistics.median(each))
     medians = {name: statistics.median(each) for name, each in taken.items()}
+    fastest = min(medians[ALONE], medians[ONE_THREAD])
     rows = [
-        (name, medians[name], min(each), max(each), medians[name] / medians[alone])
-        for name, each in taken.items()
+        (name, medians[name], min(each), max(each), medians[name] / fastest) for name, each in taken.items()
     ]
     notes = (
         f"Medians of {rounds} rounds, in turns. A request has {len(body) // 1000} kB of JSON.",

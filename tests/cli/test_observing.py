@@ -26,6 +26,7 @@ from ledgerline.ledger.cursors import Cursors
 from ledgerline.testing.loopback_servers import Refusal, listening
 from ledgerline.testing.otlp_receivers import Receiver
 from ledgerline.testing.ports import HOST
+from ledgerline.testing.waiting import wait_until
 from ledgerline.testing.written_runs import begin
 from tests.project import EXPERIMENT, PROJECT_ROOT
 
@@ -402,13 +403,6 @@ def shown(client: MlflowClient, run_id: str) -> bool:
     return [run.info.status for run in found] == ["FINISHED"] and [
         trace.info.state.value for trace in traces
     ] == ["OK"]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s until {what}"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from ledgerline.dagster.settings import Settings
 from ledgerline.new_project.kind import Kind
 from ledgerline.registry.history import Entry
 from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 
 VENV = Path(sys.executable).parents[1]
 LEDGERLINE = VENV / "bin" / "ledgerline"
 # Settings that whoever runs the tests has are not a new project's.
 OF_ELSEWHERE = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_TRACKING_URI", "PYTHONPATH", "VENV")
 SECONDS = 300  # until a test is given up
-POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,7 @@ class NewProject:
         return int(described["version"])
 
     def wait_until_served(self, version: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        while self.served() != version:
-            assert time.monotonic() < deadline, f"version {version} is not served: {self.served()}"
-            time.sleep(POLL_SECONDS)
+        wait_until(lambda: self.served() == version, f"version {version} is active", SECONDS)
 
     def predict(self, rows: list[dict[str, Any]]) -> list[Any]:
         """Ask the service, as MLflow's clients do."""

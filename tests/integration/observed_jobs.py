@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ledgerline.dagster import resources
 from ledgerline.dagster.observers import observers
 from ledgerline.dagster.settings import Settings, environment_with
 from ledgerline.dagster.tracing import OTelResource
+from ledgerline.testing.waiting import wait_until
 
 FAULT = "fault/"  # and the name of a step: a tag that says what happens there
 GATE = "gate"  # a tag with a path, for the steps that wait: see `wait_at_the_gate`
@@ -71,11 +71,7 @@ def meet_fate(context: dg.AssetExecutionContext) -> None:
 def wait_at_the_gate(gate: Path) -> None:
     """Leave a file `reached` there, and go on once there is a file `open`."""
     Path(gate, "reached").write_text(str(os.getpid()))
-    deadline = time.monotonic() + GATE_SECONDS
-    while not Path(gate, "open").exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Nobody opened {gate}.")
-        time.sleep(0.01)
+    wait_until(Path(gate, "open").exists, f"{gate} is open", GATE_SECONDS)
 
 
 def work(context: dg.AssetExecutionContext, otel: OTelResource, what: str) -> int:

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ import requests
 from mlflow import MlflowClient
 
 from ledgerline.testing.ports import unused_port
+from ledgerline.testing.waiting import wait_until
 
 RUN_SECONDS = 300
 
@@ -84,10 +84,7 @@ class Dev:
         return self.ask(RUNS)["runsOrError"]["results"]
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + RUN_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {RUN_SECONDS} s for {what}: {self.ask(RUNS)}"
-            time.sleep(0.5)
+        wait_until(condition, what, RUN_SECONDS)
 
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import dagster as dg
 
 from ledgerline.ledger.observer import Observer
+from ledgerline.testing.waiting import wait_until
 from ledgerline.testing.written_runs import FakeTarget
 
 DEFINITIONS = """
@@ -55,15 +55,17 @@ def test_a_backfill_of_the_command_line_is_over_when_its_runs_are_and_fails_with
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
-            deadline = time.monotonic() + TIMEOUT
+
+            def is_shown() -> bool:
+                observer.tick(instance, BUDGET)
+                if any(backfill.status.value == "COMPLETED" for backfill in instance.get_backfills()):
+                    if not gate.exists():
+                        assert target.backfills == []
+                    gate.touch()
+                return bool(target.backfills)
+
             try:
-                while not target.backfills and time.monotonic() < deadline:
-                    observer.tick(instance, BUDGET)
-                    if any(found.status.value == "COMPLETED" for found in instance.get_backfills()):
-                        if not gate.exists():
-                            assert target.backfills == []
-                        gate.touch()
-                    time.sleep(0.1)
+                wait_until(is_shown, "the backfill is shown", TIMEOUT)
             finally:
                 gate.touch()
                 process.wait(TIMEOUT)

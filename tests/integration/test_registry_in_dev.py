@@ -10,6 +10,7 @@ from assets.delay_model import MODEL_NAME
 from ledgerline.testing.loopback_servers import listening
 from ledgerline.testing.ports import unused_port
 from ledgerline.testing.registry_stock import Stock
+from ledgerline.testing.waiting import wait_until
 from tests.integration.test_dev import Dev, started
 from tests.resources.alert_address import AlertAddress
 
@@ -68,9 +69,7 @@ def materialisations(dev: Dev) -> list[dict[str, Any]]:
 
 def seconds_until(condition: Callable[[], bool], what: str) -> float:
     started_at = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started_at < SECONDS, f"waited {SECONDS} s for {what}"
-        time.sleep(0.1)
+    wait_until(condition, what, SECONDS)
     return time.monotonic() - started_at
 
 

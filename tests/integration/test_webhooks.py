@@ -25,13 +25,12 @@ from ledgerline.dagster.registry_notifications import notified_at
 from ledgerline.mlflow_store import webhooks as registry_webhooks
 from ledgerline.mlflow_store.webhooks import RegistrationError
 from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 from tests.registry.deliveries import SECRET
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PATIENCE_SECONDS = 120
-POLL_SECONDS = 0.005
 
 SENDING = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -121,13 +120,6 @@ def listening(instance: dg.DagsterInstance, secret: str = SECRET) -> Iterator[st
         finally:
             server.should_exit = True
             thread.join()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s until {what}"
-        time.sleep(POLL_SECONDS)
 
 
 def registered(tracking_uri: str, url: str, secret: str = SECRET) -> tuple[bool, str]:
