@@ -96,7 +96,7 @@ def _read_and_project(instance: dg.DagsterInstance, run_id: str) -> None:
     assert record is not None
     reader = HistoryReader(run_from(record))
     _read(instance, run_id, reader)
-    history = Upstreams(instance).found(reader.history())
+    history = Upstreams(instance).resolve(reader.history())
     assert list(run_spans(history, None, RESOURCE, Links(), None))
 
 

@@ -104,12 +104,12 @@ def without_forms(text: str) -> str:
     return _XML.sub(_redacted_element, text) if "</" in text else text
 
 
-def _redacted(found: re.Match[str]) -> str:
-    return found["keep"] + REDACTED
+def _redacted(match: re.Match[str]) -> str:
+    return match["keep"] + REDACTED
 
 
-def _redacted_element(found: re.Match[str]) -> str:
-    name = found["name"].rpartition(":")[2]
-    if not is_secret_name(name) or not found["value"].strip():
-        return found[0]
-    return found["start"] + REDACTED
+def _redacted_element(match: re.Match[str]) -> str:
+    name = match["name"].rpartition(":")[2]
+    if not is_secret_name(name) or not match["value"].strip():
+        return match[0]
+    return match["start"] + REDACTED

@@ -76,8 +76,8 @@ def without_pairs(text: str) -> str:
     return _Pairs(text).redacted() if _TRIGGER.search(text) else text
 
 
-def _option(found: re.Match[str]) -> str:
-    return found["keep"] + REDACTED if is_secret_name(found["name"]) else found[0]
+def _option(match: re.Match[str]) -> str:
+    return match["keep"] + REDACTED if is_secret_name(match["name"]) else match[0]
 
 
 @dataclass(frozen=True)
@@ -105,42 +105,42 @@ class _Pairs:
     def redacted(self) -> str:
         kept: list[str] = []
         done = at = 0
-        while (found := _NAME.search(self._text, at)) is not None:
-            at = found.end()
-            value = self._secret(found)
+        while (match := _NAME.search(self._text, at)) is not None:
+            at = match.end()
+            value = self._secret(match)
             if value is not None:
                 kept += self._text[done : value.start], REDACTED
                 done = at = value.end
         return "".join([*kept, self._text[done:]])
 
-    def _secret(self, found: re.Match[str]) -> _Value | None:
+    def _secret(self, match: re.Match[str]) -> _Value | None:
         """Return the value behind a name, if it is a secret."""
-        name, is_colon = found["name"], found["separator"] == ":"
+        name, is_colon = match["name"], match["separator"] == ":"
         if name.lower() in _NAMING:
-            return self._named(self._read(found.end()))
+            return self._named(self._read(match.end()))
         # `google.auth.transport: ...` is how a log names its writer.
         if not is_secret_name(name.rpartition(".")[2] if is_colon else name):
             return None
-        value = self._read(found.end())
+        value = self._read(match.end())
         if value is None:
-            return self._block(found) if is_colon and self._begins_line(found.start()) else None
-        if is_colon and is_strong_name(name) and not value.is_literal and self._begins_line(found.start()):
+            return self._block(match) if is_colon and self._begins_line(match.start()) else None
+        if is_colon and is_strong_name(name) and not value.is_literal and self._begins_line(match.start()):
             value = self._rest_of_line(value.start)
-        return None if self._is_no_secret(found, value) else value
+        return None if self._is_no_secret(match, value) else value
 
-    def _is_no_secret(self, found: re.Match[str], value: _Value) -> bool:
-        name, text = found["name"].lower(), self._text[value.start : value.end]
+    def _is_no_secret(self, match: re.Match[str], value: _Value) -> bool:
+        name, text = match["name"].lower(), self._text[value.start : value.end]
         if _NO_SECRET.fullmatch(text) or _ALREADY.match(self._text, value.start):
             return True
         if name.endswith(("tokens", "pass")) and _NUMBERS.fullmatch(text):
             return True  # how many there are
-        if name in ("token", "tokens") and found["separator"] == ":":
-            lead = self._text[max(0, found.start() - _MAX_LEAD) : found.start()]
+        if name in ("token", "tokens") and match["separator"] == ":":
+            lead = self._text[max(0, match.start() - _MAX_LEAD) : match.start()]
             if _OF_A_PARSER.search(lead):
                 return True
         if value.is_literal:
             return False
-        return self._is_prose(found, value) if found["separator"] == ":" else self._is_code(name, value)
+        return self._is_prose(match, value) if match["separator"] == ":" else self._is_code(name, value)
 
     def _is_code(self, name: str, value: _Value) -> bool:
         """Return whether a value is a variable: `password=self.password`, `connect(password=password)`."""
@@ -148,19 +148,19 @@ class _Pairs:
         is_alike = text.endswith(name.rpartition(".")[2])
         return is_alike and ("." in text or self._text[value.end : value.end + 1] in (",", ")"))
 
-    def _is_prose(self, found: re.Match[str], value: _Value) -> bool:
+    def _is_prose(self, match: re.Match[str], value: _Value) -> bool:
         """Return whether a value behind a colon is the rest of a message."""
-        is_strong = is_strong_name(found["name"])
+        is_strong = is_strong_name(match["name"])
         is_word = _WORD.fullmatch(self._text, value.start, value.end) is not None
-        if found.end() == found.end("separator"):  # `password:hunter2`, but also a module in a log
+        if match.end() == match.end("separator"):  # `password:hunter2`, but also a module in a log
             return is_word and not is_strong
         if _MESSAGE.match(self._text, value.start):
             return True
-        if self._begins_line(found.start()):
+        if self._begins_line(match.start()):
             return not is_strong and _PROSE.match(self._text, value.start) is not None
         if is_strong:
-            return not self._begins(found.start()) and _PROSE.match(self._text, value.start) is not None
-        return is_word and not self._begins(found.start())
+            return not self._begins(match.start()) and _PROSE.match(self._text, value.start) is not None
+        return is_word and not self._begins(match.start())
 
     def _rest_of_line(self, start: int) -> _Value:
         line = _LINE.match(self._text, start)
@@ -171,8 +171,8 @@ class _Pairs:
         """Return the value of a variable, if its name means a secret."""
         if naming is None or not is_secret_name(self._text[naming.start : naming.end]):
             return None
-        found = _NAMED.match(self._text, naming.end)
-        value = self._read(found.end()) if found is not None else None
+        match = _NAMED.match(self._text, naming.end)
+        value = self._read(match.end()) if match is not None else None
         if value is None or _NO_SECRET.fullmatch(self._text[value.start : value.end]):
             return None
         return value
@@ -198,12 +198,12 @@ class _Pairs:
         bare = _BARE.match(text, at)
         return _Value(at, bare.end(), is_literal=False) if bare is not None else None
 
-    def _block(self, found: re.Match[str]) -> _Value | None:
+    def _block(self, match: re.Match[str]) -> _Value | None:
         """Return the lines of YAML below a name."""
-        text, end = self._text, found.end()
-        line_start = text.rfind("\n", 0, found.start()) + 1
-        indentation = len(text[line_start : found.start()]) - len(
-            text[line_start : found.start()].lstrip(" -")
+        text, end = self._text, match.end()
+        line_start = text.rfind("\n", 0, match.start()) + 1
+        indentation = len(text[line_start : match.start()]) - len(
+            text[line_start : match.start()].lstrip(" -")
         )
         start = _LINE.match(text, end).end()  # pyright: ignore[reportOptionalMemberAccess]  (matches anything)
         end = start

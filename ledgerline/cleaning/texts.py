@@ -102,16 +102,16 @@ def _cleaned_mapping(value: Mapping[Any, Any], text: Callable[[str], str]) -> di
 
 def _cleaned_list(value: Sequence[Any], text: Callable[[str], str]) -> list[Any]:
     """Clean a list, in which an option like `--password`, or the name in a pair, hides the next item."""
-    shown: list[Any] = []
+    kept: list[Any] = []
     for index, part in enumerate(value):
         before = value[index - 1] if index else None
         if isinstance(before, str) and before.startswith("-") and is_secret_name(before.lstrip("-")):
-            shown.append(_hidden(part, "", text))
+            kept.append(_hidden(part, "", text))
         elif isinstance(part, list | tuple) and len(part) == 2 and isinstance(part[0], str):
-            shown.append([text(part[0]), cleaned(part[1], part[0], text)])
+            kept.append([text(part[0]), cleaned(part[1], part[0], text)])
         else:
-            shown.append(cleaned(part, "", text))
-    return shown
+            kept.append(cleaned(part, "", text))
+    return kept
 
 
 def _hidden(value: Any, name: str, text: Callable[[str], str]) -> Any:
@@ -180,13 +180,13 @@ def _clean(text: str) -> str:
 def _clean_document(text: str) -> str:
     """JSON, in which names are found for certain; written anew only if there is a secret in it."""
     document = json.loads(text)
-    shown = cleaned(document)
-    return text if shown == document else json.dumps(shown, ensure_ascii=False)
+    redacted = cleaned(document)
+    return text if redacted == document else json.dumps(redacted, ensure_ascii=False)
 
 
 _cached = lru_cache(maxsize=8192)(_clean)
 
 
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

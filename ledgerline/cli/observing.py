@@ -276,7 +276,7 @@ class Failures:
 def _problem(observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> str | None:
     """Export a run; return the reason if it could not be exported."""
     try:
-        observer.show(instance, record)
+        observer.export_run(instance, record)
     except Exception as error:  # noqa: BLE001 (one run must not keep the others from being exported)
         return str(error)
     return None

@@ -18,7 +18,7 @@ INTERVAL_SECONDS = 3
 BUDGET_SECONDS = 30.0  # of one tick; Dagster gives a sensor 60
 
 
-class RunsNotShownError(Exception):
+class RunsNotExportedError(Exception):
     """Runs that a projection could not show for a reason of their own; they are tried again."""
 
 
@@ -76,5 +76,5 @@ def _tick(
         _observers[key] = Observer(projection, owners=owners)
     report = _observers[key].tick(context.instance, BUDGET_SECONDS)
     if report.failures:
-        raise RunsNotShownError(str(report)) from next(iter(report.failures.values()))
+        raise RunsNotExportedError(str(report)) from next(iter(report.failures.values()))
     return dg.SkipReason(str(report))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ledgerline.mlflow_runs.projection import MLflowRunProjection
     from ledgerline.traces.projection import TraceProjection
 
-ASK_AGAIN_SECONDS = 60
+RETRY_SECONDS = 60
 
 
 class RunProjections(dg.ConfigurableResource):
@@ -47,12 +47,12 @@ class RunProjections(dg.ConfigurableResource):
     )
 
     _experiment_id: str | None = PrivateAttr(default=None)
-    _asked_in_vain: float | None = PrivateAttr(default=None)
+    _failed_at: float | None = PrivateAttr(default=None)
 
     def all(self) -> "Sequence[Projection]":
         """Every projection that is switched on; MLflow first, so that traces can link to its runs."""
-        found = [self.mlflow_runs(), self.traces(), self.lineage()]
-        return [projection for projection in found if projection is not None]
+        projections = [self.mlflow_runs(), self.traces(), self.lineage()]
+        return [projection for projection in projections if projection is not None]
 
     def traces(self) -> "TraceProjection | None":
         """Runs as traces: at the endpoint, or else in MLflow. None if they are switched off."""
@@ -121,13 +121,13 @@ class RunProjections(dg.ConfigurableResource):
         from ledgerline.ledger.projection import TargetUnavailableError
 
         if self._experiment_id is None:
-            asked = self._asked_in_vain
-            if asked is not None and time.monotonic() - asked < ASK_AGAIN_SECONDS:
+            asked = self._failed_at
+            if asked is not None and time.monotonic() - asked < RETRY_SECONDS:
                 return None
             try:
                 self._open_experiment()
             except TargetUnavailableError:
-                self._asked_in_vain = time.monotonic()
+                self._failed_at = time.monotonic()
                 return None
         return self._links.mlflow_runs_page(self._experiment_id, run_id) if self._experiment_id else None
 

@@ -34,7 +34,7 @@ def registered_prompt(mlflow: MLflowResource, name: str, template: str, address:
         ) from error
 
 
-def _usable(found: RegisteredPrompt) -> "Prompt":
+def _usable(prompt: RegisteredPrompt) -> "Prompt":
     from ledgerline.agent.prompt import Prompt
 
-    return Prompt(found.name, found.template, found.version)
+    return Prompt(prompt.name, prompt.template, prompt.version)

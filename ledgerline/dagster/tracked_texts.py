@@ -16,10 +16,10 @@ MAX_NAME_LENGTH = 250
 
 def param_text(name: str, value: Any) -> str:
     """Return a param's value; that of a secret's name is hidden, at any depth."""
-    shown = cleaned(value, name)
-    if isinstance(value, tuple) and isinstance(shown, list):
-        shown = tuple(shown)
-    return shortened(clean(str(shown)), MAX_PARAM_LENGTH)
+    text = cleaned(value, name)
+    if isinstance(value, tuple) and isinstance(text, list):
+        text = tuple(text)
+    return shortened(clean(str(text)), MAX_PARAM_LENGTH)
 
 
 def error_text(error: BaseException) -> str:
@@ -45,12 +45,12 @@ def table_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Return a table with all texts in it clean, also those in lists and mappings."""
     from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-    shown = frame.copy()
+    table = frame.copy()
     for index, name in enumerate(frame.columns):
         values = frame.iloc[:, index]
         if not is_numeric_dtype(values.dtype) and not is_datetime64_any_dtype(values.dtype):
-            shown.isetitem(index, [_cell(str(name), value) for value in values])
-    return shown.rename(columns=lambda name: clean(name) if isinstance(name, str) else name)
+            table.isetitem(index, [_cell(str(name), value) for value in values])
+    return table.rename(columns=lambda name: clean(name) if isinstance(name, str) else name)
 
 
 def _cell(name: str, value: Any) -> Any:

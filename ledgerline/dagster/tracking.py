@@ -346,8 +346,8 @@ def _keeping(error: BaseException) -> Iterator[None]:
 
 def _run_with_tags(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> str | None:
     conditions = [f"tags.`{name}` = '{tags[name]}'" for name in (mlflow_tags.RUN_ID, mlflow_tags.STEP_KEY)]
-    found = client.search_runs([experiment_id], " and ".join(conditions), max_results=1)
-    return found[0].info.run_id if found else None
+    runs = client.search_runs([experiment_id], " and ".join(conditions), max_results=1)
+    return runs[0].info.run_id if runs else None
 
 
 def _library_versions() -> dict[str, str]:

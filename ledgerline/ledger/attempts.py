@@ -1,7 +1,7 @@
-"""Collects one attempt at a step while its events come in. event_log.py reads these events.
+"""Collects one attempt at a step while its events are read. event_log.py reads these events.
 
-Every moment of an attempt is in exactly one of its phases: an event ends the phase before it, and the next
-begins at that moment. So phases do not overlap, and they add up to the attempt's seconds.
+Every moment of an attempt belongs to exactly one phase: an event ends one phase, and the next phase begins at
+that moment. Therefore phases do not overlap, and they add up to the duration of the attempt.
 """
 
 import re
@@ -29,23 +29,23 @@ from ledgerline.ledger.history import (
 )
 
 # Dagster wraps errors of loading inputs and of storing outputs in these classes. With a retry policy it does
-# not wrap them; then the function of Dagster's in their stack tells which they are.
+# not wrap them; then a function of Dagster in their stack tells what failed.
 LOAD_ERROR = "DagsterExecutionLoadInputError"
 STORE_ERROR = "DagsterExecutionHandleOutputError"
 LOADING = re.compile(r'dagster.+inputs\.py", line \d+, in load_input_object\n')
 STORING = re.compile(r'dagster.+execute_step\.py", line \d+, in _store_output\n')
-# Written by the process that started the step's own, hence with its clock: that it died, that it does not
-# answer (an error without a class). So is all that ends a step before it begins.
+# The parent process writes these errors, with its own clock: the step's process died, or does not respond (an
+# error without a class). It also writes every event that ends a step before the step begins.
 CRASH_ERROR = "ChildProcessCrashException"
 PARENT_ERRORS = (CRASH_ERROR, None)
-# After the last output, until the step ends, Dagster records that it was stored. What takes longer is the
-# rest of the step's own code.
+# After the last output, Dagster records within this time that it was stored. A longer time until the step
+# ends is spent in the step's own code.
 RECORDING_SECONDS = 0.2
 
 
 @dataclass
 class OpenAttempt:
-    """An attempt while its events come in."""
+    """An attempt at a step while its events are read."""
 
     step: str
     op: str
@@ -56,61 +56,61 @@ class OpenAttempt:
     latest: float = 0.0  # the end of the phases so far
     clock_behind: float = 0.0
     pid: int | None = None
-    begun: bool = False  # whether it came as far as the step itself
-    waiting: str | None = None  # what for
-    worker: float | None = None  # since when its process is being started
+    begun: bool = False  # True once the step itself has begun
+    waiting: str | None = None  # the reason for the current wait
+    worker: float | None = None  # the time at which the start of its process began
     loading_resources: bool = False
-    storing: str | None = None  # an output that was yielded, and not stored yet
-    output_recorded: bool = False  # and what was recorded of it, which comes after it was stored
+    storing: str | None = None  # an output that was yielded and is not stored yet
+    output_recorded: bool = False  # True once an event about that output was recorded, after it was stored
     inputs: list[str] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
-    current: str | None = None  # the last of them, without a number
-    parts: Counter[str] = field(default_factory=Counter)  # how many of them have a name, but for the number
+    current: str | None = None  # the name of the last phase, without its number
+    parts: Counter[str] = field(default_factory=Counter)  # the number of phases by name
     hooks: list[Hook] = field(default_factory=list)
     materialisations: list[Materialisation] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     error: Error | None = None
-    cause_of_death: str = ""  # which signal or exit code ended its process
-    unchanged: Attempt | None = None  # what it was when last asked, unless something happened since
+    cause_of_death: str = ""  # the signal or exit code that ended its process
+    unchanged: Attempt | None = None  # the last record made of it, unless an event was read since
 
     def __post_init__(self) -> None:
         self.latest = self.started
 
     def corrected(self, time: float) -> float:
-        """A time of the step's process on the clock of the one that started it."""
+        """Convert a time of the step's process to the clock of its parent process."""
         return time + self.clock_behind
 
     def waits(self, time: float, reason: str) -> None:
-        """Begin the wait before the step; the same event may be repeated."""
+        """Begin the wait before the step, unless it has begun already: Dagster repeats these events."""
         if not self.begun and self.waiting is None:
             self._before_the_step(time)
             self.waiting = reason
 
     def wait_ended(self, time: float) -> None:
-        """End the wait: its cause is gone."""
+        """End the wait before the step."""
         if self.waiting is not None:
             self._before_the_step(time)
 
     def worker_starting(self, time: float) -> None:
-        """Begin the start of a process for the step."""
+        """Begin to start a process for the step."""
         self._before_the_step(time)
         self.worker = time
 
     def worker_started(self, time: float, pid: int | None) -> None:
-        """Its process is there; with a clock that may be behind."""
+        """Note that the process has started, and how far its clock is behind."""
         self.pid = pid
         if self.worker is not None:
             self.clock_behind = max(0.0, self.worker - time)
 
     def resources_started(self, time: float, pid: int | None) -> None:
-        """Begin to initialise the resources in the step's process, which not all engines announce."""
+        """Begin to initialise the resources in the step's process, which some executors do not announce."""
         self.pid = self.pid or pid
         self._before_the_step(time)
         self.loading_resources = True
 
     def resources_ended(self, time: float, error: Any) -> None:
-        """Its resources are there, or failed."""
+        """End the initialisation of the resources, with an error if it failed."""
         if self.loading_resources:
             self._account(RESOURCES, self.corrected(time), failed=error is not None)
             self.loading_resources = False
@@ -118,38 +118,38 @@ class OpenAttempt:
                 self.error = error_from(error)
 
     def begin(self, time: float, pid: int | None) -> None:
-        """The step itself begins."""
+        """Begin the step itself."""
         self._before_the_step(time)
         self.begun = True
         self.pid = self.pid or pid
 
     def loaded(self, time: float, name: str) -> None:
-        """End the loading of an input, or of a part of one that is made of many outputs."""
+        """End the loading of an input, or of a part of an input that collects several outputs."""
         if name not in self.inputs:
             self.inputs.append(name)
         self._account(f"{LOAD} {name}", self.corrected(time))
 
     def computed(self, time: float, output: str) -> None:
-        """An output was yielded, and is to be stored."""
+        """Begin to store an output that the step has yielded."""
         self._account(COMPUTE, self.corrected(time))
         self.storing, self.output_recorded = output, False
 
     def recorded(self) -> None:
-        """Note that Dagster recorded an output, which is by then stored, if it is to be stored at all."""
+        """Note that Dagster recorded an event about the output, which means that it was stored if at all."""
         self.output_recorded = True
 
     def stored(self, time: float) -> None:
-        """End the storing of the latest output. Outputs that hold nothing have no such event."""
+        """End the storing of the latest output. Outputs of the type Nothing have no such event."""
         if self.storing is not None:
             self._account(f"{STORE} {self.storing}", self.corrected(time))
             self.storing = None
 
     def died(self, message: str) -> None:
-        """Its process is gone; the error that follows does not say why."""
+        """Note why the process died; the error event that follows does not contain the reason."""
         self.cause_of_death = message
 
     def lost(self, time: float, message: str) -> None:
-        """End an attempt whose process was found gone and left no event that says how it ended."""
+        """End an attempt whose process is gone without an event about its end."""
         if self.ended is None:
             self.unchanged = None
             ended = max(self.latest, time)
@@ -158,9 +158,9 @@ class OpenAttempt:
             self.error = Error("dagster.StepLost", message, "")
 
     def end(self, time: float, outcome: Outcome, error: Any) -> None:
-        """It is over."""
-        parent_says = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
-        ended = max(self.latest, time if parent_says else self.corrected(time))
+        """End the attempt with its outcome."""
+        is_from_parent = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
+        ended = max(self.latest, time if is_from_parent else self.corrected(time))
         if outcome is Outcome.SUCCESS:
             self._account_the_rest(ended)
         else:
@@ -171,12 +171,15 @@ class OpenAttempt:
             self.error = replace(self.error, message=self.cause_of_death)
 
     def hook_ended(self, name: str, time: float, outcome: HookOutcome, error: Error | None) -> None:
-        """Add a hook that was executed after the attempt had ended and after the hooks before."""
+        """Add a hook that was executed after the end of the attempt and after earlier hooks."""
         since = self.hooks[-1].ended if self.hooks else self.ended or self.latest
         self.hooks.append(Hook(name, since, max(since, self.corrected(time)), outcome, error))
 
     def frozen(self, run_ended: float | None) -> Attempt:
-        """As a record; if its run has ended without a word of it, interrupted at that moment."""
+        """Return the attempt as a record.
+
+        An attempt without an end of its own is interrupted at the end of its run.
+        """
         ended = self.ended
         if ended is None and run_ended is not None:
             ended = max(run_ended, self.latest)
@@ -187,9 +190,9 @@ class OpenAttempt:
         return self.unchanged
 
     def _account(self, phase: str, until: float, failed: bool = False) -> None:
-        """Ascribe to a phase what is not accounted for yet; time does not run backwards."""
+        """Add the time since the latest phase to a phase. Time never runs backwards."""
         if self.ended is not None:
-            return  # a process that was given up on may go on: what it does later belongs to nothing
+            return  # a process that Dagster gave up on may go on; its later events belong to no attempt
         made = self._phase_until(phase, until, failed)
         if phase == self.current:
             self.phases[-1] = made
@@ -199,7 +202,7 @@ class OpenAttempt:
         self.latest, self.current = made.ended, phase
 
     def _phase_until(self, phase: str, until: float, failed: bool) -> Phase:
-        """Return the current phase, if it is that one, or else the next; numbered from its second part on."""
+        """Return the current phase extended, or a new phase, which is numbered from its second part on."""
         until = max(self.latest, until)
         if phase == self.current:
             last = self.phases[-1]
@@ -208,7 +211,7 @@ class OpenAttempt:
         return Phase(f"{phase} #{number}" if number > 1 else phase, self.latest, until, failed)
 
     def _before_the_step(self, time: float) -> None:
-        """Account for what Dagster did until it comes to the next thing, or to the step."""
+        """Add the time since the latest phase to what Dagster did before the step."""
         phase = self._phase_before_the_step()
         if phase is not None:
             self._account(phase, self.corrected(time))
@@ -219,11 +222,11 @@ class OpenAttempt:
             return f"{WAIT} {self.waiting}"
         if self.worker is not None:
             return START_WORKER
-        # Until the step begins, Dagster has its output captured.
+        # Between the resources and the step, Dagster begins to capture the step's output.
         return RESOURCES if self.loading_resources or self.phases else None
 
     def _account_the_rest(self, ended: float) -> None:
-        """Ascribe what comes after the last output: to what was stored, or to the step's own code."""
+        """Add the time after the last output to the storing of it, or to the step's own code."""
         recording = self.parts[COMPUTE] and self.storing is None and ended - self.latest < RECORDING_SECONDS
         if recording and self.current is not None:
             self._account(self.current, ended)
@@ -239,7 +242,7 @@ class OpenAttempt:
         if wrapper == LOAD_ERROR or LOADING.search(stack):
             return LOAD
         at_storing = wrapper == STORE_ERROR or bool(STORING.search(stack))
-        # Errors from outside the step have no stack; outputs that are not stored are soon recorded.
+        # Errors from outside the step have no stack; outputs that are not stored are recorded at once.
         if wrapper in PARENT_ERRORS and not self.output_recorded:
             at_storing = True
         return f"{STORE} {self.storing}" if at_storing and self.storing is not None else COMPUTE
@@ -264,7 +267,7 @@ class OpenAttempt:
         )
 
     def _interrupted(self, attempt: Attempt, ended: float) -> Attempt:
-        # In the process of the run, a resource that fails ends the run, and nothing is said of the step.
+        # In the process of the run, a resource that fails ends the run without an event of the step.
         outcome = Outcome.INTERRUPTED if self.error is None else Outcome.FAILURE
         phase = self._failed_phase(None)
         before = self.phases[:-1] if phase == self.current else self.phases

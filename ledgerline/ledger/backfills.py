@@ -1,4 +1,4 @@
-"""Backfills as Dagster's run storage has them -> Backfill. Who shows them when: observer.py."""
+"""Reads backfills from Dagster's run storage. observer.py decides when they are exported."""
 
 import time
 from collections.abc import Sequence
@@ -10,54 +10,54 @@ from dagster import RunRecord, RunsFilter
 from ledgerline.ledger.dagster_internals import NOT_FINISHED_STATUSES
 from ledgerline.ledger.projection import Backfill
 
-# Statuses of a backfill from which no further run is to be expected. COMPLETED is the only one that
-# does not say how it went; versions before 1.9 had no other, and `dagster job backfill` still writes it.
-OVER = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
+# Statuses of a backfill after which no further run is launched. COMPLETED alone does not tell success from
+# failure: Dagster before 1.9 had no other status, and `dagster job backfill` still writes it.
+FINAL_STATUSES = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 LOST = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-# `dagster job backfill` writes a backfill down after it has submitted its runs, and a retry follows its run:
-# so long both may take. A backfill or run that is missing after that was deleted, or cannot be launched.
+# `dagster job backfill` records a backfill after it has submitted the runs, and a retry is launched after its
+# run has failed. A backfill or retry that is missing for longer than this was deleted, or cannot be launched.
 PATIENCE_SECONDS = 3600
 
 
 class Pending(Enum):
-    """The reasons why there is no backfill to show."""
+    """The reasons why a backfill cannot be exported."""
 
-    GOES_ON = "it goes on"
-    UNKNOWN = "Dagster does not know it, or no longer"
+    IN_PROGRESS = "it is in progress"
+    UNKNOWN = "Dagster has no such backfill"
 
 
 def read_backfill(instance: dg.DagsterInstance, backfill_id: str) -> Backfill | Pending:
-    """Return a backfill that is over: its status is final, and so is that of each of its runs.
+    """Return a backfill whose status is final, as is the status of each of its runs.
 
-    It ends with its last run. The time that Dagster writes down is another one: that at which its daemon
-    looked again or, with `dagster job backfill`, that at which the last run was submitted.
+    A backfill ends with its last run. Dagster records another time: that of the daemon's next poll or, with
+    `dagster job backfill`, that at which the last run was submitted.
     """
-    found = instance.get_backfill(backfill_id)
-    if found is not None and found.status.value not in OVER:
-        return Pending.GOES_ON
+    backfill = instance.get_backfill(backfill_id)
+    if backfill is not None and backfill.status.value not in FINAL_STATUSES:
+        return Pending.IN_PROGRESS
     if _records(instance, backfill_id, NOT_FINISHED_STATUSES, limit=1):
-        return Pending.GOES_ON
-    last = _ended(_records(instance, backfill_id, order_by="end_time", limit=1))
+        return Pending.IN_PROGRESS
+    last = _end_of_first(_records(instance, backfill_id, order_by="end_time", limit=1))
     lost = _records(instance, backfill_id, LOST)
     recently = time.time() - PATIENCE_SECONDS
-    if found is None:
-        return Pending.GOES_ON if last is not None and last > recently else Pending.UNKNOWN
+    if backfill is None:
+        return Pending.IN_PROGRESS if last is not None and last > recently else Pending.UNKNOWN
     if any(
         record.dagster_run.is_complete_and_waiting_to_retry and _end_of(record) > recently for record in lost
     ):
-        return Pending.GOES_ON
+        return Pending.IN_PROGRESS
     return Backfill(
         backfill_id=backfill_id,
-        started=found.backfill_timestamp,
-        ended=last or found.backfill_end_timestamp or found.backfill_timestamp,
-        status=found.status.value,
-        title=found.title,
-        failed_runs=_not_made_up_for(instance, backfill_id, lost),
+        started=backfill.backfill_timestamp,
+        ended=last or backfill.backfill_end_timestamp or backfill.backfill_timestamp,
+        status=backfill.status.value,
+        title=backfill.title,
+        failed_runs=_failed_runs(instance, backfill_id, lost),
     )
 
 
-def _not_made_up_for(instance: dg.DagsterInstance, backfill_id: str, lost: Sequence[RunRecord]) -> int:
-    """Count the runs that failed, each with its retries as one, without those of which one succeeded."""
+def _failed_runs(instance: dg.DagsterInstance, backfill_id: str, lost: Sequence[RunRecord]) -> int:
+    """Count the runs that failed and have no successful retry. A run counts once with its retries."""
     if not lost:
         return 0
     succeeded = _records(instance, backfill_id, [dg.DagsterRunStatus.SUCCESS])
@@ -76,7 +76,7 @@ def _records(
     return instance.get_run_records(runs, limit=limit, order_by=order_by)
 
 
-def _ended(records: Sequence[RunRecord]) -> float | None:
+def _end_of_first(records: Sequence[RunRecord]) -> float | None:
     return _end_of(records[0]) if records else None
 
 

@@ -1,4 +1,4 @@
-"""Keeps cursors in a folder, for an instance that is only read. What they hold: cursors.py."""
+"""Stores cursors in a folder, for an instance that is only read. cursors.py describes their content."""
 
 import os
 import tempfile
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CursorFolder:
-    """A store of cursors, one file for each key, with the same methods as Dagster's run storage."""
+    """Stores cursors, one file for each key, with the same methods as Dagster's run storage."""
 
     folder: Path
 
@@ -19,7 +19,7 @@ class CursorFolder:
         return {key: file.read_text() for key, file in files.items() if file.exists()}
 
     def set_cursor_values(self, pairs: Mapping[str, str]) -> None:
-        """Replace the values of these keys, each as a whole."""
+        """Replace the values of these keys. Each file is replaced atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for key, value in pairs.items():
             descriptor, written = tempfile.mkstemp(dir=self.folder)

@@ -1,7 +1,8 @@
-"""Keeps a projection's progress in the Dagster instance or beside it: a cursor names only what was shown.
+"""Stores the progress of a projection in the Dagster instance or beside it.
 
-Any process may load, extend and save it. Two that do so at the same time may undo what the other one wrote;
-what is then left says less, never something untrue, and some things are shown once more.
+A cursor covers only what has been exported. Any process may load, extend and save it. If two processes do so
+at the same time, one may overwrite the other. The remaining cursor then covers less, so that some events are
+exported again; no event is lost.
 """
 
 import json
@@ -11,13 +12,13 @@ from typing import Protocol, Self
 
 import dagster as dg
 
-# How far back the search for updated runs reaches behind the latest one seen: clocks differ, and rows become
+# The search for updated runs begins this long before the latest update, because clocks differ and rows become
 # visible out of order.
 OVERLAP_SECONDS = 60
 
 
 class CursorStore(Protocol):
-    """A place for cursors: the run storage of the instance itself, or a folder (cursor_folder.py)."""
+    """A store of cursors: the run storage of the instance, or a folder (cursor_folder.py)."""
 
     def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
         """Return the values of those keys that have one."""
@@ -30,15 +31,16 @@ class CursorStore(Protocol):
 
 @dataclass
 class Cursors:
-    """What has been shown of the runs of an instance.
+    """The progress of a projection through the runs of an instance.
 
     Attributes:
-        projection: Whose cursors these are.
-        updated: All runs last updated before this time (seconds since the epoch) were seen.
-        active: Runs that are followed, in the order of their turn, with the cursor in their event log.
-        ended: Runs that are done with, with the time when they were last updated; older ones than the search
-            reaches back are dropped.
-        backfills: Backfills that are not over.
+        projection: Name of the projection.
+        updated: Time in seconds since the epoch; every run last updated before it is known.
+        active: Runs that are followed, in the order of processing, with the cursor in their event log.
+        ended: Runs that are exported to their end, with the time of their last update. Runs that the next
+            search cannot return are dropped.
+        backfills: Backfills that are in progress.
+        saved: Text that was last loaded or saved.
     """
 
     projection: str
@@ -50,7 +52,7 @@ class Cursors:
 
     @classmethod
     def load(cls, store: CursorStore, projection: str) -> Self | None:
-        """What was last saved; None if nothing ever was."""
+        """Return the cursors that were last saved; None if there are none."""
         key = _key(projection)
         text = store.get_cursor_values({key}).get(key)
         if text is None:
@@ -66,7 +68,7 @@ class Cursors:
         )
 
     def save(self, store: CursorStore) -> None:
-        """Write it down, if something changed."""
+        """Save the cursors if they changed."""
         self.ended = {
             run_id: updated
             for run_id, updated in self.ended.items()
@@ -88,7 +90,7 @@ class Cursors:
         self.active[run_id] = None
 
     def begin_if_new(self, record: dg.RunRecord) -> bool:
-        """Follow a run, unless it is followed already or done with; says whether it was new."""
+        """Follow a run unless it is known already; return True if it was new."""
         run_id = record.dagster_run.run_id
         if run_id in self.active or self.ended.get(run_id) == record.update_timestamp.timestamp():
             return False
@@ -96,20 +98,20 @@ class Cursors:
         return True
 
     def end(self, run_id: str, updated: float) -> None:
-        """Be done with a run, unless it is updated once more."""
+        """Stop following a run until its next update."""
         self.active.pop(run_id, None)
         self.ended[run_id] = updated
 
     def forget(self, run_id: str) -> None:
-        """Give up a run that is no longer there."""
+        """Stop following a run that was deleted."""
         self.active.pop(run_id, None)
 
     def move_to_end(self, run_id: str) -> None:
-        """Give all others their turn before this run."""
+        """Process this run after all others."""
         self.active[run_id] = self.active.pop(run_id)
 
-    def saw(self, updated: float) -> None:
-        """Note that all runs updated before were seen."""
+    def advance(self, updated: float) -> None:
+        """Note that every run updated before this time is known."""
         self.updated = max(self.updated, updated)
 
 

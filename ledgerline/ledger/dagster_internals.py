@@ -1,9 +1,9 @@
-"""Dagster's private API: all names of it that this library uses, each with the reason why no public one does.
+"""Imports all private names of Dagster that this library uses, each with the reason.
 
-No other module imports anything below `dagster._`. So a new Dagster that moves or changes one of them breaks
-this module alone, and tests/ledger/test_dagster_internals.py says which name it is, and where it is used.
-Names that `import dagster` has loaded already are imported at once; the others, which would load SQLAlchemy
-or gRPC, when they are first asked for.
+No other module imports from `dagster._`. A release of Dagster that moves or changes one of these names
+therefore breaks this module alone, and tests/ledger/test_dagster_internals.py reports the name and its uses.
+Names that `import dagster` loads anyway are imported at once. The others, which load SQLAlchemy or gRPC, are
+imported at their first use.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-# They read one setting as an instance does, and name a wrong field; the public way makes the whole instance.
+# They read one setting as an instance does, and name a wrong field; the public API opens the whole instance.
 from dagster._config import process_config, resolve_to_config_type
 from dagster._config.errors import EvaluationError
 from dagster._config.stack import get_friendly_path_info
@@ -26,16 +26,16 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 # The run launchers of docker/ tell a server that is down from one that refuses; neither error is public.
 from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
 
-# The public cursors are opaque texts; a run is read on from the number of a record.
+# The public cursors are opaque texts; the event log of a run is read from the number of a record.
 from dagster._core.event_api import EventLogCursor
 
-# `report_engine_event` is public, and what gives the event its metadata is not.
+# `report_engine_event` is public, but the class of its metadata is not.
 from dagster._core.events import EngineEventData
 
-# The public `execute_job` makes a run of its own; these runs have been made before, with their origin.
+# The public `execute_job` creates a new run; these runs exist already, with their origin.
 from dagster._core.execution.api import execute_run
 
-# The public contexts raise outside of a step, and know nothing of the threads of one.
+# The public contexts raise an error outside of a step, and do not tell the threads of a step apart.
 from dagster._core.execution.context.compute import current_execution_context
 
 # The constructor of an executor takes it; the public executors cannot be subclassed or preloaded.
@@ -44,7 +44,7 @@ from dagster._core.execution.retries import RetryMode
 # The public constructors of an instance open all of dagster.yaml; an observer opens the storages alone.
 from dagster._core.instance.types import InstanceType
 
-# A launcher of one's own has these as its base and its argument; Dagster documents them and exports neither.
+# A custom launcher needs them as base class and argument; Dagster documents both and exports neither.
 from dagster._core.launcher import LaunchRunContext, RunLauncher
 
 # A run without its code location cannot be executed again from the UI; only the UI's own queries make one.
@@ -53,11 +53,11 @@ from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, 
 # The history of a check has no public reader.
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
-# The public statuses do not say which of them a run can still leave; a list of our own would miss a new one.
+# The public API does not tell which statuses are final; a list in this library would miss a new status.
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-# What `from_config_value` of a launcher takes.
+# `from_config_value` of a launcher takes it.
 from dagster._serdes import ConfigurableClassData
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ if TYPE_CHECKING:
     from dagster._core.storage.runs import SqliteRunStorage
     from dagster._core.storage.sqlite import create_db_conn_string
 
-    # Asks a code server whether it answers.
+    # It pings a code server; the public API has no client.
     from dagster._grpc.client import DagsterGrpcClient
 
-# The modules of the names above, which are imported when they are first asked for.
+# The modules of the names above, which are imported at the first use of the name.
 IMPORTED_LATER = {
     "CheckStepHealthResult": "dagster._core.executor.step_delegating",
     "ConsolidatedSqliteEventLogStorage": "dagster._core.storage.event_log",
@@ -108,17 +108,18 @@ IMPORTED_LATER = {
     "create_db_conn_string": "dagster._core.storage.sqlite",
 }
 
-# The folder of the migrations of Dagster's storages, of which the newest is the schema of this Dagster.
+# The folder of the migrations of Dagster's storages. The newest is the schema of the installed Dagster.
 MIGRATIONS = Path(dg.__file__).parent / "_core" / "storage" / "alembic"
 
 # The storage that `storage: {sqlite: ...}` in dagster.yaml stands for: its module and class.
 SQLITE_STORAGE = ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage")
 
-# The class in the event log of a step that was stopped; other homes may be of another Dagster.
+# The error class in the event log of a step that was terminated. It is compared as text, because an observed
+# instance may use another version of Dagster.
 INTERRUPTED_ERROR = "dagster._core.errors.DagsterExecutionInterruptedError"
 
-# The executor of steps, and what opening the instance of a local deployment imports. A forkserver preloads
-# them by name, and goes on without those that do not exist.
+# The executor of steps, and the modules that a local instance needs. A forkserver preloads them by name and
+# skips those that do not exist.
 EXECUTOR_MODULE = "dagster._core.executor.multiprocess"
 INSTANCE_MODULES = (
     "dagster._core.storage.sqlite_storage",
@@ -130,9 +131,9 @@ INSTANCE_MODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for."""
+    """Import a name at its first use."""
     if name not in IMPORTED_LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(IMPORTED_LATER[name]), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(IMPORTED_LATER[name]), name)
+    globals()[name] = value
+    return value

@@ -1,16 +1,16 @@
-"""Exceptions as Dagster's event log keeps them -> Error, without secrets."""
+"""Reads the exceptions in Dagster's event log, without secrets."""
 
 import dagster as dg
 
 from ledgerline.cleaning.texts import clean
 from ledgerline.ledger.history import Error
 
-# How the names of exceptions begin that Dagster wraps around those of a step.
+# Prefixes of the exception classes that Dagster wraps around the exception of a step.
 WRAPPERS = ("DagsterExecution", "DagsterResourceFunction", "DagsterUserCode", "RetryRequested")
 
 
 def error_from(info: "dg.SerializableErrorInfo") -> Error:
-    """What a step itself raised, without what Dagster wrapped around it."""
+    """Return the exception that a step raised, without the exceptions that Dagster wrapped around it."""
     while info.cause is not None and (info.cls_name or "").startswith(WRAPPERS):
         info = info.cause
     causes = []

@@ -1,4 +1,7 @@
-"""Dagster's event records -> RunHistory. What a history says: history.py; who reads it when: observer.py."""
+"""Reads Dagster's event records and makes the RunHistory of a run.
+
+history.py defines the records of a history. observer.py decides when an event log is read.
+"""
 
 import logging
 import re
@@ -29,32 +32,49 @@ from ledgerline.ledger.history import (
 from ledgerline.ledger.materialised import MaterialisationReader, data_version
 from ledgerline.ledger.upstreams import Upstreams
 
-# Engine events of this project, by the metadata they carry.
+# Engine events that Ledgerline writes, by their metadata keys.
 SPANS_METADATA = "ledgerline/spans"
 ATTEMPT_METADATA = "ledgerline/attempt"
 LINKS_METADATA = "ledgerline/trace"
 
-# Engine events that say what a step waits for: Dagster's own of its pools, and dagster-celery's of its queue.
+# Engine events about the wait of a step: for a pool of Dagster, or for the queue of dagster-celery.
 POOL_METADATA = "pool"
 QUEUE_MARKER = "celery_queue_wait"
 POOL_WAIT, QUEUE_WAIT = "for pool {}", "for a worker"
 
-# Dagster's executors say this of a step whose process they lost, and its monitoring of a run it resumes.
+# Messages of Dagster's executors about a step whose process is gone, and of run monitoring about a resumed
+# run.
 STEP_LOST = re.compile(r"Step (\S+) finished without success or failure event\.")
 RUN_RESUMED = "Detected run worker status "
 
 STEP_START = DagsterEventType.STEP_START.value
-EXECUTED_AGAIN = "Its process was lost, and another one executed the step again."
+EXECUTED_AGAIN = "The process of the step was lost, and another process executed the step again."
 
 HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
 
-PAGE = 2000  # records at a time
+PAGE = 2000  # records in one query
 
 NO_OWNERS: Mapping[str, tuple[str, ...]] = {}
 
 
 class HistoryReader:
-    """Makes the history of one run from its records, fed in order and in any number of portions."""
+    """Makes the history of one run from its event records.
+
+    Args:
+        run: The run.
+        owners: Owners of assets, by asset name.
+
+    Example:
+        >>> @dg.asset
+        ... def bread() -> None: ...
+        >>> with dg.DagsterInstance.ephemeral() as instance:
+        ...     run_id = dg.materialize([bread], instance=instance).run_id
+        ...     reader = HistoryReader(run_from(instance.get_run_record_by_id(run_id)))
+        ...     reader.feed(instance.get_records_for_run(run_id).records)
+        >>> history = reader.history()
+        >>> history.status.value, [attempt.step for attempt in history.attempts]
+        ('SUCCESS', ['bread'])
+    """
 
     def __init__(self, run: Run, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> None:
         self._run = run
@@ -76,7 +96,10 @@ class HistoryReader:
         self._materialisations = MaterialisationReader()
 
     def feed(self, records: Iterable[EventLogRecord]) -> None:
-        """Take the next records; log messages are passed over, but for one of Dagster's own."""
+        """Read the next records, in order and in any number of portions.
+
+        Log messages are skipped, except Dagster's message about a lost step.
+        """
         for record in records:
             entry = record.event_log_entry
             event = entry.dagster_event
@@ -88,7 +111,7 @@ class HistoryReader:
                     handle(self, entry, event)
 
     def _on_message(self, entry: EventLogEntry) -> None:
-        """Notice that a step is lost: engines that keep no process of it, like Celery, only log that."""
+        """End the attempt of a lost step; executors without a process for it, like Celery's, only log it."""
         if entry.level == logging.ERROR and entry.step_key is None:
             lost = STEP_LOST.match(entry.user_message)
             attempt = self._latest.get(lost[1]) if lost is not None else None
@@ -96,7 +119,7 @@ class HistoryReader:
                 attempt.lost(entry.timestamp, clean(entry.user_message))
 
     def history(self) -> RunHistory:
-        """What the records so far say. Attempts that did not change are the same objects as before."""
+        """Return the history so far. Attempts that did not change are the same objects as before."""
         return RunHistory(
             run=self._run,
             status=self._status,
@@ -180,7 +203,7 @@ class HistoryReader:
 
     def _on_resources_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if self._ended is not None:
-            return  # whoever reads the outputs of a run that has ended initialises its resources once more
+            return  # reading an output after the end of a run initialises its resources again
         if event.step_key is None:
             self._resources_started = entry.timestamp
         else:
@@ -249,12 +272,12 @@ class HistoryReader:
         error = getattr(event.event_specific_data, "error", None)
         known = self._latest.get(event.step_key or "")
         if known is not None and known.ended is not None:
-            # Its process was given up on, and says now how it went.
+            # Dagster gave up on its process, which reports its own end later.
             return
         self._open(entry, event).end(entry.timestamp, _STEP_ENDS[event.event_type_value], error)
 
     def _on_hook(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        """Hooks of a step are executed one after the other, in its process, once it has ended."""
+        """Add a hook: the hooks of a step are executed one after the other, after the step has ended."""
         attempt = self._latest.get(event.step_key or "")
         if attempt is None or attempt.ended is None:
             return
@@ -273,12 +296,12 @@ class HistoryReader:
             self._skipped.append(event.step_key)
 
     def _open(self, entry: EventLogEntry, event: DagsterEvent) -> OpenAttempt:
-        """The attempt that is under way at the step of this event; a new one, if the last is retried."""
+        """Return the current attempt at the step of an event; a new one if the last is retried."""
         step = event.step_key or entry.step_key or ""
         attempt = self._latest.get(step)
         again = attempt is not None and attempt.begun and event.event_type_value == STEP_START
         if attempt is not None and again:
-            # Dask and Celery execute a step again whose worker was lost; Dask also one that had succeeded.
+            # Dask and Celery execute a step again if its worker was lost; Dask even if it had succeeded.
             attempt.lost(entry.timestamp, EXECUTED_AGAIN)
         if attempt is None or again or (attempt.outcome is Outcome.RETRY and _starts_an_attempt(event)):
             number = attempt.number + 1 if attempt is not None else 1
@@ -292,7 +315,7 @@ class HistoryReader:
 
 
 def run_from(record: dg.RunRecord) -> Run:
-    """Return what Dagster's run storage knows of a run, without secrets."""
+    """Return the facts that Dagster's run storage has about a run, without secrets."""
     run = record.dagster_run
     return Run(
         run_id=run.run_id,
@@ -312,7 +335,7 @@ def run_from(record: dg.RunRecord) -> Run:
 
 
 def read_history(instance: dg.DagsterInstance, run_id: str) -> RunHistory | None:
-    """The history of a run, as far as its event log has it now; None if there is no such run."""
+    """Return the history of a run up to now; None if the run does not exist."""
     record = instance.get_run_record_by_id(run_id)
     if record is None:
         return None
@@ -323,18 +346,18 @@ def read_history(instance: dg.DagsterInstance, run_id: str) -> RunHistory | None
         reader.feed(page.records)
         cursor = page.cursor
         if not page.has_more:
-            return Upstreams(instance).found(reader.history())
+            return Upstreams(instance).resolve(reader.history())
 
 
 def _data(event: DagsterEvent) -> Any:
-    # Which class it is follows from the event's type; Dagster has one property for each, with checks that
-    # would take a third of the time of reading a record.
+    # The event's type decides the class. Dagster has a typed property for each class, but the checks in these
+    # properties would take a third of the time of reading a record.
     return event.event_specific_data
 
 
 def _starts_an_attempt(event: DagsterEvent) -> bool:
     kind = event.event_type_value
-    # Only those engine events reach this function that say what a step waits for.
+    # The only engine events that reach this function are those about the wait of a step.
     return kind in _ATTEMPT_STARTS or kind == DagsterEventType.ENGINE_EVENT.value
 
 
@@ -345,7 +368,7 @@ def _output(name: str, mapping_key: str | None) -> str:
 _RUN_TIMES = {
     DagsterEventType.RUN_ENQUEUED.value: "enqueued",
     DagsterEventType.RUN_DEQUEUED.value: "dequeued",
-    # What Dagster's own queue says of a run that leaves it.
+    # Dagster's queue writes this event when a run leaves it.
     DagsterEventType.RUN_STARTING.value: "dequeued",
     DagsterEventType.RUN_START.value: "started",
 }

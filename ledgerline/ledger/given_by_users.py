@@ -1,6 +1,6 @@
-"""Reads what users attach to runs, assets and checks: tags, and numbers among the metadata.
+"""Reads what users attach to runs, assets and checks: tags and numeric metadata.
 
-All projections show the same values, up to the same limits.
+All projections export the same values, up to the same limits.
 """
 
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_TAGS = 32  # of a run
 MAX_NUMBERS = 32  # of a materialisation or a check
 
-# The tags that Dagster, its packages and this project write, by the first part of their names.
+# Prefixes of the tags that Dagster, its packages and Ledgerline write.
 OF_MACHINES = (
     "dagster",
     ".dagster",
@@ -31,12 +31,12 @@ OF_MACHINES = (
 TRACE_CONTEXT = ("traceparent", "tracestate")
 
 NUMBERS = (dg.IntMetadataValue, dg.FloatMetadataValue)
-# Counts of rows have a place of their own.
+# Row counts are exported separately.
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 
 
 def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags that people gave a run, by name.
+    """Return the tags that users gave a run, by name.
 
     >>> user_tags({"team": "ovens", "dagster/priority": "3"})
     {'team': 'ovens'}
@@ -50,38 +50,38 @@ def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def owners_of_written(now: "RunHistory") -> list[str]:
-    """Return the owners of the assets that a run wrote, as far as they are known."""
+    """Return the known owners of the assets that a run wrote."""
     written = dict.fromkeys(each.asset for each in now.materialisations)
     return sorted({owner for asset in written for owner in now.owners.get(asset, ())})
 
 
 def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:
-    """Return the finite numbers among Dagster's metadata, without counts of rows.
+    """Return the finite numbers in Dagster's metadata, without row counts.
 
-    A number below the name of a secret is left out, unless it counts tokens.
+    A number with the name of a secret is left out, unless it is a count of tokens.
     """
-    found: dict[str, float] = {}
+    finite: dict[str, float] = {}
     for name, value in metadata.items():
         if not isinstance(value, NUMBERS) or name in ROW_COUNTS:
             continue
         number = _finite(value.value)
         if number is None or (is_secret_name(name) and not name.lower().endswith("tokens")):
             continue
-        found[clean(name)] = number
-        if len(found) == MAX_NUMBERS:
+        finite[clean(name)] = number
+        if len(finite) == MAX_NUMBERS:
             break
-    return found
+    return finite
 
 
 def numbers_by_name(
     parts: "Sequence[Materialisation]",
 ) -> "Iterator[tuple[str, Sequence[tuple[Materialisation, float]]]]":
-    """Yield each number that the parts of one asset were given, with the parts it is of, by partition key.
+    """Yield each number of an asset with the partitions that have it, in the order of their keys.
 
-    What all of several parts have alike is said once, of the last: Dagster repeats the metadata of an output
-    on each of its partitions.
+    A number that all partitions share is returned once, for the last partition: Dagster repeats the metadata
+    of an output on each of its partitions.
     """
-    # Dagster writes static partitions in an order that differs by process.
+    # Dagster writes static partitions in an order that differs between processes.
     ordered = sorted(parts, key=lambda part: part.partition or "")
     names = dict.fromkeys(name for part in ordered for name in part.numbers)
     for name in names:
@@ -91,12 +91,12 @@ def numbers_by_name(
 
 
 def attribute_number(number: float) -> float:
-    """Return a number as an attribute of a span: integers have 64 bits there, and floats the rest."""
+    """Return a number as a span attribute: an integer that does not fit in 64 bits becomes a float."""
     return number if isinstance(number, float) or -(2**63) <= number < 2**63 else float(number)
 
 
 def _finite(value: float | None) -> float | None:
-    """Return the number as databases and OpenTelemetry hold it; None if they cannot."""
+    """Return the number if databases and OpenTelemetry can store it; else None."""
     if value is None or isinstance(value, bool):
         return None
     try:

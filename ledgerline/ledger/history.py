@@ -1,4 +1,4 @@
-"""What a Dagster run did, as frozen records. How they are read from the event log: event_log.py.
+"""Frozen records of a Dagster run. event_log.py reads them from the event log.
 
 All times are seconds since the epoch, as in Dagster's event log.
 """
@@ -16,8 +16,8 @@ from ledgerline.cleaning.texts import clean
 from ledgerline.ledger.reads import Read, distinct
 from ledgerline.ledger.written import AssetRows, by_asset
 
-# Phases of an attempt; those of an input or an output are followed by its name, a wait by what it is for.
-# A phase of several parts, with others in between, is numbered from the second part on: `compute #2`.
+# Phases of an attempt. The name of an input or output follows the phase, as does the reason for a wait.
+# If other phases interrupt a phase, its parts are numbered from the second on: `compute #2`.
 WAIT = "wait"
 START_WORKER = "start worker"
 RESOURCES = "resources"
@@ -32,8 +32,8 @@ _KINDS = {kind.partition(" ")[0]: kind for kind in ATTEMPT_PHASES}  # by their f
 QUEUED = "queued"
 LAUNCH = "launch"
 
-# Dagster gives these names to the job of a selection of assets that no job names: from the UI, in older
-# versions with a number for each set of partitions; from `dg.materialize` and `dg.observe`; from sensors and
+# Dagster gives these names to the job of an asset selection without a named job: from the UI (older versions
+# add a number for each partitions definition), from `dg.materialize` and `dg.observe`, and from sensors and
 # schedules that target assets.
 IMPLICIT_JOB = re.compile(
     r"__ASSET_JOB(_\d+)?|__ephemeral_asset_job__|in_process_observation_job|__anonymous_asset_job.*"
@@ -43,7 +43,7 @@ UNKNOWN_ASSETS = "assets"
 
 
 class RunStatus(Enum):
-    """How far a run has come."""
+    """The state of a run."""
 
     NOT_STARTED = "NOT_STARTED"
     STARTED = "STARTED"
@@ -53,24 +53,24 @@ class RunStatus(Enum):
 
 
 class Outcome(Enum):
-    """How an attempt at a step ended."""
+    """The state of an attempt at a step."""
 
     RUNNING = "running"
     SUCCESS = "success"
     FAILURE = "failure"
-    RETRY = "retry"  # it failed, and is to be tried again
-    INTERRUPTED = "interrupted"  # the run ended and the step never said how
+    RETRY = "retry"  # it failed, and the step is to be retried
+    INTERRUPTED = "interrupted"  # the run ended, and the attempt has no end of its own
 
 
 @lru_cache(maxsize=4096)
 def asset_name(key: dg.AssetKey) -> str:
-    r"""Return an asset's key with slashes, which no other key has: a slash within a part is written `\/`."""
+    r"""Return an asset key with slashes. A slash within a part becomes `\/`, so no two keys are equal."""
     return clean(key.to_escaped_user_string())
 
 
 @dataclass(frozen=True)
 class Error:
-    """An exception; `causes` are those it was raised from, the nearest first."""
+    """An exception. Its `causes` are the exceptions that it was raised from, the nearest first."""
 
     type: str
     message: str
@@ -79,7 +79,7 @@ class Error:
 
     @property
     def root(self) -> "Error":
-        """What went wrong first."""
+        """The exception that was raised first."""
         return self.causes[-1] if self.causes else self
 
 
@@ -94,7 +94,7 @@ class Phase:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration."""
         return self.ended - self.started
 
     @property
@@ -107,7 +107,7 @@ class HookOutcome(Enum):
     """The ways in which the execution of a hook can end."""
 
     COMPLETED = "completed"
-    SKIPPED = "skipped"  # the step did not end as the hook wants it
+    SKIPPED = "skipped"  # the hook is for another outcome of the step
     ERRORED = "errored"
 
 
@@ -116,8 +116,8 @@ class Hook:
     """A hook of an op, executed after an attempt at its step had ended.
 
     Attributes:
-        name: Empty where it failed: Dagster does not say which one did.
-        error: Why it failed, which fails neither the step nor the run.
+        name: Name of the hook; empty if it failed, because Dagster does not record the name then.
+        error: Error of the hook, which fails neither the step nor the run.
     """
 
     name: str
@@ -134,26 +134,28 @@ class Hook:
 
 @dataclass(frozen=True)
 class Materialisation:
-    """One asset, or one partition of it, written.
+    """A materialisation of an asset, or of one partition of it.
 
     Attributes:
-        asset: Its name (`asset_name`).
-        partition: Its partition key, if it has partitions.
-        rows: How many it holds, where the asset says so.
-        content_sha256: Digest of this partition's own content, where the asset says so: Dagster gives all
-            partitions that one step writes the same data version.
-        schema: Its columns.
-        column_lineage: For each column, those it was made from.
-        reads: The upstream assets that it was made from, as Dagster recorded it; `Attempt.reads` has what is
-            known besides.
-        time: When it was recorded.
-        output_rows: How many the output holds of which this is a partition: Dagster repeats an output's
-            metadata on each of its partitions.
-        is_of_output: Whether Dagster made it of what a step returned; the others are logged by steps and I/O
-            managers.
-        is_of_code: Whether its version is the digest of its code version alone: every partition has the same,
-            whatever is written.
-        numbers: Those among its metadata, by name.
+        asset: Name of the asset (`asset_name`).
+        partition: Partition key; None for an asset without partitions.
+        data_version: Data version of the asset.
+        code_version: Code version of the asset.
+        rows: Number of rows; None if the metadata has no row count.
+        content_sha256: Digest of the content of this partition; None if the metadata has none. Dagster's data
+            version is the same for all partitions that one step writes.
+        schema: Columns of the asset.
+        column_lineage: Upstream columns of each column.
+        reads: Upstream assets as Dagster recorded them; `Attempt.reads` has them resolved.
+        description: Description that the step gave.
+        time: Time of the event.
+        output_rows: Number of rows of the whole output: Dagster repeats the metadata of an output on each of
+            its partitions.
+        is_of_output: True if Dagster recorded it for the output of a step; False if a step or an I/O manager
+            logged it.
+        is_of_code: True if the data version is the digest of the code version alone, which is the same for
+            every partition and every content.
+        numbers: Numbers in the metadata, by name.
     """
 
     asset: str
@@ -175,7 +177,7 @@ class Materialisation:
 
 @dataclass(frozen=True)
 class Observation:
-    """An asset looked at, not written."""
+    """An observation of an asset, or of one partition of it."""
 
     asset: str
     partition: str | None
@@ -185,7 +187,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Check:
-    """The verdict of an asset check, with the numbers among its metadata."""
+    """The result of an asset check, with the numbers in its metadata."""
 
     name: str
     asset: str
@@ -201,19 +203,25 @@ class Attempt:
     """One attempt at one step.
 
     Attributes:
-        step: The step's key.
-        op: The op it executes; differs from the step's key in graphs and mapped steps.
-        number: 1 for the first.
-        started: When its process was started, or it itself, if it has none of its own.
-        ended: None while it runs.
-        inputs: The inputs that were loaded.
-        phases: In order, without a gap: once it has ended, they add up to its seconds.
-        hooks: Those of its op, which are executed after it has ended.
-        looked_up: What was read for each asset that it wrote, with what was found of it; None before that.
-        error: Why it failed.
-        pid: The process it ran in.
-        clock_behind: Seconds by which that process's clock lags behind that of the process that started it,
-            as far as can be told; all times here are corrected by it.
+        step: Step key.
+        op: Op that the step executes; differs from the step key in graphs and mapped steps.
+        number: Number of the attempt, counted from 1.
+        started: Time at which the start of its process began, or at which the step started in a process that
+            already ran.
+        ended: Time of its end; None while it runs.
+        outcome: State of the attempt.
+        inputs: Inputs that were loaded.
+        phases: Phases in order and without gaps; after the end they add up to `seconds`.
+        hooks: Hooks of the op, which are executed after the end.
+        materialisations: Materialisations in the order of their events.
+        observations: Observations in the order of their events.
+        checks: Results of asset checks.
+        error: Error that ended it.
+        pid: Id of its process.
+        clock_behind: Seconds by which the clock of its process is behind the clock of the parent process, as
+            far as the events show; all times here are corrected by it.
+        resolved_reads: Upstream versions that were read for each asset that it wrote; None until they are
+            resolved.
     """
 
     step: str
@@ -231,39 +239,39 @@ class Attempt:
     error: Error | None = None
     pid: int | None = None
     clock_behind: float = 0.0
-    looked_up: Mapping[str, Sequence[Read]] | None = None
+    resolved_reads: Mapping[str, Sequence[Read]] | None = None
 
     @cached_property
     def reads(self) -> Sequence[Read]:
-        """The upstream assets that it made its own from, each once."""
-        if self.looked_up is None:
+        """The upstream assets of the assets that it wrote, each once."""
+        if self.resolved_reads is None:
             return distinct(read for written in self.materialisations for read in written.reads)
         assets = dict.fromkeys(written.asset for written in self.materialisations)
-        return [read for asset in assets for read in self.looked_up.get(asset, ())]
+        return [read for asset in assets for read in self.resolved_reads.get(asset, ())]
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while it runs."""
+        """The duration; None while it runs."""
         return None if self.ended is None else self.ended - self.started
 
     @cached_property
     def written(self) -> Mapping[str, Sequence[Materialisation]]:
-        """The materialisations that the attempt wrote, by asset: the last one of each partition."""
+        """The last materialisation of each partition, by asset."""
         return by_asset(self.materialisations)
 
     @property
     def failed(self) -> bool:
-        """Whether it ended without success."""
+        """True if it ended without success."""
         return self.outcome in (Outcome.FAILURE, Outcome.RETRY, Outcome.INTERRUPTED)
 
     def seconds_in(self, phase: str) -> float:
-        """Time in phases of a kind: LOAD counts every input, STORE every output."""
+        """Return the seconds in all phases of a kind: LOAD covers every input, STORE every output."""
         return sum(part.seconds for part in self.phases if part.kind == phase)
 
 
 @dataclass(frozen=True)
 class RecordedSpans:
-    """Spans that a step traced itself, as it wrote them into the event log (step_spans.py reads them)."""
+    """Spans from inside a step, as it wrote them to the event log (step_spans.py decodes them)."""
 
     step: str
     attempt: int
@@ -275,7 +283,14 @@ class Run:
     """The facts about a run that are known before it starts.
 
     Attributes:
-        selection: The assets and checks that were selected, if not a whole job.
+        run_id: Id of the run.
+        job: Name of the job.
+        created: Time of its creation.
+        tags: Tags without secrets.
+        config: Run config without secrets.
+        root_run_id: Id of the first run of which this is a re-execution.
+        parent_run_id: Id of the run of which this is a direct re-execution.
+        selection: Selected assets and checks; empty for a whole job.
     """
 
     run_id: str
@@ -289,7 +304,7 @@ class Run:
 
     @property
     def partition(self) -> str | None:
-        """Its partition; `first...last` for a range; None without."""
+        """The partition key, `first...last` for a range; None for a run without partitions."""
         first, last = self.partition_range
         if first == last:
             return first
@@ -297,7 +312,7 @@ class Run:
 
     @property
     def partition_range(self) -> tuple[str | None, str | None]:
-        """Its first and last partition; the same twice for one, None twice without."""
+        """The first and the last partition; equal for one partition, and None without partitions."""
         one = self.tags.get("dagster/partition")
         if one is not None:
             return one, one
@@ -323,37 +338,37 @@ class Run:
 
     @property
     def code_location(self) -> str | None:
-        """Where its code comes from."""
+        """The code location of the job."""
         return self.tags.get("dagster/code_location")
 
     @property
     def traceparent(self) -> str | None:
-        """The W3C trace context of whoever launched it."""
+        """The W3C trace context of the caller that launched it."""
         return self.tags.get("traceparent")
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """What a run has done so far.
+    """The history of a run up to now.
 
     Attributes:
-        run: What was known before.
-        status: How far it has come.
-        enqueued: When it entered the queue, if there is one.
-        dequeued: When it left the queue.
-        started: When its first step could start.
-        ended: None while it goes on.
-        attempts: In the order in which they started. Once the run has ended, those that never said how they
-            ended are INTERRUPTED at its end.
-        skipped: Steps that were skipped.
-        planned: Assets that it set out to write.
-        planned_partitions: And which partitions, of all of them together.
-        phases: Those that belong to no step: resources that all steps share.
-        error: Why it failed.
-        recorded_spans: What its steps traced themselves.
-        links_reported: Whether the event log has the links to trace and MLflow run.
-        resumptions: When its process was found dead, and another one was to go on with it.
-        owners: Those of assets, by name, as far as they are known.
+        run: Facts that are known before the run starts.
+        status: State of the run.
+        enqueued: Time at which it entered the queue; None without a queue.
+        dequeued: Time at which it left the queue.
+        started: Time at which its process started.
+        ended: Time of its end; None while it is in progress.
+        attempts: Attempts in the order of their start. After the end of the run, attempts without an end of
+            their own are INTERRUPTED at the end of the run.
+        skipped: Keys of skipped steps.
+        planned: Assets that it plans to materialise.
+        planned_partitions: Partitions that it plans to materialise, of all assets together.
+        phases: Phases that belong to no step, such as resources that all steps share.
+        error: Error of the run.
+        recorded_spans: Spans from inside the steps.
+        links_reported: True if the event log has the links to the trace and to the MLflow run.
+        resumptions: Times at which run monitoring resumed the run after its process had died.
+        owners: Known owners of assets, by asset name.
     """
 
     run: Run
@@ -375,10 +390,10 @@ class RunHistory:
 
     @property
     def title(self) -> str:
-        """What a person calls it: its job, or the assets of a run without one; and its partition."""
+        """A readable name: the job, or the assets of a run without a named job, and the partition."""
         name = self.run.job
         if IMPLICIT_JOB.fullmatch(name):
-            # Assets that are only observed or checked are not planned.
+            # Dagster does not plan assets that are only observed or checked.
             steps = tuple(dict.fromkeys(attempt.step for attempt in self.attempts))
             assets = self.planned or self.run.selection or steps or (UNKNOWN_ASSETS,)
             more = len(assets) - NAMED_ASSETS
@@ -387,11 +402,11 @@ class RunHistory:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has ended."""
+        """True if the run has ended."""
         return self.ended is not None
 
     def ended_since(self, before: "RunHistory | None") -> Sequence[Attempt]:
-        """The attempts that have ended, or changed after they had, since an earlier history of the run."""
+        """Return the attempts that ended, or changed after their end, since an earlier history of the run."""
         known = before.attempts if before is not None else ()
         return [
             attempt
@@ -401,12 +416,12 @@ class RunHistory:
 
     @cached_property
     def materialisations(self) -> Sequence[Materialisation]:
-        """Of all attempts, in order."""
+        """The materialisations of all attempts, in order."""
         return [written for attempt in self.attempts for written in attempt.materialisations]
 
     @cached_property
     def written(self) -> Mapping[str, AssetRows]:
-        """The state in which the attempts that have ended left each asset."""
+        """The rows and partitions of each asset after the attempts that have ended."""
         left: dict[str, AssetRows] = {}
         for attempt in self.ended_in_order:
             for asset, parts in attempt.written.items():
@@ -415,17 +430,17 @@ class RunHistory:
 
     @property
     def ended_in_order(self) -> Sequence[Attempt]:
-        """The attempts that have ended, in the order in which they did."""
+        """The attempts that have ended, in the order of their end."""
         ended = [attempt for attempt in self.attempts if attempt.ended is not None]
         return sorted(ended, key=lambda attempt: attempt.ended or 0.0)
 
     @property
     def waits(self) -> Sequence[Phase]:
-        """How long it waited before its first step could start: in the queue, and for its process."""
+        """The phases before the run started: in the queue, and during the launch."""
         waits = []
         if self.enqueued is not None and self.dequeued is not None:
             waits.append(Phase(QUEUED, self.enqueued, self.dequeued))
         if self.started is not None:
-            # Without a queue it is launched when it is created.
+            # Without a queue, the launch begins with the creation of the run.
             waits.append(Phase(LAUNCH, self.dequeued or self.run.created, self.started))
         return [wait for wait in waits if wait.ended >= wait.started]

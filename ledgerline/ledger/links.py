@@ -1,4 +1,4 @@
-"""Where people look at a run: addresses of its pages in Dagster, in MLflow and where traces are."""
+"""Makes the URLs of a run's pages in Dagster, in MLflow and in the trace backend."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from urllib.parse import quote
 from ledgerline.ledger import ids
 from ledgerline.ledger.ids import RUN_ID_TAG
 
-# The shapes of a trace's page. A template may have {trace_id} (32 hex digits), {mlflow_trace_id} (as MLflow
-# names it) and {experiment_id} (MLflow's).
+# Templates of the page of a trace, with the fields {trace_id} (32 hexadecimal digits), {mlflow_trace_id} and
+# {experiment_id} (of MLflow).
 JAEGER_TRACE = "/trace/{trace_id}"
 MLFLOW_TRACE = "/#/experiments/{experiment_id}/traces/{mlflow_trace_id}"
 
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses, as far as they are known.
+    """The URLs of the user interfaces.
 
     Attributes:
-        dagster: Where the Dagster UI is, like `http://127.0.0.1:3000`.
-        mlflow: Where the MLflow UI is; None for a store that no server shows.
-        trace: Template of the page of a trace; None if nothing shows traces.
+        dagster: URL of the Dagster UI, like `http://127.0.0.1:3000`; None if unknown.
+        mlflow: URL of the MLflow UI; None for a tracking store without a server.
+        trace: Template of the page of a trace; None without a trace backend that has pages.
     """
 
     dagster: str | None = None
@@ -30,15 +30,15 @@ class Links:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], dagster_port: int, mlflow: str) -> Self:
-        """Read the variables.
+        """Read the URLs from environment variables.
 
         Args:
-            environment: The variables.
-            dagster_port: Without an address of its own, Dagster is looked at where `ledgerline dev` puts it.
-            mlflow: Where the MLflow UI is, without a password.
+            environment: Environment variables.
+            dagster_port: Port on which `ledgerline dev` starts Dagster, if LEDGERLINE_DAGSTER_URL is not set.
+            mlflow: URL of the MLflow UI without a password.
 
         Raises:
-            ValueError: LEDGERLINE_TRACE_URL is no template.
+            ValueError: LEDGERLINE_TRACE_URL is not a valid template.
         """
         dagster = environment.get("LEDGERLINE_DAGSTER_URL") or f"http://127.0.0.1:{dagster_port}"
         mlflow = mlflow.rstrip("/")
@@ -56,15 +56,15 @@ class Links:
         return links
 
     def run_page(self, run_id: str) -> str | None:
-        """A run in Dagster."""
+        """Return the URL of a run in Dagster."""
         return f"{self.dagster}/runs/{run_id}" if self.dagster else None
 
     def trace_page(self, run_id: str, experiment_id: str) -> str | None:
-        """The trace of a run."""
+        """Return the URL of the trace of a run."""
         return self.page_of_trace(f"{ids.trace_id(run_id):032x}", experiment_id)
 
     def page_of_trace(self, trace_id: str, experiment_id: str) -> str | None:
-        """A trace by its id, 32 hexadecimal digits."""
+        """Return the URL of a trace, whose id has 32 hexadecimal digits."""
         if self.trace is None:
             return None
         return self.trace.format(
@@ -72,11 +72,11 @@ class Links:
         )
 
     def mlflow_run_page(self, experiment_id: str, mlflow_run_id: str) -> str | None:
-        """A run in MLflow."""
+        """Return the URL of a run in MLflow."""
         return f"{self.mlflow}/#/experiments/{experiment_id}/runs/{mlflow_run_id}" if self.mlflow else None
 
     def mlflow_runs_page(self, experiment_id: str, run_id: str) -> str | None:
-        """All that MLflow has of a Dagster run, by tag: known before anything is written there."""
+        """Return the URL of a search for the MLflow runs of a Dagster run; it is valid before they exist."""
         query = quote(f"tags.`{RUN_ID_TAG}` = '{run_id}'")
         return (
             f"{self.mlflow}/#/experiments/{experiment_id}/runs?searchFilter={query}" if self.mlflow else None

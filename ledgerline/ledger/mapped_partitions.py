@@ -1,34 +1,35 @@
-"""Partitions of an upstream asset whose versions make the digest that Dagster recorded of a read.
+"""Finds the partitions of an upstream asset whose versions match the digest that Dagster recorded of a read.
 
-Dagster's log does not hold partition mappings. Of fewer than 100 partitions it holds a SHA-256 of the
-versions read, joined in the order of the partition keys: what a mapping may have chosen is tried against it.
+Dagster's event log does not contain partition mappings. For fewer than 100 partitions it contains a SHA-256
+of the versions that were read, joined in the order of the partition keys. This module compares the digests of
+likely mappings with it.
 """
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 
-# Dagster records the version of the latest event instead of a digest for so many partitions or more.
+# From this number of partitions on, Dagster records the version of the latest event instead of a digest.
 DIGEST_LIMIT = (
     100  # SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD in dagster/_core/definitions/data_version.py
 )
 NOTHING_READ = sha256(b"").hexdigest()
-NEIGHBOURS = 100  # partitions before and after those written in which windows are tried
+NEIGHBOURS = 100  # partitions before and after the written ones in which windows are compared
 DELIMITERS = "-:|/ T_"
 
 
 def digest(versions: Mapping[str, str]) -> str:
-    """Return what Dagster records of these versions by partition."""
+    """Return the digest that Dagster records for the versions of these partitions."""
     return sha256("".join(versions[key] for key in sorted(versions)).encode(errors="replace")).hexdigest()
 
 
 def fitting(recorded: str, versions: Mapping[str, str], written: Collection[str]) -> Sequence[str] | None:
-    """Return the partitions whose versions make a digest; None if there are none, or several such choices.
+    """Return the partitions whose versions have a digest; None if no choice, or more than one, matches.
 
     Args:
-        recorded: The digest.
-        versions: All partitions of the upstream, with their versions when it was read.
-        written: The partitions that were made of them.
+        recorded: Digest that Dagster recorded.
+        versions: Versions of all partitions of the upstream asset at the time of the read.
+        written: Partitions of the downstream asset that were written.
     """
     for candidate in (list(versions), related(versions, written)):
         if (
@@ -42,7 +43,7 @@ def fitting(recorded: str, versions: Mapping[str, str], written: Collection[str]
 
 
 def related(names: Collection[str], written: Collection[str]) -> list[str]:
-    """Return the keys that say the same as those written, or more, or less: days of a month, a dimension."""
+    """Return the keys that equal a written key, extend it or are its beginning, or share a dimension."""
     wanted = set(written)
     parts = {part for key in written for part in key.split("|")}
     return [
@@ -56,12 +57,12 @@ def related(names: Collection[str], written: Collection[str]) -> list[str]:
 
 
 def _prefixes(key: str) -> Iterator[str]:
-    """Return the beginnings of a key before a delimiter: of `2013-07-01`, `2013` and `2013-07`."""
+    """Return the beginnings of a key before a delimiter: `2013` and `2013-07` for `2013-07-01`."""
     return (key[:end] for end in range(1, len(key)) if key[end] in DELIMITERS)
 
 
 def _windows(recorded: str, versions: Mapping[str, str], written: Collection[str]) -> Iterator[Sequence[str]]:
-    """Neighbouring partitions, near those that were written or else the last; and single ones anywhere."""
+    """Yield windows of neighbouring partitions near the written (or last) ones, and single partitions."""
     keys = sorted(versions)
     ends = [bisect_left(keys, min(written)), bisect_left(keys, max(written))] if written else [len(keys)]
     begin, end = max(0, ends[0] - NEIGHBOURS), min(len(keys), ends[-1] + NEIGHBOURS)

@@ -1,4 +1,4 @@
-"""Dagster's AssetMaterialization -> Materialisation. Which attempt it belongs to: event_log.py."""
+"""Makes a Materialisation from Dagster's AssetMaterialization. event_log.py adds it to its attempt."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -12,7 +12,7 @@ from ledgerline.ledger.history import Materialisation, asset_name
 from ledgerline.ledger.reads import Read
 from ledgerline.ledger.written import MAX_ROWS
 
-# Dagster's own tags and metadata keys; the versions were called logical before 1.2.
+# Tags and metadata keys of Dagster; data versions were called logical versions before 1.2.
 DATA_VERSION_TAGS = ("dagster/data_version", "dagster/logical_version")
 READ_TAGS = ("dagster/input_data_version/", "dagster/input_logical_version/")
 POINTER_TAG = "dagster/input_event_pointer/"
@@ -22,7 +22,7 @@ PARTITION_ROW_COUNT = "dagster/partition_row_count"
 ROW_COUNT = "dagster/row_count"
 COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
-CONTENT_SHA256 = "content_sha256"  # this project's storage
+CONTENT_SHA256 = "content_sha256"  # metadata of Ledgerline's table storage
 
 _RecordedReads = tuple[
     tuple[str, str, str], ...
@@ -30,7 +30,7 @@ _RecordedReads = tuple[
 
 
 class MaterialisationReader:
-    """Reads the materialisations of one run; what partitions have alike becomes one object."""
+    """Reads the materialisations of one run. Equal schemas and reads of its partitions become one object."""
 
     def __init__(self) -> None:
         self._schemas: dict[str, Any] = {}  # the latest by asset
@@ -38,7 +38,7 @@ class MaterialisationReader:
         self._reads: dict[_RecordedReads, tuple[Read, ...]] = {}
 
     def read(self, recorded: dg.AssetMaterialization, time: float) -> Materialisation:
-        """Make the record of a materialisation that was logged at this time."""
+        """Return the record of a materialisation that was logged at this time."""
         asset = asset_name(recorded.asset_key)
         metadata, tags = recorded.metadata, recorded.tags or {}
         is_of_output = CODE_VERSION_TAG in tags
@@ -87,23 +87,23 @@ def data_version(tags: Mapping[str, str]) -> str | None:
 
 
 def tagged_version(tags: Mapping[str, str]) -> str | None:
-    """Return the same as it stands in the log, for Dagster's digests."""
+    """Return the version as it is in the event log, which Dagster's digests are made from."""
     return next((tags[name] for name in DATA_VERSION_TAGS if name in tags), None)
 
 
 def _read(tag: str, version: str, pointer: str) -> Read:
-    # Dagster writes slashes within a part of a key as those between parts.
+    # In this tag, Dagster does not tell a slash within a part of a key from one between parts.
     escaped = _asset_of(tag).replace("\\", "\\\\")
     return Read(clean(escaped), clean(version), int(pointer) if pointer.isdecimal() else None)
 
 
 def _asset_of(tag: str) -> str:
-    """Return what follows the prefix of a tag about an upstream asset."""
+    """Return the asset key in the name of a tag about an upstream asset."""
     return tag.split("/", 2)[2]
 
 
 def _is_of_code(tags: Mapping[str, str]) -> bool:
-    """Return if the version of an asset without upstream assets is the digest of that of its code."""
+    """Return whether the data version is the digest of the code version."""
     code_version = tags.get(CODE_VERSION_TAG)
     if code_version is None or GIVEN_VERSION_TAG in tags:
         return False
@@ -111,7 +111,7 @@ def _is_of_code(tags: Mapping[str, str]) -> bool:
 
 
 def _count(metadata: Any) -> int | None:
-    """Return a number of rows; None if it cannot be one."""
+    """Return a number of rows; None if the value cannot be one."""
     value = getattr(metadata, "value", None)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -121,7 +121,7 @@ def _count(metadata: Any) -> int | None:
 
 
 def _same(latest: dict[str, Any], asset: str, value: Any) -> Any:
-    """Return the value, or the equal one of the partition before: hundreds of them have the same schema."""
+    """Return the value, or an equal object of the partition before: hundreds of them share one schema."""
     if value is not None and latest.get(asset) == value:
         return latest[asset]
     latest[asset] = value

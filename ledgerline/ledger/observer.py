@@ -1,6 +1,6 @@
-"""Follows the event logs of runs and has a projection show them: at least once, in order, from any instance.
+"""Follows the event logs of runs and exports them with a projection: in order, and at least once.
 
-How far a projection has come: cursors.py. How one log is read on: tail.py. What is shown: the projections.
+cursors.py stores the progress, tail.py reads one event log, and a projection exports the histories.
 """
 
 import threading
@@ -20,9 +20,9 @@ from ledgerline.ledger.projection import NotYetError, Projection, RefusedError, 
 from ledgerline.ledger.reasons import by_reason
 from ledgerline.ledger.tail import Tail
 
-# How far back it reaches when there is no cursor yet; older runs: `ledgerline observe --all`.
-FIRST_LOOK_SECONDS = 3600
-# How long an ended run is still read: its steps may have a last word, and write what they traced themselves.
+# Without a cursor, the first poll covers this time; `ledgerline observe --all` exports older runs.
+FIRST_POLL_SECONDS = 3600
+# An ended run is read for this long: hooks and spans from inside steps may be written after the end.
 LINGER_SECONDS = 10
 RUNS_AT_ONCE = 100
 LONGEST_PAUSE_SECONDS = 300
@@ -38,16 +38,16 @@ IN_PROGRESS = [
 
 @dataclass
 class Report:
-    """What one look at the instance came to.
+    """The result of one poll of the instance.
 
     Attributes:
-        runs: How many runs had news.
-        written: How many things the projection wrote.
-        waiting: How many runs have news that are not shown yet, or go on.
-        unavailable: What did not take them, if so.
-        failures: Runs and backfills that could not be shown, with the reason; they are tried again, runs ever
-            less often.
-        refused: Runs that are shown without the parts that the target refuses, which are named once.
+        runs: Number of runs with new events.
+        written: Number of items that the projection wrote, such as spans.
+        waiting: Number of runs that are followed: they are in progress, or not exported to their end.
+        unavailable: Error of a target that is unavailable; None if it is available.
+        failures: Errors of runs and backfills that could not be exported. They are retried after pauses that
+            grow longer.
+        refused: Runs that are exported without the parts that the target refuses; each part is reported once.
     """
 
     runs: int = 0
@@ -58,18 +58,21 @@ class Report:
     refused: dict[str, RefusedError] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = [f"{self.runs} runs with news, {self.written} written, {self.waiting} followed"]
+        parts = [f"{self.runs} runs updated, {self.written} items written, {self.waiting} followed"]
         if self.unavailable is not None:
-            parts.append(f"not now: {self.unavailable}")
-        for reason in by_reason({shown: str(error) for shown, error in self.failures.items()}):
+            parts.append(f"unavailable: {self.unavailable}")
+        for reason in by_reason({name: str(error) for name, error in self.failures.items()}):
             others = f" and {reason.count - 1} more" if reason.count > 1 else ""
-            parts.append(f"{reason.example}{others} cannot be shown: {reason.text}")
-        parts += [f"{shown}: {error}" for shown, error in self.refused.items()]
+            parts.append(f"{reason.example}{others} cannot be exported: {reason.text}")
+        parts += [f"{name}: {error}" for name, error in self.refused.items()]
         return "; ".join(parts)
 
 
 class Observer:
-    """Drives one projection. Keeps what it read of runs under way; without that, it reads them again."""
+    """Exports the runs of an instance with one projection.
+
+    It keeps the histories of runs in progress in memory. A new observer reads them again.
+    """
 
     def __init__(
         self,
@@ -77,27 +80,27 @@ class Observer:
         cursor_store: CursorStore | None = None,
         owners: Owners | None = None,
     ) -> None:
-        """Make one.
+        """Create an observer; nothing is read yet.
 
         Args:
-            projection: Shows the runs.
-            cursor_store: Keeps the cursors; the observed instance itself, unless another is given.
-            owners: Owners of assets; empty without the code that declares them.
+            projection: Projection that exports the runs.
+            cursor_store: Store of the cursors; None for the observed instance itself.
+            owners: Owners of assets by asset name; Dagster's storages do not contain them.
         """
         self.projection = projection
         self._cursor_store = cursor_store
         self._owners = owners or {}
         self._tails: dict[str, Tail] = {}
         self._pauses = Pauses(LONGEST_PAUSE_SECONDS)
-        self._named: dict[str, set[str]] = {}  # what is left out of runs, and was reported
+        self._named: dict[str, set[str]] = {}  # the refused parts of runs that were reported
         self._lock = threading.Lock()
 
     def tick(self, instance: dg.DagsterInstance, budget: float) -> Report:
-        """Show what is new since the last tick, of whatever process; the rest waits for the next one.
+        """Export the events since the last tick, even if another process made it.
 
         Args:
-            instance: The Dagster instance to look at.
-            budget: Seconds after which no other run is begun.
+            instance: Dagster instance to poll.
+            budget: Seconds after which the export of no further run begins.
         """
         with self._lock:
             deadline = time.monotonic() + budget
@@ -107,29 +110,29 @@ class Observer:
                 cursors = self._first_cursors(instance)
             report = Report()
             for page in self._pages(instance, cursors):
-                self._show(instance, cursors, page, report, deadline)
+                self._export_page(instance, cursors, page, report, deadline)
                 cursors.save(store)
                 over = report.unavailable is not None or time.monotonic() > deadline
-                # What began meanwhile is still noted, so that it has its turn in the next tick, whatever a
-                # run that the target never takes, or those under way, do to this one.
+                # Runs that began in the meantime are still noted. They are processed in the next tick, even
+                # if a run that cannot be exported, or many runs in progress, take all the time of this one.
                 if over and len(cursors.active) >= RUNS_AT_ONCE:
                     break
             if report.unavailable is None:
-                self._show_backfills(instance, cursors, report)
+                self._export_backfills(instance, cursors, report)
                 cursors.save(store)
             self._tails = {run_id: tail for run_id, tail in self._tails.items() if run_id in cursors.active}
-            self._named = {run_id: said for run_id, said in self._named.items() if run_id in cursors.active}
+            self._named = {run_id: names for run_id, names in self._named.items() if run_id in cursors.active}
             self._pauses.keep_only(cursors.active)
             report.unavailable = report.unavailable or self._pauses.outage
             report.waiting = len(cursors.active)
             return report
 
-    def show(self, instance: dg.DagsterInstance, record: RunRecord) -> int:
-        """Show one run from its beginning, as far as it has come; says how many things were written.
+    def export_run(self, instance: dg.DagsterInstance, record: RunRecord) -> int:
+        """Export one run from its beginning up to now; return the number of items written.
 
         Raises:
-            TargetUnavailableError: It could not be shown now.
-            RefusedError: It is shown without what the target refuses.
+            TargetUnavailableError: The target is unavailable.
+            RefusedError: The target refuses parts of the run; the rest is exported.
         """
         tail = Tail.of(record, self._owners)
         tail.read(instance)
@@ -140,8 +143,8 @@ class Observer:
         except RefusedError as error:
             refused, written = error, error.written
         if now.run.backfill_id is not None:
-            written += self._show_backfill(instance, now.run.backfill_id) or 0
-        # Of a run that has just ended, there may be a last word yet.
+            written += self._export_backfill(instance, now.run.backfill_id) or 0
+        # A run that has just ended may still write events.
         if now.finished and tail.quiet_for(LINGER_SECONDS):
             with self._lock:
                 store = self._cursor_store or instance.run_storage
@@ -154,13 +157,13 @@ class Observer:
         return written
 
     def _first_cursors(self, instance: dg.DagsterInstance) -> Cursors:
-        cursors = Cursors(self.projection.name, updated=time.time() - FIRST_LOOK_SECONDS)
+        cursors = Cursors(self.projection.name, updated=time.time() - FIRST_POLL_SECONDS)
         for record in instance.get_run_records(RunsFilter(statuses=IN_PROGRESS)):
             cursors.begin(record.dagster_run.run_id)
         return cursors
 
     def _pages(self, instance: dg.DagsterInstance, cursors: Cursors) -> Iterator[list[RunRecord]]:
-        """The runs to look at: those under way first, then those updated since, oldest first."""
+        """Yield the runs to process: first those that are followed, then updated ones, the oldest first."""
         followed = list(cursors.active)
         records = instance.get_run_records(RunsFilter(run_ids=followed)) if followed else []
         under_way = {record.dagster_run.run_id: record for record in records}
@@ -183,11 +186,11 @@ class Observer:
             if not page:
                 return
             since = page[-1].update_timestamp.timestamp()
-            cursors.saw(since)
+            cursors.advance(since)
             if len(page) < RUNS_AT_ONCE:
                 return
 
-    def _show(
+    def _export_page(
         self,
         instance: dg.DagsterInstance,
         cursors: Cursors,
@@ -201,23 +204,23 @@ class Observer:
             run_id = record.dagster_run.run_id
             if run_id in self._pauses:
                 continue
-            # Whoever comes first in one tick comes last in the next: none can keep the others waiting.
+            # The first run of this tick is the last of the next one, so that no run blocks the others.
             cursors.move_to_end(run_id)
             try:
-                self._show_one(instance, cursors, record, report)
+                self._export_one(instance, cursors, record, report)
             except NotYetError:
                 continue
             except TargetUnavailableError as error:
                 report.unavailable = str(error)
-                self._pauses.not_taken(run_id, report.unavailable)
-            except Exception as error:  # noqa: BLE001 (one run must not keep the others waiting)
+                self._pauses.unavailable(run_id, report.unavailable)
+            except Exception as error:  # noqa: BLE001 (one run must not block the others)
                 report.failures[f"run {run_id}"] = error
                 self._tails.pop(run_id, None)
                 self._pauses.failed(run_id)
             else:
-                self._pauses.shown(run_id)
+                self._pauses.exported(run_id)
 
-    def _show_one(
+    def _export_one(
         self, instance: dg.DagsterInstance, cursors: Cursors, record: RunRecord, report: Report
     ) -> None:
         run_id = record.dagster_run.run_id
@@ -225,46 +228,46 @@ class Observer:
         if tail is None:
             tail = self._tails[run_id] = Tail.of(record, self._owners)
             tail.rewind(instance, cursors.active[run_id])
-        if tail.read(instance) or not tail.shown_all:
+        if tail.read(instance) or not tail.is_exported:
             report.runs += 1
             now = tail.history
             try:
-                report.written += self.projection.export(instance, now, tail.shown)
+                report.written += self.projection.export(instance, now, tail.exported)
             except RefusedError as refused:
                 report.written += refused.written
                 self._report_refused(run_id, refused, report)
-            if tail.shown is None and now.run.backfill_id is not None:
+            if tail.exported is None and now.run.backfill_id is not None:
                 cursors.backfills.add(now.run.backfill_id)
-            tail.shown = now
-        cursors.active[run_id] = tail.settled
+            tail.exported = now
+        cursors.active[run_id] = tail.stable_cursor
         if record.dagster_run.is_finished and tail.quiet_for(LINGER_SECONDS):
             cursors.end(run_id, record.update_timestamp.timestamp())
             del self._tails[run_id]
 
     def _report_refused(self, run_id: str, refused: RefusedError, report: Report) -> None:
-        """Name what is left out of a run, unless that was done before."""
-        said = self._named.setdefault(run_id, set())
-        if not refused.left_out.keys() <= said:
+        """Report the refused parts of a run that were not reported before."""
+        reported = self._named.setdefault(run_id, set())
+        if not refused.left_out.keys() <= reported:
             report.refused[f"run {run_id}"] = refused
-            said.update(refused.left_out)
+            reported.update(refused.left_out)
 
-    def _show_backfills(self, instance: dg.DagsterInstance, cursors: Cursors, report: Report) -> None:
+    def _export_backfills(self, instance: dg.DagsterInstance, cursors: Cursors, report: Report) -> None:
         for backfill_id in sorted(cursors.backfills):
             try:
-                written = self._show_backfill(instance, backfill_id)
+                written = self._export_backfill(instance, backfill_id)
             except TargetUnavailableError as error:
                 report.unavailable = str(error)
                 return
-            except Exception as error:  # noqa: BLE001 (nor must a backfill)
+            except Exception as error:  # noqa: BLE001 (neither must a backfill)
                 report.failures[f"backfill {backfill_id}"] = error
                 continue
             if written is not None:
                 report.written += written
                 cursors.backfills.discard(backfill_id)
 
-    def _show_backfill(self, instance: dg.DagsterInstance, backfill_id: str) -> int | None:
-        """Show a backfill that is over; None if it goes on."""
+    def _export_backfill(self, instance: dg.DagsterInstance, backfill_id: str) -> int | None:
+        """Export a backfill that has ended; return None if it is in progress."""
         backfill = read_backfill(instance, backfill_id)
         if isinstance(backfill, Pending):
-            return None if backfill is Pending.GOES_ON else 0
+            return None if backfill is Pending.IN_PROGRESS else 0
         return self.projection.export_backfill(backfill)

@@ -1,4 +1,4 @@
-"""The owners of assets, which only their code says: Dagster's storages do not have them."""
+"""Reads the owners of assets from their definitions, because Dagster's storages do not contain them."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,10 @@ import dagster as dg
 from ledgerline.cleaning.texts import clean
 from ledgerline.ledger.history import asset_name
 
-Owners = Mapping[str, tuple[str, ...]]  # by the name of the asset
+Owners = Mapping[str, tuple[str, ...]]  # by asset name
 
 
 def owners_in(definitions: dg.RepositoryDefinition) -> Owners:
-    """Return the owners of the assets of a code location, of those that have any."""
+    """Return the owners of the assets of a code location, without assets that have no owner."""
     nodes = definitions.asset_graph.asset_nodes
     return {asset_name(node.key): tuple(map(clean, node.owners)) for node in nodes if node.owners}

@@ -1,4 +1,4 @@
-"""Decides how long an observer waits before it tries a run again. projection.py defines the failures."""
+"""Decides how long an observer waits before it retries a run. projection.py defines the failures."""
 
 import time
 from collections.abc import Container
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 FIRST_SECONDS = 5.0
 
-# A target is mostly back soon.
+# Most outages are short.
 TRIES_WITHOUT_PAUSE = 4
 FIRST_OUTAGE_SECONDS = 1.0
 LONGEST_OUTAGE_SECONDS = 60.0
@@ -21,13 +21,13 @@ class _Pause:
 
 
 class Pauses:
-    """Pauses of runs, each twice as long as the one before.
+    """The pauses of runs, each twice as long as the one before.
 
-    An outage is over when a run is shown that it had kept from being shown; then all of them are tried again.
+    An outage is over when one of the runs that it affected is exported. Then all of them are retried at once.
     """
 
     def __init__(self, longest: float) -> None:
-        """Make them, each of at most so many seconds."""
+        """Create pauses of at most `longest` seconds."""
         self._longest = longest
         self._pauses: dict[str, _Pause] = {}
 
@@ -37,18 +37,18 @@ class Pauses:
 
     @property
     def outage(self) -> str | None:
-        """The error of the target that is unavailable; None if no run waits for it."""
+        """The error of the unavailable target; None if no run waits for it."""
         return next((pause.outage for pause in self._pauses.values() if pause.outage is not None), None)
 
     def failed(self, run_id: str) -> None:
-        """Leave a run alone that cannot be shown for a reason of its own."""
+        """Pause a run that cannot be exported although the target is available."""
         before = self._pauses.get(run_id)
         longer = before is not None and before.outage is None
         seconds = min(before.seconds * 2, self._longest) if before is not None and longer else FIRST_SECONDS
         self._pauses[run_id] = _Pause(seconds, time.monotonic() + seconds, None)
 
-    def not_taken(self, run_id: str, outage: str) -> None:
-        """Leave a run alone that the target does not take now."""
+    def unavailable(self, run_id: str, outage: str) -> None:
+        """Pause a run whose target is unavailable."""
         before = self._pauses.get(run_id)
         tries, seconds = 1, 0.0
         if before is not None and before.outage is not None:
@@ -57,12 +57,12 @@ class Pauses:
             seconds = min(before.seconds * 2 or FIRST_OUTAGE_SECONDS, LONGEST_OUTAGE_SECONDS)
         self._pauses[run_id] = _Pause(seconds, time.monotonic() + seconds, outage, tries)
 
-    def shown(self, run_id: str) -> None:
-        """Forget the pause of a run that was shown, and with its outage those of others."""
+    def exported(self, run_id: str) -> None:
+        """End the pause of an exported run and, if it was due to an outage, the pauses of the others."""
         pause = self._pauses.pop(run_id, None)
         if pause is not None and pause.outage is not None:
             self._pauses = {run: other for run, other in self._pauses.items() if other.outage is None}
 
     def keep_only(self, run_ids: Container[str]) -> None:
-        """Forget runs that are not followed any more."""
+        """Forget runs that are no longer followed."""
         self._pauses = {run: pause for run, pause in self._pauses.items() if run in run_ids}

@@ -1,4 +1,4 @@
-"""What every projection of runs has in common. Who drives them: observer.py."""
+"""The interface of projections, which export runs to another system. observer.py drives them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,54 +7,59 @@ from typing import Protocol
 import dagster as dg
 
 from ledgerline.cleaning.texts import clean
+from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.history import RunHistory
 
 MAX_LISTED = 10  # parts in one message
 
 
-class TargetUnavailableError(Exception):
-    """What a projection writes to does not take it now; the message names it. Nothing is lost: try later.
+class ProjectionError(LedgerlineError):
+    """A projection could not export all of a run, or of a backfill.
 
-    Secrets are taken out of the message: libraries repeat addresses in their errors.
+    Secrets are removed from the message, because libraries repeat URLs in their errors.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(clean(message))
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(clean(problem), remedy)
 
 
-class RefusedError(Exception):
-    """Parts of a run that the target will never take; all others are written, and the run counts as shown.
+class TargetUnavailableError(ProjectionError):
+    """The target of a projection is unavailable. The run can be exported later, and no event is lost."""
+
+
+class RefusedError(ProjectionError):
+    """The target refuses parts of a run for good. All other parts are written, and the run is exported.
 
     Args:
-        target: What refuses them, and where it is.
-        left_out: What is refused, and why.
-        written: How many things were written.
+        target: Name and address of the target.
+        left_out: Reasons by refused part.
+        written: Number of items that were written.
     """
 
     def __init__(self, target: str, left_out: Mapping[str, str], written: int) -> None:
         parts = [f"{what} ({why})" for what, why in left_out.items()]
         more = len(parts) - MAX_LISTED
         listed = "; ".join(parts[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
-        super().__init__(clean(f"{target} refuses, and is shown without: {listed}"))
+        super().__init__(f"{target} refuses these parts, and the run is exported without them: {listed}")
         self.left_out = left_out
         self.written = written
 
 
-class NotYetError(Exception):
-    """A run cannot be shown to its end for the moment, for a reason of its own that passes; others can."""
+class NotYetError(ProjectionError):
+    """The end of a run cannot be exported yet. The target is available, and other runs are not affected."""
 
 
 @dataclass(frozen=True)
 class Backfill:
-    """A backfill that is over; times in seconds since the epoch.
+    """A backfill that has ended. Times are seconds since the epoch.
 
     Attributes:
-        backfill_id: Its id in Dagster.
-        started: When it was requested.
-        ended: When the last of its runs ended.
-        status: Dagster's own.
-        title: The title that it was launched with.
-        failed_runs: How many of its runs failed or were canceled, and were not retried with success.
+        backfill_id: Id in Dagster.
+        started: Time of the request.
+        ended: Time at which its last run ended.
+        status: Status in Dagster.
+        title: Title that it was launched with.
+        failed_runs: Number of its runs that failed or were canceled, without those that a retry replaced.
     """
 
     backfill_id: str
@@ -66,43 +71,70 @@ class Backfill:
 
     @property
     def failed(self) -> bool:
-        """True if Dagster calls the backfill, or one of its runs, failed or canceled."""
+        """True if the backfill, or one of its runs, failed or was canceled."""
         return "FAIL" in self.status or "CANCEL" in self.status or self.failed_runs > 0
 
 
 class Projection(Protocol):
-    """Shows runs somewhere else: as spans, as MLflow runs, as lineage events."""
+    """Exports runs to another system: as spans, as MLflow runs or as lineage events.
+
+    Any class with these members is a projection; it needs no base class.
+
+    Example:
+        >>> from ledgerline.ledger.observer import Observer
+        >>> class FailedSteps:
+        ...     name = "failed_steps"
+        ...
+        ...     def export(self, instance, now, before):
+        ...         failed = [attempt.step for attempt in now.ended_since(before) if attempt.failed]
+        ...         print(now.title, failed)
+        ...         return len(failed)
+        ...
+        ...     def export_backfill(self, backfill):
+        ...         return 0
+        >>> @dg.asset
+        ... def bread() -> None:
+        ...     raise ValueError("no flour")
+        >>> with dg.DagsterInstance.ephemeral() as instance:
+        ...     _ = dg.materialize([bread], instance=instance, raise_on_error=False)
+        ...     report = Observer(FailedSteps()).tick(instance, budget=10)
+        bread ['bread']
+        >>> str(report)
+        '1 runs updated, 1 items written, 1 followed'
+    """
 
     @property
     def name(self) -> str:
-        """Its own, in messages and as the key of its cursor."""
+        """The name in messages, which is also the key of the cursor."""
         ...
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
-        """Show what a run has done since it was last shown; the same again does no harm.
+        """Export the part of a run that is new since the last export.
+
+        The export must be idempotent, because an observer may repeat it.
 
         Args:
-            instance: Where the run is.
-            now: All that it has done.
-            before: What it had done when it was last shown; None if it never was.
+            instance: Dagster instance of the run.
+            now: History of the run up to now.
+            before: History at the last export; None if the run was never exported.
 
         Returns:
-            How many things were written: spans, calls, events.
+            Number of items that were written: spans, calls or events.
 
         Raises:
-            TargetUnavailableError: It could not be shown now.
-            NotYetError: Its end is to be shown later.
-            RefusedError: The target refuses parts of it for good; the rest was shown.
+            TargetUnavailableError: The target is unavailable.
+            NotYetError: The end of the run must be exported later.
+            RefusedError: The target refuses parts of the run for good; the rest is exported.
         """
         ...
 
     def export_backfill(self, backfill: Backfill) -> int:
-        """Show a backfill that is over, if there is something to show beside its runs.
+        """Export a backfill that has ended; return 0 if the target has nothing beside its runs.
 
         Returns:
-            How many things were written.
+            Number of items that were written.
 
         Raises:
-            TargetUnavailableError: It could not be shown now.
+            TargetUnavailableError: The target is unavailable.
         """
         ...

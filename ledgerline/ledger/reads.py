@@ -1,4 +1,4 @@
-"""Describes as frozen records what a step read of its upstream assets. upstreams.py finds it out."""
+"""Frozen records of the upstream assets that a step read. upstreams.py resolves their versions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,25 +10,25 @@ import dagster as dg
 class Basis(Enum):
     """The evidence for the versions of an upstream asset that were read."""
 
-    NAMED = "Dagster names the event that was read, or that there was none"
-    DIGEST = "the digest that Dagster recorded is that of these versions"
-    MAPPING = "Dagster records no digest of 100 partitions or more; these are those of its default mapping"
+    NAMED = "Dagster recorded the event that was read, or that no event existed"
+    DIGEST = "the digest that Dagster recorded matches these versions"
+    MAPPING = "Dagster records no digest of 100 partitions or more; the default mapping gives these"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An event of an upstream asset that was read: the asset, or a partition of it, as a run wrote it.
+    """An event of an upstream asset that was read: one version of the asset, or of a partition of it.
 
     Attributes:
-        partition: Its partition key, if it has partitions.
-        data_version: The version that it was given.
-        run_id: The run that wrote it; empty for what no run wrote.
-        storage_id: Its number in the event log.
-        rows: How many rows it has, where that is known.
-        content_sha256: Digest of its content, where the asset says so.
-        schema: Its columns.
-        is_of_code: Whether the version is the digest of the version of its code alone.
+        partition: Partition key; None for an asset without partitions.
+        data_version: Data version of the event.
+        run_id: Id of the run that wrote it; empty if no run did, as with external assets.
+        storage_id: Number of the event in the event log.
+        rows: Number of rows; None if unknown.
+        content_sha256: Digest of the content; None if unknown.
+        schema: Columns of the asset.
+        is_of_code: True if the data version is the digest of the code version alone.
     """
 
     partition: str | None
@@ -42,12 +42,12 @@ class Source:
 
     @property
     def writer(self) -> str:
-        """The run that wrote it, or the event itself, if no run did."""
+        """The id of the run that wrote it, or the number of the event if no run did."""
         return self.run_id or f"event {self.storage_id}"
 
     @property
     def version(self) -> str | None:
-        """A version that stands for this content (`version_of_content`)."""
+        """A version that identifies the content (`version_of_content`)."""
         return version_of_content(self.data_version, self.is_of_code, self.writer)
 
 
@@ -56,13 +56,13 @@ class Read:
     """An upstream asset that a materialisation was made from.
 
     Attributes:
-        asset: Its name (`asset_name`).
-        recorded: The version that Dagster recorded. Of an upstream with partitions that is a digest, which is
-            not the version of anything.
-        pointer: The number of the upstream's latest event when it was read.
-        sources: What was read, if that is known.
-        basis: How it is known.
-        reason: Why it is not known.
+        asset: Name of the asset (`asset_name`).
+        recorded: Version that Dagster recorded. For an upstream asset with partitions it is a digest of the
+            versions of several partitions.
+        pointer: Number of the latest event of the upstream asset at the time of the read.
+        sources: Events that were read; empty if unknown.
+        basis: Evidence for the sources.
+        reason: Reason why the sources are unknown.
     """
 
     asset: str
@@ -74,22 +74,22 @@ class Read:
 
     @property
     def caveat(self) -> str | None:
-        """The doubt about these versions; None if Dagster's log proves them."""
+        """The doubt about the sources; None if Dagster's event log proves them."""
         if self.basis is Basis.UNKNOWN:
             return f"the versions read are unknown: {self.reason}"
         return self.basis.value if self.basis is Basis.MAPPING else None
 
 
 def distinct(reads: Iterable[Read]) -> list[Read]:
-    """Return each read once: the partitions that one step writes have the same ones."""
+    """Return each read once: the partitions that one step writes share their reads."""
     return list({id(read): read for read in reads}.values())
 
 
 def version_of_content(data_version: str | None, is_of_code: bool, writer: str) -> str | None:
-    """Return a version that only one content has.
+    """Return a version that identifies one content.
 
-    Without upstream assets, Dagster's version of an asset with a code version is the digest of that alone. It
-    is the same for every partition, and for whatever else is written later: the writer is added to it.
+    For an asset without upstream assets, Dagster's data version is the digest of the code version alone. It
+    is then equal for all partitions and for everything written later, so the writer is added to it.
     """
     if data_version is None or not is_of_code:
         return data_version

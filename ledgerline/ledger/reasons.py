@@ -1,21 +1,21 @@
-"""Failures by what they have in common: many runs that fail for one reason are one line."""
+"""Groups failures by their reason, so that many runs with the same failure take one line."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Ids, numbers, times and names of temporary files: all that differs in what is the same for many runs.
+# Ids, numbers, times and names of temporary files differ between failures with the same reason.
 OF_ONE_CASE = re.compile(r"[\w.:-]*\d[\w.:-]*")
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason why some things could not be shown.
+    """A reason for one or more failures.
 
     Attributes:
-        example: One of them.
-        text: What was said of that one.
-        count: How many there are.
+        example: Name of one run or backfill that failed.
+        text: Error message of the example.
+        count: Number of failures.
     """
 
     example: str
@@ -24,7 +24,7 @@ class Reason:
 
 
 def by_reason(failures: Mapping[str, str]) -> list[Reason]:
-    """Return one reason for failures that differ in ids and numbers only, the most frequent first."""
+    """Return the reasons, the most frequent first; failures that differ only in ids and numbers are one."""
     alike: dict[str, list[str]] = {}
     for failed, text in failures.items():
         alike.setdefault(OF_ONE_CASE.sub("#", text.replace(failed, "#")), []).append(failed)

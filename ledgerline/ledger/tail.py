@@ -1,4 +1,4 @@
-"""The event log of one run, read on from where it was left. Who decides when: observer.py."""
+"""Reads the event log of one run from a cursor on. observer.py decides when."""
 
 import time
 from collections.abc import Mapping
@@ -13,56 +13,57 @@ from ledgerline.ledger.event_log import NO_OWNERS, PAGE, HistoryReader, run_from
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.upstreams import Upstreams
 
-# Records get their number before they become visible, so with several writers a lower one may appear after a
-# higher one was read. A record is read again for this long, and taken once.
-SETTLE_SECONDS = 1.0
+# A record gets its number before it becomes visible, so with several writers a lower number may appear after
+# a higher one was read. The cursor advances over a record after this time; until then its page is read again,
+# and records that were processed already are skipped.
+STABLE_SECONDS = 1.0
 
 
 @dataclass
 class Tail:
-    """What was read of a run.
+    """The part of a run's event log that was read.
 
     Attributes:
-        run_id: The Dagster run.
-        reader: Holds what the records said.
-        settled: Cursor behind which no record can appear any more; None at the beginning.
-        shown: The history that was last shown.
+        run_id: Id of the run.
+        reader: Reader of the records.
+        stable_cursor: Cursor before which no further record can appear; None at the beginning.
+        exported: History that was last exported; None if the run was never exported.
     """
 
     run_id: str
     reader: HistoryReader
-    settled: str | None = None
-    shown: RunHistory | None = None
-    _recent: dict[int, float] = field(default_factory=dict)  # when each record after `settled` was read
-    _latest_news: float = field(default_factory=time.monotonic)  # for who did not read it: just now
+    stable_cursor: str | None = None
+    exported: RunHistory | None = None
+    _recent: dict[int, float] = field(default_factory=dict)  # read times of records after the stable cursor
+    _latest_read: float = field(default_factory=time.monotonic)  # of a new record
     _history: RunHistory | None = None
     _upstreams: Upstreams | None = None
 
     @classmethod
     def of(cls, record: dg.RunRecord, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> Self:
-        """Return the log of a run, of which nothing was read yet.
+        """Return the event log of a run; nothing is read yet.
 
         Args:
-            record: The run.
-            owners: Those of assets, by name.
+            record: Record of the run.
+            owners: Owners of assets, by asset name.
         """
         return cls(record.dagster_run.run_id, HistoryReader(run_from(record), owners))
 
     @property
     def history(self) -> RunHistory:
-        """What was read so far."""
+        """The history of the records that were read."""
         if self._history is None:
             history = self.reader.history()
-            self._history = self._upstreams.found(history) if self._upstreams is not None else history
+            self._history = self._upstreams.resolve(history) if self._upstreams is not None else history
         return self._history
 
     @property
-    def shown_all(self) -> bool:
-        """Whether all that was read was shown."""
-        return self.shown is not None and self.shown is self._history
+    def is_exported(self) -> bool:
+        """True if all records that were read have been exported."""
+        return self.exported is not None and self.exported is self._history
 
     def rewind(self, instance: dg.DagsterInstance, cursor: str | None) -> None:
-        """Read up to a cursor, behind which everything was shown by an earlier process."""
+        """Read up to a cursor; another process has exported everything before it."""
         if cursor is None:
             return
         last = EventLogCursor.parse(cursor).storage_id()
@@ -74,33 +75,33 @@ class Tail:
             if len(known) < len(page.records) or not page.has_more:
                 break
             position = page.cursor
-        self.settled = cursor
-        self.shown = self.history
+        self.stable_cursor = cursor
+        self.exported = self.history
 
     def read(self, instance: dg.DagsterInstance) -> bool:
-        """Read what is new; says whether anything was."""
+        """Read the new records; return True if there are any."""
         now = time.monotonic()
-        position, news = self.settled, False
+        position, is_updated = self.stable_cursor, False
         while True:
             page = instance.get_records_for_run(self.run_id, cursor=position, limit=PAGE)
             new = [record for record in page.records if record.storage_id not in self._recent]
             if new:
-                news = True
+                is_updated = True
                 self._take(instance, new)
                 self._recent.update((record.storage_id, now) for record in new)
             position = page.cursor
             if not page.has_more:
                 break
-        if news:
-            self._latest_news = now
-        self._settle(now)
-        return news
+        if is_updated:
+            self._latest_read = now
+        self._advance(now)
+        return is_updated
 
     def quiet_for(self, seconds: float) -> bool:
-        """Whether nothing was written to the log for so long, or since long before it was read."""
+        """Return whether no record was written for this long."""
         history = self.history
         long_ago = history.ended is not None and time.time() - history.ended > seconds
-        return long_ago or time.monotonic() - self._latest_news > seconds
+        return long_ago or time.monotonic() - self._latest_read > seconds
 
     def _take(self, instance: dg.DagsterInstance, records: list[EventLogRecord]) -> None:
         if records:
@@ -109,9 +110,9 @@ class Tail:
             self.reader.feed(records)
             self._history = None
 
-    def _settle(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
         for storage_id in sorted(self._recent):
-            if now - self._recent[storage_id] < SETTLE_SECONDS:
+            if now - self._recent[storage_id] < STABLE_SECONDS:
                 break
-            self.settled = EventLogCursor.from_storage_id(storage_id).to_string()
+            self.stable_cursor = EventLogCursor.from_storage_id(storage_id).to_string()
             del self._recent[storage_id]

@@ -1,7 +1,8 @@
-"""The versions that steps really read, looked up in Dagster's instance. What is kept of them: reads.py.
+"""Resolves the versions of upstream assets that steps read. reads.py defines the records.
 
-Dagster tags a materialisation with a version of each upstream asset and the number of that asset's latest
-event. Up to that number, the instance still has what the step could see, whatever was written later.
+Dagster tags a materialisation with a version of each upstream asset and with the number of its latest event.
+Queries that end at this number return the state that the step could read, even if the asset was written
+again.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,37 +25,42 @@ from ledgerline.ledger.materialised import (
 from ledgerline.ledger.reads import Basis, Read, Source
 from ledgerline.ledger.written import partition_rows
 
-# Dagster writes this for an upstream asset without any known version (its DEFAULT_DATA_VERSION).
+# Dagster's DEFAULT_DATA_VERSION, for an upstream asset without a known version.
 NO_VERSION = "INITIAL"
 
 RANGE_TAG = "dagster/asset_partition_range_start"
 
 AT_ONCE = 500  # storage ids, partitions or run ids in one query
 MAX_SOURCES = 2000  # partitions of one read
-MAX_PAGES = 20  # of one read, before partitions are asked for one by one
+MAX_PAGES = 20  # of one read, before partitions are queried one by one
 
 EVENT_TYPES = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)
 
 
 @dataclass
 class Upstreams:
-    """Finds what the steps of one run read; keeps what it found."""
+    """Resolves the reads of the steps of one run, and caches the results."""
 
     instance: dg.DagsterInstance
     _events: dict[int, EventLogRecord | None] = field(default_factory=dict)
     _versions: dict[tuple[dg.AssetKey, int], Mapping[str, str]] = field(default_factory=dict)
-    _ranges: dict[str, bool] = field(default_factory=dict)  # whether a run wrote a range of partitions
-    _found: dict[tuple[str, int], tuple[Attempt, Attempt]] = field(default_factory=dict)
+    _ranges: dict[str, bool] = field(
+        default_factory=dict
+    )  # by run id: True if the run wrote a range of partitions
+    _resolved: dict[tuple[str, int], tuple[Attempt, Attempt]] = field(default_factory=dict)
     _reader: MaterialisationReader = field(default_factory=MaterialisationReader)
 
-    def found(self, history: RunHistory) -> RunHistory:
-        """Return the history with what the attempts that have ended read."""
+    def resolve(self, history: RunHistory) -> RunHistory:
+        """Return the history with the resolved reads of the attempts that have ended."""
         new = [attempt for attempt in history.attempts if self._is_new(attempt)]
         if new:
             self._fetch_events(new)
             for attempt in new:
-                self._found[attempt.step, attempt.number] = attempt, self._resolved(history, attempt)
-        if not self._found:
+                self._resolved[attempt.step, attempt.number] = (
+                    attempt,
+                    self._resolve_attempt(history, attempt),
+                )
+        if not self._resolved:
             return history
         return replace(history, attempts=tuple(self._known(attempt) for attempt in history.attempts))
 
@@ -64,20 +70,20 @@ class Upstreams:
         return bool(attempt.reads)
 
     def _known(self, attempt: Attempt) -> Attempt:
-        before, resolved = self._found.get((attempt.step, attempt.number), (None, attempt))
+        before, resolved = self._resolved.get((attempt.step, attempt.number), (None, attempt))
         return resolved if before is attempt else attempt
 
-    def _resolved(self, history: RunHistory, attempt: Attempt) -> Attempt:
-        # The partitions that a step writes have the same reads, by the hundred.
+    def _resolve_attempt(self, history: RunHistory, attempt: Attempt) -> Attempt:
+        # Hundreds of partitions that one step writes share their reads.
         recorded = {(each.asset, id(each.reads)): each.reads for each in attempt.materialisations}
-        looked_up: dict[str, list[Read]] = {}
+        resolved_reads: dict[str, list[Read]] = {}
         for asset, read in dict.fromkeys(
             (asset, read) for (asset, _), reads in recorded.items() for read in reads
         ):
-            looked_up.setdefault(asset, []).append(self._look_up(history, attempt, asset, read))
-        return replace(attempt, looked_up=looked_up)
+            resolved_reads.setdefault(asset, []).append(self._resolve_read(history, attempt, asset, read))
+        return replace(attempt, resolved_reads=resolved_reads)
 
-    def _look_up(self, history: RunHistory, attempt: Attempt, asset: str, read: Read) -> Read:
+    def _resolve_read(self, history: RunHistory, attempt: Attempt, asset: str, read: Read) -> Read:
         if read.pointer is None:
             if read.recorded == NO_VERSION:
                 return _known(read, [], Basis.NAMED)
@@ -85,7 +91,7 @@ class Upstreams:
         event = self._events[read.pointer]
         if event is None:
             return _unknown(read, f"the asset's event {read.pointer} is no longer in Dagster")
-        # The tag's name does not tell a slash within a part of the key from one between parts.
+        # The name of the tag does not tell a slash within a part of the key from one between parts.
         read = replace(read, asset=asset_name(_key(event)))
         if event.run_id == history.run.run_id and event.event_log_entry.step_key == attempt.step:
             own = [
@@ -98,9 +104,9 @@ class Upstreams:
             return _known(read, self._sources([event]), Basis.NAMED)
         written = {part.partition for part in attempt.written[asset] if part.partition is not None}
         same_run = _written_before(history, attempt, read.asset) if event.run_id == history.run.run_id else {}
-        return self._look_up_partitions(read, event, written, same_run)
+        return self._resolve_partitions(read, event, written, same_run)
 
-    def _look_up_partitions(
+    def _resolve_partitions(
         self,
         read: Read,
         event: EventLogRecord,
@@ -110,7 +116,7 @@ class Upstreams:
         key, pointer = _key(event), event.storage_id
         if read.recorded == mapped_partitions.NOTHING_READ:
             return _known(read, [], Basis.DIGEST)
-        same = self._look_up_same_names(read, event, written, same_run)
+        same = self._resolve_same_names(read, event, written, same_run)
         if same is not None:
             return same
         latest_version = data_version(event.event_log_entry.tags or {}) or NO_VERSION
@@ -122,10 +128,12 @@ class Upstreams:
         if partitions is None:
             return _unknown(
                 read,
-                f"Dagster recorded {read.recorded}, and not which of {len(versions)} partitions were read",
+                f"Dagster recorded {read.recorded}, but not which of {len(versions)} partitions were read",
             )
         if len(partitions) > MAX_SOURCES:
-            return _unknown(read, f"{len(partitions)} partitions were read, more than are looked up")
+            return _unknown(
+                read, f"{len(partitions)} partitions were read, and at most {MAX_SOURCES} are resolved"
+            )
         own = [
             name
             for name in partitions
@@ -135,14 +143,14 @@ class Upstreams:
         sources = [*_sources_of(event, own, same_run), *self._sources(others.values())]
         return _known(read, sorted(sources, key=lambda source: source.partition or ""), basis)
 
-    def _look_up_same_names(
+    def _resolve_same_names(
         self,
         read: Read,
         event: EventLogRecord,
         written: set[str],
         same_run: Mapping[str, tuple[Materialisation, int | None]],
     ) -> Read | None:
-        """Most mappings: what was written has the name of what was read. None if that does not fit."""
+        """Resolve a mapping of equal keys, the most frequent one; None if the digest does not match."""
         own = {name: part.data_version or "" for name, (part, _) in same_run.items() if name in written}
         if len(written) >= DIGEST_LIMIT:
             latest_version = data_version(event.event_log_entry.tags or {})
@@ -159,7 +167,7 @@ class Upstreams:
             return _known(read, self._sources(records[name] for name in same), Basis.DIGEST)
         return None
 
-    # Queries; all of them end at the pointer
+    # Queries; all of them end at the number of the latest event
 
     def _fetch_events(self, attempts: Iterable[Attempt]) -> None:
         reads = (read for attempt in attempts for read in attempt.reads)
@@ -215,9 +223,9 @@ class Upstreams:
         return self.instance.event_log_storage.fetch_materializations(wanted, limit=limit).records
 
     def _sources(self, records: Iterable[EventLogRecord]) -> list[Source]:
-        found = sorted(records, key=lambda record: record.partition_key or "")
-        self._fetch_ranges(found)
-        return [self._source(record) for record in found]
+        records_in_order = sorted(records, key=lambda record: record.partition_key or "")
+        self._fetch_ranges(records_in_order)
+        return [self._source(record) for record in records_in_order]
 
     def _source(self, record: EventLogRecord) -> Source:
         materialization = record.asset_materialization
@@ -231,17 +239,17 @@ class Upstreams:
         return _source(written, rows, record.run_id, record.storage_id)
 
     def _fetch_ranges(self, records: Iterable[EventLogRecord]) -> None:
-        """Find out which runs wrote a range: what their outputs count is the rows of all partitions."""
+        """Fetch which runs wrote a range: the row counts of their outputs cover all partitions."""
         wanted = {record.run_id for record in records if record.partition_key is not None}
         for ids in _portions(sorted(wanted - self._ranges.keys())):
-            for found in self.instance.get_runs(RunsFilter(run_ids=list(ids))):
-                self._ranges[found.run_id] = RANGE_TAG in found.tags
-        # The tags of a deleted run are not known: it counts as one of a range.
+            for run in self.instance.get_runs(RunsFilter(run_ids=list(ids))):
+                self._ranges[run.run_id] = RANGE_TAG in run.tags
+        # The tags of a deleted run are unknown; it is treated as a run of a range.
         self._ranges |= dict.fromkeys(wanted - self._ranges.keys(), True)
 
 
 def _by_default(versions: Mapping[str, str], written: Collection[str]) -> Sequence[str] | None:
-    """Return the partitions of Dagster's default mapping; None if a digest would be recorded for so few."""
+    """Return the partitions of Dagster's default mapping; None if Dagster would have recorded a digest."""
     if not written:
         return sorted(versions)
     same = sorted(versions.keys() & written)
@@ -254,7 +262,7 @@ def _by_default(versions: Mapping[str, str], written: Collection[str]) -> Sequen
 def _written_before(
     history: RunHistory, attempt: Attempt, asset: str
 ) -> dict[str, tuple[Materialisation, int | None]]:
-    """Return what the run had written of an asset when an attempt began, by partition, with its rows."""
+    """Return the partitions of an asset that the run had written before an attempt, with their rows."""
     return {
         part.partition: (part, rows)
         for each in history.ended_in_order
@@ -270,7 +278,7 @@ def _sources_of(
     partitions: Iterable[str],
     same_run: Mapping[str, tuple[Materialisation, int | None]],
 ) -> list[Source]:
-    """Return sources for what the run itself had written, from its log, which has been read already."""
+    """Return sources for partitions that the run itself had written, without a query."""
     chosen = (same_run[name] for name in sorted(partitions))
     return [_source(part, rows, event.run_id, event.storage_id) for part, rows in chosen]
 
@@ -300,7 +308,8 @@ def _key(event: EventLogRecord) -> dg.AssetKey:
     key = event.asset_key
     if key is None:
         raise ValueError(
-            f"Event {event.storage_id} of Dagster's log is of no asset, and an asset's by its type."
+            f"Event {event.storage_id} of Dagster's event log has the type of an asset event and no asset "
+            "key."
         )
     return key
 

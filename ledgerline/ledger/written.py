@@ -1,6 +1,6 @@
-"""Rules on what an attempt, or a run, wrote: which materialisation of a partition counts, and how many rows.
+"""Decides which materialisation of a partition counts, and how many rows an attempt or a run wrote.
 
-Metrics, spans, datasets and lineage events all go by these. The records themselves: history.py.
+Metrics, spans, datasets and lineage events all use these rules. history.py defines the records.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,10 +14,10 @@ MAX_ROWS = 2**63 - 1  # the limit of databases and OpenTelemetry; a larger numbe
 
 
 def last_of_each(materialisations: "Iterable[Materialisation]") -> "tuple[Materialisation, ...]":
-    """Return the last materialisation of each asset and partition, in the order in which they came first.
+    """Return the last materialisation of each asset and partition, in the order of their first ones.
 
-    Dagster itself materialises whatever a step returns. If the step, or its I/O manager, had already logged a
-    materialisation of its own, with more metadata, that metadata belongs to the same write and is kept.
+    Dagster records a materialisation for the output of a step. If the step or its I/O manager has logged one
+    before, with more metadata, both are about the same write, and that metadata is kept.
     """
     last: dict[tuple[str, str | None], Materialisation] = {}
     for written in materialisations:
@@ -30,10 +30,10 @@ def last_of_each(materialisations: "Iterable[Materialisation]") -> "tuple[Materi
 def _completed(written: "Materialisation", before: "Materialisation") -> "Materialisation":
     if not written.is_of_output or before.is_of_output:
         return written
-    says_rows = written.rows is not None or written.output_rows is not None
+    has_rows = written.rows is not None or written.output_rows is not None
     return replace(
         written,
-        rows=written.rows if says_rows else before.rows,
+        rows=written.rows if has_rows else before.rows,
         content_sha256=written.content_sha256 or before.content_sha256,
         schema=written.schema or before.schema,
         column_lineage=written.column_lineage or before.column_lineage,
@@ -43,31 +43,31 @@ def _completed(written: "Materialisation", before: "Materialisation") -> "Materi
 
 
 def row_count(parts: "Sequence[Materialisation]") -> int | None:
-    """Count the rows that one attempt wrote of one asset; None unless every part says how many it has.
+    """Return the number of rows that an attempt wrote of an asset; None if the count of a part is unknown.
 
     Args:
-        parts: The last materialisation of each partition.
+        parts: Last materialisation of each partition.
     """
     each = partition_rows(parts)
     if None not in each:
         return _sum(each)
-    # Metadata of an output of several partitions: Dagster repeats it on each of them.
+    # Dagster repeats the metadata of an output of several partitions on each of them.
     totals = {part.output_rows for part in parts}
     return totals.pop() if len(totals) == 1 else None
 
 
 def partition_rows(parts: "Sequence[Materialisation]") -> list[int | None]:
-    """Return how many rows each of these partitions has, as far as that is known.
+    """Return the number of rows of each partition; None where it is unknown.
 
-    `dagster/row_count` on an output of several partitions is the count of them all, unless their counts
-    differ: then each was given its own.
+    Equal values of `dagster/row_count` on several partitions are the count of the whole output. If the values
+    differ, each is the count of its partition.
     """
     shared = len(parts) > 1 and len({part.output_rows for part in parts}) == 1
     return [part.rows if part.rows is not None or shared else part.output_rows for part in parts]
 
 
 def by_asset(materialisations: "Iterable[Materialisation]") -> "dict[str, Sequence[Materialisation]]":
-    """Group what was written by asset; of each partition, the last materialisation."""
+    """Return the last materialisation of each partition, by asset."""
     parts: dict[str, list[Materialisation]] = {}
     for written in last_of_each(materialisations):
         parts.setdefault(written.asset, []).append(written)
@@ -76,9 +76,9 @@ def by_asset(materialisations: "Iterable[Materialisation]") -> "dict[str, Sequen
 
 @dataclass
 class AssetRows:
-    """Counts the rows of one asset over the attempts that wrote it, added in the order in which they ended.
+    """Counts the rows of one asset over the attempts that wrote it, added in the order of their end.
 
-    A retried step counts with its last attempt, a partition that several steps wrote with the last of them.
+    The last attempt of a step counts, and the last write of a partition.
     """
 
     _by_step: "dict[str, Sequence[Materialisation]]" = field(default_factory=dict)
@@ -87,17 +87,17 @@ class AssetRows:
 
     @property
     def total(self) -> int | None:
-        """The rows that the asset was left with; None unless all that was written says how many it has."""
+        """The number of rows after all attempts; None if the count of a part is unknown."""
         return self._total
 
     @property
     def kept(self) -> "list[tuple[Materialisation, Sequence[Materialisation]]]":
-        """Each partition as it was written last, with all that the same attempt wrote of the asset."""
+        """The last materialisation of each partition, with all parts that the same attempt wrote."""
         last = {part.partition: (part, parts) for parts in self._by_step.values() for part in parts}
         return list(last.values())
 
     def add(self, step: str, parts: "Sequence[Materialisation]") -> None:
-        """Count what an attempt wrote of the asset."""
+        """Add the parts of the asset that an attempt wrote."""
         partitions = {part.partition for part in parts}
         is_new = step not in self._by_step and partitions.isdisjoint(self._partitions)
         self._by_step.pop(step, None)
@@ -110,7 +110,7 @@ class AssetRows:
 
 
 def rows_kept(kept: "Iterable[tuple[Materialisation, Sequence[Materialisation]]]") -> int | None:
-    """Count the rows of some partitions, each given with all that the same attempt wrote of the asset."""
+    """Return the number of rows of partitions, each given with all parts that the same attempt wrote."""
     groups: dict[int, tuple[Sequence[Materialisation], set[str | None]]] = {}
     for part, parts in kept:
         groups.setdefault(id(parts), (parts, set()))[1].add(part.partition)

@@ -1,6 +1,7 @@
-"""RunHistory -> OpenLineage events. Their facets: facets.py; where they are sent: projection.py.
+"""Makes OpenLineage events from a RunHistory. facets.py makes their facets, and projection.py sends them.
 
-Importing it takes 0.4 s, nearly all of it for OpenLineage's client: import it where events are made.
+The import takes 0.4 s, nearly all of it for OpenLineage's client, so import this module only where events are
+made.
 """
 
 import re
@@ -30,7 +31,7 @@ from ledgerline.ledger.reads import Read, Source, version_of_content
 from ledgerline.lineage import facets as lineage_facets
 from ledgerline.lineage.facets import CodeVersion, LedgerlineRunFacet
 
-# Who made an event and its facets: a URI that identifies and leads nowhere, like FACET_SCHEMA.
+# The producer of events and facets: a URI that is only an identifier, like FACET_SCHEMA.
 PRODUCER = "urn:ledgerline:lineage"
 
 MAX_FILE_NAME = 200  # bytes; file systems take 255
@@ -49,13 +50,13 @@ def run_events(
     before: RunHistory | None = None,
     mlflow_run_id: str | None = None,
 ) -> list[RunEvent]:
-    """What is to be said of a run and of each attempt at its steps, in order; the same for the same history.
+    """Return the events of a run and of its attempts, in order. Equal histories have equal events.
 
     Args:
-        history: What the run has done. Nothing is said of a run that has not begun.
-        namespace: OpenLineage's, of jobs and datasets.
-        before: An earlier history of the same run; what was to be said then is left out.
-        mlflow_run_id: The MLflow run that shows this run.
+        history: History of the run. A run that has not begun has no events.
+        namespace: OpenLineage namespace of jobs and datasets.
+        before: Earlier history of the run, whose events are left out.
+        mlflow_run_id: Id of the MLflow run of this run.
     """
     if not _begun(history):
         return []
@@ -74,9 +75,9 @@ def run_events(
 
 
 def documents(history: RunHistory, namespace: str, mlflow_run_id: str | None = None) -> dict[str, bytes]:
-    """For each asset that was written: a file name, and as JSON the event of the last attempt that wrote it.
+    """Return the event of the last attempt that wrote each asset as JSON, by file name.
 
-    The event is narrowed to that asset, if the step wrote several, and has all partitions that it wrote.
+    An event contains this asset alone, even if the step wrote several, and all partitions that it wrote.
     """
     events = _Events(history, namespace, mlflow_run_id)
     last: dict[str, Attempt] = {}
@@ -124,7 +125,7 @@ class _Events:
             for asset in {written.asset for written in attempt.materialisations}:
                 self._writers.setdefault(asset, []).append(attempt)
 
-    # Of the run
+    # Events of the run
 
     def run_started(self) -> RunEvent:
         return self._run_event(RunState.START, self.history.started or self.history.run.created)
@@ -145,14 +146,14 @@ class _Events:
         return self._event(state, time, Run(_run_id(run.run_id), facets), self._job(run.job, "JOB"))
 
     def _failures(self) -> Sequence[Error]:
-        """Why steps failed: a run whose steps have other processes may only say which did."""
+        """Return the errors of failed steps; the error of the run may only name the steps."""
         return [
             attempt.error
             for attempt in self.history.attempts
             if attempt.outcome is Outcome.FAILURE and attempt.error is not None
         ]
 
-    # Of attempts
+    # Events of attempts
 
     def attempt_started(self, attempt: Attempt) -> RunEvent:
         return self._attempt_event(RunState.START, attempt.started, attempt)
@@ -166,7 +167,7 @@ class _Events:
         facets = self._run_facets(span_id, () if started else attempt.materialisations, attempt)
         facets["parent"] = self._parent(run.run_id)
         if state in (RunState.FAIL, RunState.ABORT):
-            facets["errorMessage"] = lineage_facets.error(self._why(attempt))
+            facets["errorMessage"] = lineage_facets.error(self._error_of(attempt))
         return self._event(
             state,
             time,
@@ -185,30 +186,30 @@ class _Events:
             return RunState.ABORT
         return RunState.FAIL
 
-    def _why(self, attempt: Attempt) -> Error:
+    def _error_of(self, attempt: Attempt) -> Error:
         if attempt.error is not None:
             return attempt.error
         reason = self.history.error.message if self.history.error is not None else ""
         return Error("dagster.StepInterrupted", f"The run ended before this step did. {reason}".strip(), "")
 
-    # Of what was read and written
+    # Datasets of attempts
 
     def _inputs(self, attempt: Attempt) -> list[InputDataset]:
-        """What was read, looked at or checked, and not written by the attempt itself."""
+        """Return the assets that the attempt read, observed or checked, without those that it wrote."""
         own = {(written.asset, written.data_version) for written in attempt.materialisations}
-        found: dict[str, _Seen] = {}
+        datasets: dict[str, _Seen] = {}
         for read in attempt.reads:
-            # A step may make one of its own assets from another one.
+            # A step may write one asset from another asset that it wrote itself.
             sources = [each for each in read.sources if not self._is_own(read.asset, each, own)]
             if sources or not read.sources:
-                found.setdefault(read.asset, _Seen()).add(read, sources)
+                datasets.setdefault(read.asset, _Seen()).add(read, sources)
         for observed in attempt.observations:
-            found.setdefault(observed.asset, _Seen()).versions.add(observed.data_version)
+            datasets.setdefault(observed.asset, _Seen()).versions.add(observed.data_version)
         for check in attempt.checks:
-            if check.asset not in attempt.written and check.asset not in found:
+            if check.asset not in attempt.written and check.asset not in datasets:
                 latest = {self._version(each) for each in self._latest(check.asset, attempt)}
-                found[check.asset] = _Seen(versions=latest)
-        return [self._input(asset, seen, attempt) for asset, seen in found.items()]
+                datasets[check.asset] = _Seen(versions=latest)
+        return [self._input(asset, seen, attempt) for asset, seen in datasets.items()]
 
     def _is_own(self, asset: str, source: Source, own: set[tuple[str, str | None]]) -> bool:
         return source.run_id == self.history.run.run_id and (asset, source.data_version) in own
@@ -249,20 +250,20 @@ class _Events:
         )
 
     def _latest(self, asset: str, reader: Attempt) -> Sequence[Materialisation]:
-        """What the run wrote of an asset last, before an attempt or in it."""
+        """Return the last write of an asset in this run, up to and including an attempt."""
         until = self._order[reader.step, reader.number]
         for writer in reversed(self._writers.get(asset, [])):
             if self._order[writer.step, writer.number] <= until:
                 return writer.written[asset]
         return []
 
-    # Of all
+    # Parts of all events
 
     def _run_facets(
         self, span_id: int, written: Sequence[Materialisation], attempt: Attempt | None = None
     ) -> dict[str, RunFacet]:
         run = self.history.run
-        # For an asset that declares no version of its code, Dagster writes the run id.
+        # Dagster records the run id as code version of an asset without one.
         versions = {each.asset: each.code_version for each in written if each.code_version != run.run_id}
         return {
             "ledgerline_run": LedgerlineRunFacet(
@@ -284,7 +285,7 @@ class _Events:
         }
 
     def _parent(self, run_id: str) -> RunFacet:
-        # A run and what it is a re-execution of are of the same job.
+        # A re-execution has the same job as its parent run.
         job, root = self.history.run.job, self.history.run.root_run_id or run_id
         return parent_run.ParentRunFacet(
             parent_run.Run(_run_id(run_id)),
@@ -310,7 +311,7 @@ class _Events:
         parts += [each.facets for each in (*inputs, *outputs)]
         parts += [each.inputFacets for each in inputs]
         parts += [each.outputFacets for each in outputs]
-        # OpenLineage's set_producer would speak for everybody else in this process too.
+        # OpenLineage's set_producer would change the producer of other libraries in this process, too.
         for facets in parts:
             for facet in (facets or {}).values():
                 facet._producer = PRODUCER
@@ -326,7 +327,7 @@ class _Events:
 
 
 def _begun(history: RunHistory) -> bool:
-    # While it waits, its start is not known: said now, it would have to be said again.
+    # The start of a waiting run is unknown, so its event would have to be sent again later.
     return history.started is not None or history.finished or bool(history.attempts)
 
 
@@ -339,7 +340,7 @@ def _attempt_id(run_id: str, attempt: Attempt) -> str:
 
 
 def _version_facets(versions: set[str | None]) -> dict[str, DatasetFacet]:
-    # Partitions of different versions have none in common; each has its own in ledgerline_partitions.
+    # If partitions have different versions, only ledgerline_partitions has the version of each.
     version = versions.pop() if len(versions) == 1 else None
     if version is None:
         return {}
@@ -360,7 +361,7 @@ def _json(event: RunEvent) -> bytes:
 
 
 def _file_name(asset: str) -> str:
-    """Readable, fit for any file system, and another one for each asset."""
+    """Return a readable and unique file name that every file system accepts."""
     name = ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in asset.split("/"))
     if name.replace(".", "/") != asset:
         name += f"-{blake2b(asset.encode(), digest_size=4).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Makes OpenLineage facets of a history, one function for each. Which event has which: events.py."""
+"""Makes OpenLineage facets from a history, one function for each facet. events.py adds them to events."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ from ledgerline.ledger.history import Check, Error, Materialisation, asset_name
 from ledgerline.ledger.reads import Source, version_of_content
 from ledgerline.ledger.written import partition_rows, row_count
 
-# Where our own facets are defined. It identifies and leads nowhere: this project has no public address.
+# The schema URI of Ledgerline's facets. It is only an identifier and has no page.
 FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
 
 MAX_NUMBERS = 500  # of one asset: a backfill of years has many partitions
 
-# Partition keys may name a start in these forms: Dagster's own, ISO 8601's, and the usual one of months.
+# The formats of partition keys that name a time: those of Dagster and ISO 8601, and months.
 DATE, TIME, ISO_TIME = "%Y-%m-%d", "%Y-%m-%d-%H:%M", "%Y-%m-%dT%H:%M:%S"
 PARTITION_STARTS = (DATE, TIME, ISO_TIME, "%Y-%m-%dT%H:%M", "%Y-%m")
-# The length of partitions named like that, if they follow each other at that distance. Closer they may be
-# named, too; so it is the least distance that counts.
+# The length of partitions with keys in this format, if it equals the smallest distance between two keys.
+# Partitions may also be closer together than their format suggests.
 LENGTHS = {DATE: timedelta(days=1), TIME: timedelta(hours=1), ISO_TIME: timedelta(hours=1)}
 
 
@@ -51,7 +51,7 @@ class CodeVersion:
 
 @attr.define
 class LedgerlineRunFacet(RunFacet):
-    """What finds a run, or an attempt at a step, in Dagster, in a trace and in MLflow."""
+    """The ids of a run, or of an attempt at a step, in Dagster, in its trace and in MLflow."""
 
     dagster_run_id: str
     job: str
@@ -61,7 +61,7 @@ class LedgerlineRunFacet(RunFacet):
     step: str | None
     attempt: int | None
     mlflow_run_id: str | None
-    # Here because OpenLineage has versions of code only together with the code's URL, or the code.
+    # OpenLineage has facets for code versions only together with the URL of the code, or the code itself.
     code_versions: list[CodeVersion]
 
     @staticmethod
@@ -71,7 +71,7 @@ class LedgerlineRunFacet(RunFacet):
 
 @attr.define
 class WrittenPartition:
-    """A partition, the version of its own content as far as that is known, and how many rows it has."""
+    """A partition with the version of its content and its number of rows, as far as they are known."""
 
     partition: str
     data_version: str | None
@@ -91,7 +91,7 @@ class LedgerlinePartitionsOutputDatasetFacet(OutputDatasetFacet):
 
 @attr.define
 class GivenNumber:
-    """A number that an asset was given as metadata, of one partition if these differ."""
+    """A number in the metadata of an asset; with the partition if the numbers of partitions differ."""
 
     name: str
     value: float
@@ -111,7 +111,7 @@ class LedgerlineNumbersOutputDatasetFacet(OutputDatasetFacet):
 
 @attr.define
 class LedgerlineReadInputDatasetFacet(InputDatasetFacet):
-    """The partitions that an attempt read of one asset, and what to know about them."""
+    """The partitions that an attempt read of one asset, with the doubts about them."""
 
     partitions: list[WrittenPartition]
     caveats: list[str]
@@ -123,9 +123,9 @@ class LedgerlineReadInputDatasetFacet(InputDatasetFacet):
 
 @attr.define
 class WriterAssertionsDatasetFacet(DatasetFacet):
-    """What the step that wrote a dataset asserted of it.
+    """The results of checks by the step that wrote a dataset.
 
-    OpenLineage has this facet for inputs only, and is about to change that as here:
+    OpenLineage has this facet for inputs only, and plans to change that in the same way:
     https://github.com/OpenLineage/OpenLineage/pull/4845.
     """
 
@@ -137,7 +137,7 @@ class WriterAssertionsDatasetFacet(DatasetFacet):
 
 
 def columns(schema: dg.TableSchema) -> DatasetFacet:
-    """The columns of a table."""
+    """Return the columns of a table."""
     return schema_dataset.SchemaDatasetFacet(
         [
             schema_dataset.SchemaDatasetFacetFields(
@@ -152,7 +152,7 @@ def columns(schema: dg.TableSchema) -> DatasetFacet:
 
 
 def column_lineage(lineage: dg.TableColumnLineage, namespace: str) -> DatasetFacet:
-    """For each column, those it was made from."""
+    """Return the upstream columns of each column."""
     return column_lineage_dataset.ColumnLineageDatasetFacet(
         {
             clean(column): column_lineage_dataset.Fields(
@@ -169,17 +169,17 @@ def column_lineage(lineage: dg.TableColumnLineage, namespace: str) -> DatasetFac
 
 
 def read_assertions(checks: Sequence[Check]) -> InputDatasetFacet:
-    """What checks made of an asset that their step only read."""
+    """Return the results of checks on an asset that their step only read."""
     return data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet(_assertions(checks))
 
 
 def written_assertions(checks: Sequence[Check]) -> DatasetFacet:
-    """What checks made of an asset that their step wrote itself."""
+    """Return the results of checks on an asset that their step wrote."""
     return WriterAssertionsDatasetFacet(_assertions(checks))
 
 
 def input_facets(sources: Sequence[Source], caveats: Sequence[str]) -> dict[str, InputDatasetFacet]:
-    """Return which partitions were read of one asset, and how far that is known."""
+    """Return the partitions that were read of one asset, with the doubts about them."""
     partitions = [
         WrittenPartition(each.partition, each.content_sha256 or each.version, each.rows)
         for each in sources
@@ -191,7 +191,7 @@ def input_facets(sources: Sequence[Source], caveats: Sequence[str]) -> dict[str,
 
 
 def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, OutputDatasetFacet]:
-    """What was written of one asset: how many rows, if all partitions say so; which partitions, if any."""
+    """Return the number of rows, the partitions and the numbers that were written of one asset."""
     facets: dict[str, OutputDatasetFacet] = {}
     rows = row_count(parts)
     if rows is not None:
@@ -218,7 +218,7 @@ def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, Ou
 
 
 def ownership(owners: Sequence[str]) -> dict[str, DatasetFacet]:
-    """Return the owners of an asset: e-mail addresses, and teams as `team:name`, as Dagster has them."""
+    """Return the owners of an asset: Dagster has e-mail addresses, and teams as `team:name`."""
     if not owners:
         return {}
     named = [ownership_dataset.Owner(owner if ":" in owner else f"user:{owner}", "OWNER") for owner in owners]
@@ -232,7 +232,7 @@ def run_tags(tags: Mapping[str, str]) -> dict[str, RunFacet]:
 
 
 def error(happened: Error, *reasons: Error) -> RunFacet:
-    """What went wrong; the stack of the error is followed by those of its causes, as Python prints them."""
+    """Return an error; the stack traces of its causes follow its own, as Python prints them."""
     causes = [*happened.causes]
     for reason in reasons:
         causes += reason, *reason.causes
@@ -248,22 +248,22 @@ def error(happened: Error, *reasons: Error) -> RunFacet:
 
 
 def nominal_time(first: str | None, last: str | None, partitions: Iterable[str]) -> dict[str, RunFacet]:
-    """Return the time that partitions named after times stand for; nothing for other partitions.
+    """Return the nominal time of partitions whose keys name a time; an empty mapping for other partitions.
 
-    A key without an offset is taken as UTC, Dagster's default. Where clocks are put back, the second of two
-    equal hours has an offset in its key; that of the others is then another one, which no key tells. Nor
-    does a key tell where its partition ends: a month is named after its first day. Partitions that follow
-    each other at the distance of a day, or an hour, do.
+    A key without an offset is read as UTC, Dagster's default. When clocks are set back, the key of the
+    second of two equal hours has an offset, and the offset of the other keys is unknown; then the mapping is
+    empty. The end of a partition is not part of its key: a monthly partition is named after its first day.
+    The end is known only if partitions follow each other at the distance of a day or an hour.
 
     Args:
-        first: The first partition of the run.
-        last: The last one.
-        partitions: Partitions that the run wrote, or set out to write.
+        first: First partition of the run.
+        last: Last partition of the run.
+        partitions: Partitions that the run wrote or planned to write.
     """
     start, start_of_last = _start(first), _start(last)
     if start is None or start_of_last is None:
         return {}
-    known = {found for key in {first, last, *partitions} if (found := _start(key)) is not None}
+    known = {start_of_key for key in {first, last, *partitions} if (start_of_key := _start(key)) is not None}
     if len({found.has_offset for found in known if found.form == start.form}) > 1:
         return {}
     times = sorted(found.time for found in known if found.form == start.form)
@@ -277,7 +277,7 @@ def nominal_time(first: str | None, last: str | None, partitions: Iterable[str])
 
 
 def iso(time: datetime, precision: str) -> str:
-    """A time in UTC as OpenLineage writes it."""
+    """Return a time in UTC in the format of OpenLineage."""
     return time.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
@@ -296,7 +296,7 @@ def _assertions(checks: Sequence[Check]) -> list[data_quality_assertions_dataset
 
 @dataclass(frozen=True)
 class _Start:
-    """The time that a partition is named after, in UTC."""
+    """The time in a partition key, in UTC."""
 
     time: datetime
     form: str
@@ -304,13 +304,13 @@ class _Start:
 
 
 def _start(key: str | None) -> _Start | None:
-    """Read the only part of a key that is a time: a key of several dimensions has more."""
+    """Return the time in a key; None unless exactly one of its dimensions is a time."""
     starts = [start for part in (key or "").split("|") if (start := _start_of_dimension(part)) is not None]
     return starts[0] if len(starts) == 1 else None
 
 
 def _start_of_dimension(key: str) -> _Start | None:
-    # The form without an offset is tried first: the `-05:00` of `2013-07-01-05:00` is an hour.
+    # Formats without an offset are tried first: the `-05:00` of `2013-07-01-05:00` is an hour.
     for offset in ("", "%z"):
         for form in PARTITION_STARTS:
             try:

@@ -1,6 +1,6 @@
-"""Sends the OpenLineage events of runs to an HTTP endpoint. What they say: events.py.
+"""Sends the OpenLineage events of runs to an HTTP endpoint. events.py makes the events.
 
-OpenLineage's client is imported by the first event, not with this module.
+OpenLineage's client is imported at the first export, not with this module.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import dagster as dg
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import Backfill, RefusedError, TargetUnavailableError
 
@@ -18,20 +19,24 @@ if TYPE_CHECKING:
 ENDPOINT = "api/v1/lineage"
 NAMESPACE = "ledgerline"
 TIMEOUT_SECONDS = 5.0
-# Endpoints respond like this to an event that they will never take: for its form, its size or its content.
+# The responses of endpoints to an event that they never accept, because of its form, size or content.
 REFUSALS = (400, 413, 422)
+
+
+class LineageError(LedgerlineError):
+    """The projection of lineage events cannot be used as configured."""
 
 
 @dataclass(frozen=True)
 class OpenLineageProjection:
-    """Shows runs in whatever takes OpenLineage events over HTTP (Marquez, DataHub, ...).
+    """Exports runs to a backend that accepts OpenLineage events over HTTP, such as Marquez and DataHub.
 
     Attributes:
-        url: Where that is; may hold a login.
-        endpoint: Where in there events are posted; may hold a key, too.
-        api_key: Sent as bearer token.
-        namespace: OpenLineage's, of jobs and datasets.
-        timeout: Seconds that it may take to connect, and to answer.
+        url: URL of the backend; it may contain a login.
+        endpoint: Path of the events at the backend; it may contain a key.
+        api_key: Bearer token.
+        namespace: OpenLineage namespace of jobs and datasets.
+        timeout: Maximum seconds to connect, and to wait for a response.
     """
 
     url: str = field(repr=False)
@@ -43,25 +48,27 @@ class OpenLineageProjection:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            # Not shown: what is in the wrong place may be a password.
-            raise ValueError("The address for OpenLineage events has to be like http://host:5000.")
+            # The message does not contain the URL, because a part of it may be a password.
+            raise LineageError(
+                "OPENLINEAGE_URL is not the URL of an HTTP server.", "Set it to a URL like http://host:5000."
+            )
 
     @property
     def name(self) -> str:
-        """Its own, in messages and as the key of its cursor."""
+        """The name in messages, which is also the key of the cursor."""
         return "openlineage"
 
     @property
     def address(self) -> str:
-        """Where events are posted, as it may be shown."""
+        """The URL of the events without secrets."""
         return _without_secrets(urljoin(self.url, self.endpoint))
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
-        """Send the events that are new, in order; the first that is not taken ends it.
+        """Send the new events in order, up to the first one that is not accepted.
 
         Raises:
-            TargetUnavailableError: Not all were taken. All are sent again when asked again.
-            RefusedError: The endpoint refuses some of them for good; all others were taken.
+            TargetUnavailableError: Not all events were accepted; the next export sends all of them again.
+            RefusedError: The endpoint refuses some events for good, and has accepted all others.
         """
         from openlineage.client.transport.http import (
             ApiKeyTokenProvider,
@@ -77,7 +84,7 @@ class OpenLineageProjection:
         if not events:
             return 0
         key = ApiKeyTokenProvider({"api_key": self.api_key}) if self.api_key else TokenProvider({})
-        # Whoever asks tries again later, so nothing is retried here: five times by default, for 9 s.
+        # The observer retries later. OpenLineage's client would retry five times, for 9 s.
         retry = {"total": 0}
         config = HttpConfig(self.url, self.endpoint, timeout=self.timeout, auth=key, retry=retry)
         transport = HttpTransport(config)
@@ -95,13 +102,13 @@ class OpenLineageProjection:
                     refused[f"an event of {event.job.name}"] = self._reason(error)
                     continue
                 if response.request.method != "POST":
-                    # A redirect turned the event into a mere GET of another page.
+                    # The client has followed a redirect with a GET request, without the event.
                     raise self._unavailable(f"it redirects to {_without_secrets(response.url)}")
                 taken += 1
             if last is not None and not taken:
-                raise last  # not one was taken: it may be no such endpoint
+                raise last  # the endpoint accepted no event, so it may be the wrong one
         except RequestException as error:
-            raise self._unavailable(self._reason(error)) from None  # the cause may show login and key
+            raise self._unavailable(self._reason(error)) from None  # the cause may contain login and key
         finally:
             transport.close()
         if refused:
@@ -109,20 +116,21 @@ class OpenLineageProjection:
         return taken
 
     def export_backfill(self, backfill: Backfill) -> int:
-        """Nothing: OpenLineage knows runs, not what launched several of them."""
+        """Return 0: OpenLineage has no events for backfills."""
         return 0
 
     def _unavailable(self, reason: str) -> TargetUnavailableError:
-        return TargetUnavailableError(f"OpenLineage at {self.address} does not take events: {reason}.")
+        return TargetUnavailableError(f"OpenLineage at {self.address} does not accept events: {reason}.")
 
     def _reason(self, error: "RequestException") -> str:
         from requests import RequestException, Timeout
 
         if error.response is not None:
-            return f"it answers {error.response.status_code} {error.response.reason}".strip()
+            return f"it responds with {error.response.status_code} {error.response.reason}".strip()
         if isinstance(error, Timeout):
-            return f"it did not answer within {self.timeout:g} s"
-        # What requests itself says repeats the address; what the system said is at the bottom.
+            return f"it did not respond within {self.timeout:g} s"
+        # The messages of requests repeat the URL; the error of the operating system is at the end of the
+        # causes.
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, OSError) and not isinstance(cause, RequestException):

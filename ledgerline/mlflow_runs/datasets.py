@@ -1,7 +1,7 @@
-"""Describes what a run read and wrote as MLflow datasets, which projection.py sends.
+"""Describes the assets that a run read and wrote as MLflow datasets, which projection.py sends.
 
-MLflow keeps one dataset for each name and digest of an experiment, as it was described first. So the digest
-is that of the whole description: what is described differently is another dataset.
+MLflow stores one dataset for each name and digest of an experiment, with its first description. The digest is
+therefore made from the whole description, so that a different description makes another dataset.
 """
 
 import json
@@ -29,19 +29,19 @@ MAX_DIGEST_LENGTH = 36
 MAX_TAG_LENGTH = 500
 MAX_SCHEMA_LENGTH = 1_048_575
 MAX_DATASETS = 1000  # in one call
-MAX_WRITERS = 100  # of one asset that was read, each with a dataset of its own
+MAX_WRITERS = 100  # of one asset that was read; each has one dataset
 
 SOURCE_TYPE = "dagster"
 CONTEXT_TAG = "mlflow.data.context"
 VERSION_TAG = "data_version"
-WRITER_TAG = "written_by"  # the Dagster run, which the MLflow run that shows it has as a tag
+WRITER_TAG = "written_by"  # id of a Dagster run, which its MLflow run has as a tag
 CAVEAT_TAG = "caveat"
 READ, WRITTEN = "input", "output"
 
 
 @dataclass(frozen=True)
 class _Dataset:
-    """A version of an asset as one run wrote it, or those partitions of it that were read or left."""
+    """A version of an asset that one run wrote, with the partitions that were read or remain."""
 
     asset: str
     writer: str | None
@@ -52,7 +52,7 @@ class _Dataset:
     caveat: str | None = None
 
     def as_input(self, context: str) -> "DatasetInput":
-        """Make what MLflow is told of it."""
+        """Return the dataset as an MLflow input."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         profile: dict[str, int] = {}
@@ -63,7 +63,9 @@ class _Dataset:
         source = {"asset": self.asset, RUN_ID_FIELD: self.writer}
         schema = json.dumps({"mlflow_colspec": _columns(self.schema)}) if self.schema else ""
         described = [source, self.data_version, sorted(self.partitions), profile, schema]
-        if self.writer is None:  # otherwise it is about the run that reads, and not about the dataset
+        if (
+            self.writer is None
+        ):  # with a writer, the caveat is about the reading run and not about the dataset
             described.append(self.caveat)
         tags = {
             CONTEXT_TAG: context,
@@ -89,10 +91,11 @@ class _Dataset:
 
 
 def run_datasets(now: RunHistory) -> "list[DatasetInput]":
-    """Return what a run that has ended read and did not write itself, and what it wrote.
+    """Return the datasets that a run has read from other runs, and those that it has written.
 
-    A dataset is what one run wrote of an asset in one version. A run that reads it all has the same dataset:
-    name and digest are equal. One that reads some of its partitions has another. Both name the writing run.
+    A dataset is the part of an asset that one run wrote in one version. A run that reads all of it has the
+    same dataset, with equal name and digest. A run that reads some of its partitions has another one. Both
+    name the run that wrote it.
     """
     return [
         *(dataset.as_input(READ) for dataset in _read(now)),

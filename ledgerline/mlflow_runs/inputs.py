@@ -1,4 +1,4 @@
-"""Run config as MLflow params. Who writes them: projection.py."""
+"""Converts run config to MLflow params, which projection.py writes."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ MAX_PARAM_LENGTH = 6000  # the limits of mlflow/utils/validation.py
 
 @dataclass(frozen=True)
 class Params:
-    """Run config as MLflow params; `left_out` is how many there are beyond what one can look at."""
+    """The first MAX_PARAMS params of a run config, and the number of further ones (`left_out`)."""
 
     params: "Sequence[Param]"
     left_out: int
 
 
 def run_params(config: Mapping[str, Any]) -> Params:
-    """Run config as params, sorted by name: `ops.oven_model.config.max_iter` = `300`."""
+    """Return run config as params, sorted by name: `ops.oven_model.config.max_iter` = `300`."""
     from mlflow.entities import Param
 
     values: dict[str, str] = {}
@@ -36,7 +36,7 @@ def run_params(config: Mapping[str, Any]) -> Params:
 
 
 def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The leaves. A list of plain values is one."""
+    """Yield the leaves with their paths. A list of plain values is a leaf."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield from _flat(part, (*path, str(name)))

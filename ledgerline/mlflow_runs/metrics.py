@@ -1,7 +1,7 @@
-"""RunHistory -> MLflow metrics: where the time went, rows and checks. Who writes them: projection.py.
+"""Makes MLflow metrics from a RunHistory: durations, rows and checks. projection.py writes them.
 
-The same history gives the same points, to the millisecond and the last digit, and MLflow keeps equal points
-once: writing them again changes nothing.
+The same history gives exactly the same points, and MLflow stores equal points once. Writing them again
+therefore changes nothing.
 """
 
 import hashlib
@@ -45,11 +45,11 @@ CHECK_METADATA = "check_metadata"
 CHECKS_PASSED = "checks_passed"
 CHECKS_FAILED = "checks_failed"
 
-DIGITS = 6  # Dagster's clock has no more
+DIGITS = 6  # the precision of Dagster's times
 
-OF_THE_RUN = 0  # the step of metrics that belong to no attempt; those count from 1
+OF_THE_RUN = 0  # the step of metrics of the run; metrics of attempts have the number of the attempt
 
-MAX_METADATA_POINTS = 1000  # of a run: the numbers that people gave assets and checks
+MAX_METADATA_POINTS = 1000  # of a run: numbers in the metadata of assets and checks
 
 MAX_NAME_LENGTH = 250  # MAX_ENTITY_KEY_LENGTH in mlflow/utils/validation.py
 HASH_LENGTH = 8
@@ -60,10 +60,10 @@ NOT_IN_PATHS = re.compile(r"(?<![^/])(\.{0,2})(?=/|$)")  # empty parts, `.` and 
 
 
 def entity_name(name: str) -> str:
-    """A name that MLflow takes for a metric or a param, and no two names the same.
+    """Return a unique name that MLflow accepts for a metric or a param.
 
-    A mapped step `op[2]` becomes `op:2`. Of other names that MLflow refuses, what it refuses is replaced by
-    `_`, and a hash of the whole is appended.
+    A mapped step `op[2]` becomes `op:2`. In other names, characters that MLflow refuses become `_`, and a
+    hash of the whole name is appended.
     """
     readable = MAPPED.sub(r":\1", name)
     allowed = NOT_IN_PATHS.sub(r"_\1", NOT_IN_NAMES.sub("_", readable))
@@ -74,11 +74,11 @@ def entity_name(name: str) -> str:
 
 
 def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]":
-    """What became known of the run as a whole, and of the attempts that have ended, since an earlier history.
+    """Yield the metrics of the run and of ended attempts that are new since an earlier history.
 
     Args:
-        now: What the run has done.
-        before: What it had done when its metrics were last written; None for all.
+        now: History of the run.
+        before: History when its metrics were last written; None for all metrics.
     """
     if before is None or before.waits != now.waits:
         for wait in now.waits:
@@ -114,14 +114,14 @@ def _of_attempt(attempt: Attempt) -> "Iterator[Metric]":
 
 
 def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
-    """Yield the rows that each asset had when a new attempt that wrote it had ended."""
+    """Yield the rows of each asset at the end of a new attempt that wrote it."""
     so_far: dict[str, AssetRows] = {}
     numbers: dict[str, int] = {}
     for attempt in now.ended_in_order:
         for asset, parts in attempt.written.items():
             rows = so_far.setdefault(asset, AssetRows())
             rows.add(attempt.step, parts)
-            # MLflow shows the latest of the points with equal steps as the value: the step must not go back.
+            # MLflow shows the point with the highest step as the value, so the step must not decrease.
             numbers[asset] = max(attempt.number, numbers.get(asset, 0))
             if id(attempt) in new and rows.total is not None:
                 ended = attempt.ended or attempt.started
@@ -129,12 +129,12 @@ def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
 
 
 def _of_metadata(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
-    """Yield the numbers that users gave assets and checks, up to the limit of a run."""
-    said = 0
+    """Yield the numbers in the metadata of assets and checks, up to the limit of a run."""
+    points = 0
     for attempt in now.ended_in_order:
         for point in _numbers_of(attempt):
-            said += 1
-            if said > MAX_METADATA_POINTS:
+            points += 1
+            if points > MAX_METADATA_POINTS:
                 return
             if id(attempt) in new:
                 yield point
@@ -153,22 +153,22 @@ def _numbers_of(attempt: Attempt) -> "Iterator[Metric]":
 
 
 def _part(name: str) -> str:
-    """Return a name as one part of a longer one, as `asset_name` writes the parts of keys."""
+    """Return a name escaped as a part of a longer name, as `asset_name` escapes the parts of keys."""
     return name.replace("\\", "\\\\").replace("/", "\\/")
 
 
 def _given(name: str, number: float, time: float, step: int) -> "Metric":
-    """Return a metric of a number that a user gave, which is not rounded."""
+    """Return a metric of a number in the metadata, which is not rounded."""
     from mlflow.entities import Metric
 
     return Metric(entity_name(name), float(number), milliseconds(time), step)
 
 
 def _of_checks(now: RunHistory, ended: float) -> "Iterator[Metric]":
-    verdicts: Sequence[bool] = [check.passed for attempt in now.attempts for check in attempt.checks]
-    if verdicts:
-        yield _metric(CHECKS_PASSED, sum(verdicts), ended)
-        yield _metric(CHECKS_FAILED, len(verdicts) - sum(verdicts), ended)
+    passed: Sequence[bool] = [check.passed for attempt in now.attempts for check in attempt.checks]
+    if passed:
+        yield _metric(CHECKS_PASSED, sum(passed), ended)
+        yield _metric(CHECKS_FAILED, len(passed) - sum(passed), ended)
 
 
 def _metric(name: str, value: float, time: float, step: int = OF_THE_RUN) -> "Metric":
@@ -178,5 +178,5 @@ def _metric(name: str, value: float, time: float, step: int = OF_THE_RUN) -> "Me
 
 
 def milliseconds(time: float) -> int:
-    """Seconds since the epoch as MLflow counts them."""
+    """Return seconds since the epoch as the milliseconds of MLflow."""
     return int(time * 1000)

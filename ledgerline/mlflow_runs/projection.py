@@ -1,9 +1,10 @@
-"""RunHistory -> one MLflow run, through MlflowClient by explicit id.
+"""Projects each Dagster run to one MLflow run.
 
-Which run: found.py. What it is told: tags.py, metrics.py, inputs.py.
+lookup.py finds the MLflow run; tags.py, metrics.py, inputs.py and datasets.py make the values.
 
-Everything is written again when the run has ended, and nothing twice: tags are replaced; equal points of
-metrics, params and datasets are kept once. What an outage or a second observer left half done is whole then.
+At the end of a run everything is written again, which completes what an outage or another observer left
+unfinished. Nothing is duplicated: tags are replaced, and MLflow stores equal metric points, params and
+datasets once.
 """
 
 import time
@@ -23,8 +24,8 @@ from ledgerline.ledger.links import Links
 from ledgerline.ledger.projection import Backfill, NotYetError, RefusedError, TargetUnavailableError
 from ledgerline.mlflow_runs import tags as mlflow_tags
 from ledgerline.mlflow_runs.datasets import MAX_DATASETS, run_datasets
-from ledgerline.mlflow_runs.found import Found, find
 from ledgerline.mlflow_runs.inputs import run_params
+from ledgerline.mlflow_runs.lookup import MLflowRun, find_or_create
 from ledgerline.mlflow_runs.metrics import milliseconds, run_metrics
 from ledgerline.mlflow_runs.timeline import timeline
 from ledgerline.mlflow_runs.writing import RunWriter, is_no_fault_of_the_call
@@ -38,26 +39,27 @@ MLFLOW_RUN_METADATA = "ledgerline/mlflow_run"  # in the engine event with the li
 LINEAGE_FOLDER = "lineage"
 TIMELINE_FILE = "timeline.png"
 
-# What another observer does at the same time can make MLflow refuse a call: it is all looked at again.
+# MLflow may refuse a call because of a concurrent observer; then everything is read again.
 TRIES = 3
 MAX_PROBLEM_LENGTH = 500
 
 RUNNING = "RUNNING"
 
-# How long a process may take to exit after its run has ended; dagster-mlflow ends its MLflow run only then.
+# The time that a process may take to exit after the end of its run; dagster-mlflow ends its MLflow run then.
 EXIT_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class MLflowRunProjection:
-    """Shows each Dagster run as one MLflow run.
+    """Exports each Dagster run as one MLflow run.
 
     Attributes:
-        tracking_uri: URL of an MLflow server, or URI of its database; for messages.
-        open_experiment: Opens a client, and names the id of the experiment for new runs. Raises
-            TargetUnavailableError if there is nothing to talk to.
-        links: Where the pages of runs and traces are.
-        documents: The lineage of a run by file name, given its history and the id of its MLflow run.
+        tracking_uri: URL of an MLflow server, or URI of its database, for messages.
+        open_experiment: Function that opens a client and returns it with the id of the experiment of new
+            runs. It raises TargetUnavailableError if MLflow is unavailable.
+        links: URLs of the user interfaces.
+        documents: Function that returns lineage documents by file name, given the history of a run and the id
+            of its MLflow run.
     """
 
     tracking_uri: str
@@ -68,29 +70,29 @@ class MLflowRunProjection:
     name = "mlflow"
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
-        """Write what the run has done since it was last shown; all of it, once it has ended.
+        """Write the part of the run that is new since the last export, or all of it after its end.
 
-        The MLflow run is opened once a step has its resources: dagster-mlflow's would have opened one.
+        The MLflow run is created after the resources of a step, because dagster-mlflow opens its run there.
 
         Raises:
-            TargetUnavailableError: MLflow does not take it now.
-            NotYetError: Everything is written but the status: dagster-mlflow may still overwrite it.
-            RefusedError: MLflow takes parts of it never; the rest is written, and a tag names them.
+            TargetUnavailableError: MLflow is unavailable.
+            NotYetError: Everything is written except the status, which dagster-mlflow may still overwrite.
+            RefusedError: MLflow refuses parts of the run for good; the rest is written, and a tag names them.
         """
         if not _has_begun(now) or _is_known(now, before):
             return 0
-        writer, found = self._in_spite_of_others(now, before)
+        writer, mlflow_run = self._write_with_retries(now, before)
         if not now.links_reported:
-            self._report_links(instance, now, found)
+            self._report_links(instance, now, mlflow_run)
         if writer.left_out:
             raise RefusedError(f"MLflow at {self.tracking_uri}", writer.left_out, writer.written)
         return writer.written
 
     def export_backfill(self, backfill: Backfill) -> int:
-        """A backfill is nothing in MLflow beside its runs, which have its id as a tag."""
+        """Return 0: MLflow has only the runs of a backfill, which have its id as a tag."""
         return 0
 
-    def _in_spite_of_others(self, now: RunHistory, before: RunHistory | None) -> tuple[RunWriter, Found]:
+    def _write_with_retries(self, now: RunHistory, before: RunHistory | None) -> tuple[RunWriter, MLflowRun]:
         from mlflow.exceptions import MlflowException
 
         tries = TRIES
@@ -98,92 +100,98 @@ class MLflowRunProjection:
             tries -= 1
             try:
                 client, experiment_id = self.open_experiment()
-                found = find(client, experiment_id, now, self.links)
-                return self._write(client, found, now, before), found
-            except (MlflowException, OSError) as error:  # the latter of artifacts: a full disk, `requests`
+                mlflow_run = find_or_create(client, experiment_id, now, self.links)
+                return self._write(client, mlflow_run, now, before), mlflow_run
+            except (MlflowException, OSError) as error:  # OSError of artifacts: a full disk, `requests`
                 if is_no_fault_of_the_call(error):
                     raise self._unavailable(error) from None
                 if not tries:
                     raise
 
     def _write(
-        self, client: "MlflowClient", found: Found, now: RunHistory, before: RunHistory | None
+        self, client: "MlflowClient", mlflow_run: MLflowRun, now: RunHistory, before: RunHistory | None
     ) -> RunWriter:
-        """Write what is new: first how the run stands, which is never refused, and then the rest."""
-        if found.is_new or now.finished:
+        """Write the new part: first the status, which MLflow never refuses, and then the rest."""
+        if mlflow_run.is_new or now.finished:
             before = None
-        # A run that goes on is written often: what was refused is tried once more when it has ended.
-        writer = RunWriter(client, found.run_id, found.left_out if before is not None else frozenset())
-        is_held = now.ended is not None and found.is_adopted and _is_held(found, now, now.ended)
+        # A run in progress is written often. Refused parts are retried only at its end.
+        writer = RunWriter(
+            client, mlflow_run.run_id, mlflow_run.left_out if before is not None else frozenset()
+        )
+        is_held = now.ended is not None and mlflow_run.is_adopted and _is_held(mlflow_run, now, now.ended)
         if now.ended is not None and not is_held:
             status = mlflow_tags.STATUSES[now.status]
-            client.set_terminated(found.run_id, status, milliseconds(now.ended))
-        elif now.ended is None and found.status != RUNNING:
-            client.update_run(found.run_id, status=RUNNING)
-        self._log_batches(writer, found, now, before)
-        # MLflow keeps the first description of a dataset: it is not described before it is whole.
+            client.set_terminated(mlflow_run.run_id, status, milliseconds(now.ended))
+        elif now.ended is None and mlflow_run.status != RUNNING:
+            client.update_run(mlflow_run.run_id, status=RUNNING)
+        self._log_batches(writer, mlflow_run, now, before)
+        # MLflow keeps the first description of a dataset, so it is sent only when it is complete.
         datasets = run_datasets(now) if now.finished else []
         for start in range(0, len(datasets), MAX_DATASETS):
             writer.log_datasets(datasets[start : start + MAX_DATASETS])
-        for run_id in found.children:
+        for run_id in mlflow_run.children:
             writer.do(
-                f"run {run_id} below it", partial(client.set_tag, run_id, mlflow_tags.PARENT, found.run_id)
+                f"run {run_id} below it",
+                partial(client.set_tag, run_id, mlflow_tags.PARENT, mlflow_run.run_id),
             )
         if now.ended is not None:
-            # The trace need not have arrived.
+            # The link is valid even if the trace has not been exported yet.
             trace_id = f"tr-{ids.trace_id(now.run.run_id):032x}"
-            writer.do("the link to its trace", lambda: client.link_traces_to_run([trace_id], found.run_id))
-            self._log_files(writer, now, found)
-        self._note_left_out(writer, found, before)
+            writer.do(
+                "the link to its trace", lambda: client.link_traces_to_run([trace_id], mlflow_run.run_id)
+            )
+            self._log_files(writer, now, mlflow_run)
+        self._note_left_out(writer, mlflow_run, before)
         if is_held:
             raise NotYetError(
-                f"MLflow run {found.run_id} of Dagster run {now.run.run_id} was opened by dagster-mlflow, in "
-                "a process that is about to exit and will call it finished. Its status is set after that."
+                f"The process of Dagster run {now.run.run_id} still has MLflow run {mlflow_run.run_id} open; "
+                "dagster-mlflow sets its status when the process exits.",
+                "The status is exported after that.",
             )
         return writer
 
     def _log_batches(
-        self, writer: RunWriter, found: Found, now: RunHistory, before: RunHistory | None
+        self, writer: RunWriter, mlflow_run: MLflowRun, now: RunHistory, before: RunHistory | None
     ) -> None:
         from mlflow.entities import RunTag
 
         config = run_params(now.run.config)
-        said = mlflow_tags.run_tags(now, self.links, found.home)
-        if found.parent is not None:
-            said[mlflow_tags.PARENT] = found.parent
+        known_tags = mlflow_tags.run_tags(now, self.links, mlflow_run.home)
+        if mlflow_run.parent is not None:
+            known_tags[mlflow_tags.PARENT] = mlflow_run.parent
         if config.left_out:
-            said[mlflow_tags.PARAMS_LEFT_OUT] = str(config.left_out)
-        tags = [RunTag(name, value) for name, value in found.lacks(said).items()]
-        # A param cannot be changed: neither one of ours, nor what a step recorded under that name.
-        params = [param for param in config.params if param.key not in found.params]
+            known_tags[mlflow_tags.PARAMS_LEFT_OUT] = str(config.left_out)
+        tags = [RunTag(name, value) for name, value in mlflow_run.lacks(known_tags).items()]
+        # A param cannot be changed, whether Ledgerline or a step logged it.
+        params = [param for param in config.params if param.key not in mlflow_run.params]
         writer.log(list(run_metrics(now, before)), params, tags)
 
-    def _log_files(self, writer: RunWriter, now: RunHistory, found: Found) -> None:
-        # Without the extra for it, a run is shown without its picture.
+    def _log_files(self, writer: RunWriter, now: RunHistory, mlflow_run: MLflowRun) -> None:
+        # Without the extra `plots`, a run is exported without its timeline.
         files = {} if missing("plots") else {TIMELINE_FILE: timeline(now)}
-        for name, content in self.documents(now, found.run_id).items():
+        for name, content in self.documents(now, mlflow_run.run_id).items():
             files[f"{LINEAGE_FOLDER}/{name}"] = content
         try:
             writer.log_files(files)
-        except Exception as error:  # noqa: BLE001 (stores of files raise what they like: this one takes none)
+        except Exception as error:  # noqa: BLE001 (artifact stores raise any error: this one is unavailable)
             raise self._unavailable(error) from None
 
-    def _note_left_out(self, writer: RunWriter, found: Found, before: RunHistory | None) -> None:
-        """Say in the MLflow run what is missing in it."""
-        names = {*writer.left_out, *(found.left_out if before is not None else ())}
-        if names != found.left_out:
+    def _note_left_out(self, writer: RunWriter, mlflow_run: MLflowRun, before: RunHistory | None) -> None:
+        """Write the names of the refused parts to a tag of the MLflow run."""
+        names = {*writer.left_out, *(mlflow_run.left_out if before is not None else ())}
+        if names != mlflow_run.left_out:
             writer.name_left_out(names)
 
-    def _report_links(self, instance: dg.DagsterInstance, now: RunHistory, found: Found) -> None:
+    def _report_links(self, instance: dg.DagsterInstance, now: RunHistory, mlflow_run: MLflowRun) -> None:
         run_id = now.run.run_id
-        trace = self.links.trace_page(run_id, found.home)
-        page = self.links.mlflow_run_page(found.experiment_id, found.run_id)
+        trace = self.links.trace_page(run_id, mlflow_run.home)
+        page = self.links.mlflow_run_page(mlflow_run.experiment_id, mlflow_run.run_id)
         instance.report_engine_event(
             "Trace and MLflow run of this run",
             engine_event_data=EngineEventData(
                 {
                     LINKS_METADATA: _link(trace, f"{ids.trace_id(run_id):032x}"),
-                    MLFLOW_RUN_METADATA: _link(page, found.run_id),
+                    MLFLOW_RUN_METADATA: _link(page, mlflow_run.run_id),
                 }
             ),
             job_name=now.run.job,
@@ -192,11 +200,13 @@ class MLflowRunProjection:
 
     def _unavailable(self, error: Exception) -> TargetUnavailableError:
         problem = shortened(clean(str(error)), MAX_PROBLEM_LENGTH)
-        return TargetUnavailableError(f"MLflow at {self.tracking_uri} does not take this now: {problem}")
+        return TargetUnavailableError(
+            f"MLflow at {self.tracking_uri} does not accept this run now: {problem}"
+        )
 
 
 def _has_begun(now: RunHistory) -> bool:
-    """Whether a step has its resources, or had no use for them."""
+    """Return whether a step has initialised its resources, or needs none."""
     return (
         now.finished
         or any(phase.name == RESOURCES for phase in now.phases)
@@ -209,20 +219,25 @@ def _has_begun(now: RunHistory) -> bool:
 
 
 def _is_known(now: RunHistory, before: RunHistory | None) -> bool:
-    """Whether nothing is new in a run that has ended but that its links were reported."""
+    """Return whether a run had ended before, and nothing but the report of its links is new."""
     return (
         before is not None and before.finished and replace(before, links_reported=now.links_reported) == now
     )
 
 
-def _is_held(found: Found, now: RunHistory, ended: float) -> bool:
-    """Whether the process of a run still has its MLflow run open, and will end it when it exits.
+def _is_held(mlflow_run: MLflowRun, now: RunHistory, ended: float) -> bool:
+    """Return whether the process of a run still has its MLflow run open, and will end it at its exit.
 
-    MLflow does so with `atexit`, whatever became of the run. Processes of steps are gone when a run ends.
+    MLflow ends the run with `atexit`, whatever its status. Only the process of the run is affected:
+    processes of steps have exited before the end of the run.
     """
     in_process = not any(phase.name == START_WORKER for attempt in now.attempts for phase in attempt.phases)
-    let_go = found.status != RUNNING and found.ended is not None and found.ended >= milliseconds(ended)
-    return in_process and not let_go and time.time() < ended + EXIT_SECONDS
+    is_closed = (
+        mlflow_run.status != RUNNING
+        and mlflow_run.ended is not None
+        and mlflow_run.ended >= milliseconds(ended)
+    )
+    return in_process and not is_closed and time.time() < ended + EXIT_SECONDS
 
 
 def _link(page: str | None, name: str) -> dg.MetadataValue:

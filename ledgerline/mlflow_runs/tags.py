@@ -1,7 +1,4 @@
-"""The tags of a run's MLflow run: what joins it to Dagster and to its trace, and what a person reads first.
-
-Who writes them: projection.py.
-"""
+"""Makes the tags of an MLflow run, which link it to its Dagster run and trace. projection.py writes them."""
 
 import re
 
@@ -14,7 +11,7 @@ from ledgerline.ledger.links import Links
 from ledgerline.mlflow_runs.metrics import entity_name
 
 RUN_ID = RUN_ID_TAG
-STEP_KEY = "dagster.step_key"  # only of runs that a step opened itself
+STEP_KEY = "dagster.step_key"  # only of runs that a step opened
 ROOT_RUN_ID = "dagster.root_run_id"
 PARENT_RUN_ID = "dagster.parent_run_id"
 JOB = "dagster.job_name"
@@ -25,17 +22,17 @@ SENSOR = "dagster.sensor"
 CODE_LOCATION = "dagster.code_location"
 OWNERS = "dagster.owners"  # of the assets that the run wrote
 RUN_URL = "dagster.url"
-USER_TAG = "dagster.tag.{}"  # a tag that people gave the run
+USER_TAG = "dagster.tag.{}"  # a tag that users gave the run
 TRACE_ID = "trace_id"
 TRACE_URL = "trace_url"
 ERROR = "error"
 PARAMS_LEFT_OUT = "ledgerline.params_left_out"
-LEFT_OUT = "ledgerline.left_out"  # what MLflow refused, a line each
+LEFT_OUT = "ledgerline.left_out"  # the parts that MLflow refused, one a line
 KIND = "ledgerline.kind"
 DAGSTER_RUN = "dagster_run"  # the kind of the one MLflow run of a Dagster run
 DAGSTER = "dagster"  # the user in MLflow
 
-# MLflow's own
+# Tags of MLflow
 PARENT = "mlflow.parentRunId"
 NAME = "mlflow.runName"
 NOTE = "mlflow.note.content"
@@ -64,12 +61,12 @@ STATUSES = {
 
 
 def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str]:
-    """All tags that follow from the history; the same gives the same.
+    """Return all tags that follow from a history; equal histories have equal tags.
 
     Args:
-        now: What the run has done.
-        links: Where its pages are.
-        experiment_id: Of MLflow; where traces are, if MLflow shows them.
+        now: History of the run.
+        links: URLs of the user interfaces.
+        experiment_id: Id of the MLflow experiment of traces.
     """
     run = now.run
     trace = links.trace_page(run.run_id, experiment_id)
@@ -102,12 +99,12 @@ def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str
 
 
 def run_name(now: RunHistory) -> str:
-    """Return the run's title, as long as MLflow's databases can store it."""
+    """Return the title of the run, shortened to the limit of MLflow's databases."""
     return shortened(now.title, MAX_RUN_NAME_LENGTH)
 
 
 def root_cause(now: RunHistory) -> str | None:
-    """What went wrong first in a run that failed."""
+    """Return the first error of a run that failed; None for other runs."""
     if now.status not in (RunStatus.FAILURE, RunStatus.CANCELED):
         return None
     for attempt in now.attempts:
@@ -118,7 +115,7 @@ def root_cause(now: RunHistory) -> str | None:
 
 
 def _note(now: RunHistory, page: str | None, trace: str | None) -> str:
-    """Markdown: where to look, and what each step came to."""
+    """Return Markdown with links, the error and the outcome of each step."""
     parts = [NOTE_START + (f"[{now.run.run_id}]({page})" if page else now.run.run_id), now.status.value]
     if now.ended is not None:
         parts.append(f"{now.ended - (now.started or now.run.created):.1f} s")

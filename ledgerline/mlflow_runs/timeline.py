@@ -1,4 +1,4 @@
-"""A picture of a run, as PNG: who waited for whom, and where the time went. Who shows it: projection.py."""
+"""Draws the timeline of a run as PNG: durations, waits and dependencies. projection.py stores it."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_ROWS = 60  # attempts; of more, those that failed and the longest
+MAX_ROWS = 60  # attempts; failed and long ones are preferred
 MAX_LABEL_LENGTH = 44
 MAX_TITLE_LENGTH = 80
 
@@ -37,7 +37,7 @@ ROW_HEIGHT = 0.26
 FRAME_HEIGHT = 1.5
 
 WAITING, BETWEEN, HOOK, FAILED = "waiting", "in between", "hook", "failed"
-# In the order of the legend; told apart with any kind of colour vision (Okabe and Ito).
+# In the order of the legend; distinguishable with any kind of colour vision (Okabe and Ito).
 COLOURS = {
     WAITING: "#eceff1",
     QUEUED: "#f0e442",
@@ -57,21 +57,21 @@ INK, PALE_INK = "#263238", "#78909c"
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of the picture; times in seconds from its left edge."""
+    """A row of the timeline; times are seconds from its left edge."""
 
     label: str
     ended: float
-    bars: Sequence[tuple[str, float, float]]  # what, from, seconds
+    bars: Sequence[tuple[str, float, float]]  # kind, start, seconds
     remark: str
     failed: bool = False
     attempt: Attempt | None = None
 
 
 def timeline(history: RunHistory) -> bytes:
-    """One row for each attempt in the order in which they started, below the waits of the run itself."""
+    """Return a PNG with one row for each attempt in the order of their start, below the waits of the run."""
     from matplotlib.figure import Figure
 
-    attempts, left_out = _shown(history.attempts)
+    attempts, left_out = _selected(history.attempts)
     zero = min(
         [history.run.created if history.started is None else history.started]
         + [wait.started for wait in history.waits]
@@ -83,7 +83,7 @@ def timeline(history: RunHistory) -> bytes:
         rows.append(_row(attempt, free[attempt.step], zero, now))
         free[attempt.step] = attempt.ended or now  # a retry waits from here
 
-    # Not pyplot: it keeps every figure of the process, and wants a display.
+    # pyplot would keep every figure of the process, and need a display.
     height = FRAME_HEIGHT + ROW_HEIGHT * max(len(rows), 1)
     figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
@@ -97,13 +97,13 @@ def timeline(history: RunHistory) -> bytes:
     return buffer.getvalue()
 
 
-def _shown(attempts: Sequence[Attempt]) -> tuple[list[Attempt], int]:
-    """The attempts to look at, in the order of their start, and how many others there are."""
+def _selected(attempts: Sequence[Attempt]) -> tuple[list[Attempt], int]:
+    """Return the attempts of the timeline in the order of their start, and the number of other attempts."""
     ranked = sorted(
         attempts, key=lambda attempt: (attempt.ended is None, attempt.failed, attempt.seconds), reverse=True
     )
-    shown = sorted(ranked[:MAX_ROWS], key=lambda attempt: attempt.started)
-    return shown, len(attempts) - len(shown)
+    selected = sorted(ranked[:MAX_ROWS], key=lambda attempt: attempt.started)
+    return selected, len(attempts) - len(selected)
 
 
 def _times(history: RunHistory) -> Iterator[float]:
@@ -173,12 +173,12 @@ def _draw(axes: "Axes", rows: Sequence[_Row], seconds: float) -> None:
                 color=COLOURS.get(what, COLOURS[BETWEEN]),
                 zorder=2 + layer,
             )
-    # From the run, and not from what is drawn: of a run without steps that would be nothing.
+    # The limit is the duration of the run, because a run without steps has no bars.
     axes.set_xlim(0, max(seconds, 0.001) * 1.1)
 
 
 def _draw_dependencies(axes: "Axes", rows: Sequence[_Row], zero: float) -> None:
-    """A line from the step that each waited for last: the writer of what it read or checked."""
+    """Draw a line to each attempt from the last step that wrote an asset which it read or checked."""
     writers: dict[str, tuple[float, int]] = {}
     for index, row in enumerate(rows):
         attempt = row.attempt
@@ -187,9 +187,9 @@ def _draw_dependencies(axes: "Axes", rows: Sequence[_Row], zero: float) -> None:
         own = {written.asset for written in attempt.materialisations}
         upstream = {read.asset for read in attempt.reads}
         upstream |= {check.asset for check in attempt.checks} | set(attempt.inputs)
-        found = [writers[asset] for asset in upstream - own if asset in writers]
-        if found:
-            ended, above = max(found)
+        sources = [writers[asset] for asset in upstream - own if asset in writers]
+        if sources:
+            ended, above = max(sources)
             times = [ended, ended, attempt.started]
             axes.plot(
                 [time - zero for time in times], [above, index, index], color=PALE_INK, lw=0.7, zorder=30
@@ -202,7 +202,7 @@ def _frame(figure: "Figure", axes: "Axes", rows: Sequence[_Row], history: RunHis
     from matplotlib.patches import Patch
 
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-    # A `$` in a name is no formula.
+    # A `$` in a name does not begin a formula.
     axes.set_yticks(range(len(rows)), [row.label for row in rows], parse_math=False, fontsize=8, color=INK)
     axes.tick_params(axis="x", labelsize=7, colors=PALE_INK, length=2)
     axes.tick_params(axis="y", length=0)
@@ -246,7 +246,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    """Return a text that is not longer, without its middle, in one line of characters that the font has."""
+    """Return a text in one line, without characters that the font lacks, and shortened in its middle."""
     text = " ".join(text.split())
     known = _characters()
     text = "".join(character if ord(character) in known else MISSING for character in text)
@@ -257,7 +257,7 @@ def _cut(text: str, length: int) -> str:
 
 @cache
 def _characters() -> frozenset[int]:
-    """Return what the font can draw: matplotlib warns of anything else, once for each run and place."""
+    """Return the characters that the font has; matplotlib logs a warning for any other character."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     return frozenset(get_font(findfont(FontProperties())).get_charmap())

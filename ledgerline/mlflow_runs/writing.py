@@ -1,9 +1,10 @@
-"""Writes to one MLflow run; where MLflow refuses something, the rest of it. What is written: projection.py.
+"""Writes to one MLflow run, and leaves out what MLflow refuses. projection.py makes the values.
 
-A refusal and an outage look alike: MLflow answers 500 or 503 to what its database cannot store, and 400 to a
-run that was deleted meanwhile. So after any failure a tag is written that MLflow has taken before, by the
-call that writes metrics and params. If it is taken, what failed is at fault: it is written in halves, down
-to the piece that is refused. If it is not, nothing is known of the pieces, and the first failure is raised.
+The status of a response does not tell a refusal from an outage: MLflow responds with 500 or 503 if its
+database cannot store a value, and with 400 if the run was deleted. After a failure, a tag that MLflow has
+accepted before is therefore written with the same call. If that succeeds, the values are at fault: they are
+written in halves, down to the single value that is refused. If it fails, MLflow is at fault, and the first
+failure is raised.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MAX_BATCH_METRICS = 800
 MAX_BATCH_PARAMS = 100
 
-MAX_PLAIN_LENGTH = 250  # characters of what was refused as it is
+MAX_PLAIN_LENGTH = 250  # characters of a value that is written in plain form after a refusal
 MAX_REASON_LENGTH = 200
 
 TOO_MANY_REQUESTS = 429
@@ -35,7 +36,7 @@ Piece = TypeVar("Piece")
 
 
 def status_of(error: Exception) -> int:
-    """Return the HTTP status of an error of MLflow or of its artifacts; 500 for what has none."""
+    """Return the HTTP status of an error of MLflow or of its artifacts; 500 for an error without status."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -44,7 +45,7 @@ def status_of(error: Exception) -> int:
 
 
 def is_no_fault_of_the_call(error: Exception) -> bool:
-    """Return whether the same call may be taken later: the server is away, or keeps this process out."""
+    """Return whether the same call may succeed later: the server is unavailable, or denies access."""
     status = status_of(error)
     return status >= SERVER_ERRORS or status == TOO_MANY_REQUESTS or status in NOT_ALLOWED
 
@@ -54,11 +55,11 @@ class RunWriter:
     """Writes to one MLflow run.
 
     Attributes:
-        client: An open client.
-        run_id: The run in MLflow.
-        known: What was left out before, and is not tried again.
-        left_out: What MLflow refused, and why.
-        written: How many things were written.
+        client: MLflow client.
+        run_id: Id of the run in MLflow.
+        known: Names of parts that were refused before, which are not tried again.
+        left_out: Reasons by the name of each refused part.
+        written: Number of values that were written.
     """
 
     client: "MlflowClient"
@@ -75,7 +76,7 @@ class RunWriter:
             metrics, params, tags = metrics[MAX_BATCH_METRICS:], params[MAX_BATCH_PARAMS:], []
 
     def log_datasets(self, datasets: "Sequence[DatasetInput]") -> None:
-        """Write datasets as inputs; one whose columns are refused, without them."""
+        """Write datasets as inputs. A dataset whose columns are refused is written without them."""
 
         def write(some: "Sequence[DatasetInput]") -> None:
             self.client.log_inputs(self.run_id, datasets=list(some))
@@ -83,14 +84,14 @@ class RunWriter:
         self._write(datasets, write, lambda one: f"dataset {one.dataset.name}", _without_columns)
 
     def do(self, what: str, call: Callable[[], object]) -> None:
-        """Make one call that is a piece by itself."""
+        """Make one call; `what` names it if it is refused."""
         self._write([call], lambda calls: calls[0](), lambda _: what)
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
-        """Store files; all at once, or else one by one. If none is taken, the place of files is away.
+        """Store files, all at once or else one by one.
 
         Raises:
-            Exception: Whatever the store of the files raises.
+            Exception: The artifact store accepts none of the files.
         """
         with tempfile.TemporaryDirectory() as folder:
             paths: list[str] = []
@@ -104,17 +105,17 @@ class RunWriter:
                     self._leave_out(f"file {name}", error)
             try:
                 self.client.log_artifacts(self.run_id, folder)
-            except Exception:  # noqa: BLE001 (stores raise what they like: files are tried by themselves)
+            except Exception:  # noqa: BLE001 (artifact stores raise any error: each file is tried)
                 self._log_each_file(folder, paths)
             self.written += len(files)
 
     def name_left_out(self, names: Iterable[str]) -> None:
-        """Write in a tag what is missing, or where MLflow refuses these names as well, hashes of them."""
+        """Write the names of refused parts to a tag, or their hashes if MLflow refuses the names."""
         from mlflow.exceptions import MlflowException
 
         lines = sorted(names)
-        for shown in (lines, [_hash(line) for line in lines]):
-            text = shortened("\n".join(shown), mlflow_tags.MAX_TAG_LENGTH)
+        for names_or_hashes in (lines, [_hash(line) for line in lines]):
+            text = shortened("\n".join(names_or_hashes), mlflow_tags.MAX_TAG_LENGTH)
             try:
                 self.client.set_tag(self.run_id, mlflow_tags.LEFT_OUT, text)
                 return
@@ -180,7 +181,7 @@ class RunWriter:
         plainer: Callable[[Piece], Piece | None],
         refusal: Exception,
     ) -> None:
-        """Write a piece that was refused once: again, since MLflow may have been busy; then a plainer one."""
+        """Write a refused value again, because MLflow may have been busy, and then in a plain form."""
         from mlflow.exceptions import MlflowException
 
         for one in (piece, plainer(piece)):
@@ -197,19 +198,19 @@ class RunWriter:
             self._leave_out(name(piece), refusal)
 
     def _is_there(self) -> bool:
-        """Return whether MLflow still takes a tag that it has taken before."""
+        """Return whether MLflow still accepts a tag that it has accepted before."""
         from mlflow.entities import RunTag
         from mlflow.exceptions import MlflowException
 
         try:
-            # The call may be out of order while others are not: behind a proxy, or with a locked table.
+            # The same call is used, because others may work while it fails: with a proxy, or a locked table.
             self.client.log_batch(self.run_id, tags=[RunTag(mlflow_tags.KIND, mlflow_tags.DAGSTER_RUN)])
         except MlflowException:
             return False
         return True
 
     def _is_recorded(self, piece: object) -> bool:
-        """Return whether a param has another value already, from a step or another observer."""
+        """Return whether a step or another observer has logged another value of a param."""
         from mlflow.entities import Param
 
         return isinstance(piece, Param) and piece.key in self.client.get_run(self.run_id).data.params
@@ -228,7 +229,7 @@ def _named(piece: Any) -> str:
 
 
 def _plainer(piece: Any) -> Any:
-    """Return a tag or a param with the beginning of its text in ASCII, which every database can store."""
+    """Return a tag or a param with the beginning of its text in ASCII, which every database stores."""
     from mlflow.entities import Metric
 
     if isinstance(piece, Metric):

@@ -1,4 +1,4 @@
-"""Logged requests for tests, as the service writes them: one file for each."""
+"""Writes request logs for tests, as the service does: one file for each request."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ MODEL = "demand"
 
 
 def at(minutes: float) -> datetime:
-    """Return the moment so many minutes after NOON."""
+    """Return the time this many minutes after NOON."""
     return NOON + timedelta(minutes=minutes)
 
 
@@ -29,19 +29,19 @@ def write(
     model: str = MODEL,
     redacted: tuple[str, ...] = (),
 ) -> Path:
-    """Write a request as a file of its own.
+    """Write a request to a file.
 
     Args:
-        folder: The folder of the log.
-        minutes: When it was answered, after NOON.
-        inputs: The columns that were sent.
-        outputs: The columns that were answered.
-        version: The version that answered.
-        model: The registered model.
-        redacted: Columns whose values are not kept.
+        folder: Folder of the request log.
+        minutes: Time of the response in minutes after NOON.
+        inputs: Columns of the request.
+        outputs: Columns of the response.
+        version: Version that made the predictions.
+        model: Name of the registered model.
+        redacted: Columns whose values are not stored.
 
     Returns:
-        The file.
+        Path of the file.
     """
     given = {name: np.asarray(values) for name, values in inputs.items()}
     rows = len(next(iter(given.values())))

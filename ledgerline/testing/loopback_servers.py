@@ -1,4 +1,4 @@
-"""Servers on the loopback address that can be stopped, and started again on the same port."""
+"""HTTP servers on the loopback address that can be stopped, and started again on the same port."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,22 +12,22 @@ from ledgerline.testing.ports import HOST, unused_port
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that is not 200; `retry_after` in seconds."""
+    """A response with another status than 200; `retry_after` is in seconds."""
 
     status: int
     retry_after: int | None = None
 
 
 class Request(BaseHTTPRequestHandler):
-    """A request, and how it is answered."""
+    """A request that the server responds to."""
 
     def respond(self) -> None:
-        """Let the server answer."""
+        """Let the server respond."""
         assert isinstance(self.server, _Listener)
         self.server.owner.respond(self, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
-        """Send an answer as a whole."""
+        """Send a whole response."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -36,28 +36,28 @@ class Request(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Send an answer that is not 200."""
+        """Send a response with another status than 200."""
         after = refusal.retry_after
         self.answer(refusal.status, {"Retry-After": str(after)} if after is not None else {})
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Respond."""
         self.respond()
 
     def do_POST(self) -> None:
-        """Answer."""
+        """Respond."""
         self.respond()
 
     def do_PUT(self) -> None:
-        """Answer."""
+        """Respond."""
         self.respond()
 
     def do_PATCH(self) -> None:
-        """Answer."""
+        """Respond."""
         self.respond()
 
     def do_DELETE(self) -> None:
-        """Answer."""
+        """Respond."""
         self.respond()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -66,7 +66,7 @@ class Request(BaseHTTPRequestHandler):
 
 @dataclass
 class LoopbackServer:
-    """A server whose port stays the same once it was started; a subclass answers the requests."""
+    """A server whose port stays the same once it was started. A subclass responds to the requests."""
 
     port: int = 0
     _listener: "_Listener | None" = field(default=None, init=False)
@@ -74,21 +74,21 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
-        """Return the address."""
+        """The URL of the server."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def listens(self) -> bool:
-        """Return whether it is started."""
+        """True if it is started."""
         return self._listener is not None
 
     def respond(self, request: Request, body: bytes) -> None:
-        """Answer a request."""
+        """Respond to a request."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Listen."""
-        # Nobody else is given a port of unused_port() while this server is stopped.
+        """Start to listen."""
+        # No other process receives a port of unused_port() while this server is stopped.
         self.port = self.port or unused_port()
         self._listener = _Listener((HOST, self.port), Request)
         self._listener.owner = self
@@ -96,7 +96,7 @@ class LoopbackServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening; what is under way is answered."""
+        """Stop listening after the responses to current requests."""
         if self._listener is not None and self._thread is not None:
             self._listener.shutdown()
             self._thread.join()
@@ -105,11 +105,11 @@ class LoopbackServer:
 
 
 class _Listener(ThreadingHTTPServer):
-    daemon_threads = False  # so that closing waits for the requests under way
+    daemon_threads = False  # so that closing waits for current requests
     owner: LoopbackServer
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep quiet of clients that were killed."""
+        """Ignore clients that were killed."""
 
 
 Server = TypeVar("Server", bound=LoopbackServer)

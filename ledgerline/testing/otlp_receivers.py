@@ -1,6 +1,6 @@
-"""A collector for tests: a real server that takes OTLP over HTTP, and fails in the ways it is told to.
+"""A collector for tests: a real server that receives OTLP over HTTP, and fails in the ways that a test wants.
 
-The trace of a run, as it was received: received_traces.py.
+received_traces.py describes a received trace.
 
 Example:
     >>> from ledgerline.testing.loopback_servers import listening
@@ -33,15 +33,15 @@ Batch = Sequence[ReceivedSpan]
 
 @dataclass
 class Receiver(LoopbackServer):
-    """Keeps the latest version of every span by its ids, and how often it came.
+    """Stores the latest version of every span by its ids, and counts how often it was received.
 
     Its `url` is a value for OTEL_EXPORTER_OTLP_ENDPOINT.
 
     Attributes:
-        refusals: What the next batches are answered, one after the other; then they are taken again.
-        refuses: Says of a batch what it is answered, if it is not taken.
-        taken: Is called with every batch that was taken, before the sender gets to know.
-        requests: How many batches came, refused ones included.
+        refusals: Responses to the next batches, one after the other; later batches are accepted.
+        refuses: Function that returns the response to a batch; None accepts the batch.
+        taken: Called with every accepted batch, before the response is sent.
+        requests: Number of batches that were received, including refused ones.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
@@ -54,12 +54,12 @@ class Receiver(LoopbackServer):
 
     @property
     def trace_ids(self) -> set[str]:
-        """All traces of which something came."""
+        """The ids of all traces of which a span was received."""
         with self._lock:
             return {trace for trace, _ in self._spans}
 
     def trace(self, run_id: str) -> ReceivedTrace:
-        """What came of the trace of a Dagster run."""
+        """Return the received trace of a Dagster run."""
         trace_id = UUID(run_id).hex
         with self._lock:
             spans = [span for (trace, _), span in self._spans.items() if trace == trace_id]
@@ -67,15 +67,15 @@ class Receiver(LoopbackServer):
         return ReceivedTrace(trace_id, spans, times)
 
     def respond(self, request: Request, body: bytes) -> None:
-        """Take a batch, or refuse it."""
+        """Accept a batch, or refuse it."""
         if request.headers["Content-Encoding"] == "gzip":
             body = gzip.decompress(body)
         refusal = self._take(request.path, body)
         if refusal is not None:
             request.refuse(refusal)
         else:
-            said = ExportTraceServiceResponse().SerializeToString()
-            request.answer(200, {"Content-Type": PROTOBUF}, said)
+            response = ExportTraceServiceResponse().SerializeToString()
+            request.answer(200, {"Content-Type": PROTOBUF}, response)
 
     def _take(self, path: str, body: bytes) -> Refusal | None:
         if path != "/v1/traces":

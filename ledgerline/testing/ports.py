@@ -1,4 +1,4 @@
-"""Ports of this machine for servers that tests start."""
+"""Finds free ports on this machine for servers in tests."""
 
 import socket
 
@@ -6,15 +6,15 @@ HOST = "127.0.0.1"
 
 
 def unused_port() -> int:
-    """A port that nothing listens on, and that nobody else is given while a server starts.
+    """Return a port that is not in use, and that no other process receives while a server starts.
 
-    The system hands out a port again as soon as it is closed, and tests in other processes ask for ports as
-    well. A port with a connection that has just ended is kept back for half a minute or longer: only who asks
-    for this very number gets it, as servers do.
+    The system may assign a port again as soon as it is closed, also to tests in other processes. It does not
+    assign a port whose last connection ended less than half a minute ago. A server that asks for this very
+    number still gets it.
     """
     with socket.create_server((HOST, 0)) as listener:
         address = listener.getsockname()
         with socket.create_connection(address):
             accepted, _ = listener.accept()
-            accepted.close()  # before the other end does: who closes first keeps the port
+            accepted.close()  # the end that closes first keeps the port reserved
         return address[1]

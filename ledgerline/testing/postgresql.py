@@ -1,4 +1,4 @@
-"""A real PostgreSQL on a folder that is thrown away. Debian's package is `postgresql`."""
+"""Starts a real PostgreSQL server in a temporary folder. The package in Debian is `postgresql`."""
 
 import os
 import shutil
@@ -20,21 +20,21 @@ POLL_SECONDS = 0.05
 
 
 def program(name: str) -> str | None:
-    """Where a program of PostgreSQL is; Debian keeps them off PATH."""
+    """Return the path of a program of PostgreSQL; in Debian they are not on PATH."""
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(installed[-1]) if installed else None)
 
 
 @contextmanager
 def database() -> Iterator[str]:
-    """URI of an empty database; with it, the server ends."""
+    """Yield the URI of an empty database on a server that is stopped afterwards."""
     with server() as running:
         yield running.uri
 
 
 @contextmanager
 def server(**options: object) -> Iterator["Server"]:
-    """A server with nothing in it, which is ended; `options` are further ones of its configuration."""
+    """Yield an empty server with these options, which is stopped afterwards."""
     user = USER if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="ledgerline-postgres-") as parent:
         if user is not None:
@@ -49,7 +49,7 @@ def server(**options: object) -> Iterator["Server"]:
 
 
 def run_script(uri: str, script: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a script of psql, which sees these variables, up to the first statement that fails."""
+    """Run a script with psql and these environment variables, up to the first statement that fails."""
     psql = program("psql")
     assert psql is not None
     plain = uri.replace("postgresql+psycopg", "postgresql")
@@ -64,12 +64,13 @@ def run_script(uri: str, script: Path, variables: Mapping[str, str]) -> subproce
 
 @dataclass
 class Server:
-    """A server that can be stopped, and started again where it was.
+    """A server that can be stopped, and started again on the same data.
 
     Attributes:
-        parent: Holds its data and its log.
-        user: Who it runs as, if not as whoever started the tests.
-        options: Of its configuration.
+        parent: Folder of its data and its log.
+        port: Port on the loopback address.
+        user: User that runs the server; None for the current user.
+        options: Options of its configuration.
     """
 
     parent: Path
@@ -80,16 +81,16 @@ class Server:
 
     @property
     def uri(self) -> str:
-        """Of its first database, for the administrator."""
+        """The URI of its first database, for the administrator."""
         return f"postgresql+psycopg://{USER}@{HOST}:{self.port}/postgres"
 
     @property
     def log(self) -> Path:
-        """Return the file of its log."""
+        """The file of its log."""
         return self.parent / "log"
 
     def make_folder(self) -> None:
-        """Make the folder of its data."""
+        """Create the folder of its data."""
         initdb = program("initdb")
         assert initdb is not None
         options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
@@ -102,7 +103,7 @@ class Server:
         )
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it accepts connections."""
         postgres = program("postgres")
         assert postgres is not None
         options = {
@@ -130,7 +131,7 @@ class Server:
         self._wait_until_ready(self._process)
 
     def stop(self) -> None:
-        """Stop it as containers do: clients are sent away, and it ends."""
+        """Stop the server as containers do: it closes the connections of clients and ends."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
@@ -149,6 +150,6 @@ class Server:
             ):
                 return
             if process.poll() is not None or time.monotonic() > deadline:
-                said = self.log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"PostgreSQL did not start: {said}")
+                log = self.log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"PostgreSQL did not start: {log}")
             time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Recordings of real runs: each is executed once, and its event log read back as often as a test wants."""
+"""Recordings of real runs: each run is executed once, and tests read its event log as often as they need."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,21 @@ from ledgerline.ledger.upstreams import Upstreams
 
 @dataclass(frozen=True)
 class Recording:
-    """A run, and all that its event log holds.
+    """The event log of a run.
 
     Attributes:
-        run: The run.
-        records: All records of its log, in order.
-        instance: The instance that holds them.
+        run: Facts about the run.
+        records: All records of its event log, in order.
+        instance: Instance of the run; None if the records were stored elsewhere.
+
+    Example:
+        >>> @dg.asset
+        ... def bread() -> None: ...
+        >>> with dg.DagsterInstance.ephemeral() as instance:
+        ...     run_id = dg.materialize([bread], instance=instance).run_id
+        ...     recording = Recording.of(instance, run_id)
+        >>> [attempt.outcome.value for attempt in recording.history.attempts]
+        ['success']
     """
 
     run: Run
@@ -27,44 +36,34 @@ class Recording:
 
     @classmethod
     def of(cls, instance: dg.DagsterInstance, run_id: str) -> "Recording":
-        """Read the log of a run that has ended.
-
-        Example:
-            >>> @dg.asset
-            ... def bread() -> int:
-            ...     return 12
-            >>> with dg.DagsterInstance.ephemeral() as instance:
-            ...     run = dg.materialize([bread], instance=instance)
-            ...     [attempt.step for attempt in Recording.of(instance, run.run_id).history.attempts]
-            ['bread']
-        """
+        """Return the recording of a run that has ended."""
         record = instance.get_run_record_by_id(run_id)
         assert record is not None, f"The instance has no run {run_id}."
         return cls(run_from(record), instance.get_records_for_run(run_id).records, instance)
 
     @property
     def history(self) -> RunHistory:
-        """Return the history, read from all records at once."""
+        """The history, read from all records at once."""
         return self.history_of(self.records)
 
     @property
     def history_with_reads(self) -> RunHistory:
-        """Return the history with what its steps read, looked up in the instance."""
+        """The history with the upstream versions that its steps read, resolved in the instance."""
         assert self.instance is not None
-        return Upstreams(self.instance).found(self.history)
+        return Upstreams(self.instance).resolve(self.history)
 
     def history_of(self, records: Sequence[EventLogRecord]) -> RunHistory:
-        """Return the history that other records tell, such as some of those that were recorded."""
+        """Return the history of other records, such as the first ones of the recording."""
         reader = HistoryReader(self.run)
         reader.feed(records)
         return reader.history()
 
 
 class Recordings:
-    """Runs by name, each executed when it is first asked for.
+    """Recordings by name. Each run is executed at the first access to its recording.
 
     Args:
-        instance: Where they are executed.
+        instance: Instance on which the runs are executed.
         runs: Functions that execute a run on an instance and return its id.
     """
 

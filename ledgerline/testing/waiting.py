@@ -1,4 +1,4 @@
-"""Waiting for other processes in tests, by their effects."""
+"""Waits for a condition in tests."""
 
 import time
 from collections.abc import Callable
@@ -7,25 +7,25 @@ from typing import TypeVar
 POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 180
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
-def wait_until(condition: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
+def wait_until(condition: Callable[[], Value], what: str, seconds: float = PATIENCE_SECONDS) -> Value:
     """Poll until a condition holds.
 
     Args:
-        condition: Returns something true once it holds.
-        what: The condition in words, for the message.
-        seconds: The most to wait.
+        condition: Function that returns a true value once the condition holds.
+        what: Description of the condition, for the message.
+        seconds: Maximum time to wait.
 
     Returns:
-        What the condition returned.
+        Value that the condition returned.
 
     Raises:
-        AssertionError: It does not hold in time.
+        AssertionError: The condition does not hold in time.
     """
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s until {what}"
         time.sleep(POLL_SECONDS)
-    return found
+    return value

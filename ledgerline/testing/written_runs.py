@@ -1,4 +1,4 @@
-"""Runs of which a test writes each record itself, and a fake target that keeps what it is shown of them."""
+"""Runs whose event records a test writes itself, and a fake target that stores the exports it receives."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,20 +21,20 @@ JOB, STEP = "written", "step"
 
 @dataclass(frozen=True)
 class WrittenRun:
-    """A run in Dagster's storage; each of its records is a word, so that a test can tell them apart."""
+    """A run in Dagster's storage. Each of its records is a word, so that a test can tell them apart."""
 
     instance: dg.DagsterInstance
     run_id: str
 
     @property
     def record(self) -> dg.RunRecord:
-        """As it is stored now."""
+        """The current record of the run."""
         record = self.instance.get_run_record_by_id(self.run_id)
         assert record is not None
         return record
 
     def write(self, *words: str) -> None:
-        """Write records, as a step does that traces itself."""
+        """Write records, as a step with spans does."""
         for word in words:
             self.instance.report_engine_event(
                 word,
@@ -50,15 +50,15 @@ class WrittenRun:
             )
 
     def start(self) -> None:
-        """Let it start."""
+        """Write the start of the run."""
         self._report(DagsterEventType.RUN_START, None)
 
     def end(self, seconds_ago: float = 0.0) -> None:
-        """Let it succeed, by the clock of its process so long ago."""
+        """Write the success of the run, this long ago by the clock of its process."""
         self._report(DagsterEventType.RUN_SUCCESS, time.time() - seconds_ago)
 
     def fail(self, seconds_ago: float = 0.0) -> None:
-        """Let it fail, by the clock of its process so long ago."""
+        """Write the failure of the run, this long ago by the clock of its process."""
         self._report(DagsterEventType.RUN_FAILURE, time.time() - seconds_ago)
 
     def _report(self, kind: DagsterEventType, timestamp: float | None) -> None:
@@ -73,7 +73,7 @@ def begin(
     backfill: str | None = None,
     retry_of: WrittenRun | None = None,
 ) -> WrittenRun:
-    """A run that has started, and has written these words."""
+    """Create a run that has started and has written these words."""
     first = retry_of.run_id if retry_of is not None else None
     run = dg.DagsterRun(
         JOB,
@@ -91,90 +91,91 @@ def begin(
 
 
 def words_of(history: RunHistory | None) -> list[str]:
-    """What the run has written, as far as the history has it."""
+    """Return the words of the run in a history."""
     if history is None:
         return []
     return [span["name"] for recorded in history.recorded_spans for span in recorded.encoded]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a projection was given."""
+class Export:
+    """The arguments of one export."""
 
     now: RunHistory
     before: RunHistory | None
 
     @property
     def run_id(self) -> str:
-        """Return the run."""
+        """The id of the run."""
         return self.now.run.run_id
 
     @property
-    def news(self) -> list[str]:
-        """The words that were not there before."""
+    def new_words(self) -> list[str]:
+        """The words that the export before did not have."""
         return words_of(self.now)[len(words_of(self.before)) :]
 
 
 @dataclass
 class FakeTarget:
-    """A fake target: a projection that keeps what it is given, or raises what it is told to.
+    """A fake target: a projection that stores its exports, or fails as a test wants.
 
     Attributes:
-        shown: What it was given and took, in order.
-        backfills: The same of backfills.
-        asked: The runs that it was given, whether it took them or not.
-        refuses: Is called with what it is given, and may raise.
-        took: Is called after it took something.
+        name: Name of the projection.
+        exports: Exports that succeeded, in order.
+        backfills: Exports of backfills that succeeded, in order.
+        offered: Ids of the runs of all exports, including those that failed.
+        before_export: Called with the id before an export; it may raise an error.
+        after_export: Called after an export has succeeded.
     """
 
     name: str = "fake target"
-    shown: list[Shown] = field(default_factory=list)
+    exports: list[Export] = field(default_factory=list)
     backfills: list[Backfill] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    refuses: Callable[[str], None] = lambda key: None
-    took: Callable[[], None] = lambda: None
+    offered: list[str] = field(default_factory=list)
+    before_export: Callable[[str], None] = lambda key: None
+    after_export: Callable[[], None] = lambda: None
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
-        """Take a run, or refuse it."""
-        self.asked.append(now.run.run_id)
-        self.refuses(now.run.run_id)
-        self.shown.append(Shown(now, before))
-        self.took()
+        """Store the export of a run."""
+        self.offered.append(now.run.run_id)
+        self.before_export(now.run.run_id)
+        self.exports.append(Export(now, before))
+        self.after_export()
         return 1
 
     def export_backfill(self, backfill: Backfill) -> int:
-        """Take a backfill, or refuse it."""
-        self.refuses(backfill.backfill_id)
+        """Store the export of a backfill."""
+        self.before_export(backfill.backfill_id)
         self.backfills.append(backfill)
         return 1
 
-    def of(self, run: WrittenRun) -> list[Shown]:
-        """What it was given of a run."""
-        return [shown for shown in self.shown if shown.run_id == run.run_id]
+    def of(self, run: WrittenRun) -> list[Export]:
+        """Return the exports of a run."""
+        return [export for export in self.exports if export.run_id == run.run_id]
 
-    def news_of(self, run: WrittenRun) -> list[Sequence[str]]:
-        """The words of a run, by when they were shown."""
-        return [shown.news for shown in self.of(run)]
+    def new_words_of(self, run: WrittenRun) -> list[Sequence[str]]:
+        """Return the new words of each export of a run."""
+        return [export.new_words for export in self.of(run)]
 
 
 class Clock:
-    """Stands still until a test puts it forward: a busy machine changes nothing."""
+    """A clock that stands still until a test puts it forward, however busy the machine is."""
 
     def __init__(self) -> None:
         self._now = float(int(time.monotonic()))  # whole, so that adding seconds to it is exact
 
     def __call__(self) -> float:
-        """Return the time, which stands still."""
+        """Return the current time of this clock."""
         return self._now
 
     def forward(self, seconds: float) -> None:
-        """Put it forward."""
+        """Put the clock forward."""
         self._now += seconds
 
 
 @contextmanager
 def clock_to_put_forward() -> Iterator[Clock]:
-    """Instead of Python's own monotonic clock, for as long as the body runs."""
+    """Replace Python's monotonic clock while the body runs."""
     clock = Clock()
     with patch.object(time, "monotonic", clock):
         yield clock

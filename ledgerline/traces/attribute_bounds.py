@@ -1,7 +1,7 @@
-"""Bounds one attribute: its key and whatever value a step gave it. A whole span: span_bounds.py.
+"""Limits the key and the value of one attribute to what receivers accept. span_bounds.py limits spans.
 
-Jaeger keeps a key with its value in the key of an index, which has 65,000 bytes; a list or a map it keeps as
-JSON. What is larger it refuses for ever, and what is in line behind it waits.
+Jaeger stores a key and its value in an index key of at most 65,000 bytes, and a list or a map as JSON. It
+rejects larger values permanently, which blocks all spans that follow.
 """
 
 import json
@@ -13,25 +13,25 @@ from typing import Any
 
 from ledgerline.cleaning.texts import sendable, shortened
 
-KEY_BYTES = 250  # MLflow keeps keys of resources in a column of this width
+KEY_BYTES = 250  # the width of MLflow's column for the keys of resources
 VALUE_BYTES = 50_000  # of a text, or of the JSON of a list or a map
 ITEMS = 1_000  # of a list or a map, with all that is nested in it
 DEPTH = 8  # of nested lists and maps; protobuf's parsers stop at 100
-INT_BITS = 4_096  # Python writes no longer numbers as text
+INT_BITS = 4_096  # Python converts only numbers up to about this size to text
 INT64 = range(-(2**63), 2**63)
 HASH_CHARACTERS = 16
 
-# Such as need no second look: short ones, in which every character is one byte.
+# Texts up to this length are within all bounds if they are ASCII.
 SHORT = 4_000
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The numbers of values of a list or a map that were kept and left out.
+    """The number of values that were kept of a list or a map, and left out.
 
     Attributes:
-        kept: Values, nested ones included.
-        left_out: Values of the list or map in which the space ended.
+        kept: Number of values that were kept, including nested ones.
+        left_out: Number of values that were left out of the list or map that reached the limit.
     """
 
     kept: int
@@ -42,7 +42,7 @@ class Cut:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is sent unchanged; nearly all values are, so this is decided fast."""
+    """Return whether a value can be sent unchanged. This check is fast, because nearly all values can."""
     kind = type(value)
     if kind is str:
         return len(value) <= SHORT and value.isascii() and "\0" not in value  # pyright: ignore
@@ -54,13 +54,13 @@ def is_plain(value: object) -> bool:
 
 
 def bounded_key(key: str) -> str:
-    """Return a key of at most KEY_BYTES, without NUL; a longer one ends in its hash, which keeps it apart."""
+    """Return a key of at most KEY_BYTES without NUL. A shortened key ends in its hash, so it stays unique."""
     return bounded_text(key, KEY_BYTES) if len(key) > 50 or not key.isascii() or "\0" in key else key
 
 
 def bounded_text(text: str, size: int) -> str:
-    """Return a text of at most `size` bytes of UTF-8; one that is cut ends in its length and its hash."""
-    start = sendable(text[: size + 1])  # of a longer one, what is behind is not looked at
+    """Return a text of at most `size` bytes of UTF-8. A shortened text ends in its length and its hash."""
+    start = sendable(text[: size + 1])  # the rest of a longer text is not read
     encoded = start.encode()
     if len(encoded) <= size:
         return start
@@ -72,11 +72,12 @@ def bounded_text(text: str, size: int) -> str:
 
 @dataclass
 class ValueBounds:
-    """Bounds values; keeps what it had to leave out of the last one.
+    """Limits values, and records what it left out of the last one.
 
     Attributes:
-        size: Bytes of a value.
-        length: Characters of a text, where a person set a limit.
+        size: Maximum number of bytes of a value.
+        length: Maximum number of characters of a text, if the user set one.
+        cut: Numbers of values of the last list or map that were kept and left out; None if all were kept.
     """
 
     size: int = VALUE_BYTES
@@ -86,7 +87,7 @@ class ValueBounds:
     _kept: int = field(default=0, init=False)
 
     def __call__(self, value: Any) -> Any:
-        """Return a value that every receiver takes; None if nothing is left."""
+        """Return a value that every receiver accepts; None if nothing is left."""
         self.cut = None
         if isinstance(value, str):
             return self._text(value, self.size)
@@ -98,7 +99,7 @@ class ValueBounds:
         return self._scalar(value)
 
     def _nested(self, value: Any, depth: int) -> Any:
-        """Bound a list or a map, or a value inside of one; each costs its size in JSON."""
+        """Limit a list, a map or a value inside of one by its size in JSON."""
         if isinstance(value, Mapping) and depth <= DEPTH:
             return self._mapping(value, depth)
         if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray) and depth <= DEPTH:
@@ -112,7 +113,7 @@ class ValueBounds:
         return self._scalar(value)
 
     def _sequence(self, values: Sequence[Any], depth: int) -> list[Any]:
-        found: list[Any] = []
+        kept_values: list[Any] = []
         self._left -= 2
         for number, value in enumerate(values):
             before = self._kept
@@ -120,31 +121,31 @@ class ValueBounds:
             if not self._affords(kept, before):
                 self.cut = self.cut or Cut(self._kept, len(values) - number)
                 break
-            found.append(kept)
+            kept_values.append(kept)
             if self.cut is not None:
                 break
-        return found
+        return kept_values
 
     def _mapping(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        kept_values: dict[str, Any] = {}
         self._left -= 2
         for number, (key, value) in enumerate(values.items()):
             name = bounded_key(str(key))
             if not name:
-                continue  # OpenTelemetry allows no empty key
+                continue  # OpenTelemetry does not allow an empty key
             before = self._kept
             self._left -= _json_size(name)
             kept = self._nested(value, depth + 1)
             if not self._affords(kept, before):
                 self.cut = self.cut or Cut(self._kept, len(values) - number)
                 break
-            found[name] = kept
+            kept_values[name] = kept
             if self.cut is not None:
                 break
-        return found
+        return kept_values
 
     def _affords(self, value: Any, before: int) -> bool:
-        """Return whether there is space for one more value; a nested one has been counted already."""
+        """Return whether there is space for one more value. A nested value has been counted already."""
         if not isinstance(value, list | dict):
             self._left -= _json_size(value)
         if self._left < 0 or before >= ITEMS:
@@ -158,7 +159,7 @@ class ValueBounds:
         return bounded_text(text, size)
 
     def _bytes(self, value: bytes) -> str:
-        if len(value) <= self.size // 4:  # each may become four characters
+        if len(value) <= self.size // 4:  # each byte may become four characters
             return self._text(str(value), self.size)
         kept = value[: max(0, self.size // 4 - 100)]
         digest = sha256(value).hexdigest()[:HASH_CHARACTERS]
@@ -170,13 +171,13 @@ class ValueBounds:
         if isinstance(value, int):
             return _integer(value)
         if isinstance(value, float):
-            # NaN and infinity become texts, as in Python's JSON: Jaeger's searches fail on such numbers.
+            # NaN and infinity become texts, as in Python's JSON, because Jaeger's searches fail on them.
             return float(value) if math.isfinite(value) else json.dumps(float(value))
         return self._text(_as_text(value), self.size)
 
 
 def _integer(value: int) -> int | str:
-    """OTLP's integers have 64 bits; a larger one is a text."""
+    """Return an integer of 64 bits, which is the size in OTLP, or a larger one as text."""
     if value in INT64:
         return int(value)
     if value.bit_length() <= INT_BITS:
@@ -187,11 +188,11 @@ def _integer(value: int) -> int | str:
 def _as_text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 (a step's own class: whatever it raises)
+    except Exception:  # noqa: BLE001 (a class of the user may raise any error)
         return f"({type(value).__name__} without text)"
 
 
 def _json_size(value: Any) -> int:
-    # The two characters that Go's JSON escapes and Python's does not, and the comma or colon behind it.
+    # Two characters are escaped in Go's JSON and not in Python's; one byte is for the comma or colon.
     text = json.dumps(value, ensure_ascii=False)
     return len(text.encode()) + 3 * (text.count("\u2028") + text.count("\u2029")) + 1

@@ -1,7 +1,9 @@
-"""The names of all attributes of spans. docs/reference/span-attributes.md says what they hold."""
+"""The names of all span attributes. docs/reference/span-attributes.md describes their values."""
 
-# Of the run
-RUN_ID = "dagster.run.id"
+from ledgerline.ledger.ids import RUN_ID_ATTRIBUTE
+
+# Attributes of runs
+RUN_ID = RUN_ID_ATTRIBUTE
 RUN_STATUS = "dagster.run.status"
 RUN_URL = "dagster.run.url"
 ROOT_RUN_ID = "dagster.run.root_id"
@@ -17,21 +19,21 @@ SCHEDULE = "dagster.schedule.name"
 SENSOR = "dagster.sensor.name"
 CODE_LOCATION = "dagster.code_location"
 SKIPPED = "dagster.steps.skipped"
-USER_TAG = "dagster.tag.{}"  # a tag that people gave the run
-# Of an attempt
+USER_TAG = "dagster.tag.{}"  # a tag that users gave the run
+# Attributes of attempts
 STEP = "dagster.step.key"
 ATTEMPT = "dagster.step.attempt"
 OUTCOME = "dagster.step.outcome"
 OP = "dagster.op.name"
 PID = "process.pid"
 CLOCK_BEHIND = "dagster.step.clock_behind_seconds"
-# Of what was written and checked
+# Attributes of assets and checks
 ASSETS = "dagster.asset.keys"
 OWNERS = "dagster.asset.owners"
 DATA_VERSIONS = "dagster.asset.data_versions"
 CODE_VERSION = "dagster.asset.code_version"
 READ_VERSIONS = "dagster.asset.read_versions"
-READ_CAVEATS = "dagster.asset.read_caveats"  # what Dagster's log does not prove of them
+READ_CAVEATS = "dagster.asset.read_caveats"  # doubts about the versions that were read
 PARTITIONS = "dagster.asset.partitions"
 ROWS = "dagster.asset.row_count"
 NUMBER = "dagster.metadata.{}"  # a number among the metadata of an asset, `asset/name`, or of a check
@@ -41,24 +43,25 @@ CHECK = "dagster.check.name"
 CHECK_PASSED = "dagster.check.passed"
 CHECK_SEVERITY = "dagster.check.severity"
 ASSET = "dagster.asset.key"
-# Of a link
-CUT = "ledgerline.cut"  # lists and maps of which a part was left out, with how much
-LINK = "dagster.link"  # what the other span is: "parent run", "previous attempt", "backfill", "caller", "run"
+CUT = "ledgerline.cut"  # lists and maps that were shortened, with the number of values left out
+# Attribute of links, with the kind of the other span: "parent run", "previous attempt", "backfill", "caller"
+# or "run"
+LINK = "dagster.link"
 
-# What MLflow shows beside a span's name.
+# Attributes that MLflow's UI shows beside the name of a span
 SPAN_TYPE = "mlflow.spanType"
 WORKFLOW, TASK = "WORKFLOW", "TASK"
 INPUTS = "mlflow.spanInputs"
 OUTPUTS = "mlflow.spanOutputs"
 
-# Of an answer of a model
+# Attributes of predictions
 MODEL = "ml.model.name"
 MODEL_VERSION = "ml.model.version"
 MODEL_ALIAS = "ml.model.alias"
 MODEL_SHA256 = "ml.model.sha256"
 TRAINING_RUN_ID = "ml.model.training_run_id"
 ANSWERED_ROWS = "ml.answer.rows"
-ROWS_TOGETHER = "ml.answer.batch_rows"  # of all requests that the model was asked about in one go
+ROWS_TOGETHER = "ml.answer.batch_rows"  # rows of the batch that the model predicted at once
 WAITED_SECONDS = "ml.answer.waited_seconds"
 PREDICT_SECONDS = "ml.answer.predict_seconds"
 REQUEST_ID = "http.request.header.x-request-id"

@@ -1,4 +1,4 @@
-"""Sends spans in requests that a receiver takes, and in pieces what it refuses, by its answers."""
+"""Sends spans to a receiver, in requests of limited size, and splits requests that the receiver rejects."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -8,12 +8,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from ledgerline.traces import attributes as names
-from ledgerline.traces.otlp_answers import NotTakenError, SpansRefusedError, WrongTargetError
+from ledgerline.traces.otlp_responses import ExportFailedError, SpansRejectedError, WrongTargetError
 from ledgerline.traces.span_bounds import Bounds
 
-REQUEST_SPANS = 512  # as OpenTelemetry's own batches
-REQUEST_BYTES = 3_000_000  # gRPC servers take 4 MiB, unless they are told to take more
-REMEMBERED = 10_000  # refused spans
+REQUEST_SPANS = 512  # the batch size of OpenTelemetry
+REQUEST_BYTES = 3_000_000  # gRPC servers accept 4 MiB by default
+REMEMBERED = 10_000  # rejected spans
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 class Delivery:
     """Sends spans to one target.
 
-    A request that is refused is sent in halves, down to the span that the target does not take. That one is
-    sent without its attributes, events and links: if this is taken, the span is to blame, and is said once to
-    be incomplete; if not, it is the target, and nothing counts as sent.
+    A rejected request is sent in halves, down to the single span that the target rejects. This span is sent
+    without its attributes, events and links. If the target accepts that, the span is at fault, and one
+    warning names it. If not, the target is at fault, and the export fails.
 
     Attributes:
-        target: What takes the spans, for messages; without a password.
-        open_exporter: Makes the exporter; called when there is something to send.
-        bounds: How much of everything a span may have.
+        target: Address of the target without a password, for messages.
+        open_exporter: Function that opens the exporter; called at the first export.
+        bounds: Limits of a span.
     """
 
     target: str
@@ -39,11 +39,11 @@ class Delivery:
     _incomplete: set[tuple[int, int]] = field(default_factory=set, init=False)
 
     def send(self, spans: Iterable[ReadableSpan]) -> int:
-        """Send spans; returns how many.
+        """Send spans; return their number.
 
         Raises:
-            NotTakenError: The target took not all of them.
-            Exception: What the exporter raises; another one is opened for the next spans.
+            ExportFailedError: The target did not accept all of them.
+            Exception: An error of the exporter; the next export opens a new one.
         """
         sent = 0
         for request in self._requests(spans):
@@ -52,7 +52,7 @@ class Delivery:
         return sent
 
     def shutdown(self) -> None:
-        """End the exporter, also while it is at work: it tries again no more."""
+        """Shut down the exporter, which ends its retries."""
         if self._exporter is not None:
             self._exporter.shutdown()
 
@@ -72,7 +72,7 @@ class Delivery:
     def _send(self, request: list[ReadableSpan]) -> None:
         try:
             self._export(request)
-        except SpansRefusedError as refusal:
+        except SpansRejectedError as refusal:
             if len(request) == 1:
                 self._send_incomplete(request[0], refusal)
                 return
@@ -80,39 +80,40 @@ class Delivery:
             self._send(request[:middle])
             self._send(request[middle:])
 
-    def _send_incomplete(self, span: ReadableSpan, refusal: SpansRefusedError) -> None:
+    def _send_incomplete(self, span: ReadableSpan, refusal: SpansRejectedError) -> None:
         try:
             self._export([_bare(span)])
-        except SpansRefusedError as error:
+        except SpansRejectedError as error:
             raise WrongTargetError(str(refusal)) from error
         try:
-            # A second attempt shows if it was the span: the target may have been out of order for a moment.
+            # A second attempt shows whether the span is at fault, or the target was out of order for a
+            # moment.
             self._export([span])
-        except SpansRefusedError as error:
-            self._say(span, error)
+        except SpansRejectedError as error:
+            self._warn(span, error)
 
     def _export(self, request: list[ReadableSpan]) -> None:
         try:
             if self._exporter is None:
                 self._exporter = self.open_exporter()
             result = self._exporter.export(request)
-        except NotTakenError:
+        except ExportFailedError:
             raise
         except Exception:
             self._exporter = None
             raise
         if result is not SpanExportResult.SUCCESS:
-            raise NotTakenError("the log says why")
+            raise ExportFailedError("the log has the reason")
 
-    def _say(self, span: ReadableSpan, refusal: SpansRefusedError) -> None:
+    def _warn(self, span: ReadableSpan, refusal: SpansRejectedError) -> None:
         context = span.context
         if context is None or (context.trace_id, context.span_id) in self._incomplete:
             return
         if len(self._incomplete) < REMEMBERED:
             self._incomplete.add((context.trace_id, context.span_id))
         logger.warning(
-            "%s does not take the span %r of the trace %032x: %s. It is shown without its attributes, events "
-            "and links.",
+            "%s does not accept the span %r of the trace %032x: %s. The span is exported without its "
+            "attributes, events and links.",
             self.target,
             span.name,
             context.trace_id,
@@ -121,13 +122,13 @@ class Delivery:
 
 
 def _bare(span: ReadableSpan) -> ReadableSpan:
-    """Return the span with little more than its ids, its times and its status."""
+    """Return the span without attributes, events, links and the description of its status."""
     return ReadableSpan(
         name=span.name[:100],
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes={names.CUT: ["all attributes, events and links, which were refused"]},
+        attributes={names.CUT: ["all attributes, events and links, which were rejected"]},
         kind=span.kind,
         status=type(span.status)(span.status.status_code),
         start_time=span.start_time,

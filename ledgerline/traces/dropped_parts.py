@@ -1,4 +1,4 @@
-"""Attributes, events and links that know how many others were dropped, as OpenTelemetry's own classes do."""
+"""Makes attributes, events and links with the number of dropped ones, as the classes of OpenTelemetry."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from opentelemetry.sdk.util import BoundedList
 
 
 def attributes_without(attributes: Mapping[str, Any], dropped: int = 0) -> Mapping[str, Any]:
-    """Return attributes that know how many others there were."""
+    """Return attributes with the number of dropped ones."""
     if not dropped:
         return attributes
     counted = BoundedAttributes(attributes=attributes)
@@ -17,7 +17,7 @@ def attributes_without(attributes: Mapping[str, Any], dropped: int = 0) -> Mappi
 
 
 def parts_without(parts: Sequence[Any], dropped: int) -> Sequence[Any]:
-    """Return events or links that know how many others there were."""
+    """Return events or links with the number of dropped ones."""
     if not dropped:
         return parts
     counted = BoundedList.from_seq(None, parts)

@@ -1,4 +1,4 @@
-"""Sends the spans of a process that is no step, and what an outage means there. Of steps: step_tracing.py."""
+"""Exports the spans of processes that are not steps, such as the service. step_tracing.py is for steps."""
 
 import logging
 import threading
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanKind, TraceState
     from opentelemetry.util.types import Attributes
 
-# An outage of the target must not keep anything waiting for longer.
+# An outage of the target delays the end of the process by at most this time.
 EXPORT_SECONDS = 5.0
-LAST_EXPORT_SECONDS = 20.0  # where the first export is the last: it opens a client, and maybe a database
+LAST_EXPORT_SECONDS = 20.0  # if the only export is at the end: it opens a client, and maybe a database
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class QuietExporter(SpanExporter):
-    """Says once that traces cannot be sent, and once that they can be again.
+    """Exports spans, and logs each outage of the target once, and its end.
 
     Attributes:
-        open_exporter: Makes the exporter; asked when there is something to send.
+        open_exporter: Function that opens the exporter; called at the first export.
     """
 
     open_exporter: Callable[[], SpanExporter]
@@ -50,24 +50,24 @@ class QuietExporter(SpanExporter):
         )
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans, or lose them."""
+        """Send spans. If that fails, they are lost."""
         if self._ended:
             return SpanExportResult.FAILURE
         try:
             self._delivery.send(spans)
-        except Exception as error:  # noqa: BLE001 (whatever an exporter raises: answers go on)
-            self._say(works=False, why=str(error))
+        except Exception as error:  # noqa: BLE001 (exporters raise any error, and the service continues)
+            self._log(works=False, why=str(error))
             return SpanExportResult.FAILURE
-        self._say(works=True)
+        self._log(works=True)
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """End the exporter, also while it is at work: it tries again no more."""
+        """Shut down the exporter, which ends its retries."""
         ended, self._ended = self._ended, True
         if not ended:
             self._delivery.shutdown()
 
-    def _say(self, *, works: bool, why: str = "") -> None:
+    def _log(self, *, works: bool, why: str = "") -> None:
         if works != self._works:
             logger.warning("Traces are sent again.") if works else logger.warning(
                 "Traces cannot be sent: %s", why
@@ -76,12 +76,12 @@ class QuietExporter(SpanExporter):
 
 
 class KeptTraces(Sampler):
-    """Keeps or drops a trace by its id, as the variables say."""
+    """Samples a trace by its id."""
 
     def __init__(self, keeps: Callable[[int], bool]) -> None:
         self._keeps = keeps
 
-    def should_sample(  # noqa: PLR0917 (as OpenTelemetry has it)
+    def should_sample(  # noqa: PLR0917 (OpenTelemetry's signature)
         self,
         parent_context: "Context | None",
         trace_id: int,
@@ -91,12 +91,12 @@ class KeptTraces(Sampler):
         links: "Sequence[Link] | None" = None,
         trace_state: "TraceState | None" = None,
     ) -> SamplingResult:
-        """Whether a trace is kept."""
+        """Return whether a trace is recorded."""
         decision = Decision.RECORD_AND_SAMPLE if self._keeps(trace_id) else Decision.DROP
         return SamplingResult(decision, attributes, trace_state)
 
     def get_description(self) -> str:
-        """For whoever looks at the provider."""
+        """Return the name of the sampler."""
         return "KeptTraces"
 
 
@@ -104,7 +104,7 @@ class KeptTraces(Sampler):
 def tracer_until_sent(
     settings: Telemetry, open_experiment: "Callable[[], tuple[MlflowClient, str]]", name: str
 ) -> Iterator[Tracer]:
-    """A tracer for one piece of work; at its end, what was traced is sent, or given up after some seconds."""
+    """Yield a tracer. At the end its spans are sent, or dropped if that takes too long."""
     exporter = exporter_for(settings, open_experiment)
     if exporter is None:
         yield NoOpTracer()
@@ -118,8 +118,8 @@ def tracer_until_sent(
 
 
 def end(provider: TracerProvider, exporter: SpanExporter | None, seconds: float = EXPORT_SECONDS) -> None:
-    """Send what is left, for some seconds, and end."""
-    # By itself this takes as long as the exporter tries again: OpenTelemetry has no limit here.
+    """Shut down a provider, and send its remaining spans for at most this many seconds."""
+    # OpenTelemetry has no limit here: its shutdown takes as long as the exporter retries.
     ending = threading.Thread(target=provider.shutdown, name="end of traces", daemon=True)
     ending.start()
     ending.join(seconds)
@@ -131,11 +131,12 @@ def end(provider: TracerProvider, exporter: SpanExporter | None, seconds: float 
 def exporter_for(
     settings: Telemetry, open_experiment: "Callable[[], tuple[MlflowClient, str]]"
 ) -> SpanExporter | None:
-    """Where traces go: what the variables say, or else to MLflow; None if there are to be none.
+    """Return an exporter to the endpoint of the settings, or else to MLflow; None if tracing is disabled.
 
     Args:
-        settings: What the variables say.
-        open_experiment: Opens a client and names the experiment's id; asked when there is something to send.
+        settings: Settings of telemetry.
+        open_experiment: Function that opens a client and returns it with the id of the experiment; called at
+            the first export.
     """
     if settings.disabled:
         return None

@@ -1,4 +1,4 @@
-"""Sends spans to MLflow, which shows traces beside its runs: over OTLP to a server, or into its database."""
+"""Exports spans to MLflow: to a server over OTLP, or to the database of a local tracking store."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from ledgerline.traces import otlp_answers
-from ledgerline.traces.otlp_answers import NotTakenError, SpansRefusedError
+from ledgerline.traces import otlp_responses
+from ledgerline.traces.otlp_responses import ExportFailedError, SpansRejectedError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,10 +20,11 @@ EXPERIMENT_HEADER = "x-mlflow-experiment-id"
 
 @dataclass
 class MLflowSpanExporter(SpanExporter):
-    """Exports spans to an experiment; those that it has already are replaced.
+    """Exports spans to an experiment. A span that exists there is replaced.
 
     Attributes:
-        open_experiment: Opens a client and names the experiment's id; asked when there is something to send.
+        open_experiment: Function that opens a client and returns it with the id of the experiment; called at
+            the first export.
     """
 
     open_experiment: Callable[[], tuple["MlflowClient", str]]
@@ -33,8 +34,8 @@ class MLflowSpanExporter(SpanExporter):
         """Send spans.
 
         Raises:
-            NotTakenError: They were not taken.
-            Exception: What MLflow's client raises.
+            ExportFailedError: MLflow does not accept the spans.
+            Exception: An error of MLflow's client.
         """
         if self._opened is None:
             self._opened = self.open_experiment()
@@ -51,11 +52,11 @@ class MLflowSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: the client has nothing to close."""
 
 
 def _post(host: Any, request: bytes, experiment_id: str) -> None:
-    # MLflow's own way to its server: it knows the password, the certificates, and when to try again.
+    # This function of MLflow uses the password, the certificates and the retries of its own client.
     from mlflow.utils.rest_utils import http_request
 
     headers = {"Content-Type": "application/x-protobuf", EXPERIMENT_HEADER: experiment_id}
@@ -65,14 +66,14 @@ def _post(host: Any, request: bytes, experiment_id: str) -> None:
         "POST",
         data=request,
         extra_headers=headers,
-        raise_on_status=False,  # the answer says more than the error
+        raise_on_status=False,  # the response has more details than the error
         allow_redirects=False,
     )
-    otlp_answers.check(response)
+    otlp_responses.check(response)
 
 
 def _insert(store: Any, request: Any, experiment_id: str) -> None:
-    # As MLflow's server does with what it receives (mlflow/server/otel_api.py).
+    # MLflow's server inserts the spans that it receives in the same way (mlflow/server/otel_api.py).
     from mlflow.entities.span import Span
     from mlflow.exceptions import MlflowException
 
@@ -88,9 +89,11 @@ def _insert(store: Any, request: Any, experiment_id: str) -> None:
         raise _error_class(error)(str(error)) from error
 
 
-def _error_class(error: "MlflowException") -> type[NotTakenError]:
-    """Return the class of an error: the database refuses the spans, or is unavailable."""
+def _error_class(error: "MlflowException") -> type[ExportFailedError]:
+    """Return the error class: the database rejects the spans, or is unavailable."""
     from mlflow.protos import databricks_pb2 as codes
 
     refusals = {codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR}
-    return SpansRefusedError if error.error_code in map(codes.ErrorCode.Name, refusals) else NotTakenError
+    return (
+        SpansRejectedError if error.error_code in map(codes.ErrorCode.Name, refusals) else ExportFailedError
+    )

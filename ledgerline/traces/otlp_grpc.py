@@ -1,4 +1,4 @@
-"""OpenTelemetry's exporter over gRPC, which raises what a receiver answers. Over HTTP: otlp_http.py."""
+"""Exports spans over gRPC, and raises an error if the response rejects them. otlp_http.py uses HTTP."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from ledgerline.traces.otlp_answers import (
+from ledgerline.traces.otlp_responses import (
     REASON_LENGTH,
-    NotTakenError,
-    SpansRefusedError,
+    ExportFailedError,
+    SpansRejectedError,
     WrongTargetError,
     check_partial_success,
 )
@@ -32,78 +32,78 @@ OUTAGES = frozenset(
 WRONG_TARGET = frozenset(
     {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND}
 )
-# RESOURCE_EXHAUSTED is a quota, too, and that passes.
+# RESOURCE_EXHAUSTED with such a message is permanent; otherwise it is a quota, which recovers.
 TOO_LARGE = re.compile(r"larger than|too (large|big|long)|exceed\w* (the )?(max|size|limit)", re.IGNORECASE)
 
 
 class GrpcExporter(OTLPSpanExporter):
-    """Sends spans over gRPC, by the library's settings and its attempts."""
+    """Sends spans over gRPC, with the settings and the retries of OpenTelemetry's exporter."""
 
-    _answer: NotTakenError | None = None
+    _error: ExportFailedError | None = None
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans.
 
         Raises:
-            NotTakenError: They were not taken.
+            ExportFailedError: The receiver does not accept the spans.
         """
-        self._answer = None
+        self._error = None
         result = super().export(spans)
-        if self._answer is not None:
-            raise self._answer
+        if self._error is not None:
+            raise self._error
         if result is not SpanExportResult.SUCCESS:
-            raise NotTakenError("it does not answer; the log says why")
+            raise ExportFailedError("it does not respond; the log has the reason")
         return result
 
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()
-        self._client: Any = _Heard(self._client, self._hear, self._hear_nothing)
+        self._client: Any = _CheckedClient(self._client, self._on_response, self._on_timeout)
 
-    def _hear(self, answer: NotTakenError | None) -> None:
-        self._answer = answer
+    def _on_response(self, error: ExportFailedError | None) -> None:
+        self._error = error
 
-    def _hear_nothing(self, answer: NotTakenError) -> None:
-        """Keep that the time is over, unless an earlier attempt was answered: that is the reason."""
-        self._answer = self._answer or answer
+    def _on_timeout(self, error: ExportFailedError) -> None:
+        """Store the timeout, unless an earlier attempt got a response, which is the better reason."""
+        self._error = self._error or error
 
 
-class _Heard:
-    """A client whose answers are looked at; the library throws them away."""
+class _CheckedClient:
+    """A client that reports the responses, which OpenTelemetry's exporter ignores."""
 
     def __init__(
         self,
         client: Any,
-        hear: Callable[[NotTakenError | None], None],
-        hear_nothing: Callable[[NotTakenError], None],
+        on_response: Callable[[ExportFailedError | None], None],
+        on_timeout: Callable[[ExportFailedError], None],
     ) -> None:
         self._client = client
-        self._hear = hear
-        self._hear_nothing = hear_nothing
+        self._on_response = on_response
+        self._on_timeout = on_timeout
 
-    def Export(self, **arguments: Any) -> Any:  # noqa: N802 (as gRPC has it)
+    def Export(self, **arguments: Any) -> Any:  # noqa: N802 (the name in gRPC)
         """Send a request."""
         try:
             response = self._client.Export(**arguments)
         except grpc.RpcError as error:
-            answer = _error_of(error)
+            failure = _error_of(error)
             if error.code() is StatusCode.DEADLINE_EXCEEDED:
-                self._hear_nothing(answer)
+                self._on_timeout(failure)
             else:
-                self._hear(answer)
-            if isinstance(answer, SpansRefusedError):
-                raise answer from error  # the library would try again what is too large
+                self._on_response(failure)
+            if isinstance(failure, SpansRejectedError):
+                raise failure from error  # the exporter would retry a request that is too large
             raise
-        self._hear(None)
+        self._on_response(None)
         check_partial_success(response.partial_success.rejected_spans, response.partial_success.error_message)
         return response
 
 
-def _error_of(error: grpc.RpcError) -> NotTakenError:
+def _error_of(error: grpc.RpcError) -> ExportFailedError:
     code: StatusCode = error.code()
     details = str(error.details() or "")[:REASON_LENGTH]
-    message = f"it answers {code.name}: {details}"
+    message = f"it responds with {code.name}: {details}"
     if code in WRONG_TARGET:
         return WrongTargetError(message)
     if code in OUTAGES and not (code is StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(details)):
-        return NotTakenError(message)
-    return SpansRefusedError(message)
+        return ExportFailedError(message)
+    return SpansRejectedError(message)

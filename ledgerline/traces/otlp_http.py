@@ -1,4 +1,4 @@
-"""OpenTelemetry's exporter over HTTP, which raises what a receiver answers. Over gRPC: otlp_grpc.py."""
+"""Exports spans over HTTP, and raises an error if the response rejects them. otlp_grpc.py uses gRPC."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,45 +10,48 @@ from opentelemetry.sdk.environment_variables import _OTEL_PYTHON_EXPORTER_OTLP_H
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from ledgerline.traces import otlp_answers
-from ledgerline.traces.otlp_answers import NotTakenError
+from ledgerline.traces import otlp_responses
+from ledgerline.traces.otlp_responses import ExportFailedError
 
 
 class HttpExporter(SpanExporter):
-    """Sends spans over HTTP, by the library's settings and its attempts."""
+    """Sends spans over HTTP, with the settings and the retries of OpenTelemetry's exporter."""
 
     def __init__(self, endpoint: str | None) -> None:
-        self._answer: NotTakenError | None = None
+        self._error: ExportFailedError | None = None
         session = _load_session_from_envvar(_OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER)
         session = session or requests.Session()
-        session.hooks["response"].append(self._hear)
+        session.hooks["response"].append(self._on_response)
         self._exporter = OTLPSpanExporter(endpoint=endpoint, session=session)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans.
 
         Raises:
-            NotTakenError: They were not taken.
+            ExportFailedError: The receiver does not accept the spans.
         """
-        self._answer = None
+        self._error = None
         result = self._exporter.export(spans)
-        if self._answer is not None:
-            raise self._answer
+        if self._error is not None:
+            raise self._error
         if result is not SpanExportResult.SUCCESS:
-            raise NotTakenError("it does not answer; the log says why")
+            raise ExportFailedError("it does not respond; the log has the reason")
         return result
 
     def shutdown(self) -> None:
-        """End the exporter; it tries again no more."""
+        """Shut down the exporter, which ends its retries."""
         self._exporter.shutdown()
 
-    def _hear(self, response: requests.Response, *_: Any, **__: Any) -> None:
-        """Keep what the last answer means; what the library would take for a success is raised through it."""
-        self._answer = None
+    def _on_response(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        """Store the error in the last response.
+
+        If OpenTelemetry's exporter would count the response as success, the error is raised at once.
+        """
+        self._error = None
         try:
-            otlp_answers.check(response)
-        except NotTakenError as error:
-            self._answer = error
+            otlp_responses.check(response)
+        except ExportFailedError as error:
+            self._error = error
             if response.status_code < requests.codes.bad_request:
-                response.close()  # the library never sees it, and so would leave its connection open
+                response.close()  # the exporter never gets it, and would leave its connection open
                 raise

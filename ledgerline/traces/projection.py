@@ -1,4 +1,4 @@
-"""The projection of runs to traces: makes the spans (spans.py) and has them sent (deliveries.py)."""
+"""Projects runs to traces: spans.py makes the spans, and deliveries.py sends them."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -16,26 +16,26 @@ from ledgerline.ledger.links import Links
 from ledgerline.ledger.projection import Backfill, TargetUnavailableError
 from ledgerline.traces import attributes, spans, telemetry
 from ledgerline.traces.deliveries import Delivery
-from ledgerline.traces.otlp_answers import WrongTargetError
+from ledgerline.traces.otlp_responses import WrongTargetError
 from ledgerline.traces.span_bounds import Bounds
 from ledgerline.traces.telemetry import Telemetry
 
-# A target that takes no spans at all is left alone for so long; each time twice as long as before.
+# Pauses before the next export to a target that accepts no spans; each is twice as long as the one before.
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
 
 
 @dataclass
 class TraceProjection:
-    """Shows each run as one trace.
+    """Exports each run as one trace.
 
     Attributes:
-        target: Where the spans go, for messages; without a password.
-        open_exporter: Makes the exporter; asked when there is something to send.
-        telemetry: Which traces are kept.
-        links: Where the pages of a run are.
-        mlflow_page: Where MLflow shows a run, by Dagster's run id.
-        clock: The seconds that pauses are counted in.
+        target: Address of the target without a password, for messages.
+        open_exporter: Function that opens the exporter; called at the first export.
+        telemetry: Settings of sampling.
+        links: URLs of the user interfaces.
+        mlflow_page: Function that returns the URL of the MLflow runs of a Dagster run, given its id.
+        clock: Clock of the pauses, in seconds.
     """
 
     target: str
@@ -46,7 +46,7 @@ class TraceProjection:
     clock: Callable[[], float] = time.monotonic
     _delivery: Delivery = field(init=False)
     _resource: Resource | None = field(default=None, init=False)
-    _refused: set[int] = field(default_factory=set, init=False)  # traces, since the target took one
+    _refused: set[int] = field(default_factory=set, init=False)  # traces, since the last success
     _pause: float = field(default=0.0, init=False)
     _paused_until: float = field(default=0.0, init=False)
     _why: str = field(default="", init=False)
@@ -57,9 +57,9 @@ class TraceProjection:
         self._delivery = Delivery(self.target, self.open_exporter, Bounds.of(telemetry.span_limits()))
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
-        """Send the spans that became complete; the root comes last.
+        """Send the spans that are complete since the last export; the root span is last.
 
-        A trace that is kept only for how its run ended is sent as a whole then.
+        A trace that is kept only because of the end of its run is sent as a whole at the end.
         """
         trace_id = ids.trace_id(now.run.run_id)
         for_its_end = self._keeps_for_its_end(now)
@@ -67,7 +67,7 @@ class TraceProjection:
             before = before if before is not None and self._keeps_for_its_end(before) else None
         page = self.mlflow_page(now.run.run_id) if now.finished else None
         made = spans.run_spans(now, before, self._described(), self.links, page)
-        # The others are of the backfill's trace.
+        # The other spans belong to the trace of the backfill.
         in_backfill = now.finished and self.telemetry.keeps_run(failed=_has_failed(now), seconds=0.0)
         kept = (
             span
@@ -99,7 +99,7 @@ class TraceProjection:
         return self._send(trace_id, [span] if kept else [])
 
     def _keeps_for_its_end(self, history: RunHistory) -> bool:
-        """Return whether a run's trace is kept because of how the run ended, whatever its id."""
+        """Return whether a trace is kept because of the status or the duration of its run."""
         if history.ended is None:
             return False
         seconds = history.ended - (history.started or history.ended)
@@ -115,26 +115,26 @@ class TraceProjection:
         first = next(kept, None)
         if first is None:
             return 0
-        if self._is_left_alone(trace_id):
-            raise TargetUnavailableError(f"{self.target} does not take traces: {self._why}")
+        if self._is_paused(trace_id):
+            raise TargetUnavailableError(f"{self.target} does not accept traces: {self._why}")
         try:
             sent = self._delivery.send(chain([first], kept))
-        except Exception as error:  # whatever an exporter raises, and they differ: it was not sent
+        except Exception as error:  # exporters raise different errors; each means that nothing was sent
             if isinstance(error, WrongTargetError):
-                self._leave_alone(trace_id, str(error))
-            raise TargetUnavailableError(f"{self.target} does not take traces: {error}") from error
+                self._pause_after(trace_id, str(error))
+            raise TargetUnavailableError(f"{self.target} does not accept traces: {error}") from error
         self._pause = 0.0
         self._refused.clear()
         return sent
 
-    def _is_left_alone(self, trace_id: int) -> bool:
-        """Whether the target took no span of this trace a moment ago, or none of several traces."""
+    def _is_paused(self, trace_id: int) -> bool:
+        """Return whether this trace, or several others, were rejected as a whole a moment ago."""
         return self.clock() < self._paused_until and (trace_id in self._refused or len(self._refused) > 1)
 
-    def _leave_alone(self, trace_id: int, why: str) -> None:
-        """Send nothing of a trace for a while of which the target takes no span.
+    def _pause_after(self, trace_id: int, why: str) -> None:
+        """Pause a trace of which the target accepts no span.
 
-        Once it has refused two traces and taken none between them, it is not the traces: all of them wait.
+        After it has rejected two traces in a row, the target is at fault, and all traces are paused.
         """
         self._refused.add(trace_id)
         self._pause = min(2 * self._pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)

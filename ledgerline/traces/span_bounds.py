@@ -1,7 +1,8 @@
-"""Bounds spans to what every receiver takes: Jaeger's index, MLflow's columns, gRPC's messages of 4 MB.
+"""Limits spans to sizes that every receiver accepts: Jaeger's index, MLflow's columns, gRPC messages of 4 MB.
 
-A span says what was left out of it: how many attributes, events and links, in the fields that OTLP has for
-them; lists and maps in `ledgerline.cut`; a text at its own end. One value: attribute_bounds.py.
+A span records what was left out: OTLP has fields for the numbers of dropped attributes, events and links,
+`ledgerline.cut` names shortened lists and maps, and a shortened text ends in its length.
+attribute_bounds.py limits single values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +29,13 @@ from ledgerline.traces.dropped_parts import attributes_without, parts_without
 NAME_BYTES = 1_000  # of a span, an event, a scope
 STATUS_BYTES = 10_000
 SPAN_BYTES = 1_000_000
-CUTS = 50  # named in one span
-TYPE_BYTES = 250  # MLflow keeps it in a column of its own
-LAST_TIME = 2**63 - 1  # nanoseconds; PostgreSQL's integers end there
-RESOURCE_BYTES = 4_000  # of a value: MLflow keeps each as a tag of the trace
+CUTS = 50  # shortened values named in one span
+TYPE_BYTES = 250  # the width of MLflow's column for the type of a span
+LAST_TIME = 2**63 - 1  # nanoseconds; the largest integer in PostgreSQL
+RESOURCE_BYTES = 4_000  # of a value, which MLflow stores as a tag of the trace
 RESOURCE_ATTRIBUTES = 64
 
-# Ids, times and the frame of each part, rather more than less.
+# Upper estimates of the bytes for ids, times and framing.
 SPAN_OVERHEAD, PART_OVERHEAD = 200, 60
 
 
@@ -43,11 +44,13 @@ class Bounds:
     """The limits of a span's parts.
 
     Attributes:
-        attributes: Of the span.
-        events: Of the span, each with `event_attributes` at most.
-        links: Of the span, each with `link_attributes` at most.
-        length: Characters of a text; None: `size` alone counts.
-        size: Bytes of a value.
+        attributes: Maximum number of attributes.
+        events: Maximum number of events.
+        links: Maximum number of links.
+        event_attributes: Maximum number of attributes of an event.
+        link_attributes: Maximum number of attributes of a link.
+        length: Maximum number of characters of a text; None if only `size` applies.
+        size: Maximum number of bytes of a value.
     """
 
     attributes: int = 128
@@ -60,7 +63,7 @@ class Bounds:
 
     @classmethod
     def of(cls, limits: SpanLimits) -> Self:
-        """Return the bounds that OpenTelemetry's variables set; the defaults where they set none."""
+        """Return the bounds of OpenTelemetry's settings, or the defaults where they set none."""
 
         def limit(value: int | None, default: int) -> int:
             return default if value is None else value
@@ -75,19 +78,19 @@ class Bounds:
         )
 
     def bounded(self, span: ReadableSpan) -> tuple[ReadableSpan, int]:
-        """Return the span within these bounds, and its bytes in OTLP, estimated rather high than low."""
+        """Return the span within these bounds, and an upper estimate of its bytes in OTLP."""
         size = self._size_of_plain(span)
         if size is not None and size <= SPAN_BYTES:
             return span, size
         bounds = self
-        found, size = bounds._cut(span)
+        bounded, size = bounds._cut(span)
         while size > SPAN_BYTES:
             bounds = bounds._tighter()
-            found, size = bounds._cut(span)
-        return found, size
+            bounded, size = bounds._cut(span)
+        return bounded, size
 
     def _tighter(self) -> Self:
-        """Shorter values at first, then fewer of them."""
+        """Return tighter bounds: first shorter values, then fewer of them."""
         if self.size > SHORT:
             return replace(self, size=self.size // 4)
         return replace(
@@ -100,7 +103,7 @@ class Bounds:
         )
 
     def _size_of_plain(self, span: ReadableSpan) -> int | None:
-        """Return the bytes of a span that is plainly within all bounds, as nearly all are; else None."""
+        """Return the bytes of a span that is within all bounds, as nearly all are; else None."""
         if self.length is not None or not _is_plain(span):
             return None
         size = self._size_of_attributes(span.attributes, self.attributes)
@@ -118,17 +121,17 @@ class Bounds:
         if len(parts) > most or not all(map(_is_plain_part, parts)):
             return None
         for part in parts:
-            found = self._size_of_attributes(part.attributes, each)
-            if found is None:
+            size_of_part = self._size_of_attributes(part.attributes, each)
+            if size_of_part is None:
                 return None
-            size += found + (len(part.name) if isinstance(part, Event) else 0)
+            size += size_of_part + (len(part.name) if isinstance(part, Event) else 0)
         return size
 
     def _size_of_attributes(self, attributes: Mapping[str, Any] | None, most: int) -> int | None:
         if not attributes:
             return PART_OVERHEAD
-        found = _size_of_plain(attributes) if len(attributes) <= most else None
-        return found + PART_OVERHEAD if found is not None else None
+        size = _size_of_plain(attributes) if len(attributes) <= most else None
+        return size + PART_OVERHEAD if size is not None else None
 
     def _cut(self, span: ReadableSpan) -> tuple[ReadableSpan, int]:
         attributes, size = self._attributes(span.attributes or {}, self.attributes, span.dropped_attributes)
@@ -159,65 +162,65 @@ class Bounds:
 
     def _attributes(self, given: Mapping[str, Any], most: int, dropped: int) -> tuple[Mapping[str, Any], int]:
         bound = ValueBounds(self.size, self.length)
-        found: dict[str, Any] = {}
+        kept_attributes: dict[str, Any] = {}
         cuts: list[str] = []
         size = PART_OVERHEAD
         for key, value in given.items():
             kept = bounded_key(str(key))
             if key == names.CUT and isinstance(value, list | tuple):
                 cuts += [str(each) for each in value]
-            elif value is None or not kept or kept in found or len(found) >= most:
+            elif value is None or not kept or kept in kept_attributes or len(kept_attributes) >= most:
                 dropped += 1
             else:
-                found[kept] = bound(value)
-                size += _size(kept) + _size(found[kept])
+                kept_attributes[kept] = bound(value)
+                size += _size(kept) + _size(kept_attributes[kept])
                 if bound.cut is not None:
                     cuts.append(f"{kept}: {bound.cut}")
             if size > SPAN_BYTES:
-                break  # tighter bounds come next
-        if names.SPAN_TYPE in found:
-            found[names.SPAN_TYPE] = bounded_text(str(found[names.SPAN_TYPE]), TYPE_BYTES)
+                break  # the caller retries with tighter bounds
+        if names.SPAN_TYPE in kept_attributes:
+            kept_attributes[names.SPAN_TYPE] = bounded_text(str(kept_attributes[names.SPAN_TYPE]), TYPE_BYTES)
         if cuts:
-            found[names.CUT] = [bounded_text(each, NAME_BYTES) for each in cuts[:CUTS]]
-            size += _size(names.CUT) + _size(found[names.CUT])
-        return attributes_without(found, dropped), size
+            kept_attributes[names.CUT] = [bounded_text(each, NAME_BYTES) for each in cuts[:CUTS]]
+            size += _size(names.CUT) + _size(kept_attributes[names.CUT])
+        return attributes_without(kept_attributes, dropped), size
 
     def _events(self, given: Sequence[Event], dropped: int) -> tuple[Sequence[Event], int]:
-        found, size = [], 0
+        kept_events, size = [], 0
         for event in given[: self.events]:
             attributes, more = self._attributes(
                 event.attributes or {}, self.event_attributes, event.dropped_attributes
             )
             name = bounded_text(event.name, NAME_BYTES)
-            found.append(Event(name, attributes, timestamp=_time(event.timestamp)))
+            kept_events.append(Event(name, attributes, timestamp=_time(event.timestamp)))
             size += more + _size(name)
             if size > SPAN_BYTES:
                 break
-        return parts_without(found, dropped + len(given) - len(found)), size
+        return parts_without(kept_events, dropped + len(given) - len(kept_events)), size
 
     def _links(self, given: Sequence[Link], dropped: int) -> tuple[Sequence[Link], int]:
-        found, size = [], 0
+        kept_links, size = [], 0
         for link in given:
-            if len(found) < self.links and _is_sendable(link.context):
+            if len(kept_links) < self.links and _is_sendable(link.context):
                 attributes, more = self._attributes(
                     link.attributes or {}, self.link_attributes, link.dropped_attributes
                 )
-                found.append(Link(link.context, attributes))
+                kept_links.append(Link(link.context, attributes))
                 size += more
                 if size > SPAN_BYTES:
                     break
-        return parts_without(found, dropped + len(given) - len(found)), size
+        return parts_without(kept_links, dropped + len(given) - len(kept_links)), size
 
 
 def bounded_resource(resource: Resource) -> Resource:
-    """Return a resource with attributes that MLflow can keep as tags of a trace."""
+    """Return a resource with attributes that MLflow can store as tags of a trace."""
     bound = ValueBounds(RESOURCE_BYTES)
     kept = list(resource.attributes.items())[:RESOURCE_ATTRIBUTES]
     return Resource({bounded_key(key): bound(value) for key, value in kept}, resource.schema_url)
 
 
 def _is_plain(span: ReadableSpan) -> bool:
-    """Return whether a span is sent unchanged, but for its attributes, events and links."""
+    """Return whether a span needs no change, apart from its attributes, events and links."""
     scope, status, start, end = (
         span.instrumentation_scope,
         span.status.description,
@@ -245,7 +248,7 @@ def _is_plain_part(part: Event | Link) -> bool:
 
 
 def _size_of_plain(attributes: Mapping[str, Any]) -> int | None:
-    """Return the bytes of attributes that are all sent unchanged; None if one is not, or may not be."""
+    """Return the bytes of attributes that need no change; None if one of them may need one."""
     size = 0
     for key, value in attributes.items():
         kind = type(value)
@@ -270,7 +273,7 @@ def _size_of_plain(attributes: Mapping[str, Any]) -> int | None:
 
 
 def _size(value: Any) -> int:
-    """Bytes in OTLP, rather too many than too few."""
+    """Return an upper estimate of the bytes of a value in OTLP."""
     if isinstance(value, str):
         return len(value.encode()) + 8
     if isinstance(value, Mapping):
@@ -288,7 +291,7 @@ def _scope(scope: InstrumentationScope | None) -> InstrumentationScope | None:
 
 
 def _time(value: Any) -> int:
-    """Nanoseconds that every receiver takes, whatever a step gave as a time."""
+    """Return a time in nanoseconds that every receiver accepts, whatever value a step set."""
     try:
         return min(max(int(value), 0), LAST_TIME)
     except (TypeError, ValueError, OverflowError):

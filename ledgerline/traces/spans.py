@@ -1,4 +1,4 @@
-"""RunHistory -> OpenTelemetry spans with the ids of ids.py. Where they are sent: telemetry.py."""
+"""Makes OpenTelemetry spans from a RunHistory, with the ids of ids.py. projection.py exports them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,9 @@ from ledgerline.traces.step_spans import SAMPLED
 
 SCOPE = InstrumentationScope("ledgerline")
 
-LISTED = 100  # partitions, versions in one attribute: a backfill of years would exceed what backends take
+LISTED = (
+    100  # partitions or versions in one attribute: those of a backfill of years exceed limits of backends
+)
 
 Attributes = dict[str, AttributeValue | None]
 
@@ -37,21 +39,21 @@ Attributes = dict[str, AttributeValue | None]
 def run_spans(
     now: RunHistory, before: RunHistory | None, resource: Resource, links: Links, mlflow_page: str | None
 ) -> Iterator[ReadableSpan]:
-    """The spans that became complete since an earlier history of the same run; the root last.
+    """Yield the spans that are complete since an earlier history of the run; the root span is last.
 
     Args:
-        now: What the run has done.
-        before: What it had done when its spans were last made.
-        resource: What is said to produce them.
-        links: Where its pages are.
-        mlflow_page: Where MLflow shows it.
+        now: History of the run.
+        before: History at the last call; None for all spans.
+        resource: OpenTelemetry resource of the spans.
+        links: URLs of the user interfaces.
+        mlflow_page: URL of the run in MLflow.
     """
     trace = _Trace(now, resource)
     for attempt in now.ended_since(before):
         yield from trace.attempt(attempt)
-    told = len(before.recorded_spans) if before is not None else 0
-    yield from trace.recorded(told)
-    # Once more, if its process has more to say after it was given up on.
+    exported = len(before.recorded_spans) if before is not None else 0
+    yield from trace.recorded(exported)
+    # The root is exported again if the history changes after the end, as by late events of a lost process.
     if now.finished and (before is None or _ending(before) != _ending(now)):
         yield from trace.waits()
         if now.run.backfill_id is not None:
@@ -68,7 +70,7 @@ def backfill_span(
     attributes: Attributes,
     resource: Resource,
 ) -> ReadableSpan:
-    """The root span of a backfill's trace; each run of it has put its own span below."""
+    """Return the root span of a backfill's trace; the spans of its runs are its children."""
     context = _context(ids.backfill_trace_id(backfill_id), ids.backfill_span_id(backfill_id))
     return ReadableSpan(
         name=f"backfill {backfill_id}",
@@ -126,7 +128,7 @@ class _Trace:
         )
 
     def hooks(self, attempt: Attempt) -> Iterator[ReadableSpan]:
-        """Yield a span for each hook that was executed: below the run, since the step was over."""
+        """Yield a span for each executed hook. Its parent is the run, because the step has ended."""
         for number, hook in enumerate(attempt.hooks, start=1):
             if hook.outcome is HookOutcome.SKIPPED:
                 continue
@@ -145,10 +147,10 @@ class _Trace:
                 events=[_exception(error, hook.ended)] if error is not None else [],
             )
 
-    def recorded(self, told: int) -> Iterator[ReadableSpan]:
-        """What steps traced themselves, without what was told before."""
+    def recorded(self, exported: int) -> Iterator[ReadableSpan]:
+        """Yield the spans from inside steps, without the first `exported` batches."""
         behind = {(attempt.step, attempt.number): attempt.clock_behind for attempt in self.history.attempts}
-        for spans in self.history.recorded_spans[told:]:
+        for spans in self.history.recorded_spans[exported:]:
             later = _nanoseconds(behind.get((spans.step, spans.attempt), 0.0))
             yield from step_spans.decode(spans.encoded, self.trace_id, self.resource, later)
 
@@ -175,7 +177,7 @@ class _Trace:
         caller = caller_of(run.traceparent)
         if caller is not None:
             to_others.append(Link(caller, {names.LINK: "caller"}))
-        status, events = self._verdict(ended)
+        status, events = self._status(ended)
         resumed = [Event("run resumed", timestamp=_nanoseconds(time)) for time in self.history.resumptions]
         return self._span(
             f"run {self.history.title}",
@@ -196,9 +198,9 @@ class _Trace:
         )
 
     def in_backfill(self, backfill_id: str) -> ReadableSpan:
-        """The span of this run in the trace of its backfill."""
+        """Return the span of this run in the trace of its backfill."""
         started, ended = self._times()
-        status, events = self._verdict(ended)
+        status, events = self._status(ended)
         run_id = self.history.run.run_id
         trace_id = ids.backfill_trace_id(backfill_id)
         return ReadableSpan(
@@ -216,7 +218,7 @@ class _Trace:
         )
 
     def _times(self) -> tuple[float, float]:
-        """From when somebody asked for the run until the last that is known of it."""
+        """Return the start and end of the run: from its creation to its last event."""
         history = self.history
         attempts = history.attempts
         known = [time for time in (history.run.created, history.enqueued, history.started) if time]
@@ -230,20 +232,20 @@ class _Trace:
         )
         return started, ended
 
-    def _verdict(self, ended: float) -> tuple[Status, Sequence[Event]]:
+    def _status(self, ended: float) -> tuple[Status, Sequence[Event]]:
         error = self.history.error
         if self.history.status is RunStatus.SUCCESS:
             return _OK, []
         if error is None:
             return Status(StatusCode.ERROR), []
         lost = [each.error for each in self.history.attempts if each.outcome in _LOST and each.error]
-        # Where the run only says which steps failed, the first of them says why.
-        why = [each for each in lost[:1] if (each.type, each.message) != (error.type, error.message)]
-        events = [_exception(each, ended) for each in (error, *why)]
+        # The error of the run may only name the steps that failed; the first of their errors has the reason.
+        reasons = [each for each in lost[:1] if (each.type, each.message) != (error.type, error.message)]
+        events = [_exception(each, ended) for each in (error, *reasons)]
         return Status(StatusCode.ERROR, error.message or error.type), events
 
     def _outcome(self) -> str:
-        """How it ended, in a few words: what MLflow lists beside the trace."""
+        """Return a short description of the end, which MLflow lists beside the trace."""
         history = self.history
         if history.error is not None:
             failed = [attempt.step for attempt in history.attempts if attempt.outcome in _LOST]
@@ -313,7 +315,7 @@ class _Trace:
 
 
 def caller_of(traceparent: str | None) -> SpanContext | None:
-    """The span that a W3C `traceparent` names; None if it names none."""
+    """Return the context in a W3C `traceparent`; None if it is missing or invalid."""
     if not traceparent:
         return None
     from opentelemetry.trace import get_current_span
@@ -331,7 +333,7 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
     written = [part for parts in attempt.written.values() for part in parts]
     counts = [rows for rows in map(row_count, attempt.written.values()) if rows is not None]
     checks = attempt.checks
-    # Dagster takes the run's id for the version of code that has none.
+    # Dagster records the run id as code version of assets without one.
     code_versions = [each.code_version for each in written if each.code_version != run_id]
     return {
         names.STEP: attempt.step,
@@ -364,14 +366,14 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
 
 
 def _numbers(attempt: Attempt) -> Attributes:
-    """Return the numbers that users gave to outputs; if those of partitions differ, the last partition's."""
-    found: Attributes = {}
+    """Return the numbers in the metadata of outputs; if partitions differ, those of the last partition."""
+    numbers: Attributes = {}
     for asset, parts in attempt.written.items():
         for name, given in numbers_by_name(parts):
-            found[names.NUMBER.format(f"{asset}/{name}")] = attribute_number(given[-1][1])
-            if len(found) == MAX_NUMBERS:
-                return found
-    return found
+            numbers[names.NUMBER.format(f"{asset}/{name}")] = attribute_number(given[-1][1])
+            if len(numbers) == MAX_NUMBERS:
+                return numbers
+    return numbers
 
 
 def _versions(pairs: Sequence[tuple[str, str | None]]) -> tuple[str, ...] | None:
@@ -400,7 +402,7 @@ def _check_events(attempt: Attempt) -> list[Event]:
 
 
 def _exception(error: Error, time: float) -> Event:
-    """As OpenTelemetry records exceptions; the causes follow the stack, as Python prints them."""
+    """Return an exception event by OpenTelemetry's conventions; the causes follow the stack trace."""
     stack = [
         error.stack,
         *(f"Caused by {cause.type}: {cause.message}\n{cause.stack}" for cause in error.causes),
@@ -425,7 +427,7 @@ def _present(attributes: Mapping[str, AttributeValue | None]) -> dict[str, Attri
 
 
 def _nanoseconds(seconds: float) -> int:
-    # A float of this size is good to a quarter of a microsecond; more digits would be noise.
+    # A float of this size has a precision of a quarter of a microsecond.
     return round(seconds * 1e6) * 1000
 
 

@@ -1,4 +1,4 @@
-"""Spans that a step traces itself, to text in the event log and back. Who writes them: step_tracing.py."""
+"""Encodes spans from inside a step for the event log, and decodes them. step_tracing.py writes them."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 def encode(spans: Sequence[ReadableSpan]) -> list[dict[str, Any]]:
-    """Spans of one attempt as values of JSON; times in nanoseconds since the epoch."""
-    # There and back: attributes hold tuples, and may hold what JSON or UTF-8 has not, like a loss that is NaN
-    # and the name of an old file.
+    """Return the spans of one attempt as JSON values; times are nanoseconds since the epoch."""
+    # Encoding and decoding the text makes lists of tuples, and replaces values that JSON or UTF-8 does not
+    # have, such as NaN and undecodable file names.
     text = json.dumps([_encoded(span) for span in spans], default=str, ensure_ascii=False)
     return json.loads(text.encode(errors="replace"), parse_constant=str)
 
@@ -29,10 +29,10 @@ def decode(
     """Yield the spans that were encoded, without secrets.
 
     Args:
-        encoded: What `encode` returned.
-        trace_id: The trace they belong to.
-        resource: What produced them.
-        later: Nanoseconds to add to all times, for a clock that is behind.
+        encoded: Result of `encode`.
+        trace_id: Id of their trace.
+        resource: OpenTelemetry resource of the spans.
+        later: Nanoseconds to add to all times, if the clock of the process was behind.
     """
     for span in encoded:
         scope, version = span["scope"]
@@ -91,7 +91,7 @@ def _encoded(span: ReadableSpan) -> dict[str, Any]:
 
 
 def _described(part: Event | Link) -> list[Any]:
-    """Return the attributes of an event or a link, and how many were dropped, if any were."""
+    """Return the attributes of an event or a link, and the number of dropped ones if there are any."""
     attributes = dict(part.attributes or {})
     return [attributes, part.dropped_attributes] if part.dropped_attributes else [attributes]
 

@@ -1,8 +1,8 @@
-"""Tracing inside a step: its spans get the step as parent, and go to Dagster's event log.
+"""Tracing inside a step: spans get the step as parent, and are written to Dagster's event log.
 
-Who is the parent is asked whenever a span starts, of Dagster's own context variable. So nothing is propagated
-to a step, under any executor, and nothing is left behind for the next run in the same process. The event log
-keeps the spans safe, and the step from waiting for a collector; the observer sends them on.
+The parent is read from Dagster's context variable whenever a span starts. Nothing has to be propagated to a
+step, whatever the executor, and no state remains for the next run in the same process. The event log stores
+the spans until the observer exports them, so a step never waits for a collector.
 """
 
 import threading
@@ -31,25 +31,25 @@ from ledgerline.traces.span_bounds import Bounds
 from ledgerline.traces.step_spans import SAMPLED
 from ledgerline.traces.telemetry import Telemetry, span_limits
 
-SPANS_PER_ATTEMPT = 2000  # further ones are counted, not kept: the event log is no place for millions
+SPANS_PER_ATTEMPT = 2000  # further spans are dropped: the event log cannot hold millions
 WRITE_EVERY_MS = 2000
 SPANS_AT_ONCE = 512  # in one event
 EVENT_BYTES = 2_000_000  # of one event
-WAITING = 2 * SPANS_PER_ATTEMPT  # the next attempt in the same process may begin before the last is written
+QUEUE_SIZE = 2 * SPANS_PER_ATTEMPT  # an attempt in the same process may begin before the last is written
 
 
 class StepTracerProvider(trace.TracerProvider):
-    """Its tracers' spans belong to the step that starts them; outside of steps they record nothing."""
+    """Provides tracers whose spans belong to the step that starts them, and which do nothing elsewhere."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._steps = _Steps(telemetry)
         limits = span_limits()
-        # Whether a trace is kept is decided before a span is started.
+        # The sampling of the trace is decided before a span is started.
         self._provider = TracerProvider(ALWAYS_ON, Resource.get_empty(), span_limits=limits)
-        # All of its settings: of those that it has to look up, a wrong one would fail the step.
+        # All settings are given, because an invalid environment variable would fail the step.
         self._processor = BatchSpanProcessor(
             _EventLogExporter(self._steps, Bounds.of(limits)),
-            max_queue_size=WAITING,
+            max_queue_size=QUEUE_SIZE,
             schedule_delay_millis=WRITE_EVERY_MS,
             max_export_batch_size=SPANS_AT_ONCE,
             export_timeout_millis=0,  # not used
@@ -63,32 +63,38 @@ class StepTracerProvider(trace.TracerProvider):
         schema_url: str | None = None,
         attributes: Attributes = None,
     ) -> Tracer:
-        """A tracer, as OpenTelemetry's API asks for it."""
+        """Return a tracer, as OpenTelemetry's API requires."""
         tracer = self._provider.get_tracer(
             instrumenting_module_name, instrumenting_library_version, schema_url, attributes
         )
         return _StepTracer(tracer, self._steps)
 
     def current_step(self) -> "Step | None":
-        """The step that this is called from; None outside of steps, and where its trace is not kept."""
+        """Return the current step; None outside of steps, and if the trace is not sampled."""
         return self._steps.current(trace.get_current_span())
 
     def finish(self, run_id: str) -> None:
-        """Write all spans that have ended to the event log, and forget the steps of a run."""
+        """Write all ended spans to the event log, and forget the steps of a run."""
         self._processor.force_flush()
         self._steps.forget(run_id)
 
 
 @dataclass
 class Step:
-    """A step of a run, as its spans need it.
+    """An attempt at a step of a run.
 
     Attributes:
-        attributes: What each of its spans says: the run, the step, the attempt.
-        parent: The span of its computation, which the observer makes.
-        started: How many spans it has started that are kept. Counted at their start: the ones around others
-            end last, and must not be those that are too many.
-        told: Whether the event log says that there are more.
+        run_id: Id of the run.
+        job: Name of the job.
+        key: Step key.
+        attempt: Number of the attempt, counted from 1.
+        instance: Dagster instance of the run.
+        attributes: Attributes of each of its spans: the run, the step and the attempt.
+        parent: Span of its computation, which the observer exports.
+        trace_id: Id of the trace.
+        started: Number of its recorded spans. They are counted at their start, because outer spans end last
+            and must not be dropped.
+        reported_limit: True if the event log says that further spans were dropped.
     """
 
     run_id: str
@@ -100,11 +106,11 @@ class Step:
     parent: Span
     trace_id: int
     started: int = 0
-    told: bool = False
+    reported_limit: bool = False
 
     @classmethod
     def of(cls, context: dg.OpExecutionContext) -> Self:
-        """The step that an execution context belongs to."""
+        """Return the step of an execution context."""
         execution = context.get_step_execution_context()
         run_id, key, attempt = execution.run_id, execution.step.key, execution.previous_attempt_count + 1
         trace_id = ids.trace_id(run_id)
@@ -123,7 +129,7 @@ class Step:
 
     @property
     def traceparent(self) -> str:
-        """The W3C trace context of the span that is open, or else of the step."""
+        """The W3C trace context of the current span, or else of the step."""
         open_span = trace.get_current_span().get_span_context()
         span_id = open_span.span_id if open_span.trace_id == self.trace_id else self._own_span_id
         return f"00-{self.trace_id:032x}-{span_id:016x}-01"
@@ -134,16 +140,16 @@ class Step:
 
 
 class _Steps:
-    """The steps of this process: one after the other, or several at once."""
+    """The steps of this process, which may run one after the other or concurrently."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._known: dict[tuple[str, str, int], Step] = {}
-        self._of_spans: dict[int, Step] = {}  # those that are open, or not written yet
+        self._of_spans: dict[int, Step] = {}  # by the id of each span that is not written yet
         self._latest: tuple[object, Step | None] = (None, None)
 
     def current(self, around: Span) -> Step | None:
-        """The step under way here; in a thread without Dagster's context, that of the span around."""
+        """Return the current step; in a thread without Dagster's context, the step of the outer span."""
         context = current_execution_context.get()
         if context is None:
             return self.of(around)
@@ -154,18 +160,18 @@ class _Steps:
         return step
 
     def of(self, span: Span) -> Step | None:
-        """The step that started a span."""
+        """Return the step that started a span."""
         return self._of_spans.get(span.get_span_context().span_id)
 
     def add(self, span: Span, step: Step) -> None:
         self._of_spans[span.get_span_context().span_id] = step
 
     def remove(self, span: ReadableSpan) -> Step | None:
-        """The step that started a span, which is not asked for again."""
+        """Remove a span, and return the step that started it."""
         return self._of_spans.pop(span.context.span_id, None) if span.context is not None else None
 
     def forget(self, run_id: str) -> None:
-        # In lists first, which no other thread interrupts.
+        # Making a list first is atomic, so that other threads can change the dictionaries meanwhile.
         self._known = {key: step for key, step in list(self._known.items()) if step.run_id != run_id}
         self._of_spans = {span: step for span, step in list(self._of_spans.items()) if step.run_id != run_id}
         self._latest = None, None
@@ -195,9 +201,9 @@ class _StepTracer(Tracer):
         around = trace.get_current_span(context)
         step = self._steps.current(around)
         if step is None:
-            return _NOTHING.start_span(name, context)  # whose trace it is stays in the context
+            return _NO_TRACER.start_span(name, context)  # keeps the trace of the context
         if around.get_span_context().trace_id != step.trace_id or self._steps.of(around) not in (step, None):
-            # Somebody else's, or one that an earlier step left open.
+            # The outer span belongs to another trace, or an earlier step left it open.
             around = step.parent
         if step.started >= SPANS_PER_ATTEMPT:
             return NonRecordingSpan(around.get_span_context())
@@ -215,7 +221,7 @@ class _StepTracer(Tracer):
         self._steps.add(span, step)
         return span
 
-    # The context manager around start_span is the same for every tracer of the SDK.
+    # Every tracer of the SDK has the same context manager around start_span.
     @_agnosticcontextmanager
     def start_as_current_span(  # noqa: PLR0917
         self,
@@ -242,7 +248,7 @@ class _StepTracer(Tracer):
 
 
 class _EventLogExporter(SpanExporter):
-    """Writes spans into the event logs of their runs, an engine event for each batch of a step's."""
+    """Writes spans to the event logs of their runs, with one engine event for each batch of a step."""
 
     def __init__(self, steps: _Steps, bounds: Bounds) -> None:
         self._steps = steps
@@ -260,7 +266,7 @@ class _EventLogExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def _events(self, spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
-        """Spans in portions that the event log can hold as one event each."""
+        """Yield portions of spans that each fit into one event."""
         event: list[ReadableSpan] = []
         left = EVENT_BYTES
         for span in spans:
@@ -274,10 +280,10 @@ class _EventLogExporter(SpanExporter):
             yield event
 
     def _write(self, step: Step, spans: Sequence[ReadableSpan]) -> None:
-        message = f"{step.key} traced {len(spans)} spans of its own."
-        if step.started >= SPANS_PER_ATTEMPT and not step.told:
-            message += f" Further ones are not kept: {SPANS_PER_ATTEMPT} are the most for one attempt."
-            step.told = True
+        message = f"{step.key} recorded {len(spans)} spans."
+        if step.started >= SPANS_PER_ATTEMPT and not step.reported_limit:
+            message += f" Further spans are dropped: the limit is {SPANS_PER_ATTEMPT} for one attempt."
+            step.reported_limit = True
         metadata = {
             SPANS_METADATA: dg.MetadataValue.json(step_spans.encode(spans)),
             ATTEMPT_METADATA: dg.MetadataValue.int(step.attempt),
@@ -291,18 +297,18 @@ class _EventLogExporter(SpanExporter):
         )
 
     def shutdown(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
-_NOTHING = NoOpTracer()
+_NO_TRACER = NoOpTracer()
 _providers: dict[Telemetry, StepTracerProvider] = {}
 _lock = threading.Lock()
 
 
 def provider_for(telemetry: Telemetry) -> StepTracerProvider:
-    """The provider of this process; the first one becomes OpenTelemetry's own, if there is none.
+    """Return the provider of this process. The first one becomes the global provider if none is set.
 
-    Libraries that trace themselves ask OpenTelemetry for it, and so nest under the right step.
+    Instrumented libraries use the global provider, so their spans nest under the right step.
     """
     with _lock:
         if telemetry not in _providers:
@@ -313,8 +319,8 @@ def provider_for(telemetry: Telemetry) -> StepTracerProvider:
 
 
 def _is_taken() -> bool:
-    """Whether OpenTelemetry has a provider of its own in this process."""
+    """Return whether this process has set a global tracer provider."""
     try:
         return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    except Exception:  # noqa: BLE001 (OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded: logged)
+    except Exception:  # noqa: BLE001 (OTEL_PYTHON_TRACER_PROVIDER cannot be loaded, which is logged)
         return False

@@ -1,7 +1,7 @@
-"""Where traces go and which are kept, by OpenTelemetry's own OTEL_* variables. No Dagster.
+"""Settings of traces: endpoint and sampling, by OpenTelemetry's OTEL_* variables. It imports no Dagster.
 
-Whatever these variables say, reading them raises nothing: a value that cannot be used is passed over with a
-warning, as OpenTelemetry's specification asks for. Only an exporter may refuse to be made, over gRPC.
+Reading the variables never raises an error: an invalid value is ignored with a warning, as OpenTelemetry's
+specification requires. Only opening an exporter over gRPC may fail.
 """
 
 import logging
@@ -21,8 +21,8 @@ HTTP, GRPC = "http/protobuf", "grpc"
 SERVICE = "ledgerline"
 LIMIT = 128  # of attributes, events and links, as OpenTelemetry's specification has it
 
-# Those that decide by the trace alone; "parentbased_" before any of them makes no difference, since the root
-# of a run has no parent.
+# Samplers that decide by the trace id alone. The prefix "parentbased_" makes no difference, because the root
+# span of a run has no parent.
 SAMPLERS = ("always_on", "always_off", "traceidratio")
 
 logger = logging.getLogger(__name__)
@@ -30,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What the variables say.
+    """The settings of traces.
 
     Attributes:
-        disabled: Whether no traces are made at all (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
-        endpoint: Where they are sent (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; or OTEL_EXPORTER_OTLP_ENDPOINT, to
-            which HTTP adds /v1/traces); None if no variable says.
-        protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, ..._PROTOCOL).
-        ratio: Share of traces that is kept, 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).
-        keeps_failed_runs: Whether the traces of failed runs are kept besides (LEDGERLINE_KEEP_FAILED_RUNS).
-        slow_run_seconds: How long a run takes at least whose trace is kept besides; None: the time does not
-            count (LEDGERLINE_KEEP_RUNS_OVER_SECONDS).
+        disabled: True if no traces are made (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
+        endpoint: URL of the receiver (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT, to
+            which HTTP adds /v1/traces); None if no variable is set.
+        protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL).
+        ratio: Share of traces that is sampled, from 0 to 1 (OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG).
+        keeps_failed_runs: True if the traces of all failed runs are kept (LEDGERLINE_KEEP_FAILED_RUNS).
+        slow_run_seconds: Minimum duration of a run whose trace is always kept; None if the duration does not
+            matter (LEDGERLINE_KEEP_RUNS_OVER_SECONDS).
     """
 
     disabled: bool = False
@@ -74,21 +74,21 @@ class Telemetry:
         )
 
     def keeps(self, trace_id: int) -> bool:
-        """Return whether a trace is kept, however the run ends."""
+        """Return whether a trace is sampled, whatever the end of the run."""
         return not self.disabled and ids.is_sampled(trace_id, self.ratio)
 
     def keeps_run(self, *, failed: bool, seconds: float) -> bool:
-        """Return whether the trace of a run is kept because of how the run ended, whatever its id."""
+        """Return whether a trace is kept because of the status or the duration of its run."""
         is_slow = self.slow_run_seconds is not None and seconds >= self.slow_run_seconds
         return not self.disabled and ((failed and self.keeps_failed_runs) or is_slow)
 
     def may_keep(self, trace_id: int) -> bool:
-        """Return whether the trace of a run is kept, or may be because of how the run ends."""
+        """Return whether a trace is sampled, or may be kept at the end of its run."""
         return self.keeps(trace_id) or self.keeps_run(failed=True, seconds=math.inf)
 
 
 def resource() -> "Resource":
-    """What is said to produce the spans: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, if set."""
+    """Return the OpenTelemetry resource of OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES."""
     from opentelemetry.sdk.resources import Resource
 
     from ledgerline.traces.span_bounds import bounded_resource
@@ -100,7 +100,7 @@ def resource() -> "Resource":
 
 
 def span_limits() -> "SpanLimits":
-    """Return the limits that OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and its like set; else the defaults."""
+    """Return the limits of OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and similar variables, or the defaults."""
     from opentelemetry.sdk.trace import SpanLimits
 
     try:
@@ -120,12 +120,12 @@ def span_limits() -> "SpanLimits":
 
 
 def otlp_exporter(telemetry: Telemetry) -> "SpanExporter":
-    """An exporter to the endpoint; headers, timeouts and certificates it reads from the variables itself.
+    """Return an exporter to the endpoint. It reads headers, timeouts and certificates from the variables.
 
-    It raises what the endpoint answers (otlp_answers.py) where spans were not taken.
+    The exporter raises an error for a response that rejects spans (otlp_responses.py).
 
     Raises:
-        Exception: What gRPC's exporter raises for an address, a timeout or a compression that is none.
+        Exception: The exporter over gRPC rejects the address, the timeout or the compression.
     """
     if telemetry.protocol == GRPC:
         from ledgerline.traces.otlp_grpc import GrpcExporter
@@ -159,7 +159,9 @@ def _ratio(environment: Mapping[str, str]) -> float:
     except ValueError:
         ratio = -1.0
     if not 0.0 <= ratio <= 1.0:
-        logger.warning("OTEL_TRACES_SAMPLER_ARG is %r, no number from 0 to 1; keeping all traces.", argument)
+        logger.warning(
+            "OTEL_TRACES_SAMPLER_ARG is %r, not a number from 0 to 1; keeping all traces.", argument
+        )
         return 1.0
     return ratio
 
@@ -174,6 +176,6 @@ def _slow_run_seconds(environment: Mapping[str, str]) -> float | None:
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:
-        logger.warning("%s is %r, no number of seconds; it is passed over.", name, argument)
+        logger.warning("%s is %r, not a number of seconds; it is ignored.", name, argument)
         return None
     return seconds

@@ -257,7 +257,10 @@ MISTAKES = {
         f"storage: {{postgres: {{password: {SECRET}}}\n",
         "dagster.yaml is not valid YAML in line 2: ",
     ),
-    "not a mapping": ("- storage\n", "dagster.yaml is not a dagster.yaml: it holds no settings with names."),
+    "not a mapping": (
+        "- storage\n",
+        "dagster.yaml is not a valid dagster.yaml: it is not a mapping of settings.",
+    ),
     "not text": ("\udcff", "dagster.yaml is not valid YAML: it is not text in UTF-8."),
     "an unset variable": (
         "storage: {postgres: {postgres_url: {env: NOT_SET_HERE}}}",
@@ -281,11 +284,11 @@ MISTAKES = {
     ),
     "neither address nor parts": (
         "storage: {postgres: {}}",
-        "storage.postgres needs either postgres_url or postgres_db.",
+        "storage.postgres has no address. Set either postgres_url or postgres_db.",
     ),
     "no address": (
         f"storage: {{postgres: {{postgres_url: 'database-{SECRET}'}}}}",
-        "storage.postgres has an address that is not one of a database, like",
+        "storage.postgres has an address that is not the address of a database. Use an address like",
     ),
     "another storage": (
         "storage: {spanner: {}}",
@@ -294,19 +297,19 @@ MISTAKES = {
     "two storages": ("storage: {sqlite: {}, postgres: {}}", "dagster.yaml must have one of sqlite, postgres"),
     "storages of both forms": (
         "storage: {sqlite: {base_dir: /x}}\nrun_storage: {module: x, class: X}",
-        "dagster.yaml has both storage and run_storage; Dagster takes one or the other.",
+        "dagster.yaml has both storage and run_storage. Remove one of them.",
     ),
     "a package that is not installed": (
         "storage: {mysql: {mysql_url: 'mysql://u:p@h/d'}}",
-        "keeps runs in storage.mysql, for which dagster_mysql is not installed here. Install it: pip install",
+        "needs dagster_mysql, and dagster_mysql is not installed. Install it: pip install",
     ),
     "a class that does not exist": (
         "run_storage: {module: dagster._core.storage.runs, class: Gone}",
-        "dagster.yaml keeps runs in run_storage, but dagster._core.storage.runs.Gone cannot be imported: ",
+        "dagster.yaml stores runs in run_storage, but dagster._core.storage.runs.Gone cannot be imported: ",
     ),
     "a class that is no storage": (
         "run_storage: {module: dagster, class: AssetKey}",
-        "dagster.yaml keeps runs in run_storage, but dagster.AssetKey is not a storage.",
+        "dagster.yaml stores runs in run_storage, but dagster.AssetKey is not a storage class.",
     ),
     "a storage without a class": (
         "event_log_storage: {module: x}",
@@ -314,15 +317,15 @@ MISTAKES = {
     ),
     "a folder that is not there": (
         "storage: {sqlite: {base_dir: '%s/not/there'}}",
-        "/not/there/history holds no runs of Dagster (storage.sqlite): there is no runs.db.",
+        "/not/there/history contains no runs of Dagster (storage.sqlite): runs.db does not exist.",
     ),
     "a home that never ran": (
         "",
-        "/history holds no runs of Dagster (the default storage): there is no runs.db.",
+        "/history contains no runs of Dagster (the default storage): runs.db does not exist.",
     ),
     "an agent's instance": (
         "instance_class: {module: dagster_cloud, class: DagsterCloudAgentInstance}",
-        "dagster.yaml has an instance class of its own and names no storage: its runs are not kept where",
+        "dagster.yaml has a custom instance class and configures no storage, so its runs cannot be read.",
     ),
 }
 
@@ -508,13 +511,13 @@ def test_what_is_only_read_is_followed_and_is_not_shown_again_by_the_next_proces
         observer.tick(observed.instance, 1.0)
         clock.forward(3600)
         observer.tick(observed.instance, 1.0)
-        assert len(first.shown) == 1
+        assert len(first.exports) == 1
     with only_read_instance(home, cursors) as observed:
         kept = Cursors.load(observed.cursor_store, first.name)
         assert kept is not None
         assert list(kept.active) == []
         Observer(second, observed.cursor_store).tick(observed.instance, 1.0)
-    assert second.shown == []
+    assert second.exports == []
     assert contents(home) == before
 
 
@@ -560,7 +563,7 @@ def test_an_instance_without_a_place_for_cursors_is_shown_in_full_and_only_read(
     result = ledgerline("observe", *chosen, "--dagster-home", home)
     assert result.exit_code == 0, result.output
     assert "Nothing is written to that instance:" in result.stdout
-    assert "runs.db is of an old Dagster and has no table kvs for cursors." in result.stdout
+    assert "runs.db was created by an old Dagster and has no table kvs for cursors." in result.stdout
     assert shown_in(client, "bakery") == [run_id]
     assert contents(home) == before
 

@@ -256,9 +256,9 @@ def test_read_only_is_kept_by_the_server_itself(
         (
             [f"ALTER ROLE {WRITER} IN DATABASE %s SET default_transaction_read_only = on"],
             WRITER,
-            "takes no writes",
+            "accepts no writes",
         ),
-        (["DROP TABLE kvs"], WRITER, "is of an old Dagster and has no table kvs"),
+        (["DROP TABLE kvs"], WRITER, "was created by an old Dagster and has no table kvs"),
         (
             ["UPDATE alembic_version SET version_num = 'b37316bf5584'"],
             WRITER,

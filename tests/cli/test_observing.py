@@ -163,7 +163,7 @@ def test_a_folder_that_is_no_instance_is_named_and_does_not_become_one(
     for folder in (empty, tmp_path / "nothing"):
         result = ledgerline(*command, "--dagster-home", str(folder))
         assert result.exit_code == 2
-        assert result.stderr.startswith(f"{folder} is no Dagster instance")
+        assert result.stderr.startswith(f"{folder} is not a Dagster instance")
         assert "DAGSTER_HOME" in result.stderr
     assert list(empty.iterdir()) == []
 
@@ -414,12 +414,12 @@ def test_runs_are_shown_as_they_happen_until_a_signal_ends_it(
         wait_until(lambda: shown(client, run_id), "the run is shown to its end")
         for projection in ("traces", "mlflow"):
             # In how many parts depends on when it looked, and a busy target may have been away for a moment.
-            line = rf"\d\d:\d\d:\d\d  {projection:<12}1 runs with news, [1-9]\d* written, [01] followed$"
+            line = rf"\d\d:\d\d:\d\d  {projection:<12}1 runs updated, [1-9]\d* items written, [01] followed$"
             wait_until(partial(follower.has_line, line), f"{projection} has said so")
         follower.end(number)
         assert follower.process.returncode == 0, follower.lines
         assert follower.with_text("Traceback") == []
-        assert follower.with_text("cannot be shown") == []
+        assert follower.with_text("cannot be exported") == []
     assert "fleet" in traced(client, run_id)
     assert tracked(client) == [run_id]
 
@@ -432,7 +432,7 @@ def test_it_ends_before_it_has_shown_everything(settings: Settings, instance: dg
         follower.end(signal.SIGTERM)
         assert follower.process.returncode == 0
         # Both projections began at once, with all that they import.
-        assert follower.with_text("cannot be shown") == []
+        assert follower.with_text("cannot be exported") == []
     cursors = Cursors.load(instance.run_storage, "mlflow")
     assert cursors is not None
     assert None in cursors.active.values()  # it had not come to these
@@ -451,7 +451,7 @@ def test_a_target_that_is_down_is_reported_once_and_so_is_its_return(
             follower.wait_for("The target is available again.")
             assert "fleet" in {span.name for span in receiver.trace(run_id).spans}
             follower.end(signal.SIGTERM)
-    (down,) = follower.with_text("does not take traces")
+    (down,) = follower.with_text("does not accept traces")
     assert receiver.url in down
     assert len(follower.with_text("The target is available again.")) == 1
 

@@ -68,9 +68,9 @@ def test_of_two_at_the_same_time_the_later_one_is_kept_as_a_whole(instance: dg.D
     Cursors("traces", updated=1.0).save(instance.run_storage)
     one, other = loaded(instance), loaded(instance)
     one.begin("a run")
-    one.saw(5.0)
+    one.advance(5.0)
     one.save(instance.run_storage)
-    other.saw(4.0)
+    other.advance(4.0)
     other.save(instance.run_storage)
     assert loaded(instance) == other
     assert (loaded(instance).updated, loaded(instance).active) == (4.0, {})
@@ -88,8 +88,8 @@ def test_runs_that_are_done_with_are_remembered_for_as_long_as_the_search_finds_
 
 def test_the_search_never_goes_back(instance: dg.DagsterInstance) -> None:
     cursors = Cursors("traces", updated=1_000.0)
-    cursors.saw(2_000.0)
-    cursors.saw(1_500.0)
+    cursors.advance(2_000.0)
+    cursors.advance(1_500.0)
     assert cursors.updated == 2_000.0
 
 

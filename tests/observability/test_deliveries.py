@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanContext
 
 from ledgerline.traces import attributes as names
 from ledgerline.traces.deliveries import REQUEST_BYTES, REQUEST_SPANS, Delivery
-from ledgerline.traces.otlp_answers import NotTakenError, SpansRefusedError, WrongTargetError
+from ledgerline.traces.otlp_responses import ExportFailedError, SpansRejectedError, WrongTargetError
 from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import (
     Answer,
@@ -140,7 +140,7 @@ def test_a_span_that_is_refused_is_shown_without_its_attributes_and_all_others_w
     assert not bare.events
     assert (bare.parent_span_id.hex(), bare.start_time_unix_nano) == ("0000000000000001", 1_000)
     (once,) = said(caplog)
-    assert once.startswith("the receiver does not take the span 'span 37' of the trace 0af76519")
+    assert once.startswith("the receiver does not accept the span 'span 37' of the trace 0af76519")
     assert "too much" in once
 
 
@@ -241,15 +241,15 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 NO_RECEIVERS = {
     "a redirect": (
         Answer(302, headers={"Location": "https://login.example/?next=secret"}),
-        "to https://login.example/;",
+        r"to https://login.example/\.",
     ),
     "a lasting redirect": (Answer(308, headers={"Location": "/v2/traces"}), "308"),
     "a redirect to nowhere": (Answer(303), "nowhere"),
     "an answer from a cache": (Answer(304), "304"),
-    "a login page": (Answer(headers={"Content-Type": "text/html; charset=utf-8"}, body=PAGE), "page of HTML"),
-    "a page without a type": (Answer(body=b"\n <html>"), "page of HTML"),
-    "no protobuf": (Answer(headers=PROTOBUF, body=b"\xff\xff"), "no response of OTLP"),
-    "broken JSON": (Answer(headers={"Content-Type": "application/json"}, body=b"{"), "broken JSON"),
+    "a login page": (Answer(headers={"Content-Type": "text/html; charset=utf-8"}, body=PAGE), "an HTML page"),
+    "a page without a type": (Answer(body=b"\n <html>"), "an HTML page"),
+    "no protobuf": (Answer(headers=PROTOBUF, body=b"\xff\xff"), "a body that is not OTLP"),
+    "broken JSON": (Answer(headers={"Content-Type": "application/json"}, body=b"{"), "invalid JSON"),
     "no login": (Answer(401), "401"),
     "no permission": (Answer(403, body=b"key expired"), "403 Forbidden: key expired"),
     "another address": (Answer(404, headers={"Content-Type": "text/html"}, body=PAGE), "404 Not Found$"),
@@ -277,7 +277,7 @@ def test_what_takes_no_spans_over_http_has_taken_none(http: Collector, answer: A
 def test_what_takes_no_spans_over_grpc_has_taken_none(code: str) -> None:
     with grpc_collector() as collector:
         collector.answers = lambda request: Answer(code=grpc.StatusCode[code], body=b"because")
-        with pytest.raises(WrongTargetError, match=f"it answers {code}: because"):
+        with pytest.raises(WrongTargetError, match=f"it responds with {code}: because"):
             WAYS["grpc"].delivery(collector).send([span(number) for number in range(300)])
         assert len(collector.refused) < 12
 
@@ -300,9 +300,9 @@ def test_an_answer_in_plain_text_is_a_success(http: Collector) -> None:
 def test_an_outage_over_http_is_told_from_a_refusal(http: Collector, status: int) -> None:
     body = RpcStatus(message="queue is full").SerializeToString()
     http.answers = lambda request: Answer(status, headers={**PROTOBUF, "Retry-After": "60"}, body=body)
-    with pytest.raises(NotTakenError, match=f"{status} .*: queue is full") as caught:
+    with pytest.raises(ExportFailedError, match=f"{status} .*: queue is full") as caught:
         WAYS["http"].delivery(http).send([span(number) for number in range(300)])
-    assert type(caught.value) is NotTakenError
+    assert type(caught.value) is ExportFailedError
     assert len(http.refused) == 1
 
 
@@ -312,9 +312,9 @@ def test_an_outage_over_grpc_is_told_from_a_refusal(code: str) -> None:
         collector.answers = lambda request: Answer(
             code=grpc.StatusCode[code], body=b"quota used up", trailers=retry_after(60)
         )
-        with pytest.raises(NotTakenError, match="quota used up") as caught:
+        with pytest.raises(ExportFailedError, match="quota used up") as caught:
             WAYS["grpc"].delivery(collector).send([span(number) for number in range(300)])
-        assert type(caught.value) is NotTakenError
+        assert type(caught.value) is ExportFailedError
         assert all(len(request.spans) == 300 for request in collector.refused)
 
 
@@ -333,7 +333,7 @@ def test_the_reason_is_what_was_answered_and_not_that_the_next_attempt_took_too_
     with grpc_collector() as collector:
         collector.answers = answers
         try:
-            with pytest.raises(NotTakenError, match="RESOURCE_EXHAUSTED: quota used up"):
+            with pytest.raises(ExportFailedError, match="RESOURCE_EXHAUSTED: quota used up"):
                 WAYS["grpc"].delivery(collector).send([span(0)])
         finally:
             ended.set()
@@ -346,9 +346,9 @@ def test_an_outage_in_the_middle_of_the_pieces_is_an_outage(way: Way, collector:
     ]
     away = Answer(503, grpc.StatusCode.UNAVAILABLE, headers={"Retry-After": "60"}, trailers=retry_after(60))
     collector.answers = lambda request: answers.pop(0) if answers else away
-    with pytest.raises(NotTakenError) as caught:
+    with pytest.raises(ExportFailedError) as caught:
         way.delivery(collector).send([span(0), span(1)])
-    assert not isinstance(caught.value, SpansRefusedError | WrongTargetError)
+    assert not isinstance(caught.value, SpansRejectedError | WrongTargetError)
     assert list(received(collector)) == ["span 0"]
 
 

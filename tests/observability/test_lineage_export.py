@@ -20,7 +20,7 @@ from openlineage.client.serde import Serde
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import Backfill, Projection, RefusedError, TargetUnavailableError
 from ledgerline.lineage.events import run_events
-from ledgerline.lineage.projection import OpenLineageProjection
+from ledgerline.lineage.projection import LineageError, OpenLineageProjection
 from ledgerline.testing.recordings import Recording, Recordings
 
 HOST = "127.0.0.1"
@@ -221,7 +221,7 @@ def test_a_server_that_is_down_is_given_up_on_at_once(
         address = f"{HOST}:{bound.getsockname()[1]}"
         error = refusal(to(f"http://{LOGIN}@{address}", api_key=KEY), anywhere, history)
     reason = f"[Errno {errno.ECONNREFUSED}] Connection refused"
-    assert str(error) == f"OpenLineage at http://{address}/api/v1/lineage does not take events: {reason}."
+    assert str(error) == f"OpenLineage at http://{address}/api/v1/lineage does not accept events: {reason}."
 
 
 def test_a_server_that_never_answers_is_waited_for_as_long_as_was_said(
@@ -230,7 +230,7 @@ def test_a_server_that_never_answers_is_waited_for_as_long_as_was_said(
     with socket.create_server((HOST, 0)) as silent:
         url = f"http://{HOST}:{silent.getsockname()[1]}"
         error = refusal(to(url, timeout=0.3), anywhere, history)
-    assert "it did not answer within 0.3 s" in str(error)
+    assert "it did not respond within 0.3 s" in str(error)
 
 
 def test_a_server_that_hangs_up_is_unavailable(anywhere: dg.DagsterInstance, history: RunHistory) -> None:
@@ -293,7 +293,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(
 
 @pytest.mark.parametrize("url", [f"{LOGIN}@host:5000", "host", "ftp://host", "http://", f"http://{LOGIN}@"])
 def test_an_address_that_is_none_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(ValueError, match=r"has to be like http://host:5000") as caught:
+    with pytest.raises(LineageError, match=r"a URL like http://host:5000") as caught:
         to(url)
     assert "a-password" not in shown(caught.value)
 

@@ -135,7 +135,7 @@ def test_the_status_waits_for_the_process_that_would_overwrite_it(
     history = failed(instance)
     theirs = opened_elsewhere(database, history)
 
-    with pytest.raises(NotYetError, match=f"{theirs} of Dagster run {history.run.run_id}"):
+    with pytest.raises(NotYetError, match=f"{history.run.run_id} still has MLflow run {theirs}"):
         database.export(instance, history)
     assert database.run(history).info.status == "RUNNING"
     assert "run_seconds" in database.run(history).data.metrics

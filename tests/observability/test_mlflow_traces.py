@@ -211,7 +211,7 @@ def test_an_experiment_that_is_gone_takes_no_traces(
     from mlflow import MlflowClient
 
     target = Target(MlflowClient(mlflow_server), "987654321")
-    with pytest.raises(TargetUnavailableError, match="MLflow does not take traces"):
+    with pytest.raises(TargetUnavailableError, match="MLflow does not accept traces"):
         target.projection.export(instance_of_runs, of_its_own(recorded["ops"]).history, None)
 
 
@@ -238,8 +238,8 @@ def test_a_server_that_is_gone_is_told_without_its_password(
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (Answer(302, headers={"Location": "https://login.example/?next=1"}), "to https://login.example/;"),
-        (Answer(headers={"Content-Type": "text/html"}, body=b"<html>Sign in"), "a page of HTML"),
+        (Answer(302, headers={"Location": "https://login.example/?next=1"}), r"to https://login.example/\."),
+        (Answer(headers={"Content-Type": "text/html"}, body=b"<html>Sign in"), "an HTML page"),
         (Answer(401, body=b"You are not authenticated"), "401 Unauthorized: You are not authenticated"),
     ],
     ids=["redirect", "login page", "no login"],

@@ -108,7 +108,7 @@ def test_a_server_that_has_other_worries_is_named(status: int, instance: dg.Dags
             projection.export(instance, history, None)
 
     assert server.requests <= 3  # MLflow's own default is to ask eight times, over minutes
-    assert f"MLflow at http://reader:[redacted]@{HOST}:{server.server_port} does not take this" in str(
+    assert f"MLflow at http://reader:[redacted]@{HOST}:{server.server_port} does not accept this" in str(
         failure.value
     )
     assert "hunter2" not in str(failure.value)

@@ -13,17 +13,17 @@ from dagster._core.execution.backfill import (
     PartitionBackfill,
 )
 
-from ledgerline.ledger.backfills import OVER, PATIENCE_SECONDS
+from ledgerline.ledger.backfills import FINAL_STATUSES, PATIENCE_SECONDS
 from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors
 from ledgerline.ledger.observer import (
-    FIRST_LOOK_SECONDS,
+    FIRST_POLL_SECONDS,
     LINGER_SECONDS,
     LONGEST_PAUSE_SECONDS,
     RUNS_AT_ONCE,
     Observer,
 )
 from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
-from ledgerline.ledger.tail import SETTLE_SECONDS
+from ledgerline.ledger.tail import STABLE_SECONDS
 from ledgerline.testing.written_runs import (
     Clock,
     FakeTarget,
@@ -97,17 +97,17 @@ def test_the_first_tick_finds_runs_that_are_under_way_however_old_they_are(
 ) -> None:
     run = begin(instance, "a word", seconds_ago=24 * HOUR)
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["a word"]]
+    assert target.new_words_of(run) == [["a word"]]
 
 
 def test_the_first_tick_finds_runs_that_ended_within_the_first_look_and_none_before(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
-    begin(instance, seconds_ago=2 * HOUR).end(seconds_ago=FIRST_LOOK_SECONDS + OVERLAP_SECONDS + 60)
+    begin(instance, seconds_ago=2 * HOUR).end(seconds_ago=FIRST_POLL_SECONDS + OVERLAP_SECONDS + 60)
     lately = begin(instance, "a word", seconds_ago=2 * HOUR)
-    lately.end(seconds_ago=FIRST_LOOK_SECONDS - 60)
+    lately.end(seconds_ago=FIRST_POLL_SECONDS - 60)
     report = observer.tick(instance, BUDGET)
-    assert target.asked == [lately.run_id]
+    assert target.offered == [lately.run_id]
     assert (report.runs, report.written, report.waiting) == (1, 1, 0)
 
 
@@ -118,8 +118,8 @@ def test_a_run_from_start_to_end_between_two_ticks_is_found(
     run = begin(any_instance, "a word")
     run.end()
     observer.tick(any_instance, BUDGET)
-    assert target.news_of(run) == [["a word"]]
-    assert target.shown[0].now.finished
+    assert target.new_words_of(run) == [["a word"]]
+    assert target.exports[0].now.finished
 
 
 def test_runs_of_a_machine_whose_clock_is_behind_are_found(
@@ -130,7 +130,7 @@ def test_runs_of_a_machine_whose_clock_is_behind_are_found(
     run = begin(instance, "a word", seconds_ago=OVERLAP_SECONDS - 5)
     run.end(seconds_ago=OVERLAP_SECONDS - 5)
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["a word"]]
+    assert target.new_words_of(run) == [["a word"]]
 
 
 def test_runs_that_went_on_while_nobody_looked_are_found_however_long_that_was(
@@ -142,7 +142,7 @@ def test_runs_that_went_on_while_nobody_looked_are_found_however_long_that_was(
     run = begin(instance, "a word", seconds_ago=24 * HOUR)
     run.end(seconds_ago=24 * HOUR)
     Observer(target).tick(instance, BUDGET)
-    assert target.news_of(run) == [["a word"]]
+    assert target.new_words_of(run) == [["a word"]]
 
 
 def test_more_runs_than_are_looked_at_together_are_all_shown(
@@ -153,11 +153,11 @@ def test_more_runs_than_are_looked_at_together_are_all_shown(
         run.end(seconds_ago=2 * LINGER_SECONDS)
     observer.tick(instance, BUDGET)
     assert {run.run_id: 1 for run in runs} == {
-        run_id: target.asked.count(run_id) for run_id in set(target.asked)
+        run_id: target.offered.count(run_id) for run_id in set(target.offered)
     }
     assert set(followed(instance, target)) == {run.run_id for run in runs[1::2]}
     observer.tick(instance, BUDGET)
-    assert len(target.shown) == len(runs)
+    assert len(target.exports) == len(runs)
 
 
 # What is shown
@@ -174,8 +174,8 @@ def test_each_part_of_several_runs_is_shown_once_and_in_order(
     other.write("other 2", "other 3")
     one.end()
     observer.tick(any_instance, BUDGET)
-    assert target.news_of(one) == [["one 1", "one 2"], ["one 3"]]
-    assert target.news_of(other) == [[], ["other 1"], ["other 2", "other 3"]]
+    assert target.new_words_of(one) == [["one 1", "one 2"], ["one 3"]]
+    assert target.new_words_of(other) == [[], ["other 1"], ["other 2", "other 3"]]
     assert [shown.now.finished for shown in target.of(one)] == [False, True]
 
 
@@ -186,7 +186,7 @@ def test_what_was_shown_before_is_exactly_that(
     for word in ("one", "two", "three"):
         run.write(word)
         observer.tick(instance, BUDGET)
-        clock.forward(SETTLE_SECONDS)
+        clock.forward(STABLE_SECONDS)
     first, second, third = target.of(run)
     assert first.before is None
     assert second.before is first.now
@@ -200,10 +200,10 @@ def test_nothing_is_shown_when_nothing_is_new(
     begin(instance).end()
     observer.tick(instance, BUDGET)
     for _ in range(4):
-        clock.forward(SETTLE_SECONDS)
+        clock.forward(STABLE_SECONDS)
         report = observer.tick(instance, BUDGET)
         assert (report.runs, report.written) == (0, 0)
-    assert len(target.shown) == 2
+    assert len(target.exports) == 2
 
 
 # The end of a run
@@ -234,7 +234,7 @@ def test_the_last_words_of_a_run_that_has_ended_are_shown(
         clock.forward(LINGER_SECONDS - 1)
         run.write(word)
         observer.tick(any_instance, BUDGET)
-    assert target.news_of(run) == [[], ["a last word"], ["the very last"]]
+    assert target.new_words_of(run) == [[], ["a last word"], ["the very last"]]
 
 
 def test_last_words_are_waited_for_by_the_next_process_too(
@@ -244,13 +244,13 @@ def test_last_words_are_waited_for_by_the_next_process_too(
     first = Observer(target)
     run.end()
     first.tick(instance, BUDGET)
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     first.tick(instance, BUDGET)
     second = Observer(target)
     second.tick(instance, BUDGET)
     run.write("a last word")
     second.tick(instance, BUDGET)
-    assert target.news_of(run) == [[], ["a last word"]]
+    assert target.new_words_of(run) == [[], ["a last word"]]
 
 
 def test_a_run_that_ended_long_ago_is_not_waited_for(
@@ -258,7 +258,7 @@ def test_a_run_that_ended_long_ago_is_not_waited_for(
 ) -> None:
     begin(instance, seconds_ago=600).end(seconds_ago=LINGER_SECONDS + 1)
     assert observer.tick(instance, BUDGET).waiting == 0
-    assert len(target.shown) == 1
+    assert len(target.exports) == 1
 
 
 def test_a_finished_run_that_is_changed_once_more_is_shown_once_more(
@@ -269,10 +269,10 @@ def test_a_finished_run_that_is_changed_once_more_is_shown_once_more(
     observer.tick(instance, BUDGET)
     instance.add_run_tags(run.run_id, {"looked at": "by somebody"})
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["a word"], ["a word"]]
-    assert target.shown[1].now.run.tags["looked at"] == "by somebody"
+    assert target.new_words_of(run) == [["a word"], ["a word"]]
+    assert target.exports[1].now.run.tags["looked at"] == "by somebody"
     observer.tick(instance, BUDGET)
-    assert len(target.shown) == 2
+    assert len(target.exports) == 2
 
 
 def test_a_run_that_is_deleted_is_forgotten(
@@ -285,7 +285,7 @@ def test_a_run_that_is_deleted_is_forgotten(
     report = observer.tick(any_instance, BUDGET)
     assert followed(any_instance, target) == [kept.run_id]
     assert (report.failures, report.unavailable) == ({}, None)
-    assert target.news_of(kept) == [[], ["a word"]]
+    assert target.new_words_of(kept) == [[], ["a word"]]
 
 
 # Targets that do not take it
@@ -296,12 +296,12 @@ def test_a_target_that_is_away_ends_the_tick_and_is_named(
 ) -> None:
     for _ in range(3):
         begin(instance)
-    target.refuses = refusing(AWAY)
+    target.before_export = refusing(AWAY)
     report = observer.tick(instance, BUDGET)
-    assert len(target.asked) == 1
+    assert len(target.offered) == 1
     assert report.unavailable == str(AWAY)
     assert (report.written, report.waiting, report.failures) == (0, 3, {})
-    assert "not now: http://collector.example does not answer" in str(report)
+    assert "unavailable: http://collector.example does not answer" in str(report)
 
 
 def test_what_a_target_did_not_take_is_shown_when_it_is_back(
@@ -309,21 +309,21 @@ def test_what_a_target_did_not_take_is_shown_when_it_is_back(
 ) -> None:
     run = begin(instance, "one")
     observer.tick(instance, BUDGET)
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     observer.tick(instance, BUDGET)
     before = Cursors.load(instance.run_storage, target.name)
 
-    target.refuses = refusing(AWAY)
+    target.before_export = refusing(AWAY)
     for word in ("two", "three", "four"):
         run.write(word)
         observer.tick(instance, BUDGET)
-        clock.forward(SETTLE_SECONDS)
+        clock.forward(STABLE_SECONDS)
     run.end()
     assert Cursors.load(instance.run_storage, target.name) == before
 
-    target.refuses = refusing(AWAY, "nobody")
+    target.before_export = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["one"], ["two", "three", "four"]]
+    assert target.new_words_of(run) == [["one"], ["two", "three", "four"]]
 
 
 def test_nothing_is_lost_if_the_process_ends_while_the_target_is_away(
@@ -331,7 +331,7 @@ def test_nothing_is_lost_if_the_process_ends_while_the_target_is_away(
 ) -> None:
     run = begin(instance, "one")
     observer.tick(instance, BUDGET)
-    target.refuses = refusing(AWAY)
+    target.before_export = refusing(AWAY)
     run.write("two")
     run.end()
     for _ in range(3):
@@ -339,31 +339,31 @@ def test_nothing_is_lost_if_the_process_ends_while_the_target_is_away(
         clock.forward(LINGER_SECONDS + 1)
     back = FakeTarget()
     Observer(back).tick(instance, BUDGET)
-    assert words_of(back.shown[-1].now) == ["one", "two"]
-    assert back.shown[-1].before is None
+    assert words_of(back.exports[-1].now) == ["one", "two"]
+    assert back.exports[-1].before is None
 
 
 def test_after_a_refusal_the_next_tick_begins_with_another_run(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     runs = [begin(instance) for _ in range(3)]
-    target.refuses = refusing(AWAY)
+    target.before_export = refusing(AWAY)
     for _ in range(4):
         observer.tick(instance, BUDGET)
-    assert set(target.asked[:3]) == {run.run_id for run in runs}
-    assert target.asked[3] == target.asked[0]
+    assert set(target.offered[:3]) == {run.run_id for run in runs}
+    assert target.offered[3] == target.offered[0]
 
 
 def test_a_run_that_the_target_never_takes_keeps_no_other_waiting(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     too_large = begin(instance)
-    target.refuses = refusing(TargetUnavailableError("413 Payload Too Large"), too_large.run_id)
+    target.before_export = refusing(TargetUnavailableError("413 Payload Too Large"), too_large.run_id)
     observer.tick(instance, BUDGET)
     later = begin(instance, "a word")
     for _ in range(3):
         observer.tick(instance, BUDGET)
-    assert target.news_of(later) == [["a word"]]
+    assert target.new_words_of(later) == [["a word"]]
     assert followed(instance, target)[-1] == too_large.run_id
 
 
@@ -372,13 +372,13 @@ def test_while_a_target_is_away_only_so_many_runs_are_noted_and_later_all_are_sh
 ) -> None:
     runs = [begin(instance) for _ in range(3 * RUNS_AT_ONCE)]
     Cursors(target.name, updated=time.time() - HOUR).save(instance.run_storage)
-    target.refuses = refusing(AWAY)
+    target.before_export = refusing(AWAY)
     for _ in range(5):
         observer.tick(instance, BUDGET)
     assert len(followed(instance, target)) < 2 * RUNS_AT_ONCE
-    target.refuses = refusing(AWAY, "nobody")
+    target.before_export = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
-    assert {shown.run_id for shown in target.shown} == {run.run_id for run in runs}
+    assert {shown.run_id for shown in target.exports} == {run.run_id for run in runs}
 
 
 def test_a_run_that_cannot_be_shown_keeps_no_other_waiting(
@@ -386,12 +386,12 @@ def test_a_run_that_cannot_be_shown_keeps_no_other_waiting(
 ) -> None:
     odd, other = begin(instance), begin(instance, "a word")
     problem = ValueError("a span without a name")
-    target.refuses = refusing(problem, odd.run_id)
+    target.before_export = refusing(problem, odd.run_id)
     report = observer.tick(instance, BUDGET)
-    assert target.news_of(other) == [["a word"]]
+    assert target.new_words_of(other) == [["a word"]]
     assert list(report.failures.values()) == [problem]
     assert report.unavailable is None
-    assert f"run {odd.run_id} cannot be shown: a span without a name" in str(report)
+    assert f"run {odd.run_id} cannot be exported: a span without a name" in str(report)
     assert set(followed(instance, target)) == {odd.run_id, other.run_id}
 
 
@@ -399,22 +399,22 @@ def test_a_run_whose_end_is_to_be_shown_later_is_no_failure_and_is_tried_in_ever
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     open_elsewhere, other = begin(instance, "a word"), begin(instance)
-    target.refuses = refusing(NotYetError("its process is about to exit"), open_elsewhere.run_id)
+    target.before_export = refusing(NotYetError("its process is about to exit"), open_elsewhere.run_id)
     for _ in range(3):
         report = observer.tick(instance, BUDGET)
         assert (report.failures, report.unavailable) == ({}, None)
-    assert target.asked.count(open_elsewhere.run_id) == 3
-    assert target.asked.count(other.run_id) == 1
-    target.refuses = refusing(AWAY, "nobody")
+    assert target.offered.count(open_elsewhere.run_id) == 3
+    assert target.offered.count(other.run_id) == 1
+    target.before_export = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
-    assert target.news_of(open_elsewhere) == [["a word"]]
+    assert target.new_words_of(open_elsewhere) == [["a word"]]
 
 
 def test_a_run_that_cannot_be_shown_is_tried_again_ever_less_often(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance, "a word")
-    target.refuses = refusing(ValueError("a span without a name"))
+    target.before_export = refusing(ValueError("a span without a name"))
     seconds, tried = 0, []
     while len(tried) < 9:
         if observer.tick(instance, BUDGET).failures:
@@ -425,13 +425,13 @@ def test_a_run_that_cannot_be_shown_is_tried_again_ever_less_often(
     longest = LONGEST_PAUSE_SECONDS
     assert pauses == pytest.approx([5, 10, 20, 40, 80, 160, longest, longest], abs=2)
 
-    target.refuses = refusing(AWAY, "nobody")
+    target.before_export = refusing(AWAY, "nobody")
     clock.forward(LONGEST_PAUSE_SECONDS)
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["a word"]]
+    assert target.new_words_of(run) == [["a word"]]
     run.write("another")
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["a word"], ["another"]]
+    assert target.new_words_of(run) == [["a word"], ["another"]]
 
 
 def test_what_a_run_wrote_while_it_could_not_be_shown_is_shown_after_what_was(
@@ -439,16 +439,16 @@ def test_what_a_run_wrote_while_it_could_not_be_shown_is_shown_after_what_was(
 ) -> None:
     run = begin(instance, "one")
     observer.tick(instance, BUDGET)
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     observer.tick(instance, BUDGET)
     run.write("two")
-    target.refuses = refusing(ValueError("a span without a name"))
+    target.before_export = refusing(ValueError("a span without a name"))
     observer.tick(instance, BUDGET)
-    target.refuses = refusing(AWAY, "nobody")
+    target.before_export = refusing(AWAY, "nobody")
     run.write("three")
     clock.forward(10)
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["one"], ["two", "three"]]
+    assert target.new_words_of(run) == [["one"], ["two", "three"]]
 
 
 # Budget
@@ -458,28 +458,28 @@ def test_when_its_time_is_over_a_tick_ends_and_the_next_ones_show_the_rest(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     runs = [begin(instance) for _ in range(7)]
-    target.refuses = lambda key: clock.forward(1.0)  # takes a second, and refuses nothing
+    target.before_export = lambda key: clock.forward(1.0)  # takes a second, and refuses nothing
     shown = []
     for _ in range(3):
         report = observer.tick(instance, budget=2.5)
         assert report.waiting == len(runs)
         shown.append(report.runs)
     assert shown == [3, 3, 1]
-    assert len(target.asked) == len(set(target.asked)) == len(runs)
+    assert len(target.offered) == len(set(target.offered)) == len(runs)
 
 
 def test_runs_that_always_have_news_keep_a_new_one_waiting_for_one_round_only(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     busy = [begin(instance) for _ in range(4)]
-    target.refuses = lambda key: clock.forward(1.0)
+    target.before_export = lambda key: clock.forward(1.0)
     observer.tick(instance, budget=BUDGET)
     new = begin(instance, "a word")
     for _ in range(4):
         for run in busy:
             run.write("more")
         observer.tick(instance, budget=1.5)
-    assert target.news_of(new) == [["a word"]]
+    assert target.new_words_of(new) == [["a word"]]
     assert {len(target.of(run)) for run in busy} <= {2, 3}
 
 
@@ -495,7 +495,7 @@ def test_the_next_process_shows_nothing_again_that_has_settled(
     first.tick(any_instance, BUDGET)
     run.write("two")
     first.tick(any_instance, BUDGET)
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     first.tick(any_instance, BUDGET)
     settled = target.of(run)[-1].now
 
@@ -504,7 +504,7 @@ def test_the_next_process_shows_nothing_again_that_has_settled(
     run.write("three")
     run.end()
     second.tick(any_instance, BUDGET)
-    assert target.news_of(run) == [["one"], ["two"], ["three"]]
+    assert target.new_words_of(run) == [["one"], ["two"], ["three"]]
     assert target.of(run)[-1].before == settled
     assert len(target.of(ended)) == 1
 
@@ -515,22 +515,22 @@ def test_the_next_process_shows_again_at_most_what_had_not_settled(
     run = begin(instance, "one")
     first = Observer(target)
     first.tick(instance, BUDGET)
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     run.write("two")
     first.tick(instance, BUDGET)
     run.write("three")
     Observer(target).tick(instance, BUDGET)
-    assert target.news_of(run) == [["one"], ["two"], ["two", "three"]]
+    assert target.new_words_of(run) == [["one"], ["two"], ["two", "three"]]
 
 
 def test_projections_have_cursors_of_their_own(instance: dg.DagsterInstance) -> None:
     run = begin(instance, "a word")
-    traces, runs = FakeTarget("traces"), FakeTarget("runs", refuses=refusing(AWAY))
+    traces, runs = FakeTarget("traces"), FakeTarget("runs", before_export=refusing(AWAY))
     for target in (traces, runs):
         Observer(target).tick(instance, BUDGET)
-    runs.refuses = refusing(AWAY, "nobody")
+    runs.before_export = refusing(AWAY, "nobody")
     Observer(runs).tick(instance, BUDGET)
-    assert traces.news_of(run) == runs.news_of(run) == [["a word"]]
+    assert traces.new_words_of(run) == runs.new_words_of(run) == [["a word"]]
 
 
 # One run, when somebody asks for it
@@ -542,12 +542,12 @@ def test_a_run_that_somebody_asks_for_is_shown_from_its_beginning(
     run = begin(instance, "one")
     observer.tick(instance, BUDGET)
     run.write("two")
-    assert observer.show(instance, run.record) == 1
-    assert target.news_of(run) == [["one"], ["one", "two"]]
-    assert target.shown[-1].before is None
+    assert observer.export_run(instance, run.record) == 1
+    assert target.new_words_of(run) == [["one"], ["one", "two"]]
+    assert target.exports[-1].before is None
     assert followed(instance, target) == [run.run_id]
     observer.tick(instance, BUDGET)
-    assert target.news_of(run)[-1] == ["two"]
+    assert target.new_words_of(run)[-1] == ["two"]
 
 
 def test_a_finished_run_that_was_asked_for_is_not_shown_again(
@@ -556,9 +556,9 @@ def test_a_finished_run_that_was_asked_for_is_not_shown_again(
     observer.tick(instance, BUDGET)
     run = begin(instance, seconds_ago=60)
     run.end(seconds_ago=LINGER_SECONDS + 1)
-    observer.show(instance, run.record)
+    observer.export_run(instance, run.record)
     observer.tick(instance, BUDGET)
-    assert len(target.shown) == 1
+    assert len(target.exports) == 1
     assert followed(instance, target) == []
 
 
@@ -568,10 +568,10 @@ def test_last_words_are_shown_of_a_run_that_was_asked_for_when_it_had_just_ended
     observer.tick(instance, BUDGET)
     run = begin(instance)
     run.end()
-    observer.show(instance, run.record)
+    observer.export_run(instance, run.record)
     run.write("a last word")
     observer.tick(instance, BUDGET)
-    assert words_of(target.shown[-1].now) == ["a last word"]
+    assert words_of(target.exports[-1].now) == ["a last word"]
 
 
 def test_asking_for_a_run_is_no_first_look(
@@ -581,9 +581,9 @@ def test_asking_for_a_run_is_no_first_look(
     before.end(seconds_ago=30)
     asked = begin(instance, seconds_ago=40)
     asked.end(seconds_ago=20)
-    observer.show(instance, asked.record)
+    observer.export_run(instance, asked.record)
     observer.tick(instance, BUDGET)
-    assert target.news_of(before) == [["a word"]]
+    assert target.new_words_of(before) == [["a word"]]
 
 
 def test_a_run_that_was_asked_for_in_vain_is_shown_later(
@@ -592,12 +592,12 @@ def test_a_run_that_was_asked_for_in_vain_is_shown_later(
     observer.tick(instance, BUDGET)
     run = begin(instance, "a word")
     run.end(seconds_ago=LINGER_SECONDS + 1)
-    target.refuses = refusing(AWAY)
+    target.before_export = refusing(AWAY)
     with pytest.raises(TargetUnavailableError, match=r"collector\.example"):
-        observer.show(instance, run.record)
-    target.refuses = refusing(AWAY, "nobody")
+        observer.export_run(instance, run.record)
+    target.before_export = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
-    assert target.news_of(run) == [["a word"]]
+    assert target.new_words_of(run) == [["a word"]]
 
 
 # Backfills
@@ -639,7 +639,7 @@ FINAL = [
 def test_every_status_of_a_backfill_is_known_to_be_final_or_not() -> None:
     going_on = {BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING}
     assert set(BulkActionStatus) == going_on | {status for status, _ in FINAL}
-    assert {status.value for status, _ in FINAL} == OVER
+    assert {status.value for status, _ in FINAL} == FINAL_STATUSES
     assert set(BULK_ACTION_TERMINAL_STATUSES) == {status for status, _ in FINAL}
 
 
@@ -782,9 +782,9 @@ def test_a_backfill_is_shown_when_its_target_is_back(
 ) -> None:
     backfill(instance, BulkActionStatus.COMPLETED_SUCCESS, 2_000.0)
     begin(instance, backfill=BACKFILL).end()
-    target.refuses = refusing(AWAY, BACKFILL)
+    target.before_export = refusing(AWAY, BACKFILL)
     assert observer.tick(instance, BUDGET).unavailable == str(AWAY)
-    target.refuses = refusing(AWAY, "nobody")
+    target.before_export = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
     observer.tick(instance, BUDGET)
     assert len(target.backfills) == 1
@@ -796,13 +796,13 @@ def test_a_backfill_that_cannot_be_shown_keeps_no_run_waiting_and_is_named(
     backfill(instance, BulkActionStatus.COMPLETED_SUCCESS, 2_000.0)
     begin(instance, backfill=BACKFILL).end()
     problem = ValueError("a span without a name")
-    target.refuses = refusing(problem, BACKFILL)
-    assert f"backfill {BACKFILL} cannot be shown: a span without a name" in str(
+    target.before_export = refusing(problem, BACKFILL)
+    assert f"backfill {BACKFILL} cannot be exported: a span without a name" in str(
         observer.tick(instance, BUDGET)
     )
     later = begin(instance, "a word")
     observer.tick(instance, BUDGET)
-    assert target.news_of(later) == [["a word"]]
+    assert target.new_words_of(later) == [["a word"]]
 
 
 def test_a_backfill_that_was_deleted_is_forgotten_in_the_end(
@@ -827,5 +827,5 @@ def test_a_backfill_that_is_over_is_shown_with_a_run_that_somebody_asks_for(
     backfill(instance, BulkActionStatus.COMPLETED_FAILED, 2_000.0)
     run = begin(instance, backfill=BACKFILL)
     run.end()
-    assert observer.show(instance, run.record) == 2
+    assert observer.export_run(instance, run.record) == 2
     assert [shown.status for shown in target.backfills] == ["COMPLETED_FAILED"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ledgerline.ledger.observer import LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Observer
 from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
-from ledgerline.ledger.tail import SETTLE_SECONDS
+from ledgerline.ledger.tail import STABLE_SECONDS
 from ledgerline.testing.written_runs import (
     Clock,
     FakeTarget,
@@ -82,7 +82,7 @@ EVENTS = st.one_of(
     st.builds(Write, RUNS),
     st.builds(End, RUNS),
     st.builds(Begin),
-    st.builds(Pass, st.sampled_from([0.5, SETTLE_SECONDS, LINGER_SECONDS / 2, LINGER_SECONDS])),
+    st.builds(Pass, st.sampled_from([0.5, STABLE_SECONDS, LINGER_SECONDS / 2, LINGER_SECONDS])),
 )
 
 
@@ -101,8 +101,8 @@ class World:
     observers: list[Observer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.target.refuses = self.meet_fate
-        self.target.took = self.meet_fate_afterwards
+        self.target.before_export = self.meet_fate
+        self.target.after_export = self.meet_fate_afterwards
         self.observers = [Observer(self.target) for _ in range(2)]
         self.happens(Begin())
 
@@ -165,7 +165,7 @@ class World:
             raise Killed
 
     def check_that_what_was_shown_before_was_shown(self) -> None:
-        *earlier, latest = self.target.shown
+        *earlier, latest = self.target.exports
         known = {word for shown in earlier if shown.run_id == latest.run_id for word in words_of(shown.now)}
         assert set(words_of(latest.before)) <= known
 
@@ -198,7 +198,7 @@ class World:
     [
         Write(),
         Poll(0),
-        Pass(SETTLE_SECONDS),
+        Pass(STABLE_SECONDS),
         Poll(0),
         End(),
         Poll(1, (Fate.THE_OTHER_LOOKS_MEANWHILE, Fate.KILLED_AFTERWARDS)),

@@ -205,7 +205,7 @@ def test_a_run_is_shown_without_what_the_database_refuses_and_says_so_once(
     assert kinds >= {"param", "metric", "dataset"}
     assert "param ops.oddly.config.text" in missing
     assert ("tag dagster.partition" in missing) == database.startswith("postgresql")
-    assert "refuses, and is shown without: " in str(refused)
+    assert "refuses these parts, and the run is exported without them: " in str(refused)
     files = {file.path for file in client_of(projection).list_artifacts(run.info.run_id)}
     assert files == {"lineage", "timeline.png"}
 

@@ -56,7 +56,7 @@ def one_by_one(
 
 
 def read_of(history: RunHistory, asset: str) -> Read:
-    (read,) = {read for attempt in history.attempts for read in (attempt.looked_up or {}).get(asset, ())}
+    (read,) = {read for attempt in history.attempts for read in (attempt.resolved_reads or {}).get(asset, ())}
     return read
 
 
@@ -189,7 +189,7 @@ def test_what_dagster_recorded_of_unknown_partitions_is_no_version(instance: dg.
 
     read = read_of(history, "week_before")
     assert (read.sources, read.basis) == ((), Basis.UNKNOWN)
-    why = f"Dagster recorded {read.recorded}, and not which of 10 partitions were read"
+    why = f"Dagster recorded {read.recorded}, but not which of 10 partitions were read"
     assert read.caveat == f"the versions read are unknown: {why}"
     (dataset, _) = run_datasets(history)
     assert {tag.key: tag.value for tag in dataset.tags} == {
@@ -263,7 +263,7 @@ def test_reads_found_bit_by_bit_are_those_found_at_once(instance: dg.DagsterInst
         before: RunHistory | None = None
         for start, end in pairwise([0, *sorted(cuts), len(records)]):
             reader.feed(records[start:end])
-            now = upstreams.found(reader.history())
+            now = upstreams.resolve(reader.history())
             assert all(attempt is again for attempt, again in _unchanged(before, now))
             before = now
         assert before == at_once

@@ -29,9 +29,9 @@ def test_different_reasons_stay_apart_the_most_frequent_first() -> None:
     [
         (
             {"run 1": Exception("no disk"), "run 2": Exception("no disk"), "run 3": Exception("no disk")},
-            "run 1 and 2 more cannot be shown: no disk",
+            "run 1 and 2 more cannot be exported: no disk",
         ),
-        ({"run 1": Exception("no disk")}, "run 1 cannot be shown: no disk"),
+        ({"run 1": Exception("no disk")}, "run 1 cannot be exported: no disk"),
     ],
 )
 def test_a_report_names_each_reason_once(failures: dict[str, Exception], said: str) -> None:

@@ -30,10 +30,10 @@ def spellings() -> Iterator[tuple[str, str]]:
 
 def test_each_name_of_a_runs_id_is_written_in_one_place() -> None:
     assert sorted(spellings()) == [
+        ("ledgerline/ledger/ids.py", ids.RUN_ID_ATTRIBUTE),
         ("ledgerline/ledger/ids.py", ids.RUN_ID_TAG),
         ("ledgerline/ledger/ids.py", ids.RUN_ID_FIELD),
         ("ledgerline/mlflow_runs/tags.py", mlflow_tags.DAGSTER_MLFLOW_RUN_ID),
-        ("ledgerline/traces/attributes.py", attributes.RUN_ID),
     ]
 
 

@@ -536,7 +536,7 @@ def test_spans_are_one_engine_event_of_their_step(instance: dg.DagsterInstance) 
     first, second = events_with_spans(instance)
     for attempt, event in enumerate((first, second), start=1):
         assert (event.step_key, event.job_name) == ("fetch", "tracing")
-        assert event.message == "fetch traced 2 spans of its own."
+        assert event.message == "fetch recorded 2 spans."
         assert [span["name"] for span in stored_in(event)] == ["parse", "read"]
         metadata = event.engine_event_data.metadata
         assert metadata[ATTEMPT_METADATA] == dg.MetadataValue.int(attempt)
@@ -600,7 +600,7 @@ def test_no_more_spans_of_an_attempt_are_kept_than_the_event_log_is_for(
 
     events = events_with_spans(instance)
     assert max(len(stored_in(event)) for event in events) <= SPANS_AT_ONCE
-    limit = f" Further ones are not kept: {SPANS_PER_ATTEMPT} are the most for one attempt."
+    limit = f" Further spans are dropped: the limit is {SPANS_PER_ATTEMPT} for one attempt."
     said = [limit in (event.message or "") for event in events]
     assert said.count(True) == 1
     assert said.index(True) < len(said) - 1

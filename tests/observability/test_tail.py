@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ledgerline.ledger.event_log import PAGE
 from ledgerline.ledger.observer import LINGER_SECONDS
-from ledgerline.ledger.tail import SETTLE_SECONDS, Tail
+from ledgerline.ledger.tail import STABLE_SECONDS, Tail
 from ledgerline.testing.written_runs import Clock, WrittenRun, begin, clock_to_put_forward, words_of
 
 
@@ -90,9 +90,9 @@ def test_what_is_new_is_read_and_nothing_else(instance: dg.DagsterInstance, cloc
     assert words_of(tail.history) == ["one"]
     assert not tail.read(instance)
     run.write("two", "three")
-    clock.forward(SETTLE_SECONDS / 2)
+    clock.forward(STABLE_SECONDS / 2)
     assert tail.read(instance)
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     assert not tail.read(instance)
     assert not tail.read(instance)
     assert words_of(tail.history) == ["one", "two", "three"]
@@ -123,13 +123,13 @@ def test_a_history_stays_the_same_object_until_something_is_new(instance: dg.Dag
 def test_it_has_shown_all_when_what_was_shown_is_what_was_read(instance: dg.DagsterInstance) -> None:
     run = begin(instance)
     tail = Tail.of(run.record)
-    assert not tail.shown_all
+    assert not tail.is_exported
     tail.read(instance)
-    tail.shown = tail.history
-    assert tail.shown_all
+    tail.exported = tail.history
+    assert tail.is_exported
     run.write("one")
     tail.read(instance)
-    assert not tail.shown_all
+    assert not tail.is_exported
 
 
 def test_a_long_log_is_read_and_rewound_page_by_page(instance: dg.DagsterInstance, clock: Clock) -> None:
@@ -139,11 +139,11 @@ def test_a_long_log_is_read_and_rewound_page_by_page(instance: dg.DagsterInstanc
     tail = Tail.of(run.record)
     tail.read(instance)
     assert words_of(tail.history) == words
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     tail.read(instance)
     run.write("the last")
-    again = rewound(instance, run, tail.settled)
-    assert words_of(again.shown) == words
+    again = rewound(instance, run, tail.stable_cursor)
+    assert words_of(again.exported) == words
     assert again.read(instance)
     assert words_of(again.history) == [*words, "the last"]
 
@@ -156,19 +156,19 @@ def test_a_record_settles_some_time_after_it_was_read(instance: dg.DagsterInstan
     tail = Tail.of(run.record)
     tail.read(instance)
     first = latest(instance, run)
-    clock.forward(SETTLE_SECONDS / 2)
+    clock.forward(STABLE_SECONDS / 2)
     run.write("one")
     tail.read(instance)
     second = latest(instance, run)
     settled = []
     for _ in range(4):
-        settled.append(tail.settled)
-        clock.forward(SETTLE_SECONDS / 2)
+        settled.append(tail.stable_cursor)
+        clock.forward(STABLE_SECONDS / 2)
         tail.read(instance)
     assert settled == [None, first, second, second]
 
 
-@pytest.mark.parametrize("seconds", [0.0, SETTLE_SECONDS * 0.9])
+@pytest.mark.parametrize("seconds", [0.0, STABLE_SECONDS * 0.9])
 def test_a_record_that_becomes_visible_after_a_later_one_is_not_lost(
     instance: dg.DagsterInstance, clock: Clock, seconds: float
 ) -> None:
@@ -181,10 +181,10 @@ def test_a_record_that_becomes_visible_after_a_later_one_is_not_lost(
     clock.forward(seconds)
     server.hidden.clear()
     assert tail.read(server.opened())
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     assert not tail.read(server.opened())
     assert words_of(tail.history) == ["one", "three", "two"]
-    assert tail.settled == latest(instance, run)
+    assert tail.stable_cursor == latest(instance, run)
 
 
 def test_the_next_process_reads_what_became_visible_late_too(
@@ -193,18 +193,18 @@ def test_the_next_process_reads_what_became_visible_late_too(
     server, run = FakeServer(instance), begin(instance, "one")
     first = Tail.of(run.record)
     first.read(server.opened())
-    clock.forward(SETTLE_SECONDS)
+    clock.forward(STABLE_SECONDS)
     server.hide(run, "two")
     run.write("three")
     first.read(server.opened())
     server.hidden.clear()
-    second = rewound(server.opened(), run, first.settled)
-    assert words_of(second.shown) == ["one"]
+    second = rewound(server.opened(), run, first.stable_cursor)
+    assert words_of(second.exported) == ["one"]
     second.read(server.opened())
     assert words_of(second.history) == ["one", "two", "three"]
 
 
-PASS_SECONDS = SETTLE_SECONDS * 0.3
+PASS_SECONDS = STABLE_SECONDS * 0.3
 
 
 @settings(max_examples=50, deadline=None, database=None)
@@ -228,12 +228,12 @@ def test_every_record_is_taken_once_in_whatever_order_they_become_visible(steps:
             if step == "write":
                 run.write(str(number))
             elif step == "hide":
-                deadlines[server.hide(run, str(number))] = clock() + SETTLE_SECONDS * 0.9
+                deadlines[server.hide(run, str(number))] = clock() + STABLE_SECONDS * 0.9
             elif step == "wait":
                 clock.forward(PASS_SECONDS)
             elif step == "another process":
-                tail = rewound(server.opened(), run, tail.settled)
-                assert set(words_of(tail.shown)) <= taken
+                tail = rewound(server.opened(), run, tail.stable_cursor)
+                assert set(words_of(tail.exported)) <= taken
             elif step == "read":
                 tail.read(server.opened())
                 words = words_of(tail.history)
@@ -251,7 +251,7 @@ def test_every_record_is_taken_once_in_whatever_order_they_become_visible(steps:
 def test_without_a_cursor_the_next_process_begins_at_the_beginning(instance: dg.DagsterInstance) -> None:
     run = begin(instance, "one")
     tail = rewound(instance, run, None)
-    assert tail.shown is None
+    assert tail.exported is None
     tail.read(instance)
     assert words_of(tail.history) == ["one"]
 
@@ -261,11 +261,11 @@ def test_the_next_process_knows_what_was_shown_and_reads_on_behind_it(instance: 
     cursor = latest(instance, run)
     run.write("two")
     tail = rewound(instance, run, cursor)
-    assert words_of(tail.shown) == ["one"]
-    assert tail.shown_all
+    assert words_of(tail.exported) == ["one"]
+    assert tail.is_exported
     assert tail.read(instance)
     assert words_of(tail.history) == ["one", "two"]
-    assert words_of(tail.shown) == ["one"]
+    assert words_of(tail.exported) == ["one"]
 
 
 def test_a_log_that_was_cleared_has_nothing_new(instance: dg.DagsterInstance) -> None:

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from ledgerline.ledger import ids
 from ledgerline.testing.recordings import Recordings
 from ledgerline.traces import telemetry
-from ledgerline.traces.otlp_answers import SpansRefusedError
 from ledgerline.traces.otlp_grpc import GrpcExporter
 from ledgerline.traces.otlp_http import HttpExporter
+from ledgerline.traces.otlp_responses import SpansRejectedError
 from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import Collector, grpc_collector, http_collector
 from tests.observability.exported_spans import key_of, spans_of
@@ -310,7 +310,7 @@ def test_a_collector_that_refuses_is_no_success(
 ) -> None:
     collector.refuses = [400]
     exporter = exporter_of(environment)
-    with pytest.raises(SpansRefusedError):
+    with pytest.raises(SpansRejectedError):
         exporter.export(spans_of(recorded["ops"].history))
     exporter.shutdown()
     assert collector.requests == []

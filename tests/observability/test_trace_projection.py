@@ -18,7 +18,7 @@ from ledgerline.ledger.projection import Backfill, Projection, TargetUnavailable
 from ledgerline.testing.recordings import Recording, Recordings
 from ledgerline.traces import attributes as names
 from ledgerline.traces.deliveries import REQUEST_SPANS
-from ledgerline.traces.otlp_answers import NotTakenError, WrongTargetError
+from ledgerline.traces.otlp_responses import ExportFailedError, WrongTargetError
 from ledgerline.traces.projection import FIRST_PAUSE_SECONDS, TraceProjection
 from ledgerline.traces.telemetry import GRPC, HTTP, Telemetry, otlp_exporter
 from tests.observability.collectors import Answer, http_collector, partial_success
@@ -252,7 +252,7 @@ def test_a_backfill_of_which_a_run_failed_has_failed_whatever_dagster_calls_it(
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (SpanExportResult.FAILURE, "the log says why"),
+        (SpanExportResult.FAILURE, "the log has the reason"),
         (ConnectionError("nobody answers"), "nobody answers"),
         (KeyError("endpoint"), "endpoint"),
     ],
@@ -269,7 +269,7 @@ def test_what_is_not_taken_names_its_target_and_is_sent_when_asked_again(
     exporter.answers = [answer]
     with pytest.raises(TargetUnavailableError) as caught:
         export(projection, history)
-    assert f"{TARGET} does not take traces" in str(caught.value)
+    assert f"{TARGET} does not accept traces" in str(caught.value)
     assert reason in str(caught.value)
     assert exporter.spans == []
     assert export(projection, history) == len(exporter.spans) == len(spans_of(history))
@@ -370,7 +370,7 @@ def assert_unavailable(
     projection = TraceProjection(endpoint, lambda: otlp_exporter(telemetry), telemetry)
     with pytest.raises(TargetUnavailableError) as caught:
         export(projection, history)
-    assert str(caught.value).startswith(f"{endpoint} does not take traces")
+    assert str(caught.value).startswith(f"{endpoint} does not accept traces")
     return caught.value
 
 
@@ -404,7 +404,7 @@ def test_a_target_that_takes_no_spans_at_all_is_left_alone_for_ever_longer(
         assert exporter.answers == []
         now += 1
     assert export(projection, history) == len(exporter.spans)
-    exporter.answers = [WrongTargetError("no"), NotTakenError("away")]
+    exporter.answers = [WrongTargetError("no"), ExportFailedError("away")]
     for _ in range(2):
         with pytest.raises(TargetUnavailableError):
             export(projection, history)

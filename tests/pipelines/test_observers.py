@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from ledgerline.dagster import observers as module
 from ledgerline.dagster import resources
 from ledgerline.dagster.executors import executor_for
-from ledgerline.dagster.observers import RunsNotShownError, observers
+from ledgerline.dagster.observers import RunsNotExportedError, observers
 from ledgerline.dagster.projections import RunProjections
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.history import RunHistory
@@ -115,7 +115,7 @@ def test_a_run_is_traced_and_tracked(
     said = {name: evaluated(name, instance, projections(settings)) for name in ("trace_runs", "track_runs")}
 
     for sentence in said.values():
-        assert sentence.startswith("1 runs with news, ")
+        assert sentence.startswith("1 runs updated, ")
     client = MlflowClient(mlflow_database)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -129,7 +129,7 @@ def test_a_tick_after_which_nothing_is_new_says_so(
     instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
 ) -> None:
     resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database))
-    assert evaluated("trace_runs", instance, resource) == "0 runs with news, 0 written, 0 followed"
+    assert evaluated("trace_runs", instance, resource) == "0 runs updated, 0 items written, 0 followed"
 
 
 def test_what_was_read_of_a_run_is_kept_between_ticks_by_instance_and_sensor(
@@ -165,7 +165,7 @@ def test_a_collector_that_is_down_is_named_and_fails_nothing(
     )
     dg.execute_job(dg.reconstructable(_counting), instance)
     said = evaluated("trace_runs", instance, projections(settings))
-    assert said.startswith(f"1 runs with news, 0 written, 1 followed; not now: {nobody}")
+    assert said.startswith(f"1 runs updated, 0 items written, 1 followed; unavailable: {nobody}")
     assert "written, 1 followed" in evaluated("track_runs", instance, projections(settings))
 
 
@@ -176,7 +176,7 @@ def test_an_mlflow_server_that_is_down_is_named_and_fails_nothing(
     dg.execute_job(dg.reconstructable(_counting), instance)
     for name in ("trace_runs", "track_runs"):
         said = evaluated(name, instance, resource)
-        assert "0 written, 1 followed; not now: " in said
+        assert "0 items written, 1 followed; unavailable: " in said
         assert nobody in said
 
 
@@ -211,12 +211,12 @@ def test_a_run_that_cannot_be_shown_fails_the_tick_with_the_reason(
     settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database)
     resource = RefusingProjections(**dict(projections(settings)))
     run_id = dg.execute_job(dg.reconstructable(_counting), instance).run_id
-    with pytest.raises(RunsNotShownError) as caught:
+    with pytest.raises(RunsNotExportedError) as caught:
         evaluated("track_runs", instance, resource)
     assert str(caught.value.__cause__) == "it has no name"
-    assert str(caught.value).endswith(f"run {run_id} cannot be shown: it has no name")
+    assert str(caught.value).endswith(f"run {run_id} cannot be exported: it has no name")
     # It is tried again later; until then, ticks say that it waits.
-    assert evaluated("track_runs", instance, resource).endswith("0 written, 1 followed")
+    assert evaluated("track_runs", instance, resource).endswith("0 items written, 1 followed")
 
 
 def test_a_deleted_experiment_skips_the_tick_with_the_remedy(
@@ -239,7 +239,7 @@ def test_traces_that_are_switched_off_are_skipped_with_the_reason(
     settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database, OTEL_SDK_DISABLED="true")
     dg.execute_job(dg.reconstructable(_counting), instance)
     assert evaluated("trace_runs", instance, projections(settings)) == "Switched off by the settings."
-    assert "1 runs with news" in evaluated("track_runs", instance, projections(settings))
+    assert "1 runs updated" in evaluated("track_runs", instance, projections(settings))
 
 
 def _counting() -> dg.JobDefinition:

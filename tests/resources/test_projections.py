@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ledgerline.dagster import resources as library_resources
-from ledgerline.dagster.projections import ASK_AGAIN_SECONDS, RunProjections
+from ledgerline.dagster.projections import RETRY_SECONDS, RunProjections
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
@@ -216,7 +216,7 @@ def test_a_trace_is_sent_without_a_link_while_mlflow_is_away_which_is_asked_now_
         for _ in range(3):
             traces.export(instance, history, None)
         assert mlflow.asked == once
-        clock.forward(ASK_AGAIN_SECONDS)
+        clock.forward(RETRY_SECONDS)
         traces.export(instance, history, None)
         assert mlflow.asked == 2 * once
     assert attributes.MLFLOW_URL not in collector.trace(history.run.run_id).root.attributes
@@ -239,7 +239,7 @@ def test_a_link_comes_with_the_first_trace_after_mlflow_is_back(
     folder.unlink()
     folder.mkdir()
     database.rename(folder / "mlflow.db")
-    clock.forward(ASK_AGAIN_SECONDS)
+    clock.forward(RETRY_SECONDS)
     traces.export(instance, history, None)
     assert attributes.MLFLOW_URL in collector.trace(history.run.run_id).root.attributes
 

@@ -251,7 +251,7 @@ def test_answers_go_on_without_a_collector_and_it_is_said_once_that_it_is_away_a
 
     assert [answer.status_code for answer in (lost, *also_lost, kept)] == [200] * 5
     assert said() == [
-        "Traces cannot be sent: it does not answer; the log says why",
+        "Traces cannot be sent: it does not respond; the log has the reason",
         "Traces are sent again.",
     ]
     assert trace_of(lost) not in collector.trace_ids

@@ -36,12 +36,12 @@ def arrow_type(name: str) -> "pa.DataType":
         ValueError: The name is not that of a type, or of one that Parquet does not have (unions, intervals).
     """
     try:
-        found, end = _type_at(name, 0)
+        kind, end = _type_at(name, 0)
     except (ValueError, LookupError, OSError) as error:  # LookupError, OSError: of a time zone
         raise ValueError(f"{name!r} is not the name of an Arrow type that Parquet has") from error
     if end != len(name):
         raise ValueError(f"{name!r} is not the name of an Arrow type: {name[end:]!r} does not belong to it")
-    return found
+    return kind
 
 
 def _type_at(text: str, start: int) -> "tuple[pa.DataType, int]":
@@ -127,10 +127,10 @@ def _map(text: str, match: re.Match[str]) -> "tuple[pa.DataType, int]":
 def _part_of_map(text: str, start: int, name: str, *, nullable: bool) -> "tuple[pa.Field, int]":
     import pyarrow as pa
 
-    found, end = _type_at(text, start)
+    kind, end = _type_at(text, start)
     if named := _NAME_IN_MAP.match(text, end):
         name, end = named[1], named.end()
-    return pa.field(name, found, nullable=nullable), end
+    return pa.field(name, kind, nullable=nullable), end
 
 
 def _dictionary(text: str, match: re.Match[str]) -> "tuple[pa.DataType, int]":
@@ -148,13 +148,13 @@ def _field_at(text: str, start: int, ends: tuple[str, ...]) -> "tuple[pa.Field, 
 
     for colon in _all(": ", text, start):  # the name itself may hold one
         try:
-            found, end = _type_at(text, colon + 2)
+            kind, end = _type_at(text, colon + 2)
         except (ValueError, LookupError, OSError):
             continue
         required = text.startswith(" not null", end)
         end += len(" not null") * required
         if text.startswith(ends, end):
-            return pa.field(text[start:colon], found, nullable=not required), end
+            return pa.field(text[start:colon], kind, nullable=not required), end
     raise ValueError(text[start:])
 
 

@@ -1,7 +1,7 @@
-"""Reads which storages a Dagster instance has: of dagster.yaml these settings, and no others.
+"""Reads the storages of a Dagster instance from dagster.yaml, and no other settings.
 
-The run launcher, coordinator, compute logs, monitoring and what another version of Dagster knows need not be
-valid, nor installed. How the storages are opened: instances.py.
+The run launcher, the coordinator, compute logs, monitoring and settings of other versions of Dagster need not
+be valid, and their packages need not be installed. instances.py opens the storages.
 """
 
 import importlib
@@ -27,13 +27,13 @@ from ledgerline.settings.extras import remedy
 
 CONFIG_FILE = "dagster.yaml"
 STORAGE, RUN_STORAGE, EVENT_STORAGE = "storage", "run_storage", "event_log_storage"
-# Below `storage`: the package, and its class of all storages.
+# The values below `storage`, with their package and its class of all storages.
 UNIFIED: Mapping[str, tuple[str, str]] = {
     "sqlite": SQLITE_STORAGE,
     "postgres": ("dagster_postgres", "DagsterPostgresStorage"),
     "mysql": ("dagster_mysql", "DagsterMySQLStorage"),
 }
-# The classes for runs and for events that a class of all storages consists of.
+# The classes for runs and for events of each class of all storages.
 PARTS = {
     "DagsterPostgresStorage": ("PostgresRunStorage", "PostgresEventLogStorage"),
     "DagsterMySQLStorage": ("MySQLRunStorage", "MySQLEventLogStorage"),
@@ -47,17 +47,17 @@ UNSET_VARIABLE = re.compile(r'environment variable "([^"]+)" which is not set')
 
 
 class InstanceError(LedgerlineError):
-    """A Dagster instance that cannot be opened, or not be read; the message says why, in a sentence."""
+    """A Dagster instance cannot be opened or read."""
 
 
 @dataclass(frozen=True)
 class StorageConfig:
-    """A storage as it is configured.
+    """The configuration of a storage.
 
     Attributes:
-        setting: Where dagster.yaml configures it, for messages.
-        storage: Its class.
-        value: What the class is made from, with the values of environment variables.
+        setting: Setting in dagster.yaml, for messages.
+        storage: Class of the storage.
+        value: Config of the class, with the values of environment variables.
     """
 
     setting: str
@@ -66,23 +66,23 @@ class StorageConfig:
 
 
 class Storages(NamedTuple):
-    """The storages that an observer reads; the same twice if one class holds everything."""
+    """The storages that an observer reads; both are equal if one class stores runs and events."""
 
     runs: StorageConfig
     events: StorageConfig
 
 
 def storages_of(home: Path) -> Storages:
-    """Return the storages of an instance, none of which is opened.
+    """Return the storages of an instance without opening them.
 
     Raises:
-        InstanceError: Its dagster.yaml cannot be read, or does not say which they are.
+        InstanceError: The file dagster.yaml cannot be read, or does not configure the storages.
     """
     file = home / CONFIG_FILE
     settings = _settings_in(file)
     separate = [name for name in (RUN_STORAGE, EVENT_STORAGE, "schedule_storage") if settings.get(name)]
     if separate and settings.get(STORAGE):
-        raise InstanceError(f"{file} has both {STORAGE} and {separate[0]}; Dagster takes one or the other.")
+        raise InstanceError(f"{file} has both {STORAGE} and {separate[0]}.", "Remove one of them.")
     if separate:
         return Storages(
             _separate(file, settings, RUN_STORAGE) or _sqlite(home).runs,
@@ -93,8 +93,7 @@ def storages_of(home: Path) -> Storages:
     own_class = settings.get("instance_class")
     if own_class and not (home / "history").exists():
         raise InstanceError(
-            f"{file} has an instance class of its own and names no storage: its runs are not kept where they "
-            "can be read."
+            f"{file} has a custom instance class and configures no storage, so its runs cannot be read."
         )
     return _sqlite(home)
 
@@ -105,7 +104,7 @@ def _settings_in(file: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise InstanceError(f"{file} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        # The message leaves out the line itself, which may have a password.
+        # The message does not contain the line itself, which may have a password.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""
         why = getattr(error, "problem", None) or "it is not text in UTF-8"
@@ -113,7 +112,7 @@ def _settings_in(file: Path) -> Mapping[str, Any]:
     if settings is None:
         return {}
     if not isinstance(settings, Mapping):
-        raise InstanceError(f"{file} is not a dagster.yaml: it holds no settings with names.")
+        raise InstanceError(f"{file} is not a valid dagster.yaml: it is not a mapping of settings.")
     return settings
 
 
@@ -137,14 +136,14 @@ def _unified(file: Path, setting: Any) -> Storages:
     if kind == "custom":
         custom = _separate(file, {name: config}, name)
         if custom is None:
-            raise InstanceError(f"{file} has nothing below {name}.")
+            raise InstanceError(f"{file} has no value for {name}.", "Name a module and a class there.")
         configured = custom
     elif kind in UNIFIED:
         configured = _configured(file, name, *UNIFIED[kind], config)
     else:
         raise InstanceError(
-            f"{file} has {name}, which Dagster {dg.__version__} does not know: it must be one of "
-            f"{', '.join([*UNIFIED, 'custom'])}."
+            f"{file} has {name}, which Dagster {dg.__version__} does not know.",
+            f"Use one of {', '.join([*UNIFIED, 'custom'])} below {STORAGE}.",
         )
     if configured.storage.__name__ == SQLITE_STORAGE[1]:
         runs, events = _sqlite(Path(configured.value["base_dir"]))
@@ -173,28 +172,30 @@ def _separate(file: Path, settings: Mapping[str, Any], name: str) -> StorageConf
 
 def _configured(file: Path, name: str, module: str, storage: str, config: Any) -> StorageConfig:
     try:
-        found = getattr(importlib.import_module(module), storage)
+        storage_class = getattr(importlib.import_module(module), storage)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
-        command = INSTALLED_BY.get(module.partition(".")[0], f"Install what has the module {missing}.")
+        command = INSTALLED_BY.get(
+            module.partition(".")[0], f"Install the package with the module {missing}."
+        )
         raise InstanceError(
-            f"{file} keeps runs in {name}, for which {missing} is not installed here. {command}"
+            f"{file} stores runs in {name}, which needs {missing}, and {missing} is not installed.", command
         ) from error
     except (ImportError, AttributeError) as error:
         raise InstanceError(
-            f"{file} keeps runs in {name}, but {module}.{storage} cannot be imported: {error}."
+            f"{file} stores runs in {name}, but {module}.{storage} cannot be imported: {error}."
         ) from error
-    if not hasattr(found, "config_type"):
-        raise InstanceError(f"{file} keeps runs in {name}, but {module}.{storage} is not a storage.")
-    result = process_config(resolve_to_config_type(found.config_type()), config or {})
+    if not hasattr(storage_class, "config_type"):
+        raise InstanceError(f"{file} stores runs in {name}, but {module}.{storage} is not a storage class.")
+    result = process_config(resolve_to_config_type(storage_class.config_type()), config or {})
     if not result.success:
         raise InstanceError(f"{file} cannot be used: {_problem(name, result.errors or [])}")
-    return StorageConfig(name, found, result.value or {})
+    return StorageConfig(name, storage_class, result.value or {})
 
 
 def _problem(name: str, errors: Sequence[EvaluationError]) -> str:
-    """Say what is wrong with a setting, without its value, which may have a password."""
-    unset = [found[1] for error in errors if (found := UNSET_VARIABLE.search(error.message))]
+    """Describe the problem with a setting, without its value, which may contain a password."""
+    unset = [match[1] for error in errors if (match := UNSET_VARIABLE.search(error.message))]
     if unset:
         variables = ", ".join(dict.fromkeys(unset))
         return f"{name} takes its values from environment variables that are not set: {variables}."

@@ -1,7 +1,7 @@
-"""Dagster's SQLite storages, read without touching them: each database is copied, and again once it changed.
+"""Reads Dagster's SQLite storages from copies, so that the databases stay unchanged.
 
-SQLite itself cannot do it: opening a database with a write-ahead log makes files beside it, even for reading,
-and the last connection that is closed writes the database.
+Each database is copied, and copied again after it has changed. SQLite cannot read without writing: opening a
+database with a write-ahead log creates files beside it, and closing the last connection writes the database.
 """
 
 import shutil
@@ -28,7 +28,7 @@ RUNS = "runs"
 # Files beside the database hold the changes that have not been written to it yet.
 SUFFIXES = ("", "-wal", "-journal")
 MADE_BY_READING = "-shm"
-# A clock of the file system is this coarse: what was written twice within it may have one time.
+# File systems store times at this precision, so two writes within it may have the same time.
 TICK_SECONDS = 0.1
 TRIES = 20
 MAX_COPIES = 64
@@ -37,7 +37,7 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class UnsteadyError(OSError):
-    """A database that is written so often that no copy of it can be made."""
+    """A database is written so often that no consistent copy of it can be made."""
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Copies:
     """Copies of the databases of a folder.
 
     Attributes:
-        originals: The folder; nothing in it is written.
-        folder: Where the copies are; the oldest are deleted.
+        originals: Folder of the databases, which is not written.
+        folder: Folder of the copies, of which the oldest are deleted.
     """
 
     originals: Path
@@ -60,7 +60,7 @@ class Copies:
 
     @contextmanager
     def current(self, name: str) -> Iterator[None]:
-        """Keep the copy of a database as new as the database was when the body began."""
+        """Provide a copy of a database as of now, which does not change during the body."""
         with self._lock:
             self._renew(name)
             yield
@@ -84,7 +84,7 @@ class Copies:
         try:
             shutil.copyfile(self._path(self.originals, name, suffix), self._path(self.folder, name, suffix))
         except FileNotFoundError:
-            return  # It has just been written to the database; the stamp tells.
+            return  # SQLite has just merged it into the database; the stamp then differs.
 
     def _note(self, name: str, stamp: Stamp) -> None:
         changed = max(part[1] for part in stamp if part is not None) / 1e9

@@ -1,7 +1,6 @@
-"""Opens Dagster instances for observing: their storages and nothing else, some for reading only.
+"""Opens the storages of Dagster instances for an observer, some of them for reading only.
 
-What an instance is configured with: config.py. How its storages are opened: sqlite.py and
-postgres.py.
+config.py reads the configuration of an instance; sqlite.py and postgres.py open its storages.
 """
 
 import hashlib
@@ -31,19 +30,19 @@ from ledgerline.ledger.storages.sqlite import KINDS, SqliteInstanceStorage
 
 # Every DAGSTER_HOME has one of these.
 MARKS = (CONFIG_FILE, "history")
-TABLES = ("runs", "event_logs")  # what the two storages of an instance have for certain
+TABLES = ("runs", "event_logs")  # a table that exists in each of the two storages of every instance
 POSTGRES = "dagster_postgres"
 MAX_PROBLEM_LENGTH = 300
 
 
 @dataclass(frozen=True)
 class ObservedInstance:
-    """An instance that was opened for observing.
+    """An instance that was opened for an observer.
 
     Attributes:
-        instance: Holds the runs.
-        cursor_store: Keeps how far each projection has come.
-        only_read: Why nothing is written to the instance; None if something is.
+        instance: Dagster instance with the runs.
+        cursor_store: Store of the cursors of projections.
+        only_read: Reason why nothing is written to the instance; None if it is written.
     """
 
     instance: dg.DagsterInstance
@@ -52,7 +51,7 @@ class ObservedInstance:
 
 
 class ReadOnlyInstance(dg.DagsterInstance):
-    """An instance that takes no events: what is reported to it is dropped."""
+    """An instance that drops the events that are reported to it."""
 
     def report_dagster_event(
         self,
@@ -66,7 +65,7 @@ class ReadOnlyInstance(dg.DagsterInstance):
 
 
 class InstanceStorage(Protocol):
-    """A storage of an instance, which was found and not opened yet."""
+    """A storage of an instance that is not opened yet."""
 
     @property
     def identity(self) -> str:
@@ -74,11 +73,15 @@ class InstanceStorage(Protocol):
         ...
 
     def why_only_read(self) -> str | None:
-        """Return why it cannot be written; None if it can. Raises InstanceError if it is not there."""
+        """Return the reason why it is only read; None if it can be written.
+
+        Raises:
+            InstanceError: The storage does not exist.
+        """
         ...
 
     def made(self) -> Any:
-        """Open it as Dagster does, which makes what is missing."""
+        """Open it as Dagster does, which creates missing tables and files."""
         ...
 
     def opened(self) -> Any:
@@ -92,7 +95,7 @@ class InstanceStorage(Protocol):
 
 @contextmanager
 def own_instance(home: Path) -> Iterator[ObservedInstance]:
-    """Open this project's own instance, which is made if it is not there yet.
+    """Open the instance of this project, which is created if it does not exist.
 
     Raises:
         InstanceError: It cannot be opened.
@@ -105,16 +108,16 @@ def own_instance(home: Path) -> Iterator[ObservedInstance]:
 
 @contextmanager
 def foreign_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
-    """Open the instance of another project; it is only read if it cannot be written, or had better not be.
+    """Open the instance of another project; it is only read if it cannot, or should not, be written.
 
     Args:
-        home: Its DAGSTER_HOME.
-        cursors: The folder of the cursors of instances that are only read.
+        home: DAGSTER_HOME of the instance.
+        cursors: Folder of the cursors of instances that are only read.
 
     Raises:
-        InstanceError: There is no instance, or it cannot be opened.
+        InstanceError: The instance does not exist, or cannot be opened.
     """
-    with _found(home) as storages:
+    with _existing(home) as storages:
         reasons = [storage.why_only_read() for storage in storages]
         reason = next((reason for reason in reasons if reason is not None), None)
         if reason is None:
@@ -131,30 +134,30 @@ def only_read_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
     """Open an instance so that nothing is written to it: neither events nor cursors, tables or files.
 
     Args:
-        home: Its DAGSTER_HOME.
-        cursors: The folder of the cursors of instances that are only read.
+        home: DAGSTER_HOME of the instance.
+        cursors: Folder of the cursors of instances that are only read.
 
     Raises:
-        InstanceError: There is no instance, or it cannot be opened.
+        InstanceError: The instance does not exist, or cannot be opened.
     """
-    with _found(home) as storages:
+    with _existing(home) as storages:
         for storage in storages:
-            storage.why_only_read()  # whether it is there at all
+            storage.why_only_read()  # raises if the storage does not exist
         with _opened_to_read(home, storages, cursors, "--read-only") as observed:
             yield observed
 
 
 @contextmanager
-def _found(home: Path) -> Iterator[list[InstanceStorage]]:
-    """Yield the storages of what is an instance already, not opened yet."""
+def _existing(home: Path) -> Iterator[list[InstanceStorage]]:
+    """Yield the storages of an existing instance without opening them."""
     try:
         is_instance = any((home / mark).exists() for mark in MARKS)
     except OSError as error:
         raise InstanceError(f"{home} cannot be read: {error.strerror}.") from error
     if not is_instance:
         raise InstanceError(
-            f"{home} is no Dagster instance: it has no {' and no '.join(MARKS)}. "
-            "--dagster-home takes the DAGSTER_HOME of one."
+            f"{home} is not a Dagster instance: it has no {' and no '.join(MARKS)}.",
+            "Give --dagster-home the DAGSTER_HOME of an instance.",
         )
     with _configured(home) as storages:
         yield storages
@@ -162,7 +165,7 @@ def _found(home: Path) -> Iterator[list[InstanceStorage]]:
 
 @contextmanager
 def _configured(home: Path) -> Iterator[list[InstanceStorage]]:
-    """Yield the storages of runs and of events that dagster.yaml names, not opened yet."""
+    """Yield the storages of runs and events that dagster.yaml configures, without opening them."""
     configured = zip(storages_of(home), TABLES, strict=True)
     with tempfile.TemporaryDirectory(prefix="ledgerline-") as scratch:
         try:
@@ -189,8 +192,9 @@ def _opened_to_read(
 def _instance(
     kind: type[dg.DagsterInstance], home: Path, runs: Any, events: Any
 ) -> Iterator[dg.DagsterInstance]:
-    """Yield an instance of these storages, which has been read once."""
-    # DagsterInstance requires a coordinator, a compute log manager and a launcher, which are not used here.
+    """Yield an instance with these storages, after a first query has succeeded."""
+    # DagsterInstance requires a coordinator, a compute log manager and a launcher, which an observer never
+    # uses.
     instance = kind(
         instance_type=InstanceType.PERSISTENT,
         local_artifact_storage=LocalArtifactStorage(str(home)),
@@ -218,18 +222,18 @@ def _storage(config: StorageConfig, table: str, scratch: Path) -> InstanceStorag
 
 @dataclass(frozen=True)
 class OtherStorage:
-    """A storage of another package, which only Dagster knows how to open."""
+    """A storage of another package, which is opened by its own class."""
 
     config: StorageConfig
     table: str
 
     @property
     def identity(self) -> str:
-        """The setting and the class of the storage, whose address is not known."""
+        """The setting and the class of the storage, because its address is unknown."""
         return f"{self.config.setting}: {self.config.storage.__qualname__}"
 
     def why_only_read(self) -> str | None:
-        """Return None: whether it can be written shows when it is."""
+        """Return None, because only a write can show whether the storage can be written."""
         return None
 
     def made(self) -> Any:

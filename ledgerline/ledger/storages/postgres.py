@@ -1,6 +1,6 @@
-"""Dagster's storages in PostgreSQL: whether they can be reached, and written, and by which driver.
+"""Opens Dagster's storages in PostgreSQL, and checks that they can be reached and written.
 
-Import it only where dagster-postgres is installed: the extra `postgres`.
+This module can be imported only with the extra `postgres`, which installs dagster-postgres.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from ledgerline.ledger.storages.config import InstanceError, StorageConfig
 from ledgerline.ledger.storages.schema import CURSORS, READ_REVISION, REVISIONS, difference
 from ledgerline.settings.extras import remedy
 
-# dagster-postgres is written for psycopg 2: with psycopg 3 its NOTIFY fails, and so no event can be written.
+# dagster-postgres is written for psycopg 2. With psycopg 3 its NOTIFY fails, so that no event can be written.
 DRIVERS = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
 POSTGRESQL = ("postgres", "postgresql", *DRIVERS.values())
 CONNECT_SECONDS = 10
@@ -29,11 +29,11 @@ class PostgresInstanceStorage:
     """A storage of an instance, in a PostgreSQL database.
 
     Args:
-        config: The storage as it is configured.
-        table: The table that it has in every instance.
+        config: Configuration of the storage.
+        table: A table that exists in every instance.
 
     Raises:
-        InstanceError: Its address cannot be used.
+        InstanceError: The address is not valid.
     """
 
     def __init__(self, config: StorageConfig, table: str) -> None:
@@ -43,11 +43,13 @@ class PostgresInstanceStorage:
             self._url = sa.make_url(pg_url_from_config(config.value))
         except (SQLAlchemyError, ValueError) as error:
             raise InstanceError(
-                f"{config.setting} has an address that is not one of a database, like "
-                "postgresql://user:password@host:5432/database."
+                f"{config.setting} has an address that is not the address of a database.",
+                "Use an address like postgresql://user:password@host:5432/database.",
             ) from error
-        except Exception as error:  # Dagster's own, which have no class in common
-            raise InstanceError(f"{config.setting} needs either postgres_url or postgres_db.") from error
+        except Exception as error:  # Dagster's errors have no common class
+            raise InstanceError(
+                f"{config.setting} has no address.", "Set either postgres_url or postgres_db."
+            ) from error
         if self._url.drivername in POSTGRESQL:
             self._url = self._url.set(drivername=_driver())
 
@@ -57,24 +59,24 @@ class PostgresInstanceStorage:
         return f"{self._url.host}:{self._url.port or 5432}/{self._url.database}"
 
     def why_only_read(self) -> str | None:
-        """Return why it cannot be written; None if it can.
+        """Return the reason why it is only read; None if it can be written.
 
         Raises:
-            InstanceError: It cannot be reached, or has no tables of Dagster.
+            InstanceError: The database cannot be reached, or has no tables of Dagster.
         """
         with closing(self._connected()) as connection:
             tables = set(sa.inspect(connection).get_table_names())
             if self._table not in tables:
                 raise InstanceError(
                     f"The database {self.identity} ({self._config.setting}) has no table {self._table}: "
-                    "it is another database than Dagster's, or Dagster has not been started with it yet."
+                    "it is not a database of Dagster, or Dagster has not been started with it yet."
                 )
             revision = connection.scalar(sa.text(READ_REVISION)) if REVISIONS in tables else None
             different = difference(tables, revision) if self._table == "runs" else None
             if different is not None:
                 return f"{self.identity} {different}"
             if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
-                return f"{self.identity} takes no writes, like a replica"
+                return f"{self.identity} accepts no writes, as a replica does"
             written = WRITTEN[self._table]
             may = sa.text("SELECT has_table_privilege(:table, 'INSERT')")
             if not connection.scalar(may, {"table": written}):
@@ -82,20 +84,20 @@ class PostgresInstanceStorage:
         return None
 
     def opened(self) -> Any:
-        """Open it; tables that it lacks are not made."""
+        """Open it without creating missing tables."""
         return self._opened(self._url)
 
     def opened_to_read(self) -> Any:
-        """Open it so that the server refuses to write."""
+        """Open it so that the server rejects writes."""
         options = self._url.query.get("options", "")
         given = " ".join(options) if isinstance(options, tuple) else options
         return self._opened(self._url.update_query_dict({"options": f"{given} {READ_ONLY}".strip()}))
 
     def made(self) -> Any:
-        """Open it; tables that it lacks are made, unless the configuration says otherwise.
+        """Open it and create missing tables, unless the configuration forbids that.
 
         Raises:
-            InstanceError: It cannot be reached.
+            InstanceError: The database cannot be reached.
         """
         self._connected().close()
         return self._storage(self._url, self._config.value.get("should_autocreate_tables", True))
@@ -123,19 +125,19 @@ class PostgresInstanceStorage:
     def _explained(self, connect: Callable[[], sa.Connection]) -> sa.Connection:
         try:
             return connect()
-        except Exception as error:  # drivers, token providers and SQLAlchemy have no class in common
+        except Exception as error:  # drivers, token providers and SQLAlchemy have no common error class
             cause = getattr(error, "orig", None) or error
-            said = " ".join(str(cause).split())
+            problem = " ".join(str(cause).split())
             if self._url.password:
-                said = said.replace(self._url.password, "***")
+                problem = problem.replace(self._url.password, "***")
             raise InstanceError(
-                f"The database {self.identity} ({self._config.setting}) cannot be reached: {said}"
+                f"The database {self.identity} ({self._config.setting}) cannot be reached: {problem}"
             ) from error
 
 
 def _driver() -> str:
-    """Return the driver that is installed; psycopg 2, if both are."""
+    """Return the driver that is installed, or psycopg 2 if both are."""
     for module, name in DRIVERS.items():
         if importlib.util.find_spec(module) is not None:
             return name
-    raise InstanceError(f"There is no driver for PostgreSQL here, psycopg2 or psycopg. {remedy('postgres')}")
+    raise InstanceError("No driver for PostgreSQL is installed (psycopg2 or psycopg).", remedy("postgres"))

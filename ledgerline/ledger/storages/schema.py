@@ -1,4 +1,4 @@
-"""The schema of Dagster's storages: whether a database has that of the Dagster which is installed here."""
+"""Compares the schema of a Dagster database with that of the installed Dagster."""
 
 from collections.abc import Set
 from functools import cache
@@ -14,19 +14,21 @@ READ_REVISION = "SELECT version_num FROM alembic_version"
 
 
 def difference(tables: Set[str], revision: str | None) -> str | None:
-    """Return what is different in a database of runs, so that it is not to be written; None if nothing is.
+    """Return how the schema of a database of runs differs; None if it is the same.
 
-    What this Dagster writes, one of another schema may not be able to read.
+    A database with a different schema must not be written, because its own Dagster might not be able to read
+    the records.
 
     Args:
-        tables: Those it has.
-        revision: Of its schema; None if it does not say.
+        tables: Tables of the database.
+        revision: Revision of its schema; None if the database has none.
     """
     if CURSORS not in tables:
-        return f"is of an old Dagster and has no table {CURSORS} for cursors"
+        return f"was created by an old Dagster and has no table {CURSORS} for cursors"
     if revision != _current_revision():
+        schema = f"the schema {revision}" if revision is not None else "no schema revision"
         return (
-            f"has the schema {revision or 'of no revision'}, and Dagster {dg.__version__} has "
+            f"has {schema}, and Dagster {dg.__version__} needs "
             f"{_current_revision()} (`dagster instance migrate` changes it)"
         )
     return None

@@ -1,4 +1,4 @@
-"""Dagster's storages in SQLite: whether they are there, and can be written, and how they are only read."""
+"""Opens Dagster's storages in SQLite, and checks that they exist and can be written."""
 
 import os
 import sqlite3
@@ -24,7 +24,7 @@ from ledgerline.ledger.storages.copied import (
 )
 from ledgerline.ledger.storages.schema import READ_REVISION, REVISIONS, difference
 
-# Each class of storage has a database that every instance has, a table in it, and a class that reads copies.
+# For each storage class: a database of every instance, a table in it, and the class that reads from copies.
 KINDS: dict[type[Any], tuple[str, str, type[Any]]] = {
     SqliteRunStorage: (RUNS, "runs", CopiedRunStorage),
     SqliteEventLogStorage: (INDEX_SHARD_NAME, "event_logs", CopiedEventLogStorage),
@@ -40,8 +40,8 @@ class SqliteInstanceStorage:
     """A storage of an instance, in a folder of SQLite databases.
 
     Args:
-        config: The storage as it is configured.
-        scratch: A folder for copies, which the caller deletes.
+        config: Configuration of the storage.
+        scratch: Folder for copies, which the caller deletes.
     """
 
     def __init__(self, config: StorageConfig, scratch: Path) -> None:
@@ -56,10 +56,10 @@ class SqliteInstanceStorage:
         return str(self._folder)
 
     def why_only_read(self) -> str | None:
-        """Return why it cannot be written; None if it can.
+        """Return the reason why it is only read; None if it can be written.
 
         Raises:
-            InstanceError: It is not there, or is not a storage of Dagster.
+            InstanceError: It does not exist, or is not a storage of Dagster.
         """
         file = self._folder / f"{self._database}.db"
         tables, revision = self._schema(file)
@@ -74,10 +74,10 @@ class SqliteInstanceStorage:
         return f"{unwritable[0]} cannot be written" if unwritable else None
 
     def made(self) -> Any:
-        """Open it as Dagster does, which makes what is missing."""
+        """Open it as Dagster does, which creates missing files."""
         return self._config.storage.from_config_value(None, self._config.value)
 
-    opened = made  # of what is there, nothing is missing
+    opened = made  # an existing storage has no missing files
 
     def opened_to_read(self) -> Any:
         """Open it so that nothing in its folder changes."""
@@ -88,8 +88,8 @@ class SqliteInstanceStorage:
         try:
             if not file.exists():
                 raise InstanceError(
-                    f"{self._folder} holds no runs of Dagster ({self._config.setting}): "
-                    f"there is no {file.name}."
+                    f"{self._folder} contains no runs of Dagster ({self._config.setting}): "
+                    f"{file.name} does not exist."
                 )
             with (
                 self._copies.current(self._database),
@@ -99,9 +99,9 @@ class SqliteInstanceStorage:
                 tables = {name for (name,) in rows}
                 revision = connection.execute(READ_REVISION).fetchone() if REVISIONS in tables else None
         except UnsteadyError as error:
-            raise InstanceError(f"{error} Try again.") from error
+            raise InstanceError(str(error), "Try again.") from error
         except OSError as error:
             raise InstanceError(f"{error.filename or file} cannot be read: {error.strerror}.") from error
         except sqlite3.DatabaseError as error:
-            raise InstanceError(f"{file} cannot be read as a database of SQLite: {error}.") from error
+            raise InstanceError(f"{file} cannot be read as a SQLite database: {error}.") from error
         return tables, revision[0] if revision else None

@@ -1,6 +1,6 @@
-"""The MLflow run of a Dagster run: found by tags, adopted or created. What is written to it: projection.py.
+"""Finds the MLflow run of a Dagster run by tags, or creates it. projection.py writes to it.
 
-Nothing is remembered: it is looked up each time, so that all observers of an instance come to the same run.
+The run is searched for each time, so that all observers of an instance use the same run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-MAX_EXPERIMENTS = 10_000  # in one answer
+MAX_EXPERIMENTS = 10_000  # in one response
 MAX_RUNS = 5_000
 
 
 @dataclass(frozen=True)
-class Found:
-    """An MLflow run as it was found.
+class MLflowRun:
+    """The MLflow run of a Dagster run.
 
     Attributes:
-        run_id: Its id in MLflow.
-        experiment_id: Where it is.
-        home: The experiment of runs that are not adopted, and of traces.
-        status: MLflow's name for how far it has come.
-        ended: When it ended, in MLflow's milliseconds.
-        tags: What it has.
-        params: What it has.
-        is_new: Whether it lacks what the Dagster run did before now.
-        parent: The MLflow run of the Dagster run that was first executed, of which this is a re-execution.
-        children: MLflow runs that belong under this one and are not there yet.
+        run_id: Id in MLflow.
+        experiment_id: Id of its experiment.
+        home: Id of the experiment of new runs and of traces.
+        status: Status in MLflow.
+        ended: Time of its end in milliseconds since the epoch; None while it is open.
+        tags: Tags in MLflow.
+        params: Params in MLflow.
+        is_new: True if nothing of the Dagster run has been written to it yet.
+        parent: Id of the MLflow run of the first Dagster run, if this one is a re-execution.
+        children: Ids of MLflow runs that belong below this run and do not have it as parent yet.
     """
 
     run_id: str
@@ -50,16 +50,16 @@ class Found:
 
     @property
     def is_adopted(self) -> bool:
-        """Whether dagster-mlflow opened it."""
+        """True if dagster-mlflow opened the run."""
         return mlflow_tags.DAGSTER_MLFLOW_RUN_ID in self.tags
 
     @property
     def left_out(self) -> frozenset[str]:
-        """The names of the values that MLflow refused before, as the tag lists them."""
+        """The names of the values that MLflow refused before, read from a tag."""
         return frozenset(filter(None, self.tags.get(mlflow_tags.LEFT_OUT, "").split("\n")))
 
     def lacks(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """Those of these tags that it does not have; what others said of a run that they opened stays."""
+        """Return the tags that the run does not have. Tags that dagster-mlflow or users set are kept."""
         kept: set[str] = set()
         if self.is_adopted:
             kept = {mlflow_tags.USER, mlflow_tags.PARENT} & self.tags.keys()
@@ -70,20 +70,22 @@ class Found:
         }
 
 
-def find(client: "MlflowClient", experiment_id: str, now: RunHistory, links: Links) -> Found:
-    """The MLflow run of a Dagster run; created if there is none.
+def find_or_create(client: "MlflowClient", experiment_id: str, now: RunHistory, links: Links) -> MLflowRun:
+    """Return the MLflow run of a Dagster run, which is created if it does not exist.
 
-    A run that dagster-mlflow opened is preferred to one of ours, wherever it is. Of several of ours, created
-    by observers at the same time, all of them keep the one with the smallest id.
+    A run that dagster-mlflow opened, in any experiment, takes precedence over a run that Ledgerline created.
+    If several observers created a run at the same time, all of them keep the run with the smallest id.
 
     Args:
-        client: An open client.
-        experiment_id: Where to create it.
-        now: What the Dagster run has done.
-        links: Where its pages are.
+        client: MLflow client.
+        experiment_id: Id of the experiment of new runs.
+        now: History of the Dagster run.
+        links: URLs of the user interfaces.
     """
     run_id = now.run.run_id
-    experiments = [found.experiment_id for found in client.search_experiments(max_results=MAX_EXPERIMENTS)]
+    experiments = [
+        experiment.experiment_id for experiment in client.search_experiments(max_results=MAX_EXPERIMENTS)
+    ]
     marked = _search(client, experiments, mlflow_tags.RUN_ID, run_id)
     foreign = _search(client, experiments, mlflow_tags.DAGSTER_MLFLOW_RUN_ID, run_id)
     own = [run for run in marked if _is_own(run)]
@@ -98,7 +100,7 @@ def find(client: "MlflowClient", experiment_id: str, now: RunHistory, links: Lin
         if duplicate is not chosen:
             _remove(client, duplicate, chosen, links)
             is_new = True
-    return Found(
+    return MLflowRun(
         run_id=chosen.info.run_id,
         experiment_id=chosen.info.experiment_id,
         home=experiment_id,
@@ -147,7 +149,9 @@ def _create(client: "MlflowClient", experiment_id: str, now: RunHistory) -> "Run
         return _create_named(client, experiment_id, now, mlflow_tags.run_name(now))
     except MlflowException as refusal:
         try:
-            return _create_named(client, experiment_id, now, now.run.run_id)  # its name may be to blame
+            return _create_named(
+                client, experiment_id, now, now.run.run_id
+            )  # MLflow may have refused the name
         except MlflowException:
             raise refusal from None
 
@@ -166,7 +170,7 @@ def _create_named(client: "MlflowClient", experiment_id: str, now: RunHistory, n
 
 
 def _remove(client: "MlflowClient", run: "Run", chosen: "Run", links: Links) -> None:
-    # Dagster's event log may link to it: MLflow still shows a deleted run.
+    # Dagster's event log may link to the run, and MLflow still shows a deleted run.
     kept = chosen.info.run_id
     page = links.mlflow_run_page(chosen.info.experiment_id, kept)
     text = f"Replaced by MLflow run {f'[{kept}]({page})' if page else kept}."
@@ -184,7 +188,7 @@ def _parent(client: "MlflowClient", experiments: list[str], now: RunHistory) -> 
 
 
 def _children(chosen: "Run", marked: "list[Run]", foreign: "list[Run]") -> tuple[str, ...]:
-    """Runs that steps opened, and those beyond the first that dagster-mlflow opened."""
+    """Return the runs that steps opened, and all but the first run that dagster-mlflow opened."""
     of_steps = [
         run
         for run in marked
@@ -192,5 +196,5 @@ def _children(chosen: "Run", marked: "list[Run]", foreign: "list[Run]") -> tuple
         and run.data.tags.get(mlflow_tags.PARENT) != chosen.info.run_id
     ]
     others = [run for run in foreign if mlflow_tags.PARENT not in run.data.tags]
-    found = (run.info.run_id for run in (*of_steps, *others))
-    return tuple(run_id for run_id in dict.fromkeys(found) if run_id != chosen.info.run_id)
+    run_ids = (run.info.run_id for run in (*of_steps, *others))
+    return tuple(run_id for run_id in dict.fromkeys(run_ids) if run_id != chosen.info.run_id)

@@ -1,7 +1,7 @@
-"""Reads the answers of OTLP receivers: spans taken, spans refused, or a target that takes no spans at all.
+"""Reads the responses of OTLP receivers, and raises an error if spans were not accepted.
 
-OpenTelemetry's exporters count a redirect, a login page and a partial success as success. What is done about
-an answer: deliveries.py.
+OpenTelemetry's exporters count a redirect, a login page and a partial success as success. deliveries.py
+reacts to the errors.
 """
 
 import json
@@ -10,14 +10,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from ledgerline.errors import LedgerlineError
+
 if TYPE_CHECKING:
     import requests
 
-REASON_LENGTH = 300  # characters of an answer's own text in a message
+REASON_LENGTH = 300  # characters of a response's text in a message
 PROTOBUF = "application/x-protobuf"
 HTML = re.compile(r"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
 
-# Answers that pass by themselves, as OTLP's specification has them, and 408.
+# Responses that may be retried by the specification of OTLP, and 408.
 OUTAGES = frozenset(
     {
         HTTPStatus.REQUEST_TIMEOUT,
@@ -27,7 +29,7 @@ OUTAGES = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-# Answers about the address or the login, whatever was sent.
+# Responses about the address or the login, whatever the request contains.
 WRONG_TARGET = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -45,101 +47,101 @@ WRONG_TARGET = frozenset(
 )
 
 
-class NotTakenError(Exception):
-    """Spans that were not taken, for a reason that may pass: an outage."""
+class ExportFailedError(LedgerlineError):
+    """Spans were not accepted. The base class itself stands for an outage, which may end."""
 
 
-class SpansRefusedError(NotTakenError):
-    """Spans that a target does not take as they are, however often they are sent."""
+class SpansRejectedError(ExportFailedError):
+    """The target rejects these spans permanently."""
 
 
-class WrongTargetError(NotTakenError):
-    """A target that takes no spans, whichever they are, until a setting or the target is changed."""
+class WrongTargetError(ExportFailedError):
+    """The target accepts no spans at all, until a setting or the target is changed."""
 
 
 def check(response: "requests.Response") -> None:
-    """Return if the spans were taken.
+    """Check that a response accepts the spans.
 
     Raises:
-        NotTakenError: They were not; its class says why.
+        ExportFailedError: The spans were not accepted; the class tells the kind of failure.
     """
     status = response.status_code
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         location = _without_query(response.headers.get("location", ""))
         raise WrongTargetError(
-            f"it redirects ({status}) to {location or 'nowhere'}; set the endpoint to what takes the spans"
+            f"it redirects ({status}) to {location or 'nowhere'}.", "Set the endpoint to a receiver of spans."
         )
     if status >= HTTPStatus.BAD_REQUEST or status < HTTPStatus.OK:
-        raise _error_class(status)(f"it answers {status} {response.reason}{_reason(response)}")
+        raise _error_class(status)(f"it responds with {status} {response.reason}{_reason(response)}")
     rejected, message = _partial_success(response)
     check_partial_success(rejected, message)
 
 
 def check_partial_success(rejected: int, message: str) -> None:
-    """Return if an answer, over HTTP or gRPC, rejects no spans.
+    """Check that a response over HTTP or gRPC rejects no spans.
 
     Raises:
-        SpansRefusedError: It rejects some.
+        SpansRejectedError: The response rejects some of them.
     """
     if rejected > 0:
-        said = f": {message[:REASON_LENGTH]}" if message else ""
-        raise SpansRefusedError(f"it rejects {rejected} spans (partial success){said}")
+        reason = f": {message[:REASON_LENGTH]}" if message else ""
+        raise SpansRejectedError(f"it rejects {rejected} spans (partial success){reason}")
 
 
-def _error_class(status: int) -> type[NotTakenError]:
+def _error_class(status: int) -> type[ExportFailedError]:
     if status in OUTAGES:
-        return NotTakenError
-    return WrongTargetError if status in WRONG_TARGET else SpansRefusedError
+        return ExportFailedError
+    return WrongTargetError if status in WRONG_TARGET else SpansRejectedError
 
 
 def _partial_success(response: "requests.Response") -> tuple[int, str]:
-    """Return how many spans a response with status 2xx rejects, and its message."""
+    """Return the number of spans that a response with status 2xx rejects, and its message."""
     body = response.content
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not body:
         return 0, ""
     if kind in ("text/html", "application/xhtml+xml") or HTML.match(body[:200].decode(errors="replace")):
         raise WrongTargetError(
-            f"it answers {response.status_code} with a page of HTML, as a login does; "
-            "set the endpoint to what takes the spans"
+            f"it responds with {response.status_code} and an HTML page, as a login does.",
+            "Set the endpoint to a receiver of spans.",
         )
     if kind.endswith("json"):
         return _json_partial_success(response)
     if kind != PROTOBUF:
-        return 0, ""  # a short text such as "OK" is not OTLP, but not a refusal either
+        return 0, ""  # a short text such as "OK" is neither OTLP nor a rejection
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
     try:
-        said = ExportTraceServiceResponse.FromString(body).partial_success
+        partial = ExportTraceServiceResponse.FromString(body).partial_success
     except DecodeError as error:
         raise WrongTargetError(
-            f"it answers {response.status_code} with what is no response of OTLP: {error}"
+            f"it responds with {response.status_code} and a body that is not OTLP: {error}"
         ) from error
-    return said.rejected_spans, said.error_message
+    return partial.rejected_spans, partial.error_message
 
 
 def _json_partial_success(response: "requests.Response") -> tuple[int, str]:
     try:
-        said: Any = response.json()
+        body: Any = response.json()
     except ValueError as error:
-        raise WrongTargetError(f"it answers {response.status_code} with broken JSON") from error
-    if not isinstance(said, dict):
+        raise WrongTargetError(f"it responds with {response.status_code} and invalid JSON") from error
+    if not isinstance(body, dict):
         return 0, ""
-    if errors := said.get("error") or said.get("errors"):
-        raise SpansRefusedError(
-            f"it answers {response.status_code} with an error: {json.dumps(errors)[:REASON_LENGTH]}"
+    if errors := body.get("error") or body.get("errors"):
+        raise SpansRejectedError(
+            f"it responds with {response.status_code} and an error: {json.dumps(errors)[:REASON_LENGTH]}"
         )
-    partial = said.get("partialSuccess") or said.get("partial_success") or {}
+    partial = body.get("partialSuccess") or body.get("partial_success") or {}
     if not isinstance(partial, dict):
         return 0, ""
-    rejected = partial.get("rejectedSpans") or partial.get("rejected_spans") or 0  # in JSON, a text
+    rejected = partial.get("rejectedSpans") or partial.get("rejected_spans") or 0  # a text in JSON
     message = partial.get("errorMessage") or partial.get("error_message") or ""
     return int(rejected) if str(rejected).isdecimal() else 0, str(message)
 
 
 def _reason(response: "requests.Response") -> str:
-    """Return the message that a response carries beside its status."""
+    """Return the message in the body of a response."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == PROTOBUF:
         from google.protobuf.message import DecodeError
@@ -158,6 +160,6 @@ def _reason(response: "requests.Response") -> str:
 
 
 def _without_query(location: str) -> str:
-    """Return an address without what may be a token."""
+    """Return a URL without its query and login, which may contain a token."""
     parts = urlsplit(location)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
