@@ -1,9 +1,9 @@
-"""Finds secrets in a text by their form: logins in addresses, headers, SQL, private keys, well-known tokens.
+"""Finds secrets in a text by their form: logins in URLs, headers, SQL, private keys, well-known tokens.
 
-What is a secret because of the name beside it: secret_pairs.py. Who cleans texts: texts.py.
+secret_pairs.py finds secrets by the name beside them, and texts.py cleans whole texts.
 
-Time is linear in the length of the text: each form begins where a word begins, and what it reads from there
-is limited in length, or is replaced and not read again.
+The time is linear in the length of the text: each form begins at the beginning of a word, and its length is
+limited, or the match is replaced and not read again.
 """
 
 import re
@@ -19,21 +19,21 @@ _AUTHENTICATION = (
 )
 _KEY_BLOCK = r"-----{} [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----"
 
-# The group `keep` stays, and what follows it in the match is replaced.
+# The group `keep` is kept, and the rest of the match is replaced.
 _FORMS = [
     re.compile(
         rf"(?P<keep>){_KEY_BLOCK.format('BEGIN')}.*?(?:{_KEY_BLOCK.format('END')}|\Z)",
         re.DOTALL,
     ),
-    # A login in an address reaches to the last @ before the first slash. A password may hold slashes too, but
-    # what looks like a port with a path behind it is one.
+    # A login in a URL extends to the last @ before the first slash. A password may contain slashes, too, but
+    # digits that look like a port before a path are read as a port.
     re.compile(
         rf"(?P<keep>{_SCHEME}:\\?/\\?/[^\s/@:\"<>]{{0,200}}:)(?!\*+@)"
         r"(?:[^\s/?#\"<>]{1,500}(?=@)|(?!\d{1,5}[/?#])[^\s\"<>@]{1,500}(?=@))",
         re.IGNORECASE,
     ),
     re.compile(rf"(?P<keep>{_SCHEME}%3a%2f%2f[\w.~-]{{0,200}}%3a)[^\s&\"]{{1,500}}?(?=%40)", re.IGNORECASE),
-    # A token in the place of a user; the name of a user is none.
+    # A token in the place of the user; the name of a user is not a secret.
     re.compile(
         rf"(?P<keep>{_SCHEME}://)(?=[^\s/@]{{0,200}}?\d)[\w%.~-]{{20,500}}(?=@)",
         re.IGNORECASE,
@@ -49,7 +49,7 @@ _FORMS = [
         r"|discord(?:app)?\.com/api/webhooks/|webhook\.office\.com/))[\w/@-]{8,500}",
         re.IGNORECASE,
     ),
-    # Headers, also as the pairs of bytes that HTTP libraries print.
+    # Headers, also in the form of byte pairs that HTTP libraries log.
     re.compile(
         rf"(?P<keep>\b(?:proxy-)?authorization(?:{_QUOTE})?\s{{0,3}}[:=,]\s{{0,3}}(?:b?{_QUOTE})?"
         rf"(?:{_AUTHENTICATION})\s{{1,3}})(?!\[redacted\])[^\"'`\r\n\\<>]{{1,8000}}",
@@ -60,7 +60,7 @@ _FORMS = [
         r"(?=[\w.-]{1,100}=)[^\"'`\r\n\\]{1,8000}",
         re.IGNORECASE,
     ),
-    # Without a header's name, prose may follow the scheme: "bearer authentication", "basic information".
+    # Without the name of a header, prose may follow the scheme: "bearer authentication", "basic information".
     re.compile(
         r"(?P<keep>\b(?i:bearer)\s{1,3})(?=[A-Za-z._~+/-]{0,200}[0-9=]|[A-Za-z]{0,200}[a-z][A-Z])"
         r"[\w.~+/=-]{6,8000}"
@@ -81,7 +81,7 @@ _FORMS = [
         r"(?P<keep>\bidentified\s{1,5}by\s{1,5})(?!values\b|password\b|['\"\[])[^\s;,'\"]{1,200}",
         re.IGNORECASE,
     ),
-    # Keys and tokens that their makers gave a form of its own
+    # Keys and tokens with a form of their provider
     re.compile(
         r"(?P<keep>)(?<![A-Za-z0-9_-])(?:"
         r"(?:sk|pk|rk)[-_](?=[A-Za-z_-]{0,200}\d)[A-Za-z0-9_-]{16,}"
@@ -98,7 +98,7 @@ _XML = re.compile(r"(?P<start><(?P<name>[\w:.-]{1,100})(?:\s[^<>]{0,500})?>)(?P<
 
 
 def without_forms(text: str) -> str:
-    """Return the text with `[redacted]` for each secret that its own form gives away."""
+    """Return the text with `[redacted]` for each secret that is found by its form."""
     for form in _FORMS:
         text = form.sub(_redacted, text)
     return _XML.sub(_redacted_element, text) if "</" in text else text

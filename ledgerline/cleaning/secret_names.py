@@ -1,13 +1,13 @@
-"""Tells names of secrets from other names: `aws_secret_access_key`, `apiKey`, but not `max_tokens`.
+"""Recognises the names of secrets, such as `aws_secret_access_key` and `apiKey`, but not `max_tokens`.
 
-What a text without a name reveals by its form: secret_forms.py.
+secret_forms.py finds secrets without a name.
 """
 
 import re
 from functools import lru_cache
 from itertools import pairwise
 
-# A name is read as words: `clientSecret`, `CLIENT_SECRET` and `client-secret` are the same two.
+# A name is split into words: `clientSecret`, `CLIENT_SECRET` and `client-secret` have the same two.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 
 
@@ -20,7 +20,7 @@ _SECRET = _words_of(
     credential credentials creds apikey apikeys authorization bearer cookie cookies dsn jwt sas auth
     auths otp totp"""
 )
-# These mean a secret in any text. The others are also words of ordinary messages: `unexpected token: x`.
+# These words mean a secret in any text. The others also occur in ordinary messages: `unexpected token: x`.
 _STRONG = _words_of("password passwords passwd pwd passphrase passcode passwort kennwort apikey")
 _TOKEN = _words_of("token tokens")
 
@@ -45,7 +45,7 @@ _GLUED = re.compile(
     r"|(?:client|app|api|user|shared|webhook|my)secrets?$|^(?:db|pg|user)pass$|connectionstring|connstr"
 )
 
-# Words behind a secret's name that make it something else: `token_limit`, `password_file`, `AuthError`.
+# Words after the name of a secret that change its meaning: `token_limit`, `password_file`, `AuthError`.
 _ABOUT = _words_of(
     """age algorithm backend class count days denied enabled endpoint error errors exception exceptions
     expired expires expiry failed failure file files generator handler hours length limit mechanism method
@@ -59,18 +59,18 @@ _OF_TEXT = _words_of(
     stop thinking total unk used vocab"""
 )
 
-_MAX_NAME = 200  # characters; a longer one is a text
+_MAX_NAME = 200  # characters; a longer name is a text
 
 
 @lru_cache(maxsize=8192)
 def is_secret_name(name: str) -> bool:
-    """Return whether a value of this name is a secret; of a dotted name, one part suffices."""
+    """Return whether a value with this name is a secret; one part of a dotted name suffices."""
     return any(_is_secret(_words(part)) for part in name[-_MAX_NAME:].split("."))
 
 
 @lru_cache(maxsize=8192)
 def is_strong_name(name: str) -> bool:
-    """Return whether the name means a secret wherever it stands, and is not a word of ordinary messages."""
+    """Return whether the name means a secret in any text, and does not occur in ordinary messages."""
     words = _words(name[-_MAX_NAME:].rpartition(".")[2])
     return any(word in _STRONG or _GLUED.search(word) for word in words) or len(words) > 1
 
@@ -86,7 +86,7 @@ def _is_secret(words: list[str]) -> bool:
         return False
     if words[-1] == "pass":
         return len(words) == 1 or words[-2] in _OF_PASS
-    # Words behind "token" mostly describe it: `token_url`, `tokens_per_second`.
+    # Words after "token" usually describe something about it: `token_url`, `tokens_per_second`.
     if words[-1] in _TOKEN and not _OF_TEXT.intersection(words):
         return True
     return any(word in _SECRET or _GLUED.search(word) for word in words) or any(

@@ -1,9 +1,9 @@
 """Finds secrets in a text by the name beside them: `password=...`, JSON, YAML, reprs, command lines.
 
-Which names mean a secret: secret_names.py. Error messages use the same words in prose, as "Invalid password:
-must have a digit"; these stay readable.
+secret_names.py recognises the names. Error messages contain the same words in prose, as in "Invalid password:
+must have a digit", and stay readable.
 
-Time is linear in the length of the text: what was read as a value is not read again.
+The time is linear in the length of the text: a value is read only once.
 """
 
 import re
@@ -36,7 +36,7 @@ _NAMED = re.compile(
 
 _OPENING = re.compile(r"(?P<prefix>[bBrRfFuUN]{0,2})(?P<quote>\"\"(?=[\w\[])|\\{0,7}[\"'`])")
 _CALL = re.compile(r"[A-Za-z_][\w.]{0,100}(?:\([^()\r\n]{0,500}\)|\[[^\[\]\r\n]{0,500}\])(?![\w(\[])")
-# A comma, an ampersand or a bracket may belong to a password, unless the next pair or nothing follows.
+# A comma, an ampersand or a bracket may be part of a password, unless the next pair or the end follows.
 _BARE = re.compile(
     r"(?:[^\s\"'`,;&})\]<>\\]|\\(?![nrt\"'\\])"
     r"|[,;&})\]](?=[^\s\"'}),;\]])(?!\s{0,3}[\w.-]{1,60}\s{0,2}[=:]))+"
@@ -54,7 +54,7 @@ _NO_SECRET = re.compile(
 _PLACEHOLDER = re.compile(r"\{{1,2}\s?[\w.!:]*\s?\}{1,2}|\[redacted\]")
 _ALREADY = re.compile(r"(?:[\w-]{1,30}\s{1,3})?\[redacted\]")
 _NUMBERS = re.compile(r"[\d\s.,:\[\](){}-]*")
-# Messages go on like this behind a name and a colon.
+# Messages continue with these words after a name and a colon.
 _MESSAGE = re.compile(
     r"(?:must|should|is|are|was|has|have|not|no|cannot|can't|could|expected|required|field|invalid|missing|too|does"
     r"|did|may|needs?|value|input|authentication|failed|unable|unknown|unexpected|expired|at least)\b",
@@ -85,9 +85,9 @@ class _Value:
     """A part of the text that is a value.
 
     Attributes:
-        start: Its first character, behind a quote.
-        end: The end of it, before a quote.
-        is_literal: Whether quotes or brackets say where it ends.
+        start: Index of its first character, after a quote.
+        end: Index after its last character, before a quote.
+        is_literal: True if quotes or brackets mark its end.
     """
 
     start: int
@@ -96,7 +96,7 @@ class _Value:
 
 
 class _Pairs:
-    """Reads a text once, from name to name."""
+    """Reads the pairs of names and values in a text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -114,11 +114,11 @@ class _Pairs:
         return "".join([*kept, self._text[done:]])
 
     def _secret(self, match: re.Match[str]) -> _Value | None:
-        """Return the value behind a name, if it is a secret."""
+        """Return the value after a name if it is a secret."""
         name, is_colon = match["name"], match["separator"] == ":"
         if name.lower() in _NAMING:
             return self._named(self._read(match.end()))
-        # `google.auth.transport: ...` is how a log names its writer.
+        # In a log, `google.auth.transport: ...` is the name of a logger.
         if not is_secret_name(name.rpartition(".")[2] if is_colon else name):
             return None
         value = self._read(match.end())
@@ -126,14 +126,14 @@ class _Pairs:
             return self._block(match) if is_colon and self._begins_line(match.start()) else None
         if is_colon and is_strong_name(name) and not value.is_literal and self._begins_line(match.start()):
             value = self._rest_of_line(value.start)
-        return None if self._is_no_secret(match, value) else value
+        return None if self._is_harmless(match, value) else value
 
-    def _is_no_secret(self, match: re.Match[str], value: _Value) -> bool:
+    def _is_harmless(self, match: re.Match[str], value: _Value) -> bool:
         name, text = match["name"].lower(), self._text[value.start : value.end]
         if _NO_SECRET.fullmatch(text) or _ALREADY.match(self._text, value.start):
             return True
         if name.endswith(("tokens", "pass")) and _NUMBERS.fullmatch(text):
-            return True  # how many there are
+            return True  # a count of tokens
         if name in ("token", "tokens") and match["separator"] == ":":
             lead = self._text[max(0, match.start() - _MAX_LEAD) : match.start()]
             if _OF_A_PARSER.search(lead):
@@ -149,7 +149,7 @@ class _Pairs:
         return is_alike and ("." in text or self._text[value.end : value.end + 1] in (",", ")"))
 
     def _is_prose(self, match: re.Match[str], value: _Value) -> bool:
-        """Return whether a value behind a colon is the rest of a message."""
+        """Return whether a value after a colon is the rest of a message."""
         is_strong = is_strong_name(match["name"])
         is_word = _WORD.fullmatch(self._text, value.start, value.end) is not None
         if match.end() == match.end("separator"):  # `password:hunter2`, but also a module in a log
@@ -168,7 +168,7 @@ class _Pairs:
         return _Value(start, start + len(self._text[start:end].rstrip(" \t\"'`,}])")), is_literal=False)
 
     def _named(self, naming: _Value | None) -> _Value | None:
-        """Return the value of a variable, if its name means a secret."""
+        """Return the value of a variable if the name of the variable means a secret."""
         if naming is None or not is_secret_name(self._text[naming.start : naming.end]):
             return None
         match = _NAMED.match(self._text, naming.end)
@@ -178,7 +178,7 @@ class _Pairs:
         return value
 
     def _read(self, at: int) -> _Value | None:
-        """Return the value that begins here; None at the end of a line."""
+        """Return the value that begins at an index; None at the end of a line."""
         text = self._text
         opening = _OPENING.match(text, at)
         if opening is not None:
@@ -217,7 +217,7 @@ class _Pairs:
         return _Value(first.start("text"), end, is_literal=True)
 
     def _closing_of(self, at: int) -> int:
-        """Return the end of a bracket's content, or of its line."""
+        """Return the index of the closing bracket, or of the end of the line."""
         if self._closings is None:
             self._closings = {}
             opened: list[int] = []
@@ -235,7 +235,7 @@ class _Pairs:
         return lead.endswith(_BEGINS) or (not lead and start < _MAX_LEAD) or lead.endswith("\\n")
 
     def _begins_line(self, start: int) -> bool:
-        """Return whether a name begins a line, or a message behind the name of its error."""
+        """Return whether a name begins a line, or a message after the name of an error."""
         lead = self._text[max(0, start - _MAX_LEAD) : start].rstrip(" \t\"'`-")
         return lead.endswith(("\n", "\r", "\\n", ":")) or (not lead and start < _MAX_LEAD)
 
@@ -248,5 +248,5 @@ def _closing(quote: str) -> re.Pattern[str]:
     """Return a pattern for the content of a quote, up to the same quote or the end of its line."""
     if len(quote) == 1:
         return re.compile(rf"(?:[^{quote}\\\r\n]|\\.)*")
-    # Within an escaped quote, an inner one has more backslashes.
+    # Within an escaped quote, an inner quote has more backslashes.
     return re.compile(rf"(?:(?!(?<!\\){re.escape(quote)})[^\r\n])*")

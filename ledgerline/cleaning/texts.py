@@ -1,8 +1,8 @@
-"""The one cleaner of every text that leaves the ledger: without secrets, sendable, and not too long.
+"""Cleans every text that Ledgerline sends: without secrets, with valid characters, and not too long.
 
-Texts of a run are cleaned where they are read from Dagster's log, and limited where a receiver has a limit.
-Secrets in texts: secret_forms.py, secret_pairs.py; in values with names: `cleaned`. No Dagster, and no
-library that takes long to import.
+Texts of a run are cleaned where they are read from Dagster's event log, and shortened where a receiver has a
+limit. secret_forms.py and secret_pairs.py find secrets in texts; `cleaned` finds them in values with names.
+This module imports neither Dagster nor a library that is slow to import.
 """
 
 import hashlib
@@ -18,19 +18,20 @@ from ledgerline.cleaning.secret_forms import REDACTED, without_forms
 from ledgerline.cleaning.secret_names import is_secret_name
 from ledgerline.cleaning.secret_pairs import without_pairs
 
-SHORTEST_SECRET = 6  # a shorter one would be found in ordinary words
+MIN_SECRET_LENGTH = 6  # a shorter secret would match ordinary words
 
-# A text without any of these has no secret that could be told from other words.
+# A text without any of these has no secret that can be recognised.
 _HINT = re.compile(
     r"[:=]|</|%3|pass|pwd|kennwort|secret|token|auth|bearer|basic|identified|cookie|dsn|-----begin|--user|-u "
     r"|a(?:kia|sia|bia|cca|iza)|gh[pousr]_|github_|gl[a-z]{2,5}-|hf_|xox|xapp|[srp]k[-_]|eyj|ya29|npm_|pypi-"
     r"|dckr_|shp[a-z]{2}_|sg\.|do[op]_v1|dapi|gsk_|nvapi|r8_|hv[sb]\.|hooks\.|/webhooks|webhook\.",
     re.IGNORECASE,
 )
-# Half a pair of surrogates is in no encoding, PostgreSQL stores no NUL, and terminals obey the others.
+# Lone surrogates cannot be encoded, PostgreSQL does not store NUL, and terminals interpret control
+# characters.
 _NOT_SENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
-_CACHED_LENGTH = 300  # characters; names and keys come again and again, error texts do not
+_CACHED_LENGTH = 300  # characters; names and keys are repeated often, error texts are not
 
 # The name of an environment variable, which Dagster resolves: {"env": "DB_PASSWORD"}.
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
@@ -39,23 +40,24 @@ _VALUES = ("value", "values", "default", "content", "Value", "VALUE")
 
 
 def clean(text: str) -> str:
-    """Return the text without secrets, and as receivers take it; cleaning twice changes nothing.
+    """Return the text without secrets and with valid characters; cleaning it again changes nothing.
 
-    >>> clean("postgresql://me:hunter2@db/x")
-    'postgresql://me:[redacted]@db/x'
+    Example:
+        >>> clean("postgresql://me:hunter2@db/x")
+        'postgresql://me:[redacted]@db/x'
     """
     return _cached(text) if len(text) <= _CACHED_LENGTH else _clean(text)
 
 
 def sendable(text: str) -> str:
-    """Return the text with NUL, control characters and half surrogate pairs written out."""
+    """Return the text with NUL, control characters and lone surrogates as escape sequences."""
     if text.isprintable() and text.isascii():
         return text
     return _NOT_SENDABLE.sub(_written_out, text)
 
 
 def shortened(text: str, longest: int) -> str:
-    """Return the text, or its beginning with its length and a hash of the whole, in so many characters."""
+    """Return the text, or its beginning with its length and its hash, in at most `longest` characters."""
     if len(text) <= longest:
         return text
     sha256 = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
@@ -66,15 +68,16 @@ def shortened(text: str, longest: int) -> str:
 
 
 def cleaned(value: Any, name: str = "", text: Callable[[str], str] = clean) -> Any:
-    """Return a value of JSON with all texts in it clean, and everything below the name of a secret hidden.
+    """Return a JSON value with clean texts, and with `[redacted]` for every value below the name of a secret.
 
     Args:
-        value: Texts, numbers, lists, mappings; of anything else, its text.
-        name: What it is called, where it has a name; parts of it may be joined by dots.
-        text: Cleans a text; a Cleaner, where a process knows secrets of its own.
+        value: Text, number, list or mapping; any other value is converted to text.
+        name: Name of the value, whose parts may be joined by dots; empty if it has none.
+        text: Function that cleans a text, such as a Cleaner for a process with known secrets.
 
-    >>> cleaned({"secrets": {"first": "hunter2"}, "max_tokens": 100})
-    {'secrets': {'first': '[redacted]'}, 'max_tokens': 100}
+    Example:
+        >>> cleaned({"secrets": {"first": "hunter2"}, "max_tokens": 100})
+        {'secrets': {'first': '[redacted]'}, 'max_tokens': 100}
     """
     if name and is_secret_name(name):
         return _hidden(value, name, text)
@@ -91,7 +94,7 @@ def cleaned(value: Any, name: str = "", text: Callable[[str], str] = clean) -> A
 
 def _cleaned_mapping(value: Mapping[Any, Any], text: Callable[[str], str]) -> dict[str, Any]:
     named = any(isinstance(value.get(key), str) and is_secret_name(value[key]) for key in _NAMING)
-    is_secret = value.get("kind") == "Secret"  # of Kubernetes
+    is_secret = value.get("kind") == "Secret"  # a Kubernetes object
     return {
         text(str(key)): _hidden(part, "", text)
         if (named and key in _VALUES) or (is_secret and key in ("data", "stringData"))
@@ -115,11 +118,11 @@ def _cleaned_list(value: Sequence[Any], text: Callable[[str], str]) -> list[Any]
 
 
 def _hidden(value: Any, name: str, text: Callable[[str], str]) -> Any:
-    """Nothing of a value but how it is built."""
+    """Return the structure of a value with `[redacted]` for its parts."""
     if value is None or isinstance(value, bool) or value in ("", [], {}):
         return value
     if name.lower().endswith("tokens") and isinstance(value, int | float):
-        return value  # how many there are
+        return value  # a count of tokens
     if isinstance(value, Mapping):
         if set(value) == {"env"} and _VARIABLE.fullmatch(str(value["env"])):
             return {"env": text(str(value["env"]))}
@@ -129,24 +132,24 @@ def _hidden(value: Any, name: str, text: Callable[[str], str]) -> Any:
 
 @dataclass(frozen=True)
 class Cleaner:
-    """Cleans texts of a process that knows secrets itself.
+    """Cleans texts of a process with known secrets.
 
     Attributes:
-        known: Secrets of this process, whatever they look like: tokens and passwords of its settings.
+        known: Secrets of the process, such as tokens and passwords in its settings.
     """
 
     known: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, known: Iterable[str | None]) -> "Cleaner":
-        """Return one that knows these secrets, also as JSON and addresses write them.
+        """Return a cleaner with these secrets, also in the encodings of JSON and URLs.
 
-        The longest comes first, since one may be part of another.
+        The longest is the first, because a secret may contain another one.
         """
         usable = {
             written
             for secret in known
-            if secret and len(secret) >= SHORTEST_SECRET
+            if secret and len(secret) >= MIN_SECRET_LENGTH
             for written in (
                 secret,
                 json.dumps(secret)[1:-1],
@@ -159,7 +162,7 @@ class Cleaner:
         return cls(tuple(sorted(usable, key=lambda written: (-len(written), written))))
 
     def __call__(self, text: str) -> str:
-        """Return the text without secrets, and as it can be sent."""
+        """Return the text without secrets and with valid characters."""
         for secret in self.known:
             text = text.replace(secret, REDACTED)
         return clean(text)
@@ -178,7 +181,7 @@ def _clean(text: str) -> str:
 
 
 def _clean_document(text: str) -> str:
-    """JSON, in which names are found for certain; written anew only if there is a secret in it."""
+    """Return a JSON document without secrets; it is unchanged if it contains none."""
     document = json.loads(text)
     redacted = cleaned(document)
     return text if redacted == document else json.dumps(redacted, ensure_ascii=False)

@@ -1,38 +1,37 @@
-"""Telling people that production moved: one message to an address that takes JSON, as chat programs do."""
+"""Sends an alert when production changes: one JSON message to a webhook, such as those of chat programs."""
 
 import dagster as dg
 from pydantic import Field
 
 from ledgerline.cleaning.texts import clean, cleaned, shortened
+from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.registry.history import End, Entry, Move
 
 MAX_TEXT_LENGTH = 4000  # characters; Slack cuts longer messages
 
 
-class AlertError(Exception):
-    """The message could not be delivered."""
+class AlertError(LedgerlineError):
+    """An alert could not be delivered."""
 
 
 class AlertResource(dg.ConfigurableResource):
-    """Posts `{"text": ...}` with what moved and who did it; without an address, nothing.
+    """Posts `{"text": ...}` with the change of an alias and its cause. Without a URL it does nothing.
 
-    Names and reasons, which people and programs chose, are sent without secrets: cleaning/texts.py.
+    Names and reasons are sent without secrets (cleaning/texts.py).
     """
 
-    url: str | None = Field(default=None, description="Where to post; Slack's incoming webhooks fit.")
-    timeout_seconds: float = Field(
-        default=5, gt=0, description="How long to wait for the address to answer, in seconds."
-    )
+    url: str | None = Field(default=None, description="URL to post to, such as an incoming webhook of Slack.")
+    timeout_seconds: float = Field(default=5, gt=0, description="Maximum seconds to wait for a response.")
 
     def tell(self, model: str, entry: Entry, move: Move, end: End) -> None:
-        """Say that an alias moved.
+        """Send an alert about the move of an alias.
 
-        A move that is told twice, because a process died just after, has the same `journal_seal`. The journal
-        of a model that was made anew begins with `journal_entry` 1 again.
+        An alert may be sent twice if a process dies after sending it; both have the same `journal_seal`. The
+        journal of a model that was deleted and registered again begins with `journal_entry` 1.
 
         Raises:
-            AlertError: The address does not take it.
+            AlertError: The alert URL does not accept the message.
         """
         if self.url is None:
             return
@@ -54,16 +53,21 @@ class AlertResource(dg.ConfigurableResource):
             "journal_entry": entry.number,
             "journal_seal": entry.seal,
         }
-        # Errors do not repeat the address: of chat programs that is a secret.
+        # Errors do not contain the URL, because webhook URLs of chat programs are secrets.
         try:
-            answer = requests.post(
+            response = requests.post(
                 self.url, json=cleaned(document), timeout=self.timeout_seconds, allow_redirects=False
             )
         except requests.RequestException as error:
-            raise AlertError(f"The alert address cannot be reached: {type(error).__name__}.") from None
-        if not 200 <= answer.status_code < 300:
-            # A redirect, too: followed, it would become a GET without the message.
-            raise AlertError(f"The alert address does not take messages: it answers {answer.status_code}.")
+            raise AlertError(
+                f"The alert URL cannot be reached: {type(error).__name__}.", "Check LEDGERLINE_ALERT_URL."
+            ) from None
+        if not 200 <= response.status_code < 300:
+            # A redirect is an error, too: following it would send a GET request without the message.
+            raise AlertError(
+                f"The alert URL does not accept the message: it responds with {response.status_code}.",
+                "Check LEDGERLINE_ALERT_URL.",
+            )
 
 
 def _text(model: str, move: Move, end: End) -> str:

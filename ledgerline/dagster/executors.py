@@ -1,4 +1,4 @@
-"""Where the steps of a run are executed, by one setting."""
+"""Chooses the executor of steps by the setting LEDGERLINE_EXECUTOR."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.dagster_internals import EXECUTOR_MODULE, INSTANCE_MODULES, RetryMode
 from ledgerline.settings.extras import MissingExtraError, require
 
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 
 KUBERNETES = "kubernetes"
 
-# Steps that ask a language model: some of a run at a time, and one run at a time (dagster.yaml). Not a pool:
-# steps that wait for a place in one look again after up to 15 seconds only.
+# The tag of steps that use a language model. It limits such steps of one run, and dagster.yaml limits the
+# runs. A pool would be slower: steps that wait for a slot in a pool poll only every 15 seconds.
 USES = "ledgerline/uses"
 USES_LANGUAGE_MODEL = {USES: "language_model"}
 
-# Modules that every step imports beside the definitions, paid once for each run: a step is then forked from a
-# warm process in a tenth of a second, where a fresh interpreter needs seconds.
+# Modules that every step imports beside the definitions. They are imported once for each run: a step is then
+# forked from a warm process in a tenth of a second, while a new interpreter needs seconds.
 PRELOADED = (
     # The instance of a local deployment; opening it would import these in each step.
     *INSTANCE_MODULES,
@@ -30,7 +31,7 @@ PRELOADED = (
     "ledgerline.traces.step_tracing",
 )
 
-# And what only steps of these kinds import.
+# Modules that only steps of these kinds import.
 PRELOADED_FOR_KIND = {
     "scikitlearn": ("sklearn.ensemble", "sklearn.compose", "skops.io"),
     "ollama": (
@@ -44,8 +45,8 @@ PRELOADED_FOR_KIND = {
 }
 
 
-class ExecutorError(Exception):
-    """Steps cannot be executed as the settings say; the message says what to do."""
+class ExecutorError(LedgerlineError):
+    """Steps cannot be executed with the configured executor."""
 
 
 @dg.executor(
@@ -53,20 +54,20 @@ class ExecutorError(Exception):
     requirements=dg.multiple_process_executor_requirements(),
     config_schema={
         "max_concurrent": dg.Field(
-            int, default_value=0, description="Steps at the same time; 0 means one for each core."
+            int, default_value=0, description="Maximum number of concurrent steps; 0 means one for each core."
         ),
         "tag_concurrency_limits": dg.Field(
             dg.Array({"key": str, "value": str, "limit": int}),
             default_value=[],
-            description="Steps with a tag at the same time.",
+            description="Maximum number of concurrent steps with a tag.",
         ),
         "preloaded": dg.Field(
-            dg.Array(str), default_value=[], description="Modules that every step needs: the definitions."
+            dg.Array(str), default_value=[], description="Modules to preload, such as the definitions."
         ),
     },
 )
 def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "MultiprocessExecutor":
-    """Each step in a process of its own, forked from one that has imported what the job needs."""
+    """Run each step in a process that is forked from a warm process with the modules of the job."""
     from ledgerline.ledger.dagster_internals import MultiprocessExecutor
 
     assets = context.job.get_definition().asset_layer
@@ -86,16 +87,16 @@ def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "Multiprocess
 def start_warm_process(
     kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND), preloaded: Sequence[str] = ()
 ) -> list[str]:
-    """Start importing now what steps of these kinds need, while this process goes on.
+    """Start the process that steps are forked from, which imports the modules for assets of these kinds.
 
-    The first call in a process decides; later ones find it running.
+    Only the first call in a process has an effect.
 
     Args:
-        kinds: Those of the assets.
-        preloaded: Modules that every step needs: the definitions.
+        kinds: Kinds of the assets.
+        preloaded: Modules that every step needs, such as the definitions.
 
     Returns:
-        The modules that are imported.
+        Modules that are imported.
     """
     from multiprocessing import forkserver
 
@@ -110,19 +111,19 @@ def start_warm_process(
 def executor_for(
     name: str, max_concurrent_steps: int, max_executions: int, preloaded: Sequence[str] = ()
 ) -> dg.ExecutorDefinition:
-    """The executor of all jobs.
+    """Return the executor of all jobs.
 
     Args:
-        name: "multiprocess" (a forked process for each step), "multiprocess_spawn" (Dagster's own: a
-            fresh interpreter for each step, for platforms where forking is unsafe), "in_process", or
+        name: "multiprocess" (a forked process for each step), "multiprocess_spawn" (Dagster's executor with a
+            new interpreter for each step, for platforms where forking is unsafe), "in_process", or
             "kubernetes" (a pod for each step).
-        max_concurrent_steps: Steps of one run at the same time; 0 means one for each core, and as pods as
-            many as there are.
-        max_executions: Of these, how many may be with the language model.
-        preloaded: Modules that every step needs: the definitions.
+        max_concurrent_steps: Maximum number of concurrent steps of a run; 0 means one for each core, and no
+            limit for pods.
+        max_executions: Maximum number of concurrent steps that use the language model.
+        preloaded: Modules that every step needs, such as the definitions.
 
     Raises:
-        ExecutorError: What it needs is not installed.
+        ExecutorError: A package that the executor needs is not installed.
     """
     if name == "in_process":
         return dg.in_process_executor
@@ -138,13 +139,13 @@ def executor_for(
 
 
 def require_shared(data: str) -> None:
-    """Refuse tables that only one pod has: the next step, in another one, would not find them.
+    """Refuse tables on the disk of one pod, because steps in other pods could not read them.
 
     Args:
-        data: URL or folder of the tables. A folder is taken to be shared if something is mounted there.
+        data: URL or folder of the tables. A folder counts as shared if it is on a mounted volume.
 
     Raises:
-        ExecutorError: Nothing is.
+        ExecutorError: The folder is not on a mounted volume.
     """
     if "://" in data:
         return
@@ -152,27 +153,30 @@ def require_shared(data: str) -> None:
     *above, _root = folder.parents
     if not any(place.is_mount() for place in (folder, *above)):
         raise ExecutorError(
-            f"LEDGERLINE_EXECUTOR is {KUBERNETES}, so each step is a pod of its own, and {data} is on the "
-            "disk of this one alone. Set LEDGERLINE_DATA to s3://bucket/prefix, to gs://bucket/prefix, or to "
-            "a folder on a ReadWriteMany volume that is mounted in all of them."
+            f"LEDGERLINE_EXECUTOR is {KUBERNETES}, so each step runs in another pod, and {data} is on the "
+            "disk of "
+            "this pod.",
+            "Set LEDGERLINE_DATA to s3://bucket/prefix, to gs://bucket/prefix, or to a folder on a "
+            "ReadWriteMany volume that is mounted in all pods.",
         )
 
 
 def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.ExecutorDefinition:
-    """Each step in a pod of its own, which goes on when its run's pod is gone.
+    """Return the executor that runs each step in a pod, which continues when the pod of the run is gone.
 
-    Image, variables, volumes and rights are those that the instance's run launcher gives to runs.
+    A pod has the image, variables, volumes and permissions that the run launcher of the instance gives to
+    runs.
     """
     try:
         require("kubernetes", f"LEDGERLINE_EXECUTOR={KUBERNETES}")
     except MissingExtraError as error:
-        raise ExecutorError(f"{error.problem} {error.remedy} Or choose another executor.") from error
+        raise ExecutorError(error.problem, f"{error.remedy} Or choose another executor.") from error
     from ledgerline.dagster.kubernetes_steps import step_pods
 
     config: dict[str, Any] = {
         "retries": {"enabled": {}},
         "tag_concurrency_limits": limits,
-        # A run starts pods; a step has nothing to ask Kubernetes for.
+        # Only the run starts pods; a step does not need the API of Kubernetes.
         "step_k8s_config": {"pod_spec_config": {"automount_service_account_token": False}},
     }
     if max_concurrent_steps:

@@ -1,7 +1,7 @@
-"""Steps as pods of Kubernetes, and the end of those that cannot start. Choice of the executor: executors.py.
+"""Runs steps in Kubernetes pods, and fails steps whose pods cannot start. executors.py chooses the executor.
 
-Dagster's own executor waits for a pod without a limit: an image that cannot be pulled, or a Secret that does
-not exist, would hold the run until its longest time is over.
+Dagster's executor waits for a pod without a limit. An image that cannot be pulled, or a Secret that does not
+exist, would block the run until its maximum runtime.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,13 +19,13 @@ from ledgerline.ledger.dagster_internals import (
     StepHandlerContext,
 )
 
-# The limit equals that of runs (`startTimeoutSeconds` in docker/kubernetes/dagster-values.yaml), but counts
-# once the pod has a node: a step may wait for a place in the cluster for as long as it takes.
+# The limit equals that of runs (`startTimeoutSeconds` in docker/kubernetes/dagster-values.yaml), but begins
+# when the pod is scheduled to a node. A step may wait for a free node without a limit.
 START_SECONDS = 300
 
 
 class StartingStepHandler(StepHandler):
-    """Dagster's handler of steps, which also ends a step whose pod has a node and does not start on it."""
+    """Dagster's step handler, which also fails a step whose pod has a node and does not start on it."""
 
     def __init__(self, dagsters: K8sStepHandler) -> None:
         self._dagsters = dagsters
@@ -44,7 +44,7 @@ class StartingStepHandler(StepHandler):
         return self._dagsters.terminate_step(step_handler_context)
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
-        """Return whether the step goes on, and why not."""
+        """Return whether the step is healthy, with a reason if it is not."""
         health = self._dagsters.check_step_health(step_handler_context)
         if not health.is_healthy:
             return health
@@ -53,10 +53,10 @@ class StartingStepHandler(StepHandler):
         problem = start_problem(self._dagsters._api_client.get_pods_in_job(job, namespace), datetime.now(UTC))
         if problem is None:
             return health
-        # A pod that starts after all would do the work of a step that has failed.
+        # If the pod started later, it would execute a step that has already failed.
         try:
             list(self.terminate_step(step_handler_context))
-        except Exception as error:  # noqa: BLE001 (the step has failed, whatever Kubernetes answers)
+        except Exception as error:  # noqa: BLE001 (the step has failed, whatever Kubernetes responds)
             ended = f"The job could not be deleted, delete it by hand: {error}"
         else:
             ended = "The job is deleted."
@@ -64,11 +64,12 @@ class StartingStepHandler(StepHandler):
 
 
 def start_problem(pods: "Iterable[Any]", now: datetime) -> str | None:
-    """Say why a pod has not started for START_SECONDS since it got a node; None if there is no such pod.
+    """Return why a pod has not started START_SECONDS after it was scheduled; None if there is no such pod.
 
     Args:
-        pods: `V1Pod` of Kubernetes' client, whose types allow None even where Kubernetes always answers.
-        now: The time to compare with.
+        pods: `V1Pod` objects of Kubernetes' client, whose types allow None even for fields that are always
+            set.
+        now: Current time.
     """
     for pod in pods:
         statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]

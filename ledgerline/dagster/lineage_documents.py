@@ -1,4 +1,4 @@
-"""Reads the lineage documents of runs back from MLflow. How they are written: mlflow_runs/projection.py."""
+"""Reads the lineage documents of runs from MLflow. mlflow_runs/projection.py writes them."""
 
 import json
 import tempfile
@@ -12,11 +12,11 @@ from ledgerline.mlflow_runs.projection import LINEAGE_FOLDER
 
 
 def lineage_documents(mlflow: MLflowResource, most_runs: int) -> Iterator[Mapping[str, Any]]:
-    """The OpenLineage documents of the latest runs, those of the latest run first.
+    """Yield the OpenLineage documents of the latest runs, beginning with the last run.
 
     Args:
-        mlflow: Where they are.
-        most_runs: Further runs are not looked at.
+        mlflow: MLflow resource.
+        most_runs: Maximum number of runs to read.
 
     Raises:
         PermanentFailure: MLflow cannot be reached.
@@ -31,7 +31,7 @@ def lineage_documents(mlflow: MLflowResource, most_runs: int) -> Iterator[Mappin
     for run in runs:
         files = client.list_artifacts(run.info.run_id, LINEAGE_FOLDER)
         if not files:
-            continue  # a run that a step opened, which has none of its own
+            continue  # a step opened this run, which has no documents
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(run.info.run_id, LINEAGE_FOLDER, folder)
             for file in sorted(Path(path).glob("*.json")):

@@ -1,4 +1,4 @@
-"""Adds the observer to any Dagster project: its sensors, and the resource that they ask for."""
+"""Adds the observer to any Dagster project: its sensors and the resource that they use."""
 
 import dagster as dg
 

@@ -1,6 +1,6 @@
-"""Sensors that show runs elsewhere: each drives one projection, a few seconds behind the event log.
+"""Sensors that export runs. Each of them drives one projection, a few seconds behind the event log.
 
-They do what `ledgerline observe --follow` does, which a deployment may run as a service instead.
+They do the same as `ledgerline observe --follow`, which a deployment may run as a service instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,30 +8,31 @@ from collections.abc import Callable, Sequence
 import dagster as dg
 
 from ledgerline.dagster.projections import RunProjections
+from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.observer import Observer
 from ledgerline.ledger.owners import owners_in
 from ledgerline.ledger.projection import Projection
 
-# Dagster's daemon looks every 5 s which sensors are due. One with an interval of 5 s is often a moment too
-# early, and so every other time.
+# Dagster's daemon checks every 5 s which sensors are due. A sensor with an interval of 5 s would often miss
+# its check by a moment, and run only every other time.
 INTERVAL_SECONDS = 3
 BUDGET_SECONDS = 30.0  # of one tick; Dagster gives a sensor 60
 
 
-class RunsNotExportedError(Exception):
-    """Runs that a projection could not show for a reason of their own; they are tried again."""
+class RunsNotExportedError(LedgerlineError):
+    """A projection could not export some runs, although its target is available. They are retried."""
 
 
-# What was read of runs under way stays here between ticks; lost with the process, it is read again.
+# The histories of runs in progress stay in memory between ticks. A new process reads them again.
 _observers: dict[tuple[str, str], Observer] = {}
 
 
 def observers(*, running: bool, send_lineage: bool) -> Sequence[dg.SensorDefinition]:
-    """The sensors.
+    """Return the sensors.
 
     Args:
-        running: Whether they are on until somebody turns them off in the UI.
-        send_lineage: Whether lineage events have an address to go to.
+        running: True if they are running by default; the UI can stop them.
+        send_lineage: True if lineage events have an endpoint.
     """
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
@@ -39,25 +40,25 @@ def observers(*, running: bool, send_lineage: bool) -> Sequence[dg.SensorDefinit
         make = dg.sensor(
             minimum_interval_seconds=INTERVAL_SECONDS,
             default_status=status,
-            description=tick.__doc__,  # of a sensor Dagster does not take it by itself
+            description=tick.__doc__,  # Dagster does not use the docstring of a sensor
         )
         return make(tick)
 
     @sensor
     def trace_runs(context: dg.SensorEvaluationContext, projections: RunProjections) -> dg.SkipReason:
-        """Send every run as one trace (OpenTelemetry), each step within seconds after it ended."""
+        """Export every run as one OpenTelemetry trace, with each step within seconds after its end."""
         return _tick(context, "traces", projections.traces)
 
     @sensor
     def track_runs(context: dg.SensorEvaluationContext, projections: RunProjections) -> dg.SkipReason:
-        """Keep an MLflow run for every run: status, timings, inputs, lineage, and its training runs below."""
+        """Export every run as one MLflow run with status, durations and lineage, above its training runs."""
         return _tick(context, "mlflow", projections.mlflow_runs)
 
     @sensor
     def send_lineage_of_runs(
         context: dg.SensorEvaluationContext, projections: RunProjections
     ) -> dg.SkipReason:
-        """Send OpenLineage events of every run to OPENLINEAGE_URL."""
+        """Export every run as OpenLineage events to OPENLINEAGE_URL."""
         return _tick(context, "openlineage", projections.lineage)
 
     return [trace_runs, track_runs, *([send_lineage_of_runs] if send_lineage else [])]
@@ -70,7 +71,7 @@ def _tick(
     if key not in _observers:
         projection = make()
         if projection is None:
-            return dg.SkipReason("Switched off by the settings.")
+            return dg.SkipReason("The settings disable this projection.")
         definitions = context.repository_def
         owners = owners_in(definitions) if definitions is not None else None
         _observers[key] = Observer(projection, owners=owners)

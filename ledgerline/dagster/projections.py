@@ -1,4 +1,4 @@
-"""Where runs are shown, as a resource: puts the projections of observability/ together from the settings."""
+"""The projections of runs as a resource, made from the settings."""
 
 import time
 from typing import TYPE_CHECKING
@@ -28,20 +28,23 @@ RETRY_SECONDS = 60
 
 
 class RunProjections(dg.ConfigurableResource):
-    """Shows runs as traces, as MLflow runs and as lineage events."""
+    """Exports runs as traces, as MLflow runs and as lineage events."""
 
     otel: OTelResource
     mlflow: MLflowResource
-    dagster_page: str | None = Field(default=None, description="Where the Dagster UI is.")
-    mlflow_page: str | None = Field(default=None, description="Where the MLflow UI is.")
+    dagster_page: str | None = Field(default=None, description="URL of the Dagster UI.")
+    mlflow_page: str | None = Field(default=None, description="URL of the MLflow UI.")
     trace_page: str | None = Field(
-        default=None, description="A trace's page, with {trace_id}, {mlflow_trace_id}, {experiment_id}."
+        default=None,
+        description=(
+            "URL template of the page of a trace, with {trace_id}, {mlflow_trace_id}, {experiment_id}."
+        ),
     )
     openlineage_url: str | None = Field(
         default=None,
-        description="Where OpenLineage events are sent; without it they are kept in MLflow only.",
+        description="URL that OpenLineage events are sent to. Default: they are stored in MLflow only.",
     )
-    openlineage_api_key: str | None = Field(default=None, description="Bearer token for that.")
+    openlineage_api_key: str | None = Field(default=None, description="Bearer token for that URL.")
     openlineage_namespace: str = Field(
         default="ledgerline", description="OpenLineage namespace of jobs and datasets."
     )
@@ -50,12 +53,12 @@ class RunProjections(dg.ConfigurableResource):
     _failed_at: float | None = PrivateAttr(default=None)
 
     def all(self) -> "Sequence[Projection]":
-        """Every projection that is switched on; MLflow first, so that traces can link to its runs."""
+        """Return every enabled projection; MLflow is the first, so that traces can link to its runs."""
         projections = [self.mlflow_runs(), self.traces(), self.lineage()]
         return [projection for projection in projections if projection is not None]
 
     def traces(self) -> "TraceProjection | None":
-        """Runs as traces: at the endpoint, or else in MLflow. None if they are switched off."""
+        """Return the projection to traces, at the endpoint or else in MLflow; None if tracing is disabled."""
         from ledgerline.traces.mlflow_traces import MLflowSpanExporter
         from ledgerline.traces.projection import TraceProjection
         from ledgerline.traces.telemetry import otlp_exporter
@@ -79,7 +82,7 @@ class RunProjections(dg.ConfigurableResource):
         )
 
     def mlflow_runs(self) -> "MLflowRunProjection":
-        """Runs as MLflow runs."""
+        """Return the projection to MLflow runs."""
         from ledgerline.mlflow_runs.projection import MLflowRunProjection
 
         _import_mlflow()
@@ -91,7 +94,7 @@ class RunProjections(dg.ConfigurableResource):
         )
 
     def lineage(self) -> "OpenLineageProjection | None":
-        """Runs as OpenLineage events; None without an address to send them to."""
+        """Return the projection to OpenLineage events; None without a URL for them."""
         if self.openlineage_url is None:
             return None
         from ledgerline.lineage.projection import OpenLineageProjection
@@ -117,12 +120,15 @@ class RunProjections(dg.ConfigurableResource):
         return client, self._experiment_id
 
     def _mlflow_runs_page(self, run_id: str) -> str | None:
-        """By the experiment's id, which MLflow must be asked for; a trace does not wait for it for long."""
+        """Return the URL of the MLflow runs of a Dagster run; None if MLflow is unavailable.
+
+        The URL has the id of the experiment, which MLflow is asked for at most every RETRY_SECONDS.
+        """
         from ledgerline.ledger.projection import TargetUnavailableError
 
         if self._experiment_id is None:
-            asked = self._failed_at
-            if asked is not None and time.monotonic() - asked < RETRY_SECONDS:
+            failed_at = self._failed_at
+            if failed_at is not None and time.monotonic() - failed_at < RETRY_SECONDS:
                 return None
             try:
                 self._open_experiment()
@@ -137,8 +143,8 @@ class RunProjections(dg.ConfigurableResource):
 
 
 def _import_mlflow() -> None:
-    """Import MLflow as a whole, before projections do so in threads of their own.
+    """Import MLflow as a whole, before projections import it in several threads.
 
-    Two threads that begin with different parts of it wait for each other, and are left with half of it.
+    Two threads that begin with different modules of MLflow deadlock, and end with a partial import.
     """
     import mlflow  # noqa: F401

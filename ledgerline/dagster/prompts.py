@@ -1,4 +1,4 @@
-"""Prompts as agents use them: the project's own, which is registered, or one that the registry names."""
+"""Loads the prompt of an agent: the prompt of the project, or one of MLflow's prompt registry."""
 
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 def registered_prompt(mlflow: MLflowResource, name: str, template: str, address: str | None) -> "Prompt":
-    """A prompt with its version in MLflow's prompt registry.
+    """Return a prompt with its version in MLflow's prompt registry.
 
     Args:
-        mlflow: Where the registry is.
-        name: Of the project's own prompt.
-        template: Its text; a text that is not the latest version becomes one.
-        address: Of the prompt to use instead; None: the project's own.
+        mlflow: MLflow resource.
+        name: Name of the project's prompt.
+        template: Text of the project's prompt; it is registered if it differs from the latest version.
+        address: Address of another prompt to use; None for the project's prompt.
 
     Raises:
-        PermanentFailure: MLflow cannot be reached, or has no such prompt.
+        PermanentFailure: MLflow is unavailable, or has no such prompt.
     """
     client, experiment_id = mlflow.open_experiment()
     if address is None:

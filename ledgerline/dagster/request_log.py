@@ -1,4 +1,4 @@
-"""The request log, as steps read it. Its files: requests/request_log.py."""
+"""The request log as a resource. requests/request_log.py reads its files."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,25 +22,25 @@ class RequestLogResource(dg.ConfigurableResource):
 
     folder: str | None = Field(
         default=None,
-        description="Folder that the service logs requests in; none: they are not logged.",
+        description="Folder of the request log. Default: requests are not logged.",
     )
 
     def read(self, model: str, since: datetime, until: datetime, enough: int) -> "pd.DataFrame":
-        """The rows of requests to a model, in the order in which they came: requests/logged_rows.py.
+        """Return the rows of requests to a model in the order of the requests (requests/logged_rows.py).
 
         Args:
-            model: The registered model.
-            since: From then on.
-            until: Until then.
-            enough: The latest are read, until there are so many rows.
+            model: Name of the registered model.
+            since: Beginning of the period.
+            until: End of the period.
+            enough: Number of rows after which no older requests are read.
 
         Raises:
-            PermanentFailure: Nothing is logged, or a file is damaged.
+            PermanentFailure: No request is logged, or a file is damaged.
         """
         if self.folder is None:
             raise PermanentFailure(
                 "Requests are not logged: LEDGERLINE_REQUEST_LOG is off.",
-                "Set it to a folder, or leave it away, and let `ledgerline serve` answer some.",
+                "Set it to a folder, or remove the setting, and send requests to `ledgerline serve`.",
             )
         try:
             rows = request_log.read(Path(self.folder), model, since, until, enough=enough)
@@ -49,21 +49,22 @@ class RequestLogResource(dg.ConfigurableResource):
         if rows.empty:
             raise PermanentFailure(
                 f"{self.folder} has no request to {model} from {since:%Y-%m-%d %H:%M:%S} UTC on.",
-                "Let `ledgerline serve` answer some, name an earlier time, or point LEDGERLINE_REQUEST_LOG "
-                "to where it logs them.",
+                "Send requests to `ledgerline serve`, name an earlier time, or set LEDGERLINE_REQUEST_LOG "
+                "to the "
+                "folder of its request log.",
             )
         return rows
 
 
 def require_logged(rows: "pd.DataFrame", inputs: Sequence[str]) -> None:
-    """Refuse rows that lack answers, or some columns, on purpose.
+    """Refuse rows without predictions or needed columns, if the settings redact them.
 
     Args:
-        rows: What was read.
-        inputs: Columns of the inputs that are needed.
+        rows: Rows of the request log.
+        inputs: Names of the needed input columns.
 
     Raises:
-        PermanentFailure: So they do.
+        PermanentFailure: The predictions or a needed column are redacted.
     """
     missing = [
         name
@@ -72,7 +73,7 @@ def require_logged(rows: "pd.DataFrame", inputs: Sequence[str]) -> None:
     ]
     if missing:
         raise PermanentFailure(
-            f"The request log does not have {', '.join(missing)}: LEDGERLINE_REQUEST_LOG_REDACTED leaves "
-            "that out.",
-            "Take it from there, start `ledgerline serve` again, and look at requests after that.",
+            f"The request log does not contain {', '.join(missing)}, because LEDGERLINE_REQUEST_LOG_REDACTED "
+            "redacts it.",
+            "Remove it from that setting, restart `ledgerline serve`, and use later requests.",
         )

@@ -1,4 +1,4 @@
-"""Tables that assets hand to `ledgerline run`, which prints them once everything is done."""
+"""Makes tables that `ledgerline run` prints at its end, from the metadata of assets."""
 
 from collections.abc import Mapping
 

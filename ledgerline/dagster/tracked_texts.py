@@ -1,4 +1,4 @@
-"""The texts that steps record in MLflow, made clean. Steps record them with tracking.py."""
+"""Cleans the texts that steps log to MLflow. tracking.py logs them."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ MAX_NAME_LENGTH = 250
 
 
 def param_text(name: str, value: Any) -> str:
-    """Return a param's value; that of a secret's name is hidden, at any depth."""
+    """Return the text of a param, in which values with the name of a secret are redacted at any depth."""
     text = cleaned(value, name)
     if isinstance(value, tuple) and isinstance(text, list):
         text = tuple(text)
@@ -23,26 +23,26 @@ def param_text(name: str, value: Any) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Return an error's type and message."""
+    """Return the type and the message of an error."""
     try:
         message = str(error)
-    except Exception as broken:  # noqa: BLE001 (the author's __str__: MLflow must still learn how the step ended)
-        message = f"its message cannot be made ({type(broken).__name__})"
+    except Exception as broken:  # noqa: BLE001 (a user's __str__ may fail, and the error is still logged)
+        message = f"its message cannot be read ({type(broken).__name__})"
     return shortened(clean(f"{type(error).__name__}: {message}"), MAX_TAG_LENGTH)
 
 
 def name_text(name: str) -> str:
-    """Return a name of a run, a dataset or a file."""
+    """Return the name of a run, a dataset or a file without secrets and shortened."""
     return shortened(clean(name), MAX_NAME_LENGTH)
 
 
 def source_text(source: str) -> str:
-    """Return where a dataset is kept, without a login's password."""
+    """Return the location of a dataset without passwords."""
     return shortened(clean(source), MAX_SOURCE_LENGTH)
 
 
 def table_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a table with all texts in it clean, also those in lists and mappings."""
+    """Return a table with clean texts, also in lists and mappings."""
     from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
     table = frame.copy()

@@ -1,4 +1,4 @@
-"""Training runs in MLflow, by explicit id. What is trained, and how judged, is not known here."""
+"""MLflow as a resource: training runs of steps. It does not depend on how a model is trained or evaluated."""
 
 import json
 import platform
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-# Joins an MLflow run to the Dagster step that wrote it, beside those of mlflow_runs/tags.py.
+# Tags of MLflow runs that a step opened, beside those of mlflow_runs/tags.py.
 PARTITION_TAG = "dagster.partition_key"
 ERROR_TAG = "error"
-TABLES_TAG = "mlflow.loggedArtifacts"  # MLflow's own: which files are tables
+TABLES_TAG = "mlflow.loggedArtifacts"  # a tag of MLflow that lists the tables among the artifacts
 
 MAX_DIGEST_LENGTH = 36  # of a dataset, in MLflow's database
 MAX_BATCH_PARAMS = 100
@@ -43,13 +43,13 @@ MAX_BATCH_METRICS = 1000
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows that a model was trained or judged on.
+    """Rows that a model was trained or evaluated on.
 
     Attributes:
-        name: Which rows, as a person would say it.
-        sha256: Digest of their content.
-        source: Where they are kept.
-        rows: How many.
+        name: Readable name.
+        sha256: Digest of the content.
+        source: Location of the rows.
+        rows: Number of rows.
     """
 
     name: str
@@ -59,20 +59,20 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """The digest, as long as MLflow can store it."""
+        """The digest, shortened to the limit of MLflow."""
         return self.sha256[:MAX_DIGEST_LENGTH]
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One open MLflow run; everything is written to it by id, at once and in batches."""
+    """An open MLflow run. Everything is written to it by its id."""
 
     client: "MlflowClient"
     experiment_id: str
     run_id: str
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record how the model is trained; the same values may be recorded again on a retry."""
+        """Log the params of the training; a retry may log the same values again."""
         from mlflow.entities import Param
 
         entities = [Param(clean(name), param_text(name, value)) for name, value in params.items()]
@@ -80,7 +80,7 @@ class TrainingRun:
             self.client.log_batch(self.run_id, params=entities[start : start + MAX_BATCH_PARAMS])
 
     def log_curve(self, name: str, values: Sequence[float]) -> None:
-        """Record a metric for each iteration, starting with 0; once, whatever is retried."""
+        """Log a metric for each iteration, starting with 0. A retry adds only missing values."""
         from mlflow.entities import Metric
 
         known = {metric.step for metric in self.client.get_metric_history(self.run_id, name)}
@@ -94,7 +94,7 @@ class TrainingRun:
     def log_metrics(
         self, metrics: Mapping[str, float], model_id: str | None, dataset: Dataset | None
     ) -> None:
-        """Record what was scored, once: on the run, and on the dataset and the model it is of, if any."""
+        """Log metrics of the run, and of a dataset and a model if given. A retry adds only changed values."""
         from mlflow.entities import Metric
 
         recorded = self.client.get_run(self.run_id).data.metrics
@@ -116,12 +116,12 @@ class TrainingRun:
         self.client.log_batch(self.run_id, metrics=entities)
 
     def log_dataset(self, dataset: Dataset, usage: str, schema: dg.TableSchema) -> None:
-        """Record rows as an input of the run.
+        """Log rows as an input of the run.
 
         Args:
-            dataset: The rows.
-            usage: MLflow's `mlflow.data.context`: "training" or "evaluation".
-            schema: Their columns.
+            dataset: Rows.
+            usage: Value of MLflow's tag `mlflow.data.context`: "training" or "evaluation".
+            schema: Columns of the rows.
         """
         from mlflow.entities import Dataset as DatasetEntity
         from mlflow.entities import DatasetInput, InputTag
@@ -146,17 +146,17 @@ class TrainingRun:
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
 
     def log_table(self, frame: "pd.DataFrame", file: str) -> None:
-        """Store a table, which MLflow's UI shows beside those of other runs; a retry replaces it."""
+        """Store a table, which MLflow's UI compares with those of other runs. A retry replaces it."""
         content = table_texts(frame).to_json(orient="split", index=False, date_format="iso")
         self.log_files({file: content.encode()})
         tables = [{"path": file, "type": "table"}]
         self.client.set_tag(self.run_id, TABLES_TAG, json.dumps(tables))
 
     def log_files(self, contents: Mapping[str, bytes]) -> None:
-        """Store artifacts by file name: pictures, and tables as JSON, which MLflow's UI shows.
+        """Store artifacts by file name, such as images and documents.
 
-        The names are made clean. Contents are stored as they are, since they may be sealed: log_table,
-        and evidence, are clean before.
+        Names are cleaned. Contents are stored unchanged, because evidence is sealed; log_table and evidence
+        clean their texts before.
         """
         with tempfile.TemporaryDirectory() as folder:
             for name, content in contents.items():
@@ -166,23 +166,24 @@ class TrainingRun:
     def log_model(
         self, model: Any, name: str, inputs: "pd.DataFrame", *, method: str = stored_model.PREDICT
     ) -> str:
-        """Store a model, with signature, example and requirements, so that loading runs no code of it.
+        """Store a model with signature, example and requirements, so that loading it runs none of its code.
 
-        A model that an earlier attempt of the same run left behind is deleted.
+        A model of an earlier attempt of the same run is deleted.
 
         Args:
-            model: A fitted model: an estimator or a pipeline of scikit-learn, an estimator or a Booster of
+            model: Fitted model: an estimator or a pipeline of scikit-learn, an estimator or a Booster of
                 LightGBM or XGBoost, or an ONNX graph.
-            name: The model's name in MLflow.
-            inputs: Rows as a client would send them; columns with gaps here may have gaps there.
-            method: What serving asks the model: "predict" for values and labels, "predict_proba" for the
+            name: Name of the model in MLflow.
+            inputs: Rows as a client would send them; columns with missing values here may have them in
+                requests.
+            method: Method that the service calls: "predict" for values and labels, "predict_proba" for the
                 probability of each class.
 
         Returns:
-            The id of the logged model.
+            Id of the logged model.
 
         Raises:
-            PermanentFailure: The model cannot be stored like that, or has no such method.
+            PermanentFailure: The model cannot be stored in this form, or does not have the method.
         """
         from mlflow.entities import LoggedModelOutput
 
@@ -211,24 +212,33 @@ class TrainingRun:
 
 
 class MLflowResource(dg.ConfigurableResource):
-    """Opens MLflow runs for steps that train or judge a model.
+    """Opens MLflow runs for steps that train or evaluate a model.
 
-    A step that raises ends its run as FAILED, with the error as a tag; a retry of the step continues
-    the same run.
+    If a step raises an error, its MLflow run ends as FAILED with the error as a tag. A retry of the step
+    continues the same MLflow run.
+
+    Example:
+        >>> @dg.asset
+        ... def model(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> None:
+        ...     with mlflow.training_run(context, "oven model") as run:
+        ...         run.log_params({"depth": 3})
+        >>> mlflow = MLflowResource(tracking_uri="sqlite:///mlflow.db", experiment="bakery")
+        >>> dg.materialize([model], resources={"mlflow": mlflow}).success
+        True
     """
 
     tracking_uri: str = Field(description="URL of an MLflow server, or URI of its database.")
     experiment: str = Field(description="Name of the MLflow experiment; created when missing.")
     artifacts: str | None = Field(
         default=None,
-        description="Folder or URL for artifacts of a new experiment. Default: the server decides.",
+        description="Folder or URL for the artifacts of a new experiment. Default: chosen by the server.",
     )
 
     def open_experiment(self) -> tuple["MlflowClient", str]:
-        """Open a client, and the experiment, which is created when missing; returns its id.
+        """Return a client and the id of the experiment, which is created if it does not exist.
 
         Raises:
-            PermanentFailure: The MLflow server cannot be reached, or the experiment was deleted.
+            PermanentFailure: MLflow is unavailable, or the experiment was deleted.
         """
         client = connect(self.tracking_uri)
         try:
@@ -238,7 +248,7 @@ class MLflowResource(dg.ConfigurableResource):
 
     @contextmanager
     def training_run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[TrainingRun]:
-        """Open a run for this step, or the one that an earlier attempt of it opened.
+        """Open an MLflow run for this step, or the MLflow run of an earlier attempt at it.
 
         Raises:
             PermanentFailure: The MLflow server cannot be reached.
@@ -261,7 +271,7 @@ class MLflowResource(dg.ConfigurableResource):
 
     @contextmanager
     def reopened_run(self, run_id: str) -> Iterator[TrainingRun]:
-        """Open a run that another step has finished, to add to it.
+        """Open an MLflow run that another step has finished, to add to it.
 
         Raises:
             PermanentFailure: The MLflow server cannot be reached.
@@ -272,17 +282,17 @@ class MLflowResource(dg.ConfigurableResource):
             yield run
 
     def link(self, run: TrainingRun) -> dg.MetadataValue:
-        """The page of a run in MLflow's UI, or its id where there is no server to show it."""
+        """Return the URL of a run in MLflow's UI, or its id for a tracking store without a server."""
         if not self.tracking_uri.startswith(("http://", "https://")):
             return dg.MetadataValue.text(run.run_id)
         server = store.without_password(self.tracking_uri).rstrip("/")
         return dg.MetadataValue.url(f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}")
 
     def load_model(self, model_id: str) -> StoredModel:
-        """Load a logged model, running nothing that is in its files.
+        """Load a logged model without running code from its files.
 
         Raises:
-            PermanentFailure: It cannot be read like that.
+            PermanentFailure: The model cannot be loaded in this way.
         """
         client = connect(self.tracking_uri)
         location = client.get_logged_model(model_id).artifact_location
@@ -297,7 +307,7 @@ def connect(tracking_uri: str) -> "MlflowClient":
     """Open an MLflow client.
 
     Raises:
-        PermanentFailure: Within seconds, if there is nothing to talk to.
+        PermanentFailure: MLflow is unavailable; the error is raised within seconds.
     """
     try:
         return store.connect(tracking_uri)
@@ -309,7 +319,7 @@ def connect(tracking_uri: str) -> "MlflowClient":
 
 @contextmanager
 def _storable() -> Iterator[None]:
-    """Turn the refusal of a model into a failure that Dagster does not retry."""
+    """Convert the refusal of a model to a failure that Dagster does not retry."""
     try:
         yield
     except ModelRefusedError as error:
@@ -335,13 +345,13 @@ def _open(run: TrainingRun) -> Iterator[TrainingRun]:
 
 @contextmanager
 def _keeping(error: BaseException) -> Iterator[None]:
-    """Let the step's own error through when MLflow cannot be told of it either."""
+    """Keep the error of the step if logging it to MLflow fails, too."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as unreported:
-        error.add_note(f"MLflow could not be told of this failure: {clean(str(unreported))}")
+        error.add_note(f"This failure could not be logged to MLflow: {clean(str(unreported))}")
 
 
 def _run_with_tags(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> str | None:
@@ -355,7 +365,7 @@ def _library_versions() -> dict[str, str]:
 
     import mlflow.version
 
-    # MLflow's version is the same with and without its server, which is a distribution of its own.
+    # MLflow and its client-only distribution have the same version number.
     libraries = ("dagster", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
     versions = {f"version.{library}": version(library) for library in libraries}
     return {"version.python": platform.python_version(), "version.mlflow": mlflow.version.VERSION, **versions}

@@ -52,7 +52,7 @@ class Cursors:
 
     @classmethod
     def load(cls, store: CursorStore, projection: str) -> Self | None:
-        """Return the cursors that were last saved; None if there are none."""
+        """Return the cursors that were last saved; None if no process has saved any."""
         key = _key(projection)
         text = store.get_cursor_values({key}).get(key)
         if text is None:

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 
-# From this number of partitions on, Dagster records the version of the latest event instead of a digest.
+# For at least this number of partitions, Dagster records the version of the latest event instead of a digest.
 DIGEST_LIMIT = (
     100  # SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD in dagster/_core/definitions/data_version.py
 )

@@ -64,5 +64,5 @@ class Pauses:
             self._pauses = {run: other for run, other in self._pauses.items() if other.outage is None}
 
     def keep_only(self, run_ids: Container[str]) -> None:
-        """Forget runs that are no longer followed."""
+        """Forget runs which are no longer followed."""
         self._pauses = {run: pause for run, pause in self._pauses.items() if run in run_ids}

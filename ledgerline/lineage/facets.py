@@ -264,9 +264,9 @@ def nominal_time(first: str | None, last: str | None, partitions: Iterable[str])
     if start is None or start_of_last is None:
         return {}
     known = {start_of_key for key in {first, last, *partitions} if (start_of_key := _start(key)) is not None}
-    if len({found.has_offset for found in known if found.form == start.form}) > 1:
+    if len({start_of_key.has_offset for start_of_key in known if start_of_key.form == start.form}) > 1:
         return {}
-    times = sorted(found.time for found in known if found.form == start.form)
+    times = sorted(start_of_key.time for start_of_key in known if start_of_key.form == start.form)
     apart = min((after - before for before, after in pairwise(times)), default=None)
     end = start_of_last.time + apart if apart is not None and apart == LENGTHS.get(start.form) else None
     return {

@@ -179,7 +179,10 @@ def test_what_cannot_be_replayed_says_why_and_judges_nothing(
 
     ask(judging, [flights], version=FEBRUARY_VERSION, since=hours_ago(1), redacted=["carrier", "1"])
     problem = failure_of(compare(judging, instance, **asked))
-    assert "does not have input.carrier, output.1: LEDGERLINE_REQUEST_LOG_REDACTED leaves that out" in problem
+    assert (
+        "does not contain input.carrier, output.1, because LEDGERLINE_REQUEST_LOG_REDACTED redacts it"
+        in problem
+    )
 
     damaged = sorted((log / MODEL_NAME).iterdir())[-1]
     damaged.write_bytes(damaged.read_bytes()[:-10])

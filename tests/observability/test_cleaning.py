@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ledgerline.cleaning.secret_names import is_secret_name
 from ledgerline.cleaning.texts import (
+    MIN_SECRET_LENGTH,
     REDACTED,
-    SHORTEST_SECRET,
     Cleaner,
     clean,
     cleaned,
@@ -286,7 +286,7 @@ def test_values_are_hidden_by_the_names_above_them(value: Any, expected: Any) ->
 
 
 @given(
-    st.text(min_size=SHORTEST_SECRET, max_size=40, alphabet=st.characters(codec="utf-8", min_codepoint=32))
+    st.text(min_size=MIN_SECRET_LENGTH, max_size=40, alphabet=st.characters(codec="utf-8", min_codepoint=32))
 )
 def test_a_known_secret_is_found_however_it_is_written(secret: str) -> None:
     cleaner = Cleaner.of([secret, None, "", "short"])

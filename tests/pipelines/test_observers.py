@@ -238,7 +238,7 @@ def test_traces_that_are_switched_off_are_skipped_with_the_reason(
 ) -> None:
     settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database, OTEL_SDK_DISABLED="true")
     dg.execute_job(dg.reconstructable(_counting), instance)
-    assert evaluated("trace_runs", instance, projections(settings)) == "Switched off by the settings."
+    assert evaluated("trace_runs", instance, projections(settings)) == "The settings disable this projection."
     assert "1 runs updated" in evaluated("track_runs", instance, projections(settings))
 
 

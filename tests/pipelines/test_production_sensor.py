@@ -278,7 +278,7 @@ def test_an_alert_address_that_is_down_gets_all_alerts_later_in_order(
         assert len(daemon.launched) == keys
         assert data.run_requests
         data = daemon.tick(production_changed)
-        assert data.skip_message == "The alert address cannot be reached: ConnectionError."
+        assert data.skip_message == "The alert URL cannot be reached: ConnectionError. Check LEDGERLINE_ALERT_URL."
     address.start()
     for _ in range(2):
         daemon.tick(production_changed)
@@ -297,7 +297,7 @@ def test_of_several_moves_alerted_ones_are_not_sent_again(daemon: Daemon, addres
     address.status = 503
     daemon.set_alias(PRODUCTION, 2)
     assert daemon.tick(production_changed).skip_message == (
-        "The alert address does not take messages: it answers 503."
+        "The alert URL does not accept the message: it responds with 503. Check LEDGERLINE_ALERT_URL."
     )
     address.status = 200
     for _ in range(2):

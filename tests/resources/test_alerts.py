@@ -101,12 +101,15 @@ def test_an_address_that_refuses_is_an_error_that_does_not_repeat_it(
     address.status = status
     with pytest.raises(AlertError) as caught:
         tell(address)
-    assert str(caught.value) == f"The alert address does not take messages: it answers {status}."
+    assert (
+        str(caught.value)
+        == f"The alert URL does not accept the message: it responds with {status}. Check LEDGERLINE_ALERT_URL."
+    )
 
 
 def test_a_redirect_is_an_error_because_following_it_would_lose_the_message(address: AlertAddress) -> None:
     address.status, address.location = 302, "/elsewhere"
-    with pytest.raises(AlertError, match="it answers 302"):
+    with pytest.raises(AlertError, match="it responds with 302"):
         tell(address)
     assert address.paths == ["POST /services/secret"]
 
@@ -115,7 +118,9 @@ def test_an_address_that_is_down_is_an_error_that_does_not_repeat_it(address: Al
     address.stop()
     with pytest.raises(AlertError) as caught:
         tell(address)
-    assert str(caught.value) == "The alert address cannot be reached: ConnectionError."
+    assert (
+        str(caught.value) == "The alert URL cannot be reached: ConnectionError. Check LEDGERLINE_ALERT_URL."
+    )
     assert caught.value.__cause__ is None
 
 

@@ -135,7 +135,7 @@ def test_a_folder_where_a_file_should_be_is_named_before_anything_is_replaced(fo
         replace_all({UPath(folder, name): b"new" for name in [*NAMES, "z.parquet"]})
 
     assert f"cannot be written: Is a directory ({folder / 'z.parquet'})" in failure.value.problem
-    assert failure.value.remedy.endswith("What was there is unchanged.")
+    assert failure.value.remedy.endswith("The existing files are unchanged.")
     assert {(folder / name).read_bytes() for name in NAMES} == {OLD}
     assert staging_in(folder) == []
 

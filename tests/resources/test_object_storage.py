@@ -105,7 +105,7 @@ def test_a_missing_object_is_named(fake_s3: str):
     with pytest.raises(PermanentFailure) as failure:
         open_tables(fake_s3).read(FLIGHTS, RANGE)
 
-    assert f"there is no file {fake_s3}/flights/2013-01-02.parquet" in failure.value.problem
+    assert f"the file {fake_s3}/flights/2013-01-02.parquet does not exist" in failure.value.problem
 
 
 def test_a_missing_bucket_is_named(fake_s3: str):

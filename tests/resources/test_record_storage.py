@@ -125,7 +125,5 @@ def test_a_damaged_record_stops_the_step_at_once(tmp_path: Path):
 
 
 def test_a_record_that_was_never_written_is_named(tmp_path: Path):
-    with pytest.raises(
-        PermanentFailure, match=f"model {MONTH} is not stored: there is no file {tmp_path}/model"
-    ):
+    with pytest.raises(PermanentFailure, match=f"model {MONTH} is not stored: the file {tmp_path}/model"):
         open_records(str(tmp_path)).read(MODEL, MONTH, Model)

@@ -87,7 +87,7 @@ def test_a_run_whose_error_has_no_message_ends_as_failed(training: Training) -> 
 
     run = training.run(failing(UnprintableError()))
     assert run.info.status == "FAILED"
-    assert run.data.tags["error"] == "UnprintableError: its message cannot be made (RuntimeError)"
+    assert run.data.tags["error"] == "UnprintableError: its message cannot be read (RuntimeError)"
 
 
 def test_params_are_recorded_without_secrets(training: Training) -> None:

@@ -253,17 +253,17 @@ WRONG: dict[str, tuple[object, dict[str, Any], str]] = {
     "partition_expr of no column": (
         pd.DataFrame(GOOD),
         {"partition_expr": "date"},
-        "The rows of rows have no column 'date', which is to hold the partition key.",
+        "The rows of rows have no column 'date', which must contain the partition key.",
     ),
     "a column of times": (
         pd.DataFrame({"day": pd.to_datetime(KEYS)}),
         {"partition_expr": "day"},
-        "The column 'day' of rows is to hold the partition key and is of type timestamp[ns].",
+        "The column 'day' of rows must contain the partition key and is of type timestamp[ns].",
     ),
     "a column of lists": (
         pd.DataFrame({"day": [[key] for key in KEYS]}),
         {"partition_expr": "day"},
-        "The column 'day' of rows is to hold the partition key and is of type list<item: string>.",
+        "The column 'day' of rows must contain the partition key and is of type list<item: string>.",
     ),
     "rows of another day": (
         pd.DataFrame({"day": [*KEYS, "2013-01-03"]}),

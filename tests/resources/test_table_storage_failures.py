@@ -114,7 +114,7 @@ def test_a_missing_file_stops_the_step_at_once(tmp_path: Path, instance: dg.Dags
 
     reason = failure_of(materialise(tmp_path, instance, copies), "copies")
 
-    assert f"flights 2013-01-03 is not stored: there is no file {file}." in reason
+    assert f"flights 2013-01-03 is not stored: the file {file} does not exist." in reason
     assert instance.get_materialized_partitions(COPIES) == set()
 
 

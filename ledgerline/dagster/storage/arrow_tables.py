@@ -1,4 +1,4 @@
-"""Tables as steps return and read them: from data frames to Arrow and back, with declared columns."""
+"""Converts tables between data frames and Arrow, with declared columns."""
 
 import sys
 from typing import TYPE_CHECKING, cast
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
 
 
 def to_arrow(name: str, output: object, schema: dg.TableSchema | None) -> "pa.Table":
-    """Convert what a step returned to an Arrow table with exactly the declared columns, in their order.
+    """Convert the output of a step to an Arrow table with exactly the declared columns, in their order.
 
     Args:
-        name: The table's name, for the error.
-        output: A pandas or polars data frame, an Arrow table, or whatever else hands out its rows by
-            Arrow's own protocol (`__arrow_c_stream__`); columns that are not declared are refused.
-        schema: Columns with the names of their Arrow types ("int16", "list<item: double>"); None infers.
+        name: Name of the table, for the error.
+        output: Data frame of pandas or polars, Arrow table, or any object with the Arrow protocol
+            (`__arrow_c_stream__`).
+        schema: Columns with the names of their Arrow types ("int16", "list<item: double>"); None infers them.
 
     Raises:
-        PermanentFailure: It is not a table, a column is missing, not declared, or holds values of another
-            type.
+        PermanentFailure: The output is not a table, or a column is missing, not declared or of another type.
     """
     import pyarrow as pa
 
-    pandas = sys.modules.get("pandas")  # without it, there is no frame of it either
+    pandas = sys.modules.get("pandas")  # if pandas is not imported, the output is not one of its frames
     if pandas is not None and isinstance(output, pandas.DataFrame):
         return _from_pandas(name, cast("pd.DataFrame", output), schema)
     table = _handed_out(name, output)
@@ -53,7 +52,7 @@ def arrow_schema(schema: dg.TableSchema, name: str = "The table") -> "pa.Schema"
     """Return the Arrow form of a declared schema.
 
     Raises:
-        PermanentFailure: A type is not one of Arrow's; the message names the column, and the table by `name`.
+        PermanentFailure: A type is not an Arrow type; the message names the column, and the table by `name`.
     """
     import pyarrow as pa
 
@@ -72,7 +71,7 @@ def arrow_schema(schema: dg.TableSchema, name: str = "The table") -> "pa.Schema"
 
 
 def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table":
-    """Return exactly the declared columns of a table that was read, with their types.
+    """Return exactly the declared columns of a stored table, with their types.
 
     Raises:
         PermanentFailure: A column is missing, or its values do not fit the declared type.
@@ -84,7 +83,7 @@ def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table
     if missing:
         raise PermanentFailure(
             f"{source} has no column {listed(missing)}.",
-            "It was written by other code: materialise it again.",
+            "It was written by another version of the code: materialise it again.",
         )
     wanted = arrow_schema(schema, source)
     try:
@@ -92,12 +91,12 @@ def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table
     except (pa.ArrowException, ValueError) as error:
         raise PermanentFailure(
             f"{source} does not have the declared types: {error}",
-            "It was written by other code: materialise it again.",
+            "It was written by another version of the code: materialise it again.",
         ) from error
 
 
 def concatenated(name: str, tables: "Sequence[pa.Table]") -> "pa.Table":
-    """Join the partitions of a table; a column that one lacks has gaps there.
+    """Concatenate the partitions of a table; a column that a partition lacks is null there.
 
     Raises:
         PermanentFailure: A column is of types that cannot be joined.
@@ -116,7 +115,7 @@ def concatenated(name: str, tables: "Sequence[pa.Table]") -> "pa.Table":
 def to_frame(table: "pa.Table") -> "pd.DataFrame":
     """Convert to pandas without changing a value.
 
-    A boolean with gaps stays a boolean, and integers with gaps that are too large for a float stay integers
+    Booleans with nulls stay booleans, and integers with nulls stay integers if they are too large for a float
     (pandas' nullable types).
     """
     import pandas as pd
@@ -147,7 +146,7 @@ def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None
     wanted = None if schema is None else arrow_schema(schema, name)
     try:
         table = pa.Table.from_pandas(frame, schema=wanted, preserve_index=False)
-        # The metadata that pandas adds about its own types says nothing beyond the declared types.
+        # The metadata that pandas adds about its types has nothing beyond the declared types.
         return table if schema is None else table.replace_schema_metadata()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         if schema is None:
@@ -159,7 +158,7 @@ def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None
 
 
 def _handed_out(name: str, output: object) -> "pa.Table":
-    """Take rows by Arrow's own protocol; no library that makes them is imported for it."""
+    """Return the rows of an object by the Arrow protocol, without importing its library."""
     import pyarrow as pa
 
     if isinstance(output, type):
@@ -185,7 +184,7 @@ def _no_table(name: str, output: object) -> PermanentFailure:
 
 
 def _check_names(name: str, columns: "Sequence[object]", schema: dg.TableSchema | None) -> None:
-    """Refuse columns that cannot be told apart, or are not the declared ones."""
+    """Refuse columns with ambiguous names, and columns that are not the declared ones."""
     no_text = [repr(column) for column in columns if not isinstance(column, str)]
     if no_text:
         raise PermanentFailure(
@@ -233,7 +232,7 @@ def _cast(table: "pa.Table", wanted: "pa.Schema") -> "pa.Table":
 
 
 def _encoded(column: "pa.ChunkedArray", kind: "pa.DictionaryType") -> "pa.DictionaryArray":
-    """Convert to a dictionary, which Arrow does for some types of values only."""
+    """Convert to a dictionary array; Arrow's cast supports only some value types."""
     import pyarrow as pa
 
     if isinstance(column.type, pa.DictionaryType):

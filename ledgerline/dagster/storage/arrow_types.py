@@ -1,4 +1,4 @@
-"""Arrow types by their names, as Arrow itself writes them: `list<item: double>`. Values live elsewhere."""
+"""Parses the names of Arrow types, in the notation of Arrow: `list<item: double>`."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,14 +26,14 @@ _OFFSET = re.compile(r"[+-]\d\d:\d\d")
 
 @cache
 def arrow_type(name: str) -> "pa.DataType":
-    """Return the Arrow type of a name.
+    """Return the Arrow type with a name.
 
     Args:
-        name: As `str()` of the type has it ("int16", "decimal128(10, 2)", "list<item: double>",
+        name: Result of `str()` of the type ("int16", "decimal128(10, 2)", "list<item: double>",
             "timestamp[us, tz=Europe/Berlin]"), or an alias of pyarrow ("float64").
 
     Raises:
-        ValueError: The name is not that of a type, or of one that Parquet does not have (unions, intervals).
+        ValueError: The name is not the name of a type, or Parquet does not have the type (unions, intervals).
     """
     try:
         kind, end = _type_at(name, 0)
@@ -45,7 +45,7 @@ def arrow_type(name: str) -> "pa.DataType":
 
 
 def _type_at(text: str, start: int) -> "tuple[pa.DataType, int]":
-    """Read the type that begins at a position, and say where it ends."""
+    """Return the type that begins at a position, and the position of its end."""
     for pattern, read in _FORMS:
         if match := pattern.match(text, start):
             return read(text, match)
@@ -64,7 +64,7 @@ def _timestamp(text: str, match: re.Match[str]) -> "tuple[pa.DataType, int]":
     import pyarrow as pa
 
     if not _OFFSET.fullmatch(match[2]):
-        ZoneInfo(match[2])  # a zone that does not exist would fail at the first row only
+        ZoneInfo(match[2])  # otherwise an unknown zone would fail only at the first row
     return pa.timestamp(match[1], tz=match[2]), match.end()
 
 
@@ -146,7 +146,7 @@ def _field_at(text: str, start: int, ends: tuple[str, ...]) -> "tuple[pa.Field, 
     """Read `name: type` or `name: type not null`, up to one of the ends."""
     import pyarrow as pa
 
-    for colon in _all(": ", text, start):  # the name itself may hold one
+    for colon in _all(": ", text, start):  # the name itself may contain a colon
         try:
             kind, end = _type_at(text, colon + 2)
         except (ValueError, LookupError, OSError):

@@ -1,4 +1,4 @@
-"""Finds and lists the files of assets. io_managers.py knows the contents of the files."""
+"""Finds and lists the files of assets. io_managers.py reads and writes their contents."""
 
 import errno
 import os
@@ -19,9 +19,9 @@ Content = TypeVar("Content")
 
 
 class AssetFiles(dg.IOManager, Generic[Content]):
-    """Stores an asset as a folder with a file for each partition, or as a lone file without partitions.
+    """Stores an asset as a folder with one file for each partition, or as one file without partitions.
 
-    No two assets or partitions share a file, whatever their keys, and no file is outside the base.
+    Every asset and partition has another file, whatever its key, and no file is outside the base folder.
     """
 
     extension: ClassVar[str]
@@ -34,7 +34,7 @@ class AssetFiles(dg.IOManager, Generic[Content]):
         return self._base.joinpath(*map(file_names.folder_of, asset.path))
 
     def path_of(self, asset: dg.AssetKey, partition_key: str | None = None) -> "UPath":
-        """Return where the file of an asset, or of one of its partitions, is written."""
+        """Return the path to write the file of an asset, or of one of its partitions, to."""
         folder = self.folder_of(asset)
         if partition_key is not None:
             return folder / f"{file_names.name_of(str(partition_key))}{self.extension}"
@@ -43,7 +43,7 @@ class AssetFiles(dg.IOManager, Generic[Content]):
         return folder / f"{file_names.WHOLE}{self.extension}"
 
     def is_stored(self, asset: dg.AssetKey, partition_key: str | None = None) -> bool:
-        """Say whether an asset, or one of its partitions, has a file."""
+        """Return whether an asset, or one of its partitions, has a file."""
         paths = [self.path_of(asset, partition_key), *self._older_paths(asset, partition_key)]
         return any(path.exists() for path in paths)
 
@@ -60,14 +60,14 @@ class AssetFiles(dg.IOManager, Generic[Content]):
                 if file_names.is_shortened(name)
                 else file_names.key_of(name)
             )
-            keys.add(name if key is None else key)  # a name that no key has now is of before, and plain
+            keys.add(name if key is None else key)  # earlier versions used the plain key as name
         return sorted(keys)
 
     def find(self, asset: dg.AssetKey, partition_key: str | None) -> "tuple[UPath, Content]":
-        """Read what is stored of an asset, or of one of its partitions, and say where.
+        """Return the path and the content of an asset, or of one of its partitions.
 
         Raises:
-            PermanentFailure: There is no file, or it is damaged.
+            PermanentFailure: The file does not exist, or is damaged.
         """
         path = self.path_of(asset, partition_key)
         what = _described(asset, partition_key)
@@ -81,16 +81,16 @@ class AssetFiles(dg.IOManager, Generic[Content]):
         for older in self._older_paths(asset, partition_key):
             if (stored := _bytes_of(older)) is not None:
                 content, holds = self.parse(stored, older)
-                if holds is None:  # otherwise it is of another asset
+                if holds is None:  # otherwise the file belongs to another asset
                     return older, content
         raise PermanentFailure(
-            f"{what} is not stored: there is no file {path}.",
+            f"{what} is not stored: the file {path} does not exist.",
             f"Materialise {what} first, or choose one that exists.",
         )
 
     @abstractmethod
     def parse(self, content: bytes, path: "UPath") -> tuple[Content, str | None]:
-        """Read the bytes of a file: its content, and the partition that it says it is.
+        """Return the content of a file, and the partition key that it contains.
 
         Raises:
             PermanentFailure: The file is damaged.
@@ -98,14 +98,14 @@ class AssetFiles(dg.IOManager, Generic[Content]):
 
     @abstractmethod
     def partition_key_in(self, file: BinaryIO) -> str | None:
-        """Read which partition a file says it is."""
+        """Return the partition key that a file contains."""
 
     def _shortened_key(self, path: "UPath") -> str | None:
         with path.open("rb") as file:
             return self.partition_key_in(file)
 
     def _older_paths(self, asset: dg.AssetKey, partition_key: str | None) -> "Iterator[UPath]":
-        """Paths that earlier versions wrote to, which joined keys as they were."""
+        """Yield the paths of earlier versions, which used keys without escaping."""
         if any(file_names.folder_of(part) != part for part in asset.path):
             return
         if partition_key is None:
@@ -118,14 +118,15 @@ class AssetFiles(dg.IOManager, Generic[Content]):
 
 
 def place_of(context: dg.InputContext | dg.OutputContext) -> dg.AssetKey:
-    """Return the key of an asset; for what a step of a graph hands on, one made of run, step and output."""
+    """Return the key of an asset; for an output inside a graph, a key made of run, step and output."""
     return context.asset_key if context.has_asset_key else dg.AssetKey(list(context.get_identifier()))
 
 
 def partition_keys_of(context: dg.InputContext | dg.OutputContext) -> list[str] | None:
-    """Return the partitions that a step asks for, in order; None where there are no partitions.
+    """Return the partitions of a step in order; None for an asset without partitions.
 
-    Dagster gives time windows in their order, all others in an order that differs from process to process.
+    Dagster returns time windows in their order, and other partitions in an order that differs between
+    processes.
     """
     if not context.has_asset_key or not context.has_asset_partitions:
         return None
@@ -140,7 +141,7 @@ def _described(asset: dg.AssetKey, partition_key: str | None) -> str:
 
 
 def _bytes_of(path: "UPath") -> bytes | None:
-    """Read a file; None if it does not exist."""
+    """Return the content of a file; None if it does not exist."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -152,7 +153,7 @@ def _bytes_of(path: "UPath") -> bytes | None:
 
 
 def _names_in(folder: "UPath") -> list[str]:
-    """List the names in a folder as they are now; empty if the folder does not exist."""
+    """Return the current names in a folder; an empty list if the folder does not exist."""
     try:
         if isinstance(folder, Path):
             return os.listdir(folder)

@@ -1,8 +1,8 @@
-"""Digests of rows: the same rows have the same digest, whatever chunks, slices or encodings hold them.
+"""Computes digests of rows. Equal rows have equal digests, whatever their chunks, slices or encodings.
 
-Each value is hashed to 64 bits, each row combines its values, and SHA-256 goes over names, types and rows.
-Text, numbers and times are hashed as pandas does (`pandas.util.hash_pandas_object`), so the digest of a table
-of them is that of its frame. Where tables are kept: io_managers.py.
+Each value is hashed to 64 bits, the values of a row are combined, and SHA-256 covers names, types and rows.
+Text, numbers and times are hashed as in pandas (`pandas.util.hash_pandas_object`), so a table of them has the
+same digest as its data frame. io_managers.py stores the tables.
 """
 
 import hashlib
@@ -31,21 +31,21 @@ _NAMES_IN_FRAME = {
     "double": "float64",
 }
 
-# Up to here every integer is a float, too, which is what pandas makes of integers with gaps.
+# Up to this value a float represents every integer exactly; pandas converts integers with nulls to floats.
 EXACT_AS_FLOAT = 2**53 - 1
 
 
 def table_sha256(table: "pa.Table") -> str:
-    """Hash names, types and values of a table, row by row."""
+    """Return the digest of the names, types and values of a table."""
     return part_digests(table, [table.num_rows])[0]
 
 
 def part_digests(table: "pa.Table", lengths: Sequence[int]) -> list[str]:
-    """Hash the parts of a table as if each were a table of its own.
+    """Return the digests of the parts of a table; each equals the digest of a table with these rows.
 
     Args:
-        table: Rows, those of one part after those of the other.
-        lengths: How many rows each part has.
+        table: Rows in the order of the parts.
+        lengths: Number of rows of each part.
     """
     import numpy as np
 
@@ -65,7 +65,7 @@ def part_digests(table: "pa.Table", lengths: Sequence[int]) -> list[str]:
 
 
 def frame_sha256(frame: "pd.DataFrame") -> str:
-    """Hash names, types and values of a data frame, row by row; its values are text, numbers and times."""
+    """Return the digest of the names, types and values of a data frame of text, numbers and times."""
     import pandas as pd
 
     digest = hashlib.sha256()
@@ -76,7 +76,7 @@ def frame_sha256(frame: "pd.DataFrame") -> str:
 
 
 def combined_sha256(digests: Mapping[str, str]) -> str:
-    """Return one digest for several partitions; a single partition keeps its own."""
+    """Return one digest for several partitions; the digest of a single partition is unchanged."""
     if len(digests) == 1:
         return next(iter(digests.values()))
     lines = "".join(f"{key} {digest}\n" for key, digest in digests.items())
@@ -84,13 +84,13 @@ def combined_sha256(digests: Mapping[str, str]) -> str:
 
 
 def _column(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> "tuple[list[str], Hashes]":
-    """Return the name of the type in each part, and a hash of each value."""
+    """Return the name of the type in each part, and the hash of each value."""
     import pyarrow as pa
 
     names = [_name_in_frame(column.type)] * len(bounds)
     if not pa.types.is_integer(column.type) or not column.null_count:
         return names, _of_chunks(column)
-    # pandas holds integers with gaps as floats: so the hash is that of floats where they say the same.
+    # pandas converts integers with nulls to floats, so they are hashed as floats if these are exact.
     as_floats = _parts_as_floats(column, bounds)
     if all(as_floats):
         return ["float64"] * len(bounds), _of_chunks(column.cast(pa.float64()))
@@ -103,7 +103,7 @@ def _column(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> "tu
 
 
 def _parts_as_floats(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> list[bool]:
-    """Say of each part whether it has gaps, and no integer that a float cannot hold."""
+    """Return for each part whether it has nulls, and only integers that a float represents exactly."""
     import numpy as np
     import pyarrow as pa
 
@@ -121,7 +121,7 @@ def _of_chunks(column: "pa.ChunkedArray") -> "Hashes":
 
 
 def _name_in_frame(kind: "pa.DataType") -> str:
-    """Return a column's type: pandas' name for it if pandas has that type, and Arrow's otherwise."""
+    """Return the name of a type in pandas, or in Arrow if pandas does not have the type."""
     import pyarrow as pa
 
     name = _name(kind)
@@ -131,7 +131,7 @@ def _name_in_frame(kind: "pa.DataType") -> str:
 
 
 def _name(kind: "pa.DataType") -> str:
-    """Arrow's name of a type, without how its values are held."""
+    """Return the name of a type in Arrow, without its encoding."""
     import pyarrow as pa
 
     if isinstance(kind, pa.DictionaryType | pa.RunEndEncodedType):
@@ -148,7 +148,7 @@ def _name(kind: "pa.DataType") -> str:
 
 
 def _hashes(array: "pa.Array") -> "Hashes":
-    """Return a hash of each value of an array, of whatever type."""
+    """Return the hash of each value of an array of any type."""
     import pyarrow as pa
 
     if isinstance(array, pa.ExtensionArray):
@@ -208,7 +208,7 @@ def _of_floats(array: "pa.Array") -> "Hashes":
 
     values = array.to_numpy(False).copy()  # null is NaN
     not_numbers = np.isnan(values)
-    values[not_numbers] = np.nan  # of all the bit patterns that are NaN, one
+    values[not_numbers] = np.nan  # one bit pattern for all NaN
     hashes = _of_numbers(values)
     if not_numbers.sum() > array.null_count:
         hashes[not_numbers & array.is_valid().to_numpy(False)] = _NAN
@@ -216,7 +216,7 @@ def _of_floats(array: "pa.Array") -> "Hashes":
 
 
 def _of_texts(array: "pa.Array") -> "Hashes":
-    """Hashes of text, bytes and decimals: of each different one only once."""
+    """Return the hashes of text, bytes and decimals; each distinct value is hashed once."""
     import numpy as np
     import pandas as pd
     import pyarrow as pa
@@ -227,7 +227,7 @@ def _of_texts(array: "pa.Array") -> "Hashes":
         array = array.cast(pa.large_binary())
     encoded = array.dictionary_encode()
     different = encoded.dictionary.to_numpy(False)
-    # The hash of null stands at the last place, which the index -1 selects.
+    # The last hash is that of null, which the index -1 selects.
     hashes = np.append(pd.util.hash_array(different, categorize=False), np.uint64(_NULL))
     return hashes[encoded.indices.fill_null(-1).to_numpy(False)]
 
@@ -258,7 +258,7 @@ def _of_maps(array: "pa.MapArray") -> "Hashes":
 
 
 def _of_runs(items: "Hashes", bounds: "np.ndarray") -> "Hashes":
-    """Return a hash of each run of items, from one bound to the next."""
+    """Return the hash of each run of items between two bounds."""
     import numpy as np
 
     view = memoryview(items.tobytes())
@@ -274,7 +274,7 @@ def _with_nulls(hashes: "Hashes", array: "pa.Array", null: int = _NULL) -> "Hash
 
 
 def _combined(columns: "Iterable[Hashes]") -> "Hashes":
-    """Return one hash for each row, combined as pandas does (and Python for a tuple)."""
+    """Return one hash for each row, combined as in pandas (and as Python hashes a tuple)."""
     import numpy as np
 
     columns = list(columns)

@@ -1,23 +1,23 @@
-"""File names of keys: one for each partition or asset key, and back. Which files exist is not known here.
+"""Converts partition and asset keys to unique file names, and back.
 
-A key of letters, digits and most signs is its own name. What a file system gives a meaning is written as
-`~` and two hexadecimal digits for each byte: the key `a/x` is the name `a~2Fx`. A name too long for a file
-system is cut, and ends in `~~` and the SHA-256 of the key; such a file says itself which key it has.
+A key of letters, digits and most punctuation is its own file name. Characters with a meaning for file systems
+become `~` and two hexadecimal digits for each byte: the key `a/x` has the name `a~2Fx`. A name that is too
+long for a file system is shortened, and ends in `~~` and the SHA-256 of the key. Such a file contains its
+key.
 """
 
 import hashlib
 import re
 
-# Most file systems allow 255 bytes; the longest extension, `.parquet`, has its place in them.
+# Most file systems allow 255 bytes, including the longest extension, `.parquet`.
 MAX_NAME_BYTES = 255 - len(".parquet")
 
-# A table or record without partitions whose asset key has several parts is kept in a folder of its own, where
-# partitions might be, too. No key has this name.
+# The name of the file of an asset without partitions whose key has several parts. Its folder might also
+# contain partitions, and no key has this name.
 WHOLE = "~whole"
 
-# Separators of paths, characters that no terminal shows, halves of characters, the sign of an escape, and
-# that of a version on S3; a dot at the front hides a file (or is the folder above), and Windows cuts dots and
-# spaces off the end.
+# Path separators, control characters, lone surrogates, the escape character, and the version character of S3.
+# A leading dot hides a file (or names the parent folder), and Windows removes trailing dots and spaces.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f/\\~?\ud800-\udfff]|^\.|[. ]\Z")
 _RESERVED_ON_WINDOWS = re.compile(r"^(?=(?:CON|PRN|AUX|NUL|COM\d|LPT\d)(?:\.|\Z)).", re.IGNORECASE)
 _ESCAPED = re.compile(r"(?:~[0-9A-F]{2})+")
@@ -27,7 +27,7 @@ _EMPTY = "~"
 
 
 def name_of(key: str) -> str:
-    """Return the file name, without extension, that a key has: no other key has it."""
+    """Return the unique file name of a key, without extension."""
     if not key:
         return _EMPTY
     name = _RESERVED_ON_WINDOWS.sub(_escape, _UNSAFE.sub(_escape, key))
@@ -40,7 +40,7 @@ def name_of(key: str) -> str:
 
 
 def key_of(name: str) -> str | None:
-    """Return the key that has a name; None if only the file can say, or no key has it."""
+    """Return the key of a file name; None if only the file contains the key, or no key has the name."""
     if name == _EMPTY:
         return ""
     try:
@@ -51,12 +51,12 @@ def key_of(name: str) -> str | None:
 
 
 def is_shortened(name: str) -> bool:
-    """Say whether a name is that of a key too long for a name: which, the file says."""
+    """Return whether a name is shortened, so that only the file contains the key."""
     return _DIGEST.search(name) is not None
 
 
 def folder_of(part: str) -> str:
-    """Return the folder name of a part of an asset key; no file of a table or record has it."""
+    """Return the folder name of a part of an asset key; it never equals the name of a file."""
     return _EXTENSION.sub(_escape, name_of(part))
 
 

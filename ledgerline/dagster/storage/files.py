@@ -1,4 +1,4 @@
-"""Replacing files: a reader sees the old content or the new. What is in them lives elsewhere."""
+"""Replaces files atomically: a reader gets either the old content or the new."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STAGING_PREFIX = ".writing-"
 STAGING_LEFTOVER_SECONDS = 24 * 3600
 
-# A disk brings the files of one batch to rest together, but only those that it is asked for at the same time.
+# A disk flushes concurrent writes together, so that files of one batch are written by several threads.
 WRITERS = 16
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -26,22 +26,22 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def replace_all(contents: "Mapping[UPath, bytes]") -> None:
-    """Write several files; none is replaced before all of them are written. See `replace_each`."""
+    """Write several files. No file is replaced before all of them are written (see `replace_each`)."""
     replace_each(list(contents), contents.values())
 
 
 def replace_each(paths: "Sequence[UPath]", contents: Iterable[bytes]) -> None:
-    """Write a file at each path; none is replaced before all of them are written.
+    """Write a file at each path. No file is replaced before all of them are written.
 
-    On a local disk the files are staged in a hidden folder beside their place and then renamed. On
-    an object store each upload is atomic by itself.
+    On a local disk the files are staged in a hidden folder beside their paths and then renamed. In an object
+    store each upload is atomic.
 
     Args:
-        paths: At least one, and none twice.
-        contents: What each is to hold; made while those before are written.
+        paths: One or more different paths.
+        contents: Contents of the files; each is produced while earlier ones are written.
 
     Raises:
-        PermanentFailure: A file cannot be written; the message says whether others have been replaced.
+        PermanentFailure: A file cannot be written; the message tells whether others have been replaced.
     """
     if isinstance(paths[0], Path):
         _replace_local([Path(str(path)) for path in paths], contents)
@@ -53,7 +53,7 @@ def _replace_objects(paths: "Sequence[UPath]", contents: Iterable[bytes]) -> Non
     uploads = {path.path: content for path, content in zip(paths, contents, strict=True)}
     try:
         paths[0].fs.pipe(uploads)
-    except (FileNotFoundError, PermissionError) as error:  # all other errors may pass by themselves
+    except (FileNotFoundError, PermissionError) as error:  # all other errors may be temporary
         others = "" if len(paths) == 1 else f" Others of these {len(paths)} files may have been replaced."
         raise PermanentFailure(
             f"{paths[0].parent} cannot be written: {error}.{others}",
@@ -71,7 +71,7 @@ def _replace_local(paths: Sequence[Path], contents: Iterable[bytes]) -> None:
         _remove_leftovers(folder / name for name in existing if name.startswith(STAGING_PREFIX))
         with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder) as staging:
             refuse_one_file_for_two(Path(staging), [path.name for path in paths], existing)
-            # The staged files have numbers as names: two paths that end alike must not collide here.
+            # Staged files are numbered, because two paths may have the same file name.
             staged = [Path(staging, str(number)) for number in range(len(paths))]
             _write_all(staged, contents)
             for path in paths:
@@ -103,8 +103,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def unwritable(folder: Path, error: OSError, *, replaced: int = 0, files: int = 1) -> PermanentFailure:
-    """Say that files cannot be written, why, what helps, and whether what was there is unchanged."""
-    # Path.exists raises below a folder that may not be entered, or whose name is too long.
+    """Return the failure to write files, with a remedy and the state of the existing files."""
+    # Path.exists raises an error for a name that is too long, and below a folder without access.
     existing = next(parent for parent in [folder, *folder.parents] if os.path.exists(parent))
     free = shutil.disk_usage(existing).free
     elsewhere = "move the state elsewhere with LEDGERLINE_HOME (everything) or LEDGERLINE_DATA (tables only)"
@@ -115,14 +115,14 @@ def unwritable(folder: Path, error: OSError, *, replaced: int = 0, files: int = 
     elif error.errno == errno.ENAMETOOLONG:
         remedy = f"Give the asset a shorter key, or {elsewhere}: a path has at most 4,096 bytes."
     else:
-        remedy = f"Look at what is there, or {elsewhere}."
+        remedy = f"Check the path, or {elsewhere}."
     state = (
-        "What was there is unchanged."
+        "The existing files are unchanged."
         if not replaced
         else f"{replaced} of {files} files had been replaced: materialise all of them again."
     )
     named = str(folder) if len(str(folder)) <= 500 else f"{str(folder)[:250]}...{str(folder)[-250:]}"
-    # If a file is in the way, the message names it; a name that is too long would only be repeated.
+    # The message names a file that blocks the path, but not a name that is too long.
     place = f" ({error.filename})" if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) else ""
     reason = f"{error.strerror or error}{place}"
     return PermanentFailure(
@@ -132,7 +132,7 @@ def unwritable(folder: Path, error: OSError, *, replaced: int = 0, files: int = 
 
 
 def refuse_one_file_for_two(staging: Path, names: Sequence[str], existing: Sequence[str]) -> None:
-    """Refuse names that a disk takes for one, as disks do that have no capital letters."""
+    """Refuse names that are equal on a case-insensitive disk."""
     if not os.path.exists(staging.with_name(staging.name.swapcase())):
         return
     spelled = {name.casefold(): name for name in existing}
@@ -140,9 +140,9 @@ def refuse_one_file_for_two(staging: Path, names: Sequence[str], existing: Seque
         other = spelled.setdefault(name.casefold(), name)
         if other != name:
             raise PermanentFailure(
-                f"{name} and {other} would be one file: the disk of {staging.parent} has no capital letters.",
-                "Rename one of the keys, or keep the tables on another disk (LEDGERLINE_DATA). What was "
-                "there is unchanged.",
+                f"{name} and {other} would be the same file: the disk of {staging.parent} ignores case.",
+                "Rename one of the keys, or store the tables on another disk (LEDGERLINE_DATA). The existing "
+                "files are unchanged.",
             )
 
 

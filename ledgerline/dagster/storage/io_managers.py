@@ -1,4 +1,4 @@
-"""Where assets are kept: tables as Parquet, records as JSON. What is in them is not known here."""
+"""Stores assets: tables as Parquet files, and records as JSON files."""
 
 import json
 import time
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from upath import UPath
 
-# Dagster's own metadata keys: what a table asset declares, and what is reported of it.
+# Metadata keys of Dagster that a table asset declares, and that are reported for it.
 COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
 
-# Beside the fields of a record: the partition that it is.
+# The field of a stored record with its partition key.
 PARTITION_KEY = "$partition_key"
 
-# The extras that know the URLs of object stores, by scheme.
+# The extras that support object stores, by URL scheme.
 EXTRAS_BY_SCHEME = {"s3": "s3", "gs": "gcs"}
 
 Record = TypeVar("Record")
 
 
 class Tables(AssetFiles["pa.Table"]):
-    """Tables as Parquet files, one for each partition.
+    """Stores tables as Parquet files, one for each partition.
 
-    A table asset declares its columns once (`dagster/column_schema`), and a partitioned one the
-    column that holds the partition key (`partition_expr`). Several partitions of one run travel as
-    one data frame, in and out. Each materialisation reports row count, schema, column lineage and a
-    data version that is a hash of the rows.
+    A table asset declares its columns (`dagster/column_schema`), and a partitioned one the column with the
+    partition key (`partition_expr`). Several partitions of one run are one data frame, as input and as
+    output. Each materialisation reports the row count, the schema, the column lineage and a data version,
+    which is a digest of the rows.
 
-    Nothing is replaced before everything that can fail is done: a wrong row, a killed write or a full
-    disk leaves the old files.
+    No file is replaced before everything that can fail has succeeded: invalid rows, a killed process or a
+    full disk leave the old files.
     """
 
     extension = ".parquet"
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write a table, cut into the step's partitions, and report what was written."""
+        """Write a table, split into the partitions of the step, and report its metadata."""
         asset = place_of(context)
         name = asset.to_user_string()
         declared = context.definition_metadata or {}
@@ -63,7 +63,7 @@ class Tables(AssetFiles["pa.Table"]):
         paths = [self.path_of(asset, key) for key in _keys(keys)]
         versions = digests.part_digests(table, lengths)
 
-        # All of it before the files: what Dagster refuses must not have replaced anything.
+        # The report precedes the files, so that metadata which Dagster refuses does not replace a file.
         report = {key: declared[key] for key in (COLUMN_SCHEMA, COLUMN_LINEAGE) if key in declared}
         if keys is None:
             report |= {"dagster/row_count": table.num_rows, "path": dg.MetadataValue.path(str(paths[0]))}
@@ -81,7 +81,7 @@ class Tables(AssetFiles["pa.Table"]):
         lengths: Sequence[int],
         versions: Sequence[str],
     ) -> None:
-        """Say of each partition what it holds, and set the data version."""
+        """Report the metadata of each partition, and set the data version."""
         step = context.step_context
         for key, path, length, version in zip(keys or [], paths, lengths, versions, strict=False):
             metadata = {
@@ -90,7 +90,7 @@ class Tables(AssetFiles["pa.Table"]):
                 "path": dg.MetadataValue.path(str(path)),
             }
             step.add_asset_metadata(metadata, context.asset_key, partition_key=key)
-        # Dagster gives all partitions of one step one data version; each one's own is its metadata.
+        # Dagster has one data version for all partitions of a step; the metadata has the digest of each.
         version = (
             versions[0]
             if keys is None
@@ -99,7 +99,7 @@ class Tables(AssetFiles["pa.Table"]):
         step.set_data_version(context.asset_key, dg.DataVersion(version))
 
     def load_input(self, context: dg.InputContext) -> "pd.DataFrame | None":
-        """Read a table, or all its partitions that the step asks for, as one frame in partition order."""
+        """Read a table, or the requested partitions, as one data frame in the order of the partitions."""
         keys = partition_keys_of(context)
         if keys == []:
             return None
@@ -111,12 +111,12 @@ class Tables(AssetFiles["pa.Table"]):
         partition_keys: Sequence[str] | None = None,
         schema: dg.TableSchema | None = None,
     ) -> "pd.DataFrame":
-        """Read a table outside the inputs that Dagster loads.
+        """Read a table that is not an input of the step.
 
         Args:
-            asset: The table's asset key.
-            partition_keys: Partitions, in the order wanted; None for a table without partitions.
-            schema: Columns to insist on.
+            asset: Asset key of the table.
+            partition_keys: Partition keys in the order of the rows; None for a table without partitions.
+            schema: Required columns.
 
         Raises:
             PermanentFailure: A file is missing or damaged, or lacks a column.
@@ -131,7 +131,7 @@ class Tables(AssetFiles["pa.Table"]):
         return arrow_tables.to_frame(arrow_tables.concatenated(name, parts))
 
     def stored(self, asset: dg.AssetKey, partition_keys: Sequence[str] | None = None) -> "Iterator[pa.Table]":
-        """Return the files of a table as they are, one by one, whatever their columns."""
+        """Yield the stored tables one by one, without checking their columns."""
         for key in _keys(partition_keys):
             yield self.find(asset, key)[1]
 
@@ -140,23 +140,23 @@ class Tables(AssetFiles["pa.Table"]):
         return parquet.parse(content, str(path))
 
     def partition_key_in(self, file: BinaryIO) -> str | None:
-        """Read which partition a Parquet file says it is."""
+        """Return the partition key that a Parquet file contains."""
         return parquet.partition_key_of(file)
 
 
 class Records(AssetFiles[bytes]):
-    """Small results (flat frozen dataclasses) as JSON files, one for each partition."""
+    """Stores small results (flat frozen dataclasses) as JSON files, one for each partition."""
 
     extension = ".json"
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write a record whole."""
+        """Write a record."""
         asset = place_of(context)
         name = asset.to_user_string()
         keys = _keys(partition_keys_of(context))
         if len(keys) != 1:
             raise PermanentFailure(
-                f"{name} is one record, and the run is over {len(keys)} partitions.",
+                f"{name} is one record, and the run has {len(keys)} partitions.",
                 "Run one partition at a time (without BackfillPolicy.single_run()).",
             )
         path = self.path_of(asset, keys[0])
@@ -165,13 +165,13 @@ class Records(AssetFiles[bytes]):
         files.replace_all({path: content})
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Read the record as the dataclass that the step's parameter is annotated with.
+        """Read a record as the dataclass in the annotation of the step's parameter.
 
-        Records of several partitions are a dictionary of them by partition key.
+        Several partitions are read as a dictionary of records by partition key.
         """
         annotated = context.dagster_type.typing_type
         arguments = get_args(annotated)
-        if not context.has_asset_key:  # what one step of a graph hands to the next
+        if not context.has_asset_key:  # an output inside a graph
             return self.read(place_of(context), None, arguments[0] if arguments else annotated)
         asset = context.asset_key
         keys = partition_keys_of(context)
@@ -187,10 +187,10 @@ class Records(AssetFiles[bytes]):
         return {str(key): self.read(asset, key, arguments[-1]) for key in keys}
 
     def read(self, asset: dg.AssetKey, partition_key: str | None, record_type: type[Record]) -> Record:
-        """Read a record outside the inputs that Dagster loads.
+        """Read a record that is not an input of the step.
 
         Raises:
-            PermanentFailure: It was never written, or is not such a record.
+            PermanentFailure: The record was never written, or is not of this type.
         """
         path, content = self.find(asset, partition_key)
         try:
@@ -204,22 +204,22 @@ class Records(AssetFiles[bytes]):
             ) from error
 
     def parse(self, content: bytes, path: "UPath") -> tuple[bytes, str | None]:
-        """Read which partition a record says it is; whether it is whole, `read` sees."""
+        """Return the content and its partition key; `read` checks the fields of the record."""
         return content, _partition_key(content)
 
     def partition_key_in(self, file: BinaryIO) -> str | None:
-        """Read which partition a JSON file says it is."""
+        """Return the partition key that a JSON file contains."""
         return _partition_key(file.read())
 
     def delete_runs(self, instance: dg.DagsterInstance, age: timedelta) -> int:
-        """Delete what steps of earlier runs handed on, of runs that ended long ago or are not known any more.
+        """Delete the outputs inside graphs of runs that ended long ago or were deleted.
 
         Args:
-            instance: Knows the runs.
-            age: How long ago.
+            instance: Dagster instance of the runs.
+            age: Minimum time since the end of a run.
 
         Returns:
-            Of how many runs.
+            Number of runs.
         """
         folder = self._base
         runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
@@ -231,22 +231,33 @@ class Records(AssetFiles[bytes]):
 
 
 class TableStorage(dg.ConfigurableIOManagerFactory[Tables]):
-    """Tables as Parquet files on a local disk, s3:// or gs://."""
+    """Stores tables as Parquet files on a local disk, s3:// or gs://.
+
+    Example:
+        >>> import pandas as pd
+        >>> @dg.asset(io_manager_key="tables")
+        ... def orders() -> pd.DataFrame:
+        ...     return pd.DataFrame({"loaf": ["rye", "spelt"], "pieces": [3, 5]})
+        >>> dg.materialize([orders], resources={"tables": TableStorage(base="data")}).success
+        True
+        >>> open_tables("data").read(orders.key)["pieces"].sum()
+        8
+    """
 
     base: str = Field(description="Folder or URL (s3://, gs://) with one folder for each asset.")
 
     def create_io_manager(self, context: dg.InitResourceContext) -> Tables:
-        """Open the storage; nothing is read yet."""
+        """Open the storage without reading from it."""
         return open_tables(self.base)
 
 
 class RecordStorage(dg.ConfigurableIOManagerFactory[Records]):
-    """Records as JSON files on a local disk, s3:// or gs://."""
+    """Stores records as JSON files on a local disk, s3:// or gs://."""
 
     base: str = Field(description="Folder or URL (s3://, gs://) with one folder for each asset.")
 
     def create_io_manager(self, context: dg.InitResourceContext) -> Records:
-        """Open the storage; nothing is read yet."""
+        """Open the storage without reading from it."""
         return open_records(self.base)
 
 

@@ -1,4 +1,4 @@
-"""Tables to and from Parquet bytes, each with the partition key that it is of. Files live elsewhere."""
+"""Converts tables to and from the bytes of Parquet files, which contain their partition key."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 PARTITION_KEY = b"ledgerline.partition_key"
 
-# Fewer rows are smaller, and written faster, without a dictionary for each column; preparing zstd takes
-# longer than it saves, but for text; and there is nothing for statistics to skip.
+# Files with fewer rows are smaller, and written faster, without dictionaries. The setup of zstd pays off
+# only for text, and statistics have nothing to skip.
 FEW_ROWS = 5_000
 
 
 def refuse_other_types(name: str, schema: "pa.Schema") -> None:
-    """Refuse columns that Parquet does not have, before any work is done for them.
+    """Refuse types that Parquet does not have, before other work begins.
 
     Raises:
         PermanentFailure: A column has a type that Parquet does not have.
@@ -29,9 +29,9 @@ def serialise(name: str, table: "pa.Table", partition_key: str | None = None) ->
     """Return compressed Parquet bytes, with a checksum on each page.
 
     Args:
-        name: The table's name, for the error.
+        name: Name of the table, for the error.
         table: Rows.
-        partition_key: The partition that the rows are, which the file then says itself.
+        partition_key: Partition key of the rows, which is stored in the file.
 
     Raises:
         PermanentFailure: A column has a type that Parquet does not have.
@@ -44,7 +44,7 @@ def serialise(name: str, table: "pa.Table", partition_key: str | None = None) ->
     try:
         content = _written(table)
         if any("fixed_size_list<" in str(kind) for kind in table.schema.types) and not _is_readable(content):
-            # https://github.com/apache/arrow/issues/35692: with gaps they are written, and cannot be read.
+            # https://github.com/apache/arrow/issues/35692: with nulls they can be written, but not read.
             content = _written(table.cast(_with_lists(table.schema)))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise PermanentFailure(
@@ -54,14 +54,14 @@ def serialise(name: str, table: "pa.Table", partition_key: str | None = None) ->
 
 
 def parse(content: bytes, source: str) -> "tuple[pa.Table, str | None]":
-    """Read Parquet bytes as they are.
+    """Read the bytes of a Parquet file.
 
     Args:
-        content: A whole file.
-        source: Where it came from, for the error.
+        content: Bytes of the whole file.
+        source: Path of the file, for the error.
 
     Returns:
-        The rows, and the partition that the file says they are.
+        Rows, and the partition key that the file contains.
 
     Raises:
         PermanentFailure: The bytes are not a whole Parquet file.
@@ -72,7 +72,7 @@ def parse(content: bytes, source: str) -> "tuple[pa.Table, str | None]":
         table = _read(content)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise PermanentFailure(
-            f"{source} is not a whole Parquet file (cut off or damaged): {error}.",
+            f"{source} is not a whole Parquet file (truncated or damaged): {error}.",
             "Materialise that partition again.",
         ) from error
     metadata = dict(table.schema.metadata or {})
@@ -81,7 +81,7 @@ def parse(content: bytes, source: str) -> "tuple[pa.Table, str | None]":
 
 
 def partition_key_of(file: "BinaryIO") -> str | None:
-    """Return the partition that a file says it is, without reading its rows."""
+    """Return the partition key that a file contains, without reading its rows."""
     import pyarrow.parquet as pq
 
     return _text((pq.read_metadata(file).metadata or {}).get(PARTITION_KEY))
@@ -96,7 +96,7 @@ def _written(table: "pa.Table") -> bytes:
     import pyarrow.parquet as pq
 
     few = table.num_rows < FEW_ROWS
-    # pyarrow takes a name for each column, too, which its types do not say.
+    # pyarrow also accepts a codec for each column, which its type stubs do not contain.
     compression = cast("str", _compression(table.schema)) if few else "zstd"
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -111,7 +111,7 @@ def _written(table: "pa.Table") -> bytes:
 
 
 def _compression(schema: "pa.Schema") -> str | dict[str, str]:
-    """Choose for few rows: zstd for text, snappy for numbers. Nested columns have names of Parquet's own."""
+    """Return the codecs for few rows: zstd for text and nested columns, snappy for numbers."""
     import pyarrow as pa
 
     if any(field.type.num_fields for field in schema):
@@ -124,7 +124,7 @@ def _read(content: bytes) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # pq.read_table would load the whole dataset machinery for one file.
+    # pq.read_table would import the dataset module of pyarrow for one file.
     return pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
 
 
@@ -145,7 +145,7 @@ def _with_lists(schema: "pa.Schema") -> "pa.Schema":
 
 
 def _with_list(field: "pa.Field") -> "pa.Field":
-    """Return a field with lists of any length instead of lists of one length."""
+    """Return a field with lists of variable length instead of fixed-size lists."""
     import pyarrow as pa
 
     kind = field.type

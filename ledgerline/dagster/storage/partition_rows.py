@@ -15,21 +15,20 @@ PARTITION_COLUMN = "partition_expr"
 def arrange(
     name: str, table: "pa.Table", column: object, partition_keys: Sequence[str]
 ) -> "tuple[pa.Table, list[int]]":
-    """Bring the rows of each partition together, in the order of the partitions.
+    """Sort the rows by partition, in the order of the partitions.
 
     Args:
-        name: The table's name, for the error.
-        table: Rows of the partitions, and no others.
-        column: The column whose text is the partition key; for partitions of several dimensions also a
-            column for each dimension.
-        partition_keys: The partitions that were asked for.
+        name: Name of the table, for the error.
+        table: Rows of these partitions only.
+        column: Column with the partition key; for several dimensions also a mapping with a column for each.
+        partition_keys: Partition keys of the step.
 
     Returns:
-        The rows, and how many each partition has.
+        Rows, and the number of rows of each partition.
 
     Raises:
-        PermanentFailure: A partition has no rows, rows belong to none of the partitions, or the column is
-            not declared, not there, or not one that can hold a key.
+        PermanentFailure: A partition has no rows, a row belongs to no partition, or the column is not
+            declared, missing, or of a type that cannot be a key.
     """
     import numpy as np
     import pyarrow as pa
@@ -44,7 +43,7 @@ def arrange(
     if empty:
         raise PermanentFailure(
             f"{name} has no rows for partition {listed(empty)}.",
-            "An empty day is not stored as if it were complete: look at the source, or leave the "
+            "An empty partition is not stored as if it were complete. Check the source, or leave the "
             "partition out.",
         )
     strays = table.num_rows - sum(lengths)
@@ -85,7 +84,7 @@ def _texts(name: str, table: "pa.Table", column: str) -> "pa.ChunkedArray":
 
     if column not in table.column_names:
         raise PermanentFailure(
-            f"The rows of {name} have no column {column!r}, which is to hold the partition key.",
+            f"The rows of {name} have no column {column!r}, which must contain the partition key.",
             f"Add the column, or name another one ({PARTITION_COLUMN} in the metadata of the asset).",
         )
     values = table[column]
@@ -100,7 +99,7 @@ def _texts(name: str, table: "pa.Table", column: str) -> "pa.ChunkedArray":
         or types.is_null(kind)
     ):
         raise PermanentFailure(
-            f"The column {column!r} of {name} is to hold the partition key and is of type {kind}.",
+            f"The column {column!r} of {name} must contain the partition key and is of type {kind}.",
             "Make it text that equals the key (for a time: strftime with the format of the partitions), "
             "an integer or a date.",
         )
