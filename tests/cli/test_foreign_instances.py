@@ -292,7 +292,7 @@ MISTAKES = {
     ),
     "another storage": (
         "storage: {spanner: {}}",
-        f"dagster.yaml has storage.spanner, which Dagster {dg.__version__} does not know: it must be one of",
+        f"dagster.yaml has storage.spanner, which Dagster {dg.__version__} does not know. Use one of sqlite,",
     ),
     "two storages": ("storage: {sqlite: {}, postgres: {}}", "dagster.yaml must have one of sqlite, postgres"),
     "storages of both forms": (
@@ -352,7 +352,7 @@ def test_a_database_that_is_damaged_or_of_something_else_is_named(ledgerline: Le
     database.write_bytes(b"not a database of SQLite" * 100)
     result = ledgerline("observe", "--all", "--dagster-home", home)
     assert result.exit_code == 2
-    assert result.stderr == f"{database} cannot be read as a database of SQLite: file is not a database.\n"
+    assert result.stderr == f"{database} cannot be read as a SQLite database: file is not a database.\n"
 
     database.unlink()
     with closing(sqlite3.connect(database)) as connection:

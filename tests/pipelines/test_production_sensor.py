@@ -278,7 +278,10 @@ def test_an_alert_address_that_is_down_gets_all_alerts_later_in_order(
         assert len(daemon.launched) == keys
         assert data.run_requests
         data = daemon.tick(production_changed)
-        assert data.skip_message == "The alert URL cannot be reached: ConnectionError. Check LEDGERLINE_ALERT_URL."
+        assert (
+            data.skip_message
+            == "The alert URL cannot be reached: ConnectionError. Check LEDGERLINE_ALERT_URL."
+        )
     address.start()
     for _ in range(2):
         daemon.tick(production_changed)

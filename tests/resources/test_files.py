@@ -196,7 +196,7 @@ def test_two_names_that_a_disk_takes_for_one_are_refused(
     staging_without_capitals: Path, names: list[str], existing: list[str]
 ):
     with pytest.raises(
-        PermanentFailure, match=r"(A|a) and (a|A) would be one file: the disk of .*flights has"
+        PermanentFailure, match=r"(A|a) and (a|A) would be the same file: the disk of .*flights ignores case"
     ):
         refuse_one_file_for_two(staging_without_capitals, names, existing)
 

@@ -240,8 +240,8 @@ class TableStorage(dg.ConfigurableIOManagerFactory[Tables]):
         ...     return pd.DataFrame({"loaf": ["rye", "spelt"], "pieces": [3, 5]})
         >>> dg.materialize([orders], resources={"tables": TableStorage(base="data")}).success
         True
-        >>> open_tables("data").read(orders.key)["pieces"].sum()
-        8
+        >>> open_tables("data").read(orders.key)["pieces"].tolist()
+        [3, 5]
     """
 
     base: str = Field(description="Folder or URL (s3://, gs://) with one folder for each asset.")
