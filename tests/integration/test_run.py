@@ -181,7 +181,7 @@ def test_the_registry_answers_who_is_in_production_and_why(
 @pytest.mark.parametrize(
     ("arguments", "status", "problem"),
     [
-        (["history"], 2, "Say which model is meant: delay_minutes, flight_delay."),
+        (["history"], 2, "The definitions release several models. Name one: delay_minutes, flight_delay."),
         (["show", "no_such_model"], 2, "There is no registered model 'no_such_model'"),
         (["show", "flight_delay", "--version", "99"], 2, "flight_delay has no version 99"),
         (["history", "flight_delay", "--at", "yesterday"], 2, "yesterday"),
