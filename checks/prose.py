@@ -63,7 +63,7 @@ PHRASE = re.compile(
     r"|drawn together|look(?:s|ed|ing)? at|no sooner)\b",
     re.IGNORECASE,
 )
-# Where a listed word is data or another's name, with the reason.
+# Files in which a listed word is data or another's name, with the reason.
 ALLOWED = {
     "checks/prose.py": "lists the words",
     "ledgerline/registry/journal.py": "reads journals that earlier versions wrote",

@@ -33,7 +33,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MLFLOW_SERVER_ENVIRONMENT = {
     # Without its job scheduler, which is not used here, MLflow starts in half the time.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    # By default MLflow downloads a price list of language models.
+    # Otherwise, MLflow downloads a price list of language models.
     "MLFLOW_MODEL_CATALOG_URI": "",
 }
 

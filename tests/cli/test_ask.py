@@ -34,7 +34,7 @@ SQL = "SELECT count(*) FROM flights WHERE dep_time IS NULL"
 CANCELLED = "865"
 KNOWING = Analyst({QUESTION: SQL}, tool="query_flights")
 
-# Of an answer that takes a tenth of a second; what is not there must not keep it for longer.
+# An answer takes a tenth of a second, and a missing server must not delay it.
 
 Ask = Callable[..., Result]
 
@@ -104,7 +104,7 @@ def _numbered(spans: "list[Span]") -> "Iterator[tuple[int, Span]]":
         seen[span.name] = seen.get(span.name, 0) + 1
 
 
-# What a person sees
+# Output on the terminal
 
 
 def test_the_answer_is_shown_with_how_it_came_about(ask: Ask, fake: FakeOllama) -> None:
@@ -218,7 +218,7 @@ def test_an_embedding_model_that_is_not_there_costs_memory_and_not_the_answer(
     assert "The answer is not remembered: " in result.stderr
 
 
-# What goes wrong
+# Failures
 
 
 def test_without_ollama_it_says_what_to_start(ask: Ask) -> None:

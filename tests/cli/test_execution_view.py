@@ -1,4 +1,4 @@
-"""What a person sees of an execution, in a terminal and elsewhere."""
+"""Tests the output of an execution in a terminal and elsewhere."""
 
 import io
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ EXECUTION = Execution(
 
 
 def seen(*happened: str, terminal: bool = False) -> str:
-    """What such an execution leaves on the screen."""
+    """Return what such an execution leaves on the screen."""
     output = io.StringIO()
     console = Console(file=output, width=200, force_terminal=terminal, color_system=None)
     with ExecutionView(console) as view:

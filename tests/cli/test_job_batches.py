@@ -1,4 +1,4 @@
-"""Which runs a job takes for its partitions, by the backfill policies of its assets."""
+"""Tests the division of partitions into runs by the backfill policies of assets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the analyst remembers, looked up and forgotten on the command line."""
+"""Tests the commands that list and delete what the analyst remembers."""
 
 from datetime import UTC, datetime
 from pathlib import Path

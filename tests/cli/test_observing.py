@@ -238,7 +238,7 @@ def test_more_runs_than_are_read_together_are_all_shown(
     runs = [begin(instance) for _ in range(51)]
     for run in runs:
         run.end()
-    # Of the two targets, the one that would take its time is away.
+    # The slower of the two targets is down.
     no_database = f"sqlite:///{settings.home}/mlflow.db/in-a-file"
     with listening(Receiver()) as receiver:
         result = ledgerline(
@@ -350,7 +350,7 @@ class Follower:
         return [line for line in self.lines if text in line]
 
     def has_line(self, pattern: str) -> bool:
-        """Whether a line that it has printed matches."""
+        """Return whether a printed line matches."""
         return any(re.match(pattern, line) for line in self.lines)
 
     def wait_for(self, text: str) -> None:
@@ -394,7 +394,7 @@ def following(settings: Settings, **variables: str) -> Iterator[Follower]:
 
 
 def shown(client: MlflowClient, run_id: str) -> bool:
-    """Whether MLflow has the trace and the run to their end."""
+    """Return whether MLflow has the whole trace and the ended run."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return False

@@ -137,3 +137,32 @@ print(sorted(name for name in ("dagster", "mlflow", "pandas", "pydantic", "reque
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+FAILING = """
+import typer
+from ledgerline.errors import LedgerlineError
+
+app = typer.Typer()
+
+
+@app.command()
+def bake() -> None:
+    raise LedgerlineError("There is no flour.", "Buy some.")
+
+
+@app.command()
+def mix() -> None:
+    raise ValueError("a fault of the program")
+"""
+
+
+def test_an_error_of_the_library_ends_a_command_with_one_message(tmp_path: Path, module: str) -> None:
+    result = ledgerline(project(tmp_path, module, FAILING), "bake")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "There is no flour. Buy some.\n")
+
+
+def test_a_fault_of_a_program_keeps_its_stack_trace(tmp_path: Path, module: str) -> None:
+    result = ledgerline(project(tmp_path, module, FAILING), "mix")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ValueError)

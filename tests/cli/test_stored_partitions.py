@@ -1,4 +1,4 @@
-"""Which partitions need no second run, as real runs, the library's storage and other storages left them."""
+"""Tests which partitions need no second run, after real runs on the library's storage and on others."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -39,7 +39,7 @@ def drawn(history: RunHistory, width: int = WIDE, least_seconds: float = 0.0) ->
 
 
 def names_in(lines: list[str]) -> list[str]:
-    """What is left of the seconds, which every line must have."""
+    """Return the seconds, which every line must have."""
     found = [OF_A_LINE.match(line) for line in lines]
     assert all(found), lines
     return [match["name"] for match in found if match is not None]

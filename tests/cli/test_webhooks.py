@@ -31,7 +31,7 @@ from tests.registry.deliveries import SECRET, Sent
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 180  # until a test is given up, also on a machine that has much else to do
 
-# As a script starts something in the background: Ctrl-C is ignored, unless it says otherwise.
+# A script starts it like this in the background: Ctrl-C is ignored by default.
 BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
 
 LISTEN = """
@@ -60,7 +60,7 @@ class Listener:
 
     @property
     def lines(self) -> list[str]:
-        """What it has printed, without the time."""
+        """Return the printed lines without the time."""
         return [line.partition("  ")[2] for line in self.output.getvalue().splitlines()]
 
     def post(self, sent: Sent) -> requests.Response:
@@ -233,7 +233,7 @@ def test_a_bare_database_cannot_send_webhooks_and_is_not_created(tmp_path: Path)
     assert not (tmp_path / "state").exists()
 
 
-# As a process
+# A process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

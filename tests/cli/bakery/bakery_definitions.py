@@ -55,7 +55,7 @@ class Portion(dg.Config):
 
 @dg.asset(partitions_def=DAYS)
 def bread(context: dg.AssetExecutionContext, config: Portion) -> dg.MaterializeResult:
-    """What is baked of a day's orders, a day at a time."""
+    """Bread that is baked for the orders of a day, one day at a time."""
     return dg.MaterializeResult(metadata={"loaves": config.loaves})
 
 
