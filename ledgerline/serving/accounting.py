@@ -1,4 +1,4 @@
-"""What every answer says of itself, and what is counted of it: ids, version, span, metrics."""
+"""Adds ids and versions to the headers of responses, and records spans and metrics of requests."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 REQUEST_ID, MODEL_NAME, MODEL_VERSION = "X-Request-Id", "X-Model-Name", "X-Model-Version"
 IGNORED_COLUMNS = "X-Ignored-Columns"
 
-# Whatever else a client sends as an id is not repeated, and not logged.
+# Other ids of clients are neither returned nor logged.
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 SCOPE_KEY = "ledgerline.account"
@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Account:
-    """What is known of a request so far.
+    """The state of a request.
 
     Attributes:
-        request_id: The client's, or one made here.
-        span: Its span.
-        loaded: Who answers it; None: nobody yet.
-        ignored: Columns that the model does not know.
+        request_id: The client's id, or a new one.
+        span: The span of the request.
+        loaded: The version that predicts it; None before it is chosen.
+        ignored: Names of columns that the model does not take.
     """
 
     request_id: str
@@ -49,25 +49,25 @@ class Account:
     ignored: str = ""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What every answer has."""
-        found = [(b"x-request-id", self.request_id.encode())]
+        """Return the headers of the response."""
+        headers = [(b"x-request-id", self.request_id.encode())]
         if traceparent := tracing.traceparent(self.span):
-            found.append((b"traceparent", traceparent.encode()))
+            headers.append((b"traceparent", traceparent.encode()))
         if self.loaded is not None:
-            found.append((b"x-model-name", self.loaded.name.encode("latin-1", "replace")))
-            found.append((b"x-model-version", str(self.loaded.version.number).encode()))
+            headers.append((b"x-model-name", self.loaded.name.encode("latin-1", "replace")))
+            headers.append((b"x-model-version", str(self.loaded.version.number).encode()))
         if self.ignored:
-            found.append((b"x-ignored-columns", self.ignored.encode("ascii", "replace")))
-        return found
+            headers.append((b"x-ignored-columns", self.ignored.encode("ascii", "replace")))
+        return headers
 
 
 def account_of(request: "Request") -> Account:
-    """The account of a request."""
+    """Return the account of a request."""
     return request.scope[SCOPE_KEY]
 
 
 class Accounting:
-    """Opens the account of each request, and closes it with the answer."""
+    """Opens an account for each request, and closes it after the response."""
 
     def __init__(self, app: "ASGIApp", tracing: Tracing, metrics: Metrics) -> None:
         self._app = app
@@ -75,7 +75,7 @@ class Accounting:
         self._metrics = metrics
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer a request, as ASGI has it."""
+        """Call the application, and account for the request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -98,7 +98,7 @@ class Accounting:
         try:
             await self._app(scope, receive, accounted)
         except Exception:
-            # What it is about stays here; the client gets the id to ask with.
+            # The client gets only the id, which is also in the log.
             logger.exception("Request %s failed.", account.request_id)
             if status == 0:
                 await _send_failure(accounted, scope["path"], account.request_id)
@@ -119,7 +119,7 @@ def _request_id(headers: Headers) -> str:
 
 async def _send_failure(send: "Send", path: str, request_id: str) -> None:
     message = f"The request failed; its id is {request_id}."
-    # In the words of the protocol that was asked.
+    # The form depends on the protocol.
     body = orjson.dumps(
         {"error": message} if path.startswith("/v2") else {"error_code": "INTERNAL_ERROR", "message": message}
     )

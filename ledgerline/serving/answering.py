@@ -1,4 +1,4 @@
-"""Answering a request: how many at once, how long, by whom; and what it is told if it is not answered."""
+"""Predicts for requests, within the limits of the service: tokens, sizes, concurrency and time."""
 
 import asyncio
 import hashlib
@@ -9,148 +9,129 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from fastapi import Request
-from starlette.exceptions import HTTPException
 
 from ledgerline.serving import tracing
-from ledgerline.serving.accounting import Account, account_of
+from ledgerline.serving.accounting import account_of
 from ledgerline.serving.batcher import ModelFailedError, OverdueError, Prediction, RequestRowsError
 from ledgerline.serving.bodies import CLOSE, body_of, encodings_of, unpacked
 from ledgerline.serving.follower import Served
 from ledgerline.serving.loaded import LoadedModel
-from ledgerline.serving.request_logging import Answered
+from ledgerline.serving.request_errors import RequestError
+from ledgerline.serving.request_logging import AnsweredRequest
 from ledgerline.serving.rows import Rows
-from ledgerline.serving.schema import Problem, RowsRefusedError, Schema
-from ledgerline.serving.scoring import BodyRefusedError, TooManyRowsError
+from ledgerline.serving.schema import Schema
 from ledgerline.serving.service import Service
 
-# To read more takes ten milliseconds, in which nobody else would be answered.
+# Reading a larger body takes more than ten milliseconds, in which the event loop would handle no other request.
 READ_IN_PLACE_BYTES = 512 * 1024
 
-# A header that is longer than 64 KB as a whole is no answer to Python's own client, and to proxies 4 KB.
-LISTED_COLUMNS, LISTED_CHARACTERS = 10, 64
+# Python's own client refuses headers of more than 64 KB in all, and many proxies of more than 4 KB.
+MAX_LISTED_COLUMNS, MAX_LISTED_CHARACTERS = 10, 64
 
 Read = Callable[[bytes, Schema, int], tuple[Rows, Sequence[str]]]
 
 
-class RefusedError(Exception):
-    """A request that is not answered.
-
-    Attributes:
-        status: Of the answer, by HTTP.
-        message: Why, for whoever sent the request.
-        problems: What is wrong with its rows.
-        headers: Of the answer.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        problems: Sequence[Problem] = (),
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.problems = problems
-        self.headers = headers or {}
-
-
 @dataclass
 class Answering:
-    """Answers requests with the models of a service.
+    """Answers requests with the active versions of a service.
 
     Attributes:
         service: The service.
     """
 
     service: Service
-    _now: int = field(default=0, init=False)
+    _in_progress: int = field(default=0, init=False)
     _tokens: tuple[bytes, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         self._tokens = tuple(_digest(token) for token in self.service.settings.tokens)
 
     def has_token(self, request: Request) -> bool:
-        """Whether the request has a token, or none is needed."""
+        """Return whether the request has a valid token, or needs none."""
         if not self._tokens:
             return True
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         digest = _digest(given.strip())
-        # All of them, so that the time it takes tells nothing.
+        # Compare all of them, so that the duration reveals nothing.
         known = [hmac.compare_digest(digest, token) for token in self._tokens]
         return scheme.lower() == "bearer" and any(known)
 
     def served(self, name: str | None, version: str | None = None) -> Served:
-        """A model by its name; without one the default.
+        """Return a model by its name, or the default model.
 
         Raises:
-            RefusedError: It is not served here, or another version of it is.
+            RequestError: The model is not served here, or another version of it is active.
         """
         if name is None:
             return self.service.default
         served = self.service.served.get(name)
         if served is None:
             known = ", ".join(self.service.served)
-            raise RefusedError(404, f"No model {name!r} is served here; there is {known}.")
+            raise RequestError(f"No model {name!r} is served here; there is {known}.", status=404)
         if version is not None and (served.current is None or str(served.current.version.number) != version):
-            answers = f"version {served.current.version.number}" if served.current else "none yet"
-            raise RefusedError(404, f"Version {version!r} of {name} does not answer here; {answers} does.")
+            active = f"version {served.current.version.number} is" if served.current else "no version is yet"
+            raise RequestError(f"Version {version!r} of {name} is not active here; {active}.", status=404)
         return served
 
     def current(self, served: Served) -> LoadedModel:
-        """Who answers for a model now.
+        """Return the active version of a model.
 
         Raises:
-            RefusedError: Nobody yet, or nobody any more: a thread that hangs cannot be ended.
+            RequestError: No version is active yet, or its prediction hangs: a thread cannot be killed.
         """
         if served.current is None:
-            # The reason may name folders and servers, which are no business of who sends rows.
-            raise RefusedError(
-                503,
-                f"No version of {served.followed.name} answers yet; GET /ready says why.",
+            # The reason may name folders and servers, which clients should not learn.
+            raise RequestError(
+                f"No version of {served.followed.name} is active yet; GET /ready has the reason.",
+                status=503,
                 headers={"Retry-After": "1"},
             )
         if not self.service.answers(served.followed.name):
-            raise RefusedError(
-                503,
+            raise RequestError(
                 f"{served.followed.name} version {served.current.version.number} hangs; this process must be "
-                "started anew.",
+                "restarted.",
+                status=503,
             )
         return served.current
 
     async def answer(self, request: Request, served: Served, read: Read) -> Prediction:
-        """Answer the rows in the body of a request.
+        """Predict the rows in the body of a request.
 
         Args:
             request: The request.
-            served: The model that is asked.
-            read: Reads rows, and the columns in it that the model does not know, from a body.
+            served: The model.
+            read: Function that returns the rows of a body, and its columns that the model does not take.
 
         Raises:
-            RefusedError: It cannot be answered.
-            HTTPException: Its body is too large, too slow, or compressed in a way that is not known.
+            RequestError: The request cannot be answered.
+            HTTPException: Its body is too large, too slow, or in an encoding that is not supported.
         """
         limits = self.service.settings.limits
-        with self._among_others():
-            # From here on it is this version's request, whoever takes over meanwhile.
+        with self._counted():
+            # The version stays the same for this request, even if another one is activated meanwhile.
             loaded = self.current(served)
             account = account_of(request)
             account.loaded = loaded
-            tracing.tell_model(account.span, loaded, served.followed.alias)
+            tracing.record_model(account.span, loaded, served.followed.alias)
             began, deadline = time.time(), time.monotonic() + limits.seconds
             encodings = encodings_of(request)
             body = await body_of(request, limits.body_bytes, limits.body_seconds)
             if encodings:
                 body = await asyncio.to_thread(unpacked, body, encodings, limits.body_bytes)
-            rows = await _rows(body, loaded.schema, limits.rows, read, account)
+            if len(body) > READ_IN_PLACE_BYTES:
+                rows, unknown = await asyncio.to_thread(read, body, loaded.schema, limits.rows)
+            else:
+                rows, unknown = read(body, loaded.schema, limits.rows)
+            if unknown:
+                listed = [name[:MAX_LISTED_CHARACTERS] for name in unknown[:MAX_LISTED_COLUMNS]]
+                account.ignored = ", ".join(name for name in listed if name.isprintable())
             prediction = await self._predict(loaded, rows, deadline)
-        tracing.tell_prediction(account.span, prediction, began)
+        tracing.record_prediction(account.span, prediction, began)
         self.service.shadow.offer(served, rows, prediction)
         if self.service.request_logger is not None:
             context = account.span.get_span_context()
             self.service.request_logger.log(
-                Answered(
+                AnsweredRequest(
                     at=began,
                     request_id=account.request_id,
                     model=loaded.name,
@@ -164,58 +145,33 @@ class Answering:
         return prediction
 
     @contextmanager
-    def _among_others(self) -> Iterator[None]:
-        most = self.service.settings.limits.requests
-        if self._now >= most:
-            raise RefusedError(
-                429,
-                f"{most} requests are being answered already; try again.",
+    def _counted(self) -> Iterator[None]:
+        limit = self.service.settings.limits.requests
+        if self._in_progress >= limit:
+            raise RequestError(
+                f"{limit} requests are in progress.",
+                "Try again later.",
+                status=429,
                 headers={"Retry-After": "1", **CLOSE},
             )
-        self._now += 1
+        self._in_progress += 1
         try:
             yield
         finally:
-            self._now -= 1
+            self._in_progress -= 1
 
     async def _predict(self, loaded: LoadedModel, rows: Rows, deadline: float) -> Prediction:
         limit = self.service.settings.limits.seconds
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.service.predictors[loaded.name].predict(loaded, rows, deadline)
+                return await self.service.batchers[loaded.name].predict(loaded, rows, deadline)
         except (TimeoutError, OverdueError):
-            raise RefusedError(504, f"There was no answer within {limit:g} seconds.") from None
+            raise RequestError(f"The prediction took longer than {limit:g} seconds.", status=504) from None
+        # The message of the model is in the log: it may repeat what clients should not learn.
         except RequestRowsError:
-            raise RefusedError(
-                400, "The model cannot take these rows, though they are of the types it names."
-            ) from None
+            raise RequestError("The model fails on these rows, although they fit its signature.") from None
         except ModelFailedError:
-            raise RefusedError(503, "The model fails, whatever it is asked.") from None
-
-
-async def _rows(body: bytes, schema: Schema, most_rows: int, read: Read, account: Account) -> Rows:
-    try:
-        if len(body) > READ_IN_PLACE_BYTES:
-            rows, unknown = await asyncio.to_thread(read, body, schema, most_rows)
-        else:
-            rows, unknown = read(body, schema, most_rows)
-    except BodyRefusedError as error:
-        raise RefusedError(400, f"{error}.") from None
-    except RowsRefusedError as error:
-        raise RefusedError(400, f"{error}.", error.problems) from None
-    except TooManyRowsError as error:
-        raise RefusedError(413, f"{error}.") from None
-    if unknown:
-        listed = [name[:LISTED_CHARACTERS] for name in unknown[:LISTED_COLUMNS]]
-        account.ignored = ", ".join(name for name in listed if name.isprintable())
-    return rows
-
-
-def refusal(error: HTTPException | RefusedError) -> RefusedError:
-    """An error of Starlette as one of ours."""
-    if isinstance(error, RefusedError):
-        return error
-    return RefusedError(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+            raise RequestError("The model fails on every request.", status=503) from None
 
 
 def _digest(token: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The endpoints. What answers them is in the module each of them calls."""
+"""The HTTP endpoints, and the conversion of errors to responses; the work is done in other modules."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 from ledgerline.mlflow_store.webhooks import DeliveryRefusedError, Verifier
 from ledgerline.serving import description, open_inference, openapi, scoring
 from ledgerline.serving.accounting import Accounting
-from ledgerline.serving.answering import Answering, Read, RefusedError, refusal
+from ledgerline.serving.answering import Answering, Read
 from ledgerline.serving.bodies import body_of
 from ledgerline.serving.open_inference import Inference
+from ledgerline.serving.protocol_types import Error, ModelMetadata, ServerMetadata
+from ledgerline.serving.request_errors import RequestError
 from ledgerline.serving.rows import Rows
 from ledgerline.serving.schema import Schema
 from ledgerline.serving.service import Service
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 WEBHOOKS = "/webhooks/registry"
 WEBHOOK_BYTES, WEBHOOK_SECONDS = 1024 * 1024, 10.0
 
-# Who watches a process has no token, and a webhook has a signature.
+# Monitoring has no token, and webhooks have a signature.
 OPEN = re.compile(
     rf"/ping|/health|/ready|/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready|{WEBHOOKS}"
 )
@@ -37,7 +39,7 @@ OPEN = re.compile(
 JSON = "application/json"
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
-# MLflow's names of what HTTP says by a number.
+# MLflow's error codes of HTTP statuses.
 ERROR_CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
@@ -53,12 +55,12 @@ ERROR_CODES = {
 
 
 def application(service: Service) -> FastAPI:
-    """The application that answers for a service."""
+    """Return the application of a service."""
     answering = Answering(service)
     app = _documented() if not service.settings.tokens else FastAPI(openapi_url=None, redirect_slashes=False)
     app.add_middleware(Tokens, answering=answering)
     app.add_middleware(Accounting, tracing=service.tracing, metrics=service.metrics)
-    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     _add_scoring(app, answering)
     _add_open_inference(app, answering)
@@ -71,7 +73,7 @@ def application(service: Service) -> FastAPI:
 
 
 def _add_heads(app: FastAPI) -> None:
-    """Answer HEAD wherever GET is answered, as HTTP demands and probes of load balancers use."""
+    """Answer HEAD wherever GET is answered: HTTP requires it, and load balancers use it."""
     for route in list(app.routes):
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             app.add_api_route(
@@ -84,122 +86,127 @@ def _add_heads(app: FastAPI) -> None:
 
 
 def _documented() -> FastAPI:
-    """With a page that documents it, which needs nothing from the internet.
+    """Return an application with a documentation page that works offline.
 
-    A browser shows no token when it opens a page: where tokens are needed, there is none.
+    Browsers send no token when they open a page, so that there is no such page where tokens are required.
     """
     return FastAPIOffline(
         docs_url="/docs",
         redoc_url=None,
         title="Ledgerline serving",
-        description="Answers with the version of each model that carries its alias in the registry.",
+        description="Predicts with the version of each model that has its alias in the registry.",
         version=VERSION,
         redirect_slashes=False,
     )
 
 
 class Tokens:
-    """Lets requests without a token see nothing but whether there is an answer, if there are tokens."""
+    """Refuses requests without a token, except for health checks, if the service has tokens."""
 
     def __init__(self, app: "ASGIApp", answering: Answering) -> None:
         self._app = app
         self._answering = answering
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer a request, as ASGI has it."""
+        """Call the application, or refuse the request."""
         app = self._app
         if scope["type"] == "http" and not OPEN.fullmatch(scope["path"]):
             request = Request(scope)
             if not self._answering.has_token(request):
                 app = await _refused(
                     request,
-                    RefusedError(
-                        401, "Send Authorization: Bearer TOKEN.", headers={"WWW-Authenticate": "Bearer"}
+                    RequestError(
+                        "The token is missing or unknown.",
+                        "Send the header Authorization: Bearer TOKEN.",
+                        status=401,
+                        headers={"WWW-Authenticate": "Bearer"},
                     ),
                 )
         await app(scope, receive, send)
 
 
 def _add_scoring(app: FastAPI, answering: Answering) -> None:
-    """MLflow's scoring protocol."""
+    """Add the endpoints of MLflow's scoring protocol."""
 
-    async def answered(request: Request, name: str | None) -> Response:
+    async def scored(request: Request, name: str | None) -> Response:
         served = answering.served(name)
         prediction = await answering.answer(request, served, _reader(request))
-        return Response(scoring.answer(prediction.outputs), media_type=JSON)
+        return Response(scoring.response_body(prediction.outputs), media_type=JSON)
 
     @app.post("/invocations", tags=["MLflow"], **openapi.INVOCATIONS)
     async def invocations(request: Request) -> Response:
-        """Ask the first model about some rows."""
-        return await answered(request, None)
+        """Predict rows with the default model."""
+        return await scored(request, None)
 
     @app.post("/models/{name}/invocations", tags=["MLflow"], **openapi.INVOCATIONS)
     async def model_invocations(request: Request, name: str) -> Response:
-        """Ask a model about some rows."""
-        return await answered(request, name)
+        """Predict rows with a model."""
+        return await scored(request, name)
 
     @app.get("/ping", tags=["MLflow"], **openapi.PING)
     @app.get("/health", tags=["MLflow"], **openapi.PING)
     async def ping() -> Response:
-        """Whether the first model answers."""
+        """Check whether the default model has an active version."""
         service = answering.service
         return Response("\n", 200 if service.answers(service.default.followed.name) else 503, media_type=JSON)
 
-    @app.get("/version", tags=["MLflow"], **openapi.VERSION)
+    @app.get("/version", tags=["MLflow"])
     async def version() -> Response:
-        """The version of MLflow."""
+        """Return the version of MLflow."""
         return Response(mlflow.version.VERSION, media_type=JSON)
 
 
 def _add_open_inference(app: FastAPI, answering: Answering) -> None:
-    """Questions by the Open Inference Protocol, https://github.com/kserve/open-inference-protocol."""
+    """Add the inference endpoints of https://github.com/kserve/open-inference-protocol."""
 
     async def inferred(request: Request, name: str, version: str | None) -> Response:
         served = answering.served(name, version)
         _require_utf8(request)
-        asked: list[Inference] = []
+        inferences: list[Inference] = []
 
         def read(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list[str]]:
             open_inference.require_no_binary(request.headers)
             inference = open_inference.inference_of(body, schema, most_rows)
             open_inference.require_outputs(inference, names)
-            asked.append(inference)
+            inferences.append(inference)
             return inference.rows, inference.unknown
 
-        # Every version that takes over answers the same: follower.py sees to that.
+        # All versions have the same outputs: follower.py activates no other.
         names = open_inference.output_names(answering.current(served).signature)
         prediction = await answering.answer(request, served, read)
         loaded = prediction.loaded
-        body = open_inference.answer(prediction.outputs, loaded.name, loaded.version.number, asked[0])
+        body = open_inference.response_body(
+            prediction.outputs, loaded.name, loaded.version.number, inferences[0]
+        )
         return Response(body, media_type=JSON)
 
     @app.post("/v2/models/{name}/infer", tags=["Open Inference Protocol"], **openapi.INFER)
     async def infer(request: Request, name: str) -> Response:
-        """Ask a model about some rows."""
+        """Predict rows with a model."""
         return await inferred(request, name, None)
 
     @app.post("/v2/models/{name}/versions/{version}/infer", tags=["Open Inference Protocol"], **openapi.INFER)
     async def infer_version(request: Request, name: str, version: str) -> Response:
-        """Ask a version, if it is the one that answers."""
+        """Predict rows with a version, if it is the active one."""
         return await inferred(request, name, version)
 
 
 def _add_open_inference_states(app: FastAPI, answering: Answering) -> None:
-    """What the Open Inference Protocol says of servers and models."""
+    """Add the endpoints of the Open Inference Protocol for health and metadata."""
 
     @app.get("/v2", tags=["Open Inference Protocol"], **openapi.SERVER)
-    async def server() -> dict[str, Any]:
-        """What this is."""
+    async def server() -> ServerMetadata:
+        """Return the name and version of this server."""
         return open_inference.server_metadata()
 
     @app.get("/v2/health/live", tags=["Open Inference Protocol"])
     async def live() -> dict[str, bool]:
-        """Whether the process answers at all."""
+        """Check whether the process responds."""
         return {"live": True}
 
     @app.get("/v2/health/ready", tags=["Open Inference Protocol"], **openapi.READY)
     async def ready() -> Response:
-        """Whether a model answers, and so does every other one that has a version in its stage."""
+        """Check whether each model with a version in its stage has an active version."""
         is_ready = answering.service.is_ready()
         return _json({"ready": is_ready}, 200 if is_ready else 503)
 
@@ -210,7 +217,7 @@ def _add_open_inference_states(app: FastAPI, answering: Answering) -> None:
 
     @app.get("/v2/models/{name}/ready", tags=["Open Inference Protocol"], **openapi.MODEL_READY)
     async def model_ready(name: str) -> Response:
-        """Whether a model answers."""
+        """Check whether a model has an active version."""
         return model_state(name, None)
 
     @app.get(
@@ -219,56 +226,56 @@ def _add_open_inference_states(app: FastAPI, answering: Answering) -> None:
         **openapi.MODEL_READY,
     )
     async def version_ready(name: str, version: str) -> Response:
-        """Whether it is this version that answers."""
+        """Check whether this version is the active one."""
         return model_state(name, version)
 
     @app.get("/v2/models/{name}", tags=["Open Inference Protocol"], **openapi.METADATA)
-    async def model(name: str) -> dict[str, Any]:
-        """What a model takes and gives."""
+    async def model(name: str) -> ModelMetadata:
+        """Return the inputs and outputs of a model."""
         return open_inference.model_metadata(answering.current(answering.served(name)))
 
     @app.get("/v2/models/{name}/versions/{version}", tags=["Open Inference Protocol"], **openapi.METADATA)
-    async def version(name: str, version: str) -> dict[str, Any]:
-        """What a version takes and gives, if it is the one that answers."""
+    async def version(name: str, version: str) -> ModelMetadata:
+        """Return the inputs and outputs of a version, if it is the active one."""
         return open_inference.model_metadata(answering.current(answering.served(name, version)))
 
 
 def _add_pages(app: FastAPI, answering: Answering) -> None:
-    """For people, Prometheus, and whoever starts this process."""
+    """Add the endpoints for people, Prometheus and process managers."""
     service = answering.service
 
     @app.get("/ready", tags=["Service"], **openapi.READY)
     async def ready(request: Request) -> Response:
-        """Whether the models that have a version answer, and what keeps a newer version from doing so."""
+        """Check whether each model with a version in its stage is active, and list refused versions."""
         is_ready = service.is_ready()
-        found: dict[str, Any] = {"ready": is_ready}
-        # What is said of them may name folders and servers.
+        content: dict[str, Any] = {"ready": is_ready}
+        # The reasons may name folders and servers.
         if answering.has_token(request):
-            found["models"] = {
+            content["models"] = {
                 name: description.alias_state(served) for name, served in service.served.items()
             }
-        return _json(found, 200 if is_ready else 503)
+        return _json(content, 200 if is_ready else 503)
 
     @app.get("/metrics", tags=["Service"], **openapi.METRICS)
     async def metrics() -> Response:
-        """What Prometheus reads."""
+        """Return the metrics in the format of Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/model", tags=["Service"], **openapi.MODEL)
     async def model() -> Response:
-        """Which version of the first model answers, and where it came from."""
+        """Return the active version of the default model, and its training run."""
         return _json(description.model(service.default, service.settings.links))
 
     @app.get("/models", tags=["Service"], **openapi.MODELS)
     async def models() -> Response:
-        """All models."""
+        """Return the active versions of all models."""
         return _json(
             [description.model(served, service.settings.links) for served in service.served.values()]
         )
 
     @app.get("/models/{name}", tags=["Service"], **openapi.MODEL)
     async def named_model(name: str) -> Response:
-        """Which version of a model answers, and where it came from."""
+        """Return the active version of a model, and its training run."""
         return _json(description.model(answering.served(name), service.settings.links))
 
     known = app.openapi
@@ -282,51 +289,50 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
 
 def _add_webhooks(app: FastAPI, service: Service, verifier: Verifier) -> None:
     @app.post(WEBHOOKS, tags=["Service"], status_code=204, include_in_schema=False)
-    async def wake(request: Request) -> Response:
-        """MLflow says that something has changed in its registry: look now."""
+    async def notify(request: Request) -> Response:
+        """Poll the registry now, because MLflow has sent an event of it."""
         body = await body_of(request, WEBHOOK_BYTES, WEBHOOK_SECONDS)
         try:
             delivery = verifier.verify(request.headers, body)
         except DeliveryRefusedError as error:
             return PlainTextResponse(f"Refused: {error}.", status_code=401)
-        service.wake(delivery.model)
+        service.notify(delivery.model)
         return Response(status_code=204)
 
 
 def _reader(request: Request) -> Read:
-    """What reads a body of this type."""
+    """Return the function that reads a body of this content type."""
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     _require_utf8(request)
     if kind == scoring.CSV:
         return scoring.rows_of_csv
     if kind == scoring.JSON:
         return scoring.rows_of_json
-    raise RefusedError(415, f"The body is {kind or 'of no type'}; send {scoring.JSON} or {scoring.CSV}.")
+    raise RequestError(
+        f"The content type of the body is {kind or 'missing'}.",
+        f"Send {scoring.JSON} or {scoring.CSV}.",
+        status=415,
+    )
 
 
 def _require_utf8(request: Request) -> None:
-    """Make sure that a body is not read in another encoding than its sender says; without one it is UTF-8."""
+    """Make sure that the charset of a body is UTF-8, which is the default."""
     charset = _CHARSET.search(request.headers.get("Content-Type", ""))
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii", "ascii"):
-        raise RefusedError(415, f"The body is in {charset[1][:40]}; send it in UTF-8.")
+        raise RequestError(f"The charset of the body is {charset[1][:40]}.", "Send it in UTF-8.", status=415)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Why there is no answer, in the words of the protocol that was asked."""
-    assert isinstance(error, RefusedError | HTTPException)  # noqa: S101 (as added)
-    refused = refusal(error)
+    """Convert an error to a response of the protocol that was requested."""
+    if isinstance(error, HTTPException):
+        error = RequestError(str(error.detail), status=error.status_code, headers=dict(error.headers or {}))
+    assert isinstance(error, RequestError)  # noqa: S101 (the handlers are added for these)
     if request.url.path.startswith("/v2"):
-        return _json({"error": refused.message}, refused.status, refused.headers)
-    content: dict[str, Any] = {
-        "error_code": ERROR_CODES.get(refused.status, "BAD_REQUEST"),
-        "message": refused.message,
-    }
-    if refused.problems:
-        content["problems"] = [
-            {"row": problem.row, "column": problem.column, "text": problem.text}
-            for problem in refused.problems
-        ]
-    return _json(content, refused.status, refused.headers)
+        return _json({"error": str(error)}, error.status, error.headers)
+    content: Error = {"error_code": ERROR_CODES.get(error.status, "BAD_REQUEST"), "message": str(error)}
+    if error.problems:
+        content["problems"] = list(error.problems)
+    return _json(content, error.status, error.headers)
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

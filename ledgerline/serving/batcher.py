@@ -1,4 +1,8 @@
-"""The thread that asks a model, for several requests at once where that is faster. Who may ask: app.py."""
+"""Adaptive batching: a thread that predicts for several requests at once where that is faster.
+
+answering.py decides which requests reach it. Clipper, MLServer and Triton (dynamic batching) do the same with
+fixed limits; here the measured costs of earlier predictions decide.
+"""
 
 import asyncio
 import logging
@@ -10,43 +14,44 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from ledgerline.cleaning.texts import clean
+from ledgerline.errors import LedgerlineError
 from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.rows import Rows, joined
 
-# More together save nothing worth having, and keep who comes next waiting.
+# Larger batches save hardly any time, and delay the requests behind them.
 MAX_BATCH_ROWS = 1024
-# How long the next of several that are likely to come is waited for, as a share of a prediction.
-PATIENCE = 0.25
-# And at most: a client that asks again at once does so within this, however slow the model is.
-LONGEST_PATIENCE_SECONDS = 0.01
-# How much of what was known of the costs is forgotten with each prediction: the last hundred count.
-FORGOTTEN = 0.01
+# The most time to wait for each further request of a batch, as a share of the mean prediction.
+MAX_WAIT_SHARE = 0.25
+# The limit of that time for slow models: a client that sends its next request at once does so within it.
+MAX_WAIT_SECONDS = 0.01
+# Weight that the measured costs lose with each prediction: about the last hundred count.
+DECAY = 0.01
 
 logger = logging.getLogger(__name__)
 
 
-class RequestRowsError(Exception):
-    """A model that answers its own example raises on the rows of a request."""
+class RequestRowsError(LedgerlineError):
+    """A model that predicts its own example raises on the rows of a request."""
 
 
-class ModelFailedError(Exception):
-    """A model does not answer, not even its own example."""
+class ModelFailedError(LedgerlineError):
+    """A model raises on every request, also on its own example."""
 
 
-class OverdueError(Exception):
-    """The time for an answer was over before the model was asked."""
+class OverdueError(LedgerlineError):
+    """The deadline of a request passed in the queue."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said.
+    """The prediction for a request.
 
     Attributes:
-        loaded: Who said it.
-        outputs: What it said.
-        started: When it was asked, in seconds since the epoch.
-        seconds: How long it took, for all that was asked together.
-        batch_rows: Rows of all requests that were asked together.
+        loaded: The version that made it.
+        outputs: Its rows.
+        started: When the model was called, in seconds since the epoch.
+        seconds: Duration of the call, for the whole batch.
+        batch_rows: Number of rows in the batch.
     """
 
     loaded: LoadedModel
@@ -56,228 +61,232 @@ class Prediction:
     batch_rows: int
 
 
-class Costs:
-    """What asking costs: so much each time, and so much for each row; by weighted least squares."""
+class BatchCosts:
+    """Linear costs of a prediction, by weighted least squares: seconds for each call, and for each row."""
 
     def __init__(self) -> None:
         self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
 
     def add(self, rows: int, seconds: float) -> None:
-        """Take in a prediction."""
-        keep = 1 - FORGOTTEN
+        """Add a measured prediction."""
+        keep = 1 - DECAY
         self._weight = keep * self._weight + 1
         self._rows = keep * self._rows + rows
         self._seconds = keep * self._seconds + seconds
         self._rows_rows = keep * self._rows_rows + rows * rows
         self._rows_seconds = keep * self._rows_seconds + rows * seconds
 
-    def favour_asking_together(self, rows: float) -> bool:
-        """Whether requests of so many rows are answered sooner together than one after another.
+    def favour_batching(self, rows: float) -> bool:
+        """Return whether a batch answers requests of so many rows sooner than single predictions do.
 
-        Asking for k of them takes a + k b together, where a is what asking costs and b what the rows of one
-        do. One after another they are done at a + b, 2 (a + b), ..., on average (k + 1) / 2 (a + b). The
-        former is less where b < a.
+        With a seconds for each call and b for the rows of one request, a batch of k requests takes a + k b.
+        Single predictions end after a + b, 2 (a + b), ..., on average after (k + 1) / 2 (a + b). The batch is
+        faster where b < a.
         """
         if self._weight == 0:
             return True
         mean_rows, mean_seconds = self._rows / self._weight, self._seconds / self._weight
         variance = self._rows_rows / self._weight - mean_rows**2
         if variance < 1e-9 * max(1.0, mean_rows**2):
-            return True  # nothing is known of the rows yet: only asking for several tells
+            return True  # the cost of a row is unknown until a batch is tried
         per_row = (self._rows_seconds / self._weight - mean_rows * mean_seconds) / variance
         return per_row * rows < mean_seconds - per_row * mean_rows
 
     @property
     def mean_seconds(self) -> float:
-        """How long a prediction takes, about."""
+        """The mean duration of a prediction."""
         return self._seconds / self._weight if self._weight else 0.0
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _QueuedRequest:
     loaded: LoadedModel
     rows: Rows
     deadline: float
     future: "asyncio.Future[Prediction]"
     loop: asyncio.AbstractEventLoop
 
+    @property
+    def is_wanted(self) -> bool:
+        """True if the client still waits for the response."""
+        return self.deadline >= time.monotonic() and not self.future.cancelled()
+
 
 @dataclass
 class Batcher:
-    """Asks models, in a thread of its own, in the order in which requests came.
+    """Predicts in a thread, in the order in which requests arrive, and batches them where that is faster.
 
-    Requests that come while a model is at work wait; then all of them are asked together, if that is faster.
-    Who comes alone is not kept waiting for company. After several were answered at once their clients are
-    likely to ask again at once: then the first waits for the others, as long as they keep coming.
-    A request is answered by the version that it came for, also when another took over meanwhile.
+    Requests that arrive during a prediction form the next batch. A lone request is never delayed. After a
+    batch, its clients are likely to send their next requests at once: then the first of these waits for the
+    others, as long as they keep arriving. A request is predicted by the version that was active when it
+    arrived.
 
     Attributes:
-        observe: Told of each prediction: rows, requests, seconds.
+        observe: Callback for each prediction, with its rows, requests and seconds.
     """
 
     observe: Callable[[int, int, float], None] = lambda rows, requests, seconds: None
-    # None: the last one.
-    _came: "SimpleQueue[_Asked | None]" = field(default_factory=SimpleQueue, init=False)
-    _waiting: deque[_Asked] = field(default_factory=deque, init=False)  # the thread's own
-    _costs: Costs = field(default_factory=Costs, init=False)
-    # Who was answered last, and who waited then: their clients are about to ask again.
-    _crowd: int = field(default=1, init=False)
-    _asking_since: float | None = field(default=None, init=False)
+    # None ends the thread.
+    _queue: "SimpleQueue[_QueuedRequest | None]" = field(default_factory=SimpleQueue, init=False)
+    _pending: deque[_QueuedRequest] = field(default_factory=deque, init=False)  # of the thread only
+    _costs: BatchCosts = field(default_factory=BatchCosts, init=False)
+    # The last batch and the requests that were queued then: their clients are about to send the next ones.
+    _expected_requests: int = field(default=1, init=False)
+    _predicting_since: float | None = field(default=None, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._work, name="predictor", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Answer who waits, and end the thread; at most for so long."""
-        self._came.put(None)
+        """Predict what is queued, and end the thread; wait for it for at most so many seconds."""
+        self._queue.put(None)
         if self._thread is not None:
             self._thread.join(seconds)
 
     @property
-    def waiting(self) -> int:
-        """How many requests wait."""
-        return self._came.qsize() + len(self._waiting)
+    def queued(self) -> int:
+        """The number of requests in the queue."""
+        return self._queue.qsize() + len(self._pending)
 
     @property
-    def seconds_at_work(self) -> float:
-        """Since when a model has been thinking about what it was asked; 0: none is."""
-        since = self._asking_since
+    def predicting_seconds(self) -> float:
+        """The duration so far of the prediction in progress; 0 without one."""
+        since = self._predicting_since
         return 0.0 if since is None else time.monotonic() - since
 
     async def predict(self, loaded: LoadedModel, rows: Rows, deadline: float) -> Prediction:
-        """Ask a model about some rows.
+        """Queue the rows of a request, and return their prediction.
 
         Args:
-            loaded: The model.
+            loaded: The version to predict with.
             rows: The rows.
-            deadline: When nobody waits for the answer any more, by `time.monotonic`.
+            deadline: When the client stops waiting, by `time.monotonic`.
 
         Raises:
-            RequestRowsError: The model cannot take these rows.
-            ModelFailedError: It cannot take any.
-            OverdueError: The deadline has passed before it was asked.
+            RequestRowsError: The model fails on these rows.
+            ModelFailedError: The model fails on all rows.
+            OverdueError: The deadline passed in the queue.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Prediction] = loop.create_future()
-        self._came.put(_Asked(loaded, rows, deadline, future, loop))
+        self._queue.put(_QueuedRequest(loaded, rows, deadline, future, loop))
         return await future
 
     def _work(self) -> None:
-        last = False
-        while not (last and not self._waiting):
-            # Only who has nothing to do waits for the next; who came meanwhile may join the others.
-            while not last and (not self._waiting or not self._came.empty()):
-                asked = self._came.get()
-                if asked is None:
-                    last = True
+        is_ending = False
+        while not (is_ending and not self._pending):
+            # Block only if nothing is pending; what has arrived meanwhile may join the batch.
+            while not is_ending and (not self._pending or not self._queue.empty()):
+                request = self._queue.get()
+                if request is None:
+                    is_ending = True
                 else:
-                    self._waiting.append(asked)
-            if not last and len(self._waiting) < self._crowd:
-                last = self._wait_for_company()
-            if together := self._next():
-                self._asking_since = time.monotonic()
-                self._ask(together)
-                self._asking_since = None
-                self._crowd = len(together) + self.waiting
+                    self._pending.append(request)
+            if not is_ending and len(self._pending) < self._expected_requests:
+                is_ending = self._wait_for_expected()
+            if batch := self._next_batch():
+                self._predicting_since = time.monotonic()
+                self._predict_batch(batch)
+                self._predicting_since = None
+                self._expected_requests = len(batch) + self.queued
 
-    def _wait_for_company(self) -> bool:
-        """Wait until all are back who were there; returns whether the end was asked for meanwhile.
+    def _wait_for_expected(self) -> bool:
+        """Wait for the expected requests while they keep arriving; return whether the thread is to end.
 
-        They come one after another, as fast as requests are read. Once nobody comes, nobody is waited for.
+        They arrive one after another, as fast as the event loop reads them. The first pause ends the wait.
         """
-        if not self._costs.favour_asking_together(1):
+        if not self._costs.favour_batching(1):
             return False
-        patience = min(PATIENCE * self._costs.mean_seconds, LONGEST_PATIENCE_SECONDS)
+        max_wait = min(MAX_WAIT_SHARE * self._costs.mean_seconds, MAX_WAIT_SECONDS)
         until = time.monotonic() + self._costs.mean_seconds
-        while len(self._waiting) < self._crowd and time.monotonic() < until:
+        while len(self._pending) < self._expected_requests and time.monotonic() < until:
             try:
-                asked = self._came.get(timeout=patience)
+                request = self._queue.get(timeout=max_wait)
             except Empty:
                 return False
-            if asked is None:
+            if request is None:
                 return True
-            self._waiting.append(asked)
+            self._pending.append(request)
         return False
 
-    def _next(self) -> list[_Asked]:
-        """The first who wait for the same version, as far as it is faster to ask for them together."""
-        together: list[_Asked] = []
+    def _next_batch(self) -> list[_QueuedRequest]:
+        """Take the first requests for the same version, as many as are faster in one batch."""
+        batch: list[_QueuedRequest] = []
         rows = 0
-        while self._waiting:
-            asked = self._waiting[0]
-            if not _is_wanted(asked):
-                _deliver([(self._waiting.popleft(), OverdueError())])
+        while self._pending:
+            request = self._pending[0]
+            if not request.is_wanted:
+                _deliver([(self._pending.popleft(), _overdue())])
                 continue
-            if together:
-                if asked.loaded is not together[0].loaded or rows + asked.rows.count > MAX_BATCH_ROWS:
+            if batch:
+                if request.loaded is not batch[0].loaded or rows + request.rows.count > MAX_BATCH_ROWS:
                     break
-                if not self._costs.favour_asking_together((rows + asked.rows.count) / (len(together) + 1)):
+                if not self._costs.favour_batching((rows + request.rows.count) / (len(batch) + 1)):
                     break
-            together.append(self._waiting.popleft())
-            rows += asked.rows.count
-        return together
+            batch.append(self._pending.popleft())
+            rows += request.rows.count
+        return batch
 
-    def _ask(self, together: Sequence[_Asked]) -> None:
+    def _predict_batch(self, batch: Sequence[_QueuedRequest]) -> None:
         began, started = time.time(), time.perf_counter()
         try:
-            # Arrays of any length in another axis than the rows need not fit together.
-            rows = joined([asked.rows for asked in together])
-            outputs = together[0].loaded.predict(rows)
-        except BaseException as error:  # noqa: BLE001 (models raise anything: a panic in Rust is no Exception)
-            self._ask_one_by_one(together, error)
+            # Arrays whose other axes have any length cannot always be joined.
+            rows = joined([request.rows for request in batch])
+            outputs = batch[0].loaded.predict(rows)
+        except BaseException as error:  # noqa: BLE001 (models raise anything: a panic in Rust is not an Exception)
+            self._predict_one_by_one(batch, error)
             return
         seconds = time.perf_counter() - started
         self._costs.add(rows.count, seconds)
-        delivered: list[tuple[_Asked, Prediction | Exception]] = []
+        results: list[tuple[_QueuedRequest, Prediction | Exception]] = []
         first = 0
-        for asked in together:
-            part = outputs.part(first, first + asked.rows.count)
-            delivered.append((asked, Prediction(asked.loaded, part, began, seconds, rows.count)))
-            first += asked.rows.count
-        _deliver(delivered)
-        self.observe(rows.count, len(together), seconds)
+        for request in batch:
+            part = outputs.part(first, first + request.rows.count)
+            results.append((request, Prediction(request.loaded, part, began, seconds, rows.count)))
+            first += request.rows.count
+        _deliver(results)
+        self.observe(rows.count, len(batch), seconds)
 
-    def _ask_one_by_one(self, together: Sequence[_Asked], error: BaseException) -> None:
-        """One of them has rows that the model cannot take: the others are answered all the same."""
-        if len(together) > 1:
-            for asked in together:
-                if _is_wanted(asked):
-                    self._ask([asked])
+    def _predict_one_by_one(self, batch: Sequence[_QueuedRequest], error: BaseException) -> None:
+        """Predict for each request of a failed batch, so that bad rows fail their own request only."""
+        if len(batch) > 1:
+            for request in batch:
+                if request.is_wanted:
+                    self._predict_batch([request])
                 else:
-                    _deliver([(asked, OverdueError())])
+                    _deliver([(request, _overdue())])
             return
-        asked = together[0]
+        request = batch[0]
         logger.warning(
             "%s version %s fails on a request.",
-            asked.loaded.name,
-            asked.loaded.version.number,
+            request.loaded.name,
+            request.loaded.version.number,
             exc_info=error,
         )
-        at_fault = RequestRowsError if asked.loaded.answers_its_example() else ModelFailedError
-        _deliver([(asked, at_fault(clean(str(error))))])
+        failure = RequestRowsError if request.loaded.predicts_its_example() else ModelFailedError
+        _deliver([(request, failure(clean(str(error))))])
 
 
-def _is_wanted(asked: _Asked) -> bool:
-    """Whether somebody still waits for the answer."""
-    return asked.deadline >= time.monotonic() and not asked.future.cancelled()
+def _overdue() -> OverdueError:
+    return OverdueError("The deadline of the request passed in the queue.")
 
 
-def _deliver(answers: Sequence[tuple[_Asked, Prediction | Exception]]) -> None:
-    """Hand answers to the event loop, in one go: waking it is what costs."""
+def _deliver(results: Sequence[tuple[_QueuedRequest, Prediction | Exception]]) -> None:
+    """Pass results to the event loop all at once, because each call of it costs time."""
 
     def set_results() -> None:
-        for asked, answer in answers:
-            if asked.future.done():
-                continue  # nobody waits any more
-            if isinstance(answer, Exception):
-                asked.future.set_exception(answer)
+        for request, result in results:
+            if request.future.done():
+                continue  # the client has gone
+            if isinstance(result, Exception):
+                request.future.set_exception(result)
             else:
-                asked.future.set_result(answer)
+                request.future.set_result(result)
 
     try:
-        answers[0][0].loop.call_soon_threadsafe(set_results)
+        results[0][0].loop.call_soon_threadsafe(set_results)
     except RuntimeError:
-        logger.debug("The event loop has ended; nobody waits for %s answers.", len(answers))
+        logger.debug("The event loop has ended before %s results.", len(results))

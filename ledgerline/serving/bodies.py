@@ -1,4 +1,4 @@
-"""Reading the body of a request as far as it is of a size, and comes at a pace, that can be borne."""
+"""Reads and decompresses the bodies of requests, within limits of size and time."""
 
 import asyncio
 import re
@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
-# What comes after it is not read.
+# The rest of the connection is not read.
 CLOSE = {"Connection": "close"}
 
 
-async def body_of(request: Request, most_bytes: int, seconds: float) -> bytes:
-    """The body.
+async def body_of(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """Return the body of a request.
 
     Raises:
-        HTTPException: 413, it is larger; 408, it takes longer; 400, its sender went away.
+        HTTPException: The status is 413 if it is larger, 408 if it takes longer, 400 if the client
+            disconnects.
     """
-    too_large = HTTPException(413, f"The body is larger than {most_bytes} bytes.", headers=CLOSE)
+    too_large = HTTPException(413, f"The body is larger than {max_bytes} bytes.", headers=CLOSE)
     declared = request.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared) > most_bytes:
+    if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
     chunks: list[bytes] = []
     size = 0
@@ -29,78 +30,80 @@ async def body_of(request: Request, most_bytes: int, seconds: float) -> bytes:
             async for chunk in request.stream():
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > most_bytes:
+                if size > max_bytes:
                     raise too_large
     except TimeoutError:
         raise HTTPException(
-            408, f"The body did not come within {seconds:g} seconds.", headers=CLOSE
+            408, f"The body did not arrive within {seconds:g} seconds.", headers=CLOSE
         ) from None
     except ClientDisconnect:
-        raise HTTPException(400, "The sender went away.", headers=CLOSE) from None
+        raise HTTPException(400, "The client disconnected.", headers=CLOSE) from None
     return b"".join(chunks)
 
 
 # `zlib` selects the formats of gzip (RFC 1952) and of zlib (RFC 1950, "deflate" in HTTP) by these numbers.
 _FORMATS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 ENCODINGS = "gzip, deflate"
-MAX_ENCODINGS = 2  # one over the other
-# The bytes behind a member are copied for each member: hence the small pieces, and a limit of members.
-PACKED_BYTES, MAX_MEMBERS = 16 * 1024, 10_000
+MAX_ENCODINGS = 2  # one applied after the other
+# zlib copies the rest of its input for each member of a gzip file, hence the small pieces and the limit of
+# members.
+CHUNK_BYTES, MAX_MEMBERS = 16 * 1024, 10_000
 _ZEROS = re.compile(rb"\0*\Z")
 
 
 def encodings_of(request: Request) -> list[str]:
-    """Return how the body of a request is compressed, in the order in which that was done.
+    """Return the content encodings of a request, in the order in which they were applied.
 
     Raises:
-        HTTPException: 415, it cannot be unpacked here.
+        HTTPException: The status is 415 if one is not supported.
     """
-    said = ",".join(request.headers.getlist("Content-Encoding")).lower()
-    encodings = [name for part in said.split(",") if (name := part.strip()) not in ("", "identity")]
+    header = ",".join(request.headers.getlist("Content-Encoding")).lower()
+    encodings = [name for part in header.split(",") if (name := part.strip()) not in ("", "identity")]
     if len(encodings) > MAX_ENCODINGS or not _FORMATS.keys() >= set(encodings):
         raise HTTPException(
             415,
-            f"The body is encoded as {said[:100]!a}; send it as it is, or as one of {ENCODINGS}.",
+            f"The body is encoded as {header[:100]!a}, which is not supported. Send it without an encoding, "
+            f"or in one of {ENCODINGS}.",
             headers={"Accept-Encoding": ENCODINGS, **CLOSE},
         )
     return encodings
 
 
-def unpacked(body: bytes, encodings: Sequence[str], most_bytes: int) -> bytes:
-    """Return a body as it was before it was compressed; no more of it is unpacked than is accepted.
+def unpacked(body: bytes, encodings: Sequence[str], max_bytes: int) -> bytes:
+    """Decompress a body, up to `max_bytes`.
 
     Raises:
-        HTTPException: 413, it is larger; 400, it is not of this encoding, or ends too early.
+        HTTPException: The status is 413 if it is larger, and 400 if it is not of this encoding or truncated.
     """
     for encoding in reversed(encodings):
-        body = _unpacked(body, encoding, most_bytes)
+        body = _unpacked(body, encoding, max_bytes)
     return body
 
 
-def _unpacked(body: bytes, encoding: str, most_bytes: int) -> bytes:
+def _unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
     parts: list[bytes] = []
-    left, position = most_bytes, 0
+    left, position = max_bytes, 0
     try:
         for _ in range(MAX_MEMBERS):
             stream = zlib.decompressobj(_FORMATS[encoding])
             while not stream.eof:
-                packed = body[position : position + PACKED_BYTES]
+                packed = body[position : position + CHUNK_BYTES]
                 if not packed:
-                    raise HTTPException(400, f"The body ends before its {encoding} does.")
-                # One byte more than the limit is requested, which shows whether there is more.
+                    raise HTTPException(400, f"The body is truncated: its {encoding} data are incomplete.")
+                # One byte more than the limit shows whether the body is larger.
                 part = stream.decompress(packed, left + 1)
                 left -= len(part)
                 if left < 0:
-                    text = f"The body is larger than {most_bytes} bytes when it is unpacked."
+                    text = f"The body is larger than {max_bytes} bytes when it is decompressed."
                     raise HTTPException(413, text)
                 parts.append(part)
                 position += len(packed) - len(stream.unused_data)
-            # A file of gzip can have several members, and zeros behind the last.
+            # A gzip file can have several members, and zeros after the last.
             end = _ZEROS.match(body, position)
             if position == len(body) or (encoding != "deflate" and end is not None):
                 return b"".join(parts)
             if encoding == "deflate":
-                raise HTTPException(400, "There is something behind the end of the deflate of the body.")
+                raise HTTPException(400, "The body has data after the end of its deflate data.")
     except zlib.error as error:
-        raise HTTPException(400, f"The body cannot be unpacked: it is no {encoding} ({error}).") from None
-    raise HTTPException(400, f"The body has more than {MAX_MEMBERS} members of {encoding}.")
+        raise HTTPException(400, f"The body is not valid {encoding} data: {error}.") from None
+    raise HTTPException(400, f"The body has more than {MAX_MEMBERS} {encoding} members.")

@@ -1,4 +1,4 @@
-"""Files of versions on the local disk: what was served last can be served again without a registry."""
+"""Caches the files of versions on the local disk, so that a service can start without a registry."""
 
 import json
 import logging
@@ -19,24 +19,24 @@ from ledgerline.registry.versions import SHA256_TAG, Version
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# In use, warm, and some to go back to.
+# The versions in memory, and some for rollbacks.
 KEPT_VERSIONS = 5
 
-LAST_GOOD = "last_good.json"
+LAST_ACTIVE = "last_good.json"
 UNFINISHED = ".unfinished-"
-LEFT_SECONDS = 3600
+STALE_SECONDS = 3600
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LastGood:
-    """What was served last.
+class LastActive:
+    """The version that was active last.
 
     Attributes:
-        version: As the registry had it.
+        version: The version, as it was in the registry.
         experiment_id: The MLflow experiment of its training run.
-        folder: Its files.
+        folder: Folder of its files.
     """
 
     version: Version
@@ -45,25 +45,25 @@ class LastGood:
 
 
 class Cache:
-    """Files of the versions of one model, each in a folder that is called by their sha256.
+    """The files of one model's versions, each in a folder that is named by their SHA-256.
 
     Args:
-        folder: Of all models; made when needed.
-        name: The registered model.
+        folder: Folder for all models; created when needed.
+        name: Name of the registered model.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        # Not with %, which MLflow takes for something to decode.
+        # MLflow would decode names with %.
         self._folder = folder / quote(name, safe="").replace("%", "=")
 
     def files(self, client: "MlflowClient", version: Version) -> Path:
-        """The folder with the files of a version, fetched if they are not there.
+        """Return the folder with the files of a version; download them if they are not cached.
 
-        They are not verified here: that is done each time they are loaded. A version without a recorded hash
-        is fetched each time, under a name of its own.
+        The files are verified each time they are loaded, and not here. A version without a recorded hash is
+        downloaded each time.
 
         Raises:
-            MlflowException: They cannot be fetched.
+            MlflowException: They cannot be downloaded.
             OSError: They cannot be written.
         """
         sha256 = _recorded(version)
@@ -73,22 +73,22 @@ class Cache:
             return folder
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self._folder) as unfinished:
-            with store.downloaded(client, version.location) as fetched:
-                shutil.copytree(fetched, Path(unfinished) / "files")
+            with store.downloaded(client, version.location) as downloaded:
+                shutil.copytree(downloaded, Path(unfinished) / "files")
             shutil.rmtree(folder, ignore_errors=True)
             (Path(unfinished) / "files").rename(folder)
         return folder
 
     def drop(self, version: Version) -> None:
-        """Forget the files of a version that they cannot be: they are fetched anew next time."""
+        """Delete the files of a version, so that they are downloaded again."""
         if sha256 := _recorded(version):
             shutil.rmtree(self._folder / sha256, ignore_errors=True)
 
-    def remember(self, version: Version, experiment_id: str) -> None:
-        """Write down what is served, and where it was trained, for a start without a registry."""
+    def store(self, version: Version, experiment_id: str) -> None:
+        """Store the active version and its experiment, for a start without a registry."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._folder / LAST_GOOD
-        unfinished = file.with_name(f"{UNFINISHED}{os.getpid()}-{LAST_GOOD}")
+        file = self._folder / LAST_ACTIVE
+        unfinished = file.with_name(f"{UNFINISHED}{os.getpid()}-{LAST_ACTIVE}")
         content = asdict(version) | {
             "created_at": version.created_at.isoformat(),
             "experiment_id": experiment_id,
@@ -96,34 +96,34 @@ class Cache:
         unfinished.write_text(json.dumps(content, indent=1))
         unfinished.replace(file)
 
-    def last_good(self) -> LastGood | None:
-        """What was served last; None if nothing was, or it cannot be read."""
-        file = self._folder / LAST_GOOD
+    def last_active(self) -> LastActive | None:
+        """Return the version that was active last; None if none was, or it cannot be read."""
+        file = self._folder / LAST_ACTIVE
         try:
             content = json.loads(file.read_text())
             experiment_id = content.pop("experiment_id")
             version = Version(**content | {"created_at": datetime.fromisoformat(content["created_at"])})
-            return LastGood(version, experiment_id, self._folder / (_recorded(version) or "unrecorded"))
+            return LastActive(version, experiment_id, self._folder / (_recorded(version) or "unrecorded"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            logger.warning("%s cannot be read, and is passed over: %s", file, error)
+            logger.warning("%s cannot be read, and is ignored: %s", file, error)
             return None
 
     def clean(self) -> None:
-        """Delete all but the versions that were used last, and what a killed process left unfinished."""
+        """Delete all but the last used versions, and unfinished downloads of killed processes."""
         if not self._folder.is_dir():
             return
         versions = [path for path in self._folder.iterdir() if path.is_dir()]
         unfinished = {path for path in versions if path.name.startswith(UNFINISHED)}
-        # Another process may be at work in a young one.
-        left = [path for path in unfinished if path.stat().st_mtime < time.time() - LEFT_SECONDS]
+        # Another process may be writing a recent one.
+        stale = [path for path in unfinished if path.stat().st_mtime < time.time() - STALE_SECONDS]
         whole = sorted(set(versions) - unfinished, key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in [*left, *whole[KEPT_VERSIONS:]]:
+        for path in [*stale, *whole[KEPT_VERSIONS:]]:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _recorded(version: Version) -> str | None:
-    """The recorded hash; whoever writes tags can write anything, and this becomes the name of a folder."""
+    """Return the recorded hash if it is one: it becomes the name of a folder, and anyone can write tags."""
     sha256 = version.tags.get(SHA256_TAG, "")
     return sha256 if re.fullmatch("[0-9a-f]{64}", sha256) else None

@@ -1,4 +1,4 @@
-"""A model that is served, in words: who answers, where it came from, what keeps another from it."""
+"""Describes a served model as JSON: the active version, its training run, and why another one is refused."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from ledgerline.serving.follower import Served
 
 
 def alias_state(served: Served) -> dict[str, Any]:
-    """Who answers, who was refused and why, and how it stands with the registry."""
+    """Return the active version, the refused version with its reason, and the state of the registry."""
     refusal = served.refusal
     return {
         "alias": served.followed.alias,
@@ -18,19 +18,19 @@ def alias_state(served: Served) -> dict[str, Any]:
         if refusal is None
         else {"version": refusal.number, "reason": refusal.reason, "since": refusal.at.isoformat()},
         "registry": served.problem or "followed",
-        "registry_answered_seconds_ago": _seconds_since(served.looked_at),
+        "registry_answered_seconds_ago": _seconds_since(served.polled_at),
     }
 
 
 def model(served: Served, links: Links) -> dict[str, Any]:
-    """The version that answers, with links to the runs that made it."""
-    found: dict[str, Any] = {"name": served.followed.name, **alias_state(served)}
+    """Return the active version, with links to its training run."""
+    state: dict[str, Any] = {"name": served.followed.name, **alias_state(served)}
     loaded = served.current
     if loaded is None:
-        return found
+        return state
     version, run_id = loaded.version, loaded.training_run_id
     experiment = loaded.experiment_id
-    return found | {
+    return state | {
         "stage": served.followed.alias,
         "sha256": loaded.sha256,
         "registered_at": version.created_at.isoformat(),

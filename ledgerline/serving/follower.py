@@ -1,7 +1,7 @@
-"""The thread that follows the alias of a model, and lets the version that carries it take over.
+"""Follows the alias of a model in a thread, and activates the version that has it.
 
-A version takes over only when it is verified, loaded and tried; until then, and if it is refused, the one
-before goes on.
+A version is activated only after it was verified, loaded and tested. Until then, and if it is refused, the
+version before stays active.
 """
 
 import logging
@@ -33,32 +33,32 @@ from ledgerline.serving.settings import Followed
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# The version that answers, the one before it, and the one in staging: a promotion or a rollback is a swap of
-# what is in memory.
+# The active version, the one before it, and the one in staging stay in memory, so that a promotion or a
+# rollback only swaps a reference.
 WARM_VERSIONS = 3
 
-# How long a start waits for a registry before it does without.
+# The most time that a start waits for the registry before it serves the last version from the cache.
 START_SECONDS = 1.0
 
-# What the registry says of the version that answers is read again so often, should it have been changed.
+# Interval of reading the active version from the registry again, in case that it was changed.
 RECHECK_SECONDS = 60.0
 
-# A refused version is tried again, each time later: its files may only have been away.
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 2.0, 60.0
+# A refused version is tried again after growing intervals, because its files may only have been unavailable.
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 2.0, 60.0
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that should answer, and must not or cannot.
+    """A version that has the alias and is not activated.
 
     Attributes:
-        number: The version.
-        reason: Why, in a sentence.
+        number: Number of the version.
+        reason: The reason, as a sentence.
         at: When it was refused first.
         retry_at: When it is tried again, by `time.monotonic`.
-        wait: How long that was from the last try, in seconds.
+        wait: Seconds between the last attempt and `retry_at`.
     """
 
     number: int
@@ -70,17 +70,17 @@ class Refusal:
 
 @dataclass
 class Served:
-    """A model that is served: who answers now, and how it stands with the registry. One thread writes it.
+    """A served model: its active version, and the state of the registry. Only its follower writes it.
 
     Attributes:
         followed: The model and its alias.
-        current: Who answers; None: nobody yet.
-        since: Since when.
-        staging: The version in staging, if there is one and it can be loaded.
-        refusal: The version that should answer, if it was refused.
-        problem: Why the registry cannot be followed; empty: it is.
-        looked_at: When the registry answered last.
-        from_cache: Whether the one who answers was never confirmed by a registry since the start.
+        current: The active version; None before the first.
+        since: When it was activated.
+        staging: The loaded version in staging; None without one, or if it cannot be loaded.
+        refusal: The refused version; None if the active version has the alias.
+        problem: Reason why the alias cannot be followed; empty if it is followed.
+        polled_at: When the registry responded last.
+        from_cache: True if no registry has confirmed the active version since the start.
     """
 
     followed: Followed
@@ -89,12 +89,12 @@ class Served:
     staging: LoadedModel | None = None
     refusal: Refusal | None = None
     problem: str = ""
-    looked_at: datetime | None = None
+    polled_at: datetime | None = None
     from_cache: bool = False
 
     @property
     def has_nothing_to_serve(self) -> bool:
-        """Whether there is no version to wait for: none in the stage, or no registry to ask and none kept."""
+        """True if there is no version to wait for: none in the registry, and none in the cache."""
         return self.current is None and self.refusal is None and bool(self.problem)
 
 
@@ -103,14 +103,14 @@ class Follower:
     """Follows the alias of one model.
 
     Attributes:
-        served: What it keeps up to date.
-        cache: The local files of the model.
+        served: The model, which it keeps up to date.
+        cache: Local files of the model.
         tracking_uri: URL of the MLflow server, or URI of its database.
-        poll_seconds: How often it looks.
-        metrics: What it tells.
-        unpickle: Whether any MLflow model may be loaded.
-        allow_other_clients: Whether a version may take over that clients of the one before cannot use.
-        on_swap: Called, in this thread, after another version took over.
+        poll_seconds: Interval of the polls.
+        metrics: The metrics of the process.
+        unpickle: True if any MLflow model may be loaded.
+        allow_other_clients: True if a version may be activated that clients of the one before cannot use.
+        on_activation: Callback for each activated version; the thread calls it.
     """
 
     served: Served
@@ -120,21 +120,21 @@ class Follower:
     metrics: Metrics
     unpickle: bool = False
     allow_other_clients: bool = False
-    on_swap: Callable[[LoadedModel], None] = lambda loaded: None
+    on_activation: Callable[[LoadedModel], None] = lambda loaded: None
     _client: "MlflowClient | None" = field(default=None, init=False)
-    # Whether the active version is the one in the registry, and not only one with the same number.
+    # True if the active version is the one in the registry, and not only one with the same number.
     _is_confirmed: bool = field(default=False, init=False)
-    # The model by its creation: another one that has its name has other versions of the same numbers.
+    # Creation time of the model: a model that was deleted and created again has other versions 1, 2, ...
     _model_created: int = field(default=0, init=False)
     _warm: OrderedDict[tuple[int, datetime, str], LoadedModel] = field(
         default_factory=OrderedDict, init=False
     )
-    # The version in staging that could not be loaded, and when it is tried again.
+    # Number of a version in staging that could not be loaded, and when it is tried again.
     _cold: tuple[int, float] = field(default=(0, 0.0), init=False)
-    _reached: bool = field(default=False, init=False)
-    _last_good_tried: bool = field(default=False, init=False)
+    _is_reachable: bool = field(default=False, init=False)
+    _was_cache_tried: bool = field(default=False, init=False)
     _checked_at: float = field(default=0.0, init=False)
-    _wake: threading.Event = field(default_factory=threading.Event, init=False)
+    _notified: threading.Event = field(default_factory=threading.Event, init=False)
     _started: threading.Event = field(default_factory=threading.Event, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
@@ -147,41 +147,41 @@ class Follower:
         self._thread.start()
 
     def wait_until_started(self, seconds: float) -> None:
-        """Wait for the first version, or the first look that found none."""
+        """Wait until the first version is active, or the first poll has failed."""
         self._started.wait(seconds)
 
-    def wake(self) -> None:
-        """Look now."""
-        self._wake.set()
+    def notify(self) -> None:
+        """Poll now."""
+        self._notified.set()
 
     def stop(self, seconds: float) -> None:
-        """End the thread; a look that is under way is not waited for longer than this."""
+        """End the thread; wait for a poll in progress for at most so many seconds."""
         self._ended.set()
-        self._wake.set()
+        self._notified.set()
         if self._thread is not None:
             self._thread.join(seconds)
 
     def _follow(self) -> None:
         if not store.answers(self.tracking_uri, START_SECONDS):
-            self._serve_last_good()
+            self._activate_from_cache()
         while not self._ended.is_set():
-            # Before the look: who wakes it during one wants another.
-            self._wake.clear()
+            # Cleared before the poll, because a notification during a poll needs another one.
+            self._notified.clear()
             try:
-                self.look()
-            except Exception as error:  # the thread must not end: the next look may succeed
+                self.poll()
+            except Exception as error:  # the thread must not end: the next poll may succeed
                 problem = clean(str(error))
                 if self.served.problem != problem:
                     logger.exception("%s cannot be followed.", self.served.followed.name)
                 self.served.problem = problem
-            # Where nobody carries the alias, nobody is meant to answer.
-            if self.served.refusal is not None or not self._reached:
-                self._serve_last_good()
+            # If no version has the alias, none is meant to be active.
+            if self.served.refusal is not None or not self._is_reachable:
+                self._activate_from_cache()
             self._started.set()
-            self._wake.wait(self.poll_seconds)
+            self._notified.wait(self.poll_seconds)
 
-    def look(self) -> None:
-        """Ask the registry who carries the alias, and let that version take over if it is another."""
+    def poll(self) -> None:
+        """Read the alias from the registry, and activate the version that has it."""
         from mlflow.exceptions import MlflowException
 
         name, alias = self.served.followed.name, self.served.followed.alias
@@ -190,32 +190,32 @@ class Follower:
                 self._client = store.connect(self.tracking_uri)
             alias_state = RegisteredModel(self._client, name).alias_state()
         except UnknownModelError as error:
-            self._registry_answered()
-            self._cannot_follow(str(error))
+            self._record_response()
+            self._set_problem(str(error))
             return
         except (StoreUnreachableError, MlflowException) as error:
-            self._reached = False
+            self._is_reachable = False
             self.metrics.registry_up.labels(name).set(0)
-            self._cannot_follow(store.without_password_in(str(error), self.tracking_uri))
+            self._set_problem(store.without_password_in(str(error), self.tracking_uri))
             return
-        self._registry_answered()
+        self._record_response()
         if alias_state.created != self._model_created:
-            self._forget_versions_of_another_model()
+            self._reset_for_another_model()
             self._model_created = alias_state.created
         number = alias_state.aliases.get(alias)
         if number is None:
-            self._cannot_follow(f"No version of {name} carries the alias {alias}.")
-            self._forget_refusal()
+            self._set_problem(f"No version of {name} has the alias {alias}.")
+            self._clear_refusal()
         else:
-            self._can_follow()
-            self._let_take_over(self._client, number)
+            self._clear_problem()
+            self._activate_version(self._client, number)
         self._warm_up(self._client, alias_state)
 
-    def _let_take_over(self, client: "MlflowClient", number: int) -> None:
+    def _activate_version(self, client: "MlflowClient", number: int) -> None:
         current, refusal, now = self.served.current, self.served.refusal, time.monotonic()
         has_number = current is not None and current.version.number == number
         if has_number and self._is_confirmed:
-            self._forget_refusal()
+            self._clear_refusal()
             if now - self._checked_at < RECHECK_SECONDS:
                 return
         is_refused = refusal is not None and refusal.number == number and now < refusal.retry_at
@@ -229,7 +229,7 @@ class Follower:
             if current is not None and _key(current.version) == _key(version):
                 self.served.from_cache = False
                 self._is_confirmed = True
-                self._forget_refusal()
+                self._clear_refusal()
                 return
             self._is_confirmed = False
             if is_refused:
@@ -240,30 +240,30 @@ class Follower:
         except (ModelRefusedError, UnknownVersionError, MlflowException, OSError) as error:
             self._refuse(number, store.without_password_in(str(error), self.tracking_uri))
             return
-        self._swap(loaded)
+        self._activate(loaded)
 
-    def _swap(self, loaded: LoadedModel) -> None:
+    def _activate(self, loaded: LoadedModel) -> None:
         served, before = self.served, self.served.current
         served.current = loaded
         served.since = datetime.now(UTC)
         served.from_cache = False
         self._is_confirmed = True
-        self._forget_refusal()
-        self._tell_who_answers(loaded, before)
+        self._clear_refusal()
+        self._export_active(loaded, before)
         if before is not None:
             self.metrics.swaps.labels(loaded.name).inc()
         logger.info(
-            "%s version %s answers%s.",
+            "%s version %s is active%s.",
             loaded.name,
             loaded.version.number,
-            f", instead of version {before.version.number}" if before is not None else "",
+            f" instead of version {before.version.number}" if before is not None else "",
         )
         try:
-            self.cache.remember(loaded.version, loaded.experiment_id)
+            self.cache.store(loaded.version, loaded.experiment_id)
             self.cache.clean()
         except OSError as error:
-            logger.warning("%s is served, and cannot be remembered: %s", loaded.name, error)
-        self.on_swap(loaded)
+            logger.warning("%s is active, and cannot be stored for a restart: %s", loaded.name, error)
+        self.on_activation(loaded)
 
     def _loaded(self, client: "MlflowClient", version: Version) -> LoadedModel:
         key = _key(version)
@@ -272,18 +272,18 @@ class Follower:
             return self._warm[key]
         started = time.perf_counter()
         folder = self.cache.files(client, version)
-        fetched = time.perf_counter()
+        downloaded = time.perf_counter()
         try:
             loaded = load(version, folder, self.unpickle, _experiment_id(client, version))
         except ModelRefusedError:
             self.cache.drop(version)
             raise
         logger.info(
-            "%s version %s is loaded: fetched in %.2f s, loaded and tried in %.2f s.",
+            "%s version %s is loaded: downloaded in %.2f s, loaded and tested in %.2f s.",
             version.name,
             version.number,
-            fetched - started,
-            time.perf_counter() - fetched,
+            downloaded - started,
+            time.perf_counter() - downloaded,
         )
         self._warm[key] = loaded
         while len(self._warm) > WARM_VERSIONS:
@@ -291,7 +291,7 @@ class Follower:
         return loaded
 
     def _warm_up(self, client: "MlflowClient", alias_state: AliasState) -> None:
-        """Have the version in staging at hand: it is the one that will be promoted, if any is."""
+        """Load the version in staging, which is the next one to be promoted."""
         from mlflow.exceptions import MlflowException
 
         number = alias_state.aliases.get(STAGING)
@@ -308,7 +308,7 @@ class Follower:
             version = RegisteredModel(client, self.served.followed.name).version(number)
             self.served.staging = self._loaded(client, version)
         except (ModelRefusedError, UnknownVersionError, MlflowException, OSError) as error:
-            # Whether it may take over is judged when it should.
+            # The version is refused only if it gets the alias.
             if self._cold[0] != number:
                 logger.warning(
                     "%s version %s, in staging, cannot be loaded. %s",
@@ -316,90 +316,85 @@ class Follower:
                     number,
                     error,
                 )
-            self._cold = (number, time.monotonic() + LAST_RETRY_SECONDS)
+            self._cold = (number, time.monotonic() + MAX_RETRY_SECONDS)
 
-    def _serve_last_good(self) -> None:
-        if self._last_good_tried or self.served.current is not None:
+    def _activate_from_cache(self) -> None:
+        if self._was_cache_tried or self.served.current is not None:
             return
-        self._last_good_tried = True
-        found = self.cache.last_good()
-        if found is None:
+        self._was_cache_tried = True
+        last = self.cache.last_active()
+        if last is None:
             return
         try:
-            loaded = load(found.version, found.folder, self.unpickle, found.experiment_id)
+            loaded = load(last.version, last.folder, self.unpickle, last.experiment_id)
         except (ModelRefusedError, OSError) as error:
-            logger.warning("What was served last cannot be served again: %s", error)
+            logger.warning("The version that was active last cannot be loaded: %s", error)
             return
-        self._warm[_key(found.version)] = loaded
+        self._warm[_key(last.version)] = loaded
         self.served.current = loaded
         self.served.since = datetime.now(UTC)
         self.served.from_cache = True
-        self._tell_who_answers(loaded, None)
+        self._export_active(loaded, None)
         logger.warning(
-            "%s version %s answers, as it did before the start: %s",
+            "%s version %s is active again, from the cache. %s",
             loaded.name,
             loaded.version.number,
-            self.served.refusal.reason if self.served.refusal else "the registry does not.",
+            self.served.refusal.reason if self.served.refusal else "The registry does not respond.",
         )
         self._started.set()
-        self.on_swap(loaded)
+        self.on_activation(loaded)
 
-    def _refuse(self, number: int, why: str) -> None:
-        reason = clean(why)
+    def _refuse(self, number: int, reason: str) -> None:
+        reason = clean(reason)
         before = self.served.refusal
-        again = before is not None and before.number == number
-        wait = min(2 * before.wait, LAST_RETRY_SECONDS) if again and before else FIRST_RETRY_SECONDS
-        at = before.at if again and before else datetime.now(UTC)
+        if before is not None and before.number != number:
+            before = None
+        wait = min(2 * before.wait, MAX_RETRY_SECONDS) if before else MIN_RETRY_SECONDS
+        at = before.at if before else datetime.now(UTC)
         self.served.refusal = Refusal(number, reason, at, time.monotonic() + wait, wait)
         name = self.served.followed.name
         self.metrics.refusals.labels(name).inc()
         self.metrics.refused_version.labels(name).set(number)
-        if not again or (before and before.reason != reason):
+        if before is None or before.reason != reason:
             logger.error("%s version %s is refused. %s", name, number, reason)
 
-    def _forget_versions_of_another_model(self) -> None:
-        """Compare no number with those of a model that had the name before; its version goes on meanwhile."""
+    def _reset_for_another_model(self) -> None:
+        """Forget the numbers of a model that had the name before; its version stays active meanwhile."""
         self._is_confirmed = False
         self._cold = (0, 0.0)
         self.served.staging = None
-        self._forget_refusal()
+        self._clear_refusal()
 
-    def _forget_refusal(self) -> None:
+    def _clear_refusal(self) -> None:
         self.served.refusal = None
         self.metrics.refused_version.labels(self.served.followed.name).set(0)
 
-    def _registry_answered(self) -> None:
-        self._reached = True
-        self.served.looked_at = datetime.now(UTC)
+    def _record_response(self) -> None:
+        self._is_reachable = True
+        self.served.polled_at = datetime.now(UTC)
         self.metrics.registry_up.labels(self.served.followed.name).set(1)
-        self.metrics.registry_look.labels(self.served.followed.name).set(time.time())
+        self.metrics.registry_poll.labels(self.served.followed.name).set(time.time())
 
-    def _cannot_follow(self, why: str) -> None:
-        problem = clean(why)
+    def _set_problem(self, problem: str) -> None:
+        problem = clean(problem)
         if self.served.problem != problem:
             logger.warning("%s", problem)
         self.served.problem = problem
 
-    def _can_follow(self) -> None:
+    def _clear_problem(self) -> None:
         if self.served.problem:
             logger.info("%s is followed again.", self.served.followed.name)
         self.served.problem = ""
 
-    def _tell_who_answers(self, loaded: LoadedModel, before: LoadedModel | None) -> None:
-        for one, value in ((before, None), (loaded, 1)):
-            if one is None:
-                continue
-            labels = (
-                one.name,
-                self.served.followed.alias,
-                str(one.version.number),
-                one.sha256,
-                one.training_run_id,
-            )
-            if value is None:
-                self.metrics.model_info.remove(*labels)
-            else:
-                self.metrics.model_info.labels(*labels).set(value)
+    def _export_active(self, loaded: LoadedModel, before: LoadedModel | None) -> None:
+        alias = self.served.followed.alias
+        if before is not None:
+            self.metrics.model_info.remove(*_labels(before, alias))
+        self.metrics.model_info.labels(*_labels(loaded, alias)).set(1)
+
+
+def _labels(loaded: LoadedModel, alias: str) -> tuple[str, ...]:
+    return loaded.name, alias, str(loaded.version.number), loaded.sha256, loaded.training_run_id
 
 
 def _key(version: Version) -> tuple[int, datetime, str]:
@@ -407,7 +402,7 @@ def _key(version: Version) -> tuple[int, datetime, str]:
 
 
 def _experiment_id(client: "MlflowClient", version: Version) -> str:
-    """Where its training run is; only for a link."""
+    """Return the MLflow experiment of the training run, for links; empty if it cannot be read."""
     from mlflow.exceptions import MlflowException
 
     try:

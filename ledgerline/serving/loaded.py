@@ -1,4 +1,4 @@
-"""A version in memory, ready to answer: verified, loaded and tried. When it takes over: follower.py."""
+"""Loads versions into memory, verified and tested. follower.py decides which one is active."""
 
 import base64
 import copy
@@ -15,19 +15,20 @@ from ledgerline.mlflow_store import model_files
 from ledgerline.mlflow_store.stored_model import PREDICT, PYFUNC, ModelRefusedError, StoredModel
 from ledgerline.registry.versions import SHA256_TAG, Version
 from ledgerline.serving import scoring
-from ledgerline.serving.rows import Rows, answered
-from ledgerline.serving.schema import WHOLE, RowsRefusedError, Schema, UnsupportedSignatureError, schema_of
+from ledgerline.serving.request_errors import RowsRefusedError
+from ledgerline.serving.rows import Rows, output_rows
+from ledgerline.serving.schema import INTEGERS, Schema, UnsupportedSignatureError, schema_of
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
     from threadpoolctl import ThreadpoolController
 
-# With fewer, threads of a model cost more time to start and to wait for than they save; and they spin while
-# they wait, which takes the processor from other requests.
-MANY_ROWS = 512
+# For fewer rows, the threads of a model take more time than they save. They also spin while they wait, which
+# takes the processor from other requests.
+MIN_THREADED_ROWS = 512
 
-# A process loads one version at a time. Numpy reads the headers of arrays with `ast.literal_eval`, and
-# in early releases of CPython 3.11 two threads that build syntax trees at once disturb each other: one raises
+# A process loads one version at a time. Numpy reads the headers of arrays with `ast.literal_eval`, and in
+# early releases of CPython 3.11 one of two threads that build syntax trees at the same time raises
 # SystemError, "AST constructor recursion depth mismatch" (https://github.com/python/cpython/issues/106905).
 _ONE_LOAD = threading.Lock()
 
@@ -40,18 +41,18 @@ def _openmp() -> "ThreadpoolController":
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What answers.
+    """A version in memory.
 
     Attributes:
         version: The version in the registry.
-        sha256: Of its files, as found when they were loaded.
-        schema: What it takes.
-        signature: The same as MLflow has it, and what it gives.
-        example: The rows that it was saved with, and answers.
-        experiment_id: The MLflow experiment of its training run; empty: not known.
+        sha256: Hash of its files when they were loaded.
+        schema: Its inputs.
+        signature: Its inputs and outputs, as MLflow has them.
+        example: Its input example.
+        experiment_id: The MLflow experiment of its training run; empty if unknown.
         loaded_at: When it was loaded.
-        model: The model; it takes what `Schema.model_input` gives.
-        threads: Says how many threads of OpenMP it may use.
+        model: The model; it takes the results of `Schema.model_input`.
+        threads: Limits its OpenMP threads.
     """
 
     version: Version
@@ -62,45 +63,45 @@ class LoadedModel:
     experiment_id: str
     loaded_at: datetime
     model: StoredModel
-    # Made with the model: only then the libraries are there that have threads.
+    # Created after the model, which loads the libraries that have threads.
     threads: "ThreadpoolController" = field(default_factory=_openmp)
 
     @property
     def name(self) -> str:
-        """The registered model."""
+        """The name of the registered model."""
         return self.version.name
 
     @property
     def training_run_id(self) -> str:
-        """The Dagster run that trained it, whose trace has the same id; empty: not recorded."""
+        """The Dagster run that trained it, whose trace has the same id; empty if it is not recorded."""
         return self.version.tags.get(RUN_ID_TAG, "")
 
     def predict(self, rows: Rows) -> Rows:
-        """What the model says; raises what the model raises."""
-        with self.threads.limit(limits=1) if rows.count < MANY_ROWS else nullcontext():
-            return answered(self.model.answer(self.schema.model_input(rows)), rows.count)
+        """Return the prediction for rows; raises what the model raises."""
+        with self.threads.limit(limits=1) if rows.count < MIN_THREADED_ROWS else nullcontext():
+            return output_rows(self.model.answer(self.schema.model_input(rows)), rows.count)
 
-    def answers_its_example(self) -> bool:
-        """Whether it works at all: then rows that it fails on are at fault, and otherwise it is."""
+    def predicts_its_example(self) -> bool:
+        """Return whether it works at all; if it does, rows that it fails on are at fault."""
         try:
             self.predict(self.example)
-        except BaseException:  # noqa: BLE001 (models raise anything: a panic in Rust is no Exception)
+        except BaseException:  # noqa: BLE001 (models raise anything: a panic in Rust is not an Exception)
             return False
         return True
 
 
 def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> LoadedModel:
-    """Load the files of a version, after checking that they are those that were registered.
+    """Load a version, after verifying that its files are those that were registered.
 
     Args:
-        version: As the registry has it.
-        folder: Its files.
-        unpickle: Whether any MLflow model may be loaded, which can run any code that is in its files.
-        experiment_id: The MLflow experiment of its training run; empty: not known.
+        version: The version in the registry.
+        folder: Folder of its files.
+        unpickle: True if any MLflow model may be loaded, which can run any code in its files.
+        experiment_id: The MLflow experiment of its training run; empty if unknown.
 
     Raises:
-        ModelRefusedError: The files differ, cannot be trusted or read, have no usable signature, or the model
-            does not answer its own example.
+        ModelRefusedError: The files differ, cannot be trusted or read, or have no supported signature; or the
+            model fails on its own example.
     """
     with _ONE_LOAD:
         return _load(version, folder, unpickle, experiment_id)
@@ -111,11 +112,12 @@ def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) ->
     from mlflow.models import Model
 
     subject = f"{version.name} version {version.number}"
-    found = model_files.folder_sha256(folder)
-    if version.tags.get(SHA256_TAG) != found:
+    sha256 = model_files.folder_sha256(folder)
+    if version.tags.get(SHA256_TAG) != sha256:
         raise ModelRefusedError(
-            f"{subject} is not what was registered: its files have sha256 {found}, recorded is "
-            f"{version.tags.get(SHA256_TAG) or 'nothing'}."
+            f"The files of {subject} are not the registered ones: their sha256 is {sha256}, and the "
+            "recorded one "
+            f"is {version.tags.get(SHA256_TAG) or 'missing'}."
         )
     try:
         description = Model.load(str(folder))
@@ -123,13 +125,13 @@ def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) ->
     except (MlflowException, OSError) as error:
         raise ModelRefusedError(f"{subject} cannot be read: {error}") from error
     except UnsupportedSignatureError as error:
-        raise ModelRefusedError(f"{subject} cannot be served: {error}.") from error
+        raise ModelRefusedError(f"{subject} cannot be served. {error}") from error
     stored = _stored(description, folder, unpickle)
-    assert description.signature is not None  # noqa: S101 (schema_of has looked)
+    assert description.signature is not None  # noqa: S101 (schema_of requires it)
     example = _example(description, folder, schema, subject)
     loaded = LoadedModel(
         version=version,
-        sha256=found,
+        sha256=sha256,
         schema=schema,
         signature=description.signature,
         example=example,
@@ -138,14 +140,14 @@ def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) ->
         model=stored,
     )
     try:
-        scoring.answer(loaded.predict(example))
+        scoring.response_body(loaded.predict(example))
     except Exception as error:  # models raise anything
-        raise ModelRefusedError(f"{subject} does not answer its own input example: {error}") from error
+        raise ModelRefusedError(f"{subject} fails on its own input example: {error}") from error
     return loaded
 
 
 def require_same_clients(new: LoadedModel, old: LoadedModel) -> None:
-    """Make sure that whoever calls one version can call the other.
+    """Make sure that clients of one version can use the other.
 
     Raises:
         ModelRefusedError: They would have to change.
@@ -153,7 +155,7 @@ def require_same_clients(new: LoadedModel, old: LoadedModel) -> None:
     problems = signatures.problems(new.signature, old.signature)
     if problems:
         raise ModelRefusedError(
-            f"A client of {old.name} version {old.version.number} cannot use version "
+            f"Clients of {old.name} version {old.version.number} cannot use version "
             f"{new.version.number}. {' '.join(problems)}"
         )
 
@@ -162,13 +164,13 @@ def _stored(description: "Model", folder: Path, unpickle: bool) -> StoredModel:
     if not unpickle:
         return model_files.load(folder)
     if model_files.recorded_method(description) is not None:
-        with suppress(ModelRefusedError):  # pickled, for one
+        with suppress(ModelRefusedError):  # such as pickled ones
             return model_files.load(folder)
     return _any_model(folder)
 
 
 def _any_model(folder: Path) -> StoredModel:
-    """Load a model of any flavour, as MLflow does, with whatever code its files bring along."""
+    """Load a model of any flavour as MLflow does, which can run code in its files."""
     from mlflow import pyfunc
 
     try:
@@ -177,8 +179,8 @@ def _any_model(folder: Path) -> StoredModel:
         raise ModelRefusedError(f"The model cannot be loaded: {error}") from error
     signature = model.metadata.signature
     if signature is not None:
-        # The rows are checked by then. MLflow would do it again, and it refuses gaps in columns of whole
-        # numbers and truth values, though the signature says that they may be missing. Its parameters stay.
+        # The rows are already checked. MLflow would check them again, and refuse missing integers and
+        # booleans even where the signature allows them. The parameters of the signature stay.
         unchecked = copy.copy(signature)
         unchecked.inputs = None
         model.metadata.signature = unchecked
@@ -193,7 +195,7 @@ def _example(description: "Model", folder: Path, schema: Schema, subject: str) -
     except Exception as error:  # what MLflow's readers of examples raise differs by kind
         raise ModelRefusedError(f"The input example of {subject} cannot be read: {error}") from error
     if example is None:
-        raise ModelRefusedError(f"{subject} has no input example to be tried with; log it with one.")
+        raise ModelRefusedError(f"{subject} has no input example to test it with; log it with one.")
     try:
         if isinstance(example, pd.DataFrame):
             types = {column.name: column.type for column in schema.columns}
@@ -204,11 +206,13 @@ def _example(description: "Model", folder: Path, schema: Schema, subject: str) -
             return schema.rows(columns, len(example))
         return schema.array_rows(example)
     except RowsRefusedError as error:
-        raise ModelRefusedError(f"The input example of {subject} is not what it takes: {error}.") from error
+        raise ModelRefusedError(
+            f"The input example of {subject} does not fit its signature: {error}"
+        ) from error
 
 
 def _plain(value: Any, type_name: str) -> Any:
-    """Return a value of a frame as JSON would have it."""
+    """Return a value of a frame as a value of JSON."""
     import pandas as pd
 
     if isinstance(value, bytes):
@@ -217,6 +221,6 @@ def _plain(value: Any, type_name: str) -> Any:
         return None
     if isinstance(value, pd.Timestamp):
         return value.isoformat()
-    if isinstance(value, float) and type_name in WHOLE and value.is_integer():
-        return int(value)  # beside a gap, pandas has whole numbers as floats
+    if isinstance(value, float) and type_name in INTEGERS and value.is_integer():
+        return int(value)  # beside missing values, pandas has integers as floats
     return value

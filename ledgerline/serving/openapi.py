@@ -1,7 +1,8 @@
-"""What the OpenAPI document says that FastAPI cannot see: bodies, answers, errors. Endpoints are in app.py.
+"""The parts of the OpenAPI document that FastAPI cannot derive: statuses, and the bodies that a model takes.
 
-The endpoints read bodies themselves, in whatever columns the model has that answers now; `with_examples`
-puts these columns into the document, and rows to try it out with.
+app.py has the endpoints, and protocol_types.py declares the bodies. The endpoints read bodies themselves,
+because the columns are those of the active version; `with_examples` adds these columns and example rows to
+the document.
 """
 
 import base64
@@ -15,225 +16,126 @@ from typing import TYPE_CHECKING, Any
 from fastapi.responses import PlainTextResponse
 
 from ledgerline.serving import open_inference, scoring
-from ledgerline.serving.open_inference import DATATYPES, DATATYPES_OF, INPUT
+from ledgerline.serving.json_bodies import plain
+from ledgerline.serving.protocol_types import (
+    Error,
+    InferenceError,
+    InferenceRequest,
+    InferenceResponse,
+    ModelReady,
+    Predictions,
+)
 from ledgerline.serving.rows import UNNAMED, Rows
-from ledgerline.serving.schema import Column, Schema
+from ledgerline.serving.schema import KINDS, Column, Schema
 
 if TYPE_CHECKING:
     from ledgerline.serving.loaded import LoadedModel
 
 EXAMPLE_ROWS = 2
 
-TOKEN = "token"  # noqa: S105 (the name of a kind of security in the document)
-# Whether tokens are asked for is a setting; without one they are not.
+TOKEN = "token"  # noqa: S105 (the name of a security scheme in the document)
+# A setting decides whether tokens are required; the first alternative is a request without one.
 GUARDED: dict[str, Any] = {"security": [{}, {TOKEN: []}]}
 
 _METHODS = ("get", "post")
-# What MLflow answers as JSON, and is none.
-_NO_JSON = ("/ping", "/health", "/version")
+# MLflow's content type of these is JSON, but their content is not.
+_NOT_JSON = ("/ping", "/health", "/version")
+
+_REFERENCES = "#/components/schemas/{model}"
+
+Responses = dict[int | str, dict[str, Any]]
 
 
 def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"$ref": _REFERENCES.format(model=name)}
 
 
-def _object(properties: Mapping[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"type": "object", "properties": dict(properties)} | (
-        {"required": list(required)} if required else {}
-    )
+def _response(status: int, description: str, model: Any) -> Responses:
+    return {status: {"description": description, "model": model}}
 
 
-def _list_of(items: Mapping[str, Any], **limits: int) -> dict[str, Any]:
-    return {"type": "array", "items": dict(items), **limits}
-
-
-def _answer(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {scoring.JSON: {"schema": dict(schema)}}}
-
-
-TEXT: dict[str, Any] = {"type": "string"}
-WHOLE: dict[str, Any] = {"type": "integer"}
-
-# Why there is no answer. By status; the words are the same in both protocols, the form is not.
-BAD_ROWS = "The body, or a row in it, is not what the model takes."
-NO_TOKEN = "No token, or an unknown one."  # noqa: S105
-NOT_HERE = "No such model, or another version of it, answers here."
-NOBODY = "No version answers yet, or the one that does fails whatever it is asked."
+# Both protocols have the same reasons of a refusal, in different forms.
+NO_TOKEN = {401: "The token is missing or unknown."}
+NOT_SERVED = {404: "This model is not served here, or another version of it is active."}
+NOT_ACTIVE = {503: "No version is active yet."}
 REFUSALS = {
-    400: BAD_ROWS,
-    401: NO_TOKEN,
-    404: NOT_HERE,
-    408: "The body did not come in time.",
+    400: "The body, or a row in it, does not fit the model.",
+    **NO_TOKEN,
+    **NOT_SERVED,
+    408: "The body did not arrive in time.",
     413: "The body is too large, or has too many rows.",
-    429: "Too many requests are being answered already.",
-    503: NOBODY,
-    504: "There was no answer in time.",
+    415: "The content type or the encoding of the body is not supported.",
+    429: "Too many requests are in progress.",
+    503: "No version is active yet, or the active version fails on every request.",
+    504: "The prediction took too long.",
 }
-WRONG_TYPE = {415: "The body is of a type, or an encoding, that is not read."}
 
 
-def _refusals(texts: Mapping[int, str], schema: str) -> dict[int | str, dict[str, Any]]:
-    return {status: _answer(text, _ref(schema)) for status, text in texts.items()}
+def _refusals(texts: Mapping[int, str], model: Any) -> Responses:
+    return {status: {"description": text, "model": model} for status, text in texts.items()}
 
 
 def _body(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": dict(content)}}
+    return GUARDED | {
+        "requestBody": {"required": True, "content": {kind: {"schema": one} for kind, one in content.items()}}
+    }
 
 
 INVOCATIONS: dict[str, Any] = {
-    "openapi_extra": GUARDED
-    | _body({scoring.JSON: {"schema": _ref("Invocation")}, scoring.CSV: {"schema": TEXT}}),
-    "responses": {200: _answer("What the model says, by row.", _ref("Predictions"))}
-    | _refusals(REFUSALS | WRONG_TYPE, "Error"),
+    "openapi_extra": _body({scoring.JSON: _ref("Invocation"), scoring.CSV: {"type": "string"}}),
+    "responses": _response(200, "The prediction, by row.", Predictions) | _refusals(REFUSALS, Error),
 }
 INFER: dict[str, Any] = {
-    "openapi_extra": GUARDED | _body({scoring.JSON: {"schema": _ref("InferenceRequest")}}),
-    "responses": {200: _answer("What the model says.", _ref("InferenceResponse"))}
-    | _refusals(REFUSALS | {415: "The body is in an encoding that is not read."}, "InferenceError"),
+    "openapi_extra": _body({scoring.JSON: _ref(InferenceRequest.__name__)}),
+    "responses": _response(200, "The prediction.", InferenceResponse) | _refusals(REFUSALS, InferenceError),
 }
-PING: dict[str, Any] = {"responses": {503: {"description": "No version answers yet."}}}
-VERSION: dict[str, Any] = {}
+PING: dict[str, Any] = {"responses": {503: {"description": NOT_ACTIVE[503]}}}
 READY: dict[str, Any] = {
-    "responses": {
-        200: _answer(
-            "All models in production answer.",
-            _object({"ready": {"type": "boolean"}}, ("ready",)),
-        ),
-        503: _answer(
-            "One does not answer, or none is in production.",
-            _object({"ready": {"type": "boolean"}}, ("ready",)),
-        ),
-    }
+    "responses": _response(
+        200, "Each model with a version in its stage has an active version.", dict[str, Any]
+    )
+    | _response(503, "A model has no active version, or no model has a version in its stage.", dict[str, Any])
 }
 MODEL_READY: dict[str, Any] = {
-    "responses": {
-        200: _answer("It answers.", _ref("ModelReady")),
-        404: _answer(NOT_HERE, _ref("InferenceError")),
-        503: _answer("It does not answer yet.", _ref("ModelReady")),
-    }
+    "responses": _response(200, "A version is active.", ModelReady)
+    | _refusals(NOT_SERVED, InferenceError)
+    | _response(503, NOT_ACTIVE[503], ModelReady)
 }
-SERVER: dict[str, Any] = {
-    "openapi_extra": GUARDED,
-    "responses": {200: _answer("What this is.", _ref("ServerMetadata"))}
-    | _refusals({401: NO_TOKEN}, "InferenceError"),
-}
+SERVER: dict[str, Any] = {"openapi_extra": GUARDED, "responses": _refusals(NO_TOKEN, InferenceError)}
 METADATA: dict[str, Any] = {
     "openapi_extra": GUARDED,
-    "responses": {200: _answer("Its tensors.", _ref("ModelMetadata"))}
-    | _refusals({401: NO_TOKEN, 404: NOT_HERE, 503: "No version answers yet."}, "InferenceError"),
+    "responses": _refusals(NO_TOKEN | NOT_SERVED | NOT_ACTIVE, InferenceError),
 }
 MODEL: dict[str, Any] = {
     "openapi_extra": GUARDED,
-    "responses": {200: _answer("Who answers, and where it came from.", {"type": "object"})}
-    | _refusals({401: NO_TOKEN, 404: NOT_HERE}, "Error"),
+    "responses": _response(200, "The active version and its training run.", dict[str, Any])
+    | _refusals(NO_TOKEN | NOT_SERVED, Error),
 }
 MODELS: dict[str, Any] = {
     "openapi_extra": GUARDED,
-    "responses": {200: _answer("Each model.", _list_of({"type": "object"}))}
-    | _refusals({401: NO_TOKEN}, "Error"),
+    "responses": _response(200, "The models.", list[dict[str, Any]]) | _refusals(NO_TOKEN, Error),
 }
 METRICS: dict[str, Any] = {
     "openapi_extra": GUARDED,
     "response_class": PlainTextResponse,
-    "responses": {200: {"description": "In the format of Prometheus."}} | _refusals({401: NO_TOKEN}, "Error"),
-}
-
-_PARAMETERS = {"type": ["object", "null"]}
-_TENSOR = {
-    "name": TEXT,
-    "shape": _list_of({"type": "integer", "minimum": 0}),
-    "datatype": {"enum": [*DATATYPES]},
-}
-_METADATA = _object(
-    _TENSOR | {"shape": _list_of({"type": "integer", "minimum": -1})}, ("name", "datatype", "shape")
-)
-
-SCHEMAS: dict[str, Any] = {
-    "Predictions": _object({"predictions": {"type": "array"}}, ("predictions",)),
-    "Error": _object(
-        {
-            "error_code": TEXT,
-            "message": TEXT,
-            "problems": _list_of(_ref("Problem")),
-        },
-        ("error_code", "message"),
-    )
-    | {"description": "Why there is no answer, as MLflow says it."},
-    "Problem": _object(
-        {"row": {"type": ["integer", "null"]}, "column": {"type": ["string", "null"]}, "text": TEXT},
-        ("row", "column", "text"),
-    )
-    | {"description": "What is wrong, in which row (the first is 0) and column."},
-    "InferenceRequest": _object(
-        {
-            "id": {"type": ["string", "null"]},
-            "parameters": _PARAMETERS,
-            "inputs": _list_of(_ref("RequestTensor"), minItems=1),
-            "outputs": {"type": ["array", "null"], "items": _ref("RequestedOutput")},
-        },
-        ("inputs",),
-    ),
-    "RequestTensor": _object(
-        _TENSOR
-        | {
-            "parameters": _PARAMETERS,
-            "data": {"type": "array", "description": "By row; flat or nested. null is a missing value."},
-        },
-        ("name", "shape", "datatype", "data"),
-    ),
-    "RequestedOutput": _object({"name": TEXT, "parameters": _PARAMETERS}, ("name",)),
-    "InferenceResponse": _object(
-        {
-            "model_name": TEXT,
-            "model_version": TEXT,
-            "id": TEXT,
-            "outputs": _list_of(
-                _object(_TENSOR | {"data": {"type": "array"}}, ("name", "shape", "datatype", "data"))
-            ),
-        },
-        ("model_name", "model_version", "outputs"),
-    ),
-    "InferenceError": _object({"error": TEXT}, ("error",)),
-    "ModelReady": _object({"name": TEXT, "ready": {"type": "boolean"}}, ("name", "ready")),
-    "ServerMetadata": _object(
-        {"name": TEXT, "version": TEXT, "extensions": _list_of(TEXT)}, ("name", "version", "extensions")
-    ),
-    "ModelMetadata": _object(
-        {
-            "name": TEXT,
-            "versions": _list_of(TEXT),
-            "platform": TEXT,
-            "inputs": _list_of(_METADATA),
-            "outputs": _list_of(_METADATA),
-        },
-        ("name", "platform", "inputs", "outputs"),
-    ),
-}
-
-_TYPES: dict[str, dict[str, Any]] = {
-    "double": {"type": "number"},
-    "float": {"type": "number"},
-    "long": {"type": "integer"},
-    "integer": {"type": "integer"},
-    "boolean": {"type": "boolean"},
-    "string": {"type": "string"},
-    "binary": {"type": "string", "contentEncoding": "base64"},
-    "datetime": {"type": "string", "description": "A moment like 2026-01-31T12:00:00; without a zone UTC."},
+    "responses": {200: {"description": "The metrics in the format of Prometheus."}}
+    | _refusals(NO_TOKEN, Error),
 }
 
 
 def with_examples(document: Mapping[str, Any], served: Mapping[str, "LoadedModel"]) -> dict[str, Any]:
-    """The document, with what the models take that answer now.
+    """Return the document with the inputs of the active versions.
 
     Args:
-        document: As FastAPI makes it; it stays as it is.
-        served: The models that answer, by name; the first answers where none is named.
+        document: The document that FastAPI makes; it is not changed.
+        served: The active versions by the names of their models; the first is the default.
     """
-    found = copy.deepcopy(dict(document))
-    components = found.setdefault("components", {})
+    document = copy.deepcopy(dict(document))
+    components = document.setdefault("components", {})
     components["securitySchemes"] = {TOKEN: {"type": "http", "scheme": "bearer"}}
     schemas = components.setdefault("schemas", {})
-    schemas |= SCHEMAS
+    request = InferenceRequest.model_json_schema(ref_template=_REFERENCES)
+    schemas |= request.pop("$defs") | {InferenceRequest.__name__: request}
     models = list(served.values())
     schemas["Invocation"] = _invocation(models[0].schema if models else None)
     schemas["NamedInvocation"] = (
@@ -241,18 +143,18 @@ def with_examples(document: Mapping[str, Any], served: Mapping[str, "LoadedModel
         if len(models) > 1
         else _ref("Invocation")
     )
-    # The endpoints take what FastAPI would check as it comes, and say 404.
+    # FastAPI has nothing to validate here: the endpoints take any name, and respond with 404.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for path, operations in found["paths"].items():
+    for path, operations in document["paths"].items():
         for operation in (operations[method] for method in _METHODS if method in operations):
             operation["responses"].pop("422", None)
             if "{name}" not in path:
                 operation["responses"].pop("404", None)
-            if path in _NO_JSON:
+            if path in _NOT_JSON:
                 operation["responses"]["200"].pop("content", None)
             _fill_in(operation, models if "{name}" in path else models[:1], path)
-    return found
+    return document
 
 
 def _fill_in(operation: dict[str, Any], models: "list[LoadedModel]", path: str) -> None:
@@ -266,107 +168,98 @@ def _fill_in(operation: dict[str, Any], models: "list[LoadedModel]", path: str) 
     if "requestBody" not in operation:
         return
     content = operation["requestBody"]["content"]
-    inference = path.endswith("/infer")
-    if "{name}" in path and not inference:
+    is_inference = path.endswith("/infer")
+    if "{name}" in path and not is_inference:
         content[scoring.JSON]["schema"] = _ref("NamedInvocation")
     for model in models:
         title = f"{model.name}: " if len(models) > 1 else ""
-        found = _inferences(model) if inference else _invocations(model)
-        for kind, bodies in found.items():
+        for kind, bodies in (_inferences(model) if is_inference else _invocations(model)).items():
             content[kind].setdefault("examples", {}).update(
                 {f"{title}{name}": {"value": value} for name, value in bodies.items()}
             )
 
 
 def _invocation(schema: Schema | None) -> dict[str, Any]:
-    """The bodies of MLflow's protocol for a model; without one, for any."""
+    """Return the schema of MLflow's bodies for a model, or for any model."""
     params = {scoring.PARAMS: {"type": ["object", "null"], "maxProperties": 0}}
 
-    def one(form: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        return _object({form: content} | params, (form,))
+    def of(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
+        return {"type": "object", "properties": dict(properties), "required": list(required)}
 
-    if schema is not None and schema.tensor is not None:
-        array = {"type": "array", "minItems": 1}
-        return {"oneOf": [one(scoring.INSTANCES, array), one(scoring.INPUTS, array)]}
+    def rows(items: Mapping[str, Any]) -> dict[str, Any]:
+        return {"type": "array", "minItems": 1, "items": dict(items)}
+
     columns = schema.columns if schema is not None else ()
-    record = _object(
-        {column.name: _value(column) for column in columns},
-        tuple(column.name for column in columns if column.required),
+    required = [column.name for column in columns if column.required]
+    records = rows(of({column.name: _value(column) for column in columns}, *required))
+    by_column = of(
+        {
+            column.name: {"anyOf": [{"type": "array", "items": _value(column)}, _value(column)]}
+            for column in columns
+        },
+        *required,
     )
-    records = _list_of(record, minItems=1)
-    split = _object(
-        {"columns": _list_of(TEXT, uniqueItems=True), "data": _list_of({"type": "array"}, minItems=1)},
-        ("data",),
-    )
-    by_column = _object(
-        {column.name: {"anyOf": [_list_of(_value(column)), _value(column)]} for column in columns},
-        tuple(column.name for column in columns if column.required),
-    )
-    return {
-        "oneOf": [
-            one(scoring.SPLIT, split),
-            one(scoring.RECORDS, records),
-            one(scoring.INSTANCES, records),
-            one(scoring.INPUTS, {"anyOf": [by_column, records]}),
-        ]
+    names = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    forms = {
+        scoring.SPLIT: of({"columns": names, "data": rows({"type": "array"})}, "data"),
+        scoring.RECORDS: records,
+        scoring.INSTANCES: records,
+        scoring.INPUTS: {"anyOf": [by_column, records]},
     }
+    if schema is not None and schema.tensor is not None:
+        forms = {scoring.INSTANCES: rows({}), scoring.INPUTS: rows({})}
+    return {"oneOf": [of({form: content} | params, form) for form, content in forms.items()]}
 
 
 def _value(column: Column) -> dict[str, Any]:
-    described = dict(_TYPES[column.type])
+    described = dict(KINDS[column.type].json_schema)
     if not column.required:
         described["type"] = [described["type"], "null"]
     return described
 
 
 def _invocations(model: "LoadedModel") -> dict[str, dict[str, Any]]:
-    """Bodies of MLflow's protocol that the model answers, by type of content and by form."""
-    rows = model.example.part(0, min(EXAMPLE_ROWS, model.example.count))
-    values = _json_values(rows)
+    """Return examples of MLflow's bodies, by content type and form."""
+    values = _json_values(_example(model))
     if model.schema.tensor is not None:
-        array = values[UNNAMED]
-        return {scoring.JSON: {scoring.INSTANCES: {scoring.INSTANCES: array}}}
-    records = [dict(zip(values, record, strict=True)) for record in zip(*values.values(), strict=True)]
-    split = {"columns": list(values), "data": [list(record.values()) for record in records]}
+        return {scoring.JSON: {scoring.INSTANCES: {scoring.INSTANCES: values[UNNAMED]}}}
+    rows = [list(row) for row in zip(*values.values(), strict=True)]
+    records = [dict(zip(values, row, strict=True)) for row in rows]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([values, *split["data"]])
+    csv.writer(text, lineterminator="\n").writerows([values, *rows])
+    forms = {
+        scoring.SPLIT: {"columns": list(values), "data": rows},
+        scoring.RECORDS: records,
+        scoring.INSTANCES: records,
+        scoring.INPUTS: values,
+    }
     return {
-        scoring.JSON: {
-            scoring.SPLIT: {scoring.SPLIT: split},
-            scoring.RECORDS: {scoring.RECORDS: records},
-            scoring.INSTANCES: {scoring.INSTANCES: records},
-            scoring.INPUTS: {scoring.INPUTS: values},
-        },
+        scoring.JSON: {form: {form: content} for form, content in forms.items()},
         scoring.CSV: {"csv": text.getvalue()},
     }
 
 
 def _inferences(model: "LoadedModel") -> dict[str, dict[str, Any]]:
-    """Bodies of the Open Inference Protocol that the model answers."""
-    rows = model.example.part(0, min(EXAMPLE_ROWS, model.example.count))
-    values = _json_values(rows)
-    if model.schema.tensor is not None:
-        array = rows.columns[UNNAMED]
-        datatype = open_inference.model_metadata(model)["inputs"][0]["datatype"]
-        tensors = [{"name": INPUT, "shape": list(array.shape), "datatype": datatype, "data": values[UNNAMED]}]
-    else:
-        tensors = [
-            {
-                "name": column.name,
-                "shape": [rows.count],
-                "datatype": DATATYPES_OF[column.type][0],
-                "data": values[column.name],
-            }
-            for column in model.schema.columns
-        ]
+    """Return examples of bodies of the Open Inference Protocol."""
+    example = _example(model)
+    values = _json_values(example)
+    tensors = []
+    for tensor in open_inference.model_metadata(model)["inputs"]:
+        column = UNNAMED if model.schema.tensor is not None else tensor["name"]
+        shape = list(example.columns[column].shape)
+        tensors.append(
+            {"name": tensor["name"], "shape": shape, "datatype": tensor["datatype"], "data": values[column]}
+        )
     return {scoring.JSON: {"inputs": {"inputs": tensors}}}
 
 
+def _example(model: "LoadedModel") -> Rows:
+    return model.example.part(0, min(EXAMPLE_ROWS, model.example.count))
+
+
 def _json_values(rows: Rows) -> dict[str, list[Any]]:
-    """The rows as a client would send them."""
-    return {
-        name: [_json_value(value) for value in scoring.plain(array)] for name, array in rows.columns.items()
-    }
+    """Return rows as a client sends them."""
+    return {name: [_json_value(value) for value in plain(array)] for name, array in rows.columns.items()}
 
 
 def _json_value(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Answers on their way to the request log, written by a thread. Files and rows: requests/request_log.py."""
+"""Queues answered requests, and writes them to the request log in a thread."""
 
 import logging
 import threading
@@ -15,11 +15,11 @@ from ledgerline.serving.rows import Rows, joined
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What is not written yet, at most: the rest is dropped, so that a full disk does not fill the memory, too.
+# The most rows in memory. Further rows are dropped, so that a full disk does not fill the memory, too.
 MAX_ROWS = 200_000
-# So many do not wait for the next flush.
+# Number of rows that are flushed at once.
 FLUSH_ROWS = 50_000
-# Whoever ends the service gives it some seconds, and the answers under way need these, too.
+# Process managers allow a few seconds for the end, and requests in progress need some of them.
 STOP_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
@@ -30,18 +30,18 @@ def _nothing(_rows: int) -> None:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A request and its answer.
+class AnsweredRequest:
+    """A request and its prediction.
 
     Attributes:
-        at: When the request came, in seconds since the epoch.
-        request_id: Its id.
-        model: The registered model.
-        version: The version that answered.
-        trace_id: Its trace, 32 hexadecimal digits; empty without.
-        seconds: How long the answer took.
-        inputs: What the model was given.
-        outputs: What it answered.
+        at: When the request arrived, in seconds since the epoch.
+        request_id: Id of the request.
+        model: Name of the registered model.
+        version: Number of the version.
+        trace_id: Id of its trace, as 32 hexadecimal digits; empty if it has none.
+        seconds: Duration of the request.
+        inputs: Inputs of the model.
+        outputs: Outputs of the model.
     """
 
     at: float
@@ -56,18 +56,18 @@ class Answered:
 
 @dataclass
 class RequestLogger:
-    """Takes answers without ever waiting or raising, and writes them from a thread of its own.
+    """Queues answered requests without waiting or raising, and writes them in a thread.
 
     Attributes:
-        folder: Where the log is.
+        folder: Folder of the log.
         redacted: Columns of inputs and outputs whose values are not written.
-        max_bytes: What the files may take; the oldest are deleted.
-        flush_seconds: How often is written.
-        on_dropped: Told how many rows will not be written.
-        on_written: Told how many rows were written.
-        most_rows: Rows that are not written yet, at most.
-        flush_rows: So many rows do not wait for the next flush.
-        stop_seconds: What stopping may take.
+        max_bytes: The most bytes of the files; the oldest are deleted.
+        flush_seconds: Interval of the flushes.
+        on_dropped: Callback with the number of rows that are dropped.
+        on_written: Callback with the number of rows that were written.
+        max_rows: The most rows in memory.
+        flush_rows: Number of rows that are flushed at once.
+        stop_seconds: The most time that `stop` waits.
     """
 
     folder: Path
@@ -76,139 +76,142 @@ class RequestLogger:
     flush_seconds: float = 10.0
     on_dropped: Callable[[int], None] = _nothing
     on_written: Callable[[int], None] = _nothing
-    most_rows: int = MAX_ROWS
+    max_rows: int = MAX_ROWS
     flush_rows: int = FLUSH_ROWS
     stop_seconds: float = STOP_SECONDS
-    _waiting: deque[Answered] = field(default_factory=deque, init=False, repr=False)
+    _queue: deque[AnsweredRequest] = field(default_factory=deque, init=False, repr=False)
     _rows: int = field(default=0, init=False, repr=False)
-    _being_written: int = field(default=0, init=False, repr=False)
+    _rows_in_flush: int = field(default=0, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _wake: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+    _flush_now: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _stopped: bool = field(default=False, init=False, repr=False)
     _thread: threading.Thread | None = field(default=None, init=False, repr=False)
     _problem: str | None = field(default=None, init=False, repr=False)
 
     def start(self) -> None:
-        """Begin to write; what was logged before waits."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="request log", daemon=True)
         self._thread.start()
 
-    def log(self, answered: Answered) -> None:
-        """Take an answer, if there is room for it."""
-        count = answered.inputs.count
-        # Held by the other thread for a few instructions only, never while it writes.
+    def log(self, request: AnsweredRequest) -> None:
+        """Queue a request if there is room for it."""
+        count = request.inputs.count
+        # The other thread holds the lock for a few instructions only, and never while it writes.
         with self._lock:
-            taken = not self._stopped and self._rows + count <= self.most_rows
-            if taken:
-                self._waiting.append(answered)
+            is_queued = not self._stopped and self._rows + count <= self.max_rows
+            if is_queued:
+                self._queue.append(request)
                 self._rows += count
-            is_urgent = self._rows - self._being_written >= self.flush_rows
-        if not taken:
-            self._tell(self.on_dropped, count)
+            is_urgent = self._rows - self._rows_in_flush >= self.flush_rows
+        if not is_queued:
+            self._notify(self.on_dropped, count)
         if is_urgent:
-            self._wake.set()
+            self._flush_now.set()
 
     def stop(self) -> None:
-        """Write what is left, if that takes no longer than some seconds; nothing is taken afterwards."""
+        """Write the queued rows, for at most `stop_seconds`; later requests are dropped."""
         with self._lock:
             already, self._stopped = self._stopped, True
         if already:
             return
-        self._wake.set()
+        self._flush_now.set()
         if self._thread is not None:
             self._thread.join(self.stop_seconds)
         with self._lock:
             left = self._rows
         if left:
-            logger.warning("%d rows of requests were not written in time, and are lost.", left)
-            self._tell(self.on_dropped, left)
+            logger.warning("%d rows were not written to the request log in time, and are lost.", left)
+            self._notify(self.on_dropped, left)
 
     def _run(self) -> None:
-        # Now, while nobody waits for an answer: imported at the first flush, it would delay some.
+        # Import it before the first request: during one, the import would delay responses.
         import pyarrow.parquet  # noqa: F401
 
         self._guarded(lambda: request_log.remove_leftovers(self.folder))
         while not self._stopped:
-            self._wake.wait(self.flush_seconds)
-            self._wake.clear()
+            self._flush_now.wait(self.flush_seconds)
+            self._flush_now.clear()
             self._flush()
-        # What came between the last flush and the end.
         self._flush()
 
     def _flush(self) -> None:
         with self._lock:
-            batch = list(self._waiting)
-            self._waiting.clear()
-            self._being_written = self._rows
+            batch = list(self._queue)
+            self._queue.clear()
+            self._rows_in_flush = self._rows
         if not batch:
             return
         problem = None
         for group in _groups(batch):
-            rows = sum(answered.inputs.count for answered in group)
+            rows = sum(request.inputs.count for request in group)
             failed = self._guarded(lambda group=group: self._write(group))
             problem = problem or failed
             with self._lock:
                 self._rows -= rows
-                self._being_written -= rows
-            self._tell(self.on_dropped if failed else self.on_written, rows)
+                self._rows_in_flush -= rows
+            self._notify(self.on_dropped if failed else self.on_written, rows)
         problem = problem or self._guarded(lambda: request_log.keep_within(self.folder, self.max_bytes))
         self._report(problem)
 
-    def _write(self, group: Sequence[Answered]) -> None:
+    def _write(self, group: Sequence[AnsweredRequest]) -> None:
         request_log.write(self.folder, group[0].model, _table(group, self.redacted))
 
     def _report(self, problem: str | None) -> None:
-        """Say that something is wrong, and that it no longer is: each once."""
+        """Log a problem once, and once that it has gone."""
         if problem is not None and self._problem is None:
-            logger.error("Requests are not logged in %s: %s. The service goes on.", self.folder, problem)
+            logger.error(
+                "The request log in %s cannot be written: %s. The service continues without it.",
+                self.folder,
+                problem,
+            )
         elif problem is None and self._problem is not None:
-            logger.info("Requests are logged in %s again.", self.folder)
+            logger.info("The request log in %s is written again.", self.folder)
         self._problem = problem
 
     def _guarded(self, action: Callable[[], object]) -> str | None:
-        """What went wrong, if something did: the thread must outlive it."""
+        """Run an action; return what failed, because the thread must survive it."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 (a full disk, values that Parquet does not know, ...)
             return f"{type(error).__name__}: {error}"
         return None
 
-    def _tell(self, listener: Callable[[int], None], rows: int) -> None:
+    def _notify(self, listener: Callable[[int], None], rows: int) -> None:
         try:
             listener(rows)
         except Exception:
-            logger.exception("Whoever counts the rows of the request log failed.")
+            logger.exception("A callback of the request log failed.")
 
 
-def _groups(batch: Iterable[Answered]) -> list[list[Answered]]:
-    """Answers that one file can hold: of the same version, with the same columns."""
-    groups: dict[Any, list[Answered]] = {}
-    for answered in batch:
+def _groups(batch: Iterable[AnsweredRequest]) -> list[list[AnsweredRequest]]:
+    """Group requests that one file can hold: those of the same version, with the same columns."""
+    groups: dict[Any, list[AnsweredRequest]] = {}
+    for request in batch:
         shapes = tuple(
             (name, values.shape[1:])
-            for rows in (answered.inputs, answered.outputs)
+            for rows in (request.inputs, request.outputs)
             for name, values in rows.columns.items()
         )
-        groups.setdefault((answered.model, answered.version, shapes), []).append(answered)
+        groups.setdefault((request.model, request.version, shapes), []).append(request)
     return list(groups.values())
 
 
-def _table(group: Sequence[Answered], redacted: frozenset[str]) -> "pa.Table":
+def _table(group: Sequence[AnsweredRequest], redacted: frozenset[str]) -> "pa.Table":
     import numpy as np
 
-    counts = [answered.inputs.count for answered in group]
+    counts = [request.inputs.count for request in group]
 
     def repeated(values: list[Any], dtype: str) -> Any:
         return np.repeat(np.array(values, dtype), counts)
 
     fixed = {
-        "at": repeated([round(answered.at * 1e6) for answered in group], "int64"),
-        "request_id": repeated([answered.request_id for answered in group], "object"),
+        "at": repeated([round(request.at * 1e6) for request in group], "int64"),
+        "request_id": repeated([request.request_id for request in group], "object"),
         "row": np.concatenate([np.arange(count, dtype="int32") for count in counts]),
-        "version": repeated([answered.version for answered in group], "int64"),
-        "trace_id": repeated([answered.trace_id for answered in group], "object"),
-        "seconds": repeated([answered.seconds for answered in group], "float64"),
+        "version": repeated([request.version for request in group], "int64"),
+        "trace_id": repeated([request.trace_id for request in group], "object"),
+        "seconds": repeated([request.seconds for request in group], "float64"),
     }
-    inputs = joined([answered.inputs for answered in group])
-    outputs = joined([answered.outputs for answered in group])
+    inputs = joined([request.inputs for request in group])
+    outputs = joined([request.outputs for request in group])
     return to_table(fixed, inputs.columns, outputs.columns, redacted)

@@ -1,4 +1,4 @@
-"""Rows that go into a model and come out of it: named arrays of one length. What a model takes: schema.py."""
+"""The inputs and outputs of models: named arrays of one length. schema.py says which inputs a model takes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The name of an array that is all there is: a model that takes or gives one tensor.
+# The name of the array of a model that takes or returns one array instead of columns.
 UNNAMED = ""
 
 
@@ -16,22 +16,23 @@ class Rows:
     """Rows, by column.
 
     Attributes:
-        columns: An array for each column; its first axis is the row. A tensor without a name is `UNNAMED`.
-        count: How many rows there are.
+        columns: An array for each column, whose first axis is the row. `UNNAMED` is the only array of a
+            tensor.
+        count: Number of rows.
     """
 
     columns: "Mapping[str, NDArray[Any]]"
     count: int
 
     def part(self, start: int, stop: int) -> "Rows":
-        """Some of the rows."""
+        """Return the rows from `start` to before `stop`."""
         if start == 0 and stop == self.count:
             return self
         return Rows({name: values[start:stop] for name, values in self.columns.items()}, stop - start)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """Rows one after another; all have the same columns."""
+    """Return rows of the same columns, one part after another."""
     import numpy as np
 
     if len(parts) == 1:
@@ -42,11 +43,15 @@ def joined(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def answered(output: Any, count: int) -> Rows:
-    """What a model said about some rows.
+def output_rows(output: Any, count: int) -> Rows:
+    """Return the output of a model as rows.
+
+    Args:
+        output: A series, a frame, a mapping of columns, or anything that numpy takes for an array.
+        count: Number of rows of the input.
 
     Raises:
-        ValueError: It said something about another number of rows, or nothing that is by row.
+        ValueError: The output has another number of rows.
     """
     import numpy as np
     import pandas as pd
@@ -62,6 +67,6 @@ def answered(output: Any, count: int) -> Rows:
         columns = {UNNAMED: np.asarray(output)}
     for name, values in columns.items():
         if values.ndim == 0 or len(values) != count:
-            said = "one value" if values.ndim == 0 else f"{len(values)} values"
-            raise ValueError(f"The model says {said}{f' of {name}' if name else ''} about {count} rows.")
+            size = "one value" if values.ndim == 0 else f"{len(values)} values"
+            raise ValueError(f"The model returns {size}{f' of {name}' if name else ''} for {count} rows.")
     return Rows(columns, count)

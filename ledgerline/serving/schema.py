@@ -1,15 +1,19 @@
-"""What a model takes, by its MLflow signature, and whether rows are that. How they come: scoring.py."""
+"""The input schema of a model, from its MLflow signature, and the checks of rows by it.
+
+open_inference.py and scoring.py read the rows from requests.
+"""
 
 import base64
 import math
 import re
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ledgerline.errors import LedgerlineError
+from ledgerline.serving.request_errors import Problem, RowsRefusedError, abbreviated
 from ledgerline.serving.rows import UNNAMED, Rows
 
 if TYPE_CHECKING:
@@ -17,74 +21,33 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from numpy.typing import NDArray
 
-# More are counted, not listed: whoever sent a column of the wrong kind knows it by the first rows.
-LISTED_PROBLEMS = 20
-SHOWN_CHARACTERS = 40
 
-# The whole text of a value may be as long as a body, and too deep to be written.
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 2, 2 * SHOWN_CHARACTERS, 2 * SHOWN_CHARACTERS
-
-
-class UnsupportedSignatureError(Exception):
-    """Requests for a model with this signature cannot be checked."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong with the rows of a request.
-
-    Attributes:
-        text: What, in a sentence without its subject.
-        row: The row, counted from 0; None: all of them.
-        column: The column; None: none in particular.
-    """
-
-    text: str
-    row: int | None = None
-    column: str | None = None
-
-    def __str__(self) -> str:
-        place = [f"row {self.row}"] if self.row is not None else []
-        place += [f"column {self.column}"] if self.column is not None else []
-        return f"{', '.join(place)}: {self.text}" if place else self.text
-
-
-class RowsRefusedError(Exception):
-    """Rows are not what a model takes.
-
-    Attributes:
-        problems: What is wrong, at most `LISTED_PROBLEMS`.
-        count: How many problems there are.
-    """
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = problems[:LISTED_PROBLEMS]
-        self.count = len(problems)
-        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        super().__init__(f"{problems[0]}{more}")
+class UnsupportedSignatureError(LedgerlineError):
+    """A signature by which requests cannot be checked."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of the signature, and the values of a request that are of it.
+    """A column type of MLflow.
 
     Attributes:
         dtype: The numpy type of the array.
-        accepted: The types of values, as JSON has them.
-        said: What a value should be, for messages.
-        missing: What stands for a missing value in the array; None: it cannot have gaps.
-        convert: Of one value to what numpy takes; None: as it is.
+        accepted: Python types of its values in parsed JSON.
+        expected: Description of a value, for messages.
+        json_schema: JSON Schema of a value.
+        missing: A missing value in the array; None if arrays of this type cannot have one.
+        convert: Function from a value of JSON to one of numpy; None if they are the same.
     """
 
     dtype: str
     accepted: frozenset[type]
-    said: str
+    expected: str
+    json_schema: Mapping[str, Any]
     missing: Any = None
     convert: Callable[[Any], Any] | None = None
 
 
-def _whole(low: int, high: int) -> Callable[[Any], Any]:
+def _integer(low: int, high: int) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         if not low <= value <= high:
             raise ValueError(f"it is not between {low} and {high}")
@@ -99,54 +62,62 @@ def _single(value: float) -> float:
     return float(value)
 
 
-# A date of ISO 8601 in its extended form, and a time of day if there is one; a blank may stand for the T, as
-# pandas and databases write it. Pandas itself would take "12:00" for today at noon, and "2013" for a day.
-_MOMENT = re.compile(
+# An ISO 8601 date in the extended form, with an optional time; pandas and databases write a blank instead of
+# T. Pandas itself would also read "12:00" as today at noon, and "2013" as a day.
+_DATETIME_PATTERN = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(?P<zone>Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
 )
 
 
-def _moment(value: str) -> Any:
+def _datetime(value: str) -> Any:
     import numpy as np
     import pandas as pd
 
-    found = _MOMENT.fullmatch(value)
-    if found is None:
-        raise ValueError("it is not a date of ISO 8601, year-month-day, with or without a time")
-    if found["zone"] is None and "1678" <= value[:4] <= "2261":
-        return np.datetime64(value, "ns")  # ten times as fast; in these years every nanosecond has its place
-    moment = pd.Timestamp(value)
-    # The columns that models are trained on have no time zone; one that is named is meant.
-    moment = moment.tz_convert("UTC").tz_localize(None) if moment.tz is not None else moment
-    # What lies centuries away does not fit, and numpy would make another moment of it.
-    return moment.as_unit("ns").to_datetime64()
+    match = _DATETIME_PATTERN.fullmatch(value)
+    if match is None:
+        raise ValueError("it is not an ISO 8601 date (year-month-day), with or without a time")
+    if match["zone"] is None and "1678" <= value[:4] <= "2261":
+        return np.datetime64(value, "ns")  # ten times as fast, and exact in these years
+    timestamp = pd.Timestamp(value)
+    # Training data have no time zones: a value that has one is converted to UTC.
+    timestamp = timestamp.tz_convert("UTC").tz_localize(None) if timestamp.tz is not None else timestamp
+    # Pandas refuses dates that do not fit in nanoseconds; numpy would wrap them around.
+    return timestamp.as_unit("ns").to_datetime64()
 
 
 def _binary(value: str) -> bytes:
     return base64.b64decode(value, validate=True)
 
 
-# What is further from 0 becomes infinite in 32 bits.
+# The largest float of 32 bits; larger numbers become infinite.
 MAX_SINGLE = 3.4028234e38
-MAX_EXACT = 2**53  # below it, every whole number is a float, and of no other
+MAX_EXACT = 2**53  # floats represent integers below it exactly
 INT32, INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 
-# By MLflow's names of column types (mlflow.types.DataType).
+# The keys are MLflow's names of column types (mlflow.types.DataType).
+_NUMBER, _INTEGER = {"type": "number"}, {"type": "integer"}
+_BASE64 = {"type": "string", "contentEncoding": "base64"}
+_DATETIME = {"type": "string", "description": "A datetime like 2026-01-31T12:00:00; UTC without a time zone."}
 KINDS = {
-    "double": Kind("float64", frozenset({float, int}), "a number", math.nan, float),
-    "float": Kind("float32", frozenset({float, int}), "a number", math.nan, _single),
-    "long": Kind("int64", frozenset({int}), "a whole number", convert=_whole(*INT64)),
-    "integer": Kind("int32", frozenset({int}), "a whole number", convert=_whole(*INT32)),
-    "boolean": Kind("bool", frozenset({bool}), "true or false"),
-    # Not None: an encoder would take it for a category of its own.
-    "string": Kind("object", frozenset({str}), "a text", math.nan),
-    "binary": Kind("object", frozenset({str}), "bytes in base64", math.nan, _binary),
-    "datetime": Kind("datetime64[ns]", frozenset({str}), "a moment like 2026-01-31T12:00:00", "NaT", _moment),
+    "double": Kind("float64", frozenset({float, int}), "a number", _NUMBER, math.nan, float),
+    "float": Kind("float32", frozenset({float, int}), "a number", _NUMBER, math.nan, _single),
+    "long": Kind("int64", frozenset({int}), "an integer", _INTEGER, convert=_integer(*INT64)),
+    "integer": Kind("int32", frozenset({int}), "an integer", _INTEGER, convert=_integer(*INT32)),
+    "boolean": Kind("bool", frozenset({bool}), "true or false", {"type": "boolean"}),
+    # Encoders would treat None as a category, and not as a missing value.
+    "string": Kind("object", frozenset({str}), "a string", {"type": "string"}, math.nan),
+    "binary": Kind("object", frozenset({str}), "bytes in base64", _BASE64, math.nan, _binary),
+    "datetime": Kind(
+        "datetime64[ns]",
+        frozenset({str}),
+        "a datetime like 2026-01-31T12:00:00",
+        _DATETIME,
+        "NaT",
+        _datetime,
+    ),
 }
-
-
-WHOLE = frozenset({"long", "integer"})
+INTEGERS = frozenset({"long", "integer"})
 
 
 @dataclass(frozen=True)
@@ -156,7 +127,7 @@ class Column:
     Attributes:
         name: Its name.
         type: MLflow's name of its type, a key of `KINDS`.
-        required: Whether it must be there, and without gaps.
+        required: True if a request must have it, without missing values.
     """
 
     name: str
@@ -164,14 +135,14 @@ class Column:
     required: bool
 
     def array(self, values: Sequence[Any], problems: list[Problem]) -> "NDArray[Any] | None":
-        """The values as the model takes them; None, and what is wrong, if they are not of its type."""
+        """Return values as an array of the column's type; or None, and append what is wrong to `problems`."""
         import numpy as np
 
         kind = KINDS[self.type]
         types = set(map(type, values))
         gaps = type(None) in types or float in types
         plain = types - {type(None)} <= kind.accepted
-        # The usual ways. Where numpy cannot take a value, the slow way says which.
+        # Whole arrays are converted first. If numpy refuses one, `_converted` finds the value.
         with suppress(OverflowError):
             if plain and float in kind.accepted:
                 array = np.array(values, dtype="float64")  # None becomes NaN
@@ -195,23 +166,25 @@ class Column:
                 converted.append(kind.missing)
                 continue
             if type(value) not in kind.accepted:
-                problems.append(Problem(f"{shown(value)} is not {kind.said}", row, self.name))
+                problems.append(Problem(f"{abbreviated(value)} is not {kind.expected}", row, self.name))
                 continue
             try:
                 converted.append(value if kind.convert is None else kind.convert(value))
             except (ValueError, OverflowError) as error:
-                problems.append(Problem(f"{shown(value)} is not {kind.said}: {error}", row, self.name))
+                problems.append(
+                    Problem(f"{abbreviated(value)} is not {kind.expected}: {error}", row, self.name)
+                )
         if len(problems) > before:
             return None
         if has_gaps and kind.missing is None:
-            # Whole numbers and truth values with gaps: as objects they stay exact, also beside other rows.
+            # Integers and booleans with gaps stay exact as objects, also when batches are joined.
             return np.array([math.nan if value is None else value for value in converted], dtype="object")
         return np.array(converted, dtype=kind.dtype)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """The one array that a model takes.
+    """The array that a model takes instead of columns.
 
     Attributes:
         dtype: Its numpy type.
@@ -222,7 +195,7 @@ class Tensor:
     shape: tuple[int, ...]
 
     def array(self, values: Any) -> "NDArray[Any]":
-        """The values as an array.
+        """Return nested lists as an array.
 
         Raises:
             RowsRefusedError: They have another shape or type.
@@ -230,34 +203,39 @@ class Tensor:
         import numpy as np
 
         try:
-            found = np.array(values)
+            array = np.array(values)
         except (ValueError, OverflowError):
-            raise RowsRefusedError([Problem("the rows are not all of one shape")]) from None
+            raise RowsRefusedError([Problem("the rows have different shapes")]) from None
         wanted = np.dtype(self.dtype)
-        if found.dtype.kind not in _KINDS_INTO[wanted.kind]:
-            raise RowsRefusedError([Problem(f"the values are {found.dtype}, the model takes {self.dtype}")])
+        if array.dtype.kind not in _KINDS_INTO[wanted.kind]:
+            raise RowsRefusedError([Problem(f"the values are {array.dtype}, the model takes {self.dtype}")])
         expected = ", ".join("any" if length == -1 else str(length) for length in self.shape)
-        if found.ndim != len(self.shape) or any(
-            length not in (-1, there) for length, there in zip(self.shape, found.shape, strict=True)
+        if array.ndim != len(self.shape) or any(
+            expected_length not in (-1, length)
+            for expected_length, length in zip(self.shape, array.shape, strict=True)
         ):
             raise RowsRefusedError(
-                [Problem(f"the shape is {found.shape}, the model takes ({expected}); the first is the row")]
+                [
+                    Problem(
+                        f"the shape is {array.shape}, the model takes ({expected}); the first axis is the row"
+                    )
+                ]
             )
-        if wanted.kind in "iu" and found.size:
+        if wanted.kind in "iu" and array.size:
             low, high = np.iinfo(wanted).min, np.iinfo(wanted).max
-            if int(found.min()) < low or int(found.max()) > high:
-                raise RowsRefusedError([Problem(f"there are values that are not between {low} and {high}")])
+            if int(array.min()) < low or int(array.max()) > high:
+                raise RowsRefusedError([Problem(f"some values are not between {low} and {high}")])
         with np.errstate(over="ignore"):
-            return found.astype(wanted)
+            return array.astype(wanted)
 
 
-# Which kinds of numpy types may become which without a loss of meaning.
+# Kinds of numpy types, and the kinds that can be converted to them without a change of meaning.
 _KINDS_INTO = {"f": "fiu", "i": "iu", "u": "iu", "b": "b", "U": "U", "O": "UOfiub", "S": "SU"}
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a model takes: named columns, or one tensor.
+    """The inputs of a model: named columns, or one tensor.
 
     Attributes:
         columns: The columns, in the order of the signature; empty for a tensor.
@@ -268,14 +246,14 @@ class Schema:
     tensor: Tensor | None = None
 
     def rows(self, columns: Mapping[str, Sequence[Any]], count: int) -> Rows:
-        """Rows from the values of a request, by column; columns that the model does not know are left out.
+        """Return rows from the values of a request; columns that the model does not take are left out.
 
         Args:
-            columns: Values as JSON has them; each of `count` values.
-            count: How many rows there are.
+            columns: Values of parsed JSON by column; each column has `count` values.
+            count: Number of rows.
 
         Raises:
-            RowsRefusedError: They are not what the model takes.
+            RowsRefusedError: They do not fit the schema.
         """
         if self.tensor is not None:
             raise RowsRefusedError([Problem("the model takes one array, not columns")])
@@ -294,30 +272,32 @@ class Schema:
         return Rows(arrays, count)
 
     def model_input(self, rows: Rows) -> "pd.DataFrame | NDArray[Any]":
-        """Return rows as a model takes them: a frame of the columns; of a tensor, the array.
+        """Return rows as a model takes them: a frame of the columns, or the array.
 
-        Whole numbers with gaps become floats, as pandas has them and as most models were trained with them,
-        unless they would no longer be the same numbers.
+        Integers with gaps become floats, as in pandas and in most training data, unless a float cannot hold
+        them exactly.
         """
         import pandas as pd
 
         if UNNAMED in rows.columns:
             return rows.columns[UNNAMED]
         columns = dict(rows.columns)
-        for name in self._whole_with_gaps:
+        for name in self._integers_with_gaps:
             if columns[name].dtype == object:
                 columns[name] = _as_floats(columns[name])
         return pd.DataFrame(columns, copy=False)
 
     @cached_property
-    def _whole_with_gaps(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns if not column.required and column.type in WHOLE)
+    def _integers_with_gaps(self) -> tuple[str, ...]:
+        return tuple(
+            column.name for column in self.columns if not column.required and column.type in INTEGERS
+        )
 
     def array_rows(self, values: Any) -> Rows:
-        """Rows from one nested array.
+        """Return rows from one nested array.
 
         Raises:
-            RowsRefusedError: They are not what the model takes.
+            RowsRefusedError: They do not fit the schema.
         """
         if self.tensor is None:
             raise RowsRefusedError([Problem(f"the model takes columns: {self.names()}")])
@@ -325,27 +305,32 @@ class Schema:
         return Rows({UNNAMED: array}, len(array))
 
     def unknown(self, names: Sequence[str]) -> list[str]:
-        """Which of these the model does not know."""
+        """Return those of these names that the model does not take."""
         known = {column.name for column in self.columns}
         return [name for name in names if name not in known]
 
     def names(self) -> str:
-        """The columns, for messages."""
+        """Return the names of the columns, for messages."""
         return ", ".join(column.name for column in self.columns)
 
 
 def schema_of(signature: "ModelSignature | None") -> Schema:
-    """What requests for a model with this signature must have.
+    """Return the input schema of a model.
 
     Raises:
-        UnsupportedSignatureError: It has none, or one of a kind that is not known here.
+        UnsupportedSignatureError: The model has no signature, or one that is not supported.
     """
     if signature is None or signature.inputs is None or signature.outputs is None:
-        raise UnsupportedSignatureError("it has no signature of inputs and outputs; log it with one")
+        raise UnsupportedSignatureError(
+            "The model has no signature of inputs and outputs.", "Log it with one."
+        )
     inputs = signature.inputs
     if inputs.is_tensor_spec():
         if len(inputs.inputs) > 1 or inputs.inputs[0].name:
-            raise UnsupportedSignatureError("it takes tensors by name; only columns or one tensor are known")
+            raise UnsupportedSignatureError(
+                "The model takes named tensors.",
+                "Give it a signature of columns, or of one tensor without a name.",
+            )
         tensor: Any = inputs.inputs[0]
         return Schema(tensor=Tensor(tensor.type.name, tuple(int(length) for length in tensor.shape)))
     columns = []
@@ -353,24 +338,20 @@ def schema_of(signature: "ModelSignature | None") -> Schema:
     for number, column in enumerate(inputs.inputs):
         name = getattr(column.type, "name", str(column.type))
         if not column.name:
-            raise UnsupportedSignatureError(f"column {number} has no name")
+            raise UnsupportedSignatureError(f"Column {number} of the signature has no name.")
         if name not in KINDS:
-            raise UnsupportedSignatureError(f"column {column.name} is {name}, which is not known here")
+            raise UnsupportedSignatureError(
+                f"Column {column.name} of the signature is {name}, which is not supported."
+            )
         columns.append(Column(str(column.name), name, column.required))
     return Schema(tuple(columns))
 
 
 def _as_floats(values: "NDArray[Any]") -> "NDArray[Any]":
-    """Whole numbers with gaps as floats; as they are, if floats cannot hold them."""
+    """Return integers with gaps as floats, or as they are if floats cannot hold them exactly."""
     floats = values.astype("float64")
     return values if (abs(floats) >= MAX_EXACT).any() else floats
 
 
 def _is_missing(value: Any) -> bool:
     return value is None or (type(value) is float and math.isnan(value))
-
-
-def shown(value: Any) -> str:
-    """A value of a client as it may be repeated: JSON has no quotes of ours, and large ones are cut."""
-    text = _SHORT.repr(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

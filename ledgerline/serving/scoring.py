@@ -1,25 +1,23 @@
-"""MLflow's scoring protocol: bodies to rows, and what a model said to a body. What rows must be: schema.py.
+"""MLflow's scoring protocol: bodies become rows, and predictions become bodies. schema.py checks values.
 
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/ describes the four forms of JSON, and CSV.
 """
 
-import base64
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from ledgerline.serving.json_bodies import as_json, checked, parsed, plain, require_rows
+from ledgerline.serving.protocol_types import Split
+from ledgerline.serving.request_errors import BodyRefusedError, Problem, RowsRefusedError
 from ledgerline.serving.rows import UNNAMED, Rows
-from ledgerline.serving.schema import Problem, RowsRefusedError, Schema
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ledgerline.serving.schema import Schema
 
 JSON, CSV = "application/json", "text/csv"
 
@@ -27,67 +25,63 @@ SPLIT, RECORDS, INSTANCES, INPUTS = "dataframe_split", "dataframe_records", "ins
 FORMS = (SPLIT, RECORDS, INSTANCES, INPUTS)
 PARAMS = "params"
 
-MAX_DIGITS = 32  # of a whole number in CSV; what is longer is out of range, and would take long to be read
+MAX_DIGITS = 32  # of an integer in CSV; longer ones are out of range, and would take long to read
 
-ONE_FORM = f"send a JSON object with one of {', '.join(FORMS)}"
-
-
-class BodyRefusedError(Exception):
-    """A body that no rows can be read from; the message says what it should be."""
+ONE_FORM = f"Send a JSON object with one of {', '.join(FORMS)}."
 
 
-def rows_of_json(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list[str]]:
-    """Rows of a JSON body, and the columns in it that the model does not know.
+def rows_of_json(body: bytes, schema: Schema, max_rows: int) -> tuple[Rows, list[str]]:
+    """Return the rows of a JSON body, and the names of its columns that the model does not take.
 
     Args:
-        body: As it came.
-        schema: What the model takes.
-        most_rows: How many rows are accepted.
+        body: The body of the request.
+        schema: The schema of the model.
+        max_rows: The most rows that are accepted.
 
     Raises:
-        BodyRefusedError: It is no JSON of the protocol.
-        RowsRefusedError: The rows are not what the model takes.
-        TooManyRowsError: There are more.
+        BodyRefusedError: The body is not of the protocol.
+        RowsRefusedError: The rows do not fit the schema.
+        TooManyRowsError: There are more than `max_rows` rows.
     """
     content = parsed(body)
     if not isinstance(content, dict):
-        raise BodyRefusedError(f"the body is no JSON object: {ONE_FORM}")
+        raise BodyRefusedError("The body is not a JSON object.", ONE_FORM)
     forms = [form for form in FORMS if form in content]
     if len(forms) != 1:
-        found = " and ".join(forms) if forms else "none of them"
-        raise BodyRefusedError(f"the body has {found}: {ONE_FORM}")
+        raise BodyRefusedError(f"The body has {' and '.join(forms) or 'none of the forms'}.", ONE_FORM)
     if content.get(PARAMS) not in (None, {}):
-        raise BodyRefusedError("the model takes no params")
+        raise BodyRefusedError("The model takes no params.")
     data = content[forms[0]]
     if schema.tensor is not None:
         if forms[0] in (SPLIT, RECORDS):
-            raise BodyRefusedError(f"the model takes one array: send it as {INSTANCES} or {INPUTS}")
-        require_rows(len(data) if isinstance(data, list) else 0, most_rows)
+            raise BodyRefusedError("The model takes one array.", f"Send it as {INSTANCES} or {INPUTS}.")
+        require_rows(len(data) if isinstance(data, list) else 0, max_rows)
         return schema.array_rows(data), []
-    columns, count = _COLUMNS_OF[forms[0]](data, schema, most_rows)
+    columns, count = _COLUMNS_OF[forms[0]](data, schema, max_rows)
     return schema.rows(columns, count), schema.unknown(list(columns))
 
 
-def rows_of_csv(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list[str]]:
-    """Read the rows of a CSV body, whose first line names the columns.
+def rows_of_csv(body: bytes, schema: Schema, max_rows: int) -> tuple[Rows, list[str]]:
+    """Return the rows of a CSV body, and the names of its columns that the model does not take.
 
-    A missing value is an empty field and, except in texts, NA, NaN, nan or null.
+    The first line names the columns. A missing value is an empty field and, except in strings, NA, NaN, nan
+    or null.
 
     Raises:
-        BodyRefusedError: It is no CSV.
-        RowsRefusedError: The rows are not what the model takes.
-        TooManyRowsError: There are more than `most_rows`.
+        BodyRefusedError: The body is not CSV.
+        RowsRefusedError: The rows do not fit the schema.
+        TooManyRowsError: There are more than `max_rows` rows.
     """
     if schema.tensor is not None:
-        raise BodyRefusedError("the model takes one array, and CSV has columns: send JSON")
+        raise BodyRefusedError("The model takes one array, and CSV has columns.", "Send JSON.")
     try:
         lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BodyRefusedError(f"the body is no CSV in UTF-8: {error}") from None
+        raise BodyRefusedError(f"The body is not CSV in UTF-8: {error}.") from None
     if not lines:
-        raise BodyRefusedError("the body is empty: send CSV whose first line names the columns")
+        raise BodyRefusedError("The body is empty.", "Send CSV whose first line names the columns.")
     names, records = lines[0], [line for line in lines[1:] if line]
-    require_rows(len(records), most_rows)
+    require_rows(len(records), max_rows)
     by_name = _split(names, records)
     types = {column.name: column.type for column in schema.columns}
     problems: list[Problem] = []
@@ -100,75 +94,26 @@ def rows_of_csv(body: bytes, schema: Schema, most_rows: int) -> tuple[Rows, list
     return schema.rows(columns, len(records)), schema.unknown(names)
 
 
-def answer(outputs: Rows) -> bytes:
-    """What a model said, as the body of an answer; numbers that are none become null."""
+def response_body(outputs: Rows) -> bytes:
+    """Return a prediction as the body of a response; NaN and infinity become null."""
     return orjson.dumps({"predictions": _listed(outputs)}, default=as_json, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def parsed(body: bytes) -> Any:
-    """The content of a JSON body; NaN counts as a number, as Python's clients write it.
-
-    Raises:
-        BodyRefusedError: It is no JSON.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        text = body.decode("utf-8-sig")  # a byte order mark is allowed, as in CSV
-        content = json.loads(text, parse_float=_finite)
-        if "\\u" in text:
-            # Half a character can be escaped, and could never be written into an answer.
-            json.dumps(content, ensure_ascii=False).encode()
-        return content
-    except (ValueError, RecursionError) as error:  # what is no UTF-8 is a ValueError, too
-        raise BodyRefusedError(f"the body is no JSON: {error}") from None
-
-
-def _finite(text: str) -> float:
-    """Read a number; one that no float can hold would become infinite."""
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"no float can hold {text[:40]}")
-    return number
-
-
-def require_rows(count: int, most: int) -> None:
-    """Make sure that there are some rows, and not too many.
-
-    Raises:
-        BodyRefusedError: There are none.
-        TooManyRowsError: There are more.
-    """
-    if count == 0:
-        raise BodyRefusedError("there are no rows")
-    if count > most:
-        raise TooManyRowsError(f"there are {count} rows; send at most {most} at once")
-
-
-class TooManyRowsError(Exception):
-    """More rows than one request may have; the message says how many it may."""
-
-
-def _split_columns(data: Any, schema: Schema, most_rows: int) -> tuple[Mapping[str, Sequence[Any]], int]:
-    if not isinstance(data, dict) or not isinstance(data.get("data"), list):
-        raise BodyRefusedError(f"{SPLIT} is no object with columns and data")
-    names = data.get("columns", [column.name for column in schema.columns])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BodyRefusedError(f"the columns of {SPLIT} are no list of names")
-    require_rows(len(data["data"]), most_rows)
-    return _split(names, data["data"]), len(data["data"])
+def _split_columns(data: Any, schema: Schema, max_rows: int) -> tuple[Mapping[str, Sequence[Any]], int]:
+    split = checked(Split, data, f"Send {SPLIT} as an object with columns and data.", SPLIT)
+    names = split.columns if "columns" in split.model_fields_set else [one.name for one in schema.columns]
+    require_rows(len(split.data), max_rows)
+    return _split(names, split.data), len(split.data)
 
 
 def _split(names: list[str], records: list[Any]) -> dict[str, Sequence[Any]]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise RowsRefusedError([Problem("the column is there twice", column=twice)])
+        raise RowsRefusedError([Problem("the column occurs twice", column=twice)])
     problems = [
         Problem(f"it has {len(record)} values for {len(names)} columns", row)
         if isinstance(record, list)
-        else Problem("it is no list of values", row)
+        else Problem("it is not a list of values", row)
         for row, record in enumerate(records)
         if not isinstance(record, list) or len(record) != len(names)
     ]
@@ -177,12 +122,12 @@ def _split(names: list[str], records: list[Any]) -> dict[str, Sequence[Any]]:
     return dict(zip(names, zip(*records, strict=True), strict=True))
 
 
-def _record_columns(data: Any, schema: Schema, most_rows: int) -> tuple[Mapping[str, Sequence[Any]], int]:
+def _record_columns(data: Any, schema: Schema, max_rows: int) -> tuple[Mapping[str, Sequence[Any]], int]:
     if not isinstance(data, list):
-        raise BodyRefusedError(f"{RECORDS} is no list of objects")
-    require_rows(len(data), most_rows)
+        raise BodyRefusedError("The rows are not a list of objects.")
+    require_rows(len(data), max_rows)
     problems = [
-        Problem("it is no object", row) for row, record in enumerate(data) if not isinstance(record, dict)
+        Problem("it is not an object", row) for row, record in enumerate(data) if not isinstance(record, dict)
     ]
     if problems:
         raise RowsRefusedError(problems)
@@ -190,18 +135,20 @@ def _record_columns(data: Any, schema: Schema, most_rows: int) -> tuple[Mapping[
     return {name: [record.get(name) for record in data] for name in names}, len(data)
 
 
-def _input_columns(data: Any, schema: Schema, most_rows: int) -> tuple[Mapping[str, Sequence[Any]], int]:
-    """Columns by name; a single value is a column of one row, as MLflow takes it."""
+def _input_columns(data: Any, schema: Schema, max_rows: int) -> tuple[Mapping[str, Sequence[Any]], int]:
+    """Return columns by name; a single value is a column of one row, as in MLflow."""
     if isinstance(data, list):
-        return _record_columns(data, schema, most_rows)
+        return _record_columns(data, schema, max_rows)
     if not isinstance(data, dict):
-        raise BodyRefusedError(f"{INPUTS} is no object of columns")
+        raise BodyRefusedError(f"{INPUTS} is neither an object of columns nor a list of objects.")
     columns = {name: values if isinstance(values, list) else [values] for name, values in data.items()}
     lengths = {len(values) for values in columns.values()}
     if len(lengths) > 1:
-        raise BodyRefusedError(f"the columns of {INPUTS} have {' and '.join(map(str, sorted(lengths)))} rows")
+        raise BodyRefusedError(
+            f"The columns of {INPUTS} have {' and '.join(map(str, sorted(lengths)))} rows."
+        )
     count = lengths.pop() if lengths else 0
-    require_rows(count, most_rows)
+    require_rows(count, max_rows)
     return columns, count
 
 
@@ -213,17 +160,17 @@ _COLUMNS_OF = {
 }
 
 
-# Numbers as programs write them. Python's own rules would take more: 1_000, blanks, digits of other scripts.
-_WHOLE = re.compile(r"[+-]?[0-9]+")
+# Numbers as programs write them. Python itself also reads 1_000, blanks, and digits of other scripts.
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|Infinity)")
-_TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
-# These fields mean a missing value. In texts only the empty field does: NA is Namibia, and null a name.
+# Fields that are a missing value. In strings only the empty field is: NA is Namibia, and null a name.
 _MISSING = frozenset({"", "NA", "NaN", "nan", "null"})
 
 
 def _read_texts(texts: Sequence[str], type_name: str, name: str, problems: list[Problem]) -> Sequence[Any]:
-    """Read the fields of a column of CSV as JSON would have them."""
+    """Convert the fields of a CSV column to the values that JSON would have."""
     read = _READERS.get(type_name)
     if read is None:
         return [text or None for text in texts]
@@ -231,7 +178,7 @@ def _read_texts(texts: Sequence[str], type_name: str, name: str, problems: list[
     for row, text in enumerate(texts):
         value = None if text in _MISSING else read(text)
         if value is None and text not in _MISSING:
-            problems.append(Problem(f"{text[:40]!r} is no {type_name}", row, name))
+            problems.append(Problem(f"{text[:40]!r} is not of type {type_name}", row, name))
         values.append(value)
     return values
 
@@ -240,21 +187,21 @@ def _read_number(text: str) -> float | None:
     if not _NUMBER.fullmatch(text):
         return None
     number = float(text)
-    # A number too large for a float would become infinite; an explicit infinity ends with a letter.
+    # A number too large for a float becomes infinite; explicit infinities end with a letter.
     return number if math.isfinite(number) or text[-1] in "fy" else None
 
 
-def _read_whole(text: str) -> int | None:
-    return int(text) if len(text) <= MAX_DIGITS and _WHOLE.fullmatch(text) else None
+def _read_integer(text: str) -> int | None:
+    return int(text) if len(text) <= MAX_DIGITS and _INTEGER.fullmatch(text) else None
 
 
-# Readers of fields, by the type of the column; columns of other types are texts.
+# Readers of fields by the type of the column; the fields of other columns are strings.
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "double": _read_number,
     "float": _read_number,
-    "long": _read_whole,
-    "integer": _read_whole,
-    "boolean": _TRUTH.get,
+    "long": _read_integer,
+    "integer": _read_integer,
+    "boolean": _BOOLEANS.get,
     "datetime": str,
 }
 
@@ -265,28 +212,3 @@ def _listed(outputs: Rows) -> Any:
     names = list(outputs.columns)
     columns = [plain(outputs.columns[name]) for name in names]
     return [dict(zip(names, record, strict=True)) for record in zip(*columns, strict=True)]
-
-
-def plain(values: "NDArray[Any]") -> list[Any]:
-    """An array as lists; moments as text, and None where there is none."""
-    import numpy as np
-    import pandas as pd
-
-    if values.dtype.kind != "M":
-        return values.tolist()
-    moments = pd.DatetimeIndex(values.reshape(-1))
-    texts = [None if moment is pd.NaT else moment.isoformat() for moment in moments]
-    return np.array(texts, dtype="object").reshape(values.shape).tolist()
-
-
-def as_json(value: Any) -> Any:
-    """A value that models give, and orjson does not know."""
-    import pandas as pd
-
-    if value is pd.NA or value is pd.NaT:
-        return None
-    if isinstance(value, pd.Timestamp):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    raise TypeError(f"{type(value).__name__} cannot be said in JSON")

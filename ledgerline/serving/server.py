@@ -1,4 +1,4 @@
-"""The process that serves: listens, answers, and ends without breaking an answer off."""
+"""The serving process: listens on a socket, and lets requests in progress finish when it ends."""
 
 import gc
 import logging
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 MAX_PORT = 65_535
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Answers that are under way when the end is asked for.
+# The most time that requests in progress have to finish at the end.
 END_SECONDS = 10
-# A proxy keeps connections open for a minute; it must not be the server who closes them first.
+# Proxies keep connections open for a minute; the server must not close them first.
 KEEP_ALIVE_SECONDS = 75
 CONNECTIONS = 2048
-WAITING_CONNECTIONS = 512
+BACKLOG_CONNECTIONS = 512
 
-# The predicting thread must not keep the one that reads and writes waiting for 5 ms at a time.
+# Python would let a prediction delay the event loop by up to 5 ms at a time.
 SWITCH_SECONDS = 0.0005
 
 LOG = "%(asctime)s %(levelname)-7s %(message)s"
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 
 
 class ListenError(LedgerlineError):
-    """An address cannot be listened on; the message says why."""
+    """An address that the server cannot listen on."""
 
 
 class CleanFormatter(logging.Formatter):
-    """Lines of the log without secrets: errors and stack traces repeat what models and stores say."""
+    """Formats log lines without secrets, which errors and stack traces of models and stores can contain."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, with the stack trace if it has one."""
@@ -61,9 +61,9 @@ def serve(settings: "ServingSettings") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(CleanFormatter(LOG))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # uvicorn and libraries say on each request what is not worth a line.
+    # uvicorn would log each request.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # tracing.py says once that traces cannot be sent; these say it again and again.
+    # These log each failed export; exporting.py logs the first one of an outage.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     settings.cache.mkdir(parents=True, exist_ok=True)
     with bound(settings.host, settings.port) as listener:
@@ -73,8 +73,8 @@ def serve(settings: "ServingSettings") -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         service = service_for(settings)
         with service.running():
-            # What was imported stays: the garbage collector need not look at half a million objects again,
-            # for a tenth of a second in which nobody is answered.
+            # Imported objects stay: without this, each full garbage collection would visit half a million of
+            # them, and delay all requests by a tenth of a second.
             gc.collect()
             gc.freeze()
             logger.info("Serving %s on %s", ", ".join(service.served), address(settings.host, listener))
@@ -83,7 +83,7 @@ def serve(settings: "ServingSettings") -> None:
 
 
 def run(app: "FastAPI", listener: socket.socket, end_seconds: int, connections: int) -> None:
-    """Answer on a socket until Ctrl-C or SIGTERM, and then for at most so long."""
+    """Serve on a socket until Ctrl-C or SIGTERM, and then finish requests for at most `end_seconds`."""
     import uvicorn
 
     server = uvicorn.Server(
@@ -97,7 +97,7 @@ def run(app: "FastAPI", listener: socket.socket, end_seconds: int, connections: 
             proxy_headers=False,
             server_header=False,
             limit_concurrency=connections,
-            backlog=WAITING_CONNECTIONS,
+            backlog=BACKLOG_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=end_seconds,
         )
@@ -107,26 +107,27 @@ def run(app: "FastAPI", listener: socket.socket, end_seconds: int, connections: 
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Return a socket that listens on an address.
 
     Raises:
-        ListenError: It cannot.
+        ListenError: The address is in use, or does not exist on this machine.
     """
     if port > MAX_PORT:
-        raise ListenError(f"{port} is no port: they end at {MAX_PORT}.")
+        raise ListenError(f"{port} is not a port.", f"Choose a port of at most {MAX_PORT}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG_CONNECTIONS)
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
         raise ListenError(
-            f"{_in_url(host)}:{port} cannot be listened on: {reason}. End what uses it, or choose another "
-            "port: --port, or LEDGERLINE_SERVING_PORT."
+            f"The server cannot listen on {_in_url(host)}:{port}: {reason}.",
+            "Stop the process that uses the port, or choose another one by --port or "
+            "LEDGERLINE_SERVING_PORT.",
         ) from error
 
 
 def address(host: str, listener: socket.socket) -> str:
-    """Where a socket is reached."""
+    """Return the URL of a socket."""
     return f"http://{_in_url(host)}:{listener.getsockname()[1]}"
 
 
@@ -135,8 +136,8 @@ def _signals(server: "uvicorn.Server") -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn passes a signal on once it has ended. Handlers, and not the default: that would end this process
-    # with an error, and one started in the background by a script would ignore Ctrl-C.
+    # uvicorn raises the signal again after it has ended. The default handlers would then end this process
+    # with an error, and a process that a script starts in the background would ignore Ctrl-C.
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield

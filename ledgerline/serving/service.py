@@ -1,4 +1,4 @@
-"""All that serves, made from the settings, started and stopped together. How requests reach it: app.py."""
+"""The parts of the service, created from the settings, started and stopped together. Endpoints: app.py."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ from ledgerline.serving.settings import ServingSettings, allow_unpickling
 from ledgerline.serving.shadow import Shadow
 from ledgerline.serving.tracing import Tracing
 
-# How long the first versions may take to be fetched and loaded before requests are taken without.
+# The most time for loading the first versions, before requests are accepted without them.
 FIRST_VERSIONS_SECONDS = 10.0
-# How long each part may take to end.
+# The most time for each part to end.
 STOP_SECONDS = 3.0
 
 logger = logging.getLogger(__name__)
@@ -27,23 +27,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Service:
-    """The parts.
+    """The parts of the service.
 
     Attributes:
-        settings: What they were made from.
-        served: Each model by its name, the first being the one that answers where none is named.
-        followers: Who keeps them up to date.
-        predictors: Who asks them.
-        shadow: Who asks staging.
-        request_logger: Who writes the request log; None: nobody.
-        tracing: Who begins spans.
-        metrics: What Prometheus is told.
+        settings: The settings.
+        served: The models by name; the first is the default.
+        followers: The followers of their aliases.
+        batchers: The batchers that predict with them.
+        shadow: The shadow predictions of staging.
+        request_logger: Writes the request log; None if requests are not logged.
+        tracing: Creates the spans of requests.
+        metrics: The Prometheus metrics.
     """
 
     settings: ServingSettings
     served: dict[str, Served]
     followers: dict[str, Follower]
-    predictors: dict[str, Batcher]
+    batchers: dict[str, Batcher]
     shadow: Shadow
     request_logger: RequestLogger | None
     tracing: Tracing
@@ -51,18 +51,18 @@ class Service:
 
     @property
     def default(self) -> Served:
-        """The model that answers where none is named."""
+        """The model of requests that name none."""
         return next(iter(self.served.values()))
 
     def answers(self, name: str) -> bool:
-        """Whether a version of a model is there, and has not been thinking for longer than anybody waits."""
-        is_stuck = self.predictors[name].seconds_at_work > self.settings.limits.seconds
+        """Return whether a model has an active version that does not hang."""
+        is_stuck = self.batchers[name].predicting_seconds > self.settings.limits.seconds
         return self.served[name].current is not None and not is_stuck
 
     def is_ready(self) -> bool:
-        """Return whether a model answers, and so does every other one that has a version to answer with.
+        """Return whether at least one model answers, and no model with a version in its stage fails to.
 
-        A model that has no version in production yet does not keep the others from being asked.
+        A model without a version in its stage does not make the service unready.
         """
         states = {name: self.answers(name) for name in self.served}
         silent = [self.served[name] for name, answers in states.items() if not answers]
@@ -70,14 +70,14 @@ class Service:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Everything at work, for as long as the body runs.
+        """Run the parts for as long as the body runs.
 
-        The body begins when each model answers, or cannot for now.
+        The body begins when each model has an active version, or its first poll has failed.
         """
         if self.request_logger is not None:
             self.request_logger.start()
         self.shadow.start()
-        for batcher in self.predictors.values():
+        for batcher in self.batchers.values():
             batcher.start()
         for follower in self.followers.values():
             follower.start()
@@ -89,23 +89,27 @@ class Service:
         finally:
             for follower in self.followers.values():
                 follower.stop(STOP_SECONDS)
-            for batcher in self.predictors.values():
+            for batcher in self.batchers.values():
                 batcher.stop(STOP_SECONDS)
             self.shadow.stop(STOP_SECONDS)
             if self.request_logger is not None:
                 self.request_logger.stop()
             self.tracing.stop()
 
-    def wake(self, model: str) -> None:
-        """Look at the registry now, for this model; without a name for all."""
+    def notify(self, model: str) -> None:
+        """Poll the registry now, for one model or, if the name is empty, for all."""
         for name, follower in self.followers.items():
             if not model or name == model:
-                follower.wake()
+                follower.notify()
 
 
 def service_for(settings: ServingSettings) -> Service:
-    """The parts, none of them started."""
-    # Threads that import MLflow at the same time wait for each other for ever.
+    """Return the parts of a service; none is started.
+
+    Args:
+        settings: The settings of the service.
+    """
+    # Threads that import MLflow at the same time can deadlock.
     import mlflow.artifacts
     import mlflow.models
     import mlflow.sklearn  # noqa: F401
@@ -131,7 +135,7 @@ def service_for(settings: ServingSettings) -> Service:
         settings=settings,
         served=served,
         followers=followers,
-        predictors={name: Batcher(partial(_count_prediction, metrics, name)) for name in served},
+        batchers={name: Batcher(partial(_count_prediction, metrics, name)) for name in served},
         shadow=Shadow(settings.shadow_share, metrics),
         request_logger=_request_logger(settings, metrics),
         tracing=Tracing(exporter, settings.telemetry.keeps, settings.traces_per_second),

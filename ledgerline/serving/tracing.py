@@ -1,4 +1,4 @@
-"""A span for each answer, in the caller's trace, that links to the trace of the training run."""
+"""Creates a span for each request, in the caller's trace, with a link to the trace of the training run."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,22 +24,25 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from opentelemetry.util.types import Attributes
 
-EXPERIMENT = "serving"  # of MLflow, where traces go if no variable says otherwise
+EXPERIMENT = "serving"  # the MLflow experiment of the traces, unless OTEL variables name another target
 TRACEPARENT = "traceparent"
 METHOD = "http.request.method"
-MAX_PATH_LENGTH = 1000  # characters; the client chooses them
+MAX_PATH_LENGTH = 1000  # characters
 
-# Every second this many milliseconds; an outage of the target must not keep an answer, nor the end, waiting.
+# Interval of the exports. An outage of the target must delay neither responses nor the end of the process.
 SCHEDULE_MILLISECONDS = 1000
 
 _propagator = TraceContextTextMapPropagator()
 
 
 class SomePerSecond(Sampler):
-    """Keeps the first few traces of questions in each second, of those that are kept by their id.
+    """Samples at most so many traces of predictions in a second, from those that are sampled by their id.
 
-    A service answers hundreds of requests a second: a trace for each would be of no use to anybody, and too
-    much for MLflow.
+    A service answers hundreds of requests in a second; MLflow could not store a trace for each.
+
+    Args:
+        keeps: Returns whether a trace is sampled, by its id.
+        per_second: The most traces in a second.
     """
 
     def __init__(self, keeps: Callable[[int], bool], per_second: float) -> None:
@@ -58,14 +61,14 @@ class SomePerSecond(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: trace.TraceState | None = None,
     ) -> SamplingResult:
-        """Whether a trace without a caller is kept."""
-        # Who watches a process asks it every few seconds, and would fill what there is room for.
+        """Decide whether a trace without a caller is sampled."""
+        # Only predictions are POST requests; health checks would use up the limit.
         if attributes is None or attributes.get(METHOD) != "POST":
             return SamplingResult(Decision.DROP, trace_state=trace_state)
         now = time.monotonic()
-        # At least one, or a rate below one in a second would keep none.
-        most = max(1.0, self._per_second)
-        self._allowance = min(most, self._allowance + (now - self._at) * self._per_second)
+        # At least one, because a rate below one in a second would allow none.
+        limit = max(1.0, self._per_second)
+        self._allowance = min(limit, self._allowance + (now - self._at) * self._per_second)
         self._at = now
         if self._allowance < 1 or self._per_second == 0 or not self._keeps(trace_id):
             return SamplingResult(Decision.DROP, trace_state=trace_state)
@@ -73,17 +76,17 @@ class SomePerSecond(Sampler):
         return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, trace_state)
 
     def get_description(self) -> str:
-        """For whoever looks at the provider."""
+        """Return the name and rate of the sampler."""
         return f"SomePerSecond({self._per_second:g})"
 
 
 class Tracing:
-    """Begins and ends the spans of answers.
+    """Creates the spans of requests, and exports them.
 
     Args:
-        exporter: Where they go; None: nowhere.
-        keeps: Which traces are kept, by their id.
-        per_second: How many traces without a caller are begun in a second.
+        exporter: Exporter of the spans; None if they are not exported.
+        keeps: Returns whether a trace is sampled, by its id.
+        per_second: The most traces without a caller in a second.
     """
 
     def __init__(
@@ -106,25 +109,25 @@ class Tracing:
         self._tracer = self._provider.get_tracer("ledgerline.serving")
 
     def begin(self, method: str, headers: Mapping[str, str]) -> Span:
-        """Begin the span of a request, in the trace of its caller if it names one."""
+        """Start the span of a request, in the trace of its caller if it has a traceparent."""
         parent = _propagator.extract(headers, context=Context()) if TRACEPARENT in headers else Context()
         return self._tracer.start_span(method, parent, SpanKind.SERVER, {METHOD: method})
 
     def stop(self) -> None:
-        """Send what is left, for a moment, and end."""
+        """Export the last spans, for a limited time, and end."""
         exporting.end(self._provider, self._exporter)
 
 
 def traceparent(span: Span) -> str | None:
-    """The span as the header that names it (https://www.w3.org/TR/trace-context/); None: spans are off."""
+    """Return the header of a span by https://www.w3.org/TR/trace-context/; None if tracing is off."""
     context = span.get_span_context()
     if not context.is_valid:
         return None  # OTEL_SDK_DISABLED
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
-def tell_model(span: Span, loaded: LoadedModel, alias: str) -> None:
-    """Say who answers, and link to the trace of the run that trained it."""
+def record_model(span: Span, loaded: LoadedModel, alias: str) -> None:
+    """Set the attributes of the active version, and link to the trace of the run that trained it."""
     if not span.is_recording():
         return
     run_id = loaded.training_run_id
@@ -144,20 +147,20 @@ def tell_model(span: Span, loaded: LoadedModel, alias: str) -> None:
         span.add_link(root, {attributes.LINK: "training run"})
 
 
-def tell_prediction(span: Span, prediction: Prediction, came: float) -> None:
-    """Say how the answer was found.
+def record_prediction(span: Span, prediction: Prediction, arrived: float) -> None:
+    """Set the attributes of the prediction.
 
     Args:
-        span: Of the request.
-        prediction: The answer.
-        came: When the rows were ready, in seconds since the epoch.
+        span: Span of the request.
+        prediction: The prediction.
+        arrived: When the request arrived, in seconds since the epoch.
     """
     if span.is_recording():
         span.set_attributes(
             {
                 attributes.ANSWERED_ROWS: prediction.outputs.count,
                 attributes.ROWS_TOGETHER: prediction.batch_rows,
-                attributes.WAITED_SECONDS: max(0.0, prediction.started - came),
+                attributes.WAITED_SECONDS: max(0.0, prediction.started - arrived),
                 attributes.PREDICT_SECONDS: prediction.seconds,
             }
         )
@@ -174,7 +177,7 @@ def end(span: Span, method: str, route: str, path: str, status: int) -> None:
                 "url.path": shortened(clean(path), MAX_PATH_LENGTH),
                 "url.scheme": "http",
                 **({"http.route": route} if route else {}),
-                # What MLflow lists beside the name.
+                # MLflow lists this type beside the name.
                 attributes.SPAN_TYPE: attributes.TASK,
             }
         )
@@ -182,13 +185,13 @@ def end(span: Span, method: str, route: str, path: str, status: int) -> None:
             span.set_attribute("error.type", str(status))
             span.set_status(Status(StatusCode.ERROR))
         else:
-            # Without one MLflow shows a trace as being in progress.
+            # Without a status, MLflow shows the trace as in progress.
             span.set_status(Status(StatusCode.OK))
     span.end()
 
 
 def exporter_for(settings: Telemetry, tracking_uri: str) -> SpanExporter | None:
-    """Where traces go: what the variables say, or else to MLflow; None if there are to be none."""
+    """Return the exporter for the settings, which is MLflow's by default; None if tracing is off."""
 
     def experiment() -> "tuple[MlflowClient, str]":
         client = store.connect(tracking_uri)

@@ -10,8 +10,8 @@ from assets.delay_model import MODEL_NAME, model_input
 from ledgerline.dagster.resources import registry_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.mlflow_store.stored_model import StoredModel
-from ledgerline.serving.request_logging import Answered, RequestLogger
-from ledgerline.serving.rows import Rows, answered
+from ledgerline.serving.request_logging import AnsweredRequest, RequestLogger
+from ledgerline.serving.rows import Rows, output_rows
 
 PLENTY = 10**9
 
@@ -42,7 +42,7 @@ def ask(
         inputs = model_input(flights)
         rows = Rows({str(name): inputs[name].to_numpy() for name in inputs}, len(inputs))
         logger.log(
-            Answered(
+            AnsweredRequest(
                 at=since.timestamp() + number,
                 request_id=f"request {number}",
                 model=MODEL_NAME,
@@ -50,7 +50,7 @@ def ask(
                 trace_id=f"{number:032x}",
                 seconds=0.01,
                 inputs=rows,
-                outputs=answered(model.answer(inputs), len(inputs)),
+                outputs=output_rows(model.answer(inputs), len(inputs)),
             )
         )
     logger.stop()

@@ -12,8 +12,8 @@ from ledgerline.dagster.released_models.watch import SCORES_STABLE
 from ledgerline.dagster.resources import registry_of
 from ledgerline.dagster.storage.io_managers import open_records
 from ledgerline.mlflow_store.store import connect
-from ledgerline.serving.request_logging import Answered, RequestLogger
-from ledgerline.serving.rows import Rows, answered
+from ledgerline.serving.request_logging import AnsweredRequest, RequestLogger
+from ledgerline.serving.rows import Rows, output_rows
 from tests.released_models.watched import (
     FEBRUARY,
     MARCH,
@@ -46,7 +46,7 @@ def send(found: Project, rows: pd.DataFrame, redacted: tuple[str, ...] = ()) -> 
     for number in range(0, len(rows), 2):
         sent = inputs(rows.iloc[number : number + 2])
         logger.log(
-            Answered(
+            AnsweredRequest(
                 at=since.timestamp() + number / 1000,
                 request_id=f"request {number}",
                 model=NAME,
@@ -54,7 +54,7 @@ def send(found: Project, rows: pd.DataFrame, redacted: tuple[str, ...] = ()) -> 
                 trace_id=f"{number:032x}",
                 seconds=0.01,
                 inputs=Rows({str(name): sent[name].to_numpy() for name in sent}, len(sent)),
-                outputs=answered(model.answer(sent), len(sent)),
+                outputs=output_rows(model.answer(sent), len(sent)),
             )
         )
     logger.stop()

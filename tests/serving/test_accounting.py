@@ -239,7 +239,7 @@ def test_the_version_that_answers_is_told_until_another_takes_over(
     with serve() as service:
         before = samples(service)
         served_models.serve(new)
-        service.service.wake("")
+        service.service.notify("")
         deadline = time.monotonic() + SECONDS
         while of(after := samples(service), "ledgerline_swaps_total", model=MODEL) != 1:
             assert time.monotonic() < deadline
@@ -257,7 +257,7 @@ def test_the_version_that_answers_is_told_until_another_takes_over(
         ]
         assert of(found, "ledgerline_registry_up", model=MODEL) == 1
         assert of(found, "ledgerline_refused_version", model=MODEL) == 0
-    look = of(after, "ledgerline_registry_look_timestamp_seconds", model=MODEL)
+    look = of(after, "ledgerline_registry_poll_timestamp_seconds", model=MODEL)
     assert look == pytest.approx(time.time(), abs=SECONDS)
 
 

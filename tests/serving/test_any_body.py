@@ -209,7 +209,7 @@ def test_a_column_that_is_there_twice_is_refused(standing_service: Running, http
     response = ask(standing_service, http, "/invocations", written(content), "application/json")
 
     assert response.json()["problems"] == [
-        {"row": None, "column": "hour", "text": "the column is there twice"}
+        {"row": None, "column": "hour", "text": "the column occurs twice"}
     ]
 
 

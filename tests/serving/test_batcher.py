@@ -22,8 +22,8 @@ from ledgerline.mlflow_store.stored_model import StoredModel
 from ledgerline.registry.versions import Version
 from ledgerline.serving.batcher import (
     MAX_BATCH_ROWS,
+    BatchCosts,
     Batcher,
-    Costs,
     ModelFailedError,
     OverdueError,
     Prediction,
@@ -118,7 +118,7 @@ async def asked_together(
     tasks: list[Awaitable[Prediction]] = []
     for asked, rows in questions:
         tasks.append(asyncio.create_task(batcher.predict(asked, rows, deadline)))
-        await until(lambda: batcher.waiting == len(tasks))
+        await until(lambda: batcher.queued == len(tasks))
     model.gate.set()
     await first
     return await asyncio.gather(*tasks, return_exceptions=True)
@@ -210,7 +210,7 @@ def test_who_waits_for_company_that_never_comes_is_answered_soon() -> None:
         return await batcher.predict(version, rows_of(3), time.monotonic() + SECONDS)
 
     with predicting() as batcher:
-        assert batcher._crowd == 1
+        assert batcher._expected_requests == 1
         found = asyncio.run(alone_after_company(batcher))
 
     # Overdue, had it been waited for.
@@ -298,7 +298,7 @@ def test_an_answer_about_another_number_of_rows_is_none() -> None:
     version = replace(loaded(model), model=asked(lambda frame: [1.0]))
 
     async def two_and_one(batcher: Batcher) -> Prediction:
-        with pytest.raises(RequestRowsError, match="says 1 values about 2 rows"):
+        with pytest.raises(RequestRowsError, match="returns 1 values for 2 rows"):
             await batcher.predict(version, rows_of(1, 2), time.monotonic() + SECONDS)
         return await batcher.predict(version, rows_of(1), time.monotonic() + SECONDS)
 
@@ -320,7 +320,7 @@ def test_a_request_that_is_overdue_is_never_asked() -> None:
         await until(model.began.is_set)
         late = asyncio.create_task(batcher.predict(version, rows_of(2), now - 1))
         in_time = asyncio.create_task(batcher.predict(version, rows_of(3), now + SECONDS))
-        await until(lambda: batcher.waiting == 2)
+        await until(lambda: batcher.queued == 2)
         model.gate.set()
         return list(await asyncio.gather(first, late, in_time, return_exceptions=True))
 
@@ -352,7 +352,7 @@ def test_a_request_that_becomes_overdue_while_others_fail_is_never_asked_again()
         await until(model.began.is_set)
         bad = asyncio.create_task(batcher.predict(slow, rows_of(-1), now + SECONDS))
         soon = asyncio.create_task(batcher.predict(slow, rows_of(7), now + 1))
-        await until(lambda: batcher.waiting == 2)
+        await until(lambda: batcher.queued == 2)
         model.gate.set()
         await first
         await until(lambda: time.monotonic() > now + 1)
@@ -376,7 +376,7 @@ def test_a_request_that_was_given_up_is_never_asked() -> None:
         first = asyncio.create_task(batcher.predict(version, rows_of(1), deadline))
         await until(model.began.is_set)
         second = asyncio.create_task(batcher.predict(version, rows_of(2), deadline))
-        await until(lambda: batcher.waiting == 1)
+        await until(lambda: batcher.queued == 1)
         second.cancel()
         await asyncio.wait([second])
         model.gate.set()
@@ -422,9 +422,9 @@ def test_who_waits_when_it_ends_is_answered_before() -> None:
         for value in (1, 2, 3):
             tasks.append(asyncio.create_task(batcher.predict(version, rows_of(value), deadline)))
             await until(model.began.is_set)
-        await until(lambda: batcher.waiting == 2)
+        await until(lambda: batcher.queued == 2)
         stopping = asyncio.create_task(asyncio.to_thread(batcher.stop, SECONDS))
-        await until(lambda: batcher.waiting == 3)  # with the end itself
+        await until(lambda: batcher.queued == 3)  # with the end itself
         model.gate.set()
         await stopping
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -469,11 +469,11 @@ def test_an_end_does_not_wait_for_a_model_that_does_not_answer() -> None:
 def test_asking_together_is_favoured_where_the_rows_of_a_request_cost_less_than_asking_does(
     fixed: float, per_row: float, rows: int, measured: list[int]
 ) -> None:
-    costs = Costs()
+    costs = BatchCosts()
     for count in measured:
         costs.add(count, fixed + per_row * count)
 
-    together = costs.favour_asking_together(rows)
+    together = costs.favour_batching(rows)
 
     of_rows = per_row * rows
     if abs(of_rows - fixed) > 0.01 * max(of_rows, fixed, per_row * max(measured)):  # what rounding leaves
@@ -481,26 +481,26 @@ def test_asking_together_is_favoured_where_the_rows_of_a_request_cost_less_than_
 
 
 def test_as_long_as_nothing_is_known_of_rows_asking_together_is_tried() -> None:
-    costs = Costs()
-    assert costs.favour_asking_together(1)
+    costs = BatchCosts()
+    assert costs.favour_batching(1)
 
     for _ in range(100):
         costs.add(1, 0.01)
 
-    assert costs.favour_asking_together(1)
+    assert costs.favour_batching(1)
     assert costs.mean_seconds == pytest.approx(0.01)
 
 
 def test_what_was_long_ago_is_forgotten() -> None:
-    costs = Costs()
+    costs = BatchCosts()
     for count in (1, 2, 4, 8) * 100:
         costs.add(count, 1.0 + 0.001 * count)
-    assert costs.favour_asking_together(8)
+    assert costs.favour_batching(8)
 
     for count in (1, 2, 4, 8) * 300:
         costs.add(count, 0.001 + 1.0 * count)
 
-    assert not costs.favour_asking_together(8)
+    assert not costs.favour_batching(8)
 
 
 def test_a_model_that_is_slow_by_the_row_is_asked_one_by_one() -> None:

@@ -13,7 +13,7 @@ import requests
 
 from ledgerline.mlflow_store import model_files
 from ledgerline.registry.versions import SHA256_TAG, Version
-from ledgerline.serving.cache import KEPT_VERSIONS, LAST_GOOD, LEFT_SECONDS, UNFINISHED, Cache
+from ledgerline.serving.cache import KEPT_VERSIONS, LAST_ACTIVE, STALE_SECONDS, UNFINISHED, Cache
 from ledgerline.testing.loopback_servers import Refusal, listening
 from tests.integration.proxies import Proxy
 from tests.serving.conftest import MODEL, Serve, ServedModels
@@ -106,7 +106,7 @@ def test_what_a_killed_process_left_is_not_used_and_goes_when_it_is_old(
     for left in (old, young):
         (left / "files").mkdir(parents=True)
         (left / "files" / "MLmodel").touch()
-    os.utime(old, (0, time.time() - LEFT_SECONDS - 60))
+    os.utime(old, (0, time.time() - STALE_SECONDS - 60))
 
     found = cache.files(client, version)
     cache.clean()
@@ -140,7 +140,8 @@ def test_a_disk_that_cannot_be_written_is_told(
 
 
 @pytest.mark.parametrize(
-    "sha256", ["../../elsewhere", "..", ".", "/etc", "", "A" * 64, f"{'a' * 64}\n", "a" * 63, LAST_GOOD, None]
+    "sha256",
+    ["../../elsewhere", "..", ".", "/etc", "", "A" * 64, f"{'a' * 64}\n", "a" * 63, LAST_ACTIVE, None],
 )
 def test_a_recorded_hash_that_is_none_names_no_folder(
     tmp_path: Path, version: Version, client: "MlflowClient", sha256: str | None
@@ -152,8 +153,8 @@ def test_a_recorded_hash_that_is_none_names_no_folder(
 
     found = cache.files(client, strange)
     cache.drop(strange)
-    cache.remember(strange, "7")
-    last_good = cache.last_good()
+    cache.store(strange, "7")
+    last_good = cache.last_active()
 
     assert found == folder / f"unrecorded-{version.number}"
     assert set(tmp_path.iterdir()) == before | {tmp_path / "cache"}
@@ -173,10 +174,10 @@ def test_a_version_without_a_recorded_hash_is_fetched_each_time(
 
 @pytest.mark.parametrize("name", ["a model", "../model", "model%2F..", "Ünïcode"])
 def test_each_model_has_a_folder_of_its_own(tmp_path: Path, version: Version, name: str) -> None:
-    Cache(tmp_path / "cache", name).remember(version, "7")
+    Cache(tmp_path / "cache", name).store(version, "7")
 
     (folder,) = (tmp_path / "cache").iterdir()
-    assert [path.name for path in folder.iterdir()] == [LAST_GOOD]
+    assert [path.name for path in folder.iterdir()] == [LAST_ACTIVE]
 
 
 # Cleaning
@@ -191,12 +192,12 @@ def test_only_the_versions_that_were_used_last_are_kept(
         os.utime(folder / name, (0, time.time() - 60 * (age + 1)))
     used_again = names[0]  # the oldest
     cache.files(client, named(version, used_again))
-    cache.remember(version, "7")
+    cache.store(version, "7")
 
     cache.clean()
 
     kept = {path.name for path in folder.iterdir()}
-    assert kept == {LAST_GOOD, used_again, *names[-(KEPT_VERSIONS - 1) :]}
+    assert kept == {LAST_ACTIVE, used_again, *names[-(KEPT_VERSIONS - 1) :]}
 
 
 def test_there_is_nothing_to_clean_where_nothing_was_kept(cache: Cache, folder: Path) -> None:
@@ -211,19 +212,19 @@ def test_there_is_nothing_to_clean_where_nothing_was_kept(cache: Cache, folder: 
 def test_what_was_served_last_is_found_again(
     tmp_path: Path, cache: Cache, folder: Path, version: Version
 ) -> None:
-    cache.remember(replace(version, number=1), "6")
-    cache.remember(replace(version, number=2), "7")
+    cache.store(replace(version, number=1), "6")
+    cache.store(replace(version, number=2), "7")
 
-    found = Cache(tmp_path / "cache", MODEL).last_good()
+    found = Cache(tmp_path / "cache", MODEL).last_active()
 
     assert found is not None
     assert (found.version, found.experiment_id) == (replace(version, number=2), "7")
     assert found.folder == folder / version.tags[SHA256_TAG]
-    assert [path.name for path in folder.iterdir()] == [LAST_GOOD]
+    assert [path.name for path in folder.iterdir()] == [LAST_ACTIVE]
 
 
 def test_nothing_was_served_last_at_first(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
-    assert cache.last_good() is None
+    assert cache.last_active() is None
     assert caplog.records == []
 
 
@@ -250,17 +251,17 @@ def test_a_damaged_memory_is_passed_over_and_said(
     cache: Cache, folder: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder.mkdir(parents=True)
-    (folder / LAST_GOOD).write_bytes(content)
+    (folder / LAST_ACTIVE).write_bytes(content)
 
-    assert cache.last_good() is None
+    assert cache.last_active() is None
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f"{folder / LAST_GOOD} cannot be read, and is passed over: ")
+    assert said.startswith(f"{folder / LAST_ACTIVE} cannot be read, and is passed over: ")
 
 
 def test_a_memory_that_cannot_be_opened_is_passed_over(cache: Cache, folder: Path) -> None:
-    (folder / LAST_GOOD).mkdir(parents=True)
+    (folder / LAST_ACTIVE).mkdir(parents=True)
 
-    assert cache.last_good() is None
+    assert cache.last_active() is None
 
 
 def test_a_service_without_a_registry_outlives_a_damaged_memory(
@@ -272,7 +273,7 @@ def test_a_service_without_a_registry_outlives_a_damaged_memory(
     models.serve(models.version(name))
     folder = tmp_path / "home" / "serving" / "models" / name
     folder.mkdir(parents=True)
-    (folder / LAST_GOOD).write_text(json.dumps(7))
+    (folder / LAST_ACTIVE).write_text(json.dumps(7))
     proxy = Proxy(target=mlflow_server)
     proxy.start()
     proxy.stop()

@@ -319,10 +319,10 @@ class TestAModelMadeAnew:
             served_models.serve(anew)
             until(lambda: refused(service, 1), "version 1 of the new model is refused")
             served = service.service.followers[MODEL].served
-            looked_at = served.looked_at
-            until(lambda: served.looked_at != looked_at, "the registry was read again")
-            looked_at = served.looked_at
-            until(lambda: served.looked_at != looked_at, "and what it said is followed")
+            polled_at = served.polled_at
+            until(lambda: served.polled_at != polled_at, "the registry was read again")
+            polled_at = served.polled_at
+            until(lambda: served.polled_at != polled_at, "and what it said is followed")
             assert refused(service, 1)
             assert ask(service)[2] == before
             requirements.write_text(registered)

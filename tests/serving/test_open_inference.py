@@ -17,9 +17,9 @@ from ledgerline.registry.versions import Version
 from ledgerline.serving import open_inference
 from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.open_inference import DATATYPES, Inference, inference_of
-from ledgerline.serving.rows import UNNAMED, Rows, answered
-from ledgerline.serving.schema import KINDS, Column, RowsRefusedError, Schema, Tensor
-from ledgerline.serving.scoring import BodyRefusedError, TooManyRowsError
+from ledgerline.serving.request_errors import BodyRefusedError, RowsRefusedError, TooManyRowsError
+from ledgerline.serving.rows import UNNAMED, Rows, output_rows
+from ledgerline.serving.schema import KINDS, Column, Schema, Tensor
 
 unsaved = settings(database=None, deadline=None)
 
@@ -91,7 +91,7 @@ def test_a_column_may_be_flat_or_nested_and_have_a_second_axis_of_one() -> None:
 
 
 def test_any_number_fits_a_double() -> None:
-    for datatype in (*open_inference.WHOLE, *open_inference.FLOATING):
+    for datatype in (*open_inference.INTEGERS, *open_inference.FLOATS):
         found = read(flights(distance=tensor("distance", datatype, [70, 120])))
         assert found.rows.columns["distance"].tolist() == [70.0, 120.0]
 
@@ -128,15 +128,15 @@ def test_moments_are_text() -> None:
     [
         (tensor("hour", "FP64", [7.0, 22.0]), "its datatype is FP64, the model takes long: send INT64"),
         (tensor("temp", "BYTES", ["1", "2"]), "its datatype is BYTES, the model takes double: send FP64"),
-        (tensor("hour", "INT65", [7, 22]), "its datatype is 'INT65'; it can be BOOL, INT8"),
+        (tensor("hour", "INT65", [7, 22]), "inputs[3].datatype is 'INT65'; it should be 'BOOL', 'INT8'"),
         (tensor("hour", "INT64", [7, 22, 23], [2]), "it has 3 values, its shape [2] needs 2"),
         (tensor("hour", "INT64", [7, 22, 23]), "it has 3 rows, carrier has 2"),
         (tensor("hour", "INT64", [[7]], [2, 1]), "it has 1 rows, its shape [2, 1] needs 2"),
         (tensor("hour", "INT64", [7] * 4, [2, 2]), "its shape is [2, 2]; a column has [rows] or [rows, 1]"),
         (tensor("hour", "INT64", [7, 22], [2, 0]), "its shape is [2, 0]"),
-        (tensor("hour", "INT64", [7, 22], [-2]), "its shape is no list of lengths"),
-        ({"name": "hour", "shape": 2, "datatype": "INT64", "data": []}, "its shape is no list of lengths"),
-        ({"name": "hour", "shape": [2], "datatype": "INT64", "data": "7"}, "its data are no list"),
+        (tensor("hour", "INT64", [7, 22], [-2]), "inputs[3].shape[0] is -2; it should be greater than or equal to 0"),
+        ({"name": "hour", "shape": 2, "datatype": "INT64", "data": []}, "inputs[3].shape is 2; it should be a list"),
+        ({"name": "hour", "shape": [2], "datatype": "INT64", "data": "7"}, "inputs[3].data is '7'; it should be a list"),
     ],
 )
 def test_what_is_wrong_with_a_tensor_is_said_with_its_name(wrong: dict[str, Any], message: str) -> None:
@@ -147,13 +147,13 @@ def test_what_is_wrong_with_a_tensor_is_said_with_its_name(wrong: dict[str, Any]
     ("wrong", "message"),
     [
         (tensor("hour", "INT64", [7, None]), "a value is required"),
-        (tensor("hour", "INT64", [7, 2.5]), "2.5 is not a whole number"),
-        (tensor("hour", "INT8", [7, 300]), "300 is not a whole number between -128 and 127"),
-        (tensor("hour", "UINT64", [7, 2**63]), "9223372036854775808 is not a whole number"),
+        (tensor("hour", "INT64", [7, 2.5]), "2.5 is not an integer"),
+        (tensor("hour", "INT8", [7, 300]), "300 is not an integer between -128 and 127"),
+        (tensor("hour", "UINT64", [7, 2**63]), "9223372036854775808 is not an integer"),
         (tensor("holiday", "BOOL", [True, 1]), "1 is not true or false"),
         (tensor("temp", "FP64", [1.0, True]), "True is not a number"),
         (tensor("temp", "FP64", [1.0, [2.0]]), "[2.0] is not a number"),
-        (tensor("carrier", "BYTES", ["AA", 7]), "7 is not a text"),
+        (tensor("carrier", "BYTES", ["AA", 7]), "7 is not a string"),
         (tensor("hour", "INT64", [[7], [1, 2]], [2, 1]), "its data are not of its shape [2, 1]"),
     ],
 )
@@ -162,26 +162,26 @@ def test_what_is_wrong_with_a_value_is_said_with_its_row(wrong: dict[str, Any], 
 
 
 def test_each_column_is_there_once() -> None:
-    assert refusal(flights(hour=None)) == "column hour: the column is required"
+    assert refusal(flights(hour=None)) == "column hour: the column is required."
     again = tensor("hour", "INT64", [7, 22])
-    assert refusal(flights(again=again)) == "column hour: the tensor is there twice"
+    assert refusal(flights(again=again)) == "column hour: the tensor occurs twice."
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "the body is no JSON object"),
-        ({}, "the inputs are no list"),
-        ({"inputs": []}, "there are no inputs"),
-        ({"inputs": {}}, "the inputs are no list"),
-        ({"inputs": ["hour"]}, "input 0 has no name"),
-        ({"inputs": [{"shape": [1], "datatype": "INT64", "data": [1]}]}, "input 0 has no name"),
-        (flights() | {"id": 42}, "the id is no text"),
-        (flights() | {"outputs": False}, "the outputs are no list"),
-        (flights() | {"outputs": ["predictions"]}, "output 0 has no name"),
-        (flights() | {"parameters": []}, "the parameters of the body are no object"),
-        ({"inputs": [tensor("hour", "INT64", [])]}, "there are no rows"),
-        ({"inputs": [tensor("hour", "INT64", [1], [MOST + 1])]}, f"send at most {MOST} at once"),
+        ([], "The body is []; it should be an object. Send a JSON object whose inputs are tensors"),
+        ({}, "inputs is missing"),
+        ({"inputs": []}, "inputs is []; it should be a list with at least one item"),
+        ({"inputs": {}}, "inputs is {}; it should be a list"),
+        ({"inputs": ["hour"]}, "inputs[0] is 'hour'; it should be an object"),
+        ({"inputs": [{"shape": [1], "datatype": "INT64", "data": [1]}]}, "inputs[0].name is missing"),
+        (flights() | {"id": 42}, "id is 42; it should be a string"),
+        (flights() | {"outputs": False}, "outputs is False; it should be a list"),
+        (flights() | {"outputs": ["predictions"]}, "outputs[0] is 'predictions'; it should be an object"),
+        (flights() | {"parameters": []}, "parameters is []; it should be an object"),
+        ({"inputs": [tensor("hour", "INT64", [])]}, "The body has no rows"),
+        ({"inputs": [tensor("hour", "INT64", [1], [MOST + 1])]}, f"Send at most {MOST} at once"),
     ],
 )
 def test_a_body_that_is_not_of_the_protocol_is_refused(content: Any, message: str) -> None:
@@ -191,7 +191,7 @@ def test_a_body_that_is_not_of_the_protocol_is_refused(content: Any, message: st
 def test_binary_tensors_are_refused_with_what_to_do() -> None:
     binary = {"name": "hour", "shape": [2], "datatype": "INT64", "parameters": {"binary_data_size": 16}}
 
-    assert "input 3: binary tensors are not taken: send their data as JSON" in refusal(flights(hour=binary))
+    assert "inputs[3].parameters: binary tensors are not supported; send their data as JSON" in refusal(flights(hour=binary))
     with pytest.raises(BodyRefusedError, match="send their data as JSON"):
         open_inference.require_no_binary({"Inference-Header-Content-Length": "12"})
     open_inference.require_no_binary({})
@@ -228,8 +228,8 @@ def test_a_model_of_one_array_takes_a_tensor_of_any_name() -> None:
             [tensor("x", "FP64", [1, 2, 3, 4, 5, 6, 7, "8"], [2, 2, 2])],
             "row 1, column x: '8' is not a number",
         ),
-        ([tensor("x", "FP32", [1], [1, 1, 1])] * 2, "the tensor is there twice"),
-        ([tensor("x", "FP32", [1], [1]), tensor("y", "FP32", [1], [1])], "takes one tensor; there are 2"),
+        ([tensor("x", "FP32", [1], [1, 1, 1])] * 2, "the tensor occurs twice"),
+        ([tensor("x", "FP32", [1], [1]), tensor("y", "FP32", [1], [1])], "takes one tensor; the body has 2"),
     ],
 )
 def test_an_array_of_another_shape_or_type_is_refused(inputs: list[Any], message: str) -> None:
@@ -239,7 +239,7 @@ def test_an_array_of_another_shape_or_type_is_refused(inputs: list[Any], message
 def test_a_number_too_large_for_an_array_of_whole_numbers_is_refused() -> None:
     schema = Schema(tensor=Tensor("int32", (-1,)))
 
-    assert "column x: there are values that are not between" in refusal(
+    assert "column x: some values are not between" in refusal(
         {"inputs": [tensor("x", "INT64", [2**40])]}, schema
     )
 
@@ -254,7 +254,7 @@ def test_asking_for_an_output_that_there_is_not_is_refused() -> None:
     asked = read(flights() | {"outputs": [{"name": "score"}]})
 
     open_inference.require_outputs(asked, ("score", "label"))
-    with pytest.raises(BodyRefusedError, match="the model has no output 'score'; it has predictions"):
+    with pytest.raises(BodyRefusedError, match="The model has no output 'score'; it has predictions"):
         open_inference.require_outputs(asked, ("predictions",))
 
 
@@ -264,12 +264,14 @@ def asked_for(*outputs: str, id: str | None = None) -> Inference:  # noqa: A002
 
 def outputs_of(output: Any, *names: str) -> list[dict[str, Any]]:
     count = len(output)
-    return json.loads(open_inference.answer(answered(output, count), "m", 3, asked_for(*names)))["outputs"]
+    return json.loads(open_inference.response_body(output_rows(output, count), "m", 3, asked_for(*names)))[
+        "outputs"
+    ]
 
 
 def test_an_answer_names_the_model_its_version_and_the_request() -> None:
     content = json.loads(
-        open_inference.answer(answered(np.array([0.1, np.nan]), 2), "late", 7, asked_for(id="42"))
+        open_inference.response_body(output_rows(np.array([0.1, np.nan]), 2), "late", 7, asked_for(id="42"))
     )
 
     assert content == {

@@ -236,7 +236,7 @@ def test_errors_are_as_the_document_says(standing_service: Running) -> None:
     theirs = requests.post(f"{standing_service.url}/v2/models/{MODEL}/infer", json={}, timeout=10)
 
     assert ours.status_code == theirs.status_code == 400
-    hour = {"row": 0, "column": "hour", "text": "'noon' is not a whole number"}
+    hour = {"row": 0, "column": "hour", "text": "'noon' is not an integer"}
     assert hour in ours.json()["problems"]
     assert matches(document, "Error", ours.json())
     assert matches(document, "InferenceError", theirs.json())

@@ -16,7 +16,7 @@ import pytest
 
 from ledgerline.requests.logged_rows import inputs_of, outputs_of, redacted_columns
 from ledgerline.requests.request_log import read
-from ledgerline.serving.request_logging import Answered, RequestLogger
+from ledgerline.serving.request_logging import AnsweredRequest, RequestLogger
 from ledgerline.serving.rows import Rows
 from tests.project import PROJECT_ROOT
 
@@ -70,10 +70,10 @@ def logging_to(tmp_path: Path) -> Logging:
     return Logging(tmp_path / "requests")
 
 
-def answer(number: int, rows: int = 1, *, version: int = 1, carrier: object = "UA") -> Answered:
+def answer(number: int, rows: int = 1, *, version: int = 1, carrier: object = "UA") -> AnsweredRequest:
     carriers = np.array([carrier] * rows, dtype=object)
     scores = np.array([[0.75, 0.25]] * rows)
-    return Answered(
+    return AnsweredRequest(
         at=NOON.timestamp() + number,
         request_id=f"request {number}",
         model="flight_delay",
@@ -160,13 +160,13 @@ def test_stopping_takes_no_longer_than_it_may(logging_to: Logging, caplog: pytes
     logger.log(answer(2, version=2))
     assert is_writing.wait(SECONDS)
     logger.stop()
-    assert "1 rows of requests were not written in time" in caplog.text
+    assert "1 rows were not written to the request log in time" in caplog.text
     assert logging_to.dropped.rows == 1
     may_go_on.set()
 
 
 def test_what_does_not_fit_is_dropped_and_counted(logging_to: Logging) -> None:
-    logger = logging_to.logger(most_rows=4)
+    logger = logging_to.logger(max_rows=4)
     for number in range(3):
         logger.log(answer(number, rows=2))
     logger.log(answer(9, rows=5))
@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_dropped_and_counted(logging_to: Logging) -> None:
 
 
 def test_room_is_made_by_writing(logging_to: Logging) -> None:
-    logger = logging_to.logger(most_rows=4, flush_seconds=0.01)
+    logger = logging_to.logger(max_rows=4, flush_seconds=0.01)
     logger.start()
     for number in range(5):
         logger.log(answer(number, rows=4))
@@ -222,8 +222,8 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_tried_again(
     logging_to.written.wait_for(1)
     logger.stop()
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
-    assert f"Requests are not logged in {logging_to.folder}: " in caplog.messages[0]
-    assert caplog.messages[1] == f"Requests are logged in {logging_to.folder} again."
+    assert f"The request log in {logging_to.folder} cannot be written: " in caplog.messages[0]
+    assert caplog.messages[1] == f"The request log in {logging_to.folder} is written again."
     assert list(read(logging_to.folder, "flight_delay", NOON)["request_id"]) == ["request 3"]
 
 
@@ -274,7 +274,7 @@ def test_values_that_no_file_can_hold_lose_their_rows_and_no_others(
     logger.log(answer(2, version=2))
     logger.stop()
     assert (logging_to.written.rows, logging_to.dropped.rows) == (1, 1)
-    assert "Requests are not logged" in caplog.text
+    assert "cannot be written" in caplog.text
 
 
 def test_the_log_keeps_within_its_room(logging_to: Logging) -> None:

@@ -14,20 +14,22 @@ from mlflow.types import ColSpec, DataType, ParamSchema, TensorSpec
 from mlflow.types import Schema as Signature
 from mlflow.types.schema import Array
 
+from ledgerline.serving.request_errors import (
+    MAX_LISTED_PROBLEMS,
+    Problem,
+    RowsRefusedError,
+    abbreviated,
+)
 from ledgerline.serving.rows import UNNAMED, joined
 from ledgerline.serving.schema import (
     INT32,
     INT64,
     KINDS,
-    LISTED_PROBLEMS,
     Column,
-    Problem,
-    RowsRefusedError,
     Schema,
     Tensor,
     UnsupportedSignatureError,
     schema_of,
-    shown,
 )
 
 unsaved = settings(database=None, deadline=None)
@@ -85,14 +87,14 @@ def test_the_signature_that_mlflow_infers_is_understood() -> None:
         (None, "no signature"),
         (ModelSignature(Signature([ColSpec(DataType.double, "x")])), "no signature of inputs and outputs"),
         (ModelSignature(None, OUTPUT, ParamSchema([])), "no signature of inputs and outputs"),
-        (signature(ColSpec(DataType.double)), "column 0 has no name"),
-        (signature(ColSpec(Array(DataType.double), "x")), "column x is"),
-        (signature(TensorSpec(np.dtype("float64"), (-1,), "x")), "tensors by name"),
+        (signature(ColSpec(DataType.double)), "Column 0 of the signature has no name"),
+        (signature(ColSpec(Array(DataType.double), "x")), "Column x of the signature is"),
+        (signature(TensorSpec(np.dtype("float64"), (-1,), "x")), "named tensors"),
         (
             signature(
                 TensorSpec(np.dtype("float64"), (-1,), "x"), TensorSpec(np.dtype("float64"), (-1,), "y")
             ),
-            "tensors by name",
+            "named tensors",
         ),
     ],
 )
@@ -165,24 +167,24 @@ def test_a_gap_is_kept_where_it_may_be_and_named_where_it_may_not(kind: str) -> 
         ("double", [1.0], "[1.0] is not a number"),
         ("float", 10**400, "is not a number"),
         ("float", -1e39, "-1e+39 is not a number: it is not between"),
-        ("long", 1.5, "1.5 is not a whole number"),
-        ("long", 1.0, "1.0 is not a whole number"),
+        ("long", 1.5, "1.5 is not an integer"),
+        ("long", 1.0, "1.0 is not an integer"),
         ("long", 2**63, "it is not between -9223372036854775808 and 9223372036854775807"),
         ("integer", 2**31, "it is not between -2147483648 and 2147483647"),
         ("boolean", 1, "1 is not true or false"),
         ("boolean", "true", "'true' is not true or false"),
-        ("string", 7, "7 is not a text"),
-        ("string", {"a": 1}, "{'a': 1} is not a text"),
+        ("string", 7, "7 is not a string"),
+        ("string", {"a": 1}, "{'a': 1} is not a string"),
         ("binary", "ä", "is not bytes in base64"),
-        ("datetime", 2026, "2026 is not a moment"),
-        ("datetime", "", "is not a moment"),
-        ("datetime", "now", "'now' is not a moment"),
-        ("datetime", "NaT", "'NaT' is not a moment"),
-        ("datetime", "2026-13-01", "'2026-13-01' is not a moment"),
-        ("datetime", "2026-02-30", "'2026-02-30' is not a moment"),
-        ("datetime", "2026-01-31T25:00", "'2026-01-31T25:00' is not a moment"),
-        ("datetime", "0001-01-01T00:00:00", "'0001-01-01T00:00:00' is not a moment"),
-        ("datetime", "9999-12-31T00:00:00", "'9999-12-31T00:00:00' is not a moment"),
+        ("datetime", 2026, "2026 is not a datetime"),
+        ("datetime", "", "is not a datetime"),
+        ("datetime", "now", "'now' is not a datetime"),
+        ("datetime", "NaT", "'NaT' is not a datetime"),
+        ("datetime", "2026-13-01", "'2026-13-01' is not a datetime"),
+        ("datetime", "2026-02-30", "'2026-02-30' is not a datetime"),
+        ("datetime", "2026-01-31T25:00", "'2026-01-31T25:00' is not a datetime"),
+        ("datetime", "0001-01-01T00:00:00", "'0001-01-01T00:00:00' is not a datetime"),
+        ("datetime", "9999-12-31T00:00:00", "'9999-12-31T00:00:00' is not a datetime"),
     ],
 )
 def test_a_value_of_another_kind_is_named_by_row_and_column(kind: str, wrong: Any, message: str) -> None:
@@ -238,7 +240,7 @@ def test_a_moment_is_a_date_of_iso_8601_with_or_without_a_time(written: str) -> 
 def test_what_pandas_would_guess_to_be_a_moment_is_refused(written: str) -> None:
     [found] = problems(column("datetime"), [written])
 
-    assert f"'{written}' is not a moment like 2026-01-31T12:00:00: it is not a date of ISO 8601" in found
+    assert f"'{written}' is not a datetime like 2026-01-31T12:00:00: it is not an ISO 8601 date" in found
 
 
 @pytest.mark.parametrize("kind", ["long", "integer"])
@@ -293,8 +295,8 @@ def test_of_many_problems_the_first_are_listed_and_all_are_counted() -> None:
         schema.rows({"x": wrong, "y": wrong}, 1000)
 
     assert [(one.row, one.column) for one in refused.value.problems[:3]] == [(0, "x"), (0, "y"), (1, "x")]
-    assert (len(refused.value.problems), refused.value.count) == (LISTED_PROBLEMS, 2000)
-    assert str(refused.value) == "row 0, column x: '?' is not a number (and 1999 more)"
+    assert (len(refused.value.problems), refused.value.count) == (MAX_LISTED_PROBLEMS, 2000)
+    assert str(refused.value) == "row 0, column x: '?' is not a number (and 1999 more)."
 
 
 def test_a_value_is_shown_briefly_however_large_and_deep_it_is() -> None:
@@ -302,8 +304,8 @@ def test_a_value_is_shown_briefly_however_large_and_deep_it_is() -> None:
     for _ in range(100_000):
         deep = [deep]
     for value in ("x" * 10_000_000, list(range(1_000_000)), deep, {str(key): key for key in range(1000)}):
-        assert len(shown(value)) <= 41
-    assert shown("JFK") == "'JFK'"
+        assert len(abbreviated(value)) <= 41
+    assert abbreviated("JFK") == "'JFK'"
     # Freed level by level: all at once is too deep for some Pythons.
     while deep:
         deep = deep[0]
@@ -327,12 +329,12 @@ def test_whatever_comes_is_taken_or_named(kind: str, required: bool, values: lis
     else:
         assert len(found) == len(values)
         named = set()
-    for row, value in enumerate(values[:LISTED_PROBLEMS]):
+    for row, value in enumerate(values[:MAX_LISTED_PROBLEMS]):
         missing = value is None or (isinstance(value, float) and math.isnan(value))
         if missing:
             assert (row in named) == (required and bool(named))
         elif type(value) not in KINDS[kind].accepted:
-            assert row in named or len(named) == LISTED_PROBLEMS
+            assert row in named or len(named) == MAX_LISTED_PROBLEMS
 
 
 @unsaved
@@ -371,7 +373,7 @@ def test_an_array_takes_the_type_of_the_model() -> None:
 @pytest.mark.parametrize(
     ("schema", "values", "message"),
     [
-        (tensor("float64", -1, 2), [[1, 2], [3]], "not all of one shape"),
+        (tensor("float64", -1, 2), [[1, 2], [3]], "rows have different shapes"),
         (tensor("float64", -1, 2), [[1, 2, 3]], r"the shape is \(1, 3\), the model takes \(any, 2\)"),
         (tensor("float64", -1, 2), [1, 2], r"the shape is \(2,\)"),
         (tensor("float64", -1), ["a"], "the model takes float64"),

@@ -18,9 +18,10 @@ from mlflow.types import ColSpec, DataType
 from mlflow.types import Schema as Signature
 
 from ledgerline.serving import scoring
-from ledgerline.serving.rows import UNNAMED, Rows, answered
-from ledgerline.serving.schema import Column, RowsRefusedError, Schema, Tensor
-from ledgerline.serving.scoring import BodyRefusedError, TooManyRowsError, rows_of_csv, rows_of_json
+from ledgerline.serving.request_errors import BodyRefusedError, RowsRefusedError, TooManyRowsError
+from ledgerline.serving.rows import UNNAMED, Rows, output_rows
+from ledgerline.serving.schema import Column, Schema, Tensor
+from ledgerline.serving.scoring import rows_of_csv, rows_of_json
 
 unsaved = settings(database=None, deadline=None)
 
@@ -134,33 +135,33 @@ def test_columns_that_the_model_does_not_know_are_named() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "the body is no JSON"),
-        (b"\xff", "the body is no JSON"),
-        (b"{", "the body is no JSON"),
-        (b'{"instances": ["\\ud800"]}', "the body is no JSON"),
-        (b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "the body is no JSON"),
-        (b'{"instances": [{"hour": ' + b"9" * 5000 + b"}]}", "the body is no JSON"),
-        ('{"instances": []}'.encode("utf-16"), "the body is no JSON"),
-        ([], "the body is no JSON object: send a JSON object with one of dataframe_split"),
-        ({}, "the body has none of them"),
-        ({"instances": [], "inputs": []}, "the body has instances and inputs"),
-        ({"instances": [RECORD], "params": {"threshold": 1}}, "the model takes no params"),
-        ({"instances": [RECORD], "params": False}, "the model takes no params"),
-        ({"instances": []}, "there are no rows"),
-        ({"inputs": {}}, "there are no rows"),
-        ({"inputs": []}, "there are no rows"),
-        ({"instances": RECORD}, "no list of objects"),
-        ({"instances": [RECORD, 7]}, "row 1: it is no object"),
-        ({"inputs": 7}, "inputs is no object of columns"),
-        ({"inputs": {"hour": [7], "holiday": [True, False]}}, "the columns of inputs have 1 and 2 rows"),
-        ({"dataframe_split": []}, "dataframe_split is no object with columns and data"),
+        (b"", "The body is not JSON"),
+        (b"\xff", "The body is not JSON"),
+        (b"{", "The body is not JSON"),
+        (b'{"instances": ["\\ud800"]}', "The body is not JSON"),
+        (b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "The body is not JSON"),
+        (b'{"instances": [{"hour": ' + b"9" * 5000 + b"}]}", "The body is not JSON"),
+        ('{"instances": []}'.encode("utf-16"), "The body is not JSON"),
+        ([], "The body is not a JSON object. Send a JSON object with one of dataframe_split"),
+        ({}, "The body has none of the forms"),
+        ({"instances": [], "inputs": []}, "The body has instances and inputs"),
+        ({"instances": [RECORD], "params": {"threshold": 1}}, "The model takes no params"),
+        ({"instances": [RECORD], "params": False}, "The model takes no params"),
+        ({"instances": []}, "The body has no rows"),
+        ({"inputs": {}}, "The body has no rows"),
+        ({"inputs": []}, "The body has no rows"),
+        ({"instances": RECORD}, "not a list of objects"),
+        ({"instances": [RECORD, 7]}, "row 1: it is not an object"),
+        ({"inputs": 7}, "inputs is neither an object of columns"),
+        ({"inputs": {"hour": [7], "holiday": [True, False]}}, "The columns of inputs have 1 and 2 rows"),
+        ({"dataframe_split": []}, "dataframe_split is []; it should be an object"),
         ({"dataframe_split": {"data": [[1]], "columns": [1]}},
-        "the columns of dataframe_split are no list"),
+        "dataframe_split.columns[0] is 1; it should be a string"),
         ({"dataframe_split": {"data": [[1]], "columns": ["x", "x"]}},
-        "column x: the column is there twice"),
+        "column x: the column occurs twice"),
         ({"dataframe_split": {"data": [[1, 2]], "columns": ["x"]}}, "row 0: it has 2 values for 1 columns"),
-        ({"dataframe_split": {"data": [1], "columns": ["x"]}}, "row 0: it is no list of values"),
-        ({"instances": [RECORD] * (MOST + 1)}, f"there are {MOST + 1} rows; send at most {MOST} at once"),
+        ({"dataframe_split": {"data": [1], "columns": ["x"]}}, "row 0: it is not a list of values"),
+        ({"instances": [RECORD] * (MOST + 1)}, f"The body has {MOST + 1} rows. Send at most {MOST} at once"),
     ],
 )  # fmt: skip
 def test_what_is_no_body_of_the_protocol_is_refused_with_what_it_should_be(
@@ -173,9 +174,9 @@ def test_one_array_is_sent_as_instances_or_inputs() -> None:
     for form in (scoring.INSTANCES, scoring.INPUTS):
         rows, unknown = rows_of_json(json.dumps({form: [[1, 2], [3, 4]]}).encode(), PIXELS, MOST)
         assert (rows.columns[UNNAMED].tolist(), rows.count, unknown) == ([[1, 2], [3, 4]], 2, [])
-    assert "send it as instances or inputs" in refusal({"dataframe_records": [{"x": 1}]}, PIXELS)
-    assert "there are no rows" in refusal({"instances": {"x": 1}}, PIXELS)
-    assert "send JSON" in csv_refusal("x\n1\n", PIXELS)
+    assert "Send it as instances or inputs" in refusal({"dataframe_records": [{"x": 1}]}, PIXELS)
+    assert "The body has no rows" in refusal({"instances": {"x": 1}}, PIXELS)
+    assert "Send JSON" in csv_refusal("x\n1\n", PIXELS)
 
 
 ANY_JSON = st.recursive(
@@ -249,20 +250,20 @@ def test_an_empty_field_of_csv_is_a_gap_and_a_mark_at_the_beginning_is_none_of_t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the body is empty"),
-        (b"\xff\xfe", "the body is no CSV in UTF-8"),
-        ('hour\n"7\n', "the body is no CSV in UTF-8"),
-        ("hour,holiday\n", "there are no rows"),
-        ("hour,hour\n7,7\n", "column hour: the column is there twice"),
+        ("", "The body is empty"),
+        (b"\xff\xfe", "The body is not CSV in UTF-8"),
+        ('hour\n"7\n', "The body is not CSV in UTF-8"),
+        ("hour,holiday\n", "The body has no rows"),
+        ("hour,hour\n7,7\n", "column hour: the column occurs twice"),
         ("hour,holiday\n7\n", "row 0: it has 1 values for 2 columns"),
-        ("hour,holiday\n7,true\nnoon,true\n", "row 1, column hour: 'noon' is no long"),
-        ("hour,holiday\n7.5,true\n", "row 0, column hour: '7.5' is no long"),
-        ("hour,holiday\n7,maybe\n", "row 0, column holiday: 'maybe' is no boolean"),
+        ("hour,holiday\n7,true\nnoon,true\n", "row 1, column hour: 'noon' is not of type long"),
+        ("hour,holiday\n7.5,true\n", "row 0, column hour: '7.5' is not of type long"),
+        ("hour,holiday\n7,maybe\n", "row 0, column holiday: 'maybe' is not of type boolean"),
         ("hour,holiday\n99999999999999999999,true\n", "row 0, column hour: 99999999999999999999 is not a"),
-        ("temp,hour,holiday\nwarm,7,true\n", "row 0, column temp: 'warm' is no double"),
+        ("temp,hour,holiday\nwarm,7,true\n", "row 0, column temp: 'warm' is not of type double"),
         ("hour,holiday\n,true\n", "row 0, column hour: a value is required"),
         ("hour\n7\n", "column holiday: the column is required"),
-        ("hour,holiday\n" + "7,true\n" * (MOST + 1), f"send at most {MOST}"),
+        ("hour,holiday\n" + "7,true\n" * (MOST + 1), f"Send at most {MOST}"),
     ],
 )  # fmt: skip
 def test_csv_that_is_not_what_the_model_takes_is_refused(text: str | bytes, message: str) -> None:
@@ -307,20 +308,20 @@ NO_NUMBERS = [
 @pytest.mark.parametrize("kind", ["double", "float", "long", "integer"])
 @pytest.mark.parametrize("field", NO_NUMBERS)
 def test_what_python_or_pandas_alone_take_for_a_number_is_none_in_csv(kind: str, field: str) -> None:
-    with pytest.raises(RowsRefusedError, match=rf"row 0, column x: .* is no {kind}"):
+    with pytest.raises(RowsRefusedError, match=rf"row 0, column x: .* is not of type {kind}"):
         csv_column(kind, [f'"{field}"'])
 
 
 @pytest.mark.parametrize("field", ["1e3", "1.0", "1.", "inf", "1e400", "9" * 33])
 @pytest.mark.parametrize("kind", ["long", "integer"])
 def test_a_whole_number_of_csv_has_digits_only(kind: str, field: str) -> None:
-    with pytest.raises(RowsRefusedError, match=f"is no {kind}"):
+    with pytest.raises(RowsRefusedError, match=f"is not of type {kind}"):
         csv_column(kind, [field])
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e309", "9" * 400])
 def test_a_number_that_no_float_can_hold_is_not_infinite(number: str) -> None:
-    with pytest.raises(RowsRefusedError, match="is no double"):
+    with pytest.raises(RowsRefusedError, match="is not of type double"):
         csv_column("double", [number])
     if "e" in number:
         assert "no float can hold" in refusal(f'{{"inputs": {{"temp": [{number}]}}}}'.encode())
@@ -333,7 +334,7 @@ def test_a_number_that_no_float_can_hold_is_not_infinite(number: str) -> None:
 def test_csv_has_truth_values_as_programs_write_them(field: str, truth: bool) -> None:
     assert csv_column("boolean", [field]) == [truth]
     for wrong in (field.swapcase().title().swapcase(), f" {field}", field[0], "1", "0", "yes"):
-        with pytest.raises(RowsRefusedError, match="is no boolean"):
+        with pytest.raises(RowsRefusedError, match="is not of type boolean"):
             csv_column("boolean", [wrong])
 
 
@@ -390,7 +391,7 @@ def theirs(output: Any) -> Any:
     ids=lambda output: type(output).__name__,
 )
 def test_answers_are_those_of_mlflow_s_scoring_server(output: Any) -> None:
-    assert json.loads(scoring.answer(answered(output, len(output)))) == theirs(output)
+    assert json.loads(scoring.response_body(output_rows(output, len(output)))) == theirs(output)
 
 
 def test_what_is_missing_in_an_answer_is_null() -> None:
@@ -403,7 +404,7 @@ def test_what_is_missing_in_an_answer_is_null() -> None:
         }
     )
 
-    predictions = json.loads(scoring.answer(answered(frame, 2)))["predictions"]
+    predictions = json.loads(scoring.response_body(output_rows(frame, 2)))["predictions"]
 
     assert predictions == [
         dict.fromkeys(frame),
@@ -414,7 +415,7 @@ def test_what_is_missing_in_an_answer_is_null() -> None:
 def test_bytes_in_an_answer_are_base64() -> None:
     output = pd.DataFrame({"image": [b"\x00\xff"]})
 
-    assert json.loads(scoring.answer(answered(output, 1))) == {"predictions": [{"image": "AP8="}]}
+    assert json.loads(scoring.response_body(output_rows(output, 1))) == {"predictions": [{"image": "AP8="}]}
 
 
 @unsaved
@@ -422,4 +423,4 @@ def test_bytes_in_an_answer_are_base64() -> None:
 def test_numbers_are_answered_to_the_last_digit(values: list[float]) -> None:
     outputs: Mapping[str, Any] = {UNNAMED: np.array(values)}
 
-    assert json.loads(scoring.answer(Rows(outputs, len(values))))["predictions"] == values
+    assert json.loads(scoring.response_body(Rows(outputs, len(values))))["predictions"] == values

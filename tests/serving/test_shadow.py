@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from ledgerline.serving.shadow import MAX_WAITING
+from ledgerline.serving.shadow import MAX_QUEUED
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_model, flight_rows
 from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
 
@@ -156,14 +156,14 @@ def test_what_staging_has_no_time_for_is_skipped_and_delays_nobody(
         try:
             assert ask(service, told(f"new: wait for {go}")).status_code == 200
             until(go.with_suffix(".waiting").exists)
-            for _ in range(MAX_WAITING + 5):
+            for _ in range(MAX_QUEUED + 5):
                 answer = session.post(f"{service.url}/invocations", json=told(), timeout=SECONDS)
                 assert answer.json() == {"predictions": [2.0]}
             assert skipped(service, "busy", TOLD) == 5
             assert asked(service, 2, TOLD) == 0
         finally:
             go.touch()
-        until(lambda: asked(service, 2, TOLD) == 1 + MAX_WAITING)
+        until(lambda: asked(service, 2, TOLD) == 1 + MAX_QUEUED)
         assert skipped(service, "busy", TOLD) == 5
 
 
@@ -176,7 +176,7 @@ def test_what_is_left_when_the_service_ends_keeps_nobody_waiting(
     try:
         with serve(**TOLD_SERVED, **ALWAYS) as service:
             until(lambda: staging(service) == 2)
-            for _ in range(MAX_WAITING + 1):
+            for _ in range(MAX_QUEUED + 1):
                 assert ask(service, told(f"new: wait for {go}")).status_code == 200
             shadow = service.service.shadow
         # The model still waits for the file: the end has not waited for the model.

@@ -1,0 +1,138 @@
+"""Reads JSON bodies into typed structures, and converts values to JSON. The structures: protocol_types.py."""
+
+import base64
+import json
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from ledgerline.serving.request_errors import (
+    BodyRefusedError,
+    Problem,
+    RowsRefusedError,
+    TooManyRowsError,
+    abbreviated,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pydantic_core import ErrorDetails
+
+Structure = TypeVar("Structure", bound=BaseModel)
+
+# Pydantic's messages speak of Python's types.
+_EXPECTED = {
+    "model_type": "an object",
+    "dict_type": "an object",
+    "list_type": "a list",
+    "is_instance_of": "a list",
+    "string_type": "a string",
+    "int_type": "an integer",
+    "too_short": "a list with at least one item",
+}
+
+
+def parsed(body: bytes) -> Any:
+    """Return the content of a JSON body; NaN and Infinity are numbers, as Python's clients write them.
+
+    Raises:
+        BodyRefusedError: The body is not JSON.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        text = body.decode("utf-8-sig")  # a byte order mark is allowed, as in CSV
+        content = json.loads(text, parse_float=_finite)
+        if "\\u" in text:
+            # JSON can escape half of a surrogate pair, which no response could repeat.
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError, too
+        raise BodyRefusedError(f"The body is not JSON: {error}.") from None
+
+
+def _finite(text: str) -> float:
+    """Read a number, and refuse one that would become infinite."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"no float can hold {text[:40]}")
+    return number
+
+
+def checked(structure: type[Structure], content: Any, remedy: str, path: str = "") -> Structure:
+    """Return parsed JSON as a typed structure.
+
+    Args:
+        structure: Its type.
+        content: The parsed JSON.
+        remedy: How to send such a body, for the message.
+        path: Path of the content in the body, for the message; empty for the whole body.
+
+    Raises:
+        BodyRefusedError: The content is not of this structure.
+        RowsRefusedError: A tensor is not; the problem names it.
+    """
+    try:
+        return structure.model_validate(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)[0]
+        match details["loc"]:
+            case ("inputs", int() as number, _, *_):
+                name = content["inputs"][number].get("name")
+                if isinstance(name, str):
+                    raise RowsRefusedError([Problem(_message(details, path), column=name)]) from None
+        raise BodyRefusedError(f"{_message(details, path)}.", remedy) from None
+
+
+def _message(details: "ErrorDetails", path: str) -> str:
+    """Return what is wrong with a value, and its path."""
+    path += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
+    subject = path.lstrip(".") or "The body"
+    if details["type"] == "missing":
+        return f"{subject} is missing"
+    if details["type"] == "value_error":
+        return f"{subject}: {details['msg'].removeprefix('Value error, ')}"
+    expected = _EXPECTED.get(details["type"]) or details["msg"].removeprefix("Input should be ")
+    return f"{subject} is {abbreviated(details['input'])}; it should be {expected}"
+
+
+def require_rows(count: int, max_rows: int) -> None:
+    """Make sure that a request has rows, and not too many.
+
+    Raises:
+        BodyRefusedError: It has none.
+        TooManyRowsError: It has more than `max_rows`.
+    """
+    if count == 0:
+        raise BodyRefusedError("The body has no rows.")
+    if count > max_rows:
+        raise TooManyRowsError(f"The body has {count} rows.", f"Send at most {max_rows} at once.")
+
+
+def plain(values: "NDArray[Any]") -> list[Any]:
+    """Return an array as lists; datetimes become strings, and missing ones None."""
+    import numpy as np
+    import pandas as pd
+
+    if values.dtype.kind != "M":
+        return values.tolist()
+    moments = pd.DatetimeIndex(values.reshape(-1))
+    texts = [None if moment is pd.NaT else moment.isoformat() for moment in moments]
+    return np.array(texts, dtype="object").reshape(values.shape).tolist()
+
+
+def as_json(value: Any) -> Any:
+    """Convert an output of a model that orjson cannot write."""
+    import pandas as pd
+
+    if value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,92 @@
+"""The errors that a request is answered with. app.py turns each into a response."""
+
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ledgerline.errors import LedgerlineError
+
+MAX_LISTED_PROBLEMS = 20
+MAX_VALUE_LENGTH = 40  # characters of a value in a message
+
+# The whole text of a value may be as long as a body, and too deeply nested to be written.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 2, 2 * MAX_VALUE_LENGTH, 2 * MAX_VALUE_LENGTH
+
+
+def abbreviated(value: Any) -> str:
+    """Return a value of a request as a message may repeat it: on one line, and cut if it is long."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}…"
+
+
+class RequestError(LedgerlineError):
+    """A request that cannot be answered with a prediction.
+
+    Attributes:
+        status: HTTP status of the response.
+        headers: Further headers of the response.
+        problems: Problems of single rows or columns.
+    """
+
+    status: int = 400
+
+    def __init__(
+        self,
+        problem: str,
+        remedy: str = "",
+        *,
+        status: int | None = None,
+        headers: dict[str, str] | None = None,
+        problems: "Sequence[Problem]" = (),
+    ) -> None:
+        super().__init__(problem, remedy)
+        self.status = status or self.status
+        self.headers = headers or {}
+        self.problems = problems
+
+
+class BodyRefusedError(RequestError):
+    """A body that is not of the protocol."""
+
+
+class TooManyRowsError(RequestError):
+    """A request with more rows than one request may have."""
+
+    status = 413
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of the rows of a request.
+
+    Attributes:
+        row: Number of the row, counted from 0; None if it is not one row's problem.
+        column: Name of the column; None if it is not one column's problem.
+        text: The problem, without its place.
+    """
+
+    text: str
+    row: int | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = [f"row {self.row}"] if self.row is not None else []
+        place += [f"column {self.column}"] if self.column is not None else []
+        return f"{', '.join(place)}: {self.text}" if place else self.text
+
+
+class RowsRefusedError(RequestError):
+    """Rows that do not fit the signature of the model.
+
+    Attributes:
+        problems: The first `MAX_LISTED_PROBLEMS` problems.
+        count: Number of all problems.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.count = len(problems)
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        # A client that sent a column of a wrong type sees it in the first rows.
+        super().__init__(f"{problems[0]}{more}.", problems=problems[:MAX_LISTED_PROBLEMS])
