@@ -22,7 +22,7 @@ from ledgerline.serving.rows import Rows
 from ledgerline.serving.schema import Schema
 from ledgerline.serving.service import Service
 
-# Reading a larger body takes more than ten milliseconds, in which the event loop would handle no other request.
+# Reading a larger body takes more than ten milliseconds; a thread does it, so that the event loop goes on.
 READ_IN_PLACE_BYTES = 512 * 1024
 
 # Python's own client refuses headers of more than 64 KB in all, and many proxies of more than 4 KB.

@@ -55,7 +55,19 @@ ERROR_CODES = {
 
 
 def application(service: Service) -> FastAPI:
-    """Return the application of a service."""
+    """Return the ASGI application of a service.
+
+    Example:
+        >>> from ledgerline.serving.service import service_for
+        >>> from ledgerline.serving.settings import ServingSettings
+        >>> settings = ServingSettings.from_environment(
+        ...     {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "LEDGERLINE_SERVING_MODELS": "oven_demand"}
+        ... )
+        >>> service = service_for(settings)
+        >>> app = application(service)  # run it with any ASGI server inside `with service.running()`
+        >>> app.url_path_for("model_invocations", name="oven_demand")
+        '/models/oven_demand/invocations'
+    """
     answering = Answering(service)
     app = _documented() if not service.settings.tokens else FastAPI(openapi_url=None, redirect_slashes=False)
     app.add_middleware(Tokens, answering=answering)

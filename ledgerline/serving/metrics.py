@@ -1,5 +1,7 @@
 """The Prometheus metrics of the service. accounting.py, follower.py, service.py and shadow.py set them."""
 
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -19,99 +21,51 @@ class Metrics:
     """The metrics of a process, in a separate Prometheus registry."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
-        self._registry = registry
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        self.requests = Counter(
-            "ledgerline_requests", "Responses.", ["route", "status", "model", "version"], registry=registry
-        )
-        self.request_seconds = Histogram(
-            "ledgerline_request_seconds",
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        counter = partial(Counter, namespace="ledgerline", registry=self._registry)
+        gauge = partial(Gauge, namespace="ledgerline", registry=self._registry)
+        seconds = partial(Histogram, namespace="ledgerline", registry=self._registry, buckets=BUCKETS)
+        sizes = partial(Histogram, namespace="ledgerline", registry=self._registry, buckets=ROW_BUCKETS)
+        model, version = ["model"], ["model", "version"]
+
+        self.requests = counter("requests", "Responses.", ["route", "status", "model", "version"])
+        self.request_seconds = seconds(
+            "request_seconds",
             "Time from the first byte of a request to the last byte of its response.",
             ["route", "model"],
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self.requests_now = Gauge("ledgerline_requests_now", "Requests in progress.", registry=registry)
-        self.predict_seconds = Histogram(
-            "ledgerline_predict_seconds",
-            "Duration of a prediction.",
-            ["model"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.predict_rows = Histogram(
-            "ledgerline_predict_rows",
-            "Rows in a batch.",
-            ["model"],
-            buckets=ROW_BUCKETS,
-            registry=registry,
-        )
-        self.predict_requests = Histogram(
-            "ledgerline_predict_requests",
-            "Requests in a batch.",
-            ["model"],
-            buckets=ROW_BUCKETS,
-            registry=registry,
-        )
-        self.model_info = Gauge(
-            "ledgerline_model_info",
+        self.requests_now = gauge("requests_now", "Requests in progress.")
+        self.predict_seconds = seconds("predict_seconds", "Duration of a prediction.", model)
+        self.predict_rows = sizes("predict_rows", "Rows in a batch.", model)
+        self.predict_requests = sizes("predict_requests", "Requests in a batch.", model)
+        self.model_info = gauge(
+            "model_info",
             "1 for the active version.",
             ["model", "alias", "version", "sha256", "training_run_id"],
-            registry=registry,
         )
-        self.swaps = Counter(
-            "ledgerline_swaps", "Activations of a version in place of another.", ["model"], registry=registry
+        self.swaps = counter("swaps", "Activations of a version in place of another.", model)
+        self.refusals = counter("refusals", "Refused activations.", model)
+        self.refused_version = gauge(
+            "refused_version", "The version that has the alias and was refused; 0 if none was.", model
         )
-        self.refusals = Counter("ledgerline_refusals", "Refused activations.", ["model"], registry=registry)
-        self.refused_version = Gauge(
-            "ledgerline_refused_version",
-            "The version that has the alias and was refused; 0 if none was.",
-            ["model"],
-            registry=registry,
+        self.registry_up = gauge(
+            "registry_up", "1 if the registry responded to the last poll, else 0.", model
         )
-        self.registry_up = Gauge(
-            "ledgerline_registry_up",
-            "1 if the registry responded to the last poll, else 0.",
-            ["model"],
-            registry=registry,
+        self.registry_poll = gauge(
+            "registry_poll_timestamp_seconds", "When the registry responded last.", model
         )
-        self.registry_poll = Gauge(
-            "ledgerline_registry_poll_timestamp_seconds",
-            "When the registry responded last.",
-            ["model"],
-            registry=registry,
+        self.shadow_rows = counter("shadow_rows", "Rows that staging predicted, too.", version)
+        self.shadow_disagreements = counter(
+            "shadow_disagreements", "Rows that staging decides differently.", version
         )
-        self.shadow_rows = Counter(
-            "ledgerline_shadow_rows",
-            "Rows that the version in staging predicted, too.",
-            ["model", "version"],
-            registry=registry,
+        self.shadow_seconds = seconds("shadow_seconds", "Duration of a prediction of staging.", model)
+        self.shadow_skipped = counter(
+            "shadow_skipped", "Requests that staging did not predict, or failed on.", ["model", "reason"]
         )
-        self.shadow_disagreements = Counter(
-            "ledgerline_shadow_disagreements",
-            "Rows that the version in staging decides differently.",
-            ["model", "version"],
-            registry=registry,
-        )
-        self.shadow_seconds = Histogram(
-            "ledgerline_shadow_seconds",
-            "Duration of a prediction of the version in staging.",
-            ["model"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.shadow_skipped = Counter(
-            "ledgerline_shadow_skipped",
-            "Requests that the version in staging did not predict, or failed on.",
-            ["model", "reason"],
-            registry=registry,
-        )
-        self.logged_rows = Counter("ledgerline_logged_rows", "Rows in the request log.", registry=registry)
-        self.unlogged_rows = Counter(
-            "ledgerline_unlogged_rows", "Rows that were dropped from the request log.", registry=registry
-        )
+        self.logged_rows = counter("logged_rows", "Rows in the request log.")
+        self.unlogged_rows = counter("unlogged_rows", "Rows that were dropped from the request log.")
 
     def text(self) -> bytes:
         """Return the metrics in the format of Prometheus."""

@@ -146,6 +146,13 @@ def inference_of(body: bytes, schema: Schema, max_rows: int) -> Inference:
         BodyRefusedError: The body is not of the protocol.
         RowsRefusedError: The rows do not fit the schema; the problems name tensors as columns.
         TooManyRowsError: There are more than `max_rows` rows.
+
+    Example:
+        >>> from ledgerline.serving.schema import Column
+        >>> schema = Schema((Column("hour", "long", required=True),))
+        >>> body = b'{"inputs": [{"name": "hour", "shape": [2], "datatype": "INT64", "data": [7, 22]}]}'
+        >>> inference_of(body, schema, max_rows=1000).rows
+        Rows(columns={'hour': array([ 7, 22])}, count=2)
     """
     request = checked(InferenceRequest, parsed(body), FORM)
     tensors = {tensor.name: tensor for tensor in request.inputs}

@@ -240,6 +240,12 @@ class Schema:
     Attributes:
         columns: The columns, in the order of the signature; empty for a tensor.
         tensor: The tensor; None for columns.
+
+    Example:
+        >>> schema = Schema((Column("hour", "long", required=True),))
+        >>> schema.rows({"hour": [7, None]}, 2)
+        Traceback (most recent call last):
+        ledgerline.serving.request_errors.RowsRefusedError: row 1, column hour: a value is required.
     """
 
     columns: tuple[Column, ...] = ()

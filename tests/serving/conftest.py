@@ -1,4 +1,4 @@
-"""A small real model in a registry of its own, and the real service that answers with it, on loopback."""
+"""A small real model in a separate registry, and the real service that predicts with it, on loopback."""
 
 import os
 import tempfile
@@ -53,7 +53,7 @@ def flight_rows(count: int = 200, seed: int = 0) -> "pd.DataFrame":
     )
     rows = rows.astype(dict.fromkeys(TEXTS, "object"))
     for position, column in enumerate((*TEXTS, "temp", "wind_speed")):
-        # Also among the first rows, which become the model's example.
+        # Some are among the first rows, which become the model's example.
         rows.loc[(rows.index % 7 == 0) & (rows.index % 4 == position % 4), column] = float("nan")
     return rows
 
@@ -114,7 +114,7 @@ class ServedModels:
         inputs: "pd.DataFrame | None" = None,
         method: str = "predict_proba",
     ) -> Version:
-        """Register another version of a model, which nobody serves yet."""
+        """Register another version of a model, without an alias."""
         from ledgerline.mlflow_store import model_files
 
         run_id = self.client.create_run(self._experiment).info.run_id
@@ -130,14 +130,13 @@ class ServedModels:
         return RegisteredModel(self.client, name).register(logged.model_id, {})
 
     def serve(self, version: Version, alias: str = "production") -> None:
-        """Let the alias name a version."""
-
+        """Set the alias to a version."""
         RegisteredModel(self.client, version.name).set_alias(alias, version.number)
 
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers on loopback.
+    """A service that listens on loopback.
 
     Attributes:
         service: Its parts.
@@ -149,7 +148,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the service."""
         return f"http://{HOST}:{self.port}"
 
 

@@ -9,17 +9,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import requests
 
 from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 
 MLSERVER = Path(__file__).parents[2] / ".venv/mlserver/bin/mlserver"
-START_SECONDS, STOP_SECONDS, POLL_SECONDS = 180.0, 20.0, 0.1
+START_SECONDS, STOP_SECONDS = 180.0, 20.0
 
 
 @contextmanager
@@ -100,12 +100,9 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
 
 
 def _wait_for(url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if requests.get(url, timeout=STOP_SECONDS).ok:
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(POLL_SECONDS)
-    raise TimeoutError(f"{url} does not answer. Its log ends with: {log.read_text()[-2000:]}")
+    def is_ready() -> bool:
+        with suppress(requests.ConnectionError):
+            return requests.get(url, timeout=STOP_SECONDS).ok
+        return False
+
+    wait_until(is_ready, f"{url} responds; see {log}", START_SECONDS)

@@ -1,4 +1,4 @@
-"""What every answer says of itself, and what Prometheus is told."""
+"""Headers of responses, and metrics for Prometheus."""
 
 import json
 import re
@@ -10,6 +10,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from ledgerline.testing.waiting import wait_until
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows
 
 SECONDS = 120.0
@@ -37,7 +38,7 @@ def ask(service: Running, content: object, path: str = "/invocations", **headers
 
 
 def samples(service: Running) -> Samples:
-    """What Prometheus would read."""
+    """Return the metrics as Prometheus reads them."""
     answer = requests.get(f"{service.url}/metrics", timeout=SECONDS)
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
     return {
@@ -85,7 +86,7 @@ def test_no_two_requests_get_the_same_id(standing_service: Running) -> None:
     assert len(ids) == 5
 
 
-# Who answered
+# Versions
 
 
 @pytest.mark.parametrize("path", ["/invocations", f"/models/{MODEL}/invocations"])
@@ -107,7 +108,7 @@ def test_a_refusal_names_the_version_that_it_would_have_been(standing_service: R
 
 
 @pytest.mark.parametrize("path", ["/ping", "/nowhere", "/metrics", f"/v2/models/{MODEL}"])
-def test_what_no_version_was_asked_for_names_none(standing_service: Running, path: str) -> None:
+def test_a_response_without_a_prediction_names_no_version(standing_service: Running, path: str) -> None:
     answer = requests.get(f"{standing_service.url}{path}", timeout=SECONDS)
 
     assert "X-Model-Version" not in answer.headers
@@ -139,7 +140,7 @@ def test_only_so_many_columns_are_named_that_any_client_can_read_the_answer(
 
 
 @pytest.mark.parametrize("flags", ["00", "01"])
-def test_an_answer_is_in_the_trace_of_its_caller_who_decides_whether_it_is_kept(
+def test_a_span_is_in_the_trace_of_its_caller_whose_sampling_decision_it_follows(
     standing_service: Running, flags: str
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}"}
@@ -154,7 +155,7 @@ def test_an_answer_is_in_the_trace_of_its_caller_who_decides_whether_it_is_kept(
 
 
 @pytest.mark.parametrize("given", ["", "nonsense", f"00-{'0' * 32}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01"])
-def test_a_trace_that_is_none_is_passed_over(standing_service: Running, given: str) -> None:
+def test_an_invalid_traceparent_is_ignored(standing_service: Running, given: str) -> None:
     answer = requests.get(f"{standing_service.url}/ping", headers={"traceparent": given}, timeout=SECONDS)
 
     assert answer.status_code == 200
@@ -220,9 +221,12 @@ def test_predictions_are_counted_by_rows_and_requests(
 ) -> None:
     for rows in (records[:1], records[:2]):
         assert ask(fresh, {"dataframe_records": rows}).status_code == 200
-    deadline = time.monotonic() + SECONDS
-    while of(found := samples(fresh), "ledgerline_predict_seconds_count", model=MODEL) != 2:
-        assert time.monotonic() < deadline  # they are counted after they were handed out
+    # Predictions are counted after they were delivered.
+    wait_until(
+        lambda: of(samples(fresh), "ledgerline_predict_seconds_count", model=MODEL) == 2,
+        "both predictions are counted",
+    )
+    found = samples(fresh)
 
     assert of(found, "ledgerline_predict_rows_sum", model=MODEL) == 3
     assert of(found, "ledgerline_predict_requests_sum", model=MODEL) == 2
@@ -231,7 +235,7 @@ def test_predictions_are_counted_by_rows_and_requests(
     assert 0 < seconds < SECONDS
 
 
-def test_the_version_that_answers_is_told_until_another_takes_over(
+def test_the_active_version_is_exported_until_another_is_activated(
     served_models: ServedModels, serve: Serve
 ) -> None:
     old, new = served_models.version(), served_models.version(seed=1)
@@ -240,10 +244,10 @@ def test_the_version_that_answers_is_told_until_another_takes_over(
         before = samples(service)
         served_models.serve(new)
         service.service.notify("")
-        deadline = time.monotonic() + SECONDS
-        while of(after := samples(service), "ledgerline_swaps_total", model=MODEL) != 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(
+            lambda: of(samples(service), "ledgerline_swaps_total", model=MODEL) == 1, "version 2 is active"
+        )
+        after = samples(service)
 
     for found, version in ((before, old), (after, new)):
         assert versions_told(found) == [
@@ -261,7 +265,7 @@ def test_the_version_that_answers_is_told_until_another_takes_over(
     assert look == pytest.approx(time.time(), abs=SECONDS)
 
 
-def test_metrics_of_the_process_are_told_too(standing_service: Running) -> None:
+def test_metrics_of_the_process_are_exported_too(standing_service: Running) -> None:
     found = samples(standing_service)
 
     assert (of(found, "process_resident_memory_bytes") or 0) > 0

@@ -1,4 +1,4 @@
-"""Whatever is sent to the real service: an answer, or an error in JSON that says where; never a failure."""
+"""Sends any body to the real service: it responds with a prediction, or an error in JSON; it never fails."""
 
 import json
 import math
@@ -40,7 +40,7 @@ BOUNDED = settings(
 def ask(
     service: Running, http: requests.Session, path: str, body: bytes, kind: str | None
 ) -> requests.Response:
-    """Ask, and see that there is an answer, or an error in JSON that is not the service's own."""
+    """Send a request; the response must be a prediction, or an error in JSON that is the client's."""
     headers = {"Content-Type": kind} if kind is not None else {}
     response = http.post(f"{service.url}{path}", data=body, headers=headers, timeout=30)
     content = response.json()
@@ -57,7 +57,7 @@ def ask(
 
 
 def written(content: Any) -> bytes:
-    """As a lenient client writes it: NaN and infinity as numbers, halves of characters escaped."""
+    """Write JSON as a lenient client does: with NaN and infinity, and with escaped lone surrogates."""
     return json.dumps(content).encode()
 
 
@@ -108,7 +108,7 @@ ONE_FORM = st.sampled_from(["dataframe_split", "dataframe_records", "instances",
 
 
 def has_half_a_character(value: Any) -> bool:
-    """Whether no UTF-8 can say it: then it is the body that is wrong."""
+    """Return whether a value cannot be encoded in UTF-8, which makes the body wrong."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -117,7 +117,7 @@ def has_half_a_character(value: Any) -> bool:
 
 
 def fits(column: str, value: Any) -> bool:
-    """Whether a value may stand in a column, as the signature has it."""
+    """Return whether a value fits a column of the signature."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return column not in REQUIRED
     match column:
@@ -187,7 +187,7 @@ def test_a_damaged_body_gets_an_answer(
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("depth", [100, 900, 1020, 5000, 200_000])
-def test_nesting_has_no_bottom_and_hurts_nobody(
+def test_deeply_nested_bodies_are_refused_and_other_requests_are_answered(
     standing_service: Running, http: requests.Session, path: str, depth: int
 ) -> None:
     deep = b"[" * depth + b"]" * depth
@@ -208,9 +208,7 @@ def test_a_column_that_is_there_twice_is_refused(standing_service: Running, http
 
     response = ask(standing_service, http, "/invocations", written(content), "application/json")
 
-    assert response.json()["problems"] == [
-        {"row": None, "column": "hour", "text": "the column occurs twice"}
-    ]
+    assert response.json()["problems"] == [{"row": None, "column": "hour", "text": "the column occurs twice"}]
 
 
 def test_csv_names_the_row_of_a_field_that_is_no_number(

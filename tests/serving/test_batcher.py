@@ -1,4 +1,4 @@
-"""The thread that asks models: who shares a prediction, who gets which answer, and who none."""
+"""The batcher: which requests form a batch, which prediction each gets, and failures."""
 
 import asyncio
 import threading
@@ -43,13 +43,13 @@ class FakeModel:
     """Doubles values; fails on negative ones, or on all once it is broken; waits while its gate is closed.
 
     Attributes:
-        asked: The values of each time.
-        gate: Whether it answers now.
-        began: Whether it was asked since this was cleared.
-        broken: Whether it fails whatever it is asked.
+        batches: The values of each call.
+        gate: Set while it predicts without waiting.
+        began: Set by each call.
+        broken: True if it fails on all values.
     """
 
-    asked: list[list[float]] = field(default_factory=list)
+    batches: list[list[float]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     began: threading.Event = field(default_factory=threading.Event)
     broken: bool = False
@@ -59,7 +59,7 @@ class FakeModel:
 
     def predict(self, frame: pd.DataFrame) -> Any:
         values = frame["value"].to_numpy()
-        self.asked.append(values.tolist())
+        self.batches.append(values.tolist())
         self.began.set()
         assert self.gate.wait(SECONDS)
         if self.broken or (values < 0).any():
@@ -71,7 +71,7 @@ def rows_of(*values: float) -> Rows:
     return Rows({"value": np.array(values, "float64")}, len(values))
 
 
-def asked(method: Callable[[Any], Any]) -> StoredModel:
+def stored(method: Callable[[Any], Any]) -> StoredModel:
     return StoredModel("fake", None, "predict", method)
 
 
@@ -84,7 +84,7 @@ def loaded(model: FakeModel, number: int = 1) -> LoadedModel:
         example=rows_of(1.0),
         experiment_id="",
         loaded_at=datetime.now(UTC),
-        model=asked(model.predict),
+        model=stored(model.predict),
     )
 
 
@@ -106,17 +106,17 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def asked_together(
-    batcher: Batcher, busy: LoadedModel, model: FakeModel, questions: list[tuple[LoadedModel, Rows]]
+async def predicted_together(
+    batcher: Batcher, busy: LoadedModel, model: FakeModel, requests: list[tuple[LoadedModel, Rows]]
 ) -> list[Prediction | BaseException]:
-    """The answers to questions that all came while a model was at work."""
+    """Return the predictions for requests that all arrived during a prediction."""
     model.gate.clear()
     model.began.clear()
     deadline = time.monotonic() + SECONDS
     first = asyncio.create_task(batcher.predict(busy, rows_of(0.5), deadline))
     await until(model.began.is_set)
     tasks: list[Awaitable[Prediction]] = []
-    for asked, rows in questions:
+    for asked, rows in requests:
         tasks.append(asyncio.create_task(batcher.predict(asked, rows, deadline)))
         await until(lambda: batcher.queued == len(tasks))
     model.gate.set()
@@ -125,62 +125,64 @@ async def asked_together(
 
 
 def answers(predictions: list[Prediction | BaseException]) -> list[Any]:
-    """What was said to each; of a failure its type."""
+    """Return each prediction, or the type of the failure."""
     return [
         found.outputs.columns[UNNAMED].tolist() if isinstance(found, Prediction) else type(found)
         for found in predictions
     ]
 
 
-# Together
+# Batches
 
 
-def test_a_request_that_comes_alone_is_answered_at_once() -> None:
+def test_a_lone_request_is_predicted_at_once() -> None:
     model = FakeModel()
     with predicting() as batcher:
         found = asyncio.run(batcher.predict(loaded(model), rows_of(1, 2), time.monotonic() + SECONDS))
 
     assert answers([found]) == [[2.0, 4.0]]
     assert found.batch_rows == 2
-    assert model.asked == [[1.0, 2.0]]
+    assert model.batches == [[1.0, 2.0]]
 
 
 @settings(max_examples=25, deadline=None)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_requests_that_wait_share_a_prediction_and_each_gets_its_own_answer(sizes: list[int]) -> None:
+def test_queued_requests_form_a_batch_and_each_gets_its_own_prediction(sizes: list[int]) -> None:
     model, observed = FakeModel(), []
     version = loaded(model)
     values = iter(range(1, sum(sizes) + 1))
-    questions = [rows_of(*(next(values) for _ in range(size))) for size in sizes]
+    requests = [rows_of(*(next(values) for _ in range(size))) for size in sizes]
 
     with predicting(lambda rows, requests, seconds: observed.append((rows, requests))) as batcher:
-        found = asyncio.run(asked_together(batcher, version, model, [(version, rows) for rows in questions]))
+        found = asyncio.run(
+            predicted_together(batcher, version, model, [(version, rows) for rows in requests])
+        )
 
-    assert answers(found) == [(2 * rows.columns["value"]).tolist() for rows in questions]
-    assert model.asked == [[0.5], [float(value) for value in range(1, sum(sizes) + 1)]]
+    assert answers(found) == [(2 * rows.columns["value"]).tolist() for rows in requests]
+    assert model.batches == [[0.5], [float(value) for value in range(1, sum(sizes) + 1)]]
     assert {each.batch_rows for each in found if isinstance(each, Prediction)} == {sum(sizes)}
     assert observed == [(1, 1), (sum(sizes), len(sizes))]
 
 
-def test_more_rows_than_are_worth_it_are_not_asked_together() -> None:
+def test_a_batch_has_at_most_the_maximum_of_rows() -> None:
     model = FakeModel()
     version = loaded(model)
     half = rows_of(*range(MAX_BATCH_ROWS // 2))
 
     with predicting() as batcher:
-        found = asyncio.run(asked_together(batcher, version, model, [(version, half)] * 3))
+        found = asyncio.run(predicted_together(batcher, version, model, [(version, half)] * 3))
 
     assert all(isinstance(each, Prediction) for each in found)
-    assert [len(values) for values in model.asked] == [1, MAX_BATCH_ROWS, MAX_BATCH_ROWS // 2]
+    assert [len(values) for values in model.batches] == [1, MAX_BATCH_ROWS, MAX_BATCH_ROWS // 2]
 
 
-def test_one_request_may_have_more_rows_than_several_together() -> None:
+def test_one_request_may_have_more_rows_than_a_batch() -> None:
     model = FakeModel()
     version = loaded(model)
     many = rows_of(*range(MAX_BATCH_ROWS + 1))
 
     with predicting() as batcher:
-        (found,) = asyncio.run(asked_together(batcher, version, model, [(version, many)]))
+        (found,) = asyncio.run(predicted_together(batcher, version, model, [(version, many)]))
 
     assert isinstance(found, Prediction)
     assert found.outputs.count == MAX_BATCH_ROWS + 1
@@ -190,32 +192,32 @@ def test_requests_for_two_versions_are_never_mixed_and_keep_their_order() -> Non
     old, new = FakeModel(), FakeModel()
     one, two = loaded(old, 1), loaded(new, 2)
     asked = [one, one, two, one, two]
-    questions = [(version, rows_of(value)) for value, version in enumerate(asked, 1)]
+    requests = [(version, rows_of(value)) for value, version in enumerate(asked, 1)]
 
     with predicting() as batcher:
-        found = asyncio.run(asked_together(batcher, one, old, questions))
+        found = asyncio.run(predicted_together(batcher, one, old, requests))
 
     assert answers(found) == [[2.0], [4.0], [6.0], [8.0], [10.0]]
     assert [each.loaded for each in found if isinstance(each, Prediction)] == asked
-    assert old.asked == [[0.5], [1.0, 2.0], [4.0]]
-    assert new.asked == [[3.0], [5.0]]
+    assert old.batches == [[0.5], [1.0, 2.0], [4.0]]
+    assert new.batches == [[3.0], [5.0]]
 
 
-def test_who_waits_for_company_that_never_comes_is_answered_soon() -> None:
+def test_a_request_whose_batch_stays_incomplete_is_predicted_soon() -> None:
     model = FakeModel()
     version = loaded(model)
 
-    async def alone_after_company(batcher: Batcher) -> Prediction:
-        await asked_together(batcher, version, model, [(version, rows_of(1)), (version, rows_of(2))])
+    async def alone_after_a_batch(batcher: Batcher) -> Prediction:
+        await predicted_together(batcher, version, model, [(version, rows_of(1)), (version, rows_of(2))])
         return await batcher.predict(version, rows_of(3), time.monotonic() + SECONDS)
 
     with predicting() as batcher:
         assert batcher._expected_requests == 1
-        found = asyncio.run(alone_after_company(batcher))
+        found = asyncio.run(alone_after_a_batch(batcher))
 
-    # Overdue, had it been waited for.
+    # If it had waited for the other one, it would be overdue.
     assert answers([found]) == [[6.0]]
-    assert model.asked[-1] == [3.0]
+    assert model.batches[-1] == [3.0]
 
 
 # Failures
@@ -226,27 +228,27 @@ def test_who_waits_for_company_that_never_comes_is_answered_soon() -> None:
 def test_rows_that_the_model_fails_on_fail_their_own_request_only(bad: list[bool]) -> None:
     model = FakeModel()
     version = loaded(model)
-    questions = [(version, rows_of(-1.0 if is_bad else 3.0, 1.0)) for is_bad in bad]
+    requests = [(version, rows_of(-1.0 if is_bad else 3.0, 1.0)) for is_bad in bad]
 
     with predicting() as batcher:
-        found = asyncio.run(asked_together(batcher, version, model, questions))
+        found = asyncio.run(predicted_together(batcher, version, model, requests))
 
     assert answers(found) == [RequestRowsError if is_bad else [6.0, 2.0] for is_bad in bad]
 
 
-def test_rows_that_do_not_fit_together_are_asked_one_by_one() -> None:
-    """Of an array whose second axis has any length, as of texts that were cut into words."""
+def test_rows_that_cannot_be_joined_are_predicted_one_by_one() -> None:
+    """The second axis of an array can have any length, for example of texts that were cut into words."""
 
     def sums(array: Any) -> Any:
         return array.sum(axis=1)
 
     model = FakeModel()
     version = loaded(model)
-    arrays = replace(version, model=asked(sums), example=Rows({UNNAMED: np.ones((1, 2))}, 1))
-    questions = [(arrays, Rows({UNNAMED: np.ones((2, length))}, 2)) for length in (3, 5)]
+    arrays = replace(version, model=stored(sums), example=Rows({UNNAMED: np.ones((1, 2))}, 1))
+    requests = [(arrays, Rows({UNNAMED: np.ones((2, length))}, 2)) for length in (3, 5)]
 
     with predicting() as batcher:
-        found = asyncio.run(asked_together(batcher, version, model, questions))
+        found = asyncio.run(predicted_together(batcher, version, model, requests))
 
     assert answers(found) == [[3.0, 3.0], [5.0, 5.0]]
 
@@ -272,8 +274,8 @@ def test_after_a_failure_the_next_request_is_answered() -> None:
 
 
 @pytest.mark.parametrize("panic", [SystemExit(1), KeyboardInterrupt(), BaseException("panic")])
-def test_a_model_that_raises_what_ends_threads_does_not_end_this_one(panic: BaseException) -> None:
-    """As libraries in Rust do where they fail: that is no Exception."""
+def test_exceptions_that_end_threads_do_not_end_the_batcher(panic: BaseException) -> None:
+    """Libraries in Rust raise such a BaseException, which is not an Exception."""
 
     def panicking(frame: pd.DataFrame) -> Any:
         if frame["value"].tolist() != [2.0]:
@@ -281,7 +283,7 @@ def test_a_model_that_raises_what_ends_threads_does_not_end_this_one(panic: Base
         return [4.0]
 
     model = FakeModel()
-    version = replace(loaded(model), model=asked(panicking))
+    version = replace(loaded(model), model=stored(panicking))
 
     async def bad_and_good(batcher: Batcher) -> Prediction:
         deadline = time.monotonic() + SECONDS
@@ -293,9 +295,9 @@ def test_a_model_that_raises_what_ends_threads_does_not_end_this_one(panic: Base
         assert answers([asyncio.run(bad_and_good(batcher))]) == [[4.0]]
 
 
-def test_an_answer_about_another_number_of_rows_is_none() -> None:
+def test_a_prediction_with_another_number_of_rows_is_an_error() -> None:
     model = FakeModel()
-    version = replace(loaded(model), model=asked(lambda frame: [1.0]))
+    version = replace(loaded(model), model=stored(lambda frame: [1.0]))
 
     async def two_and_one(batcher: Batcher) -> Prediction:
         with pytest.raises(RequestRowsError, match="returns 1 values for 2 rows"):
@@ -309,7 +311,7 @@ def test_an_answer_about_another_number_of_rows_is_none() -> None:
 # In time
 
 
-def test_a_request_that_is_overdue_is_never_asked() -> None:
+def test_an_overdue_request_is_never_predicted() -> None:
     model = FakeModel()
     version = loaded(model)
 
@@ -328,11 +330,11 @@ def test_a_request_that_is_overdue_is_never_asked() -> None:
         found = asyncio.run(late_and_in_time(batcher))
 
     assert answers(found) == [[2.0], OverdueError, [6.0]]
-    assert model.asked == [[1.0], [3.0]]
+    assert model.batches == [[1.0], [3.0]]
 
 
-def test_a_request_that_becomes_overdue_while_others_fail_is_never_asked_again() -> None:
-    """They were asked together; asking them one by one takes longer than one of them can wait."""
+def test_a_request_that_becomes_overdue_while_others_fail_is_not_predicted_again() -> None:
+    """They were in one batch; predicting them one by one takes longer than one of them can wait."""
     model = FakeModel()
     version = loaded(model)
 
@@ -343,7 +345,7 @@ def test_a_request_that_becomes_overdue_while_others_fail_is_never_asked_again()
         return model.predict(frame)
 
     deadline = threading.Event()
-    slow = replace(version, model=asked(slow_and_failing))
+    slow = replace(version, model=stored(slow_and_failing))
 
     async def one_in_time(batcher: Batcher) -> list[Prediction | BaseException]:
         model.gate.clear()
@@ -363,10 +365,10 @@ def test_a_request_that_becomes_overdue_while_others_fail_is_never_asked_again()
         found = asyncio.run(one_in_time(batcher))
 
     assert answers(found) == [RequestRowsError, OverdueError]
-    assert [7.0] not in model.asked
+    assert [7.0] not in model.batches
 
 
-def test_a_request_that_was_given_up_is_never_asked() -> None:
+def test_a_cancelled_request_is_never_predicted() -> None:
     model = FakeModel()
     version = loaded(model)
 
@@ -387,10 +389,10 @@ def test_a_request_that_was_given_up_is_never_asked() -> None:
         found = asyncio.run(given_up(batcher))
 
     assert answers([found]) == [[6.0]]
-    assert model.asked == [[1.0], [3.0]]
+    assert model.batches == [[1.0], [3.0]]
 
 
-def test_a_request_that_is_given_up_while_the_model_is_at_work_bothers_nobody() -> None:
+def test_a_request_that_is_cancelled_during_its_prediction_affects_no_other() -> None:
     model = FakeModel()
     version = loaded(model)
 
@@ -411,7 +413,7 @@ def test_a_request_that_is_given_up_while_the_model_is_at_work_bothers_nobody() 
 # The end
 
 
-def test_who_waits_when_it_ends_is_answered_before() -> None:
+def test_queued_requests_are_predicted_before_the_end() -> None:
     model = FakeModel()
     version = loaded(model)
 
@@ -449,14 +451,14 @@ def test_an_end_does_not_wait_for_a_model_that_does_not_answer() -> None:
     batcher = Batcher()
     batcher.start()
     assert not asyncio.run(hanging(batcher))
-    # Now that the event loop is gone, too: there is nobody to tell.
+    # The event loop has ended, too, so that the result is not delivered.
     model.gate.set()
     batcher.stop(SECONDS)
     assert batcher._thread is not None
     assert not batcher._thread.is_alive()
 
 
-# What asking costs
+# Costs
 
 
 @settings(max_examples=200, deadline=None)
@@ -466,7 +468,7 @@ def test_an_end_does_not_wait_for_a_model_that_does_not_answer() -> None:
     rows=st.integers(1, 500),
     measured=st.lists(st.integers(1, 1000), min_size=2, max_size=150, unique=True),
 )
-def test_asking_together_is_favoured_where_the_rows_of_a_request_cost_less_than_asking_does(
+def test_batching_is_favoured_where_the_rows_of_a_request_cost_less_than_a_call(
     fixed: float, per_row: float, rows: int, measured: list[int]
 ) -> None:
     costs = BatchCosts()
@@ -480,7 +482,7 @@ def test_asking_together_is_favoured_where_the_rows_of_a_request_cost_less_than_
         assert together == (of_rows < fixed)
 
 
-def test_as_long_as_nothing_is_known_of_rows_asking_together_is_tried() -> None:
+def test_batching_is_tried_while_the_cost_of_a_row_is_unknown() -> None:
     costs = BatchCosts()
     assert costs.favour_batching(1)
 
@@ -491,7 +493,7 @@ def test_as_long_as_nothing_is_known_of_rows_asking_together_is_tried() -> None:
     assert costs.mean_seconds == pytest.approx(0.01)
 
 
-def test_what_was_long_ago_is_forgotten() -> None:
+def test_old_measurements_lose_their_weight() -> None:
     costs = BatchCosts()
     for count in (1, 2, 4, 8) * 100:
         costs.add(count, 1.0 + 0.001 * count)
@@ -503,14 +505,14 @@ def test_what_was_long_ago_is_forgotten() -> None:
     assert not costs.favour_batching(8)
 
 
-def test_a_model_that_is_slow_by_the_row_is_asked_one_by_one() -> None:
+def test_a_model_that_is_slow_by_the_row_predicts_without_batches() -> None:
     model = FakeModel()
     version = loaded(model)
 
     with predicting() as batcher:
         for count in (1, 2, 4, 8):
             batcher._costs.add(count, 1e4 * count)  # far more than what the rest of this test takes
-        found = asyncio.run(asked_together(batcher, version, model, [(version, rows_of(1, 2))] * 3))
+        found = asyncio.run(predicted_together(batcher, version, model, [(version, rows_of(1, 2))] * 3))
 
     assert answers(found) == [[2.0, 4.0]] * 3
-    assert model.asked == [[0.5], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+    assert model.batches == [[0.5], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]

@@ -15,6 +15,7 @@ from ledgerline.mlflow_store import model_files
 from ledgerline.registry.versions import SHA256_TAG, Version
 from ledgerline.serving.cache import KEPT_VERSIONS, LAST_ACTIVE, STALE_SECONDS, UNFINISHED, Cache
 from ledgerline.testing.loopback_servers import Refusal, listening
+from ledgerline.testing.waiting import wait_until
 from tests.integration.proxies import Proxy
 from tests.serving.conftest import MODEL, Serve, ServedModels
 
@@ -31,7 +32,7 @@ def cache(tmp_path: Path) -> Cache:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the cache keeps the versions of the model."""
+    """Return the folder in which the cache has the versions of the model."""
     return tmp_path / "cache" / MODEL
 
 
@@ -99,7 +100,7 @@ def test_a_fetch_that_breaks_off_leaves_nothing_that_is_used(
     assert model_files.folder_sha256(found) == version.tags[SHA256_TAG]
 
 
-def test_what_a_killed_process_left_is_not_used_and_goes_when_it_is_old(
+def test_unfinished_downloads_are_not_used_and_deleted_when_they_are_old(
     cache: Cache, folder: Path, version: Version, client: "MlflowClient"
 ) -> None:
     old, young = folder / f"{UNFINISHED}old", folder / f"{UNFINISHED}young"
@@ -127,7 +128,7 @@ def test_files_that_are_dropped_are_fetched_anew(
     assert model_files.folder_sha256(cache.files(client, version)) == version.tags[SHA256_TAG]
 
 
-def test_a_disk_that_cannot_be_written_is_told(
+def test_a_disk_that_cannot_be_written_is_logged(
     tmp_path: Path, version: Version, client: "MlflowClient"
 ) -> None:
     (tmp_path / "file").touch()
@@ -143,7 +144,7 @@ def test_a_disk_that_cannot_be_written_is_told(
     "sha256",
     ["../../elsewhere", "..", ".", "/etc", "", "A" * 64, f"{'a' * 64}\n", "a" * 63, LAST_ACTIVE, None],
 )
-def test_a_recorded_hash_that_is_none_names_no_folder(
+def test_an_invalid_recorded_hash_names_no_folder(
     tmp_path: Path, version: Version, client: "MlflowClient", sha256: str | None
 ) -> None:
     cache, folder = Cache(tmp_path / "cache", MODEL), tmp_path / "cache" / MODEL
@@ -206,7 +207,7 @@ def test_there_is_nothing_to_clean_where_nothing_was_kept(cache: Cache, folder: 
     assert not folder.exists()
 
 
-# What was served last
+# The version that was active last
 
 
 def test_what_was_served_last_is_found_again(
@@ -247,7 +248,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_memory_is_passed_over_and_said(
+def test_a_damaged_file_of_the_last_version_is_ignored_and_logged(
     cache: Cache, folder: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder.mkdir(parents=True)
@@ -255,7 +256,7 @@ def test_a_damaged_memory_is_passed_over_and_said(
 
     assert cache.last_active() is None
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f"{folder / LAST_ACTIVE} cannot be read, and is passed over: ")
+    assert said.startswith(f"{folder / LAST_ACTIVE} cannot be read, and is ignored: ")
 
 
 def test_a_memory_that_cannot_be_opened_is_passed_over(cache: Cache, folder: Path) -> None:
@@ -267,7 +268,7 @@ def test_a_memory_that_cannot_be_opened_is_passed_over(cache: Cache, folder: Pat
 def test_a_service_without_a_registry_outlives_a_damaged_memory(
     serve: Serve, mlflow_server: str, tmp_path: Path
 ) -> None:
-    """Its follower goes on: once the registry is there the version is served."""
+    """The follower continues: once the registry is available, the version is active."""
     name = f"outliving-{time.time_ns()}"
     models = ServedModels(mlflow_server, None)
     models.serve(models.version(name))
@@ -280,7 +281,7 @@ def test_a_service_without_a_registry_outlives_a_damaged_memory(
     with serve(LEDGERLINE_SERVING_MODELS=name, MLFLOW_TRACKING_URI=proxy.url) as service:
         assert requests.get(f"{service.url}/ping", timeout=SECONDS).status_code == 503
         with listening(proxy):
-            deadline = time.monotonic() + SECONDS
-            while requests.get(f"{service.url}/ping", timeout=SECONDS).status_code != 200:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(
+                lambda: requests.get(f"{service.url}/ping", timeout=SECONDS).status_code == 200,
+                "the version is active",
+            )

@@ -57,7 +57,7 @@ def test_a_body_of_just_the_size_is_unpacked_and_one_byte_more_is_not() -> None:
     for encoding, pack in PACK.items():
         assert unpacked(pack(b"x" * MOST), [encoding], MOST) == b"x" * MOST
         status, message = refused(pack(b"x" * (MOST + 1)), [encoding])
-        assert (status, message) == (413, "The body is larger than 1000 bytes when it is unpacked.")
+        assert (status, message) == (413, "The body is larger than 1000 bytes when it is decompressed.")
 
 
 def test_members_are_counted_together() -> None:
@@ -71,27 +71,30 @@ def test_a_bomb_in_a_bomb_is_counted_at_each_layer() -> None:
 def test_a_million_members_are_not_worked_through() -> None:
     status, message = refused(gzip.compress(b"") * (MAX_MEMBERS + 1), most=16 * MEGABYTE)
 
-    assert (status, message) == (400, f"The body has more than {MAX_MEMBERS} members of gzip.")
+    assert (status, message) == (400, f"The body has more than {MAX_MEMBERS} gzip members.")
 
 
 @pytest.mark.parametrize("encoding", list(PACK))
 def test_a_body_that_was_cut_anywhere_is_refused(encoding: str) -> None:
     body = PACK[encoding](json.dumps(list(range(50))).encode())
     for end in range(len(body)):
-        assert refused(body[:end], [encoding]) == (400, f"The body ends before its {encoding} does.")
+        assert refused(body[:end], [encoding]) == (
+            400,
+            f"The body is truncated: its {encoding} data are incomplete.",
+        )
 
 
 @pytest.mark.parametrize(
     ("body", "encoding", "message"),
     [
-        (b"{}", "gzip", "it is no gzip"),
+        (b"{}", "gzip", "is not valid gzip data"),
         (b"{}", "deflate", "it is no deflate"),
-        (zlib.compress(b"rows"), "gzip", "it is no gzip"),
+        (zlib.compress(b"rows"), "gzip", "is not valid gzip data"),
         (gzip.compress(b"rows"), "deflate", "it is no deflate"),
-        (gzip.compress(b"rows")[:-8] + bytes(8), "gzip", "it is no gzip"),
-        (gzip.compress(b"rows")[:-4] + bytes(4), "gzip", "it is no gzip"),
-        (gzip.compress(b"rows") + b"more", "gzip", "it is no gzip"),
-        (gzip.compress(b"rows") + b"\0\0more", "gzip", "it is no gzip"),
+        (gzip.compress(b"rows")[:-8] + bytes(8), "gzip", "is not valid gzip data"),
+        (gzip.compress(b"rows")[:-4] + bytes(4), "gzip", "is not valid gzip data"),
+        (gzip.compress(b"rows") + b"more", "gzip", "is not valid gzip data"),
+        (gzip.compress(b"rows") + b"\0\0more", "gzip", "is not valid gzip data"),
         (zlib.compress(b"rows") + b"more", "deflate", "something behind the end of the deflate"),
         (zlib.compress(b"rows")[2:-4], "deflate", "it is no deflate"),
     ],
@@ -117,7 +120,7 @@ def test_what_is_not_of_the_encoding_is_refused(body: bytes, encoding: str, mess
 
 
 @given(st.binary(), st.sampled_from(list(PACK)))
-def test_whatever_bytes_come_are_unpacked_or_refused(body: bytes, encoding: str) -> None:
+def test_any_bytes_are_decompressed_or_refused(body: bytes, encoding: str) -> None:
     try:
         found = unpacked(body, [encoding], MOST)
     except HTTPException as error:
@@ -187,7 +190,7 @@ def test_an_encoding_that_is_not_known_is_refused_with_those_that_are(
     assert answer.status_code == 415
     assert answer.headers["Accept-Encoding"] == "gzip, deflate"
     message = answer.json()["error" if "v2" in path else "message"]
-    assert message.endswith("; send it as it is, or as one of gzip, deflate.")
+    assert message.endswith("Send it without an encoding, or in one of gzip, deflate.")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -197,7 +200,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(standing_service: Running, path
     answer = post(standing_service, path, bomb, "gzip")
 
     assert answer.status_code == 413
-    assert "larger than 16777216 bytes when it is unpacked" in answer.text
+    assert "larger than 16777216 bytes when it is decompressed" in answer.text
 
 
 @pytest.mark.parametrize("path", PATHS)

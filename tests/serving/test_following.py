@@ -1,11 +1,11 @@
-"""Which version answers: after promotions, refusals, outages and restarts, with a real registry."""
+"""The active version after promotions, refusals, outages and restarts, with a real registry."""
 
 import http.client
 import json
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,10 @@ from typing import Any
 import pytest
 
 from ledgerline.registry.versions import SHA256_TAG, RegisteredModel, Version
+from ledgerline.testing.waiting import wait_until
 from tests.integration.proxies import Proxy
 from tests.registry.deliveries import SECRET, Sent
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
-
-WAIT_SECONDS = 120
-
-
-def until(holds: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"In {WAIT_SECONDS} s it did not happen: {what}"
-        time.sleep(0.01)
-    return found
 
 
 def body() -> bytes:
@@ -35,7 +26,7 @@ def body() -> bytes:
 
 
 def ask(service: Running, path: str = "/invocations") -> tuple[int, str, Any]:
-    """Status, version and content of an answer."""
+    """Return the status, version and content of a response."""
     with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
         connection.request("POST", path, body(), {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -55,7 +46,7 @@ def answers(service: Running, version: Version) -> bool:
 
 
 def refused(service: Running, number: int) -> str:
-    """Why a version is refused; empty: it is not."""
+    """Return why a version is refused; empty if it is not."""
     refusal = get(service, "/ready")[1]["models"][MODEL]["refused"]
     return refusal["reason"] if refusal and refusal["version"] == number else ""
 
@@ -64,14 +55,14 @@ def files_of(version: Version) -> Path:
     return Path(version.location.removeprefix("file://"))
 
 
-def test_a_promoted_version_answers_by_itself(serve: Serve, served_models: ServedModels):
+def test_a_promoted_version_is_activated_without_a_restart(serve: Serve, served_models: ServedModels):
     first, second = served_models.version(seed=1), served_models.version(seed=2)
     served_models.serve(first)
     with serve() as service:
         before = ask(service)
-        # As MLflow's own page does it.
+        # MLflow's own page does it like this.
         served_models.client.set_registered_model_alias(MODEL, "production", str(second.number))
-        until(lambda: answers(service, second), "version 2 answers")
+        wait_until(lambda: answers(service, second), "version 2 answers")
         after = ask(service)
 
     assert before[:2] == (200, "1")
@@ -90,7 +81,7 @@ def test_a_webhook_is_faster_than_looking(serve: Serve, served_models: ServedMod
         assert post_delivery(service, forged) == 401
         assert answers(service, first)
         assert post_delivery(service, sent) == 204
-        until(lambda: answers(service, second), "version 2 answers")
+        wait_until(lambda: answers(service, second), "version 2 answers")
 
 
 def test_without_a_secret_no_webhooks_are_taken(serve: Serve):
@@ -98,7 +89,7 @@ def test_without_a_secret_no_webhooks_are_taken(serve: Serve):
         assert post_delivery(service, Sent()) == 404
 
 
-def test_before_there_is_a_model_nobody_answers_and_the_first_one_does_by_itself(
+def test_no_version_is_active_before_the_first_which_is_activated_without_a_restart(
     serve: Serve, served_models: ServedModels
 ):
     with serve() as service:
@@ -107,22 +98,22 @@ def test_before_there_is_a_model_nobody_answers_and_the_first_one_does_by_itself
         assert (status, ready["ready"]) == (503, False)
         assert "no registered model" in ready["models"][MODEL]["registry"]
         version = served_models.version()
-        until(
+        wait_until(
             lambda: "No version" in get(service, "/ready")[1]["models"][MODEL]["registry"],
             "the model is seen",
         )
         served_models.serve(version)
-        until(lambda: answers(service, version), "version 1 answers")
+        wait_until(lambda: answers(service, version), "version 1 answers")
         assert get(service, "/ready")[0] == 200
 
 
-def test_a_model_that_is_not_in_production_yet_does_not_keep_another_from_being_asked(
+def test_a_model_that_is_not_in_production_yet_does_not_make_the_service_unready(
     serve: Serve, served_models: ServedModels
 ):
     other = f"{MODEL}_of_tomorrow"
     served_models.serve(served_models.version(seed=1))
     with serve(LEDGERLINE_SERVING_MODELS=f"{MODEL},{other}") as service:
-        until(lambda: get(service, "/ready")[0] == 200, "the model in production answers")
+        wait_until(lambda: get(service, "/ready")[0] == 200, "the model in production answers")
         assert get(service, f"/v2/models/{other}/ready")[0] == 503
         assert "no registered model" in get(service, "/ready")[1]["models"][other]["registry"]
         broken = served_models.version(other, seed=2)
@@ -130,13 +121,13 @@ def test_a_model_that_is_not_in_production_yet_does_not_keep_another_from_being_
         registered = requirements.read_text()
         requirements.write_text(f"{registered}evil\n")
         served_models.serve(broken)
-        until(lambda: get(service, "/ready")[0] == 503, "a version that cannot answer is waited for")
+        wait_until(lambda: get(service, "/ready")[0] == 503, "a version that cannot answer is waited for")
         requirements.write_text(registered)
-        until(lambda: get(service, "/ready")[0] == 200, "both answer")
+        wait_until(lambda: get(service, "/ready")[0] == 200, "both answer")
         assert get(service, f"/v2/models/{other}/ready")[0] == 200
 
 
-def test_files_that_are_not_those_registered_are_refused_and_the_old_version_goes_on(
+def test_changed_files_are_refused_and_the_old_version_stays_active(
     serve: Serve, served_models: ServedModels
 ):
     first, second = served_models.version(seed=1), served_models.version(seed=2)
@@ -146,14 +137,14 @@ def test_files_that_are_not_those_registered_are_refused_and_the_old_version_goe
     with serve() as service:
         requirements.write_text(f"{registered}evil\n")
         served_models.serve(second)
-        until(lambda: "is not what was registered" in refused(service, 2), "version 2 is refused")
+        wait_until(lambda: "are not the registered ones" in refused(service, 2), "version 2 is refused")
         assert answers(service, first)
         assert get(service, "/ready")[0] == 200
         metrics = get(service, "/metrics")[1]
         assert f'ledgerline_refused_version{{model="{MODEL}"}} 2.0' in metrics
 
         requirements.write_text(registered)
-        until(lambda: answers(service, second), "version 2 answers once it is whole again")
+        wait_until(lambda: answers(service, second), "version 2 answers once it is whole again")
         assert refused(service, 2) == ""
 
 
@@ -163,11 +154,11 @@ def test_a_version_without_a_recorded_hash_is_refused(serve: Serve, served_model
     served_models.serve(first)
     with serve() as service:
         served_models.serve(second)
-        until(lambda: "recorded sha256 is missing" in refused(service, 2), "version 2 is refused")
+        wait_until(lambda: "recorded one is missing" in refused(service, 2), "version 2 is refused")
         assert answers(service, first)
 
 
-def test_a_hash_that_is_changed_under_the_version_that_answers_is_noticed(
+def test_a_changed_hash_of_the_active_version_is_noticed(
     serve: Serve, served_models: ServedModels, monkeypatch: pytest.MonkeyPatch
 ):
     from ledgerline.serving import follower
@@ -177,7 +168,7 @@ def test_a_hash_that_is_changed_under_the_version_that_answers_is_noticed(
     served_models.serve(first)
     with serve() as service:
         served_models.client.set_model_version_tag(MODEL, "1", SHA256_TAG, "0" * 64)
-        until(lambda: "is not what was registered" in refused(service, 1), "the other hash is refused")
+        wait_until(lambda: "are not the registered ones" in refused(service, 1), "the other hash is refused")
         assert answers(service, first)
 
 
@@ -189,17 +180,17 @@ def test_a_version_that_clients_would_have_to_change_for_is_refused_unless_it_is
     other = register(served_models, other_columns(), flight_rows()[["distance"]])
     with serve() as service:
         served_models.serve(other)
-        until(lambda: "cannot use version 2" in refused(service, 2), "version 2 is refused")
+        wait_until(lambda: "cannot use version 2" in refused(service, 2), "version 2 is refused")
         assert answers(service, first)
     with serve(LEDGERLINE_SERVING_SIGNATURE="any") as service:
-        until(lambda: ask(service)[1] == "2", "version 2 answers")
+        wait_until(lambda: ask(service)[1] == "2", "version 2 answers")
 
 
 def test_a_pickled_model_is_refused_unless_it_is_allowed(serve: Serve, served_models: ServedModels):
     version = register_pickled(served_models)
     served_models.serve(version)
     with serve() as service:
-        until(lambda: "pickled models are not loaded" in refused(service, 1), "version 1 is refused")
+        wait_until(lambda: "pickled models are not loaded" in refused(service, 1), "version 1 is refused")
         assert ask(service)[0] == 503
 
 
@@ -209,17 +200,17 @@ def test_a_model_that_may_run_code_is_served_where_that_is_allowed(
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")  # put back in the end
     served_models.serve(register_pickled(served_models))
     with serve(LEDGERLINE_SERVING_UNPICKLE=MODEL) as service:
-        until(lambda: ask(service)[:2] == (200, "1") or refused(service, 1), "version 1 is judged")
+        wait_until(lambda: ask(service)[:2] == (200, "1") or refused(service, 1), "version 1 is judged")
         assert refused(service, 1) == ""
 
 
-def test_when_the_alias_is_taken_away_who_answers_goes_on(serve: Serve, served_models: ServedModels):
+def test_the_active_version_stays_active_when_the_alias_is_removed(serve: Serve, served_models: ServedModels):
     first = served_models.version()
     served_models.serve(first)
     with serve() as service:
         served_models.client.delete_registered_model_alias(MODEL, "production")
-        until(
-            lambda: "carries the alias production" in get(service, "/ready")[1]["models"][MODEL]["registry"],
+        wait_until(
+            lambda: "has the alias production" in get(service, "/ready")[1]["models"][MODEL]["registry"],
             "it is said",
         )
         assert answers(service, first)
@@ -236,10 +227,10 @@ def test_staging_and_the_version_before_are_kept_warm(
     served_models.serve(second, "staging")
     caplog.set_level("INFO", "ledgerline.serving.follower")
     with serve() as service:
-        until(lambda: get(service, "/model")[1]["warm_in_staging"] == 2, "staging is loaded")
+        wait_until(lambda: get(service, "/model")[1]["warm_in_staging"] == 2, "staging is loaded")
         for version in (second, first, second):
             served_models.serve(version)
-            until(lambda version=version: answers(service, version), f"version {version.number} answers")
+            wait_until(lambda version=version: answers(service, version), f"version {version.number} answers")
 
     assert sum("is loaded" in record.message for record in caplog.records) == 2
 
@@ -262,7 +253,7 @@ class TestAModelMadeAnew:
         with serve() as service:
             assert ask(service)[2]["predictions"] == before
             anew = self.make_anew(served_models, seed=2)
-            until(lambda: get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG], "it is active")
+            wait_until(lambda: get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG], "it is active")
             predicted = ask(service)[2]["predictions"]
 
         assert predicted == expected(served_models, anew) != before
@@ -288,7 +279,7 @@ class TestAModelMadeAnew:
             served_models.client.delete_registered_model(MODEL)
             again = served_models.version(seed=1)
             served_models.serve(again)
-            until(
+            wait_until(
                 lambda: get(service, "/model")[1]["training"]["mlflow_run_id"] == again.run_id,
                 "it is described",
             )
@@ -297,9 +288,9 @@ class TestAModelMadeAnew:
         served_models.serve(served_models.version(seed=1), "staging")
         with serve() as service:
             served = service.service.followers[MODEL].served
-            until(lambda: served.staging, "staging is loaded")
+            wait_until(lambda: served.staging, "staging is loaded")
             anew = self.make_anew(served_models, seed=2, alias="staging")
-            until(
+            wait_until(
                 lambda: served.staging and served.staging.sha256 == anew.tags[SHA256_TAG],
                 "the new version in staging is loaded",
             )
@@ -317,16 +308,16 @@ class TestAModelMadeAnew:
             registered = requirements.read_text()
             requirements.write_text(f"{registered}evil\n")
             served_models.serve(anew)
-            until(lambda: refused(service, 1), "version 1 of the new model is refused")
+            wait_until(lambda: refused(service, 1), "version 1 of the new model is refused")
             served = service.service.followers[MODEL].served
             polled_at = served.polled_at
-            until(lambda: served.polled_at != polled_at, "the registry was read again")
+            wait_until(lambda: served.polled_at != polled_at, "the registry was read again")
             polled_at = served.polled_at
-            until(lambda: served.polled_at != polled_at, "and what it said is followed")
+            wait_until(lambda: served.polled_at != polled_at, "and what it said is followed")
             assert refused(service, 1)
             assert ask(service)[2] == before
             requirements.write_text(registered)
-            until(lambda: get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG], "it is active")
+            wait_until(lambda: get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG], "it is active")
             assert not refused(service, 1)
 
 
@@ -345,9 +336,7 @@ def test_a_model_with_another_alias_and_a_second_model_are_served_side_by_side(
         assert ask(service, "/models/no_model/invocations")[0] == 404
 
 
-def test_what_is_said_of_a_version_leads_to_the_run_that_trained_it(
-    serve: Serve, served_models: ServedModels
-):
+def test_the_description_of_a_version_links_to_its_training_run(serve: Serve, served_models: ServedModels):
     run_id = "5e26834f-6dd1-4f33-9e3a-518b11bfe1a2"
     version = served_models.version()
     RegisteredModel(served_models.client, MODEL).set_version_tags(1, {"dagster.run_id": run_id})
@@ -396,12 +385,12 @@ class TestWithoutARegistry:
             assert answers(service, first)
             proxy.stop()
             up = f'ledgerline_registry_up{{model="{name}"}}'
-            until(lambda: f"{up} 0.0" in get(service, "/metrics")[1], "the outage is noticed")
+            wait_until(lambda: f"{up} 0.0" in get(service, "/metrics")[1], "the outage is noticed")
             assert answers(service, first)
             assert get(service, "/ready")[0] == 200
             models.serve(second)
             proxy.start()
-            until(lambda: answers(service, second), "version 2 answers")
+            wait_until(lambda: answers(service, second), "version 2 answers")
 
     def test_a_start_without_it_serves_what_was_served_last(
         self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
@@ -416,12 +405,12 @@ class TestWithoutARegistry:
             assert answers(service, first)
             model = get(service, "/model")[1]
             assert model["from_cache"]
-            assert "does not answer" in until(
+            assert "does not answer" in wait_until(
                 lambda: model_problem(service, name), "it is said that there is no registry"
             )
             models.serve(second)
             proxy.start()
-            until(lambda: answers(service, second), "version 2 answers")
+            wait_until(lambda: answers(service, second), "version 2 answers")
             assert not get(service, "/model")[1]["from_cache"]
 
     def test_a_start_without_it_serves_nothing_that_was_changed_on_the_disk(
@@ -438,10 +427,10 @@ class TestWithoutARegistry:
             assert ask(service)[0] == 503
             proxy.start()
             # Fetched anew: what was changed is not used again.
-            until(lambda: ask(service)[:2] == (200, "1"), "version 1 answers")
+            wait_until(lambda: ask(service)[:2] == (200, "1"), "version 1 answers")
 
 
-def test_no_request_fails_while_versions_take_turns_and_each_answer_names_who_gave_it(
+def test_no_request_fails_while_versions_change_and_each_response_names_its_version(
     serve: Serve, served_models: ServedModels
 ):
     turns = [served_models.version(seed=seed) for seed in (1, 2, 3, 4)]
@@ -463,7 +452,7 @@ def test_no_request_fails_while_versions_take_turns_and_each_answer_names_who_ga
             for turn in range(12):
                 version = turns[turn % len(turns)]
                 served_models.serve(version)
-                until(
+                wait_until(
                     lambda version=version: found and found[-1][1] == str(version.number),
                     f"version {version.number} answers",
                 )
@@ -489,8 +478,8 @@ def post_delivery(service: Running, sent: Sent) -> int:
 
 
 def expected(models: ServedModels, version: Version) -> Any:
-    """What a version says about the rows of `body`, asked without any server."""
-    model = RegisteredModel(models.client, version.name).load(version)
+    """Return the prediction of a version for the rows of `body`, without a server."""
+    model = versions.load(models.client, version)
     return model.answer(flight_rows(20).tail(3)).tolist()
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from ledgerline.mlflow_store.quantile_models import joined_quantiles
 from ledgerline.registry.versions import Version
+from ledgerline.testing.waiting import wait_until
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, running, serving_settings
-from tests.serving.test_following import get, refused, until
+from tests.serving.test_following import get, refused
 
 ROWS = 90
 ASKED = 7
@@ -159,7 +160,7 @@ def fitted(kind: Kind) -> Any:
 
 
 def expected(kind: Kind) -> "np.ndarray[Any, Any]":
-    """What the model says itself about the first rows."""
+    """Return the prediction of the model itself for the first rows."""
     model, rows = fitted(kind), inputs().head(ASKED)
     if kind.platform == "mlflow_onnx":
         import onnxruntime
@@ -214,7 +215,7 @@ def service(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_both_protocols_answer_what_the_model_says(service: Running, name: str) -> None:
+def test_both_protocols_return_the_prediction_of_the_model(service: Running, name: str) -> None:
     kind = KINDS[name]
 
     status, version, scored = ask(service, f"/models/{name}/invocations", in_scoring())
@@ -231,7 +232,7 @@ def test_both_protocols_answer_what_the_model_says(service: Running, name: str) 
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_metadata_say_what_an_answer_is_like(service: Running, name: str) -> None:
+def test_the_metadata_describe_the_response(service: Running, name: str) -> None:
     status, metadata = get(service, f"/v2/models/{name}")
 
     assert status == 200
@@ -267,7 +268,7 @@ def test_versions_of_other_libraries_follow_each_other_without_a_change_for_clie
         for library, version in zip(LIBRARIES, versions, strict=True):
             served_models.serve(version)
             wanted = str(version.number)
-            until(lambda wanted=wanted: ask(service, "/invocations", in_scoring())[1] == wanted, library)
+            wait_until(lambda wanted=wanted: ask(service, "/invocations", in_scoring())[1] == wanted, library)
             answer = ask(service, "/invocations", in_scoring())[2]
             assert answer["predictions"] == expected(KINDS[f"regression-{library}"]).tolist()
 
@@ -285,7 +286,7 @@ def test_versions_of_other_kinds_follow_each_other_where_that_is_allowed(
         for name, version in zip(names, versions, strict=True):
             served_models.serve(version)
             wanted = str(version.number)
-            until(lambda wanted=wanted: ask(service, "/invocations", in_scoring())[1] == wanted, name)
+            wait_until(lambda wanted=wanted: ask(service, "/invocations", in_scoring())[1] == wanted, name)
             answer = ask(service, "/invocations", in_scoring())[2]
             assert answer["predictions"] == expected(KINDS[name]).tolist()
             assert get(service, f"/v2/models/{MODEL}")[1]["outputs"][0]["shape"] == list(KINDS[name].shape)
@@ -299,7 +300,7 @@ def test_a_version_of_another_kind_is_refused_unless_that_is_allowed(
     served_models.serve(first)
     with serve() as service:
         served_models.serve(second)
-        until(lambda: "cannot use version 2" in refused(service, 2), "version 2 is refused")
+        wait_until(lambda: "cannot use version 2" in refused(service, 2), "version 2 is refused")
         assert "shape (-1, 3)" in refused(service, 2)
         assert ask(service, "/invocations", in_scoring())[1] == "1"
 
@@ -327,5 +328,5 @@ def test_a_library_that_serving_lacks_is_named_in_the_refusal(
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with serve() as service:
         served_models.serve(second)
-        until(lambda: "ledgerline-mlops[lightgbm]" in refused(service, 2), "the extra is named")
+        wait_until(lambda: "ledgerline-mlops[lightgbm]" in refused(service, 2), "the extra is named")
         assert ask(service, "/invocations", in_scoring())[1] == "1"

@@ -1,4 +1,4 @@
-"""What a client is refused, and in which words: sizes, pace, crowds, tokens, types, places, failures."""
+"""Refusals and their messages: sizes, time, concurrency, tokens, types, paths, failures."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from ledgerline.testing.waiting import wait_until
 from tests.serving.conftest import (
     HOST,
     MODEL,
@@ -96,7 +97,9 @@ def head(*headers: str) -> bytes:
 # How much, and how fast
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(connection: socket.socket) -> None:
+def test_a_body_with_a_too_large_content_length_is_refused_before_it_is_read(
+    connection: socket.socket,
+) -> None:
     connection.sendall(head(f"Content-Length: {MEGABYTE + 1}"))
 
     status, headers, content = received(connection)
@@ -106,7 +109,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(connection:
     assert content == {"error_code": "BAD_REQUEST", "message": "The body is larger than 1048576 bytes."}
 
 
-def test_a_body_that_does_not_say_how_large_it_is_is_refused_when_it_has_become_too_large(
+def test_a_body_without_a_content_length_is_refused_when_it_becomes_too_large(
     connection: socket.socket,
 ) -> None:
     chunk = b"x" * 65536
@@ -129,7 +132,7 @@ def test_a_body_of_just_the_size_is_read(strict: Running) -> None:
     assert (answer.status_code, answer.json()) == (200, {"predictions": [2.0]})
 
 
-def test_a_body_that_comes_too_slowly_is_refused(connection: socket.socket) -> None:
+def test_a_body_that_arrives_too_slowly_is_refused(connection: socket.socket) -> None:
     connection.sendall(head("Content-Length: 100") + b"{")
 
     status, headers, content = received(connection)
@@ -137,17 +140,19 @@ def test_a_body_that_comes_too_slowly_is_refused(connection: socket.socket) -> N
     assert (status, headers["connection"]) == (408, "close")
     assert content == {
         "error_code": "BAD_REQUEST",
-        "message": "The body did not come within 0.3 seconds.",
+        "message": "The body did not arrive within 0.3 seconds.",
     }
 
 
-def test_a_sender_that_goes_away_leaves_nothing_behind(strict: Running) -> None:
+def test_a_client_that_disconnects_leaves_nothing_behind(strict: Running) -> None:
     with socket.create_connection((HOST, strict.port), SECONDS) as connection:
         connection.sendall(head("Content-Length: 100") + b"{")
 
-    deadline = time.monotonic() + SECONDS
-    while "ledgerline_requests_now 1.0" not in requests.get(f"{strict.url}/metrics", timeout=SECONDS).text:
-        assert time.monotonic() < deadline  # the one that asks is the only one
+    def only_this_one_is_left() -> bool:
+        metrics = requests.get(f"{strict.url}/metrics", timeout=SECONDS).text
+        return "ledgerline_requests_now 1.0" in metrics
+
+    wait_until(only_this_one_is_left, "the request has ended")
     assert ask(strict, told()).status_code == 200
 
 
@@ -157,7 +162,7 @@ def test_a_sender_that_goes_away_leaves_nothing_behind(strict: Running) -> None:
         (
             "/invocations",
             {"dataframe_split": {"columns": ["what", "value"], "data": [["answer", 1.0]] * 4}},
-            {"error_code": "BAD_REQUEST", "message": "there are 4 rows; send at most 3 at once."},
+            {"error_code": "BAD_REQUEST", "message": "The body has 4 rows. Send at most 3 at once."},
         ),
         (
             f"/v2/models/{TOLD}/infer",
@@ -167,7 +172,7 @@ def test_a_sender_that_goes_away_leaves_nothing_behind(strict: Running) -> None:
                     {"name": "value", "shape": [4], "datatype": "FP64", "data": [1.0] * 4},
                 ]
             },
-            {"error": "there are 4 rows; send at most 3 at once."},
+            {"error": "The body has 4 rows. Send at most 3 at once."},
         ),
     ],
 )
@@ -182,7 +187,7 @@ def test_more_rows_than_a_request_may_have_are_refused(
 # How many at once, and how long
 
 
-def test_more_requests_at_once_than_are_allowed_are_told_to_try_again(
+def test_more_requests_at_once_than_are_allowed_get_the_advice_to_try_again(
     strict: Running, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
@@ -191,10 +196,10 @@ def test_more_requests_at_once_than_are_allowed_are_told_to_try_again(
             waiting = [
                 clients.submit(ask, strict, told(f"wait for {go}", value)) for value in range(MAX_REQUESTS)
             ]
-            deadline = time.monotonic() + SECONDS
-            while strict.service.metrics.requests_now._value.get() < MAX_REQUESTS:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_until(
+                lambda: strict.service.metrics.requests_now._value.get() >= MAX_REQUESTS,
+                "all requests are in progress",
+            )
             refused = ask(strict, told())
         finally:
             go.touch()
@@ -205,13 +210,13 @@ def test_more_requests_at_once_than_are_allowed_are_told_to_try_again(
     assert refused.headers["Connection"] == "close"
     assert refused.json() == {
         "error_code": "REQUEST_LIMIT_EXCEEDED",
-        "message": "3 requests are being answered already; try again.",
+        "message": "3 requests are in progress. Try again later.",
     }
     assert [answer.json() for answer in answers] == [{"predictions": [2.0 * n]} for n in range(MAX_REQUESTS)]
     assert ask(strict, told()).status_code == 200
 
 
-def test_an_answer_that_is_late_is_given_up_and_later_requests_are_answered(
+def test_a_late_prediction_is_given_up_and_later_requests_are_answered(
     told_models: ServedModels, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
@@ -234,7 +239,7 @@ def test_an_answer_that_is_late_is_given_up_and_later_requests_are_answered(
     assert (late.status_code, late.headers["X-Model-Version"]) == (504, "1")
     assert late.json() == {
         "error_code": "TEMPORARILY_UNAVAILABLE",
-        "message": "There was no answer within 0.3 seconds.",
+        "message": "The prediction took longer than 0.3 seconds.",
     }
     # Nobody else is made to wait for a model that hangs, and who watches the process is told.
     assert (behind.status_code, watched.status_code) == (503, 503)
@@ -242,18 +247,18 @@ def test_an_answer_that_is_late_is_given_up_and_later_requests_are_answered(
     assert answer.json() == {"predictions": [6.0]}
 
 
-# Who
+# Tokens
 
 
 @pytest.mark.parametrize("path", ["/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"])
-def test_who_watches_the_service_needs_no_token(closed: Running, path: str) -> None:
+def test_health_checks_of_the_service_need_no_token(closed: Running, path: str) -> None:
     assert requests.get(f"{closed.url}{path}", timeout=SECONDS).status_code == 200
 
 
 @pytest.mark.parametrize(
     "path", [f"/v2/models/{TOLD}/ready", f"/v2/models/{TOLD}/versions/1/ready"], ids=["model", "version"]
 )
-def test_who_watches_a_model_needs_no_token(closed: Running, path: str) -> None:
+def test_health_checks_of_a_model_need_no_token(closed: Running, path: str) -> None:
     assert requests.get(f"{closed.url}{path}", timeout=SECONDS).json() == {"name": TOLD, "ready": True}
 
 
@@ -290,7 +295,7 @@ def test_everything_else_needs_a_token_and_tells_nothing_without(
 ) -> None:
     answer = requests.request(method, f"{closed.url}{path}", timeout=SECONDS)
 
-    said = "Send Authorization: Bearer TOKEN."
+    said = "The token is missing or unknown. Send the header Authorization: Bearer TOKEN."
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert answer.json() == (
@@ -315,21 +320,24 @@ def test_what_is_no_token_does_not_open(closed: Running, given: str) -> None:
     assert ask(closed, told(), Authorization=given).status_code == 401
 
 
-def test_with_a_token_unknown_places_are_told_and_there_is_no_page_for_browsers(closed: Running) -> None:
+def test_with_a_token_unknown_paths_are_reported_and_there_is_no_documentation_page(closed: Running) -> None:
     for path in ("/nowhere", "/docs", "/openapi.json"):
         headers = {"Authorization": f"Bearer {TOKENS[0]}"}
         answer = requests.get(f"{closed.url}{path}", headers=headers, timeout=SECONDS)
         assert answer.status_code == 404
 
 
-# What, and where
+# Types and paths
 
 
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ({"Content-Type": "text/plain"}, "The body is text/plain; send application/json or text/csv."),
-        ({}, "The body is of no type; send application/json or text/csv."),
+        (
+            {"Content-Type": "text/plain"},
+            "The content type of the body is text/plain. Send application/json or text/csv.",
+        ),
+        ({}, "The content type of the body is missing. Send application/json or text/csv."),
     ],
 )
 def test_bodies_of_other_types_are_refused(
@@ -381,7 +389,7 @@ def test_how_a_type_is_written_does_not_matter(strict: Running, kind: str) -> No
         (
             "POST",
             f"/v2/models/{MODEL}/versions/7/infer",
-            {"error": f"Version '7' of {MODEL} does not answer here; version 1 does."},
+            {"error": f"Version '7' of {MODEL} is not active here; version 1 is."},
         ),
         (
             "GET",
@@ -390,7 +398,7 @@ def test_how_a_type_is_written_does_not_matter(strict: Running, kind: str) -> No
         ),
     ],
 )
-def test_what_is_not_here_is_told_in_the_words_of_the_protocol(
+def test_an_unknown_path_is_reported_in_the_form_of_the_protocol(
     standing_service: Running, method: str, path: str, content: Any
 ) -> None:
     answer = requests.request(method, f"{standing_service.url}{path}", json={}, timeout=SECONDS)
@@ -398,7 +406,7 @@ def test_what_is_not_here_is_told_in_the_words_of_the_protocol(
     assert (answer.status_code, answer.json()) == (404, content)
 
 
-def test_another_method_than_there_is_is_told_which_there_are(standing_service: Running) -> None:
+def test_an_unsupported_method_gets_the_list_of_supported_ones(standing_service: Running) -> None:
     answer = requests.get(f"{standing_service.url}/invocations", timeout=SECONDS)
 
     assert answer.status_code == 405
@@ -426,7 +434,7 @@ def test_a_pickled_model_is_loaded_where_that_is_allowed_and_nowhere_else(
 
 
 def telling(text: str) -> list[str]:
-    """What of a text is of the inside: paths, stack traces, names of exceptions."""
+    """Return the internals in a text: paths, stack traces, names of exceptions."""
     return re.findall(r"Traceback|File \"|\.py\b|/tmp|/home|sqlite|\w+Error\b", text)
 
 
@@ -435,9 +443,7 @@ def test_rows_that_the_model_fails_on_are_refused_without_what_it_raised(strict:
 
     assert answer.status_code == 400
     assert telling(answer.text) == []
-    assert answer.json()["message"] == (
-        "The model cannot take these rows, though they are of the types it names."
-    )
+    assert answer.json()["message"] == ("The model fails on these rows, although they fit its signature.")
 
 
 @pytest.mark.parametrize(
@@ -473,17 +479,17 @@ def test_an_unexpected_failure_tells_the_id_of_the_request_and_nothing_else(
     assert ask(strict, told()).status_code == 200
 
 
-def test_why_nobody_answers_is_told_where_people_look_and_not_who_asks(
+def test_the_reason_for_no_active_version_is_on_the_status_page_and_not_in_responses(
     told_models: ServedModels, tmp_path: Path
 ) -> None:
-    """Nobody has allowed to load this model; the reason names the folder that it is in."""
+    """The settings do not allow to load this model; the reason names its folder."""
     settings = serving_settings(tmp_path / "home", told_models.uri, LEDGERLINE_SERVING_MODELS=TOLD)
     with running(settings) as service:
         scored = ask(service, told())
         inferred = ask(service, {"inputs": []}, f"/v2/models/{TOLD}/infer")
         ready = requests.get(f"{service.url}/ready", timeout=SECONDS)
 
-    said = f"No version of {TOLD} answers yet; GET /ready says why."
+    said = f"No version of {TOLD} is active yet; GET /ready has the reason."
     assert (scored.status_code, scored.headers["Retry-After"]) == (503, "1")
     assert scored.json() == {"error_code": "TEMPORARILY_UNAVAILABLE", "message": said}
     assert (inferred.status_code, inferred.json()) == (503, {"error": said})

@@ -134,12 +134,21 @@ def test_moments_are_text() -> None:
         (tensor("hour", "INT64", [[7]], [2, 1]), "it has 1 rows, its shape [2, 1] needs 2"),
         (tensor("hour", "INT64", [7] * 4, [2, 2]), "its shape is [2, 2]; a column has [rows] or [rows, 1]"),
         (tensor("hour", "INT64", [7, 22], [2, 0]), "its shape is [2, 0]"),
-        (tensor("hour", "INT64", [7, 22], [-2]), "inputs[3].shape[0] is -2; it should be greater than or equal to 0"),
-        ({"name": "hour", "shape": 2, "datatype": "INT64", "data": []}, "inputs[3].shape is 2; it should be a list"),
-        ({"name": "hour", "shape": [2], "datatype": "INT64", "data": "7"}, "inputs[3].data is '7'; it should be a list"),
+        (
+            tensor("hour", "INT64", [7, 22], [-2]),
+            "inputs[3].shape[0] is -2; it should be greater than or equal to 0",
+        ),
+        (
+            {"name": "hour", "shape": 2, "datatype": "INT64", "data": []},
+            "inputs[3].shape is 2; it should be a list",
+        ),
+        (
+            {"name": "hour", "shape": [2], "datatype": "INT64", "data": "7"},
+            "inputs[3].data is '7'; it should be a list",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_tensor_is_said_with_its_name(wrong: dict[str, Any], message: str) -> None:
+def test_a_problem_of_a_tensor_names_it(wrong: dict[str, Any], message: str) -> None:
     assert f"column {wrong['name']}: {message}" in refusal(flights(**{wrong["name"]: wrong}))
 
 
@@ -157,7 +166,7 @@ def test_what_is_wrong_with_a_tensor_is_said_with_its_name(wrong: dict[str, Any]
         (tensor("hour", "INT64", [[7], [1, 2]], [2, 1]), "its data are not of its shape [2, 1]"),
     ],
 )
-def test_what_is_wrong_with_a_value_is_said_with_its_row(wrong: dict[str, Any], message: str) -> None:
+def test_a_problem_of_a_value_names_its_row(wrong: dict[str, Any], message: str) -> None:
     assert f"row 1, column {wrong['name']}: {message}" in refusal(flights(**{wrong["name"]: wrong}))
 
 
@@ -191,7 +200,9 @@ def test_a_body_that_is_not_of_the_protocol_is_refused(content: Any, message: st
 def test_binary_tensors_are_refused_with_what_to_do() -> None:
     binary = {"name": "hour", "shape": [2], "datatype": "INT64", "parameters": {"binary_data_size": 16}}
 
-    assert "inputs[3].parameters: binary tensors are not supported; send their data as JSON" in refusal(flights(hour=binary))
+    assert "inputs[3].parameters: binary tensors are not supported; send their data as JSON" in refusal(
+        flights(hour=binary)
+    )
     with pytest.raises(BodyRefusedError, match="send their data as JSON"):
         open_inference.require_no_binary({"Inference-Header-Content-Length": "12"})
     open_inference.require_no_binary({})
@@ -250,7 +261,7 @@ def test_a_shape_of_many_axes_costs_nothing() -> None:
     assert "its shape is" in refusal(flights(hour=tensor("hour", "INT64", [1], [2, *shape])))
 
 
-def test_asking_for_an_output_that_there_is_not_is_refused() -> None:
+def test_requesting_an_unknown_output_is_refused() -> None:
     asked = read(flights() | {"outputs": [{"name": "score"}]})
 
     open_inference.require_outputs(asked, ("score", "label"))
@@ -332,7 +343,7 @@ def test_every_number_comes_back_as_it_was(datatype: str) -> None:
     assert np.array_equal(np.array(found["data"], dtype=numpy_name), values)
 
 
-def test_metadata_says_what_a_model_takes_and_gives() -> None:
+def test_metadata_describe_the_inputs_and_outputs_of_a_model() -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType
     from mlflow.types import Schema as Signature
@@ -405,7 +416,7 @@ ANY_TENSOR = st.fixed_dictionaries(
     st.dictionaries(st.sampled_from(["id", "outputs", "parameters"]), ANY_JSON),
     st.sampled_from([FLIGHTS, PIXELS, Schema(tensor=Tensor("object", (-1,)))]),
 )
-def test_whatever_comes_is_read_or_refused(inputs: Any, more: dict[str, Any], schema: Schema) -> None:
+def test_any_json_is_read_or_refused(inputs: Any, more: dict[str, Any], schema: Schema) -> None:
     with suppress(BodyRefusedError, RowsRefusedError, TooManyRowsError):
         found = read({"inputs": inputs} | more, schema)
         assert 0 < found.rows.count <= MOST

@@ -48,7 +48,7 @@ PIXELS = Schema(tensor=Tensor("float32", (-1, 2)))
 
 
 def loaded(name: str, schema: Schema = COLUMNS, example: Rows = ROWS, number: int = 1) -> LoadedModel:
-    """A model in memory that nobody asks."""
+    """Return a model in memory."""
     outputs = Signature([TensorSpec(np.dtype("float64"), (-1, 2))])
     now = datetime.now(UTC)
     version = Version(name, number, "", "", now, {})
@@ -66,7 +66,7 @@ def loaded(name: str, schema: Schema = COLUMNS, example: Rows = ROWS, number: in
 
 @pytest.fixture(scope="module")
 def plain_document() -> dict[str, Any]:
-    """As FastAPI makes it."""
+    """Return the document that FastAPI makes."""
     app = FastAPI()
 
     @app.post("/invocations", **openapi.INVOCATIONS)
@@ -91,7 +91,7 @@ def examples(document: Mapping[str, Any], path: str, kind: str = "application/js
 
 
 def matches(document: Mapping[str, Any], name: str, value: Any) -> bool:
-    """Whether a value is of one of the schemas of the document."""
+    """Return whether a value fits one of the schemas of the document."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
     return Draft202012Validator(schema).is_valid(value)
 
@@ -102,7 +102,7 @@ def test_the_document_is_valid_with_any_models(plain_document: dict[str, Any]) -
         openapi_spec_validator.validate(openapi.with_examples(plain_document, models))
 
 
-def test_what_fastapi_made_stays_as_it_is(plain_document: dict[str, Any]) -> None:
+def test_the_document_of_fastapi_is_not_changed(plain_document: dict[str, Any]) -> None:
     before = copy.deepcopy(plain_document)
 
     openapi.with_examples(plain_document, {"late": loaded("late")})
@@ -128,7 +128,9 @@ def test_the_columns_have_their_types_and_say_whether_they_are_required(
     assert record["properties"]["binary"] == {"type": "string", "contentEncoding": "base64"}
 
 
-def test_every_example_is_of_its_schema_and_says_the_model_s_own_rows(plain_document: dict[str, Any]) -> None:
+def test_every_example_fits_its_schema_and_has_the_rows_of_the_model_s_example(
+    plain_document: dict[str, Any],
+) -> None:
     document = openapi.with_examples(plain_document, {"late": loaded("late")})
 
     bodies = examples(document, "/invocations")
@@ -150,7 +152,7 @@ def assert_same(found: Rows) -> None:
     pd.testing.assert_frame_equal(frame, expected)
 
 
-def test_only_the_first_rows_of_an_example_are_shown(plain_document: dict[str, Any]) -> None:
+def test_only_the_first_rows_of_an_example_are_in_the_document(plain_document: dict[str, Any]) -> None:
     many = loaded("pixels", PIXELS, Rows({UNNAMED: np.zeros((500, 2), "float32")}, 500))
 
     document = openapi.with_examples(plain_document, {"pixels": many})
@@ -171,7 +173,7 @@ def test_a_body_of_two_forms_or_without_a_required_column_is_not_of_the_schema(
     assert not matches(document, "Invocation", {"instances": records, "params": {"threshold": 0.5}})
 
 
-def test_several_models_are_told_apart(plain_document: dict[str, Any]) -> None:
+def test_the_bodies_of_several_models_are_distinguished(plain_document: dict[str, Any]) -> None:
     pixels = loaded("pixels", PIXELS, Rows({UNNAMED: np.zeros((2, 2), "float32")}, 2), number=7)
 
     document = openapi.with_examples(plain_document, {"late": loaded("late"), "pixels": pixels})
@@ -197,7 +199,7 @@ def test_without_a_model_any_columns_are_described(plain_document: dict[str, Any
     assert "examples" not in operation(document, "/invocations")["requestBody"]["content"]["text/csv"]
 
 
-def test_every_status_that_can_come_is_described(plain_document: dict[str, Any]) -> None:
+def test_every_possible_status_is_described(plain_document: dict[str, Any]) -> None:
     document = openapi.with_examples(plain_document, {})
 
     everywhere = {"200", "400", "401", "408", "413", "415", "429", "503", "504"}

@@ -134,7 +134,7 @@ def test_mlserver_answers_as_the_table_says(
     require(sent(http, mlserver_urls[case.body.model], case.body), expected)
 
 
-def test_each_case_has_a_name_of_its_own_and_says_why_it_differs_if_it_does() -> None:
+def test_each_case_has_a_unique_name_and_the_reason_of_a_difference() -> None:
     assert [name for name, count in Counter(case.name for case in CASES).items() if count > 1] == []
     for case in CASES:
         assert (case.theirs is not None) == bool(case.why), case.name

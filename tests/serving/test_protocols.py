@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def reference(standing_service: Running) -> "PyFuncModel":
-    """The version that answers, loaded by MLflow itself."""
+    """Return the active version, loaded by MLflow itself."""
     from mlflow import pyfunc
 
     current = standing_service.service.default.current
@@ -45,7 +45,7 @@ def rows() -> "pd.DataFrame":
 
 @pytest.fixture(scope="module")
 def expected(reference: "PyFuncModel", rows: "pd.DataFrame") -> np.ndarray:
-    """What MLflow says about the rows."""
+    """Return MLflow's prediction for the rows."""
     said = reference.predict(rows)
     assert len(np.unique(said[:, 1])) > 5
     return said
@@ -85,7 +85,7 @@ def test_mlflow_s_client_may_leave_optional_columns_out_and_send_them_in_any_ord
     assert np.array_equal(answer.get_predictions("ndarray"), reference.predict(whole))
 
 
-def test_mlflow_s_client_may_say_that_there_are_no_params(
+def test_mlflow_s_client_may_send_empty_params(
     scoring_client: "ScoringServerClient", rows: "pd.DataFrame", expected: np.ndarray
 ) -> None:
     assert np.array_equal(scoring_client.invoke(rows, params={}).get_predictions("ndarray"), expected)
@@ -106,7 +106,7 @@ def test_mlflow_s_client_learns_the_version_of_mlflow(scoring_client: "ScoringSe
     assert scoring_client.get_version() == mlflow.__version__
 
 
-def test_mlflow_s_client_is_told_what_is_wrong(
+def test_mlflow_s_client_gets_the_problems(
     scoring_client: "ScoringServerClient", rows: "pd.DataFrame"
 ) -> None:
     with pytest.raises(Exception, match=r"error code 400, .*row 3, column distance: a value is required"):
@@ -258,7 +258,7 @@ def test_triton_s_client_may_compress_what_it_sends(
     )
 
 
-def test_triton_s_client_is_told_what_is_wrong(
+def test_triton_s_client_gets_the_problems(
     inference_client: "InferenceServerClient", rows: "pd.DataFrame"
 ) -> None:
     from tritonclient.http import InferRequestedOutput
@@ -281,13 +281,14 @@ def test_triton_s_client_is_told_what_is_wrong(
     assert "Version '2'" in message(MODEL, tensors(numbers), model_version="2")
 
 
-# Schemathesis: what the OpenAPI document says is so
+# Schemathesis
 
 
-def test_the_service_keeps_what_its_openapi_document_says(standing_service: Running, tmp_path: Path) -> None:
-    """Its own command, with every check that can hold.
+def test_the_service_conforms_to_its_openapi_document(standing_service: Running, tmp_path: Path) -> None:
+    """Run Schemathesis' command with every check that can hold.
 
-    Not `positive_data_acceptance`: that all columns have the same number of values, JSON Schema cannot say.
+    JSON Schema cannot say that all columns have the same number of values, so that `positive_data_acceptance`
+    would fail.
     """
     command = [
         str(Path(sys.executable).parent / "schemathesis"),

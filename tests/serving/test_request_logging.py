@@ -207,7 +207,7 @@ def test_redacted_columns_are_empty_and_of_the_same_type(logging_to: Logging) ->
     assert redacted_columns(frame) == ["input.carrier", "output.1"]
 
 
-def test_a_folder_that_cannot_be_written_is_said_once_and_tried_again(
+def test_a_folder_that_cannot_be_written_is_logged_once_and_tried_again(
     logging_to: Logging, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -1,4 +1,4 @@
-"""What a model takes, by its signature, compared with what MLflow says of it."""
+"""The input schema of a model by its signature, compared with MLflow's own checks."""
 
 import base64
 import math
@@ -196,7 +196,7 @@ def test_a_value_of_another_kind_is_named_by_row_and_column(kind: str, wrong: An
     assert message in found
 
 
-def test_a_moment_with_a_zone_is_told_in_utc() -> None:
+def test_a_datetime_with_a_time_zone_is_converted_to_utc() -> None:
     found = array("datetime", ["2026-01-31T12:00:00+01:00", "2026-01-31 11:00:00", "2026-01-31T11:00:00Z"])
 
     assert (found == np.datetime64("2026-01-31T11:00:00")).all()
@@ -320,7 +320,7 @@ def test_a_value_is_shown_briefly_however_large_and_deep_it_is() -> None:
         min_size=1,
     ),
 )
-def test_whatever_comes_is_taken_or_named(kind: str, required: bool, values: list[Any]) -> None:
+def test_any_value_is_accepted_or_named(kind: str, required: bool, values: list[Any]) -> None:
     schema = column(kind, required=required)
     try:
         found = schema.rows({"x": values}, len(values)).columns["x"]
@@ -339,7 +339,7 @@ def test_whatever_comes_is_taken_or_named(kind: str, required: bool, values: lis
 
 @unsaved
 @given(st.lists(st.binary(), min_size=1))
-def test_bytes_come_through(values: list[bytes]) -> None:
+def test_bytes_are_preserved(values: list[bytes]) -> None:
     assert array("binary", [base64.b64encode(value).decode() for value in values]).tolist() == values
 
 
@@ -349,7 +349,7 @@ def test_bytes_come_through(values: list[bytes]) -> None:
         st.datetimes(min_value=pd.Timestamp("1700-01-01"), max_value=pd.Timestamp("2200-01-01")), min_size=1
     )
 )
-def test_moments_come_through(values: list[Any]) -> None:
+def test_datetimes_are_preserved(values: list[Any]) -> None:
     found = array("datetime", [value.isoformat() for value in values])
 
     assert [pd.Timestamp(one) for one in found] == [pd.Timestamp(value) for value in values]

@@ -64,7 +64,7 @@ FORMS = {
 
 
 def frame(content: Any, schema: Schema = FLIGHTS) -> pd.DataFrame:
-    """What the model gets."""
+    """Return the input of the model."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     found = schema.model_input(rows_of_json(body, schema, MOST)[0])
     assert isinstance(found, pd.DataFrame)
@@ -191,7 +191,7 @@ ANY_JSON = st.recursive(
 
 @unsaved
 @given(st.dictionaries(st.sampled_from([*FORMS, "params"]), ANY_JSON), st.sampled_from([FLIGHTS, PIXELS]))
-def test_whatever_comes_is_read_or_refused(content: Any, schema: Schema) -> None:
+def test_any_json_is_read_or_refused(content: Any, schema: Schema) -> None:
     try:
         rows, _ = rows_of_json(json.dumps(content).encode(), schema, MOST)
     except (BodyRefusedError, RowsRefusedError, TooManyRowsError):
@@ -240,7 +240,7 @@ def test_csv_makes_the_rows_that_mlflow_makes_of_it(records: list[dict[str, Any]
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-12)
 
 
-def test_an_empty_field_of_csv_is_a_gap_and_a_mark_at_the_beginning_is_none_of_the_name() -> None:
+def test_an_empty_field_of_csv_is_missing_and_a_byte_order_mark_is_not_part_of_the_name() -> None:
     rows, unknown = rows_of_csv(b"\xef\xbb\xbfcarrier,temp,hour,holiday,gate\n,,7,TRUE,a\n\n", FLIGHTS, MOST)
 
     assert unknown == ["gate"]
@@ -307,7 +307,7 @@ NO_NUMBERS = [
 
 @pytest.mark.parametrize("kind", ["double", "float", "long", "integer"])
 @pytest.mark.parametrize("field", NO_NUMBERS)
-def test_what_python_or_pandas_alone_take_for_a_number_is_none_in_csv(kind: str, field: str) -> None:
+def test_numbers_that_only_python_or_pandas_accept_are_refused_in_csv(kind: str, field: str) -> None:
     with pytest.raises(RowsRefusedError, match=rf"row 0, column x: .* is not of type {kind}"):
         csv_column(kind, [f'"{field}"'])
 
@@ -352,7 +352,7 @@ def test_a_text_of_csv_is_missing_only_if_it_is_empty(field: str) -> None:
 
 @unsaved
 @given(st.binary() | st.text().map(str.encode) | st.text("\",\r\n\0'x7").map(str.encode))
-def test_whatever_bytes_come_as_csv_are_read_or_refused(body: bytes) -> None:
+def test_any_bytes_are_read_as_csv_or_refused(body: bytes) -> None:
     for head in (b"", b"hour,holiday,carrier\n"):
         try:
             rows, _ = rows_of_csv(head + body, FLIGHTS, MOST)
@@ -394,7 +394,7 @@ def test_answers_are_those_of_mlflow_s_scoring_server(output: Any) -> None:
     assert json.loads(scoring.response_body(output_rows(output, len(output)))) == theirs(output)
 
 
-def test_what_is_missing_in_an_answer_is_null() -> None:
+def test_missing_values_of_a_response_are_null() -> None:
     frame = pd.DataFrame(
         {
             "at": pd.Series([pd.NaT, pd.Timestamp("2026-01-31")]),

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from ledgerline.serving.server import LOG, CleanFormatter
+from ledgerline.testing.waiting import wait_until
 from tests.serving.conftest import ServedModels
 from tests.serving.test_following import body
 
@@ -57,14 +58,13 @@ class Process:
             return response.status
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with suppress(OSError):
-                if self.get("/ready") == 200:
-                    return
+        def is_ready() -> bool:
             assert self.popen.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+            with suppress(OSError):
+                return self.get("/ready") == 200
+            return False
+
+        wait_until(is_ready, "the service is ready", START_SECONDS)
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def test_it_imports_no_dagster_and_listens_on_loopback_only(
     assert [name for name in imported if name.partition(".")[0] in ("dagster", "assets", "pipelines")] == []
 
 
-def test_asked_to_end_it_answers_who_is_waiting_and_says_it_is_not_ready_for_more(
+def test_at_its_end_it_answers_open_requests_and_refuses_new_connections(
     registered: ServedModels, tmp_path: Path, free_port: int
 ):
     with served(tmp_path, free_port, registered.uri) as process:
@@ -149,7 +149,7 @@ def test_asked_to_end_it_answers_who_is_waiting_and_says_it_is_not_ready_for_mor
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_killed_without_a_registry_it_comes_back_with_what_it_served(
+def test_killed_without_a_registry_it_restarts_with_the_last_version(
     registered: ServedModels, tmp_path: Path, free_port: int
 ):
     with served(tmp_path, free_port, registered.uri) as process:
@@ -174,8 +174,9 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
     ):
         assert process.popen.wait(START_SECONDS) == 2
         assert process.log.read_text().strip() == (
-            f"127.0.0.1:{port} cannot be listened on: Address already in use. End what uses it, or choose "
-            "another port: --port, or LEDGERLINE_SERVING_PORT."
+            f"The server cannot listen on 127.0.0.1:{port}: Address already in use. Stop the process that "
+            "uses "
+            "the port, or choose another one by --port or LEDGERLINE_SERVING_PORT."
         )
 
 

@@ -1,4 +1,4 @@
-"""What the environment decides for serving: defaults, what each variable changes, what is refused."""
+"""The settings of serving: defaults, what each variable changes, and refused values."""
 
 import os
 import subprocess

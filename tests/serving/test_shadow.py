@@ -1,14 +1,13 @@
 """Asking staging what production was asked: how much of it, what is counted, and that nobody notices."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
 from ledgerline.serving.shadow import MAX_QUEUED
+from ledgerline.testing.waiting import wait_until
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_model, flight_rows
 from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
 
@@ -22,13 +21,6 @@ def ask(service: Running, content: object) -> requests.Response:
 
 def flights(count: int, seed: int = 0) -> dict[str, object]:
     return {"dataframe_records": json.loads(flight_rows(count, seed).to_json(orient="records"))}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def staging(service: Running) -> int | None:
@@ -49,16 +41,16 @@ def skipped(service: Running, reason: str, model: str = MODEL) -> float:
     return service.service.metrics.shadow_skipped.labels(model, reason)._value.get()
 
 
-def test_staging_is_asked_about_the_same_rows_and_its_other_decisions_are_counted(
+def test_staging_predicts_the_same_rows_and_different_decisions_are_counted(
     served_models: ServedModels, serve: Serve
 ) -> None:
     served_models.serve(served_models.version(seed=0))
     served_models.serve(served_models.version(seed=1), "staging")
     rows = flight_rows(50, seed=7)
     with serve(**ALWAYS) as service:
-        until(lambda: staging(service) == 2)
+        wait_until(lambda: staging(service) == 2, "version 2 is in staging")
         answers = [ask(service, flights(50, seed=7)) for _ in range(3)]
-        until(lambda: asked(service, 2) == 150)
+        wait_until(lambda: asked(service, 2) == 150, "the rows are counted")
         found = disagreements(service, 2)
         told_to_prometheus = requests.get(f"{service.url}/metrics", timeout=SECONDS).text
 
@@ -78,28 +70,28 @@ def test_staging_that_decides_alike_disagrees_about_nothing(
     served_models.serve(served_models.version())
     served_models.serve(served_models.version(), "staging")
     with serve(**ALWAYS) as service:
-        until(lambda: staging(service) == 2)
+        wait_until(lambda: staging(service) == 2, "version 2 is in staging")
         assert ask(service, flights(20)).status_code == 200
-        until(lambda: asked(service, 2) == 20)
+        wait_until(lambda: asked(service, 2) == 20, "the rows are counted")
         assert disagreements(service, 2) == 0
 
 
-def test_only_the_share_of_the_requests_is_asked(served_models: ServedModels, serve: Serve) -> None:
+def test_staging_predicts_only_the_share_of_the_requests(served_models: ServedModels, serve: Serve) -> None:
     served_models.serve(served_models.version())
     served_models.serve(served_models.version(), "staging")
     with serve(LEDGERLINE_SERVING_SHADOW_SHARE="0.5") as service, requests.Session() as session:
-        until(lambda: staging(service) == 2)
+        wait_until(lambda: staging(service) == 2, "version 2 is in staging")
         for _ in range(40):
             answer = session.post(f"{service.url}/invocations", json=flights(1), timeout=SECONDS)
             assert answer.status_code == 200
-    # What was gathered by the end was asked.
+    # The requests that were gathered by the end were predicted.
     found = asked(service, 2)
 
     assert 3 <= found <= 37  # else once in fifty million times
 
 
 @pytest.mark.parametrize("share", ["0", "1"])
-def test_nobody_is_asked_without_a_share_or_without_staging(
+def test_nothing_is_predicted_in_the_shadow_without_a_share_or_without_staging(
     served_models: ServedModels, serve: Serve, share: str
 ) -> None:
     served_models.serve(served_models.version())
@@ -107,7 +99,7 @@ def test_nobody_is_asked_without_a_share_or_without_staging(
         served_models.serve(served_models.version(seed=1), "staging")
     with serve(LEDGERLINE_SERVING_SHADOW_SHARE=share) as service:
         if share == "0":
-            until(lambda: staging(service) == 2)
+            wait_until(lambda: staging(service) == 2, "version 2 is in staging")
         assert ask(service, flights(1)).status_code == 200
         found = requests.get(f"{service.url}/metrics", timeout=SECONDS).text
 
@@ -115,9 +107,7 @@ def test_nobody_is_asked_without_a_share_or_without_staging(
     assert "ledgerline_shadow_skipped_total{" not in found
 
 
-def test_production_that_is_in_staging_too_is_not_asked_twice(
-    served_models: ServedModels, serve: Serve
-) -> None:
+def test_a_version_in_both_stages_predicts_once(served_models: ServedModels, serve: Serve) -> None:
     version = served_models.version()
     served_models.serve(version)
     served_models.serve(version, "staging")
@@ -127,35 +117,35 @@ def test_production_that_is_in_staging_too_is_not_asked_twice(
         assert asked(service, 1) == 0
 
 
-def test_staging_that_fails_fails_no_answer_and_is_said_once(
+def test_a_failure_of_staging_affects_no_response_and_is_logged_once(
     served_models: ServedModels, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     served_models.serve(told_version(served_models))
     served_models.serve(told_version(served_models, "new"), "staging")
     with serve(**TOLD_SERVED, **ALWAYS) as service:
-        until(lambda: staging(service) == 2)
+        wait_until(lambda: staging(service) == 2, "version 2 is in staging")
         answers = [ask(service, told("new: fail", value)) for value in range(4)]
-        until(lambda: skipped(service, "failed", TOLD) == 4)
+        wait_until(lambda: skipped(service, "failed", TOLD) == 4, "the skipped requests are counted")
         assert asked(service, 2, TOLD) == 0
         assert ask(service, told()).status_code == 200
-        until(lambda: asked(service, 2, TOLD) == 1)
+        wait_until(lambda: asked(service, 2, TOLD) == 1, "the rows are counted")
 
     assert [answer.json() for answer in answers] == [{"predictions": [2.0 * value]} for value in range(4)]
     (said,) = [record.getMessage() for record in caplog.records if record.name == "ledgerline.serving.shadow"]
     assert said.startswith(f"{TOLD} version 2, in staging, fails on a request: ")
 
 
-def test_what_staging_has_no_time_for_is_skipped_and_delays_nobody(
+def test_requests_beyond_the_queue_of_staging_are_skipped_without_a_delay(
     served_models: ServedModels, serve: Serve, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
     served_models.serve(told_version(served_models))
     served_models.serve(told_version(served_models, "new"), "staging")
     with serve(**TOLD_SERVED, **ALWAYS) as service, requests.Session() as session:
-        until(lambda: staging(service) == 2)
+        wait_until(lambda: staging(service) == 2, "version 2 is in staging")
         try:
             assert ask(service, told(f"new: wait for {go}")).status_code == 200
-            until(go.with_suffix(".waiting").exists)
+            wait_until(go.with_suffix(".waiting").exists, "the model waits")
             for _ in range(MAX_QUEUED + 5):
                 answer = session.post(f"{service.url}/invocations", json=told(), timeout=SECONDS)
                 assert answer.json() == {"predictions": [2.0]}
@@ -163,11 +153,11 @@ def test_what_staging_has_no_time_for_is_skipped_and_delays_nobody(
             assert asked(service, 2, TOLD) == 0
         finally:
             go.touch()
-        until(lambda: asked(service, 2, TOLD) == 1 + MAX_QUEUED)
+        wait_until(lambda: asked(service, 2, TOLD) == 1 + MAX_QUEUED, "the rows are counted")
         assert skipped(service, "busy", TOLD) == 5
 
 
-def test_what_is_left_when_the_service_ends_keeps_nobody_waiting(
+def test_queued_shadow_predictions_do_not_delay_the_end(
     served_models: ServedModels, serve: Serve, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
@@ -175,7 +165,7 @@ def test_what_is_left_when_the_service_ends_keeps_nobody_waiting(
     served_models.serve(told_version(served_models, "new"), "staging")
     try:
         with serve(**TOLD_SERVED, **ALWAYS) as service:
-            until(lambda: staging(service) == 2)
+            wait_until(lambda: staging(service) == 2, "version 2 is in staging")
             for _ in range(MAX_QUEUED + 1):
                 assert ask(service, told(f"new: wait for {go}")).status_code == 200
             shadow = service.service.shadow

@@ -19,6 +19,7 @@ from ledgerline.testing.loopback_servers import listening
 from ledgerline.testing.otlp_receivers import Receiver
 from ledgerline.testing.ports import HOST
 from ledgerline.testing.received_traces import ReceivedSpan
+from ledgerline.testing.waiting import wait_until
 from ledgerline.traces.exporting import QuietExporter
 from ledgerline.traces.telemetry import Telemetry
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
@@ -39,8 +40,8 @@ def collector() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What the module has said of traces so far."""
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return the log messages about traces so far."""
     caplog.set_level(logging.INFO)
     return lambda: [
         record.getMessage() for record in caplog.records if record.name == "ledgerline.traces.exporting"
@@ -55,13 +56,6 @@ def flights(count: int) -> dict[str, object]:
     return {"dataframe_records": json.loads(flight_rows(count).to_json(orient="records"))}
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def trace_of(answer: requests.Response) -> str:
     return answer.headers["traceparent"].split("-")[1]
 
@@ -69,7 +63,7 @@ def trace_of(answer: requests.Response) -> str:
 def span_of(collector: Receiver, answer: requests.Response) -> ReceivedSpan:
     """The only span of the trace of an answer, once it has come."""
     trace_id = trace_of(answer)
-    until(lambda: trace_id in collector.trace_ids)
+    wait_until(lambda: trace_id in collector.trace_ids, "the trace arrives")
     (span,) = collector.trace(str(uuid.UUID(trace_id))).spans
     return span
 
@@ -83,10 +77,10 @@ def trained_by_a_run(models: ServedModels) -> tuple[str, str]:
     return run_id, version.tags["sha256"]
 
 
-# What a span says
+# Attributes
 
 
-def test_a_span_tells_what_was_asked_who_answered_and_what_trained_it(
+def test_a_span_has_the_request_the_version_and_its_training_run(
     served_models: ServedModels, serve: Serve, collector: Receiver
 ) -> None:
     run_id, sha256 = trained_by_a_run(served_models)
@@ -175,7 +169,7 @@ def test_what_was_answered_just_before_the_end_arrives(
     assert all(answer.status_code == 503 for answer in answers)
 
 
-# Where spans go
+# Exporters
 
 
 def test_without_a_collector_traces_go_to_mlflow(mlflow_server: str, tmp_path: Path) -> None:
@@ -227,8 +221,11 @@ def test_a_share_of_traces_is_the_share_that_steps_keep_too(serve: Serve, collec
 # A collector that is away
 
 
-def test_answers_go_on_without_a_collector_and_it_is_said_once_that_it_is_away_and_back(
-    served_models: ServedModels, serve: Serve, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+def test_an_outage_of_the_collector_delays_no_response_and_is_logged_once(
+    served_models: ServedModels,
+    serve: Serve,
+    logged: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")  # how long it tries again for
     served_models.serve(served_models.version())
@@ -237,20 +234,20 @@ def test_answers_go_on_without_a_collector_and_it_is_said_once_that_it_is_away_a
     collector.stop()
     with serve(**TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
         lost = ask(service, flights(1))
-        until(lambda: said() != [])
+        wait_until(logged, "the outage is logged")
         also_lost = [ask(service, flights(1)) for _ in range(3)]
         with listening(collector):
 
             def sent() -> bool:
                 ask(service, flights(1))
-                return "Traces are sent again." in said()
+                return "Traces are sent again." in logged()
 
-            until(sent)
+            wait_until(sent, "traces are exported again")
             kept = ask(service, flights(1))
             span_of(collector, kept)
 
     assert [answer.status_code for answer in (lost, *also_lost, kept)] == [200] * 5
-    assert said() == [
+    assert logged() == [
         "Traces cannot be sent: it does not respond; the log has the reason",
         "Traces are sent again.",
     ]
@@ -274,7 +271,7 @@ def test_an_end_does_not_wait_until_a_collector_is_back() -> None:
             thread.join(SECONDS)  # it says that the span was not taken, which is not for the next test
 
 
-def test_an_exporter_that_cannot_be_made_is_asked_for_again(said: Callable[[], list[str]]) -> None:
+def test_an_exporter_that_cannot_be_created_is_tried_again(logged: Callable[[], list[str]]) -> None:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -296,7 +293,7 @@ def test_an_exporter_that_cannot_be_made_is_asked_for_again(said: Callable[[], l
     failure, success = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
     assert results == [failure, failure, success, success]
     assert len(attempts) == 3
-    assert said() == ["Traces cannot be sent: nobody is there", "Traces are sent again."]
+    assert logged() == ["Traces cannot be sent: nobody is there", "Traces are sent again."]
     assert exporter.export([ReadableSpan("span")]) is failure
 
 
@@ -321,7 +318,7 @@ def test_of_many_requests_in_a_second_a_few_are_kept() -> None:
     assert 5 <= kept <= 5 + 5 * taken
 
 
-def test_who_only_watches_takes_the_place_of_no_question() -> None:
+def test_health_checks_do_not_use_up_the_sampling_limit() -> None:
     sampler = SomePerSecond(lambda _: True, 1)
 
     watched = [sampler.should_sample(None, number, "GET", SpanKind.SERVER, {"http.request.method": "GET"})
@@ -335,7 +332,7 @@ def test_the_next_second_has_traces_of_its_own() -> None:
     sampler = SomePerSecond(lambda _: True, 200)
     kept_of(sampler, 1000)
     started = time.monotonic()
-    until(lambda: time.monotonic() - started > 0.1)
+    wait_until(lambda: time.monotonic() - started > 0.1, "a tenth of a second has passed")
 
     assert kept_of(sampler, 1000) >= 20
 
