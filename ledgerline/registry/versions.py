@@ -209,14 +209,7 @@ class RegisteredModel:
             ModelRefusedError: The files differ from those that were registered, or carry no recorded hash.
         """
         with store.downloaded(self.client, version.location) as folder:
-            recorded = version.tags.get(SHA256_TAG)
-            sha256 = model_files.folder_sha256(folder)
-            if recorded != sha256:
-                raise ModelRefusedError(
-                    f"{version.name} version {version.number} is not what was registered: its files have "
-                    f"sha256 {sha256}, and the recorded sha256 is {recorded or 'missing'}.",
-                    "Register the model again, or move the alias to another version.",
-                )
+            verified_sha256(version, folder)
             yield folder
 
     @contextmanager
@@ -230,6 +223,23 @@ class RegisteredModel:
             if not _is_missing(error):
                 raise
             raise UnknownVersionError(f"{self.name} has no version {number}.", _LIST_MODELS) from error
+
+
+def verified_sha256(version: Version, folder: Path) -> str:
+    """Return the SHA-256 of the files of a version.
+
+    Raises:
+        ModelRefusedError: The files differ from those that were registered, or carry no recorded hash.
+    """
+    recorded = version.tags.get(SHA256_TAG)
+    sha256 = model_files.folder_sha256(folder)
+    if recorded != sha256:
+        raise ModelRefusedError(
+            f"{version.name} version {version.number} is not what was registered: its files have "
+            f"sha256 {sha256}, and the recorded sha256 is {recorded or 'missing'}.",
+            "Register the model again, or move the alias to another version.",
+        )
+    return sha256
 
 
 def _retried(write: Callable[[], None]) -> None:

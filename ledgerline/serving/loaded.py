@@ -13,7 +13,7 @@ from ledgerline.evaluation import signatures
 from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.mlflow_store import model_files
 from ledgerline.mlflow_store.stored_model import PREDICT, PYFUNC, ModelRefusedError, StoredModel
-from ledgerline.registry.versions import SHA256_TAG, Version
+from ledgerline.registry.versions import Version, verified_sha256
 from ledgerline.serving import scoring
 from ledgerline.serving.request_errors import RowsRefusedError
 from ledgerline.serving.rows import Rows, output_rows
@@ -112,13 +112,7 @@ def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) ->
     from mlflow.models import Model
 
     subject = f"{version.name} version {version.number}"
-    sha256 = model_files.folder_sha256(folder)
-    if version.tags.get(SHA256_TAG) != sha256:
-        raise ModelRefusedError(
-            f"The files of {subject} are not the registered ones: their sha256 is {sha256}, and the "
-            "recorded one "
-            f"is {version.tags.get(SHA256_TAG) or 'missing'}."
-        )
+    sha256 = verified_sha256(version, folder)
     try:
         description = Model.load(str(folder))
         schema = schema_of(description.signature)

@@ -206,13 +206,13 @@ def test_a_port_that_is_taken_is_named(instance: dg.DagsterInstance) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            ListenError, match=f"^127.0.0.1:{port} cannot be listened on: Address already in use"
+            ListenError, match=f"^The server cannot listen on 127.0.0.1:{port}: Address already in use"
         ):
             webhooks.listen(Console(), instance, SECRET, port=port)
 
 
 def test_a_port_that_is_none_is_named(instance: dg.DagsterInstance) -> None:
-    with pytest.raises(ListenError, match=r"^99999 is no port"):
+    with pytest.raises(ListenError, match=r"^99999 is not a port"):
         webhooks.listen(Console(), instance, SECRET, port=99_999)
 
 

@@ -95,7 +95,7 @@ def test_a_body_that_was_cut_anywhere_is_refused(encoding: str) -> None:
         (gzip.compress(b"rows")[:-4] + bytes(4), "gzip", "is not valid gzip data"),
         (gzip.compress(b"rows") + b"more", "gzip", "is not valid gzip data"),
         (gzip.compress(b"rows") + b"\0\0more", "gzip", "is not valid gzip data"),
-        (zlib.compress(b"rows") + b"more", "deflate", "something behind the end of the deflate"),
+        (zlib.compress(b"rows") + b"more", "deflate", "data after the end of its deflate data"),
         (zlib.compress(b"rows")[2:-4], "deflate", "it is no deflate"),
     ],
     # The bodies hold the time at which they were packed, and names of tests must not.

@@ -137,7 +137,7 @@ def test_changed_files_are_refused_and_the_old_version_stays_active(
     with serve() as service:
         requirements.write_text(f"{registered}evil\n")
         served_models.serve(second)
-        wait_until(lambda: "are not the registered ones" in refused(service, 2), "version 2 is refused")
+        wait_until(lambda: "is not what was registered" in refused(service, 2), "version 2 is refused")
         assert answers(service, first)
         assert get(service, "/ready")[0] == 200
         metrics = get(service, "/metrics")[1]
@@ -154,7 +154,7 @@ def test_a_version_without_a_recorded_hash_is_refused(serve: Serve, served_model
     served_models.serve(first)
     with serve() as service:
         served_models.serve(second)
-        wait_until(lambda: "recorded one is missing" in refused(service, 2), "version 2 is refused")
+        wait_until(lambda: "recorded sha256 is missing" in refused(service, 2), "version 2 is refused")
         assert answers(service, first)
 
 
@@ -168,7 +168,7 @@ def test_a_changed_hash_of_the_active_version_is_noticed(
     served_models.serve(first)
     with serve() as service:
         served_models.client.set_model_version_tag(MODEL, "1", SHA256_TAG, "0" * 64)
-        wait_until(lambda: "are not the registered ones" in refused(service, 1), "the other hash is refused")
+        wait_until(lambda: "is not what was registered" in refused(service, 1), "the other hash is refused")
         assert answers(service, first)
 
 
@@ -479,7 +479,7 @@ def post_delivery(service: Running, sent: Sent) -> int:
 
 def expected(models: ServedModels, version: Version) -> Any:
     """Return the prediction of a version for the rows of `body`, without a server."""
-    model = versions.load(models.client, version)
+    model = RegisteredModel(models.client, version.name).load(version)
     return model.answer(flight_rows(20).tail(3)).tolist()
 
 
