@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from fastapi import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REQUEST_ID, MODEL_NAME, MODEL_VERSION = "X-Request-Id", "X-Model-Name", "X-Model-Version"
-IGNORED_COLUMNS = "X-Ignored-Columns"
+REQUEST_ID = "X-Request-Id"
 
 # Other ids of clients are neither returned nor logged.
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

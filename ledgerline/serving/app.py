@@ -18,7 +18,7 @@ from ledgerline.serving.accounting import Accounting
 from ledgerline.serving.answering import Answering, Read
 from ledgerline.serving.bodies import body_of
 from ledgerline.serving.open_inference import Inference
-from ledgerline.serving.protocol_types import Error, ModelMetadata, ServerMetadata
+from ledgerline.serving.protocol_types import Error, ModelMetadata, Ready, ServerMetadata
 from ledgerline.serving.request_errors import RequestError
 from ledgerline.serving.rows import Rows
 from ledgerline.serving.schema import Schema
@@ -162,7 +162,7 @@ def _add_scoring(app: FastAPI, answering: Answering) -> None:
         service = answering.service
         return Response("\n", 200 if service.answers(service.default.followed.name) else 503, media_type=JSON)
 
-    @app.get("/version", tags=["MLflow"])
+    @app.get("/version", tags=["MLflow"], **openapi.VERSION)
     async def version() -> Response:
         """Return the version of MLflow."""
         return Response(mlflow.version.VERSION, media_type=JSON)
@@ -260,7 +260,7 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
     async def ready(request: Request) -> Response:
         """Check whether each model with a version in its stage is active, and list refused versions."""
         is_ready = service.is_ready()
-        content: dict[str, Any] = {"ready": is_ready}
+        content: Ready = {"ready": is_ready}
         # The reasons may name folders and servers.
         if answering.has_token(request):
             content["models"] = {

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -110,7 +109,6 @@ class Follower:
         metrics: The metrics of the process.
         unpickle: True if any MLflow model may be loaded.
         allow_other_clients: True if a version may be activated that clients of the one before cannot use.
-        on_activation: Callback for each activated version; the thread calls it.
     """
 
     served: Served
@@ -120,7 +118,6 @@ class Follower:
     metrics: Metrics
     unpickle: bool = False
     allow_other_clients: bool = False
-    on_activation: Callable[[LoadedModel], None] = lambda loaded: None
     _client: "MlflowClient | None" = field(default=None, init=False)
     # True if the active version is the one in the registry, and not only one with the same number.
     _is_confirmed: bool = field(default=False, init=False)
@@ -263,7 +260,6 @@ class Follower:
             self.cache.clean()
         except OSError as error:
             logger.warning("%s is active, and cannot be stored for a restart: %s", loaded.name, error)
-        self.on_activation(loaded)
 
     def _loaded(self, client: "MlflowClient", version: Version) -> LoadedModel:
         key = _key(version)
@@ -342,7 +338,6 @@ class Follower:
             self.served.refusal.reason if self.served.refusal else "The registry does not respond.",
         )
         self._started.set()
-        self.on_activation(loaded)
 
     def _refuse(self, number: int, reason: str) -> None:
         reason = clean(reason)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 
 from ledgerline.serving import open_inference, scoring
 from ledgerline.serving.json_bodies import plain
@@ -24,6 +24,7 @@ from ledgerline.serving.protocol_types import (
     InferenceResponse,
     ModelReady,
     Predictions,
+    Ready,
 )
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import KINDS, Column, Schema
@@ -38,9 +39,6 @@ TOKEN = "token"  # noqa: S105 (the name of a security scheme in the document)
 GUARDED: dict[str, Any] = {"security": [{}, {TOKEN: []}]}
 
 _METHODS = ("get", "post")
-# MLflow's content type of these is JSON, but their content is not.
-_NOT_JSON = ("/ping", "/health", "/version")
-
 _REFERENCES = "#/components/schemas/{model}"
 
 Responses = dict[int | str, dict[str, Any]]
@@ -89,12 +87,12 @@ INFER: dict[str, Any] = {
     "openapi_extra": _body({scoring.JSON: _ref(InferenceRequest.__name__)}),
     "responses": _response(200, "The prediction.", InferenceResponse) | _refusals(REFUSALS, InferenceError),
 }
-PING: dict[str, Any] = {"responses": {503: {"description": NOT_ACTIVE[503]}}}
+# MLflow's content type of its health checks is JSON, but their content is not.
+VERSION: dict[str, Any] = {"response_class": Response}
+PING: dict[str, Any] = VERSION | {"responses": {503: {"description": NOT_ACTIVE[503]}}}
 READY: dict[str, Any] = {
-    "responses": _response(
-        200, "Each model with a version in its stage has an active version.", dict[str, Any]
-    )
-    | _response(503, "A model has no active version, or no model has a version in its stage.", dict[str, Any])
+    "responses": _response(200, "Each model with a version in its stage has an active version.", Ready)
+    | _response(503, "A model has no active version, or no model has a version in its stage.", Ready)
 }
 MODEL_READY: dict[str, Any] = {
     "responses": _response(200, "A version is active.", ModelReady)
@@ -151,8 +149,6 @@ def with_examples(document: Mapping[str, Any], served: Mapping[str, "LoadedModel
             operation["responses"].pop("422", None)
             if "{name}" not in path:
                 operation["responses"].pop("404", None)
-            if path in _NOT_JSON:
-                operation["responses"]["200"].pop("content", None)
             _fill_in(operation, models if "{name}" in path else models[:1], path)
     return document
 

@@ -125,6 +125,13 @@ class ModelReady(TypedDict):
     ready: bool
 
 
+class Ready(TypedDict):
+    """The readiness of the service, and the state of each model for clients with a token."""
+
+    ready: bool
+    models: NotRequired[dict[str, Any]]
+
+
 class InferenceError(TypedDict):
     """The reason of a refusal, as the Open Inference Protocol has it."""
 
