@@ -41,15 +41,13 @@ GUARDED: dict[str, Any] = {"security": [{}, {TOKEN: []}]}
 _METHODS = ("get", "post")
 _REFERENCES = "#/components/schemas/{model}"
 
-Responses = dict[int | str, dict[str, Any]]
-
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": _REFERENCES.format(model=name)}
 
 
-def _response(status: int, description: str, model: Any) -> Responses:
-    return {status: {"description": description, "model": model}}
+def _responses(descriptions: Mapping[int, str], model: Any) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": text, "model": model} for status, text in descriptions.items()}
 
 
 # Both protocols have the same reasons of a refusal, in different forms.
@@ -69,10 +67,6 @@ REFUSALS = {
 }
 
 
-def _refusals(texts: Mapping[int, str], model: Any) -> Responses:
-    return {status: {"description": text, "model": model} for status, text in texts.items()}
-
-
 def _body(content: Mapping[str, Any]) -> dict[str, Any]:
     return GUARDED | {
         "requestBody": {"required": True, "content": {kind: {"schema": one} for kind, one in content.items()}}
@@ -81,43 +75,48 @@ def _body(content: Mapping[str, Any]) -> dict[str, Any]:
 
 INVOCATIONS: dict[str, Any] = {
     "openapi_extra": _body({scoring.JSON: _ref("Invocation"), scoring.CSV: {"type": "string"}}),
-    "responses": _response(200, "The prediction, by row.", Predictions) | _refusals(REFUSALS, Error),
+    "responses": _responses({200: "The prediction, by row."}, Predictions) | _responses(REFUSALS, Error),
 }
 INFER: dict[str, Any] = {
     "openapi_extra": _body({scoring.JSON: _ref(InferenceRequest.__name__)}),
-    "responses": _response(200, "The prediction.", InferenceResponse) | _refusals(REFUSALS, InferenceError),
+    "responses": _responses({200: "The prediction."}, InferenceResponse)
+    | _responses(REFUSALS, InferenceError),
 }
 # MLflow's content type of its health checks is JSON, but their content is not.
 VERSION: dict[str, Any] = {"response_class": Response}
 PING: dict[str, Any] = VERSION | {"responses": {503: {"description": NOT_ACTIVE[503]}}}
 READY: dict[str, Any] = {
-    "responses": _response(200, "Each model with a version in its stage has an active version.", Ready)
-    | _response(503, "A model has no active version, or no model has a version in its stage.", Ready)
+    "responses": _responses(
+        {
+            200: "Each model with a version in its stage has an active version.",
+            503: "A model has no active version, or no model has a version in its stage.",
+        },
+        Ready,
+    )
 }
 MODEL_READY: dict[str, Any] = {
-    "responses": _response(200, "A version is active.", ModelReady)
-    | _refusals(NOT_SERVED, InferenceError)
-    | _response(503, NOT_ACTIVE[503], ModelReady)
+    "responses": _responses({200: "A version is active.", **NOT_ACTIVE}, ModelReady)
+    | _responses(NOT_SERVED, InferenceError)
 }
-SERVER: dict[str, Any] = {"openapi_extra": GUARDED, "responses": _refusals(NO_TOKEN, InferenceError)}
+SERVER: dict[str, Any] = {"openapi_extra": GUARDED, "responses": _responses(NO_TOKEN, InferenceError)}
 METADATA: dict[str, Any] = {
     "openapi_extra": GUARDED,
-    "responses": _refusals(NO_TOKEN | NOT_SERVED | NOT_ACTIVE, InferenceError),
+    "responses": _responses(NO_TOKEN | NOT_SERVED | NOT_ACTIVE, InferenceError),
 }
 MODEL: dict[str, Any] = {
     "openapi_extra": GUARDED,
-    "responses": _response(200, "The active version and its training run.", dict[str, Any])
-    | _refusals(NO_TOKEN | NOT_SERVED, Error),
+    "responses": _responses({200: "The active version and its training run."}, dict[str, Any])
+    | _responses(NO_TOKEN | NOT_SERVED, Error),
 }
 MODELS: dict[str, Any] = {
     "openapi_extra": GUARDED,
-    "responses": _response(200, "The models.", list[dict[str, Any]]) | _refusals(NO_TOKEN, Error),
+    "responses": _responses({200: "The models."}, list[dict[str, Any]]) | _responses(NO_TOKEN, Error),
 }
 METRICS: dict[str, Any] = {
     "openapi_extra": GUARDED,
     "response_class": PlainTextResponse,
     "responses": {200: {"description": "The metrics in the format of Prometheus."}}
-    | _refusals(NO_TOKEN, Error),
+    | _responses(NO_TOKEN, Error),
 }
 
 

@@ -238,3 +238,17 @@ def http() -> Iterator["requests.Session"]:
 
     with requests.Session() as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def told_models(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModels:
+    """A registry with a model that does what it is told."""
+    import shutil
+
+    from tests.serving.told_versions import told_version
+
+    folder = tmp_path_factory.mktemp("told-models")
+    shutil.copyfile(mlflow_template, folder / "mlflow.db")
+    models = ServedModels(f"sqlite:///{folder}/mlflow.db", folder)
+    models.serve(told_version(models))
+    return models

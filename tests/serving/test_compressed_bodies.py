@@ -88,15 +88,15 @@ def test_a_body_that_was_cut_anywhere_is_refused(encoding: str) -> None:
     ("body", "encoding", "message"),
     [
         (b"{}", "gzip", "is not valid gzip data"),
-        (b"{}", "deflate", "it is no deflate"),
+        (b"{}", "deflate", "is not valid deflate data"),
         (zlib.compress(b"rows"), "gzip", "is not valid gzip data"),
-        (gzip.compress(b"rows"), "deflate", "it is no deflate"),
+        (gzip.compress(b"rows"), "deflate", "is not valid deflate data"),
         (gzip.compress(b"rows")[:-8] + bytes(8), "gzip", "is not valid gzip data"),
         (gzip.compress(b"rows")[:-4] + bytes(4), "gzip", "is not valid gzip data"),
         (gzip.compress(b"rows") + b"more", "gzip", "is not valid gzip data"),
         (gzip.compress(b"rows") + b"\0\0more", "gzip", "is not valid gzip data"),
         (zlib.compress(b"rows") + b"more", "deflate", "data after the end of its deflate data"),
-        (zlib.compress(b"rows")[2:-4], "deflate", "it is no deflate"),
+        (zlib.compress(b"rows")[2:-4], "deflate", "is not valid deflate data"),
     ],
     # The bodies hold the time at which they were packed, and names of tests must not.
     ids=[

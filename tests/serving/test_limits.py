@@ -1,8 +1,7 @@
-"""Refusals and their messages: sizes, time, concurrency, tokens, types, paths, failures."""
+"""Refusals and their messages: sizes, time, concurrency, types, paths, failures."""
 
 import json
 import re
-import shutil
 import socket
 import threading
 import time
@@ -25,23 +24,12 @@ from tests.serving.conftest import (
     running,
     serving_settings,
 )
-from tests.serving.told_versions import TOLD, TOLD_SERVED, pickled_version, told, told_version
+from tests.serving.told_versions import TOLD, TOLD_SERVED, pickled_version, told
 
 SECONDS = 120.0
 MEGABYTE = 1024 * 1024
 MAX_REQUESTS = 3
 JSON = {"Content-Type": "application/json"}
-TOKENS = ("first-token", "second-token")
-
-
-@pytest.fixture(scope="module")
-def told_models(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModels:
-    """A registry with a model that does what it is told."""
-    folder = tmp_path_factory.mktemp("told-models")
-    shutil.copyfile(mlflow_template, folder / "mlflow.db")
-    models = ServedModels(f"sqlite:///{folder}/mlflow.db", folder)
-    models.serve(told_version(models))
-    return models
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +43,6 @@ def strict(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) 
     }
     folder = tmp_path_factory.mktemp("strict")
     with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **limits)) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def closed(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service that asks for tokens."""
-    folder = tmp_path_factory.mktemp("closed")
-    tokens = {"LEDGERLINE_SERVING_TOKENS": ", ".join(TOKENS)}
-    with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **tokens)) as started:
         yield started
 
 
@@ -245,86 +224,6 @@ def test_a_late_prediction_is_given_up_and_later_requests_are_answered(
     assert (behind.status_code, watched.status_code) == (503, 503)
     assert "hangs" in behind.json()["message"]
     assert answer.json() == {"predictions": [6.0]}
-
-
-# Tokens
-
-
-@pytest.mark.parametrize("path", ["/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"])
-def test_health_checks_of_the_service_need_no_token(closed: Running, path: str) -> None:
-    assert requests.get(f"{closed.url}{path}", timeout=SECONDS).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "path", [f"/v2/models/{TOLD}/ready", f"/v2/models/{TOLD}/versions/1/ready"], ids=["model", "version"]
-)
-def test_health_checks_of_a_model_need_no_token(closed: Running, path: str) -> None:
-    assert requests.get(f"{closed.url}{path}", timeout=SECONDS).json() == {"name": TOLD, "ready": True}
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/invocations"),
-        ("POST", f"/models/{TOLD}/invocations"),
-        ("POST", "/models/unknown/invocations"),
-        ("POST", f"/v2/models/{TOLD}/infer"),
-        ("POST", f"/v2/models/{TOLD}/versions/1/infer"),
-        ("POST", f"/v2/models/{TOLD}/versions/ready"),
-        ("POST", "/v2/models/unknown/infer"),
-        ("GET", "/v2"),
-        ("GET", f"/v2/models/{TOLD}"),
-        ("GET", f"/v2/models/{TOLD}/versions/ready"),
-        ("GET", "/v2/models/unknown"),
-        ("GET", "/metrics"),
-        ("GET", "/model"),
-        ("GET", "/models"),
-        ("GET", f"/models/{TOLD}"),
-        ("GET", "/models/unknown"),
-        ("GET", "/version"),
-        ("GET", "/docs"),
-        ("GET", "/redoc"),
-        ("GET", "/openapi.json"),
-        ("GET", "/nowhere"),
-        ("GET", "/ready/"),
-        ("GET", "/ping%0A"),
-    ],
-)
-def test_everything_else_needs_a_token_and_tells_nothing_without(
-    closed: Running, method: str, path: str
-) -> None:
-    answer = requests.request(method, f"{closed.url}{path}", timeout=SECONDS)
-
-    said = "The token is missing or unknown. Send the header Authorization: Bearer TOKEN."
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert answer.json() == (
-        {"error": said} if path.startswith("/v2") else {"error_code": "UNAUTHENTICATED", "message": said}
-    )
-    assert "X-Model-Name" not in answer.headers
-
-
-@pytest.mark.parametrize("token", TOKENS)
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-def test_any_of_the_tokens_opens(closed: Running, scheme: str, token: str) -> None:
-    answer = ask(closed, told(), Authorization=f"{scheme} {token}")
-
-    assert answer.json() == {"predictions": [2.0]}
-
-
-@pytest.mark.parametrize(
-    "given",
-    ["Bearer third-token", "Bearer", f"Basic {TOKENS[0]}", TOKENS[0], f"Bearer {', '.join(TOKENS)}"],
-)
-def test_what_is_no_token_does_not_open(closed: Running, given: str) -> None:
-    assert ask(closed, told(), Authorization=given).status_code == 401
-
-
-def test_with_a_token_unknown_paths_are_reported_and_there_is_no_documentation_page(closed: Running) -> None:
-    for path in ("/nowhere", "/docs", "/openapi.json"):
-        headers = {"Authorization": f"Bearer {TOKENS[0]}"}
-        answer = requests.get(f"{closed.url}{path}", headers=headers, timeout=SECONDS)
-        assert answer.status_code == 404
 
 
 # Types and paths

@@ -164,7 +164,7 @@ def test_killed_without_a_registry_it_restarts_with_the_last_version(
     with served(tmp_path, free_port, "http://127.0.0.1:9") as process:
         process.wait_until_ready()
         assert process.ask() == (200, "1")
-        assert "as it did before the start" in process.log.read_text()
+        assert "is active again, from the cache" in process.log.read_text()
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path):
