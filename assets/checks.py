@@ -1,4 +1,4 @@
-"""Declares the rules of each table as blocking checks. The rules themselves are in rules.py."""
+"""Which rules each table must keep. A broken one stops everything downstream. The rules: rules.py."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ DESCRIPTIONS = {
     UNIQUE_KEY: "No two rows have the same key.",
     PLAUSIBLE_VALUES: "Every value lies in the range that is possible for its column.",
     ROWS_OF_SOURCE: "As many rows are stored as the source has, in each partition.",
-    KNOWN_BEFORE_DEPARTURE: "No feature derives from, or reveals, what is known only after departure.",
+    KNOWN_BEFORE_DEPARTURE: "No feature derives from, or gives away, what is known afterwards only.",
 }
 
 CLOCK = (0, 2400)
@@ -66,15 +66,15 @@ FEATURES_RANGES = (
 
 @dataclass(frozen=True)
 class TableRules:
-    """The rules of one table.
+    """What must hold for one table.
 
     Attributes:
-        asset: Name of the table.
-        schema: Declared columns.
-        key: Columns that identify a row.
+        asset: The table.
+        schema: Its declared columns.
+        key: Columns that no two rows share.
         ranges: Lowest and highest possible value by column.
-        source_rows: Function that counts the rows of the source, for the whole table or for each given day.
-        features: Columns that a model may use.
+        source_rows: Rows that the source has: for the whole table, or by day for the days given.
+        features: Columns a model may use.
     """
 
     asset: str
@@ -86,21 +86,21 @@ class TableRules:
 
     @property
     def names(self) -> list[str]:
-        """Names of the checks of this table."""
+        """The checks this table gets."""
         return [name for name in DESCRIPTIONS if name != KNOWN_BEFORE_DEPARTURE or self.features]
 
 
 def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
-    """Return the blocking checks of one table, as one step.
+    """The blocking checks of one table, as one step.
 
-    In a run over partitions they evaluate these partitions; executed alone, all stored rows.
+    In a run over partitions they judge these; executed by themselves, all that is stored.
     """
     specs = [
         dg.AssetCheckSpec(name, asset=table.asset, description=DESCRIPTIONS[name], blocking=True)
         for name in table.names
     ]
 
-    # With subsets, the UI can execute a single check.
+    # Subsets can be chosen so that the UI offers to execute a single check.
     @dg.multi_asset_check(name=f"{table.asset}_checks", specs=specs, can_subset=True)
     def checks(
         context: dg.AssetCheckExecutionContext, tables: dg.ResourceParam[Tables]
@@ -121,12 +121,12 @@ def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
 
 
 def evaluate(table: TableRules, tables: Tables, days: Sequence[str] | None) -> dict[str, rules.Finding]:
-    """Apply the rules to stored rows; without the declared columns, no other rule can be evaluated."""
+    """Apply the rules to what is stored; without the declared columns no other rule can be judged."""
     asset = dg.AssetKey(table.asset)
     declared = rules.has_declared_columns(tables.stored(asset, days), table.schema)
     if not declared.passed:
-        unknown = rules.Finding(False, f"Cannot be evaluated: {declared.text}")
-        return dict.fromkeys(table.names, unknown) | {DECLARED_COLUMNS: declared}
+        unjudged = rules.Finding(False, f"Cannot be judged: {declared.text}")
+        return dict.fromkeys(table.names, unjudged) | {DECLARED_COLUMNS: declared}
     rows = tables.read(asset, days, table.schema)
     findings = {
         DECLARED_COLUMNS: declared,
@@ -144,12 +144,12 @@ def evaluate(table: TableRules, tables: Tables, days: Sequence[str] | None) -> d
 
 
 def rows_by_day(rows: "pd.DataFrame") -> "pd.Series":
-    """Return the number of rows for each day."""
+    """Number of rows for each day."""
     return rows.groupby("date").size()
 
 
 def whole_table(count: int) -> "pd.Series":
-    """Return the number of rows of a table without days."""
+    """Number of rows of a table that has no days."""
     import pandas as pd
 
     return pd.Series({"the table": count})

@@ -1,4 +1,4 @@
-"""Declares the columns of a table once, for storage, checks and the Dagster UI."""
+"""Declaring the columns of a table, once: for storage, for checks and for the Dagster UI."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,17 @@ PANDAS_DTYPES = {"string": "object", "double": "float64"}
 
 
 def required(name: str, arrow_type: str, description: str) -> dg.TableColumn:
-    """Declare a column without gaps."""
+    """A column without gaps."""
     return dg.TableColumn(name, arrow_type, description, constraints=NOT_NULL)
 
 
 def optional(name: str, arrow_type: str, description: str) -> dg.TableColumn:
-    """Declare a column that may have gaps."""
+    """A column that may have gaps."""
     return dg.TableColumn(name, arrow_type, description)
 
 
 def csv_dtypes(schema: dg.TableSchema) -> dict[str, str]:
-    """Return the pandas dtype with which each declared column is read from CSV."""
+    """The pandas dtype with which each declared column is read from CSV."""
     return {
         column.name: PANDAS_DTYPES.get(column.type, "float64" if column.constraints.nullable else column.type)
         for column in schema.columns
@@ -37,7 +37,7 @@ def csv_dtypes(schema: dg.TableSchema) -> dict[str, str]:
 
 
 def lineage(upstream: Mapping[str, Sequence[tuple[str, str]]]) -> dg.TableColumnLineage:
-    """Return column lineage from (asset, column) pairs by column."""
+    """Column lineage from (asset, column) pairs by column."""
     return dg.TableColumnLineage(
         {
             column: [dg.TableColumnDep(dg.AssetKey(asset), source) for asset, source in sources]

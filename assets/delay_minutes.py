@@ -1,4 +1,4 @@
-"""A second model, which predicts the minutes of delay. One step trains, evaluates and registers it."""
+"""A second model: how many minutes late will a flight arrive? One step trains, evaluates and registers it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 FLIGHTS_ASSET = dg.AssetKey("flights")
 MINUTES = "arr_delay"
 
-# The month for the evaluation of the model, and the months before it for the training.
+# The month that the model is evaluated on, and those before it that it is trained on.
 ALL_DAYS = dg.TimeWindowPartitionMapping(
     start_offset=-TRAINING_MONTHS, end_offset=0, allow_nonexistent_upstream_partitions=True
 )
 
 
 class MinutesConfig(dg.Config):
-    """Training configuration. Every value is recorded with the training run."""
+    """How the model is trained. Every value is recorded with the training run."""
 
     max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
     learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
-    min_samples_leaf: int = Field(default=200, ge=1, description="Minimum number of flights in each leaf.")
-    seed: int = Field(default=2013, ge=0, description="Random seed.")
+    min_samples_leaf: int = Field(default=200, ge=1, description="Flights in each leaf, at least.")
+    seed: int = Field(default=2013, ge=0, description="Seed of everything random.")
 
 
 @dg.asset(
@@ -67,11 +67,11 @@ def delay_minutes_version(
     otel: OTelResource,
     registry: ModelRegistryResource,
 ) -> RegisteredVersion:
-    """Register a version of `delay_minutes`, a model that predicts how many minutes late a flight arrives.
+    """A version of `delay_minutes`, a model that says how many minutes late a flight arrives.
 
-    There is one partition for each month. The model is trained on the months before it and evaluated on that
-    month, beside the mean of the training months. Parameters, metrics, digests and the model are in its
-    MLflow run. The version takes the alias `staging` unless a version of a later month has it.
+    One partition for each month: it is trained on the months before it and evaluated on that month, beside
+    the mean of the training months. Parameters, metrics, digests and the model are in its MLflow run; the
+    version takes the alias `staging` unless one of a later month has it.
     """
     month = context.partition_key
     days, later = training_days(month), evaluation_days(month)
@@ -107,7 +107,7 @@ def delay_minutes_version(
 
 
 def with_minutes(tables: Tables, days: Sequence[str]) -> "pd.DataFrame":
-    """Read the features of the flights that arrived on some days, with their minutes of delay.
+    """Read the features of some days with the minutes that each flight was late, of those that arrived.
 
     Raises:
         PermanentFailure: Days are not stored.
@@ -159,7 +159,7 @@ DELAY_MINUTES = ReleasedModel(
         [
             Better("rmse"),
             NoSliceWorse(most=3.0),  # minutes of absolute error
-            # The mean delay of a month depends on its weather, which the model does not know.
+            # How late flights are on the whole is the weather of the month, which no model here knows.
             Unbiased(most=10.0),
             FastEnough(),
             SameSignature(),

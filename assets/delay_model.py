@@ -1,4 +1,4 @@
-"""Trains the model that predicts late arrivals. Its evaluation is in delay_model_evaluation.py."""
+"""Training: will a flight arrive late? How good the answer is: delay_model_evaluation.py."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,18 +25,18 @@ FEATURES_ASSET = dg.AssetKey("features")
 
 
 class TrainingConfig(dg.Config):
-    """Training configuration. Every value is recorded with the training run."""
+    """How the model is trained. Every value is recorded with the training run."""
 
     window_months: int = Field(
         default=TRAINING_MONTHS,
         ge=1,
         le=11,
-        description="Number of months before the evaluated one to train on.",
+        description="Months before the judged one to learn from.",
     )
     max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
     learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
     max_leaf_nodes: int = Field(default=15, ge=2, description="Leaves of each tree.")
-    min_samples_leaf: int = Field(default=200, ge=1, description="Minimum number of flights in each leaf.")
+    min_samples_leaf: int = Field(default=200, ge=1, description="Flights in each leaf, at least.")
     l2_regularization: float = Field(default=10.0, ge=0, description="Penalty on leaf values.")
     max_features: float = Field(
         default=0.5, gt=0, le=1, description="Share of the features each split chooses from."
@@ -44,24 +44,24 @@ class TrainingConfig(dg.Config):
     validation_share: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the rows held back for the loss curve."
     )
-    seed: int = Field(default=2013, ge=0, description="Random seed.")
+    seed: int = Field(default=2013, ge=0, description="Seed of everything random.")
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The result of training.
+    """What training left behind.
 
     Attributes:
-        month: Month for the evaluation.
-        run_id: MLflow training run.
-        model_id: Logged model.
-        first_day: First training day.
-        last_day: Last training day.
-        rows: Number of training flights.
-        data_sha256: Digest of the training rows.
-        late_rate: Share of the training flights that arrived late.
+        month: The month it is to be judged on.
+        run_id: The MLflow training run.
+        model_id: The logged model.
+        first_day: First day it learned from.
+        last_day: Last day it learned from.
+        rows: Flights it learned from.
+        data_sha256: Digest of those rows.
+        late_rate: Share of them that arrived late.
         carrier_hour_rates: That share by carrier and scheduled hour ("AA 17"), for the baseline.
-        seed: Random seed.
+        seed: Seed of everything random.
     """
 
     month: str
@@ -92,12 +92,12 @@ def delay_model(
     mlflow: MLflowResource,
     otel: OTelResource,
 ) -> TrainedModel:
-    """Train a model that predicts the probability that a flight arrives 15 or more minutes late.
+    """A model that says how likely a flight is to arrive 15 or more minutes late.
 
-    There is one partition for each month. The model of a month is trained on the months before it (three by
-    default) and evaluated on that month. It is one scikit-learn pipeline of gradient boosted trees with
-    native categories, and takes the columns of `features` as they are. Parameters, loss curves, data digests
-    and the model are in its MLflow run.
+    One partition for each month: the model of a month learns from the months before it (three, unless
+    configured otherwise) and is judged on that month. It is one scikit-learn pipeline, gradient
+    boosted trees with native categories, that takes the columns of `features` as they are.
+    Parameters, loss curves, data digests and the model are in its MLflow run.
     """
     month = context.partition_key
     days = training_days(month, config.window_months)
@@ -146,7 +146,7 @@ def read_days(tables: Tables, days: list[str], purpose: str) -> "pd.DataFrame":
     """Read days of `features`.
 
     Raises:
-        PermanentFailure: Days are missing; the message has their number and the purpose.
+        PermanentFailure: Days are not there; the message says how many, and for what they are needed.
     """
     missing = sorted(set(days) - set(tables.stored_partitions(FEATURES_ASSET)))
     if missing:
@@ -159,7 +159,7 @@ def read_days(tables: Tables, days: list[str], purpose: str) -> "pd.DataFrame":
 
 
 def with_outcome(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the flights that arrived; cancelled and diverted ones have no outcome."""
+    """The flights that arrived: cancelled and diverted ones have nothing to learn from."""
     return rows[rows[LABEL].notna()].reset_index(drop=True)
 
 
@@ -174,10 +174,10 @@ def describe(rows: "pd.DataFrame", tables: Tables, days: list[str]) -> Dataset:
 
 
 def model_input(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the columns that the model takes. Numbers are doubles, so that a client may send any number."""
+    """The columns the model takes. Numbers are doubles, so that a client may send any number."""
     types = dict.fromkeys(NUMERIC_FEATURES, "float64") | dict.fromkeys(CATEGORICAL_FEATURES, "object")
     inputs = rows[list(FEATURES)].astype(types)
-    # Gaps in Parquet are None, which the encoder would learn as a category.
+    # Parquet's gaps are None, which the encoder would learn as a category of its own.
     return inputs.where(inputs.notna(), float("nan"))
 
 
@@ -213,9 +213,9 @@ def build_pipeline(config: TrainingConfig) -> "Pipeline":
 
 
 def categories_as_codes() -> "ColumnTransformer":
-    """Return an unfitted step that encodes categories as numbers, in the order of FEATURES.
+    """Return an unfitted step that makes numbers of categories, in the order of FEATURES.
 
-    The trees treat a category that is not in the training data as missing.
+    A category that training never saw, and one that is missing, are both "missing" to the trees.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.preprocessing import OrdinalEncoder
@@ -234,7 +234,7 @@ def categories_as_codes() -> "ColumnTransformer":
 
 
 def loss_curves(pipeline: "Pipeline") -> dict[str, list[float]]:
-    """Return the log loss before the first and after each boosting iteration, on both parts of the rows."""
+    """Log loss before the first and after each boosting iteration, on both parts of the rows."""
     trees: Any = pipeline.named_steps["trees"]
     return {
         "train_loss": [-float(score) for score in trees.train_score_],

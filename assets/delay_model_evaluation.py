@@ -1,4 +1,4 @@
-"""Evaluates the delay model on its month, beside two baselines. Gates are in the declaration of the model."""
+"""Judging the delay model on its month, beside two baselines. What follows from it is not decided here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ CARRIER_HOUR_RATE = "carrier_hour_rate"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation of a model on its month.
+    """How a model did on its month.
 
     Attributes:
-        month: Month of the evaluation.
-        run_id: MLflow training run, which has the metrics, too.
-        model_id: Logged model.
-        rows: Number of flights with an outcome.
-        without_outcome: Number of flights that were cancelled or diverted.
+        month: The month.
+        run_id: The MLflow training run, which has the metrics too.
+        model_id: The logged model.
+        rows: Flights it was judged on.
+        without_outcome: Flights of the month that were cancelled or diverted.
         data_sha256: Digest of the rows.
-        late_rate: Share of the flights that arrived late.
+        late_rate: Share of them that arrived late.
         scores: Metrics of the model and of each baseline, by name.
     """
 
@@ -66,36 +66,37 @@ def delay_model_evaluation(
     mlflow: MLflowResource,
     otel: OTelResource,
 ) -> Evaluation:
-    """Evaluate the model of a month on that month, which is not in its training data.
+    """The model of a month, judged on that month, which it has not seen.
 
-    The metrics are ROC AUC, PR AUC, log loss, Brier score and calibration error, also by carrier and by
-    origin. Two baselines rest on the training months alone: the share of late flights, and that share by
-    carrier and scheduled hour. A month in which a baseline is better than the model is reported, too.
+    ROC AUC, PR AUC, log loss, Brier score and calibration error, beside two baselines that know only
+    the training months: the share of late flights, and that share by carrier and scheduled hour. With
+    slices by carrier and by origin. A month in which the model is worse than a baseline is reported
+    as it is.
     """
     days = evaluation_days(delay_model.month)
     with otel.span("read features", days=len(days)):
-        all_rows = read_days(tables, days, f"delay_model {delay_model.month} is evaluated on")
+        all_rows = read_days(tables, days, f"delay_model {delay_model.month} is judged on")
     rows = with_outcome(all_rows)
     late = rows[LABEL].astype(bool)
     dataset = describe(rows, tables, days)
-    context.log.info(f"Evaluating on {len(rows):,} flights from {days[0]} to {days[-1]}")
+    context.log.info(f"Judging on {len(rows):,} flights from {days[0]} to {days[-1]}")
 
     with mlflow.reopened_run(delay_model.run_id) as run:
         with otel.span("load model"):
             model = mlflow.load_model(delay_model.model_id)
         with otel.span("predict", rows=len(rows)):
-            predictions = predict(model, rows, delay_model)
-        scores = {name: metrics.score(late, values) for name, values in predictions.items()}
-        slices = metrics.score_slices(rows, late, predictions[MODEL])
-        context.log.info("Shuffling features to measure their importance")
+            answers = answer(model, rows, delay_model)
+        scores = {name: metrics.score(late, said) for name, said in answers.items()}
+        slices = metrics.score_slices(rows, late, answers[MODEL])
+        context.log.info("Shuffling features to see which matter")
         with otel.span("shuffle features"):
             importance = metrics.permutation_importance(
                 model.model, model_input(rows), late, delay_model.seed
             )
         with otel.span("plot"):
             pictures = {
-                "roc": plots.roc(late, predictions),
-                "calibration": plots.calibration(metrics.calibration(late, predictions[MODEL])),
+                "roc": plots.roc(late, answers),
+                "calibration": plots.calibration(metrics.calibration(late, answers[MODEL])),
                 "importance": plots.importance(importance),
                 "slices": plots.slices(slices),
             }
@@ -129,8 +130,8 @@ def delay_model_evaluation(
     )
 
 
-def predict(model: StoredModel, rows: "pd.DataFrame", trained: TrainedModel) -> "dict[str, pd.Series]":
-    """Return the probability of being late for each flight, from the model and from each baseline."""
+def answer(model: StoredModel, rows: "pd.DataFrame", trained: TrainedModel) -> "dict[str, pd.Series]":
+    """The probability of being late that the model and each baseline give to every flight."""
     import pandas as pd
 
     probability = model.answer(model_input(rows))[:, 1]
@@ -142,7 +143,7 @@ def predict(model: StoredModel, rows: "pd.DataFrame", trained: TrainedModel) -> 
 
 
 def metrics_by_name(scores: Mapping[str, Mapping[str, float]], slices: "pd.DataFrame") -> dict[str, float]:
-    """Return all metrics by flat names, as MLflow groups them: `carrier_hour_rate/brier`."""
+    """All numbers under one flat name each, as MLflow groups them: `carrier_hour_rate/brier`."""
     flat = dict(scores[MODEL])
     for name in (CARRIER_HOUR_RATE, CONSTANT_RATE):
         flat |= {f"{name}/{metric}": value for metric, value in scores[name].items()}
@@ -158,7 +159,7 @@ def by_metric(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, 
 
 
 def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dg.TableMetadataValue:
-    """Return the scores of the model and the baselines as a table for the Dagster UI."""
+    """The model beside the baselines, for the Dagster UI."""
     records = [
         dg.TableRecord({"answer": name, **{metric: round(x, 4) for metric, x in row.items()}})
         for name, row in scores.items()

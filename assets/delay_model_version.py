@@ -1,4 +1,4 @@
-"""Registers the evaluated model as a version, and declares how its versions are released."""
+"""Registers the judged model as a version, and declares how its versions are released."""
 
 from typing import TYPE_CHECKING
 
@@ -37,10 +37,10 @@ def delay_model_version(
     delay_model_evaluation: Evaluation,
     registry: ModelRegistryResource,
 ) -> RegisteredVersion:
-    """Register the evaluated model as a version of `flight_delay`.
+    """The judged model as a version of `flight_delay` in the model registry.
 
-    The version records the sha256 of the model's files, the month and the provenance. It takes the alias
-    `staging`, unless the version with that alias is of a later month, because months may be backfilled in any
+    It records the sha256 of the model's files, the month and where it came from, and takes the alias
+    `staging`, unless the version that carries it is of a later month: months may be backfilled in any
     order.
     """
     provenance = Provenance(
@@ -61,7 +61,7 @@ def delay_model_version(
 
 
 def carrier_hour_rate(trained_on: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.Series":
-    """Predict the share of late flights of the carrier and scheduled hour on the training days."""
+    """Predict from how often a carrier was late in an hour of the training days."""
     late = trained_on[LABEL].astype(bool)
     rates = metrics.carrier_hour_rates(trained_on, late)
     return metrics.carrier_hour_baseline(rows, rates, float(late.mean()))

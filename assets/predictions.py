@@ -1,4 +1,4 @@
-"""Predicts flights in batches, with the version that an alias of the registry names."""
+"""Batch scoring with the model in use. Which model that is, the registry's aliases say."""
 
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,9 @@ PREDICTIONS_SCHEMA = dg.TableSchema(
         required("flight", "int16", "Flight number"),
         required("origin", "string", "Airport of departure"),
         required("sched_dep_time", "int16", "Scheduled departure, local time (HHMM)"),
-        required("late_probability", "double", "Probability of arriving 15 or more minutes late"),
-        required("model_version", "int32", "Version of flight_delay that predicted it"),
-        required("model_alias", "string", "Alias that named the version"),
+        required("late_probability", "double", "How likely it is to arrive 15 or more minutes late"),
+        required("model_version", "int32", "Version of flight_delay that said so"),
+        required("model_alias", "string", "The alias by which that version was found"),
     ]
 )
 
@@ -60,13 +60,13 @@ PREDICTIONS_LINEAGE = lineage(
 def delay_predictions(
     context: dg.AssetExecutionContext, features: Frame, registry: ModelRegistryResource, otel: OTelResource
 ) -> Frame:
-    """Predict the probability that each flight of a day arrives 15 or more minutes late.
+    """How likely each flight of a day is to arrive 15 or more minutes late.
 
-    The table has one row for each scheduled flight and one partition for each day. The model is the version
-    with the alias `production`, or `staging` if none is in production. Each row names version and alias.
+    One row for each scheduled flight, one partition for each day. The model is the version that
+    carries the alias `production`, or `staging` while there is none; each row names version and alias.
     """
     alias, version = version_in_use(registry)
-    context.log.info(f"Predicting {len(features):,} flights with version {version.number} ({alias})")
+    context.log.info(f"Scoring {len(features):,} flights with version {version.number} ({alias})")
     with otel.span("load model", **{"model.version": version.number, "model.alias": alias}):
         model = registry.model(MODEL_NAME).load(version)
     with otel.span("predict", rows=len(features)):
@@ -82,7 +82,7 @@ def delay_predictions(
 
 
 def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
-    """Return the alias and the version to predict with.
+    """The alias and version to score with.
 
     Raises:
         PermanentFailure: No version carries either alias.
@@ -99,7 +99,7 @@ def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
 
 
 def predict(model: StoredModel, features: "pd.DataFrame", version: Version, alias: str) -> "pd.DataFrame":
-    """Predict flights; return one row for each, in the order given."""
+    """Score flights; one row for each, in the order given."""
     return features[list(FLIGHT_KEY)].assign(
         late_probability=model.answer(model_input(features))[:, 1],
         model_version=version.number,

@@ -58,7 +58,7 @@ FASTEST_WIND_MPH = 253
 def _reference_table(
     schema: dg.TableSchema, code_version: str
 ) -> Callable[[Callable[..., Frame]], dg.AssetsDefinition]:
-    """Return the decorator of these tables, which have no partitions and are materialised when missing."""
+    """What these tables have in common: no partitions, and there as soon as they are missing."""
     return dg.asset(
         io_manager_key="tables",
         automation_condition=policies.WHEN_MISSING,
@@ -72,28 +72,28 @@ def _reference_table(
 
 @_reference_table(AIRPORTS_SCHEMA, code_version="1")
 def airports() -> Frame:
-    """Read the airports of the United States: one row for each, with place and time zone."""
+    """Airports of the United States: one row for each, with place and time zone."""
     return read_source("airports.csv", csv_dtypes(AIRPORTS_SCHEMA))
 
 
 @_reference_table(AIRLINES_SCHEMA, code_version="1")
 def airlines() -> Frame:
-    """Read the names of the airlines: one row for each two-letter code."""
+    """Names of the airlines: one row for each two-letter code."""
     return read_source("airlines.csv", csv_dtypes(AIRLINES_SCHEMA))
 
 
 @_reference_table(PLANES_SCHEMA, code_version="1")
 def planes() -> Frame:
-    """Read the aircraft that flew from New York City: one row for each tail number of the FAA."""
+    """Aircraft that flew from New York City: one row for each tail number the FAA knows."""
     return read_source("planes.csv", csv_dtypes(PLANES_SCHEMA))
 
 
 @_reference_table(WEATHER_SCHEMA, code_version="1")
 def weather(context: dg.AssetExecutionContext) -> Frame:
-    """Read the weather at EWR, JFK and LGA: one row for each airport and hour of 2013.
+    """Weather at EWR, JFK and LGA: one row for each airport and hour of 2013.
 
-    Impossible wind speeds (one row of the source has 1,048 mph) are stored as missing; the metadata has their
-    number.
+    Wind speeds no instrument can have measured are stored as missing (one row of the source says
+    1,048 mph); their number is in the metadata.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The rules of tables, as functions of plain data. The rules of each table are declared in checks.py."""
+"""Rules a table must keep, over plain data. Which table must keep which: checks.py."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-MAX_EXAMPLES = 5
+SHOWN_EXAMPLES = 5
 
-# A column that separates late from punctual flights this well was not known before departure.
+# One column that separates late from punctual flights this well was not known before departure.
 LEAKING_AUC = 0.85
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a rule.
+    """What a rule found.
 
     Attributes:
-        passed: True if the table keeps the rule.
-        text: Reason, with numbers.
+        passed: Whether the table keeps the rule.
+        text: What was found, with numbers.
         details: More numbers, by name.
     """
 
@@ -34,19 +34,19 @@ class Finding:
 
 
 def has_declared_columns(stored: "Iterable[pa.Table]", schema: dg.TableSchema) -> Finding:
-    """Check that every file has the declared columns and types, and no gaps in required columns."""
+    """Every file has the declared columns with their types, and no gaps where none may be."""
     declared = {item.name: item.type for item in arrow_tables.arrow_schema(schema)}
     required = [column.name for column in schema.columns if not column.constraints.nullable]
     problems: set[str] = set()
     for table in stored:
-        actual = {item.name: item.type for item in table.schema}
-        problems |= {f"{name} is missing" for name in declared.keys() - actual.keys()}
-        problems |= {f"{name} is not declared" for name in actual.keys() - declared.keys()}
-        for name in declared.keys() & actual.keys():
-            if actual[name] != declared[name]:
-                problems.add(f"{name} is {actual[name]}, declared is {declared[name]}")
+        found = {item.name: item.type for item in table.schema}
+        problems |= {f"{name} is missing" for name in declared.keys() - found.keys()}
+        problems |= {f"{name} is not declared" for name in found.keys() - declared.keys()}
+        for name in declared.keys() & found.keys():
+            if found[name] != declared[name]:
+                problems.add(f"{name} is {found[name]}, declared is {declared[name]}")
         for name in required:
-            if name in actual and table[name].null_count:
+            if name in found and table[name].null_count:
                 problems.add(f"{name} has gaps")
     if problems:
         return Finding(False, "; ".join(sorted(problems)))
@@ -54,16 +54,16 @@ def has_declared_columns(stored: "Iterable[pa.Table]", schema: dg.TableSchema) -
 
 
 def has_unique_key(rows: "pd.DataFrame", key: Sequence[str]) -> Finding:
-    """Check that no two rows have the same key."""
+    """No two rows have the same key."""
     repeated = rows[rows.duplicated(list(key), keep=False)]
     if repeated.empty:
         return Finding(True, f"{len(rows):,} rows, one for each {', '.join(key)}")
-    examples = repeated[list(key)].drop_duplicates().head(MAX_EXAMPLES).to_dict("records")
+    examples = repeated[list(key)].drop_duplicates().head(SHOWN_EXAMPLES).to_dict("records")
     return Finding(False, f"{len(repeated):,} rows share a key, for example {examples[0]}")
 
 
 def has_plausible_values(rows: "pd.DataFrame", ranges: Mapping[str, tuple[float, float]]) -> Finding:
-    """Check that every value lies in the range of its column; gaps are ignored."""
+    """Every value lies in the range of its column; gaps are not judged."""
     outside = {}
     for name, (lowest, highest) in ranges.items():
         wrong = rows.loc[(rows[name] < lowest) | (rows[name] > highest), name]
@@ -75,11 +75,11 @@ def has_plausible_values(rows: "pd.DataFrame", ranges: Mapping[str, tuple[float,
 
 
 def has_rows_of_source(stored: "pd.Series", source: "pd.Series") -> Finding:
-    """Check that each partition has as many stored rows as the source.
+    """As many rows are stored as the source has, in each partition.
 
     Args:
-        stored: Number of stored rows by partition.
-        source: Number of rows of the source, for the same partitions.
+        stored: Rows by partition.
+        source: Rows by partition, for the same partitions.
     """
     import pandas as pd
 
@@ -104,13 +104,13 @@ def is_known_before_departure(
     column_lineage: dg.TableColumnLineage,
     known_only_afterwards: Iterable[str],
 ) -> Finding:
-    """Check that no feature derives from columns known only after departure, or reveals the label.
+    """No feature derives from what is only known afterwards, and none gives the label away.
 
     Args:
-        rows: Feature table.
-        features: Columns that a model may use.
-        label: Column of the outcome.
-        column_lineage: Upstream columns of each column.
+        rows: The feature table.
+        features: Columns a model may use.
+        label: The outcome.
+        column_lineage: Which upstream columns each column derives from.
         known_only_afterwards: Upstream columns that no feature may derive from.
     """
     late_knowledge = set(known_only_afterwards)
@@ -139,13 +139,13 @@ def is_known_before_departure(
 
 
 def _separation(values: "pd.Series", label: "pd.Series") -> float:
-    """Return how well one column alone separates the two outcomes, as a ROC AUC from 0.5 to 1."""
+    """How well one column alone separates the two outcomes: ROC AUC, 0.5 (not at all) to 1."""
     import pandas as pd
 
     late = label.astype(bool)
     positives, negatives = int(late.sum()), int((~late).sum())
     if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
-        return 0.5  # text, of which only the lineage is checked, or no values
+        return 0.5  # text, of which the lineage is judged only, or nothing at all
     if not positives or not negatives:
         return 0.5
     ranks = values.astype(float).fillna(values.astype(float).median()).rank()

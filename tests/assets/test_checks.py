@@ -153,7 +153,7 @@ def test_without_a_declared_column_nothing_else_is_judged(damageable: Settings) 
     evaluations = judged_table(damageable, "flights")
     assert failed(evaluations) == set(evaluations)
     assert evaluations[checks.DECLARED_COLUMNS].description == "tailnum is missing"
-    assert evaluations[checks.UNIQUE_KEY].description == "Cannot be evaluated: tailnum is missing"
+    assert evaluations[checks.UNIQUE_KEY].description == "Cannot be judged: tailnum is missing"
 
 
 @pytest.mark.parametrize("asset", ["airports", "airlines", "planes", "weather"])

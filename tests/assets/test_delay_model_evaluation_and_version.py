@@ -110,7 +110,7 @@ def test_a_month_whose_days_are_missing_is_not_judged_and_its_run_stays_finished
     )
     failure = run.failure_data_for_node("delay_model_evaluation")
     assert failure is not None
-    assert "delay_model 2013-03-01 is evaluated on 31 days of features" in str(failure.error)
+    assert "delay_model 2013-03-01 is judged on 31 days of features" in str(failure.error)
     assert "31 of them are not there" in str(failure.error)
     assert connect(ingested.tracking_uri).get_run(trained.run_id).info.status == "FINISHED"
 
