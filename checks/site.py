@@ -30,4 +30,4 @@ def with_links_of_the_site(text: str) -> str:
     text = text.replace("](docs/", "](")
     for name, page in PAGES.items():
         text = text.replace(f"]({name}", f"]({page}")
-    return re.sub(r"\[([^\]]*)\]\(LICENSE\)", r"\1", text)
+    return re.sub(r"\[([^\]]*)\]\((?:LICENSE|tests/README\.md)\)", r"\1", text)
