@@ -1,16 +1,16 @@
-# What a person types. Everything else is a command of .venv/bin/ledgerline.
+# The commands of development. Everything else is a command of .venv/bin/ledgerline.
 
-# The first that runs and is new enough: being on PATH is not enough, a version manager leaves names there that do not run.
+# The first Python that runs and is new enough: version managers leave names on PATH that do not run.
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 UV = $(or $(shell uv --version >/dev/null 2>&1 && echo uv),$(BIN)/uv)
 
-# How many processes share the tests. A file goes to one of them as a whole, with the servers that it starts; the
-# order is that of the folders, in which what takes longest does not come last.
+# The number of test processes. Each file runs in one process, with the servers that it starts. Files run in the order
+# of folders, so that the longest ones do not run last.
 WORKERS ?= auto
 
-# The certificates of the machine, as pip and curl use them: company networks have their own.
+# Use the machine's certificates, as pip and curl do: company networks have their own.
 export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help run dev agent test test-stack check bench stack-secrets stack stack-down lock upgrade docs clean
@@ -21,16 +21,16 @@ help:  ## Show this list
 run: .venv/installed  ## Run the jobs that pyproject.toml names, up to a model in production
 	@$(BIN)/ledgerline run
 
-dev: .venv/installed-ui  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all
+dev: .venv/installed-ui  ## Start Dagster (:3000), MLflow (:5000) and serving (:8080); Ctrl-C ends all of them
 	@$(BIN)/ledgerline dev
 
 agent: .venv/installed-agent  ## Install what `ledgerline ask` and the analyst's assets need
 
-test: .venv/installed-dev .venv/installed-mlserver  ## Run all tests, but for those of the stack
+test: .venv/installed-dev .venv/installed-mlserver  ## Run all tests except those of the stack
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not stack"
 
-# Exit status 3: there is no Go to build them with. The tests then say that they are skipped, and why.
-test-stack: .venv/installed-dev  ## Test the configurations of docker/ with the real Jaeger, collector, MLflow, PostgreSQL
+# Exit status 3: Go is not installed. The tests then report that they are skipped.
+test-stack: .venv/installed-dev  ## Test the stack of docker/ with real programs: Jaeger, collector, MLflow, PostgreSQL
 	@docker/servers/build >/dev/null || test $$? -eq 3
 	@$(BIN)/pytest tests/integration/stack
 
@@ -40,22 +40,22 @@ check: .venv/installed-dev  ## Check format, lint, types and the direction of im
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	@$(BIN)/lint-imports
 
-bench: .venv/installed-bench  ## Measure what the README claims, beside what it is compared with
+bench: .venv/installed-bench  ## Measure the numbers in docs/measurements.md (python -m benchmarks --help lists the scenarios)
 	@docker/servers/build >/dev/null || test $$? -eq 3
 	@$(BIN)/python -m benchmarks
 
-stack-secrets:  ## Write random passwords for the containers to docker/.env, unless it is there
+stack-secrets:  ## Write random passwords for the containers to docker/.env, unless the file exists
 	@docker/secrets
 
 stack: stack-secrets  ## Build and start PostgreSQL, MLflow, Dagster, serving, Jaeger in containers (docs/how-to/deploy.md)
 	@$(COMPOSE) up --detach --build --wait
 
-stack-down:  ## End the containers; what they keep stays
+stack-down:  ## Stop the containers; their volumes stay
 	@$(COMPOSE) down
 
 COMPOSE := docker compose --file docker/compose.yaml
 
-lock: .venv/installed-dev  ## Write the lock files for what pyproject.toml asks, with the same versions
+lock: .venv/installed-dev  ## Write the lock files after a change in pyproject.toml; other versions stay
 	@$(BIN)/python requirements/lock.py --uv $(UV)
 
 upgrade: .venv/installed-dev  ## Write the lock files with the newest versions
@@ -106,7 +106,7 @@ DEV := $(UI) $(AGENT) $(DOCS) requirements/pipelines.lock requirements/dev.lock
 	fi
 	@touch $@
 
-# Bytecode is compiled now, so that the first run does not have to; not that of the libraries' own tests.
+# Compile bytecode now, so that the first run does not; the libraries' own tests are left out.
 define install
 	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing the lock files $(1) …"
