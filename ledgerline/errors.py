@@ -32,11 +32,13 @@ The tree, with the module that declares each class:
         ListenError                 ledgerline/serving/server.py
         MemoryUnusableError         ledgerline/agent/memory.py
         MissingExtraError           ledgerline/settings/extras.py
+        ModelFailedError            ledgerline/serving/batcher.py
         ModelRefusedError           ledgerline/mlflow_store/stored_model.py
         NewProjectError             ledgerline/new_project/writing.py
         NotComparableError          ledgerline/evaluation/disagreement.py
         ObservingError              ledgerline/cli/observing.py
         OptionsError                ledgerline/cli/commands.py
+        OverdueError                ledgerline/serving/batcher.py
         PartitionError              ledgerline/cli/partition_keys.py
         PermanentFailure            ledgerline/dagster/failures.py
         ProjectError                ledgerline/settings/project.py
@@ -59,12 +61,18 @@ The tree, with the module that declares each class:
             UnknownModelError       ledgerline/registry/versions.py
             UnknownVersionError     ledgerline/registry/versions.py
         ReleasedModelError          ledgerline/cli/released.py
+        RequestError                ledgerline/serving/request_errors.py
+            BodyRefusedError        ledgerline/serving/request_errors.py
+            RowsRefusedError        ledgerline/serving/request_errors.py
+            TooManyRowsError        ledgerline/serving/request_errors.py
+        RequestRowsError            ledgerline/serving/batcher.py
         RunConfigError              ledgerline/cli/run_config.py
         RunsNotExportedError        ledgerline/dagster/observers.py
         ServerError                 ledgerline/cli/dev_servers.py
         StateError                  ledgerline/cli/state.py
         StoreUnreachableError       ledgerline/mlflow_store/store.py
         UnknownJobError             ledgerline/cli/loaded_project.py
+        UnsupportedSignatureError   ledgerline/serving/schema.py
         WatchError                  ledgerline/dagster/released_models/watch.py
         WebhookError                ledgerline/cli/webhooks.py
 """
