@@ -26,6 +26,8 @@ class ProjectionError(LedgerlineError):
 class TargetUnavailableError(ProjectionError):
     """The target of a projection is unavailable. The run can be exported later, and no event is lost."""
 
+    is_transient = True
+
 
 class RefusedError(ProjectionError):
     """The target refuses parts of a run for good. All other parts are written, and the run is exported.
@@ -47,6 +49,8 @@ class RefusedError(ProjectionError):
 
 class NotYetError(ProjectionError):
     """The end of a run cannot be exported yet. The target is available, and other runs are not affected."""
+
+    is_transient = True
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure, permanent_failures
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.named_assets import storage_of
 from ledgerline.dagster.released_models.stored_tables import read_table
@@ -19,8 +19,6 @@ from ledgerline.registry.versions import Version
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NOTHING_CHANGED = "Nothing was changed."
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,10 @@ def keys_to_evaluate_on(
         for version in both:
             _require_same_holdout(model, version)
         return []
-    try:
+    with permanent_failures():
         keys = _keys(model, partitions, staging, partition)
         for version in both:
             provenance.require_new(version, keys, partitions)
-    except ProvenanceError as error:
-        raise PermanentFailure(error.problem, error.remedy or NOTHING_CHANGED) from error
     return keys
 
 
@@ -110,10 +106,8 @@ def read_training_rows(
     if model.holdout is not None:
         rows = _with_outcome(model, read_rows(context, model, (), purpose))
         return rows[~model.holdout.is_held_out(rows)].reset_index(drop=True)
-    try:
+    with permanent_failures():
         keys = provenance.trained_on(version, partitions)
-    except ProvenanceError as error:
-        raise PermanentFailure(error.problem, error.remedy or NOTHING_CHANGED) from error
     return _with_outcome(model, read_rows(context, model, keys, purpose))
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.evaluation_rows import NOTHING_CHANGED, partitions_of
+from ledgerline.dagster.released_models.evaluation_rows import partitions_of
 from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.registry.promotion import Request
 from ledgerline.registry.provenance import Provenance, ProvenanceError, partition_of, tags_of
@@ -77,7 +77,7 @@ def register_version(
     try:
         tags = tags_of(provenance, partitions, holdout)
     except ProvenanceError as error:
-        raise PermanentFailure(f"{model.name}: {error.problem}", error.remedy or NOTHING_CHANGED) from error
+        raise PermanentFailure(f"{model.name}: {error.problem}", error.remedy) from error
     run = context.run
     scores = {name: f"{value:.6f}" for name, value in metrics.items()}
     registered = registry.model(model.name)
