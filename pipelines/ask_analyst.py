@@ -16,6 +16,7 @@ from ledgerline.agent.execution import Execution, Outcome, Watcher
 from ledgerline.agent.memory import Memory, MemoryUnusableError
 from ledgerline.agent.prompt import Prompt
 from ledgerline.agent.vector_store import Entry
+from ledgerline.cleaning.passwords import without_password_in
 from ledgerline.cli.commands import OptionsError
 from ledgerline.dagster.agent import TRACER, AgentResource
 from ledgerline.dagster.failures import PermanentFailure
@@ -24,6 +25,7 @@ from ledgerline.dagster.resources import agent_of, mlflow_of
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_tables
 from ledgerline.mlflow_store import store
+from ledgerline.settings.declaration import OFF
 from ledgerline.traces.exporting import tracer_until_sent
 
 if TYPE_CHECKING:
@@ -34,10 +36,9 @@ EXPERIMENT = "analyst"  # the MLflow experiment for traces, unless a setting nam
 
 def with_options(settings: Settings, model: str | None, *, without_memory: bool) -> Settings:
     """Return the settings with the changes that the options of the command make."""
-    agent = settings.agent if model is None else dataclasses.replace(settings.agent, model=model)
-    return dataclasses.replace(
-        settings, agent=dataclasses.replace(agent, memory=None) if without_memory else agent
-    )
+    changes = {} if model is None else {"model": model}
+    changes |= {"memory_folder": OFF} if without_memory else {}
+    return settings.model_copy(update={"agent": settings.agent.model_copy(update=changes)})
 
 
 def ask(settings: Settings, question: str, watcher: Watcher, notes: Console) -> Execution:
@@ -106,7 +107,7 @@ def _prompt(settings: Settings, agent: AgentResource, notes: Console) -> Prompt:
     except PermanentFailure as failure:
         why = failure.problem
     except MlflowException as error:  # the server responds with an error, such as a missing permission
-        why = store.without_password_in(str(error), settings.tracking_uri)
+        why = without_password_in(str(error), settings.tracking_uri)
     # The trace has the digest of the prompt all the same.
     _note(notes, "The prompt has no version", why)
     return Prompt(NAME, PROMPT)

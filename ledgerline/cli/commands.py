@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
@@ -68,7 +67,7 @@ def settings_beside(dagster_home: Path | None) -> "Settings":
     if dagster_home is None:
         return prepared_settings()
     settings = _settings()
-    return _prepared(replace(settings, dagster_home=settings.home / "dagster"))
+    return _prepared(settings.model_copy(update={"dagster_home": settings.home / "dagster"}))
 
 
 def wide_console() -> Console:

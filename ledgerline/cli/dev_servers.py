@@ -18,9 +18,10 @@ import psutil
 import requests
 from rich.console import Console
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.dagster.settings import Settings, environment_with
 from ledgerline.errors import LedgerlineError
-from ledgerline.mlflow_store.store import SERVER_SCHEMES, connect, without_password
+from ledgerline.mlflow_store.store import SERVER_SCHEMES, connect
 from ledgerline.serving.settings import IMPATIENT
 
 HOST = "127.0.0.1"

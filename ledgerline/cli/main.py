@@ -75,7 +75,6 @@ def serve(
     # Serving does without prepared_settings, because importing Dagster takes seconds.
     from ledgerline.serving import server, settings
 
-    settings.prepare_libraries()
     given = {
         "LEDGERLINE_SERVING_MODELS": ",".join(model or []),
         "LEDGERLINE_SERVING_HOST": host or "",
@@ -83,7 +82,10 @@ def serve(
     }
     chosen = {name: value for name, value in given.items() if value}
     try:
-        server.serve(settings.ServingSettings.from_environment(settings.process_environment() | chosen))
+        chosen_settings = settings.ServingSettings.from_environment(options=chosen)
+        # Before MLflow is imported, and after `.env` is read, whose values win.
+        settings.prepare_libraries()
+        server.serve(chosen_settings)
     except (ValueError, OSError) as error:
         stop(error)
 

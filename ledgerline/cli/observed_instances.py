@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -108,12 +108,12 @@ def foreign_target(
     """
     home = home.expanduser().absolute()
     name = telling_name(home)
-    adapted = replace(
-        settings,
-        experiment=experiment or name,
-        openlineage_namespace=namespace or name,
-        links=replace(settings.links, dagster=dagster_url.rstrip("/") if dagster_url else None),
-    )
+    changes = {
+        "experiment": experiment or name,
+        "openlineage_namespace": namespace or name,
+        "dagster_url": dagster_url,
+    }
+    adapted = settings.model_copy(update=changes)
     export_of_other_instance(home, adapted.experiment)
     return Target(home, adapted, is_own=False, only_read=only_read)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.cli import observing, releases
 from ledgerline.cli.registered_versions import NewVersion, registered_versions
 from ledgerline.cli.releases import Release
@@ -14,7 +15,6 @@ from ledgerline.cli.run_plan import PlannedJob
 from ledgerline.cli.runs import Outcome, Runner
 from ledgerline.cli.summaries import print_summaries
 from ledgerline.dagster.released_models.names import released_models
-from ledgerline.mlflow_store.store import without_password
 from ledgerline.settings.project import Project
 
 # The shortest phase in the traces that are printed; `ledgerline trace` prints more.

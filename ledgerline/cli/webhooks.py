@@ -7,10 +7,11 @@ import dagster as dg
 from rich.console import Console
 from rich.text import Text
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.dagster.registry_notifications import notify
 from ledgerline.errors import LedgerlineError
 from ledgerline.mlflow_store import webhooks
-from ledgerline.mlflow_store.store import connect, without_password
+from ledgerline.mlflow_store.store import connect
 from ledgerline.mlflow_store.webhooks import Delivery, DeliveryRefusedError, Verifier
 from ledgerline.serving.server import address, bound, run
 from ledgerline.settings.extras import require

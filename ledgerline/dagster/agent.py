@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from ledgerline.dagster.agent_settings import ADDRESS_VARIABLES
 from ledgerline.dagster.failures import PermanentFailure, permanent_failures
+from ledgerline.settings.agents import ADDRESS_VARIABLES, AgentSettings
+from ledgerline.settings.declaration import settings_of
 from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
@@ -39,59 +40,44 @@ SECRET_VARIABLES = (
 )
 
 
+DECLARED = {setting.attribute: setting for setting in settings_of(AgentSettings)}
+
+
+def _like(attribute: str, **bounds: Any) -> Any:
+    """Return a field with the default and the description of a setting."""
+    setting = DECLARED[attribute]
+    unit = f" in {setting.unit}" if setting.unit else ""
+    default = f" Default: {setting.default}{unit}." if setting.default else ""
+    text = f"{setting.description} ({setting.name}){default}"
+    return Field(default=setting.field.default, description=text, **bounds)
+
+
 class AgentResource(dg.ConfigurableResource):
     """Opens agents, which answer questions with a language model, tools and memory."""
 
-    provider: str = Field(
-        description="ollama, or openai for servers with that protocol (LEDGERLINE_LLM_PROVIDER)."
-    )
-    address: str = Field(description="URL of the language model's server (OLLAMA_HOST, OPENAI_BASE_URL).")
-    model: str = Field(description="Which language model (LEDGERLINE_LLM_MODEL).")
-    api_key: str | None = Field(default=None, description="For the server, if it wants one (OPENAI_API_KEY).")
-    temperature: float = Field(
-        default=0.0, description="0 is the most likely answer (LEDGERLINE_LLM_TEMPERATURE)."
-    )
-    seed: int = Field(default=0, description="Of the model's random numbers (LEDGERLINE_LLM_SEED).")
-    context_tokens: int = Field(
-        default=16_384,
-        gt=0,
-        description="Tokens the model takes in and gives out, of Ollama only; no more than it was made for "
-        "(LEDGERLINE_LLM_CONTEXT_TOKENS).",
-    )
-    output_tokens: int = Field(
-        default=2_048,
-        gt=0,
-        description="Tokens the model says at once, at most, with what it thinks before "
-        "(LEDGERLINE_LLM_OUTPUT_TOKENS).",
-    )
-    think: str | None = Field(
-        default=None,
-        pattern="^(off|on|low|medium|high)$",
-        description="Whether it thinks before it answers: off, on, or with levels low, medium, high "
-        "(LEDGERLINE_LLM_THINK). Default: as the model does.",
-    )
-    embedding_model: str | None = Field(
-        default=None,
-        description="Of the same server, for memory (LEDGERLINE_EMBEDDING_MODEL). Default: a local one.",
-    )
-    search_url: str | None = Field(
-        default=None, description="URL of a SearXNG to search the web (LEDGERLINE_SEARCH_URL). Default: none."
-    )
+    provider: str = _like("provider")
+    address: str = Field(description="URL of the language model's server (OLLAMA_HOST or OPENAI_BASE_URL).")
+    model: str = _like("model")
+    api_key: str | None = _like("api_key")
+    temperature: float = _like("temperature")
+    seed: int = _like("seed")
+    context_tokens: int = _like("context_tokens", gt=0)
+    output_tokens: int = _like("output_tokens", gt=0)
+    think: str | None = _like("think", pattern="^(off|on|low|medium|high)$")
+    embedding_model: str | None = _like("embedding_model")
+    search_url: str | None = _like("search_url")
     memory: str | None = Field(
-        default=None, description="Folder of the agent's memory (LEDGERLINE_MEMORY). Default: none."
+        default=None, description="Folder of the agent's memory (LEDGERLINE_MEMORY). Default: no memory."
     )
-    turns: int = Field(default=8, description="Of one execution (LEDGERLINE_AGENT_TURNS).")
-    tool_calls: int = Field(default=16, description="Of one execution (LEDGERLINE_AGENT_TOOL_CALLS).")
-    tokens: int = Field(default=50_000, description="Of one execution, in and out (LEDGERLINE_AGENT_TOKENS).")
-    seconds: float = Field(default=180.0, description="Of one execution (LEDGERLINE_AGENT_SECONDS).")
-    prompt: str | None = Field(
-        default=None,
-        description="Address of a prompt in MLflow's registry, prompts:/NAME/VERSION or prompts:/NAME@ALIAS "
-        "(LEDGERLINE_PROMPT). Default: the project's own.",
-    )
+    turns: int = _like("turns")
+    tool_calls: int = _like("tool_calls")
+    tokens: int = _like("tokens")
+    seconds: float = _like("seconds")
+    prompt: str | None = _like("prompt")
     captures: bool = Field(
         default=False,
-        description="Whether traces hold what was said (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT).",
+        description="Whether traces hold messages (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT). "
+        "Default: false.",
     )
 
     def language_model(self) -> "LanguageModel":

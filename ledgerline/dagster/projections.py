@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.links import Links
-from ledgerline.mlflow_store import store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ class RunProjections(dg.ConfigurableResource):
             )
 
         return TraceProjection(
-            target=store.without_password(telemetry.endpoint or self.mlflow.tracking_uri),
+            target=without_password(telemetry.endpoint or self.mlflow.tracking_uri),
             open_exporter=open_exporter,
             telemetry=telemetry,
             links=self._links,
@@ -87,7 +87,7 @@ class RunProjections(dg.ConfigurableResource):
 
         _import_mlflow()
         return MLflowRunProjection(
-            tracking_uri=store.without_password(self.mlflow.tracking_uri),
+            tracking_uri=without_password(self.mlflow.tracking_uri),
             open_experiment=self._open_experiment,
             links=self._links,
             documents=self._lineage_documents,

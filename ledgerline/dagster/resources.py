@@ -7,7 +7,6 @@ from dataclasses import asdict
 import dagster as dg
 
 from ledgerline.dagster.agent import AgentResource
-from ledgerline.dagster.agent_settings import ADDRESS_VARIABLES
 from ledgerline.dagster.alerts import AlertResource
 from ledgerline.dagster.projections import RunProjections
 from ledgerline.dagster.registry import ModelRegistryResource
@@ -17,7 +16,9 @@ from ledgerline.dagster.storage.io_managers import RecordStorage, TableStorage
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.dagster.tracking import MLflowResource, connect
 from ledgerline.ledger.projection import Projection
+from ledgerline.registry.promotion import Mode
 from ledgerline.registry.registry import Registry
+from ledgerline.settings.agents import ADDRESS_VARIABLES
 
 # For definitions. The Dagster UI shows what resources are configured with; of a variable it shows the name
 # only, and so not the password or the token in it.
@@ -31,7 +32,7 @@ def library_resources(settings: Settings) -> dict[str, object]:
         "mlflow": mlflow(settings),
         "otel": otel(settings),
         "registry": registry(settings),
-        "request_log": RequestLogResource(folder=settings.request_log),
+        "request_log": RequestLogResource(folder=settings.request_log and str(settings.request_log)),
         "alerts": alerts(settings),
     }
 
@@ -52,20 +53,20 @@ def registry(settings: Settings) -> ModelRegistryResource:
     """Return the model registry."""
     return ModelRegistryResource(
         tracking_uri=_tracking_uri(settings),
-        promotion=settings.promotion,
+        promotion=Mode(settings.promotion),
         poll_seconds=settings.registry_poll_seconds,
     )
 
 
 def alerts(settings: Settings) -> AlertResource:
     """Return what tells people that production moved."""
-    return AlertResource(url=dg.EnvVar("LEDGERLINE_ALERT_URL") if settings.has_alerts else None)
+    return AlertResource(url=dg.EnvVar("LEDGERLINE_ALERT_URL") if settings.alert_url is not None else None)
 
 
 def agent(settings: Settings) -> AgentResource:
     """Return what opens agents."""
-    fields: dict[str, object] = asdict(settings.agent)
-    del fields["executions"]  # the executor's affair
+    names = AgentResource.model_fields.keys()
+    fields = {name: getattr(settings.agent, name) for name in names if hasattr(settings.agent, name)}
     if settings.agent.api_key is not None:
         fields["api_key"] = dg.EnvVar("OPENAI_API_KEY")
     if "@" in settings.agent.address:
@@ -77,7 +78,7 @@ def agent(settings: Settings) -> AgentResource:
 
 def projections(settings: Settings) -> RunProjections:
     """Return the places where runs are shown."""
-    has_key = settings.openlineage_url is not None and settings.has_openlineage_key
+    has_key = settings.openlineage_url is not None and settings.openlineage_api_key is not None
     return RunProjections(
         otel=otel(settings),
         mlflow=mlflow(settings),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.cleaning.texts import clean
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.tracked_texts import (
@@ -285,7 +286,7 @@ class MLflowResource(dg.ConfigurableResource):
         """Return the URL of a run in MLflow's UI, or its id for a tracking store without a server."""
         if not self.tracking_uri.startswith(("http://", "https://")):
             return dg.MetadataValue.text(run.run_id)
-        server = store.without_password(self.tracking_uri).rstrip("/")
+        server = without_password(self.tracking_uri).rstrip("/")
         return dg.MetadataValue.url(f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}")
 
     def load_model(self, model_id: str) -> StoredModel:

@@ -1,12 +1,13 @@
 """Makes the URLs of a run's pages in Dagster, in MLflow and in the trace backend."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.ledger import ids
 from ledgerline.ledger.ids import RUN_ID_TAG
+from ledgerline.settings.shared import PageVariables
 
 # Templates of the page of a trace, with the fields {trace_id} (32 hexadecimal digits), {mlflow_trace_id} and
 # {experiment_id} (of MLflow).
@@ -29,31 +30,14 @@ class Links:
     trace: str | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str], dagster_port: int, mlflow: str) -> Self:
-        """Read the URLs from environment variables.
-
-        Args:
-            environment: Environment variables.
-            dagster_port: Port on which `ledgerline dev` starts Dagster, if LEDGERLINE_DAGSTER_URL is not set.
-            mlflow: URL of the MLflow UI without a password.
-
-        Raises:
-            ValueError: LEDGERLINE_TRACE_URL is not a valid template.
-        """
-        dagster = environment.get("LEDGERLINE_DAGSTER_URL") or f"http://127.0.0.1:{dagster_port}"
-        mlflow = mlflow.rstrip("/")
-        trace = environment.get("LEDGERLINE_TRACE_URL")
-        if trace is None and (jaeger := environment.get("LEDGERLINE_JAEGER_URL")):
-            trace = jaeger.rstrip("/") + JAEGER_TRACE
-        links = cls(dagster.rstrip("/"), mlflow, trace or mlflow + MLFLOW_TRACE)
-        try:
-            links.trace_page("00000000-0000-0000-0000-000000000000", "0")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"LEDGERLINE_TRACE_URL is {trace!r}; it may have {{trace_id}}, {{mlflow_trace_id}} and "
-                "{experiment_id}, and no other braces."
-            ) from error
-        return links
+    def of(cls, settings: PageVariables) -> Self:
+        """Return the addresses that the settings name, without passwords."""
+        mlflow = without_password(settings.mlflow_url).rstrip("/")
+        trace = settings.trace_url
+        if trace is None and settings.jaeger_url is not None:
+            trace = settings.jaeger_url.rstrip("/") + JAEGER_TRACE
+        dagster = settings.dagster_url and settings.dagster_url.rstrip("/")
+        return cls(dagster, mlflow, trace or mlflow + MLFLOW_TRACE)
 
     def run_page(self, run_id: str) -> str | None:
         """Return the URL of a run in Dagster."""

@@ -3,12 +3,13 @@
 import fcntl
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ledgerline.cleaning.passwords import without_password_in
 from ledgerline.errors import LedgerlineError
 
 if TYPE_CHECKING:
@@ -101,35 +102,6 @@ def downloaded(client: "MlflowClient", location: str) -> Iterator[Path]:
         yield Path(
             download_artifacts(artifact_uri=location, dst_path=folder, tracking_uri=client.tracking_uri)
         )
-
-
-def mlflow_page(environment: Mapping[str, str], tracking_uri: str, port: int) -> str:
-    """Where people look at MLflow (LEDGERLINE_MLFLOW_URL), without a password.
-
-    Args:
-        environment: The variables.
-        tracking_uri: What is written to: the page, if it is a server.
-        port: Where `ledgerline dev` shows a database.
-    """
-    server = tracking_uri if urlsplit(tracking_uri).scheme in SERVER_SCHEMES else f"http://127.0.0.1:{port}"
-    return without_password(environment.get("LEDGERLINE_MLFLOW_URL") or server)
-
-
-def without_password(uri: str) -> str:
-    """The URI as it may be shown in logs and errors."""
-    return without_password_in(uri, uri)
-
-
-def without_password_in(text: str, uri: str) -> str:
-    """A text with the password of this URI taken out: libraries repeat URIs in their errors."""
-    try:
-        login, at, _ = urlsplit(uri).netloc.rpartition("@")
-    except (
-        ValueError
-    ):  # no address, for instance an unclosed bracket: what is behind the last @ holds no password
-        return text.replace(uri, uri.rpartition("@")[2])
-    _, colon, password = login.partition(":")
-    return text.replace(f":{password}@", ":***@") if at and colon else text
 
 
 def answers(tracking_uri: str, seconds: float) -> bool:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.errors import LedgerlineError
-from ledgerline.mlflow_store.store import SERVER_SCHEMES, without_password
+from ledgerline.mlflow_store.store import SERVER_SCHEMES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

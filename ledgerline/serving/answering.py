@@ -106,22 +106,22 @@ class Answering:
             RequestError: The request cannot be answered.
             HTTPException: Its body is too large, too slow, or in an encoding that is not supported.
         """
-        limits = self.service.settings.limits
+        settings = self.service.settings
         with self._counted():
             # The version stays the same for this request, even if another one is activated meanwhile.
             loaded = self.current(served)
             account = account_of(request)
             account.loaded = loaded
             tracing.record_model(account.span, loaded, served.followed.alias)
-            began, deadline = time.time(), time.monotonic() + limits.seconds
+            began, deadline = time.time(), time.monotonic() + settings.timeout_seconds
             encodings = encodings_of(request)
-            body = await body_of(request, limits.body_bytes, limits.body_seconds)
+            body = await body_of(request, settings.body_bytes, settings.body_seconds)
             if encodings:
-                body = await asyncio.to_thread(unpacked, body, encodings, limits.body_bytes)
+                body = await asyncio.to_thread(unpacked, body, encodings, settings.body_bytes)
             if len(body) > READ_IN_PLACE_BYTES:
-                rows, unknown = await asyncio.to_thread(read, body, loaded.schema, limits.rows)
+                rows, unknown = await asyncio.to_thread(read, body, loaded.schema, settings.max_rows)
             else:
-                rows, unknown = read(body, loaded.schema, limits.rows)
+                rows, unknown = read(body, loaded.schema, settings.max_rows)
             if unknown:
                 listed = [name[:MAX_LISTED_CHARACTERS] for name in unknown[:MAX_LISTED_COLUMNS]]
                 account.ignored = ", ".join(name for name in listed if name.isprintable())
@@ -146,7 +146,7 @@ class Answering:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        limit = self.service.settings.limits.requests
+        limit = self.service.settings.max_requests
         if self._in_progress >= limit:
             raise RequestError(
                 f"{limit} requests are in progress.",
@@ -161,7 +161,7 @@ class Answering:
             self._in_progress -= 1
 
     async def _predict(self, loaded: LoadedModel, rows: Rows, deadline: float) -> Prediction:
-        limit = self.service.settings.limits.seconds
+        limit = self.service.settings.timeout_seconds
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self.service.batchers[loaded.name].predict(loaded, rows, deadline)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ledgerline.cleaning.passwords import without_password_in
 from ledgerline.cleaning.texts import clean
 from ledgerline.mlflow_store import store
 from ledgerline.mlflow_store.store import StoreUnreachableError
@@ -193,7 +194,7 @@ class Follower:
         except (StoreUnreachableError, MlflowException) as error:
             self._is_reachable = False
             self.metrics.registry_up.labels(name).set(0)
-            self._set_problem(store.without_password_in(str(error), self.tracking_uri))
+            self._set_problem(without_password_in(str(error), self.tracking_uri))
             return
         self._record_response()
         if alias_state.created != self._model_created:
@@ -235,7 +236,7 @@ class Follower:
             if current is not None and not self.allow_other_clients:
                 require_same_clients(loaded, current)
         except (ModelRefusedError, UnknownVersionError, MlflowException, OSError) as error:
-            self._refuse(number, store.without_password_in(str(error), self.tracking_uri))
+            self._refuse(number, without_password_in(str(error), self.tracking_uri))
             return
         self._activate(loaded)
 

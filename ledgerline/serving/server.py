@@ -66,7 +66,7 @@ def serve(settings: "ServingSettings") -> None:
     # These log each failed export; exporting.py logs the first one of an outage.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     settings.cache.mkdir(parents=True, exist_ok=True)
-    with bound(settings.host, settings.port) as listener:
+    with bound(settings.host, settings.serving_port) as listener:
         from ledgerline.serving.app import application
         from ledgerline.serving.service import service_for
 

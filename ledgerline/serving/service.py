@@ -56,7 +56,7 @@ class Service:
 
     def answers(self, name: str) -> bool:
         """Return whether a model has an active version that does not hang."""
-        is_stuck = self.batchers[name].predicting_seconds > self.settings.limits.seconds
+        is_stuck = self.batchers[name].predicting_seconds > self.settings.timeout_seconds
         return self.served[name].current is not None and not is_stuck
 
     def is_ready(self) -> bool:
@@ -126,7 +126,7 @@ def service_for(settings: ServingSettings) -> Service:
             poll_seconds=settings.poll_seconds,
             metrics=metrics,
             unpickle=name in settings.unpickled,
-            allow_other_clients=settings.allow_other_clients,
+            allow_other_clients=settings.signature == "any",
         )
         for name, one in served.items()
     }

@@ -1,4 +1,4 @@
-"""What libraries must be told by variables before they are imported. Our own settings are elsewhere."""
+"""Sets variables that libraries read when they are imported. The settings of Ledgerline are not here."""
 
 import logging
 import re
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def set_in(environment: MutableMapping[str, str]) -> None:
-    """Set what is not set, and take away what would keep a library from being imported."""
+    """Set the variables that are not set, and remove values that would make an import fail."""
     for name, value in MLFLOW_DEFAULTS.items():
         environment.setdefault(name, value)
-    # OpenTelemetry raises when it is imported, and MLflow imports it: a wrong limit would fail every step.
+    # OpenTelemetry raises at import for a wrong limit, and MLflow imports it: every step would fail.
     for name, value in list(environment.items()):
         if OTEL_LIMIT.fullmatch(name) and value.strip() and not value.strip().isdecimal():
-            logger.warning("%s is %r, no whole number; it is passed over.", name, value)
+            logger.warning("%s is %r, which is not a whole number; it is ignored.", name, value)
             del environment[name]

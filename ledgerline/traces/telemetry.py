@@ -6,11 +6,11 @@ specification requires. Only opening an exporter over gRPC may fail.
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from ledgerline.ledger import ids
+from ledgerline.settings.shared import TraceVariables
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -51,26 +51,25 @@ class Telemetry:
     slow_run_seconds: float | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read the variables."""
-
-        def first(*names: str) -> str | None:
-            return next((environment[name] for name in names if environment.get(name)), None)
-
-        exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    def of(cls, settings: TraceVariables) -> Self:
+        """Interpret the variables."""
+        exporter = (settings.exporter or "").strip().lower()
         if exporter not in ("", "otlp", "none"):
             logger.warning("OTEL_TRACES_EXPORTER is %r; only otlp and none are known. Using otlp.", exporter)
-        protocol = first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL") or HTTP
+        protocol = settings.traces_protocol or settings.protocol or HTTP
         if protocol not in (HTTP, GRPC):
             logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %r; using %s.", protocol, HTTP)
             protocol = HTTP
+        endpoint = settings.traces_endpoint or settings.endpoint
+        if endpoint and not settings.traces_endpoint and protocol == HTTP:
+            endpoint = f"{endpoint.rstrip('/')}/v1/traces"
         return cls(
-            disabled=environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none",
-            endpoint=_endpoint(environment, protocol),
+            disabled=_is_true(settings.sdk_disabled) or exporter == "none",
+            endpoint=endpoint,
             protocol=protocol,
-            ratio=_ratio(environment),
-            keeps_failed_runs=environment.get("LEDGERLINE_KEEP_FAILED_RUNS", "").strip().lower() == "true",
-            slow_run_seconds=_slow_run_seconds(environment),
+            ratio=_ratio(settings),
+            keeps_failed_runs=_is_true(settings.keep_failed_runs),
+            slow_run_seconds=_slow_run_seconds(settings.keep_runs_over_seconds),
         )
 
     def keeps(self, trace_id: int) -> bool:
@@ -136,16 +135,12 @@ def otlp_exporter(telemetry: Telemetry) -> "SpanExporter":
     return HttpExporter(telemetry.endpoint)
 
 
-def _endpoint(environment: Mapping[str, str], protocol: str) -> str | None:
-    of_traces = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    of_all = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    if of_traces or not of_all:
-        return of_traces or None
-    return f"{of_all.rstrip('/')}/v1/traces" if protocol == HTTP else of_all
+def _is_true(value: str | None) -> bool:
+    return (value or "").strip().lower() == "true"
 
 
-def _ratio(environment: Mapping[str, str]) -> float:
-    name = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower().removeprefix("parentbased_")
+def _ratio(settings: TraceVariables) -> float:
+    name = (settings.sampler or "").strip().lower().removeprefix("parentbased_")
     if name in ("", "always_on"):
         return 1.0
     if name == "always_off":
@@ -153,7 +148,7 @@ def _ratio(environment: Mapping[str, str]) -> float:
     if name not in SAMPLERS:
         logger.warning("OTEL_TRACES_SAMPLER is %r; keeping all traces.", name)
         return 1.0
-    argument = environment.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
+    argument = (settings.sampler_argument or "").strip() or "1"
     try:
         ratio = float(argument)
     except ValueError:
@@ -166,9 +161,8 @@ def _ratio(environment: Mapping[str, str]) -> float:
     return ratio
 
 
-def _slow_run_seconds(environment: Mapping[str, str]) -> float | None:
-    name = "LEDGERLINE_KEEP_RUNS_OVER_SECONDS"
-    argument = environment.get(name, "").strip()
+def _slow_run_seconds(value: str | None) -> float | None:
+    argument = (value or "").strip()
     if not argument:
         return None
     try:
@@ -176,6 +170,8 @@ def _slow_run_seconds(environment: Mapping[str, str]) -> float | None:
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:
-        logger.warning("%s is %r, not a number of seconds; it is ignored.", name, argument)
+        logger.warning(
+            "LEDGERLINE_KEEP_RUNS_OVER_SECONDS is %r, not a number of seconds; it is ignored.", argument
+        )
         return None
     return seconds

@@ -48,7 +48,7 @@ def judging(registrations: list[RegisteredVersion], ingested: Settings, settings
     settings.home.mkdir(parents=True)
     database = Path(ingested.tracking_uri.removeprefix("sqlite:///"))
     shutil.copyfile(database, settings.home / "mlflow.db")
-    return replace(settings, data=ingested.data)
+    return settings.model_copy(update={"data": ingested.data})
 
 
 @pytest.fixture

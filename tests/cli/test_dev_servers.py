@@ -4,7 +4,6 @@ import io
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 
 import psutil
 import pytest
@@ -23,6 +22,10 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def with_ports(settings: Settings, *, mlflow: int, dagster: int) -> Settings:
+    return settings.model_copy(update={"mlflow_port": mlflow, "dagster_port": dagster})
+
+
 def refusal_of(settings: Settings) -> str:
     console = Console(file=io.StringIO())
     with pytest.raises(dev_servers.ServerError) as caught:
@@ -33,13 +36,11 @@ def refusal_of(settings: Settings) -> str:
 def test_a_port_that_is_taken_is_named_with_the_server_that_wants_it(
     settings: Settings, taken_port: int, free_port: int
 ) -> None:
-    assert refusal_of(replace(settings, mlflow_port=free_port, dagster_port=taken_port)) == (
+    assert refusal_of(with_ports(settings, mlflow=free_port, dagster=taken_port)) == (
         f"Port {taken_port}, which Dagster needs, cannot be used: Address already in use. "
         "End the program that uses it, or set LEDGERLINE_DAGSTER_PORT to another port."
     )
-    assert "LEDGERLINE_MLFLOW_PORT" in refusal_of(
-        replace(settings, mlflow_port=taken_port, dagster_port=free_port)
-    )
+    assert "LEDGERLINE_MLFLOW_PORT" in refusal_of(with_ports(settings, mlflow=taken_port, dagster=free_port))
 
 
 def test_nothing_was_started_when_a_port_is_taken(
@@ -47,7 +48,7 @@ def test_nothing_was_started_when_a_port_is_taken(
 ) -> None:
     before = {number: signal.getsignal(number) for number in dev_servers.STOP_SIGNALS}
     children = psutil.Process().children(recursive=True)
-    refusal_of(replace(settings, mlflow_port=free_port, dagster_port=taken_port))
+    refusal_of(with_ports(settings, mlflow=free_port, dagster=taken_port))
     assert psutil.Process().children(recursive=True) == children
     assert {number: signal.getsignal(number) for number in dev_servers.STOP_SIGNALS} == before
 
@@ -55,11 +56,11 @@ def test_nothing_was_started_when_a_port_is_taken(
 def test_with_an_mlflow_server_of_ones_own_its_port_is_not_needed(
     settings: Settings, taken_port: int
 ) -> None:
-    elsewhere = replace(
-        settings,
-        tracking_uri="http://mlflow.example:5000",
-        mlflow_port=taken_port,
-        dagster_port=taken_port,
+    there = settings.model_copy(update={"tracking_uri": "http://mlflow.example:5000"})
+    elsewhere = with_ports(
+        there,
+        mlflow=taken_port,
+        dagster=taken_port,
     )
     assert f"Port {taken_port}, which Dagster needs, " in refusal_of(elsewhere)
 

@@ -168,7 +168,7 @@ def test_the_settings_can_be_read_and_are_those_of_a_cluster() -> None:
     home = {"LEDGERLINE_HOME": "/var/lib/ledgerline"}  # of the images
     settings = Settings.from_environment(told | home)
     assert (settings.executor, settings.observer) == ("kubernetes", "service")
-    assert settings.request_log == str(ServingSettings.from_environment(told | home).request_log)
+    assert settings.request_log == ServingSettings.from_environment(told | home).request_log
     assert "LEDGERLINE_HOME=/var/lib/ledgerline" in (DOCKER / "pipelines.Dockerfile").read_text()
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from ledgerline.ledger import ids
+from ledgerline.settings.shared import TraceVariables
 from ledgerline.testing.recordings import Recordings
 from ledgerline.traces import telemetry
 from ledgerline.traces.otlp_grpc import GrpcExporter
@@ -95,7 +96,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def test_the_variables_are_read_as_opentelemetry_defines_them(
     variables: dict[str, str], expected: Telemetry, warnings: Callable[[], list[str]]
 ) -> None:
-    assert Telemetry.from_environment(variables) == expected
+    assert Telemetry.of(TraceVariables.from_environment(variables)) == expected
     assert warnings() == []
 
 
@@ -134,7 +135,7 @@ def test_a_value_that_cannot_be_used_is_passed_over_with_a_warning_that_names_it
     named: tuple[str, ...],
     warnings: Callable[[], list[str]],
 ) -> None:
-    assert Telemetry.from_environment(variables) == expected
+    assert Telemetry.of(TraceVariables.from_environment(variables)) == expected
     (warning,) = warnings()
     assert all(part in warning for part in named)
 
@@ -146,7 +147,7 @@ def test_a_value_that_cannot_be_used_is_passed_over_with_a_warning_that_names_it
     )
 )
 def test_no_value_of_any_variable_raises(variables: dict[str, str]) -> None:
-    read = Telemetry.from_environment(variables)
+    read = Telemetry.of(TraceVariables.from_environment(variables))
     assert 0.0 <= read.ratio <= 1.0
     assert read.protocol in (HTTP, GRPC)
     assert read.endpoint is None or read.endpoint
@@ -203,7 +204,7 @@ def exporter_of(environment: pytest.MonkeyPatch, **variables: str) -> SpanExport
     """As the settings of a deployment make it; names without OTEL_EXPORTER_OTLP."""
     for name, value in variables.items():
         environment.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
-    return otlp_exporter(Telemetry.from_environment(os.environ))
+    return otlp_exporter(Telemetry.of(TraceVariables.from_environment(os.environ)))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ledgerline.cleaning.passwords import without_password
 from ledgerline.mlflow_store import store
 
 OPEN_STORE = """
@@ -86,7 +87,7 @@ def test_a_database_without_its_driver_is_named_without_its_password():
     ],
 )
 def test_passwords_are_not_shown(uri: str, shown: str):
-    assert store.without_password(uri) == shown
+    assert without_password(uri) == shown
 
 
 def test_an_experiment_is_created_once(mlflow_database: str, tmp_path: Path):

@@ -17,6 +17,7 @@ from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import TargetUnavailableError
+from ledgerline.settings.shared import TraceVariables
 from ledgerline.testing.loopback_servers import LoopbackServer, Refusal, Request, listening
 from ledgerline.testing.otlp_receivers import Receiver
 from ledgerline.testing.ports import HOST
@@ -130,7 +131,7 @@ def test_every_setting_of_traces_reaches_what_sends_them() -> None:
         "LEDGERLINE_KEEP_FAILED_RUNS": "true",
         "LEDGERLINE_KEEP_RUNS_OVER_SECONDS": "600",
     }
-    read = Telemetry.from_environment(variables)
+    read = Telemetry.of(TraceVariables.from_environment(variables))
     assert [f.name for f in fields(read) if getattr(read, f.name) == f.default] == ["disabled"]
     projections = projections_of(Settings.from_environment(variables))
     (traces,) = [each for each in projections if isinstance(each, TraceProjection)]

@@ -9,7 +9,8 @@ import pytest
 
 from ledgerline.ledger.links import Links
 from ledgerline.serving import settings
-from ledgerline.serving.settings import Followed, Limits, ServingSettings
+from ledgerline.serving.settings import Followed, ServingSettings
+from ledgerline.settings.declaration import SettingsError
 from ledgerline.traces.telemetry import Telemetry
 from tests.project import PROJECT_ROOT
 
@@ -19,86 +20,78 @@ MEGABYTE = 1024 * 1024
 def test_without_any_variable_the_project_s_models_are_served_on_this_machine_only() -> None:
     home = PROJECT_ROOT / ".ledgerline"
 
-    assert ServingSettings.from_environment({}) == ServingSettings(
-        models=(Followed("flight_delay", "production"), Followed("delay_minutes", "production")),
-        host="127.0.0.1",
-        port=8080,
-        tracking_uri=f"sqlite:///{home}/mlflow.db",
-        poll_seconds=1,
-        webhook_secret=None,
-        tokens=(),
-        unpickled=frozenset(),
-        allow_other_clients=False,
-        shadow_share=0,
-        cache=home / "serving" / "models",
-        request_log=home / "serving" / "requests",
-        request_log_bytes=512 * MEGABYTE,
-        redacted=frozenset(),
-        traces_per_second=2,
-        limits=Limits(body_bytes=16 * MEGABYTE, body_seconds=10, rows=10_000, seconds=30, requests=256),
-        telemetry=Telemetry(),
-        links=Links(
-            dagster="http://127.0.0.1:3000",
-            mlflow="http://127.0.0.1:5000",
-            trace="http://127.0.0.1:5000/#/experiments/{experiment_id}/traces/{mlflow_trace_id}",
-        ),
+    settings = ServingSettings.from_environment({})
+
+    assert settings.models == (
+        Followed("flight_delay", "production"),
+        Followed("delay_minutes", "production"),
+    )
+    assert (settings.host, settings.serving_port, settings.tokens) == ("127.0.0.1", 8080, ())
+    assert settings.tracking_uri == f"sqlite:///{home}/mlflow.db"
+    assert (settings.poll_seconds, settings.webhook_secret) == (1, None)
+    assert (settings.unpickled, settings.signature, settings.shadow_share) == (frozenset(), "same", 0)
+    assert settings.cache == home / "serving" / "models"
+    assert settings.request_log == home / "serving" / "requests"
+    assert (settings.request_log_bytes, settings.redacted) == (512 * MEGABYTE, frozenset())
+    assert (settings.body_bytes, settings.body_seconds, settings.max_rows) == (16 * MEGABYTE, 10, 10_000)
+    assert (settings.timeout_seconds, settings.max_requests, settings.traces_per_second) == (30, 256, 2)
+    assert settings.telemetry == Telemetry()
+    assert settings.links == Links(
+        dagster="http://127.0.0.1:3000",
+        mlflow="http://127.0.0.1:5000",
+        trace="http://127.0.0.1:5000/#/experiments/{experiment_id}/traces/{mlflow_trace_id}",
     )
 
 
-def test_each_variable_changes_one_thing() -> None:
-    found = ServingSettings.from_environment(
+@pytest.mark.parametrize(
+    ("name", "value", "attribute", "expected"),
+    [
+        ("MLFLOW_TRACKING_URI", "https://mlflow.example", "tracking_uri", "https://mlflow.example"),
+        ("LEDGERLINE_WEBHOOK_SECRET", "signed", "webhook_secret", "signed"),
+        (
+            "LEDGERLINE_SERVING_MODELS",
+            "delay@staging, cancellation",
+            "models",
+            (Followed("delay", "staging"), Followed("cancellation", "production")),
+        ),
+        ("LEDGERLINE_SERVING_HOST", "0.0.0.0", "host", "0.0.0.0"),  # noqa: S104
+        ("LEDGERLINE_SERVING_PORT", "0", "serving_port", 0),
+        ("LEDGERLINE_SERVING_TOKENS", "one, two,", "tokens", ("one", "two")),
+        ("LEDGERLINE_SERVING_POLL_SECONDS", "0.5", "poll_seconds", 0.5),
+        ("LEDGERLINE_SERVING_SIGNATURE", "any", "signature", "any"),
+        ("LEDGERLINE_SERVING_UNPICKLE", "delay", "unpickled", frozenset({"delay"})),
+        ("LEDGERLINE_SERVING_SHADOW_SHARE", "0.25", "shadow_share", 0.25),
+        ("LEDGERLINE_SERVING_CACHE", "/srv/cache", "cache", Path("/srv/cache")),
+        ("LEDGERLINE_SERVING_BODY_MEGABYTES", "2", "body_bytes", 2 * MEGABYTE),
+        ("LEDGERLINE_SERVING_BODY_SECONDS", "3", "body_seconds", 3),
+        ("LEDGERLINE_SERVING_ROWS", "4", "max_rows", 4),
+        ("LEDGERLINE_SERVING_SECONDS", "5", "timeout_seconds", 5),
+        ("LEDGERLINE_SERVING_REQUESTS", "6", "max_requests", 6),
+        ("LEDGERLINE_SERVING_TRACES_PER_SECOND", "7", "traces_per_second", 7),
+        ("LEDGERLINE_REQUEST_LOG", "/srv/requests", "request_log", Path("/srv/requests")),
+        ("LEDGERLINE_REQUEST_LOG_MEGABYTES", "8", "request_log_bytes", 8 * MEGABYTE),
+        ("LEDGERLINE_REQUEST_LOG_REDACTED", "origin,dest", "redacted", frozenset({"origin", "dest"})),
+    ],
+)
+def test_each_variable_changes_one_thing(name: str, value: str, attribute: str, expected: object) -> None:
+    assert getattr(ServingSettings.from_environment({name: value}), attribute) == expected
+
+
+def test_links_and_traces_follow_their_variables() -> None:
+    settings = ServingSettings.from_environment(
         {
-            "LEDGERLINE_HOME": "/srv/state",
             "LEDGERLINE_DAGSTER_PORT": "3001",
-            "LEDGERLINE_MLFLOW_PORT": "5001",
             "MLFLOW_TRACKING_URI": "https://somebody:s3cret@mlflow.example",
-            "LEDGERLINE_WEBHOOK_SECRET": "signed",
-            "LEDGERLINE_SERVING_MODELS": "delay@staging, cancellation",
-            "LEDGERLINE_SERVING_HOST": "0.0.0.0",  # noqa: S104
-            "LEDGERLINE_SERVING_PORT": "0",
-            "LEDGERLINE_SERVING_TOKENS": "one, two,",
-            "LEDGERLINE_SERVING_POLL_SECONDS": "0.5",
-            "LEDGERLINE_SERVING_SIGNATURE": "any",
-            "LEDGERLINE_SERVING_UNPICKLE": "delay",
-            "LEDGERLINE_SERVING_SHADOW_SHARE": "0.25",
-            "LEDGERLINE_SERVING_CACHE": "/srv/cache",
-            "LEDGERLINE_SERVING_BODY_MEGABYTES": "2",
-            "LEDGERLINE_SERVING_BODY_SECONDS": "3",
-            "LEDGERLINE_SERVING_ROWS": "4",
-            "LEDGERLINE_SERVING_SECONDS": "5",
-            "LEDGERLINE_SERVING_REQUESTS": "6",
-            "LEDGERLINE_SERVING_TRACES_PER_SECOND": "7",
-            "LEDGERLINE_REQUEST_LOG": "/srv/requests",
-            "LEDGERLINE_REQUEST_LOG_MEGABYTES": "8",
-            "LEDGERLINE_REQUEST_LOG_REDACTED": "origin,dest",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4318",
             "LEDGERLINE_JAEGER_URL": "http://jaeger.example",
         }
     )
 
-    assert found == ServingSettings(
-        models=(Followed("delay", "staging"), Followed("cancellation", "production")),
-        host="0.0.0.0",  # noqa: S104
-        port=0,
-        tracking_uri="https://somebody:s3cret@mlflow.example",
-        poll_seconds=0.5,
-        webhook_secret="signed",
-        tokens=("one", "two"),
-        unpickled=frozenset({"delay"}),
-        allow_other_clients=True,
-        shadow_share=0.25,
-        cache=Path("/srv/cache"),
-        request_log=Path("/srv/requests"),
-        request_log_bytes=8 * MEGABYTE,
-        redacted=frozenset({"origin", "dest"}),
-        traces_per_second=7,
-        limits=Limits(body_bytes=2 * MEGABYTE, body_seconds=3, rows=4, seconds=5, requests=6),
-        telemetry=Telemetry(endpoint="http://collector.example:4318/v1/traces"),
-        links=Links(
-            dagster="http://127.0.0.1:3001",
-            mlflow="https://somebody:***@mlflow.example",
-            trace="http://jaeger.example/trace/{trace_id}",
-        ),
+    assert settings.telemetry == Telemetry(endpoint="http://collector.example:4318/v1/traces")
+    assert settings.links == Links(
+        dagster="http://127.0.0.1:3001",
+        mlflow="https://somebody:***@mlflow.example",
+        trace="http://jaeger.example/trace/{trace_id}",
     )
 
 
@@ -131,33 +124,45 @@ def test_folders_become_absolute_and_requests_need_not_be_logged(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
-        ("LEDGERLINE_SERVING_MODELS", ",", "must name a model, and each of them once."),
-        ("LEDGERLINE_SERVING_MODELS", "delay,delay@staging", "must name a model, and each of them once."),
-        ("LEDGERLINE_SERVING_MODELS", "delay@", "has 'delay@'; write name, or name@alias."),
-        ("LEDGERLINE_SERVING_MODELS", "@staging", "has '@staging'; write name, or name@alias."),
-        ("LEDGERLINE_SERVING_MODELS", "models:/delay", "has 'models:/delay'; write name, or name@alias."),
-        ("LEDGERLINE_SERVING_PORT", "http", "is 'http'; set it to a whole number (default 8080)."),
-        ("LEDGERLINE_SERVING_ROWS", "-1", "is '-1'; set it to a whole number (default 10000)."),
-        ("LEDGERLINE_SERVING_SIGNATURE", "none", "is 'none'; set it to one of: same, any."),
+        ("LEDGERLINE_SERVING_MODELS", ",", "name at least one model, and each of them once."),
+        (
+            "LEDGERLINE_SERVING_MODELS",
+            "delay,delay@staging",
+            "name at least one model, and each of them once.",
+        ),
+        ("LEDGERLINE_SERVING_MODELS", "delay@", "write name or name@alias instead of 'delay@'."),
+        ("LEDGERLINE_SERVING_MODELS", "@staging", "write name or name@alias instead of '@staging'."),
+        (
+            "LEDGERLINE_SERVING_MODELS",
+            "models:/delay",
+            "write name or name@alias instead of 'models:/delay'.",
+        ),
+        (
+            "LEDGERLINE_SERVING_PORT",
+            "http",
+            "is 'http'; set it to a whole number from 0 to 65535 (default 8080).",
+        ),
+        ("LEDGERLINE_SERVING_ROWS", "-1", "is '-1'; set it to a whole number from 0 on (default 10000)."),
+        ("LEDGERLINE_SERVING_SIGNATURE", "none", "is 'none'; set it to one of: same, any (default same)."),
         ("LEDGERLINE_SERVING_SHADOW_SHARE", "1.5", "set it to a number from 0 to 1 (default 0)."),
         ("LEDGERLINE_SERVING_SHADOW_SHARE", "nan", "set it to a number from 0 to 1 (default 0)."),
         ("LEDGERLINE_SERVING_POLL_SECONDS", "1s", "set it to a number from 0 to 3600 (default 1)."),
-        ("LEDGERLINE_REQUEST_LOG_MEGABYTES", "0.5", "set it to a whole number (default 512)."),
+        ("LEDGERLINE_REQUEST_LOG_MEGABYTES", "0.5", "set it to a whole number from 0 on (default 512)."),
         ("LEDGERLINE_REQUEST_LOG", "s3://bucket/log", "set it to a folder of this machine, or off."),
         ("LEDGERLINE_TRACE_URL", "http://t/{run}", "it may have {trace_id}"),
         ("LEDGERLINE_HOME", "/srv/a#b", "choose a folder without ?, # and %"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} ") as error:
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} ") as error:
         ServingSettings.from_environment({name: value})
 
-    assert said in str(error.value)
+    assert expected in str(error.value)
 
 
-def test_libraries_are_told_to_be_impatient_unless_somebody_said_otherwise(
+def test_mlflow_does_not_retry_unless_its_variables_are_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in settings.IMPATIENT:

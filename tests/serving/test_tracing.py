@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind
 
 from ledgerline.ledger import ids
 from ledgerline.serving.tracing import SomePerSecond, Tracing, exporter_for
+from ledgerline.settings.shared import TraceVariables
 from ledgerline.testing.loopback_servers import listening
 from ledgerline.testing.otlp_receivers import Receiver
 from ledgerline.testing.ports import HOST
@@ -259,7 +260,7 @@ def test_an_end_does_not_wait_until_a_collector_is_back() -> None:
     with socket.create_server((HOST, 0)) as silent:
         endpoint = f"http://{HOST}:{silent.getsockname()[1]}"
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "86400"}
-        telemetry = Telemetry.from_environment(variables)
+        telemetry = Telemetry.of(TraceVariables.from_environment(variables))
         before = set(threading.enumerate())
         tracing = Tracing(exporter_for(telemetry, ""), telemetry.keeps, 1000)
         tracing.begin("POST", {}).end()

@@ -1,46 +1,52 @@
-"""What the environment says of agents: defaults, every variable, and values that cannot be used."""
+"""The settings of agents: defaults, every variable, and values that cannot be used."""
 
-from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
-from ledgerline.dagster.agent_settings import CAPTURE_VARIABLE, AgentSettings
+from ledgerline.settings.agents import AgentSettings
+from ledgerline.settings.declaration import SettingsError, settings_of
 
-HOME = Path("/srv/state")
+CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+HOME = "/srv/state"
 
-DEFAULTS = AgentSettings(
-    provider="ollama",
-    address="http://127.0.0.1:11434",
-    model="qwen3:8b",
-    api_key=None,
-    temperature=0.0,
-    seed=0,
-    context_tokens=16_384,
-    output_tokens=2_048,
-    embedding_model=None,
-    search_url=None,
-    memory="/srv/state/agent/memory",
-    prompt=None,
-    turns=8,
-    tool_calls=16,
-    tokens=50_000,
-    seconds=180,
-    executions=4,
-    captures=False,
-)
+DEFAULTS = {
+    "provider": "ollama",
+    "address": "http://127.0.0.1:11434",
+    "model": "qwen3:8b",
+    "api_key": None,
+    "temperature": 0.0,
+    "seed": 0,
+    "context_tokens": 16_384,
+    "output_tokens": 2_048,
+    "think": None,
+    "embedding_model": None,
+    "search_url": None,
+    "memory": "/srv/state/agent/memory",
+    "prompt": None,
+    "turns": 8,
+    "tool_calls": 16,
+    "tokens": 50_000,
+    "seconds": 180,
+    "executions": 4,
+    "captures": False,
+}
 
 
 def settings(**variables: str) -> AgentSettings:
-    return AgentSettings.from_environment(variables, HOME)
+    return AgentSettings.from_environment({"LEDGERLINE_HOME": HOME, **variables})
+
+
+def values(of: AgentSettings) -> dict[str, object]:
+    return {name: getattr(of, name) for name in DEFAULTS}
 
 
 def test_without_any_variable_it_is_a_local_ollama() -> None:
-    assert settings() == DEFAULTS
+    assert values(settings()) == DEFAULTS
 
 
 def test_an_empty_variable_is_as_good_as_none() -> None:
-    assert settings(**dict.fromkeys(OVERRIDES, ""), OPENAI_BASE_URL="") == DEFAULTS
+    assert values(settings(**dict.fromkeys(OVERRIDES, ""), OPENAI_BASE_URL="")) == DEFAULTS
 
 
 OVERRIDES = {
@@ -66,15 +72,14 @@ OVERRIDES = {
 
 
 def test_every_setting_has_a_variable() -> None:
-    assert {field for _, field, _ in OVERRIDES.values()} | {"provider"} == {
-        field.name for field in fields(AgentSettings)
-    }
+    declared = {setting.name for setting in settings_of(AgentSettings)}
+    assert {*OVERRIDES, "LEDGERLINE_LLM_PROVIDER", "OPENAI_BASE_URL", "LEDGERLINE_HOME"} == declared
 
 
 @pytest.mark.parametrize("variable", OVERRIDES)
 def test_each_variable_changes_its_setting_and_nothing_else(variable: str) -> None:
     value, field, expected = OVERRIDES[variable]
-    assert asdict(settings(**{variable: value})) == {**asdict(DEFAULTS), field: expected}
+    assert values(settings(**{variable: value})) == {**DEFAULTS, field: expected}
 
 
 def test_a_server_with_openais_protocol_has_an_address_of_its_own() -> None:
@@ -105,25 +110,25 @@ def test_memory_can_be_switched_off_and_its_folder_becomes_absolute(
         ("yes, please", False),
     ],
 )
-def test_what_is_said_is_in_spans_only_if_opentelemetrys_variable_says_so(value: str, captures: bool) -> None:
+def test_messages_are_in_spans_only_if_opentelemetrys_variable_says_so(value: str, captures: bool) -> None:
     assert settings(**{CAPTURE_VARIABLE: value}).captures is captures
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("LEDGERLINE_LLM_PROVIDER", "gemini", "set it to one of: ollama, openai."),
+        ("LEDGERLINE_LLM_PROVIDER", "gemini", "set it to one of: ollama, openai (default ollama)."),
         ("LEDGERLINE_LLM_THINK", "maybe", "set it to one of: off, on, low, medium, high."),
         ("LEDGERLINE_LLM_TEMPERATURE", "hot", "set it to a number from 0 to 2 (default 0)."),
         ("LEDGERLINE_LLM_TEMPERATURE", "2.5", "set it to a number from 0 to 2 (default 0)."),
         ("LEDGERLINE_LLM_TEMPERATURE", "nan", "set it to a number from 0 to 2 (default 0)."),
-        ("LEDGERLINE_LLM_SEED", "-1", "set it to a whole number (default 0)."),
-        ("LEDGERLINE_LLM_CONTEXT_TOKENS", "16k", "set it to a whole number (default 16384)."),
-        ("LEDGERLINE_AGENT_SECONDS", "1.5", "set it to a whole number (default 180)."),
+        ("LEDGERLINE_LLM_SEED", "-1", "set it to a whole number from 0 on (default 0)."),
+        ("LEDGERLINE_LLM_CONTEXT_TOKENS", "16k", "set it to a whole number from 1 on (default 16384)."),
+        ("LEDGERLINE_AGENT_SECONDS", "1.5", "set it to a whole number from 1 on (default 180)."),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} is '{value}'; ") as error:
+    with pytest.raises(SettingsError, match=f"^{name} is '{value}'; ") as error:
         settings(**{name: value})
     assert str(error.value).endswith(expected)
 
@@ -133,12 +138,14 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expe
     [name for name in OVERRIDES if name.endswith("_TOKENS") or name.startswith("LEDGERLINE_AGENT_")],
 )
 def test_a_limit_of_nothing_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} is 0; set it to a whole number above that"):
+    with pytest.raises(SettingsError, match=f"^{name} is '0'; set it to a whole number from 1 on"):
         settings(**{name: "0"})
 
 
-def test_an_address_of_a_search_that_is_none_is_refused_and_not_shown() -> None:
-    with pytest.raises(ValueError, match=r"^LEDGERLINE_SEARCH_URL is no address") as error:
+def test_a_wrong_address_of_a_search_is_refused_and_not_shown() -> None:
+    with pytest.raises(
+        SettingsError, match=r"^LEDGERLINE_SEARCH_URL cannot be used; set it to an address"
+    ) as error:
         settings(LEDGERLINE_SEARCH_URL="s3cret")
     assert "s3cret" not in str(error.value)
 

@@ -1,0 +1,269 @@
+"""Declares settings as typed fields, and reads them from variables. Which settings exist: the other modules.
+
+A field is the only declaration of a setting: variable, type, bounds, default, unit, description, and whether
+its value is a secret. `.env.example`, the reference page, `ledgerline settings` and the errors are made from
+it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from dotenv import load_dotenv
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ledgerline.errors import LedgerlineError
+from ledgerline.settings.project import Project
+from ledgerline.settings.unknown import warn_of_unknown
+
+OFF = "off"
+Hidden = Literal["nothing", "password", "value"]
+
+
+class SettingsError(LedgerlineError):
+    """Raised when variables have values that cannot be used. The problem names each of them."""
+
+
+class DeclaredSettings(BaseSettings):
+    """Base class of all classes of settings."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the given values as the only source, so that from_environment() alone reads variables."""
+        return (init_settings,)
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, *, options: Mapping[str, str] | None = None
+    ) -> Self:
+        """Read the settings from variables.
+
+        Args:
+            environment: Variables to read; by default, those of this process over those of `.env`.
+            options: Variables that options of a command set. They win over the environment.
+
+        Raises:
+            SettingsError: Variables have values that cannot be used.
+            ProjectError: The pyproject.toml of the project cannot be used.
+        """
+        project = Project.found(os.environ if environment is None else environment)
+        if environment is None:
+            load_dotenv(project.root / ".env")
+            environment = os.environ
+            warn_of_unknown(environment)
+        source = _Variables(cls, {**environment, **(options or {})}, project)
+        try:
+            return cls.model_validate(source())
+        except ValidationError as error:
+            wrong = {str(each["loc"][-1]): each for each in error.errors(include_url=False)}
+            fields = {field.name: field for field in settings_of(cls)}
+            problems = [fields[name].problem(wrong[name]) for name in wrong if name in fields]
+        # Outside of the handler: pydantic's error holds the values, secrets among them.
+        raise SettingsError("\n".join(problems))
+
+
+class _Variables(PydanticBaseSettingsSource):
+    """Reads variables of a mapping. An empty variable counts as one that is not set."""
+
+    def __init__(self, cls: type[BaseSettings], environment: Mapping[str, str], project: Project) -> None:
+        super().__init__(cls)
+        self.environment = environment
+        self.project = project
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of a field, the key to store it under, and that it needs no decoding."""
+        if field_name == "project":
+            return self.project, field_name, False
+        if isinstance(field.annotation, type) and issubclass(field.annotation, DeclaredSettings):
+            return _Variables(field.annotation, self.environment, self.project)(), field_name, False
+        name = str(field.validation_alias)
+        return self.environment.get(name) or None, name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values of all fields that have one."""
+        fields = self.settings_cls.model_fields.items()
+        values = (self.get_field_value(field, name) for name, field in fields)
+        return {key: value for value, key, _ in values if value is not None}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as a field declares it.
+
+    Attributes:
+        name: Name of the variable.
+        attribute: Name of the field.
+        field: The field.
+        owner: The class that declares it.
+    """
+
+    name: str
+    attribute: str
+    field: FieldInfo
+    owner: type[DeclaredSettings]
+
+    def _extra(self, key: str) -> str:
+        extra = self.field.json_schema_extra
+        return str(extra[key]) if isinstance(extra, dict) else ""
+
+    @property
+    def description(self) -> str:
+        """What the setting decides."""
+        return self.field.description or ""
+
+    @property
+    def unit(self) -> str:
+        """Unit of a number; empty without one."""
+        return self._extra("unit")
+
+    @property
+    def hides(self) -> str:
+        """What of the value may not be shown: nothing, a password in an address, or the whole value."""
+        return self._extra("hides")
+
+    @property
+    def default(self) -> str:
+        """The default in words, or as it would be written into a variable; empty without one."""
+        value = self.field.default if self.field.default_factory is None else None
+        return self._extra("default") or as_text(value)
+
+    @property
+    def allowed(self) -> str:
+        """The values that the type allows, as the object of "set it to"; empty where every text is one."""
+        kinds = [self.field.annotation, *get_args(self.field.annotation)]
+        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+        if words:
+            return f"one of: {', '.join(words)}"
+        if int not in kinds and float not in kinds:
+            return ""
+        bounds = {name: value for each in self.field.metadata for name, value in _bounds(each)}
+        upper = f"to {bounds['le']:g}" if "le" in bounds else "on"
+        return f"a {'whole ' if int in kinds else ''}number from {bounds.get('ge', 0):g} {upper}"
+
+    def problem(self, error: ErrorDetails) -> str:
+        """Return the sentence that says what is wrong with the value, and what to set instead."""
+        value = "cannot be used" if self.hides != "nothing" else f"is {error['input']!r}"
+        if advice := str(error.get("ctx", {}).get("error", "")):
+            return f"{self.name} {value}; {advice}."
+        default = f" (default {self.default})" if self.default else ""
+        return f"{self.name} {value}; set it to {self.allowed}{default}."
+
+
+def setting(
+    name: str,
+    description: str,
+    default: object = None,
+    *,
+    default_text: str = "",
+    unit: str = "",
+    hides: Hidden = "nothing",
+    **bounds: Any,
+) -> Any:
+    """Declare a setting as a field of a class of settings.
+
+    Args:
+        name: Name of the variable.
+        description: What it decides, as a noun phrase or sentences with full stops.
+        default: The default, or a function that makes it from the fields above.
+        default_text: The default in words, where a function makes it.
+        unit: Unit of a number.
+        hides: What of the value may not be shown: nothing, a password in an address, or the whole value.
+        **bounds: Further arguments of pydantic's Field, as `ge` and `le`.
+
+    Example:
+        >>> class OvenSettings(DeclaredSettings):
+        ...     seconds: int = setting("OVEN_SECONDS", "Time in the oven.", 90, unit="seconds", ge=1)
+        >>> OvenSettings.from_environment({"OVEN_SECONDS": "60"}).seconds
+        60
+        >>> OvenSettings.from_environment({"OVEN_SECONDS": "0"})
+        Traceback (most recent call last):
+            ...
+        ledgerline.settings.declaration.SettingsError: OVEN_SECONDS is '0'; set it to ...
+    """
+    kind: Any = {"default_factory" if isinstance(default, Callable) else "default": default}
+    return Field(
+        **kind,
+        validation_alias=name,
+        description=description,
+        repr=hides == "nothing",
+        json_schema_extra={"default": default_text, "unit": unit, "hides": hides},
+        **bounds,
+    )
+
+
+def settings_of(cls: type[DeclaredSettings]) -> Iterator[Setting]:
+    """Return the settings that a class declares, with those of its bases and fields; each name once."""
+    names: set[str] = set()
+    for attribute, field in cls.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, DeclaredSettings):
+            settings = [each for each in settings_of(field.annotation) if each.name not in names]
+        elif field.validation_alias is None:
+            continue
+        else:
+            owner = next(
+                each for each in reversed(cls.__mro__) if attribute in vars(each).get("__annotations__", {})
+            )
+            settings = [Setting(str(field.validation_alias), attribute, field, owner)]
+        names.update(each.name for each in settings)
+        yield from settings
+
+
+def as_text(value: object) -> str:
+    """Return a value as it would be written into a variable."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple | frozenset):
+        return ",".join(sorted(map(str, value)) if isinstance(value, frozenset) else map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bounds(metadata: object) -> Iterator[tuple[str, float]]:
+    for name in ("ge", "le"):
+        if (bound := getattr(metadata, name, None)) is not None:
+            yield name, bound
+
+
+def _digits(value: object) -> object:
+    """Refuse texts that pydantic would take for a whole number, too, as 5000.0 and 1_000."""
+    if isinstance(value, str) and not value.isdecimal():
+        raise ValueError  # The type says what is allowed.
+    return value
+
+
+def _address(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if scheme not in ("http", "https") or not separator or not rest or rest[0] in "/ \t":
+        raise ValueError("set it to an address like http://127.0.0.1:5000")
+    return value
+
+
+def _words(value: object) -> object:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def place(value: str) -> str:
+    """Return a URL as it is, and a folder as an absolute path: processes start in different folders."""
+    return value if "://" in value else str(Path(value).absolute())
+
+
+Whole = Annotated[int, BeforeValidator(_digits)]
+Address = Annotated[str, AfterValidator(_address)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+WordSet = Annotated[frozenset[str], BeforeValidator(_words)]
+Place = Annotated[str, AfterValidator(place)]
+PlaceOrOff = Annotated[str, AfterValidator(lambda value: value if value == OFF else place(value))]
+Folder = Annotated[Path, AfterValidator(Path.absolute)]
