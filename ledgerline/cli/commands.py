@@ -103,10 +103,7 @@ def _settings() -> "Settings":
     # Imported here, because `ledgerline serve` does without Dagster, which takes seconds to import.
     from ledgerline.dagster.settings import Settings
 
-    try:
-        return Settings.from_environment()
-    except ValueError as error:
-        stop(error)
+    return Settings.from_environment()
 
 
 def _prepared(settings: "Settings") -> "Settings":

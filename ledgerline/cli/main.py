@@ -20,6 +20,7 @@ from ledgerline.cli.commands import (  # noqa: E402
     prepared_settings,
     settings_beside,
     stop,
+    wide_console,
 )
 from ledgerline.cli.project_commands import WithProjectCommands  # noqa: E402
 from ledgerline.settings.extras import require  # noqa: E402
@@ -73,7 +74,8 @@ def serve(
 ) -> None:
     """Serve predictions of the versions in production over HTTP, and activate new ones; until Ctrl-C."""
     # Serving does without prepared_settings, because importing Dagster takes seconds.
-    from ledgerline.serving import server, settings
+    from ledgerline.serving import server
+    from ledgerline.serving.settings import ServingSettings, prepare_libraries
 
     given = {
         "LEDGERLINE_SERVING_MODELS": ",".join(model or []),
@@ -82,12 +84,20 @@ def serve(
     }
     chosen = {name: value for name, value in given.items() if value}
     try:
-        chosen_settings = settings.ServingSettings.from_environment(options=chosen)
+        chosen_settings = ServingSettings.from_environment(options=chosen)
         # Before MLflow is imported, and after `.env` is read, whose values win.
-        settings.prepare_libraries()
+        prepare_libraries()
         server.serve(chosen_settings)
-    except (ValueError, OSError) as error:
+    except OSError as error:
         stop(error)
+
+
+@app.command()
+def settings() -> None:
+    """List the value of each setting and its origin: environment, .env, pyproject.toml or default."""
+    from ledgerline.cli import settings_table
+
+    settings_table.print_settings(wide_console())
 
 
 @app.command()
