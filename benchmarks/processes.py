@@ -20,7 +20,7 @@ from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENT = Project.found({}, PROJECT_ROOT).experiment
+EXPERIMENT = Project.from_environment({}, PROJECT_ROOT).experiment
 SCRIPTS = Path(sys.executable).parent
 STOP_SECONDS = 15.0
 NICE = 10

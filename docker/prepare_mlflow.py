@@ -23,7 +23,7 @@ def prepare(uri: str, experiment: str) -> str:
 
 def main() -> None:
     """Prepare the database that a variable names, and compare the id with the collector's."""
-    experiment = Project.found(os.environ).experiment  # noqa: TID251 (a script of the stack)
+    experiment = Project.from_environment(os.environ).experiment  # noqa: TID251 (a script of the stack)
     experiment_id = prepare(os.environ["MLFLOW_BACKEND_STORE_URI"], experiment)  # noqa: TID251
     if experiment_id != os.environ["OTELCOL_MLFLOW_EXPERIMENT_ID"]:  # noqa: TID251
         sys.exit(

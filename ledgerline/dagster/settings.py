@@ -30,7 +30,7 @@ class Settings(PipelineVariables):
 
     @cached_property  # It warns of values that cannot be used, which one warning is enough for.
     def telemetry(self) -> Telemetry:
-        """Which traces are recorded, and where they are sent."""
+        """Destination and sampling of traces."""
         return Telemetry.of(self)
 
     @property
@@ -40,14 +40,14 @@ class Settings(PipelineVariables):
 
 
 def set_library_defaults() -> None:
-    """Tell libraries what they must know before this project's modules are imported."""
-    # Backfill policies and time window mappings are in beta; the version of Dagster is pinned.
+    """Set what libraries read before the modules of a project are imported."""
+    # Backfill policies and time window mappings are in beta, and the version of Dagster is pinned.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     library_defaults.set_in(os.environ)
 
 
 def export(settings: Settings) -> None:
-    """Put the settings into this process's environment, for the processes it starts."""
+    """Put the settings into the environment of this process, for the processes that it starts."""
     os.environ[VARIABLE] = str(settings.project.root)
     os.environ["LEDGERLINE_HOME"] = str(settings.home)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
@@ -60,16 +60,16 @@ def export(settings: Settings) -> None:
 
 
 def export_of_other_instance(dagster_home: Path, service: str) -> None:
-    """Put into this process's environment what makes it read another project's instance.
+    """Set the variables with which this process reads the instance of another project.
 
     Args:
-        dagster_home: Its folder, which its own configuration may name by the variable.
-        service: The name of what its traces are of, unless a variable says it.
+        dagster_home: Folder of the instance. Its configuration may refer to the variable DAGSTER_HOME.
+        service: Name of the service in its traces, unless OTEL_SERVICE_NAME is set.
     """
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     os.environ.setdefault("OTEL_SERVICE_NAME", service)
 
 
 def environment_with(additions: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment and these additions, for a process it starts."""
+    """Return the environment of this process with additions, for a process that it starts."""
     return os.environ | dict(additions)

@@ -1,4 +1,4 @@
-"""Columns of pandas' categories, as LightGBM and XGBoost take them: clients send their values."""
+"""Converts columns of categories, which LightGBM and XGBoost take, to the values that clients send."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-CATEGORIES_KEY = "categories"  # in what a description says of a flavour; MLflow passes over it
+CATEGORIES_KEY = "categories"  # in the description of a flavour; MLflow ignores it
 
 
 def categories_of(frame: "pd.DataFrame") -> tuple[str, ...]:
@@ -17,7 +17,7 @@ def categories_of(frame: "pd.DataFrame") -> tuple[str, ...]:
 
 
 def as_values(frame: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
-    """Return a frame with the values of categories, as a client sends them."""
+    """Return a frame with the values of the categories, as a client sends them."""
     import pandas as pd
 
     if not columns:
@@ -28,7 +28,7 @@ def as_values(frame: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
 
 
 def with_categories(answer: Callable[[Any], Any], columns: Sequence[str]) -> Callable[[Any], Any]:
-    """Return a function that makes categories of columns before it asks.
+    """Return a function that converts columns to categories before it predicts.
 
     The libraries look each value up in the categories that the model was trained with.
     """

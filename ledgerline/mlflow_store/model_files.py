@@ -1,4 +1,4 @@
-"""The files of a model: written, hashed, and read without running what is in them. By flavour: flavours/."""
+"""Writes, hashes and loads the files of models without running code in them. Flavours are in flavours/."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import Model, ModelSignature
 
-# The first that owns a model takes it: the estimators of LightGBM and XGBoost are scikit-learn's, too.
+# The first flavour that owns a model is used: estimators of LightGBM and XGBoost are also scikit-learn's.
 FLAVOURS: tuple[Flavour, ...] = (LightGBM(), XGBoost(), Onnx(), Sklearn())
 
-# The registry adds this file when it hands out a version; it is not part of the model.
+# The registry adds this file to a version that is downloaded; it is not part of the model.
 ADDED_BY_REGISTRY = "registered_model_meta"
 
 EXAMPLE_ROWS = 5
 
-# Texts of numbers, as in LightGBM's format, may lose the last digit.
+# Numbers stored as texts, as in LightGBM's format, may lose the last digit.
 TOLERANCE = 1e-6
 
 
@@ -41,7 +41,7 @@ def flavour_of(model: Any) -> Flavour:
     """Return the flavour that stores a model.
 
     Raises:
-        ModelRefusedError: There is none.
+        ModelRefusedError: No flavour stores it.
     """
     for flavour in FLAVOURS:
         if flavour.owns(model):
@@ -61,18 +61,26 @@ def save(
     *,
     method: str = PREDICT,
 ) -> None:
-    """Write a model as an MLflow model that answers with one of its methods.
+    """Write a model as an MLflow model that predicts with one of its methods.
+
+    Example:
+        ```python
+        model = LogisticRegression().fit(inputs, is_late)
+        model_files.save(model, folder, inputs, logged_model, run_id, method="predict_proba")
+        model_files.load(folder).answer(inputs.head())  # the same probabilities; no code in the files is run
+        ```
 
     Args:
         model: A fitted model of one of FLAVOURS.
-        folder: Where to write; must not exist.
-        inputs: Rows from which the signature is inferred; the first ones become the example.
-        logged: The MLflow entity that the files belong to.
-        run_id: The training run.
-        method: What the model is asked: "predict", "predict_proba" or "predict_log_proba".
+        folder: Folder to create; it must not exist.
+        inputs: Rows from which the signature is inferred. The first ones become the example.
+        logged: MLflow entity that the files belong to.
+        run_id: Id of the training run.
+        method: Method that predicts: "predict", "predict_proba" or "predict_log_proba".
 
     Raises:
-        ModelRefusedError: It has no such method, loading would not accept it, or it would answer otherwise.
+        ModelRefusedError: It has no such method, could not be loaded, or would predict differently once
+            loaded.
     """
     from mlflow.models import Model, infer_signature
 
@@ -98,7 +106,7 @@ def save(
 
 
 def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame":
-    """The example and, for each column that has gaps, a row with one: it becomes optional."""
+    """Return the example with one more row for each column that has gaps, so that it becomes optional."""
     import pandas as pd
 
     gaps = inputs.isna()
@@ -107,49 +115,50 @@ def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame
 
 
 def _answer(stored: StoredModel, example: "pd.DataFrame") -> Any:
-    """Return the answer of a model about its example.
+    """Return the predictions of a model for its example.
 
     Raises:
-        ModelRefusedError: It raises something, or its answer is not by row.
+        ModelRefusedError: It raises an error, or does not return one prediction for each row.
     """
     import numpy as np
     import pandas as pd
 
     try:
         answer = stored.answer(example)
-    except Exception as error:  # models raise anything
+    except Exception as error:  # models raise any error
         raise ModelRefusedError(
-            f"The model does not answer the first of its inputs: {type(error).__name__}: {error}"
+            f"The model cannot predict for the first of its inputs: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(answer, np.ndarray | pd.DataFrame | pd.Series) or len(answer) != len(example):
         raise ModelRefusedError(
-            f"{stored.method} of the model answers a {type(answer).__name__} of {len(answer)} about "
-            f"{len(example)} inputs; it must be an array with a row for each of them."
+            f"{stored.method} of the model returns a {type(answer).__name__} of {len(answer)} for "
+            f"{len(example)} inputs; it must return an array with a row for each of them."
         )
     return answer
 
 
 def _require_same(read: Any, answer: Any) -> None:
-    """Make sure that a model that was read again answers as before; a format may not hold all of it."""
+    """Make sure that a model predicts the same after it is loaded; a format may not hold all of it."""
     import numpy as np
 
-    found, expected = np.asarray(read), np.asarray(answer)
-    same = found.shape == expected.shape and (
-        np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+    loaded, expected = np.asarray(read), np.asarray(answer)
+    same = loaded.shape == expected.shape and (
+        np.allclose(loaded, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
         if expected.dtype.kind == "f"
-        else bool((found == expected).all())
+        else bool((loaded == expected).all())
     )
     if not same:
         raise ModelRefusedError(
-            f"Read again from its files, the model answers {found.tolist()}, and before "
-            f"{expected.tolist()}: their format does not hold all of it."
+            f"The model predicts {loaded.tolist()} after it is loaded from its files, and "
+            f"{expected.tolist()} "
+            "before: their format does not hold all of it."
         )
 
 
 def _require_served(read: StoredModel, example: "pd.DataFrame", signature: "ModelSignature") -> None:
-    """Make sure that a model answers columns of the types of its signature, which is what a service gives it.
+    """Make sure that a model predicts for columns of the types of its signature, which a service sends.
 
-    A column of whole numbers that is stored as objects was trained with objects, and is served as numbers.
+    A column of whole numbers stored as objects is trained with objects and served with numbers.
     """
     import numpy as np
     from mlflow.types import DataType
@@ -165,31 +174,32 @@ def _require_served(read: StoredModel, example: "pd.DataFrame", signature: "Mode
         return
     try:
         read.answer(example.astype(types))
-    except Exception as error:  # models raise anything
+    except Exception as error:  # models raise any error
         named = ", ".join(f"{name} as {dtype}" for name, dtype in types.items())
         raise ModelRefusedError(
-            f"A service would give the model {named}, and it cannot answer that: {type(error).__name__}: "
-            f"{error}. Train it on columns of these types, or make texts of categories that are numbers."
+            f"A service would send the model {named}, for which it cannot predict: {type(error).__name__}: "
+            f"{error}.",
+            "Train it on columns of these types, or make texts of categories that are numbers.",
         ) from error
 
 
 def _require_described(signature: "ModelSignature") -> None:
-    """Make sure that rows can be checked by a signature: MLflow itself warns, and goes on without types."""
+    """Make sure that rows can be checked by a signature; MLflow itself only warns when types are missing."""
     from mlflow.types.schema import AnyType
 
     for part, schema in (("inputs", signature.inputs), ("answer", signature.outputs)):
         if schema is None or any(isinstance(column.type, AnyType) for column in schema.inputs):
             raise ModelRefusedError(
-                f"MLflow finds no signature for the {part} of the model. Let each column have values of one "
-                "type: numbers, texts, truth values or moments."
+                f"MLflow cannot infer a signature for the {part} of the model.",
+                "Give each column values of one type: numbers, texts, booleans or timestamps.",
             )
 
 
 def load(folder: Path) -> StoredModel:
-    """Read a model; nothing in its files is executed.
+    """Load a model without running code in its files.
 
     Raises:
-        ModelRefusedError: It is of no flavour that can be read like that, or holds what is not trusted.
+        ModelRefusedError: Its flavour cannot be loaded like that, or it holds types that are not trusted.
     """
     from mlflow.models import Model
 
@@ -202,23 +212,24 @@ def load(folder: Path) -> StoredModel:
             return flavour.read(folder, config, recorded_method(description) or PREDICT)
         except ModelRefusedError:
             raise
-        except Exception as error:  # what the libraries raise about a file differs
+        except Exception as error:  # each library raises other errors for a damaged file
             raise ModelRefusedError(
-                f"{folder} cannot be read as {flavour.name}: {type(error).__name__}: {error}"
+                f"{folder} cannot be loaded as {flavour.name}: {type(error).__name__}: {error}"
             ) from error
     raise ModelRefusedError(
-        f"{folder} is of {' and '.join(sorted(description.flavors)) or 'no flavour'}; pickled models are not "
-        f"loaded. Read without running code are: {', '.join(flavour.takes for flavour in FLAVOURS)}."
+        f"{folder} has the flavours {', '.join(sorted(description.flavors)) or '(none)'}; pickled models "
+        "are not "
+        f"loaded. These are loaded, without running code: {', '.join(flavour.takes for flavour in FLAVOURS)}."
     )
 
 
 def recorded_method(description: "Model") -> str | None:
-    """Return which method the files of a model say is asked; None: they do not say it."""
+    """Return the method that the files of a model name; None if they name none."""
     return description.flavors.get(PYFUNC, {}).get(METHOD_KEY)
 
 
 def folder_sha256(folder: Path) -> str:
-    """Hash every file of a model with its path, so that nothing can be changed or added."""
+    """Return a hash of every file of a model and its path, so that any change or addition is noticed."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()

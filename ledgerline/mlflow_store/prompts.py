@@ -1,18 +1,20 @@
-"""Versions of prompts in MLflow's prompt registry. What they say, and who uses them, is not known here."""
+"""Registers and loads versions of prompts in MLflow's prompt registry. Their texts are elsewhere."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ledgerline.errors import LedgerlineError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import PromptVersion
 
 SCHEME = "prompts:/"
-LATEST = "latest"  # an alias that MLflow keeps itself
+LATEST = "latest"  # an alias that MLflow sets
 
 
-class UnknownPromptError(Exception):
-    """The registry has no such prompt; the message names it."""
+class UnknownPromptError(LedgerlineError):
+    """Raised when the registry has no such prompt."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,9 @@ class RegisteredPrompt:
     """A version of a prompt.
 
     Attributes:
-        name: The prompt's.
-        version: Its number, from 1 on.
-        template: Its text, with {{ variables }}.
+        name: Name of the prompt.
+        version: Number of the version, from 1 on.
+        template: Text, with {{ variables }}.
     """
 
     name: str
@@ -31,22 +33,22 @@ class RegisteredPrompt:
 
     @property
     def uri(self) -> str:
-        """As MLflow names it."""
+        """URI of the version in MLflow."""
         return f"{SCHEME}{self.name}/{self.version}"
 
 
 def register(client: "MlflowClient", name: str, template: str, experiment_id: str) -> RegisteredPrompt:
-    """The version with this text: the latest one if it has it, or else a new one.
+    """Return the version with this text: the latest one if its text is the same, or a new one.
 
     Args:
-        client: An open client.
-        name: The prompt's.
-        template: Its text.
-        experiment_id: Of the experiment that lists it among its prompts.
+        client: Client of MLflow.
+        name: Name of the prompt.
+        template: Text.
+        experiment_id: Id of the experiment that lists the prompt.
     """
     from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
 
-    latest = _found(client, name, LATEST)
+    latest = _version(client, name, LATEST)
     if latest is not None and latest.template == template:
         return latest
     listed_in = {PROMPT_EXPERIMENT_IDS_TAG_KEY: f",{experiment_id},"}
@@ -54,29 +56,29 @@ def register(client: "MlflowClient", name: str, template: str, experiment_id: st
 
 
 def load(client: "MlflowClient", uri: str) -> RegisteredPrompt:
-    """A version by its address: `prompts:/analyst/3`, or `prompts:/analyst@production`.
+    """Return a version by its URI: `prompts:/analyst/3`, or `prompts:/analyst@production`.
 
     Raises:
-        UnknownPromptError: There is none, or it is no text, or that is no address.
+        UnknownPromptError: The version does not exist, is not a text, or the URI is wrong.
     """
     name, separator, which = uri.removeprefix(SCHEME).rpartition("@" if "@" in uri else "/")
     if not uri.startswith(SCHEME) or not separator or not name or not which:
         raise UnknownPromptError(
-            f"{uri!r} is no address of a prompt; write it like {SCHEME}analyst/3 or "
-            f"{SCHEME}analyst@production."
+            f"{uri!r} is not the URI of a prompt.",
+            f"Write it like {SCHEME}analyst/3 or {SCHEME}analyst@production.",
         )
-    found = _found(client, name, which)
-    if found is None:
+    version = _version(client, name, which)
+    if version is None:
         raise UnknownPromptError(f"MLflow's prompt registry has no {uri}.")
-    return found
+    return version
 
 
-def _found(client: "MlflowClient", name: str, which: str) -> RegisteredPrompt | None:
+def _version(client: "MlflowClient", name: str, which: str) -> RegisteredPrompt | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        # Not load_prompt, which caches, and lists the prompt in whatever experiment is active.
-        found = (
+        # load_prompt would cache the prompt and list it in the active experiment.
+        version = (
             client.get_prompt_version(name, which)
             if which.isdecimal()
             else client.get_prompt_version_by_alias(name, which)
@@ -85,12 +87,12 @@ def _found(client: "MlflowClient", name: str, which: str) -> RegisteredPrompt | 
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return _as_ours(found) if found is not None else None
+    return _as_ours(version) if version is not None else None
 
 
 def _as_ours(prompt: "PromptVersion") -> RegisteredPrompt:
     if not isinstance(prompt.template, str):
         raise UnknownPromptError(
-            f"{SCHEME}{prompt.name}/{prompt.version} is a list of messages; a text is needed."
+            f"{SCHEME}{prompt.name}/{prompt.version} is a list of messages.", "Use a prompt that is a text."
         )
     return RegisteredPrompt(prompt.name, int(prompt.version), prompt.template)

@@ -1,4 +1,4 @@
-"""A model of several quantiles out of models of one each, as scikit-learn's regressors are."""
+"""Joins regressors of one quantile each to one model of several quantiles."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
 
 
 def joined_quantiles(estimators: Sequence[Any]) -> "MultiOutputRegressor":
-    """Join fitted regressors, one for each level, to one model that answers a column for each.
+    """Join fitted regressors, one for each level, to one model that predicts a column for each.
 
-    It is scikit-learn's own class, so it is stored, served and read by MLflow like any other estimator.
-    Nothing sorts the quantiles of a row: if models of neighbouring levels cross, the answer shows it.
+    The model is of scikit-learn's own class, so MLflow stores, serves and loads it like any other estimator.
+    The quantiles of a row are not sorted: if models of neighbouring levels cross, the predictions cross, too.
 
     ```python
     model = joined_quantiles(
@@ -20,27 +20,27 @@ def joined_quantiles(estimators: Sequence[Any]) -> "MultiOutputRegressor":
             for level in (0.1, 0.5, 0.9)
         ]
     )
-    model.predict(inputs)  # a row for each of the inputs, a column for each level
+    model.predict(inputs)  # one row for each input, one column for each level
     ```
 
     Args:
         estimators: Fitted regressors or pipelines, in the order of the levels.
 
     Raises:
-        ValueError: There are none, or they learned from different columns.
-        sklearn.exceptions.NotFittedError: One of them is not fitted.
+        ValueError: The list is empty, or the estimators were trained on different columns.
+        sklearn.exceptions.NotFittedError: An estimator is not fitted.
     """
     from sklearn.base import clone
     from sklearn.multioutput import MultiOutputRegressor
     from sklearn.utils.validation import check_is_fitted
 
     if not estimators:
-        raise ValueError("There are no estimators; give one for each quantile.")
+        raise ValueError("There are no estimators. Give one for each quantile.")
     for estimator in estimators:
         check_is_fitted(estimator)
     columns = [list(getattr(each, "feature_names_in_", ())) for each in estimators]
     if any(names != columns[0] for names in columns):
-        raise ValueError(f"The estimators learned from different columns: {', '.join(map(str, columns))}.")
+        raise ValueError(f"The estimators were trained on different columns: {', '.join(map(str, columns))}.")
     joined = MultiOutputRegressor(clone(estimators[0]))
     joined.estimators_ = list(estimators)
     for name in ("n_features_in_", "feature_names_in_"):

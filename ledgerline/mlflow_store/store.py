@@ -1,4 +1,4 @@
-"""Reaching MLflow: its client, an experiment, files. What is kept there is not known here."""
+"""Connects to MLflow: client, experiment, files. What is stored there is known elsewhere."""
 
 import fcntl
 import tempfile
@@ -22,16 +22,16 @@ HEALTH_ATTEMPTS = 2
 
 
 class StoreUnreachableError(LedgerlineError):
-    """MLflow cannot be used now; the message says where it was looked for."""
+    """Raised when MLflow cannot be used now. The message names its address."""
 
     is_transient = True
 
 
 def connect(tracking_uri: str) -> "MlflowClient":
-    """Open a client, after making sure in a few seconds that there is something to talk to.
+    """Open a client, after making sure within a few seconds that the server or the database can be reached.
 
     Args:
-        tracking_uri: URL of a server, or URI of a database, whose tables are created when missing.
+        tracking_uri: URL of a server, or URI of a database, whose missing tables are created.
 
     Raises:
         StoreUnreachableError: The server does not answer, or the database cannot be opened.
@@ -48,28 +48,28 @@ def connect(tracking_uri: str) -> "MlflowClient":
         try:
             client = MlflowClient(tracking_uri)
             client.search_experiments(max_results=1)  # creates the tables of a new database
-        except (MlflowException, SQLAlchemyError, ImportError) as error:  # the last: its driver
+        except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: its driver is missing
             problem = f"The MLflow database {tracking_uri} cannot be opened: {error}."
             raise StoreUnreachableError(without_password_in(problem, tracking_uri)) from None
     return client
 
 
 def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> str:
-    """The id of an experiment, created when missing.
+    """Return the id of an experiment, which is created if it does not exist.
 
     Args:
-        client: An open client.
-        name: The experiment's name.
-        artifacts: Folder or URL for the artifacts of a new experiment; None: the server decides.
+        client: Client of MLflow.
+        name: Name of the experiment.
+        artifacts: Folder or URL for the artifacts of a new experiment; None if the server decides.
 
     Raises:
-        StoreUnreachableError: The experiment was deleted; the message says how to restore it.
+        StoreUnreachableError: The experiment was deleted. The message says how to restore it.
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return _active(found)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return _active(experiment)
     location = None
     if artifacts is not None:
         location = artifacts if "://" in artifacts else Path(artifacts).absolute().as_uri()
@@ -77,25 +77,27 @@ def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> s
     try:
         return client.create_experiment(name, artifact_location=location)
     except MlflowException:
-        found = client.get_experiment_by_name(name)  # another process was quicker
-        if found is None:
+        experiment = client.get_experiment_by_name(name)  # another process may have created it meanwhile
+        if experiment is None:
             raise
-        return _active(found)
+        return _active(experiment)
 
 
 def _active(experiment: "Experiment") -> str:
     """Return the id of an experiment that can be written to."""
     if experiment.lifecycle_stage == "deleted":
         raise StoreUnreachableError(
-            f"The MLflow experiment {experiment.name!r} was deleted. Restore it with `mlflow experiments "
-            f"restore --experiment-id {experiment.experiment_id}`, or set LEDGERLINE_EXPERIMENT to another."
+            f"The MLflow experiment {experiment.name!r} was deleted.",
+            f"Restore it with `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or "
+            "set "
+            "LEDGERLINE_EXPERIMENT to another name.",
         )
     return experiment.experiment_id
 
 
 @contextmanager
 def downloaded(client: "MlflowClient", location: str) -> Iterator[Path]:
-    """A folder with the files of a model, for as long as the body runs."""
+    """Yield a temporary folder with the files of a model."""
     from mlflow.artifacts import download_artifacts
 
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +107,7 @@ def downloaded(client: "MlflowClient", location: str) -> Iterator[Path]:
 
 
 def answers(tracking_uri: str, seconds: float) -> bool:
-    """Whether there is something to talk to now: a server that says so in this time, or a database."""
+    """Return whether MLflow is a server that responds within this time, or a database."""
     import requests
 
     if urlsplit(tracking_uri).scheme not in SERVER_SCHEMES:
@@ -117,7 +119,7 @@ def answers(tracking_uri: str, seconds: float) -> bool:
 
 
 def _require_health(url: str) -> None:
-    """Ask the server whether it is there: MLflow's own calls would retry for minutes."""
+    """Check the health of the server first, because MLflow's own calls would retry for minutes."""
     import requests
 
     problem: Exception | None = None
@@ -136,14 +138,14 @@ def _require_health(url: str) -> None:
 
 @contextmanager
 def _one_at_a_time(database_uri: str) -> Iterator[None]:
-    """Keep two processes from creating the tables of one SQLite file together, which breaks it."""
+    """Keep two processes from creating the tables of one SQLite file at once, which breaks it."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         url = make_url(database_uri)
     except ArgumentError:
-        yield  # MLflow has kinds of stores that are no databases, and says so of what it does not know
+        yield  # MLflow also has stores that are not databases, and reports what it does not know
         return
     if url.get_backend_name() != "sqlite" or not url.database:
         yield

@@ -1,4 +1,4 @@
-"""Models in memory that came from files, and the interface of their flavours, which are in flavours/."""
+"""Declares loaded models, and the interface of flavours. The flavours themselves are in flavours/."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import Model, ModelSignature
 
-# MLflow's word for the method that its pyfunc of scikit-learn asks. Its other flavours know none; it is added
-# to their descriptions, and MLflow passes over it.
+# MLflow's key for the method that its pyfunc of scikit-learn calls. Its other flavours have none: the key is
+# added to their descriptions, and MLflow ignores it.
 METHOD_KEY = "predict_fn"
 PYFUNC = "python_function"
 
@@ -29,13 +29,21 @@ class ModelRefusedError(LedgerlineError):
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model, ready to predict.
+    """A model that is ready to predict.
 
     Attributes:
-        flavour: MLflow's name of its flavour.
-        model: The object of the model's own library.
-        method: The method that `answer` calls, one of METHODS.
-        answer: Takes a frame of inputs, or one array, and returns an array with one row for each of theirs.
+        flavour: MLflow's name of the flavour.
+        model: Object of the model's library.
+        method: Method that `answer` calls, one of METHODS.
+        answer: Function from a frame of inputs, or one array, to an array with one row for each input.
+
+    Example:
+        >>> import numpy as np
+        >>> from sklearn.linear_model import LinearRegression
+        >>> model = LinearRegression().fit(np.array([[0.0], [1.0]]), np.array([0.0, 2.0]))
+        >>> stored = bound("sklearn", model, PREDICT)
+        >>> stored.answer(np.array([[3.0]])).round(6).tolist()
+        [6.0]
     """
 
     flavour: str
@@ -46,11 +54,11 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class Needs:
-    """Everything that reading a model needs.
+    """Everything that loading a model needs.
 
     Attributes:
         libraries: Names of distributions.
-        types: Types in a file of skops, beyond those that it trusts by itself.
+        types: Types in a file of skops besides those that skops trusts.
     """
 
     libraries: Sequence[str]
@@ -62,10 +70,10 @@ class Saved:
     """Everything that is written beside a model.
 
     Attributes:
-        description: MLflow's entity, to which the flavour adds itself.
-        signature: The inputs and the answer.
-        example: Rows that the model is tried with when it is loaded.
-        needs: What reading the model needs.
+        description: MLflow's entity, to which the flavour adds its section.
+        signature: Types of the inputs and of the predictions.
+        example: Rows with which the model is tried when it is loaded.
+        needs: Everything that loading the model needs.
         categories: Columns of the example that the model was trained with as pandas' categories.
     """
 
@@ -77,7 +85,7 @@ class Saved:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments that `save_model` of every flavour takes."""
+        """Arguments that `save_model` of every flavour takes."""
         return {
             "mlflow_model": self.description,
             "signature": self.signature,
@@ -86,19 +94,19 @@ class Saved:
         }
 
     def add(self, flavour: str, folder: Path, method: str, **options: Any) -> None:
-        """Write into the description what the flavour of MLflow does not."""
+        """Add to the description what MLflow's flavour does not write."""
         self.description.flavors[PYFUNC][METHOD_KEY] = method
         self.description.flavors[flavour].update({CATEGORIES_KEY: list(self.categories), **options})
         self.description.save(str(folder / "MLmodel"))
 
 
 class Flavour(ABC):
-    """One of MLflow's flavours: how models of it are recognised, written and read.
+    """Base class of MLflow's flavours: recognises, writes and loads models of one library.
 
     Attributes:
-        name: MLflow's name of it.
-        takes: The models of it, for messages.
-        extra: The extra of this distribution that installs its library; None: it is always there.
+        name: MLflow's name of the flavour.
+        takes: Models of the flavour, for messages.
+        extra: Extra of this distribution that installs the library; None if it is always installed.
     """
 
     name: str
@@ -107,14 +115,14 @@ class Flavour(ABC):
 
     @abstractmethod
     def owns(self, model: Any) -> bool:
-        """Whether a model is of this flavour; imports no library that is not imported yet."""
+        """Return whether a model is of this flavour, without importing a library."""
 
     @abstractmethod
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the model with the method that is asked.
+        """Return the model with the method that predicts.
 
         Args:
-            model: One that the flavour owns.
+            model: Model that the flavour owns.
             method: One of METHODS.
             categories: Columns that the model takes as pandas' categories.
 
@@ -124,14 +132,14 @@ class Flavour(ABC):
 
     @abstractmethod
     def model_type(self, model: Any, method: str) -> str | None:
-        """Return MLflow's word for a kind of model, "classifier" or "regressor"; None for other kinds."""
+        """Return MLflow's name for a kind of model: "classifier", "regressor", or None for other kinds."""
 
     @abstractmethod
     def needs(self, model: Any) -> Needs:
-        """Return what reading a model needs.
+        """Return what loading a model needs.
 
         Raises:
-            ModelRefusedError: It would not be read again.
+            ModelRefusedError: It could not be loaded again.
         """
 
     @abstractmethod
@@ -140,20 +148,20 @@ class Flavour(ABC):
 
     @abstractmethod
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
-        """Read a model, running nothing that is in its files.
+        """Load a model without running code in its files.
 
         Args:
-            folder: All files of the model.
-            config: What its description says of this flavour.
-            method: The method that is to be asked.
+            folder: Folder with all files of the model.
+            config: Section of this flavour in the description of the model.
+            method: Method that predicts.
 
         Raises:
-            ModelRefusedError: It cannot be read like that.
+            ModelRefusedError: It cannot be loaded like that.
         """
 
 
 def bound(flavour: str, model: Any, method: str) -> StoredModel:
-    """Return a model that has methods of the names in METHODS, as scikit-learn's have.
+    """Return a model whose methods are named as in METHODS, like those of scikit-learn.
 
     Raises:
         ModelRefusedError: It has no such method.
@@ -167,7 +175,7 @@ def bound(flavour: str, model: Any, method: str) -> StoredModel:
 
 
 def doubles(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function that answers in 64 bits: so clients need not know which library a version is of."""
+    """Return a function that predicts in 64 bits, so that clients need not know the library of a version."""
 
     def answer_doubles(inputs: Any) -> Any:
         answered = answer(inputs)
@@ -180,7 +188,7 @@ def file_in(folder: Path, config: Mapping[str, Any], key: str) -> Path:
     """Return a file that a description names.
 
     Raises:
-        ModelRefusedError: It is not among the files of the model, whose hash is known.
+        ModelRefusedError: It is not among the files of the model, which are hashed.
     """
     name = str(config.get(key, ""))
     file = (folder / name).resolve()
@@ -195,19 +203,19 @@ def library(flavour: "Flavour", module: str) -> Any:
     """Import the library of a flavour.
 
     Raises:
-        ModelRefusedError: It is not installed, or something that it needs is not.
+        ModelRefusedError: The library, or one that it needs, is not installed.
     """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # a missing library of C is an OSError
         raise ModelRefusedError(
-            f"{flavour.takes} need {module}, which cannot be imported: {error}. "
-            f"Install it: `pip install 'ledgerline-mlops[{flavour.extra}]'`."
+            f"{flavour.takes} need {module}, which cannot be imported: {error}.",
+            f"Install it: `pip install 'ledgerline-mlops[{flavour.extra}]'`.",
         ) from error
 
 
 def pinned(library: str) -> str:
-    """Return a requirement of exactly the installed version; a build for CPUs only counts as the library."""
+    """Return a requirement of the installed version; a build for CPUs only counts as the library."""
     from importlib.metadata import PackageNotFoundError, version
 
     for name in (library, f"{library}-cpu"):

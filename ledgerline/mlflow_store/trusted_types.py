@@ -1,19 +1,18 @@
-"""The types that a model in skops format may consist of, beyond those that skops trusts by itself.
+"""Lists the types that a model in skops format may consist of, besides those that skops trusts.
 
-A file that needs another type is refused, whatever it says of itself. Each of these was read in its source:
-when it is made from the contents of a file and asked for a prediction, it calls nothing that the file names,
-except functions and classes that are trusted themselves. skops asks for the function inside a partial, a
-scorer or a kernel, too.
+A file with another type is refused. The source of each type was read: when an object of it is made from the
+contents of a file and predicts, it calls nothing that the file names, except functions and classes that are
+trusted themselves. skops also checks the function inside a partial, a scorer or a kernel.
 
-The types are checked, and not the numbers in them: a tree whose nodes were tampered with may end the process.
-The hash of a registered version is there for that.
+The types are checked, not the numbers in them: a tree with manipulated nodes may end the process. The hash
+of a registered version protects against that.
 """
 
 _TREES = {
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    # How boosted trees check numeric columns beside categories.
+    # Boosted trees check numeric columns beside categories with these.
     "functools.partial",
     "sklearn.utils.validation.check_array",
 }
@@ -69,7 +68,7 @@ _NEIGHBOURS = {
 
 _PARTS_OF_ESTIMATORS = {
     "numpy.dtype",
-    # Splines and their array functions.
+    # Splines and their array functions are parts of transformers.
     "scipy.interpolate._bsplines.BSpline",
     "scipy._lib.array_api_compat.numpy._aliases.asarray",
     "sklearn.calibration._CalibratedClassifier",
@@ -113,7 +112,7 @@ _PARTS_OF_ESTIMATORS = {
     ),
 }
 
-# Searches keep how they split and scored.
+# Searches store their splitters and scorers.
 _SEARCHES = {
     "sklearn.metrics._scorer._CurveScorer",
     "sklearn.metrics._scorer._PassthroughScorer",

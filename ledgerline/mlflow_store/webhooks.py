@@ -1,7 +1,7 @@
-"""Webhooks of MLflow's registry: asking for them, and telling a real delivery from any other request.
+"""Registers webhooks of MLflow's registry, and verifies deliveries.
 
-A delivery is a wake-up, never the truth: it can be lost, and what has changed is read from the registry. Who
-listens, and what is woken, is not known here.
+A delivery is only a notification: it can be lost, and the change itself is read from the registry. The
+receivers of notifications are elsewhere.
 """
 
 import base64
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.webhook import Webhook, WebhookEventStr
 
-# MLflow's (mlflow.webhooks.constants): whoever verifies a delivery need not import MLflow for seconds.
+# Copies of the constants in mlflow.webhooks.constants, because importing MLflow takes seconds.
 SIGNATURE_HEADER = "X-MLflow-Signature"
 DELIVERY_ID_HEADER = "X-MLflow-Delivery-Id"
 TIMESTAMP_HEADER = "X-MLflow-Timestamp"
 SIGNATURE_VERSION = "v1"
 
-# As https://www.standardwebhooks.com suggests.
+# The tolerance that https://www.standardwebhooks.com suggests.
 TOLERANCE_SECONDS = 300
-# Far more than a registry sends in the time they are remembered for; only what MLflow signed is counted.
+# A registry sends far fewer while they are remembered; only signed deliveries count.
 REMEMBERED_DELIVERIES = 10_000
 
 EVENTS: "tuple[WebhookEventStr, ...]" = (
@@ -42,10 +42,10 @@ EVENTS: "tuple[WebhookEventStr, ...]" = (
     "model_version_tag.set",
     "model_version_tag.deleted",
 )
-# Whose deliveries name a registered model.
+# Deliveries of these entities name a registered model.
 MODEL_ENTITIES = ("registered_model", "model_version", "model_version_tag", "model_version_alias")
 
-DESCRIPTION = "Wakes who follows the registry."
+DESCRIPTION = "Notifies followers of the registry."
 ANSWER_CHARACTERS = 200
 
 SERVER_NEEDS = (
@@ -56,25 +56,25 @@ SERVER_NEEDS = (
 
 
 class DeliveryRefusedError(Exception):
-    """A request is no delivery to act on; the message may be shown to whoever sent it."""
+    """Raised when a request is not a valid delivery. The message may be shown to the sender."""
 
 
 class RegistrationError(LedgerlineError):
-    """MLflow does not take a webhook; the message says what it needs."""
+    """Raised when MLflow does not accept a webhook. The message says what it needs."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a webhook says has happened. Fields it does not tell are empty.
+    """A change that a webhook reports. Fields that it does not report are empty.
 
     Attributes:
         id: MLflow's id of this delivery; the same when it is sent again.
-        entity: What was changed, for instance "model_version_alias".
+        entity: Kind of the changed entity, for instance "model_version_alias".
         action: "created", "deleted" or "set".
-        model: The registered model.
-        version: The version, as text.
-        alias: The alias.
-        at: When it was sent, in seconds since the epoch.
+        model: Name of the registered model.
+        version: Number of the version, as text.
+        alias: Name of the alias.
+        at: Time of sending, in seconds since the epoch.
     """
 
     id: str
@@ -87,9 +87,9 @@ class Delivery:
 
 
 class Verifier:
-    """Accepts what MLflow signed with the secret, a short while ago, and each delivery once.
+    """Accepts deliveries that MLflow signed with the secret a short time ago, each of them once.
 
-    Any number of threads may use it.
+    It can be used from several threads at once.
     """
 
     def __init__(
@@ -99,30 +99,30 @@ class Verifier:
         now: Callable[[], float] = time.time,
     ) -> None:
         if not secret:
-            raise ValueError("The secret of a webhook is empty: anybody could sign with it.")
+            raise ValueError("The secret of a webhook is empty: anyone could sign with it.")
         self._secret = secret.encode()
         self._remembered = remembered
         self._now = now
         self._lock = threading.Lock()
-        # Delivery ids in the order they came, and when they can be forgotten.
+        # Ids of deliveries in the order of arrival, with the time from which they can be forgotten.
         self._accepted: dict[str, float] = {}
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> Delivery:
         """Read a delivery.
 
         Args:
-            headers: Of the request; upper and lower case make no difference.
-            body: Of the request, as it came: not decoded, not parsed.
+            headers: Headers of the request; upper and lower case make no difference.
+            body: Body of the request, neither decoded nor parsed.
 
         Raises:
-            DeliveryRefusedError: It was not signed with the secret, is too old or from the future, came
-                before, or cannot be read.
+            DeliveryRefusedError: It was not signed with the secret, is too old or from the future, was
+                received before, or cannot be read.
         """
         values = {name.lower(): value for name, value in headers.items()}
         delivery_id = _required(values, DELIVERY_ID_HEADER)
         timestamp = _required(values, TIMESTAMP_HEADER)
         signatures = _required(values, SIGNATURE_HEADER)
-        # The first: of what is not signed, nothing else is looked at.
+        # The signature comes first: nothing else of an unsigned request is read.
         if not self._is_signed(f"{delivery_id}.{timestamp}.".encode() + body, signatures):
             raise DeliveryRefusedError("the signature does not match")
         now = self._now()
@@ -135,14 +135,14 @@ class Verifier:
         return delivery
 
     def forget(self, delivery: Delivery) -> None:
-        """Take back that it came: nothing could be done with it now, and MLflow will send it again."""
+        """Forget a delivery that could not be handled, because MLflow will send it again."""
         with self._lock:
             self._accepted.pop(delivery.id, None)
 
     def _is_signed(self, content: bytes, signatures: str) -> bool:
         digest = hmac.digest(self._secret, content, hashlib.sha256)
         expected = f"{SIGNATURE_VERSION},".encode() + base64.b64encode(digest)
-        # Several, where a secret is being replaced.
+        # There are several signatures while a secret is being replaced.
         return any(hmac.compare_digest(expected, signature.encode()) for signature in signatures.split())
 
     def _accept_once(self, delivery_id: str, now: float) -> None:
@@ -153,37 +153,37 @@ class Verifier:
                 raise DeliveryRefusedError("it was received before")
             if len(self._accepted) >= self._remembered:
                 del self._accepted[next(iter(self._accepted))]
-            # One from the future is refused for its age only after twice the tolerance.
+            # A delivery from the future is refused for its age only after twice the tolerance.
             self._accepted[delivery_id] = now + 2 * TOLERANCE_SECONDS
 
 
 def require_server(tracking_uri: str) -> None:
-    """Make sure that there is somebody to send webhooks.
+    """Make sure that MLflow is a server, which can send webhooks.
 
     Raises:
-        RegistrationError: It is a bare database.
+        RegistrationError: It is a database without a server.
     """
     if urlsplit(tracking_uri).scheme not in SERVER_SCHEMES:
         raise RegistrationError(
-            f"Webhooks are sent by an MLflow server, and {without_password(tracking_uri)} is none. "
-            "Set MLFLOW_TRACKING_URI to the address of one, like http://127.0.0.1:5000."
+            f"Webhooks are sent by an MLflow server, and {without_password(tracking_uri)} is not one.",
+            "Set MLFLOW_TRACKING_URI to the address of a server, like http://127.0.0.1:5000.",
         )
 
 
 def register(client: "MlflowClient", url: str, secret: str, name: str) -> "Webhook":
-    """Let MLflow tell this address of new versions, tags and aliases; the same again changes nothing.
+    """Register a webhook for new versions, tags and aliases; registering it again changes nothing.
 
-    A webhook of this name, or else one to this address, is changed to what is asked for here. A server that
-    runs may use what it knew before for as long as its MLFLOW_WEBHOOK_CACHE_TTL, a minute.
+    A webhook with this name, or else one with this URL, is updated. A running server may use its previous
+    state for the time of its MLFLOW_WEBHOOK_CACHE_TTL, which is one minute.
 
     Args:
-        client: Client of a server. A bare database has nobody who could send anything.
-        url: Where deliveries are sent, with the path.
-        secret: What they are signed with.
-        name: What the webhook is called in MLflow: small letters, digits, dots, underscores and hyphens.
+        client: Client of a server. A database without a server sends nothing.
+        url: URL that deliveries are sent to, with the path.
+        secret: Secret that deliveries are signed with.
+        name: Name of the webhook in MLflow: small letters, digits, dots, underscores and hyphens.
 
     Raises:
-        RegistrationError: There is no server, or it refuses.
+        RegistrationError: MLflow is not a server, or refuses the webhook.
     """
     from mlflow.exceptions import MlflowException
 
@@ -198,37 +198,37 @@ def register(client: "MlflowClient", url: str, secret: str, name: str) -> "Webho
     except MlflowException as error:
         problem = _without_passwords(str(error), client.tracking_uri, url).rstrip(".")
         raise RegistrationError(
-            f"MLflow does not take the webhook: {problem}. {SERVER_NEEDS}"
+            f"MLflow does not accept the webhook: {problem}.", SERVER_NEEDS
         ) from None  # the cause may show a password
 
 
 def send_test(client: "MlflowClient", webhook: "Webhook") -> str | None:
-    """Let MLflow send a made-up delivery now; says what kept it from being accepted, None if it was."""
+    """Let MLflow send a test delivery now; return why it was not accepted, or None if it was."""
     from mlflow.exceptions import MlflowException
 
     try:
         result = client.test_webhook(webhook.webhook_id)
-    except MlflowException as error:  # it waits for an answer longer than this client does
+    except MlflowException as error:  # the server waits for the response longer than this client
         problem = str(error)
     else:
         if result.success:
             return None
-        problem = result.error_message or f"the answer is {result.response_status}"
+        problem = result.error_message or f"the response is {result.response_status}"
         if result.response_body:
             problem += f": {result.response_body[:ANSWER_CHARACTERS]}"
     return _without_passwords(problem, client.tracking_uri, webhook.url)
 
 
 def _known(client: "MlflowClient", url: str, name: str) -> "Webhook | None":
-    found: list[Webhook] = []
+    matching: list[Webhook] = []
     page_token = None
     while True:
         page = client.list_webhooks(page_token=page_token)
-        found += [webhook for webhook in page if webhook.name == name or webhook.url == url]
+        matching += [webhook for webhook in page if webhook.name == name or webhook.url == url]
         page_token = page.token
         if not page_token:
             break
-    return min(found, key=lambda webhook: (webhook.name != name, webhook.creation_timestamp), default=None)
+    return min(matching, key=lambda webhook: (webhook.name != name, webhook.creation_timestamp), default=None)
 
 
 def _required(headers: Mapping[str, str], name: str) -> str:
@@ -242,9 +242,9 @@ def _parsed(delivery_id: str, at: int, body: bytes) -> Delivery:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        raise DeliveryRefusedError("its body is no JSON") from None
+        raise DeliveryRefusedError("its body is not JSON") from None
     if not isinstance(content, dict):
-        raise DeliveryRefusedError("its body is no JSON object")
+        raise DeliveryRefusedError("its body is not a JSON object")
     entity = _text(content, "entity")
     data = content.get("data")
     if entity not in MODEL_ENTITIES or not isinstance(data, dict):

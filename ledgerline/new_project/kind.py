@@ -1,4 +1,4 @@
-"""The kinds of prediction that a new project can be of."""
+"""Declares the kinds of prediction that a new project can have."""
 
 from enum import StrEnum
 
@@ -13,12 +13,12 @@ class Kind(StrEnum):
 
     @property
     def outcome(self) -> str:
-        """The column of the made rows that is predicted."""
+        """Column of the example rows that is predicted."""
         return {Kind.BINARY: "sold_out", Kind.MULTICLASS: "demand_level"}.get(self, "demand")
 
     @property
     def question(self) -> str:
-        """The question that a model of the made rows answers."""
+        """Question that the model of the example rows answers."""
         return {
             Kind.BINARY: "how likely is it that a shop sells out",
             Kind.MULTICLASS: "will demand in a shop be low, normal or high",
@@ -28,12 +28,12 @@ class Kind(StrEnum):
 
     @property
     def fact(self) -> str:
-        """The outcome of a made row, in words."""
+        """Outcome of an example row, in words."""
         return {Kind.BINARY: "whether the shop sold out", Kind.MULTICLASS: "how high demand was"}.get(
             self, "how much was asked for"
         )
 
     @property
     def is_classified(self) -> bool:
-        """Whether its model is a classifier, which predicts probabilities."""
+        """True for classifiers, which predict probabilities."""
         return self in (Kind.BINARY, Kind.MULTICLASS)

@@ -1,7 +1,7 @@
-"""Makes the rows that a new project begins with: half a year of shops, the same ones each time.
+"""Generates the example rows of a new project: sales of shops in half a year, the same rows each time.
 
-They have what makes a model worth having: weekdays, weather, and demand that grows, so that a model of last
-month is better than one of the month before.
+Sales depend on weekdays and weather, and demand grows, so that a model of the last month is better than a
+model of the month before.
 """
 
 import csv
@@ -37,13 +37,13 @@ WEEKDAYS = {
     "Saturday": 1.4,
     "Sunday": 0.75,
 }
-GROWTH = 1.05  # a month
-PIECES = 100  # of a shop like any other, on a morning like any other
+GROWTH = 1.05  # factor for each month
+PIECES = 100  # sales of an average shop on an average morning
 LUCK_OF_DAY, LUCK_OF_ROW = 0.03, 0.12  # standard deviations of a factor's logarithm
 
 
 class Sales(NamedTuple):
-    """What a shop could have sold in a part of a day."""
+    """Demand and stock of a shop in a part of a day."""
 
     date: str
     shop: str
@@ -55,7 +55,7 @@ class Sales(NamedTuple):
     stock: int
 
     def outcome(self, kind: Kind) -> str | int:
-        """Return what a model of this kind predicts of it."""
+        """Return the outcome that a model of this kind predicts."""
         if kind is Kind.BINARY:
             return str(self.demand > self.stock)
         if kind is Kind.MULTICLASS:
@@ -69,7 +69,7 @@ def made_rows(kind: Kind) -> str:
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["date", "shop", "weekday", "time", "temperature", "rain", kind.outcome])
-    for sales in _sales(Random(SEED)):  # noqa: S311 (they are made up, and the same each time)
+    for sales in _sales(Random(SEED)):  # noqa: S311 (example rows, the same each time)
         writer.writerow([*sales[:6], sales.outcome(kind)])
     return text.getvalue()
 

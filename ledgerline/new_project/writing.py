@@ -1,4 +1,4 @@
-"""Writes a new project: the files of templates/, filled in, and rows to begin with."""
+"""Writes a new project: the rendered files of templates/, and example rows."""
 
 import os
 import re
@@ -14,22 +14,22 @@ from ledgerline.new_project.made_rows import made_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".jinja"
-HIDDEN = {"gitignore": ".gitignore"}  # under its own name it would hide templates from git
+HIDDEN = {"gitignore": ".gitignore"}  # the name .gitignore would hide templates from git
 
 NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
 
 
 class NewProjectError(LedgerlineError):
-    """A project cannot be made; nothing was changed, and the message says what to do."""
+    """Raised when a project cannot be written. Nothing was changed."""
 
 
 def write_project(folder: Path, kind: Kind, version: str) -> Path:
     """Write a project into a folder that does not exist, or is empty: all of it or nothing.
 
     Args:
-        folder: The folder. Its last part is the name of the project.
-        kind: What its model predicts.
-        version: The version of this library that it needs.
+        folder: Folder of the project. Its last part is the name of the project.
+        kind: Kind of prediction of the model.
+        version: Version of this library that the project needs.
 
     Returns:
         The folder, as an absolute path.
@@ -41,9 +41,10 @@ def write_project(folder: Path, kind: Kind, version: str) -> Path:
     name = folder.name
     if not NAME.fullmatch(name):
         raise NewProjectError(
-            f"{name!r} cannot be the name of a project, of its distribution and of its model. A name has up "
-            "to 64 letters (a to z), digits, - and _; it begins with a letter and ends in a letter or a "
-            "digit, as oven-demand."
+            f"{name!r} cannot be the name of a project, of its distribution and of its model.",
+            "A name has up to 64 letters (a to z), digits, - and _; it begins with a letter and ends in a "
+            "letter or "
+            "a digit, as oven-demand.",
         )
     files = rendered(name, kind, version)
     try:
@@ -57,7 +58,7 @@ def write_project(folder: Path, kind: Kind, version: str) -> Path:
             _put(whole, folder)
     except OSError as error:
         raise NewProjectError(
-            f"{folder} cannot be written: {error.strerror}. Nothing was changed; choose another folder."
+            f"{folder} cannot be written: {error.strerror}.", "Nothing was changed; choose another folder."
         ) from error
     return folder
 
@@ -67,7 +68,7 @@ def rendered(name: str, kind: Kind, version: str) -> Mapping[str, str]:
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 (these are programs, and no pages)
+        autoescape=False,  # noqa: S701 (the files are programs, not web pages)
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -101,11 +102,13 @@ def _require_empty(folder: Path) -> None:
         return
     if os.path.lexists(folder):
         what = "is not empty" if folder.is_dir() else "is not a folder"
-        raise NewProjectError(f"{folder} {what}. Nothing was changed; choose a folder that does not exist.")
+        raise NewProjectError(
+            f"{folder} {what}.", "Nothing was changed; choose a folder that does not exist."
+        )
 
 
 def _put(whole: Path, folder: Path) -> None:
-    """Rename a written project to its place. An empty folder is kept, for it may be the working folder."""
+    """Move a written project to its folder. An empty folder is kept, because it may be the working folder."""
     if not folder.exists():
         whole.rename(folder)
         return

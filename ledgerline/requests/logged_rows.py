@@ -1,8 +1,8 @@
-"""What a row of the request log consists of, made from arrays and back. The files: request_log.py.
+"""Converts model inputs and outputs to rows of the request log and back. Its files are in request_log.py.
 
-One row for each row of a request: when it came, its id, the row's index in it, the version that answered, the
-trace, how long the answer took, and then `input.<column>` and `output.<column>`. An array without a name is
-`input` or `output`, and one with several values for each row `output.0`, `output.1`, and so on.
+The log has one row for each row of a request: time of the request, its id, index of the row in it, version
+that predicted, trace, duration, and then `input.<column>` and `output.<column>`. An array without a name is
+`input` or `output`, and an array with several values for each row is `output.0`, `output.1`, and so on.
 """
 
 import json
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "input", "output"
 
-# In the metadata of a file, and in the attributes of a frame: the columns that were left out on purpose.
+# Key for the redacted columns, in the metadata of a file and in the attributes of a frame.
 REDACTED = "ledgerline.redacted"
 
 
 def fixed_schema() -> "pa.Schema":
-    """The columns that are there whatever the model takes and gives."""
+    """Return the schema of the columns that do not depend on the model."""
     import pyarrow as pa
 
     return pa.schema(
@@ -42,16 +42,16 @@ def to_table(
     outputs: "Mapping[str, NDArray[Any]]",
     redacted: Collection[str] = (),
 ) -> "pa.Table":
-    """Rows of the log.
+    """Return rows of the log.
 
     Args:
-        fixed: The columns of `fixed_schema`; `at` in microseconds since the epoch.
-        inputs: What the model was given, an array for each column; "" is the name of one without.
-        outputs: What it answered, likewise.
-        redacted: Columns of either whose values are left out; that they were is recorded.
+        fixed: Columns of `fixed_schema`; `at` in microseconds since the epoch.
+        inputs: Inputs of the model, one array for each column; a column without a name is "".
+        outputs: Predictions, likewise.
+        redacted: Names of inputs or outputs whose values are left out. The names are recorded.
 
     Raises:
-        pyarrow.ArrowException: Arrays differ in length, or hold what Parquet cannot.
+        pyarrow.ArrowException: Arrays differ in length, or hold values that Parquet cannot.
     """
     import pyarrow as pa
 
@@ -68,36 +68,36 @@ def to_table(
 
 
 def left_out_of(table: "pa.Table") -> list[str]:
-    """The columns whose values `to_table` left out."""
+    """Return the columns whose values `to_table` left out."""
     metadata = table.schema.metadata or {}
     return json.loads(metadata.get(REDACTED.encode(), b"[]"))
 
 
 def input_columns(frame: "pd.DataFrame") -> list[str]:
-    """The columns that hold what the model was given, with their prefix."""
+    """Return the columns of inputs, with their prefix."""
     return _with_prefix(frame, INPUT)
 
 
 def redacted_columns(frame: "pd.DataFrame") -> list[str]:
-    """The columns that some rows lack on purpose, with their prefix."""
+    """Return the columns that are redacted in some rows, with their prefix."""
     return list(frame.attrs.get(REDACTED, []))
 
 
 def inputs_of(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """What the model was given, by column; missing values are NaN, as models know them."""
+    """Return the inputs by column; missing values are NaN, as models expect."""
     import pandas as pd
 
     columns = {}
     for full in input_columns(frame):
         values = frame[full]
-        # Of a column of texts Parquet gives None, which an encoder takes for a category of its own.
+        # Parquet reads missing texts as None, which an encoder would take for one more category.
         filled = values.where(values.notna(), float("nan")) if values.dtype == object else values
         columns[full.removeprefix(INPUT).removeprefix(".")] = filled
     return pd.DataFrame(columns, index=frame.index)
 
 
 def outputs_of(frame: "pd.DataFrame") -> "dict[str, NDArray[Any]]":
-    """What was answered, as arrays by column; columns that none of these rows has are left out."""
+    """Return the predictions as arrays by column, without columns that are empty in all these rows."""
     columns = {
         full.removeprefix(OUTPUT).removeprefix("."): frame[full].to_numpy()
         for full in _with_prefix(frame, OUTPUT)
@@ -107,12 +107,12 @@ def outputs_of(frame: "pd.DataFrame") -> "dict[str, NDArray[Any]]":
 
 
 def as_logged(outputs: "Mapping[str, NDArray[Any]]") -> "dict[str, NDArray[Any]]":
-    """An answer as `outputs_of` would give it, had it been logged."""
+    """Return predictions as `outputs_of` returns them for logged rows."""
     return _gathered({name: values for _, name, values in _flat(outputs)})
 
 
 def _flat(arrays: "Mapping[str, NDArray[Any]]") -> "Iterator[tuple[str, str, NDArray[Any]]]":
-    """Each array, or each part of one with several values for each row: its name, the part's, the values."""
+    """Yield (name of the array, name of the column, values) for each column of each array."""
     for name, values in arrays.items():
         if values.ndim == 1:
             yield name, name, values
@@ -123,7 +123,7 @@ def _flat(arrays: "Mapping[str, NDArray[Any]]") -> "Iterator[tuple[str, str, NDA
 
 
 def _gathered(columns: "Mapping[str, NDArray[Any]]") -> "dict[str, NDArray[Any]]":
-    """The other way round: columns `x.0`, `x.1` and so on become one array `x`."""
+    """Return the arrays of columns: `x.0`, `x.1` and so on become one array `x`."""
     import numpy as np
 
     bases = [name.rpartition(".")[0] for name in columns if name.rpartition(".")[2].isdecimal()]

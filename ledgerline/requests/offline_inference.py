@@ -1,4 +1,4 @@
-"""Asking a version many requests: what it says, and how long that takes. What follows from it: replay.py."""
+"""Predicts many requests with a version, and measures the latency. The comparison is in replay.py."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Predict = Callable[[pd.DataFrame], Mapping[str, NDArray[Any]]]
-    # Where each request begins in some rows; the last number is where the rows end.
+    # Index of the first row of each request; the last number is the number of rows.
     Starts = NDArray[np.intp]
 
-# For the latency: of all requests, these many at even distances.
+# The latency is measured for this number of requests, at even distances.
 MAX_TIMED = 200
-# Scored at once, where it is not about time.
+# Rows of one batch, where the latency is not measured.
 ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one request takes, offline.
+    """Latency of a single request, measured offline.
 
     Attributes:
-        p50_ms: The median, in milliseconds.
-        p99_ms: What 99 of 100 do not exceed, likewise.
+        p50_ms: Median, in milliseconds.
+        p99_ms: 99th percentile, in milliseconds.
     """
 
     p50_ms: float
@@ -36,14 +36,14 @@ class Latency:
 
 
 def latest_requests(logged: "pd.DataFrame", most_rows: int) -> "tuple[pd.DataFrame, Starts]":
-    """The latest requests that have at most so many rows together, though always one.
+    """Return the latest requests with at most this number of rows together, but at least one request.
 
     Args:
         logged: Rows of the request log, in order.
-        most_rows: How many rows.
+        most_rows: Maximum number of rows.
 
     Returns:
-        Their rows, and where each begins.
+        The rows, and the index of the first row of each request.
     """
     import numpy as np
 
@@ -54,13 +54,13 @@ def latest_requests(logged: "pd.DataFrame", most_rows: int) -> "tuple[pd.DataFra
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a version says.
+class Predictions:
+    """Predictions of a version.
 
     Attributes:
-        outputs: Of the rows that it could score, in order.
-        scored: For each row, whether it could.
-        problem: Why it could not score one that it could not.
+        outputs: Predictions for the scored rows, in order.
+        scored: Whether each row could be scored.
+        problem: Why one of the other rows could not be scored; None without any.
     """
 
     outputs: "Mapping[str, NDArray[Any]]"
@@ -69,13 +69,13 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A version to ask.
+class ReplayedVersion:
+    """A version that predicts logged requests again.
 
     Attributes:
-        number: Its number.
-        predict: What it answers to inputs.
-        required: Columns without a value of which a service refuses a request.
+        number: Number of the version.
+        predict: Function from inputs to predictions.
+        required: Columns that must have values; a service refuses other requests.
     """
 
     number: int
@@ -83,18 +83,18 @@ class Asked:
     required: Sequence[str] = ()
 
 
-def answers_to(
-    asked: Asked, inputs: "pd.DataFrame", starts: "Starts", at_once: int = ROWS_AT_ONCE
-) -> Answers:
-    """Ask many requests at once, and where that fails fewer: so it shows which they are."""
+def predictions_for(
+    version: ReplayedVersion, inputs: "pd.DataFrame", starts: "Starts", at_once: int = ROWS_AT_ONCE
+) -> Predictions:
+    """Predict many requests at once; if that fails, predict fewer, until the failing requests are found."""
     import numpy as np
 
-    refused = inputs.reindex(columns=list(asked.required)).isna()
+    refused = inputs.reindex(columns=list(version.required)).isna()
     problem = None
     if refused.to_numpy().any():
         first = refused[refused.any(axis=1)].iloc[0]
         problem = f"a value is required of {', '.join(first.index[first])}"
-    # Whole requests, as a service does.
+    # A service refuses whole requests.
     sizes = np.diff(starts)
     scored = ~np.repeat(np.logical_or.reduceat(refused.any(axis=1).to_numpy(), starts[:-1]), sizes)
     rows = np.flatnonzero(scored)
@@ -105,19 +105,21 @@ def answers_to(
         first, last = spans.pop(0)
         chosen = rows[begins[first] : begins[last]]
         try:
-            parts.append(as_logged(asked.predict(inputs.iloc[chosen])))
-        except Exception as error:  # noqa: BLE001 (whatever a model raises, it is a row it cannot score)
+            parts.append(as_logged(version.predict(inputs.iloc[chosen])))
+        except Exception as error:  # noqa: BLE001 (models raise any error for a row that they cannot score)
             if last - first > 1:
                 spans[:0] = [(first, (first + last) // 2), ((first + last) // 2, last)]
             else:
                 problem = problem or f"{type(error).__name__}: {error}"
                 scored[chosen] = False
     names = parts[0] if parts else {}
-    return Answers({name: np.concatenate([part[name] for part in parts]) for name in names}, scored, problem)
+    return Predictions(
+        {name: np.concatenate([part[name] for part in parts]) for name in names}, scored, problem
+    )
 
 
 def _spans(starts: "Starts", most_rows: int) -> Iterator[tuple[int, int]]:
-    """Requests, by number, that have so many rows together; one that has more is alone."""
+    """Yield ranges of requests with at most this number of rows; a larger request is a range of one."""
     first = 0
     for number in range(1, len(starts)):
         is_last = number == len(starts) - 1
@@ -127,28 +129,30 @@ def _spans(starts: "Starts", most_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def latencies(
-    versions: Sequence[Asked], inputs: "pd.DataFrame", starts: "Starts", most: int = MAX_TIMED
+    versions: Sequence[ReplayedVersion], inputs: "pd.DataFrame", starts: "Starts", most: int = MAX_TIMED
 ) -> list[Latency | None]:
-    """How long a request takes, of each version: one by one and in turns, so that what else goes on hits all.
+    """Return the latency of a request for each version.
+
+    Requests are predicted one by one and by the versions in turns, so that other load affects all versions.
 
     Args:
-        versions: The versions.
-        inputs: What was asked.
-        starts: Where each request begins.
-        most: At most so many requests are asked, at even distances.
+        versions: Versions.
+        inputs: Inputs of all requests.
+        starts: Index of the first row of each request.
+        most: Maximum number of requests, which are chosen at even distances.
     """
     import numpy as np
 
     requests = [inputs.iloc[starts[number] : starts[number + 1]] for number in _evenly(len(starts) - 1, most)]
     taken: list[list[float]] = [[] for _ in versions]
     turns = list(zip(versions, taken, strict=True))
-    # The first one is asked twice: what is only done once is not what a request takes.
+    # The first request is predicted twice, because initialisation is not part of the latency.
     for number, request in enumerate([*requests[:1], *requests]):
-        for asked, times in turns if number % 2 else reversed(turns):
+        for version, times in turns if number % 2 else reversed(turns):
             started = time.perf_counter()
             try:
-                asked.predict(request)
-            except Exception:  # noqa: BLE001, S112 (counted and named where they are compared)
+                version.predict(request)
+            except Exception:  # noqa: BLE001, S112 (the comparison counts and names it)
                 continue
             if number:
                 times.append((time.perf_counter() - started) * 1000)
@@ -159,7 +163,7 @@ def latencies(
 
 
 def _evenly(count: int, most: int) -> "NDArray[np.intp]":
-    """So many numbers below a count, at even distances."""
+    """Return at most this number of indices below a count, at even distances."""
     import numpy as np
 
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))

@@ -1,20 +1,21 @@
-"""Asking a version again what production was really asked. Where the requests are kept: request_log.py."""
+"""Replays the logged requests of production with another version. The log itself is in request_log.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.evaluation.disagreement import Disagreement, disagreement
 from ledgerline.requests.logged_rows import inputs_of, outputs_of
 from ledgerline.requests.offline_inference import (
     MAX_TIMED,
-    Answers,
-    Asked,
     Latency,
-    answers_to,
+    Predictions,
+    ReplayedVersion,
     latencies,
     latest_requests,
+    predictions_for,
 )
 
 if TYPE_CHECKING:
@@ -24,36 +25,36 @@ if TYPE_CHECKING:
 
     from ledgerline.requests.offline_inference import Starts
 
-# The latest requests are replayed, of so many rows together.
+# The latest requests with at most this number of rows together are replayed.
 MAX_ROWS = 100_000
 
 
-class NothingToReplayError(Exception):
-    """There is no request to replay, or nothing that was answered to it."""
+class NothingToReplayError(LedgerlineError):
+    """Raised when no request, or no prediction for a request, is logged."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What staging says to what production was asked, beside what was answered.
+    """Predictions of staging for the requests of production, compared with the logged predictions.
 
     Attributes:
-        since: From when on requests were replayed (ISO 8601).
-        until: Until when.
-        requests: How many were.
-        rows: How many rows they have.
-        is_cut: Whether there were more, of which only the latest were replayed.
-        rows_by_version: Rows that each version answered, by its number.
-        unscored_rows: Rows that staging could not score; they are in nothing below but the time.
-        problem: Why not, of one of these; None: it scored all.
-        disagreements: Rows that staging decides differently.
-        share: The share of these of all that it scored; None: it scored none.
-        mean_difference: Mean absolute difference of the numbers; None: there are none.
-        largest_difference: The largest one.
-        recomputed_rows: Rows that the version in production now had answered, and was asked again.
-        recomputed_differently: Of these, rows whose answer is another one now: 0 if the log is true.
-        timed_requests: How many were asked one by one, for the time.
-        staging_ms: How long staging takes for one of these; None: it could not score it.
-        production_ms: How long production takes; None without production.
+        since: Beginning of the replayed period (ISO 8601).
+        until: End of the replayed period (ISO 8601).
+        requests: Number of requests.
+        rows: Number of rows of these requests.
+        is_cut: Whether there were more requests, of which only the latest were replayed.
+        rows_by_version: Number of rows that each version predicted, by its number.
+        unscored_rows: Number of rows that staging could not score. They count in the latency only.
+        problem: Why one of these rows could not be scored; None if all were.
+        disagreements: Number of rows that staging decides differently.
+        share: Share of disagreements in the scored rows; None without scored rows.
+        mean_difference: Mean absolute difference of the predictions; None if they are not numbers.
+        largest_difference: Largest absolute difference.
+        recomputed_rows: Number of rows that the version in production predicted and has predicted again.
+        recomputed_differently: Number of these rows with another prediction now; 0 if the log is correct.
+        timed_requests: Number of requests that were predicted one by one, for the latency.
+        staging_ms: Latency of staging; None if it could not score any of these requests.
+        production_ms: Latency of production; None without production.
     """
 
     since: str
@@ -75,32 +76,32 @@ class Replay:
     production_ms: Latency | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as values of JSON."""
+        """Return the fields as values of JSON."""
         return asdict(self)
 
 
 def replay(
     logged: "pd.DataFrame",
-    staging: Asked,
-    production: Asked | None,
+    staging: ReplayedVersion,
+    production: ReplayedVersion | None,
     since: datetime,
     until: datetime,
     *,
     most_rows: int = MAX_ROWS,
 ) -> Replay:
-    """Ask again what was logged, and compare what staging says with what was answered.
+    """Predict logged requests with staging, and compare its predictions with the logged ones.
 
     Args:
         logged: Rows of the request log, in order.
-        staging: The version that wants to be promoted.
-        production: The version in production; None: there is none.
-        since: From when on the rows were asked for.
-        until: Until when.
-        most_rows: The latest requests are asked, of so many rows together.
+        staging: Candidate for production.
+        production: Version in production; None if there is no such version.
+        since: Beginning of the period of the rows.
+        until: End of the period.
+        most_rows: Maximum number of rows; the latest requests are replayed.
 
     Raises:
-        NothingToReplayError: There are no rows, or no answers in them.
-        NotComparableError: Staging gives answers of another kind.
+        NothingToReplayError: There are no rows, or no predictions in them.
+        NotComparableError: The predictions of staging are of another kind.
     """
     import numpy as np
 
@@ -109,13 +110,13 @@ def replay(
     rows, starts = latest_requests(logged, most_rows)
     inputs = inputs_of(rows)
     versions = rows["version"].to_numpy()
-    said = answers_to(staging, inputs, starts)
-    found = _compared(rows, versions, said)
+    predictions = predictions_for(staging, inputs, starts)
+    compared = _compared(rows, versions, predictions)
     taken = latencies([staging, *([production] if production else [])], inputs, starts)
     own, again, unanswered = _recomputed(rows, starts, production) if production else (0, [], 0)
-    scored = int(said.scored.sum())
-    disagreements = sum(each.decided_differently for each in found)
-    largest = [each.largest_difference for each in found if each.largest_difference is not None]
+    scored = int(predictions.scored.sum())
+    disagreements = sum(each.decided_differently for each in compared)
+    largest = [each.largest_difference for each in compared if each.largest_difference is not None]
     return Replay(
         since=since.isoformat(timespec="seconds"),
         until=until.isoformat(timespec="seconds"),
@@ -124,10 +125,10 @@ def replay(
         is_cut=len(rows) < len(logged),
         rows_by_version={str(version): int((versions == version).sum()) for version in np.unique(versions)},
         unscored_rows=len(rows) - scored,
-        problem=said.problem,
+        problem=predictions.problem,
         disagreements=disagreements,
         share=disagreements / scored if scored else None,
-        mean_difference=_mean_difference(found),
+        mean_difference=_mean_difference(compared),
         largest_difference=max(largest, default=None),
         recomputed_rows=own,
         recomputed_differently=unanswered + sum(each.answered_differently for each in again),
@@ -137,41 +138,43 @@ def replay(
     )
 
 
-def _compared(rows: "pd.DataFrame", versions: "NDArray[np.int64]", answers: Answers) -> list[Disagreement]:
-    """What was answered beside what a version says, for each version that answered: each has its columns."""
+def _compared(
+    rows: "pd.DataFrame", versions: "NDArray[np.int64]", answers: Predictions
+) -> list[Disagreement]:
+    """Compare predictions with the logged ones, apart for each logged version: each has its own columns."""
     import numpy as np
 
     positions = np.cumsum(answers.scored) - 1
-    found = []
+    compared = []
     for version in np.unique(versions[answers.scored]):
         chosen = answers.scored & (versions == version)
         recorded = outputs_of(rows[chosen])
         if not recorded:
-            raise NothingToReplayError(f"No answer of version {version} is logged.")
-        said = {name: values[positions[chosen]] for name, values in answers.outputs.items()}
-        found.append(disagreement(recorded, said))
-    return found
+            raise NothingToReplayError(f"No prediction of version {version} is logged.")
+        outputs = {name: values[positions[chosen]] for name, values in answers.outputs.items()}
+        compared.append(disagreement(recorded, outputs))
+    return compared
 
 
 def _recomputed(
-    rows: "pd.DataFrame", starts: "Starts", production: Asked
+    rows: "pd.DataFrame", starts: "Starts", production: ReplayedVersion
 ) -> tuple[int, list[Disagreement], int]:
-    """Ask production again what it answered: how many rows, how they compare, and those it cannot score."""
+    """Predict the rows of production again; return their number, the comparisons, and the unscored rows."""
     import numpy as np
 
     own = rows["version"].to_numpy() == production.number
     if not own.any():
         return 0, [], 0
-    # One version answers a whole request.
+    # One version predicts all rows of a request.
     begins = starts[:-1][own[starts[:-1]]]
     own_starts = np.append(np.searchsorted(np.flatnonzero(own), begins), own.sum())
     mine = rows[own].reset_index(drop=True)
-    answers = answers_to(production, inputs_of(mine), own_starts)
-    found = _compared(mine, mine["version"].to_numpy(), answers)
-    return len(mine), found, int((~answers.scored).sum())
+    answers = predictions_for(production, inputs_of(mine), own_starts)
+    compared = _compared(mine, mine["version"].to_numpy(), answers)
+    return len(mine), compared, int((~answers.scored).sum())
 
 
-def _mean_difference(found: Sequence[Disagreement]) -> float | None:
-    known = [(each.mean_difference, each.rows) for each in found if each.mean_difference is not None]
+def _mean_difference(compared: Sequence[Disagreement]) -> float | None:
+    known = [(each.mean_difference, each.rows) for each in compared if each.mean_difference is not None]
     rows = sum(rows for _, rows in known)
     return sum(mean * rows for mean, rows in known) / rows if rows else None

@@ -1,4 +1,4 @@
-"""The files of logged requests: named, written, read, and kept few. What is in a row: logged_rows.py."""
+"""Writes, reads and deletes the files of the request log. Its rows are in logged_rows.py."""
 
 import fcntl
 import itertools
@@ -12,36 +12,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.requests.logged_rows import REDACTED, fixed_schema, left_out_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# A file that is being written. Its writer holds a lock on it, which ends with the process.
+# Prefix of a file that is being written. Its writer holds a lock on it, which ends with the process.
 HIDDEN = ".writing-"
 SUFFIX = ".parquet"
-# First and last request, and who wrote it: in the order of names the files are in the order of time. The
-# number of the process alone would not do: in containers that share the folder, each is 1.
+# Time of the first and of the last request, and the writer: the order of names is the order of time. The id
+# of the process alone is not enough for the writer: in containers that share the folder, it is always 1.
 _NAME = re.compile(r"(\d{8}T\d{12}Z)_(\d{8}T\d{12}Z)_[\w.-]+\.parquet")
 
 _numbers = itertools.count()
 
 
-class RequestLogError(Exception):
-    """A file of the log cannot be read; the message names it."""
+class RequestLogError(LedgerlineError):
+    """Raised when a file of the request log cannot be read."""
 
 
 def write(folder: Path, model: str, rows: "pa.Table") -> Path:
-    """Write rows of a model as one file; readers see it whole, or not at all.
+    """Write rows of a model as one file, which readers see whole or not at all.
 
     Args:
-        folder: Where the log is.
-        model: The registered model.
-        rows: At least one, as `logged_rows.to_table` makes them.
+        folder: Folder of the log.
+        model: Name of the registered model.
+        rows: Rows, at least one, as `logged_rows.to_table` returns them.
 
     Raises:
-        OSError: The folder cannot be written, or the disk is full. Nothing of it stays.
+        OSError: The folder cannot be written, or the disk is full. No part of the file remains.
     """
     import pyarrow.parquet as pq
     from pyarrow import compute
@@ -70,19 +71,28 @@ def write(folder: Path, model: str, rows: "pa.Table") -> Path:
 def read(
     folder: Path, model: str, since: datetime, until: datetime | None = None, *, enough: int | None = None
 ) -> "pd.DataFrame":
-    """The rows of requests that came in some time, in the order in which they came.
+    """Return the rows of the requests of a period, in the order of time.
 
-    Columns that only some files have are empty in the rows of others.
+    Columns that only some files have are empty in the rows of other files.
 
     Args:
-        folder: Where the log is.
-        model: The registered model.
-        since: From then on.
-        until: Until then; None: all.
-        enough: The latest files are read first, and no more once there are so many rows; None: all are.
+        folder: Folder of the log.
+        model: Name of the registered model.
+        since: Beginning of the period.
+        until: End of the period; None without end.
+        enough: Number of rows after which no earlier file is read; None to read all.
 
     Raises:
-        RequestLogError: A file is damaged, or no file of the log.
+        RequestLogError: A file is damaged, or is not a file of the log.
+
+    Example:
+        >>> import numpy as np
+        >>> from ledgerline.requests.logged_rows import to_table
+        >>> fixed = {"at": [0], "request_id": ["a"], "row": [0], "version": [3], "trace_id": [""], "seconds":
+        [0.1]} >>> rows = to_table(fixed, {"distance": np.array([541.0])}, {"": np.array([12.5])})
+        >>> _ = write(Path("requests"), "oven_demand", rows)
+        >>> read(Path("requests"), "oven_demand", datetime(1970, 1, 1, tzinfo=UTC))["output"].tolist()
+        [12.5]
     """
     tables: list[pa.Table] = []
     rows = 0
@@ -100,15 +110,15 @@ def read(
 
 
 def keep_within(folder: Path, max_bytes: int) -> int:
-    """Delete the oldest files, whatever their model, until all have at most so many bytes; the newest stays.
+    """Delete the oldest files of all models until the log has at most this size; the newest file stays.
 
     Returns:
-        How many were deleted.
+        Number of deleted files.
     """
     sizes: dict[Path, int] = {}
     for file in folder.glob(f"*/*{SUFFIX}"):
         if _NAME.fullmatch(file.name):
-            with suppress(FileNotFoundError):  # another process keeps the log small, too
+            with suppress(FileNotFoundError):  # another process deletes old files, too
                 sizes[file] = file.stat().st_size
     total, deleted = sum(sizes.values()), 0
     for file in sorted(sizes, key=lambda file: file.name)[:-1]:
@@ -121,11 +131,11 @@ def keep_within(folder: Path, max_bytes: int) -> int:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete what writers left behind that were killed; returns how many files."""
+    """Delete the files of writers that were killed; return their number."""
     deleted = 0
     for file in folder.glob(f"*/{HIDDEN}*"):
         with suppress(OSError), file.open("rb") as leftover:
-            # This raises while its writer lives, who holds the lock.
+            # This raises an error while the writer is alive, which holds the lock.
             fcntl.flock(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.unlink()
             deleted += 1
@@ -133,44 +143,45 @@ def remove_leftovers(folder: Path) -> int:
 
 
 def folder_of(folder: Path, model: str) -> Path:
-    """Where the files of a model are."""
+    """Return the folder with the files of a model."""
     name = quote(model, safe="")
-    # Of these quoting leaves the dot, and so the names of a folder and of the one above it.
+    # Quoting leaves dots, and with them the names of the folder itself and of the one above.
     return folder / (f"%2E{name[1:]}" if name.startswith(".") else name)
 
 
 def _files(place: Path, since: datetime, until: datetime | None) -> list[Path]:
-    """The files that may have rows of this time, the oldest first."""
-    found = []
+    """Return the files that may have rows of this period, the oldest first."""
+    files = []
     for file in place.glob(f"*{SUFFIX}"):
         name = _NAME.fullmatch(file.name)
         if name is not None and name[2] >= _stamp(since) and (until is None or name[1] <= _stamp(until)):
-            found.append(file)
-    return sorted(found, key=lambda file: file.name)
+            files.append(file)
+    return sorted(files, key=lambda file: file.name)
 
 
 def _part(file: Path, since: datetime, until: datetime | None) -> "pa.Table | None":
-    """The rows of a file from some time; None: the file was deleted meanwhile, to make room."""
+    """Return the rows of a file from a period; None if the file was deleted meanwhile to save space."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import compute
 
     try:
-        # Not pq.read_table: it would load the whole dataset machinery for one file.
+        # pq.read_table would load the whole dataset machinery for one file.
         with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             table = opened.read()
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RequestLogError(
-            f"{file} is not a whole Parquet file (cut off or damaged): {error}. Delete it, or move it "
-            "elsewhere; the requests in it are lost."
+            f"{file} is not a whole Parquet file (cut off or damaged): {error}.",
+            "Delete it, or move it elsewhere; the requests in it are lost.",
         ) from error
     schema = fixed_schema()
     if not table.schema.names[: len(schema)] == schema.names:
         raise RequestLogError(
-            f"{file} is no file of a request log: its columns do not begin with {', '.join(schema.names)}. "
-            "Move it elsewhere."
+            f"{file} is not a file of a request log: its columns do not begin with "
+            f"{', '.join(schema.names)}.",
+            "Move it elsewhere.",
         )
     edge, not_before = pa.timestamp("us", tz="UTC"), compute.greater_equal  # pyright: ignore[reportAttributeAccessIssue]
     table = table.filter(not_before(table["at"], pa.scalar(since, edge)))
@@ -178,7 +189,7 @@ def _part(file: Path, since: datetime, until: datetime | None) -> "pa.Table | No
 
 
 def _frame(tables: "Sequence[pa.Table]") -> "pd.DataFrame":
-    """One frame of all; a column that has other types in other files holds values of each."""
+    """Return all tables as one frame; a column whose type differs between files holds values of all types."""
     import numpy as np
     import pyarrow as pa
 
@@ -202,7 +213,7 @@ def _frame(tables: "Sequence[pa.Table]") -> "pd.DataFrame":
 
 
 def _clashing(schemas: "Iterable[pa.Schema]") -> list[str]:
-    """Columns that have such types in some files that no type holds the values of all."""
+    """Return the columns whose types differ so much between files that no single type holds all values."""
     import pyarrow as pa
 
     known: dict[str, pa.Field] = {}

@@ -1,4 +1,4 @@
-"""What the environment decides for serving, read once: the only module of serving that reads it."""
+"""The settings of serving, and the variables of libraries that serving sets. No Dagster is imported."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ledgerline.settings import library_defaults
 from ledgerline.settings.serving import ServingVariables
 from ledgerline.traces.telemetry import Telemetry
 
-# The registry is asked again a second later anyway: no call is worth waiting for.
+# The registry is polled again a second later, so that no call is worth waiting for.
 IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -25,8 +25,8 @@ class Followed:
     """A model to serve.
 
     Attributes:
-        name: The registered model.
-        alias: The version that carries it is served.
+        name: Name of the registered model.
+        alias: Alias of the version to serve.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Followed:
             ValueError: The text is neither.
         """
         name, at, alias = text.partition("@")
-        # It becomes the name of a folder.
+        # The name becomes that of a folder.
         if not name or (at and not alias) or "/" in text or name.startswith("."):
             raise ValueError(f"write name or name@alias instead of {text!r}")
         return cls(name, alias or PRODUCTION)
@@ -72,7 +72,7 @@ class ServingSettings(ServingVariables):
 
     @cached_property  # It warns of values that cannot be used, which one warning is enough for.
     def telemetry(self) -> Telemetry:
-        """Which traces are recorded, and where they are sent."""
+        """Destination and sampling of traces."""
         return Telemetry.of(self)
 
     @property
@@ -82,12 +82,12 @@ class ServingSettings(ServingVariables):
 
 
 def prepare_libraries() -> None:
-    """Tell libraries what they must know before they are imported."""
+    """Set the variables that libraries read when they are imported."""
     for name, value in IMPATIENT.items():
         os.environ.setdefault(name, value)
     library_defaults.set_in(os.environ)
 
 
 def allow_unpickling() -> None:
-    """Let MLflow load models that run code, in this process; for which ones is decided in loaded.py."""
+    """Allow MLflow to load models that run code in this process; loaded.py decides for which models."""
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"

@@ -142,5 +142,5 @@ class AgentSettings(HomeVariables):
 
     @property
     def captures(self) -> bool:
-        """Whether traces hold messages."""
+        """True if traces hold messages."""
         return (self.capture or "").strip().lower() in CAPTURED

@@ -60,7 +60,7 @@ class DeclaredSettings(BaseSettings):
             SettingsError: Variables have values that cannot be used.
             ProjectError: The pyproject.toml of the project cannot be used.
         """
-        project = Project.found(os.environ if environment is None else environment)
+        project = Project.from_environment(os.environ if environment is None else environment)
         if environment is None:
             load_dotenv(project.root / ".env")
             environment = os.environ
@@ -122,7 +122,7 @@ class Setting:
 
     @property
     def description(self) -> str:
-        """What the setting decides."""
+        """Meaning of the setting, in sentences."""
         return self.field.description or ""
 
     @property
@@ -132,7 +132,7 @@ class Setting:
 
     @property
     def hides(self) -> str:
-        """What of the value may not be shown: nothing, a password in an address, or the whole value."""
+        """Part of the value that is hidden: "nothing", "password" (in an address) or "value"."""
         return self._extra("hides")
 
     @property
@@ -177,11 +177,11 @@ def setting(
 
     Args:
         name: Name of the variable.
-        description: What it decides, as a noun phrase or sentences with full stops.
+        description: Meaning of the setting, in sentences with full stops.
         default: The default, or a function that makes it from the fields above.
         default_text: The default in words, where a function makes it.
         unit: Unit of a number.
-        hides: What of the value may not be shown: nothing, a password in an address, or the whole value.
+        hides: Part of the value that is hidden: nothing, a password in an address, or the whole value.
         **bounds: Further arguments of pydantic's Field, as `ge` and `le`.
 
     Example:

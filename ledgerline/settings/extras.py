@@ -1,7 +1,4 @@
-"""The extras of the distribution: what each brings beyond the core, and the error where one is missing.
-
-Nothing here imports them. The versions that they ask for are in pyproject.toml.
-"""
+"""Lists the extras of the distribution, whose versions are in pyproject.toml, and names missing ones."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -30,7 +27,7 @@ MAKE_TARGETS: Mapping[str, str] = {"agent": "agent", "serving": "dev", "ui": "de
 
 
 class MissingExtraError(LedgerlineError):
-    """A part of the library is used whose extra is not installed."""
+    """Raised when a part of the library is used whose extra is not installed."""
 
 
 def missing(extra: str) -> tuple[str, ...]:
@@ -42,11 +39,11 @@ def require(extra: str, user: str) -> None:
     """Make sure that an extra is installed, before its modules are imported.
 
     Args:
-        extra: Its name.
-        user: The part that needs it, as the subject of a sentence.
+        extra: Name of the extra.
+        user: Part of the library that needs it, as the subject of a sentence.
 
     Raises:
-        MissingExtraError: A module of it is missing.
+        MissingExtraError: A module of the extra is missing.
 
     Example:
         >>> require("plots", "A picture of a comparison")

@@ -19,7 +19,8 @@ class ValueInForce:
 
     Attributes:
         setting: The setting.
-        value: The value as it would be written into the variable; empty if there is none. It may be a secret.
+        value: The value as it would be written into the variable, which may be a secret; empty without a
+            value.
         origin: "environment", ".env", "pyproject.toml" or "default".
     """
 

@@ -1,11 +1,11 @@
-"""The project that settings and commands are about: `[tool.ledgerline]` in its pyproject.toml.
+"""Reads the project that settings and commands are about from `[tool.ledgerline]` in its pyproject.toml.
 
 [tool.ledgerline]
 definitions = "pipelines.definitions"  # the module with Dagster's definitions, as `defs`
-experiment = "oven_demand"             # the MLflow experiment that shows its runs
+experiment = "oven_demand"             # the MLflow experiment of its runs
 models = ["oven_demand"]               # the registered models that `ledgerline serve` serves
 run = ["bake", "train", "release"]     # the jobs that `ledgerline run` runs, in this order
-run_partition = "2026-07-01"           # for this partition of the one that trains; default: the last
+run_partition = "2026-07-01"           # the partition of the job that trains; default: the last one
 commands = "pipelines.commands"        # a module with further commands, as the Typer app `app`
 """
 
@@ -19,25 +19,31 @@ from typing import Any, Self
 from ledgerline.errors import LedgerlineError
 
 FILE = "pyproject.toml"
-VARIABLE = "LEDGERLINE_PROJECT"  # its folder, for processes that work in another one, as containers do
+VARIABLE = "LEDGERLINE_PROJECT"  # names the folder for processes that work in another one, as in containers
 
 
 class ProjectError(LedgerlineError):
-    """A project cannot be used, or is missing where a command needs one."""
+    """Raised when a project cannot be used, or is missing where a command needs one."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """A folder, and what its pyproject.toml says to this library.
+    """A folder with the table `[tool.ledgerline]` of its pyproject.toml.
 
     Attributes:
-        root: The folder. State is kept in it, and `.env` is read from it.
-        definitions: The module that has Dagster's definitions as `defs`; None without a project.
-        experiment: The MLflow experiment that shows its runs, unless a variable names another.
-        models: The registered models that are served, unless a variable names others.
-        run: The jobs that `ledgerline run` runs, in this order.
-        run_partition: The partition of the main one of them, unless another is asked for; None: its last.
-        commands: The module that has commands of its own for `ledgerline`, as the Typer app `app`.
+        root: Folder that holds the state and `.env`.
+        definitions: Module with Dagster's definitions as `defs`; None without a project.
+        experiment: MLflow experiment of the runs, unless LEDGERLINE_EXPERIMENT names another.
+        models: Registered models to serve, unless LEDGERLINE_SERVING_MODELS names others.
+        run: Jobs that `ledgerline run` runs, in this order.
+        run_partition: Partition of the job that trains, unless an option names another; None for the last
+            one.
+        commands: Module with further commands of `ledgerline`, as the Typer app `app`.
+
+    Example:
+        >>> _ = Path("pyproject.toml").write_text('tool.ledgerline.models = ["oven_demand"]')
+        >>> Project.from_environment({}).models
+        ('oven_demand',)
     """
 
     root: Path
@@ -50,23 +56,23 @@ class Project:
 
     @classmethod
     def here(cls) -> Self:
-        """Return the project of this process: of the working folder, or that which LEDGERLINE_PROJECT names.
+        """Return the project of the working folder, or of the folder that LEDGERLINE_PROJECT names.
 
         Raises:
-            ProjectError: The pyproject.toml cannot be read, or says what is not understood.
+            ProjectError: The pyproject.toml cannot be read, or has values that cannot be used.
         """
-        return cls.found(os.environ)
+        return cls.from_environment(os.environ)
 
     @classmethod
-    def found(cls, environment: Mapping[str, str], folder: Path | None = None) -> Self:
-        """Return the project in a folder, or in the nearest one above; where there is none, the folder alone.
+    def from_environment(cls, environment: Mapping[str, str], folder: Path | None = None) -> Self:
+        """Return the project of a folder or of the nearest one above it, or one without definitions.
 
         Args:
             environment: Variables, of which LEDGERLINE_PROJECT may name the folder.
-            folder: Where to look without that; default: the working folder.
+            folder: Folder to start from without that variable; by default, the working folder.
 
         Raises:
-            ProjectError: The pyproject.toml cannot be read, or says what is not understood.
+            ProjectError: The pyproject.toml cannot be read, or has values that cannot be used.
         """
         named = environment.get(VARIABLE)
         start = Path(named or folder or Path.cwd()).absolute()
@@ -77,10 +83,10 @@ class Project:
 
     @property
     def module(self) -> str:
-        """The module with the definitions, for what cannot do without.
+        """Module with the definitions.
 
         Raises:
-            ProjectError: There is none.
+            ProjectError: There is no project.
         """
         if self.definitions is None:
             raise ProjectError(
@@ -94,7 +100,7 @@ class Project:
 
     @classmethod
     def _read(cls, path: Path) -> Self | None:
-        """Return the project of a pyproject.toml, if it is one of this library's."""
+        """Return the project of a pyproject.toml; None if it has no table `[tool.ledgerline]`."""
         try:
             table: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("ledgerline")
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -109,7 +115,7 @@ class Project:
             if name in table and (not isinstance(table[name], str) or not table[name]):
                 raise ProjectError(f"{name} of {where} is {table[name]!r}; it must be a text.")
         lists = {name: table.get(name, []) for name in ("models", "run")}
-        for name, found in lists.items():
-            if not isinstance(found, list) or not all(isinstance(each, str) and each for each in found):
-                raise ProjectError(f"{name} of {where} is {found!r}; it must be a list of texts.")
-        return cls(root=path.parent, **{**table, **{name: tuple(found) for name, found in lists.items()}})
+        for name, value in lists.items():
+            if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+                raise ProjectError(f"{name} of {where} is {value!r}; it must be a list of texts.")
+        return cls(root=path.parent, **{**table, **{name: tuple(value) for name, value in lists.items()}})

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "bakery"
 
 def bakery() -> LoadedProject:
     """Load its definitions; Dagster warns of the job whose assets have differing backfill policies."""
-    loaded = load(Project.found({}, FOLDER))
+    loaded = load(Project.from_environment({}, FOLDER))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Asset job bake materializes assets with varying", UserWarning)
         loaded.job("bake")

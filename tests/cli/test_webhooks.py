@@ -117,7 +117,7 @@ def test_names_cannot_command_the_terminal(listener: Listener) -> None:
     [
         ({"secret": "another"}, "the signature does not match"),
         ({"timestamp": "1700000000"}, "it was not sent within 5 minutes of the time here"),
-        ({"body": b"nothing"}, "its body is no JSON"),
+        ({"body": b"nothing"}, "its body is not JSON"),
     ],
     ids=["another secret", "old", "no JSON"],
 )
@@ -227,8 +227,8 @@ def test_a_bare_database_cannot_send_webhooks_and_is_not_created(tmp_path: Path)
     with pytest.raises(RegistrationError) as error:
         webhooks.register(Console(), database, "https://ledgerline.example/webhooks/registry", SECRET)
     assert str(error.value) == (
-        f"Webhooks are sent by an MLflow server, and {database} is none. Set MLFLOW_TRACKING_URI to the "
-        "address of one, like http://127.0.0.1:5000."
+        f"Webhooks are sent by an MLflow server, and {database} is not one. Set MLFLOW_TRACKING_URI to the "
+        "address of a server, like http://127.0.0.1:5000."
     )
     assert not (tmp_path / "state").exists()
 

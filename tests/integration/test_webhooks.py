@@ -211,7 +211,7 @@ def test_an_address_that_mlflow_refuses_is_answered_with_what_the_server_needs(s
     with pytest.raises(RegistrationError) as error:
         registered(server, "ftp://someone:password@ledgerline.example/webhooks/registry")
     message = str(error.value)
-    assert message.startswith("MLflow does not take the webhook: ")
+    assert message.startswith("MLflow does not accept the webhook: ")
     assert "Invalid webhook URL scheme: 'ftp'" in message
     for name in ("SECRET_ENCRYPTION_KEY", "ALLOW_PRIVATE_IPS", "ALLOWED_SCHEMES"):
         assert f"MLFLOW_WEBHOOK_{name}" in message

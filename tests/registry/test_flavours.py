@@ -513,7 +513,7 @@ def test_a_file_that_is_damaged_is_refused(each_flavour: dict[str, Path]) -> Non
         file.write_bytes(file.read_bytes()[:40])
 
         assert folder_sha256(folder) != before
-        with pytest.raises(ModelRefusedError, match=f"cannot be read as {name}|ONNX Runtime does not run"):
+        with pytest.raises(ModelRefusedError, match=f"cannot be loaded as {name}|ONNX Runtime does not run"):
             load(folder)
 
 
@@ -606,7 +606,7 @@ def test_a_method_that_a_model_does_not_have_is_refused_with_those_it_has(
 def test_a_model_that_is_not_fitted_is_refused(save: Save, inputs: pd.DataFrame) -> None:
     from sklearn.linear_model import Ridge
 
-    with pytest.raises(ModelRefusedError, match="does not answer the first of its inputs: NotFittedError"):
+    with pytest.raises(ModelRefusedError, match="cannot predict for the first of its inputs: NotFittedError"):
         save(Ridge(), inputs)
 
 
@@ -618,7 +618,7 @@ def test_an_answer_that_is_not_by_row_is_refused(save: Save, inputs: pd.DataFram
     model = MultiOutputClassifier(LogisticRegression()).fit(inputs, np.column_stack([label, label > 0]))
 
     with pytest.raises(
-        ModelRefusedError, match="predict_proba of the model answers a list of 2 about 5 inputs"
+        ModelRefusedError, match="predict_proba of the model returns a list of 2 for 5 inputs"
     ):
         save(model, inputs, method="predict_proba")
     assert load(save(model, inputs)).answer(inputs).shape == (ROWS, 2)
@@ -706,7 +706,7 @@ def test_inputs_that_no_signature_describes_are_refused(
     rows = inputs.assign(strange=pd.Series(strange, dtype="object"))
     columns = ColumnTransformer([("numbers", "passthrough", ["amount", "age"])])
 
-    with pytest.raises(ModelRefusedError, match="MLflow finds no signature for the inputs"):
+    with pytest.raises(ModelRefusedError, match="MLflow cannot infer a signature for the inputs"):
         save(make_pipeline(columns, Ridge()).fit(rows, value), rows)
 
 
@@ -727,7 +727,7 @@ def test_a_model_that_could_not_answer_the_types_of_its_signature_is_refused(
     columns = ColumnTransformer([("codes", encoder, ["code"]), ("numbers", "passthrough", ["amount"])])
     model = make_pipeline(columns, Ridge())
 
-    with pytest.raises(ModelRefusedError, match=r"A service would give the model code as .* make texts of"):
+    with pytest.raises(ModelRefusedError, match=r"A service would send the model code as .* make texts of"):
         save(model.fit(rows, value), rows)
 
 

@@ -11,7 +11,7 @@ import pytest
 from ledgerline.evaluation.disagreement import NotComparableError
 from ledgerline.requests import replay
 from ledgerline.requests.logged_rows import inputs_of
-from ledgerline.requests.offline_inference import Asked, answers_to, latest_requests
+from ledgerline.requests.offline_inference import ReplayedVersion, latest_requests, predictions_for
 from ledgerline.requests.replay import NothingToReplayError, Replay
 from ledgerline.requests.request_log import read
 from ledgerline.testing.logged_requests import MODEL, at, write
@@ -29,11 +29,13 @@ def late_above(limit: float) -> Predict:
     return predict
 
 
-def asked(predict: Predict, number: int = 2, required: tuple[str, ...] = ()) -> Asked:
-    return Asked(number, predict, required)
+def asked(predict: Predict, number: int = 2, required: tuple[str, ...] = ()) -> ReplayedVersion:
+    return ReplayedVersion(number, predict, required)
 
 
-def replayed(logged: pd.DataFrame, staging: Asked, production: Asked | None = None, **limits: int) -> Replay:
+def replayed(
+    logged: pd.DataFrame, staging: ReplayedVersion, production: ReplayedVersion | None = None, **limits: int
+) -> Replay:
     return replay.replay(logged, staging, production, at(0), at(60), **limits)
 
 
@@ -48,7 +50,7 @@ def logged(tmp_path: Path) -> pd.DataFrame:
 
 
 def test_what_staging_says_is_compared_with_what_was_answered(logged: pd.DataFrame) -> None:
-    found = replayed(logged, asked(late_above(7.5)), Asked(1, late_above(9.5)))
+    found = replayed(logged, asked(late_above(7.5)), ReplayedVersion(1, late_above(9.5)))
     assert (found.requests, found.rows, found.is_cut) == (10, 20, False)
     assert found.rows_by_version == {"1": 12, "3": 8}
     # 8 and 9 of version 1; 12 to 15 of version 3.
@@ -61,12 +63,12 @@ def test_what_staging_says_is_compared_with_what_was_answered(logged: pd.DataFra
 
 
 def test_a_log_that_production_does_not_stand_by_is_found_out(logged: pd.DataFrame) -> None:
-    found = replayed(logged, asked(late_above(7.5)), Asked(3, late_above(13.5)))
+    found = replayed(logged, asked(late_above(7.5)), ReplayedVersion(3, late_above(13.5)))
     assert (found.recomputed_rows, found.recomputed_differently) == (8, 2)
 
 
 def test_production_that_answered_nothing_is_asked_nothing_but_timed(logged: pd.DataFrame) -> None:
-    found = replayed(logged, asked(late_above(7.5)), Asked(4, late_above(7.5)))
+    found = replayed(logged, asked(late_above(7.5)), ReplayedVersion(4, late_above(7.5)))
     assert (found.recomputed_rows, found.recomputed_differently) == (0, 0)
     assert found.production_ms is not None
 
@@ -125,7 +127,7 @@ def test_a_version_that_can_score_nothing_says_so(logged: pd.DataFrame) -> None:
     def broken(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
         raise KeyError("seats")
 
-    found = replayed(logged, asked(broken), Asked(1, late_above(9.5)))
+    found = replayed(logged, asked(broken), ReplayedVersion(1, late_above(9.5)))
     assert (found.unscored_rows, found.share, found.staging_ms) == (20, None, None)
     assert found.problem == "KeyError: 'seats'"
     assert found.production_ms is not None
@@ -135,7 +137,7 @@ def test_production_that_fails_now_does_not_stand_by_its_answers(logged: pd.Data
     def broken(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
         raise KeyError("seats")
 
-    found = replayed(logged, asked(late_above(7.5)), Asked(1, broken))
+    found = replayed(logged, asked(late_above(7.5)), ReplayedVersion(1, broken))
     assert (found.recomputed_rows, found.recomputed_differently) == (12, 12)
 
 
@@ -149,7 +151,7 @@ def test_of_too_many_the_latest_whole_requests_are_replayed(logged: pd.DataFrame
 @pytest.mark.parametrize("at_once", [1, 5, 100])
 def test_in_how_many_parts_rows_are_scored_changes_nothing(logged: pd.DataFrame, at_once: int) -> None:
     rows, starts = latest_requests(logged, 20)
-    found = answers_to(asked(late_above(9.5)), inputs_of(rows), starts, at_once)
+    found = predictions_for(asked(late_above(9.5)), inputs_of(rows), starts, at_once)
     assert found.scored.all()
     assert found.outputs[""][:, 1].tolist() == [0.3] * 10 + [0.8] * 10
 
@@ -161,7 +163,7 @@ def test_nothing_cannot_be_replayed(tmp_path: Path) -> None:
 
 def test_answers_that_are_not_logged_cannot_be_compared(tmp_path: Path) -> None:
     write(tmp_path, 1, {"x": [1.0]}, {"": [0.5]}, redacted=("",))
-    with pytest.raises(NothingToReplayError, match="No answer of version 1 is logged"):
+    with pytest.raises(NothingToReplayError, match="No prediction of version 1 is logged"):
         replayed(read(tmp_path, MODEL, at(0)), asked(late_above(7.5)))
 
 

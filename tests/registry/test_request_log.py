@@ -167,7 +167,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, 1, {"x": [1]}, SCORES)
     pd.DataFrame({"somebody": ["else's"]}).to_parquet(path)
-    with pytest.raises(RequestLogError, match="is no file of a request log"):
+    with pytest.raises(RequestLogError, match="is not a file of a request log"):
         read(tmp_path, MODEL, at(0))
 
 

@@ -178,12 +178,12 @@ def test_a_time_that_is_none_is_refused(verifier: Verifier, timestamp: str) -> N
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "its body is no JSON"),
-        (b"{", "its body is no JSON"),
-        (b"\xff\xfe\x00", "its body is no JSON"),
-        (b"[" * 200_000, "its body is no JSON"),
-        (b"[]", "its body is no JSON object"),
-        (b"null", "its body is no JSON object"),
+        (b"", "its body is not JSON"),
+        (b"{", "its body is not JSON"),
+        (b"\xff\xfe\x00", "its body is not JSON"),
+        (b"[" * 200_000, "its body is not JSON"),
+        (b"[]", "its body is not a JSON object"),
+        (b"null", "its body is not a JSON object"),
     ],
     ids=["empty", "cut off", "no text", "deep", "list", "null"],
 )
@@ -284,6 +284,6 @@ def test_a_bare_database_cannot_send_webhooks(mlflow_database: str) -> None:
     with pytest.raises(RegistrationError) as error:
         register(client, "https://ledgerline.example/webhooks/registry", SECRET, "ledgerline")
     assert str(error.value) == (
-        f"Webhooks are sent by an MLflow server, and {mlflow_database} is none. Set "
-        "MLFLOW_TRACKING_URI to the address of one, like http://127.0.0.1:5000."
+        f"Webhooks are sent by an MLflow server, and {mlflow_database} is not one. Set "
+        "MLFLOW_TRACKING_URI to the address of a server, like http://127.0.0.1:5000."
     )

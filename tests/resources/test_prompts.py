@@ -52,7 +52,7 @@ def test_one_of_the_registry_takes_its_place(
     [
         ("prompts:/nobody/1", "has no prompts:/nobody/1"),
         ("prompts:/nobody@production", "has no prompts:/nobody@production"),
-        ("nobody", "'nobody' is no address of a prompt"),
+        ("nobody", "'nobody' is not the URI of a prompt"),
     ],
 )
 def test_one_that_is_not_there_is_refused_with_what_to_do(

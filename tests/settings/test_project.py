@@ -15,7 +15,7 @@ def project_in(folder: Path, table: str) -> Path:
 
 
 def test_this_checkout_is_the_project_of_the_flights() -> None:
-    assert Project.found({}, PROJECT_ROOT / "docs") == Project(
+    assert Project.from_environment({}, PROJECT_ROOT / "docs") == Project(
         root=PROJECT_ROOT,
         definitions="pipelines.definitions",
         experiment="flight_delay",
@@ -29,11 +29,11 @@ def test_this_checkout_is_the_project_of_the_flights() -> None:
 def test_the_nearest_folder_above_with_a_table_is_the_project(tmp_path: Path) -> None:
     outer = project_in(tmp_path, '[tool.ledgerline]\nexperiment = "outer"')
     inner = project_in(outer / "a" / "b", "[tool.ruff]\nline-length = 100")
-    assert Project.found({}, inner) == Project(root=outer, experiment="outer")
+    assert Project.from_environment({}, inner) == Project(root=outer, experiment="outer")
 
 
 def test_without_a_project_state_goes_to_the_folder_itself(tmp_path: Path) -> None:
-    found = Project.found({}, tmp_path)
+    found = Project.from_environment({}, tmp_path)
     assert found == Project(root=tmp_path)
     with pytest.raises(ProjectError, match=r"no project in .* or above it"):
         _ = found.module
@@ -41,7 +41,7 @@ def test_without_a_project_state_goes_to_the_folder_itself(tmp_path: Path) -> No
 
 def test_a_variable_names_the_project_of_a_process_that_works_elsewhere(tmp_path: Path) -> None:
     there = project_in(tmp_path / "there", '[tool.ledgerline]\ndefinitions = "kitchen.definitions"')
-    found = Project.found({"LEDGERLINE_PROJECT": str(there)}, PROJECT_ROOT)
+    found = Project.from_environment({"LEDGERLINE_PROJECT": str(there)}, PROJECT_ROOT)
     assert (found.root, found.module) == (there, "kitchen.definitions")
 
 
@@ -66,5 +66,5 @@ def test_a_variable_names_the_project_of_a_process_that_works_elsewhere(tmp_path
 def test_a_table_that_is_not_understood_is_named(tmp_path: Path, table: str, problem: str) -> None:
     project_in(tmp_path, table)
     with pytest.raises(ProjectError, match=problem) as caught:
-        Project.found({}, tmp_path)
+        Project.from_environment({}, tmp_path)
     assert str(tmp_path / "pyproject.toml") in str(caught.value)

@@ -12,7 +12,7 @@ from ledgerline.dagster.released_models.contenders import Contender
 from ledgerline.dagster.request_log import RequestLogResource, require_logged
 from ledgerline.evaluation.disagreement import NotComparableError
 from ledgerline.requests import replay
-from ledgerline.requests.offline_inference import Asked
+from ledgerline.requests.offline_inference import ReplayedVersion
 from ledgerline.requests.replay import NothingToReplayError, Replay
 
 
@@ -54,11 +54,11 @@ def replayed(
     return replace(result, is_cut=result.is_cut or len(logged) > replay.MAX_ROWS)
 
 
-def asked_of(one: Contender) -> Asked:
+def asked_of(one: Contender) -> ReplayedVersion:
     """Return a version as the service has it: it refuses requests without its required inputs."""
     inputs = one.signature.inputs if one.signature else None
     required = inputs.required_input_names() if inputs and inputs.has_input_names() else []
-    return Asked(one.version.number, one.answer, required)
+    return ReplayedVersion(one.version.number, one.answer, required)
 
 
 def _inputs_of(one: Contender) -> list[str]:

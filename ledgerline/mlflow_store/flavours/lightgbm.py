@@ -1,4 +1,4 @@
-"""LightGBM's models: a Booster in LightGBM's text format, its scikit-learn interface in skops format."""
+"""Stores LightGBM's models: Boosters in LightGBM's text format, estimators in skops format."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,24 +24,24 @@ REQUIREMENTS = ("numpy", "pandas", "lightgbm")
 
 TEXT_FORMAT = ".lgb"
 
-# The objectives whose prediction is a probability, or one for each class.
+# Objectives that predict a probability, or one for each class.
 CLASSIFYING = ("binary", "multiclass", "multiclassova", "cross_entropy")
 
 
 class LightGBM(Flavour):
-    """Boosters, and estimators that hold one."""
+    """Flavour of LightGBM's Boosters and estimators."""
 
     name = "lightgbm"
     takes = "LightGBM models"
     extra = "lightgbm"
 
     def owns(self, model: Any) -> bool:
-        """Whether it is a Booster or an estimator of LightGBM."""
+        """Return whether a model is a Booster or an estimator of LightGBM."""
         lightgbm = sys.modules.get("lightgbm")
         return lightgbm is not None and isinstance(model, lightgbm.Booster | lightgbm.LGBMModel)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the model; a Booster has no methods but `predict`, which may answer probabilities."""
+        """Return the model. A Booster only has the method `predict`, which may return probabilities."""
         if not _is_booster(model):
             names = model.booster_.feature_name()
         elif method == PREDICT:
@@ -55,7 +55,7 @@ class LightGBM(Flavour):
         return replace(stored, answer=with_categories(_in_order(stored.answer, names), categories))
 
     def model_type(self, model: Any, method: str) -> str | None:
-        """Return it by the estimator, or by the objective of the Booster."""
+        """Return the kind of the estimator, or of the objective of the Booster."""
         if not _is_booster(model):
             return Sklearn().model_type(model, method)
         return "classifier" if _objective(model) in CLASSIFYING else "regressor"
@@ -65,7 +65,7 @@ class LightGBM(Flavour):
         return Needs(REQUIREMENTS) if _is_booster(model) else Sklearn().needs(model)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
-        """Write it; an estimator also gets scikit-learn's flavour, whose pyfunc knows methods."""
+        """Write the model. An estimator also gets scikit-learn's flavour, whose pyfunc knows methods."""
         from mlflow import lightgbm
 
         model = stored.model
@@ -85,7 +85,7 @@ class LightGBM(Flavour):
         saved.add(self.name, folder, stored.method)
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
-        """Read the text of a Booster, or a file in skops format."""
+        """Load the text of a Booster, or a file in skops format."""
         lightgbm = library(self, "lightgbm")
         file = file_in(folder, config, "data")
         if file.suffix == TEXT_FORMAT:
@@ -104,15 +104,15 @@ def _is_booster(model: Any) -> bool:
 
 
 def _objective(booster: Any) -> str:
-    """Return the name of an objective, which stands in the model's text with its parameters behind it."""
+    """Return the name of an objective, without the parameters that follow it in the text of the model."""
     for line in booster.model_to_string(num_iteration=1).splitlines():
         if line.startswith("objective="):
             return line.removeprefix("objective=").split()[0]
-    return ""  # a function of one's own, which the text does not hold
+    return ""  # a custom function, which is not in the text
 
 
 def _in_order(answer: Callable[[Any], Any], names: Sequence[str]) -> Callable[[Any], Any]:
-    """Return a function that sorts columns as in training: LightGBM goes by their places, not their names."""
+    """Return a function that sorts columns as in training: LightGBM uses their positions, not their names."""
     known = set(names)
 
     def answer_in_order(inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""ONNX models, which ONNX Runtime runs on the processor."""
+"""Stores ONNX models, which ONNX Runtime runs on the processor."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = ("numpy", "pandas", "onnx", "onnxruntime")
 
-MAX_BYTES = 2**31 - 1  # of a message of Protocol Buffers
+MAX_BYTES = 2**31 - 1  # limit of a message of Protocol Buffers
 
-# Numpy's types by ONNX Runtime's names.
+# Numpy's type for each type name of ONNX Runtime.
 TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -41,7 +41,7 @@ TYPES = {
 
 
 class Onnx(Flavour):
-    """Graphs with one matrix as input, or with a column for each input.
+    """Flavour of graphs with one matrix as input, or with one column for each input.
 
     `predict` answers the first output of a graph. `predict_proba` answers the last, which is where converters
     put probabilities, after the labels.
@@ -52,22 +52,22 @@ class Onnx(Flavour):
     extra = "onnx"
 
     def owns(self, model: Any) -> bool:
-        """Whether it is a graph."""
+        """Return whether a model is a graph."""
         onnx = sys.modules.get("onnx")
         return onnx is not None and isinstance(model, onnx.ModelProto)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return a graph that was not written yet."""
+        """Return a graph that is not written yet."""
         if model.ByteSize() > MAX_BYTES:
             raise ModelRefusedError(f"The ONNX model is larger than {MAX_BYTES} bytes, the most of a file.")
         return self._running(model, model.SerializeToString(), method)
 
     def model_type(self, model: Any, method: str) -> str | None:
-        """Return it by the method, and by whether the first of several outputs is a label."""
+        """Return the kind by the method, and by whether the first of several outputs is a label."""
         return "classifier" if method == PROBABILITIES or len(model.graph.output) > 1 else "regressor"
 
     def needs(self, model: Any) -> Needs:
-        """Return what MLflow needs to load a graph, and ONNX Runtime."""
+        """Return the libraries with which MLflow loads a graph, and ONNX Runtime."""
         return Needs(REQUIREMENTS)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
@@ -78,17 +78,17 @@ class Onnx(Flavour):
         saved.add(self.name, folder, stored.method)
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
-        """Read the graph; providers and options of its description are not followed."""
+        """Load the graph. Providers and options in its description are ignored."""
         return self._running(None, str(file_in(folder, config, "data")), method)
 
     def _running(self, model: Any, source: str | bytes, method: str) -> StoredModel:
         runtime = library(self, "onnxruntime")
         options = runtime.SessionOptions()
-        # Threads that spin while they wait take the processor from other requests.
+        # Threads that spin while they wait would take the processor from other requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # those of ONNX Runtime have no class in common
+        except Exception as error:  # the errors of ONNX Runtime have no common class
             raise ModelRefusedError(f"ONNX Runtime does not run the model: {error}") from error
         answer = _answer(session, _output(session, method))
         return StoredModel(self.name, session if model is None else model, method, doubles(answer))
@@ -125,7 +125,7 @@ def _answer(session: Any, output: str) -> Callable[[Any], Any]:
 
 
 def _matrix(rows: Any, taken: Any) -> "NDArray[Any]":
-    """Return rows in the type that an input has; a text that is missing is empty."""
+    """Return rows in the type of an input. Missing texts become empty."""
     import numpy as np
     import pandas as pd
 
@@ -137,7 +137,7 @@ def _matrix(rows: Any, taken: Any) -> "NDArray[Any]":
 
 
 def _array(answered: Any) -> "NDArray[Any]":
-    """Return the answer by row: a column of values as one value a row, and a map by class as a matrix."""
+    """Return predictions by row: a column becomes an array of values, and maps by class become a matrix."""
     import numpy as np
 
     if isinstance(answered, list):

@@ -1,4 +1,4 @@
-"""scikit-learn's estimators and pipelines, in skops format. Which types a file may hold: trusted_types.py."""
+"""Stores scikit-learn's estimators and pipelines in skops format. The allowed types: trusted_types.py."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -22,22 +22,22 @@ BOOSTERS = ("lightgbm", "xgboost")  # libraries whose estimators may be steps of
 
 
 class Sklearn(Flavour):
-    """Estimators with scikit-learn's interface: also of other libraries, as a step of a pipeline."""
+    """Flavour of estimators with scikit-learn's interface, also of other libraries in a pipeline."""
 
     name = "sklearn"
     takes = "scikit-learn estimators and pipelines"
 
     def owns(self, model: Any) -> bool:
-        """Whether it is an estimator; scikit-learn is imported already if it is."""
+        """Return whether a model is an estimator; scikit-learn is already imported if it is."""
         return hasattr(model, "__sklearn_tags__") and not isinstance(model, type)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the estimator; one of another library in it may need categories."""
+        """Return the estimator. One of another library within it may need categories."""
         stored = bound(self.name, model, method)
         return replace(stored, answer=with_categories(stored.answer, categories))
 
     def model_type(self, model: Any, method: str) -> str | None:
-        """Return what scikit-learn says that it is."""
+        """Return the kind that scikit-learn reports."""
         from sklearn.base import is_classifier, is_regressor
 
         if is_classifier(model):
@@ -51,7 +51,7 @@ class Sklearn(Flavour):
         return Needs([*REQUIREMENTS, *(each for each in BOOSTERS if each in libraries)], types)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
-        """Write it with skops."""
+        """Write the model with skops."""
         from mlflow import sklearn
 
         sklearn.save_model(
@@ -65,7 +65,7 @@ class Sklearn(Flavour):
         saved.add(self.name, folder, stored.method)
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
-        """Read a file in skops format."""
+        """Load a file in skops format."""
         if config.get("serialization_format") != "skops":
             raise ModelRefusedError(
                 f"{folder} is not a scikit-learn model in skops format; pickled models are not loaded."
@@ -76,7 +76,7 @@ class Sklearn(Flavour):
 
 
 def load_skops(file: Path) -> Any:
-    """Read an object, if every type in it is trusted.
+    """Load an object if every type in it is trusted.
 
     Raises:
         ModelRefusedError: A type is not, or its library is not installed.
@@ -86,7 +86,7 @@ def load_skops(file: Path) -> Any:
     types = skops.io.get_untrusted_types(file=file)
     _require_trusted(types)
     try:
-        # No others than the file has: skops goes through them for each of its parts.
+        # Only the types of the file, because skops reads the list for each part of the object.
         return skops.io.load(file, trusted=types)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
@@ -99,7 +99,7 @@ def load_skops(file: Path) -> Any:
 
 
 def _types_to_trust(model: Any) -> list[str]:
-    """Return the types in a model that skops does not trust by itself.
+    """Return the types in a model that skops does not trust.
 
     Raises:
         ModelRefusedError: One of them is not trusted here either, or skops cannot write the model.
@@ -108,7 +108,7 @@ def _types_to_trust(model: Any) -> list[str]:
 
     try:
         content = skops.io.dumps(model)
-    except Exception as error:  # what skops raises differs by type; a cycle is a RecursionError
+    except Exception as error:  # skops raises different errors by type; a cycle is a RecursionError
         raise ModelRefusedError(
             f"skops cannot write {type(model).__name__}: {type(error).__name__}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""XGBoost's models in its own formats: UBJSON, and JSON where other programs wrote it."""
+"""Stores XGBoost's models in UBJSON, and also loads JSON that other programs wrote."""
 
 import json
 import math
@@ -27,8 +27,8 @@ REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "xgboost")
 
 FORMATS = (".ubj", ".json")
 
-# XGBoost's formats forget which value means a missing one, and the estimator would take it for a number. It
-# is added to the description, as None where it is NaN.
+# XGBoost's formats do not store which value means a missing one, and the estimator would take it for a
+# number. It is added to the description; None stands for NaN.
 MISSING_KEY = "missing"
 
 BOOSTER = "xgboost.core.Booster"
@@ -45,19 +45,19 @@ CLASSES = (
 
 
 class XGBoost(Flavour):
-    """Boosters, and estimators that hold one."""
+    """Flavour of XGBoost's Boosters and estimators."""
 
     name = "xgboost"
     takes = "XGBoost models"
     extra = "xgboost"
 
     def owns(self, model: Any) -> bool:
-        """Whether it is a Booster or an estimator of XGBoost."""
+        """Return whether a model is a Booster or an estimator of XGBoost."""
         xgboost = sys.modules.get("xgboost")
         return xgboost is not None and isinstance(model, xgboost.Booster | xgboost.XGBModel)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the model; a Booster has no methods but `predict`, which may answer probabilities."""
+        """Return the model. A Booster only has the method `predict`, which may return probabilities."""
         if _class_name(model) != BOOSTER:
             stored = bound(self.name, model, method)
             return replace(stored, answer=with_categories(doubles(stored.answer), categories))
@@ -74,14 +74,14 @@ class XGBoost(Flavour):
         return StoredModel(self.name, model, method, with_categories(doubles(answer), categories))
 
     def model_type(self, model: Any, method: str) -> str | None:
-        """Return it by the estimator, or by the objective of the Booster."""
+        """Return the kind of the estimator, or of the objective of the Booster."""
         if _class_name(model) != BOOSTER:
             return Sklearn().model_type(model, method)
         objective = json.loads(model.save_config())["learner"]["objective"]["name"]
         return "classifier" if objective.startswith(("binary:", "multi:")) else "regressor"
 
     def needs(self, model: Any) -> Needs:
-        """Return XGBoost, and scikit-learn, without which its estimators cannot be imported."""
+        """Return XGBoost, and scikit-learn, which its estimators import."""
         if _class_name(model) not in CLASSES:
             raise ModelRefusedError(
                 f"A {_class_name(model)} would not be made again from XGBoost's format; that knows "
@@ -90,14 +90,14 @@ class XGBoost(Flavour):
         return Needs(REQUIREMENTS)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
-        """Write it in UBJSON."""
+        """Write the model in UBJSON."""
         from mlflow import xgboost
 
         xgboost.save_model(stored.model, str(folder), **saved.options)
         saved.add(self.name, folder, stored.method, **{MISSING_KEY: _missing(stored.model)})
 
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
-        """Read it into an object of a class that is known here."""
+        """Load the model into an object of a known class."""
         class_name = config.get("model_class", BOOSTER)
         if class_name not in CLASSES:
             raise ModelRefusedError(f"{folder} is of {class_name}; known are {', '.join(CLASSES)}.")
@@ -112,7 +112,7 @@ class XGBoost(Flavour):
 
 
 def _missing(model: Any) -> float | None:
-    """Return the value that an estimator takes for a missing one; None: NaN, or what its rows say."""
+    """Return the value that an estimator takes for a missing one; None stands for NaN or the default."""
     missing = getattr(model, "missing", None)
     return None if missing is None or math.isnan(missing) else float(missing)
 
