@@ -198,6 +198,12 @@ def _require_described(signature: "ModelSignature") -> None:
 def load(folder: Path) -> StoredModel:
     """Load a model without running code in its files.
 
+    Example:
+        ```python
+        stored = model_files.load(Path("model"))
+        stored.answer(pd.DataFrame({"temperature": [21.5]}))  # an array with one row for each input
+        ```
+
     Raises:
         ModelRefusedError: Its flavour cannot be loaded like that, or it holds types that are not trusted.
     """

@@ -36,14 +36,6 @@ class StoredModel:
         model: Object of the model's library.
         method: Method that `answer` calls, one of METHODS.
         answer: Function from a frame of inputs, or one array, to an array with one row for each input.
-
-    Example:
-        >>> import numpy as np
-        >>> from sklearn.linear_model import LinearRegression
-        >>> model = LinearRegression().fit(np.array([[0.0], [1.0]]), np.array([0.0, 2.0]))
-        >>> stored = bound("sklearn", model, PREDICT)
-        >>> stored.answer(np.array([[3.0]])).round(6).tolist()
-        [6.0]
     """
 
     flavour: str

@@ -88,8 +88,8 @@ def read(
     Example:
         >>> import numpy as np
         >>> from ledgerline.requests.logged_rows import to_table
-        >>> fixed = {"at": [0], "request_id": ["a"], "row": [0], "version": [3], "trace_id": [""], "seconds":
-        [0.1]} >>> rows = to_table(fixed, {"distance": np.array([541.0])}, {"": np.array([12.5])})
+        >>> fixed = {"request_id": ["a"], "row": [0], "version": [3], "trace_id": [""], "seconds": [0.1]}
+        >>> rows = to_table({"at": [0], **fixed}, {"distance": np.array([541.0])}, {"": np.array([12.5])})
         >>> _ = write(Path("requests"), "oven_demand", rows)
         >>> read(Path("requests"), "oven_demand", datetime(1970, 1, 1, tzinfo=UTC))["output"].tolist()
         [12.5]

@@ -24,11 +24,11 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LEDGERLINE_MLFLOW_PORT")  # so that what the file sets is taken back
-    monkeypatch.setenv("COLUMNS", "200")
     result = CliRunner().invoke(app, ["settings"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "s3cret" not in result.output
-    return {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    lines = [line.split() for line in result.stdout.splitlines()]
+    return {name: rest for name, *rest in reversed(lines)}  # a long value is continued on further lines
 
 
 def test_each_setting_is_listed_with_its_value_and_origin(table: dict[str, list[str]]) -> None:
