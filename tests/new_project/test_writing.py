@@ -53,7 +53,7 @@ def test_nothing_of_a_template_is_left_in_a_file(kind: Kind) -> None:
         assert "\n\n\n\n" not in text, path
 
 
-def test_the_made_rows_are_the_same_each_time_and_half_a_year_long() -> None:
+def test_the_example_rows_are_the_same_each_time_and_half_a_year_long() -> None:
     texts = {kind: made_rows(kind) for kind in Kind}
     assert texts == {kind: made_rows(kind) for kind in Kind}
     assert texts[Kind.REGRESSION] == texts[Kind.QUANTILES]

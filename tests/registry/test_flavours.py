@@ -117,7 +117,9 @@ def require_no_pickle(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
-def test_a_regressor_answers_as_before(save: Save, inputs: pd.DataFrame, value: Any, library: str) -> None:
+def test_a_loaded_regressor_predicts_the_same(
+    save: Save, inputs: pd.DataFrame, value: Any, library: str
+) -> None:
     make = {"lightgbm": lightgbm_estimator, "xgboost": xgboost_estimator}[library]
     model = make({"lightgbm": "LGBMRegressor", "xgboost": "XGBRegressor"}[library]).fit(inputs, value)
 
@@ -134,7 +136,7 @@ def test_a_regressor_answers_as_before(save: Save, inputs: pd.DataFrame, value: 
 
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_classifier_answers_the_probability_of_each_class(
+def test_a_classifier_predicts_the_probability_of_each_class(
     save: Save, inputs: pd.DataFrame, label: Any, library: str, classes: int
 ) -> None:
     make = {"lightgbm": lightgbm_estimator, "xgboost": xgboost_estimator}[library]
@@ -150,7 +152,7 @@ def test_a_classifier_answers_the_probability_of_each_class(
 
 
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
-def test_a_classifier_that_is_asked_for_labels_answers_labels(
+def test_a_classifier_stored_for_labels_predicts_labels(
     save: Save, inputs: pd.DataFrame, label: Any, library: str
 ) -> None:
     make = {"lightgbm": lightgbm_estimator, "xgboost": xgboost_estimator}[library]
@@ -207,7 +209,7 @@ def test_a_json_file_of_xgboost_is_read_too(
     np.testing.assert_array_equal(load(tmp_path / "json").answer(inputs), model.predict(inputs))
 
 
-def test_one_xgboost_model_answers_several_quantiles(save: Save, inputs: pd.DataFrame, value: Any) -> None:
+def test_one_xgboost_model_predicts_several_quantiles(save: Save, inputs: pd.DataFrame, value: Any) -> None:
     model = xgboost_estimator(
         "XGBRegressor", objective="reg:quantileerror", quantile_alpha=[0.1, 0.5, 0.9]
     ).fit(inputs, value)
@@ -254,7 +256,7 @@ def test_the_value_that_means_a_missing_one_to_an_xgboost_estimator_is_kept(
     assert (stored.answer(gaps) != stored.answer(rows.assign(amount=-998.0))).any()
 
 
-def test_an_xgboost_estimator_that_stopped_early_answers_with_its_best_trees(
+def test_an_xgboost_estimator_that_stopped_early_predicts_with_its_best_trees(
     save: Save, inputs: pd.DataFrame, label: Any
 ) -> None:
     model = xgboost_estimator("XGBClassifier", early_stopping_rounds=1)
@@ -366,7 +368,7 @@ def test_lightgbm_gets_columns_in_the_order_of_its_training(
 # ---- ONNX
 
 
-def test_an_onnx_classifier_answers_labels_or_probabilities(
+def test_an_onnx_classifier_predicts_labels_or_probabilities(
     save: Save, inputs: pd.DataFrame, label: Any
 ) -> None:
     from sklearn.linear_model import LogisticRegression
@@ -393,7 +395,9 @@ def test_probabilities_that_are_a_map_by_class_become_a_matrix(
     np.testing.assert_allclose(answer, model.predict_proba(inputs.to_numpy()), atol=1e-5)
 
 
-def test_an_onnx_regressor_answers_one_value_a_row(save: Save, inputs: pd.DataFrame, value: Any) -> None:
+def test_an_onnx_regressor_predicts_one_value_for_each_row(
+    save: Save, inputs: pd.DataFrame, value: Any
+) -> None:
     from sklearn.linear_model import Ridge
 
     model = Ridge().fit(inputs.to_numpy(), value)
@@ -407,7 +411,7 @@ def test_an_onnx_regressor_answers_one_value_a_row(save: Save, inputs: pd.DataFr
     require_no_pickle(folder)
 
 
-def test_an_onnx_model_of_several_outputs_by_row_answers_a_matrix(
+def test_an_onnx_model_of_several_outputs_by_row_predicts_a_matrix(
     save: Save, inputs: pd.DataFrame, value: Any
 ) -> None:
     from sklearn.linear_model import LinearRegression
@@ -469,7 +473,7 @@ def each_flavour(save: Save, inputs: pd.DataFrame, value: Any) -> dict[str, Path
     }
 
 
-def test_a_client_that_knows_only_mlflow_gets_the_same_answers(
+def test_a_client_with_mlflow_alone_gets_the_same_predictions(
     each_flavour: dict[str, Path], inputs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import pyfunc
@@ -553,9 +557,7 @@ def test_a_pickled_estimator_of_lightgbm_is_refused(
         load(tmp_path / "pickled")
 
 
-def test_a_model_that_mlflow_stored_by_itself_is_read(
-    inputs: pd.DataFrame, value: Any, tmp_path: Path
-) -> None:
+def test_a_model_that_mlflow_stored_is_loaded(inputs: pd.DataFrame, value: Any, tmp_path: Path) -> None:
     from mlflow import lightgbm
 
     model = lightgbm_estimator("LGBMRegressor").fit(inputs, value)
@@ -587,7 +589,7 @@ def test_a_class_derived_from_xgboosts_is_not_stored(save: Save, inputs: pd.Data
 @pytest.mark.parametrize(
     "model", [object(), "a text", np.zeros(3), print, Path], ids=lambda model: type(model).__name__
 )
-def test_what_is_no_model_is_refused_with_a_list_of_what_can_be_stored(
+def test_an_object_that_is_not_a_model_is_refused_with_a_list_of_models(
     save: Save, inputs: pd.DataFrame, model: Any
 ) -> None:
     with pytest.raises(ModelRefusedError, match=r"scikit-learn.*|LightGBM.*XGBoost.*ONNX.*scikit-learn"):
@@ -610,7 +612,7 @@ def test_a_model_that_is_not_fitted_is_refused(save: Save, inputs: pd.DataFrame)
         save(Ridge(), inputs)
 
 
-def test_an_answer_that_is_not_by_row_is_refused(save: Save, inputs: pd.DataFrame, label: Any) -> None:
+def test_a_prediction_that_is_not_by_row_is_refused(save: Save, inputs: pd.DataFrame, label: Any) -> None:
     """It would be a list with an array for each output."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multioutput import MultiOutputClassifier
@@ -624,7 +626,7 @@ def test_an_answer_that_is_not_by_row_is_refused(save: Save, inputs: pd.DataFram
     assert load(save(model, inputs)).answer(inputs).shape == (ROWS, 2)
 
 
-def test_a_model_that_its_format_does_not_hold_whole_is_refused(save: Save, inputs: pd.DataFrame) -> None:
+def test_a_model_that_its_format_cannot_hold_is_refused(save: Save, inputs: pd.DataFrame) -> None:
     """A method that was put on an estimator is not in XGBoost's format."""
     model = xgboost_estimator("XGBRegressor").fit(inputs, inputs["age"])
     model.predict = lambda rows: np.zeros(len(rows))
@@ -711,7 +713,7 @@ def test_inputs_that_no_signature_describes_are_refused(
 
 
 @pytest.mark.parametrize("codes", [[0, 1], [0.5, 1.5]], ids=["whole", "fractions"])
-def test_a_model_that_could_not_answer_the_types_of_its_signature_is_refused(
+def test_a_model_that_cannot_predict_for_the_types_of_its_signature_is_refused(
     save: Save, inputs: pd.DataFrame, value: Any, codes: list[Any]
 ) -> None:
     """Serving gives a model numbers where the signature says numbers, also if it was trained with objects."""
@@ -802,7 +804,7 @@ def quantile_regressor(level: float) -> Any:
     return make_pipeline(StandardScaler(), trees)
 
 
-def test_joined_quantiles_answer_a_column_for_each_level_here_and_by_mlflows_pyfunc(
+def test_joined_quantiles_predict_a_column_for_each_level_here_and_with_mlflows_pyfunc(
     save: Save, inputs: pd.DataFrame, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import pyfunc

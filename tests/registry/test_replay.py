@@ -49,7 +49,7 @@ def logged(tmp_path: Path) -> pd.DataFrame:
     return read(tmp_path, MODEL, at(0))
 
 
-def test_what_staging_says_is_compared_with_what_was_answered(logged: pd.DataFrame) -> None:
+def test_predictions_of_staging_are_compared_with_the_logged_ones(logged: pd.DataFrame) -> None:
     found = replayed(logged, asked(late_above(7.5)), ReplayedVersion(1, late_above(9.5)))
     assert (found.requests, found.rows, found.is_cut) == (10, 20, False)
     assert found.rows_by_version == {"1": 12, "3": 8}
@@ -67,13 +67,13 @@ def test_a_log_that_production_does_not_stand_by_is_found_out(logged: pd.DataFra
     assert (found.recomputed_rows, found.recomputed_differently) == (8, 2)
 
 
-def test_production_that_answered_nothing_is_asked_nothing_but_timed(logged: pd.DataFrame) -> None:
+def test_production_without_logged_predictions_is_only_timed(logged: pd.DataFrame) -> None:
     found = replayed(logged, asked(late_above(7.5)), ReplayedVersion(4, late_above(7.5)))
     assert (found.recomputed_rows, found.recomputed_differently) == (0, 0)
     assert found.production_ms is not None
 
 
-def test_without_production_staging_alone_is_asked(logged: pd.DataFrame) -> None:
+def test_without_production_only_staging_predicts(logged: pd.DataFrame) -> None:
     found = replayed(logged, asked(late_above(9.5)))
     assert found.production_ms is None
     assert found.recomputed_rows == 0
@@ -88,7 +88,7 @@ def test_it_is_json(logged: pd.DataFrame) -> None:
     assert document["staging_ms"].keys() == {"p50_ms", "p99_ms"}
 
 
-def test_requests_are_asked_as_they_came(logged: pd.DataFrame) -> None:
+def test_requests_are_predicted_in_the_order_of_the_log(logged: pd.DataFrame) -> None:
     sizes = []
 
     def counting(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -133,7 +133,7 @@ def test_a_version_that_can_score_nothing_says_so(logged: pd.DataFrame) -> None:
     assert found.production_ms is not None
 
 
-def test_production_that_fails_now_does_not_stand_by_its_answers(logged: pd.DataFrame) -> None:
+def test_production_that_fails_now_counts_as_predicting_differently(logged: pd.DataFrame) -> None:
     def broken(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
         raise KeyError("seats")
 
@@ -141,7 +141,7 @@ def test_production_that_fails_now_does_not_stand_by_its_answers(logged: pd.Data
     assert (found.recomputed_rows, found.recomputed_differently) == (12, 12)
 
 
-def test_of_too_many_the_latest_whole_requests_are_replayed(logged: pd.DataFrame) -> None:
+def test_only_the_latest_whole_requests_are_replayed_of_too_many(logged: pd.DataFrame) -> None:
     found = replayed(logged, asked(late_above(7.5)), most_rows=5)
     assert (found.requests, found.rows, found.is_cut) == (2, 4, True)
     rows, starts = latest_requests(logged, 1)
@@ -161,12 +161,12 @@ def test_nothing_cannot_be_replayed(tmp_path: Path) -> None:
         replayed(read(tmp_path, MODEL, at(0)), asked(late_above(7.5)))
 
 
-def test_answers_that_are_not_logged_cannot_be_compared(tmp_path: Path) -> None:
+def test_predictions_that_are_not_logged_cannot_be_compared(tmp_path: Path) -> None:
     write(tmp_path, 1, {"x": [1.0]}, {"": [0.5]}, redacted=("",))
     with pytest.raises(NothingToReplayError, match="No prediction of version 1 is logged"):
         replayed(read(tmp_path, MODEL, at(0)), asked(late_above(7.5)))
 
 
-def test_answers_of_another_kind_cannot_be_compared(logged: pd.DataFrame) -> None:
+def test_predictions_of_another_kind_cannot_be_compared(logged: pd.DataFrame) -> None:
     with pytest.raises(NotComparableError):
         replayed(logged, asked(lambda inputs: {"": np.ones(len(inputs))}))

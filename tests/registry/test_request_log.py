@@ -79,7 +79,7 @@ def test_arrays_without_a_name_are_columns_by_number(tmp_path: Path) -> None:
         {"0": np.ones(2), "7": np.ones(2)},
     ],
 )
-def test_an_answer_is_compared_in_the_form_in_which_it_is_logged(
+def test_a_prediction_is_compared_in_the_form_in_which_it_is_logged(
     tmp_path: Path, outputs: dict[str, np.ndarray]
 ) -> None:
     write(tmp_path, 1, {"x": [1, 2]}, outputs)

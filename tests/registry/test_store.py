@@ -58,7 +58,7 @@ def test_a_database_whose_folder_cannot_be_created_names_it(tmp_path: Path):
         store.connect(f"sqlite:///{tmp_path}/state/mlflow.db")
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path):
+def test_a_file_that_is_not_a_database_is_named(tmp_path: Path):
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
 
     with pytest.raises(store.StoreUnreachableError) as error:
@@ -107,7 +107,7 @@ def test_an_experiment_is_created_once(mlflow_database: str, tmp_path: Path):
         ("/srv/a b", "file:///srv/a%20b/flight_delay"),
     ],
 )
-def test_artifacts_of_a_new_experiment_go_where_they_are_told(
+def test_artifacts_of_a_new_experiment_go_to_the_given_folder(
     mlflow_database: str, artifacts: str, location: str
 ):
     client = store.connect(mlflow_database)

@@ -1,4 +1,4 @@
-"""What the extras bring is known by name, and is what the distribution declares."""
+"""The list of extras agrees with the distribution, and missing extras are named."""
 
 import re
 import subprocess
