@@ -241,7 +241,7 @@ def test_without_ollama_it_says_what_to_start(ask: Ask) -> None:
             "No flights are stored, so there is nothing to ask about",
         ),
         ([QUESTION], {"OLLAMA_HOST": "http://127.0.0.1:99999"}, "Set OLLAMA_HOST to one"),
-        ([QUESTION], {"LEDGERLINE_AGENT_TURNS": "0"}, "LEDGERLINE_AGENT_TURNS is 0"),
+        ([QUESTION], {"LEDGERLINE_AGENT_TURNS": "0"}, "LEDGERLINE_AGENT_TURNS is '0'; set it to"),
     ],
 )
 def test_what_keeps_it_from_answering_is_said(
