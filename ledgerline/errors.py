@@ -36,6 +36,7 @@ The tree, with the module that declares each class:
         ModelRefusedError           ledgerline/mlflow_store/stored_model.py
         NewProjectError             ledgerline/new_project/writing.py
         NotComparableError          ledgerline/evaluation/disagreement.py
+        NothingToReplayError        ledgerline/requests/replay.py
         ObservingError              ledgerline/cli/observing.py
         OptionsError                ledgerline/cli/commands.py
         OverdueError                ledgerline/serving/batcher.py
@@ -65,13 +66,16 @@ The tree, with the module that declares each class:
             BodyRefusedError        ledgerline/serving/request_errors.py
             RowsRefusedError        ledgerline/serving/request_errors.py
             TooManyRowsError        ledgerline/serving/request_errors.py
+        RequestLogError             ledgerline/requests/request_log.py
         RequestRowsError            ledgerline/serving/batcher.py
         RunConfigError              ledgerline/cli/run_config.py
         RunsNotExportedError        ledgerline/dagster/observers.py
         ServerError                 ledgerline/cli/dev_servers.py
+        SettingsError               ledgerline/settings/declaration.py
         StateError                  ledgerline/cli/state.py
         StoreUnreachableError       ledgerline/mlflow_store/store.py
         UnknownJobError             ledgerline/cli/loaded_project.py
+        UnknownPromptError          ledgerline/mlflow_store/prompts.py
         UnsupportedSignatureError   ledgerline/serving/schema.py
         WatchError                  ledgerline/dagster/released_models/watch.py
         WebhookError                ledgerline/cli/webhooks.py

@@ -631,7 +631,9 @@ def test_a_model_that_its_format_cannot_hold_is_refused(save: Save, inputs: pd.D
     model = xgboost_estimator("XGBRegressor").fit(inputs, inputs["age"])
     model.predict = lambda rows: np.zeros(len(rows))
 
-    with pytest.raises(ModelRefusedError, match=r"after it is loaded from its files, and \[0\.0, 0\.0, .* before"):
+    with pytest.raises(
+        ModelRefusedError, match=r"after it is loaded from its files, and \[0\.0, 0\.0, .* before"
+    ):
         save(model, inputs)
 
 
