@@ -15,12 +15,10 @@ import requests
 
 from benchmarks.context import BenchmarkError
 from ledgerline.settings.library_defaults import MLFLOW_DEFAULTS
-from ledgerline.settings.project import Project
 from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENT = Project.from_environment({}, PROJECT_ROOT).experiment
 SCRIPTS = Path(sys.executable).parent
 STOP_SECONDS = 15.0
 NICE = 10

@@ -18,7 +18,6 @@ from benchmarks.context import BenchmarkError, Context
 from benchmarks.observer import jobs
 from benchmarks.observer.collector import ARRIVALS
 from benchmarks.processes import (
-    EXPERIMENT,
     HOST,
     NICE,
     SCRIPTS,
@@ -61,12 +60,9 @@ class Backends:
         return ids.run_span_id(run_id) in self.arrivals(run_id) and self._has_ended(run_id)
 
     def _has_ended(self, run_id: str) -> bool:
-        by_name = {"filter": f"name = '{EXPERIMENT}'", "max_results": 1}
-        experiments = self._mlflow("experiments", by_name)
-        if not experiments:
-            return False
+        experiments = self._mlflow("experiments", {"max_results": 100})
         of_run = {
-            "experiment_ids": [experiments[0]["experiment_id"]],
+            "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
             "filter": f"tags.`dagster.run_id` = '{run_id}'",
         }
         return any(run["info"]["status"] != "RUNNING" for run in self._mlflow("runs", of_run))

@@ -23,10 +23,10 @@ class ModelRegistryResource(dg.ConfigurableResource):
         >>> registry = ModelRegistryResource(tracking_uri="sqlite:///registry.db")
         >>> registry.alias_states()
         {}
-        >>> registry.model("flight_delay").version(1)
+        >>> registry.model("churn").version(1)
         Traceback (most recent call last):
         ...
-        ledgerline.dagster.failures.PermanentFailure: flight_delay has no version 1. `ledgerline registry ...
+        ledgerline.dagster.failures.PermanentFailure: churn has no version 1. `ledgerline registry ...
     """
 
     tracking_uri: str = Field(description="URL of an MLflow server, or URI of its database.")

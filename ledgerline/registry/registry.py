@@ -34,10 +34,10 @@ class Registry:
     Example:
         >>> from mlflow import MlflowClient
         >>> client = MlflowClient("sqlite:///registry.db")
-        >>> _ = client.create_registered_model("flight_delay")
-        >>> _ = client.create_model_version("flight_delay", source="file:///models/1")
-        >>> client.set_registered_model_alias("flight_delay", "production", "1")
-        >>> model = Registry(client).model("flight_delay")
+        >>> _ = client.create_registered_model("churn")
+        >>> _ = client.create_model_version("churn", source="file:///models/1")
+        >>> client.set_registered_model_alias("churn", "production", "1")
+        >>> model = Registry(client).model("churn")
         >>> model.version_with_alias("production").number
         1
         >>> [str(difference) for difference in model.snapshot().differences]

@@ -115,7 +115,7 @@ def test_mlflow_s_database_is_made_ready_with_the_experiment_of_the_collector(se
     assert kept[-1] == ("flight_delay", "mlflow-artifacts:/1")
     refused = prepare(server, experiment_id="7")
     assert refused.returncode != 0
-    assert "write OTELCOL_MLFLOW_EXPERIMENT_ID=1 into docker/.env" in refused.stderr
+    assert "Write OTELCOL_MLFLOW_EXPERIMENT_ID=1 into docker/.env" in refused.stderr
 
 
 def test_dagster_keeps_its_runs_there_as_its_file_says(
