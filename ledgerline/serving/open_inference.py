@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 
@@ -17,8 +17,10 @@ from ledgerline.serving.json_bodies import as_json, checked, parsed, plain, requ
 from ledgerline.serving.protocol_types import (
     NO_BINARY,
     DatatypeName,
+    FloatName,
     InferenceRequest,
     InferenceResponse,
+    IntegerName,
     ModelMetadata,
     RequestTensor,
     ServerMetadata,
@@ -69,26 +71,18 @@ class Datatype:
         return self.limits is None or self.limits[0] <= value <= self.limits[1]
 
 
-def _integer(low: int, high: int) -> Datatype:
+def _integer(name: str) -> Datatype:
+    bits = int(name.rpartition("INT")[2])
+    low, high = (0, 2**bits - 1) if name.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return Datatype(frozenset({int}), f"an integer between {low} and {high}", (low, high))
 
 
-_FLOAT = Datatype(frozenset({float, int}), "a number")
-INTEGERS: dict[DatatypeName, Datatype] = {
-    "INT8": _integer(-(2**7), 2**7 - 1),
-    "INT16": _integer(-(2**15), 2**15 - 1),
-    "INT32": _integer(-(2**31), 2**31 - 1),
-    "INT64": _integer(-(2**63), 2**63 - 1),
-    "UINT8": _integer(0, 2**8 - 1),
-    "UINT16": _integer(0, 2**16 - 1),
-    "UINT32": _integer(0, 2**32 - 1),
-    "UINT64": _integer(0, 2**64 - 1),
-}
-FLOATS: dict[DatatypeName, Datatype] = {"FP16": _FLOAT, "FP32": _FLOAT, "FP64": _FLOAT}
+INTEGERS: tuple[IntegerName, ...] = get_args(IntegerName)
+FLOATS: tuple[FloatName, ...] = get_args(FloatName)
 DATATYPES: dict[DatatypeName, Datatype] = {
     "BOOL": Datatype(frozenset({bool}), "true or false"),
-    **INTEGERS,
-    **FLOATS,
+    **{name: _integer(name) for name in INTEGERS},
+    **dict.fromkeys(FLOATS, Datatype(frozenset({float, int}), "a number")),
     "BYTES": Datatype(frozenset({str}), "a string"),
 }
 

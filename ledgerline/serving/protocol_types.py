@@ -17,10 +17,9 @@ from ledgerline.serving.request_errors import Problem
 BINARY_PARAMETER = "binary_data_size"
 NO_BINARY = "binary tensors are not supported; send their data as JSON (in most clients: binary_data=False)"
 
-DatatypeName = Literal[
-    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
-    "FP16", "FP32", "FP64", "BYTES",
-]  # fmt: skip
+IntegerName = Literal["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
+FloatName = Literal["FP16", "FP32", "FP64"]
+DatatypeName = Literal["BOOL", IntegerName, FloatName, "BYTES"]
 
 
 def _require_no_binary(parameters: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "plots": ("matplotlib",),
     "postgres": ("dagster_postgres",),
     "s3": ("s3fs",),
-    "serving": ("fastapi", "fastapi_offline", "msgspec", "orjson", "prometheus_client", "uvicorn"),
+    "serving": ("fastapi", "fastapi_offline", "orjson", "prometheus_client", "uvicorn"),
     "ui": ("dagster_webserver", "flask", "psutil"),
     "xgboost": ("xgboost",),
 }
