@@ -5,7 +5,6 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import pytest
 
 from ledgerline.registry.versions import SHA256_TAG, RegisteredModel, Version
 from ledgerline.testing.waiting import wait_until
-from tests.integration.proxies import Proxy
 from tests.registry.deliveries import SECRET, Sent
-from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
+from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows
 
 
 def body() -> bytes:
@@ -356,80 +354,6 @@ def test_the_description_of_a_version_links_to_its_training_run(serve: Serve, se
     }
 
 
-class TestWithoutARegistry:
-    """The registry is an MLflow server behind a proxy that can be taken away."""
-
-    @pytest.fixture
-    def proxy(self, mlflow_server: str) -> Iterator[Proxy]:
-        proxy = Proxy(target=mlflow_server)
-        proxy.start()
-        yield proxy
-        if proxy.listens:
-            proxy.stop()
-
-    @pytest.fixture
-    def models(self, mlflow_server: str) -> ServedModels:
-        return ServedModels(mlflow_server, None)
-
-    @pytest.fixture
-    def name(self, request: pytest.FixtureRequest) -> str:
-        return f"model of {request.node.name}"
-
-    def test_who_answers_goes_on_and_follows_again_when_it_is_back(
-        self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
-    ):
-        first, second = models.version(name, seed=1), models.version(name, seed=2)
-        models.serve(first)
-        settings = serving_settings(tmp_path, proxy.url, LEDGERLINE_SERVING_MODELS=name)
-        with running(settings) as service:
-            assert answers(service, first)
-            proxy.stop()
-            up = f'ledgerline_registry_up{{model="{name}"}}'
-            wait_until(lambda: f"{up} 0.0" in get(service, "/metrics")[1], "the outage is noticed")
-            assert answers(service, first)
-            assert get(service, "/ready")[0] == 200
-            models.serve(second)
-            proxy.start()
-            wait_until(lambda: answers(service, second), "version 2 answers")
-
-    def test_a_start_without_it_serves_what_was_served_last(
-        self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
-    ):
-        first, second = models.version(name, seed=1), models.version(name, seed=2)
-        models.serve(first)
-        settings = serving_settings(tmp_path, proxy.url, LEDGERLINE_SERVING_MODELS=name)
-        with running(settings):
-            pass
-        proxy.stop()
-        with running(settings) as service:
-            assert answers(service, first)
-            model = get(service, "/model")[1]
-            assert model["from_cache"]
-            assert "does not answer" in wait_until(
-                lambda: model_problem(service, name), "it is said that there is no registry"
-            )
-            models.serve(second)
-            proxy.start()
-            wait_until(lambda: answers(service, second), "version 2 answers")
-            assert not get(service, "/model")[1]["from_cache"]
-
-    def test_a_start_without_it_serves_nothing_that_was_changed_on_the_disk(
-        self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
-    ):
-        models.serve(models.version(name, seed=1))
-        settings = serving_settings(tmp_path, proxy.url, LEDGERLINE_SERVING_MODELS=name)
-        with running(settings):
-            pass
-        proxy.stop()
-        for file in settings.cache.rglob("requirements.txt"):
-            file.write_text("evil\n")
-        with running(settings) as service:
-            assert ask(service)[0] == 503
-            proxy.start()
-            # Fetched anew: what was changed is not used again.
-            wait_until(lambda: ask(service)[:2] == (200, "1"), "version 1 answers")
-
-
 def test_no_request_fails_while_versions_change_and_each_response_names_its_version(
     serve: Serve, served_models: ServedModels
 ):
@@ -464,11 +388,6 @@ def test_no_request_fails_while_versions_change_and_each_response_names_its_vers
     assert {status for status, _, _ in found} == {200}
     assert {version for _, version, _ in found} == set(said)
     assert all(content["predictions"] == said[version] for _, version, content in found)
-
-
-def model_problem(service: Running, name: str) -> str:
-    problem = get(service, "/ready")[1]["models"][name]["registry"]
-    return problem if problem != "followed" else ""
 
 
 def post_delivery(service: Running, sent: Sent) -> int:
