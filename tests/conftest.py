@@ -1,4 +1,4 @@
-"""What all tests share: an environment of their own, MLflow on SQLite and as a server, real flights."""
+"""Fixtures of all tests: a clean environment, MLflow on SQLite and as a server, real flights."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ DAYS = ("2013-02-08", "2013-02-09")
 
 HOME = pytest.StashKey[Path]()
 
-# What a person says of the real servers that tests with these marks may ask; other tests have fakes.
+# Variables that name real servers, for tests with these markers; other tests use fakes.
 OF_REAL_SERVERS = {
     "ollama": ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL", "LEDGERLINE_SERVERS"),
     "searxng": ("LEDGERLINE_SEARCH_URL",),
@@ -44,7 +44,7 @@ OF_REAL_SERVERS = {
 }
 SAID_OF_REAL_SERVERS = pytest.StashKey[dict[str, dict[str, str]]]()
 
-# Of variables that change what is tested.
+# Prefixes of variables that change what is tested.
 PREFIXES = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_", "OLLAMA_", "OPENAI_", "OTEL_", "OPENLINEAGE_")
 
 MAX_WORKERS = 8  # each starts an MLflow server of its own, and the longest file takes an eighth of the time
@@ -130,7 +130,7 @@ def mlflow_database(mlflow_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def mlflow_server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the MLflow server keeps its database and, in `artifacts`, its files."""
+    """Return the folder of the MLflow server's database and of its files, in `artifacts`."""
     return tmp_path_factory.mktemp("mlflow-server")
 
 
@@ -190,7 +190,7 @@ def tracking_uri(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def artifacts(tracking_uri: str, tmp_path: Path) -> str | None:
-    """Where artifacts go; a server decides that itself."""
+    """Return the folder of artifacts; None with a server, which has its own."""
     return None if tracking_uri.startswith("http") else str(tmp_path / "artifacts")
 
 

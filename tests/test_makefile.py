@@ -13,7 +13,7 @@ BROKEN = "#!/bin/sh\necho 'command not found' >&2\nexit 127\n"
 
 
 def chosen(variable: str, path: Path) -> str:
-    """What make puts in a variable, when `path` comes first on PATH."""
+    """Return the value of a variable of the Makefile when `path` is first on PATH."""
     show = f"show: ; @echo '$({variable})'"
     made = subprocess.run(
         ["make", "--silent", "--file", MAKEFILE, "--eval", show, "show"],

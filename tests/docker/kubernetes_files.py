@@ -70,7 +70,7 @@ def pod_of(manifest: Any) -> Any:
 
 
 def containers(manifest: Any) -> list[Any]:
-    """Of what has pods; of everything else none."""
+    """Return the containers of a manifest's pods; empty if it has no pods."""
     if "template" not in manifest.get("spec", {}):
         return []
     pod = pod_of(manifest)
@@ -78,13 +78,13 @@ def containers(manifest: Any) -> list[Any]:
 
 
 def variables_of(container: Any) -> dict[str, str | None]:
-    """What a container is told by name; None: out of a Secret."""
+    """Return the variables of a container; None for a value from a Secret."""
     return {variable["name"]: variable.get("value") for variable in container.get("env", [])}
 
 
 @functools.cache
 def values() -> Any:
-    """Those of Dagster's chart."""
+    """Return the values of Dagster's chart."""
     return yaml.safe_load((FOLDER / "dagster-values.yaml").read_text())
 
 
@@ -95,7 +95,7 @@ def require_valid(resource: Any) -> None:
 
 
 def require_confined(pod: Any) -> None:
-    """What a pod and each of its containers must not be able to do."""
+    """Assert that a pod and each of its containers have no more rights than they need."""
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
     assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"]

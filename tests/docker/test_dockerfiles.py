@@ -130,7 +130,7 @@ def test_serving_is_installed_with_all_that_it_imports() -> None:
                 distributions = {name.lower().replace("_", "-") for name in owners.get(module, [])}
                 if distributions and not distributions & available:
                     missing.setdefault(module, set()).add(f"{package}/{file.name}")
-    # What pipelines do with these: serving calls none of it.
+    # The pipelines use these; serving does not call them.
     dagster = {"dagster", "dagster_postgres", "dagster_shared"}
     pipelines = dagster | {"alembic", "attr", "jinja2", "matplotlib", "openlineage", "yaml"}
     assert missing.keys() <= pipelines, missing

@@ -79,7 +79,7 @@ def by_name(parts: list[Any]) -> dict[str, Any]:
 
 
 def require_pod_of_a_run(job: Any, name: str, image: str) -> None:
-    """What holds for runs and steps alike."""
+    """Assert what is true of runs and of steps."""
     require_valid(job)
     require_confined(pod(job))
     assert job["metadata"]["name"] == name
@@ -156,7 +156,7 @@ def test_each_step_is_a_job_and_one_that_fails_is_started_again(
         assert result.output_for_node("follower") == 3
         events = [event.event_type for event in result.all_events if event.step_key == "fails_once"]
     assert DagsterEventType.STEP_UP_FOR_RETRY in events
-    # Whoever shows runs sees what it sees of processes.
+    # The observer exports the same as for processes.
     history = read_history(instance, result.run_id)
     assert history is not None
     attempts = [(attempt.step, attempt.number) for attempt in history.attempts]

@@ -31,7 +31,7 @@ NAMESPACE = "ledgerline"
 
 each_workload = pytest.mark.parametrize("name", workloads())
 
-# What Dagster's chart brings, and runs.
+# The pods of Dagster's chart, and the runs.
 OF_THE_CHART = {"webserver", "daemon", "code", "run"}
 
 
@@ -250,7 +250,7 @@ def test_every_service_leads_to_a_port_of_a_pod() -> None:
 
 
 def let_in(part: str) -> set[tuple[str, int]]:
-    """Who is let in by which port."""
+    """Return the sources that may connect, by port."""
     found = set()
     for policy in of_kind("NetworkPolicy").values():
         if policy["spec"]["podSelector"].get("matchLabels") != {PART: part}:

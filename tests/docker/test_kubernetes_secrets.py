@@ -69,7 +69,7 @@ def test_they_are_the_passwords_of_the_file(file: Path) -> None:
     for name, secret in made.items():
         if name != "dagster-postgresql":
             assert plain(secret).items() <= known.items()
-    # By the name that Dagster's chart asks for.
+    # The name that Dagster's chart requires.
     assert plain(made["dagster-postgresql"]) == {"postgresql-password": known["DAGSTER_POSTGRES_PASSWORD"]}
 
 

@@ -42,7 +42,7 @@ def mounts_of(said: Any) -> Any:
     return said.get("volumeMounts", said.get("volume_mounts"))
 
 
-# What has pods, and is confined and labelled by the values themselves.
+# The parts of the chart whose pods the values confine and label.
 PARTS = {"webserver": values()["dagsterWebserver"], "daemon": values()["dagsterDaemon"], "code": code()}
 
 

@@ -7,7 +7,7 @@ from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
 
 
 def differences(trace: ReceivedTrace, expected: list[ReceivedSpan]) -> list[str]:
-    """What a backend has otherwise, or has not, or has twice; nothing where all is as it must be."""
+    """Return how the spans in a backend differ from the expected ones; empty if they are equal."""
     found = trace.by_id
     wanted = {span.span_id: span for span in expected}
     said = [f"{wanted[span_id].name} is missing" for span_id in wanted.keys() - found.keys()]

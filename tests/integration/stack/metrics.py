@@ -1,11 +1,11 @@
-"""What programs say of themselves, for Prometheus."""
+"""Reads the metrics of programs as Prometheus does."""
 
 import re
 import urllib.request
 from collections.abc import Mapping
 
-# As Prometheus asks. Names are taken as they stand there, and as its alarms name them: prometheus_client
-# adds "_total" to those of counters.
+# The header that Prometheus sends. The alert rules use the names in the response; prometheus_client would add
+# "_total" to those of counters.
 ACCEPT = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{.*\})? (?P<value>\S+)", re.MULTILINE)
 
@@ -13,7 +13,7 @@ DECLARED = re.compile(r"^# TYPE (\w+)", re.MULTILINE)
 
 
 def metrics_of(url: str, token: str | None = None) -> Mapping[str, float]:
-    """The sums of all samples by their names, over all labels."""
+    """Return the sum of the samples of each name, over all labels."""
     found: dict[str, float] = {}
     for sample in SAMPLE.finditer(_page(url, token)):
         found[sample["name"]] = found.get(sample["name"], 0.0) + float(sample["value"])

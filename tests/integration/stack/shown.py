@@ -1,4 +1,4 @@
-"""What must be true of a run of the stack once it was shown everywhere: in Jaeger, and in MLflow twice."""
+"""Checks a run of the stack in each backend: the trace in Jaeger and MLflow, and the MLflow run."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the collector does with spans on their way: secrets, long values, numbers for Prometheus, samples."""
+"""The collector masks secrets, shortens long values, counts spans and samples requests."""
 
 import re
 import time
@@ -67,7 +67,7 @@ def over_grpc(stack: Stack) -> SpanExporter:
 
 
 def send(exporter: SpanExporter, *spans: ReadableSpan) -> bool:
-    """Whether the collector took them."""
+    """Return whether the collector has accepted spans."""
     taken = exporter.export(spans) is SpanExportResult.SUCCESS
     exporter.shutdown()
     return taken
@@ -143,7 +143,7 @@ def test_every_alarm_is_about_numbers_that_the_programs_have(stack: Stack) -> No
         assert not send(over_http(stack), span())
         found |= names_of(collector_page)
     dropped = "otelcol_exporter_send_failed_spans"
-    # What MLflow calls wrong; Jaeger does not.
+    # MLflow rejects these spans; Jaeger does not.
     assert send(over_http(stack), span("no\0name"))
     wait_until(lambda: metrics_of(collector_page).get(dropped, 0) > 0, "MLflow refuses it", SHOWN_SECONDS)
     found |= names_of(collector_page)

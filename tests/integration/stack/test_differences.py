@@ -1,4 +1,4 @@
-"""What a backend has otherwise than the event log says is found, whatever it is."""
+"""Every difference between a backend and the event log is reported."""
 
 from collections.abc import Callable
 from dataclasses import replace

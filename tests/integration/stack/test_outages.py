@@ -63,7 +63,7 @@ def run_again(instance: dg.DagsterInstance, run_id: str) -> str:
     return again.run_id
 
 
-# Where runs are shown
+# Backends of runs
 
 
 def test_jaeger_that_was_away_misses_nothing_and_mlflow_has_not_waited(
@@ -113,7 +113,7 @@ def test_a_collector_that_is_killed_with_full_queues_loses_nothing_that_it_took(
         stack.start("otel-collector")
 
 
-# Where runs are written down
+# Storages of runs
 
 
 def test_a_postgresql_that_is_restarted_does_not_disturb_a_run(

@@ -29,7 +29,7 @@ FLIGHT = {
 
 @pytest.fixture(scope="module")
 def first_run(stack: Stack) -> Mapping[str, str]:
-    """What the runbook says for a first model; the runs by their jobs."""
+    """Do what the runbook says for a first model; return the runs by their jobs."""
     done = stack.run_in("code", "ledgerline", "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Dagster: {stack.pages.url}\nMLflow: {stack.mlflow_url}\n" in done.stdout
@@ -105,7 +105,7 @@ def answered(
     token: str | None = "",
     traceparent: bool = False,
 ) -> tuple[int, Message, bytes]:
-    """What serving answers; without another one, to who has its token."""
+    """Send a request to serving, by default with a valid token; return the response."""
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token or stack.machine.variables['LEDGERLINE_SERVING_TOKENS']}"
