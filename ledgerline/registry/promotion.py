@@ -5,29 +5,18 @@ from datetime import datetime
 from enum import Enum
 
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
-from ledgerline.registry import evidence
+from ledgerline.registry import evidence, moves
 from ledgerline.registry.evidence import APPROVED_BY_TAG, EvidenceError
 from ledgerline.registry.history import (
     PROMOTION,
     REGISTRATION,
     ROLLBACK,
     Approval,
-    Entry,
     Evaluation,
     Move,
     version_text,
 )
-from ledgerline.registry.moves import (
-    MoveRefusedError,
-    ReconciledModel,
-    UnderWayError,
-    carry_out,
-    move,
-    now,
-    reconcile,
-    require_as_evaluated,
-    show,
-)
+from ledgerline.registry.moves import MoveRefusedError, ReconciledModel, UnderWayError, reconcile
 from ledgerline.registry.stages import PRODUCTION, STAGING
 from ledgerline.registry.versions import RegisteredModel, Version
 
@@ -100,7 +89,7 @@ def stage(model: RegisteredModel, number: int, request: Request) -> None:
     current = reconciled.history.version_with_alias(STAGING)
     if current != number:
         wanted = _move(STAGING, current, number, REGISTRATION, request)
-        move(reconciled, wanted, lambda reconciled: require_as_evaluated(reconciled, wanted))
+        moves.move(reconciled, wanted, lambda reconciled: moves.require_as_evaluated(reconciled, wanted))
 
 
 def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -> Moved:
@@ -135,7 +124,9 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
         if mode == Mode.approved:
             reconciled = _require_approval(reconciled, version, evaluation)
         wanted = _move(PRODUCTION, production, number, PROMOTION, request, resting_on=evaluation.evidence)
-        reconciled = carry_out(reconciled, wanted, lambda reconciled: _require_last(reconciled, evaluation))
+        reconciled = moves.carry_out(
+            reconciled, wanted, lambda reconciled: _require_last(reconciled, evaluation)
+        )
     else:
         entry, last, end = reconciled.history.moves(PRODUCTION)[-1]
         if last.request != request.id:
@@ -146,10 +137,10 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
     moved = _moved(reconciled, request)
     if reconciled.history.version_with_alias(STAGING) == number:  # a promoted version leaves staging
         leaving = replace(
-            moved.move, at=now(), alias=STAGING, from_version=number, to_version=None, cause=PROMOTION
+            moved.move, at=moves.now(), alias=STAGING, from_version=number, to_version=None, cause=PROMOTION
         )
-        reconciled = carry_out(reconciled, leaving)
-    show(reconciled)
+        reconciled = moves.carry_out(reconciled, leaving)
+    moves.show(reconciled)
     return moved
 
 
@@ -187,7 +178,9 @@ def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
         )
     resting_on = next(move.evidence for _, move, _ in reversed(done) if move.to_version == target)
     wanted = _move(PRODUCTION, production, target, ROLLBACK, request, resting_on=resting_on)
-    reconciled = move(reconciled, wanted, lambda reconciled: require_as_evaluated(reconciled, wanted))
+    reconciled = moves.move(
+        reconciled, wanted, lambda reconciled: moves.require_as_evaluated(reconciled, wanted)
+    )
     return _moved(reconciled, request)
 
 
@@ -203,20 +196,20 @@ def approve(model: RegisteredModel, number: int, by: str, reason: str) -> Approv
     reconciled = reconcile(model)
     production = reconciled.history.version_with_alias(PRODUCTION)
     evaluation = _require_evidence(reconciled, model.version(number), production)
-    approval = Approval(now(), number, evaluation.evidence, by, reason)
+    approval = Approval(moves.now(), number, evaluation.evidence, by, reason)
     reconciled.journal.add(approval)
     model.set_version_tags(number, {APPROVED_BY_TAG: by})
-    show(replace(reconciled, history=reconciled.journal.read()))
+    moves.show(replace(reconciled, history=reconciled.journal.read()))
     return approval
 
 
-def record_evaluation(model: RegisteredModel, evaluation: Evaluation) -> Entry:
-    """Write an evaluation into the journal, and into tags of the version; its evidence is stored already."""
+def record_evaluation(model: RegisteredModel, evaluation: Evaluation) -> int:
+    """Write an evaluation, whose evidence is stored, into the journal and tags; return the entry's number."""
     reconciled = reconcile(model)
     entry = reconciled.journal.add(evaluation)
     model.set_version_tags(evaluation.version, evidence.tags_of(evaluation))
-    show(replace(reconciled, history=reconciled.journal.read()))
-    return entry
+    moves.show(replace(reconciled, history=reconciled.journal.read()))
+    return entry.number
 
 
 def _require_evidence(reconciled: ReconciledModel, version: Version, production: int | None) -> Evaluation:
@@ -279,7 +272,9 @@ def _require_approval(
             "set "
             f"its tag {APPROVED_BY_TAG} in MLflow.",
         )
-    reconciled.journal.add(Approval(now(), version.number, evaluation.evidence, tagged, "by tag in MLflow"))
+    reconciled.journal.add(
+        Approval(moves.now(), version.number, evaluation.evidence, tagged, "by tag in MLflow")
+    )
     return reconcile(reconciled.model)
 
 
@@ -287,7 +282,7 @@ def _move(
     alias: str, from_version: int | None, to: int, cause: str, request: Request, *, resting_on: str = ""
 ) -> Move:
     return Move(
-        at=now(),
+        at=moves.now(),
         alias=alias,
         from_version=from_version,
         to_version=to,

@@ -130,7 +130,7 @@ class Model(RegisteredModel):
 
     def record(self, evaluation: Evaluation) -> int:
         """Write an evaluation into the journal and on its version; return the number of the entry."""
-        return promotion.record_evaluation(self, _clean(evaluation)).number
+        return promotion.record_evaluation(self, _clean(evaluation))
 
     def approve(self, number: int, by: str, reason: str) -> Approval:
         """Record a person's approval of a version, on its last evaluation; see `promotion.approve`."""
