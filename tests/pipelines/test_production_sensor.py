@@ -159,7 +159,7 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_shown_by_it_alone(
         return dg.MaterializeResult(metadata=metadata_of(Moved(1, None, number, move, end.at)))
 
     dg.materialize([moving], instance=daemon.instance)
-    assert during == ["A run under way is about to show its move."] * 2
+    assert during == ["A run in progress is about to materialise its move."] * 2
     assert daemon.launched == []
     assert address.messages == []
     for _ in range(2):

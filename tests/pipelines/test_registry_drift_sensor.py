@@ -19,7 +19,7 @@ def test_the_check_is_evaluated_when_its_verdict_changes(daemon: Daemon) -> None
     daemon.stock.serve(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     for _ in range(4):
         daemon.tick(registry_drift)
-    fine = (True, "Aliases and tags are as the journal says.")
+    fine = (True, "Aliases and tags agree with the journal.")
     assert daemon.verdicts == [fine]
 
     daemon.stock.client.set_model_version_tag(MODEL_NAME, "1", "stage", "archived")

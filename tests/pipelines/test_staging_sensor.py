@@ -72,8 +72,8 @@ def test_versions_that_came_and_were_replaced_between_polls_are_compared_one_aft
         waiting = daemon.tick(staging_changed).skip_message
         assert versions_of(daemon.launched) == expected
         assert waiting == {
-            1: "After the run under way: version 2, 3.",
-            2: "After the run under way: version 3.",
+            1: "Versions to release after the run in progress: 2, 3.",
+            2: "Versions to release after the run in progress: 3.",
         }.get(expected[-1], "Nothing has changed.")
         daemon.end_run(run_id, DagsterEventType.RUN_FAILURE)
     daemon.tick(staging_changed)
@@ -84,7 +84,7 @@ def test_a_comparison_from_the_command_line_is_waited_for_and_not_repeated(daemo
     daemon.tick(staging_changed)
     run_id = daemon.start_run("release_flight_delay")
     daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
-    assert daemon.tick(staging_changed).skip_message == "After the run under way: version 1."
+    assert daemon.tick(staging_changed).skip_message == "Versions to release after the run in progress: 1."
     daemon.stock.evaluate(MODEL_NAME, 1)
     daemon.end_run(run_id)
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_a_comparison_that_the_command_line_has_just_created_is_waited_for_too(d
     daemon.tick(staging_changed)
     daemon.instance.add_run(dg.DagsterRun("release_flight_delay"))  # it has not started yet
     daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
-    assert daemon.tick(staging_changed).skip_message == "After the run under way: version 1."
+    assert daemon.tick(staging_changed).skip_message == "Versions to release after the run in progress: 1."
 
 
 def test_a_run_that_still_says_it_goes_on_after_long_holds_no_version_up(daemon: Daemon) -> None:

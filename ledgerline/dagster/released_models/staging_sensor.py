@@ -126,7 +126,7 @@ def _tick(
     if releases:
         versions = ", ".join(str(version) for _, version in releases)
         return dg.SensorResult(
-            skip_reason=f"A run is in progress; version {versions} follows.", cursor=after.cursor
+            skip_reason=f"Versions to release after the run in progress: {versions}.", cursor=after.cursor
         )
     return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
 
