@@ -8,6 +8,7 @@ The tree, with the module that declares each class:
 
     LedgerlineError
         AlertError                  ledgerline/dagster/alerts.py
+        CacheError                  ledgerline/serving/server.py
         CommandsError               ledgerline/cli/project_commands.py
         ComparisonError             ledgerline/evaluation/samples.py
         DeclarationError            ledgerline/dagster/released_models/declaration.py

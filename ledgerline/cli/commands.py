@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -75,13 +74,7 @@ def wide_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
-def stop(error: Exception) -> Never:
-    """Print an error to stderr and end the command with exit status 2."""
-    print_error(error)
-    raise typer.Exit(2)
-
-
-def print_error(error: Exception) -> None:
+def print_error(error: LedgerlineError) -> None:
     """Print an error to stderr, as one message without a stack trace."""
     Console(stderr=True).print(Text(str(error)), soft_wrap=True)
 

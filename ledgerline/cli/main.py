@@ -19,7 +19,6 @@ from ledgerline.cli.commands import (  # noqa: E402
     instance_beside,
     prepared_settings,
     settings_beside,
-    stop,
     wide_console,
 )
 from ledgerline.cli.project_commands import WithProjectCommands  # noqa: E402
@@ -83,13 +82,9 @@ def serve(
         "LEDGERLINE_SERVING_PORT": "" if port is None else str(port),
     }
     chosen = {name: value for name, value in given.items() if value}
-    try:
-        chosen_settings = ServingSettings.from_environment(options=chosen)
-        # Before MLflow is imported, and after `.env` is read, whose values win.
-        prepare_libraries()
-        server.serve(chosen_settings)
-    except OSError as error:
-        stop(error)
+    chosen_settings = ServingSettings.from_environment(options=chosen)
+    prepare_libraries()  # before MLflow is imported, and after `.env` is read, whose values win
+    server.serve(chosen_settings)
 
 
 @app.command()

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from ledgerline.cli.commands import print_error, stop
+from ledgerline.cli.commands import print_error
 from ledgerline.errors import LedgerlineError
 from ledgerline.settings.project import Project
 
@@ -48,7 +48,8 @@ class WithProjectCommands(TyperGroup):
         try:
             return super().invoke(ctx)
         except LedgerlineError as error:
-            stop(error)
+            print_error(error)
+            raise typer.Exit(2) from None
 
     @cached_property
     def _of_project(self) -> Mapping[str, Any]:

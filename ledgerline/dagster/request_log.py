@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure, permanent_failures
 from ledgerline.requests import request_log
 from ledgerline.requests.logged_rows import INPUT, OUTPUT, redacted_columns
-from ledgerline.requests.request_log import RequestLogError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,10 +41,8 @@ class RequestLogResource(dg.ConfigurableResource):
                 "Requests are not logged: LEDGERLINE_REQUEST_LOG is off.",
                 "Set it to a folder, or remove the setting, and send requests to `ledgerline serve`.",
             )
-        try:
+        with permanent_failures():
             rows = request_log.read(Path(self.folder), model, since, until, enough=enough)
-        except RequestLogError as error:
-            raise PermanentFailure(str(error), "Then run this again.") from error
         if rows.empty:
             raise PermanentFailure(
                 f"{self.folder} has no request to {model} from {since:%Y-%m-%d %H:%M:%S} UTC on.",

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ledgerline.cleaning.passwords import without_password
 from ledgerline.cleaning.texts import clean
-from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure, permanent_failures
 from ledgerline.dagster.tracked_texts import (
     error_text,
     name_text,
@@ -189,7 +189,7 @@ class TrainingRun:
         from mlflow.entities import LoggedModelOutput
 
         self._delete_models()
-        with _storable():
+        with permanent_failures():
             model_type = model_files.flavour_of(model).model_type(model, method)
         params = self.client.get_run(self.run_id).data.params
         logged = self.client.create_logged_model(
@@ -197,7 +197,7 @@ class TrainingRun:
         )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model")
-            with _storable():
+            with permanent_failures():
                 model_files.save(model, path, inputs, logged, self.run_id, method=method)
             self.client.log_model_artifacts(logged.model_id, str(path))
         self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -245,7 +245,7 @@ class MLflowResource(dg.ConfigurableResource):
         try:
             return client, store.experiment_id(client, self.experiment, self.artifacts)
         except store.StoreUnreachableError as error:
-            raise PermanentFailure(str(error), "Nothing was written.") from error
+            raise PermanentFailure(error.problem, error.remedy) from error
 
     @contextmanager
     def training_run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[TrainingRun]:
@@ -301,7 +301,7 @@ class MLflowResource(dg.ConfigurableResource):
             with store.downloaded(client, location) as folder:
                 return model_files.load(folder)
         except ModelRefusedError as error:
-            raise PermanentFailure(str(error), "Train the model again.") from error
+            raise PermanentFailure(error.problem, error.remedy or "Train the model again.") from error
 
 
 def connect(tracking_uri: str) -> "MlflowClient":
@@ -314,17 +314,9 @@ def connect(tracking_uri: str) -> "MlflowClient":
         return store.connect(tracking_uri)
     except store.StoreUnreachableError as error:
         raise PermanentFailure(
-            str(error), "Start it (`ledgerline dev` starts one) or set MLFLOW_TRACKING_URI."
+            error.problem,
+            error.remedy or "Start it (`ledgerline dev` starts one) or set MLFLOW_TRACKING_URI.",
         ) from error
-
-
-@contextmanager
-def _storable() -> Iterator[None]:
-    """Convert the refusal of a model to a failure that Dagster does not retry."""
-    try:
-        yield
-    except ModelRefusedError as error:
-        raise PermanentFailure(str(error), "No other model was stored.") from error
 
 
 @contextmanager

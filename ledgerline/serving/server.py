@@ -38,6 +38,10 @@ LOG = "%(asctime)s %(levelname)-7s %(message)s"
 logger = logging.getLogger(__name__)
 
 
+class CacheError(LedgerlineError):
+    """The folder with the cache of models cannot be created."""
+
+
 class ListenError(LedgerlineError):
     """An address that the server cannot listen on."""
 
@@ -55,6 +59,7 @@ def serve(settings: "ServingSettings") -> None:
 
     Raises:
         MissingExtraError: The extra `serving` is not installed.
+        CacheError: The folder of the cache cannot be created.
         ListenError: The address cannot be listened on.
     """
     require("serving", "Serving")
@@ -65,7 +70,13 @@ def serve(settings: "ServingSettings") -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # These log each failed export; exporting.py logs the first one of an outage.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-    settings.cache.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(
+            f"The cache {settings.cache} cannot be created: {error.strerror}.",
+            "Set LEDGERLINE_SERVING_CACHE to a folder that you can write.",
+        ) from error
     with bound(settings.host, settings.serving_port) as listener:
         from ledgerline.serving.app import application
         from ledgerline.serving.service import service_for

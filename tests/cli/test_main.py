@@ -127,3 +127,13 @@ def test_an_instance_configuration_of_ones_own_is_kept(home: str) -> None:
     configuration.write_text("telemetry: {enabled: false}\n")
     ledgerline("run", "--partition", "2013-13", LEDGERLINE_HOME=home)
     assert configuration.read_text() == "telemetry: {enabled: false}\n"
+
+
+def test_a_file_in_the_way_of_the_cache_of_serving_is_named(home: str) -> None:
+    Path(home).write_text("in the way")
+    result = ledgerline("serve", LEDGERLINE_SERVING_CACHE=f"{home}/cache", LEDGERLINE_HOME=home)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"The cache {home}/cache cannot be created: Not a directory. "
+        "Set LEDGERLINE_SERVING_CACHE to a folder that you can write.\n"
+    )
