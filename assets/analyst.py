@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ledgerline.agent.tools import Tool
 
 NAME = "analyst"
-SUBJECT = "flights"  # of its tables
+QUERY_TOOL = "query_flights"  # as the prompt names it
 
 # How the last line of an answer begins, and what it says where there is no answer: as the prompt asks for it.
 STATED = "Answer:"
@@ -50,7 +50,7 @@ def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":
     from ledgerline.agent.query_tool import QueryTool
     from ledgerline.agent.sql_sandbox import SqlSandbox
 
-    return [QueryTool(SqlSandbox(tables_of(storage)), SUBJECT)]
+    return [QueryTool(QUERY_TOOL, "flights", SqlSandbox(tables_of(storage)))]
 
 
 def tables_of(storage: Tables) -> "tuple[Table, ...]":

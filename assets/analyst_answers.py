@@ -137,7 +137,7 @@ def answer(
 
     It remembers nothing: an answer that it found in its memory would say nothing of how good it is.
     """
-    from ledgerline.agent.language_model import LanguageModelError, is_lasting
+    from ledgerline.agent.language_model import LanguageModelError, is_permanent
     from ledgerline.agent.prompt import Prompt
 
     prompt = Prompt(task.prompt, task.template, task.prompt_version)
@@ -145,7 +145,7 @@ def answer(
     try:
         execution = analyst.ask(task.question)
     except LanguageModelError as error:
-        if is_lasting(error):
+        if is_permanent(error):
             raise PermanentFailure(error.problem, error.remedy) from error
         raise
     found = _answer_of(task, execution)
@@ -200,7 +200,7 @@ def analyst_answers(analyst_questions: Frame) -> Frame:
 
 def _answer_of(task: Task, execution: "Execution") -> Answer:
     calls = [
-        {"tool": use.call.name, "arguments": use.call.arguments, "answer": use.answer, "failed": use.failed}
+        {"tool": use.call.name, "arguments": use.call.arguments, "answer": use.result, "failed": use.failed}
         for use in execution.tools
     ]
     return Answer(

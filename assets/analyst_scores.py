@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets import policies
-from assets.analyst import SUBJECT, UNKNOWN
+from assets.analyst import QUERY_TOOL, UNKNOWN
 from assets.analyst_questions import GROUP, Kind
 from assets.columns import Frame, lineage, optional, required
 from ledgerline.agent import evaluation
@@ -187,12 +187,10 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
 
 def _told(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What tools found; of tables each cell, as the commas between them would join two numbers."""
-    from ledgerline.agent.query_tool import tool_name
-
     for call in calls:
         if call["failed"]:
             continue
-        if call["tool"] == tool_name(SUBJECT):
+        if call["tool"] == QUERY_TOOL:
             for cells in csv.reader(io.StringIO(call["answer"])):
                 yield from cells
         else:

@@ -128,7 +128,7 @@ def _remember(memory: Memory, execution: Execution, notes: Console) -> None:
     An answer without a call of a tool is a guess of the model, or comes from memory.
     """
     refused = evaluation.is_text(execution.finding, UNKNOWN)
-    if execution.outcome is not Outcome.ANSWERED or not execution.looked_up or refused:
+    if execution.outcome is not Outcome.ANSWERED or not execution.used_tools or refused:
         return
     asked = " ".join(execution.question.split())
     entry = Entry(

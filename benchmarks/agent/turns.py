@@ -25,7 +25,7 @@ from ledgerline.agent.memory import Memory
 from ledgerline.agent.ollama_provider import OllamaModel
 from ledgerline.agent.prompt import Prompt
 from ledgerline.agent.recording import Recorder
-from ledgerline.agent.tools import ToolAnswer, describe
+from ledgerline.agent.tools import ToolResult, describe
 from ledgerline.agent.vector_store import Entry
 
 TURNS, MEMORIES, CONCURRENT, WARM_UP = 2, 1000, 50, 10
@@ -47,9 +47,9 @@ class CountTool:
     description = "Counts the flights of an airport."
     arguments = CountArguments
 
-    def call(self, arguments: CountArguments, recorder: Recorder, seconds: float) -> ToolAnswer:
+    def call(self, arguments: CountArguments, recorder: Recorder, seconds: float) -> ToolResult:
         """Return a constant."""
-        return ToolAnswer(RESULT)
+        return ToolResult(RESULT)
 
 
 class Discarding(SpanExporter):

@@ -1,6 +1,6 @@
-"""Lets a language model answer a question with tools and memory, within a budget, and records how.
+"""Answers questions with a language model, tools and memory, within a budget, and records spans.
 
-Nothing here knows of Dagster, or of a certain provider.
+This module depends neither on Dagster nor on a particular provider.
 """
 
 import logging
@@ -21,20 +21,20 @@ from ledgerline.agent.language_model import LanguageModel, TooSlowError
 from ledgerline.agent.memory import Memory, MemoryUnusableError, Recalled
 from ledgerline.agent.messages import Completion, Message, Role, ToolCall, ToolDescription, Usage
 from ledgerline.agent.prompt import Prompt
-from ledgerline.agent.readable_messages import unicode_only
-from ledgerline.agent.recording import RecordedSpan, Recorder, readable
-from ledgerline.agent.retrying import ending_within
-from ledgerline.agent.tools import Tool, ToolAnswer, ToolError, describe, valid_arguments
+from ledgerline.agent.recording import RecordedSpan, Recorder, replace_invalid_unicode
+from ledgerline.agent.retrying import time_limit
+from ledgerline.agent.tools import Tool, ToolError, ToolResult, describe, valid_arguments
+from ledgerline.agent.valid_messages import with_valid_unicode
 
 logger = logging.getLogger(__name__)
 
 NO_MORE_TOOLS = "No more tool calls are possible. Answer now, with what you have."
-NO_ANSWER = "Your last message is no answer."
-NOT_UNDERSTOOD = "If it was to call a tool, the call was not understood: call one that there is"
+NO_ANSWER = "Your last message is not an answer."
+NOT_PARSED = "If it was a tool call, it could not be parsed: call one of these tools"
 
 
-def whole(answer: str) -> str | None:
-    """Return an answer as its own finding; None if there is no text."""
+def non_empty(answer: str) -> str | None:
+    """Return the whole answer as its finding; None if it is empty."""
     return answer or None
 
 
@@ -43,15 +43,25 @@ class Agent:
     """Answers questions. Safe to use from several threads at once.
 
     Attributes:
-        name: As traces show it.
-        model: The language model.
-        prompt: What the model is told first; may use {{ memories }}.
-        tools: All that it may use: whatever it is talked into, it has no others. No name is a part of
-            another: Ollama calls the tool whose name it finds anywhere in what a model wrote.
-        memory: Where it looks for what was answered before; None: it does not.
-        budget: How far one execution may go.
-        recorder: Where its spans go.
-        finding: Finds in an answer what it states; None: that is no answer to the question.
+        name: Name of the agent in traces.
+        model: Language model.
+        prompt: System prompt; it may use the variable {{ memories }}.
+        tools: Tools that the model may call; it cannot reach any others. No name may be a part of another
+            name, because Ollama calls the tool whose name it finds anywhere in the model's text.
+        memory: Memory of earlier answers; None for an agent without one.
+        budget: Limits of one execution.
+        recorder: Recorder of the spans.
+        finding: Function that returns the fact which an answer states; None if the text is not an answer.
+
+    Example:
+        >>> from ledgerline.agent.ollama_provider import OllamaModel
+        >>> from ledgerline.testing.fake_ollama import FakeOllama, Reply, scripted
+        >>> with FakeOllama(scripted(Reply(pieces=("Three.",)))) as server:
+        ...     model = OllamaModel(server.url, "qwen3:8b")
+        ...     agent = Agent("analyst", model, Prompt("analyst", "Answer in one word."), tools=[])
+        ...     execution = agent.ask("How many flights were late?")
+        >>> execution.answer, execution.outcome.value, execution.turns
+        ('Three.', 'answered', 1)
     """
 
     name: str
@@ -61,21 +71,27 @@ class Agent:
     memory: Memory | None = None
     budget: Budget = field(default_factory=Budget)
     recorder: Recorder = field(default_factory=Recorder)
-    finding: Callable[[str], str | None] = whole
+    finding: Callable[[str], str | None] = non_empty
 
     def __post_init__(self) -> None:
-        called = [tool.name for tool in self.tools]
-        for number, name in enumerate(called):
-            for other in called[:number] + called[number + 1 :]:
+        tool_names = [tool.name for tool in self.tools]
+        for number, name in enumerate(tool_names):
+            for other in tool_names[:number] + tool_names[number + 1 :]:
                 if name in other:
-                    raise ValueError(f"The tools {name!r} and {other!r} cannot be told apart: rename one.")
+                    raise ValueError(
+                        f"The tool name {name!r} is a part of {other!r}: rename one of the tools."
+                    )
 
     def ask(self, question: str, watcher: Watcher | None = None) -> Execution:
-        """Answer a question; characters in it that are not valid Unicode are replaced.
+        """Answer a question; invalid Unicode in it is replaced.
+
+        Args:
+            question: Question in words.
+            watcher: Receiver of the execution's events.
 
         Raises:
             LanguageModelError: The language model cannot be used.
-            PromptError: The prompt cannot be filled in.
+            PromptError: The prompt cannot be rendered.
         """
         attributes = {
             names.OPERATION: names.INVOKE_AGENT,
@@ -85,26 +101,26 @@ class Agent:
             names.PROMPT_VERSION: self.prompt.version,
             names.PROMPT_SHA256: self.prompt.sha256,
             names.SPAN_TYPE: names.AGENT_TYPE,
-            **_who(self.model),
+            **_model_attributes(self.model),
         }
-        question = readable(question)
+        question = replace_invalid_unicode(question)
         with self.recorder.span(f"{names.INVOKE_AGENT} {self.name}", attributes) as span:
-            asked = genai_messages.messages([Message(Role.USER, question)])
-            span.content({names.INPUT_MESSAGES: asked, names.MLFLOW_INPUTS: question})
-            under_way = _UnderWay(self, question, watcher or Watcher())
-            execution = under_way.run(span)
-            answered = genai_messages.messages([Message(Role.ASSISTANT, execution.answer)])
-            span.content({names.OUTPUT_MESSAGES: answered, names.MLFLOW_OUTPUTS: execution.answer})
+            question_messages = genai_messages.messages([Message(Role.USER, question)])
+            span.content({names.INPUT_MESSAGES: question_messages, names.MLFLOW_INPUTS: question})
+            running = _RunningExecution(self, question, watcher or Watcher())
+            execution = running.run(span)
+            answer_messages = genai_messages.messages([Message(Role.ASSISTANT, execution.answer)])
+            span.content({names.OUTPUT_MESSAGES: answer_messages, names.MLFLOW_OUTPUTS: execution.answer})
         return execution
 
 
-def _who(model: LanguageModel) -> Mapping[str, str | int | None]:
-    where = urlsplit(model.address)
+def _model_attributes(model: LanguageModel) -> Mapping[str, str | int | None]:
+    url = urlsplit(model.address)
     return {
         names.PROVIDER: model.provider,
         names.REQUEST_MODEL: model.model,
-        names.SERVER_ADDRESS: where.hostname,
-        names.SERVER_PORT: where.port,
+        names.SERVER_ADDRESS: url.hostname,
+        names.SERVER_PORT: url.port,
     }
 
 
@@ -112,17 +128,17 @@ def _record(span: RecordedSpan, execution: Execution) -> None:
     outcome, limit = execution.outcome, execution.stopped_by
     span.set({names.OUTCOME: outcome.value, names.STOPPED_BY: limit.value if limit else None})
     if limit is not None:
-        span.failed("budget", f"Stopped by its limit of {limit.value}.")
+        span.failed("budget", f"The execution was stopped by its limit of {limit.value}.")
     elif outcome is Outcome.EMPTY:
-        span.failed(outcome.value, "The language model answered nothing.")
+        span.failed(outcome.value, "The language model returned no answer.")
     elif outcome is Outcome.NO_FINDING:
         span.failed(outcome.value, "The answer does not state what was asked for.")
     else:
         span.succeeded()
 
 
-class _UnderWay:
-    """One execution: what was said and used so far."""
+class _RunningExecution:
+    """The state of one execution: its messages, tool calls and usage so far."""
 
     def __init__(self, agent: Agent, question: str, watcher: Watcher) -> None:
         self._agent = agent
@@ -137,11 +153,11 @@ class _UnderWay:
         self._usage = Usage()
         self._turns = 0
         self._answer = ""
-        self._was_told = False
+        self._has_asked_again = False
         self._model = agent.model.model
 
     def run(self, span: RecordedSpan) -> Execution:
-        """Take turns until there is an answer, or a limit is reached."""
+        """Take turns until there is an answer or a limit is reached."""
         stopped_by = None
         try:
             self._recalled = self._recall()
@@ -193,10 +209,10 @@ class _UnderWay:
         if memory is None:
             return ()
         try:
-            with ending_within(self._seconds_left):
+            with time_limit(self._seconds_left):
                 recalled = memory.recall(self._question, self._agent.recorder)
         except MemoryUnusableError as error:
-            self._watcher.forgot(str(error))
+            self._watcher.recall_failed(str(error))
             return ()
         self._watcher.recalled(recalled)
         return recalled
@@ -210,13 +226,13 @@ class _UnderWay:
                 return Limit.SECONDS
             try:
                 completion = self._chat()
-            except TooSlowError:  # it had all the seconds that were left
+            except TooSlowError:  # the request had all the seconds that were left
                 return Limit.SECONDS
-            said = completion.message
-            for call in said.tool_calls:
+            message = completion.message
+            for call in message.tool_calls:
                 self._use(call)
-            if not said.tool_calls:
-                self._answer = said.content.strip()
+            if not message.tool_calls:
+                self._answer = message.content.strip()
                 if completion.finish_reason == "length":
                     return Limit.LENGTH
                 if self._is_over():
@@ -224,30 +240,30 @@ class _UnderWay:
         return Limit.TURNS
 
     def _is_over(self) -> bool:
-        """Return whether the execution is over after a response without a tool call."""
+        """Return True if the execution is over after a response without a tool call."""
         if self._agent.finding(self._answer) is not None:
             return True
         if self._turns >= self._agent.budget.turns:
-            return False  # with more turns, there might have been an answer
-        if self._was_told:
+            return False  # more turns might have led to an answer
+        if self._has_asked_again:
             return True
-        self._tell_that_it_is_no_answer()
+        self._ask_again()
         return False
 
-    def _tell_that_it_is_no_answer(self) -> None:
-        """Tell the model once; mostly it has tried to call a tool.
+    def _ask_again(self) -> None:
+        """Ask the model once for another response; usually it has tried to call a tool.
 
-        Ollama leaves out a call that it cannot read, or to a tool that was not offered, without a word, or
-        takes it for text.
+        Ollama silently drops a call that it cannot parse, or that names a tool which was not offered, or it
+        treats the call as text.
         """
-        self._was_told = True
+        self._has_asked_again = True
         if not self._answer:
-            self._messages.pop()  # some servers refuse a message without anything
-        told = f"{NO_ANSWER} Answer as you were asked to, with what you have."
+            self._messages.pop()  # some servers refuse an empty message
+        request = f"{NO_ANSWER} Answer as you were asked to, with what you have."
         if self._offered and self._may_use_tools:
-            there_are = ", ".join(tool.name for tool in self._offered)
-            told = f"{NO_ANSWER} {NOT_UNDERSTOOD} ({there_are}). Otherwise answer as you were asked to."
-        self._messages.append(Message(Role.USER, told))
+            tool_names = ", ".join(tool.name for tool in self._offered)
+            request = f"{NO_ANSWER} {NOT_PARSED} ({tool_names}). Otherwise answer as you were asked to."
+        self._messages.append(Message(Role.USER, request))
 
     def _chat(self) -> Completion:
         agent, recorder = self._agent, self._agent.recorder
@@ -257,7 +273,7 @@ class _UnderWay:
             names.OPERATION: names.CHAT,
             names.SPAN_TYPE: names.CHAT_TYPE,
             names.REQUEST_STREAM: True,
-            **_who(agent.model),
+            **_model_attributes(agent.model),
             **{f"{names.REQUEST}{name}": value for name, value in agent.model.settings.items()},
         }
         with recorder.span(f"{names.CHAT} {agent.model.model}", attributes, SpanKind.CLIENT) as span:
@@ -271,7 +287,7 @@ class _UnderWay:
             )
             with recorder.span(names.MODEL_COMPLETION) as generation:
                 completion = agent.model.complete(
-                    self._messages, offered, self._seconds_left, self._watcher.heard
+                    self._messages, offered, self._seconds_left, self._watcher.text_received
                 )
                 generation.set(
                     {
@@ -279,7 +295,7 @@ class _UnderWay:
                         names.TOKENS_PER_SECOND: completion.tokens_per_second,
                     }
                 )
-            completion = replace(completion, message=unicode_only(completion.message))
+            completion = replace(completion, message=with_valid_unicode(completion.message))
             self._usage += completion.usage
             self._model = completion.model
             self._messages.append(completion.message)
@@ -303,9 +319,9 @@ class _UnderWay:
         return completion
 
     def _construct(self, span: RecordedSpan) -> Sequence[ToolDescription]:
-        """Say what is to be said first, and choose the tools that are offered."""
+        """Render the prompt in the first turn, and return the tools that are offered."""
         if not self._messages:
-            memories = "\n\n".join(found.entry.text for found in self._recalled)
+            memories = "\n\n".join(recalled.entry.text for recalled in self._recalled)
             system = self._agent.prompt.render(memories=memories)
             self._messages = [Message(Role.SYSTEM, system), Message(Role.USER, self._question)]
         offered = self._offered if self._may_use_tools else []
@@ -320,7 +336,7 @@ class _UnderWay:
         return offered
 
     def _use(self, call: ToolCall) -> None:
-        """Call a tool; whatever goes wrong there is an answer to the model."""
+        """Call a tool; an error is returned to the model."""
         self._watcher.tool_called(call)
         began = time.monotonic()
         attributes = {
@@ -333,32 +349,32 @@ class _UnderWay:
         with self._agent.recorder.span(f"{names.EXECUTE_TOOL} {call.name}", attributes) as span:
             span.content({names.TOOL_ARGUMENTS: call.arguments})
             try:
-                answer, failed = self._answer_of(call), False
-                span.set(answer.attributes)
+                result, failed = self._result_of(call), False
+                span.set(result.attributes)
             except ToolError as error:
-                answer, failed = ToolAnswer(f"Error: {error}"), True
+                result, failed = ToolResult(f"Error: {error}"), True
                 span.failed(type(error).__qualname__, str(error))
-            text = readable(answer.text)
+            text = replace_invalid_unicode(result.text)
             span.content({names.TOOL_RESULT: text})
         use = ToolUse(call, text, failed, time.monotonic() - began)
         self._uses.append(use)
-        self._messages.append(Message(Role.TOOL, text, answers=call))
-        self._watcher.tool_answered(use)
+        self._messages.append(Message(Role.TOOL, text, responds_to=call))
+        self._watcher.tool_returned(use)
 
-    def _answer_of(self, call: ToolCall) -> ToolAnswer:
+    def _result_of(self, call: ToolCall) -> ToolResult:
         if not self._may_use_tools or self._seconds_left <= 0:
             raise ToolError(NO_MORE_TOOLS)
         tool = self._tools.get(call.name)
         if tool is None:
-            there_are = ", ".join(self._tools) or "none"
-            raise ToolError(f"There is no tool {call.name[:100]!r}. There are: {there_are}.")
+            tool_names = ", ".join(self._tools) or "none"
+            raise ToolError(f"There is no tool {call.name[:100]!r}. The tools are: {tool_names}.")
         arguments = valid_arguments(tool, call)
         try:
             return tool.call(arguments, self._agent.recorder, self._seconds_left)
         except ToolError:
             raise
         except Exception as error:
-            # A defect of the tool: the execution goes on without it, and the log says where it is.
+            # The tool has a defect: the execution continues without it, and the log has the traceback.
             trace = self._agent.recorder.redact(traceback.format_exc())
             logger.error("Tool %s failed.\n%s", call.name, trace)
-            raise ToolError(f"{call.name} failed: {type(error).__name__}. Do without it.") from error
+            raise ToolError(f"{call.name} failed: {type(error).__name__}.", "Do without it.") from error

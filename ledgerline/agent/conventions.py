@@ -1,7 +1,7 @@
-"""The names of an agent's spans and of their attributes, once: OpenTelemetry's GenAI conventions first.
+"""Names of an agent's spans and of their attributes, after OpenTelemetry's GenAI conventions.
 
-Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/. They are still in development there, so the
-names are written here and not taken from OpenTelemetry's package, which may rename them.
+The conventions (https://opentelemetry.io/docs/specs/semconv/gen-ai/) are still in development. The names are
+written here instead of imported from OpenTelemetry's package, which may rename them.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ RESULT_PROCESSING: Final = "result processing"
 VECTOR_SEARCH: Final = "vector search"
 RANKING: Final = "ranking"
 
-# Of every span of a model, a tool or an agent
+# Attributes of every span of a model, a tool or an agent
 OPERATION: Final = "gen_ai.operation.name"
 RETRIEVAL: Final = "retrieval"  # the operation of retrieve_memory
 PROVIDER: Final = "gen_ai.provider.name"
@@ -27,7 +27,7 @@ CONVERSATION: Final = "gen_ai.conversation.id"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 
-# Of a model
+# Attributes of a model's spans
 REQUEST: Final = "gen_ai.request."  # with the names of LanguageModel.settings
 REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
@@ -39,40 +39,40 @@ TOKENS_PER_SECOND: Final = "ledgerline.tokens_per_second"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 
-# Of a tool
+# Attributes of a tool's spans
 TOOL_NAME: Final = "gen_ai.tool.name"
 TOOL_TYPE: Final = "gen_ai.tool.type"
 TOOL_CALL: Final = "gen_ai.tool.call.id"
 ROWS: Final = "ledgerline.tool.rows"
 BYTES: Final = "ledgerline.tool.bytes"
-QUERIES: Final = "ledgerline.tool.queries"  # how many a search was made of
+QUERIES: Final = "ledgerline.tool.queries"  # number of queries of a search
 RESULTS: Final = "ledgerline.tool.results"
-LEFT_OUT: Final = "ledgerline.tool.left_out"  # results that were doubled, or did not fit
-IS_CUT: Final = "ledgerline.tool.is_cut"  # whether there was more than the model was given
+LEFT_OUT: Final = "ledgerline.tool.left_out"  # number of results that were duplicates, or did not fit
+IS_CUT: Final = "ledgerline.tool.is_cut"  # True if the model received only a part
 
-# Of memory
+# Attributes of memory's spans
 DATA_SOURCE: Final = "gen_ai.data_source.id"
 NEAREST: Final = "ledgerline.memory.k"
 DISTANCES: Final = "ledgerline.memory.distances"
 RECALLED: Final = "ledgerline.memory.recalled"
 EMBEDDER: Final = "ledgerline.memory.embedder"
 
-# Of an agent
+# Attributes of an agent's span
 PROMPT: Final = "gen_ai.prompt.name"
 PROMPT_VERSION: Final = "ledgerline.prompt.version"
 PROMPT_SHA256: Final = "ledgerline.prompt.sha256"
 TURNS: Final = "ledgerline.agent.turns"
 TOOL_CALLS: Final = "ledgerline.agent.tool_calls"
 OUTCOME: Final = "ledgerline.agent.outcome"  # answered, no_finding, empty or stopped
-STOPPED_BY: Final = "ledgerline.agent.stopped_by"  # the budget that was used up
+STOPPED_BY: Final = "ledgerline.agent.stopped_by"  # the limit that was reached
 
-# Of the construction of a prompt
+# Attributes of the span in which a prompt is constructed
 PROMPT_MESSAGES: Final = "ledgerline.prompt.messages"
 PROMPT_CHARACTERS: Final = "ledgerline.prompt.characters"
 PROMPT_TOOLS: Final = "ledgerline.prompt.tools"
 PROMPT_MEMORIES: Final = "ledgerline.prompt.memories"
 
-# What was said: recorded only if the switch says so
+# Content of messages: recorded only if OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT is set
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
@@ -82,7 +82,7 @@ SEARCH_QUERIES: Final = "ledgerline.search.queries"
 RETRIEVAL_QUERY: Final = "gen_ai.retrieval.query.text"
 RETRIEVED: Final = "gen_ai.retrieval.documents"
 
-# What MLflow shows beside a span's name, where it does not know by the operation.
+# MLflow shows these beside a span's name; they are set where it cannot derive them from the operation.
 SPAN_TYPE: Final = "mlflow.spanType"
 AGENT_TYPE, CHAT_TYPE, TOOL_TYPE_OF_SPAN, RETRIEVER_TYPE = "AGENT", "CHAT_MODEL", "TOOL", "RETRIEVER"
 MLFLOW_INPUTS: Final = "mlflow.spanInputs"

@@ -1,6 +1,17 @@
-"""Judging an answer: is it the expected one, does it refuse, and is every number in it from a tool.
+r"""Evaluates an answer: its correctness, and whether every number in it comes from a source.
 
-By rules alone, no other model judges; so the same answer is judged the same every time.
+The evaluation uses rules and no other model, so the same answer always gets the same evaluation.
+
+Example:
+    >>> answer = "On average, flights were 12.3 minutes late.\nAnswer: 12.3"
+    >>> stated(answer, "Answer:")
+    '12.3'
+    >>> is_number("12.3 minutes", expected="12.34", decimals=1)
+    True
+    >>> ungrounded(answer, sources=["minutes\n12.3456"])
+    []
+    >>> ungrounded("It was 17 minutes.", sources=["minutes\n12.3456"])
+    ['17']
 """
 
 import csv
@@ -12,13 +23,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
-# Hyphen, minus and en dash: models write all of them.
+# Models write a hyphen, a minus sign or an en dash.
 SIGNS = "-\N{MINUS SIGN}\N{EN DASH}"
-# Spaces that do not break a line stand between thousands in some languages.
+# In some languages, spaces that do not break a line separate thousands.
 SPACES = "\N{NO-BREAK SPACE}\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}"
 
-# Digits by themselves: not part of a word or of a code (N14228, B-6). Those that are joined by commas may be
-# one number or several.
+# These are digits that are not part of a word or of a code (N14228, B-6). Digits that are joined by commas
+# may be one number or several.
 _NUMERAL = re.compile(
     rf"(?<![\w.])(?<![^\W\d_]-)[{SIGNS}+]?(?>\.?\d+(?:[.,]\d+|[{SPACES}]\d{{3}}(?!\d))*)(?!\w)"
 )
@@ -39,11 +50,11 @@ _DAY_FIRST = re.compile(rf"(?<![\w.,]){_DAY}\s+(?:of\s+)?{_MONTH}{_YEAR}")
 
 @dataclass
 class _Known:
-    """What sources say.
+    """The numbers and dates of the sources.
 
     Attributes:
-        numbers: Without their signs.
-        dates: Year, month and day.
+        numbers: Numbers without their signs.
+        dates: Year, month and day of each date; the year may be None.
     """
 
     numbers: set[Decimal] = field(default_factory=set)
@@ -75,52 +86,52 @@ class _Date:
 
 
 def stated(answer: str, marker: str) -> str | None:
-    """What the last line that begins with a marker states.
+    """Return what the last line that begins with a marker states.
 
     Args:
-        answer: The whole answer.
-        marker: How the line begins: "Answer:".
+        answer: Whole answer.
+        marker: Beginning of the line, such as "Answer:".
 
     Returns:
-        The rest of the line, without quotes and a full stop; None: there is no such line.
+        The rest of the line, without quotes and a full stop; None if there is no such line.
     """
-    found = None
+    statement = None
     for line in answer.splitlines():
         bare = re.sub(r"[*`]", "", line).lstrip("_#>-\N{BULLET} \t").rstrip()
         if bare.casefold().startswith(marker.casefold()):
-            found = bare[len(marker) :].strip("_\"' ").rstrip(".").strip("_\"' ")
-    return found
+            statement = bare[len(marker) :].strip("_\"' ").rstrip(".").strip("_\"' ")
+    return statement
 
 
-def is_number(said: str | None, expected: str, decimals: int) -> bool:
-    """Whether something says a number, as exactly as it has to be.
+def is_number(statement: str | None, expected: str, decimals: int) -> bool:
+    """Return True if a statement is a number, as exactly as required.
 
     Args:
-        said: What was stated; words around the number ("12 minutes") are passed over, a second number is not.
-        expected: The right number.
-        decimals: Decimals that count.
+        statement: Statement; words around the number ("12 minutes") are ignored, a second number is not.
+        expected: Right number.
+        decimals: Number of decimals that are compared.
     """
-    numbers = list(_numbers(_dates_and_rest(said or "")[1]))
+    numbers = list(_numbers(_dates_and_rest(statement or "")[1]))
     if len(numbers) != 1:
         return False
     step = Decimal(1).scaleb(-decimals)
     return _rounded(numbers[0], step) == _rounded(Decimal(expected), step)
 
 
-def is_text(said: str | None, expected: str) -> bool:
-    """Whether something says a text; upper and lower case, accents and punctuation make no difference."""
-    return said is not None and _plain(said) == _plain(expected)
+def is_text(statement: str | None, expected: str) -> bool:
+    """Return True if a statement is a text; case, accents and punctuation are ignored."""
+    return statement is not None and _plain(statement) == _plain(expected)
 
 
 def ungrounded(answer: str, sources: Iterable[str]) -> list[str]:
-    """The numbers of an answer that appear in none of its sources.
+    """Return the numbers of an answer that appear in none of its sources.
 
-    A number that is rounded appears if a source rounds to it; so does a percentage of which a source has the
-    share, and a date in words that a source has in digits. Signs make no difference: 5 minutes early is -5.
+    A rounded number appears if a number of a source rounds to it. A percentage appears if a source has the
+    share, and a date in words appears if a source has it in digits. Signs are ignored: 5 minutes early is -5.
 
     Args:
-        answer: The whole answer.
-        sources: The question, and what tools said.
+        answer: Whole answer.
+        sources: Question and results of tools.
     """
     known = _Known()
     for source in sources:
@@ -128,13 +139,13 @@ def ungrounded(answer: str, sources: Iterable[str]) -> list[str]:
     text = _LIST_MARKER.sub(" ", re.sub(r"[*`]", " ", answer))
     dates, text = _dates_and_rest(text)
     missing = [date.text for date in dates if not known.has_date(date)]
-    missing += [found.group() for found in _NUMERAL.finditer(text) if not _appears(found, text, known)]
+    missing += [match.group() for match in _NUMERAL.finditer(text) if not _appears(match, text, known)]
     return missing
 
 
-def _appears(found: re.Match[str], text: str, known: _Known) -> bool:
-    is_percentage = _PERCENT.match(text, found.end()) is not None
-    for number in map(abs, _values(found.group())):
+def _appears(match: re.Match[str], text: str, known: _Known) -> bool:
+    is_percentage = _PERCENT.match(text, match.end()) is not None
+    for number in map(abs, _values(match.group())):
         exponent = number.as_tuple().exponent
         step = Decimal(1).scaleb(exponent if isinstance(exponent, int) else 0)
         if not known.has(number, step) and not (is_percentage and known.has_share(number, step)):
@@ -143,11 +154,11 @@ def _appears(found: re.Match[str], text: str, known: _Known) -> bool:
 
 
 def _dates_and_rest(text: str) -> tuple[list[_Date], str]:
-    """The dates of a text, and the text without them."""
+    """Return the dates of a text, and the text without them."""
     dates: list[_Date] = []
     for form, year, month, day in ((_ISO_DATE, 1, 2, 3), (_MONTH_FIRST, 3, 1, 2), (_DAY_FIRST, 3, 2, 1)):
         dates += [
-            _Date(found[0], _key(found[year], found[month], found[day])) for found in form.finditer(text)
+            _Date(match[0], _key(match[year], match[month], match[day])) for match in form.finditer(text)
         ]
         text = form.sub(" ", text)
     return dates, text
@@ -159,7 +170,7 @@ def _key(year: str | None, month: str, day: str) -> tuple[int | None, int, int]:
 
 
 def _cells(source: str) -> Iterator[str]:
-    """Those of a table in CSV, where a comma is between numbers and in none."""
+    """Yield the cells of a table in CSV, in which commas separate numbers and are never part of one."""
     with suppress(csv.Error):
         rows = csv.reader(io.StringIO(source, newline=""))
         width = len(next(rows, ()))
@@ -169,11 +180,11 @@ def _cells(source: str) -> Iterator[str]:
 
 
 def _numbers(text: str) -> Iterator[Decimal]:
-    return (number for found in _NUMERAL.findall(text) for number in _values(found))
+    return (number for numeral in _NUMERAL.findall(text) for number in _values(numeral))
 
 
 def _values(numeral: str) -> list[Decimal]:
-    """The numbers that joined digits are: 1,024 is one, 12,5 are two, and 3.14.15 is none."""
+    """Return the numbers in joined digits: 1,024 is one number, 12,5 are two, and 3.14.15 is not a number."""
     digits = numeral.lstrip(f"+{SIGNS}")
     if _GROUPED.fullmatch(digits):
         values = [Decimal(re.sub(rf"[,{SPACES}]", "", digits))]

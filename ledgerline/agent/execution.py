@@ -1,4 +1,4 @@
-"""What an execution of an agent did, how far it may go, and who may watch. How it goes: agent.py."""
+"""Records of an agent's executions, their budgets, and watchers. The agent itself is in agent.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,32 +9,33 @@ from ledgerline.agent.messages import ToolCall, Usage
 
 
 class Limit(StrEnum):
-    """What an execution ran into."""
+    """The limit that stopped an execution."""
 
     TURNS = "turns"
     TOKENS = "tokens"
     SECONDS = "seconds"
-    LENGTH = "length"  # of what the model may say at once
+    LENGTH = "length"  # of a single response of the model
 
 
 class Outcome(StrEnum):
     """The ways in which an execution can end. Only the first is a success."""
 
     ANSWERED = "answered"
-    NO_FINDING = "no_finding"  # there is text, but not what was asked for
-    EMPTY = "empty"  # there is no text, and no tool call that could be read
+    NO_FINDING = "no_finding"  # there is text, but it does not state what was asked for
+    EMPTY = "empty"  # there is neither text nor a tool call that could be parsed
     STOPPED = "stopped"  # by a limit
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How far an execution may go.
+    """Limits of one execution.
 
     Attributes:
-        turns: Completions of the language model; in the last it is offered no tools.
-        tool_calls: All of them together; more are answered with a refusal.
-        tokens: In and out together, as the provider counts them. Looked at after each turn.
-        seconds: For everything.
+        turns: Maximum number of completions; no tools are offered in the last one.
+        tool_calls: Maximum number of tool calls; further calls return an error to the model.
+        tokens: Maximum of input and output tokens together, as the provider counts them. It is checked
+            after each turn.
+        seconds: Time limit of the whole execution.
     """
 
     turns: int = 8
@@ -50,15 +51,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class ToolUse:
-    """A tool call and what came of it.
+    """A tool call and its result.
 
     Attributes:
-        answer: What the model was told.
-        failed: Whether that says what went wrong.
+        call: Call that the model requested.
+        result: Text that was returned to the model.
+        failed: True if the text is an error.
+        seconds: Duration of the call.
     """
 
     call: ToolCall
-    answer: str
+    result: str
     failed: bool
     seconds: float
 
@@ -68,16 +71,20 @@ class Execution:
     """An execution of an agent, from its question to its answer.
 
     Attributes:
-        answer: What the model said in the end; empty if it did not get that far.
-        finding: What the answer states; None: it states nothing.
-        stopped_by: The limit it ran into; None: it came to an end by itself.
-        turns: Completions of the language model.
-        model: As the provider names it.
+        question: Question that the agent was asked.
+        answer: Last text of the model; empty if a limit was reached before.
+        finding: Fact that the answer states; None if it states none.
+        stopped_by: Limit that was reached; None if no limit was reached.
+        turns: Number of completions of the language model.
+        tools: Tool calls in their order.
+        recalled: Entries of memory that the prompt contained.
+        usage: Tokens of all turns.
+        seconds: Seconds from the question to the answer.
+        model: Name of the model, as the provider reports it.
         prompt: Name of the prompt.
-        prompt_version: In the prompt registry, if it is there.
-        seconds: From the question to the answer.
-        trace_id: Its trace, 32 hexadecimal digits; None: nothing was traced.
-        span_id: Its span in it, 16 hexadecimal digits.
+        prompt_version: Version of the prompt in the registry; None if it is not registered.
+        trace_id: Id of the trace, 32 hexadecimal digits; None if the execution was not traced.
+        span_id: Id of the execution's span, 16 hexadecimal digits; None if it was not traced.
     """
 
     question: str
@@ -105,28 +112,28 @@ class Execution:
         return Outcome.NO_FINDING if self.finding is None else Outcome.ANSWERED
 
     @property
-    def looked_up(self) -> bool:
+    def used_tools(self) -> bool:
         """True if a tool call succeeded; otherwise the answer is the model's own, or from memory."""
         return any(not use.failed for use in self.tools)
 
 
 class Watcher:
-    """Told what an execution does, while it does it; this one does nothing with it."""
+    """Receives the events of an execution while it runs; this class ignores them."""
 
     def recalled(self, memories: Sequence[Recalled]) -> None:
-        """What was found in memory."""
+        """Handle the entries that were recalled from memory."""
 
-    def forgot(self, why: str) -> None:
-        """Memory could not be asked; it goes on without."""
+    def recall_failed(self, why: str) -> None:
+        """Handle an error of memory; the execution continues without it."""
 
     def turn_begins(self, number: int) -> None:
-        """The language model is asked, the first time with 1."""
+        """Handle the beginning of a turn; the first has the number 1."""
 
-    def heard(self, piece: str) -> None:
-        """A piece of text came from the language model."""
+    def text_received(self, piece: str) -> None:
+        """Handle a piece of text from the language model."""
 
     def tool_called(self, call: ToolCall) -> None:
-        """The language model asked for a tool."""
+        """Handle a tool call before it runs."""
 
-    def tool_answered(self, use: ToolUse) -> None:
-        """The tool did it, or failed."""
+    def tool_returned(self, use: ToolUse) -> None:
+        """Handle the result of a tool call, which may be an error."""

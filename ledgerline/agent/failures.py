@@ -1,4 +1,4 @@
-"""What the errors of a language model's server, and of the way to it, mean. Asking again: retrying.py."""
+"""Translates errors of language model servers and of HTTP into ours. Retries are in retrying.py."""
 
 import json
 import re
@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 from ledgerline.agent.language_model import (
     ContextTooLongError,
     LanguageModelError,
-    MalformedAnswerError,
+    MalformedResponseError,
     RefusedError,
     ServerAbsentError,
+    ServerAddressError,
     ServerBusyError,
     ServerFailedError,
     StreamBrokenError,
@@ -23,20 +24,24 @@ from ledgerline.agent.retrying import deadline
 from ledgerline.cleaning.texts import Cleaner
 
 QUOTED_CHARACTERS = 300
-CLOCK_SECONDS = 0.005  # a wait may end this much before its time
+CLOCK_SECONDS = 0.005  # a wait may end this much too early
 
-SHORTEN = "Ask for less at once, or give the model a longer context."
-TOOLLESS = "Choose a model that can call tools."
-UNTHINKING = "Choose a model that can think, or set LEDGERLINE_LLM_THINK to off or to nothing."
+SHORTEN = "Ask a shorter question, or set LEDGERLINE_LLM_CONTEXT_TOKENS to a longer context."
+READ_LOG = "Ask again; if it fails again, read the server's log."
+CHOOSE_WITH_TOOLS = "Choose a model that can call tools."
+CHOOSE_WITH_THINKING = "Choose a model that can think, or set LEDGERLINE_LLM_THINK to off or to nothing."
 
 
 @dataclass(frozen=True)
-class _Meaning:
-    """Which errors of a server are which of ours.
+class _Rule:
+    """A rule that translates an error of a server.
 
     Attributes:
-        statuses: Of the HTTP answer; None is an error within the stream, an empty set means any.
-        text: Found in what the server says.
+        error: Class of our error.
+        problem: Template of its problem.
+        remedy: Template of its remedy.
+        statuses: HTTP statuses that match; None stands for an error within the stream, an empty set for any.
+        text: Regular expression that the server's message must match.
     """
 
     error: type[LanguageModelError]
@@ -45,107 +50,105 @@ class _Meaning:
     statuses: frozenset[int | None] = frozenset()
     text: str = ""
 
-    def fits(self, status: int | None, text: str) -> bool:
+    def matches(self, status: int | None, text: str) -> bool:
         return (not self.statuses or status in self.statuses) and bool(
             re.search(self.text, text, re.I | re.S)
         )
 
 
-# The first that fits. What servers say: Ollama, llama.cpp, vLLM, OpenAI.
-_MEANINGS = (
-    _Meaning(
+# The first rule that matches applies. The texts are those of Ollama, llama.cpp, vLLM and OpenAI.
+_RULES = (
+    _Rule(
         RefusedError,
-        "{server} does not accept the credentials (status {status}): {said}",
-        "Give it a user and password in its address, or a key, that it knows.",
+        "{server} does not accept the credentials (status {status}): {message}",
+        "Set a user and a password in its address, or a key, that it accepts.",
         frozenset({401, 403}),
     ),
-    _Meaning(
+    _Rule(
         RefusedError,
-        "{server} sends to another address (status {status}), which is not followed.",
-        "Name the address where it really is.",
+        "{server} redirects to another address (status {status}), which is not followed.",
+        "Set its address to the one that it redirects to.",
         frozenset(range(300, 400)),
     ),
-    _Meaning(
+    _Rule(
         RefusedError,
-        "{server} gives no more to this key: {said}",
-        "Look at its limits and what it has used.",
+        "The quota of this key at {server} is exhausted: {message}",
+        "Raise its limit, or use another key.",
         text=r"insufficient_quota|exceeded your current quota",
     ),
-    _Meaning(
+    _Rule(
         ServerBusyError,
-        "{server} has too much to do (status {status}): {said}",
-        "Try again later, or ask fewer questions at once.",
+        "{server} is overloaded (status {status}): {message}",
+        "Try again later, or run fewer executions at once (LEDGERLINE_AGENT_EXECUTIONS).",
         frozenset({429, 502, 503, 504}),
     ),
-    _Meaning(
+    _Rule(
         ContextTooLongError,
-        "The conversation is longer than {model} takes in: {said}",
+        "The conversation exceeds the context of {model}: {message}",
         SHORTEN,
         text=r"context_length_exceeded|prompt (is )?too long"
         r"|(exceed|maximum|longer than|larger than)[^.]{0,80}\b(context|model) (length|size|window)",
     ),
-    _Meaning(
+    _Rule(
         UnknownModelError,
-        "{model} of {server} cannot call tools: {said}",
-        TOOLLESS,
+        "{model} of {server} cannot call tools: {message}",
+        CHOOSE_WITH_TOOLS,
         text=r"does not support tools|enable-auto-tool-choice|tools param requires",
     ),
-    _Meaning(
+    _Rule(
         UnknownModelError,
-        "{model} of {server} cannot think like that: {said}",
-        UNTHINKING,
+        "{model} of {server} does not support this setting for thinking: {message}",
+        CHOOSE_WITH_THINKING,
         text=r"does not support thinking|think value|reasoning[_ ](effort|value)",
     ),
-    _Meaning(
+    _Rule(
         UnknownModelError,
-        "{model} of {server} cannot have a conversation: {said}",
+        "{model} of {server} does not support conversations: {message}",
         "Choose a model that is made for conversations.",
         text=r"does not support chat",
     ),
-    _Meaning(
+    _Rule(
         UnknownModelError,
-        "{model} is no name of a model to {server}: {said}",
+        "{server} does not accept {model} as the name of a model: {message}",
         "{fetch}",
         text=r"unqualified name|invalid model name|model is required",
     ),
-    _Meaning(
-        MalformedAnswerError,
-        "{server} could not read how {model} calls a tool: {said}",
-        "Ask again, in other words; if it happens often, choose a model that calls tools more reliably.",
+    _Rule(
+        MalformedResponseError,
+        "{server} could not parse a tool call of {model}: {message}",
+        "Ask again in other words; if it happens often, choose a model that calls tools more reliably.",
         text=r"pars\w+[^.]{0,30}tool call|failed to parse input",
     ),
-    _Meaning(
-        UnknownModelError, "{server} has no model {model}: {said}", "{fetch}", frozenset({404}), "model"
+    _Rule(
+        UnknownModelError, "{server} has no model {model}: {message}", "{fetch}", frozenset({404}), "model"
     ),
-    _Meaning(
+    _Rule(
         StreamBrokenError,
-        "{server} broke off its answer: {said}",
-        "Ask again; what happened to it is in its log.",
+        "{server} ended the response before it was complete: {message}",
+        READ_LOG,
         frozenset({None}),
     ),
-    _Meaning(
+    _Rule(
         ServerFailedError,
-        "{server} failed (status {status}): {said}",
-        "Ask again; what happened to it is in its log.",
+        "{server} failed (status {status}): {message}",
+        READ_LOG,
         frozenset(range(500, 600)),
     ),
-    _Meaning(
-        RefusedError, "{server} refuses (status {status}): {said}", "What happened to it is in its log."
-    ),
+    _Rule(RefusedError, "{server} refuses the request (status {status}): {message}", "Read its log."),
 )
 
 
 @dataclass(frozen=True)
 class ModelServer:
-    """A server of language models, as errors speak of it.
+    """A server of language models, as its errors name it.
 
     Attributes:
-        kind: What it is: "Ollama".
-        url: Its address, which may hold a user and a password; neither is ever shown.
-        model: Which of its models is asked for.
-        start: What to do if nobody answers there.
-        fetch: What to do if it does not have the model.
-        secrets: Not to be repeated from what the server says.
+        kind: Name of the software: "Ollama".
+        url: Address, which may contain a user and a password; errors contain neither.
+        model: Name of the model that is requested.
+        start: Remedy if the server does not respond.
+        fetch: Remedy if the server does not have the model.
+        secrets: Texts that are redacted in the server's messages.
     """
 
     kind: str
@@ -158,114 +161,118 @@ class ModelServer:
     def __post_init__(self) -> None:
         try:
             place = urlsplit(self.address)
-            is_one = bool(place.hostname) and place.port != 0
+            is_valid = bool(place.hostname) and place.port != 0
         except ValueError:
-            is_one = False
-        if not is_one:
-            raise ValueError(f"{self.address!r} is no address of a server, like http://127.0.0.1:11434.")
+            is_valid = False
+        if not is_valid:
+            raise ServerAddressError(
+                f"{self.address!r} is not the address of a server.", "Use one like http://127.0.0.1:11434."
+            )
 
     @property
     def address(self) -> str:
-        """Its URL, without credentials."""
+        """The URL of the server, without credentials."""
         scheme, colon, rest = self.url.partition("://")
-        # Everything before the last @ may be part of a password that was not quoted.
+        # Everything before the last @ may be part of a password that was not percent-encoded.
         place = (rest if colon else self.url).rpartition("@")[2]
         return f"{scheme if colon else 'http'}://{re.split('[?#]', place)[0].rstrip('/')}"
 
     @property
     def login(self) -> tuple[str, str] | None:
-        """User and password, if its URL holds them."""
+        """The user and the password of the URL, if it has them."""
         user, colon, password = self.url.rpartition("@")[0].rpartition("://")[2].partition(":")
         return (unquote(user), unquote(password)) if user or colon else None
 
-    def says(self, status: int | None, text: str) -> LanguageModelError:
-        """What an error that the server answers with means.
+    def error_for(self, status: int | None, text: str) -> LanguageModelError:
+        """Return our error for an error that the server reports.
 
         Args:
-            status: Of the HTTP answer; None if it came within the stream.
-            text: What the server says.
+            status: HTTP status of the response; None for an error within the stream.
+            text: Message of the server.
         """
-        meaning = next(meaning for meaning in _MEANINGS if meaning.fits(status, text))
+        rule = next(rule for rule in _RULES if rule.matches(status, text))
         words = {
             "server": self._named,
             "model": self.model,
             "status": status,
-            "said": self._quoted(text),
+            "message": self._quoted(text),
             "fetch": self.fetch,
         }
-        return meaning.error(meaning.problem.format(**words), meaning.remedy.format(**words))
+        problem = rule.problem.format(**words)
+        end = "" if problem.endswith((".", "!", "?", "…")) else "."
+        return rule.error(f"{problem}{end}", rule.remedy.format(**words))
 
-    def lacks_model(self, why: str = "") -> UnknownModelError:
-        """It does not have the model."""
+    def unknown_model(self, why: str = "") -> UnknownModelError:
+        """Return the error for a model that the server does not have."""
         return UnknownModelError(f"{self._named} has no model {self.model}{why}.", self.fetch)
 
-    def too_long(self, why: str) -> ContextTooLongError:
-        """The conversation does not fit."""
-        return ContextTooLongError(f"The conversation is longer than {self.model} takes in: {why}.", SHORTEN)
+    def context_too_long(self, why: str) -> ContextTooLongError:
+        """Return the error for a conversation that exceeds the context."""
+        return ContextTooLongError(f"The conversation exceeds the context of {self.model}: {why}.", SHORTEN)
 
-    def broke_off(self, why: str) -> StreamBrokenError:
-        """The answer has no end."""
+    def stream_broken(self, why: str) -> StreamBrokenError:
+        """Return the error for a response that ended before it was complete."""
         return StreamBrokenError(
-            f"{self._named} broke off its answer: {self._quoted(why)}",
-            "Ask again; what happened to it is in its log.",
+            f"{self._named} ended the response before it was complete: {self._quoted(why)}", READ_LOG
         )
 
-    def unreadable(self, why: str) -> MalformedAnswerError:
-        """The answer is not what it should look like."""
-        return MalformedAnswerError(
-            f"What {self._named} answers cannot be read: {self._quoted(why)}",
-            f"Make sure that there is {self.kind} at this address, in a version that is not too old.",
+    def malformed(self, why: str) -> MalformedResponseError:
+        """Return the error for a response that does not follow the protocol."""
+        return MalformedResponseError(
+            f"The response of {self._named} does not follow the protocol: {self._quoted(why)}",
+            f"Make sure that {self.kind} runs at this address, in a recent version.",
         )
 
     @contextmanager
-    def failures(self) -> Iterator[None]:
-        """Turn what goes wrong on the way to the server, or with the form of its answers, into our errors.
+    def translated_errors(self) -> Iterator[None]:
+        """Translate errors of HTTP, and of responses that do not follow the protocol, into ours.
 
-        The causes are left out of them: they may show an address with its password.
+        Our errors do not keep their causes, which may contain an address with its password.
 
         Raises:
-            LanguageModelError: Something went wrong.
+            LanguageModelError: The request failed.
         """
         import httpx
 
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, ConnectionError) as error:
-            raise self._lost(error) from None
+            raise self._transport_error(error) from None
         except json.JSONDecodeError as error:
-            if _is_half(error):
-                raise self.broke_off("the last line is cut off.") from None
-            raise self.unreadable(f"{error.msg}: {error.doc}") from None
-        # What the clients stumble over when an answer has the wrong shape.
+            if _is_truncated(error):
+                raise self.stream_broken("the last line is incomplete.") from None
+            raise self.malformed(f"{error.msg}: {error.doc}") from None
+        # These are the errors of the clients if a response has the wrong structure.
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
-            raise self.unreadable(f"{type(error).__name__}: {error}") from None
+            raise self.malformed(f"{type(error).__name__}: {error}") from None
 
-    def _lost(self, error: Exception) -> LanguageModelError:
+    def _transport_error(self, error: Exception) -> LanguageModelError:
         import httpx
 
         limit = deadline()
         if limit.seconds_left <= CLOCK_SECONDS or isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
             return TooSlowError(
-                f"{self._named} did not answer to the end within {limit.seconds:g} seconds.",
-                "Give it more time, ask for less, or choose a smaller model.",
+                f"The response of {self._named} was not complete within {limit.seconds:g} seconds.",
+                "Raise LEDGERLINE_AGENT_SECONDS, ask a shorter question, or choose a smaller model.",
             )
         if isinstance(error, httpx.LocalProtocolError):
             return RefusedError(
-                f"The request to {self._named} cannot be sent.", "Look for line breaks in its key or headers."
+                f"The request to {self._named} cannot be sent.",
+                "Remove line breaks from its key and headers.",
             )
         if isinstance(
             error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | ConnectionError
         ):
             why = "no connection in time" if isinstance(error, httpx.ConnectTimeout) else str(error)
             return ServerAbsentError(
-                f"No {self.kind} answers at {self.address} ({self._quoted(why)}).", self.start
+                f"No {self.kind} responds at {self.address} ({self._quoted(why)}).", self.start
             )
         text = str(error)
         if isinstance(error, httpx.TransportError) and not (
             isinstance(error, httpx.RemoteProtocolError) and not re.search("disconnected|closed", text)
         ):
-            return self.broke_off(text or type(error).__name__)
-        return self.unreadable(text)
+            return self.stream_broken(text or type(error).__name__)
+        return self.malformed(text)
 
     @property
     def _named(self) -> str:
@@ -276,7 +283,7 @@ class ModelServer:
         return quoted if len(quoted) <= QUOTED_CHARACTERS else f"{quoted[:QUOTED_CHARACTERS]}…"
 
 
-def _is_half(error: json.JSONDecodeError) -> bool:
-    """Whether the text is the beginning of an object."""
+def _is_truncated(error: json.JSONDecodeError) -> bool:
+    """Return True if the text is the beginning of a JSON object."""
     text = error.doc.strip()
     return text.startswith("{") and (not text.endswith("}") or error.pos >= len(error.doc.rstrip()))

@@ -1,4 +1,4 @@
-"""What was said, as OpenTelemetry's GenAI conventions write it down.
+"""Converts messages and tools to the JSON of OpenTelemetry's GenAI conventions.
 
 Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ (gen_ai.input.messages and siblings).
 """
@@ -9,21 +9,21 @@ from typing import Any
 from ledgerline.agent.messages import Message, Role, ToolDescription
 
 
-def messages(said: Sequence[Message], finish_reason: str | None = None) -> list[dict[str, Any]]:
-    """Messages with their parts.
+def messages(conversation: Sequence[Message], finish_reason: str | None = None) -> list[dict[str, Any]]:
+    """Return messages with their parts.
 
     Args:
-        said: The messages.
-        finish_reason: Why the model stopped, for what it said last.
+        conversation: Messages to convert.
+        finish_reason: Finish reason of the last message, if the model generated it.
     """
-    written = [{"role": message.role.value, "parts": _parts(message)} for message in said]
+    written = [{"role": message.role.value, "parts": _parts(message)} for message in conversation]
     if finish_reason is not None:
         written[-1]["finish_reason"] = finish_reason
     return written
 
 
 def definitions(tools: Sequence[ToolDescription]) -> list[dict[str, Any]]:
-    """Tools as the model is offered them."""
+    """Return the definitions of the tools that are offered to the model."""
     return [
         {
             "type": "function",
@@ -37,7 +37,7 @@ def definitions(tools: Sequence[ToolDescription]) -> list[dict[str, Any]]:
 
 def _parts(message: Message) -> list[dict[str, Any]]:
     if message.role is Role.TOOL:
-        call = message.answers
+        call = message.responds_to
         return [{"type": "tool_call_response", "id": call.id if call else None, "response": message.content}]
     text = [{"type": "text", "content": message.content}] if message.content else []
     calls = [

@@ -1,4 +1,4 @@
-"""What an agent needs of a language model, and what can go wrong with one. Who provides it: *_provider.py."""
+"""Protocols of language models and embedders, and their errors. The providers are in *_provider.py."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -6,62 +6,56 @@ from typing import Protocol
 from ledgerline.agent.messages import Completion, Message, ToolDescription
 from ledgerline.errors import LedgerlineError
 
-# A piece of text that has just come from the model.
+# A listener is called with each piece of text that the model generates.
 Listener = Callable[[str], None]
 
 
+class ServerAddressError(LedgerlineError):
+    """A text is not the address of a server."""
+
+
 class LanguageModelError(LedgerlineError):
-    """The language model cannot be used.
-
-    Args:
-        problem: What is wrong, naming the thing.
-        remedy: What the reader can do about it.
-    """
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem} {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+    """The language model cannot be used."""
 
 
 class ServerAbsentError(LanguageModelError):
-    """Nobody answers at the address."""
+    """No server responds at the address."""
 
 
 class UnknownModelError(LanguageModelError):
-    """The server does not have the model, or the model cannot call tools."""
+    """The server does not have the model, or the model lacks a capability."""
 
 
 class ContextTooLongError(LanguageModelError):
-    """The conversation is longer than what the model takes in."""
+    """The conversation exceeds the model's context."""
 
 
 class StreamBrokenError(LanguageModelError):
-    """The answer broke off before its end."""
+    """The response ended before it was complete."""
 
 
 class TooSlowError(LanguageModelError):
-    """The answer did not come, or not to its end, in time."""
+    """The response was not complete within the time limit."""
 
 
 class ServerBusyError(LanguageModelError):
-    """The server has too much to do, and still has after some attempts."""
+    """The server is overloaded, and was so at each attempt."""
 
 
 class ServerFailedError(LanguageModelError):
-    """The server could not do it, for reasons of its own; it may the next time."""
+    """The server failed; the same request may succeed later."""
 
 
-class MalformedAnswerError(LanguageModelError):
-    """What the server says is not in its protocol, or it could not read what its model wrote."""
+class MalformedResponseError(LanguageModelError):
+    """The response does not follow the protocol, or the server could not parse what its model generated."""
 
 
 class RefusedError(LanguageModelError):
-    """The server refuses the request for another reason: credentials, options."""
+    """The server refuses the request for another reason, such as its credentials or options."""
 
 
-def is_lasting(error: LanguageModelError) -> bool:
-    """Whether the same request would fail again, as long as nobody changes anything."""
+def is_permanent(error: LanguageModelError) -> bool:
+    """Return True if the same request will fail again until the configuration or the server changes."""
     return isinstance(error, UnknownModelError | ContextTooLongError | RefusedError)
 
 
@@ -70,29 +64,29 @@ class LanguageModel(Protocol):
 
     @property
     def provider(self) -> str:
-        """Who provides it, as OpenTelemetry names them: "ollama", "openai"."""
+        """The name of the provider in OpenTelemetry's conventions: "ollama", "openai"."""
         ...
 
     @property
     def model(self) -> str:
-        """Which model is asked for."""
+        """The name of the model on the server."""
         ...
 
     @property
     def address(self) -> str:
-        """URL of the server, without credentials."""
+        """The URL of the server, without credentials."""
         ...
 
     @property
     def settings(self) -> Mapping[str, float]:
-        """What is asked for, as OpenTelemetry calls it in gen_ai.request.*: temperature, seed ..."""
+        """The settings of requests by their names in gen_ai.request.*: temperature, seed, max_tokens."""
         ...
 
     def require(self) -> None:
-        """Ask the server, within seconds, whether it is there and has the model.
+        """Check within seconds that the server responds and has the model.
 
         Raises:
-            LanguageModelError: It is not, or has not.
+            LanguageModelError: The server does not respond, or does not have the model.
         """
         ...
 
@@ -105,33 +99,33 @@ class LanguageModel(Protocol):
     ) -> Completion:
         """Let the model continue a conversation.
 
-        Tried again, within the time, only while nothing has come: a server that is busy, a connection that
-        ends before the answer begins.
+        A request is repeated within the time limit if the server is busy or closes the connection, but
+        never after a part of the response was received.
 
         Args:
-            messages: What was said so far.
-            tools: What the model may ask for.
-            seconds: How long it may take altogether.
-            listener: Told of each piece of text when it comes.
+            messages: Conversation so far.
+            tools: Tools that the model may call.
+            seconds: Time limit of all attempts together.
+            listener: Function that is called with each piece of text.
 
         Raises:
-            LanguageModelError: It could not.
+            LanguageModelError: There is no complete response.
         """
         ...
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors: what means the same is close together."""
+    """Turns texts into vectors; texts of similar meaning have vectors that are close together."""
 
     @property
     def name(self) -> str:
-        """What made the vectors: those of another name cannot be compared with these."""
+        """The name of the embedder; vectors of embedders with different names cannot be compared."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector for each text, all of the same length.
+        """Return a vector for each text, all of the same length.
 
         Raises:
-            LanguageModelError: It could not.
+            LanguageModelError: The texts cannot be embedded.
         """
         ...

@@ -1,6 +1,6 @@
-"""An embedder that needs no language model: latent semantic analysis, learned from the entries themselves.
+"""An embedder that needs no language model: latent semantic analysis of the entries themselves.
 
-What it is used for: memory.py. Embedders with a language model: *_provider.py.
+It is used in memory.py. The embedder of an Ollama server is in ollama_embedder.py.
 """
 
 import hashlib
@@ -11,24 +11,26 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from ledgerline.errors import LedgerlineError
+
 if TYPE_CHECKING:
     import numpy as np
 
 PREFIX = "local:"
 
-FEATURES = 2**15  # what words are hashed to
+FEATURES = 2**15  # number of hash values of words
 TOPICS = 191
 REST = 64
 DIMENSIONS = TOPICS + REST + 1
 REST_WEIGHT = 0.5
-# Of more texts, as many are learned from: it takes seconds, and more change little.
+# Fitting uses at most as many texts: that takes seconds, and more texts change little.
 MAX_TEXTS = 20_000
 POWER_ITERATIONS = 4
 SEED = 0
 
 WORD = re.compile(r"[^\W_]+")  # names are words joined by underscores
-STEM = 5  # letters: "orders", "ordered" and "order" begin the same
-# Those of questions; what else is frequent gets little weight anyway.
+STEM = 5  # letters: "orders", "ordered" and "order" have the same stem
+# These are the stop words of questions; other frequent words get little weight anyway.
 STOP_WORDS = re.compile(
     "a|an|and|are|as|at|be|but|by|can|did|do|does|for|from|had|has|have|how|i|if|in|is|it|its|me|my|of|on|or|our|"
     "shall|should|so|than|that|the|their|them|then|there|these|they|this|to|us|was|we|were|what|when|where|"
@@ -36,74 +38,74 @@ STOP_WORDS = re.compile(
 )
 
 
-class UnreadableEmbedderError(Exception):
-    """A file does not hold what an embedder learned."""
+class UnreadableEmbedderError(LedgerlineError):
+    """The file of a local embedder is missing or damaged."""
 
 
 class LocalEmbedder:
-    """Compares texts by their words, with what it learned of which words occur together.
+    """Embeds texts by their words, and by which words occur together in the texts that it was fitted to.
 
-    Latent semantic analysis (Deerwester et al. 1990): it knows words, not meaning. It finds a question that
-    was asked in other words only if these occur together in the texts that it learned from, of which there
-    must be more than TOPICS; with fewer, it compares words and no more. It knows no other language, no
-    negation and no order beyond two neighbouring words. A language model's embedder is better wherever there
-    is one.
+    It is a latent semantic analysis (Deerwester et al. 1990), which compares words and not meanings. It
+    recognises a question in other words only if those words occur together in the fitted texts, of which
+    there must be more than TOPICS; with fewer texts, it only compares words. It does not handle other
+    languages, negation, or the order of more than two neighbouring words. A language model's embedder is
+    better if one is available.
 
-    A text is a weighted set of words, pairs of words and beginnings of words. The part of it that is in the
-    topics of the texts learned from becomes the first TOPICS dimensions. The rest, words that were never seen
-    included, is projected at random on the next REST, with less weight; so what has nothing in common with
-    those texts is like none of them. The last dimension is for texts without words alone.
+    A text is a weighted set of words, pairs of words and stems. Its projection on the topics of the fitted
+    texts becomes the first TOPICS dimensions. The rest, including unknown words, is projected at random on
+    the next REST dimensions, with less weight; therefore a text without common words is similar to none of
+    them. The last dimension is only for texts without words.
 
-    Any number of threads may use it.
+    Safe to use from several threads at once.
 
     Args:
-        learned: SHA-256 of the texts learned from, in hexadecimal.
-        texts: How many there were, also those that it did not look at.
-        weights: Of each feature: the rarer among the texts, the higher.
-        topics: A column for each, of length 1 and at right angles to the others; a row for each feature.
+        fitted_sha256: SHA-256 of the fitted texts, in hexadecimal.
+        texts: Number of these texts, including those beyond MAX_TEXTS.
+        weights: Weight of each feature; rare features have higher weights.
+        topics: Orthonormal columns, one for each topic; a row for each feature.
     """
 
-    def __init__(self, learned: str, texts: int, weights: "np.ndarray", topics: "np.ndarray") -> None:
+    def __init__(self, fitted_sha256: str, texts: int, weights: "np.ndarray", topics: "np.ndarray") -> None:
         import numpy as np
 
         self.texts = texts
-        self._learned = learned
+        self._fitted_sha256 = fitted_sha256
         self._weights = weights
         self._topics = topics
-        # At right angles to the topics, so that it tells only what they do not.
-        scattering = _scattering()
-        rest = scattering - topics @ (topics.T @ scattering)
+        # The random directions are made orthogonal to the topics.
+        directions = _random_directions()
+        rest = directions - topics @ (topics.T @ directions)
         self._directions = np.hstack([topics, rest])
 
     @property
     def name(self) -> str:
-        """Of what it learned: vectors of another one cannot be compared with these."""
-        return f"{PREFIX}{self._learned[:8]}"
+        """The name, which depends on the fitted texts; vectors of other names cannot be compared."""
+        return f"{PREFIX}{self._fitted_sha256[:8]}"
 
     @classmethod
     def fitted(cls, texts: Sequence[str]) -> Self:
-        """Learn from texts; their order makes no difference."""
+        """Fit an embedder to texts; their order makes no difference."""
         import numpy as np
         from sklearn.utils.extmath import randomized_svd
 
-        # By their digests, the first are any of them, and the same ones whatever order they come in.
+        # Sorting by digest selects a random sample that does not depend on the order of the texts.
         ordered = sorted(texts, key=_digest)
-        learned = _digest("".join(map(_digest, ordered)))
+        sha256 = _digest("".join(map(_digest, ordered)))
         counts = _counts(ordered[:MAX_TEXTS] or [""])
         occurrences = np.bincount(counts.indices, minlength=FEATURES)
         weights = (1 + np.log((1 + counts.shape[0]) / (1 + occurrences))).astype(np.float32)
         rows = _weighted(counts, weights)
         if not rows.nnz:
-            return cls(learned, len(texts), weights, np.zeros((FEATURES, 0), np.float32))
-        wanted = min(TOPICS, rows.shape[0])
-        # TruncatedSVD is this, and divides by the variance, too: of one text, 0.
-        decompose: Any = randomized_svd  # which says of its own parameters that they are text
-        _, strengths, topics = decompose(rows, wanted, n_iter=POWER_ITERATIONS, random_state=SEED)
-        is_topic = strengths > 1e-3 * strengths[0]  # a text that repeats others adds none
-        return cls(learned, len(texts), weights, np.ascontiguousarray(topics[is_topic].T, dtype=np.float32))
+            return cls(sha256, len(texts), weights, np.zeros((FEATURES, 0), np.float32))
+        topic_count = min(TOPICS, rows.shape[0])
+        # TruncatedSVD calls this function, too, but divides by the variance, which is 0 for one text.
+        decompose: Any = randomized_svd  # its annotations are wrong
+        _, strengths, topics = decompose(rows, topic_count, n_iter=POWER_ITERATIONS, random_state=SEED)
+        is_topic = strengths > 1e-3 * strengths[0]  # a text that repeats others adds no topic
+        return cls(sha256, len(texts), weights, np.ascontiguousarray(topics[is_topic].T, dtype=np.float32))
 
     def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector of length 1 for each text: a row of an array of numpy."""
+        """Return a vector of length 1 for each text, as the rows of a numpy array."""
         import numpy as np
 
         vectors: Any = np.zeros((len(texts), DIMENSIONS), dtype=np.float32)
@@ -112,7 +114,7 @@ class LocalEmbedder:
         rows = _weighted(_counts(texts), self._weights)
         projected = rows @ self._directions
         inside, outside = projected[:, :-REST], projected[:, -REST:]
-        # As long as what it stands for, whatever the projection made of it.
+        # The projection at random changes lengths, so the length of the rest is restored.
         left = np.sqrt(np.clip(1 - np.square(inside).sum(axis=1, keepdims=True), 0, 1))
         outside = outside * (left / np.maximum(np.linalg.norm(outside, axis=1, keepdims=True), 1e-6))
         vectors[:, : inside.shape[1]] = inside
@@ -124,31 +126,34 @@ class LocalEmbedder:
         return vectors
 
     def save(self, file: Path) -> None:
-        """Write what it learned: numbers, no texts."""
+        """Save the weights and topics, which are numbers and contain no texts."""
         import numpy as np
 
         seen = np.flatnonzero(self._topics.any(axis=1))
-        about = np.array([str(self.texts), self._learned])
+        about = np.array([str(self.texts), self._fitted_sha256])
         with file.open("wb") as opened:
             np.savez(opened, about=about, weights=self._weights, seen=seen, topics=self._topics[seen])
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """Read what one learned.
+        """Load an embedder that was saved.
 
         Raises:
-            UnreadableEmbedderError: It is not there, or damaged.
+            UnreadableEmbedderError: The file is missing or damaged.
         """
         import numpy as np
 
         try:
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as saved:
-                texts, learned = saved["about"].tolist()
+                texts, sha256 = saved["about"].tolist()
                 topics = np.zeros((FEATURES, saved["topics"].shape[1]), np.float32)
                 topics[saved["seen"]] = saved["topics"]
-                return cls(learned, int(texts), saved["weights"], topics)
+                return cls(sha256, int(texts), saved["weights"], topics)
         except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile) as error:
-            raise UnreadableEmbedderError(f"{file} cannot be read: {error}") from error
+            raise UnreadableEmbedderError(
+                f"The embedder in {file} cannot be read: {error}.",
+                "It is fitted again when the next entry is remembered.",
+            ) from error
 
 
 def _digest(text: str) -> str:
@@ -163,7 +168,7 @@ def _features(text: str) -> list[str]:
 
 
 def _counts(texts: Sequence[str]) -> Any:
-    """How often each feature is in each text: a sparse matrix."""
+    """Return the counts of features in texts as a sparse matrix."""
     import numpy as np
     from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -173,7 +178,7 @@ def _counts(texts: Sequence[str]) -> Any:
 
 
 def _weighted(counts: Any, weights: "np.ndarray") -> Any:
-    """Rows of length 1: a feature's tenth occurrence says little more than its first."""
+    """Return weighted rows of length 1; the logarithm dampens repeated occurrences of a feature."""
     import numpy as np
     from sklearn.preprocessing import normalize
 
@@ -182,8 +187,8 @@ def _weighted(counts: Any, weights: "np.ndarray") -> Any:
     return normalize(rows, copy=False)
 
 
-def _scattering() -> "np.ndarray":
-    """A direction for each feature, the same everywhere and always."""
+def _random_directions() -> "np.ndarray":
+    """Return a random direction for each feature, which is always the same."""
     import numpy as np
 
     signs = np.random.default_rng(SEED).integers(0, 2, (FEATURES, REST), dtype=np.int8)

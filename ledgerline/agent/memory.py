@@ -1,7 +1,7 @@
-"""What an agent remembers: questions with their answers, and reports of the project; found again by likeness.
+"""An agent's memory: entries with questions and answers, or reports, which are recalled by similarity.
 
-How entries are kept: vector_store.py. Which of those found are recalled: ranking.py. Who writes them, and
-what becomes of them in a prompt, is not known here.
+Entries are stored in vector_store.py, and selected in ranking.py. The callers write them and use them in
+prompts.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from ledgerline.agent import conventions as names
 from ledgerline.agent.language_model import Embedder, LanguageModelError
 from ledgerline.agent.local_embedding import PREFIX, LocalEmbedder, UnreadableEmbedderError
-from ledgerline.agent.ranking import Candidate, Preferences, chosen, relevance
+from ledgerline.agent.ranking import Candidate, Preferences, relevance, select
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.vector_store import REMEDY, Entry, Hit, Kind, VectorStore, VectorStoreError, exclusive
 from ledgerline.errors import LedgerlineError
@@ -32,31 +32,21 @@ SECONDS_OF_A_DAY = 86_400
 READ_ATTEMPTS = 4
 PREFERENCES = Preferences()
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class MemoryUnusableError(LedgerlineError):
-    """Memory cannot be asked, or not be written.
-
-    Args:
-        problem: What is wrong, naming the thing.
-        remedy: What the reader can do about it.
-    """
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem} {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+    """A memory cannot be read or written."""
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """An entry that has to do with the question.
+    """An entry that was recalled for a question.
 
     Attributes:
-        entry: The entry.
-        relevance: How much it has to do with the question, from 0 to 1.
-        score: What it adds to those recalled before it.
+        entry: Entry of the memory.
+        relevance: Similarity to the question, from 0 to 1.
+        score: Gain over the entries that were recalled before it.
     """
 
     entry: Entry
@@ -66,30 +56,43 @@ class Recalled:
 
 @dataclass(frozen=True)
 class _Generation:
-    """Entries with the vectors of one embedder, in a folder of their own."""
+    """A folder of entries with the vectors of one embedder."""
 
     folder: str
     embedder: str
 
 
 class Memory:
-    """Entries in a folder, each with a vector of one embedder.
+    r"""Entries in a folder, each with a vector of the same embedder.
 
-    With no embedder given, one is learned from the entries (local_embedding.py), and again each time that
-    there are twice as many. Where another embedder is given than the one which made the vectors, nothing is
-    recalled until they are made again: by the next `remember`, or by `reembed`.
+    Without an embedder, a local one is fitted to the entries (local_embedding.py), and again whenever their
+    number has doubled. If the given embedder differs from the one that made the vectors, recall() returns
+    nothing until `remember` or `reembed` has made them again.
 
-    Vectors of a new embedder are made in a folder beside, and current.json, which names the folder that
-    counts, is replaced last. So whoever reads meanwhile, in any process, sees all of the old or all of the
-    new, and what is interrupted leaves the old. Nothing is created, and no library loaded, before the first
-    entry.
+    The vectors of a new embedder are made in another folder, and current.json, which names the current
+    folder, is replaced last. Therefore readers in any process see either all old vectors or all new ones,
+    and an interruption leaves the old ones. No folder is created, and no library loaded, before the first
+    entry is written.
 
-    Any number of threads and processes may use it.
+    Any number of threads and processes may use a memory.
 
     Args:
-        folder: For this alone.
-        embedder: Makes the vectors; None: learned from the entries.
-        preferences: What makes an entry worth recalling.
+        folder: Folder that has no other content.
+        embedder: Embedder of the entries; None for a local one.
+        preferences: Weights of the selection.
+
+    Example:
+        >>> import tempfile
+        >>> from datetime import UTC, datetime
+        >>> from pathlib import Path
+        >>> from ledgerline.agent.vector_store import Entry
+        >>> text = "Question: Which airline was late most often?\nIt was F9."
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     memory = Memory(Path(folder) / "memory")
+        ...     memory.remember([Entry("answer:1", "answer", text, "trace 1", datetime.now(UTC))])
+        ...     recalled = memory.recall("Which airline was late?", Recorder())
+        >>> [result.entry.key for result in recalled]
+        ['answer:1']
     """
 
     def __init__(
@@ -103,38 +106,38 @@ class Memory:
         self._loaded: tuple[_Generation, LocalEmbedder] | None = None
 
     def remember(self, entries: Sequence[Entry]) -> None:
-        """Write entries; one whose key is known replaces what is there, and of the same key the last counts.
+        """Write entries; an entry replaces an earlier one with the same key.
 
-        Returns when they can be recalled. Learning from twice as many entries takes a tenth of a second for
-        ten, and ten seconds for a hundred thousand.
+        The entries can be recalled when the call returns. Fitting a local embedder takes a tenth of a second
+        for ten entries, and ten seconds for a hundred thousand.
 
         Raises:
-            MemoryUnusableError: They cannot be written, or the embedder does not answer.
+            MemoryUnusableError: The entries cannot be written, or the embedder fails.
         """
         if entries:
             self._write({entry.key: entry for entry in entries})
 
     def reembed(self) -> None:
-        """Make the vectors anew if they are not of the embedder given.
+        """Make the vectors again if another embedder made them.
 
         Raises:
-            MemoryUnusableError: They cannot be written, or the embedder does not answer.
+            MemoryUnusableError: The vectors cannot be written, or the embedder fails.
         """
         if self._current() is not None:
             self._write({})
 
     def forget(self, keys: Sequence[str]) -> int:
-        """Delete entries from memory and disk; how many there were.
+        """Delete entries from memory and disk, and return how many existed.
 
-        What a local embedder has learned from them stays until it learns anew: which words are rare and which
-        occur together, as numbers of hashed words.
+        A local embedder keeps the weights and topics that it was fitted to, as numbers of hashed words,
+        until it is fitted again.
 
         Raises:
-            MemoryUnusableError: They cannot be deleted.
+            MemoryUnusableError: The entries cannot be deleted.
         """
         if self._current() is None:
             return 0
-        with _told(), exclusive(self._folder / LOCK):
+        with _translated_errors(), exclusive(self._folder / LOCK):
             current = self._current()
             self._sweep(current)
             return 0 if current is None else self._store(current).delete(keys)
@@ -144,20 +147,20 @@ class Memory:
         question: str,
         recorder: Recorder,
         k: int = 20,
-        most: int = 4,
+        limit: int = 4,
         kinds: Sequence[Kind] | None = None,
     ) -> tuple[Recalled, ...]:
-        """The few entries that have most to do with a question, the best first.
+        """Return the entries that are most relevant to a question, the best first.
 
         Args:
-            question: In words.
-            recorder: Of this execution.
-            k: How many of the nearest are looked at.
-            most: How many are recalled at most.
-            kinds: Only of these; None: of any.
+            question: Question in words.
+            recorder: Recorder of the execution's spans.
+            k: Number of nearest entries to select from.
+            limit: Maximum number of entries.
+            kinds: Kinds of entries; None for all.
 
         Raises:
-            MemoryUnusableError: The folder is damaged, or the embedder does not answer.
+            MemoryUnusableError: The folder is damaged, or the embedder fails.
         """
         attributes = {
             names.OPERATION: names.RETRIEVAL,
@@ -170,24 +173,26 @@ class Memory:
             recalled: tuple[Recalled, ...] = ()
             if current is not None:
                 span.set({names.EMBEDDER: current.embedder})
-                hits = self._read(lambda there: self._nearest(there, question, recorder, k, kinds), ())
+                hits = self._read(
+                    lambda generation: self._nearest(generation, question, recorder, k, kinds), ()
+                )
                 with recorder.span(names.RANKING):
-                    recalled = self._ranked(hits, most)
+                    recalled = self._ranked(hits, limit)
             span.set({names.RECALLED: len(recalled)})
-            documents = [_document(found) for found in recalled]
+            documents = [_document(entry) for entry in recalled]
             span.content({names.RETRIEVED: documents, names.MLFLOW_OUTPUTS: documents})
             return recalled
 
     def warm_up(self) -> None:
-        """Load what recalling needs, a few seconds of libraries, so that no execution waits for it.
+        """Load the libraries that recall() needs, which takes seconds, so that no execution waits for them.
 
         Raises:
-            MemoryUnusableError: The folder is damaged, or the embedder does not answer.
+            MemoryUnusableError: The folder is damaged, or the embedder fails.
         """
         self._read(lambda generation: self._nearest(generation, "", Recorder(), 1, None), ())
 
     def entries(self, limit: int | None = None) -> Sequence[Entry]:
-        """What is remembered, the newest first.
+        """Return the entries, the newest first.
 
         Raises:
             MemoryUnusableError: The folder is damaged.
@@ -196,7 +201,7 @@ class Memory:
 
     @property
     def count(self) -> int:
-        """How many entries there are."""
+        """The number of entries."""
         return self._read(lambda generation: self._store(generation).count(), 0)
 
     def _nearest(
@@ -216,7 +221,7 @@ class Memory:
             span.set({names.DISTANCES: tuple(round(hit.distance, 4) for hit in hits)})
             return hits
 
-    def _ranked(self, hits: Sequence[Hit], most: int) -> tuple[Recalled, ...]:
+    def _ranked(self, hits: Sequence[Hit], limit: int) -> tuple[Recalled, ...]:
         now = datetime.now(UTC)
         candidates = [
             Candidate(
@@ -227,43 +232,48 @@ class Memory:
             for hit in hits
         ]
         return tuple(
-            Recalled(hits[found.position].entry, candidates[found.position].relevance, found.score)
-            for found in chosen(candidates, most, self._preferences)
+            Recalled(hits[chosen.position].entry, candidates[chosen.position].relevance, chosen.score)
+            for chosen in select(candidates, limit, self._preferences)
         )
 
-    def _read(self, read: Callable[[_Generation], Found], nothing: Found) -> Found:
-        """What is read of the folder that counts before and after."""
+    def _read(self, read: Callable[[_Generation], Result], nothing: Result) -> Result:
+        """Return the result of a read during which the current folder did not change."""
         for _ in range(READ_ATTEMPTS):
             generation = self._current()
             if generation is None:
                 return nothing
             try:
-                with _told():
-                    found = read(generation)
+                with _translated_errors():
+                    result = read(generation)
             except MemoryUnusableError:
                 if self._current() == generation:
                     raise
             else:
                 if self._current() == generation:
-                    return found
-        raise MemoryUnusableError(f"The memory in {self._folder} changes all the time.", "Try again.")
+                    return result
+        raise MemoryUnusableError(
+            f"The memory in {self._folder} changed during each of {READ_ATTEMPTS} attempts to read it.",
+            "Try again.",
+        )
 
     def _write(self, new: Mapping[str, Entry]) -> None:
-        with _told(), exclusive(self._folder / LOCK):
+        with _translated_errors(), exclusive(self._folder / LOCK):
             current = self._current()
             self._sweep(current)
             if current is None:
-                self._begin(new)
+                self._rebuild(new)
                 return
             store = self._store(current)
-            embedder = self._fitting(current, store, new)
+            embedder = self._embedder_to_keep(current, store, new)
             if embedder is None:
-                self._begin({**{entry.key: entry for entry in store.list()}, **new})
+                self._rebuild({**{entry.key: entry for entry in store.list()}, **new})
             elif new:
                 store.upsert(list(new.values()), embedder.embed([entry.text for entry in new.values()]))
 
-    def _fitting(self, current: _Generation, store: VectorStore, new: Mapping[str, Entry]) -> Embedder | None:
-        """The embedder that goes on; None if vectors are to be made anew."""
+    def _embedder_to_keep(
+        self, current: _Generation, store: VectorStore, new: Mapping[str, Entry]
+    ) -> Embedder | None:
+        """Return the embedder of the existing vectors; None if all vectors have to be made again."""
         try:
             embedder = self._embedder_of(current)
         except UnreadableEmbedderError:
@@ -273,8 +283,8 @@ class Memory:
         count = store.count() + len(new) - len(store.get(list(new)))
         return None if count >= 2 * embedder.texts else embedder
 
-    def _begin(self, entries: Mapping[str, Entry]) -> None:
-        """Make the vectors of all entries, and let them be those that count."""
+    def _rebuild(self, entries: Mapping[str, Entry]) -> None:
+        """Make the vectors of all entries in a new folder, and make it the current one."""
         if not entries:
             (self._folder / CURRENT).unlink(missing_ok=True)
             self._sweep(None)
@@ -288,14 +298,14 @@ class Memory:
             embedder = LocalEmbedder.fitted(texts)
             embedder.save(place / LEARNED)
         VectorStore(place).upsert(list(entries.values()), embedder.embed(texts))
-        begun = _Generation(folder, embedder.name)
+        generation = _Generation(folder, embedder.name)
         unfinished = place / CURRENT
-        unfinished.write_text(json.dumps(asdict(begun)))
+        unfinished.write_text(json.dumps(asdict(generation)))
         unfinished.replace(self._folder / CURRENT)
-        self._sweep(begun)
+        self._sweep(generation)
 
     def _sweep(self, current: _Generation | None) -> None:
-        """Remove what does not count: replaced, or interrupted before it did."""
+        """Remove folders that were replaced, or that an interruption left incomplete."""
         for place in self._folder.iterdir():
             if GENERATION.fullmatch(place.name) and (current is None or place.name != current.folder):
                 shutil.rmtree(place)
@@ -321,7 +331,7 @@ class Memory:
         return store
 
     def _embedder_of(self, generation: _Generation) -> Embedder | None:
-        """The embedder that made its vectors; None if that is not the one which is wanted."""
+        """Return the embedder of the vectors; None if another embedder is configured."""
         if self._embedder is not None:
             return self._embedder if _is_same(self._embedder.name, generation.embedder) else None
         if not generation.embedder.startswith(PREFIX):
@@ -334,12 +344,12 @@ class Memory:
 
 
 def _is_same(embedder: str, other: str) -> bool:
-    """Return whether two names mean one embedder: a model of Ollama without a tag is the latest."""
+    """Return True if two names mean one embedder; a model of Ollama without a tag is the latest."""
     return embedder.removesuffix(":latest") == other.removesuffix(":latest")
 
 
 def _document(recalled: Recalled) -> Mapping[str, Any]:
-    """As MLflow shows what a retriever found."""
+    """Return an entry in the form in which MLflow shows the documents of a retriever."""
     entry = recalled.entry
     return {
         "id": entry.key,
@@ -355,16 +365,12 @@ def _document(recalled: Recalled) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Say in one way what can go wrong in many."""
+def _translated_errors() -> Iterator[None]:
+    """Translate the errors of the store, of embedders and of files into MemoryUnusableError."""
     try:
         yield
-    except (VectorStoreError, LanguageModelError) as error:
+    except (VectorStoreError, LanguageModelError, UnreadableEmbedderError) as error:
         raise MemoryUnusableError(error.problem, error.remedy) from error
-    except UnreadableEmbedderError as error:
-        raise MemoryUnusableError(
-            f"{error}.", "It is made anew when the next entry is remembered."
-        ) from error
     except OSError as error:
         raise _unusable(f"The memory cannot be read or written: {error}.") from error
 

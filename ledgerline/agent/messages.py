@@ -1,4 +1,4 @@
-"""What is said between an agent and its language model. How it travels: ollama_provider, openai_provider."""
+"""Messages of a conversation with a language model. The providers translate them for each server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Role(StrEnum):
-    """Who says a message."""
+    """The author of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -17,12 +17,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool that the model asks for.
+    """A request of the model to call a tool.
 
     Attributes:
-        id: Names the call, for the answer to refer to.
-        name: The tool's; whether there is such a tool is not known here.
-        arguments: By name; a text is what the model wrote where that is no JSON object.
+        id: Identifier of the call, which the tool's result refers to.
+        name: Name of the tool; the tool may not exist.
+        arguments: Arguments by name, or the text that the model wrote if that is not a JSON object.
     """
 
     id: str
@@ -35,26 +35,28 @@ class Message:
     """One message of a conversation.
 
     Attributes:
-        tool_calls: Of the assistant: what it asks for.
-        answers: Of a tool: the call that this answers.
+        role: Author of the message.
+        content: Text of the message.
+        tool_calls: Calls that a message of the assistant requests.
+        responds_to: Call that a message of a tool responds to.
     """
 
     role: Role
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
-    answers: ToolCall | None = None
+    responds_to: ToolCall | None = None
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens, as the provider counts them."""
+    """Numbers of tokens, as the provider counts them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """The sum of input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -63,16 +65,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model says to a conversation.
+    """The response of a language model to a conversation.
 
     Attributes:
-        message: Of the assistant.
-        model: Which model says so, as the provider names it.
-        finish_reason: "stop", "length" or "tool_calls", as OpenTelemetry and OpenAI have it.
-        seconds_to_first_token: From the request until the first piece came; None: none came.
-        tokens_per_second: Of the output, from its first piece to its last, or as the provider says; None:
-            too little was said to tell.
-        response_id: The provider's, if it has any.
+        message: Message of the assistant.
+        usage: Tokens of the request and the response.
+        model: Name of the model, as the provider reports it.
+        finish_reason: "stop", "length" or "tool_calls", as in OpenTelemetry and OpenAI's protocol.
+        seconds_to_first_token: Seconds from the request to the first piece; None if no piece was received.
+        tokens_per_second: Output tokens per second, as the provider reports or from the first piece to the
+            last; None if there are too few tokens to compute it.
+        response_id: Identifier that the provider gives to the response, if it gives one.
     """
 
     message: Message
@@ -86,10 +89,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class ToolDescription:
-    """A tool as the model is told of it.
+    """A tool as it is described to the model.
 
     Attributes:
-        parameters: JSON schema of the arguments, an object.
+        name: Name by which the model calls the tool.
+        description: What the tool does.
+        parameters: JSON schema of the arguments, which is an object.
     """
 
     name: str

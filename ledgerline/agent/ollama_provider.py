@@ -1,33 +1,33 @@
-"""Language models of an Ollama server. Its embeddings: ollama_embedder.py. Other servers: openai_provider.py.
+"""Language models of an Ollama server. Its embeddings are in ollama_embedder.py.
 
-Ollama by itself drops the oldest messages of a conversation that is too long, and of an answer that grows too
-long what came before it, without saying so. It is told not to, and then refuses.
+By default, Ollama silently drops the oldest messages of a conversation that exceeds the context, and shifts
+the context if a response grows beyond it. Requests turn both off, so that Ollama returns an error instead.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
 from ledgerline.agent import ollama_server
-from ledgerline.agent.failures import TOOLLESS, UNTHINKING, ModelServer
-from ledgerline.agent.language_model import Listener, UnknownModelError
-from ledgerline.agent.messages import Completion, Message, ToolCall, ToolDescription, Usage
-from ledgerline.agent.ollama_server import ShownModel
-from ledgerline.agent.prompt_size import characters, least_tokens
-from ledgerline.agent.retrying import Answer, Ending, Retries, complete, ending_within
+from ledgerline.agent.failures import CHOOSE_WITH_THINKING, CHOOSE_WITH_TOOLS, ModelServer
+from ledgerline.agent.language_model import UnknownModelError
+from ledgerline.agent.messages import Message, ToolCall, ToolDescription, Usage
+from ledgerline.agent.ollama_server import ModelDescription
+from ledgerline.agent.prompt_size import characters, min_tokens
+from ledgerline.agent.retrying import ResponseStream, StreamEnd, time_limit
+from ledgerline.agent.served_model import ServedLanguageModel
 from ledgerline.agent.thinking import Thinking
-from ledgerline.agent.tool_calls import own_ids, parsed_arguments
+from ledgerline.agent.tool_calls import parsed_arguments, unique_ids
 
 if TYPE_CHECKING:
     from ollama import Client
 
 REQUIRE_SECONDS = 10
-# A context that is as full as this has no room for an answer.
+# A context that is as full as this has no room for a response.
 SLACK_TOKENS = 8
 NANOSECONDS = 1e9
 
@@ -35,128 +35,96 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class OllamaModel:
-    """A language model of an Ollama server. Any number of threads may use it.
+class OllamaModel(ServedLanguageModel["Client"]):
+    """A language model of an Ollama server. Safe to use from several threads at once.
+
+    The URL may be anything that OLLAMA_HOST may be. The name of the model is the one that `ollama list`
+    prints; without a tag it means `latest`.
 
     Attributes:
-        host: URL of the server, or what OLLAMA_HOST may be; user and password are for basic authentication.
-        model: As `ollama list` names it; without a tag it is `latest`.
-        context_tokens: How many tokens of a conversation, its answer included, the model keeps in mind; no
-            more than it was made for are asked for.
-        temperature: How much chance there is in the answers; 0: as little as possible.
-        seed: Of chance; None: another one each time.
-        max_output_tokens: How long an answer may be, what is thought before it included; None: as long as
-            there is room.
-        think: Whether, or how much, it thinks before it answers; None: as the model does by itself.
-        connect_seconds: How long to wait for a connection.
-        headers: Sent with each request.
-        retries: How often a busy server is asked.
+        context_tokens: Length of the context, which holds the conversation and the response; at most the
+            length that the model was made for.
+
+    Example:
+        >>> from ledgerline.agent.messages import Message, Role
+        >>> from ledgerline.testing.fake_ollama import FakeOllama, Reply, scripted
+        >>> with FakeOllama(scripted(Reply(pieces=("Three", " flights.")))) as server:
+        ...     model = OllamaModel(server.url, "qwen3:8b")
+        ...     completion = model.complete([Message(Role.USER, "How many?")], [], 10, listener=print)
+        Three
+         flights.
+        >>> completion.usage.output_tokens
+        10
     """
 
-    host: str = field(repr=False)
-    model: str
     _: KW_ONLY
     context_tokens: int = 8192
-    temperature: float = 0.0
-    seed: int | None = None
-    max_output_tokens: int | None = None
-    think: Thinking | None = None
-    connect_seconds: float = 5.0
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    retries: Retries = field(default_factory=Retries)
-    _known: list[ShownModel] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        _ = self._server  # refuses a text that is not an address
+    _known: list[ModelDescription] = field(default_factory=list, init=False, repr=False)
 
     @property
     def provider(self) -> str:
-        """As OpenTelemetry names it."""
+        """The name of the provider in OpenTelemetry's conventions."""
         return "ollama"
 
-    @property
-    def address(self) -> str:
-        """URL of the server, without credentials."""
-        return self._server.address
-
-    @property
-    def settings(self) -> Mapping[str, float]:
-        """What is asked for, as OpenTelemetry calls it."""
-        settings = {
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "max_tokens": self.max_output_tokens,
-        }
-        return {name: value for name, value in settings.items() if value is not None}
-
     def require(self) -> None:
-        """Ask the server whether it is there, and has the model, and whether that can call tools.
+        """Check that the server responds and has the model, and that the model can call tools.
 
         Raises:
-            LanguageModelError: It is not, or has not, or cannot.
+            LanguageModelError: One of these is not so.
         """
         client = self._client
-        with ending_within(REQUIRE_SECONDS):
-            shown = self._shown(client)
+        with time_limit(REQUIRE_SECONDS):
+            description = self._description(client)
         named = f"{self.model} of Ollama at {self.address}"
-        if not shown.can("tools"):
-            raise UnknownModelError(f"{named} cannot call tools, only: {shown.abilities}.", TOOLLESS)
-        if self.think not in (None, Thinking.OFF) and not shown.can("thinking"):
-            raise UnknownModelError(f"{named} cannot think, only: {shown.abilities}.", UNTHINKING)
+        if not description.can("tools"):
+            raise UnknownModelError(
+                f"{named} cannot call tools, only: {description.abilities}.", CHOOSE_WITH_TOOLS
+            )
+        if self.think not in (None, Thinking.OFF) and not description.can("thinking"):
+            raise UnknownModelError(
+                f"{named} cannot think, only: {description.abilities}.", CHOOSE_WITH_THINKING
+            )
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[ToolDescription],
-        seconds: float,
-        listener: Listener,
-    ) -> Completion:
-        """Let the model continue a conversation; see LanguageModel.complete.
-
-        Raises:
-            LanguageModelError: It could not.
-        """
-        client = self._client  # the first import takes a second, which must not count as the server's
-        return complete(lambda: self._answer(client, messages, tools), listener, seconds, self.retries)
-
-    def _answer(
+    def _stream(
         self, client: "Client", messages: Sequence[Message], tools: Sequence[ToolDescription]
-    ) -> Answer:
-        context = self._context_of(self._shown(client))
+    ) -> ResponseStream:
+        context = self._context_of(self._description(client))
         self._require_room(messages, tools, context)
         calls: list[_Call] = []
-        with ollama_server.failures(self._server):
-            # The client's method has no argument for `truncate` and `shift`, and drops the ids of tool calls.
+        with ollama_server.translated_errors(self._server):
+            # The client's own method has no arguments for `truncate` and `shift`, and drops the ids of tool
+            # calls.
             parts = client._request(
                 _Part, "POST", "/api/chat", json=self._request(messages, tools, context), stream=True
             )
-            # A generator, whatever it is declared as: closing it gives the connection back.
+            # It is a generator, although it is declared otherwise: closing it releases the connection.
             with closing(cast("Any", parts)):
                 for part in parts:
-                    asked = part.message.tool_calls or ()
-                    calls += asked
-                    if part.message.content or part.message.thinking or asked:
+                    part_calls = part.message.tool_calls or ()
+                    calls += part_calls
+                    if part.message.content or part.message.thinking or part_calls:
                         yield part.message.content or ""
                     if part.done:
-                        return self._ending(part, calls, messages, context)
-        raise self._server.broke_off("it ended before the model had finished.")
+                        return self._end(part, calls, messages, context)
+        raise self._server.stream_broken("the stream ended before the response was complete.")
 
-    def _ending(
+    def _end(
         self, part: "_Part", calls: Sequence["_Call"], messages: Sequence[Message], context: int
-    ) -> Ending:
-        # Ollama leaves out counts that are 0.
+    ) -> StreamEnd:
+        # Ollama omits counts that are 0.
         usage = Usage(part.prompt_eval_count or 0, part.eval_count or 0)
         full = context - SLACK_TOKENS
         if usage.input_tokens >= full or (part.done_reason == "length" and usage.total >= full):
-            raise self._server.too_long(
-                f"it has {usage.input_tokens:,} tokens or more, and {context:,} are kept, the answer included"
+            raise self._server.context_too_long(
+                f"it has at least {usage.input_tokens:,} tokens, and the context holds {context:,} together "
+                "with the response"
             )
         seconds = (part.eval_duration or 0) / NANOSECONDS
-        ids = own_ids([call.id for call in calls], messages)
-        return Ending(
+        ids = unique_ids([call.id for call in calls], messages)
+        return StreamEnd(
             tool_calls=tuple(
-                ToolCall(new, call.function.name, _readable(call.function.arguments))
-                for new, call in zip(ids, calls, strict=True)
+                ToolCall(call_id, call.function.name, _parsed(call.function.arguments))
+                for call_id, call in zip(ids, calls, strict=True)
             ),
             usage=usage,
             model=part.model or self.model,
@@ -164,37 +132,38 @@ class OllamaModel:
             tokens_per_second=usage.output_tokens / seconds if usage.output_tokens and seconds > 0 else None,
         )
 
-    def _shown(self, client: "Client") -> ShownModel:
+    def _description(self, client: "Client") -> ModelDescription:
         """Return the server's description of the model, which is requested once."""
         if not self._known:
-            ollama_server.require_honest(self._server, client)
-            shown = ollama_server.show(self._server, client)
-            if not self._known and self._context_of(shown) < self.context_tokens:
+            ollama_server.require_supported_version(self._server, client)
+            description = ollama_server.describe(self._server, client)
+            if not self._known and self._context_of(description) < self.context_tokens:
                 logger.warning(
-                    "%s of Ollama at %s was made for %s tokens: its context is that long, and not %s as "
-                    "LEDGERLINE_LLM_CONTEXT_TOKENS asks for.",
+                    "%s of Ollama at %s was made for a context of %s tokens, which is used instead of the %s "
+                    "tokens of LEDGERLINE_LLM_CONTEXT_TOKENS.",
                     self.model,
                     self.address,
-                    f"{shown.context_tokens:,}",
+                    f"{description.context_tokens:,}",
                     f"{self.context_tokens:,}",
                 )
-            self._known.append(shown)
+            self._known.append(description)
         return self._known[0]
 
-    def _context_of(self, shown: ShownModel) -> int:
-        # More is lowered by the server, which says so in its log only.
-        return min(self.context_tokens, shown.context_tokens or self.context_tokens)
+    def _context_of(self, description: ModelDescription) -> int:
+        # The server itself would lower a longer context, and mention it only in its log.
+        return min(self.context_tokens, description.context_tokens or self.context_tokens)
 
     def _require_room(
         self, messages: Sequence[Message], tools: Sequence[ToolDescription], context: int
     ) -> None:
-        tokens = least_tokens(messages, tools)
-        # An answer may get fewer tokens than its limit if the context is short.
+        tokens = min_tokens(messages, tools)
+        # If the context is short, a response may get fewer tokens than its limit.
         room = context - min(self.max_output_tokens or 0, context // 2)
         if tokens > room:
-            raise self._server.too_long(
-                f"its {characters(messages, tools):,} characters are {tokens:,} tokens at the very least, "
-                f"and there is room for {room:,}"
+            raise self._server.context_too_long(
+                f"its {characters(messages, tools):,} characters are at least {tokens:,} tokens, and there "
+                "is room "
+                f"for {room:,}"
             )
 
     def _request(
@@ -218,12 +187,10 @@ class OllamaModel:
         }
         return {name: value for name, value in request.items() if value is not None}
 
-    @cached_property
-    def _server(self) -> ModelServer:
-        return ollama_server.server_of(self.host, self.model, self.headers)
+    def _new_server(self) -> ModelServer:
+        return ollama_server.server_of(self.url, self.model, self.headers)
 
-    @cached_property
-    def _client(self) -> "Client":
+    def _new_client(self) -> "Client":
         return ollama_server.client_of(self._server, self.connect_seconds, self.headers)
 
 
@@ -236,21 +203,21 @@ class _Function(BaseModel):
 
 
 class _Call(BaseModel):
-    id: str | None = None  # versions before 0.13 have none
+    id: str | None = None  # versions before 0.13 send no ids
     function: _Function
 
 
-class _Said(BaseModel):
+class _AssistantMessage(BaseModel):
     content: str | None = None
     thinking: str | None = None
     tool_calls: list[_Call] | None = None
 
 
 class _Part(BaseModel):
-    """A line of the stream."""
+    """One line of the stream."""
 
     model: str | None = None
-    message: _Said
+    message: _AssistantMessage
     done: bool = False
     done_reason: str | None = None
     prompt_eval_count: int | None = None
@@ -258,7 +225,7 @@ class _Part(BaseModel):
     eval_duration: int | None = None
 
 
-def _readable(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any] | str:
+def _parsed(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any] | str:
     return parsed_arguments(arguments) if isinstance(arguments, str) else arguments or {}
 
 
@@ -269,13 +236,13 @@ def _sent(message: Message) -> dict[str, Any]:
             {"id": call.id, "function": {"name": call.name, "arguments": _arguments(call)}}
             for call in message.tool_calls
         ]
-    if message.answers:
-        sent |= {"tool_name": message.answers.name, "tool_call_id": message.answers.id}
+    if message.responds_to:
+        sent |= {"tool_name": message.responds_to.name, "tool_call_id": message.responds_to.id}
     return sent
 
 
 def _arguments(call: ToolCall) -> Mapping[str, Any]:
-    # What was no object cannot be sent back as one; the tool's answer says what it was.
+    # A text that is not an object cannot be sent as one; the tool's error quotes it.
     return {} if isinstance(call.arguments, str) else call.arguments
 
 

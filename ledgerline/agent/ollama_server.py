@@ -1,6 +1,6 @@
-"""An Ollama server as its models are asked there: its address, its errors, what it says of a model.
+"""Reads addresses, errors, versions and model descriptions of an Ollama server.
 
-Models: ollama_provider.py, ollama_embedder.py.
+The models themselves are in ollama_provider.py and ollama_embedder.py.
 """
 
 import re
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from ollama import Client
 
 PORT = 11434
-# The first that can be told not to drop messages, of those that were tried and read.
-OLDEST_VERSION = (0, 12, 6)
+# This is the first of the tested versions that can be told not to drop messages.
+MIN_VERSION = (0, 12, 6)
 UNVERSIONED = (0, 0, 0)  # a build without a version number
 
 
 @dataclass(frozen=True)
-class ShownModel:
-    """The description of a model that a server gives.
+class ModelDescription:
+    """A server's description of a model.
 
     Attributes:
-        capabilities: "completion", "tools", "thinking", "embedding" ...; None: the version does not say.
-        context_tokens: The longest conversation that the model was made for; None: it does not say.
+        capabilities: "completion", "tools", "thinking", "embedding" and others; None if the version of the
+            server does not list them.
+        context_tokens: Longest context that the model was made for; None if the server does not say.
     """
 
     capabilities: tuple[str, ...] | None
@@ -48,92 +49,92 @@ def server_of(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
     """Return the server at an address as Ollama reads OLLAMA_HOST.
 
     Raises:
-        ValueError: It is not an address.
+        ServerAddressError: The text is not an address.
     """
     return ModelServer(
         kind="Ollama",
         url=_url(host),
         model=model,
-        start="Start it with `ollama serve`, or set OLLAMA_HOST to where it runs.",
-        fetch=f"Get it with `ollama pull {model}`, or choose one that `ollama list` names.",
+        start="Start it with `ollama serve`, or set OLLAMA_HOST to its address.",
+        fetch=f"Get it with `ollama pull {model}`, or choose one that `ollama list` prints.",
         secrets=tuple(value.rpartition(" ")[2] for value in headers.values()),
     )
 
 
 def client_of(server: ModelServer, connect_seconds: float, headers: Mapping[str, str]) -> "Client":
-    """Return a client that keeps its caller's deadline."""
+    """Return a client that observes the deadline of the thread that uses it."""
     require("agent", "A language model of Ollama's")
     from ollama import Client
 
     from ledgerline.agent.transport import client_options
 
-    # The client drops user and password of an address, so they are told apart from it.
+    # The client drops user and password of an address, so they are passed separately.
     return Client(server.address, headers=dict(headers), **client_options(connect_seconds, server.login))
 
 
-def require_honest(server: ModelServer, client: "Client") -> None:
-    """Refuse a version that drops messages of a long conversation whatever it is told.
+def require_supported_version(server: ModelServer, client: "Client") -> None:
+    """Refuse a version that always drops messages of a long conversation.
 
     Raises:
-        LanguageModelError: It is too old, or does not answer.
+        LanguageModelError: The version is too old, or the server does not respond.
     """
     from ollama import ResponseError
 
-    with failures(server):
+    with translated_errors(server):
         try:
-            said = client._request_raw("GET", "/api/version").json()["version"]  # it has no method for it
+            version = client._request_raw("GET", "/api/version").json()["version"]  # it has no method for it
         except ResponseError as error:
             if error.status_code == 404:
-                return  # something else with Ollama's interface; whether it is that, the next request tells
+                return  # another server may have Ollama's interface; the next request checks that
             raise
-        numbers = tuple(map(int, re.findall(r"\d+", said.partition("-")[0])[:3]))
-    if UNVERSIONED < numbers < OLDEST_VERSION:
-        oldest = ".".join(map(str, OLDEST_VERSION))
+        numbers = tuple(map(int, re.findall(r"\d+", version.partition("-")[0])[:3]))
+    if UNVERSIONED < numbers < MIN_VERSION:
+        oldest = ".".join(map(str, MIN_VERSION))
         raise RefusedError(
-            f"Ollama {said} at {server.address} drops messages of a long conversation without saying so.",
-            f"Update it to {oldest} or later, which can be told not to.",
+            f"Ollama {version} at {server.address} silently drops messages of a long conversation.",
+            f"Update it to {oldest} or later.",
         )
 
 
-def show(server: ModelServer, client: "Client") -> ShownModel:
-    """Ask what the server says of the model.
+def describe(server: ModelServer, client: "Client") -> ModelDescription:
+    """Request the server's description of the model.
 
     Raises:
-        LanguageModelError: It does not have it, or does not answer.
+        LanguageModelError: The server does not have the model, or does not respond.
     """
-    with failures(server):
-        shown = client.show(server.model)
-        if shown.details is None and shown.modelinfo is None:
-            raise server.unreadable(f"it shows nothing of {server.model}.")
+    with translated_errors(server):
+        response = client.show(server.model)
+        if response.details is None and response.modelinfo is None:
+            raise server.malformed(f"it does not describe {server.model}.")
         lengths = [
             value
-            for name, value in (shown.modelinfo or {}).items()
+            for name, value in (response.modelinfo or {}).items()
             if name.endswith(".context_length") and isinstance(value, int) and value > 0
         ]
-    capabilities = None if shown.capabilities is None else tuple(shown.capabilities)
-    return ShownModel(capabilities, min(lengths, default=None))
+    capabilities = None if response.capabilities is None else tuple(response.capabilities)
+    return ModelDescription(capabilities, min(lengths, default=None))
 
 
 @contextmanager
-def failures(server: ModelServer) -> Iterator[None]:
-    """Turn what goes wrong with the client, or the server says, into our errors.
+def translated_errors(server: ModelServer) -> Iterator[None]:
+    """Translate errors of the client and of the server into ours.
 
     Raises:
-        LanguageModelError: Something went wrong.
+        LanguageModelError: The request failed.
     """
     from ollama import ResponseError
 
-    with server.failures():
+    with server.translated_errors():
         try:
             yield
         except ResponseError as error:
-            # The client has no status for an error within the stream.
+            # Within a stream, errors of the client have no status.
             status = error.status_code if error.status_code > 0 else None
-            raise server.says(status, str(error.error)) from None
+            raise server.error_for(status, str(error.error)) from None
 
 
 def _url(host: str) -> str:
-    """Return an address as Ollama reads OLLAMA_HOST: without a scheme, the port is Ollama's by default."""
+    """Return an address as Ollama reads OLLAMA_HOST: without a scheme, the default port is Ollama's."""
     if not host or "://" in host:
         return host
     place, slash, path = host.partition("/")
@@ -146,7 +147,7 @@ def _url(host: str) -> str:
 
 
 def described(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a tool's parameters with lists of types in place of anyOf, which templates leave out."""
+    """Return a tool's parameters with lists of types instead of anyOf, which templates of models ignore."""
     properties = {name: _plain(schema) for name, schema in parameters.get("properties", {}).items()}
     return {**parameters, "properties": properties}
 

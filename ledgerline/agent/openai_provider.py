@@ -1,24 +1,24 @@
-"""Language models of servers with OpenAI's protocol: vLLM, llama.cpp, OpenAI. Ollama: ollama_provider.py.
+"""Language models of servers with OpenAI's protocol, such as vLLM, llama.cpp and OpenAI itself.
 
-OpenAI's client takes whatever comes with status 200 for an answer; what came is looked at here. Most servers
-refuse a conversation that is too long. Ollama cuts it, and in this protocol cannot be told not to: that is
-seen here as far as the tokens that it counts, or an answer that ends too early, give it away.
+OpenAI's client accepts every response with status 200, so responses are checked here. Most servers refuse a
+conversation that exceeds the context. Ollama cuts it, and cannot be told not to in this protocol; a
+conversation that was cut is detected here by the number of tokens that the server reports, or by a response
+that ends early.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ledgerline.agent import openai_answers
+from ledgerline.agent import openai_responses
 from ledgerline.agent.failures import ModelServer
-from ledgerline.agent.language_model import Listener
-from ledgerline.agent.messages import Completion, Message, ToolCall, ToolDescription, Usage
-from ledgerline.agent.prompt_size import characters, least_tokens
-from ledgerline.agent.retrying import Answer, Ending, Retries, complete, ending_within
+from ledgerline.agent.messages import Message, ToolCall, ToolDescription, Usage
+from ledgerline.agent.prompt_size import characters, min_tokens
+from ledgerline.agent.retrying import ResponseStream, StreamEnd, time_limit
+from ledgerline.agent.served_model import ServedLanguageModel
 from ledgerline.agent.streamed_calls import StreamedCalls
 from ledgerline.agent.thinking import Thinking
 from ledgerline.settings.extras import require
@@ -28,91 +28,58 @@ if TYPE_CHECKING:
     from openai.types.chat.chat_completion_chunk import ChatCompletionChunk
 
 REQUIRE_SECONDS = 10
-NAMED_MODELS = 5
-NO_KEY = "none"  # the client insists on one; servers of one's own ask for none
+MAX_NAMED_MODELS = 5
+NO_KEY = "none"  # the client requires a key, and many self-hosted servers do not
 MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
-OF_OLLAMA = "library"  # whom its list of models says they belong to
-# These finish reasons of vLLM, OpenRouter and DeepSeek mean that the answer was cut off before its end.
+OWNER_OLLAMA = "library"  # the owner of models in Ollama's list
+# These finish reasons of vLLM, OpenRouter and DeepSeek mean that the response was cut off before its end.
 BROKEN_REASONS = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class OpenAIModel:
-    """A language model of an OpenAI-compatible server. Any number of threads may use it.
+class OpenAIModel(ServedLanguageModel["OpenAI"]):
+    """A language model of a server with OpenAI's protocol. Safe to use from several threads at once.
+
+    The URL is that of the API, which usually ends in /v1. The name of the model is the one in the server's
+    list.
 
     Attributes:
-        base_url: URL of its API, which mostly ends in /v1.
-        model: As the server's list of models names it.
-        api_key: None for a server that asks for none.
-        temperature: How much chance there is in the answers; None: as the server has it, since some models of
-            OpenAI let nobody choose.
-        seed: Of chance; None: another one each time.
-        max_output_tokens: How long an answer may be; None: as the server has it.
-        think: Whether, or how much, it thinks before it answers; None: as the server has it.
-        connect_seconds: How long to wait for a connection.
-        headers: Sent with each request.
-        retries: How often a busy server is asked.
+        api_key: API key; None if the server requires none.
     """
 
-    base_url: str = field(repr=False)
-    model: str
     _: KW_ONLY
     api_key: str | None = field(default=None, repr=False)
-    temperature: float | None = 0.0
-    seed: int | None = None
-    max_output_tokens: int | None = None
-    think: Thinking | None = None
-    connect_seconds: float = 5.0
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    retries: Retries = field(default_factory=Retries)
     _refuses_max_tokens: list[bool] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        _ = self._server  # refuses a text that is not an address
 
     @property
     def provider(self) -> str:
-        """As OpenTelemetry names it."""
+        """The name of the provider in OpenTelemetry's conventions."""
         return "openai"
 
-    @property
-    def address(self) -> str:
-        """URL of the server, without credentials."""
-        return self._server.address
-
-    @property
-    def settings(self) -> Mapping[str, float]:
-        """What is asked for, as OpenTelemetry, and OpenAI's protocol, call it."""
-        settings = {
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "max_tokens": self.max_output_tokens,
-        }
-        return {name: value for name, value in settings.items() if value is not None}
-
     def require(self) -> None:
-        """Ask the server whether it is there and lists the model; one without a list is taken at its word.
+        """Check that the server responds and lists the model; a server without a list passes.
 
         Raises:
-            LanguageModelError: It is not, or does not.
+            LanguageModelError: The server does not respond, or does not list the model.
         """
         from openai import NotFoundError
 
         client = self._client
-        with ending_within(REQUIRE_SECONDS), _failures(self._server):
+        with time_limit(REQUIRE_SECONDS), _translated_errors(self._server):
             try:
                 text = client.models.with_raw_response.list().text
             except NotFoundError:
                 return
-            listed = openai_answers.listed_models(text)
+            listed = openai_responses.listed_models(text)
             if listed is None:
-                raise self._server.unreadable(text)
-        if any(owner == OF_OLLAMA for owner in listed.values()):
+                raise self._server.malformed(text)
+        if any(owner == OWNER_OLLAMA for owner in listed.values()):
             logger.warning(
-                "The server at %s is an Ollama, which by OpenAI's protocol cuts a conversation that is too "
-                "long without saying so. Set LEDGERLINE_LLM_PROVIDER=ollama, and OLLAMA_HOST to its address.",
+                "The server at %s is Ollama, which silently cuts a conversation that is too long if it is "
+                "used "
+                "with OpenAI's protocol. Set LEDGERLINE_LLM_PROVIDER=ollama and OLLAMA_HOST to its address.",
                 self.address,
             )
         names = set(listed)
@@ -120,56 +87,41 @@ class OpenAIModel:
         if names and names.isdisjoint(
             {self.model, f"{self.model}:latest", self.model.removesuffix(":latest")}
         ):
-            more = ", ..." if len(names) > NAMED_MODELS else ""
-            raise self._server.lacks_model(f"; it has {', '.join(sorted(names)[:NAMED_MODELS])}{more}")
+            more = ", ..." if len(names) > MAX_NAMED_MODELS else ""
+            raise self._server.unknown_model(f"; it has {', '.join(sorted(names)[:MAX_NAMED_MODELS])}{more}")
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[ToolDescription],
-        seconds: float,
-        listener: Listener,
-    ) -> Completion:
-        """Let the model continue a conversation; see LanguageModel.complete.
-
-        Raises:
-            LanguageModelError: It could not.
-        """
-        client = self._client  # the first import takes a second, which must not count as the server's
-        return complete(lambda: self._answer(client, messages, tools), listener, seconds, self.retries)
-
-    def _answer(
+    def _stream(
         self, client: "OpenAI", messages: Sequence[Message], tools: Sequence[ToolDescription]
-    ) -> Answer:
+    ) -> ResponseStream:
         calls = StreamedCalls()
         usage, model, reason, response = Usage(), self.model, None, None
-        with _failures(self._server), self._stream(client, messages, tools) as chunks:
-            openai_answers.require_events(self._server, chunks.response)
+        with _translated_errors(self._server), self._chunks(client, messages, tools) as chunks:
+            openai_responses.require_events(self._server, chunks.response)
             for chunk in chunks:
                 if not isinstance(getattr(chunk, "choices", None), list):
-                    raise self._server.unreadable(f"a piece without choices: {chunk!r}")
+                    raise self._server.malformed(f"a piece has no choices: {chunk!r}")
                 model, response = chunk.model or model, chunk.id or response
                 if chunk.usage:
                     usage = Usage(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
                 for choice in chunk.choices[:1]:
                     reason = choice.finish_reason or reason
                     delta = choice.delta
-                    if delta is None:  # some have none at the end
+                    if delta is None:  # some servers send none at the end
                         continue
                     calls.add(delta.tool_calls or ())
                     text = delta.content or delta.refusal or ""
-                    # vLLM and llama.cpp stream a model's thoughts in the first field, Ollama in the second.
+                    # vLLM and llama.cpp stream thoughts in the first field, Ollama in the second.
                     thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
                     if text or delta.tool_calls or thought:
                         yield text
         if reason is None:
-            raise self._server.broke_off("it ended before the model had finished.")
+            raise self._server.stream_broken("the stream ended before the response was complete.")
         if reason in BROKEN_REASONS:
-            raise self._server.broke_off(f"it says that it ended for {reason!r}.")
+            raise self._server.stream_broken(f"its finish reason is {reason!r}.")
         self._require_whole(messages, usage, reason)
-        return Ending(calls.calls(messages), usage, model, reason, response_id=response)
+        return StreamEnd(calls.calls(messages), usage, model, reason, response_id=response)
 
-    def _stream(
+    def _chunks(
         self, client: "OpenAI", messages: Sequence[Message], tools: Sequence[ToolDescription]
     ) -> "Stream[ChatCompletionChunk]":
         from openai import BadRequestError
@@ -183,48 +135,48 @@ class OpenAIModel:
         }
         if tools:  # some servers refuse an empty list
             request["tools"] = [_described(tool) for tool in tools]
-        if self.think not in (None, Thinking.ON):  # models that can think do so by themselves
+        if self.think not in (None, Thinking.ON):  # models that can think do so by default
             request["reasoning_effort"] = "none" if self.think is Thinking.OFF else self.think.value
         if not self._refuses_max_tokens:
             try:
                 return client.chat.completions.create(**request)
             except BadRequestError as error:
-                if MAX_TOKENS not in request or MAX_COMPLETION_TOKENS not in _said(error):
+                if MAX_TOKENS not in request or MAX_COMPLETION_TOKENS not in _error_text(error):
                     raise
-                # OpenAI's newer models. To others, Ollama among them, only the older name is a limit.
+                # Newer models of OpenAI accept only the newer name; other servers, such as Ollama, only the
+                # older.
                 self._refuses_max_tokens.append(True)
         if MAX_TOKENS in request:
             request[MAX_COMPLETION_TOKENS] = request.pop(MAX_TOKENS)
         return client.chat.completions.create(**request)
 
     def _require_whole(self, messages: Sequence[Message], usage: Usage, reason: str) -> None:
-        """Refuse an answer to a conversation of which the server has left something out."""
-        least = least_tokens(messages)
+        """Refuse a response to a conversation that the server has cut."""
+        least = min_tokens(messages)
         if 0 < usage.input_tokens < least:
-            raise self._server.too_long(
-                f"its {characters(messages):,} characters are {least:,} tokens at the very least, and the "
-                f"server has read {usage.input_tokens:,}"
+            raise self._server.context_too_long(
+                f"its {characters(messages):,} characters are at least {least:,} tokens, and the server has "
+                "read "
+                f"{usage.input_tokens:,}"
             )
         allowed = self.max_output_tokens
         if reason == "length" and allowed and 0 < usage.output_tokens < allowed:
-            raise self._server.too_long(
-                f"the answer ended after {usage.output_tokens:,} of the {allowed:,} tokens that it may have, "
-                f"with {usage.input_tokens:,} before it"
+            raise self._server.context_too_long(
+                f"the response ended after {usage.output_tokens:,} of at most {allowed:,} tokens, with "
+                f"{usage.input_tokens:,} before it"
             )
 
-    @cached_property
-    def _server(self) -> ModelServer:
+    def _new_server(self) -> ModelServer:
         return ModelServer(
             kind="OpenAI-compatible server",
-            url=self.base_url,
+            url=self.url,
             model=self.model,
-            start="Start it, or name the address of its API, which mostly ends in /v1.",
-            fetch="Choose one that it has.",
+            start="Start it, or set OPENAI_BASE_URL to the address of its API, which usually ends in /v1.",
+            fetch="Set LEDGERLINE_LLM_MODEL to one that it has.",
             secrets=(self.api_key, *(value.rpartition(" ")[2] for value in self.headers.values())),
         )
 
-    @cached_property
-    def _client(self) -> "OpenAI":
+    def _new_client(self) -> "OpenAI":
         require("agent", "A language model")
         import httpx
         from openai import OpenAI
@@ -234,32 +186,32 @@ class OpenAIModel:
         return OpenAI(
             base_url=self.address,
             api_key=self.api_key or NO_KEY,
-            max_retries=0,  # it would try again without regard to the time that is left
+            max_retries=0,  # its retries ignore the time limit
             default_headers=dict(self.headers),
-            http_client=httpx.Client(**client_options(self.connect_seconds, self._server.login)),  # pyright: ignore[reportArgumentType] (it takes both kinds of httpx)
+            http_client=httpx.Client(**client_options(self.connect_seconds, self._server.login)),  # pyright: ignore[reportArgumentType] (it accepts both kinds of httpx)
         )
 
 
 @contextmanager
-def _failures(server: ModelServer) -> Iterator[None]:
+def _translated_errors(server: ModelServer) -> Iterator[None]:
     from openai import APIConnectionError, APIError, APIStatusError
 
-    with server.failures():
+    with server.translated_errors():
         try:
             yield
         except APIConnectionError as error:
-            # What it wraps says more; failures() knows it.
+            # translated_errors() of the server translates the cause, which says more.
             raise error.__cause__ or ConnectionError("no connection") from None
         except APIStatusError as error:
-            raise server.says(error.status_code, _said(error)) from None
+            raise server.error_for(error.status_code, _error_text(error)) from None
         except APIError as error:
-            # Within the stream. vLLM puts a status where OpenAI has a word.
+            # The error is within the stream. vLLM sends a status where OpenAI sends a word.
             status = int(error.code) if error.code in ("429", "503") else None
-            raise server.says(status, _said(error)) from None
+            raise server.error_for(status, _error_text(error)) from None
 
 
-def _said(error: Any) -> str:
-    """What the server says, with its code, which is more reliable than its words."""
+def _error_text(error: Any) -> str:
+    """Return the server's message with its code, which is more reliable than the words."""
     message = error.body.get("message") if isinstance(error.body, dict) else error.body
     return f"{message or error.message} ({error.code})" if error.code else str(message or error.message)
 
@@ -275,13 +227,13 @@ def _sent(message: Message) -> dict[str, Any]:
             }
             for call in message.tool_calls
         ]
-    if message.answers:
-        sent["tool_call_id"] = message.answers.id
+    if message.responds_to:
+        sent["tool_call_id"] = message.responds_to.id
     return sent
 
 
 def _arguments(call: ToolCall) -> str:
-    # Servers parse them again; what was no JSON is told in the tool's answer.
+    # Servers parse the text again; the tool's error quotes a text that is not JSON.
     return "{}" if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
 
 

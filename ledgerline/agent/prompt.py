@@ -1,4 +1,4 @@
-"""What the model is told before the question. Which text that is, and its versions, are decided elsewhere."""
+"""Renders the system prompt. Its text and versions are managed in dagster/prompts.py."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,17 +13,21 @@ if TYPE_CHECKING:
 
 
 class PromptError(LedgerlineError):
-    """The template cannot be filled in; the message names it and says why."""
+    """A prompt's template cannot be rendered."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A template with {{ variables }}, as MLflow's prompt registry has them.
+    """A template with {{ variables }}, as in MLflow's prompt registry.
 
     Attributes:
-        name: In the registry.
-        template: The text; Jinja in a sandbox.
-        version: In the registry; None: it is not registered there.
+        name: Name in the registry.
+        template: Text in Jinja's syntax, which is rendered in a sandbox.
+        version: Version in the registry; None if the prompt is not registered.
+
+    Example:
+        >>> Prompt("analyst", "Answer briefly.{% if memories %} Known: {{ memories }}{% endif
+        %}").render(memories="") 'Answer briefly.'
     """
 
     name: str
@@ -32,20 +36,20 @@ class Prompt:
 
     @property
     def sha256(self) -> str:
-        """Of the template."""
+        """The SHA-256 of the template, in hexadecimal."""
         return hashlib.sha256(self.template.encode()).hexdigest()
 
     def render(self, **values: Any) -> str:
-        """Fill in the variables.
+        """Return the text with the values of its variables.
 
         Raises:
-            PromptError: The template is wrong, or asks for a variable that there is not.
+            PromptError: The template is invalid, or uses another variable.
         """
         from jinja2 import TemplateError
 
         try:
             return _compiled(self.template).render(values)
-        # Besides Jinja's own: what expressions of a template may raise, as Python's would.
+        # Besides Jinja's own errors, expressions of a template may raise these, as Python's would.
         except (
             TemplateError,
             ArithmeticError,
@@ -56,10 +60,10 @@ class Prompt:
             TypeError,
             ValueError,
         ) as error:
-            which = self.name if self.version is None else f"{self.name} version {self.version}"
-            there_are = ", ".join(sorted(values)) or "no variables"
+            prompt = self.name if self.version is None else f"{self.name} version {self.version}"
+            variables = ", ".join(sorted(values)) or "no variables"
             raise PromptError(
-                f"Prompt {which} cannot be filled in: {error}. It may use {there_are}."
+                f"Prompt {prompt} cannot be rendered: {error}.", f"Use only these variables: {variables}."
             ) from error
 
 
@@ -68,7 +72,7 @@ def _environment() -> "ImmutableSandboxedEnvironment":
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    # In a sandbox: whoever may write prompts in the registry must not get to run code here.
+    # A sandbox is used because a person who may write prompts to the registry must not be able to run code.
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 

@@ -1,6 +1,6 @@
-"""Computes the fewest tokens that a conversation can have, which shows whether a server has cut it.
+"""Computes the minimum number of tokens of a conversation, which shows whether a server has cut it.
 
-No tokenizer is used: servers do not offer those of their models.
+No tokenizer is used, because servers do not offer those of their models.
 """
 
 import json
@@ -9,27 +9,27 @@ from collections.abc import Sequence
 
 from ledgerline.agent.messages import Message, ToolDescription
 
-# More than the tokens of any language have on average: what is too long by this is too long.
+# In every language, tokens have fewer characters than this on average.
 CHARACTERS_PER_TOKEN = 6
-# Many spaces, or a whole line of dashes, may be one token.
+# Repeated spaces, or a whole line of dashes, may be one token.
 _REPEATED = re.compile(r"(?<=\s)\s+|(?<=([^\w\s]))\1{3,}")
 
 
 def characters(messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> int:
-    """Count the characters of messages and tools; spaces and signs in a row count once."""
-    said = sum(
+    """Count the characters of messages and tools; repeated spaces and signs count once."""
+    in_messages = sum(
         _length(message.content) + sum(_length(str(call.arguments)) for call in message.tool_calls)
         for message in messages
     )
-    offered = sum(
+    in_tools = sum(
         _length(tool.name) + _length(tool.description) + _length(json.dumps(dict(tool.parameters)))
         for tool in tools
     )
-    return said + offered
+    return in_messages + in_tools
 
 
-def least_tokens(messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> int:
-    """Tokens that they are, whatever the tokenizer."""
+def min_tokens(messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> int:
+    """Return the minimum number of tokens of messages and tools with any tokenizer."""
     return characters(messages, tools) // CHARACTERS_PER_TOKEN
 
 

@@ -1,4 +1,4 @@
-"""The tool that answers questions about tables with SQL. How it is kept harmless: sql_sandbox.py."""
+"""A tool that queries tables with SQL. The queries run in sql_sandbox.py, which restricts them."""
 
 import csv
 import io
@@ -7,36 +7,32 @@ from pydantic import BaseModel, Field
 
 from ledgerline.agent import conventions
 from ledgerline.agent.recording import Recorder
-from ledgerline.agent.sql_sandbox import LONGEST_SQL, Found, SqlSandbox, Table
-from ledgerline.agent.tools import ToolAnswer
+from ledgerline.agent.sql_sandbox import MAX_SQL_CHARACTERS, QueryResult, SqlSandbox, Table
+from ledgerline.agent.tools import ToolResult
 
 
 class QueryArguments(BaseModel):
-    """What a query is asked with."""
+    """The arguments of a query."""
 
     sql: str = Field(
-        min_length=1, max_length=LONGEST_SQL, description="One SELECT statement of DuckDB's SQL."
+        min_length=1, max_length=MAX_SQL_CHARACTERS, description="One SELECT statement of DuckDB's SQL."
     )
 
 
-def tool_name(subject: str) -> str:
-    """Return the name of the tool over tables about a subject, by which language models call it."""
-    return f"query_{subject}"
-
-
 class QueryTool:
-    """Read-only SQL over some tables."""
+    """Runs read-only SQL over some tables."""
 
     arguments = QueryArguments
 
-    def __init__(self, sandbox: SqlSandbox, subject: str) -> None:
-        """Describe the tables to the language model; nothing is run yet.
+    def __init__(self, name: str, subject: str, sandbox: SqlSandbox) -> None:
+        """Describe the tables for the language model; no query runs yet.
 
         Args:
-            sandbox: Runs the queries.
-            subject: What the tables are about, in one word that becomes part of the name of the tool.
+            name: Name by which the language model calls the tool.
+            subject: Subject of the tables, in a few words.
+            sandbox: Sandbox that runs the queries.
         """
-        self.name = tool_name(subject)
+        self.name = name
         self._sandbox = sandbox
         limits = sandbox.limits
         self.description = "\n".join(
@@ -45,45 +41,45 @@ class QueryTool:
                 *map(_described, sandbox.tables),
                 "Rules:",
                 "- One SELECT statement; the tables are read-only, and there are no others.",
-                f"- At most {limits.rows} rows are shown: aggregate, filter, order and limit in SQL.",
-                f"- A query is ended after {limits.seconds:g} seconds.",
-                "- The answer is CSV; an empty cell is NULL.",
+                f"- At most {limits.rows} rows are returned: aggregate, filter, order and limit in SQL.",
+                f"- A query is stopped after {limits.seconds:g} seconds.",
+                "- The result is CSV; an empty cell is NULL.",
             ]
         )
 
-    def call(self, arguments: QueryArguments, recorder: Recorder, seconds: float) -> ToolAnswer:
+    def call(self, arguments: QueryArguments, recorder: Recorder, seconds: float) -> ToolResult:
         """Run the query.
 
         Args:
-            arguments: The SQL.
-            recorder: Not needed: the tool's own span has it all.
-            seconds: What is left of the execution's time.
+            arguments: SQL to run.
+            recorder: Unused; the tool's span has all attributes.
+            seconds: Remaining time of the execution.
 
         Raises:
             ToolError: The query was refused or failed.
         """
-        found = self._sandbox.run(arguments.sql, seconds)
-        text = self._text(found)
-        return ToolAnswer(
+        result = self._sandbox.run(arguments.sql, seconds)
+        text = self._text(result)
+        return ToolResult(
             text,
             {
-                conventions.ROWS: len(found.rows),
+                conventions.ROWS: len(result.rows),
                 conventions.BYTES: len(text.encode()),
-                conventions.IS_CUT: found.is_cut,
+                conventions.IS_CUT: result.is_cut,
             },
         )
 
-    def _text(self, found: Found) -> str:
+    def _text(self, result: QueryResult) -> str:
         output = io.StringIO()
         writer = csv.writer(output, lineterminator="\n")
-        writer.writerow(found.columns)
-        writer.writerows(found.rows)
+        writer.writerow(result.columns)
+        writer.writerows(result.rows)
         notes = []
-        if not found.rows:
+        if not result.rows:
             notes.append("(no rows)")
-        if found.has_more:
-            notes.append(f"(only the first {len(found.rows)} rows are shown)")
-        if found.has_cut_cells:
+        if result.has_more:
+            notes.append(f"(only the first {len(result.rows)} rows are returned)")
+        if result.has_cut_cells:
             notes.append(f"(cells are cut after {self._sandbox.limits.characters} characters)")
         return "\n".join([output.getvalue(), *notes]) if notes else output.getvalue()
 

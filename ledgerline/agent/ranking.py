@@ -1,6 +1,6 @@
-"""Which of the entries that were found are worth recalling: relevant, recent, and not all the same.
+"""Selects the entries of memory that are recalled: relevant, recent and different from each other.
 
-Pure functions. Where the entries come from is not known here.
+The functions are pure. The entries are searched in vector_store.py.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Candidate:
-    """An entry that was found.
+    """An entry that may be recalled.
 
     Attributes:
-        relevance: How much it has to do with the question, from 0 to 1.
-        age_days: How old it is, in days.
-        vector: Its direction; its length makes no difference.
+        relevance: Similarity to the question, from 0 to 1.
+        age_days: Age in days.
+        vector: Vector of the entry; its length is ignored.
     """
 
     relevance: float
@@ -24,14 +24,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Preferences:
-    """What counts how much.
+    """The weights of the selection.
 
     Attributes:
-        floor: What is less relevant is never recalled. What is a good one depends on the embedder: unrelated
-            texts have 0 in common for a local one, and 0.4 or more for some language models.
-        half_life_days: After which an entry is half as recent.
-        recency: How much of the score an entry loses at most for its age, from 0 to 1.
-        diversity: How much being like one that is already chosen counts against it, from 0 to 1.
+        floor: Minimum relevance. Its best value depends on the embedder: the relevance of unrelated texts is
+            0 with the local embedder, and 0.4 or more with some language models.
+        half_life_days: Days after which the recency of an entry is halved.
+        recency: Maximum share of the score that an entry loses for its age, from 0 to 1.
+        diversity: Weight of the similarity to entries that are already selected, from 0 to 1.
     """
 
     floor: float = 0.2
@@ -41,12 +41,12 @@ class Preferences:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """A candidate that is recalled.
 
     Attributes:
-        position: Where it was among the candidates.
-        score: What it adds to those chosen before it; falls from one to the next.
+        position: Index of the candidate.
+        score: Gain over the candidates that were selected before it; it falls from one to the next.
     """
 
     position: int
@@ -54,45 +54,45 @@ class Chosen:
 
 
 def relevance(distance: float) -> float:
-    """From 0 to 1, from a cosine distance; pointing away is no worse than being at right angles."""
+    """Return a relevance from 0 to 1 for a cosine distance; opposite vectors count as orthogonal ones."""
     return min(1.0, max(0.0, 1.0 - distance))
 
 
 def recency(age_days: float, half_life_days: float) -> float:
-    """1 for what is new, half of it after each half-life; what seems to be from the future is new."""
+    """Return 1 for a new entry, halved after each half-life; an entry from the future counts as new."""
     return 0.5 ** (max(0.0, age_days) / half_life_days)
 
 
-def chosen(candidates: Sequence[Candidate], most: int, preferences: Preferences) -> Sequence[Chosen]:
-    """The few that together tell the most, the best first.
+def select(candidates: Sequence[Candidate], limit: int, preferences: Preferences) -> Sequence[Selection]:
+    """Select the candidates that together contain the most information, the best first.
 
-    By maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each is the one that is most relevant
-    of those left, less what it has in common with the most similar of those before it. Where two are as good,
-    the earlier candidate is taken.
+    The selection follows maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each step takes
+    the candidate with the highest relevance, minus its similarity to the most similar candidate before it. Of
+    equal candidates, the earlier one is taken.
 
     Args:
-        candidates: In any order.
-        most: How many at most.
-        preferences: What counts how much.
+        candidates: Candidates in any order.
+        limit: Maximum number of selected candidates.
+        preferences: Weights of the selection.
     """
     left = [
         position for position, candidate in enumerate(candidates) if candidate.relevance >= preferences.floor
     ]
-    if not left or most < 1:
+    if not left or limit < 1:
         return []
     similarities = _similarities([candidate.vector for candidate in candidates])
     worth = [_worth(candidate, preferences) for candidate in candidates]
-    found: list[Chosen] = []
+    selected: list[Selection] = []
 
     def gain(position: int) -> float:
-        likeness = max((similarities[position][other.position] for other in found), default=0.0)
+        likeness = max((similarities[position][other.position] for other in selected), default=0.0)
         return (1 - preferences.diversity) * worth[position] - preferences.diversity * likeness
 
-    while left and len(found) < most:
+    while left and len(selected) < limit:
         best = max(left, key=gain)
-        found.append(Chosen(best, gain(best)))
+        selected.append(Selection(best, gain(best)))
         left.remove(best)
-    return found
+    return selected
 
 
 def _worth(candidate: Candidate, preferences: Preferences) -> float:
@@ -101,7 +101,7 @@ def _worth(candidate: Candidate, preferences: Preferences) -> float:
 
 
 def _similarities(vectors: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
-    """The cosine of each with each, none below 0: pointing away is no merit."""
+    """Return the cosines of all pairs; negative ones become 0."""
     import numpy as np
 
     matrix = np.asarray(vectors, dtype=np.float64)

@@ -1,6 +1,6 @@
-"""Records what an agent does as spans: never a secret, and what was said only if a switch says so.
+"""Records an agent's work as spans, without secrets, and with message content only if that is enabled.
 
-What the spans are called and hold: conventions.py. Where they go is the tracer's affair.
+The names of spans and attributes are in conventions.py. The tracer decides where spans are exported.
 """
 
 import json
@@ -15,11 +15,11 @@ from opentelemetry.util.types import AttributeValue
 from ledgerline.cleaning.texts import Cleaner, cleaned, sendable, shortened
 
 MAX_CHARACTERS = 32_000  # of one attribute: traces are kept in databases
-LONGEST_NAME = 200  # characters; a model may ask for a tool of any name
+MAX_NAME_CHARACTERS = 200  # a model may call a tool by any name
 
 
 class RecordedSpan:
-    """A span that is open."""
+    """A span that has not ended."""
 
     def __init__(self, span: Span, redact: Callable[[str], str], *, captures: bool) -> None:
         self._span = span
@@ -29,23 +29,23 @@ class RecordedSpan:
 
     @property
     def trace_id(self) -> int:
-        """Of its trace; 0 if that is not kept."""
+        """The id of the trace; 0 if it is not sampled."""
         return self._span.get_span_context().trace_id if self._is_kept else 0
 
     @property
     def span_id(self) -> int:
-        """Its own; 0 if its trace is not kept."""
+        """The id of the span; 0 if the trace is not sampled."""
         return self._span.get_span_context().span_id if self._is_kept else 0
 
     def set(self, attributes: "Mapping[str, AttributeValue | None]") -> None:
-        """Say something of it that is not what anybody said; what is None is left out."""
+        """Set attributes that are not message content; None values are skipped."""
         if self._span.is_recording():
             for name, value in attributes.items():
                 if value is not None:
                     self._span.set_attribute(name, self._kept(value))
 
     def content(self, attributes: Mapping[str, Any]) -> None:
-        """Say what was said, if that is to be recorded; what is no text becomes JSON."""
+        """Set attributes with message content, if that is enabled; other values than texts become JSON."""
         if not self._captures:
             return
         for name, value in attributes.items():
@@ -53,11 +53,11 @@ class RecordedSpan:
             self._span.set_attribute(name, _recordable(text, self._redact))
 
     def succeeded(self) -> None:
-        """Say that it went well: a trace without a status is shown as being in progress by MLflow."""
+        """Set the status OK; MLflow shows a trace without a status as being in progress."""
         self._span.set_status(Status(StatusCode.OK))
 
     def failed(self, kind: str, why: str) -> None:
-        """Say that it went wrong."""
+        """Set the status ERROR with the type and the message of the error."""
         if self._span.is_recording():
             self._span.set_attribute("error.type", kind)
             self._span.set_status(Status(StatusCode.ERROR, _recordable(why, self._redact)))
@@ -72,12 +72,12 @@ class RecordedSpan:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Makes the spans of an execution.
+    """Creates the spans of an execution.
 
     Attributes:
-        tracer: Where they go.
-        captures: Whether what was said is recorded (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT).
-        redact: Takes secrets out of whatever is recorded.
+        tracer: Tracer of OpenTelemetry.
+        captures: True to record message content (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT).
+        redact: Function that removes secrets from each recorded text.
     """
 
     tracer: Tracer = field(default_factory=NoOpTracer)
@@ -91,32 +91,32 @@ class Recorder:
         attributes: "Mapping[str, AttributeValue | None]" = {},  # noqa: B006 (never changed)
         kind: SpanKind = SpanKind.INTERNAL,
     ) -> Iterator[RecordedSpan]:
-        """Open a span under the one that is open, until the end of the block; an exception is its error."""
-        shown = shortened(sendable(self.redact(name)), LONGEST_NAME)
+        """Open a span under the current one until the end of the block; an exception becomes its error."""
+        redacted = shortened(sendable(self.redact(name)), MAX_NAME_CHARACTERS)
         with self.tracer.start_as_current_span(
-            shown, kind=kind, record_exception=False, set_status_on_exception=False
+            redacted, kind=kind, record_exception=False, set_status_on_exception=False
         ) as span:
             recorded = RecordedSpan(span, self.redact, captures=self.captures)
             recorded.set(attributes)
             try:
                 yield recorded
             except BaseException as error:
-                # Not OpenTelemetry's own way, which writes down the message as it is.
+                # OpenTelemetry would record the message without redacting it.
                 recorded.failed(type(error).__qualname__, str(error))
                 raise
 
 
-def readable(text: str) -> str:
-    """Return the text in what UTF-8 can say: no server of a model takes half a surrogate pair."""
+def replace_invalid_unicode(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot encode and no server of a model accepts."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _json(value: Any, redact: Callable[[str], str]) -> str:
-    """JSON of it with every text redacted, before quotes and escapes hide a secret's form."""
+    """Return JSON; texts are redacted before quoting and escaping change the form of a secret."""
     try:
         return json.dumps(cleaned(value, "", redact), default=str)
     except (RecursionError, ValueError) as error:
-        return f"({type(error).__name__}: too deep to be written down)"
+        return f"({type(error).__name__}: the value is nested too deeply)"
 
 
 def _recordable(text: str, redact: Callable[[str], str]) -> str:

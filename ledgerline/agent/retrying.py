@@ -1,4 +1,4 @@
-"""How long a language model's server is waited for, and when it is asked again. Its errors: failures.py."""
+"""Time limits and retries of requests to a language model's server. Its errors are in failures.py."""
 
 import math
 import random
@@ -18,11 +18,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Deadline:
-    """When what is being done has to have an end.
+    """The time at which the current work must have ended.
 
     Attributes:
-        seconds: How long it may take altogether.
-        at: When that is over, by the clock of time.monotonic().
+        seconds: Time limit of the work in seconds.
+        at: Time of the deadline by the clock of time.monotonic().
     """
 
     seconds: float = math.inf
@@ -30,7 +30,7 @@ class Deadline:
 
     @property
     def seconds_left(self) -> float:
-        """How long it may still take; negative when it is too late."""
+        """The seconds until the deadline; negative after it."""
         return self.at - time.monotonic()
 
 
@@ -38,8 +38,8 @@ _deadline: ContextVar[Deadline] = ContextVar("deadline", default=Deadline())  # 
 
 
 @contextmanager
-def ending_within(seconds: float) -> Iterator[None]:
-    """Give what this thread does in the block a deadline; one that is sooner already stays."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Set a deadline for the work of this thread in the block; an earlier deadline stays in force."""
     own = Deadline(seconds, time.monotonic() + seconds)
     token = _deadline.set(min(own, _deadline.get(), key=lambda deadline: deadline.at))
     try:
@@ -49,50 +49,58 @@ def ending_within(seconds: float) -> Iterator[None]:
 
 
 def deadline() -> Deadline:
-    """That of what this thread is doing."""
+    """Return the deadline of this thread's current work."""
     return _deadline.get()
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often, and after how long, a server that gave no answer is asked again.
+    """The number of attempts and the delays between them.
 
     Attributes:
-        attempts: How often it is asked at most.
-        first_wait_seconds: Before it is asked again; each further wait is about twice as long.
-        wait: Lets time pass.
+        attempts: Maximum number of attempts.
+        first_wait_seconds: Delay after the first attempt; each further delay is about twice as long.
+        wait: Function that waits for a number of seconds.
     """
 
     attempts: int = 5
     first_wait_seconds: float = 0.25
     wait: Callable[[float], None] = time.sleep
 
-    def run(self, attempt: Callable[[], Result], nothing_came: Callable[[], bool] = lambda: True) -> Result:
-        """Ask until there is an answer, as long as nothing has come of one and the deadline is not near.
+    def run(self, attempt: Callable[[], Result], may_retry: Callable[[], bool] = lambda: True) -> Result:
+        """Repeat an attempt while the server is busy or closes the connection, within the deadline.
+
+        Args:
+            attempt: Function that sends the request.
+            may_retry: Function that returns False once a retry would repeat a part of the response.
 
         Raises:
-            LanguageModelError: That of the last attempt.
+            LanguageModelError: The error of the last attempt.
         """
         for number in count(1):
             try:
                 return attempt()
             except (ServerBusyError, StreamBrokenError):
-                # Many are sent away at the same moment: by chance, they do not come back at the same one.
+                # Random delays keep clients that were rejected together from returning together.
                 spread = random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
                 seconds = self.first_wait_seconds * 2 ** (number - 1) * spread
-                if number >= self.attempts or not nothing_came() or seconds >= deadline().seconds_left:
+                if number >= self.attempts or not may_retry() or seconds >= deadline().seconds_left:
                     raise
                 self.wait(seconds)
         raise AssertionError("count() has no end")
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What is known of an answer when it has come to its end.
+class StreamEnd:
+    """The data that is known at the end of a streamed response.
 
     Attributes:
-        reason: Why it ended, as the provider says.
-        tokens_per_second: As the provider says, if it does.
+        tool_calls: Tool calls that the model requests.
+        usage: Tokens of the request and the response.
+        model: Name of the model, as the provider reports it.
+        reason: Reason why the response ended, as the provider reports it.
+        tokens_per_second: Output tokens per second, if the provider reports them.
+        response_id: Identifier of the response, if the provider gives one.
     """
 
     tool_calls: tuple[ToolCall, ...]
@@ -104,28 +112,28 @@ class Ending:
 
     @property
     def finish_reason(self) -> str:
-        """Why it ended, as a Completion says it."""
+        """The reason in the words of a Completion."""
         if self.reason == "length":
             return "length"
         return "tool_calls" if self.tool_calls else "stop"
 
 
-# Pieces of an answer as they come, an empty one for what is no text, and in the end what is then known.
-Answer = Generator[str, None, Ending]
+# Yields the pieces of a response, an empty text for each piece that is not text, and returns its end.
+ResponseStream = Generator[str, None, StreamEnd]
 
 
 @dataclass
-class _Heard:
+class _StreamReader:
     listener: Listener
     texts: list[str] = field(default_factory=list)
     first: float | None = None
     last: float = 0.0
 
-    def listen(self, answer: Answer) -> Ending:
-        with closing(answer):
+    def read(self, stream: ResponseStream) -> StreamEnd:
+        with closing(stream):
             while True:
                 try:
-                    piece = next(answer)
+                    piece = next(stream)
                 except StopIteration as end:
                     return end.value
                 self.last = time.monotonic()
@@ -141,28 +149,30 @@ class _Heard:
         return (tokens - 1) / (self.last - self.first)
 
 
-def complete(ask: Callable[[], Answer], listener: Listener, seconds: float, retries: Retries) -> Completion:
-    """Listen to an answer to its end; ask again as long as nothing of it has come.
+def complete(
+    begin: Callable[[], ResponseStream], listener: Listener, seconds: float, retries: Retries
+) -> Completion:
+    """Read a streamed response to its end; retry only as long as no part of it was received.
 
     Args:
-        ask: Begins a new answer.
-        listener: Told of each piece of text when it comes.
-        seconds: How long all of it may take.
-        retries: How often to ask.
+        begin: Function that sends the request and returns a new stream.
+        listener: Function that is called with each piece of text.
+        seconds: Time limit of all attempts together.
+        retries: Number of attempts and delays.
 
     Raises:
-        LanguageModelError: There is no answer.
+        LanguageModelError: There is no complete response.
     """
     started = time.monotonic()
-    heard = _Heard(listener)
-    with ending_within(seconds):
-        ending = retries.run(lambda: heard.listen(ask()), lambda: heard.first is None)
+    reader = _StreamReader(listener)
+    with time_limit(seconds):
+        end = retries.run(lambda: reader.read(begin()), lambda: reader.first is None)
     return Completion(
-        message=Message(Role.ASSISTANT, "".join(heard.texts), ending.tool_calls),
-        usage=ending.usage,
-        model=ending.model,
-        finish_reason=ending.finish_reason,
-        seconds_to_first_token=None if heard.first is None else heard.first - started,
-        tokens_per_second=ending.tokens_per_second or heard.tokens_per_second(ending.usage.output_tokens),
-        response_id=ending.response_id,
+        message=Message(Role.ASSISTANT, "".join(reader.texts), end.tool_calls),
+        usage=end.usage,
+        model=end.model,
+        finish_reason=end.finish_reason,
+        seconds_to_first_token=None if reader.first is None else reader.first - started,
+        tokens_per_second=end.tokens_per_second or reader.tokens_per_second(end.usage.output_tokens),
+        response_id=end.response_id,
     )

@@ -1,6 +1,6 @@
-"""Asks a SearXNG server for web results. What becomes of them: search_tool.py.
+"""A client of SearXNG's search API. Its results are merged and ranked in search_tool.py.
 
-Its API: https://docs.searxng.org/dev/search_api.html.
+The API: https://docs.searxng.org/dev/search_api.html.
 """
 
 import html
@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ledgerline.agent.retrying import ending_within
+from ledgerline.agent.language_model import ServerAddressError
+from ledgerline.agent.retrying import time_limit
 from ledgerline.agent.tools import ToolError
 from ledgerline.settings.extras import require
 
@@ -24,19 +25,20 @@ if TYPE_CHECKING:
 
 Recent = Literal["day", "month", "year"]
 
-MAX_BYTES = 1_000_000  # of an answer
-MAX_RESULTS = 100  # of an answer
-LONGEST_URL = 500
-LONGEST_TEXT = 2_000
+MAX_BYTES = 1_000_000  # of a response
+MAX_RESULTS = 100  # of a response
+MAX_URL_CHARACTERS = 500
+MAX_TEXT_CHARACTERS = 2_000
 
 FORBIDDEN = (
-    'it does not give JSON: add "json" to search.formats in its settings.yml and start it again (if it is '
-    "there, its limiter keeps this machine out)"
+    'it does not return JSON: add "json" to search.formats in its settings.yml and restart it (if it is '
+    "listed "
+    "there, its limiter blocks this machine)"
 )
 STATUSES = {
-    401: "it wants a user and a password in LEDGERLINE_SEARCH_URL",
+    401: "it requires a user and a password in LEDGERLINE_SEARCH_URL",
     403: FORBIDDEN,
-    404: "there is nothing at this address: LEDGERLINE_SEARCH_URL is the one before /search",
+    404: "there is no page at this address: set LEDGERLINE_SEARCH_URL to the part before /search",
     429: "there were too many searches: wait a minute, or turn its limiter off for this machine",
 }
 
@@ -46,19 +48,19 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class SearchError(ToolError):
-    """There is no answer to a search; the message says why, and never holds a password."""
+    """A search failed; the message never contains a password."""
 
 
 @dataclass(frozen=True)
 class WebResult:
-    """A page that was found.
+    """A page in the results of a search.
 
     Attributes:
-        url: Of http or https, without a login.
-        title: Plain text in one line.
-        snippet: The same.
-        date: When it was published, like 2026-01-31; empty if that is not known.
-        score: SearXNG's: the sum of one over the place that each engine gave it, roughly.
+        url: URL of http or https, without credentials.
+        title: Title as plain text in one line.
+        snippet: Extract as plain text in one line.
+        date: Date of publication, like 2026-01-31; empty if unknown.
+        score: Score of SearXNG, which is roughly the sum of 1/position over the engines.
     """
 
     url: str
@@ -69,32 +71,32 @@ class WebResult:
 
 
 @dataclass(frozen=True)
-class WebAnswer:
-    """What a search found.
+class SearchResponse:
+    """The response to a search.
 
     Attributes:
-        results: The best first.
-        unusable: How many more had no usable address, or wrong types.
-        silent: Search engines that gave SearXNG no answer.
+        results: Results, the best first.
+        unusable: Number of results that were dropped for an unusable address or wrong types.
+        unresponsive_engines: Search engines that did not respond to SearXNG.
     """
 
     results: tuple[WebResult, ...]
     unusable: int
-    silent: tuple[str, ...]
+    unresponsive_engines: tuple[str, ...]
 
 
 class SearXNG:
-    """A server of SearXNG. Any number of threads may use it."""
+    """A client of a SearXNG server. Safe to use from several threads at once."""
 
     def __init__(self, url: str, language: str = "all") -> None:
-        """Nothing is asked yet.
+        """Set up the client; no request is sent yet.
 
         Args:
-            url: Without /search; a user and a password in it are sent as basic authentication.
-            language: SearXNG's code of the results' language.
+            url: URL without /search; a user and a password in it are sent as basic authentication.
+            language: SearXNG's code of the language of the results.
 
         Raises:
-            ValueError: The address is none of http or https.
+            ServerAddressError: The URL is not an address of http or https.
         """
         try:
             parts = urlsplit(url)
@@ -102,7 +104,9 @@ class SearXNG:
         except ValueError:
             host = port = parts = None
         if parts is None or host is None or parts.scheme not in ("http", "https"):
-            raise ValueError("The address of SearXNG is no address of http or https: LEDGERLINE_SEARCH_URL.")
+            raise ServerAddressError(
+                "The address of SearXNG is not a URL of http or https.", "Set LEDGERLINE_SEARCH_URL to one."
+            )
         netloc = f"[{host}]" if ":" in host else host
         self.url = urlunsplit(
             (parts.scheme, f"{netloc}:{port}" if port else netloc, parts.path.rstrip("/"), "", "")
@@ -112,7 +116,7 @@ class SearXNG:
         )
         self._language = language
 
-    def search(self, query: str, recent: Recent | None, seconds: float) -> WebAnswer:
+    def search(self, query: str, recent: Recent | None, seconds: float) -> SearchResponse:
         """Search once.
 
         Args:
@@ -127,17 +131,19 @@ class SearXNG:
         import httpx
 
         try:
-            with ending_within(seconds):
+            with time_limit(seconds):
                 return _parsed(self._get(query, recent))
         except httpx.TimeoutException as error:
-            raise self._failed(f"it did not answer within {max(seconds, 0):.1f} seconds") from error
+            raise self._failed(f"it did not respond within {max(seconds, 0):.1f} seconds") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._failed(f"it cannot be reached, or breaks off ({type(error).__name__})") from error
+            raise self._failed(
+                f"it cannot be reached, or the connection broke ({type(error).__name__})"
+            ) from error
         except (ValueError, RecursionError) as error:
-            raise self._failed("its answer is no JSON of SearXNG's: is LEDGERLINE_SEARCH_URL one?") from error
+            raise self._failed("its response is not SearXNG's JSON: check LEDGERLINE_SEARCH_URL") from error
 
     def close(self) -> None:
-        """End what is open."""
+        """Close the connections to the server."""
         self._client.close()
 
     @cached_property
@@ -158,58 +164,60 @@ class SearXNG:
         }
         if recent:
             parameters["time_range"] = recent
-        # Not compressed: a megabyte of zeros is a kilobyte on the way.
+        # Compression is off, since a compressed response may be a thousand times larger than the bytes that
+        # are received.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         request = self._client.build_request("GET", f"{self.url}/search", params=parameters, headers=headers)
         with closing(self._client.send(request, stream=True)) as response:
             if response.is_redirect:
-                raise self._failed("it sends to another address: LEDGERLINE_SEARCH_URL has to be that one")
+                raise self._failed("it redirects to another address: set LEDGERLINE_SEARCH_URL to that one")
             if response.status_code != 200:
                 raise self._failed(
-                    STATUSES.get(response.status_code, f"its answer is an error: {response.status_code}")
+                    STATUSES.get(response.status_code, f"its status is {response.status_code}")
                 )
             body = bytearray()
             for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    raise self._failed(f"its answer is longer than {MAX_BYTES:,} bytes")
+                    raise self._failed(f"its response is longer than {MAX_BYTES:,} bytes")
             return bytes(body)
 
     def _failed(self, why: str) -> SearchError:
-        return SearchError(f"SearXNG at {self.url} gave no results: {why}.")
+        return SearchError(f"SearXNG at {self.url} failed: {why}.")
 
 
-def plain(text: object) -> str:
-    """A text without HTML and whatever cannot be seen, in one line; empty if it is none."""
+def plain_text(text: object) -> str:
+    """Return a text in one line without HTML and invisible characters; empty if the value is not a text."""
     if not isinstance(text, str):
         return ""
-    shown = _TAGS.sub(" ", _SCRIPTS.sub(" ", html.unescape(text[: 4 * LONGEST_TEXT])))
-    # Control, format (directions, invisible tags), surrogate and private characters.
+    visible = _TAGS.sub(" ", _SCRIPTS.sub(" ", html.unescape(text[: 4 * MAX_TEXT_CHARACTERS])))
+    # These categories are control, format (directions, invisible tags), surrogate, private and unassigned
+    # characters.
     kept = (
         " " if character.isspace() else character
-        for character in shown
+        for character in visible
         if character.isspace() or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn")
     )
-    return " ".join("".join(kept).split())[:LONGEST_TEXT]
+    return " ".join("".join(kept).split())[:MAX_TEXT_CHARACTERS]
 
 
-def _parsed(body: bytes) -> WebAnswer:
+def _parsed(body: bytes) -> SearchResponse:
     content = json.loads(body)
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise ValueError("it has no results")
-    found = content["results"][:MAX_RESULTS]
+    listed = content["results"][:MAX_RESULTS]
     results = [
-        result for place, fields in enumerate(found, 1) if (result := _result(fields, place)) is not None
+        result for place, fields in enumerate(listed, 1) if (result := _result(fields, place)) is not None
     ]
-    silent = content.get("unresponsive_engines")
-    return WebAnswer(
+    unresponsive = content.get("unresponsive_engines")
+    return SearchResponse(
         results=tuple(results),
         unusable=len(content["results"]) - len(results),
-        # Each a pair of the engine and the reason.
-        silent=tuple(
-            plain(pair[0])[:50]
-            for pair in (silent if isinstance(silent, list) else ())
-            if isinstance(pair, list) and pair and plain(pair[0])
+        # Each item is a pair of an engine and a reason.
+        unresponsive_engines=tuple(
+            plain_text(pair[0])[:50]
+            for pair in (unresponsive if isinstance(unresponsive, list) else ())
+            if isinstance(pair, list) and pair and plain_text(pair[0])
         ),
     )
 
@@ -217,7 +225,7 @@ def _parsed(body: bytes) -> WebAnswer:
 def _result(fields: object, place: int) -> WebResult | None:
     if not isinstance(fields, Mapping) or not _is_usable(fields.get("url")):
         return None
-    title, snippet = plain(fields.get("title")), plain(fields.get("content"))
+    title, snippet = plain_text(fields.get("title")), plain_text(fields.get("content"))
     if not title and not snippet:
         return None
     date = fields.get("publishedDate")
@@ -232,7 +240,7 @@ def _result(fields: object, place: int) -> WebResult | None:
 
 
 def _is_usable(url: Any) -> bool:
-    if not isinstance(url, str) or len(url) > LONGEST_URL or not url.isprintable() or " " in url:
+    if not isinstance(url, str) or len(url) > MAX_URL_CHARACTERS or not url.isprintable() or " " in url:
         return False
     try:
         parts = urlsplit(url)

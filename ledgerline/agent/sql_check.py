@@ -1,8 +1,8 @@
-"""What SQL a model may run: which statements, tables and functions. How it is run: sql_sandbox.py.
+"""Checks the SQL of a model: its statements, tables and functions. The queries run in sql_sandbox.py.
 
-Only what is listed here is let through, since a list of what is forbidden is never complete: DuckDB reads
-files, settings and raw memory by functions, and changes tables inside a WITH. A single call of some other
-functions (repeat, levenshtein, list_distinct) takes minutes or gigabytes, and nothing interrupts it.
+Only the constructs listed here are allowed, since a list of forbidden ones is never complete: functions of
+DuckDB read files, settings and raw memory, and a WITH may change tables. A single call of some other
+functions (repeat, levenshtein, list_distinct) takes minutes or gigabytes, and cannot be interrupted.
 """
 
 import json
@@ -21,7 +21,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# The names of DuckDB's own syntax tree (json_serialize_sql).
+# These are the names in DuckDB's syntax tree (json_serialize_sql).
 NODES = _names("""
     SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE CTE_NODE BASE_TABLE SUBQUERY JOIN TABLE_FUNCTION
     EXPRESSION_LIST EMPTY PIVOT SHOW_REF ORDER_MODIFIER LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER
@@ -31,7 +31,7 @@ EXPRESSIONS = _names("""
     COLUMN_REF CONSTANT FUNCTION CAST TYPE CASE COMPARISON CONJUNCTION BETWEEN OPERATOR STAR SUBQUERY WINDOW
     COLLATE POSITIONAL_REFERENCE
 """)
-SHOWN = _names("DESCRIBE SUMMARY")
+SHOW_TYPES = _names("DESCRIBE SUMMARY")
 
 TABLE_FUNCTIONS = _names("range generate_series unnest")
 AGGREGATES = _names("""
@@ -69,59 +69,62 @@ OTHERS = _names("""
 """)
 FUNCTIONS = AGGREGATES | WINDOWS | NUMBERS | TEXTS | TIMES | OTHERS
 
-# What they join may be joined already: 3 pieces of 3 pieces of 3 ... are gigabytes in a line of SQL.
+# Calls of these functions can be nested: 3 pieces of 3 pieces of 3 ... are gigabytes in one line of SQL.
 JOINING = _names("|| concat concat_ws list_value")
-MAX_JOINED = 16  # arguments of all of them, in one query
+MAX_JOINED = 16  # arguments of all these calls in one query
 
-# DuckDB advises these statements, none of which is allowed: as a part of a sentence, and as a whole one.
+# DuckDB's errors recommend these statements, which are not allowed, in a part of a sentence or a whole one.
 _REFUSED = re.compile(r"\b(?:SET|RESET|PRAGMA|INSTALL|LOAD|ATTACH)\s+\w")
 _OR_REFUSED = re.compile(rf",? or [\"'`]?{_REFUSED.pattern}[^.\n]*")
 _SENTENCE = re.compile(r".+?(?:[.!?](?=\s)\s*|\n+|$)", re.DOTALL)
 
 
 class QueryError(ToolError):
-    """SQL was refused, or could not be run."""
+    """A query was refused, or failed."""
 
 
-def one_select(sql: str, connection: "duckdb.DuckDBPyConnection") -> str:
-    """The only statement of a text, without its semicolon.
+def single_select(sql: str, connection: "duckdb.DuckDBPyConnection") -> str:
+    """Return the only statement of a text, without its semicolon.
 
     Args:
         sql: Any text.
-        connection: Parses it; nothing of it is run.
+        connection: Connection that parses the text; no statement runs.
 
     Raises:
-        QueryError: It is none, or more than one, or no SELECT.
-        duckdb.Error: It is no SQL.
+        QueryError: The text is not exactly one SELECT statement.
+        duckdb.Error: The text is not valid SQL.
     """
     import duckdb
 
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
-        raise QueryError(f"Give exactly one SELECT statement; these are {len(statements)}.")
+        raise QueryError(f"The SQL has {len(statements)} statements.", "Give exactly one SELECT statement.")
     if statements[0].type == duckdb.StatementType.MULTI:
         raise QueryError("PIVOT needs its values, like PIVOT ... ON month IN (1, 2, 3).")
     if statements[0].type != duckdb.StatementType.SELECT:
-        raise QueryError(f"The tables are read-only: give a SELECT statement, no {statements[0].type.name}.")
+        raise QueryError(
+            f"The tables are read-only, and {statements[0].type.name} is not allowed.",
+            "Give a SELECT statement.",
+        )
     return sql.strip().rstrip("; \t\r\n")
 
 
-def tables_of(sql: str, known: Iterable[str], connection: "duckdb.DuckDBPyConnection") -> set[str]:
-    """Which of the known tables a SELECT reads.
+def tables_read(sql: str, known: Iterable[str], connection: "duckdb.DuckDBPyConnection") -> set[str]:
+    """Return the names of the tables that a SELECT reads.
 
     Args:
         sql: One SELECT statement.
-        known: The names of the tables there are, in small letters.
-        connection: Parses the statement; nothing of it is run.
+        known: Names of the existing tables, in lower case.
+        connection: Connection that parses the statement; no statement runs.
 
     Raises:
-        QueryError: It uses something that is not offered.
+        QueryError: The statement uses something that is not allowed.
     """
     try:
-        answer = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-        tree = json.loads(answer[0] if answer else "")
+        row = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+        tree = json.loads(row[0] if row else "")
         if tree["error"] or len(tree["statements"]) != 1:
-            raise QueryError(f"The SQL cannot be read: {tree.get('error_message', 'it is no SELECT')}.")
+            raise QueryError(f"The SQL cannot be parsed: {tree.get('error_message', 'it is not a SELECT')}.")
         check = _Check(frozenset(known))
         check.walk(tree["statements"][0], frozenset())
     except RecursionError as error:
@@ -129,15 +132,15 @@ def tables_of(sql: str, known: Iterable[str], connection: "duckdb.DuckDBPyConnec
     return check.read
 
 
-def explained(error: Exception) -> str:
-    """Return DuckDB's error without the line of SQL that it quotes, and without advice that is refused."""
+def message_for_model(error: Exception) -> str:
+    """Return DuckDB's error without the SQL that it quotes, and without advice that would be refused."""
     text = _OR_REFUSED.sub("", str(error).split("\n\nLINE ", 1)[0])
     kept = "".join(part for part in _SENTENCE.findall(text) if not _REFUSED.search(part))
     return (kept or text).strip()
 
 
 class _Check:
-    """Walks through a syntax tree and collects the tables that are read."""
+    """Checks a syntax tree, and collects the tables that it reads."""
 
     def __init__(self, known: frozenset[str]) -> None:
         self._known = known
@@ -145,7 +148,7 @@ class _Check:
         self.read: set[str] = set()
 
     def walk(self, part: Any, scope: frozenset[str]) -> None:
-        """Check a part of the tree; the scope has the names that WITH has given so far."""
+        """Check a part of the tree; the scope has the names that WITH clauses have defined so far."""
         if isinstance(part, list):
             for item in part:
                 self.walk(item, scope)
@@ -155,7 +158,7 @@ class _Check:
         for named in (part.get("cte_map") or {}).get("map", ()):
             name = frozenset({_folded(named["key"])})
             is_recursive = named["value"]["query_node"]["type"] == "RECURSIVE_CTE_NODE"
-            # What is not recursive means another table by its own name.
+            # Within a WITH clause that is not recursive, its own name means another table.
             self.walk(named["value"], scope | name if is_recursive else scope)
             scope |= name
         for name, value in part.items():
@@ -172,13 +175,13 @@ class _Check:
             self._check_table(part, scope)
         elif kind == "TABLE_FUNCTION":
             self._require_function(part["function"]["function_name"], TABLE_FUNCTIONS)
-        elif kind == "SHOW_REF" and (part["show_type"] not in SHOWN or not part.get("query")):
-            raise QueryError(f"SHOW is not offered. {self._tables()}")
+        elif kind == "SHOW_REF" and (part["show_type"] not in SHOW_TYPES or not part.get("query")):
+            raise QueryError("SHOW is not allowed.", self._tables())
         elif kind in ("FUNCTION", "WINDOW"):
             name = part["function_name"].lower()
             self._require_function(name, FUNCTIONS)
             if name in JOINING:
-                self._join(part["arguments"])
+                self._count_joined(part["arguments"])
 
     def _check_table(self, part: dict[str, Any], scope: frozenset[str]) -> None:
         path = part["qualified_name"]["path"]
@@ -186,35 +189,36 @@ class _Check:
         if len(path) == 1 and name in scope:
             return
         if len(path) > 1 or name not in self._known:
-            raise QueryError(f"There is no table {'.'.join(path)[:100]!r}. {self._tables()}")
+            raise QueryError(f"There is no table {'.'.join(path)[:100]!r}.", self._tables())
         self.read.add(name)
 
-    def _join(self, pieces: list[Any]) -> None:
+    def _count_joined(self, pieces: list[Any]) -> None:
         self._joined += len(pieces)
         if self._joined > MAX_JOINED:
-            raise QueryError(f"The query joins more than {MAX_JOINED} values: select the columns instead.")
+            raise QueryError(f"The query joins more than {MAX_JOINED} values.", "Select the columns instead.")
 
     def _require(self, kind: str, allowed: frozenset[str]) -> None:
         if kind not in allowed:
-            raise QueryError(f"{kind.replace('_', ' ').capitalize()} is not offered: use a plain SELECT.")
+            name = kind.replace("_", " ").capitalize()
+            raise QueryError(f"{name} is not allowed.", "Use a plain SELECT.")
 
     def _require_function(self, name: str, allowed: frozenset[str]) -> None:
         if name.lower() not in allowed:
             near = get_close_matches(name.lower(), sorted(allowed), n=3)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise QueryError(f"The function {name[:100]!r} is not offered.{hint}")
+            hint = f"Did you mean {' or '.join(near)}?" if near else ""
+            raise QueryError(f"The function {name[:100]!r} is not allowed.", hint)
 
     def _tables(self) -> str:
         return f"The tables are: {', '.join(sorted(self._known))}."
 
 
 def _folded(name: str) -> str:
-    """A name in small letters as far as DuckDB folds it: of ASCII only."""
+    """Return a name in lower case if it is ASCII, as DuckDB does."""
     return name.lower() if name.isascii() else name
 
 
 def _arguments(value: Any) -> Any:
-    """A table function as what it is given: its name was checked, and means another than a function's."""
+    """Return the arguments of a table function, whose name was checked against another list."""
     if isinstance(value, dict) and value.get("class") == "FUNCTION":
         return [value["arguments"], value["filter"], value["order_bys"]]
     return value

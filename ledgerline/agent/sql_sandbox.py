@@ -1,8 +1,8 @@
-"""Runs SQL that a model wrote over some tables, and nothing else. What is let through: sql_check.py.
+"""Runs a model's SQL over some tables. The allowed constructs are listed in sql_check.py.
 
-Three walls stand behind each other: a query has only what is listed in sql_check.py; it runs in a read-only
-transaction; and the database is in memory, without files, network, extensions or settings. Still it is part
-of this process: no wall is around the memory that a single row of a query needs.
+There are three layers of protection: a query may use only the constructs listed in sql_check.py; it runs in a
+read-only transaction; and the database is in memory, without access to files, network, extensions or
+settings. The database still runs in this process, and the memory for a single row of a query is not limited.
 """
 
 import threading
@@ -12,26 +12,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ledgerline.agent.sql_check import QueryError, explained, one_select, tables_of
+from ledgerline.agent.sql_check import QueryError, message_for_model, single_select, tables_read
 from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-LONGEST_SQL = 4000  # characters
+MAX_SQL_CHARACTERS = 4000  # characters
 CUT = "…"
 AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the model is told of it.
+    """A column, as it is described to the model.
 
     Attributes:
-        name: As in SQL.
-        type: DuckDB's name of it.
-        description: What it holds, with the unit.
+        name: Name in SQL.
+        type: DuckDB's name of the type.
+        description: Content of the column, with its unit.
     """
 
     name: str
@@ -44,10 +44,11 @@ class Table:
     """A table that may be queried.
 
     Attributes:
-        name: As in SQL, in small letters.
-        description: What a row is.
-        columns: What the model is told of.
-        read: Gives the rows; called once, when a query first needs them. A ToolError of it is told the model.
+        name: Name in SQL, in lower case.
+        description: Meaning of a row.
+        columns: Columns that are described to the model.
+        read: Function that returns the rows; it is called once, when a query first needs them. The message
+            of a ToolError that it raises is returned to the model.
     """
 
     name: str
@@ -58,17 +59,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a query may use.
+    """The limits of a query.
 
     Attributes:
-        rows: Of the answer.
-        columns: Of the answer.
-        characters: Of one cell.
-        bytes: Of all cells, in UTF-8; the first row is given in any case.
-        seconds: To run; reading a table for the first time is not counted.
-        megabytes: Of memory, for the tables and all queries that run at once.
-        threads: Of DuckDB's own, for all queries; each also has the one that runs it.
-        longest: Characters of the SQL.
+        rows: Maximum number of rows of the result.
+        columns: Maximum number of columns of the result.
+        characters: Maximum length of a cell.
+        bytes: Maximum size of all cells in UTF-8; the first row is returned in any case.
+        seconds: Time limit, without reading a table for the first time.
+        megabytes: Maximum memory of the tables and all concurrent queries.
+        threads: Number of DuckDB's own threads for all queries, besides the threads that call it.
+        sql_characters: Maximum length of the SQL.
     """
 
     rows: int = 50
@@ -78,20 +79,20 @@ class Limits:
     seconds: float = 5
     megabytes: int = 512
     threads: int = 1
-    longest: int = LONGEST_SQL
+    sql_characters: int = MAX_SQL_CHARACTERS
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a query found.
+class QueryResult:
+    """The result of a query.
 
     Attributes:
-        columns: Their names.
-        types: Their types, by DuckDB's names.
-        rows: Cells as DuckDB writes them, None for NULL; a longer cell is cut and ends with "…".
-        has_more: Whether there are more rows than these.
-        has_cut_cells: Whether a cell was cut.
-        seconds: It took, reading tables for the first time included.
+        columns: Names of the columns.
+        types: DuckDB's names of their types.
+        rows: Cells as texts of DuckDB, None for NULL; a cell that is too long is cut and ends with "…".
+        has_more: True if there are more rows than these.
+        has_cut_cells: True if a cell was cut.
+        seconds: Duration in seconds, including reading tables for the first time.
     """
 
     columns: tuple[str, ...]
@@ -103,15 +104,16 @@ class Found:
 
     @property
     def is_cut(self) -> bool:
-        """Whether there is more than this."""
+        """True if this is only a part of the result."""
         return self.has_more or self.has_cut_cells
 
 
 class SqlSandbox:
-    """A database in memory, with tables that are copied into it when a query first needs them.
+    """A database in memory, into which tables are copied when a query first needs them.
 
-    They are copied: DuckDB aggregates its own tables as fast as Arrow's and filters them several times
-    faster, and a query then needs no function that reads raw memory. Any number of threads may use it.
+    Tables are copied because DuckDB filters its own tables several times faster than Arrow's and aggregates
+    them as fast, and because a query then needs no function that reads raw memory. Safe to use from several
+    threads at once.
     """
 
     def __init__(self, tables: tuple[Table, ...], limits: Limits | None = None) -> None:
@@ -121,32 +123,32 @@ class SqlSandbox:
         self._lock = threading.Lock()
         self._database: _Database | None = None
 
-    def run(self, sql: str, seconds: float) -> Found:
+    def run(self, sql: str, seconds: float) -> QueryResult:
         """Run one SELECT statement.
 
         Args:
-            sql: In DuckDB's dialect.
-            seconds: What is left of the execution's time.
+            sql: SQL in DuckDB's dialect.
+            seconds: Remaining time of the execution.
 
         Raises:
-            QueryError: It was refused, or could not be run; the message is for the model.
+            QueryError: The query was refused, or failed; the message is for the model.
             ToolError: A table cannot be read.
         """
-        if len(sql) > self.limits.longest:
-            raise QueryError(f"The SQL is longer than {self.limits.longest} characters.")
+        if len(sql) > self.limits.sql_characters:
+            raise QueryError(f"The SQL is longer than {self.limits.sql_characters} characters.")
         started = time.monotonic()
         database = self._opened()
-        with self._explaining(database), database.connection.cursor() as cursor:
-            # The parenthesis is on a line of its own: the last one may end with a comment.
-            query = f"(\n{one_select(sql, cursor)}\n)"
-            one_select(query, cursor)
-            self._load(database, tables_of(query, self._by_name, cursor), started + seconds)
+        with self._translated_errors(database), database.connection.cursor() as cursor:
+            # The parenthesis is on a separate line, because the last line of the SQL may end with a comment.
+            query = f"(\n{single_select(sql, cursor)}\n)"
+            single_select(query, cursor)
+            self._load(database, tables_read(query, self._by_name, cursor), started + seconds)
             left = min(self.limits.seconds, started + seconds - time.monotonic())
             with _interrupted_after(cursor, left):
                 return self._run(cursor, query, started)
 
     def close(self) -> None:
-        """Give the memory back; a later query reads its tables again."""
+        """Release the memory; a later query reads its tables again."""
         with self._lock:
             if self._database is not None:
                 self._database.connection.close()
@@ -155,14 +157,14 @@ class SqlSandbox:
     def _opened(self) -> "_Database":
         with self._lock:
             if self._database is None:
-                self._database = _Database(closed_database(self.limits))
+                self._database = _Database(isolated_database(self.limits))
             return self._database
 
     def _load(self, database: "_Database", names: set[str], until: float) -> None:
         if names <= database.loaded:
             return
         if not database.loading.acquire(timeout=max(until - time.monotonic(), 0)):
-            raise QueryError("The tables are still being read: ask again later.")
+            raise QueryError("The tables are still being read.", "Try again later.")
         try:
             for name in sorted(names - database.loaded):
                 table = self._by_name[name]
@@ -175,31 +177,32 @@ class SqlSandbox:
         finally:
             database.loading.release()
 
-    def _run(self, cursor: "duckdb.DuckDBPyConnection", query: str, started: float) -> Found:
+    def _run(self, cursor: "duckdb.DuckDBPyConnection", query: str, started: float) -> QueryResult:
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         described = cursor.execute(f"DESCRIBE FROM {query}").fetchall()
         if len(described) > self.limits.columns:
-            raise QueryError(f"{len(described)} columns are too many: select those that you need.")
-        # Texts are cut where they are made: Python holds no long one, nor a value that it has no type for.
+            raise QueryError(f"{len(described)} columns are too many.", "Select those that you need.")
+        # DuckDB itself casts and cuts the values, so Python never holds a long text or a value of an unknown
+        # type.
         cursor.execute(
             f"SELECT left(CAST(COLUMNS(*) AS VARCHAR), {self.limits.characters + 1}) "  # noqa: S608 (checked)
             f"FROM {query} LIMIT {self.limits.rows + 1}"
         )
-        found = cursor.fetchmany(self.limits.rows + 1)
+        fetched = cursor.fetchmany(self.limits.rows + 1)
         rows = []
         size = 0
-        for row in found[: self.limits.rows]:
+        for row in fetched[: self.limits.rows]:
             cut = tuple(map(self._cut, row))
             size += sum(len(cell.encode()) for cell in cut if cell is not None)
             if rows and size > self.limits.bytes:
                 break
             rows.append(cut)
-        return Found(
+        return QueryResult(
             columns=tuple(column[0] for column in described),
             types=tuple(column[1] for column in described),
             rows=tuple(rows),
-            has_more=len(rows) < len(found),
-            has_cut_cells=any(rows[number] != row for number, row in enumerate(found[: len(rows)])),
+            has_more=len(rows) < len(fetched),
+            has_cut_cells=any(rows[number] != row for number, row in enumerate(fetched[: len(rows)])),
             seconds=time.monotonic() - started,
         )
 
@@ -209,27 +212,29 @@ class SqlSandbox:
         return cell[: self.limits.characters] + CUT
 
     @contextmanager
-    def _explaining(self, database: "_Database") -> Iterator[None]:
-        """Turn DuckDB's errors into the model's."""
+    def _translated_errors(self, database: "_Database") -> Iterator[None]:
+        """Translate DuckDB's errors into errors for the model."""
         import duckdb
 
         try:
             yield
         except duckdb.InterruptException as error:
-            raise QueryError("The query took too long and was ended: filter or aggregate more.") from error
+            raise QueryError(
+                "The query took too long and was stopped.", "Filter or aggregate more."
+            ) from error
         except (duckdb.OutOfMemoryException, MemoryError) as error:
             raise QueryError(
-                f"The query needs more than the {self.limits.megabytes} MB of memory that there are: "
-                "filter or aggregate more."
+                f"The query needs more than the available {self.limits.megabytes} MB of memory.",
+                "Filter or aggregate more.",
             ) from error
         except (duckdb.FatalException, duckdb.InternalException) as error:
-            # Such a database answers nothing any more.
+            # After such an error, DuckDB refuses all further queries.
             with self._lock:
                 if self._database is database:
                     self._database = None
-            raise QueryError("The database failed at this query: write it in another way.") from error
+            raise QueryError("The database failed at this query.", "Write it in another way.") from error
         except duckdb.Error as error:
-            raise QueryError(explained(error)) from error
+            raise QueryError(message_for_model(error)) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,15 +244,15 @@ class _Database:
     loading: threading.Lock = field(default_factory=threading.Lock)
 
 
-def closed_database(limits: Limits) -> "duckdb.DuckDBPyConnection":
-    """A database without a way out, after DuckDB's pages on securing it."""
+def isolated_database(limits: Limits) -> "duckdb.DuckDBPyConnection":
+    """Return a database without access to files and network, after DuckDB's pages on securing it."""
     require("agent", "SQL over tables")
     import duckdb
 
     connection = duckdb.connect(
         ":memory:",
         config={
-            "python_enable_replacements": False,  # otherwise Python's variables are tables
+            "python_enable_replacements": False,  # otherwise, Python's variables are tables
             "autoload_known_extensions": False,
             "autoinstall_known_extensions": False,
             "allow_community_extensions": False,
@@ -258,7 +263,7 @@ def closed_database(limits: Limits) -> "duckdb.DuckDBPyConnection":
             "threads": limits.threads,
         },
     )
-    # In this order: each forbids to set the one before it.
+    # The order matters: each setting forbids changing the one before it.
     connection.execute("SET temp_directory = ''")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -267,13 +272,13 @@ def closed_database(limits: Limits) -> "duckdb.DuckDBPyConnection":
 
 @contextmanager
 def _interrupted_after(cursor: "duckdb.DuckDBPyConnection", seconds: float) -> Iterator[None]:
-    """Interrupt what a cursor does once the time is over, until the end of the block."""
+    """Interrupt the cursor's query when the time limit is over, until the end of the block."""
     done = threading.Event()
 
     def interrupt() -> None:
         if not done.wait(max(seconds, 0)):
             cursor.interrupt()
-            # Between two statements there is nothing to interrupt, and the next one would run on.
+            # An interrupt between two statements has no effect, so it is repeated.
             while not done.wait(AGAIN_SECONDS):
                 cursor.interrupt()
 

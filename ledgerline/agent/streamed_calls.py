@@ -1,4 +1,4 @@
-"""Tool calls that come in parts, in OpenAI's protocol, from servers that number them or do not."""
+"""Joins the parts of tool calls that are streamed in OpenAI's protocol."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ledgerline.agent.messages import Message, ToolCall
-from ledgerline.agent.tool_calls import own_ids, parsed_arguments
+from ledgerline.agent.tool_calls import parsed_arguments, unique_ids
 
 if TYPE_CHECKING:
     from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
@@ -21,7 +21,7 @@ class _Call:
 
     @property
     def is_whole(self) -> bool:
-        """True if the arguments are a whole JSON object already."""
+        """True if the arguments are a complete JSON object."""
         return bool(self.arguments.strip()) and not isinstance(parsed_arguments(self.arguments), str)
 
 
@@ -34,21 +34,22 @@ class _Part:
 
 
 class StreamedCalls:
-    """Puts parts together.
+    """Joins parts of tool calls.
 
-    By the protocol each part has the index of its call, and the first has its id and name. Some servers give
-    all calls the index 0 or none, leave out the ids, repeat id and name in each part, send a call in one
-    part, or its arguments as an object. So a part goes on with the call of its id, else with the last of its
-    index, else with the last; but another name, or a name after arguments that are whole, begins a call.
+    In the protocol, each part has the index of its call, and the first part has its id and name. Some
+    servers give all calls the index 0 or none, omit the ids, repeat id and name in each part, send a call in
+    one part, or send its arguments as an object. Therefore, a part continues the call with its id, else the
+    last call with its index, else the last call; another name, or a name after complete arguments, begins a
+    new call.
     """
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
 
     def add(self, parts: "Sequence[ChoiceDeltaToolCall]") -> None:
-        """Put parts to what came before of the same calls."""
+        """Append parts to their calls."""
         for part in map(_read, parts):
-            call = self._begun(part)
+            call = self._continued(part)
             if call is None:
                 call = _Call(part.index)
                 self._calls.append(call)
@@ -57,34 +58,34 @@ class StreamedCalls:
             call.arguments += part.arguments
 
     def calls(self, messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-        """Return all calls in their order, each with an id that nothing else in the conversation has."""
+        """Return all calls in their order, each with an id that is unique in the conversation."""
         calls = [
             call
             for call, before in zip(self._calls, [None, *self._calls], strict=False)
             if not _repeats(call, before)
         ]
-        ids = own_ids([call.id for call in calls], messages)
+        ids = unique_ids([call.id for call in calls], messages)
         return tuple(
-            ToolCall(new, call.name, parsed_arguments(call.arguments))
-            for new, call in zip(ids, calls, strict=True)
+            ToolCall(call_id, call.name, parsed_arguments(call.arguments))
+            for call_id, call in zip(ids, calls, strict=True)
         )
 
-    def _begun(self, part: _Part) -> _Call | None:
+    def _continued(self, part: _Part) -> _Call | None:
         """Return the call that a part continues; None if the part begins one."""
         near = [call for call in self._calls if part.index is None or call.index in (None, part.index)]
         same = [call for call in near if part.id and call.id == part.id]
-        found = (same or near or [None])[-1]
-        if found is None:
+        last = (same or near or [None])[-1]
+        if last is None:
             return None
-        has_other_id = bool(part.id and found.id and part.id != found.id)
-        has_other_name = bool(part.name and found.name and part.name != found.name)
+        has_other_id = bool(part.id and last.id and part.id != last.id)
+        has_other_name = bool(part.name and last.name and part.name != last.name)
         if has_other_name or (has_other_id and part.name):
             return None
-        return None if (part.name or has_other_id) and found.is_whole else found
+        return None if (part.name or has_other_id) and last.is_whole else last
 
 
 def _repeats(call: _Call, before: _Call | None) -> bool:
-    """Return whether a call only repeats the name of the one before it, as some servers send at the end."""
+    """Return True if a call only repeats the name of the one before it, as some servers send at the end."""
     if before is None or call.arguments.strip() or not before.is_whole:
         return False
     return call.name == before.name and call.id in ("", before.id)

@@ -1,4 +1,4 @@
-"""Says how much a language model thinks before it answers. The providers translate it for each server."""
+"""Declares how much a language model thinks before it responds. The providers translate it."""
 
 from enum import StrEnum
 

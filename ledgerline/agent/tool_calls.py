@@ -1,4 +1,4 @@
-"""Ids and arguments of tool calls where a provider leaves them out or wrong. What a call is: messages.py."""
+"""Completes tool calls whose ids or arguments are missing or invalid. A call is declared in messages.py."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,12 +8,12 @@ from typing import Any
 from ledgerline.agent.messages import Message
 
 
-def own_ids(given: Sequence[str | None], messages: Sequence[Message]) -> list[str]:
-    """Return an id for each new call that no other call of the conversation has, the given one if possible.
+def unique_ids(given: Sequence[str | None], messages: Sequence[Message]) -> list[str]:
+    """Return an id for each new call that is unique in the conversation, the given one if possible.
 
     Args:
-        given: As the provider names the calls, if it does.
-        messages: The conversation so far.
+        given: Ids that the provider gives to the calls, if any.
+        messages: Conversation so far.
     """
     used = {call.id for message in messages for call in message.tool_calls}
     numbered = _numbered(len(used) + 1)
@@ -26,7 +26,7 @@ def own_ids(given: Sequence[str | None], messages: Sequence[Message]) -> list[st
 
 
 def parsed_arguments(text: str) -> Mapping[str, Any] | str:
-    """Arguments by name, or the text if it is no JSON object; nothing at all is no arguments."""
+    """Return arguments by name, or the text if it is not a JSON object; an empty text means no arguments."""
     if not text.strip():
         return {}
     try:

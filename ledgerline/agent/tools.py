@@ -1,4 +1,4 @@
-"""What a tool is, and how one is called. The tools: query_tool, search_tool."""
+"""Declares tools, and validates the arguments of calls. The tools are in query_tool.py and search_tool.py."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,21 +9,22 @@ from pydantic import BaseModel, ValidationError
 
 from ledgerline.agent.messages import ToolCall, ToolDescription
 from ledgerline.agent.recording import Recorder
+from ledgerline.errors import LedgerlineError
 
 Arguments_contra = TypeVar("Arguments_contra", bound=BaseModel, contravariant=True)
 
 
-class ToolError(Exception):
-    """A tool could not do what it was asked for; the message is the model's answer, so it says what to do."""
+class ToolError(LedgerlineError):
+    """A tool call failed; the message is returned to the model, so the remedy is for the model."""
 
 
 @dataclass(frozen=True)
-class ToolAnswer:
-    """What a tool found.
+class ToolResult:
+    """The result of a tool call.
 
     Attributes:
-        text: For the model.
-        attributes: For the tool's span: how much there was of what, never the content.
+        text: Text for the model.
+        attributes: Attributes of the tool's span, such as counts; never the content.
     """
 
     text: str
@@ -31,55 +32,74 @@ class ToolAnswer:
 
 
 class Tool(Protocol, Generic[Arguments_contra]):
-    """Something the model may ask for. Safe to use from several threads at once."""
+    """A function that the model may call. Safe to use from several threads at once.
+
+    Example:
+        >>> from pydantic import Field
+        >>> class CityArguments(BaseModel):
+        ...     city: str = Field(description="Name of the city.")
+        >>> class PopulationTool:
+        ...     name = "population"
+        ...     description = "Returns the number of inhabitants of a city."
+        ...     arguments = CityArguments
+        ...
+        ...     def call(self, arguments: CityArguments, recorder: Recorder, seconds: float) -> ToolResult:
+        ...         if arguments.city != "Bern":
+        ...             raise ToolError(f"There is no city {arguments.city!r}.", "Ask for Bern.")
+        ...         return ToolResult("134794", {"ledgerline.tool.rows": 1})
+        >>> tool = PopulationTool()
+        >>> arguments = valid_arguments(tool, ToolCall("call_1", "population", {"city": "Bern"}))
+        >>> tool.call(arguments, Recorder(), seconds=10).text
+        '134794'
+    """
 
     @property
     def name(self) -> str:
-        """As the model calls it."""
+        """The name by which the model calls the tool."""
         ...
 
     @property
     def description(self) -> str:
-        """For the model: what it is good for."""
+        """The description for the model."""
         ...
 
     @property
     def arguments(self) -> type[Any]:
-        """A pydantic model of the arguments, whose field descriptions are for the model."""
+        """A pydantic model of the arguments; the descriptions of its fields are for the model."""
         ...
 
-    def call(self, arguments: Arguments_contra, recorder: Recorder, seconds: float) -> ToolAnswer:
-        """Do it.
+    def call(self, arguments: Arguments_contra, recorder: Recorder, seconds: float) -> ToolResult:
+        """Run the tool.
 
         Args:
-            arguments: Valid ones.
-            recorder: Makes spans for parts of the work, under the tool's own.
-            seconds: What is left of the execution's time.
+            arguments: Valid arguments.
+            recorder: Recorder of spans for parts of the work, under the tool's span.
+            seconds: Remaining time of the execution.
 
         Raises:
-            ToolError: It could not be done; the message is what the model is told.
+            ToolError: The call failed; the message is returned to the model.
         """
         ...
 
 
 def describe(tool: Tool[Any]) -> ToolDescription:
-    """A tool as the model is told of it."""
+    """Return the description of a tool for the model."""
     schema = tool.arguments.model_json_schema()
     return ToolDescription(tool.name, tool.description, _without_titles(schema))
 
 
 def valid_arguments(tool: Tool[Any], call: ToolCall) -> Any:
-    """The arguments of a call, checked.
+    """Return the validated arguments of a call.
 
-    One that the tool does not have is refused, and not passed over: the call may have been meant for another
-    tool. Ollama calls the tool whose name it finds anywhere in what a model wrote, with the arguments that it
-    finds there.
+    An unknown argument is refused rather than ignored, because the call may have been meant for another tool:
+    Ollama calls the tool whose name it finds anywhere in the model's text, with the arguments that it finds
+    there.
 
     Raises:
-        ToolError: They are none that the tool takes.
+        ToolError: The arguments are invalid.
     """
     if isinstance(call.arguments, str):
-        raise ToolError(f"The arguments of {tool.name} are no JSON object: {call.arguments[:200]!r}.")
+        raise ToolError(f"The arguments of {tool.name} are not a JSON object: {call.arguments[:200]!r}.")
     parameters = describe(tool).parameters
     takes_others = parameters.get("additionalProperties", False)
     unknown = [] if takes_others else sorted(set(call.arguments) - set(parameters.get("properties", {})))
@@ -94,15 +114,15 @@ def valid_arguments(tool: Tool[Any], call: ToolCall) -> Any:
     else:
         if not unknown:
             return arguments
-    problems += [f"{name[:100]}: it has no such argument" for name in unknown]
+    problems += [f"{name[:100]}: there is no such argument" for name in unknown]
     raise ToolError(
-        f"Wrong arguments of {tool.name}: {'; '.join(problems)}. It was not called. "
-        f"It takes {json.dumps(parameters)}."
+        f"{tool.name} was not called, because its arguments are invalid: {'; '.join(problems)}.",
+        f"Its arguments are {json.dumps(parameters)}.",
     )
 
 
 def _without_titles(schema: Any) -> Any:
-    """A schema without what pydantic adds and small models stumble over."""
+    """Return a schema without the titles that pydantic adds, which confuse small models."""
     if isinstance(schema, dict):
         return {
             name: _without_titles(value)

@@ -1,7 +1,7 @@
-"""HTTP for the clients of language models: requests that keep a deadline. What is asked: *_provider.py.
+"""HTTP transport for the clients of language models, whose requests observe a deadline.
 
-httpx limits each wait for bytes, not all of them together: a server that sends one byte now and then would be
-waited for without end. Imports httpx, so import it where it is used.
+httpx limits each wait for bytes, but not the whole request: a server that sends single bytes would keep a
+client waiting forever. This module imports httpx, so import it where it is used.
 """
 
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from ledgerline.agent.retrying import deadline
 
 
 def client_options(connect_seconds: float, login: tuple[str, str] | None) -> dict[str, Any]:
-    """Arguments of httpx.Client.
+    """Return arguments for httpx.Client.
 
-    No redirect is followed: what a conversation holds is for the server that was named, and for no other. No
-    proxy, and no password of a file in the home directory, is taken from the environment.
+    Redirects are not followed, because a conversation is only for the server that was configured. Proxies of
+    the environment and passwords of a file in the home directory are not used.
 
     Args:
-        connect_seconds: How long to wait for a connection at most.
+        connect_seconds: Time limit of opening a connection.
         login: User and password for basic authentication.
     """
     return {
@@ -33,16 +33,16 @@ def client_options(connect_seconds: float, login: tuple[str, str] | None) -> dic
 
 
 class _Transport(httpx.HTTPTransport):
-    """A connection for each request.
+    """Opens a connection for each request.
 
-    A completion takes seconds and a connection far less; in return there is nothing to close, none that the
-    server has given up meanwhile, and no limit to wait for.
+    A completion takes seconds and a connection far less. In return, there are no idle connections to close,
+    none that the server has closed in the meantime, and no limit on their number.
     """
 
     def __init__(self) -> None:
         context = httpx.create_ssl_context()
         super().__init__(verify=context)
-        # httpx has no argument for the network it uses; httpcore has.
+        # httpx has no argument for the network backend; httpcore has one.
         self._pool = httpcore.ConnectionPool(
             ssl_context=context,
             max_connections=None,
@@ -52,7 +52,7 @@ class _Transport(httpx.HTTPTransport):
 
 
 class _Network(httpcore.NetworkBackend):
-    """Sockets that obey the deadline of the thread that uses them."""
+    """Opens sockets that observe the deadline of the thread that uses them."""
 
     def __init__(self) -> None:
         self._backend = httpcore.SyncBackend()
@@ -93,8 +93,8 @@ class _Stream(httpcore.NetworkStream):
 
 
 def _limited(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
-    now = deadline()
-    left = now.seconds_left
+    limit = deadline()
+    left = limit.seconds_left
     if left <= 0:
-        raise error(f"the {now.seconds:g} seconds are over")
+        raise error(f"the time limit of {limit.seconds:g} seconds is over")
     return min(left, timeout or left) if left < float("inf") else timeout

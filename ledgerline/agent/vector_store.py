@@ -1,6 +1,6 @@
-"""Keeps an agent's entries with their vectors in a folder, and finds the nearest: LanceDB, in this process.
+"""Stores entries with their vectors in a folder, and searches the nearest ones, with LanceDB in this process.
 
-Who makes the vectors, and which of the entries found are worth recalling, is not known here: memory.py.
+The vectors are made, and entries for the prompt selected, in memory.py.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ledgerline.errors import LedgerlineError
 from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
@@ -19,55 +20,48 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 Kind = Literal["answer", "report"]
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 TABLE = "entries"
 COLUMNS = ["key", "kind", "text", "source", "created"]
 
-# Below, comparing with every vector takes a few milliseconds, and an index would only make it inexact.
+# With fewer entries, comparing all vectors takes milliseconds, and an index would only make the result
+# inexact.
 INDEXED_FROM = 10_000
-# What an index does not hold is compared one by one, and each write leaves files: tidied up after so many.
+# Rows outside the index are compared one by one, and each write leaves files, so both are optimised after so
+# many.
 UNINDEXED_ROWS = 2_000
 SCATTERED_WRITES = 40
-# Measured over 100,000 entries: smaller ones lose neighbours, larger ones take longer.
+# In a measurement with 100,000 entries, smaller partitions lost neighbours and larger ones took longer.
 ROWS_OF_A_PARTITION = 800
 SEARCHED_PARTITIONS = 20
-# Of learning where the partitions are. More takes time, and finds the same neighbours.
+# More rounds of k-means take longer, and lead to the same neighbours.
 KMEANS_ROUNDS, KMEANS_ROWS_OF_A_PARTITION = 10, 128
-# 0 would make LanceDB warn of readers it may disturb: here, they try again.
+# LanceDB would warn about concurrent readers if this were 0; readers retry here.
 AT_ONCE = timedelta(milliseconds=1)
 READ_ATTEMPTS = 4
 REMEDY = (
-    "See that the folder can be written and its disk has space; if it is damaged, put back a copy of it, or "
+    "Make sure that the folder is writable and its disk has space; if it is damaged, restore a copy of it, "
+    "or "
     "delete it to start with an empty memory."
 )
-ASKED_AT_ONCE = 1_000  # keys
+MAX_KEYS_OF_A_QUERY = 1_000
 
 
-class VectorStoreError(Exception):
-    """The folder cannot be read or written.
-
-    Args:
-        problem: What is wrong, naming the folder.
-        remedy: What the reader can do about it.
-    """
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem} {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+class VectorStoreError(LedgerlineError):
+    """The folder of entries cannot be read or written."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something to be recalled.
+    """A text that an agent can recall.
 
     Attributes:
-        key: Chosen by whoever writes it: a later entry of the same key replaces it.
-        kind: A question with its answer, or a report of the project.
-        text: What is compared with a question, and what the agent is told.
-        source: Where it comes from, for people: a URL, a path, the id of a run.
-        created: When; with a time zone.
+        key: Unique key; a later entry with the same key replaces this one.
+        kind: "answer" for a question with its answer, "report" for a report of the project.
+        text: Text that is compared with a question, and that the prompt contains.
+        source: Origin for readers: a URL, a path, the id of a run.
+        created: Time of creation, with a time zone.
     """
 
     key: str
@@ -79,12 +73,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Hit:
-    """An entry that is near.
+    """An entry in the result of a search.
 
     Attributes:
-        entry: The entry.
-        distance: Cosine distance: 0 for the same direction, 1 if nothing is in common, 2 for the opposite.
-        vector: The entry's.
+        entry: Entry that was found.
+        distance: Cosine distance: 0 for the same direction, 1 for orthogonal vectors, 2 for opposite ones.
+        vector: Vector of the entry.
     """
 
     entry: Entry
@@ -95,8 +89,8 @@ class Hit:
 class VectorStore:
     """Entries in a folder, with vectors that all come from one embedder.
 
-    Any number of threads and processes may use a folder: writers wait for each other, and readers see what
-    was there before a write or after it. Nothing is created before the first entry is written.
+    Any number of threads and processes may use a folder: writers wait for each other, and readers see the
+    state before a write or after it. The folder is created when the first entry is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,18 +100,18 @@ class VectorStore:
 
     @property
     def exists(self) -> bool:
-        """Whether an entry was ever written."""
+        """True if an entry was ever written."""
         return (self._folder / f"{TABLE}.lance").is_dir()
 
     def upsert(self, entries: Sequence[Entry], vectors: Sequence[Sequence[float]]) -> None:
-        """Write entries; one whose key is known replaces what is there.
+        """Write entries; an entry replaces an existing one with the same key.
 
         Args:
-            entries: Of different keys.
-            vectors: One for each, all of the length of those that are there.
+            entries: Entries with different keys.
+            vectors: Vector of each entry, with the length of the existing ones.
 
         Raises:
-            VectorStoreError: They cannot be written.
+            VectorStoreError: The entries cannot be written.
         """
         if not entries:
             return
@@ -128,16 +122,16 @@ class VectorStore:
             rows = _rows(entries, vectors, table)
             merge = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
             written = merge.execute(rows)
-            _tidy_up(table, written.num_inserted_rows)
+            _optimize(table, written.num_inserted_rows)
 
     def delete(self, keys: Sequence[str]) -> int:
-        """Delete entries so that neither they nor their keys are left on the disk; how many there were.
+        """Delete entries with their keys from the disk, and return how many existed.
 
-        All others are written anew: LanceDB itself would keep a deleted row in its file until a tenth of the
-        file is deleted. Interrupted, it is finished by the next deletion, whatever is deleted then.
+        All other entries are rewritten, because LanceDB keeps a deleted row in its file until a tenth of the
+        file is deleted. The next deletion completes one that was interrupted.
 
         Raises:
-            VectorStoreError: They cannot be deleted.
+            VectorStoreError: The entries cannot be deleted.
         """
         if not self.exists:
             return 0
@@ -154,53 +148,53 @@ class VectorStore:
                 is_kept = pa.array([key not in unwanted for key in rows["key"].to_pylist()], pa.bool_())
                 table.add(rows.filter(is_kept), mode="overwrite")
             table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=True)
-            _tidy_up(table, 0)
+            _optimize(table, 0)
             return deleted
 
     def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
-        """Those of these entries that are there, by key."""
+        """Return the existing entries with these keys, by key."""
         return {entry.key: entry for some in _batches(keys) for entry in self._some(some)}
 
     def list(self, limit: int | None = None) -> Sequence[Entry]:
-        """The entries, the newest first."""
-        found = self._read(lambda table: _scan(table, COLUMNS))
-        if found is None:
+        """Return the entries, the newest first."""
+        rows = self._read(lambda table: _scan(table, COLUMNS))
+        if rows is None:
             return []
-        newest = found.sort_by([("created", "descending"), ("key", "ascending")])
+        newest = rows.sort_by([("created", "descending"), ("key", "ascending")])
         return _entries(newest.slice(0, limit))
 
     def count(self) -> int:
-        """How many entries there are."""
+        """Return the number of entries."""
         return self._read(lambda table: table.count_rows()) or 0
 
     def nearest(self, vector: Sequence[float], k: int, kinds: Sequence[Kind] | None = None) -> Sequence[Hit]:
-        """The entries whose vectors point most nearly the same way, the nearest first.
+        """Return the entries with the smallest cosine distance to a vector, the nearest first.
 
-        Exact below INDEXED_FROM entries; above, one of ten or fewer may be missed.
+        The search is exact below INDEXED_FROM entries; with more, it may miss up to one of ten.
 
         Args:
-            vector: What to compare with, from the embedder of the entries.
-            k: How many at most.
-            kinds: Only of these; None: of any.
+            vector: Vector to compare with, from the embedder of the entries.
+            k: Maximum number of entries.
+            kinds: Kinds of entries to search; None for all.
 
         Raises:
-            VectorStoreError: The folder is damaged, or its vectors are of another length.
+            VectorStoreError: The folder is damaged, or its vectors have another length.
         """
-        found = self._read(lambda table: _search(table, vector, k, kinds))
-        if found is None or not len(found):
+        rows = self._read(lambda table: _search(table, vector, k, kinds))
+        if rows is None or not len(rows):
             return []
-        # Exact, where those of an index are not. A vector of zeros has no direction, and is left out.
-        vectors = found["vector"].to_pylist()
+        # The distances of an index are inexact, so they are computed here. Vectors of zeros are skipped.
+        vectors = rows["vector"].to_pylist()
         distances = _cosine_distances(vectors, vector)
-        hits = map(Hit, _entries(found), distances, vectors)
+        hits = map(Hit, _entries(rows), distances, vectors)
         return sorted((hit for hit in hits if hit.distance >= 0), key=lambda hit: hit.distance)
 
     def _some(self, keys: Sequence[str]) -> Sequence[Entry]:
-        found = self._read(lambda table: _scan(table, COLUMNS, _one_of("key", keys)))
-        return [] if found is None else _entries(found)
+        rows = self._read(lambda table: _scan(table, COLUMNS, _one_of("key", keys)))
+        return [] if rows is None else _entries(rows)
 
     def _table(self) -> "Table | None":
-        """The table, as it is now at each use; None if there is none."""
+        """Return the table, which always reads the latest state; None if it does not exist."""
         with self._opening:
             if self._opened is None and self.exists:
                 self._opened = _connected(self._folder).open_table(TABLE)
@@ -223,13 +217,13 @@ class VectorStore:
             table = self._opened = _connected(self._folder).create_table(TABLE, schema=schema)
             return table
 
-    def _read(self, read: "Callable[[Table], Found]") -> Found | None:
-        """What is read; None if there is no table. Files may go, replaced by new ones, while it is read."""
+    def _read(self, read: "Callable[[Table], Result]") -> Result | None:
+        """Return the result of a read; None without a table. It is repeated if files are replaced."""
         for attempt in range(1, READ_ATTEMPTS + 1):
             try:
                 table = self._table()
                 return None if table is None else read(table)
-            except Exception as error:  # LanceDB's are of any type
+            except Exception as error:  # LanceDB's errors have many types
                 with self._opening:
                     self._opened = None
                 if not self.exists:
@@ -254,10 +248,10 @@ def exclusive(lock: Path) -> Iterator[None]:
     """Keep other threads and processes out of the block while it runs.
 
     Args:
-        lock: A file for this alone; it and its folder are created.
+        lock: Lock file, which is created together with its folder.
 
     Raises:
-        VectorStoreError: It cannot be written.
+        VectorStoreError: The file cannot be written.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -299,8 +293,8 @@ def _entries(rows: "pa.Table") -> list[Entry]:
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), ASKED_AT_ONCE):
-        yield keys[start : start + ASKED_AT_ONCE]
+    for start in range(0, len(keys), MAX_KEYS_OF_A_QUERY):
+        yield keys[start : start + MAX_KEYS_OF_A_QUERY]
 
 
 def _scan(table: "Table", columns: list[str], only: Any = None) -> "pa.Table":
@@ -318,14 +312,14 @@ def _search(table: "Table", vector: Sequence[float], k: int, kinds: Sequence[Kin
     import numpy as np
 
     query: Any = table.search(np.asarray(vector, dtype=np.float32), vector_column_name="vector")
-    # More partitions than these where it may find nearer ones there, or a filter leaves too few.
+    # It searches more partitions if they may have nearer entries, or if a filter leaves too few.
     query = query.minimum_nprobes(SEARCHED_PARTITIONS).maximum_nprobes(0)
     query = query.distance_type("cosine").limit(k).select([*COLUMNS, "vector", "_distance"])
     if kinds is not None:
         query = query.where(_one_of("kind", kinds), prefilter=True)
     try:
         return query.to_arrow()
-    except Exception:  # LanceDB's are of any type
+    except Exception:  # LanceDB's errors have many types
         dimensions = table.schema.field("vector").type.list_size
         if len(vector) != dimensions:
             raise _other_length(len(vector), dimensions) from None
@@ -333,7 +327,7 @@ def _search(table: "Table", vector: Sequence[float], k: int, kinds: Sequence[Kin
 
 
 def _cosine_distances(vectors: Sequence[Sequence[float]], vector: Sequence[float]) -> Sequence[float]:
-    """Of each vector; not a number where there is no direction."""
+    """Return the distance of each vector; NaN if it has only zeros."""
     import numpy as np
 
     matrix, one = np.asarray(vectors, dtype=np.float64), np.asarray(vector, dtype=np.float64)
@@ -342,18 +336,18 @@ def _cosine_distances(vectors: Sequence[Sequence[float]], vector: Sequence[float
     return (1 - np.clip(cosines, -1, 1)).tolist()
 
 
-def _tidy_up(table: "Table", added: int) -> None:
-    """Index what is to be indexed, and join what is in many small files.
+def _optimize(table: "Table", added: int) -> None:
+    """Index the rows, and compact small files, if it is time to do so.
 
     Args:
-        table: After a write.
-        added: How many rows more there are for it.
+        table: Table after a write.
+        added: Number of rows that the write has added.
     """
     from lancedb.index import IvfSq
 
     index = next(iter(table.list_indices()), None)
     rows = table.count_rows()
-    # Of twice as many rows, an index is made anew: its partitions would become too large.
+    # When the number of rows has doubled, a new index is made, since its partitions would become too large.
     if _doublings(rows) > (0 if index is None else _doublings(rows - added)):
         config = IvfSq(
             distance_type="cosine",
@@ -375,14 +369,14 @@ def _doublings(rows: int) -> int:
 
 def _other_length(length: int, expected: int) -> VectorStoreError:
     return VectorStoreError(
-        f"The embedder makes vectors of {length:,} dimensions, and made those in memory with {expected:,}.",
-        "Give the embedder another name where it is another model, or delete the memory's folder.",
+        f"The embedder makes vectors of {length:,} dimensions, and those in memory have {expected:,}.",
+        "Give the embedder another name if it is another model, or delete the memory's folder.",
     )
 
 
 def _unusable(folder: Path, error: Exception) -> VectorStoreError:
     if isinstance(error, VectorStoreError):
         return error
-    said = str(error).strip().splitlines()
-    why = said[0].rstrip(".") if said else type(error).__name__
+    lines = str(error).strip().splitlines()
+    why = lines[0].rstrip(".") if lines else type(error).__name__
     return VectorStoreError(f"The memory in {folder} cannot be used: {why}.", REMEDY)

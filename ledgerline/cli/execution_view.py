@@ -37,7 +37,7 @@ class ExecutionView(Watcher):
         self._console = console
         self._doing = "starting"
         self._since = time.monotonic()
-        self._heard = ""
+        self._received = ""
         self._live = Live(get_renderable=self._render, console=console, transient=True, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -57,7 +57,7 @@ class ExecutionView(Watcher):
         for recalled in memories:
             self._detail(f"{recalled.relevance:.2f}  {recalled.entry.text}")
 
-    def forgot(self, why: str) -> None:
+    def recall_failed(self, why: str) -> None:
         """Print why the memory cannot be used."""
         self._print("memory", f"not used: {why}", style="yellow")
 
@@ -65,18 +65,18 @@ class ExecutionView(Watcher):
         """Print that the language model is working."""
         self._now(f"thinking, turn {number}")
 
-    def heard(self, piece: str) -> None:
+    def text_received(self, piece: str) -> None:
         """Print a piece of the response of the language model."""
-        self._heard += piece
+        self._received += piece
 
     def tool_called(self, call: ToolCall) -> None:
         """Print a call of a tool by the language model."""
         self._print(call.name, _readable(call.arguments))
         self._now(call.name)
 
-    def tool_answered(self, use: ToolUse) -> None:
+    def tool_returned(self, use: ToolUse) -> None:
         """Print the output of a tool."""
-        lines = use.answer.strip().splitlines()
+        lines = use.result.strip().splitlines()
         for line in lines[:MAX_LINES]:
             self._detail(line, style="red" if use.failed else "dim")
         if len(lines) > MAX_LINES:
@@ -84,7 +84,7 @@ class ExecutionView(Watcher):
         self._now("thinking")
 
     def _now(self, doing: str) -> None:
-        self._doing, self._since, self._heard = doing, time.monotonic(), ""
+        self._doing, self._since, self._received = doing, time.monotonic(), ""
 
     def _print(self, what: str, text: str, style: str = "") -> None:
         self._console.print(
@@ -100,7 +100,7 @@ class ExecutionView(Watcher):
     def _render(self) -> RenderableType:
         seconds = time.monotonic() - self._since
         status = Spinner("dots", Text(f"{printable(self._doing)} …  {seconds:.0f} s", "dim"))
-        return Group(Text(printable(self._heard)), status) if self._heard else status
+        return Group(Text(printable(self._received)), status) if self._received else status
 
 
 def print_execution(console: Console, execution: Execution, trace_page: str | None) -> None:

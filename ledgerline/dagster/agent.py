@@ -1,4 +1,4 @@
-"""Agents as steps use them: a language model, search, memory and a budget. How an agent works: agent/."""
+"""The resource that opens agents for steps. The agents themselves are in ledgerline/agent/."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRACER = "ledgerline.agent"
 
-# Variables whose values are in no trace, whatever they look like; some hold several, or headers.
+# The values of these variables are redacted in traces; some contain several values, or headers.
 SECRET_VARIABLES = (
     "OPENAI_API_KEY",
     "OLLAMA_API_KEY",
@@ -81,17 +81,19 @@ class AgentResource(dg.ConfigurableResource):
     )
 
     def language_model(self) -> "LanguageModel":
-        """The language model; nothing is asked of it yet.
+        """Return the language model; no request is sent yet.
 
         Raises:
-            PermanentFailure: Its address is none, or the extra `agent` is not installed.
+            PermanentFailure: The address is invalid, or the extra `agent` is not installed.
         """
         _require_extra()
+        from ledgerline.agent.language_model import ServerAddressError
+
         try:
             return self._language_model()
-        except ValueError as error:
+        except ServerAddressError as error:
             variable = ADDRESS_VARIABLES[self.provider]
-            raise PermanentFailure(str(error), f"Set {variable} to one, or to nothing.") from None
+            raise PermanentFailure(error.problem, f"Set {variable} to one, or to nothing.") from None
 
     def _language_model(self) -> "LanguageModel":
         from ledgerline.agent.thinking import Thinking
@@ -122,10 +124,10 @@ class AgentResource(dg.ConfigurableResource):
         )
 
     def require(self) -> None:
-        """Ask the language model's server, within seconds, whether it is there and has the model.
+        """Check within seconds that the language model's server responds and has the model.
 
         Raises:
-            PermanentFailure: It is not, or has not.
+            PermanentFailure: The server does not respond, or does not have the model.
         """
         from ledgerline.agent.language_model import LanguageModelError
 
@@ -144,36 +146,37 @@ class AgentResource(dg.ConfigurableResource):
         *,
         finding: Callable[[str], str | None] | None = None,
     ) -> "Agent":
-        """An agent within the budget.
+        """Return an agent with the budget of this resource.
 
         Args:
-            name: As traces show it.
-            prompt: What it is told first.
-            tools: What it may use; web search is added where there is one.
-            memory: Where it looks for what was answered before.
-            tracer: Where its spans go.
-            finding: Finds in an answer what it states; None: any text is an answer.
+            name: Name of the agent in traces.
+            prompt: System prompt.
+            tools: Tools that the agent may call; web search is added if a server is configured.
+            memory: Memory of earlier answers; None for no memory.
+            tracer: Tracer of its spans.
+            finding: Function that returns the fact which an answer states; None accepts any text as an
+                answer.
         """
-        from ledgerline.agent.agent import Agent, whole
+        from ledgerline.agent.agent import Agent, non_empty
         from ledgerline.agent.execution import Budget
         from ledgerline.agent.recording import Recorder
         from ledgerline.agent.search_tool import SearchTool
         from ledgerline.cleaning.texts import Cleaner
 
-        searching = [SearchTool(self.search_url)] if self.search_url else []
+        search_tools = [SearchTool(self.search_url)] if self.search_url else []
         return Agent(
             name,
             self.language_model(),
             prompt,
-            [*tools, *searching],
+            [*tools, *search_tools],
             memory,
             Budget(self.turns, self.tool_calls, self.tokens, self.seconds),
             Recorder(tracer, self.captures, Cleaner.of(_secrets())),
-            finding or whole,
+            finding or non_empty,
         )
 
     def open_memory(self) -> "Memory | None":
-        """The agent's memory; None if it has none."""
+        """Return the agent's memory; None if it is turned off."""
         if self.memory is None:
             return None
         _require_extra()
@@ -190,7 +193,7 @@ class AgentResource(dg.ConfigurableResource):
 
 
 def _require_extra() -> None:
-    """Refuse before anything is asked, for a step that no retry can mend."""
+    """Check that the extra `agent` is installed."""
     with permanent_failures():
         require("agent", "An agent")
 

@@ -1,4 +1,4 @@
-"""HTTP servers on loopback for fakes of language models' servers. What they say: fake_ollama, fake_openai."""
+"""HTTP servers on loopback for the fakes of language model servers in fake_ollama.py and fake_openai.py."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from ledgerline.testing.ports import HOST
 
 
 class FakeServer:
-    """Answers requests in threads until the end of its `with` block, which ends all waits.
+    """Handles requests in threads until the end of its `with` block, which ends all waits.
 
     Attributes:
-        stopping: Set at the end; whoever wants to wait waits for this.
+        stopping: Event that is set at the end; handlers wait for it instead of sleeping.
     """
 
     handler: type["Handler"]
@@ -27,7 +27,7 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        """Return the address."""
+        """The address of the server."""
         return f"http://{HOST}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -63,34 +63,34 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Be silent: clients that go away in the middle are part of the tests."""
+        """Ignore errors, since some tests close connections in the middle of a response."""
 
     def hang_up(self) -> None:
-        """End the connections that are open, so that nobody waits for another request."""
+        """Close the open connections, so that no thread waits for another request."""
         with self._lock:
             for connection in self._connections:
                 try:
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    continue  # it has ended already
+                    continue  # the connection is already closed
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection, kept alive."""
+    """Handles the requests of one connection, which is kept alive."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # headers and body in one packet
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name in the library)
-        """Be silent."""
+        """Do not log requests."""
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON of the request."""
+        """Return the JSON of the request's body."""
         return json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
 
     def send(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        """Answer at once."""
+        """Send a whole response."""
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(name, value)
@@ -100,11 +100,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def send_json(self, content: Any, status: int = 200) -> None:
-        """Answer at once with JSON."""
+        """Send a whole response of JSON."""
         self.send(json.dumps(content).encode(), status)
 
     def begin(self, content_type: str) -> None:
-        """Answer in chunks."""
+        """Begin a response in chunks."""
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.send_header("Transfer-Encoding", "chunked")
@@ -116,19 +116,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def end(self) -> None:
-        """End an answer in chunks."""
+        """End a response in chunks."""
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 
     def hang_up(self) -> None:
-        """End the connection in the middle of whatever is being said."""
+        """Close the connection in the middle of a response."""
         self.wfile.flush()
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
 
-class SameToAll:
-    """Answers with the same bytes whatever it is asked, then with the same others until it ends."""
+class FixedResponseServer:
+    """Responds to every request with the same bytes, and repeats other bytes until it ends."""
 
     def __init__(self) -> None:
         self.connections: list[socket.socket] = []
@@ -137,7 +137,12 @@ class SameToAll:
         self._threads: list[threading.Thread] = []
 
     def __call__(self, start: bytes, again: bytes = b"") -> str:
-        """Begin to answer with these bytes; returns the address."""
+        """Start responding, and return the address.
+
+        Args:
+            start: First bytes of each response.
+            again: Bytes that are repeated after them until the end.
+        """
         self._run(self._accept, start, again)
         return f"http://{HOST}:{self._listener.getsockname()[1]}"
 
@@ -152,9 +157,9 @@ class SameToAll:
             except OSError:
                 return
             self.connections.append(connection)
-            self._run(self._say, connection, start, again)
+            self._run(self._respond, connection, start, again)
 
-    def _say(self, connection: socket.socket, start: bytes, again: bytes) -> None:
+    def _respond(self, connection: socket.socket, start: bytes, again: bytes) -> None:
         try:
             request = b""
             while b"\r\n\r\n" not in request:

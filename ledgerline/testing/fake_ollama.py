@@ -1,14 +1,18 @@
-"""A server that speaks as Ollama does, with a made-up mind in place of a model.
+"""A fake Ollama server, in which a function replies instead of a model.
 
-What it says on the wire is what Ollama 0.17.4 says: test_ollama_wire.py asks both. Its clients are real.
+Its HTTP responses are those of Ollama 0.17.4: test_ollama_wire.py sends the same requests to both. The
+clients in tests are real.
 
 Example:
     >>> from ledgerline.agent.messages import Message, Role
     >>> from ledgerline.agent.ollama_provider import OllamaModel
-    >>> with FakeOllama(scripted(Reply(pieces=("Answer: ", "3")))) as fake:
-    ...     model = OllamaModel(fake.url, MODEL)
-    ...     model.complete([Message(Role.USER, "How many?")], (), 10.0, lambda piece: None).message.content
+    >>> with FakeOllama(scripted(Reply(pieces=("Answer: ", "3")))) as server:
+    ...     model = OllamaModel(server.url, MODEL)
+    ...     completion = model.complete([Message(Role.USER, "How many?")], [], 10, lambda piece: None)
+    >>> completion.message.content
     'Answer: 3'
+    >>> server.requests[0].messages[-1]["content"]
+    'How many?'
 """
 
 import csv
@@ -30,20 +34,23 @@ MODEL = "qwen3:8b"
 EMBEDDING_MODEL = "nomic-embed-text:latest"
 DIMENSIONS = 64
 VERSION = "0.17.4"
-CONTEXT_TOKENS = 40_960  # that the models were made for
-DEFAULT_CONTEXT_TOKENS = 4096  # that a server gives without being asked
+CONTEXT_TOKENS = 40_960  # context that the models were made for
+DEFAULT_CONTEXT_TOKENS = 4096  # context if a request sets none
 CREATED = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What a client asks for, as it came.
+    """A chat request, as it was received.
 
     Attributes:
-        messages: Each with "role" and "content", and whatever else the protocol has.
-        options: Of Ollama, or all other fields of OpenAI's protocol.
-        headers: Their names in small letters.
+        model: Name of the requested model.
+        messages: Messages with "role", "content" and the other fields of the protocol.
+        tools: Tools that are offered.
+        options: Options of Ollama, or all other fields of OpenAI's protocol.
+        stream: True for a streamed response.
+        headers: HTTP headers by their names in lower case.
         more: All other fields of Ollama's protocol.
     """
 
@@ -57,34 +64,35 @@ class ChatRequest:
 
     @property
     def offered(self) -> list[str]:
-        """The names of the tools."""
+        """The names of the tools that are offered."""
         return [tool["function"]["name"] for tool in self.tools]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a mind says, and how its server misbehaves.
+    """The reply of a model, and the faults of its server.
 
     Attributes:
-        pieces: Of the text, one a chunk.
-        tool_calls: Name and arguments as the model writes them, which may be a text that is no JSON.
-        raw_calls: Calls as some servers send them, which are sent as they are.
-        thinking: Pieces that come before the text.
-        input_tokens: At least, where they are counted; None: not said.
-        read_tokens: What a server says that it has read of a longer conversation.
-        output_tokens: None: not said.
-        output_seconds: What Ollama says it took.
-        done_reason: None: not said.
-        status: Of the HTTP answer; another than 200 is answered with the error alone.
-        error: With status 200: within the stream, after the pieces.
-        headers: Of an answer with another status.
-        seconds_before: Until the answer begins.
-        seconds_between: From piece to piece.
-        seconds_between_bytes: From byte to byte of the first piece.
-        hangs_up: End the connection without an answer.
-        breaks_after: End the connection after so many pieces.
-        is_endless: Leave out that it is done.
-        garbage: Sent after the pieces, in place of the end.
+        pieces: Pieces of the text, one for each chunk.
+        tool_calls: Names and arguments as the model writes them; the arguments may be a text that is not
+            JSON.
+        raw_calls: Calls that are sent unchanged, as some servers send them.
+        thinking: Pieces of thoughts, which are sent before the text.
+        input_tokens: Minimum number of tokens of the request that is reported; None to report none.
+        read_tokens: Number that is reported instead by a server that has cut the conversation.
+        output_tokens: Number of tokens of the response that is reported; None to report none.
+        output_seconds: Duration of the response that Ollama reports.
+        done_reason: Finish reason; None to report none.
+        status: HTTP status; with another one than 200, only the error is sent.
+        error: Error message; with status 200, it is sent within the stream, after the pieces.
+        headers: Headers of a response with another status.
+        seconds_before: Delay before the response.
+        seconds_between: Delay between pieces.
+        seconds_between_bytes: Delay between the bytes of the first piece.
+        hangs_up: Close the connection without a response.
+        breaks_after: Number of pieces after which the connection is closed.
+        is_endless: Omit the end of the stream.
+        garbage: Bytes that are sent after the pieces, instead of the end.
     """
 
     pieces: tuple[str, ...] = ()
@@ -108,11 +116,12 @@ class Reply:
     garbage: bytes = b""
 
 
-Mind = Callable[[ChatRequest], Reply]
+# A responder replies to requests in place of a model.
+Responder = Callable[[ChatRequest], Reply]
 
 
-def scripted(*replies: Reply) -> Mind:
-    """One reply after the other; there may be no more requests than replies."""
+def scripted(*replies: Reply) -> Responder:
+    """Return a responder that gives one reply after the other; further requests get an error."""
     remaining = iter(replies)
     lock = threading.Lock()
 
@@ -128,18 +137,18 @@ def scripted(*replies: Reply) -> Mind:
 
 @dataclass(frozen=True)
 class Analyst:
-    """A mind that answers questions by one call of a tool that takes SQL.
+    """A responder that answers each question with one call of a tool for SQL.
 
     Attributes:
-        queries: What a question contains, and the SQL that answers it; None: nothing does.
-        tool: The name of the tool.
+        queries: SQL by a part of the question; None if no table has the answer.
+        tool: Name of the tool.
     """
 
     queries: Mapping[str, str | None]
     tool: str = "query"
 
     def __call__(self, request: ChatRequest) -> Reply:
-        """Call the tool, or answer with what it returned."""
+        """Call the tool, or answer with its result."""
         last = request.messages[-1]
         if last["role"] == "tool":
             return _answered(_first_cell(last.get("content", "")))
@@ -159,26 +168,29 @@ def _first_cell(text: str) -> str:
 
 
 class FakeOllama(FakeServer):
-    """Ollama's HTTP interface: version, tags, ps, show, chat, embed.
+    """A fake of Ollama's HTTP API: version, tags, ps, show, chat, embed.
 
     Attributes:
-        requests: The chats that were asked for, in the order they came.
-        embedded: The texts that were.
-        version: None: it has none, like something else with this interface.
-        context_tokens: That its models were made for.
-        vectors: Makes the embeddings of texts.
-        untagged: Models whose template has no tag before a tool call: what is no call to them is text.
+        requests: Chat requests in their order.
+        embedded: Texts that were embedded.
+        version: Version of the server; None for another server with this API.
+        context_tokens: Context that its models were made for.
+        vectors: Function that returns the vectors of texts.
+        untagged: Models whose template has no tag before a tool call; their invalid calls become text.
+        loaded: Context length of each loaded model.
     """
 
-    def __init__(self, mind: Mind, models: Mapping[str, Sequence[str] | None] | None = None) -> None:
-        """Begin to listen when it is entered.
+    def __init__(
+        self, responder: Responder, models: Mapping[str, Sequence[str] | None] | None = None
+    ) -> None:
+        """Prepare the server, which listens from the beginning of its `with` block.
 
         Args:
-            mind: Decides what is said.
-            models: Names, and what each can do; None: it does not say, like an old version.
+            responder: Function that replies to chats.
+            models: Capabilities of each model by its name; None for an old version that lists none.
         """
         self.handler = _OllamaHandler
-        self.mind = mind
+        self.responder = responder
         self.models = models or {MODEL: ("completion", "tools"), EMBEDDING_MODEL: ("embedding",)}
         self.requests: list[ChatRequest] = []
         self.embedded: list[str] = []
@@ -190,10 +202,10 @@ class FakeOllama(FakeServer):
         super().__init__()
 
     def named(self, name: str) -> str | None:
-        """The whole name of a model it has, in its own letters."""
-        asked = name.lower().removeprefix("library/")
-        wanted = {asked, f"{asked}:latest", asked.removesuffix(":latest")}
-        return next((whole for whole in self.models if whole.lower() in wanted), None)
+        """Return the full name of a model, in its own spelling; None if the server does not have it."""
+        short = name.lower().removeprefix("library/")
+        names = {short, f"{short}:latest", short.removesuffix(":latest")}
+        return next((known for known in self.models if known.lower() in names), None)
 
     def can(self, name: str, capability: str) -> bool:
         """Return whether a model has a capability; True if the model lists no capabilities."""
@@ -215,47 +227,49 @@ class _OllamaHandler(Handler):
             case "/api/version" if self.fake.version is not None:
                 self.send_json({"version": self.fake.version})
             case "/api/tags":
-                self.send_json({"models": [_listed(_whole(name)) for name in self.fake.models]})
+                self.send_json({"models": [_listed(_full_name(name)) for name in self.fake.models]})
             case "/api/ps":
                 self.send_json({"models": [_running(*pair) for pair in self.fake.loaded.items()]})
             case _:
-                self._not_found()
+                self._page_not_found()
 
     def do_POST(self) -> None:  # noqa: N802 (its name in the library)
         body = self.body()
-        answers = {"/api/show": self._show, "/api/chat": self._chat, "/api/embed": self._embed}
-        answer = answers.get(self.path)
-        if answer is None:
-            return self._not_found()
-        asked = body.get("model") or ""
-        if not re.fullmatch(r"[^:]+(:[^:]+)?", asked):
-            return self._no_name(asked)
-        name = self.fake.named(asked)
+        handlers = {"/api/show": self._show, "/api/chat": self._chat, "/api/embed": self._embed}
+        handler = handlers.get(self.path)
+        if handler is None:
+            return self._page_not_found()
+        requested = body.get("model") or ""
+        if not re.fullmatch(r"[^:]+(:[^:]+)?", requested):
+            return self._invalid_name(requested)
+        name = self.fake.named(requested)
         if name is None:
-            missing = f"model '{asked}' not found"
+            missing = f"model '{requested}' not found"
             if self.path == "/api/embed":
-                missing = f'model "{asked}" not found, try pulling it first'
+                missing = f'model "{requested}" not found, try pulling it first'
             return self.send_json({"error": missing}, 404)
-        return answer(name, body)
+        return handler(name, body)
 
-    def _no_name(self, asked: str) -> None:
-        if self.path == "/api/chat" or (self.path == "/api/show" and not asked):
+    def _invalid_name(self, requested: str) -> None:
+        if self.path == "/api/chat" or (self.path == "/api/show" and not requested):
             return self.send_json({"error": "model is required"}, 400)
-        whole = f"registry.ollama.ai/library/{asked or '!MISSING!:latest'}"
-        return self.send_json({"error": f"unqualified name: {whole}"}, 500)
+        full_name = f"registry.ollama.ai/library/{requested or '!MISSING!:latest'}"
+        return self.send_json({"error": f"unqualified name: {full_name}"}, 500)
 
-    def _not_found(self) -> None:
+    def _page_not_found(self) -> None:
         self.send(b"404 page not found", 404, {"Content-Type": "text/plain"})
 
     def _show(self, name: str, _: Mapping[str, Any]) -> None:
-        shown = {
+        description = {
             "modelfile": f"FROM {name}",
             "details": _DETAILS,
             "model_info": {"general.architecture": "qwen3", "qwen3.context_length": self.fake.context_tokens},
             "modified_at": _time(),
         }
         capabilities = self.fake.models[name]
-        self.send_json(shown if capabilities is None else {**shown, "capabilities": list(capabilities)})
+        self.send_json(
+            description if capabilities is None else {**description, "capabilities": list(capabilities)}
+        )
 
     def _embed(self, name: str, body: Mapping[str, Any]) -> None:
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
@@ -288,14 +302,14 @@ class _OllamaHandler(Handler):
         if (refusal := self._refusal(name, request)) is not None:
             return self.send_json({"error": refusal}, 400)
         limit = min(options.get("num_ctx") or DEFAULT_CONTEXT_TOKENS, self.fake.context_tokens)
-        self.fake.loaded[_whole(name)] = limit
+        self.fake.loaded[_full_name(name)] = limit
         kept = _kept(request.messages, limit)
         if len(kept) < len(request.messages) or tokens_of(kept) > limit:
             if request.more.get("truncate") is False:
                 return self.send_json({"error": "the input length exceeds the context length"}, 400)
             request = replace(request, messages=kept)
-        reply = self.fake.mind(request)
-        if misbehaves(self, self.fake, reply):
+        reply = self.fake.responder(request)
+        if is_closed_before_response(self, self.fake, reply):
             return None
         if reply.status != 200:
             content = json.dumps({"error": reply.error}).encode()
@@ -306,7 +320,7 @@ class _OllamaHandler(Handler):
     def _load(self, name: str, request: ChatRequest) -> None:
         is_over = request.more.get("keep_alive") == 0
         if is_over:
-            self.fake.loaded.pop(_whole(name), None)
+            self.fake.loaded.pop(_full_name(name), None)
         ending = {"done": True, "done_reason": "unload" if is_over else "load"}
         message = {"role": "assistant", "content": ""}
         self.send_json({"model": request.model, "created_at": _time(), "message": message, **ending})
@@ -314,7 +328,7 @@ class _OllamaHandler(Handler):
     def _refusal(self, name: str, request: ChatRequest) -> str | None:
         think = request.more.get("think")
         if request.tools and not self.fake.can(name, "tools"):
-            return f"registry.ollama.ai/library/{_whole(name)} does not support tools"
+            return f"registry.ollama.ai/library/{_full_name(name)} does not support tools"
         if not self.fake.can(name, "completion"):
             return f'"{request.model}" does not support chat'
         if think and not self.fake.can(name, "thinking"):
@@ -336,13 +350,13 @@ class _OllamaHandler(Handler):
             content = {"model": request.model, "created_at": _time(), **fields}
             return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
-        def said(**message: Any) -> bytes:
+        def piece(**message: Any) -> bytes:
             return line(message={"role": "assistant", "content": "", **message}, done=False)
 
-        lines = [said(thinking=text) for text in reply.thinking]
-        lines += [said(content=text) for text in reply.pieces]
+        lines = [piece(thinking=text) for text in reply.thinking]
+        lines += [piece(content=text) for text in reply.pieces]
         if calls := _calls(reply):
-            lines.append(said(tool_calls=calls))
+            lines.append(piece(tool_calls=calls))
         error = json.dumps({"error": reply.error}).encode() + b"\n" if reply.error else b""
         end = line(message={"role": "assistant", "content": ""}, **_ending(reply))
         self.begin("application/x-ndjson")
@@ -350,13 +364,13 @@ class _OllamaHandler(Handler):
 
 
 def tokens_of(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Tokens of a conversation, as this server counts them."""
+    """Return the number of tokens of a conversation, as this server counts them."""
     texts = [f"{message.get('content', '')} {message.get('tool_calls', '')}" for message in messages]
     return sum(4 + len(re.findall(r"\w+|[^\w\s]", text)) for text in texts)
 
 
 def _kept(messages: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
-    """Those that a prompt is made of: the oldest are dropped, but for the system's and the last."""
+    """Return the messages that fit: the oldest are dropped, except system messages and the last one."""
     for start in range(len(messages)):
         kept = [message for message in messages[:start] if message["role"] == "system"]
         kept += messages[start:]
@@ -366,22 +380,22 @@ def _kept(messages: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str
 
 
 def _parsed(reply: Reply, request: ChatRequest, *, is_tagged: bool) -> Reply:
-    """A reply as Ollama reads tool calls in what a model wrote.
+    """Return a reply with the tool calls that Ollama parses in a model's text.
 
-    Without tools there is nothing to read. A call that names no tool that was offered, or is cut off, is left
-    out, or text where no tag says that it is a call; but if the name of a tool is anywhere in it, then that
-    one is called.
+    Without tools, nothing is parsed. A call that is cut off, or names no offered tool, is dropped, or
+    becomes text if the template has no tag for calls. If the name of an offered tool is anywhere in the
+    text, that tool is called.
     """
-    read: list[tuple[str, Mapping[str, Any] | str]] = []
+    parsed: list[tuple[str, Mapping[str, Any] | str]] = []
     texts: list[str] = []
     for name, arguments in reply.tool_calls:
         written = _written(name, arguments)
-        found = [offered for offered in request.offered if offered in written]
-        if found and not isinstance(arguments, str):
-            read.append((name if name in request.offered else min(found, key=written.index), arguments))
+        named = [offered for offered in request.offered if offered in written]
+        if named and not isinstance(arguments, str):
+            parsed.append((name if name in request.offered else min(named, key=written.index), arguments))
         elif not (request.tools and is_tagged):
             texts.append(written)
-    return replace(reply, pieces=(*reply.pieces, *texts), tool_calls=tuple(read))
+    return replace(reply, pieces=(*reply.pieces, *texts), tool_calls=tuple(parsed))
 
 
 def _written(name: str, arguments: Mapping[str, Any] | str) -> str:
@@ -389,8 +403,8 @@ def _written(name: str, arguments: Mapping[str, Any] | str) -> str:
     return f'{{"name":"{name}","arguments":{text}}}'
 
 
-def misbehaves(handler: Handler, fake: FakeServer, reply: Reply) -> bool:
-    """Do what comes before an answer; says whether there will be none."""
+def is_closed_before_response(handler: Handler, fake: FakeServer, reply: Reply) -> bool:
+    """Wait, or close the connection, before a response; return True if it is closed."""
     if reply.seconds_before:
         fake.stopping.wait(reply.seconds_before)
     if reply.hangs_up or fake.stopping.is_set():
@@ -400,7 +414,7 @@ def misbehaves(handler: Handler, fake: FakeServer, reply: Reply) -> bool:
 
 
 def stream(handler: Handler, fake: FakeServer, reply: Reply, chunks: Sequence[bytes], end: bytes) -> None:
-    """Send chunks, and misbehave meanwhile."""
+    """Send chunks with the faults of the reply."""
     for number, chunk in enumerate(chunks):
         if number == reply.breaks_after:
             return handler.hang_up()
@@ -422,7 +436,7 @@ def _bytes_of(content: bytes) -> Iterator[bytes]:
 
 
 def embedding(text: str) -> list[float]:
-    """A vector of length 1 for the words of a text; who shares words is near."""
+    """Return a vector of length 1 for a text; texts that share words have similar vectors."""
     vector = [0.0] * DIMENSIONS
     for word in re.findall(r"\w+", text.lower()) or [""]:
         digest = hashlib.sha256(word.encode()).digest()
@@ -454,7 +468,7 @@ def _ending(reply: Reply) -> dict[str, Any]:
         "eval_count": reply.output_tokens,
         "eval_duration": None if reply.output_seconds is None else int(reply.output_seconds * NANOSECONDS),
     }
-    return {name: value for name, value in ending.items() if value}  # what is 0 is left out
+    return {name: value for name, value in ending.items() if value}  # Ollama omits values that are 0
 
 
 _DETAILS = {
@@ -487,10 +501,10 @@ def _running(name: str, context_tokens: int) -> dict[str, Any]:
     }
 
 
-def _whole(name: str) -> str:
+def _full_name(name: str) -> str:
     return name if ":" in name else f"{name}:latest"
 
 
 def _time() -> str:
-    """Always the same, with nanoseconds, as Go writes it."""
+    """Return a fixed time with nanoseconds, as Go formats it."""
     return CREATED.strftime("%Y-%m-%dT%H:%M:%S.123456789Z")

@@ -1,11 +1,18 @@
-"""A server that speaks as OpenAI-compatible ones do, with a made-up mind in place of a model."""
+"""A fake server with OpenAI's protocol, in which a function replies instead of a model."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ledgerline.testing.fake_http import FakeServer, Handler
-from ledgerline.testing.fake_ollama import ChatRequest, Mind, Reply, misbehaves, stream, tokens_of
+from ledgerline.testing.fake_ollama import (
+    ChatRequest,
+    Reply,
+    Responder,
+    is_closed_before_response,
+    stream,
+    tokens_of,
+)
 
 MODEL = "Qwen/Qwen3-8B"
 CREATED = 1_769_860_800
@@ -13,24 +20,24 @@ NOT_OPTIONS = {"model", "messages", "tools", "stream"}
 
 
 class FakeOpenAI(FakeServer):
-    """OpenAI's HTTP interface: models and streamed chat completions.
+    """A fake of OpenAI's HTTP API: models and streamed chat completions.
 
     Attributes:
-        requests: The completions that were asked for, in the order they came.
-        owner: Whom its models belong to, as its list says: to "library" with Ollama.
-        thoughts: What the field is called for what is thought before an answer.
-        refuses: A field that it does not take, and what it says then.
+        requests: Requests of completions in their order.
+        owner: Owner of the models in its list, which is "library" for Ollama.
+        thoughts: Name of the field for thoughts.
+        refuses: Field that it refuses, and the error message for it.
     """
 
-    def __init__(self, mind: Mind, models: Sequence[str] | None = (MODEL,)) -> None:
-        """Begin to listen when it is entered.
+    def __init__(self, responder: Responder, models: Sequence[str] | None = (MODEL,)) -> None:
+        """Prepare the server, which listens from the beginning of its `with` block.
 
         Args:
-            mind: Decides what is said.
-            models: Their names; None: it has no list.
+            responder: Function that replies to chats.
+            models: Names of the models; None for a server without a list.
         """
         self.handler = _OpenAIHandler
-        self.mind = mind
+        self.responder = responder
         self.models = models
         self.requests: list[ChatRequest] = []
         self.owner = "vllm"
@@ -40,7 +47,7 @@ class FakeOpenAI(FakeServer):
 
     @property
     def api(self) -> str:
-        """URL of the interface."""
+        """The URL of the API."""
         return f"{self.url}/v1"
 
 
@@ -79,8 +86,8 @@ class _OpenAIHandler(Handler):
             {name.lower(): value for name, value in self.headers.items()},
         )
         self.fake.requests.append(request)
-        reply = self.fake.mind(request)
-        if misbehaves(self, self.fake, reply):
+        reply = self.fake.responder(request)
+        if is_closed_before_response(self, self.fake, reply):
             return None
         if reply.status != 200:
             content = json.dumps(_error(reply.error, "error", reply.done_reason)).encode()
@@ -99,17 +106,17 @@ class _OpenAIHandler(Handler):
             }
             return f"data: {json.dumps(chunk)}\n\n".encode()
 
-        def said(finish_reason: str | None = None, **delta: Any) -> bytes:
+        def piece(finish_reason: str | None = None, **delta: Any) -> bytes:
             return event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
 
-        events = [said(role="assistant", content="")]
-        events += [said(**{self.fake.thoughts: text}) for text in reply.thinking]
-        events += [said(content=text) for text in reply.pieces]
-        events += [said(tool_calls=[part]) for part in (*_call_parts(reply), *reply.raw_calls)]
+        events = [piece(role="assistant", content="")]
+        events += [piece(**{self.fake.thoughts: text}) for text in reply.thinking]
+        events += [piece(content=text) for text in reply.pieces]
+        events += [piece(tool_calls=[part]) for part in (*_call_parts(reply), *reply.raw_calls)]
         if reply.error:
             end = f"data: {json.dumps(_error(reply.error, 'error', reply.done_reason))}\n\n".encode()
         else:
-            end = said(
+            end = piece(
                 finish_reason="tool_calls" if reply.tool_calls or reply.raw_calls else reply.done_reason
             )
             if body.get("stream_options", {}).get("include_usage") and reply.input_tokens is not None:
@@ -123,7 +130,7 @@ class _OpenAIHandler(Handler):
 
 
 def _call_parts(reply: Reply) -> list[dict[str, Any]]:
-    """Tool calls as they are streamed: first the name, then the arguments in two parts."""
+    """Return streamed tool calls: first the name, then the arguments in two parts."""
     parts: list[dict[str, Any]] = []
     for index, (name, arguments) in enumerate(reply.tool_calls):
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)

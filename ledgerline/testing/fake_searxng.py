@@ -1,4 +1,4 @@
-"""A fake of SearXNG on loopback: its JSON API with results made up here, and its ways to fail."""
+"""A fake of SearXNG on loopback: its JSON API with given results and failures."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from ledgerline.testing.fake_http import FakeServer, Handler
 
 
 def page(url: str, title: str = "", content: str = "", **fields: Any) -> dict[str, Any]:
-    """One result, with the fields that SearXNG gives."""
+    """Return one result with the fields of SearXNG."""
     return {
         "url": url,
         "title": title or f"Title of {url}",
@@ -33,57 +33,57 @@ def page(url: str, title: str = "", content: str = "", **fields: Any) -> dict[st
 
 @dataclass
 class Reply:
-    """What is answered to one query.
+    """The response to one query.
 
     Attributes:
-        results: As SearXNG lists them.
-        silent: Engines that did not answer, with the reason.
-        status: Of HTTP.
-        body: Instead of the JSON of all this.
-        headers: More of them.
-        waits: Whether nothing is answered until the end.
+        results: Results in the form of SearXNG.
+        unresponsive_engines: Engines that did not respond, each with the reason.
+        status: HTTP status.
+        body: Body that is sent instead of JSON.
+        headers: Additional headers.
+        waits: True to send no response until the end.
     """
 
     results: list[Any] = field(default_factory=list)
-    silent: list[Any] = field(default_factory=list)
+    unresponsive_engines: list[Any] = field(default_factory=list)
     status: int = 200
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     waits: bool = False
 
     def content(self, query: str) -> bytes:
-        """Return the body of the answer to a query."""
+        """Return the body of the response to a query."""
         if self.body is not None:
             return self.body
         return json.dumps(
             {
                 "query": query,
-                "number_of_results": 0,  # engines seldom tell
+                "number_of_results": 0,  # most engines do not report it
                 "results": self.results,
                 "answers": [],
                 "corrections": [],
                 "infoboxes": [],
                 "suggestions": ["something else"],
-                "unresponsive_engines": self.silent,
+                "unresponsive_engines": self.unresponsive_engines,
             }
         ).encode()
 
 
 class FakeSearXNG(FakeServer):
-    """Answers what it is told to.
+    """Responds to searches with given results.
 
     Attributes:
-        reply: Gives what is answered to a query.
-        formats: Of settings.yml.
-        asked: The parameters of each search.
-        headers: Of each search.
+        reply: Function that returns the response to a query.
+        formats: Formats in settings.yml.
+        searches: Parameters of each search.
+        headers: Headers of each search.
     """
 
     def __init__(self) -> None:
         self.handler = _Search
         self.reply: Callable[[str], Reply] = lambda _: Reply()
         self.formats = ["html", "json"]
-        self.asked: list[dict[str, str]] = []
+        self.searches: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.lock = threading.Lock()
         super().__init__()
@@ -95,16 +95,16 @@ class _Search(Handler):
     def do_GET(self) -> None:  # noqa: N802 (its name in the library)
         fake: FakeSearXNG = self.server.fake
         address = urlsplit(self.path)
-        asked = {name: values[0] for name, values in parse_qs(address.query).items()}
+        parameters = {name: values[0] for name, values in parse_qs(address.query).items()}
         with fake.lock:
-            fake.asked.append(asked)
+            fake.searches.append(parameters)
             fake.headers.append({name.lower(): value for name, value in self.headers.items()})
         if address.path != "/search":
             self.send(b"<!doctype html>not found", 404, {"Content-Type": "text/html"})
-        elif asked.get("format") not in fake.formats:
+        elif parameters.get("format") not in fake.formats:
             self.send(b"<!doctype html>Forbidden", 403, {"Content-Type": "text/html"})
         else:
-            reply = fake.reply(asked["q"])
+            reply = fake.reply(parameters["q"])
             if reply.waits:
                 fake.stopping.wait()
-            self.send(reply.content(asked["q"]), reply.status, reply.headers)
+            self.send(reply.content(parameters["q"]), reply.status, reply.headers)

@@ -16,12 +16,13 @@ from ledgerline.agent.query_tool import QueryTool
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.search_tool import SearchTool
 from ledgerline.agent.sql_sandbox import Column, SqlSandbox, Table
-from ledgerline.testing.fake_ollama import MODEL, FakeOllama, Mind
+from ledgerline.testing.fake_http import FixedResponseServer
+from ledgerline.testing.fake_ollama import MODEL, FakeOllama, Responder
 from ledgerline.testing.fake_openai import MODEL as OPENAI_MODEL
 from ledgerline.testing.fake_openai import FakeOpenAI
 from ledgerline.testing.fake_searxng import FakeSearXNG
 from tests.agent import real_ollama
-from tests.agent.ollama_servers import says_what_is_wanted
+from tests.agent.ollama_servers import constant_of_format
 from tests.agent.spans import Spans
 
 FLIGHTS = Table(
@@ -46,6 +47,12 @@ def spans() -> Iterator[Spans]:
 
 
 @pytest.fixture
+def fixed_response() -> Iterator[FixedResponseServer]:
+    with FixedResponseServer() as server:
+        yield server
+
+
+@pytest.fixture
 def searxng() -> Iterator[FakeSearXNG]:
     with FakeSearXNG() as server:
         yield server
@@ -66,10 +73,10 @@ def search(searxng: FakeSearXNG) -> Iterator[SearchTool]:
 
 
 @pytest.fixture
-def ollama() -> Iterator[Callable[[Mind], FakeOllama]]:
-    """Starts servers with a mind; they are stopped at the end."""
+def ollama() -> Iterator[Callable[[Responder], FakeOllama]]:
+    """Starts servers with a responder; they are stopped at the end."""
     with ExitStack() as stack:
-        yield lambda mind: stack.enter_context(FakeOllama(mind))
+        yield lambda responder: stack.enter_context(FakeOllama(responder))
 
 
 @pytest.fixture(scope="session")
@@ -84,39 +91,39 @@ def libraries() -> None:
 
 @pytest.fixture
 def agent_of(
-    ollama: Callable[[Mind], FakeOllama],
+    ollama: Callable[[Responder], FakeOllama],
     spans: Spans,
     sandbox: SqlSandbox,
     search: SearchTool,
     libraries: None,
-) -> Callable[[Mind], Agent]:
-    """Makes agents with a mind: the model's client, the tools and the spans are real."""
-    return lambda mind: Agent(
+) -> Callable[[Responder], Agent]:
+    """Makes agents with a responder: the model's client, the tools and the spans are real."""
+    return lambda responder: Agent(
         "analyst",
-        OllamaModel(ollama(mind).url, MODEL),
+        OllamaModel(ollama(responder).url, MODEL),
         Prompt(
             "analyst", "Answer questions about flights.{% if memories %} Known: {{ memories }}{% endif %}", 3
         ),
-        (QueryTool(sandbox, "flights"), search),
+        (QueryTool("query_flights", "flights", sandbox), search),
         recorder=Recorder(spans.tracer),
     )
 
 
 @pytest.fixture
-def openai_agent_of(agent_of: Callable[[Mind], Agent]) -> Iterator[Callable[[Mind], Agent]]:
+def openai_agent_of(agent_of: Callable[[Responder], Agent]) -> Iterator[Callable[[Responder], Agent]]:
     """The same with OpenAI's protocol, whose servers hand on what calls a tool that was not offered."""
     with ExitStack() as stack:
 
-        def agent(mind: Mind) -> Agent:
-            server = stack.enter_context(FakeOpenAI(mind))
-            return replace(agent_of(mind), model=OpenAIModel(server.api, OPENAI_MODEL))
+        def agent(responder: Responder) -> Agent:
+            server = stack.enter_context(FakeOpenAI(responder))
+            return replace(agent_of(responder), model=OpenAIModel(server.api, OPENAI_MODEL))
 
         yield agent
 
 
 @pytest.fixture(scope="session")
 def fake_server() -> Iterator[str]:
-    with FakeOllama(says_what_is_wanted, real_ollama.CAPABILITIES) as fake:
+    with FakeOllama(constant_of_format, real_ollama.CAPABILITIES) as fake:
         fake.context_tokens = real_ollama.CONTEXT_TOKENS
         fake.untagged = frozenset(real_ollama.CAPABILITIES) - {real_ollama.TAGGED}
         yield fake.url

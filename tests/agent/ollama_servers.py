@@ -1,7 +1,7 @@
 """Helps tests that run against the fake Ollama and, where there is one, against a real one.
 
 A model says what it is told: the request's `format` is a JSON schema with one constant, which real Ollama
-makes the model write, and the fake's mind writes as well.
+makes the model write, and the fake's responder writes as well.
 """
 
 import json
@@ -12,7 +12,7 @@ import httpx
 from ledgerline.testing.fake_ollama import ChatRequest, Reply
 
 
-def says_what_is_wanted(request: ChatRequest) -> Reply:
+def constant_of_format(request: ChatRequest) -> Reply:
     """Write the constant of the request's format, as a model does."""
     wanted = request.more.get("format", {}).get("const")
     if isinstance(wanted, dict) and "name" in wanted:

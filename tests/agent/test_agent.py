@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from ledgerline.agent.agent import NO_MORE_TOOLS, Agent
 from ledgerline.agent.execution import Budget, Limit, Outcome, ToolUse, Watcher
 from ledgerline.agent.language_model import (
-    MalformedAnswerError,
+    MalformedResponseError,
     RefusedError,
     ServerAbsentError,
     UnknownModelError,
@@ -26,15 +26,15 @@ from ledgerline.agent.ollama_embedder import OllamaEmbedder
 from ledgerline.agent.ollama_provider import OllamaModel
 from ledgerline.agent.prompt import Prompt, PromptError
 from ledgerline.agent.recording import Recorder
-from ledgerline.agent.tools import ToolAnswer
+from ledgerline.agent.tools import ToolResult
 from ledgerline.agent.vector_store import Entry
-from ledgerline.testing.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Mind, Reply, scripted
+from ledgerline.testing.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Reply, Responder, scripted
 from ledgerline.testing.fake_searxng import FakeSearXNG, page
 from ledgerline.testing.fake_searxng import Reply as Page
 from ledgerline.testing.ports import unused_port
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
 
-AgentOf = Callable[[Mind], Agent]
+AgentOf = Callable[[Responder], Agent]
 
 COUNT = "SELECT count(*) FROM flights"
 COUNTS = Analyst({"How many flights": COUNT}, tool="query_flights")
@@ -59,20 +59,20 @@ class Seen(Watcher):
     def recalled(self, memories: Sequence[Recalled]) -> None:
         self.events.append(("recalled", [found.entry.text for found in memories]))
 
-    def forgot(self, why: str) -> None:
-        self.events.append(("forgot", why))
+    def recall_failed(self, why: str) -> None:
+        self.events.append(("recall_failed", why))
 
     def turn_begins(self, number: int) -> None:
         self.events.append(("turn", number))
 
-    def heard(self, piece: str) -> None:
-        self.events.append(("heard", piece))
+    def text_received(self, piece: str) -> None:
+        self.events.append(("received", piece))
 
     def tool_called(self, call: ToolCall) -> None:
         self.events.append(("called", call.arguments))
 
-    def tool_answered(self, use: ToolUse) -> None:
-        self.events.append(("answered", use.answer))
+    def tool_returned(self, use: ToolUse) -> None:
+        self.events.append(("answered", use.result))
 
 
 class Nothing(BaseModel):
@@ -88,7 +88,7 @@ class Broken:
     description: str = "Fails."
     arguments: type[BaseModel] = Nothing
 
-    def call(self, arguments: Nothing, recorder: Recorder, seconds: float) -> ToolAnswer:
+    def call(self, arguments: Nothing, recorder: Recorder, seconds: float) -> ToolResult:
         raise self.error
 
 
@@ -100,7 +100,7 @@ def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:
     assert execution.answer == "This is what the tables say.\nAnswer: 3"
     assert execution.stopped_by is None
     assert execution.turns == 2
-    assert [(use.call.name, use.answer, use.failed) for use in execution.tools] == [
+    assert [(use.call.name, use.result, use.failed) for use in execution.tools] == [
         ("query_flights", "count_star()\n3\n", False)
     ]
     assert execution.usage == Usage(52, 20)
@@ -111,15 +111,15 @@ def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:
 
 
 def test_the_model_is_told_the_prompt_the_question_and_the_tools(
-    agent_of: AgentOf, ollama: Callable[[Mind], FakeOllama]
+    agent_of: AgentOf, ollama: Callable[[Responder], FakeOllama]
 ) -> None:
     requests: list[ChatRequest] = []
 
-    def mind(request: ChatRequest) -> Reply:
+    def responder(request: ChatRequest) -> Reply:
         requests.append(request)
         return COUNTS(request)
 
-    agent_of(mind).ask("How many flights are there?")
+    agent_of(responder).ask("How many flights are there?")
     first, second = requests
     assert [(message["role"], message["content"]) for message in first.messages] == [
         ("system", "Answer questions about flights."),
@@ -150,13 +150,13 @@ def test_several_tools_of_one_turn_are_used_in_order(agent_of: AgentOf, searxng:
     execution = agent_of(scripted(both, ANSWER)).ask("How many?", seen)
     assert [use.call.name for use in execution.tools] == ["query_flights", "web_search", "query_flights"]
     assert len({use.call.id for use in execution.tools}) == 3
-    assert "It snowed." in execution.tools[1].answer
+    assert "It snowed." in execution.tools[1].result
     assert [name for name, _ in seen.events] == [
-        "turn", *["called", "answered"] * 3, "turn", "heard", "heard", "heard",
+        "turn", *["called", "answered"] * 3, "turn", "received", "received", "received",
     ]  # fmt: skip
     assert seen.events[1] == ("called", {"sql": COUNT})
     assert seen.events[2] == ("answered", "count_star()\n3\n")
-    assert seen.events[-3:] == [("heard", "Three"), ("heard", " flights.\n"), ("heard", "Answer: 3")]
+    assert seen.events[-3:] == [("received", "Three"), ("received", " flights.\n"), ("received", "Answer: 3")]
 
 
 def test_a_model_that_cannot_be_used_is_an_error_of_the_execution(agent_of: AgentOf, spans: Spans) -> None:
@@ -173,7 +173,7 @@ def test_a_model_that_cannot_be_used_is_an_error_of_the_execution(agent_of: Agen
 
 def test_a_prompt_that_cannot_be_filled_in_is_an_error_of_the_execution(agent_of: AgentOf) -> None:
     agent = replace(agent_of(COUNTS), prompt=Prompt("own", "{{ tables }}"))
-    with pytest.raises(PromptError, match=r"own .*'tables' is undefined.*It may use memories"):
+    with pytest.raises(PromptError, match=r"own .*'tables' is undefined.*Use only these variables: memories"):
         agent.ask("How many flights are there?")
 
 
@@ -185,10 +185,14 @@ def test_a_prompt_that_cannot_be_filled_in_is_an_error_of_the_execution(agent_of
     [
         ("query_flights", {"sql": "SELECT nothing FROM flights"}, "Error: "),
         ("query_flights", {"sql": "DELETE FROM flights"}, "read-only"),
-        ("query_flights", {"SQL": COUNT}, "Wrong arguments of query_flights: sql: Field required"),
+        (
+            "query_flights",
+            {"SQL": COUNT},
+            "query_flights was not called, because its arguments are invalid: sql: Field required",
+        ),
         ("query_flights", {"sql": 3}, "sql: Input should be a valid string"),
-        ("query_flights", {}, "It takes {"),
-        ("web_search", {"queries": []}, "Wrong arguments of web_search"),
+        ("query_flights", {}, "Its arguments are {"),
+        ("web_search", {"queries": []}, "web_search was not called, because its arguments are invalid"),
         ("broken", {}, "broken failed: ZeroDivisionError. Do without it."),
     ],
 )
@@ -201,9 +205,9 @@ def test_what_goes_wrong_with_a_tool_is_an_answer_to_the_model(
     assert execution.answer.endswith("Answer: 3")
     (use,) = execution.tools
     assert use.failed
-    assert use.answer.startswith("Error: ")
-    assert expected in use.answer
-    assert "division of a secret" not in use.answer
+    assert use.result.startswith("Error: ")
+    assert expected in use.result
+    assert "division of a secret" not in use.result
 
 
 @pytest.mark.parametrize("name", ["delete_everything", "query_flights_now", ""])
@@ -212,7 +216,7 @@ def test_a_tool_that_does_not_exist_is_an_answer_to_the_model(openai_agent_of: A
     assert execution.answer.endswith("Answer: 3")
     (use,) = execution.tools
     assert use.failed
-    assert f"There is no tool {name!r}. There are: query_flights, web_search" in use.answer
+    assert f"There is no tool {name!r}. The tools are: query_flights, web_search" in use.result
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_any_defect_of_a_tool_leaves_the_execution_going(agent_of: AgentOf, erro
     agent = agent_of(scripted(Reply(tool_calls=(("broken", {}), ("query_flights", {"sql": COUNT}))), ANSWER))
     execution = replace(agent, tools=(*agent.tools, Broken(error))).ask("How many?")
     assert [use.failed for use in execution.tools] == [True, False]
-    assert type(error).__name__ in execution.tools[0].answer
+    assert type(error).__name__ in execution.tools[0].result
 
 
 @pytest.mark.parametrize("arguments", ['{"sql": "SELECT', "[1, 2]", "null", "\x00"])
@@ -233,29 +237,33 @@ def test_arguments_that_are_no_json_object_are_an_answer_to_the_model(
     execution = openai_agent_of(scripted(call, ANSWER)).ask("How many?")
     assert execution.answer.endswith("Answer: 3")
     assert execution.tools[0].failed
-    assert "are no JSON object" in execution.tools[0].answer
+    assert "are not a JSON object" in execution.tools[0].result
 
 
 def test_the_model_corrects_itself_after_an_error(agent_of: AgentOf) -> None:
-    def mind(request: ChatRequest) -> Reply:
+    def responder(request: ChatRequest) -> Reply:
         answers = told(request)
         if not answers:
             return asks("SELECT dely FROM flights")
         return asks("SELECT max(delay) FROM flights") if len(answers) == 1 else ANSWER
 
-    execution = agent_of(mind).ask("How late?")
+    execution = agent_of(responder).ask("How late?")
     assert [use.failed for use in execution.tools] == [True, False]
-    assert '"delay"' in execution.tools[0].answer
+    assert '"delay"' in execution.tools[0].result
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "problem"),
     [
-        ("query_flights", {"sql": COUNT, "city": "Oslo"}, "city: it has no such argument"),
-        ("query_flights", {"url": "https://a.example"}, "sql: Field required; url: it has no such argument"),
+        ("query_flights", {"sql": COUNT, "city": "Oslo"}, "city: there is no such argument"),
+        (
+            "query_flights",
+            {"url": "https://a.example"},
+            "sql: Field required; url: there is no such argument",
+        ),
         ("query_flights", {"name": "query_flights", "arguments": {"sql": COUNT}}, "sql: Field required"),
-        ("web_search", {"queries": ["a"], "sql": COUNT}, "sql: it has no such argument"),
-        ("broken", {"x": 1}, "x: it has no such argument"),
+        ("web_search", {"queries": ["a"], "sql": COUNT}, "sql: there is no such argument"),
+        ("broken", {"x": 1}, "x: there is no such argument"),
     ],
 )
 def test_a_tool_is_not_called_with_arguments_that_it_does_not_have(
@@ -265,10 +273,9 @@ def test_a_tool_is_not_called_with_arguments_that_it_does_not_have(
     execution = replace(agent, tools=(*agent.tools, Broken(AssertionError("it was called")))).ask("How many?")
     (use,) = execution.tools
     assert use.failed
-    assert f"Error: Wrong arguments of {name}: " in use.answer
-    assert problem in use.answer
-    assert "It was not called." in use.answer
-    assert not searxng.asked
+    assert f"Error: {name} was not called, because its arguments are invalid: " in use.result
+    assert problem in use.result
+    assert not searxng.searches
 
 
 def test_what_ollama_takes_for_a_call_of_another_tool_is_not_done(agent_of: AgentOf) -> None:
@@ -278,13 +285,13 @@ def test_what_ollama_takes_for_a_call_of_another_tool_is_not_done(agent_of: Agen
     (use,) = execution.tools
     assert (use.call.name, use.call.arguments) == ("query_flights", {"table": "flights"})
     assert use.failed
-    assert "table: it has no such argument" in use.answer
+    assert "table: there is no such argument" in use.result
 
 
 @pytest.mark.parametrize(("one", "other"), [("flights", "query_flights"), ("query_flights", "query_flights")])
 def test_tools_whose_names_are_in_each_other_are_refused(agent_of: AgentOf, one: str, other: str) -> None:
     tools = (Broken(ValueError(), one), Broken(ValueError(), other))
-    with pytest.raises(ValueError, match=f"The tools '{one}' and '{other}' cannot be told apart"):
+    with pytest.raises(ValueError, match=f"The tool name '{one}' is a part of '{other}'"):
         replace(agent_of(COUNTS), tools=tools)
 
 
@@ -309,7 +316,7 @@ def assert_no_answer(spans: Spans, outcome: Outcome) -> None:
 def test_an_answer_with_a_finding_is_a_success(agent_of: AgentOf, spans: Spans) -> None:
     execution = replace(agent_of(scripted(asks(COUNT), ANSWER)), finding=stated).ask("How many?")
     assert (execution.outcome, execution.finding) == (Outcome.ANSWERED, "3")
-    assert execution.looked_up
+    assert execution.used_tools
     assert spans.root.status.status_code is StatusCode.OK
     assert attributes_of(spans.root)["ledgerline.agent.outcome"] == "answered"
 
@@ -321,17 +328,15 @@ def test_a_model_whose_call_was_lost_is_told_so_once_and_may_call_again(
     requests: list[ChatRequest] = []
     script = scripted(lost, asks(COUNT), ANSWER)
 
-    def mind(request: ChatRequest) -> Reply:
+    def responder(request: ChatRequest) -> Reply:
         requests.append(request)
         return script(request)
 
-    execution = replace(agent_of(mind), finding=stated).ask("How many?")
+    execution = replace(agent_of(responder), finding=stated).ask("How many?")
     assert (execution.outcome, execution.finding, execution.turns) == (Outcome.ANSWERED, "3", 3)
     said = requests[1].messages[-1]
     assert said["role"] == "user"
-    assert (
-        "the call was not understood: call one that there is (query_flights, web_search)" in said["content"]
-    )
+    assert "it could not be parsed: call one of these tools (query_flights, web_search)" in said["content"]
     assert all(message["content"] or message.get("tool_calls") for message in requests[-1].messages)
 
 
@@ -358,9 +363,9 @@ def test_without_a_turn_that_is_left_it_is_the_limit_that_stopped_it(agent_of: A
 
 
 def test_an_answer_is_looked_up_only_if_a_tool_has_told_something(agent_of: AgentOf) -> None:
-    assert not agent_of(scripted(ANSWER)).ask("How many?").looked_up
-    assert not agent_of(scripted(asks("SELECT x FROM flights"), ANSWER)).ask("How many?").looked_up
-    assert agent_of(scripted(asks("SELECT x FROM flights", COUNT), ANSWER)).ask("How many?").looked_up
+    assert not agent_of(scripted(ANSWER)).ask("How many?").used_tools
+    assert not agent_of(scripted(asks("SELECT x FROM flights"), ANSWER)).ask("How many?").used_tools
+    assert agent_of(scripted(asks("SELECT x FROM flights", COUNT), ANSWER)).ask("How many?").used_tools
 
 
 # Budgets
@@ -375,7 +380,7 @@ def test_a_budget_of_nothing_is_none(name: str) -> None:
 def assert_stopped(spans: Spans, limit: Limit) -> None:
     root = spans.root
     assert root.status.status_code is StatusCode.ERROR
-    assert root.status.description == f"Stopped by its limit of {limit.value}."
+    assert root.status.description == f"The execution was stopped by its limit of {limit.value}."
     assert attributes_of(root)["error.type"] == "budget"
     assert attributes_of(root)["ledgerline.agent.stopped_by"] == limit.value
 
@@ -397,7 +402,7 @@ def test_turns_are_limited_and_the_last_one_is_offered_no_tools(
     assert execution.answer == ""
     # What it asks for although there were none is not done.
     assert [use.failed for use in execution.tools] == [False, False, True]
-    assert NO_MORE_TOOLS in execution.tools[-1].answer
+    assert NO_MORE_TOOLS in execution.tools[-1].result
     assert_stopped(spans, Limit.TURNS)
 
 
@@ -411,13 +416,13 @@ def test_a_model_that_answers_in_its_last_turn_has_answered(agent_of: AgentOf) -
 def test_tool_calls_are_limited_also_within_a_turn(agent_of: AgentOf, spans: Spans) -> None:
     offered: list[int] = []
 
-    def mind(request: ChatRequest) -> Reply:
+    def responder(request: ChatRequest) -> Reply:
         offered.append(len(request.tools))
         return asks(*[COUNT] * 5) if request.tools else ANSWER
 
-    execution = replace(agent_of(mind), budget=Budget(tool_calls=7)).ask("How many?")
+    execution = replace(agent_of(responder), budget=Budget(tool_calls=7)).ask("How many?")
     assert [use.failed for use in execution.tools] == [False] * 7 + [True] * 3
-    assert all(NO_MORE_TOOLS in use.answer for use in execution.tools[7:])
+    assert all(NO_MORE_TOOLS in use.result for use in execution.tools[7:])
     assert offered == [2, 2, 0]
     assert execution.stopped_by is None
     assert execution.answer.endswith("Answer: 3")
@@ -467,15 +472,15 @@ def test_a_slow_query_ends_with_the_time(agent_of: AgentOf) -> None:
     slow = "SELECT count(*) FROM range(10000000) a, range(10000000) b"
     execution = replace(agent_of(lambda _: asks(slow)), budget=Budget(seconds=2)).ask("How many?")
     assert execution.stopped_by is Limit.SECONDS
-    assert "took too long" in execution.tools[0].answer
+    assert "took too long" in execution.tools[0].result
 
 
 def test_a_slow_search_ends_with_the_time(agent_of: AgentOf, searxng: FakeSearXNG) -> None:
     searxng.reply = lambda _: Page(waits=True)
-    mind = scripted(Reply(tool_calls=(("web_search", {"queries": ["a"]}),)), ANSWER)
-    execution = replace(agent_of(mind), budget=Budget(seconds=2)).ask("How many?")
+    responder = scripted(Reply(tool_calls=(("web_search", {"queries": ["a"]}),)), ANSWER)
+    execution = replace(agent_of(responder), budget=Budget(seconds=2)).ask("How many?")
     assert execution.stopped_by is Limit.SECONDS
-    assert "did not answer within" in execution.tools[0].answer
+    assert "did not respond within" in execution.tools[0].result
 
 
 def test_the_length_of_the_output_is_limited(agent_of: AgentOf, spans: Spans) -> None:
@@ -501,12 +506,12 @@ def test_what_is_remembered_is_in_the_prompt(agent_of: AgentOf, tmp_path: Path) 
     memory.remember(remembered("How many flights are there? 3", "Which carrier flies to Miami? AA"))
     systems: list[str] = []
 
-    def mind(request: ChatRequest) -> Reply:
+    def responder(request: ChatRequest) -> Reply:
         systems.append(request.messages[0]["content"])
         return ANSWER
 
     seen = Seen()
-    execution = replace(agent_of(mind), memory=memory).ask("How many flights are there today?", seen)
+    execution = replace(agent_of(responder), memory=memory).ask("How many flights are there today?", seen)
     assert execution.recalled[0].entry.text == "How many flights are there? 3"
     assert systems[0].startswith("Answer questions about flights. Known: How many flights are there? 3")
     assert seen.events[0] == ("recalled", [found.entry.text for found in execution.recalled])
@@ -531,9 +536,9 @@ def test_without_a_usable_memory_it_goes_on_and_says_so(
     assert execution.answer.endswith("Answer: 3")
     assert execution.recalled == ()
     name, why = seen.events[0]
-    assert name == "forgot"
+    assert name == "recall_failed"
     assert "cannot be read" in why
-    assert [name for name, _ in seen.events].count("forgot") == 1
+    assert [name for name, _ in seen.events].count("recall_failed") == 1
     retrieval = spans.one("retrieve_memory")
     assert retrieval.status.status_code is StatusCode.ERROR
     assert attributes_of(retrieval)["error.type"] == "MemoryUnusableError"
@@ -541,7 +546,7 @@ def test_without_a_usable_memory_it_goes_on_and_says_so(
 
 
 def test_without_an_embedder_that_answers_it_goes_on(
-    agent_of: AgentOf, ollama: Callable[[Mind], FakeOllama], tmp_path: Path
+    agent_of: AgentOf, ollama: Callable[[Responder], FakeOllama], tmp_path: Path
 ) -> None:
     Memory(tmp_path, OllamaEmbedder(ollama(COUNTS).url, "nomic-embed-text")).remember(
         remembered("Flights: 3")
@@ -550,8 +555,8 @@ def test_without_an_embedder_that_answers_it_goes_on(
     seen = Seen()
     execution = replace(agent_of(COUNTS), memory=Memory(tmp_path, absent)).ask("How many flights?", seen)
     assert execution.answer.endswith("Answer: 3")
-    assert seen.events[0][0] == "forgot"
-    assert "No Ollama answers" in seen.events[0][1]
+    assert seen.events[0][0] == "recall_failed"
+    assert "No Ollama responds" in seen.events[0][1]
 
 
 # Many at once
@@ -561,7 +566,7 @@ def test_fifty_executions_at_once_do_not_mix(agent_of: AgentOf, spans: Spans, tm
     many = 50
     together = threading.Barrier(many)
 
-    def mind(request: ChatRequest) -> Reply:
+    def responder(request: ChatRequest) -> Reply:
         number = int(request.messages[1]["content"].rpartition(" ")[2])
         answers = told(request)
         together.wait(timeout=60)
@@ -577,7 +582,7 @@ def test_fifty_executions_at_once_do_not_mix(agent_of: AgentOf, spans: Spans, tm
 
     memory = Memory(tmp_path)
     memory.remember(remembered("Question number is asked often", "Nothing else"))
-    agent = replace(agent_of(mind), memory=memory, recorder=Recorder(spans.tracer, captures=True))
+    agent = replace(agent_of(responder), memory=memory, recorder=Recorder(spans.tracer, captures=True))
     watchers = [Seen() for _ in range(many)]
     with ThreadPoolExecutor(many) as pool:
         executions = list(
@@ -590,9 +595,9 @@ def test_fifty_executions_at_once_do_not_mix(agent_of: AgentOf, spans: Spans, tm
         expected = str(number * 1000 + 3)
         assert execution.question == f"Question number {number}"
         assert execution.answer == expected
-        assert execution.tools[0].answer == f"n\n{expected}\n"
+        assert execution.tools[0].result == f"n\n{expected}\n"
         assert execution.usage == Usage(3000 + 2 * number, 3 * number + 2)
-        assert "".join(piece for name, piece in watcher.events if name == "heard") == expected
+        assert "".join(piece for name, piece in watcher.events if name == "received") == expected
         assert execution.trace_id is not None
         its_own = traces[int(execution.trace_id, 16)]
         assert sorted(span.name for span in its_own) == sorted(
@@ -626,7 +631,7 @@ def test_fifty_executions_at_once_do_not_mix(agent_of: AgentOf, spans: Spans, tm
 def test_executions_that_fail_leave_those_beside_them_alone(agent_of: AgentOf) -> None:
     together = threading.Barrier(12)
 
-    def mind(request: ChatRequest) -> Reply:
+    def responder(request: ChatRequest) -> Reply:
         number = int(request.messages[1]["content"])
         if not told(request):
             together.wait(timeout=60)
@@ -635,12 +640,12 @@ def test_executions_that_fail_leave_those_beside_them_alone(agent_of: AgentOf) -
             return Reply(status=400, error=f"refused {number}")
         return Reply(pieces=(f"{number}: {told(request)[0].splitlines()[0]}",))
 
-    agent = agent_of(mind)
+    agent = agent_of(responder)
 
     def outcome(number: int) -> str:
         try:
             return agent.ask(str(number)).answer
-        except (RefusedError, MalformedAnswerError) as error:
+        except (RefusedError, MalformedResponseError) as error:
             return str(error)
 
     with ThreadPoolExecutor(12) as pool:

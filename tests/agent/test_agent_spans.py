@@ -18,16 +18,16 @@ from ledgerline.agent.ollama_provider import OllamaModel
 from ledgerline.agent.prompt import Prompt
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.retrying import Retries
-from ledgerline.agent.tools import ToolAnswer, ToolError
+from ledgerline.agent.tools import ToolError, ToolResult
 from ledgerline.agent.vector_store import Entry
 from ledgerline.cleaning.texts import REDACTED, Cleaner
-from ledgerline.testing.fake_ollama import MODEL, FakeOllama, Mind, Reply, scripted
+from ledgerline.testing.fake_ollama import MODEL, FakeOllama, Reply, Responder, scripted
 from ledgerline.testing.fake_openai import MODEL as OPENAI_MODEL
 from ledgerline.testing.fake_searxng import FakeSearXNG, page
 from ledgerline.testing.fake_searxng import Reply as Page
 from tests.agent.spans import Spans, attributes_of, content_of
 
-AgentOf = Callable[[Mind], Agent]
+AgentOf = Callable[[Responder], Agent]
 
 QUESTION = "How many flights were cancelled in the storm?"
 COUNT = "SELECT count(*) AS n FROM flights"
@@ -60,14 +60,14 @@ def memory(tmp_path: Path) -> Memory:
 
 
 @pytest.fixture
-def looked_up(agent_of: AgentOf, searxng: FakeSearXNG, memory: Memory) -> Agent:
+def used_tools(agent_of: AgentOf, searxng: FakeSearXNG, memory: Memory) -> Agent:
     """Uses everything that there is."""
     searxng.reply = lambda query: Page([page(f"https://a.example/{query}", query, f"About {query}.")])
     return replace(agent_of(scripted(QUERY, SEARCH, ANSWER)), memory=memory)
 
 
-def test_an_execution_is_a_tree_of_spans(looked_up: Agent, spans: Spans) -> None:
-    execution = looked_up.ask(QUESTION)
+def test_an_execution_is_a_tree_of_spans(used_tools: Agent, spans: Spans) -> None:
+    execution = used_tools.ask(QUESTION)
     assert spans.tree == (
         "invoke_agent analyst",
         [
@@ -83,8 +83,8 @@ def test_an_execution_is_a_tree_of_spans(looked_up: Agent, spans: Spans) -> None
     assert list(spans.traces()) == [int(execution.trace_id or "", 16)]
 
 
-def test_the_root_sums_up_what_the_execution_did(looked_up: Agent, spans: Spans) -> None:
-    execution = looked_up.ask(QUESTION)
+def test_the_root_sums_up_what_the_execution_did(used_tools: Agent, spans: Spans) -> None:
+    execution = used_tools.ask(QUESTION)
     root = spans.root
     attributes = dict(attributes_of(root))
     assert len(attributes.pop("gen_ai.conversation.id")) == 36
@@ -98,22 +98,22 @@ def test_the_root_sums_up_what_the_execution_did(looked_up: Agent, spans: Spans)
         "gen_ai.usage.input_tokens": 450,
         "gen_ai.usage.output_tokens": 36,
         "ledgerline.prompt.version": 3,
-        "ledgerline.prompt.sha256": looked_up.prompt.sha256,
+        "ledgerline.prompt.sha256": used_tools.prompt.sha256,
         "ledgerline.agent.outcome": "answered",
         "ledgerline.agent.turns": 3,
         "ledgerline.agent.tool_calls": 2,
         "mlflow.spanType": "AGENT",
         "server.address": "127.0.0.1",
-        "server.port": int(looked_up.model.address.rpartition(":")[2]),
+        "server.port": int(used_tools.model.address.rpartition(":")[2]),
     }
     assert (execution.usage.input_tokens, execution.usage.output_tokens) == (450, 36)
     assert root.status.status_code is StatusCode.OK
     assert root.kind is SpanKind.INTERNAL
 
 
-def test_a_chat_says_what_was_asked_for_and_what_came(looked_up: Agent, spans: Spans) -> None:
-    settings = replace(looked_up.model, temperature=0.5, seed=7, max_output_tokens=500)  # pyright: ignore[reportArgumentType] (it is one)
-    replace(looked_up, model=settings).ask(QUESTION)
+def test_a_chat_says_what_was_asked_for_and_what_came(used_tools: Agent, spans: Spans) -> None:
+    settings = replace(used_tools.model, temperature=0.5, seed=7, max_output_tokens=500)  # pyright: ignore[reportArgumentType] (it is one)
+    replace(used_tools, model=settings).ask(QUESTION)
     first, _, last = spans.named(f"chat {MODEL}")
     attributes = dict(attributes_of(first))
     assert 0 < attributes.pop("gen_ai.response.time_to_first_chunk") < 60
@@ -131,14 +131,14 @@ def test_a_chat_says_what_was_asked_for_and_what_came(looked_up: Agent, spans: S
         "gen_ai.usage.output_tokens": 11,
         "mlflow.spanType": "CHAT_MODEL",
         "server.address": "127.0.0.1",
-        "server.port": int(looked_up.model.address.rpartition(":")[2]),
+        "server.port": int(used_tools.model.address.rpartition(":")[2]),
     }
     assert first.kind is SpanKind.CLIENT
     assert attributes_of(last)["gen_ai.response.finish_reasons"] == ("stop",)
 
 
-def test_parts_of_a_chat_are_measured(looked_up: Agent, spans: Spans) -> None:
-    looked_up.ask(QUESTION)
+def test_parts_of_a_chat_are_measured(used_tools: Agent, spans: Spans) -> None:
+    used_tools.ask(QUESTION)
     constructed = [attributes_of(span) for span in spans.named("prompt construction")]
     assert [one["ledgerline.prompt.messages"] for one in constructed] == [2, 4, 6]
     assert [one["ledgerline.prompt.tools"] for one in constructed] == [2, 2, 2]
@@ -152,8 +152,8 @@ def test_parts_of_a_chat_are_measured(looked_up: Agent, spans: Spans) -> None:
     assert attributes_of(spans.named("model completion")[2])["ledgerline.tokens_per_second"] == 26
 
 
-def test_tools_and_memory_say_how_much_there_was(looked_up: Agent, spans: Spans) -> None:
-    execution = looked_up.ask(QUESTION)
+def test_tools_and_memory_say_how_much_there_was(used_tools: Agent, spans: Spans) -> None:
+    execution = used_tools.ask(QUESTION)
     assert attributes_of(spans.one("execute_tool query_flights")) == {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": "query_flights",
@@ -262,15 +262,15 @@ CONTENT = {
 }
 
 
-def test_what_was_said_is_recorded_only_if_the_switch_says_so(looked_up: Agent, spans: Spans) -> None:
-    looked_up.ask(QUESTION)
+def test_what_was_said_is_recorded_only_if_the_switch_says_so(used_tools: Agent, spans: Spans) -> None:
+    used_tools.ask(QUESTION)
     assert not any(CONTENT & set(attributes_of(span)) for span in spans.finished)
     for said in (QUESTION, "storm", COUNT, "Answer: 3", "Answer questions", "cancelled? 3", "About snow"):
         assert said not in spans.text
 
 
-def test_what_was_said_is_recorded_as_the_conventions_have_it(looked_up: Agent, spans: Spans) -> None:
-    execution = replace(looked_up, recorder=Recorder(spans.tracer, captures=True)).ask(QUESTION)
+def test_what_was_said_is_recorded_as_the_conventions_have_it(used_tools: Agent, spans: Spans) -> None:
+    execution = replace(used_tools, recorder=Recorder(spans.tracer, captures=True)).ask(QUESTION)
     assert content_of(spans.root, "gen_ai.input.messages") == [
         {"role": "user", "parts": [{"type": "text", "content": QUESTION}]}
     ]
@@ -307,12 +307,12 @@ class Anything(BaseModel, extra="allow"):
 class Leaky:
     """A tool that says what it should not."""
 
-    outcome: BaseException | ToolAnswer
+    outcome: BaseException | ToolResult
     name: str = "leaky"
     description: str = "Tells secrets."
     arguments: type[BaseModel] = Anything
 
-    def call(self, arguments: Anything, recorder: Recorder, seconds: float) -> ToolAnswer:
+    def call(self, arguments: Anything, recorder: Recorder, seconds: float) -> ToolResult:
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
@@ -341,12 +341,12 @@ def test_a_secret_is_nowhere_in_the_spans(
     said = f'password="{secret}"' if secret == "hunter22" else secret
     as_arguments = {"password": secret} if secret == "hunter22" else leaks(secret)
     outcomes = {
-        "answers": ToolAnswer(f'{{"api_key": "{secret}"}}\n{said}', {"ledgerline.note": said}),
+        "answers": ToolResult(f'{{"api_key": "{secret}"}}\n{said}', {"ledgerline.note": said}),
         "fails": ToolError(f"No connection with {said}."),
         "breaks": RuntimeError(f"No connection with {said}."),
     }
     queries = (f"SELECT '{said}' AS x", f'SELECT "{said}" FROM flights')  # noqa: S608 (ours)
-    mind = scripted(
+    responder = scripted(
         Reply(
             pieces=(f"I use {said}",),
             tool_calls=(
@@ -358,7 +358,7 @@ def test_a_secret_is_nowhere_in_the_spans(
         ),
         Reply(pieces=(f"Answer: {said}",)),
     )
-    agent = openai_agent_of(mind)
+    agent = openai_agent_of(responder)
     agent = replace(
         agent,
         tools=(*agent.tools, Leaky(outcomes[outcome])),
@@ -388,7 +388,7 @@ def test_a_secret_that_the_server_repeats_is_nowhere_in_the_spans(
 
 
 def test_the_password_of_the_servers_address_is_nowhere_in_the_spans(
-    ollama: Callable[[Mind], FakeOllama], agent_of: AgentOf, spans: Spans
+    ollama: Callable[[Responder], FakeOllama], agent_of: AgentOf, spans: Spans
 ) -> None:
     server = ollama(scripted(QUERY, Reply(status=401, error=f"no such user: {TOKEN}")))
     model = OllamaModel(server.url.replace("//", f"//me:{TOKEN}@"), MODEL, retries=Retries(attempts=1))

@@ -73,8 +73,8 @@ def some(count: int, of: str = "flight") -> list[Entry]:
     return [entry(f"{of} {number}", f"{of} number {number} was late") for number in range(count)]
 
 
-def recalled(memory: Memory, question: str, most: int = 4) -> list[str]:
-    return [found.entry.key for found in memory.recall(question, SILENT, most=most)]
+def recalled(memory: Memory, question: str, limit: int = 4) -> list[str]:
+    return [found.entry.key for found in memory.recall(question, SILENT, limit=limit)]
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_question_in_similar_words_recalls_its_entry(memory: Memory) -> None:
     assert recalled(memory, "cancelled flights in the snowstorm") == ["snow"]
     assert recalled(memory, "the version of the model in production")[0] == "production"
     assert recalled(memory, "What is the capital of France?") == []
-    (found,) = memory.recall("departure delays at JFK", SILENT, most=1)
+    (found,) = memory.recall("departure delays at JFK", SILENT, limit=1)
     assert found.entry == entry("jfk")
     assert 0.2 < found.relevance <= 1
     assert 0 < found.score <= found.relevance
@@ -315,7 +315,7 @@ def test_fifty_questions_at_once_are_answered(memory: Memory) -> None:
     memory.remember([entry(key) for key in TEXTS])
     asked = [list(TEXTS)[number % len(TEXTS)] for number in range(50)]
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda key: recalled(memory, TEXTS[key], most=1), asked))
+        answers = list(pool.map(lambda key: recalled(memory, TEXTS[key], limit=1), asked))
     assert answers == [[key] for key in asked]
 
 
@@ -326,7 +326,7 @@ def test_who_recalls_meanwhile_sees_the_old_or_the_new(memory: Memory, folder: P
     def ask(reader: Memory) -> int:
         times = 0
         while not done.is_set() or times == 0:
-            assert recalled(reader, TEXTS["snow"], most=1) == ["snow"]
+            assert recalled(reader, TEXTS["snow"], limit=1) == ["snow"]
             assert reader.count > 0
             times += 1
         return times
@@ -368,14 +368,14 @@ def test_two_processes_that_remember_at_once_lose_nothing(memory: Memory, folder
             writer.kill()
             writer.wait()
     assert memory.count == 20
-    assert recalled(memory, "question 7 of second", most=1) == ["second 7"]
+    assert recalled(memory, "question 7 of second", limit=1) == ["second 7"]
 
 
 # Recorded
 
 
 def spans_of(memory: Memory, exporter: InMemorySpanExporter, *, captures: bool) -> dict[str, ReadableSpan]:
-    memory.recall("delays at JFK", recorder(exporter, captures=captures), k=3, most=2)
+    memory.recall("delays at JFK", recorder(exporter, captures=captures), k=3, limit=2)
     return {span.name: span for span in exporter.get_finished_spans()}
 
 

@@ -43,9 +43,9 @@ def _first_with_tools(host: str) -> str:
 
 
 def test_it_says_something_and_counts_tokens(model: OllamaModel) -> None:
-    heard: list[str] = []
-    completion = model.complete((Message(Role.USER, "Say hello."),), (), SECONDS, heard.append)
-    assert completion.message.content == "".join(heard)
+    received: list[str] = []
+    completion = model.complete((Message(Role.USER, "Say hello."),), (), SECONDS, received.append)
+    assert completion.message.content == "".join(received)
     assert completion.usage.output_tokens > 0
     assert completion.seconds_to_first_token is not None
     assert completion.tokens_per_second is not None
@@ -57,6 +57,6 @@ def test_it_calls_a_tool_and_reads_its_answer(model: OllamaModel) -> None:
     assert asked.finish_reason == "tool_calls"
     call = asked.message.tool_calls[0]
     assert (call.name, call.arguments) == ("add", {"a": 4711, "b": 815})
-    answer = Message(Role.TOOL, "5526", answers=call)
+    answer = Message(Role.TOOL, "5526", responds_to=call)
     told = model.complete((question, asked.message, answer), (TOOL,), SECONDS, lambda _: None)
     assert "5526" in told.message.content.replace(",", "")

@@ -31,9 +31,10 @@ def test_a_variable_that_is_missing_is_told_with_those_that_there_are() -> None:
     with pytest.raises(PromptError) as error:
         Prompt("analyst", "{{ tables }}", 7).render(memories="", question="")
     assert str(error.value) == (
-        "Prompt analyst version 7 cannot be filled in: 'tables' is undefined. It may use memories, question."
+        "Prompt analyst version 7 cannot be rendered: 'tables' is undefined. Use only these variables: "
+        "memories, question."
     )
-    with pytest.raises(PromptError, match=r"Prompt own cannot be filled in: .* It may use no variables"):
+    with pytest.raises(PromptError, match=r"Prompt own cannot be rendered: .* It may use no variables"):
         Prompt("own", "{{ tables }}").render()
 
 
@@ -55,7 +56,7 @@ def test_a_variable_that_is_missing_is_told_with_those_that_there_are() -> None:
     ],
 )
 def test_a_template_that_is_wrong_is_an_error_that_names_the_prompt(template: str) -> None:
-    with pytest.raises(PromptError, match="Prompt analyst version 7 cannot be filled in: "):
+    with pytest.raises(PromptError, match="Prompt analyst version 7 cannot be rendered: "):
         Prompt("analyst", template, 7).render(memories=MEMORY)
 
 
@@ -80,5 +81,5 @@ def test_a_template_that_is_wrong_is_an_error_that_names_the_prompt(template: st
     ],
 )
 def test_a_template_gets_out_of_its_sandbox_in_no_way(template: str) -> None:
-    with pytest.raises(PromptError, match="Prompt registered cannot be filled in"):
+    with pytest.raises(PromptError, match="Prompt registered cannot be rendered"):
         Prompt("registered", template).render(memories=MEMORY)

@@ -11,7 +11,7 @@ from ledgerline.agent.messages import ToolCall
 from ledgerline.agent.query_tool import QueryTool
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.sql_sandbox import Column, Limits, SqlSandbox, Table
-from ledgerline.agent.tools import ToolAnswer, ToolError, describe, valid_arguments
+from ledgerline.agent.tools import ToolError, ToolResult, describe, valid_arguments
 
 FLIGHTS = Table(
     name="flights",
@@ -24,11 +24,11 @@ FLIGHTS = Table(
 @pytest.fixture
 def tool() -> Iterator[QueryTool]:
     sandbox = SqlSandbox((FLIGHTS,), Limits(rows=5, characters=30))
-    yield QueryTool(sandbox, "flights")
+    yield QueryTool("query_flights", "flights", sandbox)
     sandbox.close()
 
 
-def query(tool: QueryTool, sql: str, seconds: float = 10) -> ToolAnswer:
+def query(tool: QueryTool, sql: str, seconds: float = 10) -> ToolResult:
     call = ToolCall("call", "query_flights", {"sql": sql})
     return tool.call(valid_arguments(tool, call), Recorder(), seconds)
 
@@ -43,9 +43,9 @@ def test_the_description_has_the_tables_and_the_rules(tool: QueryTool) -> None:
         "  - delay (DOUBLE): In minutes.\n"
         "Rules:\n"
         "- One SELECT statement; the tables are read-only, and there are no others.\n"
-        "- At most 5 rows are shown: aggregate, filter, order and limit in SQL.\n"
-        "- A query is ended after 5 seconds.\n"
-        "- The answer is CSV; an empty cell is NULL."
+        "- At most 5 rows are returned: aggregate, filter, order and limit in SQL.\n"
+        "- A query is stopped after 5 seconds.\n"
+        "- The result is CSV; an empty cell is NULL."
     )
     assert described.parameters == {
         "type": "object",
@@ -90,7 +90,7 @@ def test_what_was_cut_is_said(tool: QueryTool) -> None:
     answer = query(tool, "SELECT range AS n, 'a text that is much too long to be shown' AS t FROM range(100)")
     lines = answer.text.splitlines()
     assert lines[:2] == ["n,t", "0,a text that is much too long t…"]
-    assert lines[-3:] == ["", "(only the first 5 rows are shown)", "(cells are cut after 30 characters)"]
+    assert lines[-3:] == ["", "(only the first 5 rows are returned)", "(cells are cut after 30 characters)"]
     assert answer.attributes["ledgerline.tool.rows"] == 5
     assert answer.attributes["ledgerline.tool.is_cut"] is True
 
@@ -100,7 +100,7 @@ def test_a_mistake_is_told_the_model(tool: QueryTool) -> None:
         query(tool, "SELECT dely FROM flights")
     with pytest.raises(ToolError, match="read-only"):
         query(tool, "DELETE FROM flights")
-    with pytest.raises(ToolError, match="Wrong arguments"):
+    with pytest.raises(ToolError, match="its arguments are invalid"):
         query(tool, "x" * 4001)
     with pytest.raises(ToolError, match="took too long"):
         query(tool, "SELECT count(*) FROM range(10000000) a, range(10000000) b", 0.1)

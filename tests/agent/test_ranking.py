@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledgerline.agent.ranking import Candidate, Preferences, chosen, recency, relevance
+from ledgerline.agent.ranking import Candidate, Preferences, recency, relevance, select
 
 EAST, NORTH, ZERO = (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
 
@@ -19,8 +19,8 @@ candidates = st.lists(
 preferences = st.builds(Preferences, shares, st.floats(0.1, 1_000), shares, shares)
 
 
-def order(found: Sequence[Candidate], most: int = 4, **what: float) -> list[int]:
-    return [choice.position for choice in chosen(found, most, Preferences(**what))]
+def order(found: Sequence[Candidate], limit: int = 4, **what: float) -> list[int]:
+    return [choice.position for choice in select(found, limit, Preferences(**what))]
 
 
 def test_relevance_falls_with_the_distance_and_stays_between_0_and_1() -> None:
@@ -46,21 +46,21 @@ def test_a_much_more_relevant_one_comes_before_a_newer_one() -> None:
 
 def test_another_subject_comes_before_the_same_once_more() -> None:
     found = [Candidate(0.9, 0, EAST), Candidate(0.89, 0, EAST), Candidate(0.6, 0, NORTH)]
-    assert order(found, most=2) == [0, 2]
-    assert order(found, most=2, diversity=0) == [0, 1]
+    assert order(found, limit=2) == [0, 2]
+    assert order(found, limit=2, diversity=0) == [0, 1]
 
 
 def test_of_two_that_are_the_same_the_earlier_is_taken() -> None:
-    assert order([Candidate(0.9, 0, EAST), Candidate(0.9, 0, EAST)], most=1) == [0]
+    assert order([Candidate(0.9, 0, EAST), Candidate(0.9, 0, EAST)], limit=1) == [0]
 
 
 def test_what_is_below_the_floor_is_not_recalled() -> None:
     assert order([Candidate(0.29, 0, EAST), Candidate(0.3, 0, NORTH)], floor=0.3) == [1]
 
 
-@pytest.mark.parametrize("most", [0, -1])
-def test_nothing_is_recalled_where_nothing_is_wanted(most: int) -> None:
-    assert order([Candidate(0.9, 0, EAST)], most) == []
+@pytest.mark.parametrize("limit", [0, -1])
+def test_nothing_is_recalled_where_nothing_is_wanted(limit: int) -> None:
+    assert order([Candidate(0.9, 0, EAST)], limit) == []
 
 
 def test_a_vector_of_zeros_is_like_nothing() -> None:
@@ -69,28 +69,28 @@ def test_a_vector_of_zeros_is_like_nothing() -> None:
 
 @given(candidates, st.integers(-1, 15), preferences)
 def test_as_many_as_possible_are_chosen_each_once_and_none_below_the_floor(
-    found: list[Candidate], most: int, wanted: Preferences
+    found: list[Candidate], limit: int, wanted: Preferences
 ) -> None:
-    positions = [choice.position for choice in chosen(found, most, wanted)]
+    positions = [choice.position for choice in select(found, limit, wanted)]
     good = [position for position, one in enumerate(found) if one.relevance >= wanted.floor]
-    assert len(set(positions)) == len(positions) == max(0, min(most, len(good)))
+    assert len(set(positions)) == len(positions) == max(0, min(limit, len(good)))
     assert set(positions) <= set(good)
 
 
 @given(candidates, preferences)
 def test_scores_are_finite_and_fall(found: list[Candidate], wanted: Preferences) -> None:
-    scores = [choice.score for choice in chosen(found, len(found), wanted)]
+    scores = [choice.score for choice in select(found, len(found), wanted)]
     assert all(map(math.isfinite, scores))
     assert scores == sorted(scores, reverse=True)
 
 
 @given(candidates, st.integers(0, 12), preferences)
-def test_fewer_are_the_first_of_more(found: list[Candidate], most: int, wanted: Preferences) -> None:
-    assert chosen(found, most, wanted) == chosen(found, 12, wanted)[:most]
+def test_fewer_are_the_first_of_more(found: list[Candidate], limit: int, wanted: Preferences) -> None:
+    assert select(found, limit, wanted) == select(found, 12, wanted)[:limit]
 
 
 @given(candidates, preferences)
 def test_the_first_is_the_best_alone(found: list[Candidate], wanted: Preferences) -> None:
-    choices = chosen(found, 1, wanted)
-    alone = [chosen([one], 1, wanted)[0].score for one in found if one.relevance >= wanted.floor]
+    choices = select(found, 1, wanted)
+    alone = [select([one], 1, wanted)[0].score for one in found if one.relevance >= wanted.floor]
     assert [choice.score for choice in choices] == ([max(alone)] if alone else [])

@@ -1,4 +1,4 @@
-"""What becomes of what is recorded: cut, redacted, readable, or left out."""
+"""What becomes of what is recorded: cut, redacted, replace_invalid_unicode, or left out."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NoOpTracer, StatusCode
 
-from ledgerline.agent.recording import LONGEST_NAME, MAX_CHARACTERS, Recorder
+from ledgerline.agent.recording import MAX_CHARACTERS, MAX_NAME_CHARACTERS, Recorder
 from ledgerline.cleaning.texts import REDACTED, Cleaner
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
 
@@ -45,7 +45,7 @@ def test_a_name_is_cut_and_has_no_secret(recorder: Recorder, spans: Spans) -> No
         pass
     (span,) = spans.finished
     assert span.name.startswith(f"execute_tool {REDACTED}x")
-    assert len(span.name) == LONGEST_NAME
+    assert len(span.name) == MAX_NAME_CHARACTERS
 
 
 def test_what_is_none_is_left_out(recorder: Recorder, spans: Spans) -> None:
@@ -97,7 +97,7 @@ def test_content_that_is_too_deep_is_said_to_be(recorder: Recorder, spans: Spans
         deep = [deep]
     with recorder.span("work") as span:
         span.content({"content": deep})
-    assert attributes_of(spans.one("work"))["content"] == "(RecursionError: too deep to be written down)"
+    assert attributes_of(spans.one("work"))["content"] == "(RecursionError: the value is nested too deeply)"
 
 
 def test_content_is_recorded_only_if_it_is_switched_on(spans: Spans) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ledgerline.agent.sql_check import MAX_JOINED, QueryError
-from ledgerline.agent.sql_sandbox import Column, Found, Limits, SqlSandbox, Table, closed_database
+from ledgerline.agent.sql_sandbox import Column, Limits, QueryResult, SqlSandbox, Table, isolated_database
 from ledgerline.agent.tools import ToolError
 
 SECRET = "what-the-file-says"
@@ -85,7 +85,7 @@ def test_a_query_is_answered_with_names_types_and_cells_as_text(sandbox: SqlSand
         "DATE '2013-01-02' AS day, true AS yes FROM flights GROUP BY carrier ORDER BY carrier",
         10,
     )
-    assert found == Found(
+    assert found == QueryResult(
         columns=("carrier", "flights", "longest", "nothing", "day", "yes"),
         types=("VARCHAR", "BIGINT", "DOUBLE", found.types[3], "DATE", "BOOLEAN"),
         rows=(
@@ -328,7 +328,7 @@ def test_this_is_refused_and_leaves_nothing(
     ],
 )
 def test_a_function_that_may_never_end_or_fill_the_memory_is_refused(sandbox: SqlSandbox, sql: str) -> None:
-    assert "is not offered" in refusal(sandbox, sql)
+    assert "is not allowed" in refusal(sandbox, sql)
 
 
 def test_only_so_many_texts_are_joined(sandbox: SqlSandbox) -> None:
@@ -337,7 +337,7 @@ def test_only_so_many_texts_are_joined(sandbox: SqlSandbox) -> None:
         query = f"SELECT t || t || t AS t FROM ({query})"  # noqa: S608 (each has four arguments)
     assert sandbox.run(query, 10).rows == (("x" * 81,),)
     assert refusal(sandbox, query.replace("t || t || t", "t || t || t || t", 1)) == (
-        f"The query joins more than {MAX_JOINED} values: select the columns instead."
+        f"The query joins more than {MAX_JOINED} values. Select the columns instead."
     )
 
 
@@ -362,13 +362,13 @@ def test_a_mistake_is_explained(sandbox: SqlSandbox) -> None:
     )
     assert refusal(sandbox, "FROM flight") == "There is no table 'flight'. The tables are: airports, flights."
     assert refusal(sandbox, "SELECT avgg(delay) FROM flights") == (
-        "The function 'avgg' is not offered. Did you mean avg?"
+        "The function 'avgg' is not allowed. Did you mean avg?"
     )
     assert refusal(sandbox, "PIVOT flights ON carrier USING count(*)") == (
         "PIVOT needs its values, like PIVOT ... ON month IN (1, 2, 3)."
     )
     assert refusal(sandbox, "DROP TABLE flights") == (
-        "The tables are read-only: give a SELECT statement, no DROP."
+        "The tables are read-only, and DROP is not allowed. Give a SELECT statement."
     )
     assert refusal(sandbox, f"SELECT '{'x' * 4000}'") == "The SQL is longer than 4000 characters."
 
@@ -415,7 +415,7 @@ def test_more_rows_and_bytes_and_longer_cells_are_cut(limited: Callable[[Limits]
 
 def test_too_many_columns_are_refused(limited: Callable[[Limits], SqlSandbox]) -> None:
     assert refusal(limited(Limits(columns=3)), "SELECT 1, 2, 3, 4") == (
-        "4 columns are too many: select those that you need."
+        "4 columns are too many. Select those that you need."
     )
 
 
@@ -428,7 +428,7 @@ def test_a_cell_of_a_gigabyte_needs_too_much_memory(limited: Callable[[Limits], 
         "SELECT * FROM range(100000000) ORDER BY hash(range) OFFSET 90000000",
     ):
         assert refusal(small, sql) == (
-            "The query needs more than the 64 MB of memory that there are: filter or aggregate more."
+            "The query needs more than the available 64 MB of memory. Filter or aggregate more."
         )
     assert small.run("SELECT 1", 10).rows == (("1",),)
 
@@ -443,7 +443,7 @@ def test_a_cell_of_a_gigabyte_needs_too_much_memory(limited: Callable[[Limits], 
 )
 def test_a_query_that_takes_too_long_is_ended(limited: Callable[[Limits], SqlSandbox], sql: str) -> None:
     short = limited(Limits(seconds=0.2))
-    assert refusal(short, sql) == "The query took too long and was ended: filter or aggregate more."
+    assert refusal(short, sql) == "The query took too long and was stopped. Filter or aggregate more."
     assert short.run("SELECT 1", 10).rows == (("1",),)
 
 
@@ -465,7 +465,7 @@ def test_ending_a_query_ends_no_other(sandbox: SqlSandbox) -> None:
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(ask, range(50)))
     assert set(answers[1::2]) == {"4999950000"}
-    assert set(answers[::2]) == {"The query took too long and was ended: filter or aggregate more."}
+    assert set(answers[::2]) == {"The query took too long and was stopped. Filter or aggregate more."}
     assert not [thread for thread in threading.enumerate() if thread.name == "sql-watch"]
 
 
@@ -534,7 +534,7 @@ def test_who_waits_too_long_for_a_table_is_told_so() -> None:
 
 @pytest.fixture
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
-    connection = closed_database(Limits())
+    connection = isolated_database(Limits())
     connection.execute("CREATE TABLE flights AS SELECT 1 AS delay")
     yield connection
     connection.close()

@@ -100,7 +100,7 @@ def test_a_call_without_arguments_is_one() -> None:
 
 def test_ids_are_those_of_the_server_unless_the_conversation_has_them() -> None:
     known = ToolCall("a", "query", {})
-    before = (Message(Role.ASSISTANT, "", (known,)), Message(Role.TOOL, "1", answers=known))
+    before = (Message(Role.ASSISTANT, "", (known,)), Message(Role.TOOL, "1", responds_to=known))
     made = calls(part("query", ONE, index=0, id="a"), part("query", TWO, index=1, id="b"), before=before)
     assert [own for own, _, _ in made] == ["call_2", "b"]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ledgerline.agent.messages import ToolCall
 from ledgerline.agent.recording import Recorder
-from ledgerline.agent.tools import ToolAnswer, ToolError, describe, valid_arguments
+from ledgerline.agent.tools import ToolError, ToolResult, describe, valid_arguments
 
 
 class Place(BaseModel):
@@ -32,8 +32,8 @@ class Forecast:
     description: str = "Tells the weather."
     arguments: type[BaseModel] = Arguments
 
-    def call(self, arguments: Arguments, recorder: Recorder, seconds: float) -> ToolAnswer:
-        return ToolAnswer(arguments.place.title)
+    def call(self, arguments: Arguments, recorder: Recorder, seconds: float) -> ToolResult:
+        return ToolResult(arguments.place.title)
 
 
 def valid(arguments: Mapping[str, Any] | str) -> Arguments:
@@ -79,9 +79,9 @@ def test_arguments_are_taken_as_they_are_meant() -> None:
 def test_wrong_arguments_are_told_with_what_is_taken(arguments: Mapping[str, Any], problem: str) -> None:
     with pytest.raises(ToolError) as error:
         valid(arguments)
-    assert str(error.value).startswith("Wrong arguments of forecast: ")
+    assert str(error.value).startswith("forecast was not called, because its arguments are invalid: ")
     assert problem in str(error.value)
-    assert 'It takes {"$defs"' in str(error.value)
+    assert 'Its arguments are {"$defs"' in str(error.value)
 
 
 def test_several_wrong_arguments_are_told_at_once() -> None:
@@ -91,6 +91,6 @@ def test_several_wrong_arguments_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"place": ', "x" * 100_000])
 def test_arguments_that_are_no_object_are_quoted_in_short(text: str) -> None:
-    with pytest.raises(ToolError, match="The arguments of forecast are no JSON object") as error:
+    with pytest.raises(ToolError, match="The arguments of forecast are not a JSON object") as error:
         valid(text)
     assert len(str(error.value)) < 300

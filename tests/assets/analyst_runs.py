@@ -1,4 +1,4 @@
-"""Runs of the analyst's evaluation on tables of two days, with a made-up mind behind a real client."""
+"""Runs of the analyst's evaluation on tables of two days, with a made-up responder behind a real client."""
 
 import shutil
 import threading
@@ -16,7 +16,7 @@ from assets.analyst_questions import Question, questions
 from ledgerline.dagster.executors import executor_for
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import open_tables
-from ledgerline.testing.fake_ollama import Analyst, ChatRequest, FakeOllama, Mind, Reply
+from ledgerline.testing.fake_ollama import Analyst, ChatRequest, FakeOllama, Reply, Responder
 from pipelines.definitions import build_definitions
 from tests.conftest import DAYS
 
@@ -30,7 +30,7 @@ def text_of(question_id: str) -> str:
 
 
 def knows_all() -> Analyst:
-    """A mind that asks for each right answer as the questions themselves do."""
+    """A responder that asks for each right answer as the questions themselves do."""
     return Analyst(
         {
             _of_these_days(question.question): _of_these_days(question.sql) if question.sql else None
@@ -46,15 +46,15 @@ def _of_these_days(text: str) -> str:
 
 @dataclass
 class Stumbling:
-    """Answers as another mind, but says something else the first times it is asked some questions.
+    """Answers as another responder, but says something else the first times it is asked some questions.
 
     Attributes:
-        mind: Who knows.
+        responder: Who knows.
         instead: What is said, by question.
         times: How often.
     """
 
-    mind: Mind
+    responder: Responder
     instead: Mapping[str, Reply]
     times: int = 1
     _said: Counter[str] = field(default_factory=Counter)
@@ -65,7 +65,7 @@ class Stumbling:
         with self._lock:
             self._said[question] += 1
             stumbles = question in self.instead and self._said[question] <= self.times
-        return self.instead[question] if stumbles else self.mind(request)
+        return self.instead[question] if stumbles else self.responder(request)
 
 
 def asked(fake: FakeOllama) -> Counter[str]:
@@ -174,22 +174,22 @@ def error_of(result: dg.JobExecutionResult, step: str) -> str:
 
 @contextmanager
 def evaluations(
-    folder: Path, tables: Path, tracking: Path, mind: Mind, **variables: str
+    folder: Path, tables: Path, tracking: Path, responder: Responder, **variables: str
 ) -> Iterator[tuple[Evaluations, FakeOllama]]:
-    """State in a folder, with these tables, and a language model that speaks this mind.
+    """State in a folder, with these tables, and a language model that speaks this responder.
 
     Args:
         folder: For this alone.
         tables: What is stored already; left as it is.
         tracking: A new MLflow database; left as it is.
-        mind: Of the language model.
+        responder: Of the language model.
         variables: More settings.
     """
     home = folder / "home"
     shutil.copytree(tables, home / "data")
     shutil.copyfile(tracking, home / "mlflow.db")
     (folder / "dagster").mkdir()
-    with FakeOllama(mind) as fake, dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
+    with FakeOllama(responder) as fake, dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
         environment = {"LEDGERLINE_HOME": str(home), "OLLAMA_HOST": fake.url, **variables}
         yield Evaluations(environment, instance), fake
 

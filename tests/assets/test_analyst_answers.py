@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterEventType
 
-from ledgerline.testing.fake_ollama import ChatRequest, FakeOllama, Mind, Reply
+from ledgerline.testing.fake_ollama import ChatRequest, FakeOllama, Reply, Responder
 from tests.assets.analyst_runs import (
     Evaluations,
     Stumbling,
@@ -40,8 +40,8 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def open_with(stack: ExitStack, tmp_path: Path, two_days: Path, mlflow_template: Path) -> Open:
-    def opened(mind: Mind, **variables: str) -> tuple[Evaluations, FakeOllama]:
-        made = stack.enter_context(evaluations(tmp_path, two_days, mlflow_template, mind, **variables))
+    def opened(responder: Responder, **variables: str) -> tuple[Evaluations, FakeOllama]:
+        made = stack.enter_context(evaluations(tmp_path, two_days, mlflow_template, responder, **variables))
         made[0].store_questions(*ASKED)
         return made
 
@@ -113,12 +113,12 @@ def test_a_question_that_keeps_failing_fails_alone_and_is_all_that_is_asked_agai
 
 
 def test_the_old_table_stays_until_every_question_is_answered(open_with: Open) -> None:
-    mind = Stumbling(knows_all(), {}, times=3)
-    runs, _ = open_with(mind)
+    responder = Stumbling(knows_all(), {}, times=3)
+    runs, _ = open_with(responder)
     runs.run(ASSET)
     before = runs.table(ASSET)
-    mind.instead = {text_of("pilot"): REFUSAL}
-    mind.times = 99
+    responder.instead = {text_of("pilot"): REFUSAL}
+    responder.times = 99
     assert not runs.run(ASSET).success
     assert runs.table(ASSET).equals(before)
 
@@ -147,7 +147,11 @@ def test_a_limit_is_an_answer_that_says_so(open_with: Open) -> None:
     ("variables", "problem", "remedy"),
     [
         ({"OLLAMA_HOST": "http://127.0.0.1:9"}, "127.0.0.1:9", "ollama serve"),
-        ({"OLLAMA_HOST": "http://127.0.0.1:99999"}, "127.0.0.1:99999' is no address", "Set OLLAMA_HOST"),
+        (
+            {"OLLAMA_HOST": "http://127.0.0.1:99999"},
+            "99999' is not the address of a server",
+            "Set OLLAMA_HOST",
+        ),
         ({"LEDGERLINE_LLM_MODEL": "nobody:1b"}, "nobody:1b", "ollama pull nobody:1b"),
         ({"LEDGERLINE_LLM_MODEL": "nomic-embed-text"}, "cannot call tools", "can call tools"),
     ],
@@ -195,8 +199,8 @@ def test_a_prompt_that_is_not_there_is_named_without_asking_anything(open_with: 
 class AtOnce:
     """Counts how many conversations are under way, and lets none end before so many have begun together."""
 
-    def __init__(self, mind: Mind, together: int) -> None:
-        self.mind = mind
+    def __init__(self, responder: Responder, together: int) -> None:
+        self.responder = responder
         self.most = 0
         self._now = 0
         self._lock = threading.Lock()
@@ -208,18 +212,18 @@ class AtOnce:
             self.most = max(self.most, self._now)
         try:
             self._together.wait(60)
-            return self.mind(request)
+            return self.responder(request)
         finally:
             with self._lock:
                 self._now -= 1
 
 
 def test_processes_ask_as_many_at_once_as_the_setting_says_and_no_more(open_with: Open) -> None:
-    mind = AtOnce(knows_all(), together=2)
-    runs, fake = open_with(mind, LEDGERLINE_MAX_CONCURRENT_STEPS="4", LEDGERLINE_AGENT_EXECUTIONS="2")
+    responder = AtOnce(knows_all(), together=2)
+    runs, fake = open_with(responder, LEDGERLINE_MAX_CONCURRENT_STEPS="4", LEDGERLINE_AGENT_EXECUTIONS="2")
     runs.store_questions("flights", "carriers", "days", "cancelled")
     result = runs.run(ASSET, executor="multiprocess")
     assert result.success
-    assert mind.most == 2
+    assert responder.most == 2
     assert len(fake.requests) == 8
     assert list(runs.table(ASSET)["stated"]) == ["1614", "15", "2", "865"]

@@ -20,8 +20,8 @@ from ledgerline.testing.fake_ollama import (
     Analyst,
     ChatRequest,
     FakeOllama,
-    Mind,
     Reply,
+    Responder,
 )
 from ledgerline.testing.ports import HOST
 from pipelines.ask_analyst import EXPERIMENT
@@ -77,8 +77,8 @@ def fake(stack: ExitStack) -> FakeOllama:
 
 
 @pytest.fixture
-def speaking(stack: ExitStack) -> Callable[[Mind], FakeOllama]:
-    return lambda mind: stack.enter_context(FakeOllama(mind))
+def speaking(stack: ExitStack) -> Callable[[Responder], FakeOllama]:
+    return lambda responder: stack.enter_context(FakeOllama(responder))
 
 
 def traces(home: Path) -> "list[Trace]":
@@ -179,7 +179,7 @@ def test_a_refusal_is_not_remembered(ask: Ask, fake: FakeOllama, home: Path) -> 
     [("There were 848, I think.", "no_finding"), ("Answer:", "no_finding"), ("", "empty")],
 )
 def test_what_states_nothing_is_no_success_and_is_not_remembered(
-    ask: Ask, speaking: Callable[[Mind], FakeOllama], home: Path, said: str, outcome: str
+    ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path, said: str, outcome: str
 ) -> None:
     def looks_it_up(request: ChatRequest) -> Reply:
         asked = any(message["role"] == "tool" for message in request.messages)
@@ -198,7 +198,7 @@ def test_what_states_nothing_is_no_success_and_is_not_remembered(
 
 
 def test_what_was_not_looked_up_is_an_answer_and_is_not_remembered(
-    ask: Ask, speaking: Callable[[Mind], FakeOllama], home: Path
+    ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path
 ) -> None:
     result = ask(QUESTION, fake=speaking(lambda _: Reply(pieces=("Answer: 848",))))
     assert result.exit_code == 0
@@ -224,7 +224,7 @@ def test_an_embedding_model_that_is_not_there_costs_memory_and_not_the_answer(
 def test_without_ollama_it_says_what_to_start(ask: Ask) -> None:
     result = ask(QUESTION)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"No Ollama answers at http://{HOST}:9")
+    assert result.stderr.startswith(f"No Ollama responds at http://{HOST}:9")
     assert "Start it with `ollama serve`, or set OLLAMA_HOST" in result.stderr
     assert "Traceback" not in result.output
 
@@ -255,7 +255,7 @@ def test_what_keeps_it_from_answering_is_said(
 
 
 def test_a_stream_that_breaks_ends_it_with_a_message_and_a_failed_trace(
-    ask: Ask, speaking: Callable[[Mind], FakeOllama], home: Path
+    ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path
 ) -> None:
     broken = speaking(lambda _: Reply(pieces=("This is", " what"), breaks_after=1))
     result = ask(QUESTION, fake=broken)

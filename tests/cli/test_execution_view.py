@@ -38,9 +38,9 @@ def seen(*happened: str, terminal: bool = False) -> str:
         view.turn_begins(1)
         view.tool_called(CALL)
         for answer in happened:
-            view.tool_answered(ToolUse(CALL, answer, answer.startswith("Error"), 0.1))
-        view.heard("There were ")
-        view.heard("7.")
+            view.tool_returned(ToolUse(CALL, answer, answer.startswith("Error"), 0.1))
+        view.text_received("There were ")
+        view.text_received("7.")
     return output.getvalue()
 
 
@@ -86,7 +86,7 @@ def test_what_was_recalled_is_shown_with_how_near_it_is() -> None:
     view = ExecutionView(Console(file=output, width=200))
     view.recalled([Recalled(entry, 0.876, 0.5)])
     view.recalled([])
-    view.forgot("its folder is gone")
+    view.recall_failed("its folder is gone")
     shown = output.getvalue()
     assert shown.count("relevant entries") == 1
     assert "0.88  Question: How many?" in shown
@@ -132,5 +132,5 @@ def test_nothing_at_all_is_drawn_for_programs() -> None:
     with ExecutionView(Console(file=output, quiet=True, force_terminal=True)) as view:
         view.turn_begins(1)
         view.tool_called(CALL)
-        view.heard("There were 7.")
+        view.text_received("There were 7.")
     assert output.getvalue() == ""

@@ -57,11 +57,11 @@ def test_a_model_that_is_there_is_no_problem(fake: FakeOllama) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"address": "http://127.0.0.1:9"}, "No Ollama answers at http://127.0.0.1:9"),
+        ({"address": "http://127.0.0.1:9"}, "No Ollama responds at http://127.0.0.1:9"),
         ({"model": "nobody:1b"}, "nobody:1b"),
         ({"model": EMBEDDING_MODEL}, "cannot call tools"),
-        ({"address": "http://127.0.0.1:99999"}, "is no address of a server"),
-        ({"provider": "openai", "address": "http://:0"}, "is no address of a server"),
+        ({"address": "http://127.0.0.1:99999"}, "is not the address of a server"),
+        ({"provider": "openai", "address": "http://:0"}, "is not the address of a server"),
     ],
 )
 def test_what_cannot_be_used_is_not_tried_again(

@@ -1,4 +1,4 @@
-"""Checks what a server with OpenAI's protocol answers with status 200: its client takes anything for one."""
+"""Checks responses of servers with OpenAI's protocol, since the client accepts anything with status 200."""
 
 import json
 from collections.abc import Mapping
@@ -14,25 +14,27 @@ def require_events(server: ModelServer, response: Any) -> None:
     """Refuse a response that is not a stream of events, such as a login page or a proxy's error.
 
     Args:
-        server: For its errors.
-        response: Of httpx, whose content has not been read.
+        server: Server that the errors name.
+        response: Response of httpx whose content has not been read.
 
     Raises:
-        LanguageModelError: It is something else, which is quoted.
+        LanguageModelError: The response is something else; the error quotes it.
     """
     kind = response.headers.get("content-type", EVENTS).partition(";")[0].strip().lower()
     if kind == EVENTS:
         return
-    came = b""
+    received = b""
     for piece in response.iter_bytes():
-        came += piece
-        if len(came) > QUOTED_BYTES:
+        received += piece
+        if len(received) > QUOTED_BYTES:
             break
-    text = came.decode("utf-8", "replace")
+    text = received.decode("utf-8", "replace")
     error = _error_in(text)
     if error is not None:
-        raise server.says(response.status_code, error)
-    raise server.unreadable(f"no stream, but {kind or 'something'}: {text or 'nothing'}")
+        raise server.error_for(response.status_code, error)
+    raise server.malformed(
+        f"it is not a stream of events but {kind or 'something else'}: {text or 'nothing'}"
+    )
 
 
 def listed_models(text: str) -> Mapping[str, str | None] | None:
