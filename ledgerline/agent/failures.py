@@ -198,9 +198,7 @@ class ModelServer:
             "message": self._quoted(text),
             "fetch": self.fetch,
         }
-        problem = rule.problem.format(**words)
-        end = "" if problem.endswith((".", "!", "?", "…")) else "."
-        return rule.error(f"{problem}{end}", rule.remedy.format(**words))
+        return rule.error(rule.problem.format(**words), rule.remedy.format(**words))
 
     def unknown_model(self, why: str = "") -> UnknownModelError:
         """Return the error for a model that the server does not have."""
@@ -265,7 +263,7 @@ class ModelServer:
         ):
             why = "no connection in time" if isinstance(error, httpx.ConnectTimeout) else str(error)
             return ServerAbsentError(
-                f"No {self.kind} responds at {self.address} ({self._quoted(why)}).", self.start
+                f"No {self.kind} responds at {self.address}: {self._quoted(why)}", self.start
             )
         text = str(error)
         if isinstance(error, httpx.TransportError) and not (
@@ -280,7 +278,9 @@ class ModelServer:
 
     def _quoted(self, text: str) -> str:
         quoted = Cleaner.of((*self.secrets, self.login and self.login[1]))(" ".join(text.split()))
-        return quoted if len(quoted) <= QUOTED_CHARACTERS else f"{quoted[:QUOTED_CHARACTERS]}…"
+        if len(quoted) > QUOTED_CHARACTERS:
+            return f"{quoted[:QUOTED_CHARACTERS]}…"
+        return quoted if quoted.endswith((".", "!", "?")) else f"{quoted}."
 
 
 def _is_truncated(error: json.JSONDecodeError) -> bool:

@@ -85,10 +85,11 @@ class Memory:
         >>> import tempfile
         >>> from datetime import UTC, datetime
         >>> from pathlib import Path
-        >>> from ledgerline.agent.vector_store import Entry
+        >>> from ledgerline.agent.ollama_embedder import OllamaEmbedder
+        >>> from ledgerline.testing.fake_ollama import EMBEDDING_MODEL, FakeOllama, scripted
         >>> text = "Question: Which airline was late most often?\nIt was F9."
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     memory = Memory(Path(folder) / "memory")
+        >>> with FakeOllama(scripted()) as server, tempfile.TemporaryDirectory() as folder:
+        ...     memory = Memory(Path(folder) / "memory", OllamaEmbedder(server.url, EMBEDDING_MODEL))
         ...     memory.remember([Entry("answer:1", "answer", text, "trace 1", datetime.now(UTC))])
         ...     recalled = memory.recall("Which airline was late?", Recorder())
         >>> [result.entry.key for result in recalled]

@@ -61,10 +61,8 @@ class Prompt:
             ValueError,
         ) as error:
             prompt = self.name if self.version is None else f"{self.name} version {self.version}"
-            variables = ", ".join(sorted(values)) or "no variables"
-            raise PromptError(
-                f"Prompt {prompt} cannot be rendered: {error}.", f"Use only these variables: {variables}."
-            ) from error
+            allowed = f"only these variables: {', '.join(sorted(values))}" if values else "no variables"
+            raise PromptError(f"Prompt {prompt} cannot be rendered: {error}.", f"Use {allowed}.") from error
 
 
 @cache

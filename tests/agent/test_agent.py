@@ -654,6 +654,6 @@ def test_executions_that_fail_leave_those_beside_them_alone(agent_of: AgentOf) -
                 case 0:
                     assert text.startswith(f"{number}: Error: ")
                 case 1:
-                    assert f"refused {number} " in text
+                    assert f"refused {number}." in text
                 case 2:
                     assert text == f"{number}: n"

@@ -34,7 +34,7 @@ def test_a_variable_that_is_missing_is_told_with_those_that_there_are() -> None:
         "Prompt analyst version 7 cannot be rendered: 'tables' is undefined. Use only these variables: "
         "memories, question."
     )
-    with pytest.raises(PromptError, match=r"Prompt own cannot be rendered: .* It may use no variables"):
+    with pytest.raises(PromptError, match=r"Prompt own cannot be rendered: .* Use no variables"):
         Prompt("own", "{{ tables }}").render()
 
 

@@ -49,7 +49,7 @@ def test_the_description_has_the_tables_and_the_rules(tool: QueryTool) -> None:
     )
     assert described.parameters == {
         "type": "object",
-        "description": "What a query is asked with.",
+        "description": "The arguments of a query.",
         "properties": {
             "sql": {
                 "type": "string",

@@ -270,7 +270,7 @@ def test_nothing_found_is_said_with_the_engines_that_were_silent(fake: FakeSearX
     )
     assert search(tool, "a").text == (
         "The web search has no results: try other keywords.\n"
-        "(search engines that gave no answer: brave, google)"
+        "(search engines that did not respond: brave, google)"
     )
 
 

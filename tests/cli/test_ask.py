@@ -260,7 +260,7 @@ def test_a_stream_that_breaks_ends_it_with_a_message_and_a_failed_trace(
     broken = speaking(lambda _: Reply(pieces=("This is", " what"), breaks_after=1))
     result = ask(QUESTION, fake=broken)
     assert result.exit_code == 2
-    assert "broke off its answer" in result.stderr
+    assert "ended the response before it was complete" in result.stderr
     assert "Traceback" not in result.output
     (trace,) = traces(home)
     assert trace.info.state == "ERROR"
