@@ -25,9 +25,9 @@ def registered_prompt(mlflow: MLflowResource, name: str, template: str, address:
     """
     client, experiment_id = mlflow.open_experiment()
     if address is None:
-        return _agent_prompt(prompts.register(client, name, template, experiment_id))
+        return _usable(prompts.register(client, name, template, experiment_id))
     try:
-        return _agent_prompt(prompts.load(client, address))
+        return _usable(prompts.load(client, address))
     except UnknownPromptError as error:
         raise PermanentFailure(
             str(error), "Set LEDGERLINE_PROMPT to one that is there, or to nothing."
