@@ -1,6 +1,6 @@
-"""The analyst: an agent that answers questions about the flights from the tables that are stored.
+"""Declares the analyst, an agent that answers questions about flights: its prompt, tools and tables.
 
-What it is told, and what it may look at. How an agent works: ledgerline/agent/; which model it uses:
+Agents in general are in ledgerline/agent/, and the resource that opens them is in
 ledgerline/dagster/agent.py.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAME = "analyst"
 QUERY_TOOL = "query_flights"  # as the prompt names it
 
-# How the last line of an answer begins, and what it says where there is no answer: as the prompt asks for it.
+# The prompt asks for a last line that begins like this, and for this word if there is no answer.
 STATED = "Answer:"
 UNKNOWN = "unknown"
 
@@ -42,7 +42,7 @@ def finding(answer: str) -> str | None:
 
 
 def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":
-    """What the analyst may use; made anew, so that each has read the tables as they are now.
+    """Return new tools of the analyst, which read the tables as they are now.
 
     Raises:
         PermanentFailure: No flights are stored.
@@ -54,14 +54,14 @@ def tools_of(storage: Tables) -> "Sequence[Tool[Any]]":
 
 
 def tables_of(storage: Tables) -> "tuple[Table, ...]":
-    """What the analyst may query: the flights, and whatever else of them is stored.
+    """Return the tables that the analyst may query: flights, and the other tables that are stored.
 
     Raises:
         PermanentFailure: No flights are stored.
     """
     if not storage.stored_partitions(_FLIGHTS):
         raise PermanentFailure(
-            "No flights are stored, so there is nothing to ask about.",
+            "No flights are stored, so the analyst has no data.",
             "Ingest some: `ledgerline run`, or `ledgerline backfill ingest_flights --from 2013-01-01`.",
         )
     tables = [
@@ -70,10 +70,10 @@ def tables_of(storage: Tables) -> "tuple[Table, ...]":
         _table(
             storage,
             "delay_predictions",
-            "How likely a model thought flights to be late; not every day",
+            "Predicted probability that a flight arrives late; not for all days",
             PREDICTIONS_SCHEMA,
         ),
-        _table(storage, "planes", "Aircraft by tail number; not all of them", PLANES_SCHEMA),
+        _table(storage, "planes", "Aircraft by tail number; incomplete", PLANES_SCHEMA),
         _table(storage, "airports", "Airports by FAA code", AIRPORTS_SCHEMA),
         _table(storage, "airlines", "Airlines by carrier code", AIRLINES_SCHEMA),
     ]

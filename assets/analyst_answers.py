@@ -1,4 +1,4 @@
-"""What the analyst answers to each question, one step each. What is asked: analyst_questions."""
+"""The analyst's answers, one step for each question. The questions are in analyst_questions.py."""
 
 import hashlib
 import json
@@ -25,17 +25,20 @@ if TYPE_CHECKING:
     from ledgerline.agent.execution import Execution
 
 
-# A run can be executed again from where it failed for so long.
+# For this time, a failed run can be re-executed from the failure.
 KEPT_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question on its way to the analyst.
+    """The input of one step: a question and the prompt.
 
     Attributes:
-        id: Names the question.
-        prompt, prompt_version, template: What the analyst is told first.
+        id: Identifier of the question.
+        question: Text of the question.
+        prompt: Name of the prompt.
+        prompt_version: Version of the prompt in MLflow's registry.
+        template: Text of the prompt.
     """
 
     id: str
@@ -47,15 +50,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the analyst answered.
+    """The analyst's answer to one question.
 
     Attributes:
-        stated: What its last line states; None: there is no such line.
-        tools: The tools it called, in order, with commas.
-        calls: Their arguments and answers, as JSON.
-        stopped_by: The limit it ran into, if it did.
-        span_id: Of the execution, in the trace of the run.
-        outcome: How it ended; None: that was not kept.
+        stated: Fact that the last line of the answer states; None if there is no such line.
+        tools: Names of the tools that were called, in order, separated by commas.
+        calls: Arguments and results of these calls, as JSON.
+        stopped_by: Limit that stopped the execution; None if none did.
+        span_id: Span of the execution in the trace of the run.
+        outcome: Outcome of the execution; None in tables of earlier versions.
     """
 
     id: str
@@ -79,23 +82,23 @@ class Answer:
 
 ANSWERS_SCHEMA = dg.TableSchema(
     [
-        required("id", "string", "Names the question"),
-        required("question", "string", "As it was asked"),
-        required("answer", "string", "The whole answer; empty if a limit came first"),
-        optional("stated", "string", "What its last line states"),
-        required("tools", "string", "The tools it called, in order, with commas"),
-        required("calls", "string", "Their arguments and answers, as JSON"),
-        required("turns", "int32", "How often the language model was asked"),
-        required("input_tokens", "int64", "Tokens that the language model took in"),
-        required("output_tokens", "int64", "Tokens that it gave out"),
-        required("seconds", "double", "From question to answer"),
-        optional("stopped_by", "string", "The limit it ran into: turns, tokens, seconds or length"),
-        required("model", "string", "The language model"),
+        required("id", "string", "Identifier of the question"),
+        required("question", "string", "Text of the question"),
+        required("answer", "string", "Whole answer; empty if a limit was reached before"),
+        optional("stated", "string", "Fact that the last line of the answer states"),
+        required("tools", "string", "Names of the called tools, in order, separated by commas"),
+        required("calls", "string", "Arguments and results of the calls, as JSON"),
+        required("turns", "int32", "Number of completions of the language model"),
+        required("input_tokens", "int64", "Input tokens of the language model"),
+        required("output_tokens", "int64", "Output tokens of the language model"),
+        required("seconds", "double", "Seconds from the question to the answer"),
+        optional("stopped_by", "string", "Limit that stopped it: turns, tokens, seconds or length"),
+        required("model", "string", "Name of the language model"),
         required("prompt", "string", "Name of the prompt"),
-        required("prompt_version", "int32", "Its version in MLflow's prompt registry"),
-        optional("trace_id", "string", "Trace of the execution"),
-        optional("span_id", "string", "Its span in that trace"),
-        optional("outcome", "string", "How it ended: answered, no_finding, empty or stopped"),
+        required("prompt_version", "int32", "Version of the prompt in MLflow's registry"),
+        optional("trace_id", "string", "Id of the trace of the run"),
+        optional("span_id", "string", "Id of the execution's span in that trace"),
+        optional("outcome", "string", "Outcome: answered, no_finding, empty or stopped"),
     ]
 )
 
@@ -108,13 +111,13 @@ def ask_each(
     mlflow: MLflowResource,
     run_records: dg.ResourceParam[Records],
 ) -> Iterator[dg.DynamicOutput[Task]]:
-    """Make sure that the language model is there, register the prompt, and hand out the questions."""
+    """Check the language model, register the prompt, and start a step for each question."""
     agent.require()
     run_records.delete_runs(context.instance, KEPT_FOR)
     prompt = registered_prompt(mlflow, NAME, PROMPT, agent.prompt)
     assert prompt.version is not None  # noqa: S101 (it comes from the registry)
     context.log.info(
-        f"{len(analyst_questions)} questions to {agent.model}, prompt {prompt.name} {prompt.version}."
+        f"{len(analyst_questions)} questions for {agent.model} with {prompt.name} version {prompt.version}"
     )
     for key, question in analyst_questions[["id", "question"]].to_numpy().tolist():
         task = Task(key, question, prompt.name, prompt.version, prompt.template)
@@ -133,10 +136,7 @@ def answer(
     tables: dg.ResourceParam[Tables],
     otel: OTelResource,
 ) -> Answer:
-    """Answer one question.
-
-    It remembers nothing: an answer that it found in its memory would say nothing of how good it is.
-    """
+    """Answer one question without memory, since a remembered answer says nothing about the analyst."""
     from ledgerline.agent.language_model import LanguageModelError, is_permanent
     from ledgerline.agent.prompt import Prompt
 
@@ -148,18 +148,18 @@ def answer(
         if is_permanent(error):
             raise PermanentFailure(error.problem, error.remedy) from error
         raise
-    found = _answer_of(task, execution)
+    record = _answer_of(task, execution)
     context.add_output_metadata(
         {
             "question": task.question,
             "answer": execution.answer,
             "outcome": execution.outcome.value,
-            "tools": found.tools,
+            "tools": record.tools,
             "tokens": execution.usage.total,
             "seconds": round(execution.seconds, 3),
         }
     )
-    return found
+    return record
 
 
 @dg.op(
@@ -167,7 +167,7 @@ def answer(
     retry_policy=policies.RETRY,
 )
 def gather_answers(context: dg.OpExecutionContext, answers: list[Answer]) -> Frame:
-    """Put the answers into one table."""
+    """Collect the answers in one table."""
     import pandas as pd
 
     frame = pd.DataFrame([asdict(one) for one in answers])
@@ -189,11 +189,12 @@ def gather_answers(context: dg.OpExecutionContext, answers: list[Answer]) -> Fra
     code_version=hashlib.sha256(PROMPT.encode()).hexdigest()[:12],
 )
 def analyst_answers(analyst_questions: Frame) -> Frame:
-    """What the analyst answered to each question: an agent with a language model and the tables.
+    """Answers of the analyst to the questions in `analyst_questions`.
 
-    One row for each question, and one step of the run, with its trace. A question that fails is tried again
-    alone; what is answered stays answered when the run is re-executed from the failure. How many are asked at
-    once: LEDGERLINE_AGENT_EXECUTIONS. Needs a server of language models (OLLAMA_HOST).
+    The table has one row for each question. Each question is a step of the run, with a span in its trace. A
+    failed question is retried alone, and a re-execution from the failure keeps the other answers.
+    LEDGERLINE_AGENT_EXECUTIONS limits how many questions run at once. The asset needs a language model server
+    (OLLAMA_HOST).
     """
     return gather_answers(ask_each(analyst_questions).map(answer).collect())
 

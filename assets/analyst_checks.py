@@ -1,4 +1,4 @@
-"""Whether the analyst answers as well as it did before. How well it does: analyst_scores.py."""
+"""Checks that the analyst's answers are not worse than before. The scores are in analyst_scores.py."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +14,8 @@ AS_RIGHT = "as_right_as_before"
 AS_GROUNDED = "as_grounded_as_before"
 AS_CHEAP = "as_cheap_as_before"
 
-# A language model does not say the same twice, not even with the same seed on another machine: one answer of
-# thirty is chance.
+# The answers of a language model vary, even with the same seed on another machine, so one wrong answer of
+# thirty is within chance.
 MAX_LOST = 1
 MAX_GROUNDEDNESS_LOSS = 0.05
 MAX_TOKENS = 1.5  # times those of before
@@ -24,19 +24,27 @@ MAX_TOKENS = 1.5  # times those of before
 @dg.multi_asset_check(
     specs=[
         dg.AssetCheckSpec(
-            AS_RIGHT, asset=SCORES, description="At most one more question is answered wrongly than before."
+            AS_RIGHT,
+            asset=SCORES,
+            description="At most one more answer is wrong than in the previous evaluation.",
         ),
         dg.AssetCheckSpec(
-            AS_GROUNDED, asset=SCORES, description="As many answers as before have their numbers from a tool."
+            AS_GROUNDED,
+            asset=SCORES,
+            description=(
+                "The share of grounded answers is at most 5 points lower than in the previous evaluation."
+            ),
         ),
         dg.AssetCheckSpec(
-            AS_CHEAP, asset=SCORES, description="At most one and a half times the tokens of before are used."
+            AS_CHEAP,
+            asset=SCORES,
+            description="The evaluation uses at most 1.5 times the tokens of the previous one.",
         ),
     ],
     can_subset=True,
 )
 def analyst_scores_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-    """Whether the answers are as good as those before; of other questions nothing is said."""
+    """Compare the scores with those of the previous evaluation, if its questions were the same."""
     now, before = _latest_two(context.instance)
     for result in _compared(now, before):
         if result.check_name in {key.name for key in context.selected_asset_check_keys}:
@@ -45,19 +53,19 @@ def analyst_scores_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg
 
 def _latest_two(instance: dg.DagsterInstance) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     records = instance.fetch_materializations(SCORES, limit=2).records
-    found = [
+    scores = [
         {name: value.value for name, value in record.asset_materialization.metadata.items()}
         for record in records
         if record.asset_materialization is not None
     ]
-    if not found or QUESTIONS_VERSION not in found[0]:
-        raise PermanentFailure("analyst_scores has no scores.", "Materialise it first.")
-    return found[0], found[1] if len(found) > 1 else None
+    if not scores or QUESTIONS_VERSION not in scores[0]:
+        raise PermanentFailure("The asset analyst_scores has no scores.", "Materialise it first.")
+    return scores[0], scores[1] if len(scores) > 1 else None
 
 
 def _compared(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Iterator[dg.AssetCheckResult]:
     if before is None or now[QUESTIONS_VERSION] != before.get(QUESTIONS_VERSION):
-        why = "there are no scores before these" if before is None else "the questions before were others"
+        why = "there are no previous scores" if before is None else "the previous questions were different"
         for name in (AS_RIGHT, AS_GROUNDED, AS_CHEAP):
             yield _result(name, passed=True, because=f"Not compared: {why}.")
         return
@@ -66,7 +74,9 @@ def _compared(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Itera
     yield _result(
         AS_RIGHT,
         passed=len(lost) - len(won) <= MAX_LOST,
-        because=f"{len(lost)} answered wrongly that were right, {len(won)} the other way round.",
+        because=(
+            f"{len(lost)} answers are wrong that were right before, and {len(won)} are right that were wrong."
+        ),
         lost=lost,
         won=won,
     )

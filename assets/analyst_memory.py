@@ -1,4 +1,4 @@
-"""Gives the analyst the project's reports to remember. How memory works: ledgerline/agent/memory.py."""
+"""Writes the project's reports to the analyst's memory. Memory itself is in ledgerline/agent/memory.py."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -35,26 +35,28 @@ def analyst_memory(
     registry: ModelRegistryResource,
     mlflow: MLflowResource,
 ) -> dg.MaterializeResult:
-    """What the analyst recalls of the project: every comparison of models, and where tables came from.
+    """Entries about the project in the analyst's memory: comparisons of models, and lineage of tables.
 
-    One entry for each judgement in the registry's journal, with what each rule said, and for each asset in
-    the lineage documents of the latest 200 runs. What is remembered already is left as it is, answers to
-    questions among them. `ledgerline memory` lists the entries and forgets them.
+    There is one entry for each evaluation in the registry's journal, with the ruling of each gate, and one
+    for each asset in the lineage documents of the latest 200 runs. Existing entries, such as answers to
+    questions, are not changed. `ledgerline memory` lists and deletes entries.
     """
     from ledgerline.agent.memory import MemoryUnusableError
 
     memory = agent.open_memory()
     if memory is None:
-        raise PermanentFailure("The agent has no memory: LEDGERLINE_MEMORY is off.", "Set it to a folder.")
+        raise PermanentFailure(
+            "The agent has no memory, because LEDGERLINE_MEMORY is off.", "Set it to a folder."
+        )
     try:
         known = {entry.key for entry in memory.entries()}
-        found = [*_comparisons(registry), *_lineage(mlflow)]
-        new = {entry.key: entry for entry in found if entry.key not in known}
+        reports = [*_comparisons(registry), *_lineage(mlflow)]
+        new = {entry.key: entry for entry in reports if entry.key not in known}
         memory.remember(list(new.values()))
     except MemoryUnusableError as error:
         raise PermanentFailure(error.problem, error.remedy) from error
-    context.log.info(f"{len(new)} reports are new, of {len(found)}.")
-    return dg.MaterializeResult(metadata={"entries": memory.count, "new": len(new), "reports": len(found)})
+    context.log.info(f"{len(new)} of {len(reports)} reports are new.")
+    return dg.MaterializeResult(metadata={"entries": memory.count, "new": len(new), "reports": len(reports)})
 
 
 def _comparisons(registry: ModelRegistryResource) -> "Iterator[Entry]":
@@ -74,8 +76,8 @@ def comparison_entry(evaluation: Evaluation, evidence: Mapping[str, Any] | None)
     """Return the memory's entry for an evaluation.
 
     Args:
-        evaluation: The evaluation, from the journal.
-        evidence: What it rests on, if that is still there.
+        evaluation: Entry of the journal.
+        evidence: Evidence of the evaluation; None if it no longer exists.
     """
     from ledgerline.agent.vector_store import Entry
 
@@ -94,7 +96,7 @@ def comparison_entry(evaluation: Evaluation, evidence: Mapping[str, Any] | None)
 
 
 def lineage_entry(document: Mapping[str, Any]) -> "Entry":
-    """The lineage of an asset, in one run, as it is remembered."""
+    """Return the memory's entry for the lineage of an asset in one run."""
     from ledgerline.agent.vector_store import Entry
 
     output = document["outputs"][0]["name"]

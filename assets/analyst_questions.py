@@ -1,4 +1,4 @@
-"""What the analyst is asked to see how good it is, with the right answers. The questions: the YAML file."""
+"""Questions for the analyst with their right answers. The questions are in analyst_questions.yaml."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ SECONDS = 60
 
 
 class Kind(StrEnum):
-    """What a right answer is."""
+    """The kind of the right answer."""
 
     NUMBER = "number"
     TEXT = "text"
@@ -34,15 +34,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Question:
-    """A question, and how its answer is found.
+    """A question with the query for its right answer.
 
     Attributes:
-        id: Names it.
-        question: As it is asked; {first} and {last} are the first and the last day there is.
-        sql: Finds the answer: one row, one column, or no row where these days have none; None: no table can
-            answer it.
-        decimals: How exact a number has to be; None: the answer is a text.
-        needs: Tables besides flights.
+        id: Identifier of the question.
+        question: Text, in which {first} and {last} stand for the first and the last stored day.
+        sql: Query of the right answer, which returns one column and at most one row; None if no table has the
+            answer.
+        decimals: Number of decimals that are compared; None if the answer is a text.
+        needs: Tables that the query reads besides flights.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Question:
 
     @property
     def kind(self) -> Kind:
-        """What a right answer is."""
+        """The kind of the right answer."""
         if self.sql is None:
             return Kind.UNANSWERABLE
         return Kind.TEXT if self.decimals is None else Kind.NUMBER
@@ -61,7 +61,7 @@ class Question:
 
 @cache
 def questions() -> Sequence[Question]:
-    """All questions, in the order in which they are asked."""
+    """Return all questions in their order."""
     return [
         Question(**entry | {"needs": tuple(entry.get("needs", ()))})
         for entry in yaml.safe_load(FILE.read_text())
@@ -70,12 +70,12 @@ def questions() -> Sequence[Question]:
 
 QUESTIONS_SCHEMA = dg.TableSchema(
     [
-        required("id", "string", "Names the question"),
-        required("question", "string", "As it is asked"),
-        required("kind", "string", "What a right answer is: number, text or unanswerable"),
-        optional("expected", "string", "The right answer; empty if there is none"),
-        optional("decimals", "int8", "How exact a number has to be"),
-        optional("sql", "string", "What found the right answer"),
+        required("id", "string", "Identifier of the question"),
+        required("question", "string", "Text of the question"),
+        required("kind", "string", "Kind of the right answer: number, text or unanswerable"),
+        optional("expected", "string", "Right answer; empty if the question has none"),
+        optional("decimals", "int8", "Number of decimals that are compared"),
+        optional("sql", "string", "Query of the right answer"),
     ]
 )
 
@@ -90,11 +90,11 @@ QUESTIONS_SCHEMA = dg.TableSchema(
     metadata={"dagster/column_schema": QUESTIONS_SCHEMA},
 )
 def analyst_questions(context: dg.AssetExecutionContext, tables: dg.ResourceParam[Tables]) -> Frame:
-    """Questions about the flights with their right answers, and some that no table can answer.
+    """Questions about the flights with their right answers, and questions that no table can answer.
 
-    One row for each question. The right answers are found by SQL in what is stored now, so they are exact,
-    and another set of days has other ones: the data version tells them apart. Questions about tables that
-    are not stored are left out.
+    The table has one row for each question. The right answers are results of SQL queries on the stored
+    tables, so they are exact, and the data version changes with the stored days. Questions about tables that
+    are not stored are omitted.
     """
     import pandas as pd
 
@@ -102,7 +102,7 @@ def analyst_questions(context: dg.AssetExecutionContext, tables: dg.ResourcePara
     with_answers = list(_with_answers(stored))
     left_out = len(questions()) - len(with_answers)
     if left_out:
-        context.log.warning(f"{left_out} questions are left out: their tables are not stored.")
+        context.log.warning(f"{left_out} questions are omitted, because their tables are not stored.")
     frame = pd.DataFrame(with_answers)
     counts = frame["kind"].value_counts()
     context.add_output_metadata({f"{kind}s": int(counts.get(kind, 0)) for kind in Kind})

@@ -1,4 +1,4 @@
-"""How good the analyst's answers are, by rules, and what they cost. The answers: analyst_answers."""
+"""Scores of the analyst's answers, by rules, and their costs. The answers are in analyst_answers.py."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TABLE_FILE = "analyst_answers.json"
 MILLION = 1_000_000
 
-# What a materialisation says of itself, for the next one to be compared with.
+# These are names of metadata, with which the next materialisation is compared.
 ACCURACY = "accuracy"
 GROUNDED = "grounded"
 TOKENS = "tokens"
@@ -35,33 +35,35 @@ QUESTIONS_VERSION = "questions_version"
 
 SCORES_SCHEMA = dg.TableSchema(
     [
-        required("id", "string", "Names the question"),
-        required("kind", "string", "What a right answer is: number, text or unanswerable"),
-        optional("expected", "string", "The right answer; empty if there is none"),
-        optional("stated", "string", "What the answer's last line states"),
-        required("is_right", "bool", "Whether that is right; of what cannot be answered: whether it says so"),
+        required("id", "string", "Identifier of the question"),
+        required("kind", "string", "Kind of the right answer: number, text or unanswerable"),
+        optional("expected", "string", "Right answer; empty if the question has none"),
+        optional("stated", "string", "Fact that the last line of the answer states"),
+        required("is_right", "bool", "True if the fact is right, or if an unanswerable question is refused"),
         required(
             "is_grounded",
             "bool",
-            "Whether it states something, and every number of it is in a tool's answer or the question",
+            "True if the answer states a fact and all its numbers are in a tool's result or the question",
         ),
-        required("ungrounded", "string", "The numbers that are in neither, with commas"),
-        required("refused", "bool", "Whether it says that it cannot be answered"),
-        required("tools", "string", "The tools it called, in order, with commas"),
-        required("tokens", "int64", "Of the language model, in and out"),
-        required("seconds", "double", "From question to answer"),
-        required("cost", "double", "Of the tokens, by the configured prices"),
+        required("ungrounded", "string", "Numbers of the answer that are in neither, separated by commas"),
+        required("refused", "bool", "True if the answer says that the question cannot be answered"),
+        required("tools", "string", "Names of the called tools, in order, separated by commas"),
+        required("tokens", "int64", "Input and output tokens of the language model"),
+        required("seconds", "double", "Seconds from the question to the answer"),
+        required("cost", "double", "Cost of the tokens at the configured prices"),
     ]
 )
 
 
 class Prices(dg.Config):
-    """What tokens cost."""
+    """The prices of tokens."""
 
     per_million_input_tokens: float = Field(
-        default=0.0, ge=0, description="In any currency; 0 for one's own machine."
+        default=0.0, ge=0, description="Price of a million input tokens in any currency; 0 for a local model."
     )
-    per_million_output_tokens: float = Field(default=0.0, ge=0, description="In the same currency.")
+    per_million_output_tokens: float = Field(
+        default=0.0, ge=0, description="Price of a million output tokens in the same currency."
+    )
 
 
 @dg.asset(
@@ -89,11 +91,12 @@ def analyst_scores(
     analyst_answers: Frame,
     mlflow: MLflowResource,
 ) -> Frame:
-    """How good the analyst's answers are: right, grounded, refused where they must be, and what they cost.
+    """Scores of the analyst's answers: right, grounded, and refused where necessary; and their costs.
 
-    One row for each question. By rules, no other model judges: a number is right if it is exact to the
-    decimals asked for, an answer is grounded if it states something and has every number from a tool's
-    answer, and what no table can answer must be refused. Also a run in MLflow, with the table.
+    The table has one row for each question. The scores follow rules and use no other model. A number is
+    right if it agrees to the required decimals. An answer is grounded if it states a fact and all its numbers
+    come from a tool's result or the question. A question that no table can answer must be refused. The scores
+    and the table are also a run in MLflow.
     """
     frame = scores_of(analyst_questions, analyst_answers, config)
     answerable = frame["kind"] != Kind.UNANSWERABLE.value
@@ -120,7 +123,7 @@ def analyst_scores(
             }
         )
         run.log_metrics(summary, model_id=None, dataset=None)
-        run.log_table(_for_people(frame, analyst_answers), TABLE_FILE)
+        run.log_table(_table_for_mlflow(frame, analyst_answers), TABLE_FILE)
         link = mlflow.link(run)
     right = frame.loc[frame["is_right"], "id"].tolist()
     context.add_output_metadata(
@@ -137,10 +140,10 @@ def analyst_scores(
 
 
 def scores_of(questions: "pd.DataFrame", answers: "pd.DataFrame", prices: Prices) -> "pd.DataFrame":
-    """Judge every answer.
+    """Return the scores of every answer.
 
     Raises:
-        PermanentFailure: The answers are to other questions.
+        PermanentFailure: The answers belong to other questions.
     """
     import pandas as pd
 
@@ -148,7 +151,7 @@ def scores_of(questions: "pd.DataFrame", answers: "pd.DataFrame", prices: Prices
         zip(answers["id"], answers["question"], strict=True)
     ):
         raise PermanentFailure(
-            "analyst_answers has answers to other questions than analyst_questions has now.",
+            "The answers in analyst_answers belong to other questions than those in analyst_questions.",
             "Materialise analyst_answers again.",
         )
     both = questions.merge(answers.drop(columns="question"), on="id", validate="one_to_one")
@@ -165,7 +168,7 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
         is_right = evaluation.is_number(stated, expected, int(row["decimals"]))
     else:
         is_right = evaluation.is_text(stated, expected)
-    sources = [row["question"], *_told(json.loads(row["calls"]))]
+    sources = [row["question"], *_results(json.loads(row["calls"]))]
     ungrounded = evaluation.ungrounded(row["answer"], sources)
     tokens = row["input_tokens"], row["output_tokens"]
     cost = tokens[0] * prices.per_million_input_tokens + tokens[1] * prices.per_million_output_tokens
@@ -185,8 +188,8 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
     }
 
 
-def _told(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What tools found; of tables each cell, as the commas between them would join two numbers."""
+def _results(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield results of tools; tables as cells, since commas between cells would join numbers."""
     for call in calls:
         if call["failed"]:
             continue
@@ -198,7 +201,7 @@ def _told(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str | None:
-    """A text of a table, where a gap may be None or NaN."""
+    """Return a text of a table; None for a gap, which may be None or NaN."""
     return value if isinstance(value, str) else None
 
 
@@ -206,7 +209,7 @@ def _mean(column: "pd.Series") -> float:
     return float(column.mean()) if len(column) else 1.0
 
 
-def _for_people(scores: "pd.DataFrame", answers: "pd.DataFrame") -> "pd.DataFrame":
+def _table_for_mlflow(scores: "pd.DataFrame", answers: "pd.DataFrame") -> "pd.DataFrame":
     columns = [
         "id",
         "question",
@@ -218,9 +221,9 @@ def _for_people(scores: "pd.DataFrame", answers: "pd.DataFrame") -> "pd.DataFram
         "trace_id",
         "span_id",
     ]
-    shown = scores.drop(columns=["tokens"]).merge(answers[columns], on="id")
+    table = scores.drop(columns=["tokens"]).merge(answers[columns], on="id")
     first = ["id", "question", "answer", "expected", "stated", "is_right", "is_grounded", "tools"]
-    return shown[first + [column for column in shown.columns if column not in first]]
+    return table[first + [column for column in table.columns if column not in first]]
 
 
 def _wrong(scores: "pd.DataFrame") -> str:

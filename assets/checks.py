@@ -1,4 +1,4 @@
-"""Which rules each table must keep. A broken one stops everything downstream. The rules: rules.py."""
+"""Blocking checks of the tables, which stop the assets downstream. The rules are in rules.py."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ ROWS_OF_SOURCE = "rows_of_source"
 KNOWN_BEFORE_DEPARTURE = "known_before_departure"
 
 DESCRIPTIONS = {
-    DECLARED_COLUMNS: "The files have the declared columns and types, without gaps in required ones.",
+    DECLARED_COLUMNS: "The files have the declared columns and types, and required columns have no gaps.",
     UNIQUE_KEY: "No two rows have the same key.",
     PLAUSIBLE_VALUES: "Every value lies in the range that is possible for its column.",
-    ROWS_OF_SOURCE: "As many rows are stored as the source has, in each partition.",
-    KNOWN_BEFORE_DEPARTURE: "No feature derives from, or gives away, what is known afterwards only.",
+    ROWS_OF_SOURCE: "Each partition has as many rows as the source.",
+    KNOWN_BEFORE_DEPARTURE: "No feature derives from, or reveals, data that is known only after departure.",
 }
 
 CLOCK = (0, 2400)
@@ -66,15 +66,15 @@ FEATURES_RANGES = (
 
 @dataclass(frozen=True)
 class TableRules:
-    """What must hold for one table.
+    """The rules of one table.
 
     Attributes:
-        asset: The table.
-        schema: Its declared columns.
-        key: Columns that no two rows share.
+        asset: Name of the table.
+        schema: Declared columns.
+        key: Columns whose values are unique together.
         ranges: Lowest and highest possible value by column.
-        source_rows: Rows that the source has: for the whole table, or by day for the days given.
-        features: Columns a model may use.
+        source_rows: Function that returns the number of rows of the source, for the whole table or by day.
+        features: Columns that a model may use.
     """
 
     asset: str
@@ -86,21 +86,21 @@ class TableRules:
 
     @property
     def names(self) -> list[str]:
-        """The checks this table gets."""
+        """The names of this table's checks."""
         return [name for name in DESCRIPTIONS if name != KNOWN_BEFORE_DEPARTURE or self.features]
 
 
 def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
-    """The blocking checks of one table, as one step.
+    """Return the blocking checks of one table, as one step.
 
-    In a run over partitions they judge these; executed by themselves, all that is stored.
+    In a run over partitions, they evaluate these partitions; executed alone, they evaluate all stored ones.
     """
     specs = [
         dg.AssetCheckSpec(name, asset=table.asset, description=DESCRIPTIONS[name], blocking=True)
         for name in table.names
     ]
 
-    # Subsets can be chosen so that the UI offers to execute a single check.
+    # With can_subset, the UI offers to execute a single check.
     @dg.multi_asset_check(name=f"{table.asset}_checks", specs=specs, can_subset=True)
     def checks(
         context: dg.AssetCheckExecutionContext, tables: dg.ResourceParam[Tables]
@@ -121,12 +121,12 @@ def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
 
 
 def evaluate(table: TableRules, tables: Tables, days: Sequence[str] | None) -> dict[str, rules.Finding]:
-    """Apply the rules to what is stored; without the declared columns no other rule can be judged."""
+    """Apply the rules to the stored rows; without the declared columns, no other rule can be evaluated."""
     asset = dg.AssetKey(table.asset)
     declared = rules.has_declared_columns(tables.stored(asset, days), table.schema)
     if not declared.passed:
-        unjudged = rules.Finding(False, f"Cannot be judged: {declared.text}")
-        return dict.fromkeys(table.names, unjudged) | {DECLARED_COLUMNS: declared}
+        not_evaluated = rules.Finding(False, f"Cannot be evaluated: {declared.text}")
+        return dict.fromkeys(table.names, not_evaluated) | {DECLARED_COLUMNS: declared}
     rows = tables.read(asset, days, table.schema)
     findings = {
         DECLARED_COLUMNS: declared,
@@ -144,12 +144,12 @@ def evaluate(table: TableRules, tables: Tables, days: Sequence[str] | None) -> d
 
 
 def rows_by_day(rows: "pd.DataFrame") -> "pd.Series":
-    """Number of rows for each day."""
+    """Return the number of rows of each day."""
     return rows.groupby("date").size()
 
 
 def whole_table(count: int) -> "pd.Series":
-    """Number of rows of a table that has no days."""
+    """Return the number of rows of a table without partitions."""
     import pandas as pd
 
     return pd.Series({"the table": count})

@@ -1,4 +1,4 @@
-"""A second model: how many minutes late will a flight arrive? One step trains, evaluates and registers it."""
+"""A model that predicts the delay of a flight in minutes. One step trains, evaluates and registers it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FLIGHTS_ASSET = dg.AssetKey("flights")
 MINUTES = "arr_delay"
 
-# The month that the model is evaluated on, and those before it that it is trained on.
+# The partitions are the month of the evaluation, and the months of the training before it.
 ALL_DAYS = dg.TimeWindowPartitionMapping(
     start_offset=-TRAINING_MONTHS, end_offset=0, allow_nonexistent_upstream_partitions=True
 )
@@ -42,8 +42,8 @@ class MinutesConfig(dg.Config):
 
     max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
     learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
-    min_samples_leaf: int = Field(default=200, ge=1, description="Flights in each leaf, at least.")
-    seed: int = Field(default=2013, ge=0, description="Seed of everything random.")
+    min_samples_leaf: int = Field(default=200, ge=1, description="Minimum number of flights in each leaf.")
+    seed: int = Field(default=2013, ge=0, description="Seed of all random numbers.")
 
 
 @dg.asset(
@@ -67,11 +67,12 @@ def delay_minutes_version(
     otel: OTelResource,
     registry: ModelRegistryResource,
 ) -> RegisteredVersion:
-    """A version of `delay_minutes`, a model that says how many minutes late a flight arrives.
+    """Versions of `delay_minutes`, a model that predicts how many minutes late a flight arrives.
 
-    One partition for each month: it is trained on the months before it and evaluated on that month, beside
-    the mean of the training months. Parameters, metrics, digests and the model are in its MLflow run; the
-    version takes the alias `staging` unless one of a later month has it.
+    There is one partition for each month. Its model is trained on the months before it and evaluated on that
+    month, together with the mean delay of the training months as a baseline. Parameters, metrics, data
+    digests and the model are in an MLflow run. The version gets the alias `staging`, unless a version of a
+    later month has it.
     """
     month = context.partition_key
     days, later = training_days(month), evaluation_days(month)
@@ -107,10 +108,10 @@ def delay_minutes_version(
 
 
 def with_minutes(tables: Tables, days: Sequence[str]) -> "pd.DataFrame":
-    """Read the features of some days with the minutes that each flight was late, of those that arrived.
+    """Read the features of flights that arrived, with the minutes that each was late.
 
     Raises:
-        PermanentFailure: Days are not stored.
+        PermanentFailure: Some of the days are not stored.
     """
     known = read_days(tables, list(days), "delay_minutes needs")
     minutes = tables.read(FLIGHTS_ASSET, list(days))[[*FLIGHT_KEY, MINUTES]]
@@ -119,7 +120,7 @@ def with_minutes(tables: Tables, days: Sequence[str]) -> "pd.DataFrame":
 
 
 def described(rows: "pd.DataFrame", tables: Tables, days: Sequence[str]) -> Dataset:
-    """Name rows and hash their content."""
+    """Return the name and the digest of rows."""
     return Dataset(
         name=f"features with minutes {days[0]} to {days[-1]}",
         sha256=digests.frame_sha256(rows),
@@ -159,7 +160,7 @@ DELAY_MINUTES = ReleasedModel(
         [
             Better("rmse"),
             NoSliceWorse(most=3.0),  # minutes of absolute error
-            # How late flights are on the whole is the weather of the month, which no model here knows.
+            # The mean delay of a month depends on its weather, which these models cannot predict.
             Unbiased(most=10.0),
             FastEnough(),
             SameSignature(),

@@ -1,4 +1,4 @@
-"""Training: will a flight arrive late? How good the answer is: delay_model_evaluation.py."""
+"""Training of the delay model, which predicts late arrivals. It is evaluated in delay_model_evaluation.py."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,12 +31,12 @@ class TrainingConfig(dg.Config):
         default=TRAINING_MONTHS,
         ge=1,
         le=11,
-        description="Months before the judged one to learn from.",
+        description="Number of training months before the month of the evaluation.",
     )
     max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
     learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
     max_leaf_nodes: int = Field(default=15, ge=2, description="Leaves of each tree.")
-    min_samples_leaf: int = Field(default=200, ge=1, description="Flights in each leaf, at least.")
+    min_samples_leaf: int = Field(default=200, ge=1, description="Minimum number of flights in each leaf.")
     l2_regularization: float = Field(default=10.0, ge=0, description="Penalty on leaf values.")
     max_features: float = Field(
         default=0.5, gt=0, le=1, description="Share of the features each split chooses from."
@@ -44,24 +44,24 @@ class TrainingConfig(dg.Config):
     validation_share: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the rows held back for the loss curve."
     )
-    seed: int = Field(default=2013, ge=0, description="Seed of everything random.")
+    seed: int = Field(default=2013, ge=0, description="Seed of all random numbers.")
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training left behind.
+    """The record of a trained model.
 
     Attributes:
-        month: The month it is to be judged on.
-        run_id: The MLflow training run.
-        model_id: The logged model.
-        first_day: First day it learned from.
-        last_day: Last day it learned from.
-        rows: Flights it learned from.
-        data_sha256: Digest of those rows.
-        late_rate: Share of them that arrived late.
+        month: Month that the model is evaluated on.
+        run_id: MLflow run of the training.
+        model_id: Logged model in MLflow.
+        first_day: First day of the training data.
+        last_day: Last day of the training data.
+        rows: Number of training flights.
+        data_sha256: Digest of the training rows.
+        late_rate: Share of the training flights that arrived late.
         carrier_hour_rates: That share by carrier and scheduled hour ("AA 17"), for the baseline.
-        seed: Seed of everything random.
+        seed: Seed of all random numbers.
     """
 
     month: str
@@ -92,17 +92,17 @@ def delay_model(
     mlflow: MLflowResource,
     otel: OTelResource,
 ) -> TrainedModel:
-    """A model that says how likely a flight is to arrive 15 or more minutes late.
+    """Models that predict the probability that a flight arrives 15 or more minutes late.
 
-    One partition for each month: the model of a month learns from the months before it (three, unless
-    configured otherwise) and is judged on that month. It is one scikit-learn pipeline, gradient
-    boosted trees with native categories, that takes the columns of `features` as they are.
-    Parameters, loss curves, data digests and the model are in its MLflow run.
+    There is one partition for each month. Its model is trained on the months before it (three by default) and
+    evaluated on that month. The model is one scikit-learn pipeline of gradient boosted trees with native
+    categories, whose input is the columns of `features`. Parameters, loss curves, data digests and the model
+    are in an MLflow run.
     """
     month = context.partition_key
     days = training_days(month, config.window_months)
     with otel.span("read features", days=len(days)):
-        rows = with_outcome(read_days(tables, days, f"delay_model {month} learns from"))
+        rows = with_outcome(read_days(tables, days, f"delay_model {month} is trained on"))
         dataset = describe(rows, tables, days)
     context.log.info(f"Training on {len(rows):,} flights from {days[0]} to {days[-1]}")
 
@@ -145,26 +145,31 @@ def delay_model(
 def read_days(tables: Tables, days: list[str], purpose: str) -> "pd.DataFrame":
     """Read days of `features`.
 
+    Args:
+        tables: Storage of the tables.
+        days: Partition keys.
+        purpose: Beginning of the error message, such as "delay_minutes needs".
+
     Raises:
-        PermanentFailure: Days are not there; the message says how many, and for what they are needed.
+        PermanentFailure: Some of the days are not stored.
     """
     missing = sorted(set(days) - set(tables.stored_partitions(FEATURES_ASSET)))
     if missing:
         raise PermanentFailure(
             f"{purpose} {len(days)} days of features ({days[0]} to {days[-1]}), and {len(missing)} of "
-            f"them are not there: the first is {missing[0]}.",
+            f"them are not stored: the first is {missing[0]}.",
             "Run the job ingest_flights for those days.",
         )
     return tables.read(FEATURES_ASSET, days, FEATURES_SCHEMA)
 
 
 def with_outcome(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """The flights that arrived: cancelled and diverted ones have nothing to learn from."""
+    """Return the flights that arrived; cancelled and diverted ones have no outcome."""
     return rows[rows[LABEL].notna()].reset_index(drop=True)
 
 
 def describe(rows: "pd.DataFrame", tables: Tables, days: list[str]) -> Dataset:
-    """Name some rows of `features` and hash their content."""
+    """Return the name and the digest of rows of `features`."""
     return Dataset(
         name=f"features {days[0]} to {days[-1]}",
         sha256=digests.frame_sha256(rows),
@@ -174,10 +179,10 @@ def describe(rows: "pd.DataFrame", tables: Tables, days: list[str]) -> Dataset:
 
 
 def model_input(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """The columns the model takes. Numbers are doubles, so that a client may send any number."""
+    """Return the input columns of the model; numbers are doubles, so that a client may send any number."""
     types = dict.fromkeys(NUMERIC_FEATURES, "float64") | dict.fromkeys(CATEGORICAL_FEATURES, "object")
     inputs = rows[list(FEATURES)].astype(types)
-    # Parquet's gaps are None, which the encoder would learn as a category of its own.
+    # Gaps in Parquet are None, which the encoder would treat as a separate category.
     return inputs.where(inputs.notna(), float("nan"))
 
 
@@ -201,8 +206,8 @@ def build_pipeline(config: TrainingConfig) -> "Pipeline":
         min_samples_leaf=config.min_samples_leaf,
         l2_regularization=config.l2_regularization,
         max_features=config.max_features,
-        # Only with early stopping does scikit-learn keep a loss curve. It must not stop: rows held
-        # back at random are from the same months, so their loss says little about the next month.
+        # scikit-learn records loss curves only with early stopping. It must never stop early, because the
+        # validation rows are from the same months, so their loss says little about the next month.
         early_stopping=True,  # pyright: ignore[reportArgumentType]
         n_iter_no_change=config.max_iter + 1,
         scoring="loss",
@@ -213,9 +218,9 @@ def build_pipeline(config: TrainingConfig) -> "Pipeline":
 
 
 def categories_as_codes() -> "ColumnTransformer":
-    """Return an unfitted step that makes numbers of categories, in the order of FEATURES.
+    """Return an unfitted step that encodes categories as numbers, in the order of FEATURES.
 
-    A category that training never saw, and one that is missing, are both "missing" to the trees.
+    Unknown categories and gaps are both missing values for the trees.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.preprocessing import OrdinalEncoder
@@ -234,7 +239,7 @@ def categories_as_codes() -> "ColumnTransformer":
 
 
 def loss_curves(pipeline: "Pipeline") -> dict[str, list[float]]:
-    """Log loss before the first and after each boosting iteration, on both parts of the rows."""
+    """Return the log loss before the first and after each iteration, on training and validation rows."""
     trees: Any = pipeline.named_steps["trees"]
     return {
         "train_loss": [-float(score) for score in trees.train_score_],

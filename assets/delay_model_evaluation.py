@@ -1,4 +1,4 @@
-"""Judging the delay model on its month, beside two baselines. What follows from it is not decided here."""
+"""Evaluation of the delay model on its month, with two baselines. Its release is declared elsewhere."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ CARRIER_HOUR_RATE = "carrier_hour_rate"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model did on its month.
+    """The evaluation of a model on its month.
 
     Attributes:
-        month: The month.
-        run_id: The MLflow training run, which has the metrics too.
-        model_id: The logged model.
-        rows: Flights it was judged on.
-        without_outcome: Flights of the month that were cancelled or diverted.
-        data_sha256: Digest of the rows.
-        late_rate: Share of them that arrived late.
+        month: Month of the evaluation.
+        run_id: MLflow run of the training, which also has the metrics.
+        model_id: Logged model in MLflow.
+        rows: Number of evaluated flights.
+        without_outcome: Number of flights of the month that were cancelled or diverted.
+        data_sha256: Digest of the evaluated rows.
+        late_rate: Share of the evaluated flights that arrived late.
         scores: Metrics of the model and of each baseline, by name.
     """
 
@@ -66,37 +66,37 @@ def delay_model_evaluation(
     mlflow: MLflowResource,
     otel: OTelResource,
 ) -> Evaluation:
-    """The model of a month, judged on that month, which it has not seen.
+    """Metrics of each month's model on that month, which is not in its training data.
 
-    ROC AUC, PR AUC, log loss, Brier score and calibration error, beside two baselines that know only
-    the training months: the share of late flights, and that share by carrier and scheduled hour. With
-    slices by carrier and by origin. A month in which the model is worse than a baseline is reported
-    as it is.
+    The metrics are ROC AUC, PR AUC, log loss, Brier score and calibration error. Two baselines use only the
+    training
+    months: the share of late flights, and that share by carrier and scheduled hour. There are also metrics by
+    carrier and by origin. A model that is worse than a baseline does not fail this asset.
     """
     days = evaluation_days(delay_model.month)
     with otel.span("read features", days=len(days)):
-        all_rows = read_days(tables, days, f"delay_model {delay_model.month} is judged on")
+        all_rows = read_days(tables, days, f"delay_model {delay_model.month} is evaluated on")
     rows = with_outcome(all_rows)
     late = rows[LABEL].astype(bool)
     dataset = describe(rows, tables, days)
-    context.log.info(f"Judging on {len(rows):,} flights from {days[0]} to {days[-1]}")
+    context.log.info(f"Evaluating on {len(rows):,} flights from {days[0]} to {days[-1]}")
 
     with mlflow.reopened_run(delay_model.run_id) as run:
         with otel.span("load model"):
             model = mlflow.load_model(delay_model.model_id)
         with otel.span("predict", rows=len(rows)):
-            answers = answer(model, rows, delay_model)
-        scores = {name: metrics.score(late, said) for name, said in answers.items()}
-        slices = metrics.score_slices(rows, late, answers[MODEL])
-        context.log.info("Shuffling features to see which matter")
+            predictions = predict(model, rows, delay_model)
+        scores = {name: metrics.score(late, probability) for name, probability in predictions.items()}
+        slices = metrics.score_slices(rows, late, predictions[MODEL])
+        context.log.info("Shuffling features to measure their importance")
         with otel.span("shuffle features"):
             importance = metrics.permutation_importance(
                 model.model, model_input(rows), late, delay_model.seed
             )
         with otel.span("plot"):
             pictures = {
-                "roc": plots.roc(late, answers),
-                "calibration": plots.calibration(metrics.calibration(late, answers[MODEL])),
+                "roc": plots.roc(late, predictions),
+                "calibration": plots.calibration(metrics.calibration(late, predictions[MODEL])),
                 "importance": plots.importance(importance),
                 "slices": plots.slices(slices),
             }
@@ -113,8 +113,8 @@ def delay_model_evaluation(
             **scores[MODEL],
             "scores": scores_table(scores),
             **summary(by_metric(scores)),
-            "judged_rows": len(rows),
-            "judged_data_sha256": dataset.sha256,
+            "evaluated_rows": len(rows),
+            "evaluated_data_sha256": dataset.sha256,
             **{f"{name}_plot": plots.as_markdown(picture) for name, picture in pictures.items()},
         }
     )
@@ -130,8 +130,8 @@ def delay_model_evaluation(
     )
 
 
-def answer(model: StoredModel, rows: "pd.DataFrame", trained: TrainedModel) -> "dict[str, pd.Series]":
-    """The probability of being late that the model and each baseline give to every flight."""
+def predict(model: StoredModel, rows: "pd.DataFrame", trained: TrainedModel) -> "dict[str, pd.Series]":
+    """Return the probabilities of a late arrival that the model and each baseline predict."""
     import pandas as pd
 
     probability = model.answer(model_input(rows))[:, 1]
@@ -143,7 +143,7 @@ def answer(model: StoredModel, rows: "pd.DataFrame", trained: TrainedModel) -> "
 
 
 def metrics_by_name(scores: Mapping[str, Mapping[str, float]], slices: "pd.DataFrame") -> dict[str, float]:
-    """All numbers under one flat name each, as MLflow groups them: `carrier_hour_rate/brier`."""
+    """Return all metrics under flat names, which MLflow groups: `carrier_hour_rate/brier`."""
     flat = dict(scores[MODEL])
     for name in (CARRIER_HOUR_RATE, CONSTANT_RATE):
         flat |= {f"{name}/{metric}": value for metric, value in scores[name].items()}
@@ -159,9 +159,9 @@ def by_metric(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, 
 
 
 def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dg.TableMetadataValue:
-    """The model beside the baselines, for the Dagster UI."""
+    """Return the scores of the model and the baselines as a table for the Dagster UI."""
     records = [
-        dg.TableRecord({"answer": name, **{metric: round(x, 4) for metric, x in row.items()}})
+        dg.TableRecord({"predictions of": name, **{metric: round(x, 4) for metric, x in row.items()}})
         for name, row in scores.items()
     ]
     return dg.MetadataValue.table(records)

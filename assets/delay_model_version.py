@@ -1,4 +1,4 @@
-"""Registers the judged model as a version, and declares how its versions are released."""
+"""Registers the evaluated model as a version, and declares how its versions are released."""
 
 from typing import TYPE_CHECKING
 
@@ -37,11 +37,10 @@ def delay_model_version(
     delay_model_evaluation: Evaluation,
     registry: ModelRegistryResource,
 ) -> RegisteredVersion:
-    """The judged model as a version of `flight_delay` in the model registry.
+    """Versions of `flight_delay` in the model registry, one for each evaluated model.
 
-    It records the sha256 of the model's files, the month and where it came from, and takes the alias
-    `staging`, unless the version that carries it is of a later month: months may be backfilled in any
-    order.
+    The version records the SHA-256 of the model's files, its month and its provenance. It gets the alias
+    `staging`, unless a version of a later month has it, since months may be backfilled in any order.
     """
     provenance = Provenance(
         partition=delay_model.month,
@@ -61,7 +60,7 @@ def delay_model_version(
 
 
 def carrier_hour_rate(trained_on: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.Series":
-    """Predict from how often a carrier was late in an hour of the training days."""
+    """Predict the rate at which a carrier was late in the scheduled hour on the training days."""
     late = trained_on[LABEL].astype(bool)
     rates = metrics.carrier_hour_rates(trained_on, late)
     return metrics.carrier_hour_baseline(rows, rates, float(late.mean()))
@@ -74,7 +73,7 @@ FLIGHT_DELAY = ReleasedModel(
     rows=features,
     outcome=LABEL,
     inputs=model_input,
-    clusters="date",  # flights of one day are late together
+    clusters="date",  # delays of flights on one day are correlated
     slices=("carrier", "origin"),
     features=FEATURES,
     evaluated_on=evaluation_days,

@@ -1,4 +1,4 @@
-"""How the drift of `flight_delay` is watched: what may change from month to month, and what may not."""
+"""Limits for the drift of `flight_delay`, with the reason for each."""
 
 from assets.features import FEATURES, WEATHER_FEATURES
 from assets.flights import FLIGHT_KEY
@@ -6,9 +6,9 @@ from assets.partitions import evaluation_days, training_days
 from assets.predictions import delay_predictions
 from ledgerline.dagster.released_models.watch import Bound, RetrainOnDrift, Watch
 
-# The weather of a month is never that of the months before it, and a model is meant to know that: in 2013
-# the PSI of the temperature is 0.4 to 8.7. So of these columns only gaps are evaluated: the weather may
-# change, but it must go on being reported. Where there are no gusts, there is no speed of gusts either.
+# The weather of each month differs from that of the months before: in 2013, the PSI of the temperature is
+# 0.4 to 8.7. Therefore only the gaps of these columns are evaluated: the weather may change, but it must be
+# reported. The speed of gusts is excluded, because it is missing whenever there are no gusts.
 SCHEDULE_FEATURES = tuple(name for name in FEATURES if name not in WEATHER_FEATURES)
 REPORTED_WEATHER = tuple(name for name in WEATHER_FEATURES if name != "wind_gust")
 
@@ -19,19 +19,19 @@ WATCH = Watch(
     version="model_version",
     features=SCHEDULE_FEATURES,
     gaps=REPORTED_WEATHER,
-    # In 2013 a model that is evaluated on its own month has 0.00 to 0.19, but for October: 0.41. One that
-    # goes on being used after October reaches 1.1 in November.
+    # In 2013, models that are evaluated on their own month have 0.00 to 0.19, except October with 0.41. The
+    # model of October reaches 1.1 if it is still used in November.
     max_score_psi=0.25,
-    # Schedule and fleet of 2013 change by 0.04 at most, gaps by 0.13; weekdays alone, in a month of which
-    # only the first days are scored, by 0.12.
+    # In 2013, schedule and fleet change by at most 0.04, and gaps by 0.13. The weekdays change by 0.12 if
+    # only the first days of a month are scored.
     max_feature_psi=0.2,
-    # How many flights are late changes from month to month (14% in September, 34% in December), and that is
-    # the weather rather than the model: of models evaluated on their own month the median error is 0.05.
-    # Above 0.1 are April (just), September and December, where people are told something quite different
-    # from what happens.
+    # The share of late flights changes from month to month (14 % in September, 34 % in December), because of
+    # the weather rather than the model: for models that are evaluated on their own month, the median error is
+    # 0.05. It is above 0.1 in April (slightly), September and December, when predictions differ much from the
+    # outcomes.
     on_outcomes=Bound("calibration_error", 0.1),
     retrain=RetrainOnDrift("train_delay_model", lambda month: training_days(month) + evaluation_days(month)),
-    # Bad weather makes days unlike others, and a storm a week: of single weeks of 2013 every fourth has a
-    # score PSI above 0.25, of three weeks only those of a month that has it too.
+    # Bad weather makes single days unusual, and a storm a week: in 2013, every fourth week has a score PSI
+    # above 0.25, but three weeks together have it only in a month that has it as a whole.
     min_clusters=21,
 )

@@ -1,4 +1,4 @@
-"""What is known of a flight before it leaves, and how late it was. How a model uses it: delay_model.py."""
+"""Features of flights that are known before departure. Models use them in delay_model.py."""
 
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,12 @@ NUMERIC_FEATURES = (
 )
 FEATURES = CATEGORICAL_FEATURES + NUMERIC_FEATURES
 
-# The FAA gives tail numbers out again: for a flight of 2013, the register may name the helicopter, kit plane
-# or business jet that has the number now. No airline flew such an aircraft from New York on a schedule.
+# The FAA reuses tail numbers: for a flight of 2013, the register may list the helicopter, kit plane or
+# business jet that has the number now. No airline flew such an aircraft from New York on a schedule.
 AIRLINER_TYPE = "Fixed wing multi engine"
 AIRLINER_ENGINES = ("Turbo-fan", "Turbo-jet", "Turbo-prop")
-AIRLINER_SEATS = 20  # at least; the register has no more for the Embraer 190
-BUSINESS_JETS = ("GULFSTREAM AEROSPACE",)  # manufacturers, of jets with 22 seats
+AIRLINER_SEATS = 20  # minimum; the register has this number for the Embraer 190
+BUSINESS_JETS = ("GULFSTREAM AEROSPACE",)  # manufacturers of jets with 22 seats
 
 FEATURES_SCHEMA = dg.TableSchema(
     [
@@ -112,14 +112,15 @@ def features(
     weather: Frame,
     planes: Frame,
 ) -> Frame:
-    """What is known of each flight before it leaves, and whether it arrived late.
+    """Features of each flight that are known before departure, and whether it arrived late.
 
-    One row for each scheduled flight, one partition for each day: the schedule, the aircraft, and the
-    weather at the origin in the scheduled hour. Cancelled and diverted flights have no outcome: their
-    `arrived_late` is empty, no model learns from them, and `flights_without_outcome` counts them.
+    The table has one row for each scheduled flight, and one partition for each day. The features are the
+    schedule, the aircraft, and the weather at the origin in the scheduled hour. The sources are `flights`,
+    `weather` and `planes`. Cancelled and diverted flights have no outcome: their `arrived_late` is empty,
+    models are not trained on them, and the metadata `flights_without_outcome` counts them.
 
-    The register of aircraft has one holder for each tail number, the latest. If that is not an airliner, the
-    aircraft of the flight is not known: seats, age and manufacturer are empty, and
+    The register of aircraft has only the latest holder of each tail number. If that is not an airliner, the
+    aircraft of the flight is unknown: seats, age and manufacturer are empty, and the metadata
     `flights_of_reused_tail_numbers` counts these flights.
     """
     rows = build_features(flights, weather, planes)
@@ -135,7 +136,7 @@ def features(
 
 
 def airliners(planes: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the aircraft that an airline can have flown on a schedule, of those that the register names."""
+    """Return the aircraft of the register that an airline can have flown on a schedule."""
     return planes[
         (planes["type"] == AIRLINER_TYPE)
         & planes["engine"].isin(AIRLINER_ENGINES)
@@ -147,7 +148,7 @@ def airliners(planes: "pd.DataFrame") -> "pd.DataFrame":
 def build_features(
     flights: "pd.DataFrame", weather: "pd.DataFrame", planes: "pd.DataFrame"
 ) -> "pd.DataFrame":
-    """Join flights with the weather at their scheduled hour and with their aircraft, where it is known.
+    """Join flights with the weather of their scheduled hour, and with their aircraft if it is known.
 
     Returns:
         One row for each flight, in the order given, with the columns of `FEATURES_SCHEMA`.

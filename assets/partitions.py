@@ -1,4 +1,4 @@
-"""The calendar: which days and months there are, and which days a model's month needs."""
+"""Day and month partitions, and the days that the model of a month needs."""
 
 from datetime import date, timedelta
 
@@ -11,7 +11,7 @@ TRAINING_MONTHS = 3
 DAYS = dg.DailyPartitionsDefinition(
     start_date=FIRST_DAY.isoformat(), end_date=(LAST_DAY + timedelta(days=1)).isoformat()
 )
-# A model needs at least one month before the one it is judged on, so January has none.
+# A model needs at least one month before the month of its evaluation, so January has no model.
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2013-02-01", end_date="2014-01-01")
 
 TRAINING_DAYS = dg.TimeWindowPartitionMapping(
@@ -20,44 +20,43 @@ TRAINING_DAYS = dg.TimeWindowPartitionMapping(
 
 
 def month_start(month_key: str) -> date:
-    """First day of a month partition ("2013-07-01")."""
+    """Return the first day of a month partition ("2013-07-01")."""
     return date.fromisoformat(month_key)
 
 
 def months_before(first: date, months: int) -> date:
-    """The first day of the month that is this many months earlier."""
+    """Return the first day of the month that is this many months earlier."""
     index = first.year * 12 + first.month - 1 - months
     return date(index // 12, index % 12 + 1, 1)
 
 
 def days_between(first: date, last: date) -> list[str]:
-    """Day partition keys from first to last, both included, that the data has."""
+    """Return the day partition keys from first to last, both included, within the data."""
     first, last = max(first, FIRST_DAY), min(last, LAST_DAY)
     return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
 
 
 def training_days(month_key: str, months: int = TRAINING_MONTHS) -> list[str]:
-    """The days a model of this month learns from: the months before it, as far as the data goes."""
+    """Return the days that the model of a month is trained on: the months before it, within the data."""
     first = month_start(month_key)
     return days_between(months_before(first, months), first - timedelta(days=1))
 
 
 def training_days_between(first: str, last: str) -> list[str]:
-    """Day partition keys from first to last, both included, given as partition keys."""
+    """Return the day partition keys from first to last, both included and given as partition keys."""
     return days_between(date.fromisoformat(first), date.fromisoformat(last))
 
 
 def evaluation_days(month_key: str) -> list[str]:
-    """The days a model of this month is judged on: the month itself."""
+    """Return the days that the model of a month is evaluated on: the month itself."""
     first = month_start(month_key)
     return days_between(first, months_before(first, -1) - timedelta(days=1))
 
 
 def replayed_day(today: date) -> date:
-    """The 2013 day that stands for today: the same weekday, in the same season.
+    """Return the day of 2013 that represents today: the nearest one with the same weekday.
 
-    It is the day nearest to today's date in 2013 that has today's weekday, so at most three days
-    away; at the ends of the year it stays inside 2013.
+    It is at most three days away from today's date, except at the ends of the year, where it stays in 2013.
     """
     leap_day = (today.month, today.day) == (2, 29)
     anchor = date(FIRST_DAY.year, today.month, 28 if leap_day else today.day)

@@ -1,4 +1,4 @@
-"""Pictures of a model, as PNG: for MLflow, and as Markdown for the Dagster UI."""
+"""Plots of a model's metrics, as PNG for MLflow and as Markdown for the Dagster UI."""
 
 import base64
 import io
@@ -17,13 +17,13 @@ DOTS_PER_INCH = 80
 
 
 def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG inline, which the Dagster UI shows."""
+    """Return a PNG as inline Markdown, which the Dagster UI renders."""
     encoded = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
 def loss_curves(curves: Mapping[str, Sequence[float]]) -> bytes:
-    """Log loss by boosting iteration."""
+    """Plot the log loss by boosting iteration."""
     figure, axes = _figure("Log loss by boosting iteration")
     for name, losses in curves.items():
         axes.plot(losses, label=name)
@@ -33,12 +33,12 @@ def loss_curves(curves: Mapping[str, Sequence[float]]) -> bytes:
     return _png(figure)
 
 
-def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> bytes:
-    """ROC curves of several answers to the same question."""
+def roc(late: "pd.Series", predictions: "Mapping[str, pd.Series]") -> bytes:
+    """Plot the ROC curves of several predictions of the same outcomes."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
     figure, axes = _figure("ROC curve")
-    for name, probability in answers.items():
+    for name, probability in predictions.items():
         false_positive, true_positive, _ = roc_curve(late, probability)
         axes.plot(false_positive, true_positive, label=f"{name}: {roc_auc_score(late, probability):.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
@@ -49,10 +49,10 @@ def roc(late: "pd.Series", answers: "Mapping[str, pd.Series]") -> bytes:
 
 
 def calibration(table: "pd.DataFrame") -> bytes:
-    """How often flights were late, by how likely they were said to be.
+    """Plot the observed share of late flights by the predicted one.
 
     Args:
-        table: Columns predicted and observed (rates), flights (count); one row for each bin.
+        table: Table with the columns predicted and observed (rates), flights (count); one row for each bin.
     """
     figure, axes = _figure("Calibration")
     axes.plot(table["predicted"], table["observed"], marker="o")
@@ -64,27 +64,27 @@ def calibration(table: "pd.DataFrame") -> bytes:
 
 
 def importance(table: "pd.DataFrame") -> bytes:
-    """What the model loses when one feature is shuffled.
+    """Plot the loss of ROC AUC when each feature is shuffled.
 
     Args:
-        table: Columns feature, loss_of_roc_auc and spread, most important first.
+        table: Table with the columns feature, loss_of_roc_auc and spread, most important first.
     """
     figure, axes = _figure("Permutation importance")
-    shown = table.iloc[::-1]
-    axes.barh(shown["feature"], shown["loss_of_roc_auc"], xerr=shown["spread"])
+    ascending = table.iloc[::-1]
+    axes.barh(ascending["feature"], ascending["loss_of_roc_auc"], xerr=ascending["spread"])
     axes.set_xlabel("loss of ROC AUC when shuffled")
     return _png(figure)
 
 
 def slices(table: "pd.DataFrame") -> bytes:
-    """ROC AUC of the model for each carrier and origin.
+    """Plot the ROC AUC of the model for each carrier and origin.
 
     Args:
-        table: Columns slice, value and roc_auc.
+        table: Table with the columns slice, value and roc_auc.
     """
     figure, axes = _figure("ROC AUC by slice")
-    shown = table.dropna(subset=["roc_auc"]).iloc[::-1]
-    axes.barh(shown["slice"] + " " + shown["value"], shown["roc_auc"])
+    reversed_rows = table.dropna(subset=["roc_auc"]).iloc[::-1]
+    axes.barh(reversed_rows["slice"] + " " + reversed_rows["value"], reversed_rows["roc_auc"])
     axes.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
     axes.set_xlim(left=0.4)
     axes.set_xlabel("ROC AUC")
@@ -92,7 +92,7 @@ def slices(table: "pd.DataFrame") -> bytes:
 
 
 def _figure(title: str) -> "tuple[Figure, Axes]":
-    # Not pyplot: it keeps every figure of the process, and wants a display.
+    # pyplot is not used, because it keeps every figure in memory and requires a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")

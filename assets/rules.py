@@ -1,4 +1,4 @@
-"""Rules a table must keep, over plain data. Which table must keep which: checks.py."""
+"""Rules for tables, as functions of plain data. They are assigned to tables in checks.py."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SHOWN_EXAMPLES = 5
+MAX_EXAMPLES = 5
 
-# One column that separates late from punctual flights this well was not known before departure.
+# A single column that separates late from punctual flights this well cannot be known before departure.
 LEAKING_AUC = 0.85
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found.
+    """The result of a rule.
 
     Attributes:
-        passed: Whether the table keeps the rule.
-        text: What was found, with numbers.
-        details: More numbers, by name.
+        passed: True if the table meets the rule.
+        text: Result in words, with numbers.
+        details: Further numbers by name.
     """
 
     passed: bool
@@ -34,19 +34,19 @@ class Finding:
 
 
 def has_declared_columns(stored: "Iterable[pa.Table]", schema: dg.TableSchema) -> Finding:
-    """Every file has the declared columns with their types, and no gaps where none may be."""
+    """Check that every file has the declared columns and types, and that required columns have no gaps."""
     declared = {item.name: item.type for item in arrow_tables.arrow_schema(schema)}
     required = [column.name for column in schema.columns if not column.constraints.nullable]
     problems: set[str] = set()
     for table in stored:
-        found = {item.name: item.type for item in table.schema}
-        problems |= {f"{name} is missing" for name in declared.keys() - found.keys()}
-        problems |= {f"{name} is not declared" for name in found.keys() - declared.keys()}
-        for name in declared.keys() & found.keys():
-            if found[name] != declared[name]:
-                problems.add(f"{name} is {found[name]}, declared is {declared[name]}")
+        actual = {item.name: item.type for item in table.schema}
+        problems |= {f"{name} is missing" for name in declared.keys() - actual.keys()}
+        problems |= {f"{name} is not declared" for name in actual.keys() - declared.keys()}
+        for name in declared.keys() & actual.keys():
+            if actual[name] != declared[name]:
+                problems.add(f"{name} is {actual[name]}, declared is {declared[name]}")
         for name in required:
-            if name in found and table[name].null_count:
+            if name in actual and table[name].null_count:
                 problems.add(f"{name} has gaps")
     if problems:
         return Finding(False, "; ".join(sorted(problems)))
@@ -54,16 +54,16 @@ def has_declared_columns(stored: "Iterable[pa.Table]", schema: dg.TableSchema) -
 
 
 def has_unique_key(rows: "pd.DataFrame", key: Sequence[str]) -> Finding:
-    """No two rows have the same key."""
+    """Check that no two rows have the same key."""
     repeated = rows[rows.duplicated(list(key), keep=False)]
     if repeated.empty:
         return Finding(True, f"{len(rows):,} rows, one for each {', '.join(key)}")
-    examples = repeated[list(key)].drop_duplicates().head(SHOWN_EXAMPLES).to_dict("records")
+    examples = repeated[list(key)].drop_duplicates().head(MAX_EXAMPLES).to_dict("records")
     return Finding(False, f"{len(repeated):,} rows share a key, for example {examples[0]}")
 
 
 def has_plausible_values(rows: "pd.DataFrame", ranges: Mapping[str, tuple[float, float]]) -> Finding:
-    """Every value lies in the range of its column; gaps are not judged."""
+    """Check that every value lies in the range of its column; gaps are ignored."""
     outside = {}
     for name, (lowest, highest) in ranges.items():
         wrong = rows.loc[(rows[name] < lowest) | (rows[name] > highest), name]
@@ -75,11 +75,11 @@ def has_plausible_values(rows: "pd.DataFrame", ranges: Mapping[str, tuple[float,
 
 
 def has_rows_of_source(stored: "pd.Series", source: "pd.Series") -> Finding:
-    """As many rows are stored as the source has, in each partition.
+    """Check that each partition has as many rows as the source.
 
     Args:
-        stored: Rows by partition.
-        source: Rows by partition, for the same partitions.
+        stored: Number of stored rows by partition.
+        source: Number of rows of the source by partition.
     """
     import pandas as pd
 
@@ -104,13 +104,13 @@ def is_known_before_departure(
     column_lineage: dg.TableColumnLineage,
     known_only_afterwards: Iterable[str],
 ) -> Finding:
-    """No feature derives from what is only known afterwards, and none gives the label away.
+    """Check that no feature is derived from data that is known only after departure, or reveals the label.
 
     Args:
-        rows: The feature table.
-        features: Columns a model may use.
-        label: The outcome.
-        column_lineage: Which upstream columns each column derives from.
+        rows: Rows of the feature table.
+        features: Columns that a model may use.
+        label: Column of the outcome.
+        column_lineage: Upstream columns of each column.
         known_only_afterwards: Upstream columns that no feature may derive from.
     """
     late_knowledge = set(known_only_afterwards)
@@ -139,13 +139,13 @@ def is_known_before_departure(
 
 
 def _separation(values: "pd.Series", label: "pd.Series") -> float:
-    """How well one column alone separates the two outcomes: ROC AUC, 0.5 (not at all) to 1."""
+    """Return how well one column separates the two outcomes: ROC AUC from 0.5 (not at all) to 1."""
     import pandas as pd
 
     late = label.astype(bool)
     positives, negatives = int(late.sum()), int((~late).sum())
     if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
-        return 0.5  # text, of which the lineage is judged only, or nothing at all
+        return 0.5  # only the lineage of texts is checked
     if not positives or not negatives:
         return 0.5
     ranks = values.astype(float).fillna(values.astype(float).median()).rank()

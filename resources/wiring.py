@@ -1,10 +1,10 @@
-"""The resources of this project, by the names that its assets ask for."""
+"""The resources of this project, by the names of the parameters in its assets."""
 
 from ledgerline.dagster import resources
 from ledgerline.dagster.settings import Settings
 from ledgerline.dagster.storage.io_managers import RecordStorage
 
-# Folder beside the tables for what the steps of a graph hand on within a run.
+# Folder next to the tables, for values that steps of a graph pass on within a run.
 RUN_RECORDS = ".runs"
 
 

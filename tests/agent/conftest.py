@@ -1,4 +1,4 @@
-"""What tests of whole executions share: spans that are kept, an agent with real tools before fake servers."""
+"""Fixtures for tests of whole executions: recorded spans, and an agent with real tools and fake servers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

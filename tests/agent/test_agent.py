@@ -46,7 +46,7 @@ def asks(*sqls: str) -> Reply:
 
 
 def told(request: ChatRequest) -> list[str]:
-    """What tools answered so far."""
+    """Return the results of tools so far."""
     return [message["content"] for message in request.messages if message["role"] == "tool"]
 
 
@@ -92,7 +92,7 @@ class Broken:
         raise self.error
 
 
-# From the question to the answer
+# The way from the question to the answer
 
 
 def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:
@@ -400,7 +400,7 @@ def test_turns_are_limited_and_the_last_one_is_offered_no_tools(
     assert execution.stopped_by is Limit.TURNS
     assert execution.turns == 3
     assert execution.answer == ""
-    # What it asks for although there were none is not done.
+    # Tool calls of the last turn, in which no tools were offered, are not run.
     assert [use.failed for use in execution.tools] == [False, False, True]
     assert NO_MORE_TOOLS in execution.tools[-1].result
     assert_stopped(spans, Limit.TURNS)

@@ -1,4 +1,4 @@
-"""What the spans of an execution are and hold: their tree, their attributes, their status, and no secret."""
+"""Tests the spans of an execution: their tree, attributes and status, without secrets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -175,7 +175,7 @@ def test_tools_and_memory_say_how_much_there_was(used_tools: Agent, spans: Spans
     assert distances[0] < distances[1]
 
 
-# What went wrong
+# Failures
 
 
 def test_a_tool_that_fails_is_an_error_of_its_span_alone(openai_agent_of: AgentOf, spans: Spans) -> None:
@@ -210,7 +210,7 @@ def test_a_model_that_fails_is_an_error_up_to_the_root(
         assert span.status.description == str(raised.value)
         assert attributes_of(span)["error.type"] == error.__name__
         assert not span.events
-    # What was used until then is known all the same.
+    # The usage until the failure is recorded.
     assert attributes_of(spans.root)["gen_ai.usage.input_tokens"] == 100
     assert attributes_of(spans.root)["ledgerline.agent.turns"] == 2
     assert attributes_of(spans.root)["ledgerline.agent.tool_calls"] == 1
@@ -227,7 +227,7 @@ def test_an_interruption_is_an_error_of_all_that_was_open(agent_of: AgentOf, spa
         assert span.status.status_code is StatusCode.ERROR
 
 
-# What is not recorded
+# Content that is not recorded
 
 
 def test_without_a_tracer_there_is_an_answer_and_no_trace(agent_of: AgentOf, spans: Spans) -> None:
@@ -337,7 +337,7 @@ def leaks(secret: str) -> dict[str, Any]:
 def test_a_secret_is_nowhere_in_the_spans(
     openai_agent_of: AgentOf, spans: Spans, secret: str, captures: bool, outcome: str
 ) -> None:
-    # By its form a password is known where something calls it one; others are known wherever they are.
+    # A password is recognised by its name next to it, and other secrets by their form anywhere.
     said = f'password="{secret}"' if secret == "hunter22" else secret
     as_arguments = {"password": secret} if secret == "hunter22" else leaks(secret)
     outcomes = {

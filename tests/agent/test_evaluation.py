@@ -12,7 +12,7 @@ from ledgerline.agent.evaluation import is_number, is_text, stated, ungrounded
 
 STATED, UNKNOWN = "Answer:", "unknown"
 
-# What is stated
+# The stated fact
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ TABLE = (
         ("Nothing is known of 2019.", ["How many flights left JFK in 2019?"], []),
         ("8 flights", ["2013-02-08"], ["8"]),
         ("At 05:15", ["at\n2013-02-08 05:15:00\n"], []),
-        # What is asked for
+        # The expected fact
         ("More than 60 minutes late: 12.", ["How many were over 60 minutes late?", "n\n12\n"], []),
         # Codes are no numbers
         ("N14228 of B6 is an A320, flown by 9E as B-6.", [], []),

@@ -1,4 +1,4 @@
-"""Whether the fake speaks as Ollama does: its official client, and nothing of this project, asks it."""
+"""Tests the fake with Ollama's official client, without this project's own."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What the embedder without a language model finds alike, and that what it learned can be kept."""
+"""Tests which texts are similar for the local embedder, and that it can be saved."""
 
 import random
 import subprocess

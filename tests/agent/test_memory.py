@@ -1,4 +1,4 @@
-"""What is remembered is found again by likeness, recorded as spans, and forgotten when it is to be."""
+"""Tests that entries are recalled by similarity, recorded as spans, and deleted on request."""
 
 import json
 import shutil

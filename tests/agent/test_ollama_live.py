@@ -1,4 +1,4 @@
-"""Whether a model of a real Ollama server, where there is one, calls a tool and is understood."""
+"""Tests a tool call of a model on a real Ollama server, if there is one."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What an agent gets of an Ollama server, and is told when the server fails. The client is the real one."""
+"""Tests language models and embedders of Ollama with the real client and a fake server."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def model_of(fake: FakeOllama, **settings: object) -> OllamaModel:
     return OllamaModel(fake.url, MODEL, **{"retries": IMPATIENT, **settings})
 
 
-# Answers
+# Responses
 
 
 def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
@@ -164,7 +164,7 @@ def test_an_answer_without_anything_has_no_first_token(started: Started) -> None
     assert completion.seconds_to_first_token is None
 
 
-# Whether it can be used
+# Checks before use
 
 
 def test_a_server_with_the_model_is_all_that_is_required(started: Started) -> None:

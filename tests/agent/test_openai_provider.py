@@ -1,4 +1,4 @@
-"""What an agent gets of an OpenAI-compatible server, and is told when it fails, by the real client."""
+"""Tests language models with OpenAI's protocol, with the real client and a fake server."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ def model_of(fake: FakeOpenAI, **settings: object) -> OpenAIModel:
     return OpenAIModel(fake.api, MODEL, **{"retries": IMPATIENT, **settings})
 
 
-# Answers
+# Responses
 
 
 def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
@@ -153,7 +153,7 @@ def test_without_usage_no_tokens_are_made_up(started: Started) -> None:
     assert completion.tokens_per_second is None
 
 
-# Whether it can be used
+# Checks before use
 
 
 @pytest.mark.parametrize("models", [(MODEL, "other"), None, ()])

@@ -1,4 +1,4 @@
-"""What a prompt's template may do, and what it is told when it asks for more."""
+"""Tests what a prompt's template may do, and the errors for everything else."""
 
 import hashlib
 from pathlib import Path

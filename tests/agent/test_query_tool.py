@@ -1,4 +1,4 @@
-"""What the model is told of the tables, and how it is answered."""
+"""Tests the description of the tables for the model, and the results of queries."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Which candidates are recalled: relevant, recent, not all the same."""
+"""Tests the selection of candidates: relevant, recent and different from each other."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What becomes of what is recorded: cut, redacted, replace_invalid_unicode, or left out."""
+"""Tests that recorded content is cut, redacted, valid Unicode, or omitted."""
 
 import json
 import re

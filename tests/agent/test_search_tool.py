@@ -1,4 +1,4 @@
-"""What a web search asks for, what it makes of the answers, and how it fails."""
+"""Tests the requests of a web search, the merging of results, and failures."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def addresses(answer: ToolResult) -> list[str]:
     return [line.strip() for line in answer.text.splitlines() if line.startswith("   http")]
 
 
-# What is asked
+# Requests
 
 
 def test_searxng_is_asked_by_its_api(fake: FakeSearXNG, tool: SearchTool) -> None:
@@ -119,7 +119,7 @@ def test_queries_of_blanks_are_refused(fake: FakeSearXNG, tool: SearchTool) -> N
     assert json.dumps(describe(tool).parameters)
 
 
-# What becomes of the results
+# Results
 
 
 def test_results_are_a_numbered_list_that_is_no_instruction(fake: FakeSearXNG, tool: SearchTool) -> None:

@@ -1,4 +1,4 @@
-"""Whether a real SearXNG, where there is one, is understood."""
+"""Tests a real SearXNG server, if there is one."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What SQL is run, what it can use up, and that nothing leads out of it."""
+"""Tests which SQL runs, which resources it may use, and that it stays in the sandbox."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def refusal(sandbox: SqlSandbox, sql: str) -> str:
     return str(error.value)
 
 
-# What is answered
+# Results
 
 
 def test_a_query_is_answered_with_names_types_and_cells_as_text(sandbox: SqlSandbox) -> None:
@@ -145,7 +145,7 @@ def test_values_that_python_has_no_type_for_are_answered(sandbox: SqlSandbox) ->
     assert found.rows == (("290000-01-01 00:00:00", "infinity", "\\xAA", "nan"),)
 
 
-# What is refused
+# Refused queries
 
 OTHER_STATEMENTS = [
     "ATTACH '{file}' AS other",
@@ -398,7 +398,7 @@ def test_columns_that_are_not_declared_are_not_there(sandbox: SqlSandbox) -> Non
     assert sandbox.run("SELECT * FROM flights LIMIT 1", 10).columns == ("carrier", "delay")
 
 
-# What is used up
+# Limits
 
 
 def test_more_rows_and_bytes_and_longer_cells_are_cut(limited: Callable[[Limits], SqlSandbox]) -> None:

@@ -1,4 +1,4 @@
-"""What a model is told of a tool, and which arguments of its calls are taken."""
+"""Tests the description of tools for the model, and the validation of arguments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from ledgerline.agent.tools import ToolError, ToolResult, describe, valid_argume
 
 
 class Place(BaseModel):
-    """Where."""
+    """A place."""
 
     title: str = Field(description="Its name.")
 
 
 class Arguments(BaseModel):
-    """What it takes."""
+    """The arguments of the tool."""
 
     place: Place
     days: list[int] = Field(default_factory=list, max_length=3, description="Which days.")

@@ -137,7 +137,7 @@ class Evaluations:
         pd.DataFrame(rows).to_parquet(self._file(name))
 
     def table(self, name: str) -> pd.DataFrame:
-        """What is stored of an asset."""
+        """Return the stored rows of an asset."""
         return open_tables(self.settings.data).read(dg.AssetKey(name))
 
     def is_stored(self, name: str) -> bool:
@@ -147,7 +147,7 @@ class Evaluations:
         return Path(str(open_tables(self.settings.data).path_of(dg.AssetKey(name))))
 
     def materialised(self, name: str) -> dg.AssetMaterialization:
-        """What the last materialisation said of itself."""
+        """Return the metadata of the last materialisation."""
         event = self.instance.get_latest_materialization_event(dg.AssetKey(name))
         assert event is not None
         assert event.asset_materialization is not None

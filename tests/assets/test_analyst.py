@@ -32,7 +32,7 @@ PRICES = {"per_million_input_tokens": 2.0, "per_million_output_tokens": 8.0}
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What is left of one run of the job, shown in MLflow as the observer does."""
+    """The results of one run of the job, which the observer has exported to MLflow."""
 
     runs: Evaluations
     fake: FakeOllama
@@ -176,7 +176,7 @@ def test_the_prompt_that_was_used_is_in_mlflows_registry(evaluated: Evaluated) -
 def test_mlflow_lists_the_table_and_gives_it_back(
     evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Where MLflow looks for runs with tables, whatever its client was opened with.
+    # MLflow searches runs with tables at this address, whatever address its client has.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", evaluated.runs.settings.tracking_uri)
     run = evaluated.mlflow_run
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": TABLE_FILE, "type": "table"}]
@@ -192,7 +192,7 @@ def test_mlflow_lists_the_table_and_gives_it_back(
 
 
 def spans_in_event_log(evaluated: Evaluated) -> Mapping[str, list[Mapping[str, Any]]]:
-    """What each step traced itself."""
+    """Spans that each step has recorded itself."""
     history = read_history(evaluated.runs.instance, evaluated.result.run_id)
     assert history is not None
     found: dict[str, list[Mapping[str, Any]]] = {}

@@ -87,7 +87,10 @@ def test_the_first_scores_are_compared_with_nothing_and_the_same_pass(runs: Eval
     assert {check.description for check in first.values()} == {
         "Not compared: there are no scores before these."
     }
-    assert same[AS_RIGHT].description == "0 answered wrongly that were right, 0 the other way round."
+    assert (
+        same[AS_RIGHT].description
+        == "0 answers are wrong that were right before, and 0 are right that were wrong."
+    )
     assert same[AS_GROUNDED].description == "100% of the answers are grounded, 100% before."
     assert same[AS_CHEAP].description == "1,000 tokens, 1,000 before."
 
@@ -99,7 +102,7 @@ def test_one_answer_lost_is_chance_and_two_are_named(runs: Evaluations) -> None:
     assert failed(worse) == {AS_RIGHT}
     assert worse[AS_RIGHT].metadata["lost"].value == ["b", "c"]
     assert worse[AS_RIGHT].metadata["won"].value == []
-    assert "2 answered wrongly that were right" in str(worse[AS_RIGHT].description)
+    assert "2 answers are wrong that were right before" in str(worse[AS_RIGHT].description)
 
 
 def test_as_many_won_as_lost_is_as_good(runs: Evaluations) -> None:

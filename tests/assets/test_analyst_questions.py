@@ -1,4 +1,4 @@
-"""What the analyst is asked: right answers, held against pandas, and questions that nothing can answer."""
+"""Tests the right answers against pandas, and the questions that no table can answer."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping

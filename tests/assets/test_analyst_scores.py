@@ -1,4 +1,4 @@
-"""How an answer is judged: right, grounded, refused, and what it cost."""
+"""Scores of answers: right, grounded, refused, and their costs."""
 
 import json
 from collections.abc import Mapping

@@ -36,7 +36,7 @@ DAMAGED_DAY = "2013-02-03"
 
 
 def judged_alone(settings: Settings, selection: dg.AssetSelection) -> dict[str, dg.AssetCheckEvaluation]:
-    """What checks say that are executed by themselves, by name."""
+    """Return the evaluations of checks that are executed alone, by name."""
     run = dg.materialize(
         [*TABLES, *CHECKS.values()],
         selection=selection,
@@ -153,7 +153,7 @@ def test_without_a_declared_column_nothing_else_is_judged(damageable: Settings) 
     evaluations = judged_table(damageable, "flights")
     assert failed(evaluations) == set(evaluations)
     assert evaluations[checks.DECLARED_COLUMNS].description == "tailnum is missing"
-    assert evaluations[checks.UNIQUE_KEY].description == "Cannot be judged: tailnum is missing"
+    assert evaluations[checks.UNIQUE_KEY].description == "Cannot be evaluated: tailnum is missing"
 
 
 @pytest.mark.parametrize("asset", ["airports", "airlines", "planes", "weather"])

@@ -158,8 +158,8 @@ def test_missing_days_fail_at_once_with_their_number_and_the_job_to_run(
     failure = run.failure_data_for_node("delay_model")
     assert failure is not None
     assert (
-        "delay_model 2013-02-01 learns from 31 days of features (2013-01-01 to 2013-01-31), and 2 of them "
-        "are not there: the first is 2013-01-12. Run the job ingest_flights for those days."
+        "delay_model 2013-02-01 is trained on 31 days of features (2013-01-01 to 2013-01-31), and 2 of them "
+        "are not stored: the first is 2013-01-12. Run the job ingest_flights for those days."
     ) in str(failure.error)
     assert connect(settings.tracking_uri).get_experiment_by_name(EXPERIMENT) is None
 

@@ -1,4 +1,4 @@
-"""Judging a model in its own MLflow run, and registering it: which month carries the alias staging."""
+"""Evaluates a model in its MLflow run, and registers it: which month has the alias staging."""
 
 import json
 import math
@@ -67,7 +67,7 @@ def test_cancelled_and_diverted_flights_are_counted_and_not_judged(
     assert evaluation.late_rate == pytest.approx((outcomes >= 15).mean())
 
 
-def test_the_judged_rows_are_an_input_of_the_run_and_of_its_metrics(
+def test_the_evaluated_rows_are_an_input_of_the_run_and_of_its_metrics(
     evaluation: Evaluation, ingested: Settings
 ) -> None:
     client = connect(ingested.tracking_uri)
@@ -110,8 +110,8 @@ def test_a_month_whose_days_are_missing_is_not_judged_and_its_run_stays_finished
     )
     failure = run.failure_data_for_node("delay_model_evaluation")
     assert failure is not None
-    assert "delay_model 2013-03-01 is judged on 31 days of features" in str(failure.error)
-    assert "31 of them are not there" in str(failure.error)
+    assert "delay_model 2013-03-01 is evaluated on 31 days of features" in str(failure.error)
+    assert "31 of them are not stored" in str(failure.error)
     assert connect(ingested.tracking_uri).get_run(trained.run_id).info.status == "FINISHED"
 
 

@@ -139,7 +139,7 @@ def march(march_run: dg.ExecuteInProcessResult, scored: Settings) -> Predictions
     return drift_in(scored, MARCH)
 
 
-# What is compared
+# Comparisons
 
 
 def test_a_month_is_compared_with_the_days_its_model_learned_from(
@@ -273,7 +273,7 @@ def test_a_version_without_a_digest_is_compared_all_the_same(weeks: Settings) ->
     assert metadata["training_data"].value == "not recorded"
 
 
-# What cannot be compared
+# Comparisons that are impossible
 
 
 def test_without_predictions_the_asset_to_materialise_is_named(scored: Settings, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_scored_flights_that_features_no_longer_have_are_counted(weeks: Settings
     assert "Materialise delay_predictions again" in message
 
 
-# What the checks say
+# Checks
 
 
 def test_a_feature_that_has_changed_is_a_warning_that_names_it(weeks: Settings) -> None:

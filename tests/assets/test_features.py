@@ -1,4 +1,4 @@
-"""What is known of a flight before it leaves: joined rightly, and nothing of what came afterwards."""
+"""Tests that features are joined correctly, and contain nothing that is known only after departure."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ def two_groups(flights: int, share_late: float) -> tuple[pd.Series, pd.Series]:
 def test_scores_are_those_worked_out_by_hand() -> None:
     late = pd.Series([True, False, True, False])
     scores = score(late, pd.Series([0.9, 0.8, 0.6, 0.1]))
-    # Of four pairs of a late and a punctual flight, three are in the right order.
+    # Three of four pairs of a late and a punctual flight are in the right order.
     assert scores["roc_auc"] == pytest.approx(3 / 4)
     # Precision at each late flight, from the top: 1/1 and 2/3.
     assert scores["pr_auc"] == pytest.approx((1 + 2 / 3) / 2)

@@ -1,4 +1,4 @@
-"""Which days a model's month needs, and which 2013 day stands for today."""
+"""Tests the days that a model's month needs, and the day of 2013 that represents today."""
 
 from collections.abc import Iterator
 from datetime import date, timedelta

@@ -53,7 +53,7 @@ def judging(registrations: list[RegisteredVersion], ingested: Settings, settings
 
 @pytest.fixture
 def records(tmp_path: Path) -> str:
-    """Where records are written, which are not to go to what all tests share."""
+    """Return a separate storage of records, since other tests share the default one."""
     return str(tmp_path / "records")
 
 

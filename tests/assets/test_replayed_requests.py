@@ -133,7 +133,7 @@ def test_no_rule_is_about_it_and_without_being_asked_nothing_is_replayed(
 def test_an_answer_that_production_does_not_give_again_is_counted(
     judging: Settings, instance: dg.DagsterInstance, flights: pd.DataFrame
 ) -> None:
-    # As if files of version 1 had been exchanged in the service: its log has what version 2 says.
+    # Simulate that the files of version 1 were replaced: the log has predictions of version 2.
     ask(judging, [flights], version=MARCH_VERSION, since=hours_ago(1))
     assert judging.request_log is not None
     (file,) = Path(judging.request_log, MODEL_NAME).iterdir()
