@@ -26,8 +26,9 @@ class Prompt:
         version: Version in the registry; None if the prompt is not registered.
 
     Example:
-        >>> Prompt("analyst", "Answer briefly.{% if memories %} Known: {{ memories }}{% endif
-        %}").render(memories="") 'Answer briefly.'
+        >>> template = "Answer briefly.{% if memories %} Known: {{ memories }}{% endif %}"
+        >>> Prompt("analyst", template).render(memories="It snowed.")
+        'Answer briefly. Known: It snowed.'
     """
 
     name: str

@@ -135,7 +135,7 @@ def test_a_first_evaluation_is_compared_with_nothing(evaluated: Evaluated) -> No
         "as_cheap_as_before",
     }
     assert {check.passed for check in checks} == {True}
-    assert {check.description for check in checks} == {"Not compared: there are no scores before these."}
+    assert {check.description for check in checks} == {"Not compared: there are no previous scores."}
 
 
 def test_the_evaluation_is_a_run_in_mlflow_under_that_of_the_job(evaluated: Evaluated) -> None:
