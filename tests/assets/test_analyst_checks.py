@@ -84,9 +84,7 @@ def failed(checks: Mapping[str, AssetCheckEvaluation]) -> set[str]:
 def test_the_first_scores_are_compared_with_nothing_and_the_same_pass(runs: Evaluations) -> None:
     first, same = evaluated(runs), evaluated(runs)
     assert failed(first) == failed(same) == set()
-    assert {check.description for check in first.values()} == {
-        "Not compared: there are no scores before these."
-    }
+    assert {check.description for check in first.values()} == {"Not compared: there are no previous scores."}
     assert (
         same[AS_RIGHT].description
         == "0 answers are wrong that were right before, and 0 are right that were wrong."
@@ -125,7 +123,7 @@ def test_answers_to_other_questions_are_not_compared(runs: Evaluations) -> None:
     others = evaluated(runs, ids=IDS[:5], wrong="abcde", tokens=900)
     assert failed(others) == set()
     assert {check.description for check in others.values()} == {
-        "Not compared: the questions before were others."
+        "Not compared: the previous questions were different."
     }
 
 
