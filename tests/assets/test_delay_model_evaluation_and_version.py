@@ -130,7 +130,7 @@ def test_slices_that_could_not_be_scored_are_no_metrics() -> None:
 
 def test_the_page_shows_the_model_beside_the_baselines(evaluation: Evaluation) -> None:
     records = scores_table(evaluation.scores).records
-    assert [record.data["answer"] for record in records] == list(evaluation.scores)
+    assert [record.data["predictions of"] for record in records] == list(evaluation.scores)
     assert records[0].data["brier"] == round(evaluation.scores[MODEL]["brier"], 4)
 
 

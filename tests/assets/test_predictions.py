@@ -103,7 +103,7 @@ def test_several_days_are_one_run_and_a_file_each(scoring: Settings) -> None:
 
 
 def test_without_any_version_the_job_to_run_is_named(settings: Settings) -> None:
-    with pytest.raises(PermanentFailure, match="No version of flight_delay carries") as caught:
+    with pytest.raises(PermanentFailure, match="No version of flight_delay has") as caught:
         version_in_use(ModelRegistryResource(tracking_uri=settings.tracking_uri))
     assert caught.value.remedy == "Run the job train_delay_model for a month first."
 
