@@ -21,7 +21,7 @@ The tree, with the module that declares each class:
         InstanceError               ledgerline/ledger/storages/config.py
         LanguageModelError          ledgerline/agent/language_model.py
             ContextTooLongError     ledgerline/agent/language_model.py
-            MalformedAnswerError    ledgerline/agent/language_model.py
+            MalformedResponseError  ledgerline/agent/language_model.py
             RefusedError            ledgerline/agent/language_model.py
             ServerAbsentError       ledgerline/agent/language_model.py
             ServerBusyError         ledgerline/agent/language_model.py
@@ -71,13 +71,19 @@ The tree, with the module that declares each class:
         RequestRowsError            ledgerline/serving/batcher.py
         RunConfigError              ledgerline/cli/run_config.py
         RunsNotExportedError        ledgerline/dagster/observers.py
+        ServerAddressError          ledgerline/agent/language_model.py
         ServerError                 ledgerline/cli/dev_servers.py
         SettingsError               ledgerline/settings/declaration.py
         StateError                  ledgerline/cli/state.py
         StoreUnreachableError       ledgerline/mlflow_store/store.py
+        ToolError                   ledgerline/agent/tools.py
+            QueryError              ledgerline/agent/sql_check.py
+            SearchError             ledgerline/agent/searxng.py
         UnknownJobError             ledgerline/cli/loaded_project.py
         UnknownPromptError          ledgerline/mlflow_store/prompts.py
+        UnreadableEmbedderError     ledgerline/agent/local_embedding.py
         UnsupportedSignatureError   ledgerline/serving/schema.py
+        VectorStoreError            ledgerline/agent/vector_store.py
         WatchError                  ledgerline/dagster/released_models/watch.py
         WebhookError                ledgerline/cli/webhooks.py
 """
