@@ -60,14 +60,14 @@ def memory(tmp_path: Path) -> Memory:
 
 
 @pytest.fixture
-def used_tools(agent_of: AgentOf, searxng: FakeSearXNG, memory: Memory) -> Agent:
+def agent_with_tools(agent_of: AgentOf, searxng: FakeSearXNG, memory: Memory) -> Agent:
     """Uses everything that there is."""
     searxng.reply = lambda query: Page([page(f"https://a.example/{query}", query, f"About {query}.")])
     return replace(agent_of(scripted(QUERY, SEARCH, ANSWER)), memory=memory)
 
 
-def test_an_execution_is_a_tree_of_spans(used_tools: Agent, spans: Spans) -> None:
-    execution = used_tools.ask(QUESTION)
+def test_an_execution_is_a_tree_of_spans(agent_with_tools: Agent, spans: Spans) -> None:
+    execution = agent_with_tools.ask(QUESTION)
     assert spans.tree == (
         "invoke_agent analyst",
         [
@@ -83,8 +83,8 @@ def test_an_execution_is_a_tree_of_spans(used_tools: Agent, spans: Spans) -> Non
     assert list(spans.traces()) == [int(execution.trace_id or "", 16)]
 
 
-def test_the_root_sums_up_what_the_execution_did(used_tools: Agent, spans: Spans) -> None:
-    execution = used_tools.ask(QUESTION)
+def test_the_root_sums_up_what_the_execution_did(agent_with_tools: Agent, spans: Spans) -> None:
+    execution = agent_with_tools.ask(QUESTION)
     root = spans.root
     attributes = dict(attributes_of(root))
     assert len(attributes.pop("gen_ai.conversation.id")) == 36
@@ -98,22 +98,22 @@ def test_the_root_sums_up_what_the_execution_did(used_tools: Agent, spans: Spans
         "gen_ai.usage.input_tokens": 450,
         "gen_ai.usage.output_tokens": 36,
         "ledgerline.prompt.version": 3,
-        "ledgerline.prompt.sha256": used_tools.prompt.sha256,
+        "ledgerline.prompt.sha256": agent_with_tools.prompt.sha256,
         "ledgerline.agent.outcome": "answered",
         "ledgerline.agent.turns": 3,
         "ledgerline.agent.tool_calls": 2,
         "mlflow.spanType": "AGENT",
         "server.address": "127.0.0.1",
-        "server.port": int(used_tools.model.address.rpartition(":")[2]),
+        "server.port": int(agent_with_tools.model.address.rpartition(":")[2]),
     }
     assert (execution.usage.input_tokens, execution.usage.output_tokens) == (450, 36)
     assert root.status.status_code is StatusCode.OK
     assert root.kind is SpanKind.INTERNAL
 
 
-def test_a_chat_says_what_was_asked_for_and_what_came(used_tools: Agent, spans: Spans) -> None:
-    settings = replace(used_tools.model, temperature=0.5, seed=7, max_output_tokens=500)  # pyright: ignore[reportArgumentType] (it is one)
-    replace(used_tools, model=settings).ask(QUESTION)
+def test_a_chat_says_what_was_asked_for_and_what_came(agent_with_tools: Agent, spans: Spans) -> None:
+    settings = replace(agent_with_tools.model, temperature=0.5, seed=7, max_output_tokens=500)  # pyright: ignore[reportArgumentType] (it is one)
+    replace(agent_with_tools, model=settings).ask(QUESTION)
     first, _, last = spans.named(f"chat {MODEL}")
     attributes = dict(attributes_of(first))
     assert 0 < attributes.pop("gen_ai.response.time_to_first_chunk") < 60
@@ -131,14 +131,14 @@ def test_a_chat_says_what_was_asked_for_and_what_came(used_tools: Agent, spans: 
         "gen_ai.usage.output_tokens": 11,
         "mlflow.spanType": "CHAT_MODEL",
         "server.address": "127.0.0.1",
-        "server.port": int(used_tools.model.address.rpartition(":")[2]),
+        "server.port": int(agent_with_tools.model.address.rpartition(":")[2]),
     }
     assert first.kind is SpanKind.CLIENT
     assert attributes_of(last)["gen_ai.response.finish_reasons"] == ("stop",)
 
 
-def test_parts_of_a_chat_are_measured(used_tools: Agent, spans: Spans) -> None:
-    used_tools.ask(QUESTION)
+def test_parts_of_a_chat_are_measured(agent_with_tools: Agent, spans: Spans) -> None:
+    agent_with_tools.ask(QUESTION)
     constructed = [attributes_of(span) for span in spans.named("prompt construction")]
     assert [one["ledgerline.prompt.messages"] for one in constructed] == [2, 4, 6]
     assert [one["ledgerline.prompt.tools"] for one in constructed] == [2, 2, 2]
@@ -152,8 +152,8 @@ def test_parts_of_a_chat_are_measured(used_tools: Agent, spans: Spans) -> None:
     assert attributes_of(spans.named("model completion")[2])["ledgerline.tokens_per_second"] == 26
 
 
-def test_tools_and_memory_say_how_much_there_was(used_tools: Agent, spans: Spans) -> None:
-    execution = used_tools.ask(QUESTION)
+def test_tools_and_memory_say_how_much_there_was(agent_with_tools: Agent, spans: Spans) -> None:
+    execution = agent_with_tools.ask(QUESTION)
     assert attributes_of(spans.one("execute_tool query_flights")) == {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": "query_flights",
@@ -262,15 +262,15 @@ CONTENT = {
 }
 
 
-def test_what_was_said_is_recorded_only_if_the_switch_says_so(used_tools: Agent, spans: Spans) -> None:
-    used_tools.ask(QUESTION)
+def test_what_was_said_is_recorded_only_if_the_switch_says_so(agent_with_tools: Agent, spans: Spans) -> None:
+    agent_with_tools.ask(QUESTION)
     assert not any(CONTENT & set(attributes_of(span)) for span in spans.finished)
     for said in (QUESTION, "storm", COUNT, "Answer: 3", "Answer questions", "cancelled? 3", "About snow"):
         assert said not in spans.text
 
 
-def test_what_was_said_is_recorded_as_the_conventions_have_it(used_tools: Agent, spans: Spans) -> None:
-    execution = replace(used_tools, recorder=Recorder(spans.tracer, captures=True)).ask(QUESTION)
+def test_what_was_said_is_recorded_as_the_conventions_have_it(agent_with_tools: Agent, spans: Spans) -> None:
+    execution = replace(agent_with_tools, recorder=Recorder(spans.tracer, captures=True)).ask(QUESTION)
     assert content_of(spans.root, "gen_ai.input.messages") == [
         {"role": "user", "parts": [{"type": "text", "content": QUESTION}]}
     ]
