@@ -34,9 +34,10 @@ test-stack: .venv/installed-dev  ## Test the stack of docker/ with real programs
 	@docker/servers/build >/dev/null || test $$? -eq 3
 	@$(BIN)/pytest tests/integration/stack
 
-check: .venv/installed-dev  ## Check format, lint, types and the direction of imports
+check: .venv/installed-dev  ## Check format, lint, prose, types and the direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/python -m checks.prose
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	@$(BIN)/lint-imports
 

@@ -13,12 +13,14 @@ The tree, with the module that declares each class:
         ComparisonError             ledgerline/evaluation/samples.py
         DeclarationError            ledgerline/dagster/released_models/declaration.py
         DefinitionsError            ledgerline/cli/loaded_project.py
+        DeliveryRefusedError        ledgerline/mlflow_store/webhooks.py
         ExecutorError               ledgerline/dagster/executors.py
         ExportFailedError           ledgerline/traces/otlp_responses.py
             SpansRejectedError      ledgerline/traces/otlp_responses.py
             WrongTargetError        ledgerline/traces/otlp_responses.py
         HoldoutError                ledgerline/dagster/released_models/holdout.py
         InstanceError               ledgerline/ledger/storages/config.py
+            UnsteadyError           ledgerline/ledger/storages/copied.py
         LanguageModelError          ledgerline/agent/language_model.py
             ContextTooLongError     ledgerline/agent/language_model.py
             MalformedResponseError  ledgerline/agent/language_model.py

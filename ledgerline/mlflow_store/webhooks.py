@@ -55,7 +55,7 @@ SERVER_NEEDS = (
 )
 
 
-class DeliveryRefusedError(Exception):
+class DeliveryRefusedError(LedgerlineError):
     """Raised when a request is not a valid delivery. The message may be shown to the sender."""
 
 

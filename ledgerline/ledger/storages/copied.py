@@ -23,6 +23,7 @@ from ledgerline.ledger.dagster_internals import (
     SqliteRunStorage,
     create_db_conn_string,
 )
+from ledgerline.ledger.storages.config import InstanceError
 
 RUNS = "runs"
 # Files beside the database hold the changes that have not been written to it yet.
@@ -36,8 +37,10 @@ MAX_COPIES = 64
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
-class UnsteadyError(OSError):
+class UnsteadyError(InstanceError):
     """A database is written so often that no consistent copy of it can be made."""
+
+    is_transient = True
 
 
 @dataclass
@@ -78,7 +81,7 @@ class Copies:
             if self._stamp(name) == before:
                 self._note(name, before)
                 return
-        raise UnsteadyError(f"{self.originals / name}.db changes all the time.")
+        raise UnsteadyError(f"{self.originals / name}.db changes all the time.", "Try again.")
 
     def _copy(self, name: str, suffix: str) -> None:
         try:

@@ -20,7 +20,6 @@ from ledgerline.ledger.storages.copied import (
     CopiedEventLogStorage,
     CopiedRunStorage,
     Copies,
-    UnsteadyError,
 )
 from ledgerline.ledger.storages.schema import READ_REVISION, REVISIONS, difference
 
@@ -98,8 +97,6 @@ class SqliteInstanceStorage:
                 rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
                 tables = {name for (name,) in rows}
                 revision = connection.execute(READ_REVISION).fetchone() if REVISIONS in tables else None
-        except UnsteadyError as error:
-            raise InstanceError(str(error), "Try again.") from error
         except OSError as error:
             raise InstanceError(f"{error.filename or file} cannot be read: {error.strerror}.") from error
         except sqlite3.DatabaseError as error:
