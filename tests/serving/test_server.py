@@ -187,7 +187,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
             {"LEDGERLINE_SERVING_SHADOW_SHARE": "2"},
             "LEDGERLINE_SERVING_SHADOW_SHARE is '2'; set it to a number",
         ),
-        ({"LEDGERLINE_SERVING_MODELS": "a,a"}, "must name a model, and each of them once"),
+        ({"LEDGERLINE_SERVING_MODELS": "a,a"}, "name at least one model, and each of them once"),
     ],
 )
 def test_a_wrong_setting_is_named(variables: dict[str, str], message: str, tmp_path: Path, free_port: int):
