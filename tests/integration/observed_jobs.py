@@ -32,7 +32,7 @@ LIBRARY = "a library"
 
 TRACING_CHILD = Path(__file__).with_name("tracing_child.py")
 
-# What Dagster imports in every step; paid once for each run.
+# These modules are imported by Dagster in every step, and preloaded once for each run.
 PRELOADED = [
     __name__,
     "dagster._core.executor.multiprocess",
@@ -46,7 +46,7 @@ PRELOADED = [
 ]
 CLOCK_BEHIND = "tests.integration.clock_behind"
 
-# What can happen to a step
+# The faults of a step
 
 # Two runs in one process wait here for each other.
 MEETING = threading.Barrier(2)

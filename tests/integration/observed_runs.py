@@ -1,4 +1,4 @@
-"""What must be true of a run once it was shown: asked of Dagster's own records, and of what was received."""
+"""Checks an exported run against Dagster's own records, and against the received spans."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ledgerline.testing.loopback_servers import LoopbackServer, Refusal, Request
 
-# Of a connection, not of what is sent over it.
+# Headers of a connection, which a proxy does not forward.
 HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 TIMEOUT_SECONDS = 60
 

@@ -23,13 +23,13 @@ Job = Callable[[], dg.JobDefinition]
 
 @dataclass(frozen=True)
 class Gate:
-    """Where a step waits that meets the fault "waits"."""
+    """The folder of files by which a test stops and continues a step with the fault "waits"."""
 
     folder: Path
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """Of a run whose step is to wait here."""
+        """The tags of a run whose step waits here."""
         return {observed_jobs.GATE: str(self.folder)}
 
     def wait_for_the_step(self) -> int:

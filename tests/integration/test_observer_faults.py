@@ -1,4 +1,4 @@
-"""What goes wrong between a run and those who look at it: nothing of the run is lost, and nothing doubled."""
+"""Faults between a run and its exports: no part of the run is lost or duplicated."""
 
 import os
 import random
@@ -110,7 +110,7 @@ def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path)
 
 
-# What happens to a step
+# Faults of a step
 
 
 @pytest.mark.parametrize("fault", ["exits", "is killed"])
@@ -153,7 +153,7 @@ def test_a_step_whose_clock_is_behind_is_shown_at_its_true_time(
 
     trace = observed.trace(run_id)
     for span in trace.attempts.values():
-        # As far as can be told: less what its process took to start, which is most for the first one.
+        # The start time of the process hides a part of the lag, most of it for the first process.
         assert 0 <= float(str(span.attributes.get(names.CLOCK_BEHIND, 0))) <= CLOCK_BEHIND_SECONDS
     assert names.CLOCK_BEHIND in trace.attempts["bread", 1].attributes
     for span in trace.spans:
@@ -164,7 +164,7 @@ def test_a_step_whose_clock_is_behind_is_shown_at_its_true_time(
     observed.mlflow_run(client, run_id)
 
 
-# What happens to a run
+# Faults of a run
 
 
 @pytest.mark.parametrize("moments", [EARLY, LATE], ids=["early", "late"])
@@ -234,7 +234,7 @@ def test_a_run_whose_machine_is_lost_is_shown_once_the_monitoring_ends_it(
     assert observed_deployment.mlflow_run(client, run_id).info.status == "FAILED"
 
 
-# What happens to where runs are shown
+# Faults of a target
 
 
 def test_a_collector_that_is_down_for_the_whole_run_has_the_trace_when_it_is_back(
@@ -347,7 +347,7 @@ def test_an_mlflow_that_refuses_half_of_the_calls_for_a_while_has_everything_onc
     assert len(run.inputs.dataset_inputs) == 3
 
 
-# What happens to the observer
+# Faults of the observer
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before the answer", "after the answer"])

@@ -58,7 +58,7 @@ def stock(dev: Dev) -> Stock:
 
 
 def materialisations(dev: Dev) -> list[dict[str, Any]]:
-    """What Dagster was told of production, the earliest first."""
+    """Return the changes of production that Dagster was notified of, the earliest first."""
     found = dev.ask(MATERIALISATIONS)["assetNodeOrError"]["assetMaterializations"]
     return [
         {"description": each["description"], "run": each["runId"]}

@@ -1,4 +1,4 @@
-"""What steps trace themselves, from their processes to the collector: in the right place, or not at all."""
+"""Spans from inside steps reach the collector from their processes, in the right place or not at all."""
 
 import os
 import signal
@@ -90,13 +90,13 @@ def observed_with(
 
 @pytest.fixture
 def silent_server() -> Iterator[socket.socket]:
-    """Where nobody answers."""
+    """A URL without a server."""
     with socket.create_server((HOST, 0)) as server:
         server.setblocking(False)
         yield server
 
 
-# Where spans are
+# Positions of spans
 
 
 @pytest.mark.parametrize("job", [jobs.baking_here, jobs.baking])
@@ -151,7 +151,7 @@ def test_two_runs_in_one_process_have_traces_of_their_own(
 
 
 def own_spans(trace: ReceivedTrace) -> list[ReceivedSpan]:
-    """What the steps traced themselves."""
+    """Return the spans from inside the steps."""
     return [span for span in trace.spans if span.scope != "ledgerline"]
 
 

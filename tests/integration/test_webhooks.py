@@ -107,7 +107,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @contextmanager
 def listening(instance: dg.DagsterInstance, secret: str = SECRET) -> Iterator[str]:
-    """Where webhooks for an instance can be sent to."""
+    """The URL of an instance that webhooks are sent to."""
     import uvicorn
 
     app = webhooks.webhook_app(Console(file=io.StringIO()), instance, secret)
@@ -123,7 +123,7 @@ def listening(instance: dg.DagsterInstance, secret: str = SECRET) -> Iterator[st
 
 
 def registered(tracking_uri: str, url: str, secret: str = SECRET) -> tuple[bool, str]:
-    """What `ledgerline registry webhook` says, and whether the listener accepted the test."""
+    """Return the output of `ledgerline registry webhook`, and whether the listener accepted the test."""
     output = io.StringIO()
     accepted = webhooks.register(Console(file=output, width=200), tracking_uri, url, secret)
     return accepted, output.getvalue()

@@ -46,7 +46,7 @@ OF_EXTRAS = {
     "serving": r"ledgerline\.serving\..+",
     "ui": r"ledgerline\.cli\.dev_servers",
 }
-# What the packages of an extra bring along, and is imported beside them.
+# Modules that the packages of an extra install and import.
 BROUGHT = {"agent": {"httpcore"}, "serving": {"starlette"}}
 
 
@@ -108,7 +108,7 @@ def test_the_wheel_holds_the_library_and_nothing_of_the_example(installed: Insta
         f"ledgerline_mlops-{VERSION}.dist-info",
     }
     assert "ledgerline/py.typed" in names
-    # Whatever else the library reads at run time lies beside it.
+    # The other files that the library reads at run time are beside it.
     beside = {
         file.relative_to(PROJECT_ROOT).as_posix()
         for file in (PROJECT_ROOT / "ledgerline").rglob("*")

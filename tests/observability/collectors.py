@@ -25,7 +25,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Request:
-    """What was sent: header names in lower case; the path of HTTP, the method of gRPC."""
+    """A request that was received: header names in lower case; the path of HTTP, or the method of gRPC."""
 
     path: str
     headers: dict[str, str]

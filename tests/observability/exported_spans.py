@@ -37,7 +37,7 @@ def context_of(span: ReadableSpan) -> SpanContext:
 
 
 def key_of(span: ReadableSpan) -> Key:
-    """What a backend tells spans apart by."""
+    """Return the key by which a backend identifies a span."""
     return context_of(span).trace_id, context_of(span).span_id
 
 
@@ -92,7 +92,7 @@ def root_of(spans: Iterable[ReadableSpan]) -> ReadableSpan:
 
 
 def path_of(span: ReadableSpan, spans: Iterable[ReadableSpan]) -> list[str]:
-    """Its name, after the names of all spans above it."""
+    """Return the name of a span, after the names of all spans above it."""
     by_key = {key_of(each): each for each in spans}
     path = [span.name]
     while span.parent is not None:
@@ -117,7 +117,7 @@ def _as_dict(span: ReadableSpan, known: Mapping[Key, str], run_id: str) -> dict[
 def _event(event: Event, run_id: str) -> dict[str, Any]:
     attributes = _steady(event.attributes or {}, run_id)
     if "exception.stacktrace" in attributes:
-        # Where it was raised is in lines that change; the rest has tests of its own.
+        # The lines of the stack change often; other tests check them.
         attributes["exception.stacktrace"] = "..." if attributes["exception.stacktrace"] else ""
     return {"name": event.name} | attributes
 

@@ -101,7 +101,7 @@ def delay_model(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> No
         run.log_params({"max_iter": 4})
 
 
-# What a project with dagster-mlflow brings along
+# The definitions of a project with dagster-mlflow
 
 
 def following(name: str) -> dg.JobDefinition:
@@ -123,7 +123,7 @@ def following(name: str) -> dg.JobDefinition:
 
 
 def execute_following(name: str, run_id: str, instance_ref: InstanceRef, resource: Mapping[str, Any]) -> None:
-    """What the process of such a run does; to be called in one, which exits as processes do."""
+    """Execute such a run; called in a new process, which exits as processes of runs do."""
     with dg.DagsterInstance.from_ref(instance_ref) as instance:
         following(name).execute_in_process(
             instance=instance,
@@ -139,6 +139,6 @@ def execute(run: dg.DagsterRun, instance: dg.DagsterInstance) -> None:
 
 
 def root_span(run_id: str) -> ReadableSpan:
-    """What the trace of a run begins with."""
+    """Return the beginning of the trace of a run."""
     context = SpanContext(ids.trace_id(run_id), ids.run_span_id(run_id), is_remote=False)
     return ReadableSpan("run", context, start_time=1, end_time=2)

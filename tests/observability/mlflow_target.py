@@ -1,4 +1,4 @@
-"""Where tests show runs in MLflow, and how they look at what is there."""
+"""MLflow as a target for tests: exports runs, and reads what MLflow stores."""
 
 import json
 from collections import Counter
@@ -93,7 +93,7 @@ class Target:
         return paths | {artifact.path for artifact in self.client.list_artifacts(run_id, "lineage")}
 
     def datasets(self, history: RunHistory) -> dict[str, Any]:
-        """Its dataset inputs by name."""
+        """Return its dataset inputs by name."""
         inputs = self.run(history).inputs
         assert inputs is not None
         return {recorded.dataset.name: recorded for recorded in inputs.dataset_inputs}

@@ -476,7 +476,7 @@ def afterwards() -> None: ...
 
 @dg.op(config_schema={"process": int})
 def cancel_the_run(context: dg.OpExecutionContext) -> None:
-    """As a person does in the UI: the run is marked, and its process gets a signal."""
+    """Terminate the run as the UI does: the run is marked, and its process gets a signal."""
     run = context.instance.get_run_by_id(context.run_id)
     assert run is not None
     context.instance.report_run_canceling(run)
@@ -506,7 +506,7 @@ def dying() -> None:
 
 
 def execute(instance_ref: InstanceRef, run_id: str) -> None:
-    """What the process of a run does; to be called in one."""
+    """Execute a run; called in a new process."""
     with dg.DagsterInstance.from_ref(instance_ref) as instance:
         run = instance.get_run_by_id(run_id)
         assert run is not None

@@ -1,4 +1,4 @@
-"""What is read from the event logs of real runs: any executor, any way to fail, in any number of portions."""
+"""The histories of real runs, for any executor, any failure, and any number of portions of the event log."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ SKEW = 30.0  # seconds; longer than any process here takes to start
 
 
 def outline(history: RunHistory) -> list[tuple[str, int, Outcome, tuple[str, ...]]]:
-    """Its attempts: step, number, outcome, names of phases."""
+    """Return its attempts: step, number, outcome, names of phases."""
     return [
         (attempt.step, attempt.number, attempt.outcome, tuple(phase.name for phase in phases_of(attempt)))
         for attempt in history.attempts
@@ -334,7 +334,7 @@ def test_a_range_of_partitions_is_one_attempt_with_a_materialisation_for_each(re
     assert delays[0].column_lineage is delays[1].column_lineage
     assert delays[0].column_lineage is not None
     assert delays[0].column_lineage.deps_by_column["delay"][0].asset_key == dg.AssetKey("flights")
-    # Of several partitions Dagster names one version: a digest of theirs.
+    # Dagster records one version for several partitions: a digest of their versions.
     of_flights = sha256("".join(str(each.data_version) for each in flights).encode()).hexdigest()
     for each in delays:
         reads = [(read.asset, read.recorded) for read in each.reads]

@@ -1,4 +1,4 @@
-"""What OpenLineage is told of runs: of the weather's in lineage_jobs.py, and of all those in conftest.py."""
+"""The OpenLineage events of runs: of the weather in lineage_jobs.py, and of all recordings in conftest.py."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -97,7 +97,7 @@ def event_of(history: RunHistory, job: str, *states: RunState) -> RunEvent:
 
 
 def plain(value: Any) -> Any:
-    """As it is sent, without what all facets have in common."""
+    """Return the document as it is sent, without the parts that all facets share."""
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items() if name not in ("_producer", "_schemaURL")}
     return [plain(part) for part in value] if isinstance(value, list) else value

@@ -31,7 +31,7 @@ LOGIN = "somebody:a-password"
 
 @dataclass
 class Backend:
-    """What a server got, and what it answers: `status` once `taken` events are through."""
+    """A server that stores requests, and responds with `status` after `taken` events."""
 
     status: int = 201
     taken: int = 0

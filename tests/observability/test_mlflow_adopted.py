@@ -62,7 +62,7 @@ def followed(
 
 
 def opened_elsewhere(target: Target, history: RunHistory, status: str = "RUNNING", **tags: str) -> str:
-    """What dagster-mlflow does when its resource is initialised, and when the process exits."""
+    """Do the same as dagster-mlflow when its resource is initialised, and when the process exits."""
     experiment = target.client.get_experiment_by_name(THEIRS)
     assert experiment is not None
     tags = {ADOPTION_TAG: history.run.run_id, "mlflow.user": "somebody", **tags}
@@ -73,7 +73,7 @@ def opened_elsewhere(target: Target, history: RunHistory, status: str = "RUNNING
 
 
 def going_on(history: RunHistory) -> RunHistory:
-    """As it was before the end."""
+    """Return the history before the end."""
     return replace(history, ended=None, status=RunStatus.STARTED)
 
 

@@ -1,4 +1,4 @@
-"""What MLflow is told of a run: names that it takes, points, params, datasets and a note."""
+"""The content of an MLflow run: valid names, metric points, params, datasets and a note."""
 
 import json
 from collections.abc import Mapping

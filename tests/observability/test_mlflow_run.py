@@ -62,7 +62,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-# What is there
+# Contents of MLflow
 
 
 def test_a_run_is_one_mlflow_run_with_its_name_its_status_and_its_times(

@@ -43,7 +43,7 @@ class Target:
         )
 
     def trace(self, trace_id: int) -> "Trace":
-        """As a person finds it who has its id."""
+        """Return the trace with this id, as MLflow's UI loads it."""
         return self.client.get_trace(f"tr-{trace_id:032x}")
 
     def trace_of(self, history: RunHistory) -> "Trace":
@@ -147,7 +147,7 @@ def test_a_span_that_comes_again_with_other_news_is_replaced(
     killed = recorded["killed"].history
     (die,) = killed.attempts
     succeeded = replace(die, outcome=Outcome.SUCCESS)
-    # Its process was given up on, and says later how it went.
+    # Dagster gave up on the process of the run, which reports its end later.
     after_all = replace(killed, attempts=(succeeded,), status=RunStatus.SUCCESS, error=None)
     for history, state in ((killed, "ERROR"), (after_all, "OK")):
         database.projection.export(instance_of_runs, history, None)
@@ -217,7 +217,7 @@ def test_an_experiment_that_is_gone_takes_no_traces(
 
 @pytest.fixture
 def stopped_server() -> str:
-    """Where a server was, with a login in its address."""
+    """The URL, with a login, of a server that has stopped."""
     with http_collector() as server:
         url = server.url
     return url.replace("http://", "http://user:pa55word@")

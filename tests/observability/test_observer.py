@@ -89,7 +89,7 @@ def refusing(error: Exception, *keys: str) -> Callable[[str], None]:
 AWAY = TargetUnavailableError("http://collector.example does not answer")
 
 
-# What is found
+# Selection of runs
 
 
 def test_the_first_tick_finds_runs_that_are_under_way_however_old_they_are(
@@ -160,7 +160,7 @@ def test_more_runs_than_are_looked_at_together_are_all_shown(
     assert len(target.exports) == len(runs)
 
 
-# What is shown
+# Contents of exports
 
 
 def test_each_part_of_several_runs_is_shown_once_and_in_order(

@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 class Fate(Enum):
-    """What happens when an observer shows something."""
+    """The outcomes of an export."""
 
     SHOWN = auto()
     TARGET_AWAY = auto()

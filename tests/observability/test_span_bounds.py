@@ -1,4 +1,4 @@
-"""Whatever a step puts into a span, each exported span is within the bounds, and says what was left out."""
+"""Each exported span is within the bounds, whatever a step recorded, and states what was left out."""
 
 import json
 import math

@@ -51,7 +51,7 @@ def trace_of(recording: Recording) -> list[ReadableSpan]:
 
 
 def tagged(recording: Recording, **tags: str) -> RunHistory:
-    """Its history, had the run been launched with these tags, of Dagster where nothing else is said."""
+    """Return its history with these tags, which are tags of Dagster unless their name is another one."""
     named_tags = {name if name == "traceparent" else f"dagster/{name}": tag for name, tag in tags.items()}
     return replace(recording.history, run=replace(recording.run, tags=named_tags))
 
@@ -114,7 +114,7 @@ def test_no_span_takes_less_than_no_time_or_leaves_its_parent(recording: Recordi
         assert started <= ended
         if span.parent is not None:
             parent = times_of(by_key[span.parent.trace_id, span.parent.span_id])
-            # What a step traces has the clock's nanoseconds, its phases the event log's microseconds.
+            # A span from inside a step has nanoseconds, and a phase has the microseconds of the event log.
             assert parent[0] - MICROSECOND <= started
             assert ended <= parent[1] + MICROSECOND
 
@@ -180,7 +180,7 @@ def test_what_did_not_succeed_is_an_error_and_says_why(recording: Recording) -> 
 def in_portions(
     recording: Recording, records: Sequence[EventLogRecord], cuts: set[int]
 ) -> list[list[ReadableSpan]]:
-    """What is new after each portion of the records."""
+    """Return the new spans after each portion of the records."""
     reader = HistoryReader(recording.run)
     before, told = None, []
     for start, end in pairwise([0, *sorted(cuts), len(records)]):
@@ -192,7 +192,7 @@ def in_portions(
 
 
 def latest(spans: Sequence[ReadableSpan]) -> dict[Key, object]:
-    """What a backend has in the end: the last that came of each."""
+    """Return the last version of each span, as a backend stores them."""
     return {key_of(span): whole(span) for span in spans}
 
 
@@ -234,7 +234,7 @@ def test_a_process_that_goes_on_after_its_run_was_given_up_on_is_told_of_in_the_
 
 
 def failure_after(record: EventLogRecord) -> EventLogRecord:
-    """That the run has failed, as whoever monitors runs says it."""
+    """Return the event of run monitoring that the run has failed."""
     entry = record.event_log_entry
     event = DagsterEvent(
         DagsterEventType.RUN_FAILURE.value, job_name=entry.job_name or "", message="Its process is gone."
@@ -458,7 +458,7 @@ def test_what_a_step_traced_is_below_its_computation(recorded: Recordings) -> No
     assert [(span.attributes or {})[names.ATTEMPT] for span in parsed] == [1, 2]
 
 
-# What is known of a run
+# Facts about a run
 
 
 def test_a_run_says_what_launched_it_and_from_where(recorded: Recordings) -> None:

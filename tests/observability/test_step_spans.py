@@ -72,13 +72,13 @@ def span_with(**arguments: Any) -> ReadableSpan:
 
 
 def decoded(span: ReadableSpan, later: int = 0) -> ReadableSpan:
-    """What is left of a span that was in the event log."""
+    """Return the span after encoding and decoding."""
     (found,) = decode(encode([span]), TRACE_ID, RESOURCE, later)
     return found
 
 
 def without_tuples(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """As JSON has them; OTLP has no other kind of list either."""
+    """Return the attributes with lists instead of tuples, as in JSON and OTLP."""
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in (attributes or {}).items()
     }

@@ -1,4 +1,4 @@
-"""What steps trace themselves: under the right step whatever they do, in the event log, and at no risk."""
+"""Spans from inside steps belong to the right step, are written to the event log, and never harm the step."""
 
 import asyncio
 import contextvars
@@ -78,7 +78,7 @@ def trace_of(instance: dg.DagsterInstance, run_id: str) -> list[ReadableSpan]:
 
 
 def own(spans: list[ReadableSpan], scope: str = TRACER) -> list[ReadableSpan]:
-    """What steps traced."""
+    """Return the spans from inside the steps."""
     return [
         span
         for span in spans
@@ -111,7 +111,7 @@ def stored_in(event: dg.DagsterEvent) -> list[Any]:
 after = {"start": dg.In(dg.Nothing)}
 
 
-# Where spans nest
+# Parents of spans
 
 
 def test_spans_are_below_the_computation_of_their_step(instance: dg.DagsterInstance) -> None:
@@ -592,7 +592,7 @@ def test_no_more_spans_of_an_attempt_are_kept_than_the_event_log_is_for(
     spans = run_of(instance, fetch)
     kept = own(spans)
     assert len(kept) == SPANS_PER_ATTEMPT + 1
-    # What is around others is among those that are kept, though it ends last.
+    # The outer span is recorded, although it ends last.
     around = named(kept, "all")
     assert all(span.parent == around.context for span in kept if span.name == "one")
     assert recording == [True] * (SPANS_PER_ATTEMPT - 1) + [False] * (MANY - SPANS_PER_ATTEMPT + 1)

@@ -36,7 +36,7 @@ def latest(instance: dg.DagsterInstance, run: WrittenRun) -> str:
 
 
 def rewound(instance: dg.DagsterInstance, run: WrittenRun, cursor: str | None) -> Tail:
-    """As another process begins, which knows the cursor only."""
+    """Return the tail of another process, which has the cursor only."""
     tail = Tail.of(run.record)
     tail.rewind(instance, cursor)
     return tail

@@ -46,11 +46,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What was warned of so far."""
+    """Return the warnings so far."""
     return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-# What the variables say
+# Settings
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_what_is_switched_off_keeps_no_trace() -> None:
     assert 0 < sum(half.keeps(trace) for trace in traces) < 200
 
 
-# What is said to produce the spans
+# Resources
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,11 @@ def test_spans_say_what_the_variables_say_of_their_service(
     assert expected.items() <= dict(telemetry.resource().attributes).items()
 
 
-# Where they go
+# Targets
 
 
 def exporter_of(environment: pytest.MonkeyPatch, **variables: str) -> SpanExporter:
-    """As the settings of a deployment make it; names without OTEL_EXPORTER_OTLP."""
+    """Return an exporter with the settings of a deployment; names are without OTEL_EXPORTER_OTLP."""
     for name, value in variables.items():
         environment.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
     return otlp_exporter(Telemetry.of(TraceVariables.from_environment(os.environ)))

@@ -105,7 +105,7 @@ def test_it_is_a_projection_called_traces(exporter: FakeExporter) -> None:
     assert projection.name == "traces"
 
 
-# What is sent
+# Exported spans
 
 
 def test_all_spans_of_a_run_are_sent_and_counted(
@@ -321,7 +321,7 @@ def test_an_exporter_that_raised_is_not_used_again(
 
 
 def test_no_password_is_in_what_is_said(exporter: FakeExporter, history: RunHistory, export: Export) -> None:
-    # As MLflow's client repeats the address in its errors.
+    # MLflow's client repeats the URL in its errors.
     exporter.answers = [
         ConnectionError("API request to http://user:pa55word@mlflow.example/v1/traces failed")
     ]
@@ -333,7 +333,7 @@ def test_no_password_is_in_what_is_said(exporter: FakeExporter, history: RunHist
 
 @pytest.fixture
 def nobody() -> str:
-    """Where a collector was once."""
+    """The URL of a collector that has stopped."""
     with http_collector() as collector:
         return collector.url
 

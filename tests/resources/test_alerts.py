@@ -1,4 +1,4 @@
-"""What people are told when production moves, by an address that is there, is down, or refuses."""
+"""Alerts about changes of production, sent to a URL that accepts them, is down, or refuses them."""
 
 import socket
 from collections.abc import Iterator

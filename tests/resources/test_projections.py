@@ -1,4 +1,4 @@
-"""Where runs are shown, put together from the settings: which projections there are, where they write."""
+"""The projections that the settings enable, and their targets."""
 
 import socket
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def history(instance: dg.DagsterInstance) -> RunHistory:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """Where OTEL_EXPORTER_OTLP_ENDPOINT points, which exporters read themselves."""
+    """The receiver at OTEL_EXPORTER_OTLP_ENDPOINT, which exporters read themselves."""
     with listening(Receiver()) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         yield receiver
@@ -96,7 +96,7 @@ def experiment_id(client: MlflowClient) -> str:
     return experiment.experiment_id
 
 
-# Which there are
+# Enabled projections
 
 
 def test_runs_are_tracked_before_they_are_traced() -> None:
@@ -166,7 +166,7 @@ def test_secrets_are_read_when_they_are_used_and_not_shown_before(
     assert getattr(traces, "target") == "http://somebody:***@mlflow.example:5000"  # noqa: B009
 
 
-# Where traces go
+# Targets of traces
 
 
 def test_traces_go_to_mlflow_as_long_as_no_endpoint_is_set(

@@ -20,7 +20,7 @@ def mlflow(tracking_uri: str, artifacts: str | None, request: pytest.FixtureRequ
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """Of a prompt that only this test has: tests share a server."""
+    """The name of a prompt that only this test uses: tests share a server."""
     return "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
 
 

@@ -18,7 +18,7 @@ MODEL = dg.AssetKey("model")
 
 @dataclass(frozen=True)
 class Model:
-    """What a step left behind."""
+    """The result of a step."""
 
     month: str
     rows: int

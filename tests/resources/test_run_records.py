@@ -1,4 +1,4 @@
-"""What the steps of a graph hand on within a run, and how long it is kept."""
+"""The outputs inside graphs of a run, and how long they are stored."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -43,7 +43,7 @@ class Shift(dg.Config):
     },
 )
 def flights(context: dg.AssetExecutionContext, config: Shift) -> Any:
-    """As many rows for each day as its number in the month, the last day first."""
+    """Return as many rows for each day as its number in the month, beginning with the last day."""
     days = [key for key in reversed(context.partition_keys) for _ in range(int(key[-2:]))]
     late = pd.array([None if n % 3 == 2 else n % 3 == 1 for n in range(len(days))], dtype="boolean")
     numbers = range(config.first_flight, config.first_flight + len(days))

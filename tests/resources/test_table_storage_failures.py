@@ -25,7 +25,7 @@ METADATA = {"dagster/column_schema": SCHEMA, "partition_expr": "date"}
 
 
 class Rows(dg.Config):
-    """Which rows the table gets.
+    """The rows of the table.
 
     Attributes:
         days: Their dates.

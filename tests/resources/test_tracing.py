@@ -38,7 +38,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 class Seen:
-    """What a step saw."""
+    """The observations of a step."""
 
     def __init__(self) -> None:
         self.recording: list[bool] = []
@@ -73,7 +73,7 @@ def trace_a_step(
 
 
 def has_spans(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether anything of the kind is in the event log."""
+    """Return whether the event log has spans from inside steps."""
     return any(
         entry.dagster_event is not None
         and entry.dagster_event.is_engine_event
@@ -102,7 +102,7 @@ def test_what_takes_headers_is_told_the_same(instance: dg.DagsterInstance) -> No
     run_id, seen = trace_a_step(instance, OTelResource())
     (context,) = seen.contexts
     assert context == {"traceparent": seen.environments[2]["TRACEPARENT"]}
-    # As another process reads it.
+    # Return the history as another process reads it.
     parent = trace.get_current_span(extract(context)).get_span_context()
     assert (parent.trace_id, parent.is_remote, parent.trace_flags.sampled) == (
         ids.trace_id(run_id),
@@ -136,7 +136,7 @@ def test_libraries_find_the_tracer_of_the_step(instance: dg.DagsterInstance) -> 
     assert isinstance(trace.get_tracer_provider(), StepTracerProvider)
 
 
-# Where nothing is to be traced
+# Disabled tracing
 
 
 @pytest.mark.parametrize(
