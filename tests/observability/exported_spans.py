@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, StatusCode
 
+from ledgerline.ledger import ids
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.links import Links
+from ledgerline.testing.recordings import Recording
 from ledgerline.traces import attributes as names
 from ledgerline.traces.spans import run_spans
 
@@ -29,6 +32,31 @@ def spans_of(
 ) -> list[ReadableSpan]:
     """The spans of a run, or those that are new."""
     return list(run_spans(now, before, Resource.get_empty(), links or Links(), mlflow_page))
+
+
+def trace_of(recording: Recording) -> list[ReadableSpan]:
+    """The trace of its run."""
+    trace_id = ids.trace_id(recording.run.run_id)
+    return [span for span in spans_of(recording.history_with_reads) if context_of(span).trace_id == trace_id]
+
+
+def tagged(recording: Recording, **tags: str) -> RunHistory:
+    """Return its history with these tags, which are tags of Dagster unless their name is another one."""
+    named_tags = {name if name == "traceparent" else f"dagster/{name}": tag for name, tag in tags.items()}
+    return replace(recording.history, run=replace(recording.run, tags=named_tags))
+
+
+def links_of(span: ReadableSpan) -> list[tuple[int, int, object]]:
+    return [
+        (link.context.trace_id, link.context.span_id, (link.attributes or {})[names.LINK])
+        for link in span.links
+    ]
+
+
+def exceptions(span: ReadableSpan) -> list[tuple[object, object]]:
+    """Type and message of those that a span tells of."""
+    told = [event.attributes or {} for event in span.events if event.name == "exception"]
+    return [(each["exception.type"], each["exception.message"]) for each in told]
 
 
 def context_of(span: ReadableSpan) -> SpanContext:
