@@ -20,6 +20,7 @@ from ledgerline.testing.waiting import wait_until
 from tests.project import PROJECT_ROOT
 
 if TYPE_CHECKING:
+    import dagster as dg
     import pandas as pd
     from mlflow import MlflowClient
 
@@ -108,6 +109,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: much of the time, a test waits for a process to start or to end."""
     return min((os.cpu_count() or 1) + 1, MAX_WORKERS)
+
+
+@pytest.fixture
+def instance() -> "Iterator[dg.DagsterInstance]":
+    """An empty Dagster instance in memory."""
+    import dagster as dg
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Tests the right answers against pandas, and the questions that no table can answer."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,6 @@ QUESTIONS = dg.AssetKey("analyst_questions")
 LATE_MINUTES = 15
 
 Rows = Mapping[str, Mapping[str, Any]]
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 @pytest.fixture

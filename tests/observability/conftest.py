@@ -16,7 +16,9 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
+from ledgerline.ledger.observer import Observer
 from ledgerline.testing.recordings import Recording, Recordings
+from ledgerline.testing.written_runs import Clock, FakeTarget, clock_to_put_forward
 from tests.observability import recorded_jobs as jobs
 from tests.observability import traced_jobs
 
@@ -163,3 +165,22 @@ def recorded(instance_of_runs: dg.DagsterInstance) -> Recordings:
 def recording(request: pytest.FixtureRequest, recorded: Recordings) -> Recording:
     """Each of the event logs in turn."""
     return recorded[request.param]
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """Python's monotonic clock, which stands still until a test puts it forward."""
+    with clock_to_put_forward() as clock:
+        yield clock
+
+
+@pytest.fixture
+def target() -> FakeTarget:
+    """A projection that stores its exports."""
+    return FakeTarget()
+
+
+@pytest.fixture
+def observer(target: FakeTarget) -> Observer:
+    """An observer that exports to the target."""
+    return Observer(target)

@@ -29,12 +29,6 @@ def database(mlflow_database: str, tmp_path: Path, request: pytest.FixtureReques
     return Target(mlflow_database, request.node.name, str(tmp_path / "artifacts"), client)
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 @pytest.fixture(scope="module")
 def followed(
     mlflow_server: str, tmp_path_factory: pytest.TempPathFactory

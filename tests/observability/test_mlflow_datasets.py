@@ -41,12 +41,6 @@ def target(mlflow_database: str, tmp_path: Path, request: pytest.FixtureRequest)
     return Target(mlflow_database, request.node.name, str(tmp_path / "artifacts"), client)
 
 
-@pytest.fixture
-def instance():
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 def run(
     instance: dg.DagsterInstance, *assets: dg.AssetsDefinition, key: str | None = None, **tags: str
 ) -> RunHistory:

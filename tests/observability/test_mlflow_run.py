@@ -1,7 +1,6 @@
 """Dagster runs shown in MLflow, on a database and on a server: what is there, and once only."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +53,6 @@ def database(mlflow_database: str, tmp_path: Path, request: pytest.FixtureReques
     return Target(
         mlflow_database, request.node.name, str(tmp_path / "artifacts"), MlflowClient(mlflow_database)
     )
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 # Contents of MLflow

@@ -79,12 +79,6 @@ def proxy(behind: str | None, status: int, healthy_requests: int = 0) -> Iterato
             thread.join()
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 def test_a_server_that_is_down_is_named(free_port: int, instance: dg.DagsterInstance):
     history = mapped(instance)
     projection = projection_to(f"http://reader:hunter2@{HOST}:{free_port}", "unreachable")

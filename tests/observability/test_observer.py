@@ -1,19 +1,13 @@
 """Following runs: all of them, each record at least once, in order, whatever a target or a process does."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.execution.backfill import (
-    BULK_ACTION_TERMINAL_STATUSES,
-    BulkActionStatus,
-    PartitionBackfill,
-)
 
-from ledgerline.ledger.backfills import FINAL_STATUSES, PATIENCE_SECONDS
 from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors
 from ledgerline.ledger.observer import (
     FIRST_POLL_SECONDS,
@@ -27,21 +21,12 @@ from ledgerline.ledger.tail import STABLE_SECONDS
 from ledgerline.testing.written_runs import (
     Clock,
     FakeTarget,
-    WrittenRun,
     begin,
-    clock_to_put_forward,
     words_of,
 )
+from tests.observability.followed_runs import AWAY, BUDGET, refusing
 
-BUDGET = 600.0
 HOUR = 3600.0
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """One table for the records of all runs, as in a database server."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 @pytest.fixture(params=["one table", "a file for each run"])
@@ -54,39 +39,10 @@ def any_instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.
         yield instance
 
 
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    with clock_to_put_forward() as clock:
-        yield clock
-
-
-@pytest.fixture
-def target() -> FakeTarget:
-    return FakeTarget()
-
-
-@pytest.fixture
-def observer(target: FakeTarget) -> Observer:
-    return Observer(target)
-
-
 def followed(instance: dg.DagsterInstance, target: FakeTarget) -> list[str]:
     cursors = Cursors.load(instance.run_storage, target.name)
     assert cursors is not None
     return list(cursors.active)
-
-
-def refusing(error: Exception, *keys: str) -> Callable[[str], None]:
-    """A target that does not take these runs or backfills; none at all if none are named."""
-
-    def refuse(key: str) -> None:
-        if not keys or key in keys:
-            raise error
-
-    return refuse
-
-
-AWAY = TargetUnavailableError("http://collector.example does not answer")
 
 
 # Selection of runs
@@ -598,234 +554,3 @@ def test_a_run_that_was_asked_for_in_vain_is_shown_later(
     target.before_export = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
     assert target.new_words_of(run) == [["a word"]]
-
-
-# Backfills
-
-BACKFILL = "abcdefgh"
-
-
-def backfill(instance: dg.DagsterInstance, status: BulkActionStatus, ended: float | None = None) -> None:
-    found = instance.get_backfill(BACKFILL)
-    written = PartitionBackfill(
-        backfill_id=BACKFILL,
-        status=status,
-        from_failure=False,
-        tags={},
-        backfill_timestamp=1_000.0,
-        title="the whole year",
-        backfill_end_timestamp=ended,
-    )
-    if found is None:
-        instance.add_backfill(written)
-    else:
-        instance.update_backfill(written)
-
-
-def end_of(run: WrittenRun) -> float:
-    assert run.record.end_time is not None
-    return run.record.end_time
-
-
-FINAL = [
-    (BulkActionStatus.COMPLETED_SUCCESS, False),
-    (BulkActionStatus.COMPLETED, False),
-    (BulkActionStatus.COMPLETED_FAILED, True),
-    (BulkActionStatus.FAILED, True),
-    (BulkActionStatus.CANCELED, True),
-]
-
-
-def test_every_status_of_a_backfill_is_known_to_be_final_or_not() -> None:
-    going_on = {BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING}
-    assert set(BulkActionStatus) == going_on | {status for status, _ in FINAL}
-    assert {status.value for status, _ in FINAL} == FINAL_STATUSES
-    assert set(BULK_ACTION_TERMINAL_STATUSES) == {status for status, _ in FINAL}
-
-
-@pytest.mark.parametrize(
-    ("status", "failed", "ended"), [(*final, ended) for final in FINAL for ended in (None, 1_003.0, 9e9)]
-)
-def test_a_backfill_is_shown_once_when_it_is_over_and_ends_with_its_last_run(
-    instance: dg.DagsterInstance, clock: Clock, status: BulkActionStatus, failed: bool, ended: float | None
-) -> None:
-    target = FakeTarget()
-    observer = Observer(target)
-    backfill(instance, BulkActionStatus.REQUESTED)
-    runs = [begin(instance, backfill=BACKFILL) for _ in range(3)]
-    observer.tick(instance, BUDGET)
-    for run in (runs[0], runs[2], runs[1]):
-        run.end()
-    observer.tick(instance, BUDGET)
-    assert target.backfills == []
-
-    backfill(instance, status, ended)
-    for _ in range(5):
-        observer.tick(instance, BUDGET)
-        clock.forward(LINGER_SECONDS / 2)
-    Observer(target).tick(instance, BUDGET)
-    (shown,) = target.backfills
-    assert (shown.backfill_id, shown.started, shown.ended) == (BACKFILL, 1_000.0, end_of(runs[1]))
-    assert (shown.status, shown.title) == (status.value, "the whole year")
-    assert (shown.failed, shown.failed_runs) == (failed, 0)
-
-
-@pytest.mark.parametrize(
-    "status", [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
-)
-def test_a_backfill_goes_on_until_its_status_is_final(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, status: BulkActionStatus
-) -> None:
-    backfill(instance, status)
-    begin(instance, backfill=BACKFILL).end()
-    observer.tick(instance, BUDGET)
-    assert target.backfills == []
-
-
-def test_a_backfill_is_not_over_before_its_runs_are_and_failed_if_one_did(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    """`dagster job backfill` does this: it calls a backfill completed once it has submitted the runs."""
-    good, bad = begin(instance, backfill=BACKFILL), begin(instance, backfill=BACKFILL)
-    backfill(instance, BulkActionStatus.COMPLETED, 1_003.0)
-    observer.tick(instance, BUDGET)
-    good.end()
-    observer.tick(instance, BUDGET)
-    assert target.backfills == []
-    bad.fail()
-    Observer(target).tick(instance, BUDGET)  # also by another process
-    (shown,) = target.backfills
-    assert (shown.failed, shown.failed_runs, shown.ended) == (True, 1, end_of(bad))
-
-
-def test_a_backfill_that_is_written_down_after_its_runs_is_waited_for(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    begin(instance, backfill=BACKFILL).end()
-    observer.tick(instance, BUDGET)
-    backfill(instance, BulkActionStatus.COMPLETED, 1_003.0)
-    observer.tick(instance, BUDGET)
-    assert [shown.backfill_id for shown in target.backfills] == [BACKFILL]
-
-
-def test_a_run_that_is_retried_with_success_does_not_fail_its_backfill(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    first = begin(instance, backfill=BACKFILL)
-    backfill(instance, BulkActionStatus.COMPLETED, 1_003.0)
-    first.fail()
-    instance.add_run_tags(first.run_id, {"dagster/will_retry": "true"})
-    observer.tick(instance, BUDGET)
-    assert target.backfills == []  # the retry is still to come
-
-    retry = begin(instance, backfill=BACKFILL, retry_of=first)
-    instance.add_run_tags(first.run_id, {"dagster/auto_retry_run_id": retry.run_id})
-    observer.tick(instance, BUDGET)
-    assert target.backfills == []
-    retry.end()
-    observer.tick(instance, BUDGET)
-    (shown,) = target.backfills
-    assert (shown.failed, shown.ended) == (False, end_of(retry))
-
-
-def test_a_retry_that_nobody_launches_is_not_waited_for_without_an_end(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    lost = begin(instance, backfill=BACKFILL, seconds_ago=PATIENCE_SECONDS + 2)
-    lost.fail(seconds_ago=PATIENCE_SECONDS + 1)
-    instance.add_run_tags(lost.run_id, {"dagster/will_retry": "true"})
-    backfill(instance, BulkActionStatus.COMPLETED, 1_003.0)
-    observer.tick(instance, BUDGET)
-    assert [shown.failed_runs for shown in target.backfills] == [1]
-
-
-def test_a_run_that_is_added_to_a_backfill_later_changes_what_is_shown_of_it(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    begin(instance, backfill=BACKFILL).end()
-    backfill(instance, BulkActionStatus.COMPLETED_SUCCESS, 2_000.0)
-    observer.tick(instance, BUDGET)
-    late = begin(instance, backfill=BACKFILL)
-    observer.tick(instance, BUDGET)
-    late.fail()
-    observer.tick(instance, BUDGET)
-    before, after = target.backfills
-    assert (before.backfill_id, before.started) == (after.backfill_id, after.started)
-    assert (before.failed, after.failed, after.ended) == (False, True, end_of(late))
-
-
-def test_a_backfill_whose_runs_were_deleted_ends_when_dagster_says_so(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    run = begin(instance, backfill=BACKFILL)
-    backfill(instance, BulkActionStatus.REQUESTED)
-    observer.tick(instance, BUDGET)
-    instance.delete_run(run.run_id)
-    backfill(instance, BulkActionStatus.CANCELED, 2_000.0)
-    observer.tick(instance, BUDGET)
-    assert [(shown.ended, shown.failed) for shown in target.backfills] == [(2_000.0, True)]
-
-
-def test_a_backfill_whose_runs_are_long_over_is_shown_by_the_next_process(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    backfill(instance, BulkActionStatus.REQUESTED)
-    begin(instance, backfill=BACKFILL).end(seconds_ago=LINGER_SECONDS + 1)
-    observer.tick(instance, BUDGET)
-    backfill(instance, BulkActionStatus.CANCELED, 2_000.0)
-    Observer(target).tick(instance, BUDGET)
-    assert [shown.status for shown in target.backfills] == ["CANCELED"]
-
-
-def test_a_backfill_is_shown_when_its_target_is_back(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    backfill(instance, BulkActionStatus.COMPLETED_SUCCESS, 2_000.0)
-    begin(instance, backfill=BACKFILL).end()
-    target.before_export = refusing(AWAY, BACKFILL)
-    assert observer.tick(instance, BUDGET).unavailable == str(AWAY)
-    target.before_export = refusing(AWAY, "nobody")
-    observer.tick(instance, BUDGET)
-    observer.tick(instance, BUDGET)
-    assert len(target.backfills) == 1
-
-
-def test_a_backfill_that_cannot_be_shown_keeps_no_run_waiting_and_is_named(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    backfill(instance, BulkActionStatus.COMPLETED_SUCCESS, 2_000.0)
-    begin(instance, backfill=BACKFILL).end()
-    problem = ValueError("a span without a name")
-    target.before_export = refusing(problem, BACKFILL)
-    assert f"backfill {BACKFILL} cannot be exported: a span without a name" in str(
-        observer.tick(instance, BUDGET)
-    )
-    later = begin(instance, "a word")
-    observer.tick(instance, BUDGET)
-    assert target.new_words_of(later) == [["a word"]]
-
-
-def test_a_backfill_that_was_deleted_is_forgotten_in_the_end(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    run = begin(instance, backfill="deleted", seconds_ago=PATIENCE_SECONDS + 2)
-    observer.tick(instance, BUDGET)
-    cursors = Cursors.load(instance.run_storage, target.name)
-    assert cursors is not None
-    assert cursors.backfills == {"deleted"}
-    run.end(seconds_ago=PATIENCE_SECONDS + 1)
-    report = observer.tick(instance, BUDGET)
-    assert (report.failures, report.unavailable) == ({}, None)
-    cursors = Cursors.load(instance.run_storage, target.name)
-    assert cursors is not None
-    assert (target.backfills, cursors.backfills) == ([], set())
-
-
-def test_a_backfill_that_is_over_is_shown_with_a_run_that_somebody_asks_for(
-    instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
-) -> None:
-    backfill(instance, BulkActionStatus.COMPLETED_FAILED, 2_000.0)
-    run = begin(instance, backfill=BACKFILL)
-    run.end()
-    assert observer.export_run(instance, run.record) == 2
-    assert [shown.status for shown in target.backfills] == ["COMPLETED_FAILED"]

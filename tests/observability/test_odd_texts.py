@@ -55,12 +55,6 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
 def clock() -> Iterator[Clock]:
     with clock_to_put_forward() as clock:
         yield clock

@@ -24,12 +24,6 @@ from tests.observability.partitioned_assets import range_of
 EVERYTHING = [*assets.UPSTREAMS, *assets.READERS, assets.running_total]
 
 
-@pytest.fixture
-def instance():
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 def run(
     instance: dg.DagsterInstance,
     *selected: dg.AssetsDefinition,

@@ -86,12 +86,6 @@ def partition_rows(history: RunHistory) -> dict[str, int | None]:
     }
 
 
-@pytest.fixture
-def instance():
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 @pytest.mark.parametrize(
     ("asset", "tags", "rows"),
     [

@@ -46,12 +46,6 @@ def unused_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 def run_of(instance: dg.DagsterInstance, *ops: dg.OpDefinition, **resources: Any) -> list[ReadableSpan]:
     """The trace of a run of these ops, one after the other, in this process."""
 

@@ -1,6 +1,5 @@
 """Reading one event log on: every record is taken once, whenever it becomes visible, in whatever process."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -16,18 +15,6 @@ from ledgerline.ledger.event_log import PAGE
 from ledgerline.ledger.observer import LINGER_SECONDS
 from ledgerline.ledger.tail import STABLE_SECONDS, Tail
 from ledgerline.testing.written_runs import Clock, WrittenRun, begin, clock_to_put_forward, words_of
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    with clock_to_put_forward() as clock:
-        yield clock
 
 
 def latest(instance: dg.DagsterInstance, run: WrittenRun) -> str:

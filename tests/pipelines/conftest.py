@@ -13,12 +13,6 @@ from tests.resources.alert_address import AlertAddress
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
 def daemon(instance: dg.DagsterInstance, mlflow_database: str, tmp_path: Path) -> Daemon:
     """Nothing is registered yet."""
     return Daemon(instance, Stock(mlflow_database, tmp_path / "artifacts"))

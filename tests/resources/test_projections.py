@@ -42,12 +42,6 @@ class BrokenServer(LoopbackServer):
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
 def history(instance: dg.DagsterInstance) -> RunHistory:
     """A run that has ended."""
 

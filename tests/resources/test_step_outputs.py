@@ -1,7 +1,6 @@
 """Tests outputs of steps: tables of every library are stored as they are, all else is refused clearly."""
 
 import datetime
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,6 @@ class Converted:
 
     def to_arrow(self) -> pa.Table:
         return self.rows
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def store(

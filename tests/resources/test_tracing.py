@@ -1,6 +1,6 @@
 """The OpenTelemetry resource: what it gives a step, and that it does nothing where nothing is traced."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from uuid import UUID
 
 import dagster as dg
@@ -29,12 +29,6 @@ def unused_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenTelemetry as it is in a process that has no tracer provider yet; each process can set it once."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 class Seen:

@@ -1,7 +1,6 @@
 """Training runs in MLflow, on a database and on a server: what is recorded, and once only."""
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -42,12 +41,6 @@ def inputs(feature_rows: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def model(feature_rows: pd.DataFrame) -> Any:
     return train(with_outcome(feature_rows), TrainingConfig(max_iter=4))
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def runs_of(client: "MlflowClient", mlflow: MLflowResource) -> "list[Run]":
