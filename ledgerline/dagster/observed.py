@@ -11,7 +11,15 @@ def observed(settings: Settings | None = None) -> dg.Definitions:
     """Return the definitions of the observer, to be merged with those of a project.
 
     Args:
-        settings: Where runs are shown; default: as the environment says.
+        settings: Settings of the observer and its targets; default: read from the environment.
+
+    Example:
+        >>> @dg.asset
+        ... def bread() -> None: ...
+        >>> settings = Settings.from_environment({})
+        >>> defs = dg.Definitions.merge(dg.Definitions(assets=[bread]), observed(settings))
+        >>> [sensor.name for sensor in defs.sensors or ()]
+        ['trace_runs', 'track_runs']
     """
     settings = settings if settings is not None else Settings.from_environment()
     return dg.Definitions(
