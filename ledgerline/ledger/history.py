@@ -82,6 +82,11 @@ class Error:
         """The exception that was raised first."""
         return self.causes[-1] if self.causes else self
 
+    @property
+    def stacks(self) -> list[str]:
+        """The stack trace, and those of the causes, as Python prints them."""
+        return [self.stack, *(f"Caused by {each.type}: {each.message}\n{each.stack}" for each in self.causes)]
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -404,6 +409,21 @@ class RunHistory:
     def finished(self) -> bool:
         """True if the run has ended."""
         return self.ended is not None
+
+    def error_of(self, attempt: Attempt) -> Error | None:
+        """Return the error of an attempt; None for an attempt that did not fail.
+
+        An attempt that was interrupted by the end of the run has no error of its own.
+        """
+        if not attempt.failed:
+            return None
+        if attempt.error is not None:
+            return attempt.error
+        if attempt.outcome is Outcome.INTERRUPTED:
+            reason = self.error.message if self.error is not None else ""
+            message = f"The run ended before this step did. {reason}".strip()
+            return Error("dagster.StepInterrupted", message, "")
+        return Error("dagster.StepFailure", "", "")
 
     def ended_since(self, before: "RunHistory | None") -> Sequence[Attempt]:
         """Return the attempts that ended, or changed after their end, since an earlier history of the run."""

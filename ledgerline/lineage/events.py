@@ -166,8 +166,9 @@ class _Events:
         span_id = ids.attempt_span_id(run.run_id, attempt.step, attempt.number)
         facets = self._run_facets(span_id, () if started else attempt.materialisations, attempt)
         facets["parent"] = self._parent(run.run_id)
-        if state in (RunState.FAIL, RunState.ABORT):
-            facets["errorMessage"] = lineage_facets.error(self._error_of(attempt))
+        error = self.history.error_of(attempt)
+        if error is not None and not started:
+            facets["errorMessage"] = lineage_facets.error(error)
         return self._event(
             state,
             time,
@@ -185,12 +186,6 @@ class _Events:
         if attempt.outcome is Outcome.INTERRUPTED and self.history.status is not RunStatus.FAILURE:
             return RunState.ABORT
         return RunState.FAIL
-
-    def _error_of(self, attempt: Attempt) -> Error:
-        if attempt.error is not None:
-            return attempt.error
-        reason = self.history.error.message if self.history.error is not None else ""
-        return Error("dagster.StepInterrupted", f"The run ended before this step did. {reason}".strip(), "")
 
     # Datasets of attempts
 

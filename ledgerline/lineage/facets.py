@@ -1,7 +1,7 @@
 """Makes OpenLineage facets from a history, one function for each facet. events.py adds them to events."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -233,13 +233,8 @@ def run_tags(tags: Mapping[str, str]) -> dict[str, RunFacet]:
 
 def error(happened: Error, *reasons: Error) -> RunFacet:
     """Return an error; the stack traces of its causes follow its own, as Python prints them."""
-    causes = [*happened.causes]
-    for reason in reasons:
-        causes += reason, *reason.causes
-    stacks = [
-        happened.stack,
-        *(f"Caused by {cause.type}: {cause.message}\n{cause.stack}" for cause in causes),
-    ]
+    causes = (*happened.causes, *(cause for reason in reasons for cause in (reason, *reason.causes)))
+    stacks = replace(happened, causes=causes).stacks
     return error_message_run.ErrorMessageRunFacet(
         f"{happened.type}: {happened.message}" if happened.message else happened.type,
         "python",

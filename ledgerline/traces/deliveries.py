@@ -1,7 +1,7 @@
 """Sends spans to a receiver, in requests of limited size, and splits requests that the receiver rejects."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -46,7 +46,7 @@ class Delivery:
             Exception: An error of the exporter; the next export opens a new one.
         """
         sent = 0
-        for request in self._requests(spans):
+        for request in self.bounds.portions(spans, max_bytes=REQUEST_BYTES, max_spans=REQUEST_SPANS):
             self._send(request)
             sent += len(request)
         return sent
@@ -55,19 +55,6 @@ class Delivery:
         """Shut down the exporter, which ends its retries."""
         if self._exporter is not None:
             self._exporter.shutdown()
-
-    def _requests(self, spans: Iterable[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
-        request: list[ReadableSpan] = []
-        left = REQUEST_BYTES
-        for span in spans:
-            bounded, size = self.bounds.bounded(span)
-            if request and (size > left or len(request) == REQUEST_SPANS):
-                yield request
-                request, left = [], REQUEST_BYTES
-            request.append(bounded)
-            left -= size
-        if request:
-            yield request
 
     def _send(self, request: list[ReadableSpan]) -> None:
         try:

@@ -5,7 +5,7 @@ A span records what was left out: OTLP has fields for the numbers of dropped att
 attribute_bounds.py limits single values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -88,6 +88,22 @@ class Bounds:
             bounds = bounds._tighter()
             bounded, size = bounds._cut(span)
         return bounded, size
+
+    def portions(
+        self, spans: Iterable[ReadableSpan], *, max_bytes: int, max_spans: int
+    ) -> Iterator[list[ReadableSpan]]:
+        """Yield the spans within these bounds, in portions of limited size."""
+        portion: list[ReadableSpan] = []
+        left = max_bytes
+        for span in spans:
+            bounded, size = self.bounded(span)
+            if portion and (size > left or len(portion) == max_spans):
+                yield portion
+                portion, left = [], max_bytes
+            portion.append(bounded)
+            left -= size
+        if portion:
+            yield portion
 
     def _tighter(self) -> Self:
         """Return tighter bounds: first shorter values, then fewer of them."""

@@ -114,7 +114,7 @@ class _Trace:
         if number > 1:
             previous = ids.attempt_span_id(run_id, step, number - 1)
             links.append(Link(_context(self.trace_id, previous), {names.LINK: "previous attempt"}))
-        error = self._error_of(attempt)
+        error = self.history.error_of(attempt)
         ended = attempt.ended or attempt.started
         yield self._span(
             step,
@@ -275,18 +275,6 @@ class _Trace:
             **({error_attributes.ERROR_TYPE: self.history.error.type} if self.history.error else {}),
         }
 
-    def _error_of(self, attempt: Attempt) -> Error | None:
-        if not attempt.failed:
-            return None
-        if attempt.error is not None:
-            return attempt.error
-        if attempt.outcome is Outcome.INTERRUPTED:
-            reason = self.history.error.message if self.history.error is not None else ""
-            return Error(
-                "dagster.StepInterrupted", f"The run ended before this step did. {reason}".strip(), ""
-            )
-        return Error("dagster.StepFailure", "", "")
-
     def _span(
         self,
         name: str,
@@ -403,16 +391,12 @@ def _check_events(attempt: Attempt) -> list[Event]:
 
 def _exception(error: Error, time: float) -> Event:
     """Return an exception event by OpenTelemetry's conventions; the causes follow the stack trace."""
-    stack = [
-        error.stack,
-        *(f"Caused by {cause.type}: {cause.message}\n{cause.stack}" for cause in error.causes),
-    ]
     return Event(
         "exception",
         {
             exception_attributes.EXCEPTION_TYPE: error.type,
             exception_attributes.EXCEPTION_MESSAGE: error.message,
-            exception_attributes.EXCEPTION_STACKTRACE: "\n".join(stack).strip(),
+            exception_attributes.EXCEPTION_STACKTRACE: "\n".join(error.stacks).strip(),
         },
         timestamp=_nanoseconds(time),
     )

@@ -261,23 +261,9 @@ class _EventLogExporter(SpanExporter):
             if step is not None:
                 by_step.setdefault(id(step), (step, []))[1].append(span)
         for step, ended in by_step.values():
-            for event in self._events(ended):
+            for event in self._bounds.portions(ended, max_bytes=EVENT_BYTES, max_spans=SPANS_AT_ONCE):
                 self._write(step, event)
         return SpanExportResult.SUCCESS
-
-    def _events(self, spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
-        """Yield portions of spans that each fit into one event."""
-        event: list[ReadableSpan] = []
-        left = EVENT_BYTES
-        for span in spans:
-            bounded, size = self._bounds.bounded(span)
-            if event and size > left:
-                yield event
-                event, left = [], EVENT_BYTES
-            event.append(bounded)
-            left -= size
-        if event:
-            yield event
 
     def _write(self, step: Step, spans: Sequence[ReadableSpan]) -> None:
         message = f"{step.key} recorded {len(spans)} spans."
