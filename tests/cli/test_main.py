@@ -1,5 +1,6 @@
 """The commands as a person types them: their help, and what a mistake is answered with."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ledgerline.cli.main import app
+from ledgerline.serving.settings import IMPATIENT
+from ledgerline.settings.library_defaults import MLFLOW_DEFAULTS
 
 COMMANDS = {
     "run": ["job", "--partition", "--from", "--to", "--config", "--fresh"],
@@ -14,6 +17,7 @@ COMMANDS = {
     "dev": [],
     "observe": ["--all", "--since", "--follow", "--dagster-home"],
     "trace": ["--least", "--dagster-home"],
+    "settings": [],
 }
 
 
@@ -104,6 +108,23 @@ def test_a_setting_that_cannot_be_used_is_named(name: str, value: str, home: str
     assert result.exit_code == 2
     assert result.stderr.startswith(f"{name} is {value!r}; set it to ")
     assert not Path(home).exists()
+
+
+def test_a_variable_of_the_file_wins_over_the_default_that_serving_sets_for_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.ledgerline]\nmodels = ["oven_demand"]\n')
+    (tmp_path / ".env").write_text("MLFLOW_HTTP_REQUEST_TIMEOUT=7\n")
+    for name in (*IMPATIENT, *MLFLOW_DEFAULTS):
+        monkeypatch.setenv(name, "")  # so that what the command sets is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LEDGERLINE_PROJECT", str(tmp_path))
+    monkeypatch.setenv("PYTHON_DOTENV_DISABLED", "")
+
+    assert CliRunner().invoke(app, ["serve", "--host", "no.such.host.invalid"]).exit_code == 2
+
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == IMPATIENT["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
 
 
 def test_the_first_command_makes_the_state_folder_ready_for_dagster(home: str) -> None:
