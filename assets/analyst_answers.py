@@ -15,7 +15,7 @@ from assets.analyst_questions import GROUP
 from assets.columns import Frame, optional, required
 from ledgerline.dagster.agent import AgentResource
 from ledgerline.dagster.executors import USES_LANGUAGE_MODEL
-from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.failures import permanent_failures
 from ledgerline.dagster.prompts import registered_prompt
 from ledgerline.dagster.storage.io_managers import Records, Tables
 from ledgerline.dagster.tracing import OTelResource
@@ -137,17 +137,12 @@ def answer(
     otel: OTelResource,
 ) -> Answer:
     """Answer one question without memory, since a remembered answer says nothing about the analyst."""
-    from ledgerline.agent.language_model import LanguageModelError, is_permanent
     from ledgerline.agent.prompt import Prompt
 
     prompt = Prompt(task.prompt, task.template, task.prompt_version)
     analyst = agent.agent(NAME, prompt, tools_of(tables), memory=None, tracer=otel.tracer(), finding=finding)
-    try:
+    with permanent_failures():
         execution = analyst.ask(task.question)
-    except LanguageModelError as error:
-        if is_permanent(error):
-            raise PermanentFailure(error.problem, error.remedy) from error
-        raise
     record = _answer_of(task, execution)
     context.add_output_metadata(
         {

@@ -10,7 +10,7 @@ from assets import policies
 from assets.analyst_questions import GROUP
 from assets.delay_model import MODEL_NAME
 from ledgerline.dagster.agent import AgentResource
-from ledgerline.dagster.failures import PermanentFailure
+from ledgerline.dagster.failures import PermanentFailure, permanent_failures
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.ledger.ids import RUN_ID_FIELD
@@ -41,20 +41,16 @@ def analyst_memory(
     for each asset in the lineage documents of the latest 200 runs. Existing entries, such as answers to
     questions, are not changed. `ledgerline memory` lists and deletes entries.
     """
-    from ledgerline.agent.memory import MemoryUnusableError
-
     memory = agent.open_memory()
     if memory is None:
         raise PermanentFailure(
             "The agent has no memory, because LEDGERLINE_MEMORY is off.", "Set it to a folder."
         )
-    try:
+    with permanent_failures():
         known = {entry.key for entry in memory.entries()}
         reports = [*_comparisons(registry), *_lineage(mlflow)]
         new = {entry.key: entry for entry in reports if entry.key not in known}
         memory.remember(list(new.values()))
-    except MemoryUnusableError as error:
-        raise PermanentFailure(error.problem, error.remedy) from error
     context.log.info(f"{len(new)} of {len(reports)} reports are new.")
     return dg.MaterializeResult(metadata={"entries": memory.count, "new": len(new), "reports": len(reports)})
 

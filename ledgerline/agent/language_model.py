@@ -17,6 +17,8 @@ class ServerAddressError(LedgerlineError):
 class LanguageModelError(LedgerlineError):
     """The language model cannot be used."""
 
+    is_transient = True
+
 
 class ServerAbsentError(LanguageModelError):
     """No server responds at the address."""
@@ -25,9 +27,13 @@ class ServerAbsentError(LanguageModelError):
 class UnknownModelError(LanguageModelError):
     """The server does not have the model, or the model lacks a capability."""
 
+    is_transient = False
+
 
 class ContextTooLongError(LanguageModelError):
     """The conversation exceeds the model's context."""
+
+    is_transient = False
 
 
 class StreamBrokenError(LanguageModelError):
@@ -53,10 +59,7 @@ class MalformedResponseError(LanguageModelError):
 class RefusedError(LanguageModelError):
     """The server refuses the request for another reason, such as its credentials or options."""
 
-
-def is_permanent(error: LanguageModelError) -> bool:
-    """Return True if the same request will fail again until the configuration or the server changes."""
-    return isinstance(error, UnknownModelError | ContextTooLongError | RefusedError)
+    is_transient = False
 
 
 class LanguageModel(Protocol):
