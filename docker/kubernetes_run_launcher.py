@@ -44,6 +44,5 @@ class OptionalTokenRunLauncher(K8sRunLauncher):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
         raise NoTokenError(
             f"This process may not launch, end or check runs on Kubernetes: {self._refused} Use Dagster's "
-            "pages, "
-            "or the pod of the daemon or of the webserver, whose service accounts have the permission."
+            "pages, or the pod of the daemon or of the webserver, whose service accounts have the permission."
         ) from self._refused

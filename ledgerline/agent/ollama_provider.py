@@ -162,8 +162,7 @@ class OllamaModel(ServedLanguageModel["Client"]):
         if tokens > room:
             raise self._server.context_too_long(
                 f"its {characters(messages, tools):,} characters are at least {tokens:,} tokens, and there "
-                "is room "
-                f"for {room:,}"
+                f"is room for {room:,}"
             )
 
     def _request(

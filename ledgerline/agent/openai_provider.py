@@ -78,8 +78,8 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
         if any(owner == OWNER_OLLAMA for owner in listed.values()):
             logger.warning(
                 "The server at %s is Ollama, which silently cuts a conversation that is too long if it is "
-                "used "
-                "with OpenAI's protocol. Set LEDGERLINE_LLM_PROVIDER=ollama and OLLAMA_HOST to its address.",
+                "used with OpenAI's protocol. Set LEDGERLINE_LLM_PROVIDER=ollama and OLLAMA_HOST to its "
+                "address.",
                 self.address,
             )
         names = set(listed)
@@ -156,8 +156,7 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
         if 0 < usage.input_tokens < least:
             raise self._server.context_too_long(
                 f"its {characters(messages):,} characters are at least {least:,} tokens, and the server has "
-                "read "
-                f"{usage.input_tokens:,}"
+                f"read {usage.input_tokens:,}"
             )
         allowed = self.max_output_tokens
         if reason == "length" and allowed and 0 < usage.output_tokens < allowed:

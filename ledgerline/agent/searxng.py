@@ -32,8 +32,7 @@ MAX_TEXT_CHARACTERS = 2_000
 
 FORBIDDEN = (
     'it does not return JSON: add "json" to search.formats in its settings.yml and restart it (if it is '
-    "listed "
-    "there, its limiter blocks this machine)"
+    "listed there, its limiter blocks this machine)"
 )
 STATUSES = {
     401: "it requires a user and a password in LEDGERLINE_SEARCH_URL",

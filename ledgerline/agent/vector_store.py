@@ -42,8 +42,7 @@ AT_ONCE = timedelta(milliseconds=1)
 READ_ATTEMPTS = 4
 REMEDY = (
     "Make sure that the folder is writable and its disk has space; if it is damaged, restore a copy of it, "
-    "or "
-    "delete it to start with an empty memory."
+    "or delete it to start with an empty memory."
 )
 MAX_KEYS_OF_A_QUERY = 1_000
 

@@ -181,8 +181,8 @@ def _require_free_port(server: Server) -> None:
         except OSError as error:
             raise ServerError(
                 f"Port {port}, which {server.name} needs, cannot be used: {error.strerror}.",
-                "End the program that uses it, or set "
-                f"LEDGERLINE_{server.name.upper()}_PORT to another port.",
+                f"End the program that uses it, or set LEDGERLINE_{server.name.upper()}_PORT to another "
+                "port.",
             ) from error
 
 

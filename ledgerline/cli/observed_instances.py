@@ -70,14 +70,13 @@ class Target:
             return ""
         targets = (
             f"The runs of {self.home} are exported to the MLflow experiment {self.settings.experiment} and "
-            "the "
-            f"lineage namespace {self.settings.openlineage_namespace} (--experiment, --namespace)."
+            f"the lineage namespace {self.settings.openlineage_namespace} (--experiment, --namespace)."
         )
         if observed.only_read is None:
             return (
                 f"{targets}\nTwo things are written to that instance: an event in each run, which links to "
-                "its "
-                "trace and its MLflow run, and the position of the export. --read-only writes nothing to it."
+                "its trace and its MLflow run, and the position of the export. --read-only writes nothing to "
+                "it."
             )
         return f"{targets}\nNothing is written to that instance: {observed.only_read}."
 

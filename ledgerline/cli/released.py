@@ -31,8 +31,7 @@ def released_model(loaded: LoadedProject, given: str | None) -> ReleaseNames:
     raise ReleasedModelError(
         f"No job compares or promotes {given!r}, because the definitions do not release it.{others}",
         f"{HOW} in {loaded.project.module}. The commands registry show, history, approve and rollback need "
-        "no "
-        "job.",
+        "no job.",
     )
 
 

@@ -154,8 +154,7 @@ def require_shared(data: str) -> None:
     if not any(place.is_mount() for place in (folder, *above)):
         raise ExecutorError(
             f"LEDGERLINE_EXECUTOR is {KUBERNETES}, so each step runs in another pod, and {data} is on the "
-            "disk of "
-            "this pod.",
+            "disk of this pod.",
             "Set LEDGERLINE_DATA to s3://bucket/prefix, to gs://bucket/prefix, or to a folder on a "
             "ReadWriteMany volume that is mounted in all pods.",
         )

@@ -46,9 +46,8 @@ class RequestLogResource(dg.ConfigurableResource):
         if rows.empty:
             raise PermanentFailure(
                 f"{self.folder} has no request to {model} from {since:%Y-%m-%d %H:%M:%S} UTC on.",
-                "Send requests to `ledgerline serve`, name an earlier time, or set LEDGERLINE_REQUEST_LOG "
-                "to the "
-                "folder of its request log.",
+                "Send requests to `ledgerline serve`, name an earlier time, or set LEDGERLINE_REQUEST_LOG to "
+                "the folder of its request log.",
             )
         return rows
 

@@ -49,8 +49,7 @@ class Better(Gate):
         confidence = f"{100 * (1 - comparison.alpha):g} %"
         measured = (
             f"{difference.metric} is {number(difference.staging)}, against {number(difference.production)} "
-            "of "
-            f"{comparison.production_name}"
+            f"of {comparison.production_name}"
         )
         if difference.at_least is None:
             text = f"{measured}; these rows are too few for a confidence interval."
@@ -64,8 +63,8 @@ class Better(Gate):
             threshold=self.margin,
             text=(
                 f"{measured}{_direction(difference)}: a gain of {number(difference.gain)}, which with "
-                f"{confidence} "
-                f"confidence is at least {number(difference.at_least)} and so {must} {number(self.margin)}."
+                f"{confidence} confidence is at least {number(difference.at_least)} and so {must} "
+                f"{number(self.margin)}."
             ),
         )
 

@@ -81,8 +81,7 @@ class Binary(PredictionKind):
         value = "negative" if positives == 0 else "positive"
         return (
             f"All {len(outcome):,} rows are {value}, so models cannot be told apart; compare on a holdout "
-            "with "
-            "both outcomes."
+            "with both outcomes."
         )
 
 

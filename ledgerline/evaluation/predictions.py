@@ -140,8 +140,8 @@ def _require_probabilities(name: str, values: "NDArray[np.float64]") -> None:
         by_row = outside if outside.ndim == 1 else outside.any(axis=1)
         raise ComparisonError(
             f"{int(by_row.sum()):,} of {len(values):,} predictions of {name} are not probabilities, the "
-            "first is "
-            f"{values[outside][0]:g} in row {int(by_row.argmax()):,}; pass what predict_proba returns."
+            f"first is {values[outside][0]:g} in row {int(by_row.argmax()):,}; pass what predict_proba "
+            "returns."
         )
 
 

@@ -150,8 +150,7 @@ def _require_same(read: Any, answer: Any) -> None:
     if not same:
         raise ModelRefusedError(
             f"The model predicts {loaded.tolist()} after it is loaded from its files, and "
-            f"{expected.tolist()} "
-            "before: their format does not hold all of it."
+            f"{expected.tolist()} before: their format does not hold all of it."
         )
 
 
@@ -223,9 +222,9 @@ def load(folder: Path) -> StoredModel:
                 f"{folder} cannot be loaded as {flavour.name}: {type(error).__name__}: {error}"
             ) from error
     raise ModelRefusedError(
-        f"{folder} has the flavours {', '.join(sorted(description.flavors)) or '(none)'}; pickled models "
-        "are not "
-        f"loaded. These are loaded, without running code: {', '.join(flavour.takes for flavour in FLAVOURS)}."
+        f"{folder} has the flavours {', '.join(sorted(description.flavors)) or '(none)'}; pickled models are "
+        "not loaded. These are loaded, without running code: "
+        f"{', '.join(flavour.takes for flavour in FLAVOURS)}."
     )
 
 

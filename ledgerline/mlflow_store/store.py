@@ -89,8 +89,7 @@ def _active(experiment: "Experiment") -> str:
         raise StoreUnreachableError(
             f"The MLflow experiment {experiment.name!r} was deleted.",
             f"Restore it with `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or "
-            "set "
-            "LEDGERLINE_EXPERIMENT to another name.",
+            "set LEDGERLINE_EXPERIMENT to another name.",
         )
     return experiment.experiment_id
 

@@ -43,8 +43,7 @@ def write_project(folder: Path, kind: Kind, version: str) -> Path:
         raise NewProjectError(
             f"{name!r} cannot be the name of a project, of its distribution and of its model.",
             "A name has up to 64 letters (a to z), digits, - and _; it begins with a letter and ends in a "
-            "letter or "
-            "a digit, as oven-demand.",
+            "letter or a digit, as oven-demand.",
         )
     files = rendered(name, kind, version)
     try:

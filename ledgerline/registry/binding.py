@@ -133,8 +133,8 @@ def _is_proven(model: RegisteredModel, journal: Journal, alias_state: AliasState
         return True  # whether the seal fits is checked when the journal is read with it
     raise JournalError(
         f"It is unknown whether the MLflow experiment {experiment.name!r} is the journal of this model "
-        f"{name} "
-        f"or of an earlier one, because the tags {JOURNAL_TAG} and {SEAL_TAG} of the model were deleted.",
+        f"{name} or of an earlier one, because the tags {JOURNAL_TAG} and {SEAL_TAG} of the model were "
+        "deleted.",
         f"If it belongs to this model, set the model's tag {JOURNAL_TAG} to {history.head}; otherwise rename "
         "the experiment.",
     )

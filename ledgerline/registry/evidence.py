@@ -125,8 +125,7 @@ def require_same_files(version: Version, document: Mapping[str, Any]) -> None:
     if tagged != evaluated:
         raise EvidenceError(
             f"Version {version.number} of {version.name} records sha256 {tagged} of its files, and files "
-            "with "
-            f"sha256 {evaluated} were evaluated.",
+            f"with sha256 {evaluated} were evaluated.",
             f"Compare it again: `ledgerline registry compare {version.name} --version {version.number}`.",
         )
 

@@ -269,8 +269,7 @@ def _require_approval(
         raise NotApprovedError(
             f"Version {version.number} of {version.name} keeps every rule and waits for approval.",
             f"Approve it with `ledgerline registry approve {version.name} --version {version.number}`, or "
-            "set "
-            f"its tag {APPROVED_BY_TAG} in MLflow.",
+            f"set its tag {APPROVED_BY_TAG} in MLflow.",
         )
     reconciled.journal.add(
         Approval(moves.now(), version.number, evaluation.evidence, tagged, "by tag in MLflow")

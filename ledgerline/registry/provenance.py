@@ -99,8 +99,7 @@ def trained_on(version: Version, partitions: RowPartitions) -> list[str]:
     if not interval:
         raise ProvenanceError(
             f"{named(version)} does not record which partitions it was trained on, so no row is known to be "
-            "new "
-            "to it.",
+            "new to it.",
             f"Set its tag {TRAINED_ON_TAG} to the first and last of them, as {_EXAMPLE}, or train it with an "
             "asset that registers it with its provenance.",
         )

@@ -56,9 +56,8 @@ class AgentSettings(HomeVariables):
     )
     seed: Whole = setting(
         "LEDGERLINE_LLM_SEED",
-        "Random seed of the language model. With temperature 0, the same seed gives the same answers, as "
-        "far as "
-        "the server can.",
+        "Random seed of the language model. With temperature 0, the same seed gives the same answers, as far "
+        "as the server can.",
         0,
         ge=0,
     )
@@ -78,14 +77,12 @@ class AgentSettings(HomeVariables):
     think: Literal["off", "on", "low", "medium", "high"] | None = setting(
         "LEDGERLINE_LLM_THINK",
         "Whether the language model thinks before it answers: off, on, or low, medium and high for models "
-        "with "
-        "levels. Without it, the model's own default applies.",
+        "with levels. Without it, the model's own default applies.",
     )
     embedding_model: str | None = setting(
         "LEDGERLINE_EMBEDDING_MODEL",
         "Embedding model of the same Ollama server for the agents' memory, like nomic-embed-text. Without "
-        "it, a "
-        "local one is used that needs no download.",
+        "it, a local one is used that needs no download.",
     )
     memory_folder: PlaceOrOff = setting(
         "LEDGERLINE_MEMORY",
@@ -124,9 +121,8 @@ class AgentSettings(HomeVariables):
     capture: str | None = setting(
         "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
         "Whether traces hold the messages to and from language models and tools, without secrets. This is "
-        "OpenTelemetry's own variable: true, span_only and span_and_event record them, and every other "
-        "value does "
-        "not.",
+        "OpenTelemetry's own variable: true, span_only and span_and_event record them, and every other value "
+        "does not.",
         default_text="false",
     )
 

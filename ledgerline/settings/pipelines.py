@@ -24,8 +24,7 @@ class PipelineVariables(SharedVariables):
     experiment: str = setting(
         "LEDGERLINE_EXPERIMENT",
         "MLflow experiment of this project's runs and training runs. The runs of another Dagster instance "
-        "have "
-        "their own: `ledgerline observe --dagster-home HOME --experiment NAME --namespace NAME`.",
+        "have their own: `ledgerline observe --dagster-home HOME --experiment NAME --namespace NAME`.",
         lambda data: data["project"].experiment,
         default_text="`experiment` of [tool.ledgerline], else ledgerline",
     )
@@ -40,18 +39,15 @@ class PipelineVariables(SharedVariables):
     data: Place = setting(
         "LEDGERLINE_DATA",
         "Folder or URL for tables: a path, s3://bucket/prefix or gs://bucket/prefix. The clients of these "
-        "stores "
-        "read credentials from their own variables (AWS_*, GOOGLE_APPLICATION_CREDENTIALS).",
+        "stores read credentials from their own variables (AWS_*, GOOGLE_APPLICATION_CREDENTIALS).",
         lambda data: str(data["home"] / "data"),
         default_text="$LEDGERLINE_HOME/data",
     )
     executor: Literal["multiprocess", "multiprocess_spawn", "in_process", "kubernetes"] = setting(
         "LEDGERLINE_EXECUTOR",
         "How steps are executed: multiprocess (forked from a warm process), multiprocess_spawn (a new "
-        "interpreter "
-        "for each), in_process, or kubernetes (a pod for each; the tables must then be on s3://, gs:// or a "
-        "volume "
-        "that all pods share).",
+        "interpreter for each), in_process, or kubernetes (a pod for each; the tables must then be on s3://, "
+        "gs:// or a volume that all pods share).",
         "multiprocess",
     )
     max_concurrent_steps: Whole = setting(
@@ -80,8 +76,7 @@ class PipelineVariables(SharedVariables):
     promotion: Literal["automatic", "approved"] = setting(
         "LEDGERLINE_PROMOTION",
         "When a model version that passes every gate is promoted: automatic (at once), or approved (after a "
-        "person "
-        "has approved it).",
+        "person has approved it).",
         "automatic",
     )
     registry_poll_seconds: Whole = setting(
@@ -94,8 +89,7 @@ class PipelineVariables(SharedVariables):
     alert_url: Address | None = setting(
         "LEDGERLINE_ALERT_URL",
         'URL that receives each change of production as JSON with a "text", as incoming webhooks of chat '
-        "programs "
-        "expect.",
+        "programs expect.",
         hides="value",
     )
     webhook_port: Port = setting(

@@ -18,8 +18,7 @@ class ServingVariables(SharedVariables):
     model_names: Words = setting(
         "LEDGERLINE_SERVING_MODELS",
         "Registered models to serve, or model@alias, separated by commas. Requests that name no model go to "
-        "the "
-        "first.",
+        "the first.",
         lambda data: data["project"].models,
         default_text="`models` of [tool.ledgerline]",
         validate_default=True,
@@ -47,8 +46,7 @@ class ServingVariables(SharedVariables):
     unpickled: WordSet = setting(
         "LEDGERLINE_SERVING_UNPICKLE",
         "Models, separated by commas, that are loaded although their files may run any code: pickled models "
-        "and "
-        "other flavours.",
+        "and other flavours.",
         frozenset(),
     )
     shadow_share: float = setting(

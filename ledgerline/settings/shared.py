@@ -82,17 +82,15 @@ class StoreVariables(HomeVariables):
     request_log_folder: Annotated[PlaceOrOff, AfterValidator(_local)] = setting(
         "LEDGERLINE_REQUEST_LOG",
         "Folder in which `ledgerline serve` logs requests and responses, for the jobs that replay and "
-        "compare them; "
-        "off logs none.",
+        "compare them; off logs none.",
         lambda data: str(data["home"] / "serving" / "requests"),
         default_text="$LEDGERLINE_HOME/serving/requests",
     )
     webhook_secret: str | None = setting(
         "LEDGERLINE_WEBHOOK_SECRET",
         "Secret that MLflow signs its webhooks with, for `ledgerline registry webhook` and `listen`, and for "
-        "serving. Create one with: openssl rand -hex 32. The MLflow server of `ledgerline dev` reads it "
-        "when it "
-        "starts. Without a secret, webhooks are refused.",
+        "serving. Create one with: openssl rand -hex 32. The MLflow server of `ledgerline dev` reads it when "
+        "it starts. Without a secret, webhooks are refused.",
         hides="value",
     )
 
@@ -125,8 +123,7 @@ class PageVariables(StoreVariables):
     trace_url: Template | None = setting(
         "LEDGERLINE_TRACE_URL",
         "URL of the page of a trace, with {trace_id}, {mlflow_trace_id} or {experiment_id} in it. It wins "
-        "over "
-        "LEDGERLINE_JAEGER_URL.",
+        "over LEDGERLINE_JAEGER_URL.",
     )
 
 
@@ -168,15 +165,14 @@ class TraceVariables(DeclaredSettings):
     keep_failed_runs: str | None = setting(
         "LEDGERLINE_KEEP_FAILED_RUNS",
         "Whether the traces of failed runs are kept besides those that the sampler keeps: true or false. "
-        "They are "
-        "sent when the run has ended. Set it for the steps, too, or they do not record what they trace.",
+        "They are sent when the run has ended. Set it for the steps, too, or they do not record what they "
+        "trace.",
         default_text="false",
     )
     keep_runs_over_seconds: str | None = setting(
         "LEDGERLINE_KEEP_RUNS_OVER_SECONDS",
         "Duration from which the trace of a run is kept besides those that the sampler keeps. Without it, "
-        "the "
-        "duration does not count.",
+        "the duration does not count.",
         unit="seconds",
     )
     sdk_disabled: str | None = setting(

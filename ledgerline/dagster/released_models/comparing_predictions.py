@@ -58,9 +58,8 @@ def compare_predictions(
         stored = stored_predictions(context, model, watch, number)
     reference = training_reference(context, model, registry.model(model.name).version(stored.version))
     context.log.info(
-        f"Comparing {len(stored.rows):,} rows that version {stored.version} predicted with its training "
-        "rows of "
-        f"{reference.span}"
+        f"Comparing {len(stored.rows):,} rows that version {stored.version} predicted with its training rows "
+        f"of {reference.span}"
     )
     with otel.span("compare", rows=len(reference.rows) + len(stored.rows)):
         _require_features(model, stored.rows)

@@ -50,8 +50,7 @@ def release_jobs(model: ReleasedModel) -> ReleaseJobs:
             selection=production,
             description=(
                 f"Promotes another version of {model.name} to production, if its evidence allows it, or "
-                "rolls "
-                "production back."
+                "rolls production back."
             ),
         ),
         release=dg.define_asset_job(

@@ -34,8 +34,7 @@ def drift_sensor(model: ReleasedModel) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"Evaluates the check {AS_RECORDED} of {names.production.to_user_string()} when aliases or tags "
-            "of "
-            f"{model.name} begin or cease to contradict its journal."
+            f"of {model.name} begin or cease to contradict its journal."
         ),
     )
     def registry_drift(

@@ -31,8 +31,7 @@ def retraining_sensor(model: ReleasedModel, watch: Watch, retrain: RetrainOnDrif
         description=(
             f"Trains a version of {model.name} that also learns from the partition whose predictions have "
             "drifted: once for each partition, and not if a later version exists already. The sensor is off "
-            "by "
-            "default, because training uses all cores for a while."
+            "by default, because training uses all cores for a while."
         ),
     )
     def retrain_on_drift(context: dg.SensorEvaluationContext) -> dg.SensorResult:
