@@ -59,13 +59,14 @@ def register_version(
         PermanentFailure: The provenance names partitions that the rows do not have.
 
     Example:
-        A step that has logged a model registers it::
+        A step logs a model in its MLflow run and registers the version::
 
+            model_id = run.log_model(pipeline, "demand", inputs)
             return register_version(
                 context,
                 registry,
                 DEMAND,
-                model_id=logged.model_id,
+                model_id=model_id,
                 provenance=Provenance(partition=None),
                 metrics={"rmse": 4.2},
             )
