@@ -1,4 +1,4 @@
-"""Collects one attempt at a step while its events are read. event_log.py reads these events.
+"""Builds the record of one attempt at a step from its events, which event_log.py reads.
 
 Every moment of an attempt belongs to exactly one phase: an event ends one phase, and the next phase begins at
 that moment. Therefore phases do not overlap, and they add up to the duration of the attempt.
@@ -35,7 +35,7 @@ STORE_ERROR = "DagsterExecutionHandleOutputError"
 LOADING = re.compile(r'dagster.+inputs\.py", line \d+, in load_input_object\n')
 STORING = re.compile(r'dagster.+execute_step\.py", line \d+, in _store_output\n')
 # The parent process writes these errors, with its own clock: the step's process died, or does not respond (an
-# error without a class). It also writes every event that ends a step before the step begins.
+# error without a class). It also writes each event that reports the end of a step that never started.
 CRASH_ERROR = "ChildProcessCrashException"
 PARENT_ERRORS = (CRASH_ERROR, None)
 # After the last output, Dagster records within this time that it was stored. A longer time until the step
@@ -58,7 +58,7 @@ class OpenAttempt:
     pid: int | None = None
     begun: bool = False  # True once the step itself has begun
     waiting: str | None = None  # the reason for the current wait
-    worker: float | None = None  # the time at which the start of its process began
+    worker: float | None = None  # the time at which Dagster began to start its process
     loading_resources: bool = False
     storing: str | None = None  # an output that was yielded and is not stored yet
     output_recorded: bool = False  # True once an event about that output was recorded, after it was stored
@@ -72,7 +72,7 @@ class OpenAttempt:
     checks: list[Check] = field(default_factory=list)
     error: Error | None = None
     cause_of_death: str = ""  # the signal or exit code that ended its process
-    unchanged: Attempt | None = None  # the last record made of it, unless an event was read since
+    unchanged: Attempt | None = None  # the record that was made last; None if an event was read after that
 
     def __post_init__(self) -> None:
         self.latest = self.started
@@ -82,35 +82,35 @@ class OpenAttempt:
         return time + self.clock_behind
 
     def waits(self, time: float, reason: str) -> None:
-        """Begin the wait before the step, unless it has begun already: Dagster repeats these events."""
+        """Record the start of the wait before the step, once, because Dagster repeats these events."""
         if not self.begun and self.waiting is None:
             self._before_the_step(time)
             self.waiting = reason
 
     def wait_ended(self, time: float) -> None:
-        """End the wait before the step."""
+        """Record the end of the wait before the step."""
         if self.waiting is not None:
             self._before_the_step(time)
 
     def worker_starting(self, time: float) -> None:
-        """Begin to start a process for the step."""
+        """Record that a process for the step is being started."""
         self._before_the_step(time)
         self.worker = time
 
     def worker_started(self, time: float, pid: int | None) -> None:
-        """Note that the process has started, and how far its clock is behind."""
+        """Record that the process has started, and how far its clock is behind the parent's."""
         self.pid = pid
         if self.worker is not None:
             self.clock_behind = max(0.0, self.worker - time)
 
     def resources_started(self, time: float, pid: int | None) -> None:
-        """Begin to initialise the resources in the step's process, which some executors do not announce."""
+        """Record the start of the resources in the step's process. Some executors do not report its start."""
         self.pid = self.pid or pid
         self._before_the_step(time)
         self.loading_resources = True
 
     def resources_ended(self, time: float, error: Any) -> None:
-        """End the initialisation of the resources, with an error if it failed."""
+        """Record the end of the initialisation of the resources, with its error if it failed."""
         if self.loading_resources:
             self._account(RESOURCES, self.corrected(time), failed=error is not None)
             self.loading_resources = False
@@ -118,38 +118,38 @@ class OpenAttempt:
                 self.error = error_from(error)
 
     def begin(self, time: float, pid: int | None) -> None:
-        """Begin the step itself."""
+        """Record the start of the step, after its worker process and resources."""
         self._before_the_step(time)
         self.begun = True
         self.pid = self.pid or pid
 
     def loaded(self, time: float, name: str) -> None:
-        """End the loading of an input, or of a part of an input that collects several outputs."""
+        """Record that an input, or one of several outputs that an input collects, was loaded."""
         if name not in self.inputs:
             self.inputs.append(name)
         self._account(f"{LOAD} {name}", self.corrected(time))
 
     def computed(self, time: float, output: str) -> None:
-        """Begin to store an output that the step has yielded."""
+        """Record that the step has yielded an output, which Dagster then stores."""
         self._account(COMPUTE, self.corrected(time))
         self.storing, self.output_recorded = output, False
 
     def recorded(self) -> None:
-        """Note that Dagster recorded an event about the output, which means that it was stored if at all."""
+        """Record an event about the output. Dagster writes it after storing, if it stores the output."""
         self.output_recorded = True
 
     def stored(self, time: float) -> None:
-        """End the storing of the latest output. Outputs of the type Nothing have no such event."""
+        """Record that the latest output was stored. Outputs of the type Nothing have no such event."""
         if self.storing is not None:
             self._account(f"{STORE} {self.storing}", self.corrected(time))
             self.storing = None
 
     def died(self, message: str) -> None:
-        """Note why the process died; the error event that follows does not contain the reason."""
+        """Record why the process died; the error event that follows does not contain the reason."""
         self.cause_of_death = message
 
     def lost(self, time: float, message: str) -> None:
-        """End an attempt whose process is gone without an event about its end."""
+        """End an attempt whose process ended without an event about the end of the step."""
         if self.ended is None:
             self.unchanged = None
             ended = max(self.latest, time)
@@ -178,7 +178,7 @@ class OpenAttempt:
     def frozen(self, run_ended: float | None) -> Attempt:
         """Return the attempt as a record.
 
-        An attempt without an end of its own is interrupted at the end of its run.
+        An attempt without an end event is interrupted at the end of its run.
         """
         ended = self.ended
         if ended is None and run_ended is not None:
@@ -190,9 +190,9 @@ class OpenAttempt:
         return self.unchanged
 
     def _account(self, phase: str, until: float, failed: bool = False) -> None:
-        """Add the time since the latest phase to a phase. Time never runs backwards."""
+        """Extend or add a phase up to this time, or up to the end of the latest phase if that is later."""
         if self.ended is not None:
-            return  # a process that Dagster gave up on may go on; its later events belong to no attempt
+            return  # A process that Dagster considers lost may continue; its later events are ignored.
         made = self._phase_until(phase, until, failed)
         if phase == self.current:
             self.phases[-1] = made
@@ -202,7 +202,7 @@ class OpenAttempt:
         self.latest, self.current = made.ended, phase
 
     def _phase_until(self, phase: str, until: float, failed: bool) -> Phase:
-        """Return the current phase extended, or a new phase, which is numbered from its second part on."""
+        """Return the current phase up to this time, or a new phase, numbered if it is not its first part."""
         until = max(self.latest, until)
         if phase == self.current:
             last = self.phases[-1]
@@ -211,7 +211,7 @@ class OpenAttempt:
         return Phase(f"{phase} #{number}" if number > 1 else phase, self.latest, until, failed)
 
     def _before_the_step(self, time: float) -> None:
-        """Add the time since the latest phase to what Dagster did before the step."""
+        """Add the time since the latest phase to the phase that came before the start of the step."""
         phase = self._phase_before_the_step()
         if phase is not None:
             self._account(phase, self.corrected(time))
@@ -226,7 +226,7 @@ class OpenAttempt:
         return RESOURCES if self.loading_resources or self.phases else None
 
     def _account_the_rest(self, ended: float) -> None:
-        """Add the time after the last output to the storing of it, or to the step's own code."""
+        """Add the time since the latest output to the phase that stores it, or to the step's code."""
         recording = self.parts[COMPUTE] and self.storing is None and ended - self.latest < RECORDING_SECONDS
         if recording and self.current is not None:
             self._account(self.current, ended)
@@ -234,7 +234,7 @@ class OpenAttempt:
             self._account(COMPUTE, ended)
 
     def _failed_phase(self, error: Any) -> str:
-        """Return the phase that an error, or the unexplained end of the process, ended."""
+        """Return the phase in which an error occurred, or in which the process ended without an error."""
         if not self.begun:
             return self._phase_before_the_step() or START_WORKER
         stack = "".join(error.stack) if error is not None else ""

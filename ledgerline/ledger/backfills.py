@@ -27,7 +27,7 @@ class Pending(Enum):
 
 
 def read_backfill(instance: dg.DagsterInstance, backfill_id: str) -> Backfill | Pending:
-    """Return a backfill whose status is final, as is the status of each of its runs.
+    """Return a backfill that has ended: its status, and the status of each of its runs, is final.
 
     A backfill ends with its last run. Dagster records another time: that of the daemon's next poll or, with
     `dagster job backfill`, that at which the last run was submitted.

@@ -1,4 +1,4 @@
-"""Stores cursors in a folder, for an instance that is only read. cursors.py describes their content."""
+"""Stores cursors in a folder, for an instance opened read-only. cursors.py describes their content."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ class CursorFolder:
     folder: Path
 
     def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
-        """Return the values of those keys that have one."""
+        """Return the values by key, without keys that have no value."""
         files = {key: self._file(key) for key in keys}
         return {key: file.read_text() for key, file in files.items() if file.exists()}
 

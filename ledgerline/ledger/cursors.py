@@ -52,7 +52,7 @@ class Cursors:
 
     @classmethod
     def load(cls, store: CursorStore, projection: str) -> Self | None:
-        """Return the cursors that were last saved; None if no process has saved any."""
+        """Return the cursors that were last saved; None if none were saved."""
         key = _key(projection)
         text = store.get_cursor_values({key}).get(key)
         if text is None:
@@ -111,7 +111,7 @@ class Cursors:
         self.active[run_id] = self.active.pop(run_id)
 
     def advance(self, updated: float) -> None:
-        """Note that every run updated before this time is known."""
+        """Record that every run updated before this time is known."""
         self.updated = max(self.updated, updated)
 
 

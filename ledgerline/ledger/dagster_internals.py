@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-# They read one setting as an instance does, and name a wrong field; the public API opens the whole instance.
+# They read one setting as an instance does, and report an invalid field by name. The public API can only open
+# the whole instance.
 from dagster._config import process_config, resolve_to_config_type
 from dagster._config.errors import EvaluationError
 from dagster._config.stack import get_friendly_path_info
@@ -23,10 +24,10 @@ from dagster._core.definitions.reconstruct import ReconstructableJob, Reconstruc
 # The public `define_asset_job` returns it, and Dagster exports no name for its type.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-# The run launchers of docker/ tell a server that is down from one that refuses; neither error is public.
+# The run launchers of docker/ distinguish a server that is down from a refusal; neither error is public.
 from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
 
-# The public cursors are opaque texts; the event log of a run is read from the number of a record.
+# The public cursors are opaque strings; the event log of a run is read from the number of a record on.
 from dagster._core.event_api import EventLogCursor
 
 # `report_engine_event` is public, but the class of its metadata is not.
@@ -35,7 +36,7 @@ from dagster._core.events import EngineEventData
 # The public `execute_job` creates a new run; these runs exist already, with their origin.
 from dagster._core.execution.api import execute_run
 
-# The public contexts raise an error outside of a step, and do not tell the threads of a step apart.
+# The public contexts raise an error outside of a step, and do not distinguish the threads of a step.
 from dagster._core.execution.context.compute import current_execution_context
 
 # The constructor of an executor takes it; the public executors cannot be subclassed or preloaded.
@@ -53,7 +54,7 @@ from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, 
 # The history of a check has no public reader.
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
-# The public API does not tell which statuses are final; a list in this library would miss a new status.
+# The public API does not state which statuses are final; a list in this library would miss a new status.
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     # The public `multiprocess_executor` has no argument for the modules that its forkserver imports.
     from dagster._core.executor.multiprocess import MultiprocessExecutor
 
-    # Executors that start a pod for each step have these as their base; Dagster exports none.
+    # Executors that start a pod for each step have these base classes; Dagster does not export them.
     from dagster._core.executor.step_delegating import (
         CheckStepHealthResult,
         StepDelegatingExecutor,
@@ -72,15 +73,15 @@ if TYPE_CHECKING:
         StepHandlerContext,
     )
 
-    # An instance is made of its storages, and Dagster exports no class of them.
+    # The constructor of an instance takes its storages; Dagster does not export their classes.
     from dagster._core.storage.base_storage import DagsterStorage
     from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqliteEventLogStorage
 
-    # The names of the databases that these storages open.
+    # The file names of the databases that these storages open.
     from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import SQLITE_EVENT_LOG_FILENAME
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 
-    # The constructor of an instance requires both; the public compute log manager makes folders.
+    # The constructor of an instance requires both; the public compute log manager creates folders.
     from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
     from dagster._core.storage.root import LocalArtifactStorage
     from dagster._core.storage.runs import SqliteRunStorage
@@ -108,7 +109,8 @@ IMPORTED_LATER = {
     "create_db_conn_string": "dagster._core.storage.sqlite",
 }
 
-# The folder of the migrations of Dagster's storages. The newest is the schema of the installed Dagster.
+# The folder with the migrations of Dagster's storages. The newest one gives the revision of the schema that
+# the installed Dagster uses.
 MIGRATIONS = Path(dg.__file__).parent / "_core" / "storage" / "alembic"
 
 # The storage that `storage: {sqlite: ...}` in dagster.yaml stands for: its module and class.

@@ -1,4 +1,4 @@
-"""Reads Dagster's event records and makes the RunHistory of a run.
+"""Builds the RunHistory of a run from Dagster's event records.
 
 history.py defines the records of a history. observer.py decides when an event log is read.
 """
@@ -32,18 +32,18 @@ from ledgerline.ledger.history import (
 from ledgerline.ledger.materialised import MaterialisationReader, data_version
 from ledgerline.ledger.upstreams import Upstreams
 
-# Engine events that Ledgerline writes, by their metadata keys.
+# The metadata keys of the engine events that Ledgerline writes.
 SPANS_METADATA = "ledgerline/spans"
 ATTEMPT_METADATA = "ledgerline/attempt"
 LINKS_METADATA = "ledgerline/trace"
 
-# Engine events about the wait of a step: for a pool of Dagster, or for the queue of dagster-celery.
+# Metadata keys of events about a step that waits for a pool of Dagster, or in a queue of dagster-celery.
 POOL_METADATA = "pool"
 QUEUE_MARKER = "celery_queue_wait"
 POOL_WAIT, QUEUE_WAIT = "for pool {}", "for a worker"
 
-# Messages of Dagster's executors about a step whose process is gone, and of run monitoring about a resumed
-# run.
+# The message of Dagster's executors about a step whose process ended without an event, and that of run
+# monitoring about a resumed run.
 STEP_LOST = re.compile(r"Step (\S+) finished without success or failure event\.")
 RUN_RESUMED = "Detected run worker status "
 
@@ -58,7 +58,7 @@ NO_OWNERS: Mapping[str, tuple[str, ...]] = {}
 
 
 class HistoryReader:
-    """Makes the history of one run from its event records.
+    """Builds the history of one run from its event records.
 
     Args:
         run: The run.
@@ -111,7 +111,7 @@ class HistoryReader:
                     handle(self, entry, event)
 
     def _on_message(self, entry: EventLogEntry) -> None:
-        """End the attempt of a lost step; executors without a process for it, like Celery's, only log it."""
+        """End the attempt of a lost step. Executors that start no process, like Celery's, only log this."""
         if entry.level == logging.ERROR and entry.step_key is None:
             lost = STEP_LOST.match(entry.user_message)
             attempt = self._latest.get(lost[1]) if lost is not None else None
@@ -203,7 +203,7 @@ class HistoryReader:
 
     def _on_resources_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if self._ended is not None:
-            return  # reading an output after the end of a run initialises its resources again
+            return  # A program that reads an output after the end of a run initialises its resources again.
         if event.step_key is None:
             self._resources_started = entry.timestamp
         else:
@@ -272,12 +272,12 @@ class HistoryReader:
         error = getattr(event.event_specific_data, "error", None)
         known = self._latest.get(event.step_key or "")
         if known is not None and known.ended is not None:
-            # Dagster gave up on its process, which reports its own end later.
+            # Dagster considered its process lost, but the process reports its end later.
             return
         self._open(entry, event).end(entry.timestamp, _STEP_ENDS[event.event_type_value], error)
 
     def _on_hook(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        """Add a hook: the hooks of a step are executed one after the other, after the step has ended."""
+        """Add a hook. The hooks of a step are executed one after the other, after the end of the step."""
         attempt = self._latest.get(event.step_key or "")
         if attempt is None or attempt.ended is None:
             return
@@ -296,12 +296,12 @@ class HistoryReader:
             self._skipped.append(event.step_key)
 
     def _open(self, entry: EventLogEntry, event: DagsterEvent) -> OpenAttempt:
-        """Return the current attempt at the step of an event; a new one if the last is retried."""
+        """Return the current attempt at the step of an event; a new attempt if the last one is retried."""
         step = event.step_key or entry.step_key or ""
         attempt = self._latest.get(step)
         again = attempt is not None and attempt.begun and event.event_type_value == STEP_START
         if attempt is not None and again:
-            # Dask and Celery execute a step again if its worker was lost; Dask even if it had succeeded.
+            # Dask and Celery execute a step again if its worker was lost; Dask does so even after a success.
             attempt.lost(entry.timestamp, EXECUTED_AGAIN)
         if attempt is None or again or (attempt.outcome is Outcome.RETRY and _starts_an_attempt(event)):
             number = attempt.number + 1 if attempt is not None else 1

@@ -15,8 +15,8 @@ from ledgerline.cleaning.texts import clean
 if TYPE_CHECKING:
     from ledgerline.ledger.history import Materialisation, RunHistory
 
-MAX_TAGS = 32  # of a run
-MAX_NUMBERS = 32  # of a materialisation or a check
+MAX_TAGS = 32  # limit for a run
+MAX_NUMBERS = 32  # limit for a materialisation or a check
 
 # Prefixes of the tags that Dagster, its packages and Ledgerline write.
 OF_MACHINES = (
@@ -76,7 +76,7 @@ def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:
 def numbers_by_name(
     parts: "Sequence[Materialisation]",
 ) -> "Iterator[tuple[str, Sequence[tuple[Materialisation, float]]]]":
-    """Yield each number of an asset with the partitions that have it, in the order of their keys.
+    """Yield each number of an asset together with its partitions, in the order of their keys.
 
     A number that all partitions share is returned once, for the last partition: Dagster repeats the metadata
     of an output on each of its partitions.

@@ -26,9 +26,9 @@ COMPUTE = "compute"
 STORE = "store"
 
 ATTEMPT_PHASES = (WAIT, START_WORKER, RESOURCES, LOAD, COMPUTE, STORE)
-_KINDS = {kind.partition(" ")[0]: kind for kind in ATTEMPT_PHASES}  # by their first word
+_KINDS = {kind.partition(" ")[0]: kind for kind in ATTEMPT_PHASES}  # by the first word of the phase
 
-# Phases of a run that belong to no step.
+# Phases of a run that do not belong to a step.
 QUEUED = "queued"
 LAUNCH = "launch"
 
@@ -38,7 +38,7 @@ LAUNCH = "launch"
 IMPLICIT_JOB = re.compile(
     r"__ASSET_JOB(_\d+)?|__ephemeral_asset_job__|in_process_observation_job|__anonymous_asset_job.*"
 )
-NAMED_ASSETS = 3  # of such a selection, in a title
+NAMED_ASSETS = 3  # maximal number of assets of such a selection in a title
 UNKNOWN_ASSETS = "assets"
 
 
@@ -58,8 +58,8 @@ class Outcome(Enum):
     RUNNING = "running"
     SUCCESS = "success"
     FAILURE = "failure"
-    RETRY = "retry"  # it failed, and the step is to be retried
-    INTERRUPTED = "interrupted"  # the run ended, and the attempt has no end of its own
+    RETRY = "retry"  # It failed, and the step will be retried.
+    INTERRUPTED = "interrupted"  # The run ended, and the attempt has no end event.
 
 
 @lru_cache(maxsize=4096)
@@ -112,7 +112,7 @@ class HookOutcome(Enum):
     """The ways in which the execution of a hook can end."""
 
     COMPLETED = "completed"
-    SKIPPED = "skipped"  # the hook is for another outcome of the step
+    SKIPPED = "skipped"  # The hook applies to another outcome of the step.
     ERRORED = "errored"
 
 
@@ -152,7 +152,7 @@ class Materialisation:
         schema: Columns of the asset.
         column_lineage: Upstream columns of each column.
         reads: Upstream assets as Dagster recorded them; `Attempt.reads` has them resolved.
-        description: Description that the step gave.
+        description: Description that the step logged.
         time: Time of the event.
         output_rows: Number of rows of the whole output: Dagster repeats the metadata of an output on each of
             its partitions.
@@ -211,12 +211,12 @@ class Attempt:
         step: Step key.
         op: Op that the step executes; differs from the step key in graphs and mapped steps.
         number: Number of the attempt, counted from 1.
-        started: Time at which the start of its process began, or at which the step started in a process that
-            already ran.
+        started: Time at which Dagster began to start its process, or at which the step started if the process
+            already existed.
         ended: Time of its end; None while it runs.
         outcome: State of the attempt.
         inputs: Inputs that were loaded.
-        phases: Phases in order and without gaps; after the end they add up to `seconds`.
+        phases: Phases in order and without gaps; after the end of the attempt they add up to `seconds`.
         hooks: Hooks of the op, which are executed after the end.
         materialisations: Materialisations in the order of their events.
         observations: Observations in the order of their events.
@@ -270,7 +270,7 @@ class Attempt:
         return self.outcome in (Outcome.FAILURE, Outcome.RETRY, Outcome.INTERRUPTED)
 
     def seconds_in(self, phase: str) -> float:
-        """Return the seconds in all phases of a kind: LOAD covers every input, STORE every output."""
+        """Return the total duration of all phases of a kind: LOAD covers every input, STORE every output."""
         return sum(part.seconds for part in self.phases if part.kind == phase)
 
 
@@ -363,15 +363,15 @@ class RunHistory:
         dequeued: Time at which it left the queue.
         started: Time at which its process started.
         ended: Time of its end; None while it is in progress.
-        attempts: Attempts in the order of their start. After the end of the run, attempts without an end of
-            their own are INTERRUPTED at the end of the run.
+        attempts: Attempts in the order of their start. After the end of the run, an attempt without an end
+            event is INTERRUPTED and ends with the run.
         skipped: Keys of skipped steps.
         planned: Assets that it plans to materialise.
         planned_partitions: Partitions that it plans to materialise, of all assets together.
-        phases: Phases that belong to no step, such as resources that all steps share.
+        phases: Phases that do not belong to a step, such as the resources that all steps share.
         error: Error of the run.
         recorded_spans: Spans from inside the steps.
-        links_reported: True if the event log has the links to the trace and to the MLflow run.
+        links_reported: True if the event log contains the links to the trace and to the MLflow run.
         resumptions: Times at which run monitoring resumed the run after its process had died.
         owners: Known owners of assets, by asset name.
     """
@@ -395,7 +395,7 @@ class RunHistory:
 
     @property
     def title(self) -> str:
-        """A readable name: the job, or the assets of a run without a named job, and the partition."""
+        """A title for users: the job, or the assets if the run has no named job, and the partition."""
         name = self.run.job
         if IMPLICIT_JOB.fullmatch(name):
             # Dagster does not plan assets that are only observed or checked.
@@ -413,7 +413,8 @@ class RunHistory:
     def error_of(self, attempt: Attempt) -> Error | None:
         """Return the error of an attempt; None for an attempt that did not fail.
 
-        An attempt that was interrupted by the end of the run has no error of its own.
+        An attempt that was interrupted by the end of the run has no error event. Its error is made from that
+        of the run.
         """
         if not attempt.failed:
             return None
@@ -441,7 +442,7 @@ class RunHistory:
 
     @cached_property
     def written(self) -> Mapping[str, AssetRows]:
-        """The rows and partitions of each asset after the attempts that have ended."""
+        """The rows and partitions of each asset that the ended attempts have written."""
         left: dict[str, AssetRows] = {}
         for attempt in self.ended_in_order:
             for asset, parts in attempt.written.items():

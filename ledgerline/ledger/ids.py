@@ -10,8 +10,8 @@ from uuid import UUID
 
 # The id of a Dagster run has three names: the span attribute `dagster.run.id` by the naming rules of
 # OpenTelemetry, and these two. Data that users have stored already depends on all three.
-RUN_ID_ATTRIBUTE = "dagster.run.id"  # of spans
-RUN_ID_TAG = "dagster.run_id"  # of runs and model versions in MLflow; a key in evidence and alerts
+RUN_ID_ATTRIBUTE = "dagster.run.id"  # on spans
+RUN_ID_TAG = "dagster.run_id"  # on runs and model versions in MLflow, and as a key in evidence and alerts
 RUN_ID_FIELD = "dagster_run_id"  # in OpenLineage's facet and the sources of MLflow's datasets
 
 TRACE_ID_BYTES = 16
@@ -70,7 +70,7 @@ def backfill_run_span_id(backfill_id: str, run_id: str) -> int:
 
 
 def is_sampled(trace: int, ratio: float) -> bool:
-    """Return whether a trace is sampled; every process decides the same.
+    """Return whether a trace is sampled; all processes come to the same result.
 
     The low 56 bits of the trace id decide. OpenTelemetry's TraceIdRatioBased uses the low 64 bits, which in a
     UUID begin with the fixed variant bits: it would sample nothing below a ratio of one half, and everything
@@ -81,4 +81,4 @@ def is_sampled(trace: int, ratio: float) -> bool:
 
 def _hashed(*parts: str, size: int) -> int:
     digest = blake2b("\0".join(parts).encode(), digest_size=size).digest()
-    return int.from_bytes(digest, "big") or 1  # zero is not a valid id
+    return int.from_bytes(digest, "big") or 1  # Zero is not a valid id.

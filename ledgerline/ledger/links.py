@@ -31,7 +31,7 @@ class Links:
 
     @classmethod
     def of(cls, settings: PageVariables) -> Self:
-        """Return the addresses that the settings name, without passwords."""
+        """Return the URLs that the settings contain, without passwords."""
         mlflow = without_password(settings.mlflow_url).rstrip("/")
         trace = settings.trace_url
         if trace is None and settings.jaeger_url is not None:
@@ -60,7 +60,7 @@ class Links:
         return f"{self.mlflow}/#/experiments/{experiment_id}/runs/{mlflow_run_id}" if self.mlflow else None
 
     def mlflow_runs_page(self, experiment_id: str, run_id: str) -> str | None:
-        """Return the URL of a search for the MLflow runs of a Dagster run; it is valid before they exist."""
+        """Return the URL of a search for the MLflow runs of a Dagster run, valid before these runs exist."""
         query = quote(f"tags.`{RUN_ID_TAG}` = '{run_id}'")
         return (
             f"{self.mlflow}/#/experiments/{experiment_id}/runs?searchFilter={query}" if self.mlflow else None

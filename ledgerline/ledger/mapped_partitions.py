@@ -1,20 +1,20 @@
-"""Finds the partitions of an upstream asset whose versions match the digest that Dagster recorded of a read.
+"""Finds the upstream partitions that a step read, from the digest of their versions that Dagster recorded.
 
 Dagster's event log does not contain partition mappings. For fewer than 100 partitions it contains a SHA-256
-of the versions that were read, joined in the order of the partition keys. This module compares the digests of
-likely mappings with it.
+of the versions that were read, joined in the order of the partition keys. This module computes the digests of
+likely mappings and compares them with the recorded digest.
 """
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 
-# For at least this number of partitions, Dagster records the version of the latest event instead of a digest.
+# For this number of partitions or more, Dagster records the version of the latest event instead of a digest.
 DIGEST_LIMIT = (
     100  # SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD in dagster/_core/definitions/data_version.py
 )
 NOTHING_READ = sha256(b"").hexdigest()
-NEIGHBOURS = 100  # partitions before and after the written ones in which windows are compared
+NEIGHBOURS = 100  # number of partitions before and after the written ones among which windows are compared
 DELIMITERS = "-:|/ T_"
 
 
@@ -24,7 +24,7 @@ def digest(versions: Mapping[str, str]) -> str:
 
 
 def fitting(recorded: str, versions: Mapping[str, str], written: Collection[str]) -> Sequence[str] | None:
-    """Return the partitions whose versions have a digest; None if no choice, or more than one, matches.
+    """Return the partitions whose versions match a digest; None unless exactly one likely mapping matches.
 
     Args:
         recorded: Digest that Dagster recorded.
@@ -43,7 +43,7 @@ def fitting(recorded: str, versions: Mapping[str, str], written: Collection[str]
 
 
 def related(names: Collection[str], written: Collection[str]) -> list[str]:
-    """Return the keys that equal a written key, extend it or are its beginning, or share a dimension."""
+    """Return the keys that share a dimension with a written key, or of which one is a prefix of the other."""
     wanted = set(written)
     parts = {part for key in written for part in key.split("|")}
     return [
@@ -57,7 +57,7 @@ def related(names: Collection[str], written: Collection[str]) -> list[str]:
 
 
 def _prefixes(key: str) -> Iterator[str]:
-    """Return the beginnings of a key before a delimiter: `2013` and `2013-07` for `2013-07-01`."""
+    """Return the prefixes of a key that end before a delimiter: `2013` and `2013-07` for `2013-07-01`."""
     return (key[:end] for end in range(1, len(key)) if key[end] in DELIMITERS)
 
 

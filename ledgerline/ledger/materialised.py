@@ -1,4 +1,4 @@
-"""Makes a Materialisation from Dagster's AssetMaterialization. event_log.py adds it to its attempt."""
+"""Converts Dagster's AssetMaterialization to a Materialisation, which event_log.py adds to its attempt."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -22,18 +22,18 @@ PARTITION_ROW_COUNT = "dagster/partition_row_count"
 ROW_COUNT = "dagster/row_count"
 COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
-CONTENT_SHA256 = "content_sha256"  # metadata of Ledgerline's table storage
+CONTENT_SHA256 = "content_sha256"  # metadata that Ledgerline's table storage writes
 
 _RecordedReads = tuple[
     tuple[str, str, str], ...
-]  # the tag of the version, the version, the number of the event
+]  # the tag with the version, the version, the number of the event
 
 
 class MaterialisationReader:
-    """Reads the materialisations of one run. Equal schemas and reads of its partitions become one object."""
+    """Reads the materialisations of one run. Partitions with equal schemas or reads share one object."""
 
     def __init__(self) -> None:
-        self._schemas: dict[str, Any] = {}  # the latest by asset
+        self._schemas: dict[str, Any] = {}  # the latest materialisation by asset
         self._lineages: dict[str, Any] = {}
         self._reads: dict[_RecordedReads, tuple[Read, ...]] = {}
 
@@ -81,18 +81,18 @@ class MaterialisationReader:
 
 
 def data_version(tags: Mapping[str, str]) -> str | None:
-    """Return the version that an event gives its asset."""
+    """Return the data version that an event records for its asset."""
     version = tagged_version(tags)
     return clean(version) if version is not None else None
 
 
 def tagged_version(tags: Mapping[str, str]) -> str | None:
-    """Return the version as it is in the event log, which Dagster's digests are made from."""
+    """Return the version as it is in the event log. Dagster computes its digests from this text."""
     return next((tags[name] for name in DATA_VERSION_TAGS if name in tags), None)
 
 
 def _read(tag: str, version: str, pointer: str) -> Read:
-    # In this tag, Dagster does not tell a slash within a part of a key from one between parts.
+    # In this tag, Dagster does not distinguish a slash within a part of a key from one between parts.
     escaped = _asset_of(tag).replace("\\", "\\\\")
     return Read(clean(escaped), clean(version), int(pointer) if pointer.isdecimal() else None)
 
@@ -111,7 +111,7 @@ def _is_of_code(tags: Mapping[str, str]) -> bool:
 
 
 def _count(metadata: Any) -> int | None:
-    """Return a number of rows; None if the value cannot be one."""
+    """Return the value as a number of rows; None if it is not a valid one."""
     value = getattr(metadata, "value", None)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -121,7 +121,7 @@ def _count(metadata: Any) -> int | None:
 
 
 def _same(latest: dict[str, Any], asset: str, value: Any) -> Any:
-    """Return the value, or an equal object of the partition before: hundreds of them share one schema."""
+    """Return the previous partition's object if it is equal: hundreds of partitions share one schema."""
     if value is not None and latest.get(asset) == value:
         return latest[asset]
     latest[asset] = value

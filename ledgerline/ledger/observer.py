@@ -22,7 +22,7 @@ from ledgerline.ledger.tail import Tail
 
 # Without a cursor, the first poll covers this time; `ledgerline observe --all` exports older runs.
 FIRST_POLL_SECONDS = 3600
-# An ended run is read for this long: hooks and spans from inside steps may be written after the end.
+# A run is read for this long after its end, because hooks and spans from inside steps may be written later.
 LINGER_SECONDS = 10
 RUNS_AT_ONCE = 100
 LONGEST_PAUSE_SECONDS = 300
@@ -47,7 +47,7 @@ class Report:
         unavailable: Error of a target that is unavailable; None if it is available.
         failures: Errors of runs and backfills that could not be exported. They are retried after pauses that
             grow longer.
-        refused: Runs that are exported without the parts that the target refuses; each part is reported once.
+        refused: Runs that are exported without the parts that the target refused; each part is reported once.
     """
 
     runs: int = 0
@@ -80,7 +80,7 @@ class Observer:
         cursor_store: CursorStore | None = None,
         owners: Owners | None = None,
     ) -> None:
-        """Create an observer; nothing is read yet.
+        """Create an observer, without reading anything.
 
         Args:
             projection: Projection that exports the runs.
@@ -92,15 +92,15 @@ class Observer:
         self._owners = owners or {}
         self._tails: dict[str, Tail] = {}
         self._pauses = Pauses(LONGEST_PAUSE_SECONDS)
-        self._named: dict[str, set[str]] = {}  # the refused parts of runs that were reported
+        self._named: dict[str, set[str]] = {}  # the refused parts, by run, that were already reported
         self._lock = threading.Lock()
 
     def tick(self, instance: dg.DagsterInstance, budget: float) -> Report:
-        """Export the events since the last tick, even if another process made it.
+        """Export the events since the last tick, also if another process executed that tick.
 
         Args:
             instance: Dagster instance to poll.
-            budget: Seconds after which the export of no further run begins.
+            budget: Time in seconds after which no export of another run is started.
         """
         with self._lock:
             deadline = time.monotonic() + budget
@@ -169,7 +169,7 @@ class Observer:
         under_way = {record.dagster_run.run_id: record for record in records}
         for run_id in list(cursors.active):
             if run_id not in under_way:
-                cursors.forget(run_id)  # deleted
+                cursors.forget(run_id)  # The run was deleted.
         if under_way:
             yield [under_way[run_id] for run_id in cursors.active]
         since = cursors.updated - OVERLAP_SECONDS

@@ -11,6 +11,6 @@ Owners = Mapping[str, tuple[str, ...]]  # by asset name
 
 
 def owners_in(definitions: dg.RepositoryDefinition) -> Owners:
-    """Return the owners of the assets of a code location, without assets that have no owner."""
+    """Return the owners, by asset name, of the assets of a code location that have owners."""
     nodes = definitions.asset_graph.asset_nodes
     return {asset_name(node.key): tuple(map(clean, node.owners)) for node in nodes if node.owners}

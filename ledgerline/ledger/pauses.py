@@ -21,9 +21,9 @@ class _Pause:
 
 
 class Pauses:
-    """The pauses of runs, each twice as long as the one before.
+    """The pauses of runs. Each pause of a run is twice as long as the one before.
 
-    An outage is over when one of the runs that it affected is exported. Then all of them are retried at once.
+    An outage is over when one of the affected runs is exported. Then all others are retried at once.
     """
 
     def __init__(self, longest: float) -> None:
@@ -64,5 +64,5 @@ class Pauses:
             self._pauses = {run: other for run, other in self._pauses.items() if other.outage is None}
 
     def keep_only(self, run_ids: Container[str]) -> None:
-        """Forget runs which are no longer followed."""
+        """Remove all runs but those that are still followed."""
         self._pauses = {run: pause for run, pause in self._pauses.items() if run in run_ids}

@@ -10,7 +10,7 @@ from ledgerline.cleaning.texts import clean
 from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.history import RunHistory
 
-MAX_LISTED = 10  # parts in one message
+MAX_LISTED = 10  # maximal number of parts in one message
 
 
 class ProjectionError(LedgerlineError):
@@ -30,7 +30,7 @@ class TargetUnavailableError(ProjectionError):
 
 
 class RefusedError(ProjectionError):
-    """The target refuses parts of a run for good. All other parts are written, and the run is exported.
+    """The target refuses parts of a run permanently. All other parts are written, and the run is exported.
 
     Args:
         target: Name and address of the target.
@@ -63,7 +63,7 @@ class Backfill:
         ended: Time at which its last run ended.
         status: Status in Dagster.
         title: Title that it was launched with.
-        failed_runs: Number of its runs that failed or were canceled, without those that a retry replaced.
+        failed_runs: Number of its runs that failed or were canceled and have no successful retry.
     """
 
     backfill_id: str
@@ -128,12 +128,12 @@ class Projection(Protocol):
         Raises:
             TargetUnavailableError: The target is unavailable.
             NotYetError: The end of the run must be exported later.
-            RefusedError: The target refuses parts of the run for good; the rest is exported.
+            RefusedError: The target refuses parts of the run permanently; the rest is exported.
         """
         ...
 
     def export_backfill(self, backfill: Backfill) -> int:
-        """Export a backfill that has ended; return 0 if the target has nothing beside its runs.
+        """Export a backfill that has ended; return 0 if the target stores only its runs.
 
         Returns:
             Number of items that were written.

@@ -74,19 +74,19 @@ class Read:
 
     @property
     def caveat(self) -> str | None:
-        """The doubt about the sources; None if Dagster's event log proves them."""
+        """The reason to doubt the sources; None if Dagster's event log proves them."""
         if self.basis is Basis.UNKNOWN:
             return f"the versions read are unknown: {self.reason}"
         return self.basis.value if self.basis is Basis.MAPPING else None
 
 
 def distinct(reads: Iterable[Read]) -> list[Read]:
-    """Return each read once: the partitions that one step writes share their reads."""
+    """Return the distinct reads, because the partitions that one step writes share their reads."""
     return list({id(read): read for read in reads}.values())
 
 
 def version_of_content(data_version: str | None, is_of_code: bool, writer: str) -> str | None:
-    """Return a version that identifies one content.
+    """Return a version that differs for different content.
 
     For an asset without upstream assets, Dagster's data version is the digest of the code version alone. It
     is then equal for all partitions and for everything written later, so the writer is added to it.

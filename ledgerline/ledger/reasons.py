@@ -1,4 +1,4 @@
-"""Groups failures by their reason, so that many runs with the same failure take one line."""
+"""Groups failures by their reason, so that many runs with the same failure are reported in one line."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Reason:
 
 
 def by_reason(failures: Mapping[str, str]) -> list[Reason]:
-    """Return the reasons, the most frequent first; failures that differ only in ids and numbers are one."""
+    """Group failures by reason, the most frequent first. Ids and numbers in their texts are ignored."""
     alike: dict[str, list[str]] = {}
     for failed, text in failures.items():
         alike.setdefault(OF_ONE_CASE.sub("#", text.replace(failed, "#")), []).append(failed)

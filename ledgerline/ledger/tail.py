@@ -1,4 +1,4 @@
-"""Reads the event log of one run from a cursor on. observer.py decides when."""
+"""Reads the event log of one run from a cursor on. observer.py decides when it is read."""
 
 import time
 from collections.abc import Mapping
@@ -34,14 +34,14 @@ class Tail:
     reader: HistoryReader
     stable_cursor: str | None = None
     exported: RunHistory | None = None
-    _recent: dict[int, float] = field(default_factory=dict)  # read times of records after the stable cursor
-    _latest_read: float = field(default_factory=time.monotonic)  # of a new record
+    _recent: dict[int, float] = field(default_factory=dict)  # times of reading, by record
+    _latest_read: float = field(default_factory=time.monotonic)  # time of the last new record
     _history: RunHistory | None = None
     _upstreams: Upstreams | None = None
 
     @classmethod
     def of(cls, record: dg.RunRecord, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> Self:
-        """Return the event log of a run; nothing is read yet.
+        """Return the tail of a run's event log, without reading it.
 
         Args:
             record: Record of the run.
@@ -63,7 +63,7 @@ class Tail:
         return self.exported is not None and self.exported is self._history
 
     def rewind(self, instance: dg.DagsterInstance, cursor: str | None) -> None:
-        """Read up to a cursor; another process has exported everything before it."""
+        """Read up to a cursor, before which another process has exported everything."""
         if cursor is None:
             return
         last = EventLogCursor.parse(cursor).storage_id()
@@ -98,7 +98,7 @@ class Tail:
         return is_updated
 
     def quiet_for(self, seconds: float) -> bool:
-        """Return whether no record was written for this long."""
+        """Return whether the end of the run, or the last new record, is more than this many seconds ago."""
         history = self.history
         long_ago = history.ended is not None and time.time() - history.ended > seconds
         return long_ago or time.monotonic() - self._latest_read > seconds

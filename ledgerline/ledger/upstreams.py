@@ -30,8 +30,8 @@ NO_VERSION = "INITIAL"
 
 RANGE_TAG = "dagster/asset_partition_range_start"
 
-AT_ONCE = 500  # storage ids, partitions or run ids in one query
-MAX_SOURCES = 2000  # partitions of one read
+AT_ONCE = 500  # maximal number of storage ids, partitions or run ids in one query
+MAX_SOURCES = 2000  # maximal number of partitions of one read
 MAX_PAGES = 20  # of one read, before partitions are queried one by one
 
 EVENT_TYPES = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)
@@ -91,7 +91,7 @@ class Upstreams:
         event = self._events[read.pointer]
         if event is None:
             return _unknown(read, f"the asset's event {read.pointer} is no longer in Dagster")
-        # The name of the tag does not tell a slash within a part of the key from one between parts.
+        # The name of the tag does not distinguish a slash within a part of the key from one between parts.
         read = replace(read, asset=asset_name(_key(event)))
         if event.run_id == history.run.run_id and event.event_log_entry.step_key == attempt.step:
             own = [
@@ -150,7 +150,7 @@ class Upstreams:
         written: set[str],
         same_run: Mapping[str, tuple[Materialisation, int | None]],
     ) -> Read | None:
-        """Resolve a mapping of equal keys, the most frequent one; None if the digest does not match."""
+        """Resolve a mapping between equal keys, the most frequent one; None if the digest does not match."""
         own = {name: part.data_version or "" for name, (part, _) in same_run.items() if name in written}
         if len(written) >= DIGEST_LIMIT:
             latest_version = data_version(event.event_log_entry.tags or {})
@@ -229,7 +229,7 @@ class Upstreams:
 
     def _source(self, record: EventLogRecord) -> Source:
         materialization = record.asset_materialization
-        if materialization is None:  # it was observed
+        if materialization is None:  # The asset was observed, not materialised.
             version = data_version(record.event_log_entry.tags or {})
             return Source(cleaned(record.partition_key), version, record.run_id, record.storage_id)
         written = self._reader.read(materialization, record.timestamp)
@@ -239,7 +239,7 @@ class Upstreams:
         return _source(written, rows, record.run_id, record.storage_id)
 
     def _fetch_ranges(self, records: Iterable[EventLogRecord]) -> None:
-        """Fetch which runs wrote a range: the row counts of their outputs cover all partitions."""
+        """Fetch which runs wrote a range, because a row count then covers all partitions of the range."""
         wanted = {record.run_id for record in records if record.partition_key is not None}
         for ids in _portions(sorted(wanted - self._ranges.keys())):
             for run in self.instance.get_runs(RunsFilter(run_ids=list(ids))):
@@ -278,7 +278,7 @@ def _sources_of(
     partitions: Iterable[str],
     same_run: Mapping[str, tuple[Materialisation, int | None]],
 ) -> list[Source]:
-    """Return sources for partitions that the run itself had written, without a query."""
+    """Return the sources for partitions that the run itself wrote, without a query."""
     chosen = (same_run[name] for name in sorted(partitions))
     return [_source(part, rows, event.run_id, event.storage_id) for part, rows in chosen]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ledgerline.ledger.history import Materialisation
 
-MAX_ROWS = 2**63 - 1  # the limit of databases and OpenTelemetry; a larger number is not a count of rows
+MAX_ROWS = 2**63 - 1  # The limit of databases and OpenTelemetry. A larger number is not a row count.
 
 
 def last_of_each(materialisations: "Iterable[Materialisation]") -> "tuple[Materialisation, ...]":
-    """Return the last materialisation of each asset and partition, in the order of their first ones.
+    """Return the last materialisation of each asset and partition, in the order of their first writes.
 
     Dagster records a materialisation for the output of a step. If the step or its I/O manager has logged one
     before, with more metadata, both are about the same write, and that metadata is kept.
@@ -43,7 +43,7 @@ def _completed(written: "Materialisation", before: "Materialisation") -> "Materi
 
 
 def row_count(parts: "Sequence[Materialisation]") -> int | None:
-    """Return the number of rows that an attempt wrote of an asset; None if the count of a part is unknown.
+    """Return the number of rows of an asset that an attempt wrote; None if the count of a part is unknown.
 
     Args:
         parts: Last materialisation of each partition.

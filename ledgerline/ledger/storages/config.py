@@ -1,4 +1,4 @@
-"""Reads the storages of a Dagster instance from dagster.yaml, and no other settings.
+"""Reads the storage settings of a Dagster instance from dagster.yaml, and no other settings.
 
 The run launcher, the coordinator, compute logs, monitoring and settings of other versions of Dagster need not
 be valid, and their packages need not be installed. instances.py opens the storages.
@@ -27,18 +27,18 @@ from ledgerline.settings.extras import remedy
 
 CONFIG_FILE = "dagster.yaml"
 STORAGE, RUN_STORAGE, EVENT_STORAGE = "storage", "run_storage", "event_log_storage"
-# The values below `storage`, with their package and its class of all storages.
+# The values below `storage`, each with its package and the class that combines all storages.
 UNIFIED: Mapping[str, tuple[str, str]] = {
     "sqlite": SQLITE_STORAGE,
     "postgres": ("dagster_postgres", "DagsterPostgresStorage"),
     "mysql": ("dagster_mysql", "DagsterMySQLStorage"),
 }
-# The classes for runs and for events of each class of all storages.
+# For each class that combines all storages: its classes for runs and for events.
 PARTS = {
     "DagsterPostgresStorage": ("PostgresRunStorage", "PostgresEventLogStorage"),
     "DagsterMySQLStorage": ("MySQLRunStorage", "MySQLEventLogStorage"),
 }
-# The commands that install packages of storages, by module.
+# The command that installs the package of a storage, by module.
 INSTALLED_BY = {
     "dagster_postgres": remedy("postgres"),
     "dagster_mysql": "Install it: pip install dagster-mysql==0.29.27.",
@@ -66,7 +66,7 @@ class StorageConfig:
 
 
 class Storages(NamedTuple):
-    """The storages that an observer reads; both are equal if one class stores runs and events."""
+    """The storages that an observer reads. Both are equal if one class stores runs and events."""
 
     runs: StorageConfig
     events: StorageConfig
@@ -117,7 +117,7 @@ def _settings_in(file: Path) -> Mapping[str, Any]:
 
 
 def _sqlite(base: Path) -> Storages:
-    """Return the storages of an instance that configures none."""
+    """Return the SQLite storages of an instance whose dagster.yaml configures no storage."""
     from ledgerline.ledger.dagster_internals import SqliteEventLogStorage, SqliteRunStorage
 
     return Storages(

@@ -1,4 +1,4 @@
-"""Reads Dagster's SQLite storages from copies, so that the databases stay unchanged.
+"""Reads Dagster's SQLite storages from copies, so that the databases remain unchanged.
 
 Each database is copied, and copied again after it has changed. SQLite cannot read without writing: opening a
 database with a write-ahead log creates files beside it, and closing the last connection writes the database.
@@ -38,7 +38,7 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class UnsteadyError(InstanceError):
-    """A database is written so often that no consistent copy of it can be made."""
+    """A database changes so often that no consistent copy of it can be made."""
 
     is_transient = True
 
@@ -55,7 +55,7 @@ class Copies:
     originals: Path
     folder: Path
     _stamps: OrderedDict[str, Stamp | None] = field(default_factory=OrderedDict, init=False)
-    # Held while a copy is read, so that it does not change meanwhile.
+    # The lock is held while a copy is read, so that the copy does not change.
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class Copies:
 
     @contextmanager
     def current(self, name: str) -> Iterator[None]:
-        """Provide a copy of a database as of now, which does not change during the body."""
+        """Provide a current copy of a database, which does not change inside the `with` block."""
         with self._lock:
             self._renew(name)
             yield
@@ -72,7 +72,7 @@ class Copies:
         for _ in range(TRIES):
             before = self._stamp(name)
             if before[0] is None or self._stamps.get(name) == before:
-                return  # Without an original, Dagster makes a copy without rows.
+                return  # If the original does not exist, Dagster creates an empty copy.
             for suffix in (*SUFFIXES, MADE_BY_READING):
                 self._path(self.folder, name, suffix).unlink(missing_ok=True)
             for suffix, part in zip(SUFFIXES, before, strict=True):
@@ -123,7 +123,7 @@ class CopiedRunStorage(SqliteRunStorage):
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """Connect to a copy as new as the database."""
+        """Connect to an up-to-date copy of the database."""
         with self._copies.current(RUNS), super().connect() as connection:
             yield connection
 

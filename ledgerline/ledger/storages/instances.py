@@ -1,4 +1,4 @@
-"""Opens the storages of Dagster instances for an observer, some of them for reading only.
+"""Opens the storages of Dagster instances for an observer, some of them read-only.
 
 config.py reads the configuration of an instance; sqlite.py and postgres.py open its storages.
 """
@@ -28,7 +28,7 @@ from ledgerline.ledger.storages.config import CONFIG_FILE, InstanceError, Storag
 from ledgerline.ledger.storages.copied import UnsteadyError
 from ledgerline.ledger.storages.sqlite import KINDS, SqliteInstanceStorage
 
-# Every DAGSTER_HOME has one of these.
+# Every DAGSTER_HOME contains at least one of these.
 MARKS = (CONFIG_FILE, "history")
 TABLES = ("runs", "event_logs")  # a table that exists in each of the two storages of every instance
 POSTGRES = "dagster_postgres"
@@ -42,7 +42,7 @@ class ObservedInstance:
     Attributes:
         instance: Dagster instance with the runs.
         cursor_store: Store of the cursors of projections.
-        only_read: Reason why nothing is written to the instance; None if it is written.
+        only_read: Reason why the instance is opened read-only; None if it is also written.
     """
 
     instance: dg.DagsterInstance
@@ -65,7 +65,7 @@ class ReadOnlyInstance(dg.DagsterInstance):
 
 
 class InstanceStorage(Protocol):
-    """A storage of an instance that is not opened yet."""
+    """A storage of an instance that has not been opened yet."""
 
     @property
     def identity(self) -> str:
@@ -108,7 +108,7 @@ def own_instance(home: Path) -> Iterator[ObservedInstance]:
 
 @contextmanager
 def foreign_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
-    """Open the instance of another project; it is only read if it cannot, or should not, be written.
+    """Open the instance of another project, read-only if it cannot, or must not, be written.
 
     Args:
         home: DAGSTER_HOME of the instance.
@@ -131,7 +131,7 @@ def foreign_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
 
 @contextmanager
 def only_read_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
-    """Open an instance so that nothing is written to it: neither events nor cursors, tables or files.
+    """Open an instance read-only: no events, cursors, tables or files are written to it.
 
     Args:
         home: DAGSTER_HOME of the instance.
@@ -142,7 +142,7 @@ def only_read_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
     """
     with _existing(home) as storages:
         for storage in storages:
-            storage.why_only_read()  # raises if the storage does not exist
+            storage.why_only_read()  # This raises an error if the storage does not exist.
         with _opened_to_read(home, storages, cursors, "--read-only") as observed:
             yield observed
 
@@ -247,5 +247,5 @@ class OtherStorage:
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Return whether a storage raised an error; each kind has its own classes."""
+    """Return whether an error comes from a storage; each kind of storage has its own classes of errors."""
     return isinstance(error, SQLAlchemyError | UnsteadyError) or type(error).__module__.startswith(POSTGRES)

@@ -14,7 +14,7 @@ READ_REVISION = "SELECT version_num FROM alembic_version"
 
 
 def difference(tables: Set[str], revision: str | None) -> str | None:
-    """Return how the schema of a database of runs differs; None if it is the same.
+    """Describe how the schema of a database of runs differs from Dagster's; None if it is the same.
 
     A database with a different schema must not be written, because its own Dagster might not be able to read
     the records.

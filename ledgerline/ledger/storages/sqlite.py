@@ -76,7 +76,7 @@ class SqliteInstanceStorage:
         """Open it as Dagster does, which creates missing files."""
         return self._config.storage.from_config_value(None, self._config.value)
 
-    opened = made  # an existing storage has no missing files
+    opened = made  # An existing storage has no missing files.
 
     def opened_to_read(self) -> Any:
         """Open it so that nothing in its folder changes."""
