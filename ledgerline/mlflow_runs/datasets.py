@@ -1,7 +1,7 @@
 """Describes the assets that a run read and wrote as MLflow datasets, which projection.py sends.
 
 MLflow stores one dataset for each name and digest of an experiment, with its first description. The digest is
-therefore made from the whole description, so that a different description makes another dataset.
+therefore computed from the whole description, so that a different description results in another dataset.
 """
 
 import json
@@ -28,8 +28,8 @@ MAX_NAME_LENGTH = 500
 MAX_DIGEST_LENGTH = 36
 MAX_TAG_LENGTH = 500
 MAX_SCHEMA_LENGTH = 1_048_575
-MAX_DATASETS = 1000  # in one call
-MAX_WRITERS = 100  # of one asset that was read; each has one dataset
+MAX_DATASETS = 1000  # maximal number of datasets in one call
+MAX_WRITERS = 100  # maximal number of writers of an asset that was read; each has one dataset
 
 SOURCE_TYPE = "dagster"
 CONTEXT_TAG = "mlflow.data.context"
@@ -65,7 +65,7 @@ class _Dataset:
         described = [source, self.data_version, sorted(self.partitions), profile, schema]
         if (
             self.writer is None
-        ):  # with a writer, the caveat is about the reading run and not about the dataset
+        ):  # If a run wrote the dataset, the caveat is about the run that read it and not about the dataset.
             described.append(self.caveat)
         tags = {
             CONTEXT_TAG: context,
@@ -94,8 +94,8 @@ def run_datasets(now: RunHistory) -> "list[DatasetInput]":
     """Return the datasets that a run has read from other runs, and those that it has written.
 
     A dataset is the part of an asset that one run wrote in one version. A run that reads all of it has the
-    same dataset, with equal name and digest. A run that reads some of its partitions has another one. Both
-    name the run that wrote it.
+    same dataset, with the same name and digest. A run that reads only some of its partitions has another one.
+    Both name the run that wrote the asset.
     """
     return [
         *(dataset.as_input(READ) for dataset in _read(now)),

@@ -36,7 +36,7 @@ def run_params(config: Mapping[str, Any]) -> Params:
 
 
 def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the leaves with their paths. A list of plain values is a leaf."""
+    """Yield each leaf of the config with its path. A list of plain values is a leaf."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield from _flat(part, (*path, str(name)))

@@ -1,6 +1,6 @@
 """Finds the MLflow run of a Dagster run by tags, or creates it. projection.py writes to it.
 
-The run is searched for each time, so that all observers of an instance use the same run.
+Each export searches for the run, so that all observers of an instance use the same run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-MAX_EXPERIMENTS = 10_000  # in one response
+MAX_EXPERIMENTS = 10_000  # maximal number of runs in one response
 MAX_RUNS = 5_000
 
 
@@ -27,14 +27,14 @@ class MLflowRun:
     Attributes:
         run_id: Id in MLflow.
         experiment_id: Id of its experiment.
-        home: Id of the experiment of new runs and of traces.
+        home: Id of the experiment for new runs and for traces.
         status: Status in MLflow.
         ended: Time of its end in milliseconds since the epoch; None while it is open.
         tags: Tags in MLflow.
         params: Params in MLflow.
-        is_new: True if nothing of the Dagster run has been written to it yet.
+        is_new: True if nothing about the Dagster run has been written to it yet.
         parent: Id of the MLflow run of the first Dagster run, if this one is a re-execution.
-        children: Ids of MLflow runs that belong below this run and do not have it as parent yet.
+        children: Ids of MLflow runs that should have this run as parent and do not have it yet.
     """
 
     run_id: str
@@ -55,11 +55,11 @@ class MLflowRun:
 
     @property
     def left_out(self) -> frozenset[str]:
-        """The names of the values that MLflow refused before, read from a tag."""
+        """The names of the values that MLflow refused earlier, read from a tag."""
         return frozenset(filter(None, self.tags.get(mlflow_tags.LEFT_OUT, "").split("\n")))
 
     def lacks(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """Return the tags that the run does not have. Tags that dagster-mlflow or users set are kept."""
+        """Return those tags that the run does not have. Tags that dagster-mlflow or users set are kept."""
         kept: set[str] = set()
         if self.is_adopted:
             kept = {mlflow_tags.USER, mlflow_tags.PARENT} & self.tags.keys()
@@ -74,7 +74,7 @@ def find_or_create(client: "MlflowClient", experiment_id: str, now: RunHistory, 
     """Return the MLflow run of a Dagster run, which is created if it does not exist.
 
     A run that dagster-mlflow opened, in any experiment, takes precedence over a run that Ledgerline created.
-    If several observers created a run at the same time, all of them keep the run with the smallest id.
+    If several observers created a run at the same time, all of them use the run with the smallest id.
 
     Args:
         client: MLflow client.
@@ -170,7 +170,7 @@ def _create_named(client: "MlflowClient", experiment_id: str, now: RunHistory, n
 
 
 def _remove(client: "MlflowClient", run: "Run", chosen: "Run", links: Links) -> None:
-    # Dagster's event log may link to the run, and MLflow still shows a deleted run.
+    # The note is for users who follow a link in Dagster's event log: MLflow displays a deleted run, too.
     kept = chosen.info.run_id
     page = links.mlflow_run_page(chosen.info.experiment_id, kept)
     text = f"Replaced by MLflow run {f'[{kept}]({page})' if page else kept}."
@@ -188,7 +188,7 @@ def _parent(client: "MlflowClient", experiments: list[str], now: RunHistory) -> 
 
 
 def _children(chosen: "Run", marked: "list[Run]", foreign: "list[Run]") -> tuple[str, ...]:
-    """Return the runs that steps opened, and all but the first run that dagster-mlflow opened."""
+    """Return the runs that steps opened, and those that dagster-mlflow opened, without its first one."""
     of_steps = [
         run
         for run in marked

@@ -1,6 +1,6 @@
-"""Makes MLflow metrics from a RunHistory: durations, rows and checks. projection.py writes them.
+"""Computes MLflow metrics from a RunHistory: durations, rows and checks. projection.py writes them.
 
-The same history gives exactly the same points, and MLflow stores equal points once. Writing them again
+The same history always results in the same points, and MLflow stores equal points once. Writing them again
 therefore changes nothing.
 """
 
@@ -47,16 +47,16 @@ CHECKS_FAILED = "checks_failed"
 
 DIGITS = 6  # the precision of Dagster's times
 
-OF_THE_RUN = 0  # the step of metrics of the run; metrics of attempts have the number of the attempt
+OF_THE_RUN = 0  # the step of a run's metrics; metrics of an attempt have its number as step
 
-MAX_METADATA_POINTS = 1000  # of a run: numbers in the metadata of assets and checks
+MAX_METADATA_POINTS = 1000  # limit for a run: numbers in the metadata of assets and checks
 
 MAX_NAME_LENGTH = 250  # MAX_ENTITY_KEY_LENGTH in mlflow/utils/validation.py
 HASH_LENGTH = 8
 
 MAPPED = re.compile(r"\[(\w+)\]")
 NOT_IN_NAMES = re.compile(r"[^\w./: -]")
-NOT_IN_PATHS = re.compile(r"(?<![^/])(\.{0,2})(?=/|$)")  # empty parts, `.` and `..`
+NOT_IN_PATHS = re.compile(r"(?<![^/])(\.{0,2})(?=/|$)")  # It finds empty parts, `.` and `..` in a name.
 
 
 def entity_name(name: str) -> str:
@@ -114,7 +114,7 @@ def _of_attempt(attempt: Attempt) -> "Iterator[Metric]":
 
 
 def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
-    """Yield the rows of each asset at the end of a new attempt that wrote it."""
+    """Yield, for each new attempt that wrote an asset, the asset's row count at the end of the attempt."""
     so_far: dict[str, AssetRows] = {}
     numbers: dict[str, int] = {}
     for attempt in now.ended_in_order:
@@ -129,7 +129,7 @@ def _of_rows(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
 
 
 def _of_metadata(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
-    """Yield the numbers in the metadata of assets and checks, up to the limit of a run."""
+    """Yield the numbers in the metadata of assets and checks, up to the limit for a run."""
     points = 0
     for attempt in now.ended_in_order:
         for point in _numbers_of(attempt):
@@ -143,7 +143,7 @@ def _of_metadata(now: RunHistory, new: set[int]) -> "Iterator[Metric]":
 def _numbers_of(attempt: Attempt) -> "Iterator[Metric]":
     for asset, parts in attempt.written.items():
         for name, given in numbers_by_name(parts):
-            # If the numbers of partitions differ, each is a point.
+            # If the numbers of partitions differ, each becomes a point of the metric.
             for position, (part, number) in enumerate(given, start=attempt.number):
                 yield _given(f"{METADATA}/{asset}/{_part(name)}", number, part.time, position)
     for check in attempt.checks:
@@ -153,12 +153,12 @@ def _numbers_of(attempt: Attempt) -> "Iterator[Metric]":
 
 
 def _part(name: str) -> str:
-    """Return a name escaped as a part of a longer name, as `asset_name` escapes the parts of keys."""
+    """Escape a name that becomes a part of a longer name, as `asset_name` escapes the parts of keys."""
     return name.replace("\\", "\\\\").replace("/", "\\/")
 
 
 def _given(name: str, number: float, time: float, step: int) -> "Metric":
-    """Return a metric of a number in the metadata, which is not rounded."""
+    """Return a metric for a number in the metadata, without rounding it."""
     from mlflow.entities import Metric
 
     return Metric(entity_name(name), float(number), milliseconds(time), step)

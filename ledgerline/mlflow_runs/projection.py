@@ -1,6 +1,6 @@
 """Projects each Dagster run to one MLflow run.
 
-lookup.py finds the MLflow run; tags.py, metrics.py, inputs.py and datasets.py make the values.
+lookup.py finds the MLflow run; tags.py, metrics.py, inputs.py and datasets.py compute the values.
 
 At the end of a run everything is written again, which completes what an outage or another observer left
 unfinished. Nothing is duplicated: tags are replaced, and MLflow stores equal metric points, params and
@@ -34,12 +34,12 @@ from ledgerline.settings.extras import missing
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MLFLOW_RUN_METADATA = "ledgerline/mlflow_run"  # in the engine event with the links, beside LINKS_METADATA
+MLFLOW_RUN_METADATA = "ledgerline/mlflow_run"  # in the engine event that has LINKS_METADATA
 
 LINEAGE_FOLDER = "lineage"
 TIMELINE_FILE = "timeline.png"
 
-# MLflow may refuse a call because of a concurrent observer; then everything is read again.
+# MLflow may refuse a call because of a concurrent observer; then the run is read and written again.
 TRIES = 3
 MAX_PROBLEM_LENGTH = 500
 
@@ -77,7 +77,8 @@ class MLflowRunProjection:
         Raises:
             TargetUnavailableError: MLflow is unavailable.
             NotYetError: Everything is written except the status, which dagster-mlflow may still overwrite.
-            RefusedError: MLflow refuses parts of the run for good; the rest is written, and a tag names them.
+            RefusedError: MLflow refuses parts of the run permanently; a tag lists them, and the rest is
+                written.
         """
         if not _has_begun(now) or _is_known(now, before):
             return 0
@@ -89,7 +90,7 @@ class MLflowRunProjection:
         return writer.written
 
     def export_backfill(self, backfill: Backfill) -> int:
-        """Return 0: MLflow has only the runs of a backfill, which have its id as a tag."""
+        """Return 0, because MLflow has only the runs of a backfill, each with the backfill's id as a tag."""
         return 0
 
     def _write_with_retries(self, now: RunHistory, before: RunHistory | None) -> tuple[RunWriter, MLflowRun]:
@@ -102,7 +103,7 @@ class MLflowRunProjection:
                 client, experiment_id = self.open_experiment()
                 mlflow_run = find_or_create(client, experiment_id, now, self.links)
                 return self._write(client, mlflow_run, now, before), mlflow_run
-            except (MlflowException, OSError) as error:  # OSError of artifacts: a full disk, `requests`
+            except (MlflowException, OSError) as error:  # OSError: artifacts, `requests`
                 if is_no_fault_of_the_call(error):
                     raise self._unavailable(error) from None
                 if not tries:
@@ -111,7 +112,7 @@ class MLflowRunProjection:
     def _write(
         self, client: "MlflowClient", mlflow_run: MLflowRun, now: RunHistory, before: RunHistory | None
     ) -> RunWriter:
-        """Write the new part: first the status, which MLflow never refuses, and then the rest."""
+        """Write the new part of the run: first the status, which MLflow never refuses, and then the rest."""
         if mlflow_run.is_new or now.finished:
             before = None
         # A run in progress is written often. Refused parts are retried only at its end.
@@ -162,7 +163,7 @@ class MLflowRunProjection:
         if config.left_out:
             known_tags[mlflow_tags.PARAMS_LEFT_OUT] = str(config.left_out)
         tags = [RunTag(name, value) for name, value in mlflow_run.lacks(known_tags).items()]
-        # A param cannot be changed, whether Ledgerline or a step logged it.
+        # MLflow does not allow changing a param, whether Ledgerline or a step logged it.
         params = [param for param in config.params if param.key not in mlflow_run.params]
         writer.log(list(run_metrics(now, before)), params, tags)
 
@@ -206,7 +207,7 @@ class MLflowRunProjection:
 
 
 def _has_begun(now: RunHistory) -> bool:
-    """Return whether a step has initialised its resources, or needs none."""
+    """Return whether a step has initialised its resources, or does not need any."""
     return (
         now.finished
         or any(phase.name == RESOURCES for phase in now.phases)
@@ -219,17 +220,17 @@ def _has_begun(now: RunHistory) -> bool:
 
 
 def _is_known(now: RunHistory, before: RunHistory | None) -> bool:
-    """Return whether a run had ended before, and nothing but the report of its links is new."""
+    """Return whether the run had already ended before, and only the report of its links is new."""
     return (
         before is not None and before.finished and replace(before, links_reported=now.links_reported) == now
     )
 
 
 def _is_held(mlflow_run: MLflowRun, now: RunHistory, ended: float) -> bool:
-    """Return whether the process of a run still has its MLflow run open, and will end it at its exit.
+    """Return whether the process of the run still has the MLflow run open, which it will end at its exit.
 
-    MLflow ends the run with `atexit`, whatever its status. Only the process of the run is affected:
-    processes of steps have exited before the end of the run.
+    MLflow ends the run with `atexit`, whatever the status of the run. Only the process of the run does so,
+    because processes of steps have exited before the end of the run.
     """
     in_process = not any(phase.name == START_WORKER for attempt in now.attempts for phase in attempt.phases)
     is_closed = (

@@ -1,4 +1,4 @@
-"""Makes the tags of an MLflow run, which link it to its Dagster run and trace. projection.py writes them."""
+"""Defines the tags that link an MLflow run to its Dagster run and trace. projection.py writes them."""
 
 import re
 
@@ -11,7 +11,7 @@ from ledgerline.ledger.links import Links
 from ledgerline.mlflow_runs.metrics import entity_name
 
 RUN_ID = RUN_ID_TAG
-STEP_KEY = "dagster.step_key"  # only of runs that a step opened
+STEP_KEY = "dagster.step_key"  # only on runs that a step opened
 ROOT_RUN_ID = "dagster.root_run_id"
 PARENT_RUN_ID = "dagster.parent_run_id"
 JOB = "dagster.job_name"
@@ -20,17 +20,17 @@ BACKFILL_ID = "dagster.backfill_id"
 SCHEDULE = "dagster.schedule"
 SENSOR = "dagster.sensor"
 CODE_LOCATION = "dagster.code_location"
-OWNERS = "dagster.owners"  # of the assets that the run wrote
+OWNERS = "dagster.owners"  # the owners of the assets that the run wrote
 RUN_URL = "dagster.url"
-USER_TAG = "dagster.tag.{}"  # a tag that users gave the run
+USER_TAG = "dagster.tag.{}"  # a tag that a user set on the Dagster run
 TRACE_ID = "trace_id"
 TRACE_URL = "trace_url"
 ERROR = "error"
 PARAMS_LEFT_OUT = "ledgerline.params_left_out"
-LEFT_OUT = "ledgerline.left_out"  # the parts that MLflow refused, one a line
+LEFT_OUT = "ledgerline.left_out"  # the parts that MLflow refused, one per line
 KIND = "ledgerline.kind"
-DAGSTER_RUN = "dagster_run"  # the kind of the one MLflow run of a Dagster run
-DAGSTER = "dagster"  # the user in MLflow
+DAGSTER_RUN = "dagster_run"  # the value of the kind of MLflow run that each Dagster run has once
+DAGSTER = "dagster"  # the name of the user in MLflow
 
 # Tags of MLflow
 PARENT = "mlflow.parentRunId"
@@ -44,9 +44,9 @@ SOURCE_TYPE = "mlflow.source.type"
 DAGSTER_MLFLOW_RUN_ID = "dagster_run_id"
 
 MAX_TAG_LENGTH = 8000  # MAX_TAG_VAL_LENGTH in mlflow/utils/validation.py
-MAX_RUN_NAME_LENGTH = 250  # SqlRun.name in mlflow/store/tracking/dbmodels/models.py; SQLite takes more
+MAX_RUN_NAME_LENGTH = 250  # SqlRun.name in mlflow/store/tracking/dbmodels/models.py; SQLite has no limit
 MAX_SOURCE_NAME_LENGTH = 500  # SqlRun.source_name
-MAX_CAUSE_LENGTH = 500  # in a note
+MAX_CAUSE_LENGTH = 500  # maximal length of an error in a note
 MAX_NOTE_ROWS = 40
 NOTE_START = "Dagster run "
 IN_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
@@ -61,7 +61,7 @@ STATUSES = {
 
 
 def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str]:
-    """Return all tags that follow from a history; equal histories have equal tags.
+    """Return all tags for a history; equal histories have equal tags.
 
     Args:
         now: History of the run.

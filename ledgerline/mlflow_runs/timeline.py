@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_ROWS = 60  # attempts; failed and long ones are preferred
+MAX_ROWS = 60  # maximal number of attempts; failed and long ones are preferred
 MAX_LABEL_LENGTH = 44
 MAX_TITLE_LENGTH = 80
 
-MISSING = "□"  # for a character that the font lacks
+MISSING = "□"  # replaces a character that the font lacks
 
 DOTS_PER_INCH = 110
 WIDTH = 10.0  # inches
@@ -37,7 +37,7 @@ ROW_HEIGHT = 0.26
 FRAME_HEIGHT = 1.5
 
 WAITING, BETWEEN, HOOK, FAILED = "waiting", "in between", "hook", "failed"
-# In the order of the legend; distinguishable with any kind of colour vision (Okabe and Ito).
+# The colours, in the order of the legend, are distinguishable with any colour vision (Okabe and Ito).
 COLOURS = {
     WAITING: "#eceff1",
     QUEUED: "#f0e442",
@@ -81,9 +81,9 @@ def timeline(history: RunHistory) -> bytes:
     free = {attempt.step: history.started or attempt.started for attempt in reversed(attempts)}
     for attempt in attempts:
         rows.append(_row(attempt, free[attempt.step], zero, now))
-        free[attempt.step] = attempt.ended or now  # a retry waits from here
+        free[attempt.step] = attempt.ended or now  # The time from which a retry waits.
 
-    # pyplot would keep every figure of the process, and need a display.
+    # pyplot would keep all figures of the process in memory, and would need a display.
     height = FRAME_HEIGHT + ROW_HEIGHT * max(len(rows), 1)
     figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
@@ -178,7 +178,7 @@ def _draw(axes: "Axes", rows: Sequence[_Row], seconds: float) -> None:
 
 
 def _draw_dependencies(axes: "Axes", rows: Sequence[_Row], zero: float) -> None:
-    """Draw a line to each attempt from the last step that wrote an asset which it read or checked."""
+    """Draw a line to each attempt from the step that was the last to write an asset it read or checked."""
     writers: dict[str, tuple[float, int]] = {}
     for index, row in enumerate(rows):
         attempt = row.attempt
@@ -246,7 +246,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    """Return a text in one line, without characters that the font lacks, and shortened in its middle."""
+    """Return a text on one line, without characters that the font lacks, and shortened in the middle."""
     text = " ".join(text.split())
     known = _characters()
     text = "".join(character if ord(character) in known else MISSING for character in text)

@@ -1,10 +1,10 @@
-"""Writes to one MLflow run, and leaves out what MLflow refuses. projection.py makes the values.
+"""Writes to one MLflow run, and leaves out what MLflow refuses. projection.py provides the values.
 
-The status of a response does not tell a refusal from an outage: MLflow responds with 500 or 503 if its
+The status of a response does not distinguish a refusal from an outage: MLflow responds with 500 or 503 if its
 database cannot store a value, and with 400 if the run was deleted. After a failure, a tag that MLflow has
-accepted before is therefore written with the same call. If that succeeds, the values are at fault: they are
-written in halves, down to the single value that is refused. If it fails, MLflow is at fault, and the first
-failure is raised.
+accepted before is therefore written with the same call. If that succeeds, the values are the cause: they are
+split in half until the refused values are found. If it fails, MLflow is the cause, and the first failure is
+raised.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric, Param, RunTag
 
-# One call takes at most 1000 of both together (mlflow/utils/validation.py).
+# One call accepts at most 1000 metrics, params and tags together (mlflow/utils/validation.py).
 MAX_BATCH_METRICS = 800
 MAX_BATCH_PARAMS = 100
 
@@ -40,12 +40,12 @@ def status_of(error: Exception) -> int:
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
-        return error.get_http_status_code()  # 500 also for a connection that failed
+        return error.get_http_status_code()  # This is also 500 if the connection failed.
     return getattr(getattr(error, "response", None), "status_code", None) or SERVER_ERRORS
 
 
 def is_no_fault_of_the_call(error: Exception) -> bool:
-    """Return whether the same call may succeed later: the server is unavailable, or denies access."""
+    """Return whether the same call may succeed later, because the server is unavailable or denies access."""
     status = status_of(error)
     return status >= SERVER_ERRORS or status == TOO_MANY_REQUESTS or status in NOT_ALLOWED
 
@@ -57,8 +57,8 @@ class RunWriter:
     Attributes:
         client: MLflow client.
         run_id: Id of the run in MLflow.
-        known: Names of parts that were refused before, which are not tried again.
-        left_out: Reasons by the name of each refused part.
+        known: Names of parts that were refused earlier, which are not written again.
+        left_out: Reason for each refused part, by the name of the part.
         written: Number of values that were written.
     """
 
@@ -84,11 +84,11 @@ class RunWriter:
         self._write(datasets, write, lambda one: f"dataset {one.dataset.name}", _without_columns)
 
     def do(self, what: str, call: Callable[[], object]) -> None:
-        """Make one call; `what` names it if it is refused."""
+        """Make one call. If it is refused, it is listed as `what`."""
         self._write([call], lambda calls: calls[0](), lambda _: what)
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
-        """Store files, all at once or else one by one.
+        """Store files all at once, or one by one if that fails.
 
         Raises:
             Exception: The artifact store accepts none of the files.
@@ -101,7 +101,7 @@ class RunWriter:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(content)
                     paths.append(name)
-                except (OSError, ValueError) as error:  # a name that no file can have
+                except (OSError, ValueError) as error:  # A name that no file can have.
                     self._leave_out(f"file {name}", error)
             try:
                 self.client.log_artifacts(self.run_id, folder)
@@ -229,7 +229,7 @@ def _named(piece: Any) -> str:
 
 
 def _plainer(piece: Any) -> Any:
-    """Return a tag or a param with the beginning of its text in ASCII, which every database stores."""
+    """Return a tag or a param with the beginning of its text in ASCII, which every database can store."""
     from mlflow.entities import Metric
 
     if isinstance(piece, Metric):

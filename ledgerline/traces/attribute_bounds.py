@@ -14,24 +14,24 @@ from typing import Any
 from ledgerline.cleaning.texts import sendable, shortened
 
 KEY_BYTES = 250  # the width of MLflow's column for the keys of resources
-VALUE_BYTES = 50_000  # of a text, or of the JSON of a list or a map
-ITEMS = 1_000  # of a list or a map, with all that is nested in it
-DEPTH = 8  # of nested lists and maps; protobuf's parsers stop at 100
+VALUE_BYTES = 50_000  # maximal bytes of a text, or of the JSON of a list or a map
+ITEMS = 1_000  # maximal number of values in a list or a map, including nested ones
+DEPTH = 8  # maximal depth of nested lists and maps; protobuf's parsers stop at 100
 INT_BITS = 4_096  # Python converts only numbers up to about this size to text
 INT64 = range(-(2**63), 2**63)
 HASH_CHARACTERS = 16
 
-# Texts up to this length are within all bounds if they are ASCII.
+# ASCII texts up to this length are within all bounds.
 SHORT = 4_000
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The number of values that were kept of a list or a map, and left out.
+    """Counts of the values of a list or a map that were kept and left out.
 
     Attributes:
         kept: Number of values that were kept, including nested ones.
-        left_out: Number of values that were left out of the list or map that reached the limit.
+        left_out: Number of values that were left out of the list or map in which the limit was reached.
     """
 
     kept: int
@@ -42,7 +42,7 @@ class Cut:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value can be sent unchanged. This check is fast, because nearly all values can."""
+    """Return whether a value can be sent unchanged, as nearly all values can. This check is fast."""
     kind = type(value)
     if kind is str:
         return len(value) <= SHORT and value.isascii() and "\0" not in value  # pyright: ignore
@@ -60,7 +60,7 @@ def bounded_key(key: str) -> str:
 
 def bounded_text(text: str, size: int) -> str:
     """Return a text of at most `size` bytes of UTF-8. A shortened text ends in its length and its hash."""
-    start = sendable(text[: size + 1])  # the rest of a longer text is not read
+    start = sendable(text[: size + 1])  # The rest of a longer text is not read.
     encoded = start.encode()
     if len(encoded) <= size:
         return start
@@ -72,12 +72,12 @@ def bounded_text(text: str, size: int) -> str:
 
 @dataclass
 class ValueBounds:
-    """Limits values, and records what it left out of the last one.
+    """Limits values, and records how much of the last one was left out.
 
     Attributes:
         size: Maximum number of bytes of a value.
         length: Maximum number of characters of a text, if the user set one.
-        cut: Numbers of values of the last list or map that were kept and left out; None if all were kept.
+        cut: Counts of kept and left out values of the last list or map; None if all were kept.
     """
 
     size: int = VALUE_BYTES
@@ -87,7 +87,7 @@ class ValueBounds:
     _kept: int = field(default=0, init=False)
 
     def __call__(self, value: Any) -> Any:
-        """Return a value that every receiver accepts; None if nothing is left."""
+        """Return the value within the limits, which every receiver accepts; None if nothing of it is left."""
         self.cut = None
         if isinstance(value, str):
             return self._text(value, self.size)
@@ -159,7 +159,7 @@ class ValueBounds:
         return bounded_text(text, size)
 
     def _bytes(self, value: bytes) -> str:
-        if len(value) <= self.size // 4:  # each byte may become four characters
+        if len(value) <= self.size // 4:  # Each byte may become four characters.
             return self._text(str(value), self.size)
         kept = value[: max(0, self.size // 4 - 100)]
         digest = sha256(value).hexdigest()[:HASH_CHARACTERS]
@@ -171,13 +171,13 @@ class ValueBounds:
         if isinstance(value, int):
             return _integer(value)
         if isinstance(value, float):
-            # NaN and infinity become texts, as in Python's JSON, because Jaeger's searches fail on them.
+            # NaN and infinity become texts, as in Python's JSON, because they make Jaeger's searches fail.
             return float(value) if math.isfinite(value) else json.dumps(float(value))
         return self._text(_as_text(value), self.size)
 
 
 def _integer(value: int) -> int | str:
-    """Return an integer of 64 bits, which is the size in OTLP, or a larger one as text."""
+    """Return an integer that fits in the 64 bits of OTLP unchanged, and a larger one as text."""
     if value in INT64:
         return int(value)
     if value.bit_length() <= INT_BITS:
@@ -193,6 +193,6 @@ def _as_text(value: object) -> str:
 
 
 def _json_size(value: Any) -> int:
-    # Two characters are escaped in Go's JSON and not in Python's; one byte is for the comma or colon.
+    # Go's JSON escapes two characters that Python's does not; one byte is for the comma or colon.
     text = json.dumps(value, ensure_ascii=False)
     return len(text.encode()) + 3 * (text.count("\u2028") + text.count("\u2029")) + 1

@@ -19,7 +19,7 @@ SCHEDULE = "dagster.schedule.name"
 SENSOR = "dagster.sensor.name"
 CODE_LOCATION = "dagster.code_location"
 SKIPPED = "dagster.steps.skipped"
-USER_TAG = "dagster.tag.{}"  # a tag that users gave the run
+USER_TAG = "dagster.tag.{}"  # a tag that a user set on the run
 # Attributes of attempts
 STEP = "dagster.step.key"
 ATTEMPT = "dagster.step.attempt"
@@ -36,7 +36,7 @@ READ_VERSIONS = "dagster.asset.read_versions"
 READ_CAVEATS = "dagster.asset.read_caveats"  # doubts about the versions that were read
 PARTITIONS = "dagster.asset.partitions"
 ROWS = "dagster.asset.row_count"
-NUMBER = "dagster.metadata.{}"  # a number among the metadata of an asset, `asset/name`, or of a check
+NUMBER = "dagster.metadata.{}"  # a number in the metadata of an asset, `asset/name`, or of a check
 CHECKS_PASSED = "dagster.checks.passed"
 CHECKS_FAILED = "dagster.checks.failed"
 CHECK = "dagster.check.name"
@@ -48,7 +48,7 @@ CUT = "ledgerline.cut"  # lists and maps that were shortened, with the number of
 # or "run"
 LINK = "dagster.link"
 
-# Attributes that MLflow's UI shows beside the name of a span
+# Attributes that MLflow's UI displays beside the name of a span
 SPAN_TYPE = "mlflow.spanType"
 WORKFLOW, TASK = "WORKFLOW", "TASK"
 INPUTS = "mlflow.spanInputs"
@@ -61,7 +61,7 @@ MODEL_ALIAS = "ml.model.alias"
 MODEL_SHA256 = "ml.model.sha256"
 TRAINING_RUN_ID = "ml.model.training_run_id"
 ANSWERED_ROWS = "ml.answer.rows"
-ROWS_TOGETHER = "ml.answer.batch_rows"  # rows of the batch that the model predicted at once
+ROWS_TOGETHER = "ml.answer.batch_rows"  # number of rows in the batch that the model predicted
 WAITED_SECONDS = "ml.answer.waited_seconds"
 PREDICT_SECONDS = "ml.answer.predict_seconds"
 REQUEST_ID = "http.request.header.x-request-id"

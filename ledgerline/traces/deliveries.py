@@ -1,4 +1,4 @@
-"""Sends spans to a receiver, in requests of limited size, and splits requests that the receiver rejects."""
+"""Sends spans to a receiver in requests of limited size, and splits requests that the receiver rejects."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from ledgerline.traces.span_bounds import Bounds
 
 REQUEST_SPANS = 512  # the batch size of OpenTelemetry
 REQUEST_BYTES = 3_000_000  # gRPC servers accept 4 MiB by default
-REMEMBERED = 10_000  # rejected spans
+REMEMBERED = 10_000  # maximal number of rejected spans
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 class Delivery:
     """Sends spans to one target.
 
-    A rejected request is sent in halves, down to the single span that the target rejects. This span is sent
-    without its attributes, events and links. If the target accepts that, the span is at fault, and one
-    warning names it. If not, the target is at fault, and the export fails.
+    A rejected request is split in half until the rejected span is found. This span is sent without its
+    attributes, events and links. If the target accepts that, the span is the cause, and a warning names it.
+    If not, the target is the cause, and the export fails.
 
     Attributes:
         target: Address of the target without a password, for messages.
@@ -73,8 +73,8 @@ class Delivery:
         except SpansRejectedError as error:
             raise WrongTargetError(str(refusal)) from error
         try:
-            # A second attempt shows whether the span is at fault, or the target was out of order for a
-            # moment.
+            # A second attempt shows whether the span is the cause, or whether the target was only
+            # temporarily unable to store it.
             self._export([span])
         except SpansRejectedError as error:
             self._warn(span, error)

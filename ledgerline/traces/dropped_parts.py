@@ -1,4 +1,4 @@
-"""Makes attributes, events and links with the number of dropped ones, as the classes of OpenTelemetry."""
+"""Creates OpenTelemetry's collections of attributes, events and links with the number of dropped ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

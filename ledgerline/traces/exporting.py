@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 # An outage of the target delays the end of the process by at most this time.
 EXPORT_SECONDS = 5.0
-LAST_EXPORT_SECONDS = 20.0  # if the only export is at the end: it opens a client, and maybe a database
+LAST_EXPORT_SECONDS = 20.0  # if the only export is the last, which opens a client and perhaps a database
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class QuietExporter(SpanExporter):
-    """Exports spans, and logs each outage of the target once, and its end.
+    """Exports spans, and logs the beginning and the end of each outage of the target.
 
     Attributes:
         open_exporter: Function that opens the exporter; called at the first export.
@@ -104,7 +104,7 @@ class KeptTraces(Sampler):
 def tracer_until_sent(
     settings: Telemetry, open_experiment: "Callable[[], tuple[MlflowClient, str]]", name: str
 ) -> Iterator[Tracer]:
-    """Yield a tracer. At the end its spans are sent, or dropped if that takes too long."""
+    """Yield a tracer, and send its spans at the end of the block, or drop them if that takes too long."""
     exporter = exporter_for(settings, open_experiment)
     if exporter is None:
         yield NoOpTracer()
@@ -118,7 +118,7 @@ def tracer_until_sent(
 
 
 def end(provider: TracerProvider, exporter: SpanExporter | None, seconds: float = EXPORT_SECONDS) -> None:
-    """Shut down a provider, and send its remaining spans for at most this many seconds."""
+    """Shut down a provider, after at most this many seconds for sending its remaining spans."""
     # OpenTelemetry has no limit here: its shutdown takes as long as the exporter retries.
     ending = threading.Thread(target=provider.shutdown, name="end of traces", daemon=True)
     ending.start()

@@ -52,7 +52,7 @@ class MLflowSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Do nothing: the client has nothing to close."""
+        """Do nothing, because the client has no connection to close."""
 
 
 def _post(host: Any, request: bytes, experiment_id: str) -> None:
@@ -66,7 +66,7 @@ def _post(host: Any, request: bytes, experiment_id: str) -> None:
         "POST",
         data=request,
         extra_headers=headers,
-        raise_on_status=False,  # the response has more details than the error
+        raise_on_status=False,  # The response has more details than the error.
         allow_redirects=False,
     )
     otlp_responses.check(response)
@@ -90,7 +90,7 @@ def _insert(store: Any, request: Any, experiment_id: str) -> None:
 
 
 def _error_class(error: "MlflowException") -> type[ExportFailedError]:
-    """Return the error class: the database rejects the spans, or is unavailable."""
+    """Return the class that tells whether the database rejects the spans or is unavailable."""
     from mlflow.protos import databricks_pb2 as codes
 
     refusals = {codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR}

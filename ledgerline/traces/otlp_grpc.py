@@ -1,4 +1,4 @@
-"""Exports spans over gRPC, and raises an error if the response rejects them. otlp_http.py uses HTTP."""
+"""Exports spans over gRPC, and raises an error if the response rejects them. otlp_http.py is for HTTP."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ OUTAGES = frozenset(
 WRONG_TARGET = frozenset(
     {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND}
 )
-# RESOURCE_EXHAUSTED with such a message is permanent; otherwise it is a quota, which recovers.
+# RESOURCE_EXHAUSTED with such a message is permanent. Without it, a quota is exhausted, which is temporary.
 TOO_LARGE = re.compile(r"larger than|too (large|big|long)|exceed\w* (the )?(max|size|limit)", re.IGNORECASE)
 
 
@@ -63,12 +63,12 @@ class GrpcExporter(OTLPSpanExporter):
         self._error = error
 
     def _on_timeout(self, error: ExportFailedError) -> None:
-        """Store the timeout, unless an earlier attempt got a response, which is the better reason."""
+        """Store the timeout as the error, unless an earlier attempt received a response, which says more."""
         self._error = self._error or error
 
 
 class _CheckedClient:
-    """A client that reports the responses, which OpenTelemetry's exporter ignores."""
+    """A client that checks the responses, which OpenTelemetry's exporter ignores."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class _CheckedClient:
             else:
                 self._on_response(failure)
             if isinstance(failure, SpansRejectedError):
-                raise failure from error  # the exporter would retry a request that is too large
+                raise failure from error  # The exporter would retry a request that is too large.
             raise
         self._on_response(None)
         check_partial_success(response.partial_success.rejected_spans, response.partial_success.error_message)

@@ -1,4 +1,4 @@
-"""Exports spans over HTTP, and raises an error if the response rejects them. otlp_grpc.py uses gRPC."""
+"""Exports spans over HTTP, and raises an error if the response rejects them. otlp_grpc.py is for gRPC."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +43,7 @@ class HttpExporter(SpanExporter):
         self._exporter.shutdown()
 
     def _on_response(self, response: requests.Response, *_: Any, **__: Any) -> None:
-        """Store the error in the last response.
+        """Store the error that the last response reports.
 
         If OpenTelemetry's exporter would count the response as success, the error is raised at once.
         """
@@ -53,5 +53,5 @@ class HttpExporter(SpanExporter):
         except ExportFailedError as error:
             self._error = error
             if response.status_code < requests.codes.bad_request:
-                response.close()  # the exporter never gets it, and would leave its connection open
+                response.close()  # The exporter never receives the response, so it would not close it.
                 raise

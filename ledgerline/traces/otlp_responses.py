@@ -15,11 +15,11 @@ from ledgerline.errors import LedgerlineError
 if TYPE_CHECKING:
     import requests
 
-REASON_LENGTH = 300  # characters of a response's text in a message
+REASON_LENGTH = 300  # maximal number of characters of a response that a message quotes
 PROTOBUF = "application/x-protobuf"
 HTML = re.compile(r"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
 
-# Responses that may be retried by the specification of OTLP, and 408.
+# The statuses that may be retried according to the OTLP specification, and 408.
 OUTAGES = frozenset(
     {
         HTTPStatus.REQUEST_TIMEOUT,
@@ -29,7 +29,7 @@ OUTAGES = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-# Responses about the address or the login, whatever the request contains.
+# The statuses that concern the address or the login, and not the content of the request.
 WRONG_TARGET = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -48,7 +48,7 @@ WRONG_TARGET = frozenset(
 
 
 class ExportFailedError(LedgerlineError):
-    """Spans were not accepted. The base class itself stands for an outage, which may end."""
+    """Spans were not accepted. An error of this class, and not of a subclass, is a temporary outage."""
 
 
 class SpansRejectedError(ExportFailedError):
@@ -56,14 +56,14 @@ class SpansRejectedError(ExportFailedError):
 
 
 class WrongTargetError(ExportFailedError):
-    """The target accepts no spans at all, until a setting or the target is changed."""
+    """The target accepts no spans at all until a setting or the target is changed."""
 
 
 def check(response: "requests.Response") -> None:
     """Check that a response accepts the spans.
 
     Raises:
-        ExportFailedError: The spans were not accepted; the class tells the kind of failure.
+        ExportFailedError: The spans were not accepted; the subclass tells the kind of failure.
     """
     status = response.status_code
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
@@ -108,7 +108,7 @@ def _partial_success(response: "requests.Response") -> tuple[int, str]:
     if kind.endswith("json"):
         return _json_partial_success(response)
     if kind != PROTOBUF:
-        return 0, ""  # a short text such as "OK" is neither OTLP nor a rejection
+        return 0, ""  # A short text such as "OK" is not OTLP, and not a rejection.
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
@@ -135,7 +135,7 @@ def _json_partial_success(response: "requests.Response") -> tuple[int, str]:
     partial = body.get("partialSuccess") or body.get("partial_success") or {}
     if not isinstance(partial, dict):
         return 0, ""
-    rejected = partial.get("rejectedSpans") or partial.get("rejected_spans") or 0  # a text in JSON
+    rejected = partial.get("rejectedSpans") or partial.get("rejected_spans") or 0  # JSON with a text
     message = partial.get("errorMessage") or partial.get("error_message") or ""
     return int(rejected) if str(rejected).isdecimal() else 0, str(message)
 

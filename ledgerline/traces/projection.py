@@ -1,4 +1,4 @@
-"""Projects runs to traces: spans.py makes the spans, and deliveries.py sends them."""
+"""Projects runs to traces: spans.py creates the spans, and deliveries.py sends them."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -57,9 +57,10 @@ class TraceProjection:
         self._delivery = Delivery(self.target, self.open_exporter, Bounds.of(telemetry.span_limits()))
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
-        """Send the spans that are complete since the last export; the root span is last.
+        """Send the spans that were completed since the last export; the root span is the last one.
 
-        A trace that is kept only because of the end of its run is sent as a whole at the end.
+        An unsampled trace that is kept because of the status or the duration of its run is sent as a whole at
+        the end of the run.
         """
         trace_id = ids.trace_id(now.run.run_id)
         for_its_end = self._keeps_for_its_end(now)
@@ -119,7 +120,7 @@ class TraceProjection:
             raise TargetUnavailableError(f"{self.target} does not accept traces: {self._why}")
         try:
             sent = self._delivery.send(chain([first], kept))
-        except Exception as error:  # exporters raise different errors; each means that nothing was sent
+        except Exception as error:  # Exporters raise different errors; each means that nothing was sent.
             if isinstance(error, WrongTargetError):
                 self._pause_after(trace_id, str(error))
             raise TargetUnavailableError(f"{self.target} does not accept traces: {error}") from error
@@ -128,13 +129,13 @@ class TraceProjection:
         return sent
 
     def _is_paused(self, trace_id: int) -> bool:
-        """Return whether this trace, or several others, were rejected as a whole a moment ago."""
+        """Return whether exports pause, because this trace, or several others, were rejected as a whole."""
         return self.clock() < self._paused_until and (trace_id in self._refused or len(self._refused) > 1)
 
     def _pause_after(self, trace_id: int, why: str) -> None:
         """Pause a trace of which the target accepts no span.
 
-        After it has rejected two traces in a row, the target is at fault, and all traces are paused.
+        After two rejected traces in a row, the target is taken to be the cause, and all traces are paused.
         """
         self._refused.add(trace_id)
         self._pause = min(2 * self._pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)

@@ -26,13 +26,13 @@ from ledgerline.traces.attribute_bounds import (
 )
 from ledgerline.traces.dropped_parts import attributes_without, parts_without
 
-NAME_BYTES = 1_000  # of a span, an event, a scope
+NAME_BYTES = 1_000  # maximal number of attributes of a span, an event or a scope
 STATUS_BYTES = 10_000
 SPAN_BYTES = 1_000_000
-CUTS = 50  # shortened values named in one span
+CUTS = 50  # maximal number of shortened values that a span names
 TYPE_BYTES = 250  # the width of MLflow's column for the type of a span
 LAST_TIME = 2**63 - 1  # nanoseconds; the largest integer in PostgreSQL
-RESOURCE_BYTES = 4_000  # of a value, which MLflow stores as a tag of the trace
+RESOURCE_BYTES = 4_000  # maximal bytes of a value, which MLflow stores as a tag of the trace
 RESOURCE_ATTRIBUTES = 64
 
 # Upper estimates of the bytes for ids, times and framing.
@@ -63,7 +63,7 @@ class Bounds:
 
     @classmethod
     def of(cls, limits: SpanLimits) -> Self:
-        """Return the bounds of OpenTelemetry's settings, or the defaults where they set none."""
+        """Return the bounds from OpenTelemetry's settings, with the defaults for those that are not set."""
 
         def limit(value: int | None, default: int) -> int:
             return default if value is None else value
@@ -92,7 +92,7 @@ class Bounds:
     def portions(
         self, spans: Iterable[ReadableSpan], *, max_bytes: int, max_spans: int
     ) -> Iterator[list[ReadableSpan]]:
-        """Yield the spans within these bounds, in portions of limited size."""
+        """Yield batches of limited size with the spans within these bounds."""
         portion: list[ReadableSpan] = []
         left = max_bytes
         for span in spans:
@@ -106,7 +106,7 @@ class Bounds:
             yield portion
 
     def _tighter(self) -> Self:
-        """Return tighter bounds: first shorter values, then fewer of them."""
+        """Return tighter bounds, first with shorter values and then with fewer of them."""
         if self.size > SHORT:
             return replace(self, size=self.size // 4)
         return replace(
@@ -119,7 +119,7 @@ class Bounds:
         )
 
     def _size_of_plain(self, span: ReadableSpan) -> int | None:
-        """Return the bytes of a span that is within all bounds, as nearly all are; else None."""
+        """Return the bytes of a span that is within all bounds, as nearly all spans are; None for others."""
         if self.length is not None or not _is_plain(span):
             return None
         size = self._size_of_attributes(span.attributes, self.attributes)
@@ -193,7 +193,7 @@ class Bounds:
                 if bound.cut is not None:
                     cuts.append(f"{kept}: {bound.cut}")
             if size > SPAN_BYTES:
-                break  # the caller retries with tighter bounds
+                break  # The caller retries with tighter bounds.
         if names.SPAN_TYPE in kept_attributes:
             kept_attributes[names.SPAN_TYPE] = bounded_text(str(kept_attributes[names.SPAN_TYPE]), TYPE_BYTES)
         if cuts:
@@ -307,7 +307,7 @@ def _scope(scope: InstrumentationScope | None) -> InstrumentationScope | None:
 
 
 def _time(value: Any) -> int:
-    """Return a time in nanoseconds that every receiver accepts, whatever value a step set."""
+    """Return a time in nanoseconds that every receiver accepts, even if a step set an invalid one."""
     try:
         return min(max(int(value), 0), LAST_TIME)
     except (TypeError, ValueError, OverflowError):
@@ -315,5 +315,5 @@ def _time(value: Any) -> int:
 
 
 def _is_sendable(context: SpanContext) -> bool:
-    """Return whether the ids of a context have the sizes that OTLP prescribes."""
+    """Return whether the ids of a context have the sizes that OTLP requires."""
     return 0 < context.trace_id < 2**128 and 0 < context.span_id < 2**64

@@ -1,4 +1,4 @@
-"""Makes OpenTelemetry spans from a RunHistory, with the ids of ids.py. projection.py exports them."""
+"""Creates OpenTelemetry spans from a RunHistory, with the ids of ids.py. projection.py exports them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,7 @@ from ledgerline.traces.step_spans import SAMPLED
 
 SCOPE = InstrumentationScope("ledgerline")
 
-LISTED = (
-    100  # partitions or versions in one attribute: those of a backfill of years exceed limits of backends
-)
+LISTED = 100  # partitions or versions in one attribute; those of long backfills exceed the limits of backends
 
 Attributes = dict[str, AttributeValue | None]
 
@@ -39,7 +37,7 @@ Attributes = dict[str, AttributeValue | None]
 def run_spans(
     now: RunHistory, before: RunHistory | None, resource: Resource, links: Links, mlflow_page: str | None
 ) -> Iterator[ReadableSpan]:
-    """Yield the spans that are complete since an earlier history of the run; the root span is last.
+    """Yield the spans that were completed since an earlier history of the run; the root span is the last one.
 
     Args:
         now: History of the run.
@@ -53,7 +51,7 @@ def run_spans(
         yield from trace.attempt(attempt)
     exported = len(before.recorded_spans) if before is not None else 0
     yield from trace.recorded(exported)
-    # The root is exported again if the history changes after the end, as by late events of a lost process.
+    # The root is exported again if the history changes after the end, for example by a lost process.
     if now.finished and (before is None or _ending(before) != _ending(now)):
         yield from trace.waits()
         if now.run.backfill_id is not None:
@@ -86,7 +84,7 @@ def backfill_span(
 
 @dataclass
 class _Trace:
-    """Makes the spans of one run."""
+    """Creates the spans of one run."""
 
     history: RunHistory
     resource: Resource
@@ -218,7 +216,7 @@ class _Trace:
         )
 
     def _times(self) -> tuple[float, float]:
-        """Return the start and end of the run: from its creation to its last event."""
+        """Return the start and end of the run's span: the creation of the run and its last event."""
         history = self.history
         attempts = history.attempts
         known = [time for time in (history.run.created, history.enqueued, history.started) if time]
@@ -239,13 +237,13 @@ class _Trace:
         if error is None:
             return Status(StatusCode.ERROR), []
         lost = [each.error for each in self.history.attempts if each.outcome in _LOST and each.error]
-        # The error of the run may only name the steps that failed; the first of their errors has the reason.
+        # The error of the run may only name the failed steps. The first of their errors contains the reason.
         reasons = [each for each in lost[:1] if (each.type, each.message) != (error.type, error.message)]
         events = [_exception(each, ended) for each in (error, *reasons)]
         return Status(StatusCode.ERROR, error.message or error.type), events
 
     def _outcome(self) -> str:
-        """Return a short description of the end, which MLflow lists beside the trace."""
+        """Return a short description of the outcome, which MLflow lists beside the trace."""
         history = self.history
         if history.error is not None:
             failed = [attempt.step for attempt in history.attempts if attempt.outcome in _LOST]
@@ -321,7 +319,7 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
     written = [part for parts in attempt.written.values() for part in parts]
     counts = [rows for rows in map(row_count, attempt.written.values()) if rows is not None]
     checks = attempt.checks
-    # Dagster records the run id as code version of assets without one.
+    # Dagster records the run id as the code version of assets without a code version.
     code_versions = [each.code_version for each in written if each.code_version != run_id]
     return {
         names.STEP: attempt.step,
@@ -390,7 +388,7 @@ def _check_events(attempt: Attempt) -> list[Event]:
 
 
 def _exception(error: Error, time: float) -> Event:
-    """Return an exception event by OpenTelemetry's conventions; the causes follow the stack trace."""
+    """Return an exception event by OpenTelemetry's conventions, with the causes after the stack trace."""
     return Event(
         "exception",
         {

@@ -17,8 +17,8 @@ SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 def encode(spans: Sequence[ReadableSpan]) -> list[dict[str, Any]]:
     """Return the spans of one attempt as JSON values; times are nanoseconds since the epoch."""
-    # Encoding and decoding the text makes lists of tuples, and replaces values that JSON or UTF-8 does not
-    # have, such as NaN and undecodable file names.
+    # Encoding and decoding the text converts tuples to lists, and replaces values that JSON or UTF-8 cannot
+    # represent, such as NaN and undecodable file names.
     text = json.dumps([_encoded(span) for span in spans], default=str, ensure_ascii=False)
     return json.loads(text.encode(errors="replace"), parse_constant=str)
 
@@ -32,7 +32,7 @@ def decode(
         encoded: Result of `encode`.
         trace_id: Id of their trace.
         resource: OpenTelemetry resource of the spans.
-        later: Nanoseconds to add to all times, if the clock of the process was behind.
+        later: Nanoseconds to add to all times, because the clock of the process was behind.
     """
     for span in encoded:
         scope, version = span["scope"]

@@ -1,4 +1,4 @@
-"""Tracing inside a step: spans get the step as parent, and are written to Dagster's event log.
+"""Traces code inside a step: spans get the step as parent, and are written to Dagster's event log.
 
 The parent is read from Dagster's context variable whenever a span starts. Nothing has to be propagated to a
 step, whatever the executor, and no state remains for the next run in the same process. The event log stores
@@ -31,22 +31,22 @@ from ledgerline.traces.span_bounds import Bounds
 from ledgerline.traces.step_spans import SAMPLED
 from ledgerline.traces.telemetry import Telemetry, span_limits
 
-SPANS_PER_ATTEMPT = 2000  # further spans are dropped: the event log cannot hold millions
+SPANS_PER_ATTEMPT = 2000  # further spans are dropped, because the event log cannot store millions
 WRITE_EVERY_MS = 2000
-SPANS_AT_ONCE = 512  # in one event
-EVENT_BYTES = 2_000_000  # of one event
-QUEUE_SIZE = 2 * SPANS_PER_ATTEMPT  # an attempt in the same process may begin before the last is written
+SPANS_AT_ONCE = 512  # maximal number in one event
+EVENT_BYTES = 2_000_000  # maximal size of one event
+QUEUE_SIZE = 2 * SPANS_PER_ATTEMPT  # for two attempts in one process
 
 
 class StepTracerProvider(trace.TracerProvider):
-    """Provides tracers whose spans belong to the step that starts them, and which do nothing elsewhere."""
+    """Provides tracers whose spans belong to the step that starts them. Outside of steps they do nothing."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._steps = _Steps(telemetry)
         limits = span_limits()
         # The sampling of the trace is decided before a span is started.
         self._provider = TracerProvider(ALWAYS_ON, Resource.get_empty(), span_limits=limits)
-        # All settings are given, because an invalid environment variable would fail the step.
+        # All settings are passed, because an invalid environment variable would otherwise fail the step.
         self._processor = BatchSpanProcessor(
             _EventLogExporter(self._steps, Bounds.of(limits)),
             max_queue_size=QUEUE_SIZE,
@@ -74,7 +74,7 @@ class StepTracerProvider(trace.TracerProvider):
         return self._steps.current(trace.get_current_span())
 
     def finish(self, run_id: str) -> None:
-        """Write all ended spans to the event log, and forget the steps of a run."""
+        """Write all ended spans to the event log, and remove the steps of a run from memory."""
         self._processor.force_flush()
         self._steps.forget(run_id)
 
@@ -94,7 +94,7 @@ class Step:
         trace_id: Id of the trace.
         started: Number of its recorded spans. They are counted at their start, because outer spans end last
             and must not be dropped.
-        reported_limit: True if the event log says that further spans were dropped.
+        reported_limit: True if it is in the event log that further spans were dropped.
     """
 
     run_id: str
@@ -149,12 +149,12 @@ class _Steps:
         self._latest: tuple[object, Step | None] = (None, None)
 
     def current(self, around: Span) -> Step | None:
-        """Return the current step; in a thread without Dagster's context, the step of the outer span."""
+        """Return the current step; in a thread without Dagster's context, that of the enclosing span."""
         context = current_execution_context.get()
         if context is None:
             return self.of(around)
         latest, step = self._latest
-        if latest is not context:  # one comparison for every further span of a step
+        if latest is not context:  # For each further span of a step, this is one comparison.
             step = self._remember(Step.of(context.op_execution_context))
             self._latest = context, step
         return step
@@ -171,7 +171,7 @@ class _Steps:
         return self._of_spans.pop(span.context.span_id, None) if span.context is not None else None
 
     def forget(self, run_id: str) -> None:
-        # Making a list first is atomic, so that other threads can change the dictionaries meanwhile.
+        # Copying to a list is atomic, so that other threads can change the dictionaries during the iteration.
         self._known = {key: step for key, step in list(self._known.items()) if step.run_id != run_id}
         self._of_spans = {span: step for span, step in list(self._of_spans.items()) if step.run_id != run_id}
         self._latest = None, None
@@ -201,9 +201,9 @@ class _StepTracer(Tracer):
         around = trace.get_current_span(context)
         step = self._steps.current(around)
         if step is None:
-            return _NO_TRACER.start_span(name, context)  # keeps the trace of the context
+            return _NO_TRACER.start_span(name, context)  # It keeps the trace of the context.
         if around.get_span_context().trace_id != step.trace_id or self._steps.of(around) not in (step, None):
-            # The outer span belongs to another trace, or an earlier step left it open.
+            # The enclosing span belongs to another trace, or an earlier step left it open.
             around = step.parent
         if step.started >= SPANS_PER_ATTEMPT:
             return NonRecordingSpan(around.get_span_context())
@@ -283,7 +283,7 @@ class _EventLogExporter(SpanExporter):
         )
 
     def shutdown(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing, because there is nothing to close."""
 
 
 _NO_TRACER = NoOpTracer()

@@ -1,4 +1,4 @@
-"""Settings of traces: endpoint and sampling, by OpenTelemetry's OTEL_* variables. It imports no Dagster.
+"""Reads the settings of traces, such as endpoint and sampling, from OpenTelemetry's OTEL_* variables.
 
 Reading the variables never raises an error: an invalid value is ignored with a warning, as OpenTelemetry's
 specification requires. Only opening an exporter over gRPC may fail.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HTTP, GRPC = "http/protobuf", "grpc"
 SERVICE = "ledgerline"
-LIMIT = 128  # of attributes, events and links, as OpenTelemetry's specification has it
+LIMIT = 128  # limit for attributes, events and links, as in OpenTelemetry's specification
 
 # Samplers that decide by the trace id alone. The prefix "parentbased_" makes no difference, because the root
 # span of a run has no parent.
@@ -33,7 +33,7 @@ class Telemetry:
     """The settings of traces.
 
     Attributes:
-        disabled: True if no traces are made (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
+        disabled: True if no traces are exported (OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none).
         endpoint: URL of the receiver (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or OTEL_EXPORTER_OTLP_ENDPOINT, to
             which HTTP adds /v1/traces); None if no variable is set.
         protocol: "http/protobuf" or "grpc" (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL).
@@ -52,7 +52,7 @@ class Telemetry:
 
     @classmethod
     def of(cls, settings: TraceVariables) -> Self:
-        """Interpret the variables."""
+        """Return the settings that these variables contain."""
         exporter = (settings.exporter or "").strip().lower()
         if exporter not in ("", "otlp", "none"):
             logger.warning("OTEL_TRACES_EXPORTER is %r; only otlp and none are known. Using otlp.", exporter)
@@ -73,7 +73,7 @@ class Telemetry:
         )
 
     def keeps(self, trace_id: int) -> bool:
-        """Return whether a trace is sampled, whatever the end of the run."""
+        """Return whether a trace is sampled regardless of the outcome of the run."""
         return not self.disabled and ids.is_sampled(trace_id, self.ratio)
 
     def keeps_run(self, *, failed: bool, seconds: float) -> bool:
@@ -92,14 +92,14 @@ def resource() -> "Resource":
 
     from ledgerline.traces.span_bounds import bounded_resource
 
-    described = Resource.create()  # reads both
+    described = Resource.create()  # This reads both variables.
     if str(described.attributes.get("service.name", "")).startswith("unknown_service"):
         described = described.merge(Resource({"service.name": SERVICE}))
     return bounded_resource(described)
 
 
 def span_limits() -> "SpanLimits":
-    """Return the limits of OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and similar variables, or the defaults."""
+    """Return the limits from OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and similar variables, or the defaults."""
     from opentelemetry.sdk.trace import SpanLimits
 
     try:
