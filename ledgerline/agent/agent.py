@@ -34,7 +34,7 @@ NOT_PARSED = "If it was a tool call, it could not be parsed: call one of these t
 
 
 def non_empty(answer: str) -> str | None:
-    """Return the whole answer as its finding; None if it is empty."""
+    """Return the whole answer as the finding; None if it is empty."""
     return answer or None
 
 
@@ -46,12 +46,12 @@ class Agent:
         name: Name of the agent in traces.
         model: Language model.
         prompt: System prompt; it may use the variable {{ memories }}.
-        tools: Tools that the model may call; it cannot reach any others. No name may be a part of another
-            name, because Ollama calls the tool whose name it finds anywhere in the model's text.
+        tools: Tools that the model may call. No name may be a part of another name, because Ollama searches
+            the model's text for the names of tools.
         memory: Memory of earlier answers; None for an agent without one.
         budget: Limits of one execution.
         recorder: Recorder of the spans.
-        finding: Function that returns the fact which an answer states; None if the text is not an answer.
+        finding: Function that extracts the fact from an answer; it returns None if the answer states no fact.
 
     Example:
         >>> from ledgerline.agent.ollama_provider import OllamaModel
@@ -226,7 +226,7 @@ class _RunningExecution:
                 return Limit.SECONDS
             try:
                 completion = self._chat()
-            except TooSlowError:  # the request had all the seconds that were left
+            except TooSlowError:  # the request had all of the remaining time
                 return Limit.SECONDS
             message = completion.message
             for call in message.tool_calls:
@@ -251,7 +251,7 @@ class _RunningExecution:
         return False
 
     def _ask_again(self) -> None:
-        """Ask the model once for another response; usually it has tried to call a tool.
+        """Request one more response; the model has usually tried to call a tool.
 
         Ollama silently drops a call that it cannot parse, or that names a tool which was not offered, or it
         treats the call as text.

@@ -86,7 +86,7 @@ class _Date:
 
 
 def stated(answer: str, marker: str) -> str | None:
-    """Return what the last line that begins with a marker states.
+    """Return the text after the marker in the last line that begins with it.
 
     Args:
         answer: Whole answer.
@@ -104,12 +104,12 @@ def stated(answer: str, marker: str) -> str | None:
 
 
 def is_number(statement: str | None, expected: str, decimals: int) -> bool:
-    """Return True if a statement is a number, as exactly as required.
+    """Return True if a statement contains the expected number, and no other number.
 
     Args:
-        statement: Statement; words around the number ("12 minutes") are ignored, a second number is not.
-        expected: Right number.
-        decimals: Number of decimals that are compared.
+        statement: Statement to check; words around the number ("12 minutes") are ignored.
+        expected: Correct number.
+        decimals: Number of decimals to which both numbers are rounded before they are compared.
     """
     numbers = list(_numbers(_dates_and_rest(statement or "")[1]))
     if len(numbers) != 1:
@@ -119,15 +119,16 @@ def is_number(statement: str | None, expected: str, decimals: int) -> bool:
 
 
 def is_text(statement: str | None, expected: str) -> bool:
-    """Return True if a statement is a text; case, accents and punctuation are ignored."""
+    """Return True if a statement is the expected text; case, accents and punctuation are ignored."""
     return statement is not None and _plain(statement) == _plain(expected)
 
 
 def ungrounded(answer: str, sources: Iterable[str]) -> list[str]:
     """Return the numbers of an answer that appear in none of its sources.
 
-    A rounded number appears if a number of a source rounds to it. A percentage appears if a source has the
-    share, and a date in words appears if a source has it in digits. Signs are ignored: 5 minutes early is -5.
+    A rounded number counts as present if a number of a source rounds to it, a percentage if a source contains
+    the fraction, and a date in words if a source contains it in digits. Signs are ignored, because a source
+    may contain -5 for "5 minutes early".
 
     Args:
         answer: Whole answer.

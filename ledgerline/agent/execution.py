@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     ANSWERED = "answered"
     NO_FINDING = "no_finding"  # there is text, but it does not state what was asked for
     EMPTY = "empty"  # there is neither text nor a tool call that could be parsed
-    STOPPED = "stopped"  # by a limit
+    STOPPED = "stopped"  # a limit was reached
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Execution:
 
     Attributes:
         question: Question that the agent was asked.
-        answer: Last text of the model; empty if a limit was reached before.
-        finding: Fact that the answer states; None if it states none.
+        answer: Last text of the model; empty if a limit was reached before the model wrote any.
+        finding: Fact that the answer states; None if the answer states no fact.
         stopped_by: Limit that was reached; None if no limit was reached.
         turns: Number of completions of the language model.
         tools: Tool calls in their order.
@@ -113,7 +113,7 @@ class Execution:
 
     @property
     def used_tools(self) -> bool:
-        """True if a tool call succeeded; otherwise the answer is the model's own, or from memory."""
+        """True if a tool call succeeded; otherwise the answer comes from the model or from memory."""
         return any(not use.failed for use in self.tools)
 
 

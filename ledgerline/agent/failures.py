@@ -1,4 +1,4 @@
-"""Translates errors of language model servers and of HTTP into ours. Retries are in retrying.py."""
+"""Translates errors of HTTP and of model servers into LanguageModelErrors. Retries are in retrying.py."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from ledgerline.agent.retrying import deadline
 from ledgerline.cleaning.texts import Cleaner
 
 QUOTED_CHARACTERS = 300
-CLOCK_SECONDS = 0.005  # a wait may end this much too early
+CLOCK_SECONDS = 0.005  # a wait for the deadline may end this much too early
 
 SHORTEN = "Ask a shorter question, or set LEDGERLINE_LLM_CONTEXT_TOKENS to a longer context."
 READ_LOG = "Ask again; if it fails again, read the server's log."
@@ -37,10 +37,11 @@ class _Rule:
     """A rule that translates an error of a server.
 
     Attributes:
-        error: Class of our error.
+        error: Class of the resulting error.
         problem: Template of its problem.
         remedy: Template of its remedy.
-        statuses: HTTP statuses that match; None stands for an error within the stream, an empty set for any.
+        statuses: HTTP statuses that match; None stands for an error within the stream, an empty set matches
+            any status.
         text: Regular expression that the server's message must match.
     """
 
@@ -140,10 +141,10 @@ _RULES = (
 
 @dataclass(frozen=True)
 class ModelServer:
-    """A server of language models, as its errors name it.
+    """A server of language models, as error messages describe it.
 
     Attributes:
-        kind: Name of the software: "Ollama".
+        kind: Name of the software, such as "Ollama".
         url: Address, which may contain a user and a password; errors contain neither.
         model: Name of the model that is requested.
         start: Remedy if the server does not respond.
@@ -184,7 +185,7 @@ class ModelServer:
         return (unquote(user), unquote(password)) if user or colon else None
 
     def error_for(self, status: int | None, text: str) -> LanguageModelError:
-        """Return our error for an error that the server reports.
+        """Return the LanguageModelError for an error that the server reports.
 
         Args:
             status: HTTP status of the response; None for an error within the stream.
@@ -223,9 +224,9 @@ class ModelServer:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Translate errors of HTTP, and of responses that do not follow the protocol, into ours.
+        """Translate errors of HTTP, and of malformed responses, into LanguageModelErrors.
 
-        Our errors do not keep their causes, which may contain an address with its password.
+        The new errors do not keep their causes, because a cause may contain an address with its password.
 
         Raises:
             LanguageModelError: The request failed.

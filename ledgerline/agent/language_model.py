@@ -82,7 +82,7 @@ class LanguageModel(Protocol):
 
     @property
     def settings(self) -> Mapping[str, float]:
-        """The settings of requests by their names in gen_ai.request.*: temperature, seed, max_tokens."""
+        """The settings of requests by their names after gen_ai.request: temperature, seed, max_tokens."""
         ...
 
     def require(self) -> None:
@@ -100,7 +100,7 @@ class LanguageModel(Protocol):
         seconds: float,
         listener: Listener,
     ) -> Completion:
-        """Let the model continue a conversation.
+        """Request the model's next message of a conversation.
 
         A request is repeated within the time limit if the server is busy or closes the connection, but
         never after a part of the response was received.

@@ -79,7 +79,7 @@ class LocalEmbedder:
 
     @property
     def name(self) -> str:
-        """The name, which depends on the fitted texts; vectors of other names cannot be compared."""
+        """The name, which depends on the fitted texts; only vectors of the same name can be compared."""
         return f"{PREFIX}{self._fitted_sha256[:8]}"
 
     @classmethod
@@ -188,7 +188,7 @@ def _weighted(counts: Any, weights: "np.ndarray") -> Any:
 
 
 def _random_directions() -> "np.ndarray":
-    """Return a random direction for each feature, which is always the same."""
+    """Return a random direction for each feature; each call returns the same ones."""
     import numpy as np
 
     signs = np.random.default_rng(SEED).integers(0, 2, (FEATURES, REST), dtype=np.int8)

@@ -46,7 +46,7 @@ class Recalled:
     Attributes:
         entry: Entry of the memory.
         relevance: Similarity to the question, from 0 to 1.
-        score: Gain over the entries that were recalled before it.
+        score: Marginal relevance, given the entries that were recalled before it.
     """
 
     entry: Entry
@@ -67,12 +67,12 @@ class Memory:
 
     Without an embedder, a local one is fitted to the entries (local_embedding.py), and again whenever their
     number has doubled. If the given embedder differs from the one that made the vectors, recall() returns
-    nothing until `remember` or `reembed` has made them again.
+    nothing until `remember` or `reembed` has recomputed them.
 
-    The vectors of a new embedder are made in another folder, and current.json, which names the current
-    folder, is replaced last. Therefore readers in any process see either all old vectors or all new ones,
-    and an interruption leaves the old ones. No folder is created, and no library loaded, before the first
-    entry is written.
+    The vectors of a new embedder are written to another folder, and current.json, which names the current
+    folder, is replaced last. Therefore readers in any process see either all old vectors or all new ones, and
+    an interruption leaves the old ones. No folder is created, and no library loaded, before the first entry
+    is written.
 
     Any number of threads and processes may use a memory.
 
@@ -119,7 +119,7 @@ class Memory:
             self._write({entry.key: entry for entry in entries})
 
     def reembed(self) -> None:
-        """Make the vectors again if another embedder made them.
+        """Recompute the vectors if they come from another embedder.
 
         Raises:
             MemoryUnusableError: The vectors cannot be written, or the embedder fails.
@@ -274,7 +274,7 @@ class Memory:
     def _embedder_to_keep(
         self, current: _Generation, store: VectorStore, new: Mapping[str, Entry]
     ) -> Embedder | None:
-        """Return the embedder of the existing vectors; None if all vectors have to be made again."""
+        """Return the embedder of the existing vectors; None if all vectors have to be recomputed."""
         try:
             embedder = self._embedder_of(current)
         except UnreadableEmbedderError:
@@ -285,7 +285,7 @@ class Memory:
         return None if count >= 2 * embedder.texts else embedder
 
     def _rebuild(self, entries: Mapping[str, Entry]) -> None:
-        """Make the vectors of all entries in a new folder, and make it the current one."""
+        """Compute the vectors of all entries into a new folder, and make it the current one."""
         if not entries:
             (self._folder / CURRENT).unlink(missing_ok=True)
             self._sweep(None)
@@ -345,7 +345,7 @@ class Memory:
 
 
 def _is_same(embedder: str, other: str) -> bool:
-    """Return True if two names mean one embedder; a model of Ollama without a tag is the latest."""
+    """Return True if two names mean the same embedder; an Ollama model without a tag means `latest`."""
     return embedder.removesuffix(":latest") == other.removesuffix(":latest")
 
 

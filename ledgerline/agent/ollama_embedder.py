@@ -46,7 +46,7 @@ class OllamaEmbedder(ServedModel["Client"]):
         Raises:
             LanguageModelError: The texts cannot be embedded.
         """
-        client = self._client  # importing its library takes a second, which must not count as the server's
+        client = self._client  # importing its library takes a second, which is not part of the time limit
         vectors: list[Sequence[float]] = []
         remaining = iter(texts)
         with time_limit(self.seconds):
@@ -67,7 +67,7 @@ class OllamaEmbedder(ServedModel["Client"]):
         return vectors
 
     def _require(self, client: "Client") -> None:
-        """Refuse a model without the capability: it would return vectors that mean nothing."""
+        """Refuse a model without the capability to embed, because its vectors would be meaningless."""
         if self._known:
             return
         description = ollama_server.describe(self._server, client)

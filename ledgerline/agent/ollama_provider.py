@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 class OllamaModel(ServedLanguageModel["Client"]):
     """A language model of an Ollama server. Safe to use from several threads at once.
 
-    The URL may be anything that OLLAMA_HOST may be. The name of the model is the one that `ollama list`
+    The URL may have any form that OLLAMA_HOST accepts. The name of the model is the one that `ollama list`
     prints; without a tag it means `latest`.
 
     Attributes:
@@ -70,7 +70,7 @@ class OllamaModel(ServedLanguageModel["Client"]):
         """Check that the server responds and has the model, and that the model can call tools.
 
         Raises:
-            LanguageModelError: One of these is not so.
+            LanguageModelError: One of these checks failed.
         """
         client = self._client
         with time_limit(REQUIRE_SECONDS):

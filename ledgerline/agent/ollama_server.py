@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ollama import Client
 
 PORT = 11434
-# This is the first of the tested versions that can be told not to drop messages.
+# This is the first of the tested versions that have an option not to drop messages.
 MIN_VERSION = (0, 12, 6)
 UNVERSIONED = (0, 0, 0)  # a build without a version number
 
@@ -29,7 +29,7 @@ class ModelDescription:
     Attributes:
         capabilities: "completion", "tools", "thinking", "embedding" and others; None if the version of the
             server does not list them.
-        context_tokens: Longest context that the model was made for; None if the server does not say.
+        context_tokens: Longest context that the model was made for; None if the server does not report it.
     """
 
     capabilities: tuple[str, ...] | None
@@ -46,7 +46,7 @@ class ModelDescription:
 
 
 def server_of(host: str, model: str, headers: Mapping[str, str]) -> ModelServer:
-    """Return the server at an address as Ollama reads OLLAMA_HOST.
+    """Return the server at an address, which is parsed as Ollama parses OLLAMA_HOST.
 
     Raises:
         ServerAddressError: The text is not an address.
@@ -117,7 +117,7 @@ def describe(server: ModelServer, client: "Client") -> ModelDescription:
 
 @contextmanager
 def translated_errors(server: ModelServer) -> Iterator[None]:
-    """Translate errors of the client and of the server into ours.
+    """Translate errors of the client and of the server into LanguageModelErrors.
 
     Raises:
         LanguageModelError: The request failed.
@@ -134,7 +134,7 @@ def translated_errors(server: ModelServer) -> Iterator[None]:
 
 
 def _url(host: str) -> str:
-    """Return an address as Ollama reads OLLAMA_HOST: without a scheme, the default port is Ollama's."""
+    """Parse an address as Ollama parses OLLAMA_HOST: without a scheme, the default port is Ollama's."""
     if not host or "://" in host:
         return host
     place, slash, path = host.partition("/")
@@ -147,7 +147,7 @@ def _url(host: str) -> str:
 
 
 def described(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a tool's parameters with lists of types instead of anyOf, which templates of models ignore."""
+    """Return a tool's parameters with lists of types; the templates of models ignore anyOf."""
     properties = {name: _plain(schema) for name, schema in parameters.get("properties", {}).items()}
     return {**parameters, "properties": properties}
 

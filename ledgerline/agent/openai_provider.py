@@ -1,9 +1,9 @@
 """Language models of servers with OpenAI's protocol, such as vLLM, llama.cpp and OpenAI itself.
 
 OpenAI's client accepts every response with status 200, so responses are checked here. Most servers refuse a
-conversation that exceeds the context. Ollama cuts it, and cannot be told not to in this protocol; a
-conversation that was cut is detected here by the number of tokens that the server reports, or by a response
-that ends early.
+conversation that exceeds the context. Ollama truncates it, and this protocol has no option to prevent that; a
+truncated conversation is detected here by the number of tokens that the server reports, or by a response that
+ends early.
 """
 
 import json
@@ -83,7 +83,7 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
                 self.address,
             )
         names = set(listed)
-        # Ollama reads a name without a tag as the latest.
+        # In Ollama, a name without a tag means the tag `latest`.
         if names and names.isdisjoint(
             {self.model, f"{self.model}:latest", self.model.removesuffix(":latest")}
         ):
@@ -151,7 +151,7 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
         return client.chat.completions.create(**request)
 
     def _require_whole(self, messages: Sequence[Message], usage: Usage, reason: str) -> None:
-        """Refuse a response to a conversation that the server has cut."""
+        """Refuse a response to a conversation that the server has truncated."""
         least = min_tokens(messages)
         if 0 < usage.input_tokens < least:
             raise self._server.context_too_long(
@@ -199,7 +199,7 @@ def _translated_errors(server: ModelServer) -> Iterator[None]:
         try:
             yield
         except APIConnectionError as error:
-            # translated_errors() of the server translates the cause, which says more.
+            # translated_errors() of the server translates the cause, which is more specific.
             raise error.__cause__ or ConnectionError("no connection") from None
         except APIStatusError as error:
             raise server.error_for(error.status_code, _error_text(error)) from None
@@ -210,7 +210,7 @@ def _translated_errors(server: ModelServer) -> Iterator[None]:
 
 
 def _error_text(error: Any) -> str:
-    """Return the server's message with its code, which is more reliable than the words."""
+    """Return the server's message with its code, which is more reliable than the wording."""
     message = error.body.get("message") if isinstance(error.body, dict) else error.body
     return f"{message or error.message} ({error.code})" if error.code else str(message or error.message)
 

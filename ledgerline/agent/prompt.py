@@ -50,7 +50,7 @@ class Prompt:
 
         try:
             return _compiled(self.template).render(values)
-        # Besides Jinja's own errors, expressions of a template may raise these, as Python's would.
+        # Besides Jinja's own errors, expressions of a template may raise these, as expressions of Python do.
         except (
             TemplateError,
             ArithmeticError,

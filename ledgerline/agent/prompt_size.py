@@ -1,4 +1,4 @@
-"""Computes the minimum number of tokens of a conversation, which shows whether a server has cut it.
+"""Computes the minimum number of tokens of a conversation, which shows whether a server has truncated it.
 
 No tokenizer is used, because servers do not offer those of their models.
 """

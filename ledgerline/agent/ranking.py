@@ -46,7 +46,8 @@ class Selection:
 
     Attributes:
         position: Index of the candidate.
-        score: Gain over the candidates that were selected before it; it falls from one to the next.
+        score: Marginal relevance, given the candidates selected before; it decreases from one selection to
+            the next.
     """
 
     position: int

@@ -14,7 +14,7 @@ from opentelemetry.util.types import AttributeValue
 
 from ledgerline.cleaning.texts import Cleaner, cleaned, sendable, shortened
 
-MAX_CHARACTERS = 32_000  # of one attribute: traces are kept in databases
+MAX_CHARACTERS = 32_000  # of one attribute, because traces are stored in databases
 MAX_NAME_CHARACTERS = 200  # a model may call a tool by any name
 
 
@@ -45,7 +45,7 @@ class RecordedSpan:
                     self._span.set_attribute(name, self._kept(value))
 
     def content(self, attributes: Mapping[str, Any]) -> None:
-        """Set attributes with message content, if that is enabled; other values than texts become JSON."""
+        """Set attributes with message content, if that is enabled; values that are not texts become JSON."""
         if not self._captures:
             return
         for name, value in attributes.items():

@@ -210,7 +210,7 @@ class _Candidate:
 
 
 def _formatted(number: int, result: WebResult, characters: int) -> str | None:
-    """Return a result in at most so many characters; None if it does not fit."""
+    """Return a result as text of at most this many characters; None if it does not fit."""
     title = _cut(result.title or result.url, MAX_QUERY_CHARACTERS)
     head = f"{number}. {title}{f' ({result.date})' if result.date else ''}\n   {result.url}"
     room = min(MAX_SNIPPET_CHARACTERS, characters - len(head) - len("\n   \n"))

@@ -116,15 +116,15 @@ class SearXNG:
         self._language = language
 
     def search(self, query: str, recent: Recent | None, seconds: float) -> SearchResponse:
-        """Search once.
+        """Send one search request.
 
         Args:
-            query: What for.
-            recent: How old pages may be.
-            seconds: How long to wait for the whole answer.
+            query: Search terms.
+            recent: Maximum age of the pages.
+            seconds: Time limit of the whole response.
 
         Raises:
-            SearchError: There is no usable answer.
+            SearchError: The request failed, or its response is unusable.
         """
         require("agent", "A search of the web")
         import httpx

@@ -99,12 +99,12 @@ class ServedLanguageModel(ServedModel[Client]):
         seconds: float,
         listener: Listener,
     ) -> Completion:
-        """Let the model continue a conversation; see LanguageModel.complete.
+        """Request the model's next message of a conversation; see LanguageModel.complete.
 
         Raises:
             LanguageModelError: There is no complete response.
         """
-        client = self._client  # importing its library takes a second, which must not count as the server's
+        client = self._client  # importing its library takes a second, which is not part of the time limit
         return complete(lambda: self._stream(client, messages, tools), listener, seconds, self.retries)
 
     @abstractmethod

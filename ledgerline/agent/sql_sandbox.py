@@ -245,14 +245,14 @@ class _Database:
 
 
 def isolated_database(limits: Limits) -> "duckdb.DuckDBPyConnection":
-    """Return a database without access to files and network, after DuckDB's pages on securing it."""
+    """Return a database without access to files and network, following DuckDB's documentation on security."""
     require("agent", "SQL over tables")
     import duckdb
 
     connection = duckdb.connect(
         ":memory:",
         config={
-            "python_enable_replacements": False,  # otherwise, Python's variables are tables
+            "python_enable_replacements": False,  # otherwise, queries can read Python's variables as tables
             "autoload_known_extensions": False,
             "autoinstall_known_extensions": False,
             "allow_community_extensions": False,

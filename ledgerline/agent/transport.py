@@ -35,8 +35,8 @@ def client_options(connect_seconds: float, login: tuple[str, str] | None) -> dic
 class _Transport(httpx.HTTPTransport):
     """Opens a connection for each request.
 
-    A completion takes seconds and a connection far less. In return, there are no idle connections to close,
-    none that the server has closed in the meantime, and no limit on their number.
+    Opening a connection takes far less time than a completion. Without reuse, there are no idle connections
+    to close, no connections that the server has closed in the meantime, and no limit on their number.
     """
 
     def __init__(self) -> None:

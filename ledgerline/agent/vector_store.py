@@ -1,6 +1,6 @@
 """Stores entries with their vectors in a folder, and searches the nearest ones, with LanceDB in this process.
 
-The vectors are made, and entries for the prompt selected, in memory.py.
+Vectors are computed, and entries for the prompt are selected, in memory.py.
 """
 
 import fcntl
@@ -28,8 +28,8 @@ COLUMNS = ["key", "kind", "text", "source", "created"]
 # With fewer entries, comparing all vectors takes milliseconds, and an index would only make the result
 # inexact.
 INDEXED_FROM = 10_000
-# Rows outside the index are compared one by one, and each write leaves files, so both are optimised after so
-# many.
+# Rows outside the index are compared one by one, and each write leaves files, so the table is optimised after
+# this many unindexed rows or writes.
 UNINDEXED_ROWS = 2_000
 SCATTERED_WRITES = 40
 # In a measurement with 100,000 entries, smaller partitions lost neighbours and larger ones took longer.
@@ -169,7 +169,8 @@ class VectorStore:
     def nearest(self, vector: Sequence[float], k: int, kinds: Sequence[Kind] | None = None) -> Sequence[Hit]:
         """Return the entries with the smallest cosine distance to a vector, the nearest first.
 
-        The search is exact below INDEXED_FROM entries; with more, it may miss up to one of ten.
+        The search is exact below INDEXED_FROM entries; with more, it may miss up to one of ten nearest
+        entries.
 
         Args:
             vector: Vector to compare with, from the embedder of the entries.

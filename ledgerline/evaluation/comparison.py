@@ -1,8 +1,9 @@
 """Compares staging with production on the same rows, with confidence intervals. The rulings are in policy.py.
 
-The rows of a cluster (for example, of one day) share what the models did not know, such as the weather, so
-their errors are correlated. The bootstrap therefore draws whole clusters. Drawing single rows would give
-intervals that are far too narrow, and models would be promoted by luck (the gate benchmark shows how often).
+The rows of a cluster (for example, of one day) share influences that the models did not know, such as the
+weather, so their errors are correlated. The bootstrap therefore draws whole clusters. Drawing single rows
+would give intervals that are far too narrow, and models would be promoted by chance (the gate benchmark shows
+how often).
 """
 
 import math

@@ -30,8 +30,8 @@ class Disagreement:
 
     Attributes:
         rows: Number of rows.
-        decided_differently: Number of rows with a different decision: another most likely class, another
-            label or whole number, or a number that differs by more than rounding.
+        decided_differently: Number of rows with a different decision: a different most likely class, label or
+            whole number, or a number that differs by more than rounding.
         answered_differently: Number of rows in which any value differs by more than rounding.
         mean_difference: Mean absolute difference of the numbers; None if the predictions have no numbers.
         largest_difference: Largest absolute difference; None if the predictions have no numbers.
@@ -73,7 +73,7 @@ def disagreement(one: "Answers", other: "Answers") -> Disagreement:
         _require_alike(name, ours, theirs, rows)
         if ours.dtype.kind in _NUMBERS and theirs.dtype.kind in _NUMBERS:
             apart, difference = _apart(ours, theirs)
-            # A tie that rounding breaks the other way is the same decision.
+            # If the scores differ only by rounding, the decision counts as the same.
             decided |= apart & (ours.argmax(1) != theirs.argmax(1)) if _scores(ours) else apart
             differences.append(difference)
         else:
@@ -98,7 +98,7 @@ def _require_alike(name: str, ours: "NDArray[Any]", theirs: "NDArray[Any]", rows
         )
     if ours.ndim == 0 or len(ours) != rows:
         raise NotComparableError(f"The shape of {column} is {ours.shape}, of {rows} rows.")
-    # Objects can hold any type, which only comparing them shows.
+    # Arrays of objects can hold any type, so only the comparison shows whether it is possible.
     kinds = {ours.dtype.kind, theirs.dtype.kind} - {"O"}
     if len(kinds) > 1 and not kinds <= set(_NUMBERS) and not kinds <= set("US"):
         raise NotComparableError(

@@ -21,9 +21,9 @@ class Better(Gate):
     Attributes:
         metric: Metric in which staging must be better; the primary metric of the kind of prediction if None.
         margin: Amount that the lower bound of the gain must exceed, in the metric's unit, with confidence
-            1 - alpha. A margin above 0 also guards against what the rows do not show: a model that is
-            better on most days and much worse in storms wins the months without storms (the gate benchmark
-            measures this). With a margin below 0 staging may be worse by that amount.
+            1 - alpha. A margin above 0 also guards against rare failures that the evaluation rows do not
+            contain (the gate benchmark measures this). With a margin below 0 staging may be worse by that
+            amount.
         rule: Name of the rule.
     """
 
@@ -36,7 +36,7 @@ class Better(Gate):
         require_number(self, "margin")
 
     def metrics(self, kind: PredictionKind) -> tuple[Metric, ...]:
-        """Return the metric that decides."""
+        """Return the metric that the gate evaluates."""
         return (_resolved(kind, self.metric or kind.primary_metric),)
 
     def evaluate(self, findings: Findings) -> Ruling:
@@ -75,8 +75,8 @@ class NoSliceWorse(Gate):
 
     Staging is refused if a slice is worse by more than `most` (estimate) and significantly worse than 0 (its
     interval, which is adjusted for the number of slices, lies below 0). The estimate alone would refuse most
-    good models, because one small slice among many always looks bad. Requiring the whole interval beyond the
-    bound would refuse almost none, because small slices have wide intervals.
+    good models, because among many small slices one nearly always has a bad estimate. Requiring the whole
+    interval to lie beyond the bound would refuse almost no model, because small slices have wide intervals.
 
     Attributes:
         most: Amount by which a slice may be worse, in the unit of the slice metric; 0 or more.
@@ -88,7 +88,7 @@ class NoSliceWorse(Gate):
     metric: Metric | str | None = None
     rule: str = "no_slice_worse"
 
-    NAMED = 3  # in a text; the comparison holds all
+    NAMED = 3  # in a ruling's text; the comparison contains all
 
     def __post_init__(self) -> None:
         _require_metric(self, self.metric)
@@ -108,7 +108,7 @@ class NoSliceWorse(Gate):
         return metric
 
     def require_fits(self, kind: PredictionKind) -> None:
-        """Refuse a metric that slices do not have."""
+        """Refuse a metric that is not defined for slices."""
         try:
             self.slice_metric(kind)
         except ComparisonError as error:
@@ -162,8 +162,9 @@ class Calibrated(Gate):
     shares.
 
     Attributes:
-        most: Largest allowed error (the estimate, from 0 to 1). If the error of production on these rows is
-            larger, that is allowed: unusual rows would otherwise keep the worse of two models.
+        most: Maximum error (the estimate, from 0 to 1). If the error of production on these rows is larger,
+            staging may have that error, because unusual rows would otherwise keep the worse model in
+            production.
         rule: Name of the rule.
     """
 
@@ -180,7 +181,7 @@ class Calibrated(Gate):
         return (kind.metric(kind.calibration_metric),)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Compare the error with the allowed one."""
+        """Compare the error with its maximum."""
         (metric,) = self.metrics(findings.comparison.kind)
         return _within_production(self.rule, metric.name, self.most, findings.comparison)
 
@@ -190,8 +191,8 @@ class Unbiased(Gate):
     """On average staging predicts neither too much nor too little.
 
     Attributes:
-        most: Largest allowed bias (absolute value of the mean error, the estimate), in the unit of the
-            outcome. If the bias of production on these rows is larger, that is allowed.
+        most: Maximum bias (absolute value of the mean error, the estimate), in the unit of the outcome. If
+            the bias of production on these rows is larger, staging may have that bias.
         rule: Name of the rule.
     """
 
@@ -208,7 +209,7 @@ class Unbiased(Gate):
         return (kind.metric("bias"),)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Compare the bias with the allowed one."""
+        """Compare the bias with its maximum."""
         return _within_production(self.rule, "bias", self.most, findings.comparison)
 
 
@@ -217,7 +218,7 @@ class FastEnough(Gate):
     """A prediction by staging takes about as long as one by production.
 
     Attributes:
-        ratio: Largest allowed latency for one row, as a multiple of that of production.
+        ratio: Maximum latency for one row, as a multiple of that of production.
         rule: Name of the rule.
     """
 
@@ -228,7 +229,7 @@ class FastEnough(Gate):
         require_number(self, "ratio", lowest=0)
 
     def evaluate(self, findings: Findings) -> Ruling:
-        """Compare the ratio of both latencies with the allowed one."""
+        """Compare the ratio of both latencies with its maximum."""
         latency = findings.latency
         takes = f"One row takes {latency.staging_ms:.3g} ms"
         if latency.production_ms is None:

@@ -74,7 +74,7 @@ class Binary(PredictionKind):
         return ("probability",)
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
-        """Return a sentence if all outcomes are the same."""
+        """Return a reason if all outcomes are the same, and None otherwise."""
         positives = int(outcome.sum())
         if positives not in {0, len(outcome)}:
             return None
@@ -156,14 +156,14 @@ class Multiclass(PredictionKind):
     def at_large(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> dict[str, tuple[float, float]]:
-        """Return the mean probability of each class, and the share of rows that have it."""
+        """Return, by score name, the mean probability of the class and the share of rows that have it."""
         return {
             name: (float(prediction[:, number].mean()), float((outcome == number).mean()))
             for number, name in enumerate(self.score_names)
         }
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
-        """Return a sentence if all outcomes are the same class."""
+        """Return a reason if all outcomes are the same class, and None otherwise."""
         if len(outcome) and (outcome != outcome[0]).any():
             return None
         return (
@@ -292,7 +292,7 @@ class Quantiles(PredictionKind):
     def at_large(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> dict[str, tuple[float, float]]:
-        """Return each level, and the share of outcomes at or below its quantile."""
+        """Return, by score name, the level and the share of outcomes at or below its predicted quantile."""
         return {
             name: (level, float((outcome <= prediction[:, number]).mean()))
             for number, (name, level) in enumerate(zip(self.score_names, self.levels, strict=True))

@@ -127,7 +127,7 @@ class Metric:
         return self.by_row is not None and self.target is None
 
     def gain(self, staging: "Number", production: "Number") -> "Number":
-        """Return by how much staging is better: positive if it is, in either direction of the metric."""
+        """Return the amount by which staging is better; it is negative if staging is worse."""
         if self.target is not None:
             return cast("Number", abs(production - self.target) - abs(staging - self.target))
         return production - staging if self.lower_is_better else staging - production
@@ -205,7 +205,7 @@ def sums_by_cluster(
 
 
 def _unwritable(values: "NDArray[Any]") -> "NDArray[Any]":
-    """Return a view that a metric cannot write to."""
+    """Return a read-only view of an array."""
     view = values.view()
     view.flags.writeable = False
     return view

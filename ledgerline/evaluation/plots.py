@@ -146,7 +146,7 @@ def scores(kind: PredictionKind, samples: "Mapping[str, NDArray[np.float64]]") -
 
 
 def _ends(kind: PredictionKind, columns: "Sequence[NDArray[np.float64]]") -> tuple[float, float]:
-    """Return where the axis of predictions begins and ends."""
+    """Return the limits of the axis of predictions."""
     if kind.method == "predict_proba":
         return 0.0, 1.0
     return min(float(values.min()) for values in columns), max(float(values.max()) for values in columns)
@@ -168,7 +168,7 @@ def _set_title(axes: "Axes", title: str) -> None:
 
 def _figure(height: float) -> "Figure":
     require("plots", "A picture of predictions")
-    # Not pyplot, which keeps every figure of the process and needs a display.
+    # pyplot is not used, because it keeps every figure of the process and needs a display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")

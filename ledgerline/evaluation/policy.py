@@ -23,7 +23,7 @@ class Policy:
 
     Attributes:
         gates: The gates, each with a different rule, in the order in which they are evaluated and listed.
-        alpha: Probability with which a model that does not exceed a margin may be promoted by luck.
+        alpha: Probability with which a model that does not exceed a margin may be promoted by chance.
         resamples: Number of draws of the rows.
         seed: Seed of the draws: the same models on the same rows get the same rulings.
 
@@ -60,7 +60,7 @@ class Policy:
         """Refuse a kind of prediction for which one of the gates has no meaning.
 
         Raises:
-            ValueError: The error names gate and field.
+            ValueError: A gate has no meaning for the kind; the error names the gate and its field.
         """
         require_kind(kind)
         for gate in self.gates:
@@ -136,7 +136,8 @@ def evaluate(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
             with the signature.
 
     Raises:
-        ValueError: The comparison was made with another alpha, or a gate does not return its ruling.
+        ValueError: The comparison was made with another alpha, or a gate returns something other than its
+            ruling.
         ComparisonError: The comparison lacks a metric.
     """
     if findings.comparison.alpha != policy.alpha:

@@ -36,7 +36,7 @@ class PredictionKind(ABC):
     Attributes:
         name: Name of the kind, in one word.
         method: Method of a model that returns such predictions: "predict_proba" or "predict".
-        model_type: MLflow's word for such a model: "classifier" or "regressor".
+        model_type: MLflow's name of the type of such a model: "classifier" or "regressor".
         primary_metric: Metric by which models are compared by default.
         slice_metric: Metric by which slices are compared by default; it is a mean over rows.
         calibration_metric: Metric that the gate Calibrated evaluates; None if the kind has no calibration
@@ -105,7 +105,7 @@ class PredictionKind(ABC):
         return {self.score_names[0]: (float(prediction.mean()), float(outcome.mean()))}
 
     def untelling(self, outcome: "NDArray[Any]") -> str | None:
-        """Return why these outcomes cannot tell models apart; None if they can."""
+        """Return the reason why these outcomes cannot distinguish models; None if they can."""
         return None
 
     def metric(self, name: str) -> Metric:

@@ -64,7 +64,7 @@ def class_probabilities(
 
 
 def numbers(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-    """Return the number of each row.
+    """Return the predicted number of each row.
 
     Raises:
         ComparisonError: The shape is wrong, or a value is not a finite number.

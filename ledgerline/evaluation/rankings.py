@@ -87,8 +87,9 @@ class ClassRankings:
 class Outranked:
     """Pairs of a positive and a negative row whose negative is ranked higher, by the clusters of both.
 
-    A pair is drawn as often as both clusters are, multiplied: a draw weighs these counts, whatever the number
-    of rows. Pairs with equal probabilities count half. It returns `roc_auc`, exactly as `Ranking` does.
+    The number of times that a pair is drawn is the product of the counts of its two clusters, so a draw takes
+    the same time for any number of rows. Pairs with equal probabilities count half. It returns `roc_auc`,
+    exactly as `Ranking` does.
     """
 
     def __init__(self, rows: Rows) -> None:

@@ -18,9 +18,9 @@ class Latencies:
     """The time that a prediction for one row takes.
 
     Attributes:
-        staging_ms: Shortest of many predictions by staging, in milliseconds.
-        production_ms: Shortest of many predictions by production, in milliseconds; None without a version in
-            production.
+        staging_ms: Shortest duration of many predictions by staging, in milliseconds.
+        production_ms: Shortest duration of many predictions by production, in milliseconds; None without a
+            version in production.
     """
 
     staging_ms: float
@@ -128,7 +128,7 @@ class Gate(ABC):
         """Refuse a kind of prediction for which the gate has no meaning.
 
         Raises:
-            ValueError: The error names gate and field.
+            ValueError: The gate has no meaning for the kind; the error names the gate and its field.
         """
         try:
             self.metrics(kind)
@@ -149,7 +149,7 @@ def require_number(gate: Gate, field: str, *, lowest: float = -math.inf, highest
     """Refuse a field that is not a finite number within bounds.
 
     Raises:
-        ValueError: The error names gate and field.
+        ValueError: The field is not such a number; the error names the gate and the field.
     """
     value, named = getattr(gate, field), f"{field} of the gate {type(gate).__name__}"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -93,7 +93,7 @@ def table(name: str, values: "Answer") -> "NDArray[np.float64]":
     import numpy as np
     import pandas as pd
 
-    # Not subclasses: masked values of a masked array would pass as numbers.
+    # Subclasses are excluded, because masked values of a masked array would pass as numbers.
     if type(values) is np.ndarray and values.dtype.kind in "fiub":
         return values.astype(np.float64, copy=False)
     frame = pd.DataFrame(values)
@@ -103,7 +103,7 @@ def table(name: str, values: "Answer") -> "NDArray[np.float64]":
 
 
 def shape_of(name: str, values: "Answer") -> tuple[int, ...]:
-    """Return the shape of an answer.
+    """Return the shape of outcomes or predictions.
 
     Raises:
         ComparisonError: The rows have different lengths.

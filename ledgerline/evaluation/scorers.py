@@ -21,7 +21,7 @@ class CalibrationGaps:
     difference between the mean probability and the share of positives in their bin (Naeini, Cooper and
     Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015), 0 to 1. For
     several classes it is the mean of those of all classes, each against the rest (class-wise: Kull et al.,
-    Beyond temperature scaling, NeurIPS 2019). A draw keeps the bins of all rows.
+    Beyond temperature scaling, NeurIPS 2019). Every draw uses the bins of all rows.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -77,7 +77,8 @@ class Moments:
 
     It returns `rmse`, the root of the mean squared error, and `bias`, the absolute value of the mean error,
     both in the unit of the outcome; and `r2`, the share of the outcome's variance that is explained (1 is
-    best, 0 is that of the mean, it can be negative), which is not defined where all outcomes are the same.
+    best, 0 is the value of predicting the mean, and it can be negative). `r2` is not defined where all
+    outcomes are the same.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -85,8 +86,9 @@ class Moments:
 
         errors = rows.prediction - rows.outcome
         self._errors, self._squares = rows.sums(errors), rows.sums(errors**2)
-        # Deviations from one of the outcomes: large numbers that differ little lose nothing, and equal ones
-        # are exactly 0. The median, because an outcome far from all others would lose their digits.
+        # Deviations from one of the outcomes are used, so that large numbers that differ little keep their
+        # digits, and equal ones are exactly 0. That outcome is the median, because deviations from an outlier
+        # would lose digits.
         middle = np.partition(rows.outcome, len(rows.outcome) // 2)[len(rows.outcome) // 2]
         outcomes = rows.outcome - middle
         self._counts = rows.sums(np.ones(len(outcomes)))
@@ -125,7 +127,7 @@ class CoverageFactory:
 
 
 class Coverage:
-    """Outcomes at or below the quantile of each level.
+    """Differences between each level and the share of outcomes at or below its predicted quantile.
 
     It returns `coverage_error`, the mean over levels of the absolute difference between the share of
     outcomes at or below the quantile and its level: 0 to 1 (Gneiting, Balabdaoui and Raftery, Probabilistic

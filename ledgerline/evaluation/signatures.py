@@ -13,7 +13,7 @@ WIDENED = frozenset({("integer", "long"), ("integer", "double"), ("float", "doub
 
 
 def problems(staging: "ModelSignature | None", production: "ModelSignature | None") -> list[str]:
-    """Return what would break for a client of production if staging were active, one sentence each.
+    """Return the changes that would break clients of production if staging were active, one sentence each.
 
     A column that staging no longer has is a problem, too: MLflow accepts and ignores it, so the prediction
     would silently disregard it.

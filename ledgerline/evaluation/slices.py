@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ledgerline.evaluation.samples import Column
 
-# A smaller slice is listed without numbers: neither its loss nor the spread of its loss means anything.
+# A smaller slice is listed without numbers: neither its loss nor the spread of its loss is meaningful.
 MIN_SLICE_ROWS = 100
 MIN_SLICE_CLUSTERS = 5
 
@@ -32,7 +32,7 @@ class SliceDifference:
         production: The metric of production.
         gain: Amount by which staging is better; negative if it is worse.
         low: The lower end of an interval around the gain. With confidence 1 - alpha the intervals of all
-            slices hold at once, so that many slices do not produce a bad one by chance.
+            slices hold at once, so that false alarms do not become more likely with many slices.
         high: The upper end.
     """
 
@@ -62,7 +62,7 @@ def slice_differences(
         sample: The rows.
         slices: For each column, the label of each row.
         metric: A metric that is a mean over rows.
-        tell_apart: Returns whether models can be told apart by the outcomes that it is given.
+        tell_apart: Function that returns whether the given outcomes can distinguish models.
         alpha: One minus the confidence with which all intervals hold.
         resamples: Number of draws.
         seed: Seed of the draws; equal seeds give equal draws.
