@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 KUBERNETES = "kubernetes"
 
-# The tag of steps that use a language model. It limits such steps of one run, and dagster.yaml limits the
-# runs. A pool would be slower: steps that wait for a slot in a pool poll only every 15 seconds.
+# The tag of steps that use a language model. The executor limits the number of such steps in one run, and
+# dagster.yaml the number of runs with them. A pool would be slower, because a step that waits for a slot in a
+# pool polls only every 15 seconds.
 USES = "ledgerline/uses"
 USES_LANGUAGE_MODEL = {USES: "language_model"}
 
-# Modules that every step imports beside the definitions. They are imported once for each run: a step is then
-# forked from a warm process in a tenth of a second, while a new interpreter needs seconds.
+# Modules that every step imports in addition to the definitions. They are imported once for each run: a step
+# is then forked from a warm process in a tenth of a second, while a new interpreter needs seconds.
 PRELOADED = (
-    # The instance of a local deployment; opening it would import these in each step.
+    # Without preloading, opening the instance of a local deployment would import these in each step.
     *INSTANCE_MODULES,
     "upath.implementations.local",
     "pandas",
@@ -87,7 +88,7 @@ def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "Multiprocess
 def start_warm_process(
     kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND), preloaded: Sequence[str] = ()
 ) -> list[str]:
-    """Start the process that steps are forked from, which imports the modules for assets of these kinds.
+    """Start the process that steps are forked from; it imports the modules for assets of these kinds.
 
     Only the first call in a process has an effect.
 
@@ -161,7 +162,7 @@ def require_shared(data: str) -> None:
 
 
 def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.ExecutorDefinition:
-    """Return the executor that runs each step in a pod, which continues when the pod of the run is gone.
+    """Return the executor that runs each step in a separate pod, which continues if the run's pod ends.
 
     A pod has the image, variables, volumes and permissions that the run launcher of the instance gives to
     runs.
@@ -175,7 +176,7 @@ def _pods(max_concurrent_steps: int, limits: list[dict[str, object]]) -> dg.Exec
     config: dict[str, Any] = {
         "retries": {"enabled": {}},
         "tag_concurrency_limits": limits,
-        # Only the run starts pods; a step does not need the API of Kubernetes.
+        # Only the process of the run starts pods; a step does not need the API of Kubernetes.
         "step_k8s_config": {"pod_spec_config": {"automount_service_account_token": False}},
     }
     if max_concurrent_steps:

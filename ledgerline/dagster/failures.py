@@ -1,6 +1,6 @@
-"""The failure that Dagster does not retry, and the one place that turns errors of the library into it.
+"""Defines the failure that Dagster does not retry, and turns errors of the library into it.
 
-Errors that may pass without a change stay ordinary exceptions, which a retry policy applies to.
+Transient errors stay ordinary exceptions, to which a retry policy applies.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from ledgerline.errors import LedgerlineError
 
 
 class PermanentFailure(dg.Failure, LedgerlineError):  # noqa: N818 (Dagster calls it a failure)
-    """A step fails now and is not retried: its input, configuration or surroundings must be changed first.
+    """A failure that is not retried, because input, configuration or environment must be changed first.
 
     Dagster shows the problem and the remedy as the description of the failure, and each as its metadata.
 
@@ -31,15 +31,15 @@ class PermanentFailure(dg.Failure, LedgerlineError):  # noqa: N818 (Dagster call
     def __init__(self, problem: str, remedy: str = "") -> None:
         metadata = {name: text for name, text in (("problem", problem), ("remedy", remedy)) if text}
         super().__init__(f"{problem} {remedy}".rstrip(), metadata, allow_retries=False)
-        self.problem, self.remedy = problem, remedy  # LedgerlineError took the description for the problem
+        self.problem, self.remedy = problem, remedy  # __init__ stored both texts as the problem
 
 
 @contextmanager
 def permanent_failures(*passing: type[LedgerlineError]) -> Iterator[None]:
-    """Turn errors of the library that no retry can mend into `PermanentFailure`, without secrets.
+    """Turn permanent errors of the library into `PermanentFailure`, with secrets redacted.
 
-    Transient errors (`LedgerlineError.is_transient`) and exceptions of other libraries pass unchanged. This
-    is a context manager, and a decorator, too.
+    Transient errors (`LedgerlineError.is_transient`) and exceptions of other libraries pass unchanged. Use it
+    as a context manager or as a decorator.
 
     Args:
         passing: Errors that pass unchanged, too, because the caller handles them.
@@ -60,6 +60,6 @@ def permanent_failures(*passing: type[LedgerlineError]) -> Iterator[None]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a message lists them: the first five, and the number of the others."""
+    """Return names as a text for a message: the first five, and the number of the others."""
     first = ", ".join(names[:5])
     return first if len(names) <= 5 else f"{first} and {len(names) - 5} more"

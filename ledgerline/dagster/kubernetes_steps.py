@@ -25,7 +25,7 @@ START_SECONDS = 300
 
 
 class StartingStepHandler(StepHandler):
-    """Dagster's step handler, which also fails a step whose pod has a node and does not start on it."""
+    """Dagster's step handler, which also fails a step whose pod is scheduled but does not start."""
 
     def __init__(self, dagsters: K8sStepHandler) -> None:
         self._dagsters = dagsters
@@ -108,7 +108,7 @@ _dagsters: Any = k8s_job_executor
     requirements=dg.multiple_process_executor_requirements(),
 )
 def step_pods(context: dg.InitExecutorContext) -> StepDelegatingExecutor:
-    """Run each step in a pod of its own, which continues when its run's pod is gone."""
+    """Run each step in a separate pod, which continues if the run's pod ends."""
     executor = _dagsters.executor_creation_fn(context)
     executor._step_handler = StartingStepHandler(executor._step_handler)
     return executor

@@ -16,7 +16,7 @@ from ledgerline.ledger.projection import Projection
 # Dagster's daemon checks every 5 s which sensors are due. A sensor with an interval of 5 s would often miss
 # its check by a moment, and run only every other time.
 INTERVAL_SECONDS = 3
-BUDGET_SECONDS = 30.0  # of one tick; Dagster gives a sensor 60
+BUDGET_SECONDS = 30.0  # for each tick; Dagster's limit is 60
 
 
 class RunsNotExportedError(LedgerlineError):
@@ -28,7 +28,7 @@ _observers: dict[tuple[str, str], Observer] = {}
 
 
 def observers(*, running: bool, send_lineage: bool) -> Sequence[dg.SensorDefinition]:
-    """Return the sensors.
+    """Return a sensor for each projection.
 
     Args:
         running: True if they are running by default; the UI can stop them.

@@ -1,4 +1,4 @@
-"""The projections of runs as a resource, made from the settings."""
+"""The resource that exports runs: it makes the projections that its fields enable."""
 
 import time
 from typing import TYPE_CHECKING
@@ -122,7 +122,8 @@ class RunProjections(dg.ConfigurableResource):
     def _mlflow_runs_page(self, run_id: str) -> str | None:
         """Return the URL of the MLflow runs of a Dagster run; None if MLflow is unavailable.
 
-        The URL has the id of the experiment, which MLflow is asked for at most every RETRY_SECONDS.
+        The URL contains the id of the experiment. If MLflow is unavailable, the id is requested again only
+        after RETRY_SECONDS.
         """
         from ledgerline.ledger.projection import TargetUnavailableError
 

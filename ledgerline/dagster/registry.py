@@ -16,8 +16,8 @@ from ledgerline.registry.stages import AliasState
 class ModelRegistryResource(dg.ConfigurableResource):
     """The model registry in MLflow.
 
-    Errors of its models are failures that Dagster does not retry, except that another process is moving an
-    alias, which passes, and that a version is not promoted, which is a result.
+    Errors of its models become failures that Dagster does not retry. Transient errors are raised unchanged.
+    So are InPlaceError, NotApprovedError and RuleBrokenError, which are results and not failures.
 
     Example:
         >>> registry = ModelRegistryResource(tracking_uri="sqlite:///registry.db")

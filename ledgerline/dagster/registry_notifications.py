@@ -1,7 +1,7 @@
 """The notification that the registry has changed, stored in the Dagster instance for the registry's sensors.
 
-It does not tell what has changed. A notification can be lost or forged, so it only makes the sensors poll the
-registry earlier.
+It does not report what has changed. A notification can be lost or forged, so it only makes the sensors poll
+the registry earlier.
 """
 
 import time
@@ -17,7 +17,7 @@ def notify(instance: dg.DagsterInstance) -> None:
 
 
 def notified_at(instance: dg.DagsterInstance) -> float | None:
-    """Return the time of the last notification, in seconds since the epoch; None without any.
+    """Return the time of the last notification, in seconds since the epoch; None before the first one.
 
     The time is that of the notifier's clock. To detect another notification, compare for equality with the
     value before.

@@ -20,12 +20,13 @@ from ledgerline.registry.promotion import Mode
 from ledgerline.registry.registry import Registry
 from ledgerline.settings.agents import ADDRESS_VARIABLES
 
-# For definitions. The Dagster UI shows what resources are configured with; of a variable it shows the name
-# only, and so not the password or the token in it.
+# The functions that follow make resources for definitions. The Dagster UI shows the configuration of
+# resources. For an environment variable it shows only the name, so passwords and tokens are passed as
+# variables.
 
 
 def library_resources(settings: Settings) -> dict[str, object]:
-    """Return what the steps of a project ask for, by name: storage, tracking, tracing, the registry."""
+    """Return the resources of the steps of a project, by name: storage, tracking, tracing, the registry."""
     return {
         "tables": TableStorage(base=settings.data),
         "records": RecordStorage(base=settings.data),
@@ -38,19 +39,19 @@ def library_resources(settings: Settings) -> dict[str, object]:
 
 
 def mlflow(settings: Settings) -> MLflowResource:
-    """Return the MLflow resource: training runs, and where runs are shown."""
+    """Return the resource for training runs in MLflow."""
     return MLflowResource(
         tracking_uri=_tracking_uri(settings), experiment=settings.experiment, artifacts=settings.artifacts
     )
 
 
 def otel(settings: Settings) -> OTelResource:
-    """Return the OTel resource: spans inside steps."""
+    """Return the resource for spans inside steps."""
     return OTelResource(**asdict(settings.telemetry))
 
 
 def registry(settings: Settings) -> ModelRegistryResource:
-    """Return the model registry."""
+    """Return the resource for the model registry."""
     return ModelRegistryResource(
         tracking_uri=_tracking_uri(settings),
         promotion=Mode(settings.promotion),
@@ -59,12 +60,12 @@ def registry(settings: Settings) -> ModelRegistryResource:
 
 
 def alerts(settings: Settings) -> AlertResource:
-    """Return what tells people that production moved."""
+    """Return the resource that sends alerts when production changes."""
     return AlertResource(url=dg.EnvVar("LEDGERLINE_ALERT_URL") if settings.alert_url is not None else None)
 
 
 def agent(settings: Settings) -> AgentResource:
-    """Return what opens agents."""
+    """Return the resource that opens agents."""
     names = AgentResource.model_fields.keys()
     fields = {name: getattr(settings.agent, name) for name in names if hasattr(settings.agent, name)}
     if settings.agent.api_key is not None:
@@ -96,7 +97,7 @@ def _tracking_uri(settings: Settings) -> str:
     return dg.EnvVar("MLFLOW_TRACKING_URI") if has_login else settings.tracking_uri
 
 
-# For processes outside Dagster
+# The functions that follow are for processes outside Dagster.
 
 
 def registry_of(settings: Settings) -> Registry:
@@ -110,13 +111,13 @@ def registry_of(settings: Settings) -> Registry:
 
 @contextmanager
 def agent_of(settings: Settings) -> Iterator[AgentResource]:
-    """Open what opens agents."""
+    """Initialise the resource that opens agents."""
     with agent(settings).process_config_and_initialize_cm() as initialised:
         yield initialised
 
 
 def mlflow_of(settings: Settings) -> MLflowResource:
-    """Return MLflow."""
+    """Return the resource for MLflow, with values instead of references to variables."""
     return MLflowResource(
         tracking_uri=settings.tracking_uri, experiment=settings.experiment, artifacts=settings.artifacts
     )

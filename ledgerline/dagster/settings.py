@@ -16,7 +16,7 @@ from ledgerline.traces.telemetry import Telemetry
 
 
 class Settings(PipelineVariables):
-    """All settings of a project outside serving, with what other packages make of them.
+    """All settings of a project except those of serving, and values that are derived from them.
 
     The fields are declared in ledgerline/settings/; the reference is docs/reference/settings.md.
 
@@ -28,7 +28,7 @@ class Settings(PipelineVariables):
         'http://127.0.0.1:3000'
     """
 
-    @cached_property  # It warns of values that cannot be used, which one warning is enough for.
+    @cached_property  # cached, so that it warns of unusable values only once
     def telemetry(self) -> Telemetry:
         """Destination and sampling of traces."""
         return Telemetry.of(self)
@@ -40,14 +40,15 @@ class Settings(PipelineVariables):
 
 
 def set_library_defaults() -> None:
-    """Set what libraries read before the modules of a project are imported."""
-    # Backfill policies and time window mappings are in beta, and the version of Dagster is pinned.
+    """Set the defaults of libraries; call this before the modules of a project are imported."""
+    # Backfill policies and time window mappings are in beta. The warnings are not needed, because the version
+    # of Dagster is pinned.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     library_defaults.set_in(os.environ)
 
 
 def export(settings: Settings) -> None:
-    """Put the settings into the environment of this process, for the processes that it starts."""
+    """Write the settings to the environment of this process, for the processes that it starts."""
     os.environ[VARIABLE] = str(settings.project.root)
     os.environ["LEDGERLINE_HOME"] = str(settings.home)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)

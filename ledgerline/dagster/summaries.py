@@ -11,7 +11,7 @@ def summary(rows: Mapping[str, Mapping[str, float]]) -> Mapping[str, dg.TableMet
     """Return metadata with a table that `ledgerline run` prints.
 
     Args:
-        rows: Numbers by column, by the name of the row.
+        rows: For the name of each row, its numbers by column.
 
     Example:
         >>> metadata = summary({"log_loss": {"model": 0.5368, "baseline": 0.579}})

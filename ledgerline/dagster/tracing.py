@@ -23,9 +23,8 @@ class OTelResource(dg.ConfigurableResource):
     """Traces parts of a step below the span of the step.
 
     Spans of libraries that are instrumented with OpenTelemetry are nested there, too. A step never connects
-    to a
-    collector: its spans are written to Dagster's event log, and the observer exports them with those of the
-        run.
+    to a collector: its spans are written to Dagster's event log, and the observer exports them with those of
+    the run.
 
     Example:
         >>> from ledgerline.ledger.event_log import read_history
@@ -110,7 +109,7 @@ class OTelResource(dg.ConfigurableResource):
 
     @property
     def telemetry(self) -> Telemetry:
-        """The settings of traces, without Dagster."""
+        """The settings of traces, as a dataclass that does not depend on Dagster."""
         settings = {field.name: getattr(self, field.name) for field in fields(Telemetry)}
         return Telemetry(**settings)
 

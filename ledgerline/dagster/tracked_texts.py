@@ -15,7 +15,7 @@ MAX_NAME_LENGTH = 250
 
 
 def param_text(name: str, value: Any) -> str:
-    """Return the text of a param, in which values with the name of a secret are redacted at any depth."""
+    """Return the text of a parameter; values whose names denote secrets are redacted at any depth."""
     text = cleaned(value, name)
     if isinstance(value, tuple) and isinstance(text, list):
         text = tuple(text)

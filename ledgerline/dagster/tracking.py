@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-# Tags of MLflow runs that a step opened, beside those of mlflow_runs/tags.py.
+# Tags of MLflow runs that a step opened, in addition to those of mlflow_runs/tags.py.
 PARTITION_TAG = "dagster.partition_key"
 ERROR_TAG = "error"
 TABLES_TAG = "mlflow.loggedArtifacts"  # a tag of MLflow that lists the tables among the artifacts
 
-MAX_DIGEST_LENGTH = 36  # of a dataset, in MLflow's database
+MAX_DIGEST_LENGTH = 36  # MLflow's limit for a dataset's digest
 MAX_BATCH_PARAMS = 100
 MAX_BATCH_METRICS = 1000
 
@@ -156,8 +156,8 @@ class TrainingRun:
     def log_files(self, contents: Mapping[str, bytes]) -> None:
         """Store artifacts by file name, such as images and documents.
 
-        Names are cleaned. Contents are stored unchanged, because evidence is sealed; log_table and evidence
-        clean their texts before.
+        Names are cleaned. Contents are stored unchanged, because evidence is sealed. Callers redact secrets
+        in texts beforehand.
         """
         with tempfile.TemporaryDirectory() as folder:
             for name, content in contents.items():
@@ -338,7 +338,7 @@ def _open(run: TrainingRun) -> Iterator[TrainingRun]:
 
 @contextmanager
 def _keeping(error: BaseException) -> Iterator[None]:
-    """Keep the error of the step if logging it to MLflow fails, too."""
+    """Add an error of MLflow to the step's error as a note, instead of raising it."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -11,7 +11,8 @@ class RunAgain:
 
     Attributes:
         job: Name of the job.
-        asset: Asset whose last materialised partition, or which itself if it has none, is materialised again.
+        asset: Asset to materialise again: its last materialised partition, or all of it if it has no
+            partitions.
     """
 
     job: str

@@ -1,16 +1,16 @@
-"""Makes an asset of its spec, which a translator may have changed."""
+"""Makes an asset from its spec, which a translator may have changed."""
 
 from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 
-# Dagster keeps the kinds of an asset in its tags, and refuses them there as an argument.
+# Dagster stores the kinds of an asset among its tags, but refuses such tags as an argument.
 KIND_TAG_PREFIX = "dagster/kind/"
 
 
 def asset_of_spec(spec: dg.AssetSpec, **options: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `@dg.asset` with everything that the spec says, and the options that a spec does not have."""
+    """Return `@dg.asset` with all fields of the spec, and with options that a spec does not have."""
     return dg.asset(
         key=spec.key,
         deps=list(spec.deps),

@@ -1,4 +1,4 @@
-"""The step that compares staging with production. The asset whose step it is: comparison.py."""
+"""The step that compares staging with production. Its asset is in comparison.py."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""The step that compares stored predictions with training rows. Its asset: predictions_drift.py."""
+"""The step that compares stored predictions with training rows. Its asset is in predictions_drift.py."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ def outcomes_of(
     """Compare predictions with outcomes, over the rows whose outcome is known.
 
     Raises:
-        PermanentFailure: An outcome is not one of the kind of prediction.
+        PermanentFailure: An outcome does not fit the kind of prediction.
     """
     is_known = rows[model.outcome].notna().to_numpy()
     if not is_known.any():
@@ -130,7 +130,7 @@ def outcomes_of(
 
 
 def further_metrics(model: ReleasedModel, watch: Watch) -> list[Metric]:
-    """Return the metrics in addition to those of the kind: the model's own, and that of the bound."""
+    """Return the metrics in addition to those of the kind: those of the model, and that of the bound."""
     bounded = watch.bounded_metric(model.kind, model.metrics)
     return [*model.metrics, *([bounded] if bounded is not None else [])]
 

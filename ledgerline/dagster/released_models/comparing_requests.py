@@ -1,4 +1,4 @@
-"""The step that compares requests with training rows. Its asset and check: requests_drift.py."""
+"""The step that compares requests with training rows. Its asset and check are in requests_drift.py."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -96,7 +96,7 @@ def compare_requests(
 
 
 def _features(result: RequestsDrift) -> dict[str, dg.TableMetadataValue]:
-    """Return the table of columns; none where no column is logged, since Dagster refuses an empty one."""
+    """Return the table of columns; empty if no column is logged, because Dagster refuses empty tables."""
     if not result.feature_psi:
         return {}
     return {"feature_psi": drift_tables.inputs_table(result.feature_psi, result.gaps_psi)}
@@ -113,7 +113,7 @@ def _in_production(registry: ModelRegistryResource, model: ReleasedModel) -> Ver
 
 
 def _answered_by(logged: "pd.DataFrame", version: Version) -> "pd.DataFrame":
-    """Return the rows that a version answered.
+    """Return the rows that a version predicted.
 
     Raises:
         PermanentFailure: The version answered no request, or its responses are redacted in the log.

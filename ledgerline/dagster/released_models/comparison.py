@@ -1,4 +1,4 @@
-"""The asset that compares staging with production, and its checks. The move of the alias: production.py."""
+"""The asset that compares staging with production, and its checks. The alias is moved in production.py."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
     def compare(
         context: dg.AssetExecutionContext, config: ComparisonConfig
     ) -> Iterator[dg.Output[EvaluatedVersion]]:
-        # Imported by the step, so that definitions load faster.
+        # The step imports it, so that definitions load faster.
         from ledgerline.dagster.released_models.comparing import compare_versions
 
         yield from compare_versions(context, model, config)
@@ -37,7 +37,7 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
 
 
 def gate_checks(model: ReleasedModel) -> dg.AssetChecksDefinition:
-    """Make a check for each gate; a failed one keeps the version out of production."""
+    """Make a check for each gate; a version that fails a gate is not promoted."""
     key = model.names.comparison
 
     @dg.multi_asset_check(
@@ -53,8 +53,8 @@ def gate_checks(model: ReleasedModel) -> dg.AssetChecksDefinition:
     ) -> Iterator[dg.AssetCheckResult]:
         """Report the ruling of each gate as a check.
 
-        The sealed evidence, which a promotion reads, keeps a version out of production. Blocking checks would
-        make Dagster report the run and the promotion as failed, although both work as intended.
+        The checks do not block: a promotion reads the sealed evidence. Blocking checks would make Dagster
+        report the run and the promotion as failed, although both work as intended.
         """
         evaluated = records.read(key, None, EvaluatedVersion)
         chosen = {check.name for check in context.selected_asset_check_keys}

@@ -1,4 +1,4 @@
-"""The two versions of a comparison, loaded: their predictions, and the time these take."""
+"""The two loaded versions of a comparison, with their predictions and latencies."""
 
 import time
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def contender(registered: Model, model: ReleasedModel, version: Version) -> Cont
 
 
 def row_latencies(staging: Contender, production: Contender | None, rows: "pd.DataFrame") -> Latencies:
-    """Measure the time for one row: the fastest of many, in turns, which a busy machine affects least."""
+    """Measure the latency of one row, in turns; the minimum of many is least affected by other load."""
     inputs = staging.declared.inputs(rows.head(TIMED_ROWS))
     contenders = [staging, *([production] if production else [])]
     taken: list[list[float]] = [[] for _ in contenders]

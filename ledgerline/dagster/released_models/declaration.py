@@ -56,9 +56,9 @@ class ReleasedModel:
         rows: Asset with the rows that versions are trained and evaluated on.
         outcome: Column of the rows that is predicted. Rows without a value there are left out.
         inputs: Function that turns rows into inputs of the model, with columns as a client sends them.
-        clusters: Column, or function that labels each row, for rows that are not independent, as orders of
-            one day that share the weather. The bootstrap draws whole clusters. None for independent rows.
-        read: Function that reads the rows of some partitions, if they are more than what the asset `rows`
+        clusters: Column, or function that labels each row, for rows that are not independent, such as orders
+            of one day. The bootstrap draws whole clusters. None for independent rows.
+        read: Function that reads the rows of some partitions, if the model needs more than the asset `rows`
             stores. Default: the IO manager of the asset.
         evaluated_on: Function that returns the partitions of the rows that the version of a partition is
             evaluated on. Default: the partition of the same key. The tag `evaluated_on` of a version takes
@@ -71,7 +71,7 @@ class ReleasedModel:
         policy: Gates that a version must pass. Default: those for its kind.
         metrics: Metrics to compare by, in addition to those of the kind.
         after_promotion: Job that runs when another version is in production.
-        watch: Watch of the drift of its predictions and requests; None for none.
+        watch: Watch of the drift of its predictions and requests; None for no watch.
         translator: Translator that makes names and specs.
 
     Example:
@@ -161,7 +161,7 @@ class ReleasedModel:
 
     @property
     def drift_partitions(self) -> dg.PartitionsDefinition | None:
-        """The partitions of the drift of its predictions: those of its versions, if its rows have some."""
+        """The partitions of its predictions' drift: those of its versions, if its rows have partitions."""
         return self.versions.partitions_def if self.rows_partitions is not None else None
 
     def clusters_of(self, rows: "pd.DataFrame") -> "pd.Series | list[int]":

@@ -1,4 +1,4 @@
-"""The checks that predictions have not drifted too far. How drift is measured: predictions_drift.py."""
+"""The checks that predictions have not drifted too far. comparing_predictions.py measures it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -152,7 +152,7 @@ def _outcomes(model: ReleasedModel, watch: Watch, drift: PredictionsDrift) -> Fi
 
 
 def _too_few(watch: Watch, clusters: int, rows: int) -> str | None:
-    """Return a text if there are too few rows or clusters to be evaluated."""
+    """Return the reason if there are too few rows or clusters to evaluate; None if there are enough."""
     if rows >= watch.min_rows and clusters >= watch.min_clusters:
         return None
     return (

@@ -88,7 +88,7 @@ class RequestsDrift:
         until: End of the period.
         requests: Number of requests that the version answered.
         rows: Number of rows in these requests.
-        is_cut: True if there may be more requests than were read.
+        is_cut: True if the period may have more requests than were read.
         first_training_partition: First partition of its training rows; None without partitions.
         last_training_partition: Last partition of its training rows; None without partitions.
         training_rows: Number of its training rows.

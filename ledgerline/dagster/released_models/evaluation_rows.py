@@ -100,7 +100,7 @@ def read_training_rows(
     """Read the rows that a version was trained on, as they are stored now.
 
     Raises:
-        PermanentFailure: The version does not record which rows, or they are not stored any more.
+        PermanentFailure: The version does not record its training rows, or they are no longer stored.
     """
     purpose = f"{named(version)} was trained on"
     if model.holdout is not None:
@@ -114,7 +114,7 @@ def read_training_rows(
 def read_rows(
     context: dg.AssetExecutionContext, model: ReleasedModel, keys: Sequence[str], purpose: str
 ) -> "pd.DataFrame":
-    """Read rows with the asset's IO manager; one of this library reads all partitions at once.
+    """Read rows with the asset's IO manager; those of this library read all partitions at once.
 
     Raises:
         PermanentFailure: Partitions are not stored; the message names them and their purpose.

@@ -129,7 +129,7 @@ def compared_versions(
 
 
 def against_text(model: ReleasedModel, production: Version | None) -> str:
-    """Return the name of what staging is compared with, for a text."""
+    """Return the name of the version or baseline that staging is compared with, for a text."""
     return f"version {production.number}" if production else f"the baseline {model.stand_in.name}"
 
 
@@ -219,6 +219,6 @@ def _psi(production: "pd.DataFrame", staging: "pd.DataFrame", features: Sequence
 
 
 def _provenance(version: Version) -> dict[str, str]:
-    """Return the recorded origin of a version, which is empty if it was registered by hand."""
+    """Return the recorded origin of a version, which is empty if it was registered manually."""
     tags = {name: version.tags[name] for name in PROVENANCE_TAGS if version.tags.get(name)}
     return tags | {"mlflow_run_id": version.run_id or "missing"}

@@ -14,12 +14,12 @@ _HASHES = 2**64  # a hash has 64 bits
 
 
 class HoldoutError(LedgerlineError):
-    """A holdout keeps no rows, all rows, or does not name its columns."""
+    """A holdout contains no rows or all rows, or does not name its columns."""
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """A share of the rows; the same rows are held out each time, also after others were added.
+    """A share of the rows; the same rows are held out each time, even after others were added.
 
     Attributes:
         share: Share of the rows that is kept for evaluation, between 0 and 1.

@@ -1,4 +1,4 @@
-"""Reads the metadata of assets that a declaration names. Their content: stored_tables.py."""
+"""Reads the metadata of assets that a declaration names. stored_tables.py reads their content."""
 
 from collections.abc import Mapping
 from typing import Any

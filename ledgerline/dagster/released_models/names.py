@@ -95,7 +95,7 @@ class ReleaseNames:
 
     @classmethod
     def from_metadata(cls, text: str) -> Self:
-        """Return the names that metadata holds."""
+        """Return the names that metadata contains."""
         document = json.loads(text)
         for name in ("comparison", "production", "versions"):
             document[name] = dg.AssetKey.from_user_string(document[name])
@@ -103,7 +103,7 @@ class ReleaseNames:
 
 
 def released_models(definitions: dg.Definitions) -> Mapping[str, ReleaseNames]:
-    """Return the released models that definitions hold, by name, in the order of their names."""
+    """Return the released models in definitions by name, sorted by name."""
     names_of_models = [
         ReleaseNames.from_metadata(spec.metadata[RELEASE_METADATA])
         for spec in definitions.resolve_all_asset_specs()

@@ -1,4 +1,4 @@
-"""The polls of the model registry: when a sensor polls, and its state. What a tick does: *_sensor.py."""
+"""Defines when a sensor polls the model registry, and which state it keeps. The ticks are in *_sensor.py."""
 
 import json
 import time
@@ -45,7 +45,7 @@ class Poll:
         aliases: Version by alias.
         journal_entry: Last entry of the journal that was carried out.
         at: Time of the poll, in seconds since the epoch.
-        notified_at: Time of the last notification by then; None without any.
+        notified_at: Time of the last notification before the poll; None if there was none.
         model_created: Creation time of the model, in milliseconds, which distinguishes it from other models
             of its name.
         newest_model: Creation time of the newest of all models.
@@ -66,10 +66,10 @@ class Seen:
     Attributes:
         polled_at: Time of the last poll, in seconds since the epoch; 0 before the first.
         read_at: Time at which the journal was last read.
-        notified_at: Time of the last notification that led to a poll; None without any.
+        notified_at: Time of the last notification that led to a poll; None if there was none.
         aliases: Version by alias, at the last poll.
         journal_entry: Last entry of the journal that was read.
-        has_more: True if something could not be done yet, and is tried again at the next tick.
+        has_more: True if some work could not be done yet; the next tick tries it again.
         model_created: Creation time of the model; None in cursors of earlier releases.
         newest_model: Creation time of the newest of all models, at the last poll.
         seal: Seal of the last entry that was read; empty without entries, or if it is unknown.
@@ -87,7 +87,7 @@ class Seen:
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> Self:
-        """Return the state that a cursor holds; without a cursor, the state before the first poll."""
+        """Return the state that a cursor contains; without a cursor, the state before the first poll."""
         document: dict[str, Any] = json.loads(cursor) if cursor else {}
         return cls(**{_ATTRIBUTES.get(key, key): value for key, value in document.items()})
 
@@ -104,11 +104,11 @@ class Seen:
         return cls()
 
     def about(self, current: Poll) -> Self:
-        """Return the state that belongs to the model that has the name now.
+        """Return the state for the model that has the name now: this one if it is the same model.
 
         The journal of a model that was registered anew begins with entry 1 again, so entry numbers of the
-        earlier model do not apply to it. The past of an older model that was renamed to this name is not
-        reported: this poll is the first one of it.
+        earlier model do not apply to it. An older model that was renamed to this name is treated as at its
+        first poll: its earlier moves are not reported.
         """
         # The clock of the registry is used if it is known, since another clock may differ.
         last = self.newest_model or self.polled_at * 1000
@@ -176,7 +176,7 @@ def poll(
 
 
 def run_key(model: str, entry: Entry) -> str:
-    """Return the key of a run that an entry of the journal starts.
+    """Return the run key for an entry of the journal.
 
     The number of the entry is not sufficient: the journal of a model that was registered anew begins with 1
     again, and Dagster starts no run for a known key. The seal holds a hash of all entries up to this one.

@@ -1,4 +1,4 @@
-"""The asset with the drift of a model's predictions. The checks of drift: drift_checks.py."""
+"""The asset with the drift of a model's predictions. Its checks are in drift_checks.py."""
 
 import dagster as dg
 

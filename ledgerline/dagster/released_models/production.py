@@ -1,6 +1,6 @@
 """The asset that represents the version in production: its step moves the alias.
 
-What must hold before a move: ledgerline/registry/promotion.py.
+The conditions of a move are checked in ledgerline/registry/promotion.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """The sensor that follows moves of the alias `production`: it reports them to Dagster and the alert address.
 
-With a webhook (`ledgerline registry webhook`) the sensors poll at once, and otherwise every few seconds. When
-they poll, and their state: polls.py. What starts comparisons and promotions: staging_sensor.py.
+With a webhook (`ledgerline registry webhook`) the sensors poll at once, and otherwise every few seconds.
+polls.py defines when they poll, and their state. staging_sensor.py starts comparisons and promotions.
 """
 
 import time
@@ -30,11 +30,11 @@ from ledgerline.registry.history import End, Entry, Move
 from ledgerline.registry.moves import UnderWayError
 from ledgerline.registry.stages import PRODUCTION
 
-# A run materialises its move at once. If it has not done so within this time, its process died, whatever its
-# status is.
+# A run materialises its move at once. If it has not done so within this time, its process has died, whatever
+# its status is.
 MATERIALISED_WITHIN = timedelta(minutes=10)
 
-# Alerts of one tick end after so many seconds; Dagster gives a sensor 60.
+# A tick sends alerts for at most this many seconds; Dagster's limit for a tick is 60.
 ALERT_SECONDS = 20
 
 PAGE = 500
@@ -47,7 +47,7 @@ class SeenProduction(Seen):
     """The state of `production_changed`.
 
     Attributes:
-        materialised: Last entry up to which moves are materialisations; None before the first poll.
+        materialised: Last entry up to which each move has a materialisation; None before the first poll.
         alerted: Last entry up to which moves were sent to the alert address.
     """
 
@@ -90,7 +90,7 @@ def _tick(
     registry: ModelRegistryResource,
     alerts: AlertResource,
 ) -> dg.SensorResult | dg.SkipReason:
-    """Materialise each move of the alias that no run has materialised, start what follows, and alert."""
+    """Materialise moves of the alias that no run has materialised, start the runs that follow, and alert."""
     names = model.names
     seen = SeenProduction.from_cursor(context.cursor)
     current = poll(context, registry, names.model, seen)

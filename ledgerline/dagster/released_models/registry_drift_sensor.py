@@ -25,7 +25,7 @@ class SeenDrift(Seen):
 
 
 def drift_sensor(model: ReleasedModel) -> dg.SensorDefinition:
-    """Make the sensor that evaluates the check of the registry when its verdict changes."""
+    """Make the sensor that evaluates the check of the registry when its result changes."""
     names = model.names
 
     @dg.sensor(
@@ -50,14 +50,15 @@ def _tick(
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare the registry with its journal.
 
-    An inconsistency that is seen only once is not reported: an alias was being moved or recorded then.
+    An inconsistency that only one poll finds is not reported, because an alias was probably being moved or
+    recorded at that time.
     """
     seen = SeenDrift.from_cursor(context.cursor)
     current = poll(context, registry, names.model, seen)
     if current is None:
         return dg.SkipReason(NOT_YET)
     seen = seen.about(current)
-    # A notification may be due to a tag, which a poll does not read.
+    # A notification may be caused by a changed tag, which a poll does not read.
     if not seen.is_to_read(current) and current.notified_at == seen.notified_at:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(current).cursor)
     inconsistencies = registry.model(names.model).inconsistencies()

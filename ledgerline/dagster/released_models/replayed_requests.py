@@ -1,4 +1,4 @@
-"""Replays logged requests with the version in staging. The replay itself: ledgerline/requests/replay.py."""
+"""Replays logged requests with the version in staging, by means of ledgerline/requests/replay.py."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -55,14 +55,14 @@ def replayed(
 
 
 def asked_of(one: Contender) -> ReplayedVersion:
-    """Return a version as the service has it: it refuses requests without its required inputs."""
+    """Return a version for the replay; like the service, it refuses requests without required inputs."""
     inputs = one.signature.inputs if one.signature else None
     required = inputs.required_input_names() if inputs and inputs.has_input_names() else []
     return ReplayedVersion(one.version.number, one.answer, required)
 
 
 def _inputs_of(one: Contender) -> list[str]:
-    """Return the names of the columns that a version takes; empty if it takes them by position."""
+    """Return the names of the columns that a version takes; empty if it identifies them by position."""
     inputs = one.signature.inputs if one.signature else None
     return list(inputs.input_names()) if inputs and inputs.has_input_names() else []
 

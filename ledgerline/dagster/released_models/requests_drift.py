@@ -1,6 +1,6 @@
 """The asset with the drift of the requests to a model's service, and its check.
 
-Drift of stored predictions: predictions_drift.py.
+The drift of stored predictions is in predictions_drift.py.
 """
 
 from datetime import UTC, datetime, timedelta

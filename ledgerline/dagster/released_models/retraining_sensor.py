@@ -1,4 +1,4 @@
-"""The sensor that starts training after predictions have drifted. The checks of drift: drift_checks.py."""
+"""The sensor that starts training after predictions have drifted. drift_checks.py checks for drift."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -20,13 +20,13 @@ NOTHING_FAILED = "No partition has failed since the last tick."
 
 
 def retraining_sensor(model: ReleasedModel, watch: Watch, retrain: RetrainOnDrift) -> dg.SensorDefinition:
-    """Make the sensor that requests a version whose training rows include those that have drifted."""
+    """Return the sensor that starts the training job after drift; it trains on the drifted rows, too."""
 
     @dg.sensor(
         name=model.names.sensor("retrain_on_drift"),
         job_name=retrain.job,
         minimum_interval_seconds=INTERVAL_SECONDS,
-        # Training uses all cores for a while, which must not surprise a first user.
+        # Training uses all cores for a while, which new users would not expect.
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=(
             f"Trains a version of {model.name} that also learns from the partition whose predictions have "
@@ -85,7 +85,7 @@ def _tick(
             f"{model.versions_key.to_user_string()} has no later partition."
         )
         return dg.SensorResult(skip_reason=reason, cursor=cursor)
-    # The version of the partition after the last one also learns from those before.
+    # One version suffices: the version after the last drifted partition also learns from earlier ones.
     drifted = max(with_next, key=keys.index)
     wanted = following[drifted]
     made = context.instance.get_materialized_partitions(model.versions_key)

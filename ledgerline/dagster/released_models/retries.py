@@ -1,4 +1,4 @@
-"""The retry policy of the steps of a release, and the pool that keeps them from running at once."""
+"""The retry policy of the steps of a release, and the pool that runs them one at a time."""
 
 import dagster as dg
 

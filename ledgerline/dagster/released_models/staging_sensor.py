@@ -1,6 +1,6 @@
 """The sensor that starts comparisons and promotions, for versions in staging and after approvals.
 
-What follows when production has moved: production_sensor.py.
+production_sensor.py starts the runs that follow a move of production.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ from ledgerline.registry.moves import UnderWayError
 from ledgerline.registry.promotion import Mode
 from ledgerline.registry.stages import PRODUCTION, STAGING
 
-# The process of a run that takes longer has died, whatever its status is, as after a killed command line.
+# If a run takes longer, its process has died, whatever its status is; a killed command line leaves such runs.
 RELEASED_WITHIN = timedelta(minutes=15)
 
 UNDER_WAY = [
@@ -46,10 +46,11 @@ class SeenStaging(Seen):
     """The state of `staging_changed`.
 
     Attributes:
-        released: Last entry up to which versions in staging got their run; None before the first poll.
-        approved: Last entry up to which approvals got their run.
+        released: Last entry up to which runs were requested for versions in staging; None before the first
+            poll.
+        approved: Last entry up to which runs were requested for approvals.
         waiting: Versions that wait for approval, with their evidence.
-        requested: Evidence that was approved by a tag, and got its run.
+        requested: Evidence that was approved by a tag, and whose run was requested.
     """
 
     released: int | None = None
@@ -59,7 +60,7 @@ class SeenStaging(Seen):
 
     @classmethod
     def nothing_of_a_new_model(cls) -> Self:
-        """Return the state for a new model: each version in staging gets its run."""
+        """Return the state for a new model: a run is requested for each version in staging."""
         return cls(released=0)
 
 
@@ -132,7 +133,7 @@ def _tick(
 
 
 def _to_release(history: History, released: int | None) -> list[tuple[int, int]]:
-    """Return versions that were staged after this entry and not evaluated since; at first, the current one.
+    """Return versions that were staged after this entry and not evaluated since; for None, the current one.
 
     Returns:
         Entry and version, the earliest first.
@@ -211,8 +212,7 @@ def _promotion(
     }
     return dg.RunRequest(
         # The key stays the same, however often and by whatever means the version is approved, until
-        # production moves. Each comparison has another evidence, also that of a model that was registered
-        # anew.
+        # production moves. Each comparison has different evidence, even for a model that was registered anew.
         run_key=f"{names.model}-{_last_move(history)}-{evaluation.evidence}",
         job_name=names.promote_job,
         run_config={"ops": {names.production_op: {"config": config}}},

@@ -1,4 +1,4 @@
-"""Reads the stored predictions of a model, joined with their rows. Their drift: predictions_drift.py."""
+"""Reads the stored predictions of a model, joined with their rows. Drift is in predictions_drift.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# Column with the place of a prediction in its table during the join, under an unlikely name.
+# Column with the row number of a prediction during the join. Tables are unlikely to have this name.
 _PLACE = "$place"
 
 
@@ -48,7 +48,8 @@ def stored_predictions(
         context: Context of the step.
         model: Declaration of the model.
         watch: Watch of the model.
-        version: Version whose predictions are read; None for the one with most, or the latest of several.
+        version: Version whose predictions are read; None for the version with most rows, or the latest of
+            several with as many.
 
     Raises:
         PermanentFailure: There is no prediction, some have no row, or they are of another kind.
@@ -123,7 +124,7 @@ def _keys(
 def _joined(
     model: ReleasedModel, watch: Watch, table: "pd.DataFrame", rows: "pd.DataFrame"
 ) -> "pd.DataFrame":
-    """Return the row of each prediction, with the place of the prediction."""
+    """Return the row of each prediction, with the row number of the prediction."""
     name = model.rows_key.to_user_string()
     missing = [column for column in watch.join if column not in rows]
     if missing:

@@ -25,7 +25,7 @@ def stored_partitions(context: dg.AssetExecutionContext, asset: Asset) -> set[st
 def read_table(
     context: dg.AssetExecutionContext, asset: Asset, keys: Sequence[str], purpose: str
 ) -> "pd.DataFrame":
-    """Read a table with its IO manager; one of this library reads all partitions at once.
+    """Read a table with its IO manager; those of this library read all partitions at once.
 
     Args:
         context: Context of a step that requires the resource `storage_of(asset)`.

@@ -1,4 +1,4 @@
-"""Reads the rows that a version was trained on, and predicts them. It compares nothing."""
+"""Reads the rows that a version was trained on, and predicts them. comparing_*.py compare them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

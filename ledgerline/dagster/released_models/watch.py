@@ -1,4 +1,4 @@
-"""The declaration of the watch over a released model's drift. How drift is measured: predictions_drift.py."""
+"""The declaration of the watch over a released model's drift. comparing_predictions.py measures it."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,10 +86,10 @@ class Watch:
         version: Column with the number of the version that predicted.
         features: Features of the model whose population stability index is evaluated. Default: all.
         gaps: Features whose share of missing values is evaluated. Name a feature only here if its values are
-            meant to change, as the weather does.
+            expected to change, like the weather.
         max_score_psi: Largest accepted population stability index of a column of predictions. By a rule of
-            thumb (Siddiqi, Intelligent Credit Scoring, 2017) 0.1 to 0.25 is some change, and more is another
-            population.
+            thumb (Siddiqi, Intelligent Credit Scoring, 2017) 0.1 to 0.25 means some change, and more means
+            another population.
         max_feature_psi: Largest accepted index of a feature, and of its gaps. It is lower because single
             features change less than predictions, which combine all of them.
         on_outcomes: Bound that is evaluated on rows whose outcome is known. Default: a calibration error of
@@ -135,7 +135,7 @@ class Watch:
         return self.features if self.features is not None else features
 
     def bound(self, kind: PredictionKind) -> Bound | None:
-        """Return the bound that is evaluated on rows whose outcome is known; None for none."""
+        """Return the bound that is evaluated on rows whose outcome is known; None without a bound."""
         if self.on_outcomes is not None or kind.calibration_metric is None:
             return self.on_outcomes
         return Bound(kind.calibration_metric, MAX_CALIBRATION_ERROR)
@@ -247,7 +247,7 @@ class Watch:
 
 
 def _are_alike(one: dg.PartitionsDefinition, other: dg.PartitionsDefinition) -> bool:
-    """Return whether the keys of both are compatible; time partitions may begin and end elsewhere."""
+    """Return whether the keys of both are compatible; time partitions may begin and end at other times."""
     if isinstance(one, dg.TimeWindowPartitionsDefinition) and isinstance(
         other, dg.TimeWindowPartitionsDefinition
     ):

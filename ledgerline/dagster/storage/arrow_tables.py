@@ -126,7 +126,7 @@ def to_frame(table: "pa.Table") -> "pd.DataFrame":
     frame = table.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if column.type in (pa.int64(), pa.uint64()) and column.null_count:
-            # pyarrow makes its compute functions at import, where no type checker sees them.
+            # pyarrow creates its compute functions at import, so type checkers do not know them.
             extremes = compute.min_max(column).as_py()  # pyright: ignore[reportAttributeAccessIssue]
             if any(abs(value or 0) > EXACT_AS_FLOAT for value in extremes.values()):
                 frame[name] = column.to_pandas(types_mapper=nullable.get)
@@ -146,7 +146,7 @@ def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None
     wanted = None if schema is None else arrow_schema(schema, name)
     try:
         table = pa.Table.from_pandas(frame, schema=wanted, preserve_index=False)
-        # The metadata that pandas adds about its types has nothing beyond the declared types.
+        # pandas adds metadata about its types, which contains nothing beyond the declared types.
         return table if schema is None else table.replace_schema_metadata()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         if schema is None:
@@ -158,7 +158,7 @@ def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None
 
 
 def _handed_out(name: str, output: object) -> "pa.Table":
-    """Return the rows of an object by the Arrow protocol, without importing its library."""
+    """Read the rows of an object through the Arrow protocol, without importing its library."""
     import pyarrow as pa
 
     if isinstance(output, type):

@@ -33,11 +33,12 @@ def arrow_type(name: str) -> "pa.DataType":
             "timestamp[us, tz=Europe/Berlin]"), or an alias of pyarrow ("float64").
 
     Raises:
-        ValueError: The name is not the name of a type, or Parquet does not have the type (unions, intervals).
+        ValueError: The name is not that of an Arrow type, or Parquet cannot store the type (unions,
+            intervals).
     """
     try:
         kind, end = _type_at(name, 0)
-    except (ValueError, LookupError, OSError) as error:  # LookupError, OSError: of a time zone
+    except (ValueError, LookupError, OSError) as error:  # an unknown time zone raises one of these
         raise ValueError(f"{name!r} is not the name of an Arrow type that Parquet has") from error
     if end != len(name):
         raise ValueError(f"{name!r} is not the name of an Arrow type: {name[end:]!r} does not belong to it")

@@ -21,7 +21,7 @@ Content = TypeVar("Content")
 class AssetFiles(dg.IOManager, Generic[Content]):
     """Stores an asset as a folder with one file for each partition, or as one file without partitions.
 
-    Every asset and partition has another file, whatever its key, and no file is outside the base folder.
+    Each asset and each partition has a separate file, whatever its key. No file is outside the base folder.
     """
 
     extension: ClassVar[str]
@@ -34,7 +34,7 @@ class AssetFiles(dg.IOManager, Generic[Content]):
         return self._base.joinpath(*map(file_names.folder_of, asset.path))
 
     def path_of(self, asset: dg.AssetKey, partition_key: str | None = None) -> "UPath":
-        """Return the path to write the file of an asset, or of one of its partitions, to."""
+        """Return the path at which the file of an asset, or of one of its partitions, is written."""
         folder = self.folder_of(asset)
         if partition_key is not None:
             return folder / f"{file_names.name_of(str(partition_key))}{self.extension}"

@@ -206,7 +206,7 @@ def _of_times(array: "pa.Array") -> "Hashes":
 def _of_floats(array: "pa.Array") -> "Hashes":
     import numpy as np
 
-    values = array.to_numpy(False).copy()  # null is NaN
+    values = array.to_numpy(False).copy()  # null becomes NaN
     not_numbers = np.isnan(values)
     values[not_numbers] = np.nan  # one bit pattern for all NaN
     hashes = _of_numbers(values)
@@ -243,7 +243,7 @@ def _of_lists(array: "pa.Array") -> "Hashes":
     import numpy as np
     from pyarrow import compute
 
-    # pyarrow makes its compute functions at import, where no type checker sees them.
+    # pyarrow creates its compute functions at import, so type checkers do not know them.
     lengths = compute.list_value_length(array)  # pyright: ignore[reportAttributeAccessIssue]
     items = compute.list_flatten(array)  # pyright: ignore[reportAttributeAccessIssue]
     ends = np.cumsum(lengths.fill_null(0).to_numpy(False), dtype="int64")
@@ -258,7 +258,7 @@ def _of_maps(array: "pa.MapArray") -> "Hashes":
 
 
 def _of_runs(items: "Hashes", bounds: "np.ndarray") -> "Hashes":
-    """Return the hash of each run of items between two bounds."""
+    """Return a hash of the items between each two successive bounds."""
     import numpy as np
 
     view = memoryview(items.tobytes())

@@ -40,7 +40,7 @@ def name_of(key: str) -> str:
 
 
 def key_of(name: str) -> str | None:
-    """Return the key of a file name; None if only the file contains the key, or no key has the name."""
+    """Return the key of a file name; None if the name has only a hash of the key, or was not made here."""
     if name == _EMPTY:
         return ""
     try:

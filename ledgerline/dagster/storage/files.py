@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STAGING_PREFIX = ".writing-"
 STAGING_LEFTOVER_SECONDS = 24 * 3600
 
-# A disk flushes concurrent writes together, so that files of one batch are written by several threads.
+# A disk flushes concurrent writes together, so several threads write the files of one batch.
 WRITERS = 16
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 PARTITION_KEY = b"ledgerline.partition_key"
 
-# Files with fewer rows are smaller, and written faster, without dictionaries. The setup of zstd pays off
-# only for text, and statistics have nothing to skip.
+# Files with fewer rows are smaller, and written faster, without dictionaries. The setup of zstd is worth its
+# time only for text, and statistics do not let readers skip any rows.
 FEW_ROWS = 5_000
 
 

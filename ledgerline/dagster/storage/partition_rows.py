@@ -34,7 +34,7 @@ def arrange(
     import pyarrow as pa
     from pyarrow import compute
 
-    # pyarrow makes its compute functions at import, where no type checker sees them.
+    # pyarrow creates its compute functions at import, so type checkers do not know them.
     index_in = compute.index_in  # pyright: ignore[reportAttributeAccessIssue]
     keys = pa.array([str(key) for key in partition_keys], pa.large_string())
     partition = index_in(_keys_of_rows(name, table, column), value_set=keys).fill_null(-1).to_numpy()
