@@ -1,4 +1,4 @@
-"""Binds a journal to its registered model: a name can pass to another model, and the journal must not.
+"""Binds a journal to its registered model, because the model's name can be given to another model.
 
 MLflow gives registered models no id. The creation time of a model stays the same when the model is renamed,
 and a model that is registered anew under the name is created later. A parameter of the journal, which cannot
@@ -105,7 +105,7 @@ def journals_of_earlier_models(model: RegisteredModel) -> list[str]:
 
 
 def _is_of_another(model: RegisteredModel, alias_state: AliasState) -> bool:
-    """Return whether a journal that was deleted, or exists twice, belongs to another model."""
+    """Return whether the experiment with the name of the model's journal belongs to another model."""
     claim = _claim(model)
     if claim is None:
         return False
@@ -130,7 +130,7 @@ def _is_proven(model: RegisteredModel, journal: Journal, alias_state: AliasState
         return False
     history = journal.read()
     if not history.entries or alias_state.has_journal or _has_evidence_of(model, history):
-        return True  # whether the seal fits is checked when the journal is read with it
+        return True  # reading the journal with the seal checks whether it fits
     raise JournalError(
         f"It is unknown whether the MLflow experiment {experiment.name!r} is the journal of this model "
         f"{name} or of an earlier one, because the tags {JOURNAL_TAG} and {SEAL_TAG} of the model were "
@@ -146,7 +146,7 @@ def _has_evidence_of(model: RegisteredModel, history: History) -> bool:
 
 
 def _journal_of_renamed(model: RegisteredModel, alias_state: AliasState) -> Journal | None:
-    """Return the journal that is bound to a model, or else the unbound one that its tag seals."""
+    """Return the journal that the seal of the model fits, or else the only one bound to the model."""
     client = model.client
     experiments = [experiment.experiment_id for experiment in _experiments(client)]
     bound: list[Journal] = []
@@ -158,7 +158,7 @@ def _journal_of_renamed(model: RegisteredModel, alias_state: AliasState) -> Jour
             return journal
         if journal.model_created is not None:
             bound.append(journal)
-    # A journal's seal may have been deleted, or may not fit: reading that journal reports it.
+    # The seal may have been deleted, or may not fit. Reading the journal reports this.
     return bound[0] if len(bound) == 1 else None
 
 
@@ -174,7 +174,7 @@ def _set_aside(model: RegisteredModel, alias_state: AliasState) -> None:
     """Rename the journal of another model that has the name of this model's journal."""
     client, claim = model.client, _claim(model)
     if claim is None or alias_state.created in _bound_to(client, claim):
-        return  # for the second, another process was quicker
+        return  # in the second case, another process has done so
     is_deleted = claim.lifecycle_stage != "active"
     if is_deleted:
         client.restore_experiment(claim.experiment_id)  # a deleted experiment cannot be renamed
@@ -203,7 +203,7 @@ def _experiments(client: "MlflowClient") -> "Iterator[Experiment]":
 
 
 def _runs(client: "MlflowClient", experiments: list[str]) -> "Iterator[Run]":
-    """Yield all runs that hold journals, also deleted ones."""
+    """Yield all runs that contain journals, including deleted ones."""
     from mlflow.entities import ViewType
 
     token: str | None = None

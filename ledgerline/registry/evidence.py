@@ -44,7 +44,7 @@ def seal(document: Mapping[str, Any]) -> Sealed:
     """Return a document as canonical JSON, with its hash.
 
     Raises:
-        ValueError: The document holds NaN or infinity, which JSON does not have.
+        ValueError: The document contains NaN or infinity, which JSON does not support.
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     content = text.encode()
@@ -52,7 +52,7 @@ def seal(document: Mapping[str, Any]) -> Sealed:
 
 
 def tags_of(evaluation: Evaluation) -> dict[str, str | None]:
-    """Return the tags of a version after an evaluation; an approval of an earlier one no longer counts.
+    """Return the tags of a version after an evaluation; the approval of an earlier evaluation is deleted.
 
     They are in the order of writing: if the earlier approval were deleted last, it could be taken for an
     approval of this evaluation.
@@ -110,10 +110,10 @@ def document(model: RegisteredModel, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def require_same_files(version: Version, document: Mapping[str, Any]) -> None:
-    """Make sure that a version records the same hash of its files as the evidence.
+    """Require that a version and the evidence record the same hash of the version's files.
 
     Raises:
-        EvidenceError: The version records another sha256, or none.
+        EvidenceError: The version records a different hash, or no hash.
     """
     tagged, evaluated = version.tags.get(SHA256_TAG), document.get("version_sha256")
     if not tagged:

@@ -1,6 +1,6 @@
-"""The contents of a journal: evaluations, approvals and moves, and which version an alias named when.
+"""The contents of a journal: evaluations, approvals and moves, and the versions of an alias over time.
 
-How entries are stored: journal.py. How aliases are moved by them: moves.py.
+journal.py stores the entries, and moves.py moves aliases by them.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,18 @@ class Move:
     """A move of an alias from one version to another.
 
     Attributes:
-        at: Time of writing, which is before the alias moves; for a move outside, the time of its detection.
+        at: Time of writing, which is before the alias moves; for an outside move, the time of its detection.
         alias: The alias.
         from_version: Version that the alias named before; None if it named none.
-        to_version: Version that the alias names since; None if it names none.
+        to_version: Version that the alias names after the move; None if it names none.
         cause: REGISTRATION, PROMOTION, ROLLBACK, or OUTSIDE for a move that bypassed this journal.
         by: Person or program that requested it.
         reason: Reason that was given.
-        evidence: The sha256 of the evidence it rests on; empty without evidence.
+        evidence: The sha256 of the evidence that it is based on; empty without evidence.
         run_id: Dagster run that moved the alias; empty without one.
         request: Id of the request; a repeated request finishes its move if the process died.
-        not_before: For a move outside, the last time at which the alias was seen unmoved; None if never.
+        not_before: For an outside move, the last time at which the alias was known not to have moved; None if
+            unknown.
     """
 
     at: datetime
@@ -45,14 +46,14 @@ class Move:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A comparison of a version with the one in production, with its verdict.
+    """A comparison of a version with the one in production, with its result.
 
     Attributes:
         at: Time of the evaluation.
         version: Version that was evaluated.
         against: Version in production at that time; None if there was none.
         passed: True if the version may be promoted.
-        broken_rules: Names of the rules that the version broke.
+        broken_rules: Names of the gates that the version failed.
         evidence: The sha256 of the sealed evidence.
         evidence_run_id: MLflow run that stores the evidence.
         by: Person or program that requested it.
@@ -108,10 +109,10 @@ class Entry:
 
     Attributes:
         number: Number of the entry, counted from 1 without gaps.
-        record: The record that it holds.
-        end: End of a move; None while it is under way, or if its process died.
+        record: The evaluation, approval or move.
+        end: End of a move; None while the move is in progress, or if its process died.
         seal: Number of the entry, and a hash of it and all entries before it with their ends; empty for an
-            entry that was written just now.
+            entry that was written but has not been read back.
     """
 
     number: int
@@ -127,10 +128,10 @@ class AliasPeriod:
     Attributes:
         version: The version; None if the alias named none.
         entry: Move that began the period.
-        since: Time at which the period certainly had begun.
-        since_at_earliest: Time at which it may have begun already; None if unknown.
-        until: Time at which the next period certainly had begun; None for the current period.
-        until_at_earliest: Time at which it may have ended already.
+        since: Time by which the period had certainly begun.
+        since_at_earliest: Earliest time at which it may have begun; None if unknown.
+        until: Time by which the next period had certainly begun; None for the current period.
+        until_at_earliest: Earliest time at which it may have ended.
     """
 
     version: int | None
@@ -194,14 +195,14 @@ class History:
             earliest = move.not_before if move.cause == OUTSIDE else move.at
             if periods:
                 last = periods.pop()
-                # A period cannot end before it certainly had begun, whatever was seen earlier.
+                # A period cannot end before it had certainly begun, whatever earlier polls reported.
                 earliest = max(earliest or last.since, last.since)
                 periods.append(replace(last, until=end.at, until_at_earliest=earliest))
             periods.append(AliasPeriod(move.to_version, entry, end.at, earliest))
         return periods
 
     def periods_at(self, moment: datetime, alias: str = PRODUCTION) -> list[AliasPeriod]:
-        """Return the periods that a moment may belong to, which are two while the alias was moving."""
+        """Return the periods that a moment may belong to; there are two while the alias was moving."""
         return [
             period
             for period in self.periods(alias)
@@ -219,7 +220,7 @@ class History:
         return evaluations[-1] if evaluations else None
 
     def approval(self, evidence: str) -> Approval | None:
-        """Return the last approval on this evidence."""
+        """Return the last approval of this evidence."""
         approvals = [
             entry.record
             for entry in self.entries
@@ -228,7 +229,7 @@ class History:
         return approvals[-1] if approvals else None
 
     def version_before(self) -> int | None:
-        """Return the version that a rollback goes to: the one that production was promoted over.
+        """Return the version that a rollback goes to: the one that the current version's promotion replaced.
 
         A rollback undoes a promotion, so a second rollback goes one promotion further back, and not to the
         version that the first one replaced.

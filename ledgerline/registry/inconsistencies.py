@@ -1,4 +1,4 @@
-"""Compares the aliases and tags of a model with its journal. Reads only; moves.py records differences."""
+"""Compares the aliases and tags of a model with its journal. It only reads; moves.py records differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,13 +67,13 @@ def snapshot(model: RegisteredModel) -> Snapshot:
 
 
 def differences(history: History, aliases: Mapping[str, int]) -> list[AliasDifference]:
-    """Return the aliases that name another version than the journal says."""
+    """Return the aliases that name a version other than the one in the journal."""
     pairs = [(alias, aliases.get(alias), history.version_with_alias(alias)) for alias in ALIASES]
     return [AliasDifference(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
 def inconsistencies(model: RegisteredModel) -> list[str]:
-    """Return what aliases and tags contradict, as clauses; empty if all agree, and during a move.
+    """Return how aliases and tags contradict the journal, as clauses; empty if they agree, and during a move.
 
     Raises:
         UnknownModelError: The model does not exist.

@@ -2,8 +2,8 @@
 
 The journal is one MLflow run whose parameters are the entries. MLflow refuses to change a parameter, so
 entries are permanent. If two writers append an entry with the same number, one of them is refused. Appending
-an entry therefore is the compare-and-set that MLflow does not have for aliases. How entries move aliases:
-moves.py.
+an entry therefore is the compare-and-set that MLflow does not have for aliases. moves.py moves aliases by the
+entries.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_NAME = "journal"
-MAX_ENTRY_LENGTH = 6000  # of a parameter, in MLflow's database
+MAX_ENTRY_LENGTH = 6000  # MLflow's limit for parameters
 MAX_REASON_LENGTH = 1000
 END = ".end"
 MODEL_CREATED = "model.created"  # the parameter that binds a journal to its model
@@ -68,7 +68,7 @@ class Journal:
     def named(cls, model: RegisteredModel) -> Self | None:
         """Return the journal that is stored under the name of a model.
 
-        It may belong to an earlier model of that name: binding.py.
+        It may belong to an earlier model of that name, which binding.py checks.
 
         Returns:
             The journal, or None if no journal has this name.
@@ -121,7 +121,7 @@ class Journal:
             client.rename_experiment(experiment, name)
         except MlflowException:
             client.delete_experiment(experiment)
-            existing = cls.named(model)  # another process was quicker
+            existing = cls.named(model)  # another process has opened it
             if existing is None:
                 raise
             return existing

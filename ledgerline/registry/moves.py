@@ -1,8 +1,8 @@
 """Moves aliases so that the journal records each move, even if a process dies or an alias changes outside.
 
-A move is written down, carried out, and ended. The next process that reconciles the model finishes a move
-whose process died, and records changes that bypassed the journal. Whether a version may be promoted:
-promotion.py.
+A move is recorded, carried out, and ended. The next process that reconciles the model finishes a move whose
+process died, and records changes that bypassed the journal. promotion.py decides whether a version may be
+promoted.
 """
 
 import logging
@@ -56,7 +56,7 @@ class ReconciledModel:
         model: The registered model.
         journal: Its journal.
         history: Entries of the journal.
-        tagged: Last entry whose consequences the tags show.
+        tagged: Last entry that the tags reflect.
         recorded: Entries that this reconciliation wrote or finished.
     """
 
@@ -74,8 +74,8 @@ def reconcile(
 
     Args:
         model: The registered model.
-        request: Id of the current request. Its own unfinished move is finished at once; the move of another
-            request only when its process must have died.
+        request: Id of the current request. An unfinished move of this request is finished at once; that of
+            another request only when its process must have died.
         unchanged_until: Time at which the aliases were last seen to agree with the journal, if known.
 
     Raises:
@@ -83,7 +83,8 @@ def reconcile(
         UnderWayError: Another process is moving an alias at the moment.
         JournalError: The journal cannot be read.
     """
-    # Before the journal: an unknown model must not get one, and what is sealed by now must be in it.
+    # This is read before the journal is opened, because an unknown model must not get a journal, and because
+    # the journal must contain all entries that are sealed by now.
     alias_state = model.alias_state()
     seal = alias_state.journal_seal
     journal = binding.opened(model, alias_state)
@@ -94,7 +95,8 @@ def reconcile(
             _finish(ReconciledModel(model, journal, history), history.pending, request)
             recorded.append(history.pending.number)
             continue
-        # After the journal, so that a move in between is detected as an entry that is taken.
+        # The aliases are read after the journal. If an alias moves in between, the number of the next entry
+        # is taken, which `_record` detects.
         alias_state = model.alias_state()
         changes = differences(history, alias_state.aliases)
         if not changes:
@@ -131,7 +133,7 @@ def move(
     wanted: Move,
     require: Callable[[ReconciledModel], None] = lambda reconciled: None,
 ) -> ReconciledModel:
-    """Move an alias to another version, and show it in the tags; see `carry_out`."""
+    """Move an alias to another version, and update the tags; see `carry_out`."""
     return show(carry_out(reconciled, wanted, require))
 
 
@@ -140,13 +142,13 @@ def carry_out(
     wanted: Move,
     require: Callable[[ReconciledModel], None] = lambda reconciled: None,
 ) -> ReconciledModel:
-    """Write a move down, carry it out, and end it; `show` writes the tags.
+    """Record a move in the journal, carry it out, and record its end; `show` writes the tags.
 
     Args:
         reconciled: State of the model.
         wanted: The move.
-        require: Check that raises if the move must not be made. It is repeated if another process wrote to
-            the journal meanwhile.
+        require: Check that raises an error if the move must not be made. It is repeated if another process
+            wrote to the journal meanwhile.
 
     Raises:
         MoveRefusedError: The alias does not name the version that the move starts from.
@@ -171,7 +173,7 @@ def carry_out(
             reconciled = reconcile(model, wanted.request)
     model.set_alias(wanted.alias, wanted.to_version)
     reconciled.journal.end(entry.number, End(now(), moved=True))
-    # Only read: another process may be moving an alias by now, which does not undo this move.
+    # The model is not reconciled here: if another process is moving an alias by now, this move is still done.
     return replace(reconciled, history=reconciled.journal.read())
 
 
@@ -200,9 +202,9 @@ def _finish(reconciled: ReconciledModel, entry: Entry, request: str) -> None:
 
 
 def require_as_evaluated(reconciled: ReconciledModel, wanted: Move) -> None:
-    """Make sure that an alias moves to what was evaluated: its sha256 is that of its evidence.
+    """Require that the files of a version are those that were evaluated: their hash is in its evidence.
 
-    A version that was never evaluated, such as one that was put into production by hand, has no evidence to
+    A version that was never evaluated, such as one that was put into production manually, has no evidence to
     compare with. For production, the files must also be those that were registered.
 
     Raises:
@@ -225,12 +227,12 @@ def require_as_evaluated(reconciled: ReconciledModel, wanted: Move) -> None:
 
 
 def show(reconciled: ReconciledModel) -> ReconciledModel:
-    """Write tags for the entries that they do not show yet; return the model with the last such entry."""
+    """Write tags for the entries that they do not reflect yet; return the model with the last such entry."""
     history, done = reconciled.history, reconciled.tagged
     while done < _last_ended(history):
         done = _last_ended(history)
         _write_tags(reconciled.model, history, reconciled.tagged, done)
-        # A slow process may have overwritten newer tags, and must not leave them so.
+        # If this process is slow, it may have overwritten newer tags. It then writes them again.
         history = reconciled.journal.read()
     return replace(reconciled, tagged=done)
 

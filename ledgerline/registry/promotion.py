@@ -1,4 +1,4 @@
-"""Promotion and rollback: the checks before production moves. Rules for versions: evaluation/policy.py."""
+"""Promotion and rollback: the checks before production moves. The gates are in evaluation/gates.py."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,18 +22,18 @@ from ledgerline.registry.versions import RegisteredModel, Version
 
 
 class Mode(Enum):
-    """When a version that keeps every rule is promoted: at once, or after a person's approval."""
+    """When a version that passes every gate is promoted: at once, or after a person's approval."""
 
     automatic = "automatic"
     approved = "approved"
 
 
 class NotApprovedError(MoveRefusedError):
-    """The version keeps every rule, and its promotion waits for a person's approval."""
+    """The version passes every gate, and its promotion waits for a person's approval."""
 
 
 class RuleBrokenError(MoveRefusedError):
-    """The version broke a rule when it was evaluated; this is a result, and not a failure."""
+    """The version failed a gate when it was evaluated; this is a result, and not a failure."""
 
 
 class InPlaceError(MoveRefusedError):
@@ -62,7 +62,7 @@ class Moved:
     """A move of production that was carried out.
 
     Attributes:
-        version: Version that is in production since.
+        version: Version that is in production after the move.
         before: Version that was in production before; None if there was none.
         entry: Number of the journal's entry.
         move: Move that the entry holds.
@@ -95,7 +95,7 @@ def stage(model: RegisteredModel, number: int, request: Request) -> None:
 def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -> Moved:
     """Move production to a version, if its evidence allows it.
 
-    The evidence must be unchanged, report that every rule was kept, and compare with the version that is in
+    The evidence must be unchanged, report that every gate was passed, and compare with the version that is in
     production now; the files of the version must be those that were evaluated. A repeated request finishes
     what it began.
 
@@ -107,7 +107,7 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
 
     Raises:
         MoveRefusedError: The version may not be promoted; the message says why. Production has not moved.
-        RuleBrokenError: The version broke a rule.
+        RuleBrokenError: The version failed a gate.
         InPlaceError: The version is in production already.
         NotApprovedError: No person has approved yet.
         UnderWayError: Another process is moving an alias at the moment, or has evaluated the version again.
@@ -149,7 +149,7 @@ def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
 
     Args:
         model: The registered model.
-        to: Version to go back to; None for the one that production was promoted over.
+        to: Version to go back to; None for the one that the promotion of the current version replaced.
         request: Request that the journal records.
 
     Raises:
@@ -188,7 +188,7 @@ def approve(model: RegisteredModel, number: int, by: str, reason: str) -> Approv
     """Record a person's approval of the promotion of a version, on its last evaluation.
 
     Raises:
-        MoveRefusedError: The version was not evaluated, or broke a rule.
+        MoveRefusedError: The version was not evaluated, or failed a gate.
         UnknownModelError: The model does not exist.
         UnknownVersionError: The version does not exist.
         JournalError: The journal cannot be read.
@@ -235,7 +235,7 @@ def _require_evidence(reconciled: ReconciledModel, version: Version, production:
         )
     try:
         document = evidence.verified(model, version, evaluation)
-        # Nothing follows the last entry of a journal yet, so its verdict could be edited without a trace.
+        # No later entry protects the last entry of a journal, so its result could be edited undetected.
         if (document.get("version"), document.get("decision")) != (number, evidence.PASSED):
             raise MoveRefusedError(
                 f"The evidence of {model.name} version {number} says {document.get('decision')!r} of version "

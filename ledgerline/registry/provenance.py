@@ -29,7 +29,7 @@ class RowPartitions:
 
     Attributes:
         keys: All partitions, in order; empty if the rows have none.
-        grow_at_the_end: True if new partitions come after all others, as time partitions do. Only then the
+        grow_at_the_end: True if new partitions come after all others, as time partitions do. Only then do the
             members of a range never change.
     """
 
@@ -90,7 +90,7 @@ def trained_on(version: Version, partitions: RowPartitions) -> list[str]:
     """Return the partitions that a version was trained on.
 
     Raises:
-        ProvenanceError: The version does not record them, or in an unreadable form.
+        ProvenanceError: The version does not record them, or records them in an unreadable form.
     """
     recorded = version.tags.get(TRAINED_ON_TAG)
     if recorded:

@@ -88,7 +88,7 @@ class Model(RegisteredModel):
             return History([])
 
     def inconsistencies(self) -> list[str]:
-        """Return what aliases and tags contradict in the journal, as clauses; empty if all agree.
+        """Return how aliases and tags contradict the journal, as clauses; empty if they agree.
 
         Raises:
             UnknownModelError: The model does not exist.
@@ -100,7 +100,7 @@ class Model(RegisteredModel):
         return binding.journals_of_earlier_models(self)
 
     def evidence(self, evaluation: Evaluation) -> Mapping[str, Any] | None:
-        """Return the evidence of an evaluation; None if it was changed since, or is missing."""
+        """Return the evidence of an evaluation; None if it was changed or is missing."""
         try:
             return evidence.document(self, evaluation)
         except EvidenceError:

@@ -14,14 +14,15 @@ ARCHIVED = "archived"
 
 ALIASES = (STAGING, PRODUCTION)
 
-# Tags of a version: its stage, and how it came there. The aliases and the journal decide; tags only show it.
+# Tags of a version: its stage, and the last move. The aliases and the journal are authoritative, not the
+# tags.
 STAGE_TAG = "stage"
 PROMOTED_AT_TAG = "promoted_at"
 PROMOTED_BY_TAG = "promoted_by"
 PROMOTED_FROM_TAG = "promoted_from"
 ARCHIVED_AT_TAG = "archived_at"
 
-# Tags of a model: the last entry of its journal whose consequences are all visible, and its seal.
+# Tags of a model: the last entry of its journal that aliases and tags reflect, and its seal.
 JOURNAL_TAG = "ledgerline.journal_entry"
 SEAL_TAG = "ledgerline.journal_seal"
 

@@ -1,4 +1,4 @@
-"""Versions and aliases of a registered model, as MLflow stores them. How aliases are moved: moves.py."""
+"""Versions and aliases of a registered model, as MLflow stores them. moves.py moves aliases."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,7 +93,8 @@ class RegisteredModel:
             sha256 = model_files.folder_sha256(folder)
         created = self.client.create_model_version(
             self.name,
-            # Not "models:/<id>": a client of a bare database resolves that by a global setting.
+            # The source is not "models:/<id>", because a client of a database resolves that by a global
+            # setting.
             source=logged.artifact_location,
             run_id=logged.source_run_id,
             model_id=model_id,
@@ -102,7 +103,7 @@ class RegisteredModel:
         return _version(created)
 
     def alias_state(self) -> AliasState:
-        """Return which versions the aliases of the model name.
+        """Return the versions that the aliases of the model name.
 
         Raises:
             UnknownModelError: The model does not exist.
@@ -214,7 +215,7 @@ class RegisteredModel:
 
     @contextmanager
     def _existing(self, number: int) -> Iterator[None]:
-        """Name the version where MLflow reports that it does not exist."""
+        """Raise UnknownVersionError if MLflow reports that the version does not exist."""
         from mlflow.exceptions import MlflowException
 
         try:
