@@ -37,7 +37,7 @@ _FLIGHTS = dg.AssetKey("flights")
 
 
 def finding(answer: str) -> str | None:
-    """Return what an answer of the analyst states; None if it states nothing."""
+    """Return the fact that an answer of the analyst states; None if it states no fact."""
     return evaluation.stated(answer, STATED) or None
 
 

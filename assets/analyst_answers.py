@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ledgerline.agent.execution import Execution
 
 
-# For this time, a failed run can be re-executed from the failure.
+# A failed run can be re-executed from the failure within this time.
 KEPT_FOR = timedelta(days=30)
 
 

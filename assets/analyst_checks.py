@@ -18,7 +18,7 @@ AS_CHEAP = "as_cheap_as_before"
 # thirty is within chance.
 MAX_LOST = 1
 MAX_GROUNDEDNESS_LOSS = 0.05
-MAX_TOKENS = 1.5  # times those of before
+MAX_TOKENS = 1.5  # times those of the previous evaluation
 
 
 @dg.multi_asset_check(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TABLE_FILE = "analyst_answers.json"
 MILLION = 1_000_000
 
-# These are names of metadata, with which the next materialisation is compared.
+# The checks compare the metadata of these names with that of the next materialisation.
 ACCURACY = "accuracy"
 GROUNDED = "grounded"
 TOKENS = "tokens"
@@ -189,7 +189,7 @@ def _score(row: Mapping[Any, Any], prices: Prices) -> dict[str, Any]:
 
 
 def _results(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield results of tools; tables as cells, since commas between cells would join numbers."""
+    """Yield results of tools; a table cell by cell, because commas between cells would join numbers."""
     for call in calls:
         if call["failed"]:
             continue
@@ -201,7 +201,7 @@ def _results(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str | None:
-    """Return a text of a table; None for a gap, which may be None or NaN."""
+    """Return a text from a table; None for a missing value, which may be None or NaN."""
     return value if isinstance(value, str) else None
 
 

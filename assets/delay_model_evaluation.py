@@ -1,4 +1,4 @@
-"""Evaluation of the delay model on its month, with two baselines. Its release is declared elsewhere."""
+"""Evaluation of the delay model on its month, with two baselines. delay_model_version.py releases it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -31,7 +31,8 @@ WATCH = Watch(
     # outcomes.
     on_outcomes=Bound("calibration_error", 0.1),
     retrain=RetrainOnDrift("train_delay_model", lambda month: training_days(month) + evaluation_days(month)),
-    # Bad weather makes single days unusual, and a storm a week: in 2013, every fourth week has a score PSI
-    # above 0.25, but three weeks together have it only in a month that has it as a whole.
+    # Bad weather makes single days unusual, and a storm can make a week unusual. In 2013, the score PSI of
+    # every fourth week is above 0.25; that of three weeks together is so only in months whose own PSI is
+    # above 0.25.
     min_clusters=21,
 )

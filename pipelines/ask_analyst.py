@@ -48,7 +48,7 @@ def ask(settings: Settings, question: str, watcher: Watcher, notes: Console) -> 
         settings: Settings; without a memory, nothing is recalled or remembered.
         question: Question.
         watcher: Watcher of the execution.
-        notes: Console for parts that do not work and are not necessary.
+        notes: Console for warnings about optional parts that do not work.
 
     Raises:
         LedgerlineError: The question cannot be answered.
@@ -123,7 +123,7 @@ def _experiment(settings: Settings) -> "tuple[MlflowClient, str]":
 
 
 def _remember(memory: Memory, execution: Execution, notes: Console) -> None:
-    """Remember an answer that rests on tools, in place of an earlier one to the same question.
+    """Remember an answer that is based on tools, in place of an earlier one to the same question.
 
     An answer without a call of a tool is a guess of the model, or comes from memory.
     """

@@ -7,8 +7,9 @@ import dagster as dg
 from ledgerline.dagster.settings import Settings, set_library_defaults
 from resources.wiring import resources_for
 
-# Objects from the import of Dagster are never freed. Frozen, the garbage collector does not search them while
-# the rest is loaded, and does not touch, and thereby copy, their pages in the steps forked from this process.
+# Objects from the import of Dagster are never freed. After gc.freeze(), the garbage collector does not search
+# them while the other modules are loaded. It also does not write to their memory pages, which would copy the
+# pages in steps that are forked from this process.
 gc.freeze()
 
 # This precedes the import of the assets, because their declarations use beta features that warn.
