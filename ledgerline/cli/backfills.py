@@ -17,7 +17,7 @@ from ledgerline.dagster.released_models.names import released_models
 
 @dataclass(frozen=True)
 class Given:
-    """Partitions as the options of a command name them.
+    """Partitions that the options of a command name.
 
     Attributes:
         keys: Single partitions.
@@ -40,7 +40,8 @@ def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
 
     Raises:
         OptionsError: The options do not go together.
-        PartitionError: A partition does not exist, or the job has none, or needs one.
+        PartitionError: A partition does not exist, a partition is named for a job without partitions, or no
+            partition is named for a job with partitions.
     """
     definition = job.partitions_def
     if definition is None:

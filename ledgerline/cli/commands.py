@@ -44,7 +44,7 @@ def loaded_project(settings: "Settings") -> "LoadedProject":
 
 
 def instance_beside(dagster_home: Path | None) -> Path | None:
-    """Return the folder of the Dagster instance that a command is about; None for the project's own instance.
+    """Return the folder of the Dagster instance that a command reads; None for the project's own instance.
 
     Args:
         dagster_home: The folder that the command line names. Without it and without a project, it is the one
@@ -58,7 +58,7 @@ def instance_beside(dagster_home: Path | None) -> Path | None:
 
 
 def settings_beside(dagster_home: Path | None) -> "Settings":
-    """Return the settings of a command that may be about another instance, which stays unchanged.
+    """Return the settings of a command that may read another instance, which stays unchanged.
 
     Args:
         dagster_home: The folder of the other instance; None for the project's own.
@@ -70,7 +70,7 @@ def settings_beside(dagster_home: Path | None) -> "Settings":
 
 
 def wide_console() -> Console:
-    """Return a console for tables: as wide as the terminal, or wide enough to be read without one."""
+    """Return a console for tables: as wide as the terminal, or wide enough for tables without one."""
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
@@ -82,9 +82,9 @@ def print_error(error: LedgerlineError) -> None:
 def end_at_once() -> Never:
     """End the process with success while its threads are still in calls that cannot be interrupted.
 
-    When the interpreter ends normally, such a thread exits where it comes back to Python: C++ code below it
-    aborts the process then, and so does Python for a thread that is printing. See "Cautions regarding runtime
-    finalization" in https://docs.python.org/3/c-api/init.html.
+    When the interpreter ends normally, such a thread exits when it returns to Python. C++ code on its stack
+    then aborts the process, and Python itself aborts it if the thread is printing. See "Cautions regarding
+    runtime finalization" in https://docs.python.org/3/c-api/init.html.
 
     Nothing is flushed. Each line is flushed when it is printed or logged, and a thread may hold the lock of a
     stream while it waits for the reader of the stream.

@@ -69,7 +69,7 @@ class Server:
 
 
 def run_until_interrupted(console: Console, settings: Settings) -> None:
-    """Start the servers, print their URLs, and end them with all processes that they started on a signal.
+    """Start the servers, print their URLs, and on a signal end them with all their child processes.
 
     Raises:
         ServerError: A port is in use, or a server does not start or ends unexpectedly.
@@ -99,7 +99,7 @@ def run_until_interrupted(console: Console, settings: Settings) -> None:
         console.print("Ending …")
     finally:
         for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the ending
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the shutdown
         _stop([process for _, process in running])
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -238,7 +238,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
     psutil.wait_procs(_families(processes), timeout=STOP_SECONDS)
-    # The processes are listed anew each time, because a server may start another while it ends.
+    # The processes are listed anew each time, because a server may start another process while it ends.
     for number in (signal.SIGTERM, signal.SIGKILL):
         alive = _families(processes)
         for member in alive:
@@ -247,7 +247,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _families(processes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
-    """Return all processes in the sessions of these: themselves, descendants and orphans of descendants."""
+    """Return the processes and all others in their sessions: descendants, and orphans of descendants."""
     sessions = {process.pid for process in processes}
     members = []
     for process in psutil.process_iter():

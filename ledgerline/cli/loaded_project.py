@@ -42,7 +42,7 @@ class LoadedProject:
         return sorted(name for name in names if not name.startswith(IMPLICIT))
 
     def job(self, name: str) -> dg.JobDefinition:
-        """Return a job.
+        """Return the job of this name.
 
         Raises:
             UnknownJobError: The job does not exist.

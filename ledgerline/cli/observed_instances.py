@@ -65,7 +65,7 @@ class Target:
         return foreign_observers(self.settings, observed.cursor_store)
 
     def announcement(self, observed: ObservedInstance) -> str:
-        """Return a text on what is written and where; empty if a project observes its own instance."""
+        """Return a text about what is written and where; empty if a project observes its own instance."""
         if self.is_own and not self.only_read:
             return ""
         targets = (
@@ -118,7 +118,7 @@ def foreign_target(
 
 
 def telling_name(home: Path) -> str:
-    """Return a name for the instance in a folder: that of the folder, or of a parent with a telling name."""
+    """Return a name for the instance in a folder: that of the folder, or of a parent with a specific name."""
     for part in reversed(home.parts[1:]):
         name = part.strip(".")
         if name and name.lower() not in GENERIC_NAMES:

@@ -27,8 +27,8 @@ from ledgerline.ledger.owners import Owners, owners_in
 from ledgerline.ledger.reasons import by_reason
 
 POLL_SECONDS = 0.5
-# Spans are exported at once. MLflow runs are updated less often: an update costs the run more than it tells
-# a reader.
+# Spans are exported at once. MLflow runs are updated less often: the cost of an update to the run exceeds its
+# benefit to a reader.
 POLLS_SECONDS = {"traces": POLL_SECONDS}
 OTHER_POLLS_SECONDS = 3.0
 BUDGET_SECONDS = 1.0  # of one poll, after which a signal to end is handled
@@ -95,7 +95,7 @@ def foreign_observers(settings: Settings, cursor_store: CursorStore) -> list[Obs
 def export_runs(
     console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer], run_ids: Sequence[str]
 ) -> bool:
-    """Export runs from their beginning; return whether all targets took all of them."""
+    """Export runs from their beginning; return whether all targets accepted all of them."""
     records = []
     for text in run_ids:
         run_id = named_run(instance, text)
@@ -119,14 +119,14 @@ def export_all(
     *,
     verbose: bool,
 ) -> bool:
-    """Export all runs, the oldest first; return whether all targets took all of them.
+    """Export all runs, the oldest first; return whether all targets accepted all of them.
 
     Args:
         console: Console for progress and problems.
         instance: Instance with the runs.
         observers: One observer for each target.
         since: Earliest creation time; None for all runs.
-        verbose: Whether each run that could not be exported has a line.
+        verbose: True to print a line for each run that could not be exported.
     """
     chosen = RunsFilter(created_after=since)
     total = instance.get_runs_count(chosen)
@@ -188,7 +188,7 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
     finally:
         stopped.set()
         # The wait is short, because a service manager kills a process that does not end. Runs that a target
-        # has not taken are exported by the next process.
+        # has not accepted are exported by the next process.
         deadline = time.monotonic() + END_SECONDS
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
@@ -305,7 +305,7 @@ def _follow(
 
 
 def _keep_loaded() -> None:
-    """Exclude what the first run has loaded from later garbage collections.
+    """Exclude the objects that the first run has loaded from later garbage collections.
 
     Reading an event log creates many objects, and each collection would search the half a million objects of
     Dagster, MLflow and SQLAlchemy.

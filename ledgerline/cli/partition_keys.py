@@ -1,4 +1,4 @@
-"""Turns partitions as users type them into the keys of a definition.
+"""Converts partitions that users type to the keys of a definition.
 
 Dynamic partitions are read from the instance. Call this within `dagster.partition_loading_context`.
 """
@@ -76,7 +76,7 @@ def in_order(definition: dg.PartitionsDefinition, keys: Sequence[str]) -> list[s
 
 
 def extent(definition: dg.PartitionsDefinition) -> str:
-    """Return a short text on which partitions exist."""
+    """Return a short description of the existing partitions."""
     if isinstance(definition, dg.MultiPartitionsDefinition):
         parts = [f"{each.name} {extent(each.partitions_def)}" for each in definition.partitions_defs]
         return " and ".join(parts)

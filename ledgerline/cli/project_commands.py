@@ -27,7 +27,7 @@ class CommandsError(LedgerlineError):
 
 
 class WithProjectCommands(TyperGroup):
-    """The built-in commands, followed by the project's."""
+    """The built-in commands, followed by those of the project."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands; print why the project's cannot be loaded."""
@@ -69,7 +69,7 @@ def app_of(project: Project) -> typer.Typer:
     """Import the commands of a project.
 
     Raises:
-        CommandsError: They cannot be imported, or the module has no Typer app.
+        CommandsError: The commands cannot be imported, or the module has no Typer app.
     """
     name, root = project.commands or "", str(project.root)
     subject = f"{name}, the module with the commands of {project.root},"

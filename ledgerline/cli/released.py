@@ -13,7 +13,7 @@ class ReleasedModelError(LedgerlineError):
 
 
 def released_model(loaded: LoadedProject, given: str | None) -> ReleaseNames:
-    """Return the names of what releases a model.
+    """Return the names of a model and of the definitions that release it.
 
     Args:
         loaded: The project.

@@ -24,12 +24,12 @@ class Release:
     """The result of a run that compares or promotes.
 
     Attributes:
-        names: Names of the model and of what releases it.
+        names: Names of the model and of the definitions that release it.
         outcome: Outcome of the Dagster run.
         evaluated: Comparison that the run made; None if it made none.
         production: Version in production afterwards, or None.
-        not_moved: Reasons why production was not moved, by decision (released_models/production.py); empty
-            if it moved, was not to move, or the run failed.
+        not_moved: Reasons why production was not moved, by decision (released_models/production.py); empty if
+            it was moved, no move was requested, or the run failed.
     """
 
     names: ReleaseNames
@@ -45,7 +45,7 @@ class Release:
 
     @property
     def is_as_wanted(self) -> bool:
-        """True if the run did what was requested; a version that waits for approval counts as done."""
+        """True if the run completed the request; a version that waits for approval counts as complete."""
         return self.outcome.success and not self.is_refused and IN_PLACE not in self.not_moved
 
 
@@ -59,7 +59,7 @@ def release(runner: Runner, names: ReleaseNames, version: int | None) -> Release
 
     Args:
         runner: Runner that executes the job.
-        names: Names of the model and of what releases it.
+        names: Names of the model and of the definitions that release it.
         version: Version to release; None for the one in staging.
     """
     config = {} if version is None else {"version": version}

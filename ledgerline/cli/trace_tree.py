@@ -30,7 +30,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Name:
-    """A name, which is truncated if there is no room, and marks beside it, which are not."""
+    """A name, which is truncated if necessary, and the marks beside it, which are never truncated."""
 
     name: Text
     marks: Text

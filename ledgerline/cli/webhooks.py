@@ -36,7 +36,7 @@ class WebhookError(LedgerlineError):
 
 
 def register(console: Console, tracking_uri: str, url: str, secret: str | None, name: str = NAME) -> bool:
-    """Let MLflow send webhooks to a URL, and send a test; return whether the URL accepts deliveries.
+    """Register a webhook of MLflow for a URL, and send a test; return whether the URL accepts deliveries.
 
     Raises:
         WebhookError: There is no secret.
@@ -79,7 +79,7 @@ def listen(
 
     Raises:
         WebhookError: There is no secret.
-        ListenError: The address cannot be listened on.
+        ListenError: The receiver cannot listen on the address.
     """
     require("serving", "Receiving webhooks")
     app = webhook_app(console, instance, _required(secret))

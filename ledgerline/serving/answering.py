@@ -22,7 +22,8 @@ from ledgerline.serving.rows import Rows
 from ledgerline.serving.schema import Schema
 from ledgerline.serving.service import Service
 
-# Reading a larger body takes more than ten milliseconds; a thread does it, so that the event loop goes on.
+# Reading a larger body takes more than ten milliseconds; a thread does it, so that the event loop is not
+# blocked.
 READ_IN_PLACE_BYTES = 512 * 1024
 
 # Python's own client refuses headers of more than 64 KB in all, and many proxies of more than 4 KB.
@@ -47,12 +48,12 @@ class Answering:
         self._tokens = tuple(_digest(token) for token in self.service.settings.tokens)
 
     def has_token(self, request: Request) -> bool:
-        """Return whether the request has a valid token, or needs none."""
+        """Return whether the request has a valid token, or the service requires no token."""
         if not self._tokens:
             return True
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         digest = _digest(given.strip())
-        # Compare all of them, so that the duration reveals nothing.
+        # All tokens are compared, so that the duration reveals nothing.
         known = [hmac.compare_digest(digest, token) for token in self._tokens]
         return scheme.lower() == "bearer" and any(known)
 
@@ -77,10 +78,11 @@ class Answering:
         """Return the active version of a model.
 
         Raises:
-            RequestError: No version is active yet, or its prediction hangs: a thread cannot be killed.
+            RequestError: No version is active yet, or the thread of its predictions hangs and cannot be
+                killed.
         """
         if served.current is None:
-            # The reason may name folders and servers, which clients should not learn.
+            # The reason may name folders and servers, which clients should not see.
             raise RequestError(
                 f"No version of {served.followed.name} is active yet; GET /ready has the reason.",
                 status=503,
@@ -104,7 +106,8 @@ class Answering:
 
         Raises:
             RequestError: The request cannot be answered.
-            HTTPException: Its body is too large, too slow, or in an encoding that is not supported.
+            HTTPException: The body is too large, arrives too slowly, or has an encoding that is not
+                supported.
         """
         settings = self.service.settings
         with self._counted():
@@ -167,7 +170,7 @@ class Answering:
                 return await self.service.batchers[loaded.name].predict(loaded, rows, deadline)
         except (TimeoutError, OverdueError):
             raise RequestError(f"The prediction took longer than {limit:g} seconds.", status=504) from None
-        # The message of the model is in the log: it may repeat what clients should not learn.
+        # The message of the model is only logged, because it may contain data that clients should not see.
         except RequestRowsError:
             raise RequestError("The model fails on these rows, although they fit its signature.") from None
         except ModelFailedError:

@@ -85,7 +85,7 @@ def application(service: Service) -> FastAPI:
 
 
 def _add_heads(app: FastAPI) -> None:
-    """Answer HEAD wherever GET is answered: HTTP requires it, and load balancers use it."""
+    """Add HEAD to each endpoint with GET, because HTTP requires it and load balancers use it."""
     for route in list(app.routes):
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             app.add_api_route(
@@ -100,7 +100,7 @@ def _add_heads(app: FastAPI) -> None:
 def _documented() -> FastAPI:
     """Return an application with a documentation page that works offline.
 
-    Browsers send no token when they open a page, so that there is no such page where tokens are required.
+    Browsers send no token when they open a page, so the page does not exist if tokens are required.
     """
     return FastAPIOffline(
         docs_url="/docs",
@@ -183,7 +183,7 @@ def _add_open_inference(app: FastAPI, answering: Answering) -> None:
             inferences.append(inference)
             return inference.rows, inference.unknown
 
-        # All versions have the same outputs: follower.py activates no other.
+        # All versions have the same outputs, because by default follower.py refuses a version with others.
         names = open_inference.output_names(answering.current(served).signature)
         prediction = await answering.answer(request, served, read)
         loaded = prediction.loaded

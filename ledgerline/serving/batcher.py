@@ -20,11 +20,11 @@ from ledgerline.serving.rows import Rows, joined
 
 # Larger batches save hardly any time, and delay the requests behind them.
 MAX_BATCH_ROWS = 1024
-# The most time to wait for each further request of a batch, as a share of the mean prediction.
+# Maximum time to wait for each further request of a batch, as a share of the mean duration of a prediction.
 MAX_WAIT_SHARE = 0.25
-# The limit of that time for slow models: a client that sends its next request at once does so within it.
+# Upper limit of that time for slow models. It is enough for clients that send the next request immediately.
 MAX_WAIT_SECONDS = 0.01
-# Weight that the measured costs lose with each prediction: about the last hundred count.
+# Share of their weight that measured costs lose with each prediction, so that about the last hundred count.
 DECAY = 0.01
 
 logger = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ class Prediction:
     """The prediction for a request.
 
     Attributes:
-        loaded: The version that made it.
-        outputs: Its rows.
-        started: When the model was called, in seconds since the epoch.
+        loaded: Version that made the prediction.
+        outputs: Predicted rows.
+        started: Time at which the model was called, in seconds since the epoch.
         seconds: Duration of the call, for the whole batch.
         batch_rows: Number of rows in the batch.
     """
@@ -87,7 +87,7 @@ class BatchCosts:
         self._rows_seconds = keep * self._rows_seconds + rows * seconds
 
     def favour_batching(self, rows: float) -> bool:
-        """Return whether a batch answers requests of so many rows sooner than single predictions do.
+        """Return whether one batch answers requests of this size sooner than single predictions do.
 
         With a seconds for each call and b for the rows of one request, a batch of k requests takes a + k b.
         Single predictions end after a + b, 2 (a + b), ..., on average after (k + 1) / 2 (a + b). The batch is
@@ -126,7 +126,7 @@ class _QueuedRequest:
 class Batcher:
     """Predicts in a thread, in the order in which requests arrive, and batches them where that is faster.
 
-    Requests that arrive during a prediction form the next batch. A lone request is never delayed. After a
+    Requests that arrive during a prediction form the next batch. A single request is never delayed. After a
     batch, its clients are likely to send their next requests at once: then the first of these waits for the
     others, as long as they keep arriving. A request is predicted by the version that was active when it
     arrived.
@@ -138,9 +138,9 @@ class Batcher:
     observe: Callable[[int, int, float], None] = lambda rows, requests, seconds: None
     # None ends the thread.
     _queue: "SimpleQueue[_QueuedRequest | None]" = field(default_factory=SimpleQueue, init=False)
-    _pending: deque[_QueuedRequest] = field(default_factory=deque, init=False)  # of the thread only
+    _pending: deque[_QueuedRequest] = field(default_factory=deque, init=False)  # used only by the thread
     _costs: BatchCosts = field(default_factory=BatchCosts, init=False)
-    # The last batch and the requests that were queued then: their clients are about to send the next ones.
+    # The last batch and the requests that were queued then. Their clients will soon send the next requests.
     _expected_requests: int = field(default=1, init=False)
     _predicting_since: float | None = field(default=None, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
@@ -151,7 +151,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Predict what is queued, and end the thread; wait for it for at most so many seconds."""
+        """Predict the queued requests, and end the thread; wait for it for at most this many seconds."""
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(seconds)
@@ -173,7 +173,7 @@ class Batcher:
         Args:
             loaded: The version to predict with.
             rows: The rows.
-            deadline: When the client stops waiting, by `time.monotonic`.
+            deadline: Time at which the client stops waiting, on the clock of `time.monotonic`.
 
         Raises:
             RequestRowsError: The model fails on these rows.
@@ -204,7 +204,7 @@ class Batcher:
                 self._expected_requests = len(batch) + self.queued
 
     def _wait_for_expected(self) -> bool:
-        """Wait for the expected requests while they keep arriving; return whether the thread is to end.
+        """Wait for the expected requests while they keep arriving; return True if the thread must end.
 
         They arrive one after another, as fast as the event loop reads them. The first pause ends the wait.
         """
@@ -285,7 +285,7 @@ def _overdue() -> OverdueError:
 
 
 def _deliver(results: Sequence[tuple[_QueuedRequest, Prediction | Exception]]) -> None:
-    """Pass results to the event loop all at once, because each call of it costs time."""
+    """Pass all results to the event loop in one call, because each call takes time."""
 
     def set_results() -> None:
         for request, result in results:

@@ -16,8 +16,8 @@ async def body_of(request: Request, max_bytes: int, seconds: float) -> bytes:
     """Return the body of a request.
 
     Raises:
-        HTTPException: The status is 413 if it is larger, 408 if it takes longer, 400 if the client
-            disconnects.
+        HTTPException: The status is 413 if the body exceeds the size limit, 408 if it exceeds the time limit,
+            and 400 if the client disconnects.
     """
     too_large = HTTPException(413, f"The body is larger than {max_bytes} bytes.", headers=CLOSE)
     declared = request.headers.get("Content-Length", "")
@@ -55,7 +55,7 @@ def encodings_of(request: Request) -> list[str]:
     """Return the content encodings of a request, in the order in which they were applied.
 
     Raises:
-        HTTPException: The status is 415 if one is not supported.
+        HTTPException: The status is 415 if an encoding is not supported.
     """
     header = ",".join(request.headers.getlist("Content-Encoding")).lower()
     encodings = [name for part in header.split(",") if (name := part.strip()) not in ("", "identity")]
@@ -73,7 +73,8 @@ def unpacked(body: bytes, encodings: Sequence[str], max_bytes: int) -> bytes:
     """Decompress a body, up to `max_bytes`.
 
     Raises:
-        HTTPException: The status is 413 if it is larger, and 400 if it is not of this encoding or truncated.
+        HTTPException: The status is 413 if the content is larger, and 400 if the body has another encoding or
+            is truncated.
     """
     for encoding in reversed(encodings):
         body = _unpacked(body, encoding, max_bytes)

@@ -34,7 +34,7 @@ class LastActive:
     """The version that was active last.
 
     Attributes:
-        version: The version, as it was in the registry.
+        version: The version, as the registry described it.
         experiment_id: The MLflow experiment of its training run.
         folder: Folder of its files.
     """
@@ -63,8 +63,8 @@ class Cache:
         downloaded each time.
 
         Raises:
-            MlflowException: They cannot be downloaded.
-            OSError: They cannot be written.
+            MlflowException: The files cannot be downloaded.
+            OSError: The files cannot be written.
         """
         sha256 = _recorded(version)
         folder = self._folder / (sha256 or f"unrecorded-{version.number}")
@@ -97,7 +97,7 @@ class Cache:
         unfinished.replace(file)
 
     def last_active(self) -> LastActive | None:
-        """Return the version that was active last; None if none was, or it cannot be read."""
+        """Return the version that was active last; None if there is none, or its record is unreadable."""
         file = self._folder / LAST_ACTIVE
         try:
             content = json.loads(file.read_text())
@@ -124,6 +124,6 @@ class Cache:
 
 
 def _recorded(version: Version) -> str | None:
-    """Return the recorded hash if it is one: it becomes the name of a folder, and anyone can write tags."""
+    """Return the recorded hash if it is valid: it becomes a folder name, and any client can write tags."""
     sha256 = version.tags.get(SHA256_TAG, "")
     return sha256 if re.fullmatch("[0-9a-f]{64}", sha256) else None

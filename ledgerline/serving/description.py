@@ -1,4 +1,4 @@
-"""Describes a served model as JSON: the active version, its training run, and why another one is refused."""
+"""Describes a served model as JSON: the active version, its training run, and the refused version."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 # rollback only swaps a reference.
 WARM_VERSIONS = 3
 
-# The most time that a start waits for the registry before it serves the last version from the cache.
+# Maximum time that a start waits for the registry before it serves the last version from the cache.
 START_SECONDS = 1.0
 
-# Interval of reading the active version from the registry again, in case that it was changed.
+# Interval of reading the active version from the registry again, in case it was changed.
 RECHECK_SECONDS = 60.0
 
 # A refused version is tried again after growing intervals, because its files may only have been unavailable.
@@ -56,9 +56,9 @@ class Refusal:
     Attributes:
         number: Number of the version.
         reason: The reason, as a sentence.
-        at: When it was refused first.
-        retry_at: When it is tried again, by `time.monotonic`.
-        wait: Seconds between the last attempt and `retry_at`.
+        at: Time of the first refusal.
+        retry_at: Time of the next attempt, on the clock of `time.monotonic`.
+        wait: Seconds from the last attempt to `retry_at`.
     """
 
     number: int
@@ -75,11 +75,11 @@ class Served:
     Attributes:
         followed: The model and its alias.
         current: The active version; None before the first.
-        since: When it was activated.
+        since: Time of its activation.
         staging: The loaded version in staging; None without one, or if it cannot be loaded.
         refusal: The refused version; None if the active version has the alias.
         problem: Reason why the alias cannot be followed; empty if it is followed.
-        polled_at: When the registry responded last.
+        polled_at: Time of the registry's last response.
         from_cache: True if no registry has confirmed the active version since the start.
     """
 
@@ -94,7 +94,7 @@ class Served:
 
     @property
     def has_nothing_to_serve(self) -> bool:
-        """True if there is no version to wait for: none in the registry, and none in the cache."""
+        """True if neither the registry nor the cache has a version to activate."""
         return self.current is None and self.refusal is None and bool(self.problem)
 
 
@@ -103,13 +103,14 @@ class Follower:
     """Follows the alias of one model.
 
     Attributes:
-        served: The model, which it keeps up to date.
+        served: The model, whose state the follower updates.
         cache: Local files of the model.
         tracking_uri: URL of the MLflow server, or URI of its database.
         poll_seconds: Interval of the polls.
         metrics: The metrics of the process.
         unpickle: True if any MLflow model may be loaded.
-        allow_other_clients: True if a version may be activated that clients of the one before cannot use.
+        allow_other_clients: True if a version may be activated although clients of the one before cannot use
+            it.
     """
 
     served: Served
@@ -153,7 +154,7 @@ class Follower:
         self._notified.set()
 
     def stop(self, seconds: float) -> None:
-        """End the thread; wait for a poll in progress for at most so many seconds."""
+        """End the thread; wait for a poll in progress for at most this many seconds."""
         self._ended.set()
         self._notified.set()
         if self._thread is not None:
@@ -172,7 +173,7 @@ class Follower:
                 if self.served.problem != problem:
                     logger.exception("%s cannot be followed.", self.served.followed.name)
                 self.served.problem = problem
-            # If no version has the alias, none is meant to be active.
+            # If no version has the alias, no version should be active.
             if self.served.refusal is not None or not self._is_reachable:
                 self._activate_from_cache()
             self._started.set()
@@ -355,7 +356,7 @@ class Follower:
             logger.error("%s version %s is refused. %s", name, number, reason)
 
     def _reset_for_another_model(self) -> None:
-        """Forget the numbers of a model that had the name before; its version stays active meanwhile."""
+        """Discard the numbers of an earlier model of the same name; its version stays active meanwhile."""
         self._is_confirmed = False
         self._cold = (0, 0.0)
         self.served.staging = None

@@ -1,4 +1,4 @@
-"""Reads JSON bodies into typed structures, and converts values to JSON. The structures: protocol_types.py."""
+"""Reads JSON bodies into the structures of protocol_types.py, and converts values to JSON."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Structure = TypeVar("Structure", bound=BaseModel)
 
-# Pydantic's messages speak of Python's types.
+# Pydantic's messages use the names of Python's types, so these texts replace them.
 _EXPECTED = {
     "model_type": "an object",
     "dict_type": "an object",
@@ -67,14 +67,14 @@ def checked(structure: type[Structure], content: Any, remedy: str, path: str = "
     """Return parsed JSON as a typed structure.
 
     Args:
-        structure: Its type.
+        structure: Type of the structure.
         content: The parsed JSON.
-        remedy: How to send such a body, for the message.
+        remedy: Advice on how to send such a body, for the message.
         path: Path of the content in the body, for the message; empty for the whole body.
 
     Raises:
         BodyRefusedError: The content is not of this structure.
-        RowsRefusedError: A tensor is not; the problem names it.
+        RowsRefusedError: A tensor does not have the structure; the problem names the tensor.
     """
     try:
         return structure.model_validate(content)
@@ -89,7 +89,7 @@ def checked(structure: type[Structure], content: Any, remedy: str, path: str = "
 
 
 def _message(details: "ErrorDetails", path: str) -> str:
-    """Return what is wrong with a value, and its path."""
+    """Return the problem with a value, and its path."""
     path += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
     subject = path.lstrip(".") or "The body"
     if details["type"] == "missing":
@@ -104,8 +104,8 @@ def require_rows(count: int, max_rows: int) -> None:
     """Make sure that a request has rows, and not too many.
 
     Raises:
-        BodyRefusedError: It has none.
-        TooManyRowsError: It has more than `max_rows`.
+        BodyRefusedError: The request has no rows.
+        TooManyRowsError: The request has more than `max_rows` rows.
     """
     if count == 0:
         raise BodyRefusedError("The body has no rows.")

@@ -47,12 +47,12 @@ class LoadedModel:
         version: The version in the registry.
         sha256: Hash of its files when they were loaded.
         schema: Its inputs.
-        signature: Its inputs and outputs, as MLflow has them.
+        signature: Its inputs and outputs, as a signature of MLflow.
         example: Its input example.
         experiment_id: The MLflow experiment of its training run; empty if unknown.
-        loaded_at: When it was loaded.
+        loaded_at: Time at which it was loaded.
         model: The model; it takes the results of `Schema.model_input`.
-        threads: Limits its OpenMP threads.
+        threads: Controller that limits its OpenMP threads.
     """
 
     version: Version
@@ -77,12 +77,12 @@ class LoadedModel:
         return self.version.tags.get(RUN_ID_TAG, "")
 
     def predict(self, rows: Rows) -> Rows:
-        """Return the prediction for rows; raises what the model raises."""
+        """Return the prediction for rows; exceptions of the model are not caught."""
         with self.threads.limit(limits=1) if rows.count < MIN_THREADED_ROWS else nullcontext():
             return output_rows(self.model.answer(self.schema.model_input(rows)), rows.count)
 
     def predicts_its_example(self) -> bool:
-        """Return whether it works at all; if it does, rows that it fails on are at fault."""
+        """Return whether the model predicts its own example; if it does, other rows that fail are invalid."""
         try:
             self.predict(self.example)
         except BaseException:  # noqa: BLE001 (models raise anything: a panic in Rust is not an Exception)
@@ -144,7 +144,7 @@ def require_same_clients(new: LoadedModel, old: LoadedModel) -> None:
     """Make sure that clients of one version can use the other.
 
     Raises:
-        ModelRefusedError: They would have to change.
+        ModelRefusedError: Clients would have to change.
     """
     problems = signatures.problems(new.signature, old.signature)
     if problems:
@@ -169,7 +169,7 @@ def _any_model(folder: Path) -> StoredModel:
 
     try:
         model = pyfunc.load_model(str(folder))
-    except Exception as error:  # whatever the flavour raises
+    except Exception as error:  # flavours raise errors of any type
         raise ModelRefusedError(f"The model cannot be loaded: {error}") from error
     signature = model.metadata.signature
     if signature is not None:
@@ -186,7 +186,7 @@ def _example(description: "Model", folder: Path, schema: Schema, subject: str) -
 
     try:
         example: Any = description.load_input_example(str(folder))
-    except Exception as error:  # what MLflow's readers of examples raise differs by kind
+    except Exception as error:  # MLflow's readers of examples raise different errors
         raise ModelRefusedError(f"The input example of {subject} cannot be read: {error}") from error
     if example is None:
         raise ModelRefusedError(f"{subject} has no input example to test it with; log it with one.")
@@ -216,5 +216,5 @@ def _plain(value: Any, type_name: str) -> Any:
     if isinstance(value, pd.Timestamp):
         return value.isoformat()
     if isinstance(value, float) and type_name in INTEGERS and value.is_integer():
-        return int(value)  # beside missing values, pandas has integers as floats
+        return int(value)  # in a column with missing values, pandas stores integers as floats
     return value

@@ -110,11 +110,11 @@ _OF_NUMPY: dict[str, DatatypeName] = {
 
 @dataclass(frozen=True)
 class Inference:
-    """A request that was read.
+    """A parsed request.
 
     Attributes:
-        rows: Its rows.
-        id: Its id, which the response repeats; None if it has none.
+        rows: Rows to predict.
+        id: Id of the request, which the response repeats; None if it has no id.
         outputs: Names of the requested outputs; empty for all.
         unknown: Names of tensors that the model does not take.
     """
@@ -126,7 +126,7 @@ class Inference:
 
 
 def inference_of(body: bytes, schema: Schema, max_rows: int) -> Inference:
-    """Read a request.
+    """Parse a request.
 
     A model with columns takes a tensor for each, of shape [rows] or [rows, 1]. A model of one array takes one
     tensor of any name. A null in the data is a missing value.
@@ -134,10 +134,10 @@ def inference_of(body: bytes, schema: Schema, max_rows: int) -> Inference:
     Args:
         body: The body of the request.
         schema: The schema of the model.
-        max_rows: The most rows that are accepted.
+        max_rows: Maximum number of rows.
 
     Raises:
-        BodyRefusedError: The body is not of the protocol.
+        BodyRefusedError: The body does not follow the protocol.
         RowsRefusedError: The rows do not fit the schema; the problems name tensors as columns.
         TooManyRowsError: There are more than `max_rows` rows.
 
@@ -172,7 +172,7 @@ def require_outputs(inference: Inference, names: Iterable[str]) -> None:
     """Make sure that the model has the requested outputs.
 
     Raises:
-        BodyRefusedError: It lacks one.
+        BodyRefusedError: The model lacks one of them.
     """
     known = tuple(names)
     for output in inference.outputs:
@@ -186,10 +186,10 @@ def require_no_binary(headers: Mapping[str, str]) -> None:
     """Make sure that no tensors follow the JSON of a body.
 
     Args:
-        headers: Headers of the request; looked up regardless of case.
+        headers: Headers of the request, whose names are matched regardless of case.
 
     Raises:
-        BodyRefusedError: Tensors follow it.
+        BodyRefusedError: Tensors follow the JSON.
     """
     if BINARY_HEADER in headers:
         raise BodyRefusedError(f"{NO_BINARY[0].upper()}{NO_BINARY[1:]}.")
@@ -255,7 +255,7 @@ def _values(tensor: RequestTensor) -> list[Any]:
     """Return the values of a tensor one after another, the last axis first.
 
     Raises:
-        RowsRefusedError: The data are not of the tensor's shape.
+        RowsRefusedError: The data do not fit the tensor's shape.
     """
     data, shape = tensor.data, tensor.shape
     if not (data and isinstance(data[0], list)):
@@ -391,7 +391,7 @@ def _tensor(name: str, values: "NDArray[Any]") -> Tensor:
 
 
 def _datatype_of(values: Iterable[Any]) -> DatatypeName:
-    """Return the datatype of values that numpy has as objects, such as integers with gaps."""
+    """Return the datatype of values that numpy stores as objects, such as integers with missing values."""
     types = set(map(type, values)) - {type(None)}
     names: tuple[DatatypeName, ...] = ("BOOL", "INT64", "FP64")
     for name in names:

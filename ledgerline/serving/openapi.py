@@ -50,7 +50,7 @@ def _responses(descriptions: Mapping[int, str], model: Any) -> dict[int | str, d
     return {status: {"description": text, "model": model} for status, text in descriptions.items()}
 
 
-# Both protocols have the same reasons of a refusal, in different forms.
+# Both protocols refuse requests for the same reasons, but report them in different forms.
 NO_TOKEN = {401: "The token is missing or unknown."}
 NOT_SERVED = {404: "This model is not served here, or another version of it is active."}
 NOT_ACTIVE = {503: "No version is active yet."}

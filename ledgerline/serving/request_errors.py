@@ -1,4 +1,4 @@
-"""The errors that a request is answered with. app.py turns each into a response."""
+"""The errors that end a request without a prediction. app.py converts each to a response."""
 
 import reprlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 2, 2 * MAX_VALUE_LENGTH, 2 *
 
 
 def abbreviated(value: Any) -> str:
-    """Return a value of a request as a message may repeat it: on one line, and cut if it is long."""
+    """Return a value of a request as text for a message: on one line, and truncated if it is long."""
     text = _SHORT.repr(value)
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}…"
 
@@ -48,11 +48,11 @@ class RequestError(LedgerlineError):
 
 
 class BodyRefusedError(RequestError):
-    """A body that is not of the protocol."""
+    """A body that does not follow the protocol."""
 
 
 class TooManyRowsError(RequestError):
-    """A request with more rows than one request may have."""
+    """A request with more rows than the limit."""
 
     status = 413
 
@@ -62,9 +62,9 @@ class Problem:
     """A problem of the rows of a request.
 
     Attributes:
-        row: Number of the row, counted from 0; None if it is not one row's problem.
-        column: Name of the column; None if it is not one column's problem.
-        text: The problem, without its place.
+        row: Number of the row, counted from 0; None if the problem is not in a single row.
+        column: Name of the column; None if the problem is not in a single column.
+        text: Description of the problem, without row and column.
     """
 
     text: str

@@ -15,11 +15,12 @@ from ledgerline.serving.rows import Rows, joined
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The most rows in memory. Further rows are dropped, so that a full disk does not fill the memory, too.
+# Maximum number of rows in memory. Further rows are dropped, so that a full disk does not fill the memory,
+# too.
 MAX_ROWS = 200_000
 # Number of rows that are flushed at once.
 FLUSH_ROWS = 50_000
-# Process managers allow a few seconds for the end, and requests in progress need some of them.
+# Process managers allow a few seconds for the shutdown, and requests in progress need some of them.
 STOP_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
@@ -34,11 +35,11 @@ class AnsweredRequest:
     """A request and its prediction.
 
     Attributes:
-        at: When the request arrived, in seconds since the epoch.
+        at: Arrival time of the request, in seconds since the epoch.
         request_id: Id of the request.
         model: Name of the registered model.
         version: Number of the version.
-        trace_id: Id of its trace, as 32 hexadecimal digits; empty if it has none.
+        trace_id: Id of its trace, as 32 hexadecimal digits; empty if it has no trace.
         seconds: Duration of the request.
         inputs: Inputs of the model.
         outputs: Outputs of the model.
@@ -61,13 +62,13 @@ class RequestLogger:
     Attributes:
         folder: Folder of the log.
         redacted: Columns of inputs and outputs whose values are not written.
-        max_bytes: The most bytes of the files; the oldest are deleted.
+        max_bytes: Maximum size of all files together; the oldest are deleted.
         flush_seconds: Interval of the flushes.
         on_dropped: Callback with the number of rows that are dropped.
         on_written: Callback with the number of rows that were written.
-        max_rows: The most rows in memory.
+        max_rows: Maximum number of rows in memory.
         flush_rows: Number of rows that are flushed at once.
-        stop_seconds: The most time that `stop` waits.
+        stop_seconds: Maximum time that `stop` waits.
     """
 
     folder: Path
@@ -157,7 +158,7 @@ class RequestLogger:
         request_log.write(self.folder, group[0].model, _table(group, self.redacted))
 
     def _report(self, problem: str | None) -> None:
-        """Log a problem once, and once that it has gone."""
+        """Log a problem once, and log once when it is solved."""
         if problem is not None and self._problem is None:
             logger.error(
                 "The request log in %s cannot be written: %s. The service continues without it.",
@@ -169,7 +170,7 @@ class RequestLogger:
         self._problem = problem
 
     def _guarded(self, action: Callable[[], object]) -> str | None:
-        """Run an action; return what failed, because the thread must survive it."""
+        """Run an action and return its error, because the thread must survive any error."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 (a full disk, values that Parquet does not know, ...)

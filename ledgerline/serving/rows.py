@@ -13,7 +13,7 @@ UNNAMED = ""
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows, by column.
+    """Rows of inputs or outputs, stored by column.
 
     Attributes:
         columns: An array for each column, whose first axis is the row. `UNNAMED` is the only array of a

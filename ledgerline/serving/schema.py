@@ -1,4 +1,4 @@
-"""The input schema of a model, from its MLflow signature, and the checks of rows by it.
+"""The input schema of a model, from its MLflow signature, and the validation of rows against it.
 
 open_inference.py and scoring.py read the rows from requests.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class UnsupportedSignatureError(LedgerlineError):
-    """A signature by which requests cannot be checked."""
+    """A signature that requests cannot be validated against."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Column:
     """A column that a model takes.
 
     Attributes:
-        name: Its name.
+        name: Name of the column.
         type: MLflow's name of its type, a key of `KINDS`.
         required: True if a request must have it, without missing values.
     """
@@ -135,7 +135,7 @@ class Column:
     required: bool
 
     def array(self, values: Sequence[Any], problems: list[Problem]) -> "NDArray[Any] | None":
-        """Return values as an array of the column's type; or None, and append what is wrong to `problems`."""
+        """Return values as an array of the column's type, or append to `problems` and return None."""
         import numpy as np
 
         kind = KINDS[self.type]
@@ -198,7 +198,7 @@ class Tensor:
         """Return nested lists as an array.
 
         Raises:
-            RowsRefusedError: They have another shape or type.
+            RowsRefusedError: The lists have another shape or type.
         """
         import numpy as np
 
@@ -259,7 +259,7 @@ class Schema:
             count: Number of rows.
 
         Raises:
-            RowsRefusedError: They do not fit the schema.
+            RowsRefusedError: The rows do not fit the schema.
         """
         if self.tensor is not None:
             raise RowsRefusedError([Problem("the model takes one array, not columns")])
@@ -303,7 +303,7 @@ class Schema:
         """Return rows from one nested array.
 
         Raises:
-            RowsRefusedError: They do not fit the schema.
+            RowsRefusedError: The rows do not fit the schema.
         """
         if self.tensor is None:
             raise RowsRefusedError([Problem(f"the model takes columns: {self.names()}")])
@@ -311,7 +311,7 @@ class Schema:
         return Rows({UNNAMED: array}, len(array))
 
     def unknown(self, names: Sequence[str]) -> list[str]:
-        """Return those of these names that the model does not take."""
+        """Return the given names that the model does not take."""
         known = {column.name for column in self.columns}
         return [name for name in names if name not in known]
 

@@ -36,10 +36,10 @@ def rows_of_json(body: bytes, schema: Schema, max_rows: int) -> tuple[Rows, list
     Args:
         body: The body of the request.
         schema: The schema of the model.
-        max_rows: The most rows that are accepted.
+        max_rows: Maximum number of rows.
 
     Raises:
-        BodyRefusedError: The body is not of the protocol.
+        BodyRefusedError: The body does not follow the protocol.
         RowsRefusedError: The rows do not fit the schema.
         TooManyRowsError: There are more than `max_rows` rows.
     """
@@ -165,7 +165,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|Infinity)")
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
-# Fields that are a missing value. In strings only the empty field is: NA is Namibia, and null a name.
+# Fields that are missing values. In a column of strings, only the empty field is one, because NA may be
+# Namibia, and Null a name.
 _MISSING = frozenset({"", "NA", "NaN", "nan", "null"})
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_PORT = 65_535
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# The most time that requests in progress have to finish at the end.
+# Maximum time for requests in progress to finish at shutdown.
 END_SECONDS = 10
 # Proxies keep connections open for a minute; the server must not close them first.
 KEEP_ALIVE_SECONDS = 75
@@ -60,7 +60,7 @@ def serve(settings: "ServingSettings") -> None:
     Raises:
         MissingExtraError: The extra `serving` is not installed.
         CacheError: The folder of the cache cannot be created.
-        ListenError: The address cannot be listened on.
+        ListenError: The server cannot listen on the address.
     """
     require("serving", "Serving")
     handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""The parts of the service, created from the settings, started and stopped together. Endpoints: app.py."""
+"""The parts of the service, which are started and stopped together. The endpoints are in app.py."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ from ledgerline.serving.settings import ServingSettings, allow_unpickling
 from ledgerline.serving.shadow import Shadow
 from ledgerline.serving.tracing import Tracing
 
-# The most time for loading the first versions, before requests are accepted without them.
+# Maximum time for loading the first versions, before requests are accepted without them.
 FIRST_VERSIONS_SECONDS = 10.0
-# The most time for each part to end.
+# Maximum time for each part to end.
 STOP_SECONDS = 3.0
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class Service:
     Attributes:
         settings: The settings.
         served: The models by name; the first is the default.
-        followers: The followers of their aliases.
-        batchers: The batchers that predict with them.
+        followers: The followers of the models' aliases.
+        batchers: The batchers that predict with the models.
         shadow: The shadow predictions of staging.
         request_logger: Writes the request log; None if requests are not logged.
         tracing: Creates the spans of requests.
@@ -51,7 +51,7 @@ class Service:
 
     @property
     def default(self) -> Served:
-        """The model of requests that name none."""
+        """The model for requests that name no model."""
         return next(iter(self.served.values()))
 
     def answers(self, name: str) -> bool:
@@ -60,7 +60,7 @@ class Service:
         return self.served[name].current is not None and not is_stuck
 
     def is_ready(self) -> bool:
-        """Return whether at least one model answers, and no model with a version in its stage fails to.
+        """Return whether at least one model, and each model with a version in its stage, can answer.
 
         A model without a version in its stage does not make the service unready.
         """
@@ -70,9 +70,9 @@ class Service:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run the parts for as long as the body runs.
+        """Run the parts until the end of the `with` block.
 
-        The body begins when each model has an active version, or its first poll has failed.
+        The block begins when each model has an active version, or its first poll has failed.
         """
         if self.request_logger is not None:
             self.request_logger.start()

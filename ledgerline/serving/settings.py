@@ -13,7 +13,7 @@ from ledgerline.settings import library_defaults
 from ledgerline.settings.serving import ServingVariables
 from ledgerline.traces.telemetry import Telemetry
 
-# The registry is polled again a second later, so that no call is worth waiting for.
+# The registry is polled again a second later, so a slow call is not worth waiting for.
 IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -47,7 +47,7 @@ class Followed:
 
 
 class ServingSettings(ServingVariables):
-    """All settings of serving, with what other packages make of them.
+    """All settings of serving, with the objects that other packages create from them.
 
     The fields are declared in ledgerline/settings/; the reference is docs/reference/settings.md.
 
@@ -70,7 +70,7 @@ class ServingSettings(ServingVariables):
         """The models to serve; requests that name no model go to the first."""
         return tuple(Followed.parsed(name) for name in self.model_names)
 
-    @cached_property  # It warns of values that cannot be used, which one warning is enough for.
+    @cached_property  # It warns of unusable values, for which one warning is enough.
     def telemetry(self) -> Telemetry:
         """Destination and sampling of traces."""
         return Telemetry.of(self)

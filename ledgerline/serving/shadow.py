@@ -15,8 +15,8 @@ from ledgerline.serving.follower import Served
 from ledgerline.serving.metrics import Metrics
 from ledgerline.serving.rows import Rows, joined
 
-# No client waits for these predictions. A batch takes hardly longer than a single request; one prediction
-# for each request would take half of the interpreter from the requests themselves.
+# No client waits for these predictions. A batch takes hardly longer than a single request; one prediction for
+# each request would take half of the interpreter's time from the requests themselves.
 GATHER_SECONDS = 1.0
 MAX_QUEUED = 1024
 
@@ -49,7 +49,7 @@ class Shadow:
             self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """End the thread; wait for it for at most so many seconds."""
+        """End the thread; wait for it for at most this many seconds."""
         self._ended.set()
         # If the queue is full, the thread is not blocked, and sees the event.
         with suppress(queue.Full):
@@ -69,14 +69,14 @@ class Shadow:
     def _work(self) -> None:
         while not self._ended.is_set() and (first := self._queue.get()) is not None:
             self._ended.wait(GATHER_SECONDS)
-            # Take those that are queued now, because more arrive all the time.
+            # Only the requests that are queued now are taken, because more arrive all the time.
             others = [self._queue.get() for _ in range(self._queue.qsize())]
             gathered = [first, *(offered for offered in others if offered is not None)]
             for group in _alike(gathered):
                 self._predict(group)
 
     def _predict(self, group: Sequence[Offered]) -> None:
-        """Predict requests that the same version answered."""
+        """Predict requests that were answered by the same version."""
         served, _, prediction = group[0]
         staging = served.staging
         if staging is None or staging is prediction.loaded:
@@ -112,7 +112,7 @@ class Shadow:
 
 
 def _alike(offered: Sequence[Offered]) -> Iterator[list[Offered]]:
-    """Yield batches of successive requests that the same version answered."""
+    """Yield batches of successive requests that were answered by the same version."""
     group: list[Offered] = []
     rows = 0
     for one in offered:

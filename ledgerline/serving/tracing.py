@@ -36,13 +36,13 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class SomePerSecond(Sampler):
-    """Samples at most so many traces of predictions in a second, from those that are sampled by their id.
+    """Samples traces of predictions by their ids, and no more than a maximum number in a second.
 
     A service answers hundreds of requests in a second; MLflow could not store a trace for each.
 
     Args:
-        keeps: Returns whether a trace is sampled, by its id.
-        per_second: The most traces in a second.
+        keeps: Function that returns whether a trace is sampled, by its id.
+        per_second: Maximum number of traces in a second.
     """
 
     def __init__(self, keeps: Callable[[int], bool], per_second: float) -> None:
@@ -85,8 +85,8 @@ class Tracing:
 
     Args:
         exporter: Exporter of the spans; None if they are not exported.
-        keeps: Returns whether a trace is sampled, by its id.
-        per_second: The most traces without a caller in a second.
+        keeps: Function that returns whether a trace is sampled, by its id.
+        per_second: Maximum number of traces without a caller in a second.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ def record_prediction(span: Span, prediction: Prediction, arrived: float) -> Non
     Args:
         span: Span of the request.
         prediction: The prediction.
-        arrived: When the request arrived, in seconds since the epoch.
+        arrived: Arrival time of the request, in seconds since the epoch.
     """
     if span.is_recording():
         span.set_attributes(

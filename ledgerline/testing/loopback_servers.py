@@ -61,12 +61,12 @@ class Request(BaseHTTPRequestHandler):
         self.respond()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Keep quiet."""
+        """Do not log requests."""
 
 
 @dataclass
 class LoopbackServer:
-    """A server whose port stays the same once it was started. A subclass responds to the requests."""
+    """A server that keeps its port when it is restarted. A subclass responds to the requests."""
 
     port: int = 0
     _listener: "_Listener | None" = field(default=None, init=False)
@@ -79,7 +79,7 @@ class LoopbackServer:
 
     @property
     def listens(self) -> bool:
-        """True if it is started."""
+        """True while the server listens."""
         return self._listener is not None
 
     def respond(self, request: Request, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A collector for tests: a real server that receives OTLP over HTTP, and fails in the ways that a test wants.
+"""A collector for tests: a real server that receives OTLP over HTTP, and fails as a test requires.
 
 received_traces.py describes a received trace.
 
@@ -40,7 +40,7 @@ class Receiver(LoopbackServer):
     Attributes:
         refusals: Responses to the next batches, one after the other; later batches are accepted.
         refuses: Function that returns the response to a batch; None accepts the batch.
-        taken: Called with every accepted batch, before the response is sent.
+        taken: Function that is called with every accepted batch, before the response is sent.
         requests: Number of batches that were received, including refused ones.
     """
 

@@ -9,8 +9,8 @@ def unused_port() -> int:
     """Return a port that is not in use, and that no other process receives while a server starts.
 
     The system may assign a port again as soon as it is closed, also to tests in other processes. It does not
-    assign a port whose last connection ended less than half a minute ago. A server that asks for this very
-    number still gets it.
+    assign a port whose last connection ended less than half a minute ago. A server that requests this port by
+    its number can still use it.
     """
     with socket.create_server((HOST, 0)) as listener:
         address = listener.getsockname()

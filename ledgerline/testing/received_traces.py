@@ -1,4 +1,4 @@
-"""A trace as a receiver got it, with queries for tests. otlp_receivers.py has the receiver."""
+"""A received trace, with queries for tests. The receiver is in otlp_receivers.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ class ReceivedTrace:
         return [span for span in self.spans if span.name == name]
 
     def above(self, span: ReceivedSpan) -> Sequence[ReceivedSpan]:
-        """Return the spans from its parent up to the root."""
+        """Return the ancestors of a span, from its parent to the root."""
         path = []
         while span.parent_id is not None:
             span = self.by_id[span.parent_id]

@@ -1,4 +1,4 @@
-"""Makes registered models with tiny files, and evaluations of them, in a real MLflow."""
+"""Creates registered models with tiny files, and evaluations of them, in a real MLflow."""
 
 import tempfile
 import uuid
@@ -30,7 +30,7 @@ def request(by: str = "ada", reason: str = "it is better", *, id: str = "") -> R
 
 @dataclass
 class Stock:
-    """Makes models in one MLflow.
+    """Creates models in one MLflow.
 
     Attributes:
         uri: URI of MLflow.
@@ -56,7 +56,7 @@ class Stock:
         return name
 
     def registered(self, name: str) -> Model:
-        """Return a registered model, as the library gives it."""
+        """Return a registered model as an object of the library."""
         return Registry(self.client).model(name)
 
     def version(self, name: str, *, weights: str = "weights") -> int:

@@ -1,4 +1,4 @@
-"""Runs whose event records a test writes itself, and a fake target that stores the exports it receives."""
+"""Runs whose event records a test writes itself, and a fake target that stores its exports."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,11 +54,11 @@ class WrittenRun:
         self._report(DagsterEventType.RUN_START, None)
 
     def end(self, seconds_ago: float = 0.0) -> None:
-        """Write the success of the run, this long ago by the clock of its process."""
+        """Write the success of the run, with a time that is this many seconds ago."""
         self._report(DagsterEventType.RUN_SUCCESS, time.time() - seconds_ago)
 
     def fail(self, seconds_ago: float = 0.0) -> None:
-        """Write the failure of the run, this long ago by the clock of its process."""
+        """Write the failure of the run, with a time that is this many seconds ago."""
         self._report(DagsterEventType.RUN_FAILURE, time.time() - seconds_ago)
 
     def _report(self, kind: DagsterEventType, timestamp: float | None) -> None:
@@ -117,15 +117,15 @@ class Export:
 
 @dataclass
 class FakeTarget:
-    """A fake target: a projection that stores its exports, or fails as a test wants.
+    """A fake target: a projection that stores its exports, or fails as a test requires.
 
     Attributes:
         name: Name of the projection.
         exports: Exports that succeeded, in order.
         backfills: Exports of backfills that succeeded, in order.
         offered: Ids of the runs of all exports, including those that failed.
-        before_export: Called with the id before an export; it may raise an error.
-        after_export: Called after an export has succeeded.
+        before_export: Function that is called with the id before an export; it may raise an error.
+        after_export: Function that is called after an export has succeeded.
     """
 
     name: str = "fake target"
@@ -159,7 +159,7 @@ class FakeTarget:
 
 
 class Clock:
-    """A clock that stands still until a test puts it forward, however busy the machine is."""
+    """A clock that advances only when a test calls `forward`, however busy the machine is."""
 
     def __init__(self) -> None:
         self._now = float(int(time.monotonic()))  # whole, so that adding seconds to it is exact
@@ -169,13 +169,13 @@ class Clock:
         return self._now
 
     def forward(self, seconds: float) -> None:
-        """Put the clock forward."""
+        """Advance the clock."""
         self._now += seconds
 
 
 @contextmanager
 def clock_to_put_forward() -> Iterator[Clock]:
-    """Replace Python's monotonic clock while the body runs."""
+    """Replace Python's monotonic clock until the end of the `with` block."""
     clock = Clock()
     with patch.object(time, "monotonic", clock):
         yield clock
