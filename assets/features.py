@@ -136,7 +136,7 @@ def features(
 
 
 def airliners(planes: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the aircraft of the register that an airline can have flown on a schedule."""
+    """Return the aircraft of the register that an airline may have flown on a schedule."""
     return planes[
         (planes["type"] == AIRLINER_TYPE)
         & planes["engine"].isin(AIRLINER_ENGINES)

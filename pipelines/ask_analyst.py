@@ -125,7 +125,7 @@ def _experiment(settings: Settings) -> "tuple[MlflowClient, str]":
 def _remember(memory: Memory, execution: Execution, notes: Console) -> None:
     """Remember an answer that is based on tools, in place of an earlier one to the same question.
 
-    An answer without a call of a tool is a guess of the model, or comes from memory.
+    An answer without a call of a tool is a guess of the model, or is taken from memory.
     """
     refused = evaluation.is_text(execution.finding, UNKNOWN)
     if execution.outcome is not Outcome.ANSWERED or not execution.used_tools or refused:

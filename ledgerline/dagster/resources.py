@@ -78,7 +78,7 @@ def agent(settings: Settings) -> AgentResource:
 
 
 def projections(settings: Settings) -> RunProjections:
-    """Return the places where runs are shown."""
+    """Return the resource that exports runs to the enabled projections."""
     has_key = settings.openlineage_url is not None and settings.openlineage_api_key is not None
     return RunProjections(
         otel=otel(settings),
@@ -124,6 +124,6 @@ def mlflow_of(settings: Settings) -> MLflowResource:
 
 
 def projections_of(settings: Settings) -> Sequence[Projection]:
-    """Return the places where runs are shown."""
+    """Return the enabled projections."""
     with projections(settings).process_config_and_initialize_cm() as initialised:
         return initialised.all()

@@ -81,7 +81,7 @@ class OTelResource(dg.ConfigurableResource):
         return self._tracer.start_as_current_span(name, attributes=attributes)
 
     def tracer(self, name: str = TRACER) -> "Tracer":
-        """Return a tracer of OpenTelemetry's API, whose spans belong to the step, too."""
+        """Return a tracer of OpenTelemetry's API; its spans also belong to the step."""
         return self._opened().get_tracer(name)
 
     def environment(self) -> Mapping[str, str]:

@@ -42,7 +42,7 @@ def source_text(source: str) -> str:
 
 
 def table_texts(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a table with clean texts, also in lists and mappings."""
+    """Return a table with clean texts, including those in lists and mappings."""
     from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
     table = frame.copy()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def journal_of(model: RegisteredModel, alias_state: AliasState) -> Journal | None:
-    """Return the journal of a model, under whatever name it is stored; nothing is written.
+    """Return the journal of a model, regardless of the name it is stored under; nothing is written.
 
     Args:
         model: The registered model.
@@ -84,7 +84,7 @@ def opened(model: RegisteredModel, alias_state: AliasState) -> Journal:
         try:
             client.rename_experiment(experiment_id, experiment_name(name))
         except MlflowException:
-            named = Journal.named(model)  # another process was quicker
+            named = Journal.named(model)  # another process has renamed it
             if named is None or named.run_id != journal.run_id:
                 raise
     return journal

@@ -73,7 +73,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Approval:
-    """A person's approval of the promotion of a version, on one evaluation of it.
+    """A person's approval of the promotion of a version, based on one of its evaluations.
 
     Attributes:
         at: Time of the approval.
@@ -96,7 +96,7 @@ class End:
 
     Attributes:
         at: Time at which the alias had moved.
-        moved: True if the move was carried out; False if another change of the alias came first.
+        moved: True if the move was carried out; False if another change of the alias preceded it.
     """
 
     at: datetime

@@ -45,7 +45,7 @@ class Snapshot:
 
     @property
     def differences(self) -> Sequence[AliasDifference]:
-        """The aliases that were changed outside the journal; empty while a move is under way."""
+        """The aliases that were changed outside the journal; empty while a move is in progress."""
         return [] if self.history.pending else differences(self.history, self.alias_state.aliases)
 
 

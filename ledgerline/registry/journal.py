@@ -139,7 +139,7 @@ class Journal:
     def read(self, seal: str = "") -> History:
         """Return all entries, after checking that they are unchanged.
 
-        Each entry holds the hash of the entry before it. These hashes cover neither the last entry nor the
+        Each entry contains the hash of the entry before it. These hashes cover neither the last entry nor the
         ends of moves; a seal covers both. With write access to the database, all hashes and the seal can be
         recomputed, so this check detects edits and not a deliberate forgery.
 

@@ -76,7 +76,7 @@ def reconcile(
         model: The registered model.
         request: Id of the current request. An unfinished move of this request is finished at once; that of
             another request only when its process must have died.
-        unchanged_until: Time at which the aliases were last seen to agree with the journal, if known.
+        unchanged_until: Last time at which the aliases were known to agree with the journal, if any.
 
     Raises:
         UnknownModelError: The model does not exist.
@@ -148,7 +148,7 @@ def carry_out(
         reconciled: State of the model.
         wanted: The move.
         require: Check that raises an error if the move must not be made. It is repeated if another process
-            wrote to the journal meanwhile.
+            wrote to the journal in the meantime.
 
     Raises:
         MoveRefusedError: The alias does not name the version that the move starts from.
@@ -195,7 +195,7 @@ def _finish(reconciled: ReconciledModel, entry: Entry, request: str) -> None:
             model.set_alias(started.alias, started.to_version)
             moved = True
         except (UnknownVersionError, MoveRefusedError) as error:
-            # The version was deleted meanwhile, or is not the one that was evaluated.
+            # The version was deleted in the meantime, or its files are not those that were evaluated.
             logger.warning("A move that was left unfinished is given up: %s", error)
             moved = False
     reconciled.journal.end(entry.number, End(now(), moved))
@@ -238,7 +238,7 @@ def show(reconciled: ReconciledModel) -> ReconciledModel:
 
 
 def _last_ended(history: History) -> int:
-    """Return the number of the last entry, or of the one before a move that is under way."""
+    """Return the number of the last entry, or of the one before a move that is in progress."""
     return history.head if history.pending is None else history.pending.number - 1
 
 

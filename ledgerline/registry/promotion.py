@@ -48,7 +48,7 @@ class Request:
         by: Person or program that requests it.
         reason: Reason for the request.
         run_id: Dagster run; empty without one.
-        id: Id of the request, which is the same when it is repeated, for instance after it was killed.
+        id: Id of the request. A repeated request, for instance after its process was killed, has the same id.
     """
 
     by: str
@@ -65,7 +65,7 @@ class Moved:
         version: Version that is in production after the move.
         before: Version that was in production before; None if there was none.
         entry: Number of the journal's entry.
-        move: Move that the entry holds.
+        move: Move that the entry contains.
         at: Time at which the alias had moved.
     """
 
@@ -80,7 +80,7 @@ def stage(model: RegisteredModel, number: int, request: Request) -> None:
     """Move the alias `staging` to a version.
 
     Raises:
-        MoveRefusedError: The version is not what was evaluated.
+        MoveRefusedError: The files of the version are not those that were evaluated.
         UnderWayError: Another process is moving an alias at the moment.
         UnknownVersionError: The version does not exist.
         JournalError: The journal cannot be read.
@@ -111,7 +111,7 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
         InPlaceError: The version is in production already.
         NotApprovedError: No person has approved yet.
         UnderWayError: Another process is moving an alias at the moment, or has evaluated the version again.
-            If production has moved by then, repeating the request finishes the rest.
+            If production has already moved, a repeated request finishes the rest.
         UnknownModelError: The model does not exist.
         UnknownVersionError: The version does not exist.
         JournalError: The journal cannot be read.
@@ -153,8 +153,8 @@ def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
         request: Request that the journal records.
 
     Raises:
-        MoveRefusedError: There is no earlier version, the version was never in production, or it is not
-            what was evaluated.
+        MoveRefusedError: There is no earlier version, the version was never in production, or its files are
+            not those that were evaluated.
         UnknownModelError: The model does not exist.
         UnknownVersionError: The version does not exist.
         JournalError: The journal cannot be read.
@@ -185,7 +185,7 @@ def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
 
 
 def approve(model: RegisteredModel, number: int, by: str, reason: str) -> Approval:
-    """Record a person's approval of the promotion of a version, on its last evaluation.
+    """Record a person's approval of the promotion of a version, based on its last evaluation.
 
     Raises:
         MoveRefusedError: The version was not evaluated, or failed a gate.
@@ -204,7 +204,7 @@ def approve(model: RegisteredModel, number: int, by: str, reason: str) -> Approv
 
 
 def record_evaluation(model: RegisteredModel, evaluation: Evaluation) -> int:
-    """Write an evaluation, whose evidence is stored, into the journal and tags; return the entry's number."""
+    """Record an evaluation with stored evidence in the journal and in tags; return the entry's number."""
     reconciled = reconcile(model)
     entry = reconciled.journal.add(evaluation)
     model.set_version_tags(evaluation.version, evidence.tags_of(evaluation))
@@ -295,7 +295,7 @@ def _move(
 
 
 def _moved(reconciled: ReconciledModel, request: Request) -> Moved:
-    """Return the move of production that a request made, even if production has moved on since."""
+    """Return the move of production that a request made, even if production has moved again."""
     for entry, done, end in reversed(reconciled.history.moves(PRODUCTION)):
         if done.request == request.id and done.to_version is not None:
             return Moved(done.to_version, done.from_version, entry.number, done, end.at)

@@ -110,7 +110,7 @@ class Model(RegisteredModel):
         """Finish an abandoned move, and record in the journal which aliases were changed outside it.
 
         Args:
-            unchanged_until: Time at which the aliases were last seen to agree with the journal, if known.
+            unchanged_until: Last time at which the aliases were known to agree with the journal, if any.
 
         Raises:
             UnknownModelError: The model does not exist.
@@ -129,11 +129,11 @@ class Model(RegisteredModel):
         promotion.stage(self, number, _clean(request))
 
     def record(self, evaluation: Evaluation) -> int:
-        """Write an evaluation into the journal and on its version; return the number of the entry."""
+        """Record an evaluation in the journal and in the version's tags; return the number of the entry."""
         return promotion.record_evaluation(self, _clean(evaluation))
 
     def approve(self, number: int, by: str, reason: str) -> Approval:
-        """Record a person's approval of a version, on its last evaluation; see `promotion.approve`."""
+        """Record a person's approval of a version, based on its last evaluation; see `promotion.approve`."""
         return promotion.approve(self, number, clean(by), clean(reason))
 
     def promote(self, number: int, request: Request, mode: Mode = Mode.automatic) -> Moved:

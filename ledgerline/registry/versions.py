@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
 
-# Tags of a version, recorded at registration. A version that was registered by hand may have none of them.
+# Tags of a version, recorded at registration. A version that was registered manually may lack all of them.
 SHA256_TAG = "sha256"
 MONTH_TAG = "month"  # the month that the version was trained for, and is evaluated on
 TRAINING_DAYS_TAG = "training_days"  # an ISO 8601 interval, 2013-04-01/2013-06-30: both days belong to it
@@ -47,7 +47,7 @@ class Version:
         location: URI of its files.
         run_id: MLflow run that trained it; empty if none is recorded.
         created_at: Time of its registration.
-        tags: Tags that were recorded at registration and since.
+        tags: Tags that were recorded at its registration or later.
     """
 
     name: str
@@ -185,7 +185,7 @@ class RegisteredModel:
         """Load the model of a version, after checking that its files are those that were registered.
 
         Raises:
-            ModelRefusedError: The files differ, carry no recorded hash, or are of a kind that is not loaded.
+            ModelRefusedError: The files differ, have no recorded hash, or are of a kind that is not loaded.
         """
         with self.verified_files(version) as folder:
             return model_files.load(folder)
@@ -194,7 +194,7 @@ class RegisteredModel:
         """Return the signature of a version's model, and the size of its files in bytes.
 
         Raises:
-            ModelRefusedError: The files differ from those that were registered, or carry no recorded hash.
+            ModelRefusedError: The files differ from those that were registered, or have no recorded hash.
         """
         from mlflow.models import Model
 
@@ -207,7 +207,7 @@ class RegisteredModel:
         """Yield a folder with the files of a version, which is deleted afterwards.
 
         Raises:
-            ModelRefusedError: The files differ from those that were registered, or carry no recorded hash.
+            ModelRefusedError: The files differ from those that were registered, or have no recorded hash.
         """
         with store.downloaded(self.client, version.location) as folder:
             verified_sha256(version, folder)
@@ -230,7 +230,7 @@ def verified_sha256(version: Version, folder: Path) -> str:
     """Return the SHA-256 of the files of a version.
 
     Raises:
-        ModelRefusedError: The files differ from those that were registered, or carry no recorded hash.
+        ModelRefusedError: The files differ from those that were registered, or have no recorded hash.
     """
     recorded = version.tags.get(SHA256_TAG)
     sha256 = model_files.folder_sha256(folder)

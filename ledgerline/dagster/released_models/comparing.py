@@ -116,7 +116,7 @@ def compare_versions(
 def _in_place(
     context: dg.AssetExecutionContext, model: ReleasedModel, staging: Version
 ) -> Iterator[dg.Output[EvaluatedVersion]]:
-    """Report that another run has promoted the version meanwhile; nothing is materialised."""
+    """Report that another run has promoted the version in the meantime; nothing is materialised."""
     why = f"Version {staging.number} of {model.name} is in production already: nothing to compare."
     context.log.warning(why)
     metadata = {DECISION: IN_PLACE, "version": staging.number}

@@ -20,7 +20,7 @@ class DriftConfig(dg.Config):
 
 @dataclass(frozen=True)
 class PredictionsDrift:
-    """The drift of predictions and their rows from the training rows of the version that predicted.
+    """The drift of predictions and their rows, compared with the training rows of the version.
 
     Attributes:
         partition: Partition of the predictions; None without partitions.
@@ -31,7 +31,7 @@ class PredictionsDrift:
         first_training_partition: First partition of its training rows; None without partitions.
         last_training_partition: Last partition of its training rows; None without partitions.
         training_rows: Number of its training rows.
-        training_data: Text that tells whether the training rows are unchanged.
+        training_data: Text that reports whether the training rows are unchanged.
         feature_psi: Population stability index of each feature, the largest first.
         gaps_psi: Population stability index of whether a feature is missing.
         score_psi: Population stability index of each column of predictions.
@@ -92,7 +92,7 @@ class RequestsDrift:
         first_training_partition: First partition of its training rows; None without partitions.
         last_training_partition: Last partition of its training rows; None without partitions.
         training_rows: Number of its training rows.
-        training_data: Text that tells whether the training rows are unchanged.
+        training_data: Text that reports whether the training rows are unchanged.
         feature_psi: Population stability index of each input column, the largest first.
         gaps_psi: Population stability index of whether a feature is missing, for the gaps of the watch.
         not_logged: Columns that are redacted in the log, and so have no index.

@@ -179,7 +179,7 @@ def run_key(model: str, entry: Entry) -> str:
     """Return the run key for an entry of the journal.
 
     The number of the entry is not sufficient: the journal of a model that was registered anew begins with 1
-    again, and Dagster starts no run for a known key. The seal holds a hash of all entries up to this one.
+    again, and Dagster starts no run for a known key. The seal contains a hash of all entries up to this one.
     """
     number, _, digest = entry.seal.partition(" ")
     return f"{model}-{number}-{digest[:12]}"

@@ -107,7 +107,7 @@ def _tick(
     seen = seen.within(history)
     moves = history.moves(PRODUCTION)
     new = [each for each in moves if each[0].number > (seen.materialised or 0)]
-    # In this order: a run that ends in between has materialised its move before materialisations are read.
+    # Runs are read before materialisations: a run that ends in between has then materialised its move.
     expected = {
         move_key(entry.number, end.at)
         for entry, move, end in new

@@ -107,8 +107,8 @@ def may_replace(
 ) -> bool:
     """Return whether a version of this partition may replace the version that the alias names.
 
-    A version that was registered by hand records no partition, and may be replaced. Only time partitions have
-    an order.
+    A version that was registered manually records no partition, and may be replaced. Only time partitions
+    have an order.
     """
     definition = model.versions.partitions_def
     if current is None or partition is None or not isinstance(definition, dg.TimeWindowPartitionsDefinition):

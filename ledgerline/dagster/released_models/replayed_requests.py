@@ -25,7 +25,7 @@ def replayed(
 ) -> Replay:
     """Predict the logged requests of a period with the versions in staging and in production.
 
-    Requests that the version in staging has answered itself, when it was in production, are left out.
+    Requests to which the version in staging itself responded, while it was in production, are omitted.
 
     Raises:
         PermanentFailure: No request is logged, a needed column is redacted, or staging returns predictions of

@@ -141,8 +141,8 @@ def final_until(
 ) -> int:
     """Return the number up to which all executions are final.
 
-    An execution gets its number when its run is planned, so the number of one in progress may be below those
-    of others that have ended.
+    The number of an execution is assigned when its run is planned, so an execution in progress may have a
+    lower number than others that have ended.
     """
     numbers = {each.id: each for each in executions}
     for number, each in sorted(numbers.items()):

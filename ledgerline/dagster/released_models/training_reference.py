@@ -34,7 +34,7 @@ class TrainingReference:
         first_partition: First partition of the rows; None if they have no partitions.
         last_partition: Last partition of the rows; None if they have no partitions.
         rows: Rows, as they are stored now.
-        as_recorded: Text that tells whether the rows are unchanged since the training.
+        as_recorded: Text that reports whether the rows are unchanged since the training.
         prediction: Predictions of the version for these rows, as the kind of prediction returns them.
     """
 
@@ -107,7 +107,7 @@ def checked_predictions(
 
 
 def _as_recorded(version: Version, rows: "pd.DataFrame") -> str:
-    """Return a text that tells whether the stored rows are those of the training, by their digest."""
+    """Return a text that reports, by their digest, whether the stored rows are those of the training."""
     recorded = version.tags.get(TRAINING_DATA_TAG)
     if recorded is None:
         return "not recorded"

@@ -103,7 +103,7 @@ def _column(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> "tu
 
 
 def _parts_as_floats(column: "pa.ChunkedArray", bounds: Sequence[tuple[int, int]]) -> list[bool]:
-    """Return for each part whether it has nulls, and only integers that a float represents exactly."""
+    """Return, for each part, whether it has nulls and floats represent all of its integers exactly."""
     import numpy as np
     import pyarrow as pa
 

@@ -41,7 +41,7 @@ def replace_each(paths: "Sequence[UPath]", contents: Iterable[bytes]) -> None:
         contents: Contents of the files; each is produced while earlier ones are written.
 
     Raises:
-        PermanentFailure: A file cannot be written; the message tells whether others have been replaced.
+        PermanentFailure: A file cannot be written; the message says whether others have been replaced.
     """
     if isinstance(paths[0], Path):
         _replace_local([Path(str(path)) for path in paths], contents)
