@@ -19,11 +19,11 @@ WATCH = Watch(
     version="model_version",
     features=SCHEDULE_FEATURES,
     gaps=REPORTED_WEATHER,
-    # In 2013, models that are evaluated on their own month have 0.00 to 0.19, except October with 0.41. The
-    # model of October reaches 1.1 if it is still used in November.
+    # In 2013, the score PSI of models on their own month is 0.00 to 0.19, except 0.41 in October. The model
+    # of October reaches 1.1 if it is still used in November.
     max_score_psi=0.25,
-    # In 2013, schedule and fleet change by at most 0.04, and gaps by 0.13. The weekdays change by 0.12 if
-    # only the first days of a month are scored.
+    # In 2013, the PSI of schedule and fleet is at most 0.04, and that of gaps 0.13. The PSI of the weekday is
+    # 0.12 if only the first days of a month are scored.
     max_feature_psi=0.2,
     # The share of late flights changes from month to month (14 % in September, 34 % in December), because of
     # the weather rather than the model: for models that are evaluated on their own month, the median error is

@@ -18,8 +18,8 @@ class PermanentFailure(dg.Failure, LedgerlineError):  # noqa: N818 (Dagster call
     Dagster shows the problem and the remedy as the description of the failure, and each as its metadata.
 
     Args:
-        problem: What is wrong, as a whole sentence that names the thing.
-        remedy: What to do about it, as a whole sentence; empty if the problem says it.
+        problem: Problem, as a whole sentence that names the object concerned.
+        remedy: Remedy, as a whole sentence; empty if the problem implies it.
 
     Example:
         >>> raise PermanentFailure("The table sales is not stored.", "Materialise it first.")

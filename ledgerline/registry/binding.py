@@ -114,7 +114,7 @@ def _is_of_another(model: RegisteredModel, alias_state: AliasState) -> bool:
 
 
 def _is_begun_before(journal: "Experiment", alias_state: AliasState) -> bool:
-    """Return whether a journal is older than a model, and so cannot be its journal."""
+    """Return whether a journal is older than a model, and therefore belongs to another one."""
     return journal.creation_time is not None and journal.creation_time < alias_state.created
 
 

@@ -155,7 +155,7 @@ class History:
 
     @property
     def seal(self) -> str:
-        """The seal of the last entry, as it was read; empty without entries."""
+        """The seal of the last entry when it was read; empty without entries."""
         return self.entries[-1].seal if self.entries else ""
 
     @property

@@ -95,7 +95,7 @@ class RequestsDrift:
         training_data: Text that reports whether the training rows are unchanged.
         feature_psi: Population stability index of each input column, the largest first.
         gaps_psi: Population stability index of whether a feature is missing, for the gaps of the watch.
-        not_logged: Columns that are redacted in the log, and so have no index.
+        not_logged: Columns that have no index, because they are redacted in the log.
         score_psi: Population stability index of each column of predictions.
         mean_training_score: Mean prediction for the training rows, by column.
         mean_score: Mean prediction in the responses, by column.

@@ -26,7 +26,7 @@ class EvaluationRows:
     """The rows that two versions are compared on.
 
     Attributes:
-        keys: Their partitions, in order; empty if the rows have none.
+        keys: Partitions of the rows, in order; empty if the rows are not partitioned.
         rows: The rows; each has an outcome.
     """
 

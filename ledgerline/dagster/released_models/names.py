@@ -82,7 +82,7 @@ class ReleaseNames:
         return f"watch_requests_{self.suffix}"
 
     def sensor(self, event: str) -> str:
-        """Return the name of the sensor for an event, as `staging_changed`."""
+        """Return the name of the sensor for an event, such as `staging_changed`."""
         return f"{event}_{self.suffix}"
 
     def as_metadata(self) -> Mapping[str, Any]:

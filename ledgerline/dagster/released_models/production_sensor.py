@@ -144,7 +144,7 @@ def _tick(
 
 
 def _will_materialise(instance: dg.DagsterInstance, move: Move, end: End) -> bool:
-    """Return whether the run that moved the alias is in progress, and so will materialise the move."""
+    """Return whether the run that moved the alias is in progress, and will therefore materialise it."""
     if not move.run_id or datetime.now(UTC) - end.at > MATERIALISED_WITHIN:
         return False
     run = instance.get_run_by_id(move.run_id)

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-# For transient errors (a killed worker, an unreachable storage). Bad input raises PermanentFailure instead,
-# which is not retried.
+# Only transient errors are retried (a killed worker, an unreachable storage). Bad input raises
+# PermanentFailure instead, which is not retried.
 RETRY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 # Only one step at a time may move aliases of the registry.
