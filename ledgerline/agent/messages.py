@@ -93,7 +93,7 @@ class ToolDescription:
 
     Attributes:
         name: Name by which the model calls the tool.
-        description: What the tool does.
+        description: Description of the tool for the model.
         parameters: JSON schema of the arguments, which is an object.
     """
 

@@ -75,7 +75,7 @@ class Hit:
     """An entry in the result of a search.
 
     Attributes:
-        entry: Entry that was found.
+        entry: The entry.
         distance: Cosine distance: 0 for the same direction, 1 for orthogonal vectors, 2 for opposite ones.
         vector: Vector of the entry.
     """
@@ -337,7 +337,7 @@ def _cosine_distances(vectors: Sequence[Sequence[float]], vector: Sequence[float
 
 
 def _optimize(table: "Table", added: int) -> None:
-    """Index the rows, and compact small files, if it is time to do so.
+    """Index the rows, and compact small files, if that is due.
 
     Args:
         table: Table after a write.

@@ -66,7 +66,7 @@ def moment(text: str) -> datetime:
 def own_observers(
     console: Console, settings: Settings, cursor_store: CursorStore | None = None
 ) -> list[Observer]:
-    """Return the observers of this project's runs, which know the owners of its assets from its code.
+    """Return the observers of this project's runs, which read the owners of its assets from its code.
 
     Args:
         console: Console for the reason why the code cannot be loaded; runs are then exported without owners.

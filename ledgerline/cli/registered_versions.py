@@ -14,8 +14,7 @@ class NewVersion:
     """A version that a run has registered.
 
     Attributes:
-        number: Version number.
-        sha256: Hash of its files; empty if the metadata has none.
+        number: Version number. sha256: Hash of its files; empty if the metadata has no hash.
     """
 
     number: int

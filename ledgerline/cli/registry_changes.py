@@ -1,7 +1,7 @@
 """The commands `ledgerline registry compare`, `replay`, `promote`, `rollback` and `approve`.
 
 For a model that the definitions release, they run the jobs that the UI and the sensors run. Any other model
-can be approved and rolled back, too; the journal records who did it.
+can be approved and rolled back, too; the journal records the author.
 """
 
 import uuid

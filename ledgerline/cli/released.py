@@ -9,7 +9,7 @@ HOW = "Declare it as a ReleasedModel, and merge released(it) with the definition
 
 
 class ReleasedModelError(LedgerlineError):
-    """The definitions do not release a model, or release several and none is named."""
+    """The definitions do not release a model, or release several models and no model is named."""
 
 
 def released_model(loaded: LoadedProject, given: str | None) -> ReleaseNames:

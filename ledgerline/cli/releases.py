@@ -26,7 +26,7 @@ class Release:
     Attributes:
         names: Names of the model and of the definitions that release it.
         outcome: Outcome of the Dagster run.
-        evaluated: Comparison that the run made; None if it made none.
+        evaluated: Comparison that the run made; None if it made no comparison.
         production: Version in production afterwards, or None.
         not_moved: Reasons why production was not moved, by decision (released_models/production.py); empty if
             it was moved, no move was requested, or the run failed.

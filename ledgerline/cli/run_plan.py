@@ -145,7 +145,7 @@ def _window(main: Sequence[dg.JobDefinition], chosen: Mapping[str, str]) -> dg.T
 def _within(
     definition: dg.PartitionsDefinition, keys: Sequence[str], window: dg.TimeWindow | None
 ) -> Sequence[str]:
-    """Return the partitions that begin in a time window, or all of them if none does."""
+    """Return the partitions that begin in a time window, or all of them if no partition does."""
     if window is None or not isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return keys
     starts = {key: definition.start_time_for_partition_key(key).timestamp() for key in keys}

@@ -44,7 +44,7 @@ def register(console: Console, tracking_uri: str, url: str, secret: str | None, 
         StoreUnreachableError: The MLflow server does not respond.
     """
     secret = _required(secret)
-    webhooks.require_server(tracking_uri)  # before a database is created for nothing
+    webhooks.require_server(tracking_uri)  # checked before a database is created
     client = connect(tracking_uri)
     webhook = webhooks.register(client, url, secret, name)
     receiver = without_password(webhook.url)

@@ -38,8 +38,8 @@ class Difference:
         gain: Amount by which staging is better: positive if it is better, in either direction of the metric.
         low: The lower end of the two-sided interval around the gain, with confidence 1 - alpha.
         high: The upper end.
-        at_least: One-sided lower bound of the gain with confidence 1 - alpha, by which gates decide. None,
-            like `low` and `high`, if too few draws define the metric.
+        at_least: One-sided lower bound of the gain with confidence 1 - alpha, which gates evaluate. None,
+            like `low` and `high`, if the metric is defined in too few draws.
         lower_is_better: The direction of the metric.
         target: Best value of the metric, if that is neither the lowest nor the highest.
     """
@@ -93,7 +93,7 @@ class Comparison:
         """Return the difference in one metric.
 
         Raises:
-            ComparisonError: The models were not compared by it, or it is not defined on these rows.
+            ComparisonError: The comparison lacks the metric, or the metric is not defined on these rows.
         """
         for difference in self.differences:
             if difference.metric == metric:

@@ -1,10 +1,10 @@
 """Confidence intervals of a gain, from its spread over bootstrap draws and the number of clusters.
 
-Percentiles of the draws are more common, and too narrow for a month of days, for two reasons. The spread of
-draws from G clusters is too small by sqrt((G - 1) / G), and it is itself an estimate, which Student's t with
-G - 1 degrees of freedom allows for. See Hesterberg, What Teachers Should Know About the Bootstrap, The
-American Statistician 69 (2015), and on the degrees of freedom Cameron and Miller, A Practitioner's Guide to
-Cluster-Robust Inference, Journal of Human Resources 50 (2015).
+Intervals from percentiles of the draws are more common, but too narrow for a month of days, for two reasons.
+The spread of draws from G clusters is too small by sqrt((G - 1) / G), and it is itself an estimate, which
+Student's t with G - 1 degrees of freedom allows for. See Hesterberg, What Teachers Should Know About the
+Bootstrap, The American Statistician 69 (2015), and on the degrees of freedom Cameron and Miller, A
+Practitioner's Guide to Cluster-Robust Inference, Journal of Human Resources 50 (2015).
 
 The gate benchmark shows that percentiles promote too often where t does not. On the same simulated months two
 refinements, adjusting t for skewness and studentising each draw, promote too often as well: gains of single
@@ -32,7 +32,7 @@ def half_widths(gains: "NDArray[np.float64]", clusters: int, alpha: float) -> tu
         alpha: One minus the confidence.
 
     Returns:
-        Both widths, or None if too few draws define the metric.
+        Both widths, or None if the metric is defined in too few draws.
     """
     import numpy as np
     from scipy import stats

@@ -1,6 +1,6 @@
 """Metrics of predictions, in a form that is fast to compute for many draws of the rows.
 
-A draw never scores single rows. A mean over rows is summed by cluster once, and a draw weighs these sums. A
+A draw never scores single rows. A mean over rows is summed by cluster once, and a draw weights these sums. A
 metric that is not a mean over rows has a scorer, which prepares the rows once (scorers.py).
 """
 
@@ -168,7 +168,7 @@ def row_values(metric: Metric, rows: Rows) -> "NDArray[np.float64]":
     """Compute a metric of each row.
 
     Raises:
-        ComparisonError: The function of the metric returns another shape, or something that is not finite.
+        ComparisonError: The function of the metric returns another shape, or values that are not finite.
     """
     import numpy as np
 

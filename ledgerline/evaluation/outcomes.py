@@ -16,7 +16,7 @@ def truths(values: "Column") -> "NDArray[np.bool_]":
     """Return outcomes that are true or false, 1 or 0.
 
     Raises:
-        ComparisonError: There are no outcomes, or one is missing or has another value.
+        ComparisonError: There are no outcomes, or an outcome is missing or has another value.
     """
     import numpy as np
     import pandas as pd
@@ -39,7 +39,7 @@ def class_numbers(values: "Column", classes: tuple[str | int, ...]) -> "NDArray[
     """Return the number of the class of each outcome.
 
     Raises:
-        ComparisonError: There are no outcomes, or one is missing or not one of the classes.
+        ComparisonError: There are no outcomes, or an outcome is missing or not one of the classes.
     """
     import pandas as pd
 

@@ -110,7 +110,7 @@ class Policy:
 
 
 def default_policy(kind: PredictionKind) -> Policy:
-    """Return gates for a kind of prediction that need not know the unit of its outcomes.
+    """Return gates for a kind of prediction, with thresholds that do not depend on the outcomes' unit.
 
     A slice may be worse by 0.01 in the Brier score, or by 0.02 with several classes. In other units no
     tolerance can be chosen here, so a slice must not be significantly worse at all. For the same reason a
@@ -128,7 +128,7 @@ def default_policy(kind: PredictionKind) -> Policy:
 
 
 def evaluate(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
-    """Evaluate all gates in their order; a refusal does not end the evaluation.
+    """Evaluate all gates in their order, also after one of them refuses.
 
     Args:
         policy: The gates.

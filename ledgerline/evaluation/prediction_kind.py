@@ -60,7 +60,7 @@ class PredictionKind(ABC):
         """Check the outcomes and return them as an array.
 
         Raises:
-            ComparisonError: There are no outcomes, or one is not an outcome of this kind.
+            ComparisonError: There are no outcomes, or an outcome is not of this kind.
         """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class PredictionKind(ABC):
     @property
     @abstractmethod
     def score_names(self) -> tuple[str, ...]:
-        """Name the columns of predictions, whose drift is watched."""
+        """Name the columns of predictions, whose drift is monitored."""
 
     def score_columns(self, prediction: "NDArray[np.float64]") -> "pd.DataFrame":
         """Return predictions as a table with a column for each name."""

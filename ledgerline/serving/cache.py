@@ -97,7 +97,7 @@ class Cache:
         unfinished.replace(file)
 
     def last_active(self) -> LastActive | None:
-        """Return the version that was active last; None if there is none, or its record is unreadable."""
+        """Return the version that was active last; None without a readable record of it."""
         file = self._folder / LAST_ACTIVE
         try:
             content = json.loads(file.read_text())

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ledgerline.serving.loaded import LoadedModel
 
-# Names of tensors that have none in the signature.
+# Names of tensors that have no name in the signature.
 INPUT, PREDICTIONS = "inputs", "predictions"
 
 # The protocol's platform is the prefix and the name of MLflow's flavour, such as mlflow_sklearn.

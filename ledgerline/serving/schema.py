@@ -177,7 +177,7 @@ class Column:
         if len(problems) > before:
             return None
         if has_gaps and kind.missing is None:
-            # Integers and booleans with gaps stay exact as objects, also when batches are joined.
+            # Integers and booleans with missing values stay exact as objects, also when batches are joined.
             return np.array([math.nan if value is None else value for value in converted], dtype="object")
         return np.array(converted, dtype=kind.dtype)
 
@@ -280,8 +280,8 @@ class Schema:
     def model_input(self, rows: Rows) -> "pd.DataFrame | NDArray[Any]":
         """Return rows as a model takes them: a frame of the columns, or the array.
 
-        Integers with gaps become floats, as in pandas and in most training data, unless a float cannot hold
-        them exactly.
+        Integers with missing values become floats, as in pandas and in most training data, unless a float
+        cannot hold them exactly.
         """
         import pandas as pd
 
@@ -354,7 +354,7 @@ def schema_of(signature: "ModelSignature | None") -> Schema:
 
 
 def _as_floats(values: "NDArray[Any]") -> "NDArray[Any]":
-    """Return integers with gaps as floats, or as they are if floats cannot hold them exactly."""
+    """Return integers with missing values as floats, or unchanged if floats cannot hold them exactly."""
     floats = values.astype("float64")
     return values if (abs(floats) >= MAX_EXACT).any() else floats
 

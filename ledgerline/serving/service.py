@@ -104,7 +104,7 @@ class Service:
 
 
 def service_for(settings: ServingSettings) -> Service:
-    """Return the parts of a service; none is started.
+    """Return the parts of a service without starting them.
 
     Args:
         settings: The settings of the service.

@@ -66,7 +66,7 @@ class SomePerSecond(Sampler):
         if attributes is None or attributes.get(METHOD) != "POST":
             return SamplingResult(Decision.DROP, trace_state=trace_state)
         now = time.monotonic()
-        # At least one, because a rate below one in a second would allow none.
+        # The limit is at least one, because a rate below one in a second would allow no traces.
         limit = max(1.0, self._per_second)
         self._allowance = min(limit, self._allowance + (now - self._at) * self._per_second)
         self._at = now

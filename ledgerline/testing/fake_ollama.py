@@ -35,7 +35,7 @@ EMBEDDING_MODEL = "nomic-embed-text:latest"
 DIMENSIONS = 64
 VERSION = "0.17.4"
 CONTEXT_TOKENS = 40_960  # context that the models were made for
-DEFAULT_CONTEXT_TOKENS = 4096  # context if a request sets none
+DEFAULT_CONTEXT_TOKENS = 4096  # context if a request does not set it
 CREATED = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NANOSECONDS = 1_000_000_000
 
@@ -78,11 +78,11 @@ class Reply:
             JSON.
         raw_calls: Calls that are sent unchanged, as some servers send them.
         thinking: Pieces of thoughts, which are sent before the text.
-        input_tokens: Minimum number of tokens of the request that is reported; None to report none.
-        read_tokens: Number that is reported instead by a server that has cut the conversation.
-        output_tokens: Number of tokens of the response that is reported; None to report none.
+        input_tokens: Minimum number of tokens of the request that is reported; None to omit it.
+        read_tokens: Number that is reported instead by a server that has truncated the conversation.
+        output_tokens: Number of tokens of the response that is reported; None to omit it.
         output_seconds: Duration of the response that Ollama reports.
-        done_reason: Finish reason; None to report none.
+        done_reason: Finish reason; None to omit it.
         status: HTTP status; with another one than 200, only the error is sent.
         error: Error message; with status 200, it is sent within the stream, after the pieces.
         headers: Headers of a response with another status.
@@ -187,7 +187,7 @@ class FakeOllama(FakeServer):
 
         Args:
             responder: Function that replies to chats.
-            models: Capabilities of each model by its name; None for an old version that lists none.
+            models: Capabilities of each model by its name; None for an old version that does not list them.
         """
         self.handler = _OllamaHandler
         self.responder = responder
