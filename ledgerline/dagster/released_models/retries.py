@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-# Only transient errors are retried (a killed worker, an unreachable storage). Bad input raises
+# The policy is for transient errors (a killed worker, an unreachable storage). Bad input raises
 # PermanentFailure instead, which is not retried.
 RETRY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
