@@ -33,7 +33,7 @@ _FORMS = [
         re.IGNORECASE,
     ),
     re.compile(rf"(?P<keep>{_SCHEME}%3a%2f%2f[\w.~-]{{0,200}}%3a)[^\s&\"]{{1,500}}?(?=%40)", re.IGNORECASE),
-    # A token in the place of the user; the name of a user is not a secret.
+    # A token in place of the user; the name of a user is not a secret.
     re.compile(
         rf"(?P<keep>{_SCHEME}://)(?=[^\s/@]{{0,200}}?\d)[\w%.~-]{{20,500}}(?=@)",
         re.IGNORECASE,
@@ -60,7 +60,7 @@ _FORMS = [
         r"(?=[\w.-]{1,100}=)[^\"'`\r\n\\]{1,8000}",
         re.IGNORECASE,
     ),
-    # Without the name of a header, prose may follow the scheme: "bearer authentication", "basic information".
+    # Without the name of a header, an ordinary word may follow the scheme: "bearer authentication".
     re.compile(
         r"(?P<keep>\b(?i:bearer)\s{1,3})(?=[A-Za-z._~+/-]{0,200}[0-9=]|[A-Za-z]{0,200}[a-z][A-Z])"
         r"[\w.~+/=-]{6,8000}"
@@ -81,7 +81,7 @@ _FORMS = [
         r"(?P<keep>\bidentified\s{1,5}by\s{1,5})(?!values\b|password\b|['\"\[])[^\s;,'\"]{1,200}",
         re.IGNORECASE,
     ),
-    # Keys and tokens with a form of their provider
+    # Keys and tokens whose form a provider defines
     re.compile(
         r"(?P<keep>)(?<![A-Za-z0-9_-])(?:"
         r"(?:sk|pk|rk)[-_](?=[A-Za-z_-]{0,200}\d)[A-Za-z0-9_-]{16,}"
@@ -98,7 +98,7 @@ _XML = re.compile(r"(?P<start><(?P<name>[\w:.-]{1,100})(?:\s[^<>]{0,500})?>)(?P<
 
 
 def without_forms(text: str) -> str:
-    """Return the text with `[redacted]` for each secret that is found by its form."""
+    """Return the text with `[redacted]` in place of each secret that is found by its form."""
     for form in _FORMS:
         text = form.sub(_redacted, text)
     return _XML.sub(_redacted_element, text) if "</" in text else text

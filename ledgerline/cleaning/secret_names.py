@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from itertools import pairwise
 
-# A name is split into words: `clientSecret`, `CLIENT_SECRET` and `client-secret` have the same two.
+# A name is split into words: `clientSecret`, `CLIENT_SECRET` and `client-secret` have the same two words.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 
 
@@ -20,7 +20,7 @@ _SECRET = _words_of(
     credential credentials creds apikey apikeys authorization bearer cookie cookies dsn jwt sas auth
     auths otp totp"""
 )
-# These words mean a secret in any text. The others also occur in ordinary messages: `unexpected token: x`.
+# These words mean a secret in any text. Other words also occur in ordinary messages: `unexpected token: x`.
 _STRONG = _words_of("password passwords passwd pwd passphrase passcode passwort kennwort apikey")
 _TOKEN = _words_of("token tokens")
 
@@ -37,7 +37,7 @@ _PAIRS = frozenset(
     | {("amz", "credential"), ("goog", "credential"), ("recovery", "codes"), ("seed", "phrase")}
 )
 
-# Several words that are written as one.
+# Several words that are written as one word.
 _GLUED = re.compile(
     r"passw(?:or)?d|passphrase|passwort|kennwort"
     r"|(?:api|access|account|private|secret|shared|signing|encryption|master)keys?$"
@@ -59,12 +59,12 @@ _OF_TEXT = _words_of(
     stop thinking total unk used vocab"""
 )
 
-_MAX_NAME = 200  # characters; a longer name is a text
+_MAX_NAME = 200  # characters; a longer text is not a name
 
 
 @lru_cache(maxsize=8192)
 def is_secret_name(name: str) -> bool:
-    """Return whether a value with this name is a secret; one part of a dotted name suffices."""
+    """Return whether a value with this name is a secret. Of a dotted name, one part is enough."""
     return any(_is_secret(_words(part)) for part in name[-_MAX_NAME:].split("."))
 
 

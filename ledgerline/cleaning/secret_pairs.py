@@ -1,7 +1,7 @@
 """Finds secrets in a text by the name beside them: `password=...`, JSON, YAML, reprs, command lines.
 
-secret_names.py recognises the names. Error messages contain the same words in prose, as in "Invalid password:
-must have a digit", and stay readable.
+secret_names.py recognises the names. The same words in the sentences of error messages, as in "Invalid
+password: must have a digit", are kept.
 
 The time is linear in the length of the text: a value is read only once.
 """
@@ -44,7 +44,7 @@ _BARE = re.compile(
 _LINE = re.compile(r"[^\r\n]*")
 _BRACKETS = re.compile(r"[\[\]{}()]")
 
-# These values stand for a secret or name its type.
+# These values are placeholders for a secret, or name its type.
 _NO_SECRET = re.compile(
     r"\*+|\.{3}|…|<[^<>]*>?|\$\{?\{?[\w.: -]+\}{0,2}|\{{1,2}\s?[\w.!:]*\s?\}{0,2}|%\(?\w+\)?s?|%s|\?|:\w+"
     r"|none|null|nil|true|false|undefined|str|string|int|bytes|bool|any|object|secretstr|optional\[.*"
@@ -66,12 +66,12 @@ _OF_A_PARSER = re.compile(
     r"(?:unexpected|invalid|illegal|unknown|next|bad|expected|expecting|last|first|end|stop|near)\s+$",
     re.IGNORECASE,
 )
-_MAX_LEAD = 24  # characters before a name that show whether it begins something
+_MAX_LEAD = 24  # characters before a name that are read to decide whether a pair begins there
 _BEGINS = ("\n", "\r", "{", "[", "(", ",", ";", "&", "?", "|")
 
 
 def without_pairs(text: str) -> str:
-    """Return the text with `[redacted]` for each value whose name says that it is a secret."""
+    """Return the text with `[redacted]` in place of each value whose name is that of a secret."""
     text = _OPTION.sub(_option, text)
     return _Pairs(text).redacted() if _TRIGGER.search(text) else text
 
@@ -143,7 +143,7 @@ class _Pairs:
         return self._is_prose(match, value) if match["separator"] == ":" else self._is_code(name, value)
 
     def _is_code(self, name: str, value: _Value) -> bool:
-        """Return whether a value is a variable: `password=self.password`, `connect(password=password)`."""
+        """Return whether a value is a variable, as in `connect(password=self.password)`."""
         text = self._text[value.start : value.end].lower()
         is_alike = text.endswith(name.rpartition(".")[2])
         return is_alike and ("." in text or self._text[value.end : value.end + 1] in (",", ")"))
@@ -230,12 +230,12 @@ class _Pairs:
         return self._closings.get(at, line.end() if line is not None else at)
 
     def _begins(self, start: int) -> bool:
-        """Return whether a name begins a pair among others: after a bracket, a comma, a line break."""
+        """Return whether a pair can begin at a name, which follows a bracket, a comma or a line break."""
         lead = self._text[max(0, start - _MAX_LEAD) : start].rstrip(" \t\"'`\\-")
         return lead.endswith(_BEGINS) or (not lead and start < _MAX_LEAD) or lead.endswith("\\n")
 
     def _begins_line(self, start: int) -> bool:
-        """Return whether a name begins a line, or a message after the name of an error."""
+        """Return whether a name is at the beginning of a line, or of a message after the name of an error."""
         lead = self._text[max(0, start - _MAX_LEAD) : start].rstrip(" \t\"'`-")
         return lead.endswith(("\n", "\r", "\\n", ":")) or (not lead and start < _MAX_LEAD)
 

@@ -1,4 +1,4 @@
-"""Cleans every text that Ledgerline sends: without secrets, with valid characters, and not too long.
+"""Cleans every text that Ledgerline sends: removes secrets and invalid characters, and limits the length.
 
 Texts of a run are cleaned where they are read from Dagster's event log, and shortened where a receiver has a
 limit. secret_forms.py and secret_pairs.py find secrets in texts; `cleaned` finds them in values with names.
@@ -18,9 +18,9 @@ from ledgerline.cleaning.secret_forms import REDACTED, without_forms
 from ledgerline.cleaning.secret_names import is_secret_name
 from ledgerline.cleaning.secret_pairs import without_pairs
 
-MIN_SECRET_LENGTH = 6  # a shorter secret would match ordinary words
+MIN_SECRET_LENGTH = 6  # a shorter one would match ordinary words
 
-# A text without any of these has no secret that can be recognised.
+# A text that matches none of these patterns has no secret that can be recognised.
 _HINT = re.compile(
     r"[:=]|</|%3|pass|pwd|kennwort|secret|token|auth|bearer|basic|identified|cookie|dsn|-----begin|--user|-u "
     r"|a(?:kia|sia|bia|cca|iza)|gh[pousr]_|github_|gl[a-z]{2,5}-|hf_|xox|xapp|[srp]k[-_]|eyj|ya29|npm_|pypi-"
@@ -31,7 +31,7 @@ _HINT = re.compile(
 # characters.
 _NOT_SENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
-_CACHED_LENGTH = 300  # characters; names and keys are repeated often, error texts are not
+_CACHED_LENGTH = 300  # characters; names and keys recur often, unlike error texts
 
 # The name of an environment variable, which Dagster resolves: {"env": "DB_PASSWORD"}.
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
@@ -40,7 +40,7 @@ _VALUES = ("value", "values", "default", "content", "Value", "VALUE")
 
 
 def clean(text: str) -> str:
-    """Return the text without secrets and with valid characters; cleaning it again changes nothing.
+    """Return the text without secrets and invalid characters; cleaning it again does not change it.
 
     Example:
         >>> clean("postgresql://me:hunter2@db/x")
@@ -57,7 +57,7 @@ def sendable(text: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """Return the text, or its beginning with its length and its hash, in at most `longest` characters."""
+    """Return the text; if it is longer than `longest`, its beginning with its length and its hash."""
     if len(text) <= longest:
         return text
     sha256 = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
@@ -68,7 +68,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def cleaned(value: Any, name: str = "", text: Callable[[str], str] = clean) -> Any:
-    """Return a JSON value with clean texts, and with `[redacted]` for every value below the name of a secret.
+    """Return a JSON value with clean texts, and with `[redacted]` for each value that has a secret's name.
 
     Args:
         value: Text, number, list or mapping; any other value is converted to text.
@@ -104,7 +104,7 @@ def _cleaned_mapping(value: Mapping[Any, Any], text: Callable[[str], str]) -> di
 
 
 def _cleaned_list(value: Sequence[Any], text: Callable[[str], str]) -> list[Any]:
-    """Clean a list, in which an option like `--password`, or the name in a pair, hides the next item."""
+    """Clean a list. The item after an option like `--password`, or after the name in a pair, is redacted."""
     kept: list[Any] = []
     for index, part in enumerate(value):
         before = value[index - 1] if index else None
@@ -118,7 +118,7 @@ def _cleaned_list(value: Sequence[Any], text: Callable[[str], str]) -> list[Any]
 
 
 def _hidden(value: Any, name: str, text: Callable[[str], str]) -> Any:
-    """Return the structure of a value with `[redacted]` for its parts."""
+    """Return the structure of a value with `[redacted]` in place of its parts."""
     if value is None or isinstance(value, bool) or value in ("", [], {}):
         return value
     if name.lower().endswith("tokens") and isinstance(value, int | float):
@@ -144,7 +144,7 @@ class Cleaner:
     def of(cls, known: Iterable[str | None]) -> "Cleaner":
         """Return a cleaner with these secrets, also in the encodings of JSON and URLs.
 
-        The longest is the first, because a secret may contain another one.
+        The longest secret comes first, because a secret may contain another one.
         """
         usable = {
             written
@@ -162,7 +162,7 @@ class Cleaner:
         return cls(tuple(sorted(usable, key=lambda written: (-len(written), written))))
 
     def __call__(self, text: str) -> str:
-        """Return the text without secrets and with valid characters."""
+        """Return the text without secrets and invalid characters."""
         for secret in self.known:
             text = text.replace(secret, REDACTED)
         return clean(text)

@@ -1,7 +1,7 @@
-"""Makes OpenLineage events from a RunHistory. facets.py makes their facets, and projection.py sends them.
+"""Creates OpenLineage events from a RunHistory. facets.py creates their facets, and projection.py sends them.
 
 The import takes 0.4 s, nearly all of it for OpenLineage's client, so import this module only where events are
-made.
+created.
 """
 
 import re
@@ -31,10 +31,10 @@ from ledgerline.ledger.reads import Read, Source, version_of_content
 from ledgerline.lineage import facets as lineage_facets
 from ledgerline.lineage.facets import CodeVersion, LedgerlineRunFacet
 
-# The producer of events and facets: a URI that is only an identifier, like FACET_SCHEMA.
+# The producer of events and facets. The URI is only an identifier, like FACET_SCHEMA.
 PRODUCER = "urn:ledgerline:lineage"
 
-MAX_FILE_NAME = 200  # bytes; file systems take 255
+MAX_FILE_NAME = 200  # bytes; file systems accept 255
 
 RUN_ENDS = {
     RunStatus.SUCCESS: RunState.COMPLETE,
@@ -53,7 +53,7 @@ def run_events(
     """Return the events of a run and of its attempts, in order. Equal histories have equal events.
 
     Args:
-        history: History of the run. A run that has not begun has no events.
+        history: History of the run. A run that has not started has no events.
         namespace: OpenLineage namespace of jobs and datasets.
         before: Earlier history of the run, whose events are left out.
         mlflow_run_id: Id of the MLflow run of this run.
@@ -109,7 +109,7 @@ class _Seen:
 
 @dataclass
 class _Events:
-    """Makes the events of one run."""
+    """Creates the events of one run."""
 
     history: RunHistory
     namespace: str
@@ -146,7 +146,7 @@ class _Events:
         return self._event(state, time, Run(_run_id(run.run_id), facets), self._job(run.job, "JOB"))
 
     def _failures(self) -> Sequence[Error]:
-        """Return the errors of failed steps; the error of the run may only name the steps."""
+        """Return the errors of failed steps, because the error of the run may contain only their names."""
         return [
             attempt.error
             for attempt in self.history.attempts
@@ -258,7 +258,7 @@ class _Events:
         self, span_id: int, written: Sequence[Materialisation], attempt: Attempt | None = None
     ) -> dict[str, RunFacet]:
         run = self.history.run
-        # Dagster records the run id as code version of an asset without one.
+        # Dagster records the run id as the code version of an asset without a code version.
         versions = {each.asset: each.code_version for each in written if each.code_version != run.run_id}
         return {
             "ledgerline_run": LedgerlineRunFacet(
@@ -335,7 +335,7 @@ def _attempt_id(run_id: str, attempt: Attempt) -> str:
 
 
 def _version_facets(versions: set[str | None]) -> dict[str, DatasetFacet]:
-    # If partitions have different versions, only ledgerline_partitions has the version of each.
+    # If partitions have different versions, only the facet ledgerline_partitions contains them.
     version = versions.pop() if len(versions) == 1 else None
     if version is None:
         return {}

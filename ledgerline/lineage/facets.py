@@ -1,4 +1,4 @@
-"""Makes OpenLineage facets from a history, one function for each facet. events.py adds them to events."""
+"""Creates OpenLineage facets from a history, one function for each facet. events.py adds them to events."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,13 +31,13 @@ from ledgerline.ledger.written import partition_rows, row_count
 # The schema URI of Ledgerline's facets. It is only an identifier and has no page.
 FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
 
-MAX_NUMBERS = 500  # of one asset: a backfill of years has many partitions
+MAX_NUMBERS = 500  # limit for one asset, because a backfill of several years has many partitions
 
-# The formats of partition keys that name a time: those of Dagster and ISO 8601, and months.
+# The formats of partition keys that contain a time: those of Dagster and ISO 8601, and months.
 DATE, TIME, ISO_TIME = "%Y-%m-%d", "%Y-%m-%d-%H:%M", "%Y-%m-%dT%H:%M:%S"
 PARTITION_STARTS = (DATE, TIME, ISO_TIME, "%Y-%m-%dT%H:%M", "%Y-%m")
-# The length of partitions with keys in this format, if it equals the smallest distance between two keys.
-# Partitions may also be closer together than their format suggests.
+# The length of a partition, by the format of the keys. It is valid only if it is also the smallest distance
+# between two keys, because partitions may be closer together than their format suggests.
 LENGTHS = {DATE: timedelta(days=1), TIME: timedelta(hours=1), ISO_TIME: timedelta(hours=1)}
 
 
@@ -71,7 +71,7 @@ class LedgerlineRunFacet(RunFacet):
 
 @attr.define
 class WrittenPartition:
-    """A partition with the version of its content and its number of rows, as far as they are known."""
+    """A partition with the version of its content and its number of rows; None if they are unknown."""
 
     partition: str
     data_version: str | None
@@ -80,7 +80,7 @@ class WrittenPartition:
 
 @attr.define
 class LedgerlinePartitionsOutputDatasetFacet(OutputDatasetFacet):
-    """The partitions that an attempt wrote of one asset."""
+    """The partitions of one asset that an attempt wrote."""
 
     partitions: list[WrittenPartition]
 
@@ -91,7 +91,7 @@ class LedgerlinePartitionsOutputDatasetFacet(OutputDatasetFacet):
 
 @attr.define
 class GivenNumber:
-    """A number in the metadata of an asset; with the partition if the numbers of partitions differ."""
+    """A number in the metadata of an asset, with its partition if the numbers of partitions differ."""
 
     name: str
     value: float
@@ -100,7 +100,7 @@ class GivenNumber:
 
 @attr.define
 class LedgerlineNumbersOutputDatasetFacet(OutputDatasetFacet):
-    """The numbers among the metadata of an asset that an attempt wrote."""
+    """The numbers in the metadata of an asset that an attempt wrote."""
 
     numbers: list[GivenNumber]
 
@@ -111,7 +111,7 @@ class LedgerlineNumbersOutputDatasetFacet(OutputDatasetFacet):
 
 @attr.define
 class LedgerlineReadInputDatasetFacet(InputDatasetFacet):
-    """The partitions that an attempt read of one asset, with the doubts about them."""
+    """The partitions of one asset that an attempt read, with the caveats about them."""
 
     partitions: list[WrittenPartition]
     caveats: list[str]
@@ -169,17 +169,17 @@ def column_lineage(lineage: dg.TableColumnLineage, namespace: str) -> DatasetFac
 
 
 def read_assertions(checks: Sequence[Check]) -> InputDatasetFacet:
-    """Return the results of checks on an asset that their step only read."""
+    """Return the results of checks on an asset that the checking step only read."""
     return data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet(_assertions(checks))
 
 
 def written_assertions(checks: Sequence[Check]) -> DatasetFacet:
-    """Return the results of checks on an asset that their step wrote."""
+    """Return the results of checks on an asset that the checking step also wrote."""
     return WriterAssertionsDatasetFacet(_assertions(checks))
 
 
 def input_facets(sources: Sequence[Source], caveats: Sequence[str]) -> dict[str, InputDatasetFacet]:
-    """Return the partitions that were read of one asset, with the doubts about them."""
+    """Return the partitions of one asset that were read, with the caveats about them."""
     partitions = [
         WrittenPartition(each.partition, each.content_sha256 or each.version, each.rows)
         for each in sources
@@ -191,7 +191,7 @@ def input_facets(sources: Sequence[Source], caveats: Sequence[str]) -> dict[str,
 
 
 def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, OutputDatasetFacet]:
-    """Return the number of rows, the partitions and the numbers that were written of one asset."""
+    """Return the row count, the partitions and the numbers in the metadata of an asset that was written."""
     facets: dict[str, OutputDatasetFacet] = {}
     rows = row_count(parts)
     if rows is not None:
@@ -218,7 +218,7 @@ def output_facets(parts: Sequence[Materialisation], run_id: str) -> dict[str, Ou
 
 
 def ownership(owners: Sequence[str]) -> dict[str, DatasetFacet]:
-    """Return the owners of an asset: Dagster has e-mail addresses, and teams as `team:name`."""
+    """Return the owners of an asset, which Dagster records as e-mail addresses or as `team:name`."""
     if not owners:
         return {}
     named = [ownership_dataset.Owner(owner if ":" in owner else f"user:{owner}", "OWNER") for owner in owners]
@@ -226,7 +226,7 @@ def ownership(owners: Sequence[str]) -> dict[str, DatasetFacet]:
 
 
 def run_tags(tags: Mapping[str, str]) -> dict[str, RunFacet]:
-    """Return the tags that users gave the run."""
+    """Return the tags that users set on the run."""
     given = [tags_run.TagsRunFacetFields(name, value, "USER") for name, value in user_tags(tags).items()]
     return {"tags": tags_run.TagsRunFacet(given)} if given else {}
 
@@ -243,7 +243,7 @@ def error(happened: Error, *reasons: Error) -> RunFacet:
 
 
 def nominal_time(first: str | None, last: str | None, partitions: Iterable[str]) -> dict[str, RunFacet]:
-    """Return the nominal time of partitions whose keys name a time; an empty mapping for other partitions.
+    """Return the nominal time of partitions whose keys contain a time; an empty mapping for other partitions.
 
     A key without an offset is read as UTC, Dagster's default. When clocks are set back, the key of the
     second of two equal hours has an offset, and the offset of the other keys is unknown; then the mapping is

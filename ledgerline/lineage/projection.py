@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ENDPOINT = "api/v1/lineage"
 NAMESPACE = "ledgerline"
 TIMEOUT_SECONDS = 5.0
-# The responses of endpoints to an event that they never accept, because of its form, size or content.
+# The statuses for an event that an endpoint never accepts, because of its form, size or content.
 REFUSALS = (400, 413, 422)
 
 
@@ -36,7 +36,7 @@ class OpenLineageProjection:
         endpoint: Path of the events at the backend; it may contain a key.
         api_key: Bearer token.
         namespace: OpenLineage namespace of jobs and datasets.
-        timeout: Maximum seconds to connect, and to wait for a response.
+        timeout: Maximum time in seconds for connecting, and for waiting for a response.
     """
 
     url: str = field(repr=False)
@@ -68,7 +68,7 @@ class OpenLineageProjection:
 
         Raises:
             TargetUnavailableError: Not all events were accepted; the next export sends all of them again.
-            RefusedError: The endpoint refuses some events for good, and has accepted all others.
+            RefusedError: The endpoint refuses some events permanently, and has accepted all others.
         """
         from openlineage.client.transport.http import (
             ApiKeyTokenProvider,
@@ -106,9 +106,9 @@ class OpenLineageProjection:
                     raise self._unavailable(f"it redirects to {_without_secrets(response.url)}")
                 taken += 1
             if last is not None and not taken:
-                raise last  # the endpoint accepted no event, so it may be the wrong one
+                raise last  # The endpoint accepted no event, so it may be the wrong one.
         except RequestException as error:
-            raise self._unavailable(self._reason(error)) from None  # the cause may contain login and key
+            raise self._unavailable(self._reason(error)) from None  # The cause may contain secrets.
         finally:
             transport.close()
         if refused:
@@ -116,7 +116,7 @@ class OpenLineageProjection:
         return taken
 
     def export_backfill(self, backfill: Backfill) -> int:
-        """Return 0: OpenLineage has no events for backfills."""
+        """Return 0, because OpenLineage has no events for backfills."""
         return 0
 
     def _unavailable(self, reason: str) -> TargetUnavailableError:

@@ -1,4 +1,4 @@
-"""Converts columns of categories, which LightGBM and XGBoost take, to the values that clients send."""
+"""Converts pandas' categories, which LightGBM and XGBoost use, to the values that clients send, and back."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-CATEGORIES_KEY = "categories"  # in the description of a flavour; MLflow ignores it
+CATEGORIES_KEY = "categories"  # a key in the description of a flavour; MLflow ignores it
 
 
 def categories_of(frame: "pd.DataFrame") -> tuple[str, ...]:
-    """Return the names of the columns that hold categories."""
+    """Return the names of the columns that contain categories."""
     import pandas as pd
 
     return tuple(str(name) for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.CategoricalDtype))
 
 
 def as_values(frame: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
-    """Return a frame with the values of the categories, as a client sends them."""
+    """Return a frame with plain values instead of categories, as a client sends them."""
     import pandas as pd
 
     if not columns:
@@ -30,7 +30,7 @@ def as_values(frame: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
 def with_categories(answer: Callable[[Any], Any], columns: Sequence[str]) -> Callable[[Any], Any]:
     """Return a function that converts columns to categories before it predicts.
 
-    The libraries look each value up in the categories that the model was trained with.
+    The libraries map each value to the categories that the model was trained with.
     """
     if not columns:
         return answer

@@ -1,4 +1,4 @@
-"""Writes, hashes and loads the files of models without running code in them. Flavours are in flavours/."""
+"""Writes, hashes and loads the files of models without running code in them. flavours/ has their formats."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import Model, ModelSignature
 
-# The first flavour that owns a model is used: estimators of LightGBM and XGBoost are also scikit-learn's.
+# The first flavour that owns a model is used, because scikit-learn's also owns estimators of LightGBM and
+# XGBoost.
 FLAVOURS: tuple[Flavour, ...] = (LightGBM(), XGBoost(), Onnx(), Sklearn())
 
 # The registry adds this file to a version that is downloaded; it is not part of the model.
@@ -73,14 +74,14 @@ def save(
     Args:
         model: A fitted model of one of FLAVOURS.
         folder: Folder to create; it must not exist.
-        inputs: Rows from which the signature is inferred. The first ones become the example.
+        inputs: Rows from which the signature is inferred. The first rows become the example.
         logged: MLflow entity that the files belong to.
         run_id: Id of the training run.
         method: Method that predicts: "predict", "predict_proba" or "predict_log_proba".
 
     Raises:
-        ModelRefusedError: It has no such method, could not be loaded, or would predict differently once
-            loaded.
+        ModelRefusedError: The model has no such method, or could not be loaded, or would predict differently
+            after it is loaded.
     """
     from mlflow.models import Model, infer_signature
 
@@ -106,7 +107,7 @@ def save(
 
 
 def _with_gaps(inputs: "pd.DataFrame", example: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the example with one more row for each column that has gaps, so that it becomes optional."""
+    """Add a row to the example for each column with missing values, so that the column becomes optional."""
     import pandas as pd
 
     gaps = inputs.isna()
@@ -118,7 +119,7 @@ def _answer(stored: StoredModel, example: "pd.DataFrame") -> Any:
     """Return the predictions of a model for its example.
 
     Raises:
-        ModelRefusedError: It raises an error, or does not return one prediction for each row.
+        ModelRefusedError: The model raises an error, or does not return one prediction for each row.
     """
     import numpy as np
     import pandas as pd
@@ -138,7 +139,7 @@ def _answer(stored: StoredModel, example: "pd.DataFrame") -> Any:
 
 
 def _require_same(read: Any, answer: Any) -> None:
-    """Make sure that a model predicts the same after it is loaded; a format may not hold all of it."""
+    """Make sure that a model predicts the same after it is loaded: a format may not store all of it."""
     import numpy as np
 
     loaded, expected = np.asarray(read), np.asarray(answer)
@@ -157,7 +158,7 @@ def _require_same(read: Any, answer: Any) -> None:
 def _require_served(read: StoredModel, example: "pd.DataFrame", signature: "ModelSignature") -> None:
     """Make sure that a model predicts for columns of the types of its signature, which a service sends.
 
-    A column of whole numbers stored as objects is trained with objects and served with numbers.
+    For example, a column of integers with the dtype object is an object in training and a number in requests.
     """
     import numpy as np
     from mlflow.types import DataType
@@ -183,7 +184,7 @@ def _require_served(read: StoredModel, example: "pd.DataFrame", signature: "Mode
 
 
 def _require_described(signature: "ModelSignature") -> None:
-    """Make sure that rows can be checked by a signature; MLflow itself only warns when types are missing."""
+    """Make sure that rows can be checked against a signature. MLflow itself only warns of missing types."""
     from mlflow.types.schema import AnyType
 
     for part, schema in (("inputs", signature.inputs), ("answer", signature.outputs)):
@@ -204,7 +205,7 @@ def load(folder: Path) -> StoredModel:
         ```
 
     Raises:
-        ModelRefusedError: Its flavour cannot be loaded like that, or it holds types that are not trusted.
+        ModelRefusedError: Its flavour cannot be loaded like that, or it contains types that are not trusted.
     """
     from mlflow.models import Model
 
@@ -217,7 +218,7 @@ def load(folder: Path) -> StoredModel:
             return flavour.read(folder, config, recorded_method(description) or PREDICT)
         except ModelRefusedError:
             raise
-        except Exception as error:  # each library raises other errors for a damaged file
+        except Exception as error:  # Each library raises different errors for a damaged file.
             raise ModelRefusedError(
                 f"{folder} cannot be loaded as {flavour.name}: {type(error).__name__}: {error}"
             ) from error
@@ -229,12 +230,12 @@ def load(folder: Path) -> StoredModel:
 
 
 def recorded_method(description: "Model") -> str | None:
-    """Return the method that the files of a model name; None if they name none."""
+    """Return the method that is recorded in the files of a model; None if no method is recorded."""
     return description.flavors.get(PYFUNC, {}).get(METHOD_KEY)
 
 
 def folder_sha256(folder: Path) -> str:
-    """Return a hash of every file of a model and its path, so that any change or addition is noticed."""
+    """Return a hash over all files of a model and their paths, which any change or addition changes."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()

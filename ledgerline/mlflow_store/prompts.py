@@ -1,4 +1,4 @@
-"""Registers and loads versions of prompts in MLflow's prompt registry. Their texts are elsewhere."""
+"""Registers and loads versions of prompts in MLflow's prompt registry. It does not contain their texts."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import PromptVersion
 
 SCHEME = "prompts:/"
-LATEST = "latest"  # an alias that MLflow sets
+LATEST = "latest"  # an alias that MLflow maintains
 
 
 class UnknownPromptError(LedgerlineError):
-    """Raised when the registry has no such prompt."""
+    """Raised when the registry does not contain a prompt."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RegisteredPrompt:
     Attributes:
         name: Name of the prompt.
         version: Number of the version, from 1 on.
-        template: Text, with {{ variables }}.
+        template: Text with {{ variables }}.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RegisteredPrompt:
 
 
 def register(client: "MlflowClient", name: str, template: str, experiment_id: str) -> RegisteredPrompt:
-    """Return the version with this text: the latest one if its text is the same, or a new one.
+    """Return the version with this text: the latest version if its text is the same, or else a new one.
 
     Args:
         client: Client of MLflow.
@@ -59,7 +59,7 @@ def load(client: "MlflowClient", uri: str) -> RegisteredPrompt:
     """Return a version by its URI: `prompts:/analyst/3`, or `prompts:/analyst@production`.
 
     Raises:
-        UnknownPromptError: The version does not exist, is not a text, or the URI is wrong.
+        UnknownPromptError: The version does not exist, is not a text, or has an invalid URI.
     """
     name, separator, which = uri.removeprefix(SCHEME).rpartition("@" if "@" in uri else "/")
     if not uri.startswith(SCHEME) or not separator or not name or not which:

@@ -1,4 +1,4 @@
-"""Joins regressors of one quantile each to one model of several quantiles."""
+"""Combines regressors that predict one quantile each into one model that predicts all of them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def joined_quantiles(estimators: Sequence[Any]) -> "MultiOutputRegressor":
-    """Join fitted regressors, one for each level, to one model that predicts a column for each.
+    """Combine fitted regressors, one for each level, into one model that predicts a column for each level.
 
-    The model is of scikit-learn's own class, so MLflow stores, serves and loads it like any other estimator.
+    The model is an estimator of scikit-learn, so MLflow stores, serves and loads it like any other.
     The quantiles of a row are not sorted: if models of neighbouring levels cross, the predictions cross, too.
 
     ```python

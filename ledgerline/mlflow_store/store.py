@@ -1,4 +1,4 @@
-"""Connects to MLflow: client, experiment, files. What is stored there is known elsewhere."""
+"""Connects to MLflow, creates experiments and downloads files. Other modules define what is stored there."""
 
 import fcntl
 import tempfile
@@ -22,19 +22,19 @@ HEALTH_ATTEMPTS = 2
 
 
 class StoreUnreachableError(LedgerlineError):
-    """Raised when MLflow cannot be used now. The message names its address."""
+    """Raised when MLflow is unavailable. The message contains its address."""
 
     is_transient = True
 
 
 def connect(tracking_uri: str) -> "MlflowClient":
-    """Open a client, after making sure within a few seconds that the server or the database can be reached.
+    """Open a client, after a check of a few seconds that the server or the database can be reached.
 
     Args:
         tracking_uri: URL of a server, or URI of a database, whose missing tables are created.
 
     Raises:
-        StoreUnreachableError: The server does not answer, or the database cannot be opened.
+        StoreUnreachableError: The server does not respond, or the database cannot be opened.
     """
     if urlsplit(tracking_uri).scheme in SERVER_SCHEMES:
         _require_health(tracking_uri)
@@ -47,7 +47,7 @@ def connect(tracking_uri: str) -> "MlflowClient":
     with _one_at_a_time(tracking_uri):
         try:
             client = MlflowClient(tracking_uri)
-            client.search_experiments(max_results=1)  # creates the tables of a new database
+            client.search_experiments(max_results=1)  # This creates the tables of a new database.
         except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: its driver is missing
             problem = f"The MLflow database {tracking_uri} cannot be opened: {error}."
             raise StoreUnreachableError(without_password_in(problem, tracking_uri)) from None
@@ -77,7 +77,7 @@ def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> s
     try:
         return client.create_experiment(name, artifact_location=location)
     except MlflowException:
-        experiment = client.get_experiment_by_name(name)  # another process may have created it meanwhile
+        experiment = client.get_experiment_by_name(name)  # Another process may have created it.
         if experiment is None:
             raise
         return _active(experiment)
@@ -132,19 +132,19 @@ def _require_health(url: str) -> None:
             problem = error
     raise StoreUnreachableError(
         without_password_in(f"The MLflow server at {url} does not answer: {problem}.", url)
-    ) from None  # the cause may show the password
+    ) from None  # The cause may contain the password.
 
 
 @contextmanager
 def _one_at_a_time(database_uri: str) -> Iterator[None]:
-    """Keep two processes from creating the tables of one SQLite file at once, which breaks it."""
+    """Prevent two processes from creating the tables of a SQLite file at once, which would damage it."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         url = make_url(database_uri)
     except ArgumentError:
-        yield  # MLflow also has stores that are not databases, and reports what it does not know
+        yield  # MLflow also has stores that are not databases, and reports URIs that it does not support.
         return
     if url.get_backend_name() != "sqlite" or not url.database:
         yield

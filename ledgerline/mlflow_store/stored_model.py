@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import Model, ModelSignature
 
-# MLflow's key for the method that its pyfunc of scikit-learn calls. Its other flavours have none: the key is
-# added to their descriptions, and MLflow ignores it.
+# MLflow's key for the method that its pyfunc of scikit-learn calls. It is also added to the descriptions of
+# other flavours, where MLflow ignores it.
 METHOD_KEY = "predict_fn"
 PYFUNC = "python_function"
 
@@ -24,7 +24,7 @@ METHODS = (PREDICT, PROBABILITIES, "predict_log_proba")
 
 
 class ModelRefusedError(LedgerlineError):
-    """The files of a model are not those that were registered, or could run code when they are loaded."""
+    """Raised when files of a model are not those that were registered, or could run code when loaded."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Needs:
 
     Attributes:
         libraries: Names of distributions.
-        types: Types in a file of skops besides those that skops trusts.
+        types: Types in a file in skops format, without those that skops trusts itself.
     """
 
     libraries: Sequence[str]
@@ -64,7 +64,7 @@ class Saved:
     Attributes:
         description: MLflow's entity, to which the flavour adds its section.
         signature: Types of the inputs and of the predictions.
-        example: Rows with which the model is tried when it is loaded.
+        example: Rows that the model predicts as a test when it is loaded.
         needs: Everything that loading the model needs.
         categories: Columns of the example that the model was trained with as pandas' categories.
     """
@@ -77,7 +77,7 @@ class Saved:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Arguments that `save_model` of every flavour takes."""
+        """The arguments that `save_model` of every flavour accepts."""
         return {
             "mlflow_model": self.description,
             "signature": self.signature,
@@ -86,7 +86,7 @@ class Saved:
         }
 
     def add(self, flavour: str, folder: Path, method: str, **options: Any) -> None:
-        """Add to the description what MLflow's flavour does not write."""
+        """Add the keys to the description that MLflow's flavour does not write."""
         self.description.flavors[PYFUNC][METHOD_KEY] = method
         self.description.flavors[flavour].update({CATEGORIES_KEY: list(self.categories), **options})
         self.description.save(str(folder / "MLmodel"))
@@ -111,7 +111,7 @@ class Flavour(ABC):
 
     @abstractmethod
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the model with the method that predicts.
+        """Return the model with the method that it predicts with.
 
         Args:
             model: Model that the flavour owns.
@@ -131,7 +131,7 @@ class Flavour(ABC):
         """Return what loading a model needs.
 
         Raises:
-            ModelRefusedError: It could not be loaded again.
+            ModelRefusedError: The model could not be loaded again.
         """
 
     @abstractmethod
@@ -148,12 +148,12 @@ class Flavour(ABC):
             method: Method that predicts.
 
         Raises:
-            ModelRefusedError: It cannot be loaded like that.
+            ModelRefusedError: The model cannot be loaded without running code.
         """
 
 
 def bound(flavour: str, model: Any, method: str) -> StoredModel:
-    """Return a model whose methods are named as in METHODS, like those of scikit-learn.
+    """Return a StoredModel for a model whose methods have the names in METHODS, like those of scikit-learn.
 
     Raises:
         ModelRefusedError: It has no such method.
@@ -167,7 +167,7 @@ def bound(flavour: str, model: Any, method: str) -> StoredModel:
 
 
 def doubles(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function that predicts in 64 bits, so that clients need not know the library of a version."""
+    """Return a function that predicts 64-bit numbers, so that the type does not depend on the library."""
 
     def answer_doubles(inputs: Any) -> Any:
         answered = answer(inputs)
@@ -177,10 +177,10 @@ def doubles(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def file_in(folder: Path, config: Mapping[str, Any], key: str) -> Path:
-    """Return a file that a description names.
+    """Return the path of a file that a description names.
 
     Raises:
-        ModelRefusedError: It is not among the files of the model, which are hashed.
+        ModelRefusedError: The file is not among the files of the model, which are hashed.
     """
     name = str(config.get(key, ""))
     file = (folder / name).resolve()
@@ -195,11 +195,11 @@ def library(flavour: "Flavour", module: str) -> Any:
     """Import the library of a flavour.
 
     Raises:
-        ModelRefusedError: The library, or one that it needs, is not installed.
+        ModelRefusedError: The library, or a library that it needs, is not installed.
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # a missing library of C is an OSError
+    except (ImportError, OSError) as error:  # OSError: a C library is missing.
         raise ModelRefusedError(
             f"{flavour.takes} need {module}, which cannot be imported: {error}.",
             f"Install it: `pip install 'ledgerline-mlops[{flavour.extra}]'`.",
@@ -207,7 +207,7 @@ def library(flavour: "Flavour", module: str) -> Any:
 
 
 def pinned(library: str) -> str:
-    """Return a requirement of the installed version; a build for CPUs only counts as the library."""
+    """Return a requirement for the installed version. A CPU-only build counts as the library."""
     from importlib.metadata import PackageNotFoundError, version
 
     for name in (library, f"{library}-cpu"):

@@ -1,18 +1,18 @@
 """Lists the types that a model in skops format may consist of, besides those that skops trusts.
 
-A file with another type is refused. The source of each type was read: when an object of it is made from the
-contents of a file and predicts, it calls nothing that the file names, except functions and classes that are
-trusted themselves. skops also checks the function inside a partial, a scorer or a kernel.
+A file with another type is refused. The source code of each type was reviewed: an object that is created from
+a file calls only those functions and classes in the file that are trusted themselves. skops also checks the
+function inside a partial, a scorer or a kernel.
 
-The types are checked, not the numbers in them: a tree with manipulated nodes may end the process. The hash
-of a registered version protects against that.
+The types are checked, and the numbers in them are not: a tree with manipulated nodes may crash the process.
+The hash of a registered version protects against that.
 """
 
 _TREES = {
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    # Boosted trees check numeric columns beside categories with these.
+    # Boosted trees use these to check numeric columns if there are also categories.
     "functools.partial",
     "sklearn.utils.validation.check_array",
 }

@@ -1,7 +1,6 @@
 """Registers webhooks of MLflow's registry, and verifies deliveries.
 
-A delivery is only a notification: it can be lost, and the change itself is read from the registry. The
-receivers of notifications are elsewhere.
+A delivery is only a notification: it can be lost, and receivers read the change itself from the registry.
 """
 
 import base64
@@ -32,7 +31,7 @@ SIGNATURE_VERSION = "v1"
 
 # The tolerance that https://www.standardwebhooks.com suggests.
 TOLERANCE_SECONDS = 300
-# A registry sends far fewer while they are remembered; only signed deliveries count.
+# A registry sends far fewer deliveries while their ids are remembered; only signed deliveries count.
 REMEMBERED_DELIVERIES = 10_000
 
 EVENTS: "tuple[WebhookEventStr, ...]" = (
@@ -56,11 +55,11 @@ SERVER_NEEDS = (
 
 
 class DeliveryRefusedError(LedgerlineError):
-    """Raised when a request is not a valid delivery. The message may be shown to the sender."""
+    """Raised when a request is not a valid delivery. The message may be sent to the sender of the request."""
 
 
 class RegistrationError(LedgerlineError):
-    """Raised when MLflow does not accept a webhook. The message says what it needs."""
+    """Raised when MLflow does not accept a webhook. The message states what MLflow needs."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Delivery:
     """A change that a webhook reports. Fields that it does not report are empty.
 
     Attributes:
-        id: MLflow's id of this delivery; the same when it is sent again.
+        id: MLflow's id of this delivery, which is the same if it is sent again.
         entity: Kind of the changed entity, for instance "model_version_alias".
         action: "created", "deleted" or "set".
         model: Name of the registered model.
@@ -87,7 +86,7 @@ class Delivery:
 
 
 class Verifier:
-    """Accepts deliveries that MLflow signed with the secret a short time ago, each of them once.
+    """Accepts each delivery once, if MLflow has signed it with the secret a short time ago.
 
     It can be used from several threads at once.
     """
@@ -108,21 +107,21 @@ class Verifier:
         self._accepted: dict[str, float] = {}
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> Delivery:
-        """Read a delivery.
+        """Verify and parse a delivery.
 
         Args:
-            headers: Headers of the request; upper and lower case make no difference.
-            body: Body of the request, neither decoded nor parsed.
+            headers: Headers of the request; their names are case-insensitive.
+            body: Raw body of the request.
 
         Raises:
-            DeliveryRefusedError: It was not signed with the secret, is too old or from the future, was
+            DeliveryRefusedError: It is not signed with the secret, is too old or from the future, was
                 received before, or cannot be read.
         """
         values = {name.lower(): value for name, value in headers.items()}
         delivery_id = _required(values, DELIVERY_ID_HEADER)
         timestamp = _required(values, TIMESTAMP_HEADER)
         signatures = _required(values, SIGNATURE_HEADER)
-        # The signature comes first: nothing else of an unsigned request is read.
+        # The signature is checked first, so that no other part of an unsigned request is read.
         if not self._is_signed(f"{delivery_id}.{timestamp}.".encode() + body, signatures):
             raise DeliveryRefusedError("the signature does not match")
         now = self._now()
@@ -135,7 +134,7 @@ class Verifier:
         return delivery
 
     def forget(self, delivery: Delivery) -> None:
-        """Forget a delivery that could not be handled, because MLflow will send it again."""
+        """Accept a delivery again that could not be handled, because MLflow will send it again."""
         with self._lock:
             self._accepted.pop(delivery.id, None)
 
@@ -153,7 +152,7 @@ class Verifier:
                 raise DeliveryRefusedError("it was received before")
             if len(self._accepted) >= self._remembered:
                 del self._accepted[next(iter(self._accepted))]
-            # A delivery from the future is refused for its age only after twice the tolerance.
+            # A delivery with a time in the future is too old only after twice the tolerance.
             self._accepted[delivery_id] = now + 2 * TOLERANCE_SECONDS
 
 
@@ -161,7 +160,7 @@ def require_server(tracking_uri: str) -> None:
     """Make sure that MLflow is a server, which can send webhooks.
 
     Raises:
-        RegistrationError: It is a database without a server.
+        RegistrationError: MLflow is a database without a server.
     """
     if urlsplit(tracking_uri).scheme not in SERVER_SCHEMES:
         raise RegistrationError(
@@ -171,16 +170,16 @@ def require_server(tracking_uri: str) -> None:
 
 
 def register(client: "MlflowClient", url: str, secret: str, name: str) -> "Webhook":
-    """Register a webhook for new versions, tags and aliases; registering it again changes nothing.
+    """Register a webhook for new versions, tags and aliases. The call is idempotent.
 
-    A webhook with this name, or else one with this URL, is updated. A running server may use its previous
-    state for the time of its MLFLOW_WEBHOOK_CACHE_TTL, which is one minute.
+    An existing webhook with this name, or else one with this URL, is updated. A running server may use its
+    previous state until its MLFLOW_WEBHOOK_CACHE_TTL, one minute by default, has passed.
 
     Args:
-        client: Client of a server. A database without a server sends nothing.
+        client: Client of a server, because a database without a server sends no deliveries.
         url: URL that deliveries are sent to, with the path.
         secret: Secret that deliveries are signed with.
-        name: Name of the webhook in MLflow: small letters, digits, dots, underscores and hyphens.
+        name: Name of the webhook in MLflow: lower-case letters, digits, dots, underscores and hyphens.
 
     Raises:
         RegistrationError: MLflow is not a server, or refuses the webhook.
@@ -199,16 +198,16 @@ def register(client: "MlflowClient", url: str, secret: str, name: str) -> "Webho
         problem = _without_passwords(str(error), client.tracking_uri, url).rstrip(".")
         raise RegistrationError(
             f"MLflow does not accept the webhook: {problem}.", SERVER_NEEDS
-        ) from None  # the cause may show a password
+        ) from None  # The cause may contain a password.
 
 
 def send_test(client: "MlflowClient", webhook: "Webhook") -> str | None:
-    """Let MLflow send a test delivery now; return why it was not accepted, or None if it was."""
+    """Let MLflow send a test delivery; return the reason why it was not accepted, or None if it was."""
     from mlflow.exceptions import MlflowException
 
     try:
         result = client.test_webhook(webhook.webhook_id)
-    except MlflowException as error:  # the server waits for the response longer than this client
+    except MlflowException as error:  # The server waits longer for the response than this client.
         problem = str(error)
     else:
         if result.success:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """A kind of prediction, by the name that `ledgerline new --kind` takes."""
+    """A kind of prediction. Its value is the argument of `ledgerline new --kind`."""
 
     BINARY = "binary"
     MULTICLASS = "multiclass"
@@ -13,12 +13,12 @@ class Kind(StrEnum):
 
     @property
     def outcome(self) -> str:
-        """Column of the example rows that is predicted."""
+        """The column of the example rows that is predicted."""
         return {Kind.BINARY: "sold_out", Kind.MULTICLASS: "demand_level"}.get(self, "demand")
 
     @property
     def question(self) -> str:
-        """Question that the model of the example rows answers."""
+        """The question that predictions for the example rows answer."""
         return {
             Kind.BINARY: "how likely is it that a shop sells out",
             Kind.MULTICLASS: "will demand in a shop be low, normal or high",
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
     @property
     def fact(self) -> str:
-        """Outcome of an example row, in words."""
+        """A description of the outcome of an example row."""
         return {Kind.BINARY: "whether the shop sold out", Kind.MULTICLASS: "how high demand was"}.get(
             self, "how much was asked for"
         )

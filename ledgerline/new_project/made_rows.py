@@ -1,7 +1,7 @@
-"""Generates the example rows of a new project: sales of shops in half a year, the same rows each time.
+"""Generates the example rows of a new project: sales of shops in half a year. They are always the same.
 
-Sales depend on weekdays and weather, and demand grows, so that a model of the last month is better than a
-model of the month before.
+Sales depend on weekdays and weather, and demand grows, so that a model trained on the last month is better
+than a model trained on the month before.
 """
 
 import csv

@@ -14,17 +14,17 @@ from ledgerline.new_project.made_rows import made_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".jinja"
-HIDDEN = {"gitignore": ".gitignore"}  # the name .gitignore would hide templates from git
+HIDDEN = {"gitignore": ".gitignore"}  # a template with the name .gitignore would hide others from git
 
 NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
 
 
 class NewProjectError(LedgerlineError):
-    """Raised when a project cannot be written. Nothing was changed."""
+    """Raised when a project cannot be written. No file was changed."""
 
 
 def write_project(folder: Path, kind: Kind, version: str) -> Path:
-    """Write a project into a folder that does not exist, or is empty: all of it or nothing.
+    """Write a project atomically into a folder that does not exist or is empty.
 
     Args:
         folder: Folder of the project. Its last part is the name of the project.
@@ -107,10 +107,10 @@ def _require_empty(folder: Path) -> None:
 
 
 def _put(whole: Path, folder: Path) -> None:
-    """Move a written project to its folder. An empty folder is kept, because it may be the working folder."""
+    """Move a written project to its folder. An empty folder is kept: it may be the working folder."""
     if not folder.exists():
         whole.rename(folder)
         return
-    _require_empty(folder)  # it may have been filled meanwhile
+    _require_empty(folder)  # Another process may have written into it.
     for path in whole.iterdir():
         path.rename(folder / path.name)

@@ -1,4 +1,4 @@
-"""Converts model inputs and outputs to rows of the request log and back. Its files are in request_log.py.
+"""Converts model inputs and outputs to rows of the request log and back. request_log.py stores them in files.
 
 The log has one row for each row of a request: time of the request, its id, index of the row in it, version
 that predicted, trace, duration, and then `input.<column>` and `output.<column>`. An array without a name is
@@ -47,11 +47,11 @@ def to_table(
     Args:
         fixed: Columns of `fixed_schema`; `at` in microseconds since the epoch.
         inputs: Inputs of the model, one array for each column; a column without a name is "".
-        outputs: Predictions, likewise.
+        outputs: Predictions, in the same form.
         redacted: Names of inputs or outputs whose values are left out. The names are recorded.
 
     Raises:
-        pyarrow.ArrowException: Arrays differ in length, or hold values that Parquet cannot.
+        pyarrow.ArrowException: Arrays differ in length, or contain values that Parquet cannot store.
     """
     import pyarrow as pa
 
@@ -68,18 +68,18 @@ def to_table(
 
 
 def left_out_of(table: "pa.Table") -> list[str]:
-    """Return the columns whose values `to_table` left out."""
+    """Return the names of the columns whose values `to_table` left out."""
     metadata = table.schema.metadata or {}
     return json.loads(metadata.get(REDACTED.encode(), b"[]"))
 
 
 def input_columns(frame: "pd.DataFrame") -> list[str]:
-    """Return the columns of inputs, with their prefix."""
+    """Return the names of the input columns, with their prefix."""
     return _with_prefix(frame, INPUT)
 
 
 def redacted_columns(frame: "pd.DataFrame") -> list[str]:
-    """Return the columns that are redacted in some rows, with their prefix."""
+    """Return the names of the columns that are redacted in some rows, with their prefix."""
     return list(frame.attrs.get(REDACTED, []))
 
 
@@ -90,7 +90,7 @@ def inputs_of(frame: "pd.DataFrame") -> "pd.DataFrame":
     columns = {}
     for full in input_columns(frame):
         values = frame[full]
-        # Parquet reads missing texts as None, which an encoder would take for one more category.
+        # Parquet returns missing texts as None, which an encoder would treat as a further category.
         filled = values.where(values.notna(), float("nan")) if values.dtype == object else values
         columns[full.removeprefix(INPUT).removeprefix(".")] = filled
     return pd.DataFrame(columns, index=frame.index)
@@ -107,7 +107,7 @@ def outputs_of(frame: "pd.DataFrame") -> "dict[str, NDArray[Any]]":
 
 
 def as_logged(outputs: "Mapping[str, NDArray[Any]]") -> "dict[str, NDArray[Any]]":
-    """Return predictions as `outputs_of` returns them for logged rows."""
+    """Return predictions in the form in which `outputs_of` returns them for logged rows."""
     return _gathered({name: values for _, name, values in _flat(outputs)})
 
 
@@ -123,7 +123,7 @@ def _flat(arrays: "Mapping[str, NDArray[Any]]") -> "Iterator[tuple[str, str, NDA
 
 
 def _gathered(columns: "Mapping[str, NDArray[Any]]") -> "dict[str, NDArray[Any]]":
-    """Return the arrays of columns: `x.0`, `x.1` and so on become one array `x`."""
+    """Join columns to arrays: `x.0`, `x.1` and so on become one array `x`."""
     import numpy as np
 
     bases = [name.rpartition(".")[0] for name in columns if name.rpartition(".")[2].isdecimal()]

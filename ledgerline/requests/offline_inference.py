@@ -1,4 +1,4 @@
-"""Predicts many requests with a version, and measures the latency. The comparison is in replay.py."""
+"""Predicts many requests with a version, and measures the latency. replay.py compares the predictions."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     # Index of the first row of each request; the last number is the number of rows.
     Starts = NDArray[np.intp]
 
-# The latency is measured for this number of requests, at even distances.
+# The latency is measured for this number of requests, which are chosen at equal distances.
 MAX_TIMED = 200
-# Rows of one batch, where the latency is not measured.
+# Number of rows in one batch, when the latency is not measured.
 ROWS_AT_ONCE = 10_000
 
 
@@ -60,7 +60,7 @@ class Predictions:
     Attributes:
         outputs: Predictions for the scored rows, in order.
         scored: Whether each row could be scored.
-        problem: Why one of the other rows could not be scored; None without any.
+        problem: Reason why one of the other rows could not be scored; None if all were scored.
     """
 
     outputs: "Mapping[str, NDArray[Any]]"
@@ -75,7 +75,7 @@ class ReplayedVersion:
     Attributes:
         number: Number of the version.
         predict: Function from inputs to predictions.
-        required: Columns that must have values; a service refuses other requests.
+        required: Columns that must have values; a service refuses requests in which one is missing.
     """
 
     number: int
@@ -86,7 +86,7 @@ class ReplayedVersion:
 def predictions_for(
     version: ReplayedVersion, inputs: "pd.DataFrame", starts: "Starts", at_once: int = ROWS_AT_ONCE
 ) -> Predictions:
-    """Predict many requests at once; if that fails, predict fewer, until the failing requests are found."""
+    """Predict many requests at once. If that fails, predict smaller batches to find the failing requests."""
     import numpy as np
 
     refused = inputs.reindex(columns=list(version.required)).isna()
@@ -119,7 +119,7 @@ def predictions_for(
 
 
 def _spans(starts: "Starts", most_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of requests with at most this number of rows; a larger request is a range of one."""
+    """Yield ranges of requests with at most this number of rows; a larger request is a separate range."""
     first = 0
     for number in range(1, len(starts)):
         is_last = number == len(starts) - 1
@@ -133,13 +133,13 @@ def latencies(
 ) -> list[Latency | None]:
     """Return the latency of a request for each version.
 
-    Requests are predicted one by one and by the versions in turns, so that other load affects all versions.
+    Requests are predicted one by one, and the versions alternate, so that other load affects all of them.
 
     Args:
         versions: Versions.
         inputs: Inputs of all requests.
         starts: Index of the first row of each request.
-        most: Maximum number of requests, which are chosen at even distances.
+        most: Maximum number of requests, which are chosen at equal distances.
     """
     import numpy as np
 
@@ -163,7 +163,7 @@ def latencies(
 
 
 def _evenly(count: int, most: int) -> "NDArray[np.intp]":
-    """Return at most this number of indices below a count, at even distances."""
+    """Return at most this number of indices below a count, at equal distances."""
     import numpy as np
 
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))

@@ -1,4 +1,4 @@
-"""Replays the logged requests of production with another version. The log itself is in request_log.py."""
+"""Replays the logged requests of production with another version. request_log.py reads the log."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +30,7 @@ MAX_ROWS = 100_000
 
 
 class NothingToReplayError(LedgerlineError):
-    """Raised when no request, or no prediction for a request, is logged."""
+    """Raised when the log contains no requests, or no predictions for them."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Replay:
         rows: Number of rows of these requests.
         is_cut: Whether there were more requests, of which only the latest were replayed.
         rows_by_version: Number of rows that each version predicted, by its number.
-        unscored_rows: Number of rows that staging could not score. They count in the latency only.
-        problem: Why one of these rows could not be scored; None if all were.
-        disagreements: Number of rows that staging decides differently.
-        share: Share of disagreements in the scored rows; None without scored rows.
+        unscored_rows: Number of rows that staging could not score. Only the latency includes them.
+        problem: Reason why one of these rows could not be scored; None if all were scored.
+        disagreements: Number of rows for which staging makes a different decision.
+        share: Share of the scored rows with disagreements; None without scored rows.
         mean_difference: Mean absolute difference of the predictions; None if they are not numbers.
         largest_difference: Largest absolute difference.
-        recomputed_rows: Number of rows that the version in production predicted and has predicted again.
-        recomputed_differently: Number of these rows with another prediction now; 0 if the log is correct.
+        recomputed_rows: Number of rows that the version in production has predicted again.
+        recomputed_differently: Number of these rows with a different prediction; 0 if the log is correct.
         timed_requests: Number of requests that were predicted one by one, for the latency.
         staging_ms: Latency of staging; None if it could not score any of these requests.
         production_ms: Latency of production; None without production.
@@ -76,7 +76,7 @@ class Replay:
     production_ms: Latency | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as values of JSON."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
@@ -94,13 +94,13 @@ def replay(
     Args:
         logged: Rows of the request log, in order.
         staging: Candidate for production.
-        production: Version in production; None if there is no such version.
+        production: Version in production; None if no version is in production.
         since: Beginning of the period of the rows.
         until: End of the period.
         most_rows: Maximum number of rows; the latest requests are replayed.
 
     Raises:
-        NothingToReplayError: There are no rows, or no predictions in them.
+        NothingToReplayError: The log contains no rows, or no predictions in them.
         NotComparableError: The predictions of staging are of another kind.
     """
     import numpy as np
@@ -141,7 +141,7 @@ def replay(
 def _compared(
     rows: "pd.DataFrame", versions: "NDArray[np.int64]", answers: Predictions
 ) -> list[Disagreement]:
-    """Compare predictions with the logged ones, apart for each logged version: each has its own columns."""
+    """Compare predictions with the logged ones, separately for each logged version: columns may differ."""
     import numpy as np
 
     positions = np.cumsum(answers.scored) - 1

@@ -1,4 +1,4 @@
-"""Writes, reads and deletes the files of the request log. Its rows are in logged_rows.py."""
+"""Writes, reads and deletes the files of the request log. logged_rows.py makes their rows."""
 
 import fcntl
 import itertools
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# Prefix of a file that is being written. Its writer holds a lock on it, which ends with the process.
+# Prefix of a file that is being written. Its writer holds a lock on it, which is released when the process
+# ends.
 HIDDEN = ".writing-"
 SUFFIX = ".parquet"
-# Time of the first and of the last request, and the writer: the order of names is the order of time. The id
-# of the process alone is not enough for the writer: in containers that share the folder, it is always 1.
+# The time of the first and of the last request, and the writer. The files sort by time. The id of the process
+# does not identify the writer: in containers that share the folder, it is always 1.
 _NAME = re.compile(r"(\d{8}T\d{12}Z)_(\d{8}T\d{12}Z)_[\w.-]+\.parquet")
 
 _numbers = itertools.count()
@@ -34,7 +35,7 @@ class RequestLogError(LedgerlineError):
 
 
 def write(folder: Path, model: str, rows: "pa.Table") -> Path:
-    """Write rows of a model as one file, which readers see whole or not at all.
+    """Write rows of a model as one file, atomically.
 
     Args:
         folder: Folder of the log.
@@ -49,14 +50,14 @@ def write(folder: Path, model: str, rows: "pa.Table") -> Path:
 
     place = folder_of(folder, model)
     place.mkdir(parents=True, exist_ok=True)
-    # pyarrow makes its compute functions at import, where no type checker sees them.
+    # pyarrow creates its compute functions at import, so type checkers do not know them.
     span = compute.min_max(rows["at"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
     writer = f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
     name = f"{_stamp(span['min'])}_{_stamp(span['max'])}_{writer}{SUFFIX}"
     hidden = place / f"{HIDDEN}{name}"
     try:
         with hidden.open("xb") as file:
-            with suppress(OSError):  # some network file systems have no locks
+            with suppress(OSError):  # Some network file systems have no locks.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
             file.flush()
@@ -80,7 +81,7 @@ def read(
         model: Name of the registered model.
         since: Beginning of the period.
         until: End of the period; None without end.
-        enough: Number of rows after which no earlier file is read; None to read all.
+        enough: Number of rows after which no earlier file is read; None to read all files.
 
     Raises:
         RequestLogError: A file is damaged, or is not a file of the log.
@@ -110,7 +111,7 @@ def read(
 
 
 def keep_within(folder: Path, max_bytes: int) -> int:
-    """Delete the oldest files of all models until the log has at most this size; the newest file stays.
+    """Delete the oldest files of all models until the log has at most this size. The newest file is kept.
 
     Returns:
         Number of deleted files.
@@ -118,7 +119,7 @@ def keep_within(folder: Path, max_bytes: int) -> int:
     sizes: dict[Path, int] = {}
     for file in folder.glob(f"*/*{SUFFIX}"):
         if _NAME.fullmatch(file.name):
-            with suppress(FileNotFoundError):  # another process deletes old files, too
+            with suppress(FileNotFoundError):  # Another process deletes old files, too.
                 sizes[file] = file.stat().st_size
     total, deleted = sum(sizes.values()), 0
     for file in sorted(sizes, key=lambda file: file.name)[:-1]:
@@ -135,7 +136,7 @@ def remove_leftovers(folder: Path) -> int:
     deleted = 0
     for file in folder.glob(f"*/{HIDDEN}*"):
         with suppress(OSError), file.open("rb") as leftover:
-            # This raises an error while the writer is alive, which holds the lock.
+            # This raises an error while the writer is alive and holds the lock.
             fcntl.flock(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.unlink()
             deleted += 1
@@ -145,12 +146,12 @@ def remove_leftovers(folder: Path) -> int:
 def folder_of(folder: Path, model: str) -> Path:
     """Return the folder with the files of a model."""
     name = quote(model, safe="")
-    # Quoting leaves dots, and with them the names of the folder itself and of the one above.
+    # Quoting does not change dots, so `.` and `..` would still name the folder itself and its parent.
     return folder / (f"%2E{name[1:]}" if name.startswith(".") else name)
 
 
 def _files(place: Path, since: datetime, until: datetime | None) -> list[Path]:
-    """Return the files that may have rows of this period, the oldest first."""
+    """Return the files that may contain rows of this period, the oldest first."""
     files = []
     for file in place.glob(f"*{SUFFIX}"):
         name = _NAME.fullmatch(file.name)
@@ -160,13 +161,13 @@ def _files(place: Path, since: datetime, until: datetime | None) -> list[Path]:
 
 
 def _part(file: Path, since: datetime, until: datetime | None) -> "pa.Table | None":
-    """Return the rows of a file from a period; None if the file was deleted meanwhile to save space."""
+    """Return the rows of a file from a period; None if the file has been deleted to save space."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import compute
 
     try:
-        # pq.read_table would load the whole dataset machinery for one file.
+        # pq.read_table would import pyarrow's dataset module for one file.
         with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             table = opened.read()
     except FileNotFoundError:
@@ -189,7 +190,7 @@ def _part(file: Path, since: datetime, until: datetime | None) -> "pa.Table | No
 
 
 def _frame(tables: "Sequence[pa.Table]") -> "pd.DataFrame":
-    """Return all tables as one frame; a column whose type differs between files holds values of all types."""
+    """Join tables to one frame. A column whose type differs between files contains values of all types."""
     import numpy as np
     import pyarrow as pa
 
@@ -213,7 +214,7 @@ def _frame(tables: "Sequence[pa.Table]") -> "pd.DataFrame":
 
 
 def _clashing(schemas: "Iterable[pa.Schema]") -> list[str]:
-    """Return the columns whose types differ so much between files that no single type holds all values."""
+    """Return the columns whose types differ so much between files that they have no common type."""
     import pyarrow as pa
 
     known: dict[str, pa.Field] = {}

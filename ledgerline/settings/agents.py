@@ -10,7 +10,7 @@ from ledgerline.settings.shared import HomeVariables
 OLLAMA, OPENAI = "ollama", "openai"
 ADDRESS_VARIABLES = {OLLAMA: "OLLAMA_HOST", OPENAI: "OPENAI_BASE_URL"}
 
-# The values of OpenTelemetry's variable for which its own instrumentations record messages in spans.
+# The values of OpenTelemetry's variable with which OpenTelemetry's instrumentations record messages in spans.
 CAPTURED = ("true", "span_only", "span_and_event")
 
 Positive = Annotated[Whole, Field(ge=1)]
@@ -128,15 +128,15 @@ class AgentSettings(HomeVariables):
 
     @property
     def address(self) -> str:
-        """URL of the language model's server."""
+        """The URL of the language model's server."""
         return self.ollama_host if self.provider == OLLAMA else self.openai_base_url
 
     @property
     def memory(self) -> str | None:
-        """Folder of the memory; None if it is disabled."""
+        """The folder of the memory; None if the memory is disabled."""
         return None if self.memory_folder == OFF else self.memory_folder
 
     @property
     def captures(self) -> bool:
-        """True if traces hold messages."""
+        """True if traces contain messages."""
         return (self.capture or "").strip().lower() in CAPTURED

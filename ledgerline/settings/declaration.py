@@ -1,8 +1,8 @@
-"""Declares settings as typed fields, and reads them from variables. Which settings exist: the other modules.
+"""Declares settings as typed fields, and reads them from variables. The other modules list the settings.
 
 A field is the only declaration of a setting: variable, type, bounds, default, unit, description, and whether
-its value is a secret. `.env.example`, the reference page, `ledgerline settings` and the errors are made from
-it.
+its value is a secret. `.env.example`, the reference page, the output of `ledgerline settings` and errors are
+generated from it.
 """
 
 import os
@@ -26,7 +26,7 @@ Hidden = Literal["nothing", "password", "value"]
 
 
 class SettingsError(LedgerlineError):
-    """Raised when variables have values that cannot be used. The problem names each of them."""
+    """Raised when variables have invalid values. The message names each of these variables."""
 
 
 class DeclaredSettings(BaseSettings):
@@ -54,7 +54,7 @@ class DeclaredSettings(BaseSettings):
 
         Args:
             environment: Variables to read; by default, those of this process over those of `.env`.
-            options: Variables that options of a command set. They win over the environment.
+            options: Variables that options of a command set. They take precedence over the environment.
 
         Raises:
             SettingsError: Variables have values that cannot be used.
@@ -72,12 +72,12 @@ class DeclaredSettings(BaseSettings):
             wrong = {str(each["loc"][-1]): each for each in error.errors(include_url=False)}
             fields = {field.name: field for field in settings_of(cls)}
             problems = [fields[name].problem(wrong[name]) for name in wrong if name in fields]
-        # Outside of the handler: pydantic's error holds the values, secrets among them.
+        # Raised outside of the handler, because pydantic's error contains the values, including secrets.
         raise SettingsError("\n".join(problems))
 
 
 class _Variables(PydanticBaseSettingsSource):
-    """Reads variables of a mapping. An empty variable counts as one that is not set."""
+    """Reads variables from a mapping. An empty variable counts as not set."""
 
     def __init__(self, cls: type[BaseSettings], environment: Mapping[str, str], project: Project) -> None:
         super().__init__(cls)
@@ -85,7 +85,7 @@ class _Variables(PydanticBaseSettingsSource):
         self.project = project
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of a field, the key to store it under, and that it needs no decoding."""
+        """Return the value of a field, its key, and False, because the value needs no decoding."""
         if field_name == "project":
             return self.project, field_name, False
         if isinstance(field.annotation, type) and issubclass(field.annotation, DeclaredSettings):
@@ -94,7 +94,7 @@ class _Variables(PydanticBaseSettingsSource):
         return self.environment.get(name) or None, name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values of all fields that have one."""
+        """Return the values of all fields that have a value."""
         fields = self.settings_cls.model_fields.items()
         values = (self.get_field_value(field, name) for name, field in fields)
         return {key: value for value, key, _ in values if value is not None}
@@ -102,7 +102,7 @@ class _Variables(PydanticBaseSettingsSource):
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as a field declares it.
+    """A setting that a field declares.
 
     Attributes:
         name: Name of the variable.
@@ -122,28 +122,28 @@ class Setting:
 
     @property
     def description(self) -> str:
-        """Meaning of the setting, in sentences."""
+        """The meaning of the setting, in sentences."""
         return self.field.description or ""
 
     @property
     def unit(self) -> str:
-        """Unit of a number; empty without one."""
+        """The unit of a number; empty if there is no unit."""
         return self._extra("unit")
 
     @property
     def hides(self) -> str:
-        """Part of the value that is hidden: "nothing", "password" (in an address) or "value"."""
+        """The part of the value that is hidden: "nothing", "password" (in a URL) or "value"."""
         return self._extra("hides")
 
     @property
     def default(self) -> str:
-        """The default in words, or as it would be written into a variable; empty without one."""
+        """The default in words, or as it would be written into a variable; empty if there is no default."""
         value = self.field.default if self.field.default_factory is None else None
         return self._extra("default") or as_text(value)
 
     @property
     def allowed(self) -> str:
-        """The values that the type allows, as the object of "set it to"; empty where every text is one."""
+        """The values that the type allows, as a phrase after "set it to"; empty if every text is allowed."""
         kinds = [self.field.annotation, *get_args(self.field.annotation)]
         words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
         if words:
@@ -155,7 +155,7 @@ class Setting:
         return f"a {'whole ' if int in kinds else ''}number from {bounds.get('ge', 0):g} {upper}"
 
     def problem(self, error: ErrorDetails) -> str:
-        """Return the sentence that says what is wrong with the value, and what to set instead."""
+        """Return a sentence that states why the value is invalid, and what to set instead."""
         value = "cannot be used" if self.hides != "nothing" else f"is {error['input']!r}"
         if advice := str(error.get("ctx", {}).get("error", "")):
             return f"{self.name} {value}; {advice}."
@@ -178,11 +178,11 @@ def setting(
     Args:
         name: Name of the variable.
         description: Meaning of the setting, in sentences with full stops.
-        default: The default, or a function that makes it from the fields above.
-        default_text: The default in words, where a function makes it.
+        default: The default, or a function that derives it from the fields above.
+        default_text: The default in words, if a function derives it.
         unit: Unit of a number.
-        hides: Part of the value that is hidden: nothing, a password in an address, or the whole value.
-        **bounds: Further arguments of pydantic's Field, as `ge` and `le`.
+        hides: Part of the value that is hidden: nothing, the password in a URL, or the whole value.
+        **bounds: Further arguments of pydantic's Field, such as `ge` and `le`.
 
     Example:
         >>> class OvenSettings(DeclaredSettings):
@@ -206,7 +206,7 @@ def setting(
 
 
 def settings_of(cls: type[DeclaredSettings]) -> Iterator[Setting]:
-    """Return the settings that a class declares, with those of its bases and fields; each name once."""
+    """Return the settings that a class, its bases and its fields declare, each name once."""
     names: set[str] = set()
     for attribute, field in cls.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, DeclaredSettings):
@@ -238,9 +238,9 @@ def _bounds(metadata: object) -> Iterator[tuple[str, float]]:
 
 
 def _digits(value: object) -> object:
-    """Refuse texts that pydantic would take for a whole number, too, as 5000.0 and 1_000."""
+    """Refuse texts such as 5000.0 and 1_000, which pydantic would also accept as integers."""
     if isinstance(value, str) and not value.isdecimal():
-        raise ValueError  # The type says what is allowed.
+        raise ValueError  # The type describes the allowed values.
     return value
 
 
@@ -256,7 +256,7 @@ def _words(value: object) -> object:
 
 
 def place(value: str) -> str:
-    """Return a URL as it is, and a folder as an absolute path: processes start in different folders."""
+    """Return a URL unchanged, and a folder as an absolute path: processes start in different folders."""
     return value if "://" in value else str(Path(value).absolute())
 
 

@@ -1,4 +1,4 @@
-"""Lists the extras of the distribution, whose versions are in pyproject.toml, and names missing ones."""
+"""Lists the extras of the distribution and finds missing ones. pyproject.toml has their requirements."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from ledgerline.errors import LedgerlineError
 
 DISTRIBUTION = "ledgerline-mlops"
 
-# The modules that each extra is installed for.
+# The modules that each extra installs.
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "agent": ("duckdb", "httpx", "lancedb", "ollama", "openai"),
     "gcs": ("gcsfs",),
@@ -22,16 +22,16 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "xgboost": ("xgboost",),
 }
 
-# The targets of this repository's Makefile that install an extra.
+# The targets of this repository's Makefile that install extras.
 MAKE_TARGETS: Mapping[str, str] = {"agent": "agent", "serving": "dev", "ui": "dev"}
 
 
 class MissingExtraError(LedgerlineError):
-    """Raised when a part of the library is used whose extra is not installed."""
+    """Raised when a part of the library is used and its extra is not installed."""
 
 
 def missing(extra: str) -> tuple[str, ...]:
-    """Return the modules of an extra that are not installed; nothing is imported."""
+    """Return the modules of an extra that are not installed, without importing modules."""
     return tuple(module for module in EXTRAS[extra] if find_spec(module) is None)
 
 
@@ -57,6 +57,6 @@ def require(extra: str, user: str) -> None:
 
 
 def remedy(extra: str) -> str:
-    """Return the sentence that says how to install an extra."""
+    """Return a sentence about how to install an extra."""
     target = f" (in a checkout of Ledgerline: make {MAKE_TARGETS[extra]})" if extra in MAKE_TARGETS else ""
     return f"Install it: pip install '{DISTRIBUTION}[{extra}]'{target}."

@@ -1,4 +1,4 @@
-"""Finds the value in force of each setting, and where it comes from."""
+"""Finds the value of each setting in this process, and its origin."""
 
 import os
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def values_in_force() -> Iterator[ValueInForce]:
         SettingsError: Variables have values that cannot be used.
         ProjectError: The pyproject.toml of the project cannot be used.
     """
-    environment = dict(os.environ)  # before `.env` is loaded into it
+    environment = dict(os.environ)  # This is read before `.env` is loaded into the environment.
     in_file = dotenv_values(Project.here().root / ".env")
     pipelines = PipelineVariables.from_environment()
     groups = (

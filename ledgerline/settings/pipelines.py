@@ -8,7 +8,7 @@ from ledgerline.settings.shared import Port, SharedVariables, is_server
 
 
 def _artifacts(data: dict[str, Any]) -> str | None:
-    # A server decides where its artifacts are stored; a database cannot.
+    # A server decides where its artifacts are stored; for a database, the client decides.
     return None if is_server(data["tracking_uri"]) else str(data["home"] / "artifacts")
 
 

@@ -19,11 +19,11 @@ from typing import Any, Self
 from ledgerline.errors import LedgerlineError
 
 FILE = "pyproject.toml"
-VARIABLE = "LEDGERLINE_PROJECT"  # names the folder for processes that work in another one, as in containers
+VARIABLE = "LEDGERLINE_PROJECT"  # set for processes with another working folder, such as those in containers
 
 
 class ProjectError(LedgerlineError):
-    """Raised when a project cannot be used, or is missing where a command needs one."""
+    """Raised when a project cannot be used, or when a command needs a project and does not find it."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Project:
     """A folder with the table `[tool.ledgerline]` of its pyproject.toml.
 
     Attributes:
-        root: Folder that holds the state and `.env`.
+        root: Folder that contains the state and `.env`.
         definitions: Module with Dagster's definitions as `defs`; None without a project.
-        experiment: MLflow experiment of the runs, unless LEDGERLINE_EXPERIMENT names another.
-        models: Registered models to serve, unless LEDGERLINE_SERVING_MODELS names others.
+        experiment: MLflow experiment of the runs, unless LEDGERLINE_EXPERIMENT is set.
+        models: Registered models to serve, unless LEDGERLINE_SERVING_MODELS is set.
         run: Jobs that `ledgerline run` runs, in this order.
         run_partition: Partition of the job that trains, unless an option names another; None for the last
             one.
@@ -65,11 +65,11 @@ class Project:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], folder: Path | None = None) -> Self:
-        """Return the project of a folder or of the nearest one above it, or one without definitions.
+        """Return the project of a folder or its nearest parent with a project; else one without definitions.
 
         Args:
-            environment: Variables, of which LEDGERLINE_PROJECT may name the folder.
-            folder: Folder to start from without that variable; by default, the working folder.
+            environment: Variables; LEDGERLINE_PROJECT may name the folder.
+            folder: Folder to start from if that variable is not set; by default, the working folder.
 
         Raises:
             ProjectError: The pyproject.toml cannot be read, or has values that cannot be used.
@@ -83,7 +83,7 @@ class Project:
 
     @property
     def module(self) -> str:
-        """Module with the definitions.
+        """The module with the definitions.
 
         Raises:
             ProjectError: There is no project.

@@ -98,7 +98,7 @@ def _default(setting: Setting) -> str:
 
 
 def _meaning(setting: Setting) -> str:
-    kind = setting.allowed if "number" in setting.allowed else ""  # descriptions say what other values mean
+    kind = setting.allowed if "number" in setting.allowed else ""  # The descriptions explain other values.
     unit = f"in {setting.unit}" if setting.unit else ""
     details = ", ".join(filter(None, (kind, unit, "secret" if setting.hides == "value" else "")))
     return f"{setting.description} {details[:1].upper()}{details[1:]}.".removesuffix(" .")

@@ -97,10 +97,10 @@ class ServingVariables(SharedVariables):
 
     @property
     def body_bytes(self) -> int:
-        """Maximum size of a request body in bytes."""
+        """The maximum size of a request body in bytes."""
         return self.body_megabytes * MEGABYTE
 
     @property
     def request_log_bytes(self) -> int:
-        """Maximum size of the request log in bytes."""
+        """The maximum size of the request log in bytes."""
         return self.request_log_megabytes * MEGABYTE

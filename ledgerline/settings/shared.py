@@ -96,7 +96,7 @@ class StoreVariables(HomeVariables):
 
     @property
     def request_log(self) -> Path | None:
-        """Folder of the request log; None if requests are not logged."""
+        """The folder of the request log; None if requests are not logged."""
         return None if self.request_log_folder == OFF else Path(self.request_log_folder)
 
 
@@ -134,7 +134,7 @@ class TraceVariables(DeclaredSettings):
     warning, as OpenTelemetry's specification asks for.
     """
 
-    # Texts, which traces/telemetry.py interprets.
+    # These remain texts, which traces/telemetry.py parses.
     endpoint: str | None = setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "URL of an OpenTelemetry collector that traces are sent to. Without it, they are stored in MLflow.",

@@ -1,4 +1,4 @@
-"""Warns of variables that look like settings and are not, so that typing errors are noticed."""
+"""Warns of variables that look like settings and are not, so that users notice misspelled names."""
 
 import logging
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from functools import cache
 
 PREFIX = "LEDGERLINE_"
 
-# Variables that no class of settings declares, with what reads them.
+# Variables that programs beside this library read, with their meaning.
 OTHER_VARIABLES = {
     "LEDGERLINE_PROJECT": "Folder of the project, for processes that work in another folder.",
     "LEDGERLINE_VERSION": "Tag of the images of docker/compose.yaml.",
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 def warn_of_unknown(names: Iterable[str]) -> None:
-    """Log a warning for each variable with our prefix that is not a setting; once in each process.
+    """Log a warning, once per process, for each variable that begins with LEDGERLINE_ and is not a setting.
 
-    Nothing is refused: a later version may know the variable.
+    This is not an error, because a later version may have the setting.
     """
     for name in sorted(names):
         if name.startswith(PREFIX):

@@ -1,3 +1,3 @@
-"""The version of this library, from which the distribution takes its own."""
+"""The version of this library, which is also that of the distribution."""
 
 VERSION = "0.2.0"

@@ -1,4 +1,4 @@
-"""Stores LightGBM's models: Boosters in LightGBM's text format, estimators in skops format."""
+"""Stores LightGBM's models: Boosters in LightGBM's text format, and estimators in skops format."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ REQUIREMENTS = ("numpy", "pandas", "lightgbm")
 
 TEXT_FORMAT = ".lgb"
 
-# Objectives that predict a probability, or one for each class.
+# Objectives that predict probabilities.
 CLASSIFYING = ("binary", "multiclass", "multiclassova", "cross_entropy")
 
 
@@ -55,17 +55,17 @@ class LightGBM(Flavour):
         return replace(stored, answer=with_categories(_in_order(stored.answer, names), categories))
 
     def model_type(self, model: Any, method: str) -> str | None:
-        """Return the kind of the estimator, or of the objective of the Booster."""
+        """Return the kind of the estimator, or the kind of the Booster by its objective."""
         if not _is_booster(model):
             return Sklearn().model_type(model, method)
         return "classifier" if _objective(model) in CLASSIFYING else "regressor"
 
     def needs(self, model: Any) -> Needs:
-        """Return LightGBM, and skops for an estimator."""
+        """Return what loading the model needs: LightGBM, and skops for an estimator."""
         return Needs(REQUIREMENTS) if _is_booster(model) else Sklearn().needs(model)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
-        """Write the model. An estimator also gets scikit-learn's flavour, whose pyfunc knows methods."""
+        """Write the model. An estimator also gets scikit-learn's flavour, whose pyfunc has other methods."""
         from mlflow import lightgbm
 
         model = stored.model
@@ -108,7 +108,7 @@ def _objective(booster: Any) -> str:
     for line in booster.model_to_string(num_iteration=1).splitlines():
         if line.startswith("objective="):
             return line.removeprefix("objective=").split()[0]
-    return ""  # a custom function, which is not in the text
+    return ""  # It is a custom function, which the text does not contain.
 
 
 def _in_order(answer: Callable[[Any], Any], names: Sequence[str]) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""Stores ONNX models, which ONNX Runtime runs on the processor."""
+"""Stores ONNX models, which ONNX Runtime runs on the CPU."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = ("numpy", "pandas", "onnx", "onnxruntime")
 
-MAX_BYTES = 2**31 - 1  # limit of a message of Protocol Buffers
+MAX_BYTES = 2**31 - 1  # maximal bytes of a message of Protocol Buffers
 
-# Numpy's type for each type name of ONNX Runtime.
+# NumPy's type for each type name of ONNX Runtime.
 TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -43,8 +43,8 @@ TYPES = {
 class Onnx(Flavour):
     """Flavour of graphs with one matrix as input, or with one column for each input.
 
-    `predict` answers the first output of a graph. `predict_proba` answers the last, which is where converters
-    put probabilities, after the labels.
+    `predict` returns the first output of a graph. `predict_proba` returns the last one, because converters
+    put the probabilities after the labels.
     """
 
     name = "onnx"
@@ -52,12 +52,12 @@ class Onnx(Flavour):
     extra = "onnx"
 
     def owns(self, model: Any) -> bool:
-        """Return whether a model is a graph."""
+        """Return whether a model is an ONNX graph."""
         onnx = sys.modules.get("onnx")
         return onnx is not None and isinstance(model, onnx.ModelProto)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return a graph that is not written yet."""
+        """Return a model that predicts with the graph in memory, before it is written."""
         if model.ByteSize() > MAX_BYTES:
             raise ModelRefusedError(f"The ONNX model is larger than {MAX_BYTES} bytes, the most of a file.")
         return self._running(model, model.SerializeToString(), method)
@@ -67,11 +67,11 @@ class Onnx(Flavour):
         return "classifier" if method == PROBABILITIES or len(model.graph.output) > 1 else "regressor"
 
     def needs(self, model: Any) -> Needs:
-        """Return the libraries with which MLflow loads a graph, and ONNX Runtime."""
+        """Return what loading the graph needs: ONNX Runtime, and the libraries that MLflow uses."""
         return Needs(REQUIREMENTS)
 
     def write(self, stored: StoredModel, folder: Path, saved: Saved) -> None:
-        """Write the graph, with its numbers in the same file."""
+        """Write the graph with its weights in the same file."""
         from mlflow import onnx
 
         onnx.save_model(stored.model, str(folder), save_as_external_data=False, **saved.options)
@@ -84,11 +84,11 @@ class Onnx(Flavour):
     def _running(self, model: Any, source: str | bytes, method: str) -> StoredModel:
         runtime = library(self, "onnxruntime")
         options = runtime.SessionOptions()
-        # Threads that spin while they wait would take the processor from other requests.
+        # Threads that spin while they wait would take CPU time from other requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the errors of ONNX Runtime have no common class
+        except Exception as error:  # The errors of ONNX Runtime have no common class.
             raise ModelRefusedError(f"ONNX Runtime does not run the model: {error}") from error
         answer = _answer(session, _output(session, method))
         return StoredModel(self.name, session if model is None else model, method, doubles(answer))
@@ -99,7 +99,7 @@ def _output(session: Any, method: str) -> str:
     if method == PREDICT:
         return outputs[0].name
     last = outputs[-1]
-    # An output of one number for a row is a label or a value.
+    # An output with one number per row is a label or a value.
     if method != PROBABILITIES or (last.type in TYPES and len(last.shape) < 2):
         raise ModelRefusedError(
             f"The ONNX model has no {method}: its outputs are "
@@ -125,7 +125,7 @@ def _answer(session: Any, output: str) -> Callable[[Any], Any]:
 
 
 def _matrix(rows: Any, taken: Any) -> "NDArray[Any]":
-    """Return rows in the type of an input. Missing texts become empty."""
+    """Return rows converted to the type of an input. Missing texts become empty texts."""
     import numpy as np
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Stores scikit-learn's estimators and pipelines in skops format. The allowed types: trusted_types.py."""
+"""Stores scikit-learn's estimators and pipelines in skops format, with the types of trusted_types.py only."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -22,17 +22,17 @@ BOOSTERS = ("lightgbm", "xgboost")  # libraries whose estimators may be steps of
 
 
 class Sklearn(Flavour):
-    """Flavour of estimators with scikit-learn's interface, also of other libraries in a pipeline."""
+    """Flavour of scikit-learn's estimators and pipelines, which may contain those of other libraries."""
 
     name = "sklearn"
     takes = "scikit-learn estimators and pipelines"
 
     def owns(self, model: Any) -> bool:
-        """Return whether a model is an estimator; scikit-learn is already imported if it is."""
+        """Return whether a model is an estimator. If it is one, scikit-learn has already been imported."""
         return hasattr(model, "__sklearn_tags__") and not isinstance(model, type)
 
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the estimator. One of another library within it may need categories."""
+        """Return the model. An estimator of another library in a pipeline may need categories."""
         stored = bound(self.name, model, method)
         return replace(stored, answer=with_categories(stored.answer, categories))
 
@@ -45,7 +45,7 @@ class Sklearn(Flavour):
         return "regressor" if is_regressor(model) else None
 
     def needs(self, model: Any) -> Needs:
-        """Return scikit-learn and skops, and the libraries of boosters in a pipeline."""
+        """Return what loading needs: scikit-learn, skops, and the libraries of boosters in a pipeline."""
         types = _types_to_trust(model)
         libraries = {name.partition(".")[0] for name in types}
         return Needs([*REQUIREMENTS, *(each for each in BOOSTERS if each in libraries)], types)
@@ -79,14 +79,14 @@ def load_skops(file: Path) -> Any:
     """Load an object if every type in it is trusted.
 
     Raises:
-        ModelRefusedError: A type is not, or its library is not installed.
+        ModelRefusedError: A type is not trusted, or its library is not installed.
     """
     import skops.io
 
     types = skops.io.get_untrusted_types(file=file)
     _require_trusted(types)
     try:
-        # Only the types of the file, because skops reads the list for each part of the object.
+        # Only the types in the file are passed, because skops reads the list for each part of the object.
         return skops.io.load(file, trusted=types)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
@@ -102,13 +102,13 @@ def _types_to_trust(model: Any) -> list[str]:
     """Return the types in a model that skops does not trust.
 
     Raises:
-        ModelRefusedError: One of them is not trusted here either, or skops cannot write the model.
+        ModelRefusedError: Ledgerline does not trust one of them either, or skops cannot write the model.
     """
     import skops.io
 
     try:
         content = skops.io.dumps(model)
-    except Exception as error:  # skops raises different errors by type; a cycle is a RecursionError
+    except Exception as error:  # skops raises different errors by type, and RecursionError for a cycle
         raise ModelRefusedError(
             f"skops cannot write {type(model).__name__}: {type(error).__name__}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""Stores XGBoost's models in UBJSON, and also loads JSON that other programs wrote."""
+"""Stores XGBoost's models in UBJSON, and also loads JSON files of other programs."""
 
 import json
 import math
@@ -27,13 +27,13 @@ REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "xgboost")
 
 FORMATS = (".ubj", ".json")
 
-# XGBoost's formats do not store which value means a missing one, and the estimator would take it for a
-# number. It is added to the description; None stands for NaN.
+# XGBoost's formats do not store which value represents a missing one, and the estimator would treat it as a
+# number. It is added to the description; None represents NaN.
 MISSING_KEY = "missing"
 
 BOOSTER = "xgboost.core.Booster"
 
-# A description names the class of its model, and MLflow would import whatever it names.
+# A description contains the class of its model, and MLflow would import any class.
 CLASSES = (
     BOOSTER,
     "xgboost.sklearn.XGBClassifier",
@@ -74,14 +74,14 @@ class XGBoost(Flavour):
         return StoredModel(self.name, model, method, with_categories(doubles(answer), categories))
 
     def model_type(self, model: Any, method: str) -> str | None:
-        """Return the kind of the estimator, or of the objective of the Booster."""
+        """Return the kind of the estimator, or the kind of the Booster by its objective."""
         if _class_name(model) != BOOSTER:
             return Sklearn().model_type(model, method)
         objective = json.loads(model.save_config())["learner"]["objective"]["name"]
         return "classifier" if objective.startswith(("binary:", "multi:")) else "regressor"
 
     def needs(self, model: Any) -> Needs:
-        """Return XGBoost, and scikit-learn, which its estimators import."""
+        """Return what loading the model needs: XGBoost, and scikit-learn, which its estimators import."""
         if _class_name(model) not in CLASSES:
             raise ModelRefusedError(
                 f"A {_class_name(model)} would not be made again from XGBoost's format; that knows "
@@ -112,7 +112,7 @@ class XGBoost(Flavour):
 
 
 def _missing(model: Any) -> float | None:
-    """Return the value that an estimator takes for a missing one; None stands for NaN or the default."""
+    """Return the value that an estimator treats as missing; None represents NaN or the default."""
     missing = getattr(model, "missing", None)
     return None if missing is None or math.isnan(missing) else float(missing)
 
