@@ -28,7 +28,7 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 
 # Attributes of a model's spans
-REQUEST: Final = "gen_ai.request."  # with the names of LanguageModel.settings
+REQUEST: Final = "gen_ai.request."  # prefix of the names in LanguageModel.settings
 REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
 RESPONSE_ID: Final = "gen_ai.response.id"

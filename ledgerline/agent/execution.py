@@ -14,7 +14,7 @@ class Limit(StrEnum):
     TURNS = "turns"
     TOKENS = "tokens"
     SECONDS = "seconds"
-    LENGTH = "length"  # of a single response of the model
+    LENGTH = "length"  # the limit of a single response of the model
 
 
 class Outcome(StrEnum):

@@ -39,7 +39,7 @@ def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
     """Return the runs of a job for the partitions that the command line names.
 
     Raises:
-        OptionsError: The options do not go together.
+        OptionsError: The options cannot be combined.
         PartitionError: A partition does not exist, a partition is named for a job without partitions, or no
             partition is named for a job with partitions.
     """

@@ -10,7 +10,7 @@ FILE = "workspace.yaml"
 
 
 def location_name(project: Project) -> str:
-    """Return the name of the code location: that of the workspace, or else, as in Dagster, of the module."""
+    """Return the name of the code location in the workspace, or else, as Dagster does, that of the module."""
     modules = [entry.get("python_module") for entry in _entries(project) if isinstance(entry, dict)]
     for module in modules:
         if isinstance(module, dict) and module.get("module_name") == project.module:

@@ -18,7 +18,7 @@ WIDTH = 132
 
 
 class OptionsError(LedgerlineError):
-    """Arguments and options of a command that do not go together."""
+    """Arguments and options of a command that cannot be combined."""
 
 
 def prepared_settings() -> "Settings":

@@ -50,7 +50,7 @@ def batches(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
 
 
 def spanning(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:
-    """Return the runs for partitions and for all partitions between the first and the last of them."""
+    """Return the runs for all partitions from the first to the last of the given ones."""
     definition = job.partitions_def
     if definition is None or not keys or isinstance(definition, dg.MultiPartitionsDefinition):
         return batches(job, keys)

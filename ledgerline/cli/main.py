@@ -83,7 +83,7 @@ def serve(
     }
     chosen = {name: value for name, value in given.items() if value}
     chosen_settings = ServingSettings.from_environment(options=chosen)
-    prepare_libraries()  # before MLflow is imported, and after `.env` is read, whose values win
+    prepare_libraries()  # before MLflow is imported, and after `.env` is read, whose values take precedence
     server.serve(chosen_settings)
 
 

@@ -31,7 +31,7 @@ POLL_SECONDS = 0.5
 # benefit to a reader.
 POLLS_SECONDS = {"traces": POLL_SECONDS}
 OTHER_POLLS_SECONDS = 3.0
-BUDGET_SECONDS = 1.0  # of one poll, after which a signal to end is handled
+BUDGET_SECONDS = 1.0  # maximum duration of one poll, after which a signal to end is handled
 END_SECONDS = 1.0
 RUNS_AT_ONCE = 50
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -198,7 +198,7 @@ def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[O
 
 
 def named_run(instance: dg.DagsterInstance, text: str) -> str:
-    """Return the id of a run from the id, its first characters, or the id of its trace, without dashes.
+    """Return the id of a run, given its id or trace id, or the first characters of one; dashes are optional.
 
     Raises:
         ObservingError: No run, or more than one, has such an id.

@@ -118,7 +118,7 @@ def _needed(
     main: Sequence[dg.JobDefinition],
     chosen: Mapping[str, str],
 ) -> Mapping[str, set[str]]:
-    """Return the partitions that the main jobs need of the jobs before them, by job."""
+    """Return, by job, the partitions of earlier jobs that the main jobs need."""
     of_asset: dict[dg.AssetKey, set[str]] = {}
     needed: dict[str, set[str]] = {}
     last_of_main = max((jobs.index(job) for job in main), default=-1)

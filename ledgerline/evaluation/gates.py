@@ -343,7 +343,7 @@ def _undefined(rule: str, metric: Metric | str, threshold: float | None) -> Ruli
 
 
 def _within_production(rule: str, metric: str, most: float, comparison: Comparison) -> Ruling:
-    """Compare a metric of which lower is better with the larger of a bound and production's value."""
+    """Compare a metric, whose lower values are better, with the larger of a bound and production's value."""
     difference = _difference(comparison, metric)
     if difference is None:
         return _undefined(rule, metric, most)

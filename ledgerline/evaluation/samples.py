@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Column = NDArray[Any] | pd.Series[Any] | list[Any]
     Answer = NDArray[Any] | pd.DataFrame | pd.Series[Any] | list[Any]
 
-# The square of a larger number times a million rows is not finite.
+# A larger number, squared and summed over a million rows, would overflow.
 MAX_MAGNITUDE = 1e150
 
 

@@ -39,7 +39,7 @@ OPEN = re.compile(
 JSON = "application/json"
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
-# MLflow's error codes of HTTP statuses.
+# MLflow's error codes for HTTP statuses.
 ERROR_CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",

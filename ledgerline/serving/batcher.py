@@ -261,7 +261,7 @@ class Batcher:
         self.observe(rows.count, len(batch), seconds)
 
     def _predict_one_by_one(self, batch: Sequence[_QueuedRequest], error: BaseException) -> None:
-        """Predict for each request of a failed batch, so that bad rows fail their own request only."""
+        """Predict for each request of a failed batch, so that invalid rows fail only their own request."""
         if len(batch) > 1:
             for request in batch:
                 if request.is_wanted:

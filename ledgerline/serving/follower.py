@@ -1,7 +1,7 @@
 """Follows the alias of a model in a thread, and activates the version that has it.
 
 A version is activated only after it was verified, loaded and tested. Until then, and if it is refused, the
-version before stays active.
+previous version stays active.
 """
 
 import logging
@@ -33,7 +33,7 @@ from ledgerline.serving.settings import Followed
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# The active version, the one before it, and the one in staging stay in memory, so that a promotion or a
+# The active version, the previous one, and the one in staging stay in memory, so that a promotion or a
 # rollback only swaps a reference.
 WARM_VERSIONS = 3
 
@@ -109,8 +109,8 @@ class Follower:
         poll_seconds: Interval of the polls.
         metrics: The metrics of the process.
         unpickle: True if any MLflow model may be loaded.
-        allow_other_clients: True if a version may be activated although clients of the one before cannot use
-            it.
+        allow_other_clients: True if a version may be activated although clients of the previous one cannot
+            use it.
     """
 
     served: Served

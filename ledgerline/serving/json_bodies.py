@@ -35,7 +35,7 @@ _EXPECTED = {
 
 
 def parsed(body: bytes) -> Any:
-    """Return the content of a JSON body; NaN and Infinity are numbers, as Python's clients write them.
+    """Return the content of a JSON body; NaN and Infinity are accepted, because clients in Python write them.
 
     Raises:
         BodyRefusedError: The body is not JSON.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 # For fewer rows, the threads of a model take more time than they save. They also spin while they wait, which
-# takes the processor from other requests.
+# takes processor time from other requests.
 MIN_THREADED_ROWS = 512
 
 # A process loads one version at a time. Numpy reads the headers of arrays with `ast.literal_eval`, and in

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: bodies become rows, and predictions become bodies. schema.py checks values.
+"""Converts bodies of the Open Inference Protocol to rows, and predictions to bodies. schema.py checks values.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 Tensors are JSON; the extension for binary tensors is not supported.

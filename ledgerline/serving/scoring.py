@@ -1,4 +1,4 @@
-"""MLflow's scoring protocol: bodies become rows, and predictions become bodies. schema.py checks values.
+"""Converts bodies of MLflow's scoring protocol to rows, and predictions to bodies. schema.py checks values.
 
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/ describes the four forms of JSON, and CSV.
 """

@@ -84,8 +84,8 @@ def serve(settings: "ServingSettings") -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         service = service_for(settings)
         with service.running():
-            # Imported objects stay: without this, each full garbage collection would visit half a million of
-            # them, and delay all requests by a tenth of a second.
+            # Imported objects are never freed: without this, each full garbage collection would visit half a
+            # million of them, and delay all requests by a tenth of a second.
             gc.collect()
             gc.freeze()
             logger.info("Serving %s on %s", ", ".join(service.served), address(settings.host, listener))

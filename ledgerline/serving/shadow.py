@@ -51,7 +51,7 @@ class Shadow:
     def stop(self, seconds: float) -> None:
         """End the thread; wait for it for at most this many seconds."""
         self._ended.set()
-        # If the queue is full, the thread is not blocked, and sees the event.
+        # If the queue is full, the thread is not blocked, and checks the event.
         with suppress(queue.Full):
             self._queue.put_nowait(None)
         if self._thread is not None:
@@ -95,7 +95,7 @@ class Shadow:
         self.metrics.shadow_disagreements.labels(name, str(number)).inc(differences.decided_differently)
 
     def _predict_one_by_one(self, group: Sequence[Offered], error: BaseException) -> None:
-        """Predict each request of a failed group, so that bad rows are counted alone."""
+        """Predict each request of a failed group, so that only requests with invalid rows count as failed."""
         if len(group) > 1:
             for offered in group:
                 self._predict([offered])

@@ -21,7 +21,7 @@ JOB, STEP = "written", "step"
 
 @dataclass(frozen=True)
 class WrittenRun:
-    """A run in Dagster's storage. Each of its records is a word, so that a test can tell them apart."""
+    """A run in Dagster's storage. Each of its records is a word, so that a test can distinguish them."""
 
     instance: dg.DagsterInstance
     run_id: str
@@ -111,7 +111,7 @@ class Export:
 
     @property
     def new_words(self) -> list[str]:
-        """The words that the export before did not have."""
+        """The words that the previous export did not have."""
         return words_of(self.now)[len(words_of(self.before)) :]
 
 
