@@ -59,7 +59,7 @@ class Agent:
         >>> with FakeOllama(scripted(Reply(pieces=("Three.",)))) as server:
         ...     model = OllamaModel(server.url, "qwen3:8b")
         ...     agent = Agent("analyst", model, Prompt("analyst", "Answer in one word."), tools=[])
-        ...     execution = agent.ask("How many flights were late?")
+        ...     execution = agent.ask("How many loaves are left?")
         >>> execution.answer, execution.outcome.value, execution.turns
         ('Three.', 'answered', 1)
     """

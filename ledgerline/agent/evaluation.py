@@ -3,7 +3,7 @@ r"""Evaluates an answer: its correctness, and whether every number in it comes f
 The evaluation uses rules and no other model, so the same answer always gets the same evaluation.
 
 Example:
-    >>> answer = "On average, flights were 12.3 minutes late.\nAnswer: 12.3"
+    >>> answer = "On average, deliveries were 12.3 minutes late.\nAnswer: 12.3"
     >>> stated(answer, "Answer:")
     '12.3'
     >>> is_number("12.3 minutes", expected="12.34", decimals=1)

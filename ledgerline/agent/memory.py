@@ -87,11 +87,11 @@ class Memory:
         >>> from pathlib import Path
         >>> from ledgerline.agent.ollama_embedder import OllamaEmbedder
         >>> from ledgerline.testing.fake_ollama import EMBEDDING_MODEL, FakeOllama, scripted
-        >>> text = "Question: Which airline was late most often?\nIt was F9."
+        >>> text = "Question: Which shop sold the most?\nIt was Quay."
         >>> with FakeOllama(scripted()) as server, tempfile.TemporaryDirectory() as folder:
         ...     memory = Memory(Path(folder) / "memory", OllamaEmbedder(server.url, EMBEDDING_MODEL))
         ...     memory.remember([Entry("answer:1", "answer", text, "trace 1", datetime.now(UTC))])
-        ...     recalled = memory.recall("Which airline was late?", Recorder())
+        ...     recalled = memory.recall("Which shop sold most?", Recorder())
         >>> [result.entry.key for result in recalled]
         ['answer:1']
     """

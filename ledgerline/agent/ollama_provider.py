@@ -48,11 +48,11 @@ class OllamaModel(ServedLanguageModel["Client"]):
     Example:
         >>> from ledgerline.agent.messages import Message, Role
         >>> from ledgerline.testing.fake_ollama import FakeOllama, Reply, scripted
-        >>> with FakeOllama(scripted(Reply(pieces=("Three", " flights.")))) as server:
+        >>> with FakeOllama(scripted(Reply(pieces=("Three", " loaves.")))) as server:
         ...     model = OllamaModel(server.url, "qwen3:8b")
         ...     completion = model.complete([Message(Role.USER, "How many?")], [], 10, listener=print)
         Three
-         flights.
+         loaves.
         >>> completion.usage.output_tokens
         10
     """
