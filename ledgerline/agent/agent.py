@@ -86,7 +86,7 @@ class Agent:
         """Answer a question; invalid Unicode in it is replaced.
 
         Args:
-            question: Question in words.
+            question: Question in natural language.
             watcher: Receiver of the execution's events.
 
         Raises:

@@ -78,7 +78,7 @@ class Execution:
         turns: Number of completions of the language model.
         tools: Tool calls in their order.
         recalled: Entries of memory that the prompt contained.
-        usage: Tokens of all turns.
+        usage: Number of tokens of all turns.
         seconds: Seconds from the question to the answer.
         model: Name of the model, as the provider reports it.
         prompt: Name of the prompt.

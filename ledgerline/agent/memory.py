@@ -66,7 +66,7 @@ class Memory:
     r"""Entries in a folder, each with a vector of the same embedder.
 
     Without an embedder, a local one is fitted to the entries (local_embedding.py), and again whenever their
-    number has doubled. If the given embedder differs from the one that made the vectors, recall() returns
+    number has doubled. If the given embedder differs from the one that created the vectors, recall() returns
     nothing until `remember` or `reembed` has recomputed them.
 
     The vectors of a new embedder are written to another folder, and current.json, which names the current
@@ -130,7 +130,7 @@ class Memory:
     def forget(self, keys: Sequence[str]) -> int:
         """Delete entries from memory and disk, and return how many existed.
 
-        A local embedder keeps the weights and topics that it was fitted to, as numbers of hashed words,
+        A local embedder keeps the weights and topics that it was fitted to, as numbers for hashed words,
         until it is fitted again.
 
         Raises:
@@ -154,7 +154,7 @@ class Memory:
         """Return the entries that are most relevant to a question, the best first.
 
         Args:
-            question: Question in words.
+            question: Question in natural language.
             recorder: Recorder of the execution's spans.
             k: Number of nearest entries to select from.
             limit: Maximum number of entries.

@@ -37,7 +37,7 @@ class OllamaEmbedder(ServedModel["Client"]):
 
     @property
     def name(self) -> str:
-        """The provider and the model that make the vectors."""
+        """The provider and the model that create the vectors."""
         return f"ollama:{self.model}"
 
     def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:

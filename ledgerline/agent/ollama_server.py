@@ -41,7 +41,7 @@ class ModelDescription:
 
     @property
     def abilities(self) -> str:
-        """The model's capabilities, in words."""
+        """The model's capabilities, as text for a message."""
         return ", ".join(self.capabilities or ()) or "nothing"
 
 

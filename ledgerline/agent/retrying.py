@@ -81,7 +81,8 @@ class Retries:
             try:
                 return attempt()
             except (ServerBusyError, StreamBrokenError):
-                # Random delays keep clients that were rejected together from returning together.
+                # Random delays prevent clients that were rejected at the same time from retrying at the same
+                # time.
                 spread = random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
                 seconds = self.first_wait_seconds * 2 ** (number - 1) * spread
                 if number >= self.attempts or not may_retry() or seconds >= deadline().seconds_left:

@@ -169,7 +169,8 @@ def distinct_queries(queries: Sequence[str]) -> list[str]:
 def rank_results(responses: Sequence[SearchResponse]) -> list[WebResult]:
     """Merge the results of several searches, the best first, each page once.
 
-    A page that several searches return has the sum of its scores; equal scores keep the order of the results.
+    The score of a page that several searches return is the sum of its scores; equal scores keep the order of
+    the results.
     """
     merged: dict[str, _Candidate] = {}
     for number, response in enumerate(responses):
@@ -190,7 +191,7 @@ def rank_results(responses: Sequence[SearchResponse]) -> list[WebResult]:
 
 
 def canonical_url(url: str) -> str:
-    """Return an address without tracking parameters; addresses of one page become equal."""
+    """Return an address without tracking parameters; different addresses of the same page become equal."""
     parts = urlsplit(url)
     kept = [
         (name, value)

@@ -263,7 +263,7 @@ def isolated_database(limits: Limits) -> "duckdb.DuckDBPyConnection":
             "threads": limits.threads,
         },
     )
-    # The order matters: each setting forbids changing the one before it.
+    # The order matters, because each setting prevents changes of the previous one.
     connection.execute("SET temp_directory = ''")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

@@ -85,7 +85,7 @@ class StreamedCalls:
 
 
 def _repeats(call: _Call, before: _Call | None) -> bool:
-    """Return True if a call only repeats the name of the one before it, as some servers send at the end."""
+    """Return True if a call only repeats the name of the previous one, as some servers send at the end."""
     if before is None or call.arguments.strip() or not before.is_whole:
         return False
     return call.name == before.name and call.id in ("", before.id)

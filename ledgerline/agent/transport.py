@@ -1,7 +1,7 @@
 """HTTP transport for the clients of language models, whose requests observe a deadline.
 
-httpx limits each wait for bytes, but not the whole request: a server that sends single bytes would keep a
-client waiting forever. This module imports httpx, so import it where it is used.
+httpx limits each wait for bytes, but not the whole request: a client would wait forever for a server that
+sends single bytes. This module imports httpx, so import it where it is used.
 """
 
 from collections.abc import Iterable

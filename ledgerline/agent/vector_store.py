@@ -347,7 +347,8 @@ def _optimize(table: "Table", added: int) -> None:
 
     index = next(iter(table.list_indices()), None)
     rows = table.count_rows()
-    # When the number of rows has doubled, a new index is made, since its partitions would become too large.
+    # When the number of rows has doubled, a new index is created, because the partitions of the old one would
+    # become too large.
     if _doublings(rows) > (0 if index is None else _doublings(rows - added)):
         config = IvfSq(
             distance_type="cosine",

@@ -70,7 +70,7 @@ def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
 def run_all(
     runner: Runner, job_name: str, planned: Sequence[Batch], config: Mapping[str, Any] | None = None
 ) -> bool:
-    """Execute one run for each batch, in order, and go on after a failed run, but not after Ctrl-C.
+    """Execute one run for each batch, in order, and continue after a failed run, but not after Ctrl-C.
 
     Returns:
         True if all runs succeeded.

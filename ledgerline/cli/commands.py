@@ -75,7 +75,7 @@ def wide_console() -> Console:
 
 
 def print_error(error: LedgerlineError) -> None:
-    """Print an error to stderr, as one message without a stack trace."""
+    """Print an error to stderr as a single message without a stack trace."""
     Console(stderr=True).print(Text(str(error)), soft_wrap=True)
 
 

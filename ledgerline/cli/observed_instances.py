@@ -95,7 +95,7 @@ def foreign_target(
     namespace: str | None = None,
     dagster_url: str | None = None,
 ) -> Target:
-    """Return the instance of another project, whose runs are exported apart from those of this one.
+    """Return the instance of another project, whose runs are exported separately from those of this one.
 
     Args:
         home: DAGSTER_HOME of the instance.

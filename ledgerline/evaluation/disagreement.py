@@ -98,7 +98,7 @@ def _require_alike(name: str, ours: "NDArray[Any]", theirs: "NDArray[Any]", rows
         )
     if ours.ndim == 0 or len(ours) != rows:
         raise NotComparableError(f"The shape of {column} is {ours.shape}, of {rows} rows.")
-    # Arrays of objects can hold any type, so only the comparison shows whether it is possible.
+    # Arrays of objects can hold any type, so only the comparison itself shows whether they are comparable.
     kinds = {ours.dtype.kind, theirs.dtype.kind} - {"O"}
     if len(kinds) > 1 and not kinds <= set(_NUMBERS) and not kinds <= set("US"):
         raise NotComparableError(

@@ -48,7 +48,7 @@ def half_widths(gains: "NDArray[np.float64]", clusters: int, alpha: float) -> tu
 def simultaneous_half_widths(
     gains: "Sequence[NDArray[np.float64]]", clusters: Sequence[int], alpha: float
 ) -> list[float]:
-    """Return the half width of each slice's interval, such that all intervals hold at once.
+    """Return the half width of each slice's interval, such that all intervals hold simultaneously.
 
     Each draw contributes its largest deviation: that of the slice furthest from its mean, in standard errors.
     The critical value is the (1 - alpha) quantile of these (Westfall and Young, Resampling-Based Multiple

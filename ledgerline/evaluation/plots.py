@@ -62,7 +62,7 @@ def gains(compared: Comparison) -> bytes:
 
 
 def slice_gains(compared: Comparison) -> bytes:
-    """Draw the gain in each slice, with intervals that hold for all slices at once."""
+    """Draw the gain in each slice, with intervals that hold for all slices simultaneously."""
     rows: list[Interval] = [
         (f"{part.column} {part.value}", part.gain, part.low, part.high)
         for part in compared.slices

@@ -32,7 +32,7 @@ class SliceDifference:
         production: The metric of production.
         gain: Amount by which staging is better; negative if it is worse.
         low: The lower end of an interval around the gain. With confidence 1 - alpha the intervals of all
-            slices hold at once, so that false alarms do not become more likely with many slices.
+            slices hold simultaneously, so that false alarms do not become more likely with many slices.
         high: The upper end.
     """
 

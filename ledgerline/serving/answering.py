@@ -111,7 +111,7 @@ class Answering:
         """
         settings = self.service.settings
         with self._counted():
-            # The version stays the same for this request, even if another one is activated meanwhile.
+            # The version stays the same for this request, even if another version is activated meanwhile.
             loaded = self.current(served)
             account = account_of(request)
             account.loaded = loaded

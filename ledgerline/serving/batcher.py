@@ -290,7 +290,7 @@ def _deliver(results: Sequence[tuple[_QueuedRequest, Prediction | Exception]]) -
     def set_results() -> None:
         for request, result in results:
             if request.future.done():
-                continue  # the client has gone
+                continue  # the client has disconnected
             if isinstance(result, Exception):
                 request.future.set_exception(result)
             else:

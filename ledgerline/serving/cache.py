@@ -124,6 +124,6 @@ class Cache:
 
 
 def _recorded(version: Version) -> str | None:
-    """Return the recorded hash if it is valid: it becomes a folder name, and any client can write tags."""
+    """Return the recorded hash if it is valid; it becomes a folder name, and any client can write tags."""
     sha256 = version.tags.get(SHA256_TAG, "")
     return sha256 if re.fullmatch("[0-9a-f]{64}", sha256) else None

@@ -164,7 +164,7 @@ class Follower:
         if not store.answers(self.tracking_uri, START_SECONDS):
             self._activate_from_cache()
         while not self._ended.is_set():
-            # Cleared before the poll, because a notification during a poll needs another one.
+            # Clear the event before the poll, because a notification during a poll requires another one.
             self._notified.clear()
             try:
                 self.poll()

@@ -114,7 +114,7 @@ def require_rows(count: int, max_rows: int) -> None:
 
 
 def plain(values: "NDArray[Any]") -> list[Any]:
-    """Return an array as lists; datetimes become strings, and missing ones None."""
+    """Return an array as lists; datetimes become strings, and missing datetimes become None."""
     import numpy as np
     import pandas as pd
 

@@ -124,7 +124,7 @@ def with_examples(document: Mapping[str, Any], served: Mapping[str, "LoadedModel
     """Return the document with the inputs of the active versions.
 
     Args:
-        document: The document that FastAPI makes; it is not changed.
+        document: The document that FastAPI generates; it is not changed.
         served: The active versions by the names of their models; the first is the default.
     """
     document = copy.deepcopy(dict(document))

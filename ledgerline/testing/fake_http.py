@@ -12,7 +12,7 @@ from ledgerline.testing.ports import HOST
 
 
 class FakeServer:
-    """Handles requests in threads until the end of its `with` block, which ends all waits.
+    """Handles requests in threads until the end of its `with` block, which also ends delays in progress.
 
     Attributes:
         stopping: Event that is set at the end; handlers wait for it instead of sleeping.

@@ -83,7 +83,7 @@ class Reply:
         output_tokens: Number of tokens of the response that is reported; None to omit it.
         output_seconds: Duration of the response that Ollama reports.
         done_reason: Finish reason; None to omit it.
-        status: HTTP status; with another one than 200, only the error is sent.
+        status: HTTP status; if it is not 200, only the error is sent.
         error: Error message; with status 200, it is sent within the stream, after the pieces.
         headers: Headers of a response with another status.
         seconds_before: Delay before the response.
@@ -121,7 +121,7 @@ Responder = Callable[[ChatRequest], Reply]
 
 
 def scripted(*replies: Reply) -> Responder:
-    """Return a responder that gives one reply after the other; further requests get an error."""
+    """Return a responder that returns the replies in their order; further requests get an error."""
     remaining = iter(replies)
     lock = threading.Lock()
 

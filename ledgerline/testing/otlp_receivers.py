@@ -54,7 +54,7 @@ class Receiver(LoopbackServer):
 
     @property
     def trace_ids(self) -> set[str]:
-        """The ids of all traces of which a span was received."""
+        """The ids of all traces with a received span."""
         with self._lock:
             return {trace for trace, _ in self._spans}
 

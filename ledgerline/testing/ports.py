@@ -16,5 +16,5 @@ def unused_port() -> int:
         address = listener.getsockname()
         with socket.create_connection(address):
             accepted, _ = listener.accept()
-            accepted.close()  # the end that closes first keeps the port reserved
+            accepted.close()  # the end that closes first stays in TIME_WAIT
         return address[1]
