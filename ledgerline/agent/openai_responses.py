@@ -18,7 +18,7 @@ def require_events(server: ModelServer, response: Any) -> None:
         response: Response of httpx whose content has not been read.
 
     Raises:
-        LanguageModelError: The response is something else; the error quotes it.
+        LanguageModelError: The response is not a stream of events; the error quotes it.
     """
     kind = response.headers.get("content-type", EVENTS).partition(";")[0].strip().lower()
     if kind == EVENTS:

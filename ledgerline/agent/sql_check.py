@@ -73,7 +73,8 @@ FUNCTIONS = AGGREGATES | WINDOWS | NUMBERS | TEXTS | TIMES | OTHERS
 JOINING = _names("|| concat concat_ws list_value")
 MAX_JOINED = 16  # arguments of all these calls in one query
 
-# DuckDB's errors recommend these statements, which are not allowed, in a part of a sentence or a whole one.
+# DuckDB's errors recommend these statements, which are not allowed, in part of a sentence or in a whole
+# sentence.
 _REFUSED = re.compile(r"\b(?:SET|RESET|PRAGMA|INSTALL|LOAD|ATTACH)\s+\w")
 _OR_REFUSED = re.compile(rf",? or [\"'`]?{_REFUSED.pattern}[^.\n]*")
 _SENTENCE = re.compile(r".+?(?:[.!?](?=\s)\s*|\n+|$)", re.DOTALL)

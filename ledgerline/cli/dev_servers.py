@@ -44,7 +44,7 @@ class ServerError(LedgerlineError):
 
 
 class _StopRequestedError(Exception):
-    """Raised by the signal handlers, so that Ctrl-C and service managers end the servers."""
+    """An exception of the signal handlers, with which Ctrl-C and service managers end the servers."""
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class Failures:
     _by_projection: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
 
     def note(self, observer: Observer, run_id: str, problem: str | None) -> None:
-        """Record the result for a run; None as the problem means that it was exported."""
+        """Record the result for a run; the problem is None if the run was exported."""
         if problem is None:
             return
         self.count += 1

@@ -29,13 +29,14 @@ SEED = 2013
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of both models.
+    """The values of one metric for both models, and the gain.
 
     Attributes:
         metric: Name of the metric.
         staging: Value for staging.
         production: Value for production.
-        gain: Amount by which staging is better: positive if it is better, in either direction of the metric.
+        gain: Amount by which staging is better; it is negative if staging is worse, for either direction of
+            the metric.
         low: The lower end of the two-sided interval around the gain, with confidence 1 - alpha.
         high: The upper end.
         at_least: One-sided lower bound of the gain with confidence 1 - alpha, which gates evaluate. None,
@@ -57,7 +58,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Staging and production on the same rows.
+    """The results of comparing staging with production on the same rows.
 
     Attributes:
         kind: The kind of prediction.

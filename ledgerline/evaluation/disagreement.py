@@ -107,7 +107,7 @@ def _require_alike(name: str, ours: "NDArray[Any]", theirs: "NDArray[Any]", rows
 
 
 def _apart(ours: "NDArray[Any]", theirs: "NDArray[Any]") -> "tuple[NDArray[np.bool_], NDArray[np.float64]]":
-    """Return which rows differ by more than rounding, and all finite differences."""
+    """Return a mask of the rows that differ by more than rounding, and all finite differences."""
     import numpy as np
 
     whole = ours.dtype.kind != "f" and theirs.dtype.kind != "f"
@@ -122,7 +122,7 @@ def _apart(ours: "NDArray[Any]", theirs: "NDArray[Any]") -> "tuple[NDArray[np.bo
 
 
 def _unequal(ours: "NDArray[Any]", theirs: "NDArray[Any]") -> "NDArray[np.bool_]":
-    """Return which values differ; two missing values are equal."""
+    """Return a mask of the values that differ; two missing values are equal."""
     import numpy as np
     import pandas as pd
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def brier(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
-    """Square the difference of probability and outcome."""
+    """Return the squared difference of probability and outcome."""
     return (prediction - outcome) ** 2
 
 
@@ -24,7 +24,7 @@ def log_loss(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float6
 
 
 def class_brier(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
-    """Add up, over classes, the squared differences of probability and outcome."""
+    """Return the sum, over classes, of the squared differences of probability and outcome."""
     import numpy as np
 
     happened = outcome[:, None] == np.arange(prediction.shape[1])

@@ -127,7 +127,7 @@ class Metric:
         return self.by_row is not None and self.target is None
 
     def gain(self, staging: "Number", production: "Number") -> "Number":
-        """Return the amount by which staging is better; it is negative if staging is worse."""
+        """Return the amount by which staging is better, for either direction; negative if it is worse."""
         if self.target is not None:
             return cast("Number", abs(production - self.target) - abs(staging - self.target))
         return production - staging if self.lower_is_better else staging - production

@@ -25,7 +25,7 @@ _TRUE_FIRST = (["True", "False"], ["1", "0"])
 
 
 def probabilities(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
-    """Return the probability of each row; the second of two columns.
+    """Return the probability of each row; if there are two columns, the second is used.
 
     Raises:
         ComparisonError: The shape is wrong, or a value is not a probability.

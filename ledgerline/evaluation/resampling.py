@@ -19,7 +19,7 @@ CHUNK_CELLS = 500_000  # rows times draws that are held in memory at a time
 
 @dataclass(frozen=True)
 class PairedScores:
-    """One metric of both models.
+    """The values of one metric for both models, and its gains over the draws.
 
     Attributes:
         staging: Value of staging on the rows; NaN if the metric is not defined.

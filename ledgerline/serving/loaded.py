@@ -206,7 +206,7 @@ def _example(description: "Model", folder: Path, schema: Schema, subject: str) -
 
 
 def _plain(value: Any, type_name: str) -> Any:
-    """Return a value of a frame as a value of JSON."""
+    """Convert a value of a data frame to a JSON value."""
     import pandas as pd
 
     if isinstance(value, bytes):

@@ -252,7 +252,7 @@ def _refusal(tensor: RequestTensor, text: str, row: int | None = None) -> RowsRe
 
 
 def _values(tensor: RequestTensor) -> list[Any]:
-    """Return the values of a tensor one after another, the last axis first.
+    """Return the values of a tensor as a flat list in row-major order.
 
     Raises:
         RowsRefusedError: The data do not fit the tensor's shape.

@@ -278,7 +278,7 @@ class Schema:
         return Rows(arrays, count)
 
     def model_input(self, rows: Rows) -> "pd.DataFrame | NDArray[Any]":
-        """Return rows as a model takes them: a frame of the columns, or the array.
+        """Return rows in the form that a model takes: a data frame of the columns, or the array.
 
         Integers with missing values become floats, as in pandas and in most training data, unless a float
         cannot hold them exactly.

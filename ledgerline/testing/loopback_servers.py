@@ -41,23 +41,23 @@ class Request(BaseHTTPRequestHandler):
         self.answer(refusal.status, {"Retry-After": str(after)} if after is not None else {})
 
     def do_GET(self) -> None:
-        """Respond."""
+        """Respond to a GET request."""
         self.respond()
 
     def do_POST(self) -> None:
-        """Respond."""
+        """Respond to a POST request."""
         self.respond()
 
     def do_PUT(self) -> None:
-        """Respond."""
+        """Respond to a PUT request."""
         self.respond()
 
     def do_PATCH(self) -> None:
-        """Respond."""
+        """Respond to a PATCH request."""
         self.respond()
 
     def do_DELETE(self) -> None:
-        """Respond."""
+        """Respond to a DELETE request."""
         self.respond()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
