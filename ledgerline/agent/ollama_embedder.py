@@ -73,7 +73,7 @@ class OllamaEmbedder(ServedModel["Client"]):
         description = ollama_server.describe(self._server, client)
         if not description.can("embedding"):
             raise UnknownModelError(
-                f"{self.model} of Ollama at {self.address} cannot make embeddings, only: "
+                f"{self.model} of Ollama at {self.address} cannot create embeddings; its capabilities are: "
                 f"{description.abilities}.",
                 CHOOSE_EMBEDDING_MODEL,
             )

@@ -78,11 +78,12 @@ class OllamaModel(ServedLanguageModel["Client"]):
         named = f"{self.model} of Ollama at {self.address}"
         if not description.can("tools"):
             raise UnknownModelError(
-                f"{named} cannot call tools, only: {description.abilities}.", CHOOSE_WITH_TOOLS
+                f"{named} cannot call tools; its capabilities are: {description.abilities}.",
+                CHOOSE_WITH_TOOLS,
             )
         if self.think not in (None, Thinking.OFF) and not description.can("thinking"):
             raise UnknownModelError(
-                f"{named} cannot think, only: {description.abilities}.", CHOOSE_WITH_THINKING
+                f"{named} cannot think; its capabilities are: {description.abilities}.", CHOOSE_WITH_THINKING
             )
 
     def _stream(

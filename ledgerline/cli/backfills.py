@@ -46,12 +46,12 @@ def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
     definition = job.partitions_def
     if definition is None:
         if not given.is_empty:
-            raise PartitionError(f"{job.name} has no partitions.", "Run it without naming any.")
+            raise PartitionError(f"{job.name} has no partitions.", "Run it without naming a partition.")
         return batches(job, ())
     if given.keys and (given.first is not None or given.last is not None):
         raise OptionsError(
-            "--partition does not go with --from and --to.",
-            "Name single partitions, or the range between two.",
+            "--partition cannot be combined with --from and --to.",
+            "Give single partitions, or a range.",
         )
     if given.last is not None and given.first is None:
         raise OptionsError("--to works only with --from.", "Add --from, or omit --to.")
@@ -61,8 +61,8 @@ def planned(job: dg.JobDefinition, given: Given) -> list[Batch]:
         keys = [understood(definition, key, job.name) for key in given.keys]
     if not keys:
         raise PartitionError(
-            f"{job.name} has partitions ({extent(definition)}), and none is named.",
-            "Name one with --partition, or a range with --from and --to.",
+            f"{job.name} has partitions ({extent(definition)}), and no partition is given.",
+            "Give one with --partition, or a range with --from and --to.",
         )
     return batches(job, keys)
 

@@ -51,7 +51,7 @@ def run(
             )
         _run_project(partition, fresh=fresh)
     if fresh:
-        raise OptionsError("--fresh works only without a job.", "Omit it: a named job runs in any case.")
+        raise OptionsError("--fresh works only without a job.", "Omit it: a named job always runs.")
     _run_job(job, partition, first, last, config)
 
 

@@ -93,7 +93,9 @@ class AgentResource(dg.ConfigurableResource):
             return self._language_model()
         except ServerAddressError as error:
             variable = ADDRESS_VARIABLES[self.provider]
-            raise PermanentFailure(error.problem, f"Set {variable} to one, or to nothing.") from None
+            raise PermanentFailure(
+                error.problem, f"Set {variable} to the address of a server, or remove it."
+            ) from None
 
     def _language_model(self) -> "LanguageModel":
         from ledgerline.agent.thinking import Thinking

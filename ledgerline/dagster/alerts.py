@@ -65,7 +65,7 @@ class AlertResource(dg.ConfigurableResource):
         if not 200 <= response.status_code < 300:
             # A redirect is an error, too: following it would send a GET request without the message.
             raise AlertError(
-                f"The alert URL does not accept the message: it responds with {response.status_code}.",
+                f"The alert URL does not accept the message: it responds with status {response.status_code}.",
                 "Check LEDGERLINE_ALERT_URL.",
             )
 

@@ -61,10 +61,10 @@ def disagreement(one: "Answers", other: "Answers") -> Disagreement:
 
     if one.keys() != other.keys():
         raise NotComparableError(
-            f"One answer has the columns {_listed(one)}, the other one {_listed(other)}."
+            f"One prediction has the columns {_listed(one)}, and the other has {_listed(other)}."
         )
     if not one:
-        raise NotComparableError("The answers have no columns.")
+        raise NotComparableError("The predictions have no columns.")
     rows = len(next(iter(one.values())))
     decided, answered = np.zeros(rows, bool), np.zeros(rows, bool)
     differences: list[NDArray[np.float64]] = []
@@ -94,15 +94,15 @@ def _require_alike(name: str, ours: "NDArray[Any]", theirs: "NDArray[Any]", rows
     column = f"column {name}" if name else "the array"
     if ours.shape != theirs.shape:
         raise NotComparableError(
-            f"The shape of {column} is {ours.shape} in one answer, {theirs.shape} in the other."
+            f"The shape of {column} is {ours.shape} in one prediction and {theirs.shape} in the other."
         )
     if ours.ndim == 0 or len(ours) != rows:
-        raise NotComparableError(f"The shape of {column} is {ours.shape}, of {rows} rows.")
+        raise NotComparableError(f"The shape of {column} is {ours.shape}, and there are {rows} rows.")
     # Arrays of objects can hold any type, so only the comparison itself shows whether they are comparable.
     kinds = {ours.dtype.kind, theirs.dtype.kind} - {"O"}
     if len(kinds) > 1 and not kinds <= set(_NUMBERS) and not kinds <= set("US"):
         raise NotComparableError(
-            f"In one answer {column} holds {ours.dtype}, in the other one {theirs.dtype}."
+            f"The type of {column} is {ours.dtype} in one prediction and {theirs.dtype} in the other."
         )
 
 

@@ -74,7 +74,7 @@ def numbers(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
         raise ComparisonError(f"{name} has shape {shape}; pass one number for each row.")
     values = floats(name, answer) if len(shape) == 1 else table(name, answer)[:, 0]  # pyright: ignore[reportArgumentType]
     require_rows(name, len(values), rows)
-    require_finite(f"predictions of {name}", values, "a model must answer every row of the holdout")
+    require_finite(f"predictions of {name}", values, "a model must predict every row of the holdout")
     return values
 
 
@@ -85,7 +85,7 @@ def quantiles(name: str, answer: "Answer", levels: Sequence[float], rows: int) -
         ComparisonError: The shape is wrong, or a value is not a finite number.
     """
     values = _columns(name, answer, levels, rows, "level")
-    require_finite(f"predictions of {name}", values, "a model must answer every row of the holdout")
+    require_finite(f"predictions of {name}", values, "a model must predict every row of the holdout")
     return values
 
 
@@ -134,7 +134,7 @@ def _columns(
 
 
 def _require_probabilities(name: str, values: "NDArray[np.float64]") -> None:
-    require_finite(f"probabilities of {name}", values, "a model must answer every row of the holdout")
+    require_finite(f"probabilities of {name}", values, "a model must predict every row of the holdout")
     outside = (values < 0) | (values > 1)
     if outside.any():
         by_row = outside if outside.ndim == 1 else outside.any(axis=1)

@@ -44,12 +44,12 @@ def _input_problems(staging: "Schema", production: "Schema") -> list[str]:
     for name, sent in theirs.items():
         wanted = ours.get(name)
         if wanted is None:
-            messages.append(f"Staging does not take {name}, which clients send.")
+            messages.append(f"Staging does not accept {name}, which clients send.")
             continue
         if not _is_accepted(sent, wanted):
             messages.append(f"Staging takes {name} as {_type(wanted)}, and clients send {_type(sent)}.")
         if wanted.required and not sent.required:
-            messages.append(f"Staging requires {name}, which clients may leave out.")
+            messages.append(f"Staging requires {name}, which clients may omit.")
     messages += [
         f"Staging requires {name}, which clients do not send."
         for name, wanted in ours.items()
@@ -64,19 +64,19 @@ def _output_problems(staging: "Schema", production: "Schema") -> list[str]:
     for name, expected in theirs.items():
         answered = ours.get(name)
         if answered is None:
-            messages.append(f"Staging does not answer {name}, which clients expect.")
+            messages.append(f"Staging does not return {name}, which clients expect.")
         elif _type(answered) != _type(expected):
             messages.append(
-                f"Staging answers {name} as {_type(answered)}, and clients expect {_type(expected)}."
+                f"Staging returns {name} as {_type(answered)}, and clients expect {_type(expected)}."
             )
         elif expected.required and not answered.required:
-            messages.append(f"Staging may leave out {name}, which clients expect in every answer.")
+            messages.append(f"Staging may omit {name}, which clients expect in every response.")
     messages += [
-        f"Staging answers {name}, which clients do not expect." for name in ours if name not in theirs
+        f"Staging returns {name}, which clients do not expect." for name in ours if name not in theirs
     ]
     shared = [name for name in theirs if name in ours]
     if not messages and shared != list(ours):
-        messages.append(f"Staging answers in another order: {', '.join(ours)}.")
+        messages.append(f"Staging returns its outputs in another order: {', '.join(ours)}.")
     return messages
 
 
@@ -86,9 +86,9 @@ def _parameter_problems(staging: Mapping[str, Any], production: Mapping[str, Any
     for name, sent in production.items():
         known = staging.get(name)
         if known is None:
-            messages.append(f"Staging does not take the parameter {name}, which clients may send.")
+            messages.append(f"Staging does not accept the parameter {name}, which clients may send.")
         elif (known.dtype, known.shape) != (sent.dtype, sent.shape):
-            messages.append(f"Staging takes the parameter {name} as another type than clients send.")
+            messages.append(f"Staging accepts the parameter {name} as another type than clients send.")
         elif known.default != sent.default:
             messages.append(
                 f"Staging takes {known.default!r} for the parameter {name} where a client sends none; "

@@ -126,7 +126,7 @@ class OpenLineageProjection:
         from requests import RequestException, Timeout
 
         if error.response is not None:
-            return f"it responds with {error.response.status_code} {error.response.reason}".strip()
+            return f"it responds with status {error.response.status_code} {error.response.reason}".strip()
         if isinstance(error, Timeout):
             return f"it did not respond within {self.timeout:g} s"
         # The messages of requests repeat the URL; the error of the operating system is at the end of the

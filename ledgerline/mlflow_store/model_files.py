@@ -151,7 +151,7 @@ def _require_same(read: Any, answer: Any) -> None:
     if not same:
         raise ModelRefusedError(
             f"The model predicts {loaded.tolist()} after it is loaded from its files, and "
-            f"{expected.tolist()} before: their format does not hold all of it."
+            f"{expected.tolist()} before: their format does not store the whole model."
         )
 
 
@@ -179,7 +179,7 @@ def _require_served(read: StoredModel, example: "pd.DataFrame", signature: "Mode
         raise ModelRefusedError(
             f"A service would send the model {named}, for which it cannot predict: {type(error).__name__}: "
             f"{error}.",
-            "Train it on columns of these types, or make texts of categories that are numbers.",
+            "Train it on columns of these types, or convert categories that are numbers to text.",
         ) from error
 
 

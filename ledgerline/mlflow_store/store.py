@@ -131,7 +131,7 @@ def _require_health(url: str) -> None:
         except requests.RequestException as error:
             problem = error
     raise StoreUnreachableError(
-        without_password_in(f"The MLflow server at {url} does not answer: {problem}.", url)
+        without_password_in(f"The MLflow server at {url} does not respond: {problem}.", url)
     ) from None  # The cause may contain the password.
 
 

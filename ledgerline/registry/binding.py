@@ -77,7 +77,7 @@ def opened(model: RegisteredModel, alias_state: AliasState) -> Journal:
     elif journal.model_created is None:
         journal.bind(alias_state.created)
     if journal.model_created != alias_state.created:
-        raise JournalError(f"{name} was registered anew during this call.", "Try again.")
+        raise JournalError(f"{name} was deleted and registered again during this call.", "Try again.")
     if journal.named_after != name:
         _set_aside(model, alias_state)
         experiment_id = client.get_run(journal.run_id).info.experiment_id

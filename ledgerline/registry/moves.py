@@ -163,7 +163,7 @@ def carry_out(
         current = reconciled.history.version_with_alias(wanted.alias)
         if current != wanted.from_version:
             raise MoveRefusedError(
-                f"{wanted.alias} of {model.name} is {version_text(current)} by now, and not "
+                f"{wanted.alias} of {model.name} is now {version_text(current)}, and not "
                 f"{version_text(wanted.from_version)}."
             )
         try:

@@ -229,7 +229,7 @@ def _require_evidence(reconciled: ReconciledModel, version: Version, production:
         )
     if not evaluation.passed:
         raise RuleBrokenError(
-            f"Version {number} of {model.name} may not be promoted: it broke "
+            f"Version {number} of {model.name} may not be promoted: it did not pass "
             f"{', '.join(evaluation.broken_rules)}. The evidence is in MLflow run "
             f"{evaluation.evidence_run_id}."
         )
@@ -267,7 +267,7 @@ def _require_approval(
     tagged = version.tags.get(APPROVED_BY_TAG)
     if not tagged:
         raise NotApprovedError(
-            f"Version {version.number} of {version.name} keeps every rule and waits for approval.",
+            f"Version {version.number} of {version.name} passes every gate and waits for approval.",
             f"Approve it with `ledgerline registry approve {version.name} --version {version.number}`, or "
             f"set its tag {APPROVED_BY_TAG} in MLflow.",
         )

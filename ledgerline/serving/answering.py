@@ -70,8 +70,12 @@ class Answering:
             known = ", ".join(self.service.served)
             raise RequestError(f"No model {name!r} is served here; there is {known}.", status=404)
         if version is not None and (served.current is None or str(served.current.version.number) != version):
-            active = f"version {served.current.version.number} is" if served.current else "no version is yet"
-            raise RequestError(f"Version {version!r} of {name} is not active here; {active}.", status=404)
+            active = (
+                f"version {served.current.version.number} is"
+                if served.current
+                else "no version is active yet"
+            )
+            raise RequestError(f"Version {version!r} of {name} is not active; {active}.", status=404)
         return served
 
     def current(self, served: Served) -> LoadedModel:
@@ -90,8 +94,8 @@ class Answering:
             )
         if not self.service.answers(served.followed.name):
             raise RequestError(
-                f"{served.followed.name} version {served.current.version.number} hangs; this process must be "
-                "restarted.",
+                f"{served.followed.name} version {served.current.version.number} hangs; this process "
+                "must be restarted.",
                 status=503,
             )
         return served.current
@@ -152,7 +156,7 @@ class Answering:
         limit = self.service.settings.max_requests
         if self._in_progress >= limit:
             raise RequestError(
-                f"{limit} requests are in progress.",
+                f"The limit of {limit} concurrent requests is reached.",
                 "Try again later.",
                 status=429,
                 headers={"Retry-After": "1", **CLOSE},

@@ -299,4 +299,4 @@ def _deliver(results: Sequence[tuple[_QueuedRequest, Prediction | Exception]]) -
     try:
         results[0][0].loop.call_soon_threadsafe(set_results)
     except RuntimeError:
-        logger.debug("The event loop has ended before %s results.", len(results))
+        logger.debug("The event loop ended before %s results were delivered.", len(results))

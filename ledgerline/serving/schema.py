@@ -262,7 +262,7 @@ class Schema:
             RowsRefusedError: The rows do not fit the schema.
         """
         if self.tensor is not None:
-            raise RowsRefusedError([Problem("the model takes one array, not columns")])
+            raise RowsRefusedError([Problem("the model takes one array; send an array instead of columns")])
         problems: list[Problem] = []
         arrays: dict[str, Any] = {}
         for column in self.columns:

@@ -110,7 +110,9 @@ class Project:
         where = f"[tool.ledgerline] in {path}"
         known = [field.name for field in fields(cls) if field.name != "root"]
         if not isinstance(table, dict) or not table.keys() <= set(known):
-            raise ProjectError(f"{where} is {table!r}; it is a table that may have {', '.join(known)}.")
+            raise ProjectError(
+                f"{where} is {table!r}; it must be a table with no other keys than {', '.join(known)}."
+            )
         for name in ("definitions", "experiment", "commands", "run_partition"):
             if name in table and (not isinstance(table[name], str) or not table[name]):
                 raise ProjectError(f"{name} of {where} is {table[name]!r}; it must be a text.")

@@ -101,7 +101,7 @@ class _CheckedClient:
 def _error_of(error: grpc.RpcError) -> ExportFailedError:
     code: StatusCode = error.code()
     details = str(error.details() or "")[:REASON_LENGTH]
-    message = f"it responds with {code.name}: {details}"
+    message = f"it responds with status {code.name}: {details}"
     if code in WRONG_TARGET:
         return WrongTargetError(message)
     if code in OUTAGES and not (code is StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(details)):

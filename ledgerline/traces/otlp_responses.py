@@ -69,10 +69,11 @@ def check(response: "requests.Response") -> None:
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         location = _without_query(response.headers.get("location", ""))
         raise WrongTargetError(
-            f"it redirects ({status}) to {location or 'nowhere'}.", "Set the endpoint to a receiver of spans."
+            f"it redirects (status {status}) to {location or 'nowhere'}.",
+            "Set the endpoint to a receiver of spans.",
         )
     if status >= HTTPStatus.BAD_REQUEST or status < HTTPStatus.OK:
-        raise _error_class(status)(f"it responds with {status} {response.reason}{_reason(response)}")
+        raise _error_class(status)(f"it responds with status {status} {response.reason}{_reason(response)}")
     rejected, message = _partial_success(response)
     check_partial_success(rejected, message)
 
@@ -102,7 +103,7 @@ def _partial_success(response: "requests.Response") -> tuple[int, str]:
         return 0, ""
     if kind in ("text/html", "application/xhtml+xml") or HTML.match(body[:200].decode(errors="replace")):
         raise WrongTargetError(
-            f"it responds with {response.status_code} and an HTML page, as a login does.",
+            f"it responds with status {response.status_code} and an HTML page, probably a login page.",
             "Set the endpoint to a receiver of spans.",
         )
     if kind.endswith("json"):
@@ -116,7 +117,7 @@ def _partial_success(response: "requests.Response") -> tuple[int, str]:
         partial = ExportTraceServiceResponse.FromString(body).partial_success
     except DecodeError as error:
         raise WrongTargetError(
-            f"it responds with {response.status_code} and a body that is not OTLP: {error}"
+            f"it responds with status {response.status_code} and a body that is not OTLP: {error}"
         ) from error
     return partial.rejected_spans, partial.error_message
 
@@ -125,12 +126,13 @@ def _json_partial_success(response: "requests.Response") -> tuple[int, str]:
     try:
         body: Any = response.json()
     except ValueError as error:
-        raise WrongTargetError(f"it responds with {response.status_code} and invalid JSON") from error
+        raise WrongTargetError(f"it responds with status {response.status_code} and invalid JSON") from error
     if not isinstance(body, dict):
         return 0, ""
     if errors := body.get("error") or body.get("errors"):
         raise SpansRejectedError(
-            f"it responds with {response.status_code} and an error: {json.dumps(errors)[:REASON_LENGTH]}"
+            f"it responds with status {response.status_code} and an error: "
+            f"{json.dumps(errors)[:REASON_LENGTH]}"
         )
     partial = body.get("partialSuccess") or body.get("partial_success") or {}
     if not isinstance(partial, dict):

@@ -295,7 +295,7 @@ def test_tools_whose_names_are_in_each_other_are_refused(agent_of: AgentOf, one:
         replace(agent_of(COUNTS), tools=tools)
 
 
-# Answers that are none
+# Answers that state nothing
 
 
 def stated(answer: str) -> str | None:

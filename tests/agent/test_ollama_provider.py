@@ -416,7 +416,8 @@ def test_a_model_for_conversations_makes_no_embeddings(started: Started) -> None
     fake = started(scripted())
     error = failure(UnknownModelError, lambda: OllamaEmbedder(fake.url, MODEL).embed(["text"]))
     assert (
-        f"{MODEL} of Ollama at {fake.url} cannot make embeddings, only: completion, tools." in error.problem
+        f"{MODEL} of Ollama at {fake.url} cannot create embeddings; its capabilities are: completion, tools."
+        in error.problem
     )
     assert "nomic-embed-text" in error.remedy
     assert not fake.embedded

@@ -105,7 +105,7 @@ def test_thinking_is_as_it_is_set(server: str, name: str, think: Thinking | None
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        (TALKER, "smol of Ollama at .* cannot make embeddings, only: completion, tools"),
+        (TALKER, "smol of Ollama at .* cannot create embeddings; its capabilities are: completion, tools"),
         ("nope", "has no model nope"),
         ("a:b:c", "does not accept a:b:c as the name of a model"),
     ],

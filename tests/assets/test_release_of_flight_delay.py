@@ -226,7 +226,7 @@ def test_a_refusal_is_a_result_that_dagster_shows_and_no_failure(judging: Settin
         "refused",
         FEBRUARY_AGAIN,
     )
-    assert f"it broke {', '.join(sorted(broken))}" in str(observed.description)
+    assert f"it did not pass {', '.join(sorted(broken))}" in str(observed.description)
 
 
 def test_what_follows_production_is_skipped_when_a_version_is_refused(

@@ -161,9 +161,12 @@ def test_a_configuration_is_json_or_yaml(tmp_path: Path) -> None:
         (["run", "make_order"], "There is no job 'make_order'. Choose one of bake, "),
         (
             ["backfill", "make_orders"],
-            "make_orders has partitions (2023-01-01 to 2023-02-28), and none is named. Name one",
+            "make_orders has partitions (2023-01-01 to 2023-02-28), and no partition is given. Give one",
         ),
-        (["run", "make_menu", "--partition", "x"], "make_menu has no partitions. Run it without naming any."),
+        (
+            ["run", "make_menu", "--partition", "x"],
+            "make_menu has no partitions. Run it without naming a partition.",
+        ),
         (["run", "make_menu", "--config", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
         (["run", "make_menu", "--config", "{a: [}"], "--config is neither JSON nor YAML: "),
         (

@@ -280,7 +280,7 @@ MISTAKES = {
     ),
     "a value of another type": (
         f"storage: {{postgres: {{postgres_db: {{username: u, hostname: h, db_name: d, port: {SECRET}}}}}}}",
-        "dagster.yaml cannot be used: the value of storage.postgres.postgres_db.port is not one that Dagster",
+        "dagster.yaml cannot be used: the value of storage.postgres.postgres_db.port is not valid for",
     ),
     "neither address nor parts": (
         "storage: {postgres: {}}",

@@ -84,12 +84,12 @@ def test_a_span_has_what_is_between_its_partitions_too() -> None:
 @pytest.mark.parametrize(
     ("job", "given", "message"),
     [
-        ("make_menu", Given(["north"]), "make_menu has no partitions. Run it without naming any."),
+        ("make_menu", Given(["north"]), "make_menu has no partitions. Run it without naming a partition."),
         (
             "make_stock",
             Given(),
             (
-                "make_stock has partitions (north, south, east), and none is named. Name one with "
+                "make_stock has partitions (north, south, east), and no partition is given. Give one with "
                 "--partition, or a range with "
                 "--from and --to."
             ),
@@ -97,7 +97,7 @@ def test_a_span_has_what_is_between_its_partitions_too() -> None:
         (
             "make_stock",
             Given(["north"], first="south"),
-            "--partition does not go with --from and --to. Name single partitions, or the range between two.",
+            "--partition cannot be combined with --from and --to. Give single partitions, or a range.",
         ),
         ("make_stock", Given(last="south"), "--to works only with --from. Add --from, or omit --to."),
     ],

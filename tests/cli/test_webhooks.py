@@ -218,7 +218,7 @@ def test_a_port_that_is_none_is_named(instance: dg.DagsterInstance) -> None:
 
 def test_a_server_that_does_not_answer_is_named(free_port: int) -> None:
     url = f"http://{HOST}:{free_port}"
-    with pytest.raises(StoreUnreachableError, match=f"^The MLflow server at {url} does not answer"):
+    with pytest.raises(StoreUnreachableError, match=f"^The MLflow server at {url} does not respond"):
         webhooks.register(Console(), url, "https://ledgerline.example/webhooks/registry", SECRET)
 
 

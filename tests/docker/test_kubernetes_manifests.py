@@ -267,7 +267,7 @@ def let_in(part: str) -> set[tuple[str, int]]:
     return found
 
 
-def test_whoever_is_asked_lets_in_who_asks_and_nobody_without_a_policy_is_asked() -> None:
+def test_servers_accept_their_clients_and_no_server_without_a_policy_is_needed() -> None:
     told = of_kind("ConfigMap")["ledgerline"]["data"]
     settings = {value for value in told.values() if not value.startswith("http://127.0.0.1")}
     asked = set()

@@ -69,11 +69,27 @@ def test_of_no_rows_there_is_no_share() -> None:
 @pytest.mark.parametrize(
     ("one", "other", "problem"),
     [
-        ({"": np.zeros((2, 2))}, {"": np.zeros((2, 3))}, r"\(2, 2\) in one answer, \(2, 3\) in the other"),
-        ({"": np.zeros(2)}, {"label": np.zeros(2)}, r"columns \(unnamed\), the other one label"),
-        ({"x": np.zeros(2)}, {"x": np.array(["a", "b"])}, "column x holds float64, in the other one <U1"),
-        ({"x": np.zeros(2), "y": np.zeros(3)}, {"x": np.zeros(2), "y": np.zeros(3)}, r"\(3,\), of 2 rows"),
-        ({"x": np.zeros(2)}, {"x": np.array([True, False])}, "float64, in the other one bool"),
+        (
+            {"": np.zeros((2, 2))},
+            {"": np.zeros((2, 3))},
+            r"\(2, 2\) in one prediction and \(2, 3\) in the other",
+        ),
+        ({"": np.zeros(2)}, {"label": np.zeros(2)}, r"columns \(unnamed\), and the other has label"),
+        (
+            {"x": np.zeros(2)},
+            {"x": np.array(["a", "b"])},
+            "column x is float64 in one prediction and <U1 in the other",
+        ),
+        (
+            {"x": np.zeros(2), "y": np.zeros(3)},
+            {"x": np.zeros(2), "y": np.zeros(3)},
+            r"\(3,\), and there are 2 rows",
+        ),
+        (
+            {"x": np.zeros(2)},
+            {"x": np.array([True, False])},
+            "float64 in one prediction and bool in the other",
+        ),
         ({}, {}, "no columns"),
     ],
 )

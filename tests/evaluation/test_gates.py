@@ -99,7 +99,7 @@ def test_a_model_that_passes_no_gate_is_told_each() -> None:
         differences=(replace(LOG_LOSS, at_least=-0.001), replace(CALIBRATION, staging=0.051)),
         slices=(WORSE, FINE),
     )
-    problems = ("Staging does not take hour, which clients send.", "Another.")
+    problems = ("Staging does not accept hour, which clients send.", "Another.")
     found = evaluate(default_policy(Binary()), Findings(comparison, Latencies(9.0, 5.0), problems))
     assert not any(ruling.passed for ruling in found)
     assert [ruling.text for ruling in found] == [
@@ -114,7 +114,7 @@ def test_a_model_that_passes_no_gate_is_told_each() -> None:
         "calibration_error is 0.0510, which is above the 0.0500 allowed (the fixed bound).",
         "One row takes 9 ms, 1.8 times the 5 ms of production version 3, which is above the 1.5 allowed.",
         (
-            "A client of production version 3 cannot use staging without a change: Staging does not take "
+            "A client of production version 3 cannot use staging without a change: Staging does not accept "
             "hour, which clients send. Another."
         ),
     ]

@@ -68,7 +68,7 @@ def compared(name: str, policy: Policy | None = None, **options: Any) -> Compari
 
 
 def document(found: Comparison, policy: Policy) -> dict[str, Any]:
-    rulings = evaluate(policy, Findings(found, Latencies(1.5, None), ("Staging does not take <hour>.",)))
+    rulings = evaluate(policy, Findings(found, Latencies(1.5, None), ("Staging does not accept <hour>.",)))
     return json.loads(
         json.dumps(
             {
@@ -132,7 +132,7 @@ def test_the_page_says_what_was_compared_and_by_which_gates(name: str, outcomes:
     assert "trained_on: 2013-01-01/2013-05-31" in words
     for each in found.differences:
         assert each.metric in words
-    assert "Staging does not take <hour>." in words
+    assert "Staging does not accept <hour>." in words
     assert page.count("data:image/png;base64,") == 3
     assert "<b>" not in page
     assert "flight" not in page

@@ -64,12 +64,12 @@ def test_a_client_notices_nothing(staging: ModelSignature, production: ModelSign
 @pytest.mark.parametrize(
     ("staging", "production", "problem"),
     [
-        (taking(CARRIER), taking(CARRIER, WIND), "Staging does not take wind_gust, which clients send."),
+        (taking(CARRIER), taking(CARRIER, WIND), "Staging does not accept wind_gust, which clients send."),
         (taking(CARRIER, HOUR), taking(CARRIER), "Staging requires hour, which clients do not send."),
         (
             taking(ColSpec("double", "wind_gust")),
             taking(WIND),
-            "Staging requires wind_gust, which clients may leave out.",
+            "Staging requires wind_gust, which clients may omit.",
         ),
         (
             taking(ColSpec("string", "hour")),
@@ -84,7 +84,7 @@ def test_a_client_notices_nothing(staging: ModelSignature, production: ModelSign
         (
             taking(ColSpec("string")),
             taking(ColSpec("string"), ColSpec("long")),
-            "Staging does not take column 1, which clients send.",
+            "Staging does not accept column 1, which clients send.",
         ),
         (
             taking(ColSpec("string")),
@@ -108,44 +108,44 @@ def test_a_client_notices_nothing(staging: ModelSignature, production: ModelSign
             answering(TensorSpec(np.dtype("float64"), (-1, 3))),
             answering(TensorSpec(np.dtype("float64"), (-1, 2))),
             (
-                "Staging answers the tensor as a tensor of float64 with shape (-1, 3), and clients expect "
+                "Staging returns the tensor as a tensor of float64 with shape (-1, 3), and clients expect "
                 "a tensor of float64 with shape (-1, 2)."
             ),
         ),
         (
             answering(ColSpec("long", "late")),
             answering(ColSpec("integer", "late")),
-            "Staging answers late as long, and clients expect integer.",
+            "Staging returns late as long, and clients expect integer.",
         ),
         (
             answering(ColSpec("double", "late")),
             answering(ColSpec("double", "late"), ColSpec("double", "cancelled")),
-            "Staging does not answer cancelled, which clients expect.",
+            "Staging does not return cancelled, which clients expect.",
         ),
         (
             answering(ColSpec("double", "late"), ColSpec("double", "cancelled")),
             answering(ColSpec("double", "late")),
-            "Staging answers cancelled, which clients do not expect.",
+            "Staging returns cancelled, which clients do not expect.",
         ),
         (
             answering(ColSpec("double", "late", required=False)),
             answering(ColSpec("double", "late")),
-            "Staging may leave out late, which clients expect in every answer.",
+            "Staging may omit late, which clients expect in every response.",
         ),
         (
             answering(ColSpec("double", "cancelled"), ColSpec("double", "late")),
             answering(ColSpec("double", "late"), ColSpec("double", "cancelled")),
-            "Staging answers in another order: cancelled, late.",
+            "Staging returns its outputs in another order: cancelled, late.",
         ),
         (
             taking(CARRIER),
             with_parameters(ParamSpec("threshold", "double", 0.5)),
-            "Staging does not take the parameter threshold, which clients may send.",
+            "Staging does not accept the parameter threshold, which clients may send.",
         ),
         (
             with_parameters(ParamSpec("threshold", "long", 1)),
             with_parameters(ParamSpec("threshold", "double", 0.5)),
-            "Staging takes the parameter threshold as another type than clients send.",
+            "Staging accepts the parameter threshold as another type than clients send.",
         ),
         (
             with_parameters(ParamSpec("threshold", "double", 0.4)),

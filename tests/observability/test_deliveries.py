@@ -234,7 +234,7 @@ def test_json_rejects_spans_as_well(http: Collector, rejected: object, style: tu
         WAYS["http"].delivery(http).send([span(0)])
 
 
-# Answers that are none of a receiver
+# Responses that no receiver of spans sends
 
 
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"
@@ -277,7 +277,7 @@ def test_what_takes_no_spans_over_http_has_taken_none(http: Collector, answer: A
 def test_what_takes_no_spans_over_grpc_has_taken_none(code: str) -> None:
     with grpc_collector() as collector:
         collector.answers = lambda request: Answer(code=grpc.StatusCode[code], body=b"because")
-        with pytest.raises(WrongTargetError, match=f"it responds with {code}: because"):
+        with pytest.raises(WrongTargetError, match=f"it responds with status {code}: because"):
             WAYS["grpc"].delivery(collector).send([span(number) for number in range(300)])
         assert len(collector.refused) < 12
 

@@ -179,7 +179,7 @@ def test_a_login_page_is_said_once_and_a_span_that_is_too_large_is_sent_without_
     for _ in range(3):
         assert exporter.export([SPAN]) is SpanExportResult.FAILURE
     (once,) = messages(caplog)
-    assert once.startswith("Traces cannot be sent: it responds with 200 and an HTML page")
+    assert once.startswith("Traces cannot be sent: it responds with status 200 and an HTML page")
     http.answers = lambda request: Answer(413) if request.message.ByteSize() > 10_000 else None
     large = ReadableSpan("large", CONTEXT, attributes={"prompt": "x" * 40_000}, start_time=1, end_time=2)
     assert exporter.export([large]) is SpanExportResult.SUCCESS

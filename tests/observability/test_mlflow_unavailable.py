@@ -20,7 +20,7 @@ ALWAYS = 1_000_000
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands between MLflow and who asks it; from some request on, it answers with an error."""
+    """Proxies requests to MLflow; after some requests, it responds with an error."""
 
     def __init__(self, behind: str | None, status: int, healthy_requests: int) -> None:
         super().__init__((HOST, 0), ProxyHandler)

@@ -300,7 +300,7 @@ def test_of_several_moves_alerted_ones_are_not_sent_again(daemon: Daemon, addres
     address.status = 503
     daemon.set_alias(PRODUCTION, 2)
     assert daemon.tick(production_changed).skip_message == (
-        "The alert URL does not accept the message: it responds with 503. Check LEDGERLINE_ALERT_URL."
+        "The alert URL does not accept the message: it responds with status 503. Check LEDGERLINE_ALERT_URL."
     )
     address.status = 200
     for _ in range(2):

@@ -83,7 +83,7 @@ def test_a_registry_that_cannot_be_reached_fails_the_tick_and_nothing_is_forgott
         daemon.tick(sensor)
     before = dict(daemon.cursors)
     up, daemon.tracking_uri = daemon.tracking_uri, unused_url
-    with pytest.raises(PermanentFailure, match=f"The MLflow server at {unused_url} does not answer"):
+    with pytest.raises(PermanentFailure, match=f"The MLflow server at {unused_url} does not respond"):
         daemon.tick(sensor)
     assert daemon.cursors == before
     daemon.tracking_uri = up

@@ -517,7 +517,7 @@ def test_a_file_that_is_damaged_is_refused(each_flavour: dict[str, Path]) -> Non
         file.write_bytes(file.read_bytes()[:40])
 
         assert folder_sha256(folder) != before
-        with pytest.raises(ModelRefusedError, match=f"cannot be loaded as {name}|ONNX Runtime does not run"):
+        with pytest.raises(ModelRefusedError, match=f"cannot be loaded as {name}|ONNX Runtime cannot load"):
             load(folder)
 
 
@@ -538,7 +538,7 @@ def test_a_class_that_a_description_names_is_not_imported(
     monkeypatch.syspath_prepend(tmp_path)
     describe(each_flavour["xgboost"], "xgboost", model_class="strange_code.Model")
 
-    with pytest.raises(ModelRefusedError, match=r"is of strange_code\.Model; known are xgboost"):
+    with pytest.raises(ModelRefusedError, match=r"holds a strange_code\.Model; supported are xgboost"):
         load(each_flavour["xgboost"])
 
 
@@ -582,7 +582,7 @@ def test_a_class_derived_from_xgboosts_is_not_stored(save: Save, inputs: pd.Data
     class Ours(XGBRegressor):
         pass
 
-    with pytest.raises(ModelRefusedError, match=r"Ours would not be made again"):
+    with pytest.raises(ModelRefusedError, match=r"Ours cannot be restored"):
         save(Ours(n_estimators=3).fit(inputs, value), inputs)
 
 
@@ -645,7 +645,7 @@ def test_a_graph_that_onnx_runtime_does_not_know_is_refused(
     graph = onnx_graph(Ridge().fit(inputs.to_numpy(), value), inputs)
     graph.opset_import[0].version = 99
 
-    with pytest.raises(ModelRefusedError, match="ONNX Runtime does not run the model"):
+    with pytest.raises(ModelRefusedError, match="ONNX Runtime cannot load the model"):
         save(graph, inputs)
 
 
@@ -731,7 +731,9 @@ def test_a_model_that_cannot_predict_for_the_types_of_its_signature_is_refused(
     columns = ColumnTransformer([("codes", encoder, ["code"]), ("numbers", "passthrough", ["amount"])])
     model = make_pipeline(columns, Ridge())
 
-    with pytest.raises(ModelRefusedError, match=r"A service would send the model code as .* make texts of"):
+    with pytest.raises(
+        ModelRefusedError, match=r"A service would send the model code as .* convert categories"
+    ):
         save(model.fit(rows, value), rows)
 
 

@@ -143,7 +143,7 @@ def test_a_type_that_is_not_trusted_is_refused_when_it_is_loaded_even_if_the_fil
     )
     assert type_name in (tmp_path / "strange" / "MLmodel").read_text()
 
-    with pytest.raises(ModelRefusedError, match=rf"not trusted: .*{type_name}.*Let the asset"):
+    with pytest.raises(ModelRefusedError, match=rf"not trusted: .*{type_name}.*Call your own functions"):
         load(tmp_path / "strange")
 
 

@@ -290,7 +290,7 @@ def test_a_move_from_where_the_alias_is_no_more_is_refused(stock: Stock, served:
     model = stock.registered(served).reconcile()
     stock.promote(served, 2)
 
-    with pytest.raises(MoveRefusedError, match=r"staging of .* is no version by now, and not version 2"):
+    with pytest.raises(MoveRefusedError, match=r"staging of .* is now no version, and not version 2"):
         moves.move(model, stock.staging(1, 2))
 
 

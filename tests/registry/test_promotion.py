@@ -159,14 +159,14 @@ def test_a_version_that_was_not_evaluated_is_refused(stock: Stock, served: str):
 def test_a_version_that_broke_a_rule_is_refused(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1, broken=["calibrated", "fast_enough"])
 
-    assert "it broke calibrated, fast_enough" in refusal(stock, served, 2)
+    assert "it did not pass calibrated, fast_enough" in refusal(stock, served, 2)
 
 
 def test_the_last_evaluation_counts(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1)
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
 
-    assert "it broke calibrated" in refusal(stock, served, 2)
+    assert "it did not pass calibrated" in refusal(stock, served, 2)
 
 
 def test_a_version_compared_with_another_one_is_refused(stock: Stock, served: str):
@@ -354,7 +354,7 @@ def test_an_approval_by_tag_is_gone_before_anything_of_the_next_evaluation_shows
 def test_what_broke_a_rule_cannot_be_approved(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
 
-    with pytest.raises(MoveRefusedError, match="it broke calibrated"):
+    with pytest.raises(MoveRefusedError, match="it did not pass calibrated"):
         stock.registered(served).approve(2, "grace", "I know better")
 
     assert stock.tags(served, 2)[DECISION_TAG] == evidence.REFUSED

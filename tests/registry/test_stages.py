@@ -1,4 +1,4 @@
-"""The standing of every model, in one call; numbers are numbers on each kind of store."""
+"""The alias state of every model, read in one call; numbers are numbers on each kind of store."""
 
 from datetime import UTC, datetime
 

@@ -101,13 +101,16 @@ def test_an_address_that_refuses_is_an_error_that_does_not_repeat_it(
     address.status = status
     with pytest.raises(AlertError) as caught:
         tell(address)
-    assert caught.value.problem == f"The alert URL does not accept the message: it responds with {status}."
+    assert (
+        caught.value.problem
+        == f"The alert URL does not accept the message: it responds with status {status}."
+    )
     assert caught.value.remedy == "Check LEDGERLINE_ALERT_URL."
 
 
 def test_a_redirect_is_an_error_because_following_it_would_lose_the_message(address: AlertAddress) -> None:
     address.status, address.location = 302, "/elsewhere"
-    with pytest.raises(AlertError, match="it responds with 302"):
+    with pytest.raises(AlertError, match="it responds with status 302"):
         tell(address)
     assert address.paths == ["POST /services/secret"]
 

@@ -82,7 +82,7 @@ def test_a_step_fails_without_retry_and_names_the_server(dead_server: str):
     assert failed is not None
     assert failed.error is not None
     reason = failed.error.to_string()
-    assert f"The MLflow server at {dead_server} does not answer: " in reason
+    assert f"The MLflow server at {dead_server} does not respond: " in reason
     assert "ledgerline dev" in reason
 
 

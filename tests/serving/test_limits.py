@@ -189,7 +189,7 @@ def test_more_requests_at_once_than_are_allowed_get_the_advice_to_try_again(
     assert refused.headers["Connection"] == "close"
     assert refused.json() == {
         "error_code": "REQUEST_LIMIT_EXCEEDED",
-        "message": "3 requests are in progress. Try again later.",
+        "message": "The limit of 3 concurrent requests is reached. Try again later.",
     }
     assert [answer.json() for answer in answers] == [{"predictions": [2.0 * n]} for n in range(MAX_REQUESTS)]
     assert ask(strict, told()).status_code == 200
@@ -288,7 +288,7 @@ def test_how_a_type_is_written_does_not_matter(strict: Running, kind: str) -> No
         (
             "POST",
             f"/v2/models/{MODEL}/versions/7/infer",
-            {"error": f"Version '7' of {MODEL} is not active here; version 1 is."},
+            {"error": f"Version '7' of {MODEL} is not active; version 1 is."},
         ),
         (
             "GET",

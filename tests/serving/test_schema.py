@@ -394,5 +394,5 @@ def test_an_array_of_another_shape_or_type_is_refused(schema: Schema, values: An
 def test_columns_are_not_an_array_and_an_array_is_no_columns() -> None:
     with pytest.raises(RowsRefusedError, match="the model takes columns: x"):
         column("double").array_rows([1])
-    with pytest.raises(RowsRefusedError, match="takes one array, not columns"):
+    with pytest.raises(RowsRefusedError, match="takes one array; send an array instead of columns"):
         tensor("float64", -1).rows({"x": [1]}, 1)

@@ -60,7 +60,7 @@ class TestWithoutARegistry:
             assert answers(service, first)
             model = get(service, "/model")[1]
             assert model["from_cache"]
-            assert "does not answer" in wait_until(
+            assert "does not respond" in wait_until(
                 lambda: model_problem(service, name), "it is said that there is no registry"
             )
             models.serve(second)

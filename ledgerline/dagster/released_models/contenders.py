@@ -49,7 +49,7 @@ class Contender:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise PermanentFailure(
                 f"Version {self.version.number} of {self.version.name} cannot predict: {error}.",
-                f"The model must accept what `inputs` makes of {self.declared.rows_key.to_user_string()}.",
+                f"The model must accept what `inputs` returns for {self.declared.rows_key.to_user_string()}.",
             ) from error
 
     def answer(self, inputs: "pd.DataFrame") -> "Mapping[str, NDArray[Any]]":

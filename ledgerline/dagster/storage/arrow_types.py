@@ -39,9 +39,9 @@ def arrow_type(name: str) -> "pa.DataType":
     try:
         kind, end = _type_at(name, 0)
     except (ValueError, LookupError, OSError) as error:  # an unknown time zone raises one of these
-        raise ValueError(f"{name!r} is not the name of an Arrow type that Parquet has") from error
+        raise ValueError(f"{name!r} is not the name of an Arrow type that Parquet can store") from error
     if end != len(name):
-        raise ValueError(f"{name!r} is not the name of an Arrow type: {name[end:]!r} does not belong to it")
+        raise ValueError(f"{name!r} is not the name of an Arrow type: {name[end:]!r} is left over")
     return kind
 
 

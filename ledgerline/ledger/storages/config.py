@@ -207,4 +207,4 @@ def _problem(name: str, errors: Sequence[EvaluationError]) -> str:
         return f"Dagster {dg.__version__} does not know {named} below {place}."
     if error.reason.name.startswith("MISSING"):
         return f"{place} lacks {named}."
-    return f"the value of {place} is not one that Dagster {dg.__version__} takes."
+    return f"the value of {place} is not valid for Dagster {dg.__version__}."

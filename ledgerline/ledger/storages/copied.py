@@ -81,7 +81,9 @@ class Copies:
             if self._stamp(name) == before:
                 self._note(name, before)
                 return
-        raise UnsteadyError(f"{self.originals / name}.db changes all the time.", "Try again.")
+        raise UnsteadyError(
+            f"{self.originals / name}.db changed during each attempt to copy it.", "Try again."
+        )
 
     def _copy(self, name: str, suffix: str) -> None:
         try:

@@ -48,8 +48,8 @@ class LightGBM(Flavour):
             names = model.feature_name()
         else:
             raise ModelRefusedError(
-                f"A Booster of LightGBM has no {method}: its predict answers what its objective says, "
-                'probabilities among it. Log it with method="predict".'
+                f"A Booster of LightGBM has no {method}: its predict returns what its objective "
+                'defines, which may be probabilities. Log it with method="predict".'
             )
         stored = bound(self.name, model, method)
         return replace(stored, answer=with_categories(_in_order(stored.answer, names), categories))

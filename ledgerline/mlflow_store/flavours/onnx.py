@@ -59,7 +59,9 @@ class Onnx(Flavour):
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
         """Return a model that predicts with the graph in memory, before it is written."""
         if model.ByteSize() > MAX_BYTES:
-            raise ModelRefusedError(f"The ONNX model is larger than {MAX_BYTES} bytes, the most of a file.")
+            raise ModelRefusedError(
+                f"The ONNX model is larger than {MAX_BYTES} bytes, the limit for one file."
+            )
         return self._running(model, model.SerializeToString(), method)
 
     def model_type(self, model: Any, method: str) -> str | None:
@@ -89,7 +91,7 @@ class Onnx(Flavour):
         try:
             session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # The errors of ONNX Runtime have no common class.
-            raise ModelRefusedError(f"ONNX Runtime does not run the model: {error}") from error
+            raise ModelRefusedError(f"ONNX Runtime cannot load the model: {error}") from error
         answer = _answer(session, _output(session, method))
         return StoredModel(self.name, session if model is None else model, method, doubles(answer))
 
@@ -112,7 +114,9 @@ def _answer(session: Any, output: str) -> Callable[[Any], Any]:
     inputs = session.get_inputs()
     unknown = [f"{each.name}, a {each.type}" for each in inputs if each.type not in TYPES]
     if unknown:
-        raise ModelRefusedError(f"The ONNX model takes {', '.join(unknown)}; known are {', '.join(TYPES)}.")
+        raise ModelRefusedError(
+            f"The ONNX model has the inputs {', '.join(unknown)}; supported types are {', '.join(TYPES)}."
+        )
 
     def answer(rows: Any) -> Any:
         if len(inputs) == 1:

@@ -93,8 +93,7 @@ def load_skops(file: Path) -> Any:
         if library not in BOOSTERS:
             raise
         raise ModelRefusedError(
-            f"The model holds parts of {library}, which is not installed: "
-            f"`pip install 'ledgerline-mlops[{library}]'`."
+            f"The model needs {library}, which is not installed: `pip install 'ledgerline-mlops[{library}]'`."
         ) from error
 
 
@@ -121,7 +120,6 @@ def _require_trusted(types: Collection[str]) -> None:
     strange = sorted(set(types) - TRUSTED_TYPES)
     if strange:
         raise ModelRefusedError(
-            f"The model holds types that are not trusted: {', '.join(strange)}. A model may consist of what "
-            "scikit-learn, LightGBM and XGBoost bring along. Let the asset that makes the inputs call "
-            "functions of your own."
+            f"The model holds types that are not trusted: {', '.join(strange)}. A model may have types "
+            "of scikit-learn, LightGBM and XGBoost only. Call your own functions in the asset of the inputs."
         )

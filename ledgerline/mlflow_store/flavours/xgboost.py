@@ -63,8 +63,8 @@ class XGBoost(Flavour):
             return replace(stored, answer=with_categories(doubles(stored.answer), categories))
         if method != PREDICT:
             raise ModelRefusedError(
-                f"A Booster of XGBoost has no {method}: its predict answers what its objective says, "
-                'probabilities among it. Log it with method="predict".'
+                f"A Booster of XGBoost has no {method}: its predict returns what its objective "
+                'defines, which may be probabilities. Log it with method="predict".'
             )
         matrix = library(self, "xgboost").DMatrix
 
@@ -84,7 +84,7 @@ class XGBoost(Flavour):
         """Return what loading the model needs: XGBoost, and scikit-learn, which its estimators import."""
         if _class_name(model) not in CLASSES:
             raise ModelRefusedError(
-                f"A {_class_name(model)} would not be made again from XGBoost's format; that knows "
+                f"A {_class_name(model)} cannot be restored from XGBoost's format; supported are "
                 f"{', '.join(CLASSES)}."
             )
         return Needs(REQUIREMENTS)
@@ -100,7 +100,7 @@ class XGBoost(Flavour):
         """Load the model into an object of a known class."""
         class_name = config.get("model_class", BOOSTER)
         if class_name not in CLASSES:
-            raise ModelRefusedError(f"{folder} is of {class_name}; known are {', '.join(CLASSES)}.")
+            raise ModelRefusedError(f"{folder} holds a {class_name}; supported are {', '.join(CLASSES)}.")
         file = file_in(folder, config, "data")
         if file.suffix not in FORMATS:
             raise ModelRefusedError(f"{folder} is not in a format of XGBoost, {' or '.join(FORMATS)}.")

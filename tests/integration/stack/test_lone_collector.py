@@ -115,7 +115,12 @@ UNBOUNDED: dict[str, dict[str, Any]] = {
     "a text": {"text": "ü" * 100_000},
     "a key": {"k" * 100_000: 1},
     "many attributes": {f"key {number}": number for number in range(5_000)},
-    "numbers that are none": {"loss": math.nan, "most": math.inf, "least": -math.inf, "losses": [math.nan]},
+    "numbers that are not finite": {
+        "loss": math.nan,
+        "most": math.inf,
+        "least": -math.inf,
+        "losses": [math.nan],
+    },
     "all of them": {"list": ["y" * 100] * 5_000, "loss": math.nan, "k" * 70_000: {"a": "b" * 70_000}},
 }
 
