@@ -28,13 +28,13 @@ from benchmarks.processes import is_setting
 from benchmarks.scenarios import SCENARIOS, Scenario, listed
 from ledgerline.errors import LedgerlineError
 
-WIDTH = 150  # if the output is not a terminal
+WIDTH = 150  # columns, if the output is not a terminal
 LIBRARIES = ("dagster", "mlflow", "scikit-learn", "opentelemetry-sdk", "fastapi", "lancedb")
 AREAS = tuple(dict.fromkeys(scenario.area for scenario in SCENARIOS))
 
 
 def main() -> None:
-    """Run scenarios, print their tables, and write the numbers to a file if one is named."""
+    """Run scenarios, print their tables, and write the numbers to a file if an option names it."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _all_areas(quick: bool) -> dict[str, Any]:
-    """Run each area in a process; return the numbers of all."""
+    """Run each area in a separate process; return the numbers of all areas."""
     numbers: dict[str, Any] = {"results": [], "problems": []}
     with tempfile.TemporaryDirectory() as folder:
         for area in AREAS:
@@ -80,8 +80,8 @@ def _all_areas(quick: bool) -> dict[str, Any]:
 
 
 def _run(scenarios: Sequence[Scenario], quick: bool) -> dict[str, Any]:
-    """Run scenarios of one area in this process; return their numbers."""
-    # A signal ends every process that a scenario has started.
+    """Run the scenarios of one area in this process; return their numbers."""
+    # After a signal, every process that a scenario has started is ended.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     _forget_settings()
@@ -111,7 +111,7 @@ def _run(scenarios: Sequence[Scenario], quick: bool) -> dict[str, Any]:
 
 
 def _forget_settings() -> None:
-    """Remove this person's settings, so that defaults are measured."""
+    """Remove the user's settings from the environment, so that the defaults are measured."""
     from ledgerline.dagster.settings import set_library_defaults
 
     for name in filter(is_setting, list(os.environ)):
@@ -121,7 +121,7 @@ def _forget_settings() -> None:
 
 
 def _machine() -> dict[str, Any]:
-    """Return what the numbers depend on."""
+    """Return a description of the machine and of the versions that the numbers depend on."""
     return {
         "processors": psutil.cpu_count(),
         "load": round(psutil.getloadavg()[0], 2),

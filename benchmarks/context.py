@@ -17,7 +17,7 @@ Picked = TypeVar("Picked")
 
 
 class BenchmarkError(LedgerlineError):
-    """A program, a run or a response that a scenario needs does not work."""
+    """Raised when a program, a run or a response that a scenario needs fails."""
 
 
 @dataclass
@@ -26,9 +26,9 @@ class Context:
 
     Attributes:
         folder: Empty folder that is deleted afterwards.
-        quick: Whether tiny sizes are used, which show that the scenario works and nothing else.
-        console: Where progress is printed.
-        until: What is closed after the last scenario of an area.
+        quick: Whether tiny sizes are used, which only show that the scenario works.
+        console: Console that progress is printed to.
+        until: Stack of the contexts that are closed after the last scenario of an area.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Context:
     _opened: dict[object, Any] = field(default_factory=dict)
 
     def pick(self, full: Picked, quick: Picked) -> Picked:
-        """Return the size of the measurement."""
+        """Return the size to measure with, of the full and the quick one."""
         return quick if self.quick else full
 
     def report(self, text: str) -> None:
@@ -46,7 +46,7 @@ class Context:
         self.console.print(text, markup=False, highlight=False)
 
     def shared(self, open_once: "Callable[[Context], AbstractContextManager[Opened]]") -> Opened:
-        """Return what several scenarios of an area share; the first one opens it."""
+        """Return an object that several scenarios of an area share; the first one opens it."""
         if open_once not in self._opened:
             self._opened[open_once] = self.until.enter_context(open_once(self))
         return self._opened[open_once]
@@ -58,9 +58,9 @@ class Result:
 
     Attributes:
         title: Title of the table.
-        columns: Names of the columns, with units; the first says what a row is about.
-        rows: One value for each column; None where nothing was measured.
-        notes: What a reader must know to understand the numbers.
+        columns: Names of the columns, with units; the first column names the case.
+        rows: One value for each column; None for a value that was not measured.
+        notes: Explanations that are needed to understand the numbers.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Result:
             console.print(f"- {note}", markup=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the table as values of JSON."""
+        """Return the table as JSON values."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {"title": self.title, "rows": rows, "notes": list(self.notes)}
 

@@ -27,7 +27,7 @@ Returned = TypeVar("Returned")
 
 
 def is_setting(name: str) -> bool:
-    """Return whether the measured programs read a variable; the paths of built servers are not a setting."""
+    """Return whether a variable is a setting of the measured programs. The paths of built servers are not."""
     prefixes = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "OTEL_", "OPENLINEAGE_")
     return name.startswith(prefixes) and name != "LEDGERLINE_SERVERS"
 
@@ -43,7 +43,7 @@ def environment_of(additions: Mapping[str, str]) -> dict[str, str]:
 def started(
     command: Sequence[str], additions: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process in the checkout; end it, and all that it started, afterwards."""
+    """Start a process in the checkout; afterwards, end it and its descendants."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -52,7 +52,7 @@ def started(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches this process only, which then ends the others
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the others.
         )
     try:
         yield process
@@ -67,7 +67,7 @@ def wait_for(
     log: Path,
     seconds: float = 120,
 ) -> None:
-    """Wait until a process has brought a condition about.
+    """Wait until a condition holds that a process brings about.
 
     Raises:
         BenchmarkError: The process has ended.
@@ -82,7 +82,7 @@ def wait_for(
 
 
 def tail(log: Path) -> str:
-    """Return the end of a log."""
+    """Return the last lines of a log."""
     return log.read_text(errors="replace")[-3000:]
 
 
@@ -97,14 +97,15 @@ def responds(url: str) -> bool:
 def mlflow_server(folder: Path, additions: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
     """Start an MLflow server on SQLite; yield its URL and the URI of its database.
 
-    In use, it would be on another machine: a low priority keeps it from slowing the measured processes.
+    In production, it would be on another machine. A low priority prevents that it slows down the measured
+    processes.
     """
     from ledgerline.cli.dev_servers import MLFLOW_SERVER_ENVIRONMENT
     from ledgerline.mlflow_store.store import connect
 
     folder.mkdir(parents=True, exist_ok=True)
     port, database = unused_port(), f"sqlite:///{folder}/mlflow.db"
-    connect(database)  # creates the tables, before several processes try to
+    connect(database)  # This creates the tables before several processes try to do so.
     options = {
         "--backend-store-uri": database,
         "--artifacts-destination": str(folder / "artifacts"),
@@ -140,14 +141,14 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
 
 
 def timed(action: Callable[[], Returned]) -> tuple[float, Returned]:
-    """Return the seconds that an action takes, and what it returns."""
+    """Return the duration of an action in seconds, and its result."""
     begun = time.perf_counter()
     returned = action()
     return time.perf_counter() - begun, returned
 
 
 def milliseconds(action: Callable[[], object], times: int) -> list[float]:
-    """Return how long an action takes each time."""
+    """Return the duration of each of several executions of an action in milliseconds."""
     return [1000 * timed(action)[0] for _ in range(times)]
 
 
@@ -162,9 +163,9 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     sessions = {_session_of(member.pid) for member in family} - {_session_of(os.getpid()), None}
     for member in family:
         with suppress(psutil.NoSuchProcess):
-            member.resume()  # a suspended process does not receive signals
+            member.resume()  # A suspended process does not receive signals.
     if process.poll() is None:
-        process.terminate()  # scripts ignore SIGINT in what they start in the background
+        process.terminate()  # Processes that a script starts in the background ignore SIGINT.
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
     # `dagster dev` starts processes while it ends.

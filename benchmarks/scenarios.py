@@ -1,4 +1,4 @@
-"""All scenarios, in the order in which they run."""
+"""Lists all scenarios in the order in which they run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Scenario:
     Attributes:
         area: Folder that it belongs to.
         name: Name on the command line.
-        measures: What it measures, and beside what.
-        minutes: How long it takes on two cores, about.
+        measures: Description of what it measures and compares.
+        minutes: Approximate duration on two cores.
         module: Module of the area whose function `measure_NAME` runs it.
     """
 

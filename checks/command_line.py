@@ -38,7 +38,7 @@ def page() -> str:
 
 
 def _sections(group: Any, context: Any) -> Iterator[str]:
-    """Yield a section for each command, and for each command of a group."""
+    """Yield a section for each command, including those of groups."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         inner = typer.Context(command, parent=context, info_name=name)
@@ -66,7 +66,7 @@ def _parameters(command: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    """Return the default in words, unless it says nothing."""
+    """Return the default in words; empty if the option has no meaningful default."""
     value = parameter.default
     if (
         value is None
@@ -80,7 +80,7 @@ def _default(parameter: Any) -> str:
 
 
 def _text(text: str | None) -> str:
-    """Return a help text as Markdown: paragraphs of short lines."""
+    """Return a help text as Markdown paragraphs with short lines."""
     paragraphs = re.split(r"\n\s*\n", (text or "").replace("\f", "").replace("\\[", "[").strip())
     return "\n\n".join(
         textwrap.fill(" ".join(each.split()), WIDTH, break_on_hyphens=False) for each in paragraphs

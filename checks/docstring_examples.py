@@ -1,4 +1,4 @@
-"""An extension of griffe for mkdocs.yml: shows the examples of docstrings as code."""
+"""An extension of griffe for mkdocs.yml, which displays the examples of docstrings as code."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ SINGULAR = re.compile(r"^(\s*)Example:$", re.MULTILINE)
 
 
 class DocstringExamples(griffe.Extension):
-    """Names a section `Example` as griffe knows it: `Examples`, whose prompts are code."""
+    """Renames a section `Example` to `Examples`, in which griffe displays prompts as code."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rename the sections of a docstring."""

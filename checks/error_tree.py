@@ -1,6 +1,6 @@
-"""Draws the tree of the library's errors, and writes it into the docstring of ledgerline/errors.py.
+"""Writes the tree of the library's errors into the docstring of ledgerline/errors.py.
 
-Run it as `python -m checks.error_tree` after a change of an error class; a test compares the docstring.
+Run it as `python -m checks.error_tree` after a change to an error class; a test compares the docstring.
 """
 
 import importlib
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def import_all() -> None:
-    """Import all modules, so that all classes are known."""
+    """Import all modules, so that all subclasses are defined."""
     for name in _modules():
         importlib.import_module(name)
 
@@ -79,5 +79,5 @@ def _rows(cls: type[LedgerlineError], depth: int) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of features of Dagster that are in beta
+    warnings.simplefilter("ignore")  # warnings about features of Dagster that are in beta
     sys.exit(main())

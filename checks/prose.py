@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_FRAGMENTS = 0.03  # of all docstrings and comments; httpx, attrs and dagster-ray have 0 to 2 %
+MAX_FRAGMENTS = 0.03  # share of all docstrings and comments; httpx, attrs and dagster-ray have 0 to 2 %
 
 # A docstring or comment that begins like this is rarely a whole sentence.
 FRAGMENT = re.compile(
     r"(Of|As|What|Whatever|Who|Whose|Whom|Whoever|Where|Its|By|From|Which|That|Whether|Than|Also|Likewise)\b"
 )
 
-# Parts of names, in snake case, that say less than the field's own word.
+# Parts of names, in snake case, for which the field has a more precise word.
 NAME_PARTS = frozenset(
     [
         "asking",
@@ -56,14 +56,14 @@ NAME_PARTS = frozenset(
 NAMES = re.compile(r"not_found|file_not_found_error|looked_up|look_up|told_apart")
 CONSTANT = re.compile(r"_?(MOST|LEAST|LARGEST)_[A-Z]")
 
-# In docstrings, comments, messages and pages.
+# Phrases in docstrings, comments, messages and pages.
 PHRASE = re.compile(
     r"\b(somebody|nobody|whoever|who answers?|(?-i:(?:is|are) none)|that (?:is|are) no|contradictions?"
     r"|judg(?:e|es|ed|ing|ements?|ments?)|wake-ups?|woken|take[ns]? over|took over|taking over"
     r"|drawn together|look(?:s|ed|ing)? at|no sooner)\b",
     re.IGNORECASE,
 )
-# Files in which a listed word is data or another's name, with the reason.
+# Files in which a listed word is data, or a name of another library, with the reason.
 ALLOWED = {
     "checks/prose.py": "lists the words",
     "ledgerline/registry/journal.py": "reads journals that earlier versions wrote",
@@ -114,7 +114,7 @@ def passages(path: Path) -> Iterator[Passage]:
 
 
 def _comments(path: Path, source: str) -> Iterator[Passage]:
-    """Yield comments; lines that follow each other are one."""
+    """Yield comments. Consecutive lines form one comment."""
     lines: list[str] = []
     first = last = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -154,7 +154,7 @@ def listed_phrases(texts: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]
 
 
 def main() -> int:
-    """Print what to mend; return 1 if there is something."""
+    """Print the passages to correct; return 1 if there are any, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--list", action="store_true", help="print each fragment, and not only how many there are"

@@ -1,4 +1,4 @@
-"""A hook of mkdocs.yml that makes pages of the Markdown files in the root of the repository."""
+"""A hook of mkdocs.yml that adds the Markdown files in the root of the repository as pages."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
-# Front matter that lists a page after others in the results of a search.
+# Front matter that ranks a page after others in search results.
 LAST_IN_SEARCH = {"CHANGELOG.md": "---\nsearch:\n  boost: 0.2\n---\n\n"}
 
 
@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def with_links_of_the_site(text: str) -> str:
-    """Return a text of the root with links to pages of the site; files without a page lose their link."""
+    """Convert links in a file of the root to links to the site's pages, and remove links to other files."""
     text = text.replace("](docs/", "](")
     for name, page in PAGES.items():
         text = text.replace(f"]({name}", f"]({page}")

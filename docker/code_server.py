@@ -1,12 +1,11 @@
 """Starts Dagster's code server, and ends the runs that were killed together with the previous one.
 
-A run is a process beside the code server, in its container. When the container is killed, no process reports
-the end of the run, which then seems to go on. So the next server ends the runs that a server at this address
-had started. Dagster retries them (run_retries in dagster.yaml).
+A run is a process beside the code server, in the same container. When the container is killed, no process
+reports the end of the run, which then seems to be in progress. Therefore the next server at this address ends
+the runs of the previous one. Dagster retries them (run_retries in dagster.yaml).
 
-These runs are listed before the server listens, because later runs are alive. They are ended after it
-responds: the daemon retries a run within seconds, needs the server for that, and gives the run up if the
-server does not respond.
+These runs are listed before the server listens, because later runs are alive. They are ended after the server
+responds, because the daemon retries a run within seconds and abandons it if the server does not respond.
 """
 
 import json
@@ -51,7 +50,7 @@ def end_runs(instance: dg.DagsterInstance, run_ids: list[str]) -> list[str]:
 
 
 def wait_for_server(host: str, port: int) -> None:
-    """Wait until the code server responds. If it never does, the container ends, and this process with it."""
+    """Wait until the code server responds. If it does not, the container ends together with this process."""
     from ledgerline.ledger.dagster_internals import DagsterGrpcClient
 
     client = DagsterGrpcClient(host=host, port=port)
@@ -65,7 +64,7 @@ def wait_for_server(host: str, port: int) -> None:
 
 
 def main() -> None:
-    """Run `code_server.py HOST PORT [RUN_ID ...]`: start the server, or end these runs once it responds."""
+    """Run `code_server.py HOST PORT [RUN_ID ...]`: start the server, or end these runs after it responds."""
     host, port, *run_ids = sys.argv[1:]
     if run_ids:
         wait_for_server(host, int(port))

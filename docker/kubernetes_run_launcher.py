@@ -16,11 +16,11 @@ from ledgerline.ledger.dagster_internals import ConfigurableClassData, RunLaunch
 
 
 class NoTokenError(Exception):
-    """A process without access to Kubernetes' API is to launch, end or check a run."""
+    """Raised when a process without access to Kubernetes' API tries to launch, end or check a run."""
 
 
 class OptionalTokenRunLauncher(K8sRunLauncher):
-    """Dagster's launcher, which can be created without access to Kubernetes, but not used."""
+    """A version of Dagster's launcher that can be created, but not used, without access to Kubernetes."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None, **config: Any) -> None:
         self._refused: ConfigException | None = None
@@ -35,11 +35,11 @@ class OptionalTokenRunLauncher(K8sRunLauncher):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "OptionalTokenRunLauncher":
-        """Create the launcher, as the instance does."""
+        """Create the launcher when an instance is opened."""
         return cls(inst_data, **config_value)
 
     def __getattr__(self, name: str) -> Any:
-        # Python calls this for missing attributes only: those that Dagster's launcher sets with the token.
+        # Python calls this only for missing attributes: those that Dagster's launcher sets with the token.
         if vars(self).get("_refused") is None:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
         raise NoTokenError(

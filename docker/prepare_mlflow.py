@@ -1,4 +1,4 @@
-"""Prepares MLflow's database before its server starts: the tables, and the experiment of traces.
+"""Creates MLflow's tables and the experiment of traces before MLflow's server starts.
 
 Otherwise several workers of the server would migrate the database at the same time. The collector needs the
 id of the experiment, which the database chooses.
@@ -16,13 +16,13 @@ def prepare(uri: str, experiment: str) -> str:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     upgrade.callback(uri)
-    store = SqlAlchemyStore(uri, "mlflow-artifacts:/")  # as a server that proxies artifacts opens it
+    store = SqlAlchemyStore(uri, "mlflow-artifacts:/")  # as a server that proxies artifacts does
     existing = store.get_experiment_by_name(experiment)
     return existing.experiment_id if existing is not None else store.create_experiment(experiment)
 
 
 def main() -> None:
-    """Prepare the database that a variable names, and compare the id with the collector's."""
+    """Prepare the database that a variable names, and compare the experiment's id with the collector's."""
     experiment = Project.from_environment(os.environ).experiment  # noqa: TID251 (a script of the stack)
     experiment_id = prepare(os.environ["MLFLOW_BACKEND_STORE_URI"], experiment)  # noqa: TID251
     if experiment_id != os.environ["OTELCOL_MLFLOW_EXPERIMENT_ID"]:  # noqa: TID251

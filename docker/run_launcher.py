@@ -1,4 +1,4 @@
-"""Launches runs in the code server as Dagster does, and lets them wait while the server is being stopped.
+"""Launches runs in the code server as Dagster does, but keeps them waiting while the server is being stopped.
 
 A server that is being stopped refuses new runs, and responds until those in progress have ended. Dagster's
 launcher marks a refused run as failed. This one treats the server as unavailable, so that the run waits.
@@ -21,13 +21,13 @@ REFUSED = "Tried to start a run on a server after telling it to shut down"
 
 
 class PatientRunLauncher(DefaultRunLauncher):
-    """Dagster's launcher, whose runs wait for a code server that is being stopped."""
+    """A version of Dagster's launcher whose runs wait while the code server is being stopped."""
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "PatientRunLauncher":
-        """Create the launcher, as the instance does."""
+        """Create the launcher when an instance is opened."""
         return cls(inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:

@@ -1,7 +1,7 @@
 """Measures what an agent adds to its language model: spans, memory, validation and budgets.
 
-The language model is a fake server in a separate process that responds at once. Each way has the same
-conversation: a tool call, its result, and the final answer.
+The language model is a fake server in a separate process that responds at once. The same conversation is
+executed in several ways: a tool call, its result, and the final answer.
 """
 
 import multiprocessing
@@ -35,13 +35,13 @@ RESULT = "flights\n38110\n"
 
 
 class CountArguments(BaseModel):
-    """Arguments of the tool."""
+    """The arguments of the tool."""
 
     airport: str
 
 
 class CountTool:
-    """A tool that takes no time."""
+    """A tool that returns at once."""
 
     name = "count_flights"
     description = "Counts the flights of an airport."
@@ -56,12 +56,12 @@ class Discarding(SpanExporter):
     """Discards spans."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Discard them."""
+        """Discard the spans."""
         return SpanExportResult.SUCCESS
 
 
 def measure_turns(context: Context) -> list[Result]:
-    """Measure a conversation in several ways in turns, and many at the same time."""
+    """Measure a conversation in several ways, which alternate, and many conversations at the same time."""
     count = context.pick(200, 5)
     with _fake_ollama() as (url, model_name):
         agent = _agent(context, OllamaModel(url, model_name))
@@ -75,7 +75,7 @@ def measure_turns(context: Context) -> list[Result]:
         for _ in range(count + WARM_UP):
             for way, run in ways.items():
                 taken[way] += milliseconds(run, 1)
-        # Last, because MLflow writes in the background, which would slow the others.
+        # This is the last one, because MLflow writes in the background, which would slow down the others.
         with _traced_by_mlflow(context, url, model_name) as run:
             taken["Ollama's client, @mlflow.trace around each part"] = milliseconds(run, count + WARM_UP)
         concurrent = _concurrent(agent)
@@ -119,7 +119,7 @@ def _concurrent(agent: Agent) -> Result:
 
 
 def _agent(context: Context, model: OllamaModel) -> Agent:
-    """Return an agent with everything switched on."""
+    """Return an agent with all features enabled."""
     memory, now = Memory(context.folder / "memory"), datetime.now(UTC)
     memory.remember(
         [
@@ -140,7 +140,7 @@ def _asked(agent: Agent) -> None:
 
 
 def _bare(url: str, model_name: str) -> Callable[[], None]:
-    """Return the conversation with the official client and nothing else."""
+    """Return a function that holds the conversation with the official client alone."""
     from ollama import Client
 
     client = Client(url)
@@ -157,7 +157,7 @@ def _bare(url: str, model_name: str) -> Callable[[], None]:
 
 @contextmanager
 def _traced_by_mlflow(context: Context, url: str, model_name: str) -> Iterator[Callable[[], None]]:
-    """Yield the conversation with the official client, with MLflow's decorator around the same parts."""
+    """Yield a function that does so with MLflow's decorator around the parts that an agent traces."""
     import mlflow
     from ollama import Client
 
@@ -194,7 +194,7 @@ def _traced_by_mlflow(context: Context, url: str, model_name: str) -> Iterator[C
 
 @contextmanager
 def _fake_ollama() -> Iterator[tuple[str, str]]:
-    """Start a server that responds at once, in another process; yield its address and its model."""
+    """Start a server that responds at once in another process; yield its URL and the name of its model."""
     spawning = multiprocessing.get_context("spawn")
     here, there = spawning.Pipe()
     process = spawning.Process(target=_serve, args=(there,), daemon=True)

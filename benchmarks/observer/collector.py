@@ -1,4 +1,4 @@
-"""A collector in a separate process: it takes traces over OTLP/HTTP and reports when each span arrived.
+"""A collector in a separate process, which receives traces over OTLP/HTTP and reports when each span arrived.
 
 python -m benchmarks.observer.collector PORT
 """
@@ -16,18 +16,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-ARRIVALS = "/arrivals/"  # followed by a trace id: the time of arrival of each of its spans, by span id
+ARRIVALS = "/arrivals/"  # followed by a trace id; responds with times of arrival by span id
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Responds to exporters as the OTLP specification says, and keeps nothing except the arrivals."""
+    """Responds to exporters according to the OTLP specification, and stores only the times of arrival."""
 
-    protocol_version = "HTTP/1.1"  # exporters keep their connections
-    wbufsize = -1  # a response in one packet; a second one would wait until the first is acknowledged
+    protocol_version = "HTTP/1.1"  # Exporters keep their connections open.
+    wbufsize = -1  # One packet per response: a second one would wait until the first is acknowledged.
     arrivals: ClassVar[defaultdict[str, dict[str, float]]] = defaultdict(dict)
 
     def do_POST(self) -> None:
-        """Take spans."""
+        """Receive spans."""
         request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
         now = time.time()
         for by_resource in request.resource_spans:
@@ -37,12 +37,12 @@ class Collector(BaseHTTPRequestHandler):
         self._respond("application/x-protobuf", ExportTraceServiceResponse().SerializeToString())
 
     def do_GET(self) -> None:
-        """Report the arrivals of a trace."""
+        """Report the times of arrival of a trace's spans."""
         spans = dict(self.arrivals.get(self.path.removeprefix(ARRIVALS), {}))
         self._respond("application/json", json.dumps(spans).encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Log no requests."""
+        """Do nothing, so that requests are not logged."""
 
     def _respond(self, kind: str, body: bytes) -> None:
         self.send_response(HTTPStatus.OK)

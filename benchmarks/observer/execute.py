@@ -16,10 +16,10 @@ from typing import Any
 
 
 def execute_once(version: str, ops: str, executor: str, seconds: str, result: str) -> None:
-    """Execute a job on the instance of DAGSTER_HOME and write how long it took.
+    """Execute a job on the instance of DAGSTER_HOME, and write its duration to a file.
 
-    The time ends after everything that is done at exit, where peers still export. The file has the run's id,
-    whether it succeeded, its seconds, and the processor seconds of this process.
+    The time includes the exit of the process, at which peers may still export. The file has the run's id,
+    whether it succeeded, its duration, and the processor time of this process, both in seconds.
     """
     outcome: dict[str, Any] = {}
 
@@ -29,7 +29,7 @@ def execute_once(version: str, ops: str, executor: str, seconds: str, result: st
             outcome["cpu_seconds"] = time.process_time() - outcome["cpu_begun"]
             Path(result).write_text(json.dumps(outcome))
 
-    atexit.register(write)  # what is registered first runs last
+    atexit.register(write)  # The function that is registered first is called last.
 
     import dagster as dg
 
@@ -44,13 +44,13 @@ def execute_once(version: str, ops: str, executor: str, seconds: str, result: st
         _warm(imports)
     with dg.DagsterInstance.get() as instance:
         outcome |= {"begun": time.perf_counter(), "cpu_begun": time.process_time()}
-        # Not as a context manager, which would initialise the resources a second time.
+        # It is not used as a context manager, which would initialise the resources a second time.
         ended = dg.execute_job(job, instance=instance, run_config=jobs.QUIET)
         outcome |= {"run_id": ended.run_id, "success": ended.success}
 
 
 def execute_each(version: str, ops: str, run_ids: str) -> None:
-    """Execute runs with given ids, a list in JSON, and print the id of each before it begins."""
+    """Execute runs with the ids in a JSON list, and print each id before its run starts."""
     import dagster as dg
 
     from benchmarks.observer import jobs
@@ -66,7 +66,7 @@ def execute_each(version: str, ops: str, run_ids: str) -> None:
 
 
 def _warm(modules: list[str]) -> None:
-    """Start the process that steps are forked from, with all that the job imports, and wait for it."""
+    """Start the process that steps are forked from, and wait until it has imported the job's modules."""
     import multiprocessing
     from multiprocessing import forkserver
 

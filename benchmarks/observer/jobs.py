@@ -1,6 +1,6 @@
-"""The job that the observer's scenarios execute: a chain of the same ops, bare or as each peer asks for them.
+"""Defines the job that the observer's scenarios execute: a chain of equal ops, bare or adapted to a peer.
 
-In a chain, a run takes longer by everything that each step adds. Executed by execute.py.
+In a chain, the duration of a run includes the overhead of every step. execute.py executes the job.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from ledgerline.dagster.executors import warm_multiprocess_executor
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.ledger.dagster_internals import ReconstructableJob
 
-# Hashing takes about 10 ms of processor time; a step that waits for the processor is seen.
+# The number of hashes that takes about 10 ms of processor time, so that waiting for a processor is visible.
 ITERATIONS = 20_000
 
 # The versions of the job.
 BARE, SPAN, OTEL, MLFLOW = "bare", "span", "dagster-otel", "dagster-mlflow + metric"
-# Peers are not imported by a statement, because the project is installed without them.
+# The modules of peers are imported by name, because the project is installed without them.
 PEERS = {OTEL: "dagster_otel", MLFLOW: "dagster_mlflow"}
-# Modules that a version imports at first use, which is not measured.
+# Modules that a version imports at its first use. Their import is not measured.
 IMPORTS = {
     SPAN: ("ledgerline.traces.step_tracing",),
     OTEL: ("dagster_otel",),
@@ -60,7 +60,7 @@ def chain(version: str, ops: int, executor: str, seconds: float) -> dg.JobDefini
 
 
 def reconstructable(version: str, ops: int, executor: str, seconds: float) -> ReconstructableJob:
-    """Return the job as one process hands it to another."""
+    """Return the job in a form that can be sent to another process."""
     return dg.build_reconstructable_job(
         "benchmarks.observer.jobs",
         "chain",

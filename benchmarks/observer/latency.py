@@ -1,4 +1,4 @@
-"""Measures how long after the end of a step its span is at the collector, and what idle sensors cost."""
+"""Measures the time from the end of a step to the arrival of its span, and the cost of idle sensors."""
 
 import statistics
 import time
@@ -23,9 +23,9 @@ COLUMNS = ("spans by", "steps", "median s", "95 % s", "longest s", "end of run s
 def measure_latency(context: Context) -> list[Result]:
     """Measure `ledgerline observe --follow`."""
     live, home = context.shared(live_backends), new_home(context.folder / "home")
-    executed_bare(home, 1, jobs.IN_PROCESS, 0.0)  # creates the instance's tables
+    executed_bare(home, 1, jobs.IN_PROCESS, 0.0)  # This creates the instance's tables.
     with following(home, live.environment):
-        _executed(live, home, 1)  # what is done only once
+        _executed(live, home, 1)  # This excludes initialisation from the measurement.
         row = ("observe --follow", *_latencies(context, live, home))
     note = "Goal: 2 s. Each step is a process and takes a second; an MLflow server receives the runs, too."
     return [Result("From STEP_SUCCESS to the step's span at the collector", COLUMNS, [row], (note,))]
@@ -46,7 +46,7 @@ def measure_dev(context: Context) -> list[Result]:
                 latencies = _latencies(context, live, home)
             else:
                 executed_bare(home, context.pick(10, 3), jobs.MULTIPROCESS, 1.0)
-            time.sleep(context.pick(30.0, 5.0))  # until what the runs have caused is over
+            time.sleep(context.pick(30.0, 5.0))  # The work that the runs have caused ends in this time.
             rows.append((name, *latencies, *_idle(process, idle_seconds)))
     columns = (*COLUMNS, "processes", "idle CPU %", "RSS MB")
     note = f"Goal: a span within 10 s. Idle: all processes over {idle_seconds:.0f} s, % of one processor."

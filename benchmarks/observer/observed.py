@@ -1,4 +1,4 @@
-"""Runs of the job in separate processes, the observer beside them, and the backends."""
+"""Executes the job in separate processes, and starts the observer and the backends."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ RUN_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Backends:
-    """URLs of a collector and of an MLflow server."""
+    """The URLs of a collector and of an MLflow server."""
 
     otlp: str
     mlflow: str
@@ -51,7 +51,7 @@ class Backends:
         }
 
     def arrivals(self, run_id: str) -> dict[int, float]:
-        """Return when each span of a run arrived, in seconds since the epoch, by span id."""
+        """Return the time at which each span of a run arrived, in seconds since the epoch, by span id."""
         spans = requests.get(f"{self.otlp}{ARRIVALS}{ids.trace_id(run_id):032x}", timeout=5).json()
         return {int(span_id, 16): at for span_id, at in spans.items()}
 
@@ -75,13 +75,13 @@ class Backends:
 
 
 def dead_backends() -> Backends:
-    """Return addresses that nothing listens at."""
+    """Return addresses at which no process listens."""
     return Backends(f"http://{HOST}:{unused_port()}", f"http://{HOST}:{unused_port()}")
 
 
 @contextmanager
 def live_backends(context: Context) -> Iterator[Backends]:
-    """Start both backends with a low priority, and their files in memory if there is such a folder."""
+    """Start both backends with a low priority, with their files in memory if there is a folder for that."""
     context.report("Starting a collector and an MLflow server …")
     port = unused_port()
     command = [sys.executable, "-m", "benchmarks.observer.collector", str(port)]

@@ -1,4 +1,4 @@
-"""Measures how fast a run's event log becomes spans, beside Dagster reading it. Real runs write the logs."""
+"""Measures how fast event logs of real runs are projected to spans, and how fast Dagster reads them."""
 
 import gc
 import statistics
@@ -30,7 +30,7 @@ RESOURCE = telemetry.resource()
 
 
 def measure_rate(context: Context) -> list[Result]:
-    """Measure runs of many steps, and one that materialises many partitions."""
+    """Measure runs of many steps, and a run that materialises many partitions."""
     home, rounds = new_home(context.folder / "home"), context.pick(9, 3)
     rows: list[Sequence[Value]] = []
     total = (0.0, 0.0, 0.0)
@@ -61,11 +61,11 @@ def _runs(context: Context, instance: dg.DagsterInstance) -> Iterator[tuple[str,
 
 
 def _measured(instance: dg.DagsterInstance, run_id: str, rounds: int) -> tuple[float, float, float, float]:
-    """Return the number of events, and the seconds of reading, of both, and of the projection."""
+    """Return the number of events, and the seconds for reading, for both, and for the projection."""
     events = _read(instance, run_id, None)
-    _read_and_project(instance, run_id)  # what is done only once
+    _read_and_project(instance, run_id)  # This excludes initialisation from the measurement.
     gc.collect()
-    gc.freeze()  # as `ledgerline observe` does after its first run
+    gc.freeze()  # `ledgerline observe` does so after its first run.
     alone: list[float] = []
     both: list[float] = []
     for _ in range(rounds):
@@ -106,7 +106,7 @@ def _row(name: str, events: float, alone: float, both: float, projection: float)
 
 
 def _tables(count: int) -> list[dg.AssetsDefinition]:
-    """Return assets by day, each made from the one before, with metadata like that of this project's."""
+    """Return a chain of assets with daily partitions, with metadata like that of this project's assets."""
     schema = dg.TableSchema([dg.TableColumn(f"column_{number}", "int64") for number in range(12)])
     tables: list[dg.AssetsDefinition] = []
 

@@ -1,4 +1,4 @@
-"""Measures what a span costs inside a step, beside one of OpenTelemetry's SDK in the same process."""
+"""Measures the cost of a span inside a step, and of a span of OpenTelemetry's SDK in the same process."""
 
 import statistics
 import time
@@ -22,17 +22,17 @@ class Discarding(SpanExporter):
     """Discards spans."""
 
     def export(self, spans: object) -> SpanExportResult:
-        """Discard them."""
+        """Discard the spans."""
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Close nothing."""
+        """Do nothing."""
 
 
 def measure_spans(context: Context) -> list[Result]:
-    """Measure both in each step of one run."""
+    """Measure both kinds of spans in each step of one run."""
     spans, steps = context.pick((1000, 20), (200, 3))
-    assert spans <= SPANS_PER_ATTEMPT  # more would be dropped, at a lower cost
+    assert spans <= SPANS_PER_ATTEMPT  # Further spans would be dropped, at a lower cost.
     provider, processor = TracerProvider(), BatchSpanProcessor(Discarding())
     provider.add_span_processor(processor)
     tracer = provider.get_tracer("benchmark")
@@ -78,7 +78,7 @@ def measure_spans(context: Context) -> list[Result]:
 def _per_span(
     open_span: Callable[[], AbstractContextManager[object]], flush: Callable[[], object], spans: int
 ) -> tuple[float, float]:
-    """Return the seconds that a span takes in the step, and with its part of writing."""
+    """Return the seconds for a span in the step, without and with its share of the time for writing."""
     begun = time.perf_counter()
     for _ in range(spans):
         with open_span():

@@ -1,6 +1,6 @@
-"""Measures what being observed costs the steps of a run, beside bare runs and beside each peer.
+"""Measures the overhead of the observer for the steps of a run, compared with bare runs and with each peer.
 
-A fresh process executes each run on an instance on disk: every case once, then all of them again.
+A new process executes each run on an instance on disk. In each round, every case is executed once.
 """
 
 import statistics
@@ -77,7 +77,7 @@ class Place:
 
 @dataclass
 class Times:
-    """Numbers of a case, one for each round."""
+    """The measured numbers of a case, one for each round."""
 
     wall: list[float] = field(default_factory=list)
     step: list[float] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Times:
 
 
 def measure_steps(context: Context) -> list[Result]:
-    """Measure under each executor."""
+    """Measure all cases with each executor."""
     backends = {UP: context.shared(live_backends), DEAD: dead_backends(), NONE: dead_backends()}
     rounds = context.pick(3, 1)
     sizes = {
@@ -119,7 +119,7 @@ def measure_steps(context: Context) -> list[Result]:
 
 
 def _cases(executor: str, ops: int, few: int) -> Iterator[Case]:
-    """Return all cases under one executor, the bare ones first."""
+    """Return all cases for one executor, the bare ones first."""
     yield Case("bare", jobs.BARE, NONE, executor, ops)
     yield Case("bare", jobs.BARE, NONE, executor, few)
     for backends in (UP, DEAD):
@@ -135,7 +135,7 @@ def _cases(executor: str, ops: int, few: int) -> Iterator[Case]:
 def _observer(home: Path, case: Case, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
     """Start an observer that has exported a run before, and suspend it until its case is measured."""
     log = home / "observer.log"
-    execute(case.version, 1, jobs.IN_PROCESS, home, environment)  # creates the instance's tables
+    execute(case.version, 1, jobs.IN_PROCESS, home, environment)  # This creates the instance's tables.
     with following(home, environment) as observer:
         tried = ("  traces  ", "  mlflow  ")
         wait_until(lambda: all(name in log.read_text() for name in tried), "the observer has tried both")
@@ -210,5 +210,5 @@ def _row(case: Case, times: Times, bare: Times) -> Sequence[Value]:
 
 
 def _added(seconds: Sequence[float], bare: Sequence[float]) -> float:
-    """Return how many milliseconds one takes longer than the other."""
+    """Return the difference between two durations in milliseconds."""
     return 1000 * (statistics.median(seconds) - statistics.median(bare))

@@ -1,4 +1,4 @@
-"""Seconds and memory of the project's commands, and of importing its definitions."""
+"""Measures the duration and the memory of the project's commands, and the import of its definitions."""
 
 import shutil
 import statistics
@@ -49,7 +49,7 @@ def measure_executors(context: Context) -> list[Result]:
     taken: dict[str, list[float]] = {executor: [] for executor in EXECUTORS}
     for _ in range(rounds):
         for executor in EXECUTORS:
-            # In the same folder, because paths are part of the state.
+            # The copies are in the same folder in turn, because paths are part of the state.
             shutil.rmtree(home, ignore_errors=True)
             shutil.copytree(template, home, symlinks=True)
             taken[executor].append(_measured(("run", "--fresh"), home, LEDGERLINE_EXECUTOR=executor)[0])
@@ -63,7 +63,7 @@ def measure_executors(context: Context) -> list[Result]:
 
 
 def _measured(arguments: Sequence[str], home: Path, **settings: str) -> tuple[float, float]:
-    """Run a command on the state in `home`; return its seconds and its memory in MB."""
+    """Run a command on the state in `home`; return its duration in seconds and its memory in MB."""
     begun, highest = time.perf_counter(), 0.0
     environment = environment_of({"LEDGERLINE_HOME": str(home), **settings})
     command = [SCRIPTS / "ledgerline", *arguments]
@@ -85,7 +85,7 @@ def _megabytes(pid: int) -> float:
 
 
 def _imports(module: str, times: int) -> list[float]:
-    """Return the seconds of importing a module in fresh interpreters."""
+    """Return the seconds that the import of a module takes in new interpreters."""
     script = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
     command = [sys.executable, "-c", script]
     return [

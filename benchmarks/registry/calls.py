@@ -1,4 +1,4 @@
-"""Measures what the registry costs: a poll of the sensors, reading a journal, and a promotion.
+"""Measures the duration of operations of the registry: polls of sensors, reads of a journal, and promotions.
 
 The registry is an MLflow server with SQLite; the journal is read from its database as well.
 """
@@ -16,7 +16,7 @@ from benchmarks.processes import milliseconds, mlflow_server, spread
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-VERSIONS = 3  # of each model
+VERSIONS = 3  # number of versions of each model
 COLUMNS = ("call", "times", "median, ms", "p95, ms")
 
 
@@ -28,7 +28,7 @@ def server(context: Context) -> Iterator[tuple[str, str]]:
 
 
 def measure_polls(context: Context) -> list[Result]:
-    """Measure a poll of many models."""
+    """Measure polls of many models."""
     from ledgerline.mlflow_store import store
     from ledgerline.registry import stages
 
@@ -58,7 +58,7 @@ def measure_polls(context: Context) -> list[Result]:
 
 
 def measure_journal(context: Context) -> list[Result]:
-    """Measure a journal of many promotions: the version at a time, and one more entry."""
+    """Measure a journal of many promotions: finding the version at a time, and adding an entry."""
     from ledgerline.mlflow_store import store
     from ledgerline.registry.history import PROMOTION, Approval, End, Move
     from ledgerline.registry.journal import Journal
@@ -85,7 +85,7 @@ def measure_journal(context: Context) -> list[Result]:
     approval = Approval(begun, 1, "e" * 64, "a benchmark")
 
     def read(uri: str) -> None:
-        """Read what `ledgerline registry history --at` reads after its imports."""
+        """Read the journal as `ledgerline registry history --at` does after its imports."""
         assert len(Registry(store.connect(uri)).model(model).snapshot().history.periods_at(middle)) == 1
 
     def add(client: "MlflowClient") -> None:

@@ -1,8 +1,8 @@
 """Measures how often the gate promotes a model that is not better, and how long a comparison takes.
 
-Months of simulated rows are compared as real ones are. The predictions of a model have an error for the
-whole day, which all rows of the day share, and one for each row. So the expected loss of a model is known
-exactly, and every promotion of a model that is not better is luck.
+Months of simulated rows are compared in the same way as real ones. The predictions of a model have an error
+that all rows of a day share, and an error for each row. Therefore the expected loss of a model is known
+exactly, and each promotion of a model that is not better is a false positive.
 """
 
 import math
@@ -32,18 +32,18 @@ METRIC = KIND.metric(KIND.primary_metric)
 DAYS, FEW_DAYS = 31, 10
 MARGIN = 0.0025  # half a percent of the log loss
 
-# The logit of a row: the part that the models know, and the part of the day, which none of them knows.
+# The logit of a row has a part that the models know, and a part for the day, which they do not know.
 KNOWN_MEAN, KNOWN_SPREAD, DAY_SPREAD = -1.4, 0.9, 0.5
 ROW_ERROR = 0.3
-SHARED = 0.8  # of the variance of both models' errors, because they have learned from nearly the same data
+SHARED = 0.8  # of the variance is common to both models' errors, as after training on similar data
 BAD_DAYS, BAD_ERROR = 0.1, 3.0
-NODES = 60  # of the quadrature; more change nothing
+NODES = 60  # nodes of the quadrature; more nodes do not change the result
 CARRIERS, ORIGINS = 16, 3
 
 
 @dataclass(frozen=True)
 class Model:
-    """The standard deviation of a model's error, in logits, on ordinary days and on one day in ten."""
+    """The standard deviations of a model's error, in logits, on ordinary days and on one day in ten."""
 
     error: float
     bad_error: float
@@ -54,7 +54,7 @@ STEADY = Model(0.5, 0.5)
 
 @dataclass(frozen=True)
 class Month:
-    """Rows of a month: outcome, both predictions, and the day."""
+    """The rows of a month: outcomes, both predictions, and days."""
 
     outcome: NDArray[np.bool_]
     staging: NDArray[np.float64]
@@ -115,7 +115,7 @@ def measure_gate(context: Context) -> list[Result]:
 
 
 def measure_comparison(context: Context) -> list[Result]:
-    """Time a comparison for each kind of prediction."""
+    """Measure the duration of a comparison for each kind of prediction."""
     rows_of_month, rounds = context.pick((28_000, 5), (3_000, 1))
     month = simulated(STEADY, STEADY, DAYS, math.ceil(rows_of_month / DAYS), 1)
     slices = _slices(month, 1)
@@ -136,7 +136,7 @@ def measure_comparison(context: Context) -> list[Result]:
 
 
 def simulated(staging: Model, production: Model, days: int, rows: int, seed: int) -> Month:
-    """Return a month of about so many rows a day."""
+    """Return a month with about this many rows per day."""
     random = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), random.poisson(rows, days) + 1)
     count = len(day)
@@ -179,7 +179,7 @@ def _expected_loss(model: Model) -> float:
 
 
 def _as_good_as_steady(of_error: Callable[[float], Model]) -> Model:
-    """Return the model with the expected loss of a steady one."""
+    """Return an unsteady model that has the expected loss of a steady one."""
     low, high = 0.0, 5.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -208,7 +208,7 @@ def _passes(month: Month, margin: float = 0.0) -> bool:
 
 
 def _rate(name: str, happens: Callable[[int], bool], pairs: int, intended: float) -> Sequence[Value]:
-    """Return how often something happens, with Wilson's interval, in percent."""
+    """Return a rate in percent, with Wilson's interval."""
     count = sum(happens(seed) for seed in range(pairs))
     interval = stats.binomtest(count, pairs).proportion_ci(method="wilson")
     return (
@@ -222,7 +222,7 @@ def _rate(name: str, happens: Callable[[int], bool], pairs: int, intended: float
 
 
 def _of_each_kind(month: Month) -> list[tuple[PredictionKind, NDArray, NDArray, NDArray]]:
-    """Return the kinds, each with outcomes and predictions made from those of the month."""
+    """Return each kind with outcomes and predictions that are derived from those of the month."""
     random = np.random.default_rng(2)
     one, other = month.staging, month.production
     three, other_three = (np.stack([1 - each, 0.75 * each, 0.25 * each], axis=1) for each in (one, other))

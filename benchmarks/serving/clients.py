@@ -20,7 +20,7 @@ OK = 200
 
 @dataclass(frozen=True)
 class Response:
-    """A response, with the number of times that it came; `version` is empty without its header."""
+    """A response and the number of times it was received; `version` is empty if it has no such header."""
 
     index: int
     status: int
@@ -34,11 +34,11 @@ class Responses:
     """All responses of a load.
 
     Attributes:
-        begun: When each request was sent, in seconds of the measurement.
-        seconds: How long each took.
-        different: Each different response.
-        problems: Reasons of requests without a response, with their numbers.
-        duration: Seconds of the measurement.
+        begun: Time at which each request was sent, in seconds since the start of the measurement.
+        seconds: Latency of each request.
+        different: Distinct responses.
+        problems: Reasons for requests without a response, with their counts.
+        duration: Duration of the measurement in seconds.
     """
 
     begun: NDArray[np.float64]
@@ -104,7 +104,7 @@ class Running:
 
 @contextmanager
 def load(folder: Path, order: Order) -> Iterator[Running]:
-    """Run a load, from the end of its warming up until the body ends."""
+    """Run a load, from the end of its warm-up until the end of the `with` block."""
     folder.mkdir(parents=True, exist_ok=True)
     order.write(folder)
     log = folder / "load.log"
@@ -127,7 +127,7 @@ def percentile(seconds: NDArray[np.float64], share: float) -> float:
 
 
 def together(parts: Sequence[Responses]) -> Responses:
-    """Return the responses of several loads as those of one."""
+    """Combine the responses of several loads."""
     problems: dict[str, int] = {}
     for part in parts:
         for text, count in part.problems.items():

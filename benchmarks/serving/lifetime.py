@@ -1,4 +1,4 @@
-"""A start after a kill while the registry is down, and half an hour at half of the highest rate."""
+"""Measures a start after a kill while the registry is down, and half an hour at half of the maximal rate."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ IMPORTED = (
 
 
 def measure_restart(context: Context) -> list[Result]:
-    """Measure from the start of the process to its first prediction, and how much of it are imports."""
+    """Measure the time from the start of the process to its first prediction, and the share of imports."""
     from ledgerline.registry.stages import PRODUCTION
 
     models, rounds, folder = context.shared(registered), context.pick(5, 1), context.folder / "service"
@@ -78,7 +78,7 @@ def measure_restart(context: Context) -> list[Result]:
 
 
 def measure_soak(context: Context) -> list[Result]:
-    """Measure the process, and latency, in half an hour of requests at random times."""
+    """Measure the process and the latency during half an hour of requests at random times."""
     models, minutes = context.shared(registered), context.pick(30.0, 0.3)
     seconds, samples = 60 * minutes, []
     with service(context.folder / "service", models.name, models.registry.url) as server:

@@ -3,7 +3,7 @@
     python -m benchmarks.serving.load FOLDER
 
 It reads `order.json` in the folder, prints "measuring" once it has warmed up, ends after the ordered time or
-on SIGTERM, and writes `responses.json`. It costs little, and the same for every server: requests are
+on SIGTERM, and writes `responses.json`. Its overhead is small and the same for every server: requests are
 prepared, and of a response only the length, the status and the version are parsed.
 """
 
@@ -23,9 +23,9 @@ from typing import Any
 import uvloop
 
 ORDER, RESPONSES, MEASURING = "order.json", "responses.json", "measuring"
-END_SECONDS = 30.0  # a request without a response by then has failed
+END_SECONDS = 30.0  # a request without a response within this time has failed
 MAX_WAITING = 10_000
-MAX_RESPONSES = 100_000  # different ones that are kept
+MAX_RESPONSES = 100_000  # maximal number of distinct responses that are kept
 LENGTH, VERSION = b"\r\ncontent-length:", b"\r\nx-model-version:"
 
 Line = asyncio.Queue[tuple[float, int] | None]
@@ -42,7 +42,7 @@ class Order:
         clients: Number of connections.
         warm_seconds: Time before the measurement.
         seconds: Time of the measurement.
-        rate: Requests a second at random times; None if each client sends when it has a response.
+        rate: Requests per second at random times; None if each client sends again after each response.
     """
 
     port: int
@@ -58,7 +58,7 @@ class Order:
 
     @property
     def requests(self) -> list[bytes]:
-        """Return the requests as they are sent."""
+        """Return the bytes of each request."""
         fields = ("POST /invocations HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json")
         head = "\r\n".join((*fields, "Content-Length: "))
         return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in map(str.encode, self.bodies)]
@@ -66,7 +66,7 @@ class Order:
 
 @dataclass
 class Load:
-    """Sends what is ordered, and records the responses."""
+    """Sends the requests of an order, and records the responses."""
 
     order: Order
     times: list[tuple[float, float]] = field(default_factory=list, init=False)
@@ -76,9 +76,9 @@ class Load:
     until: float = field(default=0.0, init=False)
 
     async def run(self) -> None:
-        """Send requests for as long as ordered."""
+        """Send requests for the ordered time."""
         requests = self.order.requests
-        # A server may do things at its first response that take seconds.
+        # The first response of a server may take seconds.
         async with asyncio.timeout(END_SECONDS):
             await _response(await self._connected(None), requests[0])
         self.begun = time.perf_counter() + self.order.warm_seconds
@@ -97,7 +97,7 @@ class Load:
             task.result()
 
     def stop(self) -> None:
-        """Send no further request."""
+        """Stop sending requests."""
         self.until = min(self.until, time.perf_counter())
 
     def write(self, folder: Path) -> None:
@@ -112,7 +112,7 @@ class Load:
     def _work(self, requests: Sequence[bytes]) -> list[Coroutine[Any, Any, None]]:
         clients = range(self.order.clients)
         if self.order.rate is None:
-            # Each client begins with another body.
+            # Each client begins with a different body.
             step = max(1, len(requests) // len(clients))
             return [self._client(requests, number * step) for number in clients]
         line: Line = asyncio.Queue()
@@ -130,7 +130,7 @@ class Load:
             connection = await self._connected(connection)
 
     async def _arrivals(self, line: Line, rate: float, kinds: int) -> None:
-        """Put requests into the line at random times; their latency begins there."""
+        """Add requests to the queue at random times, from which their latency is measured."""
         due, dice = time.perf_counter(), random.Random(2013)  # noqa: S311 (times, not secrets)
         for number in itertools.count():
             due += dice.expovariate(rate)
@@ -182,7 +182,7 @@ class Load:
 
 
 async def _response(connection: Connection, request: bytes) -> tuple[bytes, bytes]:
-    """Send a request; return the head of its response in small letters, and the body."""
+    """Send a request; return the head of its response in lower case, and the body."""
     reader, writer = connection
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -190,13 +190,13 @@ async def _response(connection: Connection, request: bytes) -> tuple[bytes, byte
 
 
 def value_of(name: bytes, head: bytes | bytearray) -> bytes:
-    """Return the value of a header from a head in small letters; empty without the header."""
+    """Return the value of a header from a head in lower case; empty if the header is missing."""
     _, present, rest = head.partition(name)
     return bytes(rest.partition(b"\r\n")[0].strip()) if present else b""
 
 
 def main() -> None:
-    """Carry out the order."""
+    """Read the order, send its requests, and write the responses."""
     folder = Path(sys.argv[1])
     load = Load(Order(**json.loads((folder / ORDER).read_text())))
     uvloop.run(load.run())

@@ -1,4 +1,4 @@
-"""Models to serve: pipelines trained on real flights, and what each version must predict."""
+"""Trains and registers the models to serve, on real flights, and checks the predictions of each version."""
 
 import io
 import json
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ledgerline.mlflow_store.stored_model import StoredModel
 
 DAYS = [f"2013-02-{day:02}" for day in range(1, 15)]
-LEARNED_SHARE = 0.8  # of the flights, others for each version
+LEARNED_SHARE = 0.8  # share of the flights that a version is trained on, different ones for each version
 SINGLE_ROWS, MANY_ROWS = 64, 1000
-MIN_DIFFERENCE = 1e-6  # between the probabilities of two versions, so that a response tells its version
+MIN_DIFFERENCE = 1e-6  # between the probabilities of two versions, so that a response identifies its version
 TOLERANCE = 1e-12  # between a response and the prediction of the same version in this process
 
 
@@ -67,12 +67,12 @@ class Models:
 
     @property
     def numbers(self) -> list[int]:
-        """Return the versions."""
+        """Return the numbers of the versions."""
         return list(self.models)
 
     @property
     def bodies(self) -> list[str]:
-        """Return a request for each of the single rows."""
+        """Return a request body for each of the single rows."""
         return [body_of(self.single.iloc[[index]]) for index in range(len(self.single))]
 
     def set_alias(self, number: int, alias: str) -> None:
@@ -80,7 +80,7 @@ class Models:
         self.registry.client.set_registered_model_alias(self.name, alias, str(number))
 
     def verdict(self, responses: Sequence[Response], number: int | None = None) -> Verdict:
-        """Recompute responses to single rows; `number` is the version of those without a header."""
+        """Recompute responses to single rows; `number` is the version of responses without a header."""
         predictions = {version: model.answer(self.single) for version, model in self.models.items()}
         checked, wrong, largest, versions = 0, 0, 0.0, set()
         for response in responses:
@@ -96,14 +96,14 @@ class Models:
         return Verdict(checked, wrong, largest, frozenset(versions))
 
     def require_prediction(self, number: int, body: str) -> None:
-        """Raise BenchmarkError if a response to all rows is not this version's prediction."""
+        """Raise BenchmarkError if a response to the many rows is not this version's prediction."""
         difference = _difference(self.models[number].answer(self.many), body)
         if difference > TOLERANCE:
             raise BenchmarkError(f"A response to {len(self.many)} rows is wrong by {difference:g}.")
 
 
 def versions_in_turns() -> int:
-    """Return how many versions must take turns so that each is loaded from the registry again."""
+    """Return how many versions must alternate so that each is loaded from the registry again."""
     from ledgerline.serving.cache import KEPT_VERSIONS
 
     return KEPT_VERSIONS + 1
@@ -144,13 +144,13 @@ def registered(context: Context) -> Iterator[Models]:
 
 
 def body_of(rows: "pd.DataFrame") -> str:
-    """Return rows in MLflow's scoring protocol; gaps are null."""
+    """Return rows in MLflow's scoring protocol, with null for missing values."""
     values = rows.astype(object).where(rows.notna(), None)
     return json.dumps({"dataframe_split": {"columns": list(rows.columns), "data": values.values.tolist()}})
 
 
 def _feature_rows(folder: Path) -> "pd.DataFrame":
-    """Return the features of real flights, made by the project's own assets."""
+    """Return the features of real flights, computed by the project's assets."""
     import dagster as dg
 
     from assets import features, flights, reference

@@ -1,4 +1,4 @@
-"""Latency and rate of predictions, beside `mlflow models serve` and scikit-learn alone, and with a shadow."""
+"""Measures latency and rate of predictions, also with a shadow, `mlflow models serve` and scikit-learn."""
 
 import shutil
 import statistics
@@ -20,14 +20,14 @@ from ledgerline.testing.waiting import wait_until
 SERVICE, PEER = "ledgerline serve", "mlflow models serve"
 ALONE, ONE_THREAD = "predict_proba alone", "predict_proba, one thread"
 CLIENTS = (1, 8)
-REST_SECONDS = 0.3  # threads of scikit-learn go on for a moment after a prediction
+REST_SECONDS = 0.3  # threads of scikit-learn run for a short time after a prediction
 SHADOWED, SKIPPED = "ledgerline_shadow_rows_total", "ledgerline_shadow_skipped_total"
 
 Loads = Mapping[tuple[str, int], Sequence[Responses]]
 
 
 def measure_requests(context: Context) -> list[Result]:
-    """Measure requests with one row, of one client and of eight."""
+    """Measure requests with one row from one client and from eight clients."""
     models, rounds = context.shared(registered), context.pick(7, 1)
     with _both_services(context, models) as servers:
         loads = _in_turns(context, servers, models, rounds)
@@ -58,7 +58,7 @@ def measure_requests(context: Context) -> list[Result]:
 
 
 def measure_rows(context: Context) -> list[Result]:
-    """Measure requests with many rows, of one client, and predictions in this process."""
+    """Measure requests with many rows from one client, and predictions in this process."""
     models, rounds, times = context.shared(registered), context.pick(9, 2), context.pick(20, 5)
     number, body = models.numbers[0], body_of(models.many)
     taken: dict[str, list[float]] = {ALONE: [], ONE_THREAD: [], SERVICE: [], PEER: []}
@@ -74,7 +74,7 @@ def measure_rows(context: Context) -> list[Result]:
                 seconds[ONE_THREAD] = milliseconds(predict, times)
             for name, server in servers.items():
                 time.sleep(REST_SECONDS)
-                # The time that so many requests take.
+                # The time that this number of requests takes.
                 duration = max(2.0, 2 * times * statistics.median(seconds[ALONE]) / 1000)
                 load = responses_to(
                     context.folder / f"{name} {turn}", Order(server.port, [body], 1, 0.2, duration)
@@ -83,7 +83,7 @@ def measure_rows(context: Context) -> list[Result]:
                     raise BenchmarkError(f"{name} fails on many rows: {load.reasons}.")
                 models.require_prediction(number, load.different[0].body)
                 seconds[name] = list(1000 * load.seconds)
-            if turn:  # the first warms up
+            if turn:  # The first prediction is the warm-up.
                 for name, each in seconds.items():
                     taken[name].append(statistics.median(each))
     medians = {name: statistics.median(each) for name, each in taken.items()}
@@ -100,7 +100,7 @@ def measure_rows(context: Context) -> list[Result]:
 
 
 def measure_shadow(context: Context) -> list[Result]:
-    """Measure requests with one row, with and without a shadow of all of them."""
+    """Measure requests with one row, with a shadow that receives all of them and without a shadow."""
     from ledgerline.registry.stages import PRODUCTION, STAGING
 
     models, rounds = context.shared(registered), context.pick(5, 1)
@@ -147,7 +147,7 @@ def measure_shadow(context: Context) -> list[Result]:
 
 @contextmanager
 def _both_services(context: Context, models: Models) -> Iterator[Mapping[str, Server]]:
-    """Start both services on the first version."""
+    """Start both services with the first version."""
     from ledgerline.registry.registry import Registry
     from ledgerline.registry.stages import PRODUCTION
 
@@ -165,7 +165,7 @@ def _both_services(context: Context, models: Models) -> Iterator[Mapping[str, Se
 
 
 def _in_turns(context: Context, servers: Mapping[str, Server], models: Models, rounds: int) -> Loads:
-    """Return the responses of each server to each number of clients, in each round."""
+    """Return the responses of each server to each number of clients in each round; the servers alternate."""
     loads: dict[tuple[str, int], list[Responses]] = {}
     warm, seconds = context.pick((2.0, 6.0), (0.5, 1.5))
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""The servers of the serving scenarios: a registry, `ledgerline serve` and `mlflow models serve`."""
+"""Starts the servers of the serving scenarios: a registry, `ledgerline serve` and `mlflow models serve`."""
 
 import base64
 import http.client
@@ -16,7 +16,7 @@ from benchmarks.processes import HOST, SCRIPTS, mlflow_server, responds, started
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-WEBHOOKS_KNOWN_SECONDS = 1  # after which a running MLflow knows of a new webhook
+WEBHOOKS_KNOWN_SECONDS = 1  # time after which a running MLflow uses a new webhook
 JSON = {"Content-Type": "application/json"}
 RESPONSE_SECONDS = 60.0
 
@@ -32,7 +32,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class Server:
-    """A server of predictions."""
+    """A server that predicts."""
 
     port: int
     process: "subprocess.Popen[bytes]"
@@ -40,7 +40,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Return the address."""
+        """Return the URL."""
         return f"http://{HOST}:{self.port}"
 
 
@@ -91,8 +91,8 @@ def mlflow_service(folder: Path, model: Path) -> Iterator[Server]:
     """Start `mlflow models serve` on the files of a version, and wait until it responds."""
     port = unused_port()
     environment = {
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true",  # without it, it loads no model in any format
-        "PATH": f"{SCRIPTS}:/usr/bin:/bin",  # it starts programs by their names
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true",  # without this, it does not load a model in any format
+        "PATH": f"{SCRIPTS}:/usr/bin:/bin",  # to find the programs that it starts
         **_temporary(folder),
     }
     options = ["--model-uri", str(model), "--env-manager", "local", "--host", HOST, "--port", str(port)]
@@ -135,19 +135,19 @@ class Probe:
         return response.getheader("X-Model-Version") if response.status == http.HTTPStatus.OK else None
 
     def seconds_until(self, number: int, max_seconds: float, pause: float) -> float | None:
-        """Send until this version responds; return the seconds, or None after the longest wait."""
+        """Send requests until this version responds; return the seconds, or None after the maximal wait."""
         begun = time.perf_counter()
         while time.perf_counter() - begun < max_seconds:
             try:
                 if self.version() == str(number):
                     return time.perf_counter() - begun
-            except (OSError, http.client.HTTPException):  # while a service starts
+            except (OSError, http.client.HTTPException):  # The service may still be starting.
                 self._connection.close()
             time.sleep(pause)
         return None
 
 
 def _temporary(folder: Path) -> dict[str, str]:
-    """Return where temporary files are deleted, even those of a killed process."""
+    """Return variables for a folder of temporary files, where even those of a killed process are deleted."""
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     return {"TMPDIR": str(folder / "tmp")}

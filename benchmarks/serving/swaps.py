@@ -1,4 +1,4 @@
-"""Measures how soon a service follows a changed alias, and what clients notice of it under full load."""
+"""Measures how fast a service follows a changed alias, and the effect on clients under full load."""
 
 import random
 import statistics
@@ -17,8 +17,8 @@ from benchmarks.serving.load import Order
 from benchmarks.serving.models import Models, registered, versions_in_turns
 from benchmarks.serving.servers import Probe, Server, notified, service
 
-POLL_SECONDS = 1.0  # of the service by default
-LOADED = " is loaded: "  # in its log, for a version that was not in memory
+POLL_SECONDS = 1.0  # the default of the service
+LOADED = " is loaded: "  # a message in its log about a version that was not in memory
 MAX_SECONDS = 30.0
 CLIENTS = 8
 MEGABYTE = 1024 * 1024
@@ -30,7 +30,7 @@ def measure_swaps(context: Context) -> list[Result]:
     from ledgerline.serving.follower import WARM_VERSIONS
 
     models, swaps = context.shared(registered), context.pick(20, 2)
-    # The more versions take turns, the fewer of them the service keeps at hand.
+    # The more versions alternate, the fewer of them are in the memory or in the cache of the service.
     kinds = {
         "in memory": 2,
         "on disk, not in memory": WARM_VERSIONS + 1,
@@ -68,9 +68,9 @@ class Kind:
 
     Attributes:
         name: First column of its row.
-        numbers: Versions that take turns; empty if the alias is left alone.
+        numbers: Versions that alternate; empty if the alias is not changed.
         loads: Responses of each round.
-        taken: Seconds of each swap.
+        taken: Duration of each swap in seconds.
         late: Number of swaps that took too long.
         memory: Memory of the service after each change, in MB.
     """
@@ -112,7 +112,7 @@ def _swapped(server: Server, models: Models, versions: int, swaps: int) -> tuple
     numbers, probe = models.numbers[:versions], Probe(server.port, models.bodies[0])
     taken: list[float] = []
     loaded = 0
-    # The first turn of each version is not counted; afterwards each is where it should be.
+    # The first swap to each version is not counted. After it, each version is where the case requires it.
     for turn in range(versions + swaps):
         if turn == versions:
             loaded = server.log.read_text(errors="replace").count(LOADED)

@@ -19,7 +19,7 @@ from benchmarks.processes import PROJECT_ROOT
 from benchmarks.stack.files import DOCKER, VARIABLE, services
 from ledgerline.testing.ports import HOST, unused_port
 
-# Defaults that compose.yaml does not name, because containers do not share addresses and folders.
+# Defaults that compose.yaml does not set, because containers do not share addresses and folders.
 OF_CONTAINERS = {
     "jaeger": {
         "JAEGER_FOLDER": "/var/lib/jaeger",
@@ -65,23 +65,23 @@ class Machine:
     _ports: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def port(self, service: str, inside: int) -> int:
-        """Return the port of this machine for a port inside a container."""
+        """Return the port on this machine for a port inside a container."""
         if (service, inside) not in self._ports:
             self._ports[service, inside] = unused_port()
         return self._ports[service, inside]
 
     def use_port(self, service: str, inside: int, port: int) -> None:
-        """Use a port at which a program listens already."""
+        """Use a port at which a program already listens."""
         self._ports[service, inside] = port
 
     def url(self, service: str, inside: int) -> str:
-        """Return the address of a port of a service."""
+        """Return the URL of a port of a service."""
         return f"http://{HOST}:{self.port(service, inside)}"
 
     def described(
         self, service: str, additions: Mapping[str, str] | None = None, options: Sequence[Path] = ()
     ) -> Described:
-        """Return how a service is started here, with additional variables and compose files."""
+        """Return how a service is started on this machine, with additional variables and compose files."""
         definition = _with_options(service, options)
         image = _image_of(definition)
         given = {
@@ -103,13 +103,13 @@ class Machine:
         )
 
     def health(self, service: str) -> str | None:
-        """Return the page that a service's health check requests; None for another kind of check."""
+        """Return the URL that a service's health check requests; None for another kind of check."""
         test = " ".join(services()[service]["healthcheck"]["test"])
         page = re.search(rf"http://{re.escape(HOST)}:(\d+)(/[\w/]*)", test)
         return self.url(service, int(page[1])) + page[2] if page is not None else None
 
     def _with_ports(self, service: str, given: Mapping[str, Any]) -> dict[str, str]:
-        """Return variables, with the ports of this machine in those that hold a port alone."""
+        """Return variables, with the port on this machine in each variable that contains only a port."""
         made = {name: self._filled_in(str(value)) for name, value in given.items()}
         for name in list(made):
             if name.endswith("_PORT") and made[name].isdecimal():
@@ -159,7 +159,7 @@ class Machine:
         return self.folder / service
 
     def _make_folders(self, service: str) -> None:
-        """Make links to what is mounted in a container and to what its image has."""
+        """Create links to the files that are mounted in a container, and to those of its image."""
         root = self._root(service)
         for folder in ("tmp", "var/lib"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def _published() -> dict[str, tuple[str, int]]:
 
 
 def _with_options(service: str, options: Sequence[Path]) -> dict[str, Any]:
-    """Return a service's definition: the last file names the command, each one variables."""
+    """Return a service's definition: the last file sets the command, and every file may set variables."""
     definition = dict(services()[service])
     for file in options:
         more = yaml.safe_load(file.read_text())["services"].get(service, {})
@@ -212,7 +212,7 @@ class _Image:
 
 
 def _image_of(service: Mapping[str, Any]) -> _Image:
-    """Return what the last stage of a Dockerfile of this project sets; nothing for other images."""
+    """Return what the last stage of a Dockerfile of this project sets; an empty image for other services."""
     name = re.match(r"ledgerline-(pipelines|serving):", service["image"])
     if name is None:
         return _Image()

@@ -1,4 +1,4 @@
-"""The spans that a backend must have of a run, by Dagster's event log alone."""
+"""Computes the spans of a run that a backend must have, from Dagster's event log alone."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,12 +20,12 @@ EXPERIMENT_ID = "1"
 def expected_spans(
     instance: dg.DagsterInstance, run_id: str, environment: Mapping[str, str]
 ) -> list[ReceivedSpan]:
-    """Return all spans of a run, made from its whole log at once.
+    """Return all spans of a run, which are computed from its whole event log at once.
 
     Args:
         instance: Instance that has the run.
         run_id: Id of the run.
-        environment: Environment of the observer, which names the addresses of pages.
+        environment: Environment of the observer, which contains the URLs of pages.
     """
     (traces,) = [
         projection
@@ -38,7 +38,7 @@ def expected_spans(
     replace(
         traces,
         open_exporter=lambda: exporter,
-        # MLflow may be down; compose.yaml names the experiment's id.
+        # MLflow may be down; compose.yaml contains the experiment's id.
         mlflow_page=lambda run_id: traces.links.mlflow_runs_page(EXPERIMENT_ID, run_id),
     ).export(instance, history, None)
     return [_received(span) for span in exporter.get_finished_spans()]

@@ -11,7 +11,7 @@ import yaml
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
 COMPOSE = DOCKER / "compose.yaml"
-# Further files that Compose is given for an option.
+# Further files that are passed to Compose for an option.
 LOGIN, SAMPLING = DOCKER / "compose.login.yaml", DOCKER / "compose.sampling.yaml"
 
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
@@ -29,7 +29,7 @@ def services() -> dict[str, Any]:
 
 
 def variables(file: Path = COMPOSE) -> dict[str, set[str]]:
-    """Return the variables that a compose file reads, each with the texts after its name."""
+    """Return the variables that a compose file reads, each with the texts that follow its name."""
     names: dict[str, set[str]] = {}
     for match in VARIABLE.finditer(file.read_text()):
         names.setdefault(match["name"], set()).add(match["rest"])

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ledgerline.testing.received_traces import ReceivedSpan, ReceivedTrace
 
-FAILED = 2  # STATUS_CODE_ERROR of OTLP
+FAILED = 2  # OTLP's STATUS_CODE_ERROR
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Jaeger:
         return self.trace_of(UUID(run_id).hex)
 
     def trace_of(self, trace_id: str) -> ReceivedTrace:
-        """Return a trace; its `times` count how often each span is stored."""
+        """Return a trace. Its field `times` counts how often each span is stored."""
         spans = list(self._spans(trace_id))
         times = Counter(span.span_id for span in spans)
         return ReceivedTrace(trace_id, list({span.span_id: span for span in spans}.values()), times)
 
     def page(self, trace_id: str) -> str:
-        """Return the address of a trace's page."""
+        """Return the URL of a trace's page."""
         return f"{self.url}/trace/{trace_id}"
 
     def _spans(self, trace_id: str) -> Iterator[ReceivedSpan]:
@@ -43,10 +43,10 @@ class Jaeger:
                         yield _span(span, by_scope.get("scope", {}).get("name", ""))
 
     def _chunks(self, address: str) -> Iterator[dict[str, Any]]:
-        """Return the documents of a response; a long one has several in a row."""
+        """Return the JSON documents of a response. A long response consists of several documents."""
         text = ""
         with suppress(urllib.error.HTTPError), urllib.request.urlopen(address, timeout=30) as response:
-            text = response.read().decode()  # 404: Jaeger does not have the trace yet
+            text = response.read().decode()  # With 404, Jaeger does not have the trace yet.
         decoder = json.JSONDecoder()
         while text:
             chunk, end = decoder.raw_decode(text)

@@ -1,4 +1,4 @@
-"""The stack under load: from runs in PostgreSQL, through observer and collector, to Jaeger and MLflow.
+"""Measures the stack under load: from runs in PostgreSQL through observer and collector to Jaeger and MLflow.
 
 First runs are executed one after the other, and Jaeger is polled for their spans. Then copies of one run
 appear in the database at once, as after a long outage, until every span of them is in both backends. The
@@ -42,7 +42,7 @@ COMPLETE_SECONDS = 1800.0
 SERVICES = ("observer", "otel-collector", "jaeger", "mlflow")
 SENT = re.compile(r'^otelcol_exporter_sent_spans\{.*exporter="otlp_http/(\w+)".*\} (\S+)$', re.MULTILINE)
 
-APART_SECONDS = 0.01  # between the updates of two copies, by which observers page
+APART_SECONDS = 0.01  # between the update times of two copies, because observers page by them
 OF_RUN = (
     *("run_body", "snapshot_id", "pipeline_name", "mode", "status"),
     *("start_time", "end_time", "create_timestamp"),
@@ -116,7 +116,7 @@ def _volume(context: Context, stack: Stack, history: RunHistory, copies: int, sp
 
 @dataclass
 class Watch:
-    """When the spans of runs can first be read in Jaeger, by trace and span id."""
+    """Records when the spans of runs can first be read from Jaeger, by trace and span id."""
 
     stack: Stack
     seen: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -124,11 +124,11 @@ class Watch:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def begin(self, run_id: str, spans: int) -> None:
-        """Watch a run until Jaeger has so many spans of it."""
+        """Watch a run until Jaeger has this number of its spans."""
         self._expected[run_id] = spans
 
     def poll(self) -> None:
-        """Poll Jaeger until `end`."""
+        """Poll Jaeger until `end` is called."""
         while not self._over.wait(POLL_SECONDS):
             for run_id, spans in list(self._expected.items()):
                 trace, now = self.stack.jaeger.trace(run_id), time.time()
@@ -138,7 +138,7 @@ class Watch:
                     del self._expected[run_id]
 
     def end(self) -> None:
-        """Stop once all runs are complete."""
+        """Stop after all runs are complete."""
         wait_until(lambda: not self._expected, "Jaeger has the runs", COMPLETE_SECONDS)
         self._over.set()
 
@@ -242,7 +242,7 @@ def _copy_run(stack: Stack, history: RunHistory, copies: int) -> list[str]:
 
 
 def _replaced(text: str, history: RunHistory, new: str) -> str:
-    """Replace a run's id in an event, and the ids of the spans under which its steps have traced."""
+    """Replace a run's id in an event, and the ids of the parents of spans from inside its steps."""
     old = history.run.run_id
     text = text.replace(old, new)
     for attempt in history.attempts:

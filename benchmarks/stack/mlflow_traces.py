@@ -24,7 +24,7 @@ class MLflowTraces:
         return self.trace_of(UUID(run_id).hex)
 
     def trace_of(self, trace_id: str) -> ReceivedTrace:
-        """Return a trace; its `times` count how often each span is stored."""
+        """Return a trace. Its field `times` counts how often each span is stored."""
         try:
             stored = self.client.get_trace(f"tr-{trace_id}").data.spans
         except MlflowException as error:
@@ -43,7 +43,7 @@ def _span(span: Span, trace_id: str) -> ReceivedSpan:
         trace_id=trace_id,
         span_id=span.span_id,
         parent_id=span.parent_id,
-        scope="",  # MLflow does not store it
+        scope="",  # MLflow does not store this.
         started=span.start_time_ns,
         ended=span.end_time_ns,
         failed=span.status.status_code is SpanStatusCode.ERROR,

@@ -1,4 +1,4 @@
-"""A client of Dagster's webserver: it sends the GraphQL queries that the pages send."""
+"""A client of Dagster's webserver, which sends the GraphQL queries of its pages."""
 
 import json
 import urllib.request

@@ -11,7 +11,7 @@ SERVICES = {"jaeger": "jaeger", "otelcol": "otel-collector"}
 
 
 def available() -> dict[str, Path]:
-    """Return the programs that exist, by their service in docker/compose.yaml, and build none."""
+    """Return the existing programs by their service in docker/compose.yaml, without building any."""
     command = [BUILD, "--print"]
     output = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ).stdout
     return {SERVICES[name]: Path(path) for name, path in (line.split(" ", 1) for line in output.splitlines())}

@@ -42,22 +42,22 @@ class Stack:
 
     @property
     def mlflow_url(self) -> str:
-        """Return the address of MLflow."""
+        """Return the URL of MLflow."""
         return self.machine.url("mlflow", 5000)
 
     @property
     def serving_url(self) -> str:
-        """Return the address of serving."""
+        """Return the URL of serving."""
         return self.machine.url("serving", 8080)
 
     @property
     def collector_url(self) -> str:
-        """Return the address that receives OTLP."""
+        """Return the URL that receives OTLP."""
         return self.machine.url("otel-collector", 4318)
 
     @property
     def jaeger(self) -> Jaeger:
-        """Return Jaeger's traces."""
+        """Return a client of Jaeger."""
         return Jaeger(self.machine.url("jaeger", 16686))
 
     @contextmanager
@@ -95,7 +95,7 @@ class Stack:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # which finds its descendants, also orphans
+                    start_new_session=True,  # by which its descendants are found, including orphans
                 )
             self._sessions.add(self._processes[name].pid)
         for name in names:
@@ -118,7 +118,7 @@ class Stack:
             return "Following" in self.output(name)
         if (
             name == "code"
-        ):  # before it responds, it has created Dagster's tables, which one process must do alone
+        ):  # Before it responds, it creates Dagster's tables, which only one process may do at a time.
             client = DagsterGrpcClient(host=HOST, port=self.machine.port("code", 4000))
             with suppress(DagsterUserCodeUnreachableError):
                 return bool(client.ping("health")["echo"])
@@ -126,7 +126,7 @@ class Stack:
         return True
 
     def run_once(self, name: str) -> None:
-        """Run a service that does one thing, and wait for its end."""
+        """Run a service that ends after one task, and wait for its end."""
         done = self.run_in(name, *self.machine.described(name).command)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -163,18 +163,18 @@ class Stack:
             self._kill_session(self._processes[name].pid)
 
     def kill(self, *names: str) -> None:
-        """Kill services with all that they have started."""
+        """Kill services with their descendants."""
         for name in names:
             self._processes[name].kill()
             self._processes[name].wait(END_SECONDS)
             self._kill_session(self._processes[name].pid)
 
     def log(self, name: str) -> Path:
-        """Return the file of a service's output, over all of its starts."""
+        """Return the path of the file with a service's output over all of its starts."""
         return self.machine.folder / f"{name}.log"
 
     def output(self, name: str) -> str:
-        """Return all that a service has printed."""
+        """Return the whole output of a service."""
         return self.log(name).read_text(errors="replace")
 
     def cpu_seconds(self, name: str) -> float:
@@ -236,7 +236,7 @@ def running(
         stack = Stack(machine, server)
         until.callback(stack.end)
         stack.run_once("mlflow-database")
-        # In the order of compose.yaml's depends_on.
+        # This order follows compose.yaml's depends_on.
         stack.start("mlflow", "jaeger", "otel-collector")
         stack.start("code")
         stack.start("dagster-webserver", "dagster-daemon", "observer", "serving")
