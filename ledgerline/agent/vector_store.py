@@ -370,7 +370,7 @@ def _doublings(rows: int) -> int:
 
 def _other_length(length: int, expected: int) -> VectorStoreError:
     return VectorStoreError(
-        f"The embedder makes vectors of {length:,} dimensions, and those in memory have {expected:,}.",
+        f"The embedder creates vectors of {length:,} dimensions, and those in memory have {expected:,}.",
         "Give the embedder another name if it is another model, or delete the memory's folder.",
     )
 

@@ -91,8 +91,8 @@ def _parameter_problems(staging: Mapping[str, Any], production: Mapping[str, Any
             messages.append(f"Staging accepts the parameter {name} as another type than clients send.")
         elif known.default != sent.default:
             messages.append(
-                f"Staging takes {known.default!r} for the parameter {name} where a client sends none; "
-                f"it was {sent.default!r}."
+                f"The default of the parameter {name} is {known.default!r} in staging and {sent.default!r} "
+                "in production."
             )
     return messages
 

@@ -196,7 +196,7 @@ def _finish(reconciled: ReconciledModel, entry: Entry, request: str) -> None:
             moved = True
         except (UnknownVersionError, MoveRefusedError) as error:
             # The version was deleted in the meantime, or its files are not those that were evaluated.
-            logger.warning("A move that was left unfinished is given up: %s", error)
+            logger.warning("An unfinished move is abandoned: %s", error)
             moved = False
     reconciled.journal.end(entry.number, End(now(), moved))
 

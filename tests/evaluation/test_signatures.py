@@ -150,7 +150,7 @@ def test_a_client_notices_nothing(staging: ModelSignature, production: ModelSign
         (
             with_parameters(ParamSpec("threshold", "double", 0.4)),
             with_parameters(ParamSpec("threshold", "double", 0.5)),
-            "Staging takes 0.4 for the parameter threshold where a client sends none; it was 0.5.",
+            "The default of the parameter threshold is 0.4 in staging and 0.5 in production.",
         ),
     ],
 )

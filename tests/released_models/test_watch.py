@@ -48,7 +48,7 @@ def watch(**fields: Any) -> Watch:
             "watch.join: the rows have no column 'answer'; they have day",
         ),
         ({"answers": ["value"]}, "watch.answers: answers has no column 'value'"),
-        ({"answers": ["answer", "id"]}, "watch.answers: 2 columns for a prediction of 1: value"),
+        ({"answers": ["answer", "id"]}, "watch.answers: 2 columns, and a prediction has 1: value"),
         ({"version": "model"}, "watch.version: answers has no column 'model'"),
         ({"features": ["id"]}, "watch.features: 'id' is not one of the features of the model"),
         ({"gaps": ["y"]}, "watch.gaps: 'y' is not one of the features of the model"),

@@ -230,7 +230,7 @@ class Watch:
         if len(self.answers) != len(kind.score_names):
             raise WatchError(
                 "answers",
-                f"{len(self.answers)} columns for a prediction of {len(kind.score_names)}: "
+                f"{len(self.answers)} columns, and a prediction has {len(kind.score_names)}: "
                 f"{', '.join(kind.score_names)}",
             )
         name = self.predictions.key.to_user_string()
