@@ -1,4 +1,4 @@
-"""Measures a start after a kill while the registry is down, and half an hour at half of the maximal rate."""
+"""Measures a start after a kill while the registry is down, and half an hour at half of the maximum rate."""
 
 import os
 import signal

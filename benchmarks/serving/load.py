@@ -25,7 +25,7 @@ import uvloop
 ORDER, RESPONSES, MEASURING = "order.json", "responses.json", "measuring"
 END_SECONDS = 30.0  # a request without a response within this time has failed
 MAX_WAITING = 10_000
-MAX_RESPONSES = 100_000  # maximal number of distinct responses that are kept
+MAX_RESPONSES = 100_000  # maximum number of distinct responses that are kept
 LENGTH, VERSION = b"\r\ncontent-length:", b"\r\nx-model-version:"
 
 Line = asyncio.Queue[tuple[float, int] | None]

@@ -135,7 +135,7 @@ class Probe:
         return response.getheader("X-Model-Version") if response.status == http.HTTPStatus.OK else None
 
     def seconds_until(self, number: int, max_seconds: float, pause: float) -> float | None:
-        """Send requests until this version responds; return the seconds, or None after the maximal wait."""
+        """Send requests until this version responds; return the seconds, or None after the maximum wait."""
         begun = time.perf_counter()
         while time.perf_counter() - begun < max_seconds:
             try:

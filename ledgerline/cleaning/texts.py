@@ -72,7 +72,7 @@ def cleaned(value: Any, name: str = "", text: Callable[[str], str] = clean) -> A
 
     Args:
         value: Text, number, list or mapping; any other value is converted to text.
-        name: Name of the value, whose parts may be joined by dots; empty if it has none.
+        name: Name of the value, whose parts may be joined by dots; empty if it has no name.
         text: Function that cleans a text, such as a Cleaner for a process with known secrets.
 
     Example:

@@ -29,7 +29,7 @@ from ledgerline.ledger.history import (
 )
 
 # Dagster wraps errors of loading inputs and of storing outputs in these classes. With a retry policy it does
-# not wrap them; then a function of Dagster in their stack tells what failed.
+# not wrap them; then a function of Dagster in their stack shows what failed.
 LOAD_ERROR = "DagsterExecutionLoadInputError"
 STORE_ERROR = "DagsterExecutionHandleOutputError"
 LOADING = re.compile(r'dagster.+inputs\.py", line \d+, in load_input_object\n')
@@ -242,7 +242,7 @@ class OpenAttempt:
         if wrapper == LOAD_ERROR or LOADING.search(stack):
             return LOAD
         at_storing = wrapper == STORE_ERROR or bool(STORING.search(stack))
-        # Errors from outside the step have no stack; outputs that are not stored are recorded at once.
+        # Errors from outside the step have no stack. Outputs that are not stored are recorded immediately.
         if wrapper in PARENT_ERRORS and not self.output_recorded:
             at_storing = True
         return f"{STORE} {self.storing}" if at_storing and self.storing is not None else COMPUTE

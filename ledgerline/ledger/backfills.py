@@ -10,8 +10,8 @@ from dagster import RunRecord, RunsFilter
 from ledgerline.ledger.dagster_internals import NOT_FINISHED_STATUSES
 from ledgerline.ledger.projection import Backfill
 
-# Statuses of a backfill after which no further run is launched. COMPLETED alone does not tell success from
-# failure: Dagster before 1.9 had no other status, and `dagster job backfill` still writes it.
+# Statuses of a backfill after which no further run is launched. COMPLETED alone does not distinguish success
+# and failure: Dagster before 1.9 had no other status, and `dagster job backfill` still writes it.
 FINAL_STATUSES = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 LOST = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 # `dagster job backfill` records a backfill after it has submitted the runs, and a retry is launched after its

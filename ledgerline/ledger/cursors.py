@@ -21,7 +21,7 @@ class CursorStore(Protocol):
     """A store of cursors: the run storage of the instance, or a folder (cursor_folder.py)."""
 
     def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
-        """Return the values of those keys that have one."""
+        """Return the values by key, without keys that have no value."""
         ...
 
     def set_cursor_values(self, pairs: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from dagster._config import process_config, resolve_to_config_type
 from dagster._config.errors import EvaluationError
 from dagster._config.stack import get_friendly_path_info
 
-# The public `reconstructable` takes a function or a job, not the name of a job in a code location.
+# The public `reconstructable` accepts a function or a job, not the name of a job in a code location.
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 # The public `define_asset_job` returns it, and Dagster exports no name for its type.
@@ -48,7 +48,7 @@ from dagster._core.instance.types import InstanceType
 # A custom launcher needs them as base class and argument; Dagster documents both and exports neither.
 from dagster._core.launcher import LaunchRunContext, RunLauncher
 
-# A run without its code location cannot be executed again from the UI; only the UI's own queries make one.
+# A run without its code location cannot be executed again from the UI; only the queries of the UI create one.
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
 
 # The history of a check has no public reader.

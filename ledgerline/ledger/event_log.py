@@ -119,7 +119,7 @@ class HistoryReader:
                 attempt.lost(entry.timestamp, clean(entry.user_message))
 
     def history(self) -> RunHistory:
-        """Return the history so far. Attempts that did not change are the same objects as before."""
+        """Return the history up to now. Attempts that did not change are the same objects as before."""
         return RunHistory(
             run=self._run,
             status=self._status,

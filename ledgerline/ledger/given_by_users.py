@@ -78,8 +78,8 @@ def numbers_by_name(
 ) -> "Iterator[tuple[str, Sequence[tuple[Materialisation, float]]]]":
     """Yield each number of an asset together with its partitions, in the order of their keys.
 
-    A number that all partitions share is returned once, for the last partition: Dagster repeats the metadata
-    of an output on each of its partitions.
+    A number that all partitions share is returned once, for the last partition, because Dagster repeats the
+    metadata of an output on each of its partitions.
     """
     # Dagster writes static partitions in an order that differs between processes.
     ordered = sorted(parts, key=lambda part: part.partition or "")

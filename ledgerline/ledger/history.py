@@ -38,7 +38,7 @@ LAUNCH = "launch"
 IMPLICIT_JOB = re.compile(
     r"__ASSET_JOB(_\d+)?|__ephemeral_asset_job__|in_process_observation_job|__anonymous_asset_job.*"
 )
-NAMED_ASSETS = 3  # maximal number of assets of such a selection in a title
+NAMED_ASSETS = 3  # maximum number of assets of such a selection in a title
 UNKNOWN_ASSETS = "assets"
 
 

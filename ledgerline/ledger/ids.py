@@ -1,4 +1,4 @@
-"""Derives the ids of traces and spans from Dagster's ids. traces/spans.py makes the spans.
+"""Derives the ids of traces and spans from Dagster's ids. traces/spans.py creates the spans.
 
 A run id is a UUID and serves as the trace id. The id of a span is a hash of the facts that identify it, such
 as run, step and attempt. Every process in a step can therefore compute the ids, and projecting a run twice

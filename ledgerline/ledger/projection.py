@@ -10,7 +10,7 @@ from ledgerline.cleaning.texts import clean
 from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.history import RunHistory
 
-MAX_LISTED = 10  # maximal number of parts in one message
+MAX_LISTED = 10  # maximum number of parts in one message
 
 
 class ProjectionError(LedgerlineError):

@@ -30,8 +30,8 @@ NO_VERSION = "INITIAL"
 
 RANGE_TAG = "dagster/asset_partition_range_start"
 
-AT_ONCE = 500  # maximal number of storage ids, partitions or run ids in one query
-MAX_SOURCES = 2000  # maximal number of partitions of one read
+AT_ONCE = 500  # maximum number of storage ids, partitions or run ids in one query
+MAX_SOURCES = 2000  # maximum number of partitions of one read
 MAX_PAGES = 20  # of one read, before partitions are queried one by one
 
 EVENT_TYPES = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)

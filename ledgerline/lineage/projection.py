@@ -1,4 +1,4 @@
-"""Sends the OpenLineage events of runs to an HTTP endpoint. events.py makes the events.
+"""Sends the OpenLineage events of runs to an HTTP endpoint. events.py creates the events.
 
 OpenLineage's client is imported at the first export, not with this module.
 """

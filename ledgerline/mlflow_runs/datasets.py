@@ -28,8 +28,8 @@ MAX_NAME_LENGTH = 500
 MAX_DIGEST_LENGTH = 36
 MAX_TAG_LENGTH = 500
 MAX_SCHEMA_LENGTH = 1_048_575
-MAX_DATASETS = 1000  # maximal number of datasets in one call
-MAX_WRITERS = 100  # maximal number of writers of an asset that was read; each has one dataset
+MAX_DATASETS = 1000  # maximum number of datasets in one call
+MAX_WRITERS = 100  # maximum number of writers of an asset that was read; each has one dataset
 
 SOURCE_TYPE = "dagster"
 CONTEXT_TAG = "mlflow.data.context"

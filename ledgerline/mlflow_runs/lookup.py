@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-MAX_EXPERIMENTS = 10_000  # maximal number of runs in one response
+MAX_EXPERIMENTS = 10_000  # maximum number of runs in one response
 MAX_RUNS = 5_000
 
 

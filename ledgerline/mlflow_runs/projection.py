@@ -229,7 +229,7 @@ def _is_known(now: RunHistory, before: RunHistory | None) -> bool:
 def _is_held(mlflow_run: MLflowRun, now: RunHistory, ended: float) -> bool:
     """Return whether the process of the run still has the MLflow run open, which it will end at its exit.
 
-    MLflow ends the run with `atexit`, whatever the status of the run. Only the process of the run does so,
+    MLflow ends the run with `atexit`, regardless of its status. Only the process of the run does so,
     because processes of steps have exited before the end of the run.
     """
     in_process = not any(phase.name == START_WORKER for attempt in now.attempts for phase in attempt.phases)

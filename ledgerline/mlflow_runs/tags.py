@@ -29,7 +29,7 @@ ERROR = "error"
 PARAMS_LEFT_OUT = "ledgerline.params_left_out"
 LEFT_OUT = "ledgerline.left_out"  # the parts that MLflow refused, one per line
 KIND = "ledgerline.kind"
-DAGSTER_RUN = "dagster_run"  # the value of the kind of MLflow run that each Dagster run has once
+DAGSTER_RUN = "dagster_run"  # the kind of the MLflow run of a whole Dagster run
 DAGSTER = "dagster"  # the name of the user in MLflow
 
 # Tags of MLflow
@@ -46,7 +46,7 @@ DAGSTER_MLFLOW_RUN_ID = "dagster_run_id"
 MAX_TAG_LENGTH = 8000  # MAX_TAG_VAL_LENGTH in mlflow/utils/validation.py
 MAX_RUN_NAME_LENGTH = 250  # SqlRun.name in mlflow/store/tracking/dbmodels/models.py; SQLite has no limit
 MAX_SOURCE_NAME_LENGTH = 500  # SqlRun.source_name
-MAX_CAUSE_LENGTH = 500  # maximal length of an error in a note
+MAX_CAUSE_LENGTH = 500  # maximum length of an error in a note
 MAX_NOTE_ROWS = 40
 NOTE_START = "Dagster run "
 IN_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")

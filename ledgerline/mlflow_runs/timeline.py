@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_ROWS = 60  # maximal number of attempts; failed and long ones are preferred
+MAX_ROWS = 60  # maximum number of attempts; failed and long ones are preferred
 MAX_LABEL_LENGTH = 44
 MAX_TITLE_LENGTH = 80
 

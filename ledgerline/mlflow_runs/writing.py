@@ -91,7 +91,7 @@ class RunWriter:
         """Store files all at once, or one by one if that fails.
 
         Raises:
-            Exception: The artifact store accepts none of the files.
+            Exception: The artifact store does not accept any of the files.
         """
         with tempfile.TemporaryDirectory() as folder:
             paths: list[str] = []

@@ -63,7 +63,7 @@ def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> s
         artifacts: Folder or URL for the artifacts of a new experiment; None if the server decides.
 
     Raises:
-        StoreUnreachableError: The experiment was deleted. The message says how to restore it.
+        StoreUnreachableError: The experiment was deleted. The message explains how to restore it.
     """
     from mlflow.exceptions import MlflowException
 

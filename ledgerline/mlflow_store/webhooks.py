@@ -86,7 +86,7 @@ class Delivery:
 
 
 class Verifier:
-    """Accepts each delivery once, if MLflow has signed it with the secret a short time ago.
+    """Accepts each delivery once, if MLflow signed it with the secret a short time ago.
 
     It can be used from several threads at once.
     """

@@ -94,7 +94,7 @@ def predictions_for(
     if refused.to_numpy().any():
         first = refused[refused.any(axis=1)].iloc[0]
         problem = f"a value is required of {', '.join(first.index[first])}"
-    # A service refuses whole requests.
+    # A service refuses the whole request if one of its rows is invalid.
     sizes = np.diff(starts)
     scored = ~np.repeat(np.logical_or.reduceat(refused.any(axis=1).to_numpy(), starts[:-1]), sizes)
     rows = np.flatnonzero(scored)

@@ -1,4 +1,4 @@
-"""Writes, reads and deletes the files of the request log. logged_rows.py makes their rows."""
+"""Writes, reads and deletes the files of the request log. logged_rows.py creates their rows."""
 
 import fcntl
 import itertools

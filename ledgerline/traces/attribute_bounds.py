@@ -14,9 +14,9 @@ from typing import Any
 from ledgerline.cleaning.texts import sendable, shortened
 
 KEY_BYTES = 250  # the width of MLflow's column for the keys of resources
-VALUE_BYTES = 50_000  # maximal bytes of a text, or of the JSON of a list or a map
-ITEMS = 1_000  # maximal number of values in a list or a map, including nested ones
-DEPTH = 8  # maximal depth of nested lists and maps; protobuf's parsers stop at 100
+VALUE_BYTES = 50_000  # maximum bytes of a text, or of the JSON of a list or a map
+ITEMS = 1_000  # maximum number of values in a list or a map, including nested ones
+DEPTH = 8  # maximum depth of nested lists and maps; protobuf's parsers stop at 100
 INT_BITS = 4_096  # Python converts only numbers up to about this size to text
 INT64 = range(-(2**63), 2**63)
 HASH_CHARACTERS = 16
@@ -99,7 +99,7 @@ class ValueBounds:
         return self._scalar(value)
 
     def _nested(self, value: Any, depth: int) -> Any:
-        """Limit a list, a map or a value inside of one by its size in JSON."""
+        """Limit a list, a map or a value within one of them by its size in JSON."""
         if isinstance(value, Mapping) and depth <= DEPTH:
             return self._mapping(value, depth)
         if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray) and depth <= DEPTH:

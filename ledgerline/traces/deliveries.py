@@ -13,7 +13,7 @@ from ledgerline.traces.span_bounds import Bounds
 
 REQUEST_SPANS = 512  # the batch size of OpenTelemetry
 REQUEST_BYTES = 3_000_000  # gRPC servers accept 4 MiB by default
-REMEMBERED = 10_000  # maximal number of rejected spans
+REMEMBERED = 10_000  # maximum number of rejected spans
 
 logger = logging.getLogger(__name__)
 

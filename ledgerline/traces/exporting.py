@@ -119,7 +119,7 @@ def tracer_until_sent(
 
 def end(provider: TracerProvider, exporter: SpanExporter | None, seconds: float = EXPORT_SECONDS) -> None:
     """Shut down a provider, after at most this many seconds for sending its remaining spans."""
-    # OpenTelemetry has no limit here: its shutdown takes as long as the exporter retries.
+    # OpenTelemetry has no limit here, so its shutdown takes as long as the exporter retries.
     ending = threading.Thread(target=provider.shutdown, name="end of traces", daemon=True)
     ending.start()
     ending.join(seconds)

@@ -90,7 +90,7 @@ def _insert(store: Any, request: Any, experiment_id: str) -> None:
 
 
 def _error_class(error: "MlflowException") -> type[ExportFailedError]:
-    """Return the class that tells whether the database rejects the spans or is unavailable."""
+    """Return the error class, which depends on whether the database rejects the spans or is unavailable."""
     from mlflow.protos import databricks_pb2 as codes
 
     refusals = {codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR}

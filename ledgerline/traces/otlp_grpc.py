@@ -63,7 +63,7 @@ class GrpcExporter(OTLPSpanExporter):
         self._error = error
 
     def _on_timeout(self, error: ExportFailedError) -> None:
-        """Store the timeout as the error, unless an earlier attempt received a response, which says more."""
+        """Store the timeout as error, unless an earlier attempt received a response, which explains more."""
         self._error = self._error or error
 
 

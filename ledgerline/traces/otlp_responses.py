@@ -15,7 +15,7 @@ from ledgerline.errors import LedgerlineError
 if TYPE_CHECKING:
     import requests
 
-REASON_LENGTH = 300  # maximal number of characters of a response that a message quotes
+REASON_LENGTH = 300  # maximum number of characters of a response that a message quotes
 PROTOBUF = "application/x-protobuf"
 HTML = re.compile(r"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
 
@@ -63,7 +63,7 @@ def check(response: "requests.Response") -> None:
     """Check that a response accepts the spans.
 
     Raises:
-        ExportFailedError: The spans were not accepted; the subclass tells the kind of failure.
+        ExportFailedError: The spans were not accepted; the subclass depends on the kind of failure.
     """
     status = response.status_code
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:

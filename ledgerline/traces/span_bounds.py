@@ -26,13 +26,13 @@ from ledgerline.traces.attribute_bounds import (
 )
 from ledgerline.traces.dropped_parts import attributes_without, parts_without
 
-NAME_BYTES = 1_000  # maximal number of attributes of a span, an event or a scope
+NAME_BYTES = 1_000  # maximum number of attributes of a span, an event or a scope
 STATUS_BYTES = 10_000
 SPAN_BYTES = 1_000_000
-CUTS = 50  # maximal number of shortened values that a span names
+CUTS = 50  # maximum number of shortened values that a span names
 TYPE_BYTES = 250  # the width of MLflow's column for the type of a span
 LAST_TIME = 2**63 - 1  # nanoseconds; the largest integer in PostgreSQL
-RESOURCE_BYTES = 4_000  # maximal bytes of a value, which MLflow stores as a tag of the trace
+RESOURCE_BYTES = 4_000  # maximum bytes of a value, which MLflow stores as a tag of the trace
 RESOURCE_ATTRIBUTES = 64
 
 # Upper estimates of the bytes for ids, times and framing.

@@ -352,7 +352,7 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
 
 
 def _numbers(attempt: Attempt) -> Attributes:
-    """Return the numbers in the metadata of outputs; if partitions differ, those of the last partition."""
+    """Return the numbers in the metadata of outputs, those of the last partition if partitions differ."""
     numbers: Attributes = {}
     for asset, parts in attempt.written.items():
         for name, given in numbers_by_name(parts):

@@ -1,7 +1,7 @@
 """Traces code inside a step: spans get the step as parent, and are written to Dagster's event log.
 
 The parent is read from Dagster's context variable whenever a span starts. Nothing has to be propagated to a
-step, whatever the executor, and no state remains for the next run in the same process. The event log stores
+step with any executor, and no state remains for the next run in the same process. The event log stores
 the spans until the observer exports them, so a step never waits for a collector.
 """
 
@@ -33,8 +33,8 @@ from ledgerline.traces.telemetry import Telemetry, span_limits
 
 SPANS_PER_ATTEMPT = 2000  # further spans are dropped, because the event log cannot store millions
 WRITE_EVERY_MS = 2000
-SPANS_AT_ONCE = 512  # maximal number in one event
-EVENT_BYTES = 2_000_000  # maximal size of one event
+SPANS_AT_ONCE = 512  # maximum number in one event
+EVENT_BYTES = 2_000_000  # maximum size of one event
 QUEUE_SIZE = 2 * SPANS_PER_ATTEMPT  # for two attempts in one process
 
 

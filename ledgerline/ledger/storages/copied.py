@@ -26,7 +26,7 @@ from ledgerline.ledger.dagster_internals import (
 from ledgerline.ledger.storages.config import InstanceError
 
 RUNS = "runs"
-# Files beside the database hold the changes that have not been written to it yet.
+# Files beside the database contain the changes that have not been written to it yet.
 SUFFIXES = ("", "-wal", "-journal")
 MADE_BY_READING = "-shm"
 # File systems store times at this precision, so two writes within it may have the same time.

@@ -61,7 +61,7 @@ class ReadOnlyInstance(dg.DagsterInstance):
         batch_metadata: Any = None,
         timestamp: float | None = None,
     ) -> None:
-        """Do nothing."""
+        """Drop the event."""
 
 
 class InstanceStorage(Protocol):
@@ -89,7 +89,7 @@ class InstanceStorage(Protocol):
         ...
 
     def opened_to_read(self) -> Any:
-        """Open it so that nothing is written to it."""
+        """Open it read-only."""
         ...
 
 

@@ -21,7 +21,7 @@ def difference(tables: Set[str], revision: str | None) -> str | None:
 
     Args:
         tables: Tables of the database.
-        revision: Revision of its schema; None if the database has none.
+        revision: Revision of its schema; None if the database has no revision.
     """
     if CURSORS not in tables:
         return f"was created by an old Dagster and has no table {CURSORS} for cursors"

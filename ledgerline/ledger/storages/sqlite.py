@@ -79,7 +79,7 @@ class SqliteInstanceStorage:
     opened = made  # An existing storage has no missing files.
 
     def opened_to_read(self) -> Any:
-        """Open it so that nothing in its folder changes."""
+        """Open it read-only, without changes in its folder."""
         return self._reading(self._copies)
 
     def _schema(self, file: Path) -> tuple[set[str], str | None]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = ("numpy", "pandas", "onnx", "onnxruntime")
 
-MAX_BYTES = 2**31 - 1  # maximal bytes of a message of Protocol Buffers
+MAX_BYTES = 2**31 - 1  # maximum bytes of a message of Protocol Buffers
 
 # NumPy's type for each type name of ONNX Runtime.
 TYPES = {
