@@ -19,7 +19,7 @@ _AUTHENTICATION = (
 )
 _KEY_BLOCK = r"-----{} [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----"
 
-# The group `keep` is kept, and the rest of the match is replaced.
+# The group `keep` remains in the text, and the rest of the match is replaced.
 _FORMS = [
     re.compile(
         rf"(?P<keep>){_KEY_BLOCK.format('BEGIN')}.*?(?:{_KEY_BLOCK.format('END')}|\Z)",

@@ -53,10 +53,10 @@ class OpenAttempt:
     started: float
     ended: float | None = None
     outcome: Outcome = Outcome.RUNNING
-    latest: float = 0.0  # the end of the phases so far
+    latest: float = 0.0  # the end of the last phase
     clock_behind: float = 0.0
     pid: int | None = None
-    begun: bool = False  # True once the step itself has begun
+    begun: bool = False  # True after the step itself has started
     waiting: str | None = None  # the reason for the current wait
     worker: float | None = None  # the time at which Dagster began to start its process
     loading_resources: bool = False

@@ -35,7 +35,7 @@ class Cursors:
 
     Attributes:
         projection: Name of the projection.
-        updated: Time in seconds since the epoch; every run last updated before it is known.
+        updated: Time in seconds since the epoch, before which all updates of runs are known.
         active: Runs that are followed, in the order of processing, with the cursor in their event log.
         ended: Runs that are exported to their end, with the time of their last update. Runs that the next
             search cannot return are dropped.
@@ -111,7 +111,7 @@ class Cursors:
         self.active[run_id] = self.active.pop(run_id)
 
     def advance(self, updated: float) -> None:
-        """Record that every run updated before this time is known."""
+        """Record that all updates of runs before this time are known."""
         self.updated = max(self.updated, updated)
 
 

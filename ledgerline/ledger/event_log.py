@@ -96,7 +96,7 @@ class HistoryReader:
         self._materialisations = MaterialisationReader()
 
     def feed(self, records: Iterable[EventLogRecord]) -> None:
-        """Read the next records, in order and in any number of portions.
+        """Process the next records, in the order of the event log and in batches of any size.
 
         Log messages are skipped, except Dagster's message about a lost step.
         """

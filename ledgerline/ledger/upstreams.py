@@ -32,7 +32,7 @@ RANGE_TAG = "dagster/asset_partition_range_start"
 
 AT_ONCE = 500  # maximum number of storage ids, partitions or run ids in one query
 MAX_SOURCES = 2000  # maximum number of partitions of one read
-MAX_PAGES = 20  # of one read, before partitions are queried one by one
+MAX_PAGES = 20  # of events for one read; then each partition is queried
 
 EVENT_TYPES = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)
 

@@ -16,8 +16,8 @@ MAX_ROWS = 2**63 - 1  # The limit of databases and OpenTelemetry. A larger numbe
 def last_of_each(materialisations: "Iterable[Materialisation]") -> "tuple[Materialisation, ...]":
     """Return the last materialisation of each asset and partition, in the order of their first writes.
 
-    Dagster records a materialisation for the output of a step. If the step or its I/O manager has logged one
-    before, with more metadata, both are about the same write, and that metadata is kept.
+    Dagster records a materialisation for the output of a step. If the step or its I/O manager has
+    already logged one with more metadata, both describe the same write, and that metadata is kept.
     """
     last: dict[tuple[str, str | None], Materialisation] = {}
     for written in materialisations:

@@ -245,10 +245,10 @@ def error(happened: Error, *reasons: Error) -> RunFacet:
 def nominal_time(first: str | None, last: str | None, partitions: Iterable[str]) -> dict[str, RunFacet]:
     """Return the nominal time of partitions whose keys contain a time; an empty mapping for other partitions.
 
-    A key without an offset is read as UTC, Dagster's default. When clocks are set back, the key of the
-    second of two equal hours has an offset, and the offset of the other keys is unknown; then the mapping is
-    empty. The end of a partition is not part of its key: a monthly partition is named after its first day.
-    The end is known only if partitions follow each other at the distance of a day or an hour.
+    A key without an offset is read as UTC, Dagster's default. When clocks are set back, an hour
+    occurs twice. The key of its second occurrence has an offset, and the offset of the other keys is unknown;
+    then the mapping is empty. A key contains only the start of a partition: a monthly partition is named
+    after its first day. The end is known only if the partitions are a day or an hour apart.
 
     Args:
         first: First partition of the run.
