@@ -69,9 +69,8 @@ def delay_model_evaluation(
     """Metrics of each month's model on that month, which is not in its training data.
 
     The metrics are ROC AUC, PR AUC, log loss, Brier score and calibration error. Two baselines use only the
-    training
-    months: the share of late flights, and that share by carrier and scheduled hour. There are also metrics by
-    carrier and by origin. A model that is worse than a baseline does not fail this asset.
+    training months: the share of late flights, and that share by carrier and scheduled hour. There are also
+    metrics by carrier and by origin. A model that is worse than a baseline does not fail this asset.
     """
     days = evaluation_days(delay_model.month)
     with otel.span("read features", days=len(days)):

@@ -42,7 +42,6 @@ ASSET_MODULES = [
     flights,
     reference,
     features,
-    delay_minutes,
     delay_model,
     delay_model_evaluation,
     delay_model_version,
