@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +304,7 @@ def observation_of(result: dg.ExecuteInProcessResult, step: str) -> dg.AssetObse
 def test_a_version_that_waits_for_a_person_is_not_in_production(judging: Settings, records: str) -> None:
     from ledgerline.registry.promotion import Mode
 
-    waiting = replace(judging, promotion=Mode.approved)
+    waiting = judging.model_copy(update={"promotion": Mode.approved})
     result = release(waiting, records, version=MARCH_VERSION)
     assert result.success
     assert not result.asset_materializations_for_node("production_flight_delay")
@@ -401,7 +400,9 @@ def test_a_month_without_a_late_flight_cannot_tell_versions_apart(
 
         table = arrow_tables.to_arrow("features", rows, FEATURES_SCHEMA)
         file.write_bytes(parquet.serialise("features", table))
-    problem = failure_of(compare(replace(judging, data=str(data)), records, version=MARCH_VERSION))
+    problem = failure_of(
+        compare(judging.model_copy(update={"data": str(data)}), records, version=MARCH_VERSION)
+    )
     assert "Compare on another partition." in problem
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -167,9 +166,9 @@ def test_what_cannot_be_replayed_says_why_and_judges_nothing(
         f"{judging.request_log} has no request to flight_delay from {since:%Y-%m-%d %H:%M:%S} UTC on"
         in problem
     )
-    assert "Let `ledgerline serve` answer some" in problem
+    assert "Send requests to `ledgerline serve`" in problem
 
-    off = replace(judging, request_log=None)
+    off = judging.model_copy(update={"request_log": None})
     assert "LEDGERLINE_REQUEST_LOG is off" in failure_of(compare(off, instance, **asked))
 
     assert judging.request_log is not None
