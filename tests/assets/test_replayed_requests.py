@@ -168,7 +168,7 @@ def test_what_cannot_be_replayed_says_why_and_judges_nothing(
     )
     assert "Send requests to `ledgerline serve`" in problem
 
-    off = judging.model_copy(update={"request_log": None})
+    off = judging.model_copy(update={"request_log_folder": "off"})
     assert "LEDGERLINE_REQUEST_LOG is off" in failure_of(compare(off, instance, **asked))
 
     assert judging.request_log is not None
