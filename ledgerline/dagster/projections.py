@@ -116,7 +116,7 @@ class RunProjections(dg.ConfigurableResource):
         try:
             client, self._experiment_id = self.mlflow.open_experiment()
         except PermanentFailure as failure:
-            raise TargetUnavailableError(failure.problem) from failure
+            raise TargetUnavailableError(failure.problem, failure.remedy) from failure
         return client, self._experiment_id
 
     def _mlflow_runs_page(self, run_id: str) -> str | None:

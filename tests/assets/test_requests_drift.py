@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -165,7 +164,7 @@ def nothing_is_in_production(settings: Settings, typical: list[pd.DataFrame]) ->
     [
         (nobody_asked, "has no request to flight_delay"),
         (another_version_answered, "No request since then was answered by version 2 of flight_delay"),
-        (answers_are_redacted, "The request log does not have output.0, output.1"),
+        (answers_are_redacted, "The request log does not contain output.0, output.1"),
         (nothing_is_in_production, "No version of flight_delay carries the alias production"),
     ],
 )
@@ -180,4 +179,6 @@ def test_what_cannot_be_compared_is_said(
 
 
 def test_without_a_log_the_setting_is_named(serving: Settings) -> None:
-    assert "LEDGERLINE_REQUEST_LOG is off" in failure_of(replace(serving, request_log=None))
+    assert "LEDGERLINE_REQUEST_LOG is off" in failure_of(
+        serving.model_copy(update={"request_log_folder": "off"})
+    )

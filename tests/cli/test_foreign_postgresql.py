@@ -218,7 +218,7 @@ def test_runs_are_shown_and_links_written_whatever_driver_the_address_names(
     database.configure_address(database.address(scheme))
     result = observed(settings, database)
     assert result.exit_code == 0, result.output
-    assert "Written to that instance: an event in each run" in result.stdout
+    assert "Two things are written to that instance: an event in each run" in result.stdout
     assert shown(settings) == [database.run_id]
     assert database.links_reported()
 
@@ -316,7 +316,7 @@ def test_a_database_without_tables_of_dagster_is_named_and_stays_without(
     empty.configure_address(empty.address())
     result = observed(settings, empty)
     assert result.exit_code == 2
-    assert f"/{empty.name} (storage.postgres) has no table runs: it is another database than" in result.stderr
+    assert f"/{empty.name} (storage.postgres) has no table runs: it is not a database of" in result.stderr
     assert empty.rows() == {}
 
 
@@ -340,7 +340,7 @@ def test_without_the_extra_its_name_is_told(
     result = observed(settings, database, BAKERY_URL=database.address())
     assert result.exit_code == 2
     assert (
-        "dagster_postgres is not installed here. Install it: pip install 'ledgerline-mlops[postgres]'"
+        "dagster_postgres is not installed. Install it: pip install 'ledgerline-mlops[postgres]'"
         in result.stderr
     )
     assert result.stderr.count("\n") == 1

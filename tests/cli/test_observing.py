@@ -174,7 +174,7 @@ def test_an_address_that_cannot_be_used_is_named_before_anything_is_shown(
     run_id = executed(instance)
     result = ledgerline("observe", run_id, OPENLINEAGE_URL="marquez.example")
     assert result.exit_code == 2
-    assert result.stderr.startswith("OPENLINEAGE_URL is no address")
+    assert result.stderr.startswith("OPENLINEAGE_URL cannot be used; set it to an address")
     assert tracked(client) == []
 
 

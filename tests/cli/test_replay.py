@@ -28,7 +28,10 @@ def ledgerline(*arguments: str, home: Path) -> Result:
     [
         (["--since", "yesterday"], "'yesterday' is not a time. Write 2026-01-31"),
         (["--since", "3x"], "'3x' is not a time."),
-        (["somebody_else"], "No job compares or promotes 'somebody_else'. Declare it as a ReleasedModel"),
+        (
+            ["somebody_else"],
+            "No job compares or promotes 'somebody_else', because the definitions do not",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:

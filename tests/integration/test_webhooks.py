@@ -198,7 +198,7 @@ def test_a_listener_that_refuses_or_is_not_there_is_named_with_what_to_do(
     with listening(instance, secret="another") as url:
         accepted, output = registered(server, url)
         assert not accepted
-        assert "not accepted: the answer is 401: Refused: the signature does not match." in output
+        assert "not accepted: the response is 401: Refused: the signature does not match." in output
         assert "LEDGERLINE_WEBHOOK_SECRET" in output
     assert notified_at(instance) is None
     accepted, output = registered(server, url)

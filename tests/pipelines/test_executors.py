@@ -20,6 +20,7 @@ from ledgerline.dagster.executors import (
     warm_multiprocess_executor,
 )
 from ledgerline.dagster.settings import Settings
+from ledgerline.settings.declaration import SettingsError
 
 
 class Folder(dg.Config):
@@ -227,7 +228,7 @@ def test_the_code_location_loads_with_pods(tmp_path: Path) -> None:
 
 
 def test_an_unknown_executor_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="LEDGERLINE_EXECUTOR is 'cluster'; set it to one of: multiprocess"):
+    with pytest.raises(SettingsError, match="LEDGERLINE_EXECUTOR is 'cluster'; set it to one of: multi"):
         Settings.from_environment({"LEDGERLINE_EXECUTOR": "cluster"})
 
 

@@ -81,7 +81,7 @@ def test_it_waits_until_it_is_switched_on_and_says_why() -> None:
     (found,) = [sensor for sensor in defs.sensors or [] if sensor.name.startswith("retrain_on_drift")]
     assert (found.name, found.job_name) == ("retrain_on_drift_flight_delay", "train_delay_model")
     assert SENSOR.default_status is dg.DefaultSensorStatus.STOPPED
-    assert "off until you switch it on" in str(SENSOR.description)
+    assert "The sensor is off by default" in str(SENSOR.description)
 
 
 @pytest.mark.parametrize("check", [SCORES_STABLE, CALIBRATED_ON_OUTCOMES])
