@@ -240,7 +240,7 @@ def test_without_ollama_it_says_what_to_start(ask: Ask) -> None:
             {"LEDGERLINE_DATA": "/nowhere"},
             "No flights are stored, so the analyst has no data",
         ),
-        ([QUESTION], {"OLLAMA_HOST": "http://127.0.0.1:99999"}, "Set OLLAMA_HOST to one"),
+        ([QUESTION], {"OLLAMA_HOST": "http://127.0.0.1:99999"}, "Set OLLAMA_HOST to the address"),
         ([QUESTION], {"LEDGERLINE_AGENT_TURNS": "0"}, "LEDGERLINE_AGENT_TURNS is '0'; set it to"),
     ],
 )

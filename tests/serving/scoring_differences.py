@@ -32,7 +32,7 @@ DIFFERENCES = {
         "Both make a float infinite; MLflow wraps whole numbers around, 2147483648 to -2147483648.",
     ),
     "required": Difference(
-        "A required value must be there: null, NaN, an empty field of CSV are refused.",
+        "A required value must be present: null, NaN and an empty field of CSV are refused.",
         "Both give the model a missing value, and false in a column of booleans.",
     ),
     "optional": Difference(
@@ -69,7 +69,7 @@ DIFFERENCES = {
     ),
     "no rows": Difference(
         "A body without rows is refused.",
-        "Both answer with an empty list, MLflow but for `dataframe_records`.",
+        "Both respond with an empty list, except MLflow for `dataframe_records`.",
     ),
     "params": Difference(
         "Parameters for the model are refused.",
@@ -118,14 +118,13 @@ DIFFERENCES = {
         "MLServer refuses tensors that are wider than the column, and INT32 for a float.",
     ),
     "tensor form": Difference(
-        "The data of a tensor are a list of the shape that it says, [rows] or [rows, 1]; a name "
-        "is there once.",
+        "The data of a tensor are a list of the stated shape, [rows] or [rows, 1]; each name occurs once.",
         "MLServer takes a single value for a list, more axes, and a length of -1; of two tensors "
         "of a name the last counts.",
     ),
     "outputs": Difference(
         "An output that the model does not have is refused.",
-        "MLServer answers with those that it has.",
+        "MLServer responds with the outputs that it has.",
     ),
     "content type parameter": Difference(
         "The parameter `content_type` of a request is ignored: the signature says what the columns are.",

@@ -52,7 +52,7 @@ def test_a_variable_names_the_project_of_a_process_that_works_elsewhere(tmp_path
         ('[tool]\nledgerline = "flights"', "is 'flights'"),
         (
             "[tool.ledgerline]\nname = 1",
-            "may have definitions, experiment, models, commands, run, run_partition",
+            "no other keys than definitions, experiment, models, commands, run, run_partition",
         ),
         ("[tool.ledgerline]\nexperiment = 3", "experiment of .* is 3; it must be a text"),
         ('[tool.ledgerline]\ndefinitions = ""', "definitions of .* is ''; it must be a text"),
