@@ -41,7 +41,7 @@ class Collector(BaseHTTPRequestHandler):
         spans = dict(self.arrivals.get(self.path.removeprefix(ARRIVALS), {}))
         self._respond("application/json", json.dumps(spans).encode())
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the library)
         """Do nothing, so that requests are not logged."""
 
     def _respond(self, kind: str, body: bytes) -> None:

@@ -60,7 +60,7 @@ class Request(BaseHTTPRequestHandler):
         """Respond to a DELETE request."""
         self.respond()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the library)
         """Do not log requests."""
 
 

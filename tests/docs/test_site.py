@@ -13,12 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
-# What a browser loads by itself when it shows a page.
+# A browser loads these when it shows a page.
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
 
 
 class Page(HTMLParser):
-    """What a page loads, what it links to, and the anchors that it has."""
+    """Collects the addresses that a page loads, those that it links to, and its anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

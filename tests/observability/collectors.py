@@ -118,7 +118,7 @@ def http_collector() -> Iterator[Collector]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the library)
             """Keep quiet."""
 
     with ThreadingHTTPServer((HOST, 0), Handler) as server:

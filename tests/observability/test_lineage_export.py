@@ -71,7 +71,7 @@ def serving(backend: Backend) -> Iterator[Backend]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the library)
             """Keep quiet."""
 
     with ThreadingHTTPServer((HOST, 0), Handler) as server:
