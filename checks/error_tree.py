@@ -1,6 +1,6 @@
-"""Writes the tree of the library's errors into docs/api/errors.md.
+"""Writes the tree of the library's errors into the docstring of ledgerline/errors.py.
 
-Run it as `python -m checks.error_tree` after a change to an error class; a test compares the page.
+Run it as `python -m checks.error_tree` after a change to an error class; a test compares the docstring.
 """
 
 import importlib
@@ -10,17 +10,18 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from ledgerline import errors
 from ledgerline.errors import LedgerlineError
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("ledgerline", "assets", "pipelines", "resources")
-PAGE = ROOT / "docs/api/errors.md"
-BEGIN, END = "```text\n", "```\n"
+MODULE = Path(errors.__file__)
+BEGIN, END = "The tree, with the module that declares each class:\n\n", '"""\n'
 
 
 def drawn() -> str:
     """Return the tree, with a line for each class."""
-    rows = list(_rows(LedgerlineError, 0))
+    rows = list(_rows(LedgerlineError, 1))
     width = max(len(name) for name, _ in rows)
     return "".join(f"{name:<{width}}  {module}".rstrip() + "\n" for name, module in rows)
 
@@ -42,17 +43,17 @@ def outside() -> set[str]:
     }
 
 
-def on_page() -> str:
-    """Return the tree on the page."""
-    return PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+def in_docstring() -> str:
+    """Return the tree in the docstring of the module."""
+    return MODULE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
 
 
 def main() -> int:
-    """Write the tree into the page."""
+    """Write the tree into the docstring."""
     import_all()
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(text.replace(on_page(), drawn(), 1), encoding="utf-8")
-    print(f"{PAGE} is written.")
+    text = MODULE.read_text(encoding="utf-8")
+    MODULE.write_text(text.replace(in_docstring(), drawn(), 1), encoding="utf-8")
+    print(f"{MODULE} is written.")
     return 0
 
 

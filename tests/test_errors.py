@@ -1,4 +1,4 @@
-"""The errors of the library are one tree, which a page of the docs shows."""
+"""The errors of the library are one tree, which is drawn where their base is declared."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_each_public_exception_is_in_the_tree() -> None:
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:
-    assert error_tree.on_page() == error_tree.drawn(), "Run `python -m checks.error_tree`."
+    assert error_tree.in_docstring() == error_tree.drawn(), "Run `python -m checks.error_tree`."
 
 
 def test_each_class_says_what_it_is_about() -> None:
