@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -10,17 +11,20 @@ from dagster import DagsterEvent, DagsterEventType
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.observe import observe
 from dagster._core.execution.api import execute_run
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from opentelemetry import trace
+from opentelemetry.util._once import Once
 
+from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.observer import Observer
 from ledgerline.testing.recordings import Recording, Recordings
 from ledgerline.testing.written_runs import Clock, FakeTarget, clock_to_put_forward
 from tests.observability import recorded_jobs as jobs
 from tests.observability import traced_jobs
+from tests.observability.fake_exporter import Export, FakeExporter
+from tests.observability.lineage_events import history_of
+from tests.observability.lineage_jobs import RANGE, observe_weather
+from tests.observability.timed_runs import TIMED_RUNS
 
 MONDAY_AND_TUESDAY = {
     "dagster/asset_partition_range_start": "monday",
@@ -184,3 +188,58 @@ def target() -> FakeTarget:
 def observer(target: FakeTarget) -> Observer:
     """An observer that exports to the target."""
     return Observer(target)
+
+
+@pytest.fixture(scope="session")
+def weather_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """Return the instance with the runs of lineage_jobs.py."""
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("weather"))) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def weather(weather_instance: dg.DagsterInstance) -> RunHistory:
+    """Return the history of a run over three days, in which a check fails and a step is retried."""
+    run = observe_weather.execute_in_process(instance=weather_instance, tags=RANGE)
+    return history_of(weather_instance, run.run_id)
+
+
+@pytest.fixture
+def unused_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore OpenTelemetry to a process without a tracer provider; a process can set it only once."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+
+
+@pytest.fixture
+def exporter() -> FakeExporter:
+    """Return an exporter that stores the spans."""
+    return FakeExporter()
+
+
+@pytest.fixture
+def history(recorded: Recordings) -> RunHistory:
+    """Return the history of a run with steps in processes of their own."""
+    return recorded["processes"].history
+
+
+@pytest.fixture
+def export(instance_of_runs: dg.DagsterInstance) -> Export:
+    """Return a function that exports a whole run with a projection of traces."""
+    return lambda projection, history: projection.export(instance_of_runs, history, None)
+
+
+@pytest.fixture(params=["one table", "a file for each run"])
+def any_instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Dagster's event log in both of its shapes; the second is the default."""
+    if request.param == "one table":
+        yield request.getfixturevalue("instance")
+        return
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def timed_runs(instance_of_runs: dg.DagsterInstance) -> Recordings:
+    """The event log of any of the runs whose events tests give times, by name."""
+    return Recordings(instance_of_runs, TIMED_RUNS)

@@ -18,6 +18,9 @@ from ledgerline.traces.spans import run_spans
 
 Key = tuple[int, int]
 
+MICROSECOND = 1000  # nanoseconds; the resolution of times in the event log
+SECOND = 1_000_000_000  # nanoseconds
+
 PID = "<pid>"
 RUN = "<run>"
 HASH = "<hash>"
@@ -95,6 +98,15 @@ def as_dicts(spans: Sequence[ReadableSpan], run_id: str) -> list[dict[str, Any]]
     """Each span as a dict, without what is empty or OK; the parent and the ends of links by name."""
     known = {key_of(span): span.name for span in spans}
     return [_as_dict(span, known, run_id) for span in spans]
+
+
+def dicts_of(recording: Recording) -> list[dict[str, Any]]:
+    """Return the spans of the recording as dicts, without the phase after the last output.
+
+    On a busy machine, recording an output takes so long that this phase is there.
+    """
+    spans = [span for span in trace_of(recording) if span.name != "compute #2"]
+    return as_dicts(spans, recording.run.run_id)
 
 
 def named(spans: Iterable[ReadableSpan], name: str) -> ReadableSpan:

@@ -1,10 +1,15 @@
-"""Targets for the tests of the observer that refuse what they are given."""
+"""Shares among the tests of the observer: targets that refuse runs, and the runs in a cursor."""
 
 from collections.abc import Callable
 
+import dagster as dg
+
+from ledgerline.ledger.cursors import Cursors
 from ledgerline.ledger.projection import TargetUnavailableError
+from ledgerline.testing.written_runs import FakeTarget
 
 BUDGET = 600.0
+HOUR = 3600.0
 AWAY = TargetUnavailableError("http://collector.example does not answer")
 
 
@@ -16,3 +21,10 @@ def refusing(error: Exception, *keys: str) -> Callable[[str], None]:
             raise error
 
     return refuse
+
+
+def followed(instance: dg.DagsterInstance, target: FakeTarget) -> list[str]:
+    """Return the ids of the runs that the next tick reads again."""
+    cursors = Cursors.load(instance.run_storage, target.name)
+    assert cursors is not None
+    return list(cursors.active)

@@ -1,4 +1,4 @@
-"""Steps that compute, store and wait in every order that Dagster allows. Their runs: test_phases.py."""
+"""Steps that compute, store and wait in every order that Dagster allows. Their runs: timed_runs.py."""
 
 import os
 from collections.abc import Iterator

@@ -14,6 +14,7 @@ from ledgerline.traces import attributes as names
 from ledgerline.traces import step_spans
 from ledgerline.traces.spans import backfill_span, caller_of
 from tests.observability.exported_spans import (
+    SECOND,
     attempt_span,
     context_of,
     exceptions,
@@ -28,9 +29,6 @@ from tests.observability.exported_spans import (
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
-
-MICROSECOND = 1000
-SECOND = 1_000_000_000
 
 
 # Links to other traces

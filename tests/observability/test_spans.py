@@ -1,69 +1,46 @@
-"""The spans of real runs, made from their event logs: which there are and what they say, in any portions."""
+"""Tests the spans of runs, made from their event logs in any portions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import dagster as dg
 import pytest
 from dagster import DagsterEvent, DagsterEventType, EventLogRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from ledgerline.ledger import ids
-from ledgerline.ledger.event_log import HistoryReader, read_history
+from ledgerline.ledger.event_log import HistoryReader
 from ledgerline.ledger.history import RunStatus
 from ledgerline.ledger.links import Links
 from ledgerline.testing.recordings import Recording, Recordings
 from ledgerline.traces import attributes as names
 from ledgerline.traces.spans import LISTED, SCOPE, run_spans
 from tests.observability.exported_spans import (
+    MICROSECOND,
+    SECOND,
     Key,
-    as_dicts,
     attempt_span,
     context_of,
+    dicts_of,
     exceptions,
     key_of,
-    links_of,
-    named,
     path_of,
     root_of,
     spans_of,
-    tagged,
     times_of,
     trace_of,
     whole,
 )
 
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
-
-MICROSECOND = 1000  # nanoseconds; what the event log's times are good for
-SECOND = 1_000_000_000
-
-
-def dicts(recording: Recording) -> list[dict[str, Any]]:
-    # The phase after the last output is left out: on a busy machine, recording the output takes long.
-    spans = [span for span in trace_of(recording) if span.name != "compute #2"]
-    return as_dicts(spans, recording.run.run_id)
-
 
 def as_tuple(value: object) -> tuple[Any, ...]:
     assert isinstance(value, tuple)
     return value
-
-
-def stack_of(span: ReadableSpan) -> str:
-    (stack,) = [
-        (event.attributes or {})["exception.stacktrace"] for event in span.events if event.name == "exception"
-    ]
-    assert isinstance(stack, str)
-    return stack
 
 
 # Every trace
@@ -236,7 +213,7 @@ def test_a_run_that_goes_on_has_no_root_yet(recorded: Recordings) -> None:
 def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Recordings) -> None:
     told = {
         (each["name"], each["attributes"].get("dagster.step.attempt")): each
-        for each in dicts(recorded["processes"])
+        for each in dicts_of(recorded["processes"])
         if "attributes" in each and each.get("parent") in (None, "run fleet_job")
     }
     assert told["planes", 1] == {
@@ -356,203 +333,3 @@ def test_what_a_step_traced_is_below_its_computation(recorded: Recordings) -> No
     ]
     parsed = [span for span in trace if span.name == "parse"]
     assert [(span.attributes or {})[names.ATTEMPT] for span in parsed] == [1, 2]
-
-
-# Facts about a run
-
-
-def test_a_run_says_what_launched_it_and_from_where(recorded: Recordings) -> None:
-    history = tagged(
-        recorded["ops"],
-        partition="2013-01-01",
-        backfill="abcdefgh",
-        schedule_name="daily",
-        sensor_name="new_flights",
-        code_location="ledgerline",
-    )
-    run = replace(history.run, parent_run_id="parent", root_run_id="root")
-    links = Links(dagster="http://dagster.example")
-    spans = spans_of(replace(history, run=run), links=links, mlflow_page="http://mlflow.example/run")
-    run_id = history.run.run_id
-    assert root_of(spans).name == "run counting 2013-01-01"
-    assert root_of(spans).attributes == {
-        "dagster.run.id": run_id,
-        "dagster.run.status": "SUCCESS",
-        "dagster.run.root_id": "root",
-        "dagster.run.parent_id": "parent",
-        "dagster.job.name": "counting",
-        "dagster.partition": "2013-01-01",
-        "dagster.backfill.id": "abcdefgh",
-        "dagster.schedule.name": "daily",
-        "dagster.sensor.name": "new_flights",
-        "dagster.code_location": "ledgerline",
-        "dagster.run.url": f"http://dagster.example/runs/{run_id}",
-        "dagster.run.mlflow_url": "http://mlflow.example/run",
-        "mlflow.spanType": "WORKFLOW",
-        "mlflow.spanInputs": "counting 2013-01-01",
-        "mlflow.spanOutputs": "SUCCESS: 2 steps, 0 materialisations",
-    }
-
-
-def test_a_range_of_partitions_is_told_by_its_ends(recorded: Recordings) -> None:
-    tags = {"asset_partition_range_start": "2013-01-01", "asset_partition_range_end": "2013-01-31"}
-    root = root_of(spans_of(tagged(recorded["ops"], **tags)))
-    assert (root.attributes or {})[names.PARTITION] == "2013-01-01...2013-01-31"
-
-
-def test_time_in_the_queue_and_until_it_is_launched_is_told(recorded: Recordings) -> None:
-    history, trace = recorded["queued"].history, trace_of(recorded["queued"])
-    waits = [named(trace, "queued"), named(trace, "launch")]
-    assert [wait.parent for wait in waits] == [root_of(trace).context] * 2
-    assert history.enqueued is not None
-    assert history.dequeued is not None
-    assert history.started is not None
-    expected = [history.enqueued, history.dequeued, history.dequeued, history.started]
-    times = [time / SECOND for wait in waits for time in times_of(wait)]
-    assert times == pytest.approx(expected, abs=1e-6)
-    assert times_of(root_of(trace))[0] <= times_of(waits[0])[0]
-
-
-def test_a_run_taken_out_of_the_queue_is_a_root_that_says_so(recorded: Recordings) -> None:
-    (root,) = dicts(recorded["canceled in the queue"])
-    assert (root["status"], root["description"]) == ("ERROR", "Taken out of the queue.")
-    assert root["attributes"]["dagster.run.status"] == "CANCELED"
-    assert root["attributes"]["mlflow.spanOutputs"] == "CANCELED: Taken out of the queue."
-
-
-# Failures
-
-
-def test_an_error_is_told_with_the_ones_it_came_from(recorded: Recordings) -> None:
-    trace = trace_of(recorded["errors"])
-    chained = attempt_span(trace, "chained")
-    assert (chained.attributes or {})["error.type"] == "RuntimeError"
-    assert chained.status.status_code is StatusCode.ERROR
-    assert chained.status.description == "The features were not made."
-    assert exceptions(chained) == [("RuntimeError", "The features were not made.")]
-    stack = stack_of(chained)
-    assert "in chained" in stack
-    assert stack.index("Caused by ValueError: row 7 has no plane") < stack.index(
-        "Caused by KeyError: 'tailnum'"
-    )
-    assert "Caused by KeyError" in stack_of(attempt_span(trace, "during_another"))
-    assert named_phase(trace, chained, "compute").status.status_code is StatusCode.ERROR
-
-
-def test_an_error_without_a_message_has_its_type_instead(recorded: Recordings) -> None:
-    span = attempt_span(trace_of(recorded["errors"]), "without_a_message")
-    assert span.status.description == "NotImplementedError"
-    assert exceptions(span) == [("NotImplementedError", "")]
-
-
-def test_a_run_with_several_steps_that_failed_says_why_the_first_did(recorded: Recordings) -> None:
-    recording = recorded["errors"]
-    failed = [attempt.error for attempt in recording.history.attempts if attempt.error]
-    run_error = recording.history.error
-    assert run_error is not None
-    root = root_of(trace_of(recording))
-    first = (failed[0].type, failed[0].message)
-    told = [(run_error.type, run_error.message), first]
-    assert exceptions(root) == list(dict.fromkeys(told))
-    assert (root.attributes or {})[names.OUTPUTS] == (
-        "FAILURE: " + ", ".join(attempt.step for attempt in recording.history.attempts)
-    )
-
-
-def test_a_run_does_not_blame_a_step_that_succeeded_in_the_end(recorded: Recordings) -> None:
-    root = root_of(trace_of(recorded["retries"]))
-    assert exceptions(root) == [("ConnectionError", "nobody answers")]
-    assert (root.attributes or {})[names.OUTPUTS] == "FAILURE: fail_always"
-    assert (root.attributes or {})["error.type"] == "ConnectionError"
-
-
-def test_every_attempt_links_to_the_one_before(recorded: Recordings) -> None:
-    trace = trace_of(recorded["retries"])
-    first, second, third = (attempt_span(trace, "fail_always", number) for number in (1, 2, 3))
-    assert links_of(first) == []
-    assert links_of(second) == [(*key_of(first), "previous attempt")]
-    assert links_of(third) == [(*key_of(second), "previous attempt")]
-    outcomes = [(span.attributes or {})[names.OUTCOME] for span in (first, second, third)]
-    assert outcomes == ["retry", "retry", "failure"]
-    for span in (first, second, third):
-        assert exceptions(span) == [("ConnectionError", "nobody answers")]
-        assert "Caused by OSError: no route" in stack_of(span)
-
-
-@pytest.mark.parametrize(
-    ("run", "step", "phase"),
-    [
-        ("unreadable", "fleet", "load"),
-        ("unwritable", "planes", "store result"),
-        ("no resource in a process", "ask", "resources"),
-        ("crash", "crash", "compute"),
-    ],
-)
-def test_the_phase_in_which_a_step_failed_is_an_error_and_no_other(
-    recorded: Recordings, run: str, step: str, phase: str
-) -> None:
-    trace = trace_of(recorded[run])
-    span = attempt_span(trace, step)
-    failed = [
-        each.name
-        for each in trace
-        if each.parent == span.context and each.status.status_code is StatusCode.ERROR
-    ]
-    assert failed == [phase]
-
-
-def test_a_run_that_failed_before_its_first_step_has_no_attempts(recorded: Recordings) -> None:
-    trace = trace_of(recorded["no resource for two steps"])
-    assert [span.name for span in trace] == ["launch", "resources", "run asking_twice"]
-    assert named(trace, "resources").status.status_code is StatusCode.ERROR
-    assert exceptions(root_of(trace)) == [("ConnectionError", "nobody answers")]
-
-
-@pytest.mark.parametrize("run", ["canceled", "canceled in a process"])
-def test_a_run_that_was_canceled_is_an_error_and_so_is_its_step(recorded: Recordings, run: str) -> None:
-    trace = trace_of(recorded[run])
-    root, step = root_of(trace), attempt_span(trace, "cancel_the_run")
-    assert (root.attributes or {})[names.RUN_STATUS] == "CANCELED"
-    assert root.status.status_code is StatusCode.ERROR
-    interrupted = "dagster._core.errors.DagsterExecutionInterruptedError"
-    assert exceptions(step)[0][0] == interrupted
-    assert step.status.description == interrupted
-    assert (root.attributes or {})[names.OUTPUTS] == "CANCELED: cancel_the_run"
-
-
-def test_a_step_that_was_interrupted_says_why_its_run_ended(recorded: Recordings) -> None:
-    trace = trace_of(recorded["killed"])
-    root, step = root_of(trace), attempt_span(trace, "die")
-    assert (step.attributes or {})[names.OUTCOME] == "interrupted"
-    why = "The run ended before this step did. The process of the run is gone."
-    assert exceptions(step) == [("dagster.StepInterrupted", why)]
-    assert step.status.description == why
-    assert exceptions(root) == [("dagster.RunFailure", "The process of the run is gone.")]
-    assert times_of(step)[1] == times_of(root)[1]
-    assert named(trace, "compute").status.status_code is StatusCode.ERROR
-
-
-@dg.op
-def read_an_old_disk() -> None:
-    raise FileNotFoundError("caf\udce9.parquet is gone")  # as Python has what is Latin-1 on a disk
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def reading() -> None:
-    read_an_old_disk()
-
-
-def test_an_error_that_is_no_utf_8_can_be_sent() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        run = reading.execute_in_process(instance=instance, raise_on_error=False)
-        history = read_history(instance, run.run_id)
-    assert history is not None
-    spans = spans_of(history)
-    assert encode_spans(spans).SerializeToString()
-    for span in (root_of(spans), attempt_span(spans, "read_an_old_disk")):
-        assert span.status.description == r"caf\udce9.parquet is gone"
-        assert exceptions(span) == [("FileNotFoundError", r"caf\udce9.parquet is gone")]
-
-
-def named_phase(trace: Sequence[ReadableSpan], above: ReadableSpan, name: str) -> ReadableSpan:
-    return named([span for span in trace if span.parent == above.context], name)
