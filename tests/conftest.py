@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -118,6 +119,23 @@ def instance() -> "Iterator[dg.DagsterInstance]":
 
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
+
+
+@pytest.fixture
+def stored_instance(tmp_path: Path) -> "Iterator[dg.DagsterInstance]":
+    """An empty Dagster instance in a folder, for tests in which several processes use it."""
+    import dagster as dg
+
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        yield instance
+
+
+@pytest.fixture(params=["instance", "stored_instance"], ids=["in memory", "in a folder"])
+def any_instance(request: pytest.FixtureRequest) -> "dg.DagsterInstance":
+    """An empty Dagster instance, in memory and in a folder: the event log has another shape in each."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -244,6 +262,14 @@ def feature_rows(two_days: Path) -> "pd.DataFrame":
     from ledgerline.dagster.storage.io_managers import open_tables
 
     return open_tables(str(two_days)).read(dg.AssetKey("features"), DAYS, FEATURES_SCHEMA)
+
+
+@pytest.fixture
+def refusing_url() -> Iterator[str]:
+    """URL of a port that refuses connections: it is bound, so that no other process can take it."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield f"http://{HOST}:{bound.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -5,18 +5,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 
 USER = "postgres"  # its programs refuse to be started by root
 START_SECONDS = 60
 STOP_SECONDS = 15
-POLL_SECONDS = 0.05
 
 
 def program(name: str) -> str | None:
@@ -142,14 +141,15 @@ class Server:
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         import psycopg
 
-        deadline = time.monotonic() + START_SECONDS
-        while True:
+        def accepts_connections() -> bool:
+            if process.poll() is not None:
+                log = self.log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"PostgreSQL did not start: {log}")
             with (
                 suppress(psycopg.OperationalError),
                 psycopg.connect(host=HOST, port=self.port, user=USER, dbname=USER),
             ):
-                return
-            if process.poll() is not None or time.monotonic() > deadline:
-                log = self.log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"PostgreSQL did not start: {log}")
-            time.sleep(POLL_SECONDS)
+                return True
+            return False
+
+        wait_until(accepts_connections, "PostgreSQL accepts connections", START_SECONDS)

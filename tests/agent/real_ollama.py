@@ -9,15 +9,15 @@ import hashlib
 import importlib.util
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 
 from benchmarks.stack.files import DOCKER
 from ledgerline.testing.ports import HOST, unused_port
+from ledgerline.testing.waiting import wait_until
 
 BUILD = DOCKER / "servers" / "build"
 CONTEXT_TOKENS = 8192  # that the model was made for
@@ -92,15 +92,13 @@ def running(folder: Path, ollama: Path, gguf: Path) -> Iterator[str]:
 
 
 def _wait(client: httpx.Client, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < until:
-        try:
-            client.get("/api/version").raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"Ollama did not start: {log.read_text()[-2000:]}")
+    def answers() -> bool:
+        assert server.poll() is None, f"Ollama did not start: {log.read_text()[-2000:]}"
+        with suppress(httpx.HTTPError):
+            return client.get("/api/version").is_success
+        return False
+
+    wait_until(answers, "Ollama answers", START_SECONDS)
 
 
 def _create(client: httpx.Client, gguf: Path) -> None:

@@ -1,18 +1,16 @@
-"""How an agent gets from a question to its answer: turns, tools, memory, budgets and many at once."""
+"""Tests how an agent comes from a question to an answer: turns, tools, memory, many executions at once."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.trace import StatusCode
-from pydantic import BaseModel
 
-from ledgerline.agent.agent import NO_MORE_TOOLS, Agent
 from ledgerline.agent.execution import Budget, Limit, Outcome, ToolUse, Watcher
 from ledgerline.agent.language_model import (
     MalformedResponseError,
@@ -26,28 +24,13 @@ from ledgerline.agent.ollama_embedder import OllamaEmbedder
 from ledgerline.agent.ollama_provider import OllamaModel
 from ledgerline.agent.prompt import Prompt, PromptError
 from ledgerline.agent.recording import Recorder
-from ledgerline.agent.tools import ToolResult
 from ledgerline.agent.vector_store import Entry
-from ledgerline.testing.fake_ollama import MODEL, Analyst, ChatRequest, FakeOllama, Reply, Responder, scripted
+from ledgerline.testing.fake_ollama import MODEL, ChatRequest, FakeOllama, Reply, Responder, scripted
 from ledgerline.testing.fake_searxng import FakeSearXNG, page
 from ledgerline.testing.fake_searxng import Reply as Page
 from ledgerline.testing.ports import unused_port
+from tests.agent.scripts import ANSWER, COUNT, COUNTS, AgentOf, asks, assert_stopped, told
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
-
-AgentOf = Callable[[Responder], Agent]
-
-COUNT = "SELECT count(*) FROM flights"
-COUNTS = Analyst({"How many flights": COUNT}, tool="query_flights")
-ANSWER = Reply(pieces=("Three", " flights.\n", "Answer: 3"))
-
-
-def asks(*sqls: str) -> Reply:
-    return Reply(tool_calls=tuple(("query_flights", {"sql": sql}) for sql in sqls))
-
-
-def told(request: ChatRequest) -> list[str]:
-    """Return the results of tools so far."""
-    return [message["content"] for message in request.messages if message["role"] == "tool"]
 
 
 class Seen(Watcher):
@@ -73,23 +56,6 @@ class Seen(Watcher):
 
     def tool_returned(self, use: ToolUse) -> None:
         self.events.append(("answered", use.result))
-
-
-class Nothing(BaseModel):
-    """No arguments."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A tool with a defect."""
-
-    error: Exception
-    name: str = "broken"
-    description: str = "Fails."
-    arguments: type[BaseModel] = Nothing
-
-    def call(self, arguments: Nothing, recorder: Recorder, seconds: float) -> ToolResult:
-        raise self.error
 
 
 # The way from the question to the answer
@@ -177,124 +143,6 @@ def test_a_prompt_that_cannot_be_filled_in_is_an_error_of_the_execution(agent_of
         agent.ask("How many flights are there?")
 
 
-# Tools that fail
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "expected"),
-    [
-        ("query_flights", {"sql": "SELECT nothing FROM flights"}, "Error: "),
-        ("query_flights", {"sql": "DELETE FROM flights"}, "read-only"),
-        (
-            "query_flights",
-            {"SQL": COUNT},
-            "query_flights was not called, because its arguments are invalid: sql: Field required",
-        ),
-        ("query_flights", {"sql": 3}, "sql: Input should be a valid string"),
-        ("query_flights", {}, "Its arguments are {"),
-        ("web_search", {"queries": []}, "web_search was not called, because its arguments are invalid"),
-        ("broken", {}, "broken failed: ZeroDivisionError. Do without it."),
-    ],
-)
-def test_what_goes_wrong_with_a_tool_is_an_answer_to_the_model(
-    agent_of: AgentOf, name: str, arguments: Mapping[str, Any], expected: str
-) -> None:
-    agent = agent_of(scripted(Reply(tool_calls=((name, arguments),)), ANSWER))
-    agent = replace(agent, tools=(*agent.tools, Broken(ZeroDivisionError("division of a secret"))))
-    execution = agent.ask("How many?")
-    assert execution.answer.endswith("Answer: 3")
-    (use,) = execution.tools
-    assert use.failed
-    assert use.result.startswith("Error: ")
-    assert expected in use.result
-    assert "division of a secret" not in use.result
-
-
-@pytest.mark.parametrize("name", ["delete_everything", "query_flights_now", ""])
-def test_a_tool_that_does_not_exist_is_an_answer_to_the_model(openai_agent_of: AgentOf, name: str) -> None:
-    execution = openai_agent_of(scripted(Reply(tool_calls=((name, {}),)), ANSWER)).ask("How many?")
-    assert execution.answer.endswith("Answer: 3")
-    (use,) = execution.tools
-    assert use.failed
-    assert f"There is no tool {name!r}. The tools are: query_flights, web_search" in use.result
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("it broke"), KeyError("gone"), RecursionError(), OSError(28, "No space left")]
-)
-def test_any_defect_of_a_tool_leaves_the_execution_going(agent_of: AgentOf, error: Exception) -> None:
-    agent = agent_of(scripted(Reply(tool_calls=(("broken", {}), ("query_flights", {"sql": COUNT}))), ANSWER))
-    execution = replace(agent, tools=(*agent.tools, Broken(error))).ask("How many?")
-    assert [use.failed for use in execution.tools] == [True, False]
-    assert type(error).__name__ in execution.tools[0].result
-
-
-@pytest.mark.parametrize("arguments", ['{"sql": "SELECT', "[1, 2]", "null", "\x00"])
-def test_arguments_that_are_no_json_object_are_an_answer_to_the_model(
-    openai_agent_of: AgentOf, arguments: str
-) -> None:
-    call = Reply(tool_calls=(("query_flights", arguments),))
-    execution = openai_agent_of(scripted(call, ANSWER)).ask("How many?")
-    assert execution.answer.endswith("Answer: 3")
-    assert execution.tools[0].failed
-    assert "are not a JSON object" in execution.tools[0].result
-
-
-def test_the_model_corrects_itself_after_an_error(agent_of: AgentOf) -> None:
-    def responder(request: ChatRequest) -> Reply:
-        answers = told(request)
-        if not answers:
-            return asks("SELECT dely FROM flights")
-        return asks("SELECT max(delay) FROM flights") if len(answers) == 1 else ANSWER
-
-    execution = agent_of(responder).ask("How late?")
-    assert [use.failed for use in execution.tools] == [True, False]
-    assert '"delay"' in execution.tools[0].result
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "problem"),
-    [
-        ("query_flights", {"sql": COUNT, "city": "Oslo"}, "city: there is no such argument"),
-        (
-            "query_flights",
-            {"url": "https://a.example"},
-            "sql: Field required; url: there is no such argument",
-        ),
-        ("query_flights", {"name": "query_flights", "arguments": {"sql": COUNT}}, "sql: Field required"),
-        ("web_search", {"queries": ["a"], "sql": COUNT}, "sql: there is no such argument"),
-        ("broken", {"x": 1}, "x: there is no such argument"),
-    ],
-)
-def test_a_tool_is_not_called_with_arguments_that_it_does_not_have(
-    agent_of: AgentOf, searxng: FakeSearXNG, name: str, arguments: Mapping[str, Any], problem: str
-) -> None:
-    agent = agent_of(scripted(Reply(tool_calls=((name, arguments),)), ANSWER))
-    execution = replace(agent, tools=(*agent.tools, Broken(AssertionError("it was called")))).ask("How many?")
-    (use,) = execution.tools
-    assert use.failed
-    assert f"Error: {name} was not called, because its arguments are invalid: " in use.result
-    assert problem in use.result
-    assert not searxng.searches
-
-
-def test_what_ollama_takes_for_a_call_of_another_tool_is_not_done(agent_of: AgentOf) -> None:
-    # Ollama's parser finds the name of the offered tool in this one, and calls that with these arguments.
-    meant_for_another = Reply(tool_calls=(("delete_query_flights", {"table": "flights"}),))
-    execution = agent_of(scripted(meant_for_another, ANSWER)).ask("How many?")
-    (use,) = execution.tools
-    assert (use.call.name, use.call.arguments) == ("query_flights", {"table": "flights"})
-    assert use.failed
-    assert "table: there is no such argument" in use.result
-
-
-@pytest.mark.parametrize(("one", "other"), [("flights", "query_flights"), ("query_flights", "query_flights")])
-def test_tools_whose_names_are_in_each_other_are_refused(agent_of: AgentOf, one: str, other: str) -> None:
-    tools = (Broken(ValueError(), one), Broken(ValueError(), other))
-    with pytest.raises(ValueError, match=f"The tool name '{one}' is a part of '{other}'"):
-        replace(agent_of(COUNTS), tools=tools)
-
-
 # Answers that state nothing
 
 
@@ -366,129 +214,6 @@ def test_an_answer_is_looked_up_only_if_a_tool_has_told_something(agent_of: Agen
     assert not agent_of(scripted(ANSWER)).ask("How many?").used_tools
     assert not agent_of(scripted(asks("SELECT x FROM flights"), ANSWER)).ask("How many?").used_tools
     assert agent_of(scripted(asks("SELECT x FROM flights", COUNT), ANSWER)).ask("How many?").used_tools
-
-
-# Budgets
-
-
-@pytest.mark.parametrize("name", ["turns", "tool_calls", "tokens", "seconds"])
-def test_a_budget_of_nothing_is_none(name: str) -> None:
-    with pytest.raises(ValueError, match=f"budget for {name} is 0; it must be above 0"):
-        Budget(**{name: 0})
-
-
-def assert_stopped(spans: Spans, limit: Limit) -> None:
-    root = spans.root
-    assert root.status.status_code is StatusCode.ERROR
-    assert root.status.description == f"The execution was stopped by its limit of {limit.value}."
-    assert attributes_of(root)["error.type"] == "budget"
-    assert attributes_of(root)["ledgerline.agent.stopped_by"] == limit.value
-
-
-def test_turns_are_limited_and_the_last_one_is_offered_no_tools(
-    openai_agent_of: AgentOf, spans: Spans
-) -> None:
-    offered: list[int] = []
-
-    def never_done(request: ChatRequest) -> Reply:
-        offered.append(len(request.tools))
-        return asks(COUNT)
-
-    agent = replace(openai_agent_of(never_done), budget=Budget(turns=3))
-    execution = agent.ask("How many?")
-    assert offered == [2, 2, 0]
-    assert execution.stopped_by is Limit.TURNS
-    assert execution.turns == 3
-    assert execution.answer == ""
-    # Tool calls of the last turn, in which no tools were offered, are not run.
-    assert [use.failed for use in execution.tools] == [False, False, True]
-    assert NO_MORE_TOOLS in execution.tools[-1].result
-    assert_stopped(spans, Limit.TURNS)
-
-
-def test_a_model_that_answers_in_its_last_turn_has_answered(agent_of: AgentOf) -> None:
-    agent = agent_of(lambda request: asks(COUNT) if request.tools else ANSWER)
-    execution = replace(agent, budget=Budget(turns=2)).ask("How many?")
-    assert execution.stopped_by is None
-    assert execution.answer.endswith("Answer: 3")
-
-
-def test_tool_calls_are_limited_also_within_a_turn(agent_of: AgentOf, spans: Spans) -> None:
-    offered: list[int] = []
-
-    def responder(request: ChatRequest) -> Reply:
-        offered.append(len(request.tools))
-        return asks(*[COUNT] * 5) if request.tools else ANSWER
-
-    execution = replace(agent_of(responder), budget=Budget(tool_calls=7)).ask("How many?")
-    assert [use.failed for use in execution.tools] == [False] * 7 + [True] * 3
-    assert all(NO_MORE_TOOLS in use.result for use in execution.tools[7:])
-    assert offered == [2, 2, 0]
-    assert execution.stopped_by is None
-    assert execution.answer.endswith("Answer: 3")
-    assert attributes_of(spans.root)["ledgerline.agent.tool_calls"] == 10
-
-
-def test_tokens_are_limited(agent_of: AgentOf, spans: Spans) -> None:
-    agent = agent_of(lambda _: replace(asks(COUNT), input_tokens=300, output_tokens=200))
-    execution = replace(agent, budget=Budget(turns=100, tool_calls=100, tokens=1400)).ask("How many?")
-    assert execution.stopped_by is Limit.TOKENS
-    assert execution.usage == Usage(900, 600)
-    assert execution.turns == 3
-    assert_stopped(spans, Limit.TOKENS)
-
-
-def test_an_answer_counts_even_if_it_took_the_last_tokens(agent_of: AgentOf) -> None:
-    agent = agent_of(scripted(replace(ANSWER, input_tokens=900)))
-    execution = replace(agent, budget=Budget(tokens=100)).ask("How many?")
-    assert execution.stopped_by is None
-    assert execution.answer.endswith("Answer: 3")
-
-
-@pytest.mark.parametrize(
-    "slow",
-    [
-        Reply(pieces=("never",), seconds_before=3600),
-        Reply(pieces=("one", "two"), seconds_between=3600),
-        Reply(pieces=("byte by byte" * 10_000,), seconds_between_bytes=0.05),
-    ],
-    ids=["before", "between", "bytes"],
-)
-def test_seconds_are_limited_whatever_the_server_is_slow_with(
-    agent_of: AgentOf, spans: Spans, slow: Reply
-) -> None:
-    agent = agent_of(scripted(asks(COUNT), slow))
-    execution = replace(agent, budget=Budget(seconds=2)).ask("How many?")
-    assert execution.stopped_by is Limit.SECONDS
-    assert execution.answer == ""
-    assert len(execution.tools) == 1
-    assert execution.seconds >= 2
-    assert_stopped(spans, Limit.SECONDS)
-    (failed,) = (span for span in spans.named(f"chat {MODEL}") if span.status.status_code is StatusCode.ERROR)
-    assert attributes_of(failed)["error.type"] == "TooSlowError"
-
-
-def test_a_slow_query_ends_with_the_time(agent_of: AgentOf) -> None:
-    slow = "SELECT count(*) FROM range(10000000) a, range(10000000) b"
-    execution = replace(agent_of(lambda _: asks(slow)), budget=Budget(seconds=2)).ask("How many?")
-    assert execution.stopped_by is Limit.SECONDS
-    assert "took too long" in execution.tools[0].result
-
-
-def test_a_slow_search_ends_with_the_time(agent_of: AgentOf, searxng: FakeSearXNG) -> None:
-    searxng.reply = lambda _: Page(waits=True)
-    responder = scripted(Reply(tool_calls=(("web_search", {"queries": ["a"]}),)), ANSWER)
-    execution = replace(agent_of(responder), budget=Budget(seconds=2)).ask("How many?")
-    assert execution.stopped_by is Limit.SECONDS
-    assert "did not respond within" in execution.tools[0].result
-
-
-def test_the_length_of_the_output_is_limited(agent_of: AgentOf, spans: Spans) -> None:
-    agent = agent_of(scripted(Reply(pieces=("The answer is",), done_reason="length")))
-    execution = agent.ask("How many?")
-    assert execution.stopped_by is Limit.LENGTH
-    assert execution.answer == "The answer is"
-    assert_stopped(spans, Limit.LENGTH)
 
 
 # Memory

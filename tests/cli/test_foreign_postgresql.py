@@ -1,6 +1,5 @@
 """`ledgerline observe --dagster-home`: instances of others whose runs are in PostgreSQL."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,10 @@ from ledgerline.testing.ports import HOST, unused_port
 from tests.lock_files import names as locked
 from tests.project import PROJECT_ROOT
 
-pytestmark = pytest.mark.skipif(postgresql.program("initdb") is None, reason="PostgreSQL is not installed")
+pytestmark = [
+    pytest.mark.skipif(postgresql.program("initdb") is None, reason="PostgreSQL is not installed"),
+    pytest.mark.usefixtures("mlflow_with_tables"),
+]
 
 PASSWORD = "s3cret/word"
 TEMPLATE = "template_of_dagster"
@@ -158,12 +160,6 @@ def database(server: postgresql.Server, run_id: str, tmp_path: Path) -> Database
     with administrator(server.port, postgresql.USER) as connection:
         connection.execute(f"CREATE DATABASE {name} OWNER {WRITER} TEMPLATE {TEMPLATE}".encode())
     return Database(home, name, server.port, run_id)
-
-
-@pytest.fixture(autouse=True)
-def mlflow_with_tables(settings: Settings, mlflow_template: Path) -> None:
-    """Creating them takes seconds."""
-    shutil.copyfile(mlflow_template, settings.home / "mlflow.db")
 
 
 def ledgerline(settings: Settings, *arguments: object, **variables: str) -> Result:

@@ -1,15 +1,13 @@
 """The project as its users start it: real processes on a state folder of their own."""
 
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ledgerline.testing.ports import HOST
 from tests.project import PROJECT_ROOT
 
 LEDGERLINE = Path(sys.executable).with_name("ledgerline")
@@ -48,11 +46,3 @@ def ledgerline(
         )
 
     return run
-
-
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """Address of a port that nobody listens on: it is bound, so that nobody else can take it."""
-    with socket.socket() as bound:
-        bound.bind((HOST, 0))
-        yield f"http://{HOST}:{bound.getsockname()[1]}"

@@ -11,18 +11,18 @@ from ledgerline.testing.waiting import wait_until
 from ledgerline.testing.written_runs import FakeTarget
 
 DEFINITIONS = """
-import time
 from pathlib import Path
 
 import dagster as dg
+
+from ledgerline.testing.waiting import wait_until
 
 parts = dg.StaticPartitionsDefinition(["good", "bad"])
 
 
 @dg.op
 def work(context: dg.OpExecutionContext) -> None:
-    while not Path({gate!r}).exists():
-        time.sleep(0.05)
+    wait_until(Path({gate!r}).exists, "the gate is open", {seconds!r})
     assert context.partition_key == "good"
 
 
@@ -43,7 +43,7 @@ def test_a_backfill_of_the_command_line_is_over_when_its_runs_are_and_fails_with
     home, gate, definitions = tmp_path / "home", tmp_path / "gate", tmp_path / "definitions.py"
     home.mkdir()
     (home / "dagster.yaml").write_text(INSTANCE)
-    definitions.write_text(DEFINITIONS.format(gate=str(gate)))
+    definitions.write_text(DEFINITIONS.format(gate=str(gate), seconds=TIMEOUT))
     target = FakeTarget()
     observer = Observer(target)
     with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -229,15 +229,15 @@ def test_a_backfill_of_days_is_one_run(first_run: FirstRun, ledgerline: Ledgerli
 
 
 def test_a_dead_tracking_server_fails_the_step_at_the_first_attempt_and_is_named(
-    first_run: FirstRun, ledgerline: Ledgerline, nobody: str
+    first_run: FirstRun, ledgerline: Ledgerline, refusing_url: str
 ) -> None:
     with first_run.instance() as instance:
         before = instance.fetch_materializations(dg.AssetKey("delay_model"), limit=100).records
 
-    done = ledgerline(first_run.home, "run", MLFLOW_TRACKING_URI=nobody)
+    done = ledgerline(first_run.home, "run", MLFLOW_TRACKING_URI=refusing_url)
 
     assert done.returncode == 1
-    assert nobody in done.stdout
+    assert refusing_url in done.stdout
     assert "MLFLOW_TRACKING_URI" in done.stdout.replace("\n", " ")
     with first_run.instance() as instance:
         assert len(instance.fetch_materializations(dg.AssetKey("delay_model"), limit=100).records) == len(

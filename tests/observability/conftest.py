@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -227,16 +226,6 @@ def history(recorded: Recordings) -> RunHistory:
 def export(instance_of_runs: dg.DagsterInstance) -> Export:
     """Return a function that exports a whole run with a projection of traces."""
     return lambda projection, history: projection.export(instance_of_runs, history, None)
-
-
-@pytest.fixture(params=["one table", "a file for each run"])
-def any_instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """Dagster's event log in both of its shapes; the second is the default."""
-    if request.param == "one table":
-        yield request.getfixturevalue("instance")
-        return
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        yield instance
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,13 @@
 """How far a projection has come, as it is kept in the instance between processes."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from ledgerline.ledger.cursor_folder import CursorFolder
 from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors
 from ledgerline.testing.written_runs import begin
-
-
-@pytest.fixture(params=["in memory", "in a folder"])
-def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    if request.param == "in memory":
-        with dg.DagsterInstance.ephemeral() as instance:
-            yield instance
-    else:
-        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-            yield instance
 
 
 def loaded(instance: dg.DagsterInstance, projection: str = "traces") -> Cursors:
@@ -28,84 +16,84 @@ def loaded(instance: dg.DagsterInstance, projection: str = "traces") -> Cursors:
     return cursors
 
 
-def test_where_nothing_was_ever_saved_there_are_none(instance: dg.DagsterInstance) -> None:
-    assert Cursors.load(instance.run_storage, "traces") is None
+def test_where_nothing_was_ever_saved_there_are_none(any_instance: dg.DagsterInstance) -> None:
+    assert Cursors.load(any_instance.run_storage, "traces") is None
 
 
 def test_what_is_saved_is_loaded_with_the_runs_in_the_order_of_their_turn(
-    instance: dg.DagsterInstance,
+    any_instance: dg.DagsterInstance,
 ) -> None:
     cursors = Cursors("traces", updated=1_000.5)
     cursors.active = {"z": "a cursor", "a": None, "m": "another"}
     cursors.move_to_end("z")
     cursors.end("done", 1_000.25)
     cursors.backfills = {"one", "two"}
-    cursors.save(instance.run_storage)
+    cursors.save(any_instance.run_storage)
 
-    again = loaded(instance)
+    again = loaded(any_instance)
     assert again == cursors
     assert list(again.active.items()) == [("a", None), ("m", "another"), ("z", "a cursor")]
     assert (again.updated, again.ended, again.backfills) == (1_000.5, {"done": 1_000.25}, {"one", "two"})
 
 
-def test_each_projection_has_its_own(instance: dg.DagsterInstance) -> None:
-    Cursors("traces", updated=1.0).save(instance.run_storage)
-    assert Cursors.load(instance.run_storage, "mlflow") is None
-    Cursors("mlflow", updated=2.0).save(instance.run_storage)
-    assert (loaded(instance).updated, loaded(instance, "mlflow").updated) == (1.0, 2.0)
+def test_each_projection_has_its_own(any_instance: dg.DagsterInstance) -> None:
+    Cursors("traces", updated=1.0).save(any_instance.run_storage)
+    assert Cursors.load(any_instance.run_storage, "mlflow") is None
+    Cursors("mlflow", updated=2.0).save(any_instance.run_storage)
+    assert (loaded(any_instance).updated, loaded(any_instance, "mlflow").updated) == (1.0, 2.0)
 
 
-def test_nothing_is_written_when_nothing_has_changed(instance: dg.DagsterInstance) -> None:
-    Cursors("traces", updated=1.0).save(instance.run_storage)
-    idle, busy = loaded(instance), loaded(instance)
+def test_nothing_is_written_when_nothing_has_changed(any_instance: dg.DagsterInstance) -> None:
+    Cursors("traces", updated=1.0).save(any_instance.run_storage)
+    idle, busy = loaded(any_instance), loaded(any_instance)
     busy.begin("a run")
-    busy.save(instance.run_storage)
-    idle.save(instance.run_storage)  # and so does not undo what the other one wrote
-    assert list(loaded(instance).active) == ["a run"]
+    busy.save(any_instance.run_storage)
+    idle.save(any_instance.run_storage)  # and so does not undo what the other one wrote
+    assert list(loaded(any_instance).active) == ["a run"]
 
 
-def test_of_two_at_the_same_time_the_later_one_is_kept_as_a_whole(instance: dg.DagsterInstance) -> None:
-    Cursors("traces", updated=1.0).save(instance.run_storage)
-    one, other = loaded(instance), loaded(instance)
+def test_of_two_at_the_same_time_the_later_one_is_kept_as_a_whole(any_instance: dg.DagsterInstance) -> None:
+    Cursors("traces", updated=1.0).save(any_instance.run_storage)
+    one, other = loaded(any_instance), loaded(any_instance)
     one.begin("a run")
     one.advance(5.0)
-    one.save(instance.run_storage)
+    one.save(any_instance.run_storage)
     other.advance(4.0)
-    other.save(instance.run_storage)
-    assert loaded(instance) == other
-    assert (loaded(instance).updated, loaded(instance).active) == (4.0, {})
+    other.save(any_instance.run_storage)
+    assert loaded(any_instance) == other
+    assert (loaded(any_instance).updated, loaded(any_instance).active) == (4.0, {})
 
 
 def test_runs_that_are_done_with_are_remembered_for_as_long_as_the_search_finds_them(
-    instance: dg.DagsterInstance,
+    any_instance: dg.DagsterInstance,
 ) -> None:
     cursors = Cursors("traces", updated=1_000.0)
     cursors.end("old", 1_000.0 - OVERLAP_SECONDS)
     cursors.end("recent", 1_001.0 - OVERLAP_SECONDS)
-    cursors.save(instance.run_storage)
-    assert loaded(instance).ended == {"recent": 1_001.0 - OVERLAP_SECONDS}
+    cursors.save(any_instance.run_storage)
+    assert loaded(any_instance).ended == {"recent": 1_001.0 - OVERLAP_SECONDS}
 
 
-def test_the_search_never_goes_back(instance: dg.DagsterInstance) -> None:
+def test_the_search_never_goes_back(any_instance: dg.DagsterInstance) -> None:
     cursors = Cursors("traces", updated=1_000.0)
     cursors.advance(2_000.0)
     cursors.advance(1_500.0)
     assert cursors.updated == 2_000.0
 
 
-def test_a_run_is_new_once_and_again_after_a_change(instance: dg.DagsterInstance) -> None:
+def test_a_run_is_new_once_and_again_after_a_change(any_instance: dg.DagsterInstance) -> None:
     cursors = Cursors("traces", updated=time.time())
-    run = begin(instance)
+    run = begin(any_instance)
     assert cursors.begin_if_new(run.record)
     assert not cursors.begin_if_new(run.record)
     cursors.end(run.run_id, run.record.update_timestamp.timestamp())
     assert not cursors.begin_if_new(run.record)
-    instance.add_run_tags(run.run_id, {"looked at": "by somebody"})
+    any_instance.add_run_tags(run.run_id, {"looked at": "by somebody"})
     assert cursors.begin_if_new(run.record)
     assert cursors.active == {run.run_id: None}
 
 
-def test_a_run_that_is_forgotten_is_neither_followed_nor_done_with(instance: dg.DagsterInstance) -> None:
+def test_a_run_that_is_forgotten_is_neither_followed_nor_done_with(any_instance: dg.DagsterInstance) -> None:
     cursors = Cursors("traces", updated=1.0, active={"a run": "a cursor"})
     cursors.forget("a run")
     cursors.forget("one that nobody follows")

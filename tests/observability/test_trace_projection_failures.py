@@ -113,17 +113,21 @@ def test_no_password_is_in_what_is_said(exporter: FakeExporter, history: RunHist
 
 
 @pytest.fixture
-def nobody() -> str:
-    """The URL of a collector that has stopped."""
+def stopped_collector() -> str:
+    """Return the URL of a collector that has stopped."""
     with http_collector() as collector:
         return collector.url
 
 
 @pytest.mark.parametrize("protocol", [HTTP, GRPC])
 def test_a_collector_that_is_down_is_an_unavailable_target(
-    environment: pytest.MonkeyPatch, nobody: str, protocol: str, history: RunHistory, export: Export
+    environment: pytest.MonkeyPatch,
+    stopped_collector: str,
+    protocol: str,
+    history: RunHistory,
+    export: Export,
 ) -> None:
-    assert_unavailable(environment, nobody, protocol, history, export)
+    assert_unavailable(environment, stopped_collector, protocol, history, export)
 
 
 @pytest.mark.parametrize("protocol", [HTTP, GRPC])

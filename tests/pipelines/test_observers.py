@@ -1,7 +1,5 @@
 """The sensors that show runs elsewhere: which there are, and what a tick of each does and says."""
 
-import socket
-from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -36,19 +34,8 @@ def counting() -> None:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with dg.DagsterInstance.local_temp(str(folder)) as instance:
-        yield instance
-
-
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """Address of a port that nobody listens on: it is bound, so that nobody else can take it."""
-    with socket.socket() as bound:
-        bound.bind((HOST, 0))
-        yield f"http://{HOST}:{bound.getsockname()[1]}"
+def instance(stored_instance: dg.DagsterInstance) -> dg.DagsterInstance:
+    return stored_instance
 
 
 def settings_with(tmp_path: Path, **variables: str) -> Settings:
@@ -155,37 +142,37 @@ def test_a_collector_that_is_down_is_named_and_fails_nothing(
     instance: dg.DagsterInstance,
     tmp_path: Path,
     mlflow_database: str,
-    nobody: str,
+    refusing_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", nobody)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", refusing_url)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     settings = settings_with(
-        tmp_path, MLFLOW_TRACKING_URI=mlflow_database, OTEL_EXPORTER_OTLP_ENDPOINT=nobody
+        tmp_path, MLFLOW_TRACKING_URI=mlflow_database, OTEL_EXPORTER_OTLP_ENDPOINT=refusing_url
     )
     dg.execute_job(dg.reconstructable(_counting), instance)
     said = evaluated("trace_runs", instance, projections(settings))
-    assert said.startswith(f"1 runs updated, 0 items written, 1 followed; unavailable: {nobody}")
+    assert said.startswith(f"1 runs updated, 0 items written, 1 followed; unavailable: {refusing_url}")
     assert "written, 1 followed" in evaluated("track_runs", instance, projections(settings))
 
 
 def test_an_mlflow_server_that_is_down_is_named_and_fails_nothing(
-    instance: dg.DagsterInstance, tmp_path: Path, nobody: str
+    instance: dg.DagsterInstance, tmp_path: Path, refusing_url: str
 ) -> None:
-    resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=nobody))
+    resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=refusing_url))
     dg.execute_job(dg.reconstructable(_counting), instance)
     for name in ("trace_runs", "track_runs"):
         said = evaluated(name, instance, resource)
         assert "0 items written, 1 followed; unavailable: " in said
-        assert nobody in said
+        assert refusing_url in said
 
 
 def test_a_server_for_lineage_that_is_down_is_named_and_fails_nothing(
-    instance: dg.DagsterInstance, tmp_path: Path, nobody: str
+    instance: dg.DagsterInstance, tmp_path: Path, refusing_url: str
 ) -> None:
-    resource = projections(settings_with(tmp_path, OPENLINEAGE_URL=nobody))
+    resource = projections(settings_with(tmp_path, OPENLINEAGE_URL=refusing_url))
     dg.execute_job(dg.reconstructable(_counting), instance)
-    assert nobody in evaluated("send_lineage_of_runs", instance, resource)
+    assert refusing_url in evaluated("send_lineage_of_runs", instance, resource)
 
 
 class RefusingProjection:

@@ -31,6 +31,13 @@ def add_days(instance: dg.DagsterInstance, *days: str) -> None:
         instance.report_runless_asset_event(dg.AssetMaterialization("delay_predictions", partition=day))
 
 
+def register(daemon: Daemon, count: int) -> None:
+    """Register versions, none of which has an alias, and evaluate the sensor."""
+    for _ in range(count):
+        daemon.stock.version(MODEL_NAME)
+    daemon.tick(production_changed)
+
+
 def test_a_change_outside_is_materialised_scored_and_alerted(daemon: Daemon, address: AlertAddress) -> None:
     daemon.alert_url = address.url
     add_days(daemon.instance, "2013-07-04", "2013-07-06", "2013-07-05")
@@ -143,9 +150,7 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_shown_by_it_alone(
 ) -> None:
     daemon.alert_url = address.url
     add_days(daemon.instance, "2013-07-04")
-    for _ in range(2):
-        daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 2)
     during: list[str | None] = []
 
     @dg.asset(key=PRODUCTION_ASSET)
@@ -171,9 +176,7 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_shown_by_it_alone(
 
 def test_a_run_that_has_shown_its_move_is_not_waited_for(daemon: Daemon, address: AlertAddress) -> None:
     daemon.alert_url = address.url
-    for _ in range(2):
-        daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 2)
     number = daemon.move_production(1, daemon.start_run("promote_flight_delay"))
     _, move, end = daemon.stock.history(MODEL_NAME).moves(PRODUCTION)[0]
     daemon.instance.report_runless_asset_event(
@@ -187,9 +190,7 @@ def test_a_run_that_has_shown_its_move_is_not_waited_for(daemon: Daemon, address
 
 def test_days_are_scored_again_once_when_the_last_of_several_moves_is_there(daemon: Daemon) -> None:
     add_days(daemon.instance, "2013-07-04")
-    for _ in range(2):
-        daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 2)
     daemon.set_alias(PRODUCTION, 2)
     run_id = daemon.start_run("promote_flight_delay")
     last = daemon.move_production(1, run_id)
@@ -206,8 +207,7 @@ def test_days_are_scored_again_once_when_the_last_of_several_moves_is_there(daem
     "kind", [DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_SUCCESS]
 )
 def test_a_move_that_a_run_did_not_live_to_show_is_shown(kind: DagsterEventType, daemon: Daemon) -> None:
-    daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 1)
     run_id = daemon.start_run("promote_flight_delay")
     daemon.move_production(1, run_id)
     daemon.tick(production_changed)
@@ -220,16 +220,14 @@ def test_a_move_that_a_run_did_not_live_to_show_is_shown(kind: DagsterEventType,
 
 
 def test_a_run_of_another_instance_is_not_waited_for(daemon: Daemon) -> None:
-    daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 1)
     daemon.move_production(1, "11111111-1111-1111-1111-111111111111")
     daemon.tick(production_changed)
     assert daemon.shown == [1]
 
 
 def test_a_run_that_still_says_it_goes_on_after_minutes_is_not_waited_for(daemon: Daemon) -> None:
-    daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 1)
     run_id = daemon.start_run("promote_flight_delay")
     model = daemon.stock.registered(MODEL_NAME).reconcile()
     at = datetime.now(UTC) - timedelta(minutes=11)
@@ -247,9 +245,7 @@ def test_a_run_that_still_says_it_goes_on_after_minutes_is_not_waited_for(daemon
 
 def test_a_daemon_that_is_killed_before_it_keeps_the_cursor_shows_nothing_twice(daemon: Daemon) -> None:
     add_days(daemon.instance, "2013-07-04")
-    for _ in range(3):
-        daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 3)
     for number in (1, 2):
         daemon.stock.serve(MODEL_NAME, number)
     daemon.set_alias(PRODUCTION, 3)
@@ -267,9 +263,7 @@ def test_an_alert_address_that_is_down_gets_all_alerts_later_in_order(
 ) -> None:
     daemon.alert_url = address.url
     add_days(daemon.instance, "2013-07-04")
-    for _ in range(2):
-        daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 2)
     address.stop()
     for number, keys in ((1, 1), (2, 2)):
         daemon.set_alias(PRODUCTION, number)
@@ -292,9 +286,7 @@ def test_an_alert_address_that_is_down_gets_all_alerts_later_in_order(
 
 def test_of_several_moves_alerted_ones_are_not_sent_again(daemon: Daemon, address: AlertAddress) -> None:
     daemon.alert_url = address.url
-    for _ in range(2):
-        daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 2)
     daemon.set_alias(PRODUCTION, 1)
     daemon.tick(production_changed)
     address.status = 503
@@ -312,8 +304,7 @@ def test_who_is_told_twice_because_a_daemon_was_killed_is_told_of_the_same_entry
     daemon: Daemon, address: AlertAddress
 ) -> None:
     daemon.alert_url = address.url
-    daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 1)
     daemon.set_alias(PRODUCTION, 1)
     for dies in (True, False, False):
         daemon.tick(production_changed, dies=dies)
@@ -322,8 +313,7 @@ def test_who_is_told_twice_because_a_daemon_was_killed_is_told_of_the_same_entry
 
 
 def test_without_scored_days_nothing_is_scored_again(daemon: Daemon) -> None:
-    daemon.stock.version(MODEL_NAME)
-    daemon.tick(production_changed)
+    register(daemon, 1)
     daemon.set_alias(PRODUCTION, 1)
     daemon.tick(production_changed)
     assert daemon.shown == [1]

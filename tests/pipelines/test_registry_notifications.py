@@ -1,43 +1,31 @@
 """The notify-up of sensors that follow the registry, kept in the Dagster instance."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from ledgerline.dagster.registry_notifications import notified_at, notify
 
 
-@pytest.fixture(params=["in memory", "in a folder"])
-def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    if request.param == "in memory":
-        with dg.DagsterInstance.ephemeral() as instance:
-            yield instance
-    else:
-        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-            yield instance
+def test_where_nobody_ever_woke_there_is_no_time(any_instance: dg.DagsterInstance) -> None:
+    assert notified_at(any_instance) is None
 
 
-def test_where_nobody_ever_woke_there_is_no_time(instance: dg.DagsterInstance) -> None:
-    assert notified_at(instance) is None
-
-
-def test_it_is_known_when_somebody_woke(instance: dg.DagsterInstance) -> None:
+def test_it_is_known_when_somebody_woke(any_instance: dg.DagsterInstance) -> None:
     before = time.time()
-    notify(instance)
-    at = notified_at(instance)
+    notify(any_instance)
+    at = notified_at(any_instance)
     assert at is not None
     assert before <= at <= time.time()
-    assert notified_at(instance) == at
+    assert notified_at(any_instance) == at
 
 
-def test_each_notification_can_be_told_from_the_one_before(instance: dg.DagsterInstance) -> None:
+def test_each_notification_can_be_told_from_the_one_before(any_instance: dg.DagsterInstance) -> None:
     times = []
     for _ in range(3):
-        notify(instance)
-        times.append(notified_at(instance))
+        notify(any_instance)
+        times.append(notified_at(any_instance))
     assert len(set(times)) == 3
 
 

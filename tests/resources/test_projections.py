@@ -1,6 +1,5 @@
 """The projections that the settings enable, and their targets."""
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,7 +19,6 @@ from ledgerline.ledger.projection import TargetUnavailableError
 from ledgerline.settings.shared import TraceVariables
 from ledgerline.testing.loopback_servers import LoopbackServer, Refusal, Request, listening
 from ledgerline.testing.otlp_receivers import Receiver
-from ledgerline.testing.ports import HOST
 from ledgerline.testing.written_runs import Clock, clock_to_put_forward
 from ledgerline.traces import attributes
 from ledgerline.traces.projection import TraceProjection
@@ -61,14 +59,6 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     with listening(Receiver()) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         yield receiver
-
-
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """Address of a port that nobody listens on: it is bound, so that nobody else can take it."""
-    with socket.socket() as bound:
-        bound.bind((HOST, 0))
-        yield f"http://{HOST}:{bound.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -246,16 +236,16 @@ def test_a_link_comes_with_the_first_trace_after_mlflow_is_back(
 def test_an_mlflow_server_that_is_away_is_named(
     instance: dg.DagsterInstance,
     history: RunHistory,
-    nobody: str,
+    refusing_url: str,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    uri = nobody.replace("://", f"://{LOGIN}@")
+    uri = refusing_url.replace("://", f"://{LOGIN}@")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # with a login it is read when it is used
     (projection,) = [each for each in made(MLFLOW_TRACKING_URI=uri).all() if each.name == name]
     with pytest.raises(TargetUnavailableError) as caught:
         projection.export(instance, history, None)
-    assert nobody.removeprefix("http://") in str(caught.value)
+    assert refusing_url.removeprefix("http://") in str(caught.value)
     assert "a-password" not in str(caught.value)
 
 

@@ -31,6 +31,7 @@ from ledgerline.serving.batcher import (
 from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import schema_of
+from ledgerline.testing.waiting import wait_until
 
 SECONDS = 120.0
 _VALUE = MLflowSchema([ColSpec(DataType.double, "value")])
@@ -99,25 +100,31 @@ def predicting(observe: Callable[[int, int, float], None] = lambda *_: None) -> 
     assert not batcher._thread.is_alive()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.001)
+async def until_queued(batcher: Batcher, count: int) -> None:
+    await asyncio.to_thread(wait_until, lambda: batcher.queued == count, f"{count} requests are queued")
+
+
+async def prediction_under_way(
+    batcher: Batcher, version: LoadedModel, model: FakeModel, value: float = 1
+) -> asyncio.Task[Prediction]:
+    """Return a prediction that waits until the gate of the model is opened."""
+    model.gate.clear()
+    model.began.clear()
+    task = asyncio.create_task(batcher.predict(version, rows_of(value), time.monotonic() + SECONDS))
+    await asyncio.to_thread(wait_until, model.began.is_set, "the model predicts")
+    return task
 
 
 async def predicted_together(
     batcher: Batcher, busy: LoadedModel, model: FakeModel, requests: list[tuple[LoadedModel, Rows]]
 ) -> list[Prediction | BaseException]:
     """Return the predictions for requests that all arrived during a prediction."""
-    model.gate.clear()
-    model.began.clear()
     deadline = time.monotonic() + SECONDS
-    first = asyncio.create_task(batcher.predict(busy, rows_of(0.5), deadline))
-    await until(model.began.is_set)
+    first = await prediction_under_way(batcher, busy, model, 0.5)
     tasks: list[Awaitable[Prediction]] = []
     for asked, rows in requests:
         tasks.append(asyncio.create_task(batcher.predict(asked, rows, deadline)))
-        await until(lambda: batcher.queued == len(tasks))
+        await until_queued(batcher, len(tasks))
     model.gate.set()
     await first
     return await asyncio.gather(*tasks, return_exceptions=True)
@@ -315,13 +322,11 @@ def test_an_overdue_request_is_never_predicted() -> None:
     version = loaded(model)
 
     async def late_and_in_time(batcher: Batcher) -> list[Prediction | BaseException]:
-        model.gate.clear()
+        first = await prediction_under_way(batcher, version, model)
         now = time.monotonic()
-        first = asyncio.create_task(batcher.predict(version, rows_of(1), now + SECONDS))
-        await until(model.began.is_set)
         late = asyncio.create_task(batcher.predict(version, rows_of(2), now - 1))
         in_time = asyncio.create_task(batcher.predict(version, rows_of(3), now + SECONDS))
-        await until(lambda: batcher.queued == 2)
+        await until_queued(batcher, 2)
         model.gate.set()
         return list(await asyncio.gather(first, late, in_time, return_exceptions=True))
 
@@ -347,16 +352,14 @@ def test_a_request_that_becomes_overdue_while_others_fail_is_not_predicted_again
     slow = replace(version, model=stored(slow_and_failing))
 
     async def one_in_time(batcher: Batcher) -> list[Prediction | BaseException]:
-        model.gate.clear()
+        first = await prediction_under_way(batcher, version, model, 0.5)
         now = time.monotonic()
-        first = asyncio.create_task(batcher.predict(version, rows_of(0.5), now + SECONDS))
-        await until(model.began.is_set)
         bad = asyncio.create_task(batcher.predict(slow, rows_of(-1), now + SECONDS))
         soon = asyncio.create_task(batcher.predict(slow, rows_of(7), now + 1))
-        await until(lambda: batcher.queued == 2)
+        await until_queued(batcher, 2)
         model.gate.set()
         await first
-        await until(lambda: time.monotonic() > now + 1)
+        await asyncio.to_thread(wait_until, lambda: time.monotonic() > now + 1, "a request is overdue")
         deadline.set()
         return list(await asyncio.gather(bad, soon, return_exceptions=True))
 
@@ -372,12 +375,10 @@ def test_a_cancelled_request_is_never_predicted() -> None:
     version = loaded(model)
 
     async def given_up(batcher: Batcher) -> Prediction:
-        model.gate.clear()
         deadline = time.monotonic() + SECONDS
-        first = asyncio.create_task(batcher.predict(version, rows_of(1), deadline))
-        await until(model.began.is_set)
+        first = await prediction_under_way(batcher, version, model)
         second = asyncio.create_task(batcher.predict(version, rows_of(2), deadline))
-        await until(lambda: batcher.queued == 1)
+        await until_queued(batcher, 1)
         second.cancel()
         await asyncio.wait([second])
         model.gate.set()
@@ -396,10 +397,8 @@ def test_a_request_that_is_cancelled_during_its_prediction_affects_no_other() ->
     version = loaded(model)
 
     async def given_up(batcher: Batcher) -> Prediction:
-        model.gate.clear()
         deadline = time.monotonic() + SECONDS
-        first = asyncio.create_task(batcher.predict(version, rows_of(1), deadline))
-        await until(model.began.is_set)
+        first = await prediction_under_way(batcher, version, model)
         first.cancel()
         await asyncio.wait([first])
         model.gate.set()
@@ -417,15 +416,14 @@ def test_queued_requests_are_predicted_before_the_end() -> None:
     version = loaded(model)
 
     async def ended(batcher: Batcher) -> list[Prediction | BaseException]:
-        model.gate.clear()
         deadline = time.monotonic() + SECONDS
-        tasks = []
-        for value in (1, 2, 3):
-            tasks.append(asyncio.create_task(batcher.predict(version, rows_of(value), deadline)))
-            await until(model.began.is_set)
-        await until(lambda: batcher.queued == 2)
+        first = await prediction_under_way(batcher, version, model)
+        tasks = [first] + [
+            asyncio.create_task(batcher.predict(version, rows_of(value), deadline)) for value in (2, 3)
+        ]
+        await until_queued(batcher, 2)
         stopping = asyncio.create_task(asyncio.to_thread(batcher.stop, SECONDS))
-        await until(lambda: batcher.queued == 3)  # with the end itself
+        await until_queued(batcher, 3)  # with the end itself
         model.gate.set()
         await stopping
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -439,9 +437,7 @@ def test_an_end_does_not_wait_for_a_model_that_does_not_answer() -> None:
     model = FakeModel()
 
     async def hanging(batcher: Batcher) -> bool:
-        model.gate.clear()
-        asked = asyncio.create_task(batcher.predict(loaded(model), rows_of(1), time.monotonic() + SECONDS))
-        await until(model.began.is_set)
+        asked = await prediction_under_way(batcher, loaded(model), model)
         await asyncio.to_thread(batcher.stop, 0.1)
         answered = asked.done()
         asked.cancel()

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -136,12 +135,9 @@ def test_at_its_end_it_answers_open_requests_and_refuses_new_connections(
                 f"Content-Length: {len(content)}\r\n\r\n"
             )
             half.sendall(head.encode() + content[:10])
-            # It has the request once it counts it.
-            while not in_flight(process):
-                time.sleep(0.01)
+            wait_until(lambda: in_flight(process), "the service counts the request")
             process.popen.terminate()
-            while not refuses_connections(free_port):
-                time.sleep(0.01)
+            wait_until(lambda: refuses_connections(free_port), "the service refuses connections")
             half.sendall(content[10:])
             answer = half.makefile("rb").readline()
         assert process.popen.wait(END_SECONDS) == 0
