@@ -177,7 +177,7 @@ def test_each_page_that_is_named_exists_with_its_heading() -> None:
         ("backfill ingest_flights --since 2013-01-01", "--since"),
     ],
 )
-def test_words_that_the_tool_does_not_know_are_found(command: str, unknown: str | None) -> None:
+def test_commands_that_the_tool_does_not_have_are_detected(command: str, unknown: str | None) -> None:
     assert unknown_in(command) == unknown
 
 
@@ -185,7 +185,7 @@ def test_words_that_the_tool_does_not_know_are_found(command: str, unknown: str 
     ("text", "target"),
     [("Run `make install`.", "install"), ("$ make run\n", "run"), ("[bold]make tset", "tset")],
 )
-def test_a_target_is_found_in_a_message(text: str, target: str) -> None:
+def test_a_target_in_a_message_is_detected(text: str, target: str) -> None:
     assert MAKE.findall(text) == [target]
     assert (target in targets_of("README.md")) == (target == "run")
 
@@ -202,7 +202,7 @@ def test_a_target_is_found_in_a_message(text: str, target: str) -> None:
         ("LEDGERLINE_AGENTS_*", "LEDGERLINE_AGENTS_*", False),
     ],
 )
-def test_a_setting_that_is_not_declared_is_found(text: str, variable: str, declared: bool) -> None:
+def test_a_setting_that_is_not_declared_is_detected(text: str, variable: str, declared: bool) -> None:
     assert VARIABLE.findall(text) == [variable]
     assert is_declared(variable) == declared
 
@@ -216,6 +216,6 @@ def test_a_setting_that_is_not_declared_is_found(text: str, variable: str, decla
         ("docs/rumbook.md says how.", "docs/rumbook.md", False),
     ],
 )
-def test_a_page_that_does_not_exist_is_found(text: str, address: str, exists: bool) -> None:
+def test_a_page_that_does_not_exist_is_detected(text: str, address: str, exists: bool) -> None:
     assert PAGE.findall(text) == [address]
     assert page_exists(address) == exists

@@ -24,7 +24,7 @@ def test_the_tree_is_drawn_as_it_is() -> None:
     assert error_tree.in_docstring() == error_tree.drawn(), "Run `python -m checks.error_tree`."
 
 
-def test_each_class_says_what_it_is_about() -> None:
+def test_each_class_has_a_subject() -> None:
     assert len(classes()) > 40
     ours = [cls for cls in classes() if cls.__module__.startswith(error_tree.PACKAGES)]
     assert [cls.__name__ for cls in ours if not cls.__dict__.get("__doc__")] == []

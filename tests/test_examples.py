@@ -36,7 +36,7 @@ def documented(node: ast.Module | ast.ClassDef | ast.FunctionDef, prefix: str = 
 
 
 @pytest.mark.parametrize(("module", "name"), list(names_with_examples()))
-def test_the_example_prints_what_it_shows(
+def test_the_example_prints_its_documented_output(
     module: str,
     name: str,
     tmp_path: Path,

@@ -47,7 +47,7 @@ def test_a_uv_that_is_on_the_path_but_does_not_run_is_passed_over(versions: Path
     assert chosen("UV", versions) == ".venv/bin/uv"
 
 
-def test_a_machine_without_a_new_enough_python_is_told_so(tmp_path: Path) -> None:
+def test_a_machine_without_a_new_enough_python_has_a_message(tmp_path: Path) -> None:
     for name in ("python3.13", "python3.12", "python3.11", "python3"):
         program(tmp_path / name, BROKEN)
     workplace = tmp_path / "workplace"

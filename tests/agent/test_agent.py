@@ -76,7 +76,7 @@ def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:
     assert execution.seconds > 0
 
 
-def test_the_model_is_told_the_prompt_the_question_and_the_tools(
+def test_the_model_receives_the_prompt_the_question_and_the_tools(
     agent_of: AgentOf, ollama: Callable[[Responder], FakeOllama]
 ) -> None:
     requests: list[ChatRequest] = []
@@ -170,9 +170,7 @@ def test_an_answer_with_a_finding_is_a_success(agent_of: AgentOf, spans: Spans) 
 
 
 @pytest.mark.parametrize("lost", [LOST, Reply(), Reply(pieces=(" \n",)), TALK])
-def test_a_model_whose_call_was_lost_is_told_so_once_and_may_call_again(
-    agent_of: AgentOf, lost: Reply
-) -> None:
+def test_a_lost_tool_call_is_reported_to_the_model_once(agent_of: AgentOf, lost: Reply) -> None:
     requests: list[ChatRequest] = []
     script = scripted(lost, asks(COUNT), ANSWER)
 
@@ -210,7 +208,7 @@ def test_without_a_turn_that_is_left_it_is_the_limit_that_stopped_it(agent_of: A
     assert_stopped(spans, Limit.TURNS)
 
 
-def test_an_answer_is_looked_up_only_if_a_tool_has_told_something(agent_of: AgentOf) -> None:
+def test_an_answer_is_looked_up_only_if_a_tool_returned_a_result(agent_of: AgentOf) -> None:
     assert not agent_of(scripted(ANSWER)).ask("How many?").used_tools
     assert not agent_of(scripted(asks("SELECT x FROM flights"), ANSWER)).ask("How many?").used_tools
     assert agent_of(scripted(asks("SELECT x FROM flights", COUNT), ANSWER)).ask("How many?").used_tools
@@ -251,7 +249,7 @@ def test_a_memory_that_is_empty_recalls_nothing(agent_of: AgentOf, tmp_path: Pat
     assert not (tmp_path / "memory").exists()
 
 
-def test_without_a_usable_memory_it_goes_on_and_says_so(
+def test_an_unusable_memory_is_reported_and_does_not_fail_the_execution(
     agent_of: AgentOf, tmp_path: Path, spans: Spans
 ) -> None:
     (tmp_path / "memory").mkdir()
@@ -270,7 +268,7 @@ def test_without_a_usable_memory_it_goes_on_and_says_so(
     assert spans.root.status.status_code is StatusCode.OK
 
 
-def test_without_an_embedder_that_answers_it_goes_on(
+def test_an_unavailable_embedder_does_not_fail_the_execution(
     agent_of: AgentOf, ollama: Callable[[Responder], FakeOllama], tmp_path: Path
 ) -> None:
     Memory(tmp_path, OllamaEmbedder(ollama(COUNTS).url, "nomic-embed-text")).remember(

@@ -111,7 +111,7 @@ def test_the_root_sums_up_what_the_execution_did(agent_with_tools: Agent, spans:
     assert root.kind is SpanKind.INTERNAL
 
 
-def test_a_chat_says_what_was_asked_for_and_what_came(agent_with_tools: Agent, spans: Spans) -> None:
+def test_the_span_of_a_chat_has_the_request_and_the_response(agent_with_tools: Agent, spans: Spans) -> None:
     settings = replace(agent_with_tools.model, temperature=0.5, seed=7, max_output_tokens=500)  # pyright: ignore[reportArgumentType] (it is one)
     replace(agent_with_tools, model=settings).ask(QUESTION)
     first, _, last = spans.named(f"chat {MODEL}")
@@ -152,7 +152,7 @@ def test_parts_of_a_chat_are_measured(agent_with_tools: Agent, spans: Spans) -> 
     assert attributes_of(spans.named("model completion")[2])["ledgerline.tokens_per_second"] == 26
 
 
-def test_tools_and_memory_say_how_much_there_was(agent_with_tools: Agent, spans: Spans) -> None:
+def test_spans_of_tools_and_memory_have_counts(agent_with_tools: Agent, spans: Spans) -> None:
     execution = agent_with_tools.ask(QUESTION)
     assert attributes_of(spans.one("execute_tool query_flights")) == {
         "gen_ai.operation.name": "execute_tool",
@@ -262,14 +262,14 @@ CONTENT = {
 }
 
 
-def test_what_was_said_is_recorded_only_if_the_switch_says_so(agent_with_tools: Agent, spans: Spans) -> None:
+def test_messages_are_recorded_only_if_the_switch_is_on(agent_with_tools: Agent, spans: Spans) -> None:
     agent_with_tools.ask(QUESTION)
     assert not any(CONTENT & set(attributes_of(span)) for span in spans.finished)
     for said in (QUESTION, "storm", COUNT, "Answer: 3", "Answer questions", "cancelled? 3", "About snow"):
         assert said not in spans.text
 
 
-def test_what_was_said_is_recorded_as_the_conventions_have_it(agent_with_tools: Agent, spans: Spans) -> None:
+def test_messages_are_recorded_as_the_conventions_define(agent_with_tools: Agent, spans: Spans) -> None:
     execution = replace(agent_with_tools, recorder=Recorder(spans.tracer, captures=True)).ask(QUESTION)
     assert content_of(spans.root, "gen_ai.input.messages") == [
         {"role": "user", "parts": [{"type": "text", "content": QUESTION}]}

@@ -16,7 +16,7 @@ from tests.agent.spans import Spans, attributes_of
 
 
 @pytest.mark.parametrize("name", ["turns", "tool_calls", "tokens", "seconds"])
-def test_a_budget_of_nothing_is_none(name: str) -> None:
+def test_a_budget_of_zero_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"budget for {name} is 0; it must be above 0"):
         Budget(**{name: 0})
 
@@ -90,7 +90,7 @@ def test_an_answer_counts_even_if_it_took_the_last_tokens(agent_of: AgentOf) -> 
     ],
     ids=["before", "between", "bytes"],
 )
-def test_seconds_are_limited_whatever_the_server_is_slow_with(
+def test_seconds_are_limited_for_every_kind_of_slow_request(
     agent_of: AgentOf, spans: Spans, slow: Reply
 ) -> None:
     agent = agent_of(scripted(asks(COUNT), slow))

@@ -51,7 +51,7 @@ def test_the_last_line_with_the_marker_states_the_answer(answer: str, expected: 
 
 
 @given(st.integers() | st.decimals(allow_nan=False, allow_infinity=False, places=2))
-def test_whatever_number_is_stated_is_found(number: int | Decimal) -> None:
+def test_any_stated_number_is_read(number: int | Decimal) -> None:
     assert stated(f"So it is.\n**Answer:** {number:,}.", STATED) == f"{number:,}"
 
 
@@ -163,7 +163,7 @@ def test_two_numbers_are_the_same_only_if_they_round_to_the_same(
         (None, "JFK", False),
     ],
 )
-def test_a_text_is_right_whatever_its_case_accents_and_punctuation(
+def test_case_accents_and_punctuation_of_a_text_do_not_matter(
     said: str | None, expected: str, is_right: bool
 ) -> None:
     assert is_text(said, expected) is is_right
@@ -249,7 +249,7 @@ TABLE = (
         ("1\N{NO-BREAK SPACE}024 flights", ["1024"], []),
     ],
 )
-def test_numbers_of_an_answer_come_from_its_sources(
+def test_numbers_of_an_answer_are_grounded_in_its_sources(
     answer: str, sources: list[str], missing: list[str]
 ) -> None:
     assert ungrounded(answer, sources) == missing
@@ -282,7 +282,7 @@ ODD = st.text(alphabet='0123456789.,-+%*\n "JB\N{MINUS SIGN}\N{THIN SPACE}') | s
 
 
 @given(ODD, st.lists(ODD))
-def test_any_text_can_be_judged(answer: str, sources: list[str]) -> None:
+def test_any_text_can_be_evaluated(answer: str, sources: list[str]) -> None:
     assert all(any(map(str.isdigit, number)) for number in ungrounded(answer, sources))
     assert ungrounded(answer, [answer.replace("*", " ")]) == []
     stated(answer, STATED)

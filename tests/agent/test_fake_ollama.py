@@ -35,14 +35,14 @@ def client(analyst: FakeOllama) -> Iterator[Client]:
         yield client
 
 
-def test_it_says_that_it_runs_and_in_which_version(analyst: FakeOllama) -> None:
+def test_it_responds_with_its_version(analyst: FakeOllama) -> None:
     with urllib.request.urlopen(analyst.url) as answer:
         assert answer.read() == b"Ollama is running"
     with urllib.request.urlopen(f"{analyst.url}/api/version") as answer:
         assert json.load(answer)["version"]
 
 
-def test_its_models_are_listed_and_shown(client: Client) -> None:
+def test_its_models_are_listed_and_described(client: Client) -> None:
     assert [model.model for model in client.list().models] == [MODEL, EMBEDDING_MODEL]
     shown = client.show(MODEL)
     assert shown.capabilities == ["completion", "tools"]
@@ -60,7 +60,7 @@ def test_a_chat_is_streamed_piece_by_piece(client: Client) -> None:
     assert parts[-1].eval_duration == 500_000_000
 
 
-def test_a_chat_that_is_not_streamed_says_the_same(client: Client) -> None:
+def test_a_chat_without_streaming_has_the_same_content(client: Client) -> None:
     whole = client.chat(MODEL, [{"role": "user", "content": "And tomorrow?"}])
     assert whole.message.content == "This is what the tables say.\nAnswer: unknown"
     assert whole.done
@@ -68,7 +68,7 @@ def test_a_chat_that_is_not_streamed_says_the_same(client: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["streamed", "whole"])
-def test_the_analyst_asks_its_tool_and_tells_what_that_says(
+def test_the_analyst_calls_its_tool_and_answers_with_the_result(
     client: Client, analyst: FakeOllama, how: str
 ) -> None:
     def chat(messages: list[Any]) -> tuple[str, list[Any]]:
@@ -91,13 +91,13 @@ def test_the_analyst_asks_its_tool_and_tells_what_that_says(
     assert analyst.requests[0].tools[0]["function"]["name"] == "query_flights"
 
 
-def test_what_the_analyst_does_not_know_is_unknown(client: Client) -> None:
+def test_the_analyst_answers_unknown_without_a_query(client: Client) -> None:
     text = client.chat(MODEL, [{"role": "user", "content": "Why?"}]).message.content
     assert text is not None
     assert text.endswith("Answer: unknown")
 
 
-def test_texts_with_the_same_words_have_near_vectors(client: Client) -> None:
+def test_texts_with_common_words_have_near_vectors(client: Client) -> None:
     texts = ["late flights of United", "flights of United, late", "weather in Newark"]
     one, same, other = client.embed(EMBEDDING_MODEL, texts).embeddings
     assert {len(vector) for vector in (one, same, other)} == {64}

@@ -81,7 +81,7 @@ def test_every_vector_is_finite_and_of_length_1(embedder: LocalEmbedder) -> None
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["one"], ["same words"] * 300, ["!", "?"]])
-def test_little_to_learn_from_is_enough(texts: list[str]) -> None:
+def test_a_few_texts_are_enough_to_fit(texts: list[str]) -> None:
     found = vectors(LocalEmbedder.fitted(texts), ["one", "same words", "other things", ""])
     assert np.isfinite(found).all()
     assert found @ found.T == pytest.approx(np.eye(4), abs=0.35)
@@ -91,7 +91,7 @@ def test_no_texts_have_no_vectors(embedder: LocalEmbedder) -> None:
     assert len(embedder.embed([])) == 0
 
 
-def test_more_texts_than_topics_are_learned_from() -> None:
+def test_more_texts_than_topics_can_be_fitted() -> None:
     texts = [
         f"flight {number} to gate {number % 17} was late by {number % 31} minutes" for number in range(900)
     ]
@@ -107,13 +107,13 @@ def test_the_order_of_texts_makes_no_difference(embedder: LocalEmbedder) -> None
     assert np.array_equal(vectors(turned, list(ASKED)), vectors(embedder, list(ASKED)))
 
 
-def test_one_that_learned_from_other_texts_has_another_name(embedder: LocalEmbedder) -> None:
+def test_an_embedder_fitted_to_other_texts_has_another_name(embedder: LocalEmbedder) -> None:
     assert embedder.name.startswith("local:")
     assert len(embedder.name) == len("local:") + 8
     assert LocalEmbedder.fitted(TEXTS[1:]).name != embedder.name
 
 
-def test_what_was_learned_is_the_same_when_it_is_read_again(embedder: LocalEmbedder, tmp_path: Path) -> None:
+def test_a_fitted_embedder_is_equal_after_it_is_read_again(embedder: LocalEmbedder, tmp_path: Path) -> None:
     embedder.save(tmp_path / "learned.npz")
     again = LocalEmbedder.load(tmp_path / "learned.npz")
     assert (again.name, again.texts) == (embedder.name, embedder.texts)
@@ -121,13 +121,13 @@ def test_what_was_learned_is_the_same_when_it_is_read_again(embedder: LocalEmbed
     assert np.array_equal(vectors(again, asked), vectors(embedder, asked))
 
 
-def test_what_is_kept_holds_no_words(embedder: LocalEmbedder, tmp_path: Path) -> None:
+def test_the_stored_embedder_contains_no_words(embedder: LocalEmbedder, tmp_path: Path) -> None:
     embedder.save(tmp_path / "learned.npz")
     kept = (tmp_path / "learned.npz").read_bytes().lower()
     assert not [word for word in ("expressjet", "snowstorm", "laguardia") if word.encode() in kept]
 
 
-def test_a_damaged_file_is_said_to_be_unreadable(embedder: LocalEmbedder, tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_as_unreadable(embedder: LocalEmbedder, tmp_path: Path) -> None:
     file = tmp_path / "learned.npz"
     embedder.save(file)
     content = file.read_bytes()

@@ -149,18 +149,18 @@ def test_an_entry_replaces_the_one_of_the_same_key(memory: Memory) -> None:
     assert recalled(memory, "fog") == ["snow"]
 
 
-def test_the_newest_entries_come_first(memory: Memory) -> None:
+def test_the_newest_entries_are_first(memory: Memory) -> None:
     memory.remember([entry(key, days=days) for days, key in enumerate(TEXTS)])
     assert [found.key for found in memory.entries(2)] == list(TEXTS)[:2]
 
 
-def test_only_the_kinds_asked_for_are_recalled(memory: Memory) -> None:
+def test_only_the_requested_kinds_are_recalled(memory: Memory) -> None:
     memory.remember([entry("answer", "gate AUC"), entry("report", "gate AUC", kind="report")])
     found = memory.recall("gate AUC", SILENT, kinds=["report"])
     assert [one.entry.key for one in found] == ["report"]
 
 
-def test_the_newer_of_two_that_say_the_same_comes_first(memory: Memory) -> None:
+def test_the_newer_of_two_equal_entries_is_first(memory: Memory) -> None:
     memory.remember([entry("old", TEXTS["jfk"], days=400), entry("new", TEXTS["jfk"])])
     assert recalled(memory, "departure delay from JFK") == ["new", "old"]
 
@@ -194,7 +194,7 @@ def test_entries_can_be_forgotten_without_their_embedder(folder: Path) -> None:
 # Embedders
 
 
-def test_a_local_embedder_learns_anew_when_there_are_twice_as_many(memory: Memory, folder: Path) -> None:
+def test_a_local_embedder_is_fitted_again_when_the_entries_have_doubled(memory: Memory, folder: Path) -> None:
     learned = []
     for one in [*some(8), *some(8)]:
         memory.remember([one])
@@ -211,7 +211,7 @@ def test_a_given_embedder_is_used(folder: Path) -> None:
     assert embedder.asked == ["snow today", "a plane", "is there snow?"]
 
 
-def test_with_another_embedder_nothing_is_recalled_until_vectors_are_made_anew(folder: Path) -> None:
+def test_another_embedder_recalls_nothing_until_vectors_are_computed_again(folder: Path) -> None:
     Memory(folder).remember([entry("snow"), entry("gate")])
     memory = Memory(folder, FakeEmbedder())
     assert recalled(memory, "snow") == []
@@ -233,7 +233,7 @@ def test_the_same_model_by_another_form_of_its_name_recalls_what_there_is(
     assert recalled(Memory(folder, FakeEmbedder("ollama:weather:1b")), "snow") == []
 
 
-def test_what_is_remembered_with_another_embedder_makes_all_vectors_anew(folder: Path) -> None:
+def test_a_new_entry_with_another_embedder_computes_all_vectors_again(folder: Path) -> None:
     Memory(folder).remember([entry("snow")])
     memory = Memory(folder, FakeEmbedder())
     memory.remember([entry("plane", "a plane")])
@@ -264,7 +264,7 @@ def test_other_files_in_the_folder_are_left_alone(memory: Memory, folder: Path) 
 # Unusable
 
 
-def test_an_absent_embedder_is_told_with_what_to_do(folder: Path) -> None:
+def test_an_unavailable_embedder_is_reported_with_a_remedy(folder: Path) -> None:
     embedder = FakeEmbedder()
     memory = Memory(folder, embedder)
     memory.remember([entry("snow")])
@@ -298,7 +298,7 @@ def test_a_memory_whose_entries_are_gone_is_unusable(memory: Memory, folder: Pat
         memory.remember([entry("gate")])
 
 
-def test_what_a_local_embedder_learned_is_learned_anew_if_it_is_lost(memory: Memory, folder: Path) -> None:
+def test_a_local_embedder_whose_file_is_lost_is_fitted_again(memory: Memory, folder: Path) -> None:
     memory.remember([entry(key) for key in TEXTS])
     for file in folder.rglob("embedder.npz"):
         file.write_bytes(b"not this")
@@ -319,7 +319,7 @@ def test_fifty_questions_at_once_are_answered(memory: Memory) -> None:
     assert answers == [[key] for key in asked]
 
 
-def test_who_recalls_meanwhile_sees_the_old_or_the_new(memory: Memory, folder: Path) -> None:
+def test_a_concurrent_recall_reads_the_old_or_the_new_vectors(memory: Memory, folder: Path) -> None:
     memory.remember([entry("snow")])
     done = threading.Event()
 
@@ -405,7 +405,7 @@ def test_recalling_is_recorded_as_spans(memory: Memory, folder: Path, exporter: 
         assert parent.span_id == whole.context.span_id
 
 
-def test_what_was_asked_and_found_is_recorded_only_if_it_is_to_be(
+def test_queries_and_results_are_recorded_only_if_the_switch_is_on(
     memory: Memory, exporter: InMemorySpanExporter
 ) -> None:
     memory.remember([entry(key) for key in TEXTS])

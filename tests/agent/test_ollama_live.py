@@ -42,7 +42,7 @@ def _first_with_tools(host: str) -> str:
     pytest.skip("The server at OLLAMA_HOST has no model that can call tools")
 
 
-def test_it_says_something_and_counts_tokens(model: OllamaModel) -> None:
+def test_a_response_has_a_text_and_a_count_of_tokens(model: OllamaModel) -> None:
     received: list[str] = []
     completion = model.complete((Message(Role.USER, "Say hello."),), (), SECONDS, received.append)
     assert completion.message.content == "".join(received)

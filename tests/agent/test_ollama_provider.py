@@ -43,7 +43,7 @@ def model_of(fake: FakeOllama, **settings: object) -> OllamaModel:
 # Responses
 
 
-def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
+def test_text_is_received_in_pieces_and_returned_whole(started: Started) -> None:
     received: list[str] = []
     fake = started(scripted(Reply(pieces=("Two ", "flights", "."))))
     completion = ask(model_of(fake), received=received)
@@ -56,7 +56,7 @@ def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
     assert 0 < completion.seconds_to_first_token < SECONDS
 
 
-def test_pieces_are_heard_when_they_come(started: Started) -> None:
+def test_pieces_are_received_when_they_arrive(started: Started) -> None:
     fake = started(scripted(Reply(pieces=("first", "second"), seconds_between=3600)))
 
     def listen(_: str) -> None:
@@ -123,7 +123,7 @@ def test_arguments_may_be_an_object_or_its_text(started: Started, written: objec
     assert [call.arguments for call in calls] == [arguments] * 2
 
 
-def test_what_is_asked_for_is_sent_and_told(started: Started) -> None:
+def test_requested_options_are_sent_and_recorded(started: Started) -> None:
     fake = started(scripted(Reply(pieces=("Yes.",)), Reply(pieces=("Yes.",))))
     model = model_of(fake, context_tokens=2048, temperature=0.5, seed=7, max_output_tokens=100)
     ask(model)
@@ -151,7 +151,7 @@ def test_what_ollama_does_not_count_is_not_made_up(started: Started) -> None:
     assert completion.tokens_per_second is None
 
 
-def test_speed_is_measured_if_ollama_does_not_tell_it(started: Started) -> None:
+def test_speed_is_measured_if_ollama_does_not_report_it(started: Started) -> None:
     reply = Reply(pieces=("a", "b"), seconds_between=0.02, output_seconds=None)
     speed = ask(model_of(started(scripted(reply)))).tokens_per_second
     assert speed is not None
@@ -171,14 +171,12 @@ def test_a_server_with_the_model_is_all_that_is_required(started: Started) -> No
     model_of(started(scripted())).require()
 
 
-def test_an_old_server_that_does_not_say_what_its_models_can_is_accepted(started: Started) -> None:
+def test_an_old_server_that_reports_no_capabilities_is_accepted(started: Started) -> None:
     model_of(started(scripted(), {MODEL: None})).require()
 
 
 @pytest.mark.parametrize("version", ["0.6.4", "0.11.10", "0.12.5"])
-def test_a_version_that_drops_messages_whatever_it_is_told_is_to_be_updated(
-    started: Started, version: str
-) -> None:
+def test_a_version_that_always_drops_messages_must_be_updated(started: Started, version: str) -> None:
     fake = started(scripted())
     fake.version = version
     model = model_of(fake)
@@ -196,7 +194,7 @@ def test_other_versions_are_accepted(started: Started, version: str | None) -> N
     assert ask(model_of(fake)).message.content == "Two."
 
 
-def test_the_server_is_told_to_drop_nothing(started: Started) -> None:
+def test_the_request_forbids_the_server_to_drop_messages(started: Started) -> None:
     fake = started(lambda _: Reply(pieces=("Two.",)))
     ask(model_of(fake))
     assert fake.requests[0].more == {"truncate": False, "shift": False}
@@ -205,7 +203,7 @@ def test_the_server_is_told_to_drop_nothing(started: Started) -> None:
 @pytest.mark.parametrize(
     ("think", "sent"), [(Thinking.OFF, False), (Thinking.ON, True), (Thinking.LOW, "low")]
 )
-def test_how_much_to_think_is_sent(started: Started, think: Thinking, sent: object) -> None:
+def test_the_effort_of_thinking_is_sent(started: Started, think: Thinking, sent: object) -> None:
     fake = started(lambda _: Reply(pieces=("Two.",)), {MODEL: ("completion", "tools", "thinking")})
     model = model_of(fake, think=think)
     model.require()
@@ -255,7 +253,7 @@ def test_a_model_that_is_not_there_is_to_be_pulled(started: Started) -> None:
         assert "`ollama pull other:1b`" in error.remedy
 
 
-def test_a_model_without_tools_is_none_for_an_agent(started: Started) -> None:
+def test_a_model_without_tools_is_refused_for_an_agent(started: Started) -> None:
     model = model_of(started(scripted(), {MODEL: ("completion",)}))
     for act in (model.require, lambda: ask(model)):
         error = failure(UnknownModelError, act)
@@ -273,7 +271,7 @@ def test_an_absent_server_is_to_be_started(free_port: int) -> None:
         assert error.remedy == "Start it with `ollama serve`, or set OLLAMA_HOST to its address."
 
 
-def test_a_name_that_nobody_has_is_an_absent_server() -> None:
+def test_a_host_that_does_not_exist_is_an_absent_server() -> None:
     failure(ServerAbsentError, OllamaModel("http://nobody.invalid:11434", MODEL).require)
 
 
@@ -327,7 +325,7 @@ def test_a_malformed_call_within_the_stream_is_understood(started: Started) -> N
     assert len(fake.requests) == 1
 
 
-def test_without_time_nothing_is_asked(started: Started) -> None:
+def test_without_remaining_time_no_request_is_sent(started: Started) -> None:
     fake = started(scripted())
     failure(TooSlowError, lambda: ask(model_of(fake), seconds=0))
     assert not fake.requests
@@ -423,12 +421,12 @@ def test_a_model_for_conversations_makes_no_embeddings(started: Started) -> None
     assert not fake.embedded
 
 
-def test_an_old_server_that_does_not_say_what_its_models_can_embeds(started: Started) -> None:
+def test_an_old_server_that_reports_no_capabilities_embeds(started: Started) -> None:
     fake = started(scripted(), {EMBEDDING_MODEL: None})
     assert embedder_of(fake).embed(["text"])
 
 
-def test_embeddings_of_a_busy_server_are_asked_for_again(fixed_response: FixedResponseServer) -> None:
+def test_embeddings_of_a_busy_server_are_requested_again(fixed_response: FixedResponseServer) -> None:
     url = fixed_response(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")
     embedder = OllamaEmbedder(url, EMBEDDING_MODEL, retries=IMPATIENT)
     failure(ServerBusyError, lambda: embedder.embed(["text"]))

@@ -33,7 +33,7 @@ def ask(
     return model.complete(messages, (), SECONDS, ([] if received is None else received).append)
 
 
-def test_it_says_something_and_counts_tokens(server: str) -> None:
+def test_a_response_has_a_text_and_a_count_of_tokens(server: str) -> None:
     received: list[str] = []
     model = model_of(server)
     model.require()
@@ -78,7 +78,7 @@ def test_a_context_is_no_longer_than_the_model_was_made_for(
         ("a:b:c", {}, "does not accept a:b:c as the name of a model"),
     ],
 )
-def test_a_model_that_cannot_be_used_is_refused_before_it_is_asked_and_when_it_is(
+def test_an_unusable_model_is_refused_by_the_check_and_by_a_request(
     server: str, name: str, settings: dict[str, object], problem: str
 ) -> None:
     model = model_of(server, name, **settings)

@@ -54,7 +54,9 @@ def test_its_version_is_the_one_that_was_tried(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("model", CAPABILITIES)
-def test_a_model_is_shown_with_what_it_can_and_its_longest_context(http: httpx.Client, model: str) -> None:
+def test_a_model_is_described_with_its_capabilities_and_context_length(
+    http: httpx.Client, model: str
+) -> None:
     shown = http.post("/api/show", json={"model": model}).json()
     assert shown["capabilities"] == list(CAPABILITIES[model])
     architecture = shown["model_info"]["general.architecture"]
@@ -114,7 +116,7 @@ def test_what_a_model_cannot_do_is_refused(
     assert (answer.status_code, answer.json()) == (400, {"error": error})
 
 
-def test_not_to_think_is_no_problem_of_a_model_that_cannot(http: httpx.Client) -> None:
+def test_a_model_that_cannot_think_accepts_requests_without_thinking(http: httpx.Client) -> None:
     assert chat(http, think=False, stream=False).status_code == 200
 
 
@@ -127,7 +129,7 @@ def test_a_model_for_conversations_makes_embeddings_all_the_same(http: httpx.Cli
 # Answers
 
 
-def test_an_answer_comes_in_parts_and_its_counts_in_the_last(http: httpx.Client) -> None:
+def test_a_response_arrives_in_parts_and_the_last_has_the_counts(http: httpx.Client) -> None:
     answer = chat(http)
     assert answer.headers["content-type"] == "application/x-ndjson"
     *parts, last = lines(answer)
@@ -146,7 +148,7 @@ def test_no_messages_load_a_model_and_unload_it(http: httpx.Client) -> None:
 # Tool calls
 
 
-def test_a_call_comes_whole_with_an_id(http: httpx.Client) -> None:
+def test_a_tool_call_arrives_whole_with_an_id(http: httpx.Client) -> None:
     asked, last = lines(chat(http, **writing(call("add", a=1, b=2))))
     (made,) = asked["message"].pop("tool_calls")
     assert re.fullmatch("call_[a-z0-9]{8}", made["id"])

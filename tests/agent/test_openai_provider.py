@@ -39,7 +39,7 @@ def model_of(fake: FakeOpenAI, **settings: object) -> OpenAIModel:
 # Responses
 
 
-def test_text_is_heard_piece_by_piece_and_told_whole(started: Started) -> None:
+def test_text_is_received_in_pieces_and_returned_whole(started: Started) -> None:
     received: list[str] = []
     reply = Reply(thinking=("Hm.",), pieces=("Two ", "flights", "."), seconds_between=0.1)
     completion = ask(model_of(started(scripted(reply))), received=received)
@@ -92,7 +92,7 @@ def test_arguments_that_are_no_object_are_kept_as_they_are(
     assert ask(model_of(fake)).message.tool_calls[0].arguments == arguments
 
 
-def test_what_is_asked_for_is_sent_and_told(started: Started) -> None:
+def test_requested_options_are_sent_and_recorded(started: Started) -> None:
     fake = started(scripted(Reply(pieces=("Yes.",)), Reply(pieces=("Yes.",))))
     model = model_of(fake, temperature=0.5, seed=7, max_output_tokens=100, api_key=SECRET)
     ask(model)
@@ -108,7 +108,7 @@ def test_what_is_asked_for_is_sent_and_told(started: Started) -> None:
 @pytest.mark.parametrize(
     ("think", "effort"), [(None, None), (Thinking.ON, None), (Thinking.OFF, "none"), (Thinking.HIGH, "high")]
 )
-def test_how_much_to_think_is_sent(started: Started, think: Thinking | None, effort: str | None) -> None:
+def test_the_effort_of_thinking_is_sent(started: Started, think: Thinking | None, effort: str | None) -> None:
     fake = started(scripted(Reply(pieces=("Yes.",))))
     ask(model_of(fake, think=think))
     assert fake.requests[0].options.get("reasoning_effort") == effort
@@ -131,7 +131,7 @@ OF_NEWER_MODELS = (
 )
 
 
-def test_the_limit_has_the_name_that_the_server_knows(started: Started) -> None:
+def test_the_limit_has_the_name_that_the_server_accepts(started: Started) -> None:
     fake = started(lambda _: Reply(pieces=("Yes.",)))
     fake.refuses = "max_tokens", OF_NEWER_MODELS
     model = model_of(fake, max_output_tokens=100)
@@ -141,7 +141,7 @@ def test_the_limit_has_the_name_that_the_server_knows(started: Started) -> None:
     assert all("max_tokens" not in request.options for request in fake.requests)
 
 
-def test_another_parameter_that_is_refused_is_not_asked_for_in_another_way(started: Started) -> None:
+def test_a_refused_parameter_of_another_kind_is_not_sent_again(started: Started) -> None:
     fake = started(lambda _: Reply(pieces=("Yes.",)))
     fake.refuses = "seed", "Unsupported parameter: 'seed'"
     failure(RefusedError, lambda: ask(model_of(fake, seed=7, max_output_tokens=100)))
@@ -189,7 +189,7 @@ def test_another_tag_is_another_model(started: Started, name: str) -> None:
     failure(UnknownModelError, OpenAIModel(started(scripted(), ("smol:1b",)).api, name).require)
 
 
-def test_of_an_ollama_it_is_said_that_this_protocol_cuts(
+def test_the_error_of_an_ollama_explains_that_this_protocol_cuts(
     started: Started, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = started(scripted())
@@ -228,7 +228,7 @@ def test_a_page_with_status_200_is_no_answer_and_is_quoted(
     assert len(fixed_response.connections) == 2  # each once
 
 
-def test_an_error_with_status_200_is_what_it_says(fixed_response: FixedResponseServer) -> None:
+def test_an_error_with_status_200_is_an_error(fixed_response: FixedResponseServer) -> None:
     error = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens."}}'
     model = OpenAIModel(fixed_response(answer(error, "application/json")), MODEL)
     failure(ContextTooLongError, lambda: ask(model))
@@ -305,7 +305,7 @@ def test_an_answer_that_ends_before_its_limit_has_no_more_room(
         assert ask(model).finish_reason == "length"
 
 
-def test_a_key_that_cannot_be_sent_is_not_told(started: Started) -> None:
+def test_a_key_that_cannot_be_sent_is_not_in_the_error(started: Started) -> None:
     model = model_of(started(scripted()), api_key=f"{SECRET}\nand a line", headers={})
     assert SECRET not in str(failure(RefusedError, lambda: ask(model)))
 
@@ -313,6 +313,6 @@ def test_a_key_that_cannot_be_sent_is_not_told(started: Started) -> None:
 # Failures
 
 
-def test_the_code_of_an_error_says_more_than_its_words(started: Started) -> None:
+def test_the_code_of_an_error_decides_and_not_its_message(started: Started) -> None:
     fake = started(scripted(Reply(status=400, error="Too much.", done_reason="context_length_exceeded")))
     failure(ContextTooLongError, lambda: ask(model_of(fake)))

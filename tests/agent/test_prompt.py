@@ -27,7 +27,7 @@ def test_a_template_is_known_by_its_hash() -> None:
     assert Prompt("a", "text").sha256 == hashlib.sha256(b"text").hexdigest() == Prompt("b", "text", 2).sha256
 
 
-def test_a_variable_that_is_missing_is_told_with_those_that_there_are() -> None:
+def test_a_missing_variable_is_reported_with_the_existing_ones() -> None:
     with pytest.raises(PromptError) as error:
         Prompt("analyst", "{{ tables }}", 7).render(memories="", question="")
     assert str(error.value) == (

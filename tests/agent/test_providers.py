@@ -107,7 +107,7 @@ def test_an_absent_server_is_named_without_secrets(provider: Provider, free_port
         assert SECRET not in f"{error} {model!r}"
 
 
-def test_user_and_password_of_the_address_are_sent_and_never_shown(
+def test_user_and_password_of_the_address_are_sent_and_never_printed(
     provider: Provider, started: Started
 ) -> None:
     refused = Reply(status=401, error=f"no, {SECRET} is wrong")

@@ -80,13 +80,13 @@ def test_a_cell_stays_one_cell(tool: QueryTool) -> None:
     ]
 
 
-def test_no_rows_are_said_to_be_none(tool: QueryTool) -> None:
+def test_an_empty_result_is_reported_as_empty(tool: QueryTool) -> None:
     answer = query(tool, "SELECT carrier, delay FROM flights WHERE delay > 100")
     assert answer.text == "carrier,delay\n\n(no rows)"
     assert answer.attributes["ledgerline.tool.rows"] == 0
 
 
-def test_what_was_cut_is_said(tool: QueryTool) -> None:
+def test_a_cut_result_is_reported_as_cut(tool: QueryTool) -> None:
     answer = query(tool, "SELECT range AS n, 'a text that is much too long to be shown' AS t FROM range(100)")
     lines = answer.text.splitlines()
     assert lines[:2] == ["n,t", "0,a text that is much too long t…"]
@@ -95,7 +95,7 @@ def test_what_was_cut_is_said(tool: QueryTool) -> None:
     assert answer.attributes["ledgerline.tool.is_cut"] is True
 
 
-def test_a_mistake_is_told_the_model(tool: QueryTool) -> None:
+def test_a_mistake_is_reported_to_the_model(tool: QueryTool) -> None:
     with pytest.raises(ToolError, match='Candidate bindings: "delay"'):
         query(tool, "SELECT dely FROM flights")
     with pytest.raises(ToolError, match="read-only"):

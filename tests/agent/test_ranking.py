@@ -31,12 +31,12 @@ def test_recency_halves_after_each_half_life() -> None:
     assert [recency(days, 90) for days in (-5, 0, 90, 180)] == [1, 1, 0.5, 0.25]
 
 
-def test_the_most_relevant_comes_first() -> None:
+def test_the_most_relevant_is_first() -> None:
     found = [Candidate(value, 0, EAST) for value in (0.4, 0.9, 0.6)]
     assert order(found) == [1, 2, 0]
 
 
-def test_of_two_as_relevant_the_newer_comes_first() -> None:
+def test_the_newer_of_two_equally_relevant_is_first() -> None:
     assert order([Candidate(0.8, 400, EAST), Candidate(0.8, 1, EAST)]) == [1, 0]
 
 
@@ -44,7 +44,7 @@ def test_a_much_more_relevant_one_comes_before_a_newer_one() -> None:
     assert order([Candidate(0.5, 0, EAST), Candidate(0.8, 10_000, EAST)]) == [1, 0]
 
 
-def test_another_subject_comes_before_the_same_once_more() -> None:
+def test_another_subject_is_ranked_before_a_repetition() -> None:
     found = [Candidate(0.9, 0, EAST), Candidate(0.89, 0, EAST), Candidate(0.6, 0, NORTH)]
     assert order(found, limit=2) == [0, 2]
     assert order(found, limit=2, diversity=0) == [0, 1]
@@ -59,7 +59,7 @@ def test_what_is_below_the_floor_is_not_recalled() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_nothing_is_recalled_where_nothing_is_wanted(limit: int) -> None:
+def test_a_limit_of_zero_recalls_nothing(limit: int) -> None:
     assert order([Candidate(0.9, 0, EAST)], limit) == []
 
 

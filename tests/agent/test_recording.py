@@ -48,7 +48,7 @@ def test_a_name_is_cut_and_has_no_secret(recorder: Recorder, spans: Spans) -> No
     assert len(span.name) == MAX_NAME_CHARACTERS
 
 
-def test_what_is_none_is_left_out(recorder: Recorder, spans: Spans) -> None:
+def test_attributes_that_are_none_are_left_out(recorder: Recorder, spans: Spans) -> None:
     with recorder.span("work", {"none": None, "zero": 0}) as span:
         span.set({"other": None, "empty": "", "no": False, "several": (1.5, 2.5), "words": ("a", SECRET)})
     assert attributes_of(spans.one("work")) == {
@@ -73,9 +73,7 @@ def test_what_is_none_is_left_out(recorder: Recorder, spans: Spans) -> None:
         ({"other": ValueError(SECRET)},),
     ],
 )
-def test_secrets_are_taken_out_of_whatever_they_are_in(
-    recorder: Recorder, spans: Spans, content: Any
-) -> None:
+def test_secrets_are_removed_from_every_kind_of_text(recorder: Recorder, spans: Spans, content: Any) -> None:
     with recorder.span("work") as span:
         span.content({"content": content})
     assert SECRET not in spans.text
@@ -91,7 +89,7 @@ def test_content_stays_json_without_its_secrets(recorder: Recorder, spans: Spans
     ]
 
 
-def test_content_that_is_too_deep_is_said_to_be(recorder: Recorder, spans: Spans) -> None:
+def test_content_that_is_nested_too_deeply_is_marked(recorder: Recorder, spans: Spans) -> None:
     deep: list[Any] = []
     for _ in range(5_000):
         deep = [deep]
@@ -116,7 +114,7 @@ def test_broken_text_does_not_keep_spans_from_being_sent(recorder: Recorder, spa
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
-def test_whatever_is_said_can_be_sent(recorder: Recorder, spans: Spans, content: Any) -> None:
+def test_any_message_can_be_exported(recorder: Recorder, spans: Spans, content: Any) -> None:
     with recorder.span("work", {"attribute": str(content)}) as span:
         span.content({"content": content, "text": str(content)})
     assert spans.encoded()
@@ -133,7 +131,7 @@ def test_an_exception_is_the_error_of_a_span_without_its_secrets(recorder: Recor
         assert not span.events
 
 
-def test_what_went_well_says_so(recorder: Recorder, spans: Spans) -> None:
+def test_a_success_has_the_status_ok(recorder: Recorder, spans: Spans) -> None:
     with recorder.span("work") as span:
         span.succeeded()
     assert spans.one("work").status.status_code is StatusCode.OK

@@ -65,7 +65,7 @@ def addresses(answer: ToolResult) -> list[str]:
 # Requests
 
 
-def test_searxng_is_asked_by_its_api(fake: FakeSearXNG, tool: SearchTool) -> None:
+def test_searxng_is_searched_by_its_api(fake: FakeSearXNG, tool: SearchTool) -> None:
     search(tool, "  storm at\nJFK ", "storm at  jfk", "snow & rain", recent="year")
     common = {"format": "json", "language": "all", "pageno": "1", "safesearch": "1", "time_range": "year"}
     assert fake.searches == [{"q": "storm at JFK", **common}, {"q": "snow & rain", **common}]
@@ -75,7 +75,7 @@ def test_searxng_is_asked_by_its_api(fake: FakeSearXNG, tool: SearchTool) -> Non
     assert fake.searches[2] == {"q": "x" * 200, **{name: common[name] for name in list(common)[:-1]}}
 
 
-def test_a_login_in_the_address_is_sent_and_never_shown(
+def test_a_login_in_the_address_is_sent_and_never_printed(
     fake: FakeSearXNG, make: Callable[..., SearchTool]
 ) -> None:
     tool = make(fake.url.replace("//", "//user:pass%40word@") + "/")
@@ -88,12 +88,12 @@ def test_a_login_in_the_address_is_sent_and_never_shown(
 @pytest.mark.parametrize(
     "url", ["ftp://x", "searx.example.org", "file:///etc/passwd", "http://", "http://[x"]
 )
-def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+def test_an_invalid_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(ServerAddressError, match="LEDGERLINE_SEARCH_URL"):
         SearchTool(url)
 
 
-def test_without_a_server_the_tool_says_that_it_is_off() -> None:
+def test_without_a_server_the_tool_reports_that_it_is_off() -> None:
     tool = SearchTool(None)
     assert not tool.is_on
     with pytest.raises(ToolError) as error:
@@ -221,7 +221,7 @@ def test_results_fit_into_the_tokens(fake: FakeSearXNG, make: Callable[..., Sear
         ("x" * 5000, "x" * 2000),
     ],
 )
-def test_html_and_what_cannot_be_seen_is_taken_out(text: object, expected: str) -> None:
+def test_html_and_invisible_characters_are_removed(text: object, expected: str) -> None:
     assert plain_text(text) == expected
 
 
@@ -240,7 +240,7 @@ def test_a_result_cannot_look_like_another_line(fake: FakeSearXNG, tool: SearchT
     assert [number for number, line in enumerate(lines) if line == AFTER] == [4]
 
 
-def test_results_that_are_none_are_left_out(fake: FakeSearXNG, tool: SearchTool) -> None:
+def test_invalid_results_are_left_out(fake: FakeSearXNG, tool: SearchTool) -> None:
     unusable = [
         None,
         "text",
@@ -263,7 +263,7 @@ def test_results_that_are_none_are_left_out(fake: FakeSearXNG, tool: SearchTool)
     assert answer.attributes["ledgerline.tool.left_out"] == len(unusable)
 
 
-def test_nothing_found_is_said_with_the_engines_that_were_silent(fake: FakeSearXNG, tool: SearchTool) -> None:
+def test_an_empty_result_names_the_engines_without_a_response(fake: FakeSearXNG, tool: SearchTool) -> None:
     assert search(tool, "a").text == "The web search has no results: try other keywords."
     fake.reply = lambda _: Reply(
         unresponsive_engines=[["google", "CAPTCHA"], ["brave", "timeout"], "odd", []]
@@ -300,13 +300,13 @@ def test_nothing_found_is_said_with_the_engines_that_were_silent(fake: FakeSearX
         (Reply(body=b"{}", headers={"Content-Length": "7"}), "cannot be reached"),
     ],
 )
-def test_a_failure_says_why(fake: FakeSearXNG, tool: SearchTool, reply: Reply, why: str) -> None:
+def test_a_failure_has_a_reason(fake: FakeSearXNG, tool: SearchTool, reply: Reply, why: str) -> None:
     fake.reply = lambda _: reply
     assert why in failure(tool)
     assert len(fake.searches) == 1
 
 
-def test_a_server_that_gives_no_json_says_which_setting_it_needs(fake: FakeSearXNG, tool: SearchTool) -> None:
+def test_an_error_of_a_server_without_json_names_the_setting(fake: FakeSearXNG, tool: SearchTool) -> None:
     fake.formats = ["html"]
     assert failure(tool) == (
         f'SearXNG at {fake.url} failed: it does not return JSON: add "json" to search.formats in its '
@@ -314,7 +314,7 @@ def test_a_server_that_gives_no_json_says_which_setting_it_needs(fake: FakeSearX
     )
 
 
-def test_an_address_without_searxng_says_so(fake: FakeSearXNG, make: Callable[..., SearchTool]) -> None:
+def test_an_address_without_searxng_is_reported(fake: FakeSearXNG, make: Callable[..., SearchTool]) -> None:
     assert "set LEDGERLINE_SEARCH_URL to the part before /search" in failure(make(f"{fake.url}/search"))
 
 
@@ -350,7 +350,7 @@ def test_a_query_that_fails_is_noted_and_the_others_are_used(fake: FakeSearXNG, 
     )
 
 
-def test_the_same_failure_of_all_queries_is_said_once(fake: FakeSearXNG, tool: SearchTool) -> None:
+def test_the_same_failure_of_all_queries_is_reported_once(fake: FakeSearXNG, tool: SearchTool) -> None:
     fake.reply = lambda _: Reply(status=500)
     assert failure(tool, "a", "b").count("its status is 500") == 1
 

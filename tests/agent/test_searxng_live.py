@@ -20,7 +20,7 @@ def url() -> str:
     return found
 
 
-def test_it_finds_something_and_says_where(url: str) -> None:
+def test_it_returns_results_with_their_addresses(url: str) -> None:
     tool = SearchTool(url)
     answer = tool.call(tool.arguments(queries=["New York City airports"]), Recorder(), SECONDS)
 

@@ -76,7 +76,9 @@ def test_arguments_are_taken_as_they_are_meant() -> None:
         ({"place": {"title": "JFK"}, "recent": "week"}, "recent: Input should be 'day' or 'year'"),
     ],
 )
-def test_wrong_arguments_are_told_with_what_is_taken(arguments: Mapping[str, Any], problem: str) -> None:
+def test_wrong_arguments_are_reported_with_the_accepted_ones(
+    arguments: Mapping[str, Any], problem: str
+) -> None:
     with pytest.raises(ToolError) as error:
         valid(arguments)
     assert str(error.value).startswith("forecast was not called, because its arguments are invalid: ")
@@ -84,7 +86,7 @@ def test_wrong_arguments_are_told_with_what_is_taken(arguments: Mapping[str, Any
     assert 'Its arguments are {"$defs"' in str(error.value)
 
 
-def test_several_wrong_arguments_are_told_at_once() -> None:
+def test_several_wrong_arguments_are_reported_at_once() -> None:
     with pytest.raises(ToolError, match=r"place: .*; days: "):
         valid({"days": "x"})
 

@@ -94,7 +94,7 @@ def test_nothing_is_created_before_the_first_entry(store: VectorStore, folder: P
     assert not folder.exists()
 
 
-def test_an_entry_comes_back_as_it_was_written(store: VectorStore) -> None:
+def test_an_entry_is_read_as_it_was_written(store: VectorStore) -> None:
     written = entry("a", "Why?\nBecause.", kind="report", source="http://127.0.0.1/runs/1")
     store.upsert([written], [EAST])
     assert list(store.list()) == [written]
@@ -127,7 +127,7 @@ def test_any_text_is_a_key(store: VectorStore, key: str) -> None:
     assert keys(store.list()) == ["another"]
 
 
-def test_what_one_writes_another_sees_at_once(store: VectorStore, folder: Path) -> None:
+def test_an_entry_of_one_store_is_read_by_another_at_once(store: VectorStore, folder: Path) -> None:
     other = VectorStore(folder)
     assert other.count() == 0
     store.upsert([entry("a")], [EAST])
@@ -150,7 +150,7 @@ def test_the_nearest_are_found_with_their_cosine_distances(store: VectorStore) -
     assert len(store.nearest(EAST, 2)) == 2
 
 
-def test_only_the_kinds_asked_for_are_found(store: VectorStore) -> None:
+def test_only_the_requested_kinds_are_found(store: VectorStore) -> None:
     store.upsert([entry("a"), entry("b", kind="report")], [EAST, NORTH])
     assert keys([hit.entry for hit in store.nearest(EAST, 1, kinds=["report"])]) == ["b"]
     assert len(store.nearest(EAST, 5, kinds=["report", "answer"])) == 2
@@ -301,7 +301,7 @@ def test_many_small_writes_are_joined(store: VectorStore, folder: Path) -> None:
     assert len(list(folder.rglob("*.lance"))) < SCATTERED_WRITES
 
 
-def test_who_reads_is_not_disturbed_by_deletions(store: VectorStore, folder: Path) -> None:
+def test_deletions_do_not_disturb_a_reader(store: VectorStore, folder: Path) -> None:
     store.upsert([entry(str(number)) for number in range(40)], [EAST] * 40)
     done = threading.Event()
 
@@ -336,7 +336,7 @@ def damaged(folder: Path, pattern: str) -> VectorStore:
 
 
 @pytest.mark.parametrize("pattern", ["*.manifest", "data/*.lance"])
-def test_a_damaged_folder_is_said_to_be_unusable(store: VectorStore, folder: Path, pattern: str) -> None:
+def test_a_damaged_folder_is_reported_as_unusable(store: VectorStore, folder: Path, pattern: str) -> None:
     store.upsert([entry("a")], [EAST])
     broken = damaged(folder, pattern)
     with pytest.raises(VectorStoreError) as error:
@@ -347,7 +347,7 @@ def test_a_damaged_folder_is_said_to_be_unusable(store: VectorStore, folder: Pat
         broken.delete(["a"])
 
 
-def test_a_table_of_something_else_is_said_to_be_unusable(folder: Path) -> None:
+def test_a_table_of_another_program_is_reported_as_unusable(folder: Path) -> None:
     import lancedb
 
     lancedb.connect(folder).create_table("entries", [{"name": "something else"}])
@@ -357,7 +357,7 @@ def test_a_table_of_something_else_is_said_to_be_unusable(folder: Path) -> None:
         VectorStore(folder).upsert([entry("a")], [EAST])
 
 
-def test_a_folder_that_cannot_be_created_is_said_to_be_unusable(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_as_unusable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(VectorStoreError, match="cannot be used"):
         VectorStore(tmp_path / "file" / "store").upsert([entry("a")], [EAST])

@@ -77,7 +77,7 @@ def evaluated(
         yield Evaluated(runs, fake, result, store.connect(runs.settings.tracking_uri))
 
 
-def test_every_question_is_asked_once_and_answered_right(evaluated: Evaluated) -> None:
+def test_every_question_is_answered_once_and_right(evaluated: Evaluated) -> None:
     expected = evaluated.runs.table("analyst_questions")
     assert asked(evaluated.fake) == dict.fromkeys(expected["question"], 1)
     scores = evaluated.runs.table("analyst_scores")
@@ -87,7 +87,7 @@ def test_every_question_is_asked_once_and_answered_right(evaluated: Evaluated) -
     assert list(scores["refused"]) == list(scores["kind"] == Kind.UNANSWERABLE.value)
 
 
-def test_nothing_is_remembered_or_recalled_while_it_is_judged(evaluated: Evaluated) -> None:
+def test_the_memory_is_not_used_during_an_evaluation(evaluated: Evaluated) -> None:
     settings = evaluated.runs.settings.agent
     assert settings.memory is not None
     assert not (evaluated.runs.settings.home / "agent").exists()
@@ -113,7 +113,7 @@ def test_each_table_names_the_version_of_what_it_was_made_from(evaluated: Evalua
     )
 
 
-def test_a_materialisation_says_how_well_it_went(evaluated: Evaluated) -> None:
+def test_a_materialisation_has_the_scores(evaluated: Evaluated) -> None:
     metadata = {
         name: one.value for name, one in evaluated.runs.materialised("analyst_scores").metadata.items()
     }
@@ -226,7 +226,7 @@ def test_an_execution_is_traced_below_the_computation_of_its_step(evaluated: Eva
         assert len(below) - len(chats) == len([tool for tool in answer["tools"].split(",") if tool])
 
 
-def test_what_was_said_is_in_no_span(evaluated: Evaluated) -> None:
+def test_messages_are_in_no_span(evaluated: Evaluated) -> None:
     recorded = json.dumps(spans_in_event_log(evaluated))
     assert "How many flights" not in recorded
     assert "SELECT" not in recorded
@@ -240,7 +240,7 @@ def test_mlflow_counts_each_token_of_the_run_once(evaluated: Evaluated) -> None:
     assert usage["total_tokens"] == taken + given
 
 
-def test_mlflow_shows_agents_models_and_tools_as_what_they_are(evaluated: Evaluated) -> None:
+def test_mlflow_has_agents_models_and_tools_as_spans_of_their_types(evaluated: Evaluated) -> None:
     kinds = {span.name: span.span_type for span in evaluated.trace.data.spans}
     assert kinds["invoke_agent analyst"] == "AGENT"
     assert kinds[f"chat {MODEL}"] in ("CHAT_MODEL", "LLM")

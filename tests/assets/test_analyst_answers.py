@@ -57,7 +57,7 @@ def times(fake: FakeOllama) -> dict[str, int]:
     return {question: counted[text_of(question)] for question in ASKED}
 
 
-def test_each_question_is_asked_once_in_a_step_of_its_own(open_with: Open) -> None:
+def test_each_question_is_answered_once_in_a_separate_step(open_with: Open) -> None:
     runs, fake = open_with(knows_all())
     result = runs.run(ASSET)
     assert result.success
@@ -92,7 +92,7 @@ def test_a_question_that_fails_is_tried_again_alone(open_with: Open, fault: Repl
     assert runs.table(ASSET).set_index("id").loc["carriers", "stated"] == "15"
 
 
-def test_a_question_that_keeps_failing_fails_alone_and_is_all_that_is_asked_again(open_with: Open) -> None:
+def test_only_a_question_that_failed_is_answered_again(open_with: Open) -> None:
     runs, fake = open_with(Stumbling(knows_all(), {text_of("carriers"): CRASH}, times=3))
     failed = runs.run(ASSET)
     assert not failed.success
@@ -132,7 +132,7 @@ def test_what_would_fail_again_is_not_tried_again(open_with: Open) -> None:
     assert times(fake) == dict.fromkeys(ASKED, 1)
 
 
-def test_a_limit_is_an_answer_that_says_so(open_with: Open) -> None:
+def test_a_reached_limit_is_recorded_as_an_answer(open_with: Open) -> None:
     runs, _ = open_with(knows_all(), LEDGERLINE_AGENT_TURNS="1")
     result = runs.run(ASSET)
     assert result.success
@@ -157,7 +157,7 @@ def test_a_limit_is_an_answer_that_says_so(open_with: Open) -> None:
     ],
     ids=["nobody listens", "no address", "no such model", "no tools"],
 )
-def test_without_a_language_model_it_fails_at_once_and_says_what_to_do(
+def test_without_a_language_model_it_fails_at_once_with_a_remedy(
     open_with: Open,
     variables: dict[str, str],
     problem: str,
@@ -187,7 +187,7 @@ def test_a_prompt_of_the_registry_takes_the_place_of_the_projects_own(open_with:
     assert set(runs.table(ASSET)["prompt"]) == {"terse"}
 
 
-def test_a_prompt_that_is_not_there_is_named_without_asking_anything(open_with: Open) -> None:
+def test_a_missing_prompt_is_named_before_any_request(open_with: Open) -> None:
     runs, fake = open_with(knows_all(), LEDGERLINE_PROMPT="prompts:/nobody/7")
     result = runs.run(ASSET)
     assert "no prompts:/nobody/7" in error_of(result, f"{ASSET}.ask_each")
@@ -218,7 +218,7 @@ class AtOnce:
                 self._now -= 1
 
 
-def test_processes_ask_as_many_at_once_as_the_setting_says_and_no_more(open_with: Open) -> None:
+def test_processes_send_at_most_the_configured_number_of_requests_at_once(open_with: Open) -> None:
     responder = AtOnce(knows_all(), together=2)
     runs, fake = open_with(responder, LEDGERLINE_MAX_CONCURRENT_STEPS="4", LEDGERLINE_AGENT_EXECUTIONS="2")
     runs.store_questions("flights", "carriers", "days", "cancelled")

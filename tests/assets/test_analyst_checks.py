@@ -111,7 +111,7 @@ def test_as_many_won_as_lost_is_as_good(runs: Evaluations) -> None:
     assert other[AS_RIGHT].metadata["won"].value == ["a", "b", "c"]
 
 
-def test_numbers_from_nowhere_and_tokens_beyond_measure_are_said(runs: Evaluations) -> None:
+def test_ungrounded_numbers_and_too_many_tokens_are_reported(runs: Evaluations) -> None:
     evaluated(runs)
     assert failed(evaluated(runs, ungrounded="a")) == {AS_GROUNDED}
     assert failed(evaluated(runs, ungrounded="a", tokens=150)) == set()
@@ -127,7 +127,7 @@ def test_answers_to_other_questions_are_not_compared(runs: Evaluations) -> None:
     }
 
 
-def test_scores_that_somebody_only_reported_are_not_compared_with(runs: Evaluations) -> None:
+def test_reported_materialisations_are_not_compared_with(runs: Evaluations) -> None:
     runs.instance.report_runless_asset_event(dg.AssetMaterialization("analyst_scores"))
     assert failed(evaluated(runs)) == set()
 
@@ -146,17 +146,17 @@ def problem_of(result: dg.ExecuteInProcessResult) -> str:
     return str(failure.error)
 
 
-def test_a_check_can_be_asked_for_alone(runs: Evaluations) -> None:
+def test_a_check_can_be_executed_alone(runs: Evaluations) -> None:
     evaluated(runs)
     evaluated(runs, wrong="abc")
     (check,) = check_alone(runs).get_asset_check_evaluations()
     assert (check.check_name, check.passed) == (AS_RIGHT, False)
 
 
-def test_scores_that_were_only_reported_are_none(runs: Evaluations) -> None:
+def test_reported_materialisations_have_no_scores(runs: Evaluations) -> None:
     runs.instance.report_runless_asset_event(dg.AssetMaterialization("analyst_scores"))
     assert "Materialise it first" in problem_of(check_alone(runs))
 
 
-def test_without_scores_there_is_nothing_to_check_and_it_says_so(runs: Evaluations) -> None:
+def test_without_scores_the_checks_report_that_there_are_none(runs: Evaluations) -> None:
     assert "analyst_scores has no scores" in problem_of(check_alone(runs))

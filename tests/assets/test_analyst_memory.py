@@ -22,7 +22,7 @@ def evaluation(*, passed: bool, against: int | None) -> Evaluation:
     return Evaluation(AT, 7, against, passed, broken, "ab" * 32, "run1", "somebody")
 
 
-def test_a_comparison_is_remembered_with_what_each_rule_said() -> None:
+def test_a_comparison_is_remembered_with_the_ruling_of_each_gate() -> None:
     evidence = {"rulings": [{"rule": "calibrated", "text": "calibration_error is 0.2."}]}
 
     entry = comparison_entry(evaluation(passed=False, against=6), evidence)
@@ -103,7 +103,7 @@ def test_what_is_new_is_remembered_once(tmp_path: Path) -> None:
         assert [entry.key for entry in memory.entries()] == ["lineage:22222222:flights"]
 
 
-def test_without_a_memory_it_says_what_to_set(tmp_path: Path) -> None:
+def test_without_a_memory_the_message_names_the_setting(tmp_path: Path) -> None:
     settings = Settings.from_environment({"LEDGERLINE_HOME": str(tmp_path), "LEDGERLINE_MEMORY": "off"})
     given = resources_for(settings)
     needed = {name: given[name] for name in ("agent", "registry", "mlflow")}

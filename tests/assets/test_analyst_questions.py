@@ -143,7 +143,7 @@ def test_a_text_is_what_pandas_finds_too(
     assert row["expected"] == found(frames)
 
 
-def test_every_question_has_a_right_answer_or_is_said_to_have_none(expected: Rows) -> None:
+def test_every_question_has_a_right_answer_or_is_marked_unanswerable(expected: Rows) -> None:
     assert list(expected) == [question.id for question in questions()]
     unanswerable = {key for key, row in expected.items() if row["kind"] == Kind.UNANSWERABLE.value}
     assert len(unanswerable) == 6
@@ -190,7 +190,7 @@ def test_what_these_few_days_cannot_answer_has_no_right_answer(
     assert (row["kind"], row["expected"]) == (Kind.TEXT.value, None)
 
 
-def test_without_flights_there_is_nothing_to_ask_and_no_second_attempt(
+def test_without_flights_the_step_fails_without_a_second_attempt(
     data: Path, instance: dg.DagsterInstance
 ) -> None:
     shutil.rmtree(data / "flights")
@@ -202,7 +202,7 @@ def test_without_flights_there_is_nothing_to_ask_and_no_second_attempt(
     assert "ledgerline run" in str(failure.error)
 
 
-def test_the_analyst_may_look_at_what_is_stored_and_at_nothing_else(data: Path) -> None:
+def test_the_analyst_can_query_stored_tables_only(data: Path) -> None:
     Path(data, "secrets.parquet").write_bytes(b"not a table")
     data.joinpath("planes.parquet").unlink()
     tables = tables_of(open_tables(str(data)))

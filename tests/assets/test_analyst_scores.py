@@ -62,7 +62,7 @@ def score(asked: Mapping[str, Any], given: Mapping[str, Any], prices: Prices = F
         ("unknown", False),
     ],
 )
-def test_a_number_is_right_to_the_decimals_that_were_asked_for(stated: str | None, is_right: bool) -> None:
+def test_a_number_is_right_to_the_requested_decimals(stated: str | None, is_right: bool) -> None:
     given = answer("a", f"Answer: {stated}", stated, "avg\n12.3\n")
     assert score(question("a", "number", "12.3", 1), given)["is_right"] is is_right
 
@@ -71,7 +71,7 @@ def test_a_number_is_right_to_the_decimals_that_were_asked_for(stated: str | Non
     ("stated", "is_right"),
     [("JetBlue Airways", True), ("jetblue airways.", True), ("JetBlue", False), ("unknown", False)],
 )
-def test_a_text_is_right_whatever_its_case_and_punctuation(stated: str, is_right: bool) -> None:
+def test_case_and_punctuation_of_a_text_do_not_matter(stated: str, is_right: bool) -> None:
     given = answer("a", f"Answer: {stated}", stated, "name\nJetBlue Airways\n")
     assert score(question("a", "text", "JetBlue Airways"), given)["is_right"] is is_right
 
@@ -88,7 +88,7 @@ def test_what_these_days_have_no_answer_to_must_be_refused_too() -> None:
     assert score(asked, answer("a", "Answer: 5", "5", "avg\n5\n"))["is_right"] is False
 
 
-def test_a_number_that_no_tool_told_is_named() -> None:
+def test_a_number_that_no_tool_returned_is_named() -> None:
     said = "Of 1,614 flights 12.3% were late, 77 of them by an hour.\nAnswer: 12.3"
     found = score(question("a", "number", "12.3", 1), answer("a", said, "12.3", "n,late\n1614,12.34\n"))
     assert found["is_right"] is True
@@ -96,12 +96,12 @@ def test_a_number_that_no_tool_told_is_named() -> None:
     assert found["ungrounded"] == "77"
 
 
-def test_two_columns_that_look_like_one_number_are_two() -> None:
+def test_two_adjacent_columns_are_two_numbers() -> None:
     given = answer("a", "There were 1,614.\nAnswer: 1614", "1614", "carriers,hours\n1,614\n")
     assert score(question("a", "number", "1614", 0), given)["ungrounded"] == "1,614,1614"
 
 
-def test_a_number_in_the_words_of_another_tool_is_grounded() -> None:
+def test_a_number_in_the_text_of_another_tool_is_grounded() -> None:
     given = answer("a", "Answer: 1614", "1614")
     given["calls"] = json.dumps(
         [{"tool": "web_search", "arguments": {}, "answer": "It had 1,614 flights.", "failed": False}]
@@ -114,12 +114,12 @@ def test_a_number_of_the_question_is_grounded() -> None:
     assert score(question("a", "number", "12.3", 1), answer("a", said, "12.3", "n\n12.3\n"))["is_grounded"]
 
 
-def test_an_answer_that_never_came_is_neither_right_nor_grounded() -> None:
+def test_a_missing_answer_is_neither_right_nor_grounded() -> None:
     found = score(question("a", "number", "12.3", 1), answer("a", "", None))
     assert (found["is_right"], found["is_grounded"], found["refused"]) == (False, False, False)
 
 
-def test_tokens_cost_what_the_prices_say() -> None:
+def test_the_cost_is_tokens_times_prices() -> None:
     prices = Prices(per_million_input_tokens=3.0, per_million_output_tokens=15.0)
     asked, given = question("a", "number", "1", 0), answer("a", "Answer: 1", "1", "n\n1\n")
     found = score(asked, given, prices)
@@ -150,7 +150,7 @@ def test_a_number_in_the_error_of_a_tool_is_not_grounded() -> None:
     assert score(question("a", "number", "77", 0), given)["is_grounded"] is False
 
 
-def test_answers_to_other_questions_are_not_judged() -> None:
+def test_answers_to_other_questions_are_not_evaluated() -> None:
     asked = pd.DataFrame([question("a", "number", "1", 0), question("b", "number", "2", 0)])
     given = pd.DataFrame([answer("a", "Answer: 1", "1")])
 

@@ -87,7 +87,7 @@ def test_every_check_blocks_and_is_described(asset: str) -> None:
     assert all(spec.blocking and spec.description for spec in CHECKS[asset].check_specs)
 
 
-def test_only_features_are_judged_for_what_a_model_may_know() -> None:
+def test_only_features_are_checked_for_leakage() -> None:
     evaluated = {
         asset
         for asset, definition in CHECKS.items()
@@ -97,7 +97,7 @@ def test_only_features_are_judged_for_what_a_model_may_know() -> None:
     assert evaluated == {"features"}
 
 
-def test_checks_executed_alone_judge_all_stored_days(ingested: Settings) -> None:
+def test_checks_executed_alone_evaluate_all_stored_days(ingested: Settings) -> None:
     evaluations = judged_table(ingested, "flights")
     counts = evaluations[checks.ROWS_OF_SOURCE].metadata
     assert counts["stored_rows"].value == counts["source_rows"].value == 27_004 + 24_951 + 28_834
@@ -127,7 +127,9 @@ def test_a_row_stored_twice_stops_features_from_being_built(damageable: Settings
     assert Path(damageable.data, f"features/{DAMAGED_DAY}.parquet").read_bytes() == features_before
 
 
-def test_a_run_over_partitions_judges_only_these(damageable: Settings, source_flights: pd.DataFrame) -> None:
+def test_a_run_over_partitions_evaluates_only_these(
+    damageable: Settings, source_flights: pd.DataFrame
+) -> None:
     rewrite(damageable, f"flights/{DAMAGED_DAY}", with_first_row_twice)
     days = ["2013-02-04", "2013-02-05", "2013-02-06"]
     other_days = run_after_flights(damageable, days)
@@ -139,7 +141,7 @@ def test_a_run_over_partitions_judges_only_these(damageable: Settings, source_fl
     assert failed(judged_table(damageable, "flights")) == {checks.UNIQUE_KEY, checks.ROWS_OF_SOURCE}
 
 
-def test_missing_rows_are_told_with_their_day(damageable: Settings) -> None:
+def test_missing_rows_are_reported_with_their_day(damageable: Settings) -> None:
     rewrite(damageable, f"flights/{DAMAGED_DAY}", lambda table: table.slice(3))
     evaluations = judged_table(damageable, "flights")
     assert failed(evaluations) == {checks.ROWS_OF_SOURCE}
@@ -148,7 +150,7 @@ def test_missing_rows_are_told_with_their_day(damageable: Settings) -> None:
     )
 
 
-def test_without_a_declared_column_nothing_else_is_judged(damageable: Settings) -> None:
+def test_without_a_declared_column_nothing_else_is_evaluated(damageable: Settings) -> None:
     rewrite(damageable, f"flights/{DAMAGED_DAY}", lambda table: table.drop_columns("tailnum"))
     evaluations = judged_table(damageable, "flights")
     assert failed(evaluations) == set(evaluations)
@@ -167,7 +169,7 @@ def test_features_are_counted_against_the_stored_flights(damageable: Settings) -
     assert failed(judged_table(damageable, "features")) == {checks.ROWS_OF_SOURCE}
 
 
-def test_an_impossible_value_is_told(damageable: Settings) -> None:
+def test_an_impossible_value_is_reported(damageable: Settings) -> None:
     def with_a_storm(table: pa.Table) -> pa.Table:
         speeds = pa.array([1048.4] * table.num_rows, pa.float64())
         return table.set_column(table.column_names.index("wind_speed"), "wind_speed", speeds)
@@ -179,7 +181,7 @@ def test_an_impossible_value_is_told(damageable: Settings) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["dep_delay", "arr_delay"])
-def test_an_outcome_smuggled_into_a_feature_is_found(outcome: str, damageable: Settings) -> None:
+def test_an_outcome_that_leaks_into_a_feature_is_detected(outcome: str, damageable: Settings) -> None:
     for file in Path(damageable.data, "features").iterdir():
         delays = pq.ParquetFile(Path(damageable.data, "flights", file.name)).read()[outcome]
 

@@ -97,7 +97,7 @@ def test_a_regression_goes_to_production_by_its_own_gates_and_a_worse_one_is_ref
             assert found[name] == pytest.approx(expected[found["metric"]])
 
 
-def test_the_journal_of_one_model_knows_nothing_of_the_other(settings: Settings) -> None:
+def test_the_journals_of_two_models_are_independent(settings: Settings) -> None:
     train(settings, FEBRUARY, iterations=5)
     assert registry_of(settings).model("flight_delay").history().entries == []
     assert len(registry_of(settings).model("delay_minutes").history().entries) == 1

@@ -66,7 +66,7 @@ def test_another_seed_gives_another_model(january: pd.DataFrame, pipeline: Any) 
     assert (pipeline.predict_proba(inputs) != other.predict_proba(inputs)).any()
 
 
-def test_the_model_beats_chance_on_the_rows_it_learned_from(january: pd.DataFrame, pipeline: Any) -> None:
+def test_the_model_is_better_than_chance_on_its_training_rows(january: pd.DataFrame, pipeline: Any) -> None:
     said = pd.Series(pipeline.predict_proba(model_input(january))[:, 1])
     assert score(january[LABEL].astype(bool), said)["roc_auc"] > 0.65
 
@@ -81,7 +81,7 @@ def test_a_missing_value_is_accepted_in_every_column(
 
 
 @pytest.mark.parametrize("column", ["carrier", "origin", "dest", "manufacturer"])
-def test_a_category_never_seen_is_like_a_missing_one(
+def test_an_unknown_category_is_predicted_like_a_missing_one(
     column: str, january: pd.DataFrame, pipeline: Any
 ) -> None:
     rows = model_input(january.head(50))
@@ -117,7 +117,7 @@ def test_loss_is_known_before_and_after_each_iteration_and_falls(pipeline: Any) 
     assert curves["validation_loss"][-1] < curves["validation_loss"][0]
 
 
-def test_the_record_says_what_the_model_learned_from(trained: TrainedModel, ingested: Settings) -> None:
+def test_the_record_has_the_training_rows(trained: TrainedModel, ingested: Settings) -> None:
     assert (trained.first_day, trained.last_day) == ("2013-02-01", "2013-02-28")
     assert trained.rows == 24_951 - 1_340
     assert 0.1 < trained.late_rate < 0.4
@@ -180,7 +180,7 @@ def test_a_training_that_fails_leaves_one_failed_run_with_the_error(
     assert client.search_logged_models([experiment.experiment_id]) == []
 
 
-def test_flights_without_an_outcome_are_not_learned_from(january: pd.DataFrame, ingested: Settings) -> None:
+def test_flights_without_an_outcome_are_not_training_rows(january: pd.DataFrame, ingested: Settings) -> None:
     days = sorted(set(january["date"]))
     rows = open_tables(ingested.data).read(dg.AssetKey("features"), days)
     assert january[LABEL].notna().all()

@@ -53,11 +53,11 @@ def test_model_and_baselines_are_scored_and_tracked(evaluation: Evaluation, inge
     assert 0.5 < tracked["origin_EWR/roc_auc"] < 1
 
 
-def test_the_model_tells_more_than_the_share_of_late_flights(evaluation: Evaluation) -> None:
+def test_the_model_is_better_than_the_share_of_late_flights(evaluation: Evaluation) -> None:
     assert evaluation.scores[MODEL]["roc_auc"] > evaluation.scores[CONSTANT_RATE]["roc_auc"]
 
 
-def test_cancelled_and_diverted_flights_are_counted_and_not_judged(
+def test_cancelled_and_diverted_flights_are_counted_and_not_evaluated(
     evaluation: Evaluation, source_flights: pd.DataFrame
 ) -> None:
     march = source_flights[source_flights["date"].str.startswith("2013-03")]
@@ -96,7 +96,7 @@ def test_plots_and_slices_are_stored_with_the_run(evaluation: Evaluation, ingest
     assert sum(origins.values()) == evaluation.rows
 
 
-def test_a_month_whose_days_are_missing_is_not_judged_and_its_run_stays_finished(
+def test_a_month_with_missing_days_is_not_evaluated_and_its_run_stays_finished(
     trained: TrainedModel, damageable: Settings, ingested: Settings, registrations: list[RegisteredVersion]
 ) -> None:
     # The tables of March are not in this copy; MLflow is the one that trained its model.
@@ -128,7 +128,7 @@ def test_slices_that_could_not_be_scored_are_no_metrics() -> None:
     assert flat == {"brier": 0.1, "carrier_AA/roc_auc": 0.7, "carrier_AA/brier": 0.2}
 
 
-def test_the_page_shows_the_model_beside_the_baselines(evaluation: Evaluation) -> None:
+def test_the_report_has_the_model_beside_the_baselines(evaluation: Evaluation) -> None:
     records = scores_table(evaluation.scores).records
     assert [record.data["predictions of"] for record in records] == list(evaluation.scores)
     assert records[0].data["brier"] == round(evaluation.scores[MODEL]["brier"], 4)
@@ -153,7 +153,7 @@ def test_staging_goes_to_a_later_month_and_never_back(
     assert (staging.number, staging.tags["partition"]) == (2, "2013-03-01")
 
 
-def test_a_version_says_where_it_came_from(
+def test_a_version_names_its_run(
     trained: TrainedModel,
     evaluation: Evaluation,
     registrations: list[RegisteredVersion],

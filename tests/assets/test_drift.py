@@ -142,7 +142,7 @@ def march(march_run: dg.ExecuteInProcessResult, scored: Settings) -> Predictions
 # Comparisons
 
 
-def test_a_month_is_compared_with_the_days_its_model_learned_from(
+def test_a_month_is_compared_with_the_training_days_of_its_model(
     march: PredictionsDrift, scored: Settings
 ) -> None:
     learned = with_outcome(open_tables(scored.data).read(features.key, evaluation_days(FEBRUARY)))
@@ -154,7 +154,7 @@ def test_a_month_is_compared_with_the_days_its_model_learned_from(
     assert set(march.gaps_psi) == set(WEATHER_FEATURES) - {"wind_gust"}
 
 
-def test_scores_of_the_month_are_compared_with_those_of_what_was_learned(
+def test_scores_of_the_month_are_compared_with_those_of_the_training_rows(
     march: PredictionsDrift, scored: Settings
 ) -> None:
     tables = open_tables(scored.data)
@@ -181,7 +181,7 @@ def test_what_happened_is_that_of_flights_that_arrived(march: PredictionsDrift, 
     assert march.metrics["calibration_error"] >= abs(late.mean() - probability[known].mean())
 
 
-def test_the_month_a_model_learned_from_has_not_drifted(scored: Settings) -> None:
+def test_the_training_month_of_a_model_has_not_drifted(scored: Settings) -> None:
     run = watch(scored, FEBRUARY)
     february = drift_in(scored, FEBRUARY)
     assert max(february.feature_psi.values()) < 0.02
@@ -195,7 +195,7 @@ def test_the_month_a_model_learned_from_has_not_drifted(scored: Settings) -> Non
     }
 
 
-def test_the_page_shows_numbers_a_table_and_plots(
+def test_the_report_has_numbers_a_table_and_plots(
     march_run: dg.ExecuteInProcessResult, march: PredictionsDrift
 ) -> None:
     metadata = march_run.asset_materializations_for_node("drift_flight_delay")[0].metadata
@@ -222,7 +222,7 @@ def test_a_record_is_strict_json(march: PredictionsDrift, scored: Settings) -> N
 # Days and versions
 
 
-def test_some_days_are_compared_and_counted_but_not_judged(weeks: Settings) -> None:
+def test_a_few_days_are_compared_and_counted_but_not_evaluated(weeks: Settings) -> None:
     for day in FIRST_DAYS[3:]:
         Path(weeks.data, f"delay_predictions/{day}.parquet").unlink()
     run = watch(weeks, MARCH)
@@ -234,7 +234,7 @@ def test_some_days_are_compared_and_counted_but_not_judged(weeks: Settings) -> N
         assert str(found.description).startswith("Not evaluated: predictions are stored of ")
 
 
-def test_of_several_versions_the_one_that_scored_most_is_judged_and_all_are_reported(weeks: Settings) -> None:
+def test_the_version_with_the_most_predictions_is_evaluated_and_all_are_reported(weeks: Settings) -> None:
     connect(weeks.tracking_uri).set_registered_model_alias(MODEL_NAME, "production", "1")
     score(weeks, FIRST_DAYS[0], FIRST_DAYS[8])
     assert watch(weeks, MARCH).success
@@ -245,7 +245,7 @@ def test_of_several_versions_the_one_that_scored_most_is_judged_and_all_are_repo
     assert drift.first_training_partition == "2013-02-01"
 
 
-def test_flights_without_outcome_are_scored_and_nothing_is_said_of_what_happened(weeks: Settings) -> None:
+def test_flights_without_outcome_are_compared_by_their_predictions_only(weeks: Settings) -> None:
     for day in FIRST_DAYS:
         rewrite(weeks, day, with_column(LABEL, None))
     run = watch(weeks, MARCH)
@@ -261,7 +261,7 @@ def test_flights_without_outcome_are_scored_and_nothing_is_said_of_what_happened
     assert "brier" not in metadata
 
 
-def test_days_that_were_written_again_since_they_were_learned_from_are_reported(weeks: Settings) -> None:
+def test_days_that_were_written_again_since_the_training_are_reported(weeks: Settings) -> None:
     rewrite(weeks, "2013-02-05", with_column("dest", "XXX"))
     metadata = watch(weeks, MARCH).asset_materializations_for_node("drift_flight_delay")[0].metadata
     assert metadata["training_data"].value == "has changed since"
@@ -285,11 +285,11 @@ def test_without_predictions_the_asset_to_materialise_is_named(scored: Settings,
     assert not open_records(settings.data).path_of(DRIFT_ASSET, MARCH).exists()
 
 
-def test_a_month_is_not_judged_by_predictions_of_another(weeks: Settings) -> None:
+def test_a_month_is_not_evaluated_by_predictions_of_another(weeks: Settings) -> None:
     assert "delay_predictions has no stored partition of 2013-04-01" in failure_of(weeks, "2013-04-01")
 
 
-def test_a_version_registered_by_hand_is_told_which_tag_to_set(weeks: Settings) -> None:
+def test_the_error_of_a_version_registered_by_hand_names_the_tag_to_set(weeks: Settings) -> None:
     connect(weeks.tracking_uri).delete_model_version_tag(MODEL_NAME, "2", TRAINED_ON_TAG)
     message = failure_of(weeks, MARCH)
     assert "flight_delay version 2 does not record which partitions it was trained on" in message
@@ -306,7 +306,7 @@ def test_a_version_that_was_deleted_is_named(weeks: Settings) -> None:
     assert "flight_delay has no version 2" in failure_of(weeks, MARCH)
 
 
-def test_days_it_learned_from_that_are_gone_are_named(weeks: Settings) -> None:
+def test_missing_training_days_are_named(weeks: Settings) -> None:
     Path(weeks.data, "features/2013-02-05.parquet").unlink()
     message = failure_of(weeks, MARCH)
     assert "flight_delay version 2 was trained on 28 partitions of features" in message
@@ -380,7 +380,7 @@ def test_each_check_has_its_own_reason_to_fail(
     assert failing(replace(changed, clusters=MIN_DAYS - 1)) == set()
 
 
-def test_outcomes_of_a_few_days_are_not_judged(stable: PredictionsDrift) -> None:
+def test_outcomes_of_a_few_days_are_not_evaluated(stable: PredictionsDrift) -> None:
     wrong = replace(stable, metrics={"calibration_error": 0.4})
     assert failing(wrong) == {CALIBRATED_ON_OUTCOMES}
     assert failing(replace(wrong, clusters_with_outcome=MIN_DAYS - 1)) == set()
@@ -408,7 +408,7 @@ def judged_alone(settings: Settings, instance: dg.DagsterInstance) -> dg.Execute
     )
 
 
-def test_a_check_executed_alone_judges_the_last_month(scored: Settings, march: PredictionsDrift) -> None:
+def test_a_check_executed_alone_evaluates_the_last_month(scored: Settings, march: PredictionsDrift) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         for month in (MARCH, FEBRUARY):
             instance.report_runless_asset_event(dg.AssetMaterialization(DRIFT_ASSET, partition=month))

@@ -75,7 +75,7 @@ def test_fifteen_minutes_are_late_and_fourteen_are_not(ingested: Settings) -> No
     assert flight(rows, "B6", 905)[LABEL]  # 15 minutes
 
 
-def test_a_plane_that_nobody_knows_leaves_gaps(ingested: Settings) -> None:
+def test_an_unknown_plane_leaves_gaps(ingested: Settings) -> None:
     row = flight(stored_features(ingested, "2013-01-02"), "UA", 623)  # cancelled, without a tail number
     assert pd.isna(row["plane_age"])
     assert pd.isna(row["seats"])
@@ -200,5 +200,5 @@ def test_a_feature_derives_from_columns_known_before_departure(name: str) -> Non
     assert sources.isdisjoint(KNOWN_ONLY_AFTERWARDS)
 
 
-def test_every_column_says_what_it_derives_from() -> None:
+def test_every_column_names_the_columns_it_derives_from() -> None:
     assert set(FEATURES_LINEAGE.deps_by_column) == {column.name for column in FEATURES_SCHEMA.columns}

@@ -73,7 +73,7 @@ def test_the_first_flight_of_the_year_is_stored_as_it_turned_out(ingested: Setti
     assert flight["time_hour"] == pd.Timestamp("2013-01-01T10:00Z")
 
 
-def test_counting_by_day_says_zero_for_a_day_the_source_does_not_have() -> None:
+def test_the_count_of_a_day_that_the_source_does_not_have_is_zero() -> None:
     assert flights_by_day(["2013-01-01", "2014-01-01"]).to_dict() == {"2013-01-01": 842, "2014-01-01": 0}
 
 

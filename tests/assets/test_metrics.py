@@ -41,12 +41,12 @@ def test_scores_are_those_worked_out_by_hand() -> None:
     assert scores["log_loss"] == pytest.approx(-(2 * math.log(0.9) + math.log(0.2) + math.log(0.6)) / 4)
 
 
-def test_probabilities_that_come_true_have_no_calibration_error() -> None:
+def test_calibrated_probabilities_have_no_calibration_error() -> None:
     late, said = two_groups(100, share_late=0.8)
     assert score(late, said)["calibration_error"] == pytest.approx(0, abs=1e-12)
 
 
-def test_half_of_the_flights_told_wrong_by_six_tenths_are_an_error_of_three_tenths() -> None:
+def test_an_error_of_six_tenths_for_half_of_the_flights_is_three_tenths() -> None:
     late, said = two_groups(100, share_late=0.2)
     assert score(late, said)["calibration_error"] == pytest.approx(0.3)
 
@@ -77,7 +77,7 @@ def test_carrier_hour_rates_are_shares_of_late_flights() -> None:
     assert rates == {"AA 17": 0.5, "AA 18": 1.0, "UA 5": 0.0}
 
 
-def test_the_baseline_says_the_overall_rate_where_it_knows_nothing() -> None:
+def test_the_baseline_predicts_the_overall_rate_for_unknown_groups() -> None:
     unseen = FLIGHTS.assign(carrier=["AA", "ZZ", "AA", "UA"], sched_dep_time=[1730, 1730, 600, 559])
     said = carrier_hour_baseline(unseen, {"AA 17": 0.5, "UA 5": 0.0}, late_rate=0.3)
     assert said.tolist() == [0.5, 0.3, 0.3, 0.0]
@@ -102,7 +102,7 @@ def test_a_slice_is_scored_once_it_is_large_enough_and_has_both_outcomes() -> No
 
 
 @pytest.mark.parametrize("informative", ["precip", "carrier"])
-def test_the_one_feature_that_matters_is_found(informative: str) -> None:
+def test_the_only_relevant_feature_is_the_most_important(informative: str) -> None:
     rows = pd.DataFrame(
         {"carrier": "AA", "origin": "EWR", "dest": "IAH", "manufacturer": "BOEING"}, range(2000)
     )

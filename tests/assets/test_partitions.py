@@ -36,12 +36,12 @@ def test_partitions_are_all_of_2013_and_every_month_that_has_one_before_it() -> 
     assert (len(months), months[0], months[-1]) == (11, "2013-02-01", "2013-12-01")
 
 
-def test_february_learns_from_january_only() -> None:
+def test_the_model_of_february_is_trained_on_january_only() -> None:
     days = training_days("2013-02-01")
     assert (days[0], days[-1], len(days)) == ("2013-01-01", "2013-01-31", 31)
 
 
-def test_december_learns_from_autumn_and_is_judged_to_the_last_day_of_the_year() -> None:
+def test_the_model_of_december_is_evaluated_to_the_last_day_of_the_year() -> None:
     learned, evaluated = training_days("2013-12-01"), evaluation_days("2013-12-01")
     assert (learned[0], learned[-1], len(learned)) == ("2013-09-01", "2013-11-30", 30 + 31 + 30)
     assert (evaluated[0], evaluated[-1], len(evaluated)) == ("2013-12-01", "2013-12-31", 31)
@@ -52,7 +52,7 @@ def test_a_shorter_window_ends_on_the_same_day() -> None:
 
 
 @pytest.mark.parametrize("month", MONTHS.get_partition_keys())
-def test_no_model_is_judged_on_a_day_it_learned_from(month: str) -> None:
+def test_no_model_is_evaluated_on_a_training_day(month: str) -> None:
     learned, evaluated = training_days(month, 11), evaluation_days(month)
     assert learned[0] == "2013-01-01"
     assert max(learned) < min(evaluated)
@@ -60,7 +60,7 @@ def test_no_model_is_judged_on_a_day_it_learned_from(month: str) -> None:
 
 
 @pytest.mark.parametrize("month", MONTHS.get_partition_keys())
-def test_the_lineage_of_a_month_names_the_days_it_learns_from(month: str) -> None:
+def test_the_lineage_of_a_month_names_its_training_days(month: str) -> None:
     upstream = TRAINING_DAYS.get_upstream_mapped_partitions_result_for_partitions(
         MONTHS.empty_subset().with_partition_keys([month]), MONTHS, DAYS
     )

@@ -68,7 +68,7 @@ def test_production_is_preferred_once_there_is_one(scoring: Settings) -> None:
     assert set(rows["model_version"]) == {1}
 
 
-def test_a_moved_alias_changes_what_the_next_run_says(scoring: Settings) -> None:
+def test_a_moved_alias_changes_the_predictions_of_the_next_run(scoring: Settings) -> None:
     before = predictions_of(scoring, DAY, DAY)["late_probability"]
     set_production(scoring, 1)
     after = predictions_of(scoring, DAY, DAY)["late_probability"]

@@ -122,7 +122,7 @@ def test_both_versions_are_scored_afresh_on_the_same_flights(judging: Settings, 
     )
 
 
-def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, records: str) -> None:
+def test_the_evidence_has_everything_that_the_decision_depends_on(judging: Settings, records: str) -> None:
     run = compare(judging, records, version=MARCH_VERSION, against=FEBRUARY_VERSION)
     found = evaluated(records)
     document, sha256, report = evidence_of(judging, found)
@@ -155,7 +155,7 @@ def test_the_evidence_says_all_that_the_decision_rests_on(judging: Settings, rec
     assert tracked.inputs.dataset_inputs[0].dataset.digest == document["holdout"]["sha256"][:36]
 
 
-def test_the_page_in_dagster_shows_numbers_rules_and_pictures(judging: Settings, records: str) -> None:
+def test_the_report_in_dagster_has_numbers_gates_and_plots(judging: Settings, records: str) -> None:
     run = compare(judging, records, version=MARCH_VERSION, against=FEBRUARY_VERSION)
     (event,) = run.asset_materializations_for_node("comparison_flight_delay")
     assert event.metadata["version"].value == MARCH_VERSION
@@ -177,7 +177,7 @@ def test_the_same_model_again_is_no_better_and_stays_out_of_production(
     assert "a gain of 0.0000" in found.rulings[0]["text"]
 
 
-def test_the_first_version_is_judged_against_the_baseline_and_promoted(
+def test_the_first_version_is_compared_with_the_baseline_and_promoted(
     judging: Settings, records: str
 ) -> None:
     result = release(judging, records, version=MARCH_VERSION)
@@ -206,7 +206,7 @@ def test_a_broken_rule_keeps_a_version_out_of_production(judging: Settings, reco
     assert tags["decision"] == "refused"
 
 
-def test_a_refusal_is_a_result_that_dagster_shows_and_no_failure(judging: Settings, records: str) -> None:
+def test_a_refusal_is_a_result_in_dagster_and_not_a_failure(judging: Settings, records: str) -> None:
     release(judging, records, version=MARCH_VERSION)
     result = release(judging, records, version=FEBRUARY_AGAIN, partition=MARCH)
     assert result.success
@@ -266,9 +266,7 @@ def test_promoting_a_version_that_broke_a_rule_is_refused_without_its_comparison
     assert in_production(judging) == MARCH_VERSION
 
 
-def test_a_release_that_another_one_has_done_ends_with_success_and_says_so(
-    judging: Settings, records: str
-) -> None:
+def test_a_release_that_another_run_has_done_ends_with_success(judging: Settings, records: str) -> None:
     assert release(judging, records, version=MARCH_VERSION).success
     entries = len(registry_of(judging).model(MODEL_NAME).history().entries)
     result = release(judging, records, version=MARCH_VERSION)
@@ -280,9 +278,7 @@ def test_a_release_that_another_one_has_done_ends_with_success_and_says_so(
     assert len(registry_of(judging).model(MODEL_NAME).history().entries) == entries
 
 
-def test_a_promotion_that_another_one_has_done_ends_with_success_and_says_so(
-    judging: Settings, records: str
-) -> None:
+def test_a_promotion_that_another_run_has_done_ends_with_success(judging: Settings, records: str) -> None:
     """The second of two releases that compared at the same time meets this."""
     assert release(judging, records, version=MARCH_VERSION).success
     result = materialize(judging, records, PROMOTING, {"production_flight_delay": {"version": MARCH_VERSION}})
@@ -319,7 +315,7 @@ def test_a_version_that_waits_for_a_person_is_not_in_production(judging: Setting
     assert in_production(waiting) == MARCH_VERSION
 
 
-def test_rollback_is_a_run_that_says_so(judging: Settings, records: str) -> None:
+def test_a_rollback_is_a_run_that_is_recorded_as_one(judging: Settings, records: str) -> None:
     assert release(judging, records, version=MARCH_VERSION).success
     client = connect(judging.tracking_uri)
     client.set_registered_model_alias(MODEL_NAME, "production", str(FEBRUARY_VERSION))
@@ -351,7 +347,7 @@ def test_rollback_is_a_run_that_says_so(judging: Settings, records: str) -> None
         ({"version": 2, "partition": "2019-05-01"}, "which has those from 2013-01-01 to 2013-12-31"),
     ],
 )
-def test_what_cannot_be_compared_says_why_and_moves_nothing(
+def test_a_comparison_that_is_impossible_has_a_reason_and_moves_no_alias(
     judging: Settings, records: str, config: dict[str, Any], problem: str
 ) -> None:
     result = compare(judging, records, **config)
@@ -365,7 +361,7 @@ def test_without_a_version_in_staging_there_is_nothing_to_compare(judging: Setti
     assert "No version of flight_delay carries the alias staging" in failure_of(compare(judging, records))
 
 
-def test_a_version_registered_by_hand_must_say_what_it_was_trained_on(
+def test_a_version_registered_by_hand_needs_a_record_of_its_training_rows(
     judging: Settings, records: str
 ) -> None:
     client = connect(judging.tracking_uri)
@@ -387,7 +383,7 @@ def test_a_version_registered_by_hand_must_say_what_it_was_trained_on(
     }
 
 
-def test_a_month_without_a_late_flight_cannot_tell_versions_apart(
+def test_versions_cannot_be_compared_on_a_month_without_a_late_flight(
     judging: Settings, records: str, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"

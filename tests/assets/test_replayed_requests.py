@@ -112,7 +112,7 @@ def test_what_staging_would_have_answered_is_part_of_the_evidence(
     assert "replay" in event.metadata
 
 
-def test_no_rule_is_about_it_and_without_being_asked_nothing_is_replayed(
+def test_requests_are_replayed_only_on_request_and_no_gate_depends_on_them(
     judging: Settings, instance: dg.DagsterInstance, flights: pd.DataFrame
 ) -> None:
     compare(judging, instance)
@@ -152,7 +152,7 @@ def test_a_moment_without_a_time_zone_is_utc() -> None:
     assert moment_of("2026-11-03T12:00+02:00") == datetime(2026, 11, 3, 10, tzinfo=UTC)
 
 
-def test_what_cannot_be_replayed_says_why_and_judges_nothing(
+def test_requests_that_cannot_be_replayed_have_a_reason_and_no_ruling(
     judging: Settings, instance: dg.DagsterInstance, flights: pd.DataFrame
 ) -> None:
     since = hours_ago(2)

@@ -79,7 +79,7 @@ def failure_of(settings: Settings) -> str:
     return str(failure.error).partition("Stack Trace")[0]
 
 
-def test_requests_like_what_was_learned_from_have_not_drifted(
+def test_requests_like_the_training_rows_have_not_drifted(
     serving: Settings, typical: list[pd.DataFrame], february: pd.DataFrame
 ) -> None:
     ask(serving, typical, version=VERSION, since=hours_ago(5))
@@ -118,7 +118,7 @@ def test_requests_about_other_flights_are_a_warning(serving: Settings, typical: 
     assert {"wind_speed", "visib", "sched_dep_time"} <= set(list(drift.feature_psi)[:5])
 
 
-def test_few_requests_are_compared_but_not_judged(serving: Settings, typical: list[pd.DataFrame]) -> None:
+def test_few_requests_are_compared_but_not_evaluated(serving: Settings, typical: list[pd.DataFrame]) -> None:
     ask(serving, typical[:5], version=VERSION, since=hours_ago(5))
     run = watch(serving)
     assert drift_in(serving).requests == 5
@@ -168,7 +168,7 @@ def nothing_is_in_production(settings: Settings, typical: list[pd.DataFrame]) ->
         (nothing_is_in_production, "No version of flight_delay carries the alias production"),
     ],
 )
-def test_what_cannot_be_compared_is_said(
+def test_requests_that_cannot_be_compared_are_reported(
     serving: Settings,
     typical: list[pd.DataFrame],
     happens: Callable[[Settings, list[pd.DataFrame]], None],

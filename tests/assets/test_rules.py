@@ -69,7 +69,7 @@ def test_a_column_that_is_not_as_declared_is_named(table: pa.Table, problem: str
     assert finding.text == problem
 
 
-def test_all_problems_of_all_files_are_said_once() -> None:
+def test_all_problems_of_all_files_are_reported_once() -> None:
     broken = GOOD.drop_columns("temp").append_column("gate", pa.array(["A", "B", "C"]))
     assert has_declared_columns([broken, broken], SCHEMA).text == "gate is not declared; temp is missing"
 
@@ -110,7 +110,7 @@ def test_as_many_rows_as_the_source_pass_and_are_counted() -> None:
 
 
 @pytest.mark.parametrize("stored", [841, 843])
-def test_too_few_and_too_many_rows_are_told_with_their_partition(stored: int) -> None:
+def test_too_few_and_too_many_rows_are_reported_with_their_partition(stored: int) -> None:
     finding = has_rows_of_source(
         pd.Series({"2013-01-01": stored, "2013-01-02": 943}),
         pd.Series({"2013-01-01": 842, "2013-01-02": 943}),
@@ -138,7 +138,7 @@ def test_a_feature_that_derives_from_an_outcome_is_named(flights: pd.DataFrame) 
     assert finding.text == "distance derives from arr_delay"
 
 
-def test_an_outcome_is_no_feature_whatever_it_says_of_itself(flights: pd.DataFrame) -> None:
+def test_an_outcome_is_not_a_feature_even_if_declared_as_one(flights: pd.DataFrame) -> None:
     rows = flights.rename(columns={"distance": "dep_delay"})
     innocent = lineage({"dep_delay": [("flights", "distance")]})
     finding = is_known_before_departure(rows, ["dep_delay"], "late", innocent, AFTERWARDS)
@@ -153,7 +153,9 @@ def test_a_feature_of_unknown_origin_is_named(flights: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_feature_that_tells_the_outcome_is_named_with_its_score(sign: int, flights: pd.DataFrame) -> None:
+def test_a_feature_that_predicts_the_outcome_alone_is_named_with_its_score(
+    sign: int, flights: pd.DataFrame
+) -> None:
     rows = flights.assign(seats=sign * flights["late"].astype(float))
     finding = is_known_before_departure(rows, ["distance", "seats"], "late", LINEAGE, AFTERWARDS)
     assert not finding.passed
@@ -169,17 +171,17 @@ def test_flights_without_an_outcome_do_not_hide_a_leak(flights: pd.DataFrame) ->
     assert not is_known_before_departure(rows, ["seats"], "late", LINEAGE, AFTERWARDS).passed
 
 
-def test_a_feature_without_any_value_tells_nothing(flights: pd.DataFrame) -> None:
+def test_a_feature_without_values_does_not_leak(flights: pd.DataFrame) -> None:
     empty = flights.assign(seats=float("nan"))
     assert is_known_before_departure(empty, ["seats"], "late", LINEAGE, AFTERWARDS).passed
 
 
-def test_nothing_can_be_told_from_a_single_outcome(flights: pd.DataFrame) -> None:
+def test_leakage_needs_more_than_one_outcome(flights: pd.DataFrame) -> None:
     punctual = flights.assign(seats=flights["late"].astype(float), late=pd.array([False] * 20, "boolean"))
     assert is_known_before_departure(punctual, ["seats"], "late", LINEAGE, AFTERWARDS).passed
 
 
-def test_a_feature_may_tell_a_little(flights: pd.DataFrame) -> None:
+def test_a_weak_feature_does_not_leak(flights: pd.DataFrame) -> None:
     helpful = flights["late"].astype(float)
     helpful[:8] = 0.0
     finding = is_known_before_departure(

@@ -33,7 +33,7 @@ def refusal_of(path: Path, columns: dict[str, str]) -> PermanentFailure:
     return caught.value
 
 
-def test_columns_come_in_the_order_asked_for() -> None:
+def test_columns_are_in_the_requested_order() -> None:
     rows = read_source("airlines.csv", dict(reversed(COLUMNS.items())))
     assert list(rows.columns) == ["name", "carrier"]
     assert len(rows) == count_rows("airlines.csv") == 16

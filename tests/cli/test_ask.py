@@ -107,7 +107,7 @@ def _numbered(spans: "list[Span]") -> "Iterator[tuple[int, Span]]":
 # Output on the terminal
 
 
-def test_the_answer_is_shown_with_how_it_came_about(ask: Ask, fake: FakeOllama) -> None:
+def test_the_answer_is_printed_with_its_tool_calls(ask: Ask, fake: FakeOllama) -> None:
     result = ask(QUESTION, fake=fake)
     assert result.exit_code == 0, result.output
     assert f"query_flights  {SQL}" in result.stdout
@@ -130,7 +130,7 @@ def test_json_is_all_that_programs_get(ask: Ask, fake: FakeOllama) -> None:
     assert result.stderr == ""
 
 
-def test_another_model_can_be_asked(ask: Ask, stack: ExitStack) -> None:
+def test_another_model_can_be_chosen(ask: Ask, stack: ExitStack) -> None:
     fake = stack.enter_context(FakeOllama(KNOWING, {"llama3.2:3b": ("completion", "tools")}))
     result = ask(QUESTION, "--model", "llama3.2:3b", fake=fake)
     assert result.exit_code == 0, result.output
@@ -197,7 +197,7 @@ def test_what_states_nothing_is_no_success_and_is_not_remembered(
     assert {trace.info.state for trace in traces(home)} == {"ERROR"}
 
 
-def test_what_was_not_looked_up_is_an_answer_and_is_not_remembered(
+def test_an_answer_without_a_tool_call_is_not_remembered(
     ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path
 ) -> None:
     result = ask(QUESTION, fake=speaking(lambda _: Reply(pieces=("Answer: 848",))))
@@ -221,7 +221,7 @@ def test_an_embedding_model_that_is_not_there_costs_memory_and_not_the_answer(
 # Failures
 
 
-def test_without_ollama_it_says_what_to_start(ask: Ask) -> None:
+def test_without_ollama_the_message_names_what_to_start(ask: Ask) -> None:
     result = ask(QUESTION)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"No Ollama responds at http://{HOST}:9")
@@ -244,7 +244,7 @@ def test_without_ollama_it_says_what_to_start(ask: Ask) -> None:
         ([QUESTION], {"LEDGERLINE_AGENT_TURNS": "0"}, "LEDGERLINE_AGENT_TURNS is '0'; set it to"),
     ],
 )
-def test_what_keeps_it_from_answering_is_said(
+def test_the_reason_for_a_missing_answer_is_printed(
     arguments: list[str], variables: dict[str, str], message: str, ask: Ask, fake: FakeOllama
 ) -> None:
     result = ask(*arguments, fake=fake, **variables)
@@ -273,7 +273,7 @@ def test_a_limit_ends_it_with_one(ask: Ask, fake: FakeOllama, home: Path) -> Non
     assert not (home / "agent").exists()
 
 
-def test_without_mlflow_the_answer_comes_all_the_same(ask: Ask, fake: FakeOllama, free_port: int) -> None:
+def test_the_answer_does_not_need_mlflow(ask: Ask, fake: FakeOllama, free_port: int) -> None:
     result = ask(QUESTION, fake=fake, MLFLOW_TRACKING_URI=f"http://user:s3cret@{HOST}:{free_port}")
     assert result.exit_code == 0, result.output
     assert f"Answer: {CANCELLED}" in result.stdout
@@ -334,9 +334,7 @@ def test_an_execution_is_a_trace_in_mlflow_with_its_tokens(ask: Ask, fake: FakeO
     }
 
 
-def test_what_was_said_is_in_the_trace_only_if_somebody_wants_it(
-    ask: Ask, fake: FakeOllama, home: Path
-) -> None:
+def test_messages_are_in_the_trace_only_on_request(ask: Ask, fake: FakeOllama, home: Path) -> None:
     ask(QUESTION, "--no-memory", fake=fake)
     (silent,) = traces(home)
     assert SQL not in silent.to_json()
@@ -360,7 +358,7 @@ def test_without_traces_there_is_an_answer_and_no_link(
     assert traces(home) == []
 
 
-def test_a_collector_that_is_gone_keeps_nobody_waiting(
+def test_an_unavailable_collector_does_not_delay_the_answer(
     ask: Ask, fake: FakeOllama, free_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = ask(QUESTION, fake=fake, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{HOST}:{free_port}")
@@ -369,7 +367,7 @@ def test_a_collector_that_is_gone_keeps_nobody_waiting(
     assert "Traces cannot be sent" in caplog.text
 
 
-def test_a_collector_that_says_nothing_is_given_up(ask: Ask, fake: FakeOllama) -> None:
+def test_a_collector_that_does_not_respond_is_given_up(ask: Ask, fake: FakeOllama) -> None:
     with socket.create_server((HOST, 0)) as silent:
         endpoint = f"http://{HOST}:{silent.getsockname()[1]}"
         result = ask(

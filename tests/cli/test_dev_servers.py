@@ -33,9 +33,7 @@ def refusal_of(settings: Settings) -> str:
     return str(caught.value)
 
 
-def test_a_port_that_is_taken_is_named_with_the_server_that_wants_it(
-    settings: Settings, taken_port: int, free_port: int
-) -> None:
+def test_a_port_in_use_is_named_with_its_server(settings: Settings, taken_port: int, free_port: int) -> None:
     assert refusal_of(with_ports(settings, mlflow=free_port, dagster=taken_port)) == (
         f"Port {taken_port}, which Dagster needs, cannot be used: Address already in use. "
         "End the program that uses it, or set LEDGERLINE_DAGSTER_PORT to another port."

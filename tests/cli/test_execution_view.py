@@ -59,7 +59,7 @@ def test_a_tool_call_is_one_line_and_its_answer_some() -> None:
     ]
 
 
-def test_what_the_model_says_meanwhile_is_on_terminals_only() -> None:
+def test_streamed_text_is_printed_on_terminals_only() -> None:
     assert "There were" not in seen("n\n7\n")
     assert "query_flights  SELECT count(*) FROM flights" in seen("n\n7\n", terminal=True)
 
@@ -69,7 +69,7 @@ def test_a_long_line_is_cut() -> None:
     assert line.strip() == "x" * 110 + "…"
 
 
-def test_several_arguments_and_unreadable_ones_are_shown_as_they_are() -> None:
+def test_several_and_unreadable_arguments_are_printed_unchanged() -> None:
     output = io.StringIO()
     view = ExecutionView(Console(file=output, width=200))
     view.tool_called(ToolCall("1", "web_search", {"query": "strike", "results": 3}))
@@ -80,7 +80,7 @@ def test_several_arguments_and_unreadable_ones_are_shown_as_they_are() -> None:
     ]
 
 
-def test_what_was_recalled_is_shown_with_how_near_it_is() -> None:
+def test_recalled_entries_are_printed_with_their_similarity() -> None:
     entry = Entry("answer:1", "answer", "Question: How many?\nAnswer: 7", "trace 1", datetime.now(UTC))
     output = io.StringIO()
     view = ExecutionView(Console(file=output, width=200))
@@ -108,7 +108,7 @@ def printed_answer(answer: str) -> str:
     return printed(replace(EXECUTION, answer=answer))
 
 
-def test_the_answer_comes_with_what_it_took() -> None:
+def test_the_answer_is_printed_with_tokens_and_seconds() -> None:
     shown = printed(EXECUTION, "http://mlflow.example/" + "x" * 100)
     assert "There were 7.\nAnswer: 7" in shown
     assert (
@@ -117,7 +117,7 @@ def test_the_answer_comes_with_what_it_took() -> None:
     assert f"trace: http://mlflow.example/{'x' * 100}\n" in shown  # in one piece, to be clicked on
 
 
-def test_an_execution_without_an_answer_says_why() -> None:
+def test_an_execution_without_an_answer_has_a_reason() -> None:
     from dataclasses import replace
 
     shown = printed(replace(EXECUTION, answer="", stopped_by=Limit.SECONDS, prompt_version=None, tools=()))

@@ -86,7 +86,7 @@ def following(settings: Settings, **variables: str) -> Iterator[Follower]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_runs_are_shown_as_they_happen_until_a_signal_ends_it(
+def test_runs_are_exported_as_they_happen_until_a_signal_ends_the_command(
     settings: Settings, instance: dg.DagsterInstance, client: MlflowClient, number: signal.Signals
 ) -> None:
     with following(settings) as follower:
@@ -104,7 +104,9 @@ def test_runs_are_shown_as_they_happen_until_a_signal_ends_it(
     assert tracked(client) == [run_id]
 
 
-def test_it_ends_before_it_has_shown_everything(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_signal_ends_the_command_before_everything_is_exported(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
     for _ in range(20):
         begin(instance).end()
     with following(settings) as follower:

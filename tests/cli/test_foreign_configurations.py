@@ -111,7 +111,7 @@ schedule_storage: {module: nowhere, class: Schedules}
 """,
     ],
 )
-def test_sqlite_is_found_in_each_form_of_the_configuration(
+def test_sqlite_is_opened_from_each_form_of_the_configuration(
     ledgerline: Ledgerline, home: Path, tmp_path: Path, configuration: str
 ) -> None:
     (run_id,) = run_ids(home, tmp_path)
@@ -219,7 +219,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("configuration", "sentence"), MISTAKES.values(), ids=MISTAKES)
-def test_what_cannot_be_opened_is_told_in_a_sentence_and_nothing_is_made(
+def test_an_instance_that_cannot_be_opened_is_reported_in_a_sentence_and_no_file_is_created(
     ledgerline: Ledgerline, tmp_path: Path, configuration: str, sentence: str
 ) -> None:
     home = tmp_path / "bakery"

@@ -49,7 +49,7 @@ def as_of_dagster_0_13(home: Path) -> None:
 # Targets that show the runs
 
 
-def test_its_runs_are_shown_apart_from_those_of_this_project(
+def test_its_runs_are_exported_apart_from_those_of_this_project(
     ledgerline: Ledgerline, home: Path, tmp_path: Path, client: MlflowClient
 ) -> None:
     (run_id,) = run_ids(home, tmp_path)
@@ -90,7 +90,7 @@ def test_experiment_namespace_and_pages_can_be_chosen(
 @pytest.mark.parametrize(
     "option", [("--experiment", "x"), ("--namespace", "x"), ("--dagster-url", "http://x")], ids=lambda o: o[0]
 )
-def test_what_is_said_of_another_instance_needs_one(ledgerline: Ledgerline, option: tuple[str, str]) -> None:
+def test_options_of_another_instance_need_one(ledgerline: Ledgerline, option: tuple[str, str]) -> None:
     result = ledgerline("observe", "--all", *option)
     assert result.exit_code == 2
     assert result.stderr.startswith(
@@ -109,7 +109,7 @@ def test_what_is_said_of_another_instance_needs_one(ledgerline: Ledgerline, opti
         ("/srv/.bakery/Dagster", "bakery"),
     ],
 )
-def test_an_instance_is_named_after_the_folder_that_says_whose_it_is(folder: str, name: str) -> None:
+def test_an_instance_is_named_after_its_telling_folder(folder: str, name: str) -> None:
     assert telling_name(Path(folder)) == name
 
 
@@ -126,7 +126,7 @@ def test_an_instance_that_dagster_home_names_too_stays_without_a_configuration_o
 
 
 @pytest.mark.parametrize("command", [["--all"], ["RUN"]], ids=" ".join)
-def test_an_instance_without_a_place_for_cursors_is_shown_in_full_and_only_read(
+def test_an_instance_without_a_table_for_cursors_is_exported_in_full_and_only_read(
     ledgerline: Ledgerline, home: Path, tmp_path: Path, client: MlflowClient, command: list[str]
 ) -> None:
     (run_id,) = run_ids(home, tmp_path)
@@ -156,7 +156,7 @@ def test_an_instance_with_another_schema_is_only_read(
 
 
 @pytest.mark.parametrize("archive", HOMES, ids=lambda archive: archive.name.removesuffix(".tar.gz"))
-def test_a_home_of_an_earlier_dagster_is_shown(
+def test_the_home_of_an_earlier_dagster_is_exported(
     ledgerline: Ledgerline, client: MlflowClient, tmp_path: Path, archive: Path
 ) -> None:
     home = tmp_path / "earlier" / "dagster_home"
@@ -186,7 +186,7 @@ def test_a_home_may_be_named_from_where_one_is(
     assert len(shown_in(client, "bakery")) == 1
 
 
-def test_without_a_project_commands_about_one_say_so_and_leave_nothing(
+def test_commands_that_need_a_project_are_refused_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -224,7 +224,7 @@ def test_in_a_project_dagster_home_names_its_own_instance(ledgerline: Ledgerline
     assert "--experiment, --namespace and --dagster-url work only with --dagster-home." in result.output
 
 
-def test_without_a_project_and_an_instance_both_ways_to_name_one_are_said(
+def test_without_a_project_and_an_instance_the_message_names_both_ways(
     ledgerline: Ledgerline, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"

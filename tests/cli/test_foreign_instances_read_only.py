@@ -20,7 +20,7 @@ from tests.project import PROJECT_ROOT
 pytestmark = pytest.mark.usefixtures("mlflow_with_tables")
 
 
-def test_what_is_written_to_it_is_said_and_is_the_links_and_the_cursors(
+def test_links_and_cursors_are_written_to_it_and_reported(
     ledgerline: Ledgerline, home: Path, tmp_path: Path
 ) -> None:
     (run_id,) = run_ids(home, tmp_path)
@@ -45,9 +45,7 @@ def test_read_only_changes_no_file_however_often(
     assert len(shown_in(client, "bakery")) == 1
 
 
-def test_read_only_sees_what_is_written_meanwhile_also_what_only_the_write_ahead_log_has(
-    home: Path, tmp_path: Path
-) -> None:
+def test_read_only_reads_concurrent_writes_also_from_the_write_ahead_log(home: Path, tmp_path: Path) -> None:
     with (
         dg.DagsterInstance.from_config(str(home)) as theirs,
         only_read_instance(home, tmp_path / "cursors") as ours,
@@ -65,7 +63,7 @@ def test_read_only_sees_what_is_written_meanwhile_also_what_only_the_write_ahead
         assert (home / "history" / "runs.db-wal").stat().st_size > 0
 
 
-def test_what_is_only_read_is_followed_and_is_not_shown_again_by_the_next_process(
+def test_a_read_only_instance_is_followed_and_not_exported_again_by_the_next_process(
     settings: Settings, home: Path, client: MlflowClient
 ) -> None:
     from ledgerline.ledger.cursors import Cursors
@@ -90,7 +88,7 @@ def test_what_is_only_read_is_followed_and_is_not_shown_again_by_the_next_proces
     assert contents(home) == before
 
 
-def test_a_copy_that_cannot_be_written_is_observed_and_it_is_said(
+def test_a_copy_that_cannot_be_written_is_observed_and_reported(
     settings: Settings, home: Path, client: MlflowClient
 ) -> None:
     before = contents(home)

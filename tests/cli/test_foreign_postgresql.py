@@ -208,7 +208,7 @@ def test_each_form_of_the_configuration_is_read(settings: Settings, database: Da
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_runs_are_shown_and_links_written_whatever_driver_the_address_names(
+def test_runs_are_exported_and_links_written_with_every_driver_in_the_address(
     settings: Settings, database: Database, scheme: str
 ) -> None:
     database.configure_address(database.address(scheme))
@@ -287,7 +287,7 @@ def test_what_cannot_be_written_is_only_read(
     ],
     ids=["wrong password", "wrong database", "dead server", "wrong user"],
 )
-def test_a_database_that_cannot_be_reached_is_told_in_a_sentence_without_the_password(
+def test_an_unreachable_database_is_reported_in_a_sentence_without_the_password(
     settings: Settings, database: Database, changed: dict[str, object], sentence: str
 ) -> None:
     if "port" in changed:
@@ -316,7 +316,7 @@ def test_a_database_without_tables_of_dagster_is_named_and_stays_without(
     assert empty.rows() == {}
 
 
-def test_a_column_that_is_missing_is_told_in_a_sentence(settings: Settings, database: Database) -> None:
+def test_a_missing_column_is_reported_in_a_sentence(settings: Settings, database: Database) -> None:
     database.execute("ALTER TABLE runs DROP COLUMN run_body")
     database.configure_address(database.address())
     result = observed(settings, database)
@@ -326,7 +326,7 @@ def test_a_column_that_is_missing_is_told_in_a_sentence(settings: Settings, data
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_without_the_extra_its_name_is_told(
+def test_a_missing_extra_is_named(
     settings: Settings, database: Database, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = [name for name in sys.modules if name.partition(".")[0] == "dagster_postgres"]

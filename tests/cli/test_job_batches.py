@@ -38,7 +38,7 @@ def test_assets_with_differing_policies_go_by_the_strictest() -> None:
     assert runs_of("bake", "2023-01-01", "2023-01-02") == [("2023-01-01",), ("2023-01-02",)]
 
 
-def test_a_policy_of_several_runs_says_how_many_partitions_each_has() -> None:
+def test_a_policy_of_several_runs_limits_the_partitions_of_each() -> None:
     week = [f"2023-01-{day:02}" for day in range(9, 14)]
     assert runs_of("make_deliveries", *week) == [tuple(week[:3]), tuple(week[3:])]
     # No partition begins at the weekend: what comes before and after it is one range.

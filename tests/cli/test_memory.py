@@ -39,13 +39,15 @@ def test_what_is_forgotten_is_gone(memory: Memory) -> None:
     assert [entry.key for entry in memory.entries()] == ["answer:c"]
 
 
-def test_forgetting_what_is_not_there_is_said(memory: Memory) -> None:
+def test_forgetting_an_unknown_entry_is_refused(memory: Memory) -> None:
     done = CliRunner().invoke(app, ["memory", "forget", "answer:a", "answer:z"])
 
     assert (done.exit_code, done.output) == (1, "1 of 2 entries deleted.\n")
 
 
-def test_without_a_memory_it_says_what_to_set(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_memory_the_message_names_the_setting(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LEDGERLINE_MEMORY", "off")
 
     refused = CliRunner().invoke(app, ["memory", "list"])

@@ -28,7 +28,7 @@ NO_RUN = "00000000-0000-0000-0000-000000000000"
 @pytest.mark.parametrize(
     "arguments", [[], [NO_RUN, "--all"], [NO_RUN, "--follow"], ["--all", "--follow"]], ids=" ".join
 )
-def test_it_says_what_can_be_observed_unless_it_is_told_one_thing(
+def test_a_command_without_exactly_one_selection_is_refused_with_the_choices(
     ledgerline: Ledgerline, arguments: list[str]
 ) -> None:
     result = ledgerline("observe", *arguments)
@@ -58,7 +58,7 @@ def test_what_is_no_time_is_named_with_what_would_be(ledgerline: Ledgerline, tim
 
 
 @pytest.mark.parametrize("command", ["observe", "trace"])
-def test_a_run_that_is_not_there_is_named_with_where_it_was_looked_for(
+def test_an_unknown_run_is_named_with_its_instance(
     ledgerline: Ledgerline, settings: Settings, command: str
 ) -> None:
     result = ledgerline(command, NO_RUN)
@@ -97,7 +97,7 @@ def test_a_folder_that_is_no_instance_is_named_and_does_not_become_one(
     assert list(empty.iterdir()) == []
 
 
-def test_an_address_that_cannot_be_used_is_named_before_anything_is_shown(
+def test_an_unusable_address_is_named_before_any_export(
     ledgerline: Ledgerline, instance: dg.DagsterInstance, client: MlflowClient
 ) -> None:
     run_id = executed(instance)
@@ -110,7 +110,7 @@ def test_an_address_that_cannot_be_used_is_named_before_anything_is_shown(
 # One run
 
 
-def test_a_run_is_shown_as_a_trace_and_as_an_mlflow_run(
+def test_a_run_is_exported_as_a_trace_and_as_an_mlflow_run(
     ledgerline: Ledgerline, instance: dg.DagsterInstance, client: MlflowClient
 ) -> None:
     run_id, other = executed(instance), executed(instance)
@@ -121,7 +121,7 @@ def test_a_run_is_shown_as_a_trace_and_as_an_mlflow_run(
     assert other not in result.output
 
 
-def test_a_target_that_is_down_is_named_and_the_others_are_shown(
+def test_an_unavailable_target_is_named_and_the_others_are_exported(
     ledgerline: Ledgerline, instance: dg.DagsterInstance, client: MlflowClient, refusing_url: str
 ) -> None:
     run_id = executed(instance)
@@ -134,7 +134,7 @@ def test_a_target_that_is_down_is_named_and_the_others_are_shown(
     assert tracked(client) == [run_id]
 
 
-def test_a_run_that_cannot_be_shown_is_named_with_the_reason(
+def test_a_run_that_cannot_be_exported_is_named_with_the_reason(
     ledgerline: Ledgerline, instance: dg.DagsterInstance, client: MlflowClient
 ) -> None:
     client.delete_experiment(client.create_experiment(EXPERIMENT))
@@ -148,7 +148,7 @@ def test_a_run_that_cannot_be_shown_is_named_with_the_reason(
 # All runs
 
 
-def test_all_runs_are_shown_and_once_more_makes_no_difference(
+def test_all_runs_are_exported_and_a_second_export_changes_nothing(
     ledgerline: Ledgerline, instance: dg.DagsterInstance, client: MlflowClient
 ) -> None:
     run_ids = sorted(executed(instance) for _ in range(3))
@@ -163,7 +163,7 @@ def test_all_runs_are_shown_and_once_more_makes_no_difference(
             assert len({span.span_id for span in spans}) == len(spans)
 
 
-def test_more_runs_than_are_read_together_are_all_shown(
+def test_more_runs_than_are_read_together_are_all_exported(
     ledgerline: Ledgerline, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     runs = [begin(instance) for _ in range(51)]
@@ -180,7 +180,7 @@ def test_more_runs_than_are_read_together_are_all_shown(
     assert f"{len(runs)} runs were not exported (mlflow), for example " in result.stdout
 
 
-def test_where_there_are_no_runs_it_says_so(ledgerline: Ledgerline) -> None:
+def test_an_instance_without_runs_is_reported(ledgerline: Ledgerline) -> None:
     result = ledgerline("observe", "--all")
     assert (result.exit_code, result.stdout) == (0, "There are no runs to export.\n")
 
@@ -188,7 +188,7 @@ def test_where_there_are_no_runs_it_says_so(ledgerline: Ledgerline) -> None:
 @pytest.mark.parametrize(
     ("since", "shown"), [("90m", ["new"]), ("2d", ["new", "old"]), ("4w", ["new", "old"]), ("date", ["new"])]
 )
-def test_only_runs_since_then_are_shown(
+def test_only_runs_since_the_time_are_exported(
     ledgerline: Ledgerline,
     instance: dg.DagsterInstance,
     client: MlflowClient,
@@ -207,7 +207,7 @@ def test_only_runs_since_then_are_shown(
     assert tracked(client) == sorted(runs[name].run_id for name in shown)
 
 
-def test_when_a_target_is_down_all_runs_are_tried_and_the_same_again_shows_the_rest(
+def test_a_second_export_exports_what_an_unavailable_target_has_missed(
     ledgerline: Ledgerline, instance: dg.DagsterInstance, client: MlflowClient
 ) -> None:
     run_ids = [executed(instance) for _ in range(2)]

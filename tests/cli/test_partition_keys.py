@@ -157,7 +157,7 @@ def test_what_is_not_one_partition_is_refused_with_those_there_are(
     assert refusal(asset, text) == message
 
 
-def test_of_many_names_the_nearest_are_said() -> None:
+def test_the_nearest_of_many_names_are_suggested() -> None:
     states = dg.StaticPartitionsDefinition([f"state-{number}" for number in range(50)])
     with pytest.raises(PartitionError) as caught:
         understood(states, "State-7x", JOB)

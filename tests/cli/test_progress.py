@@ -96,7 +96,7 @@ def test_a_table_without_partitions_has_rows_too(ephemeral: dg.DagsterInstance) 
     assert (step.rows, step.doing, step.failed_checks) == (3_322, "Counting planes", [])
 
 
-def test_a_check_that_failed_is_told_with_what_it_found(ephemeral: dg.DagsterInstance) -> None:
+def test_a_failed_check_is_printed_with_its_description(ephemeral: dg.DagsterInstance) -> None:
     steps = view_of(ephemeral, planes, unique_key, plausible_values)
     assert steps["planes_unique_key"].failed_checks == ["unique_key: 2 rows share a key"]
     assert steps["planes_plausible_values"].failed_checks == []
@@ -109,7 +109,7 @@ def test_the_error_of_a_step_is_what_it_raised_itself(ephemeral: dg.DagsterInsta
     assert "after_broken" not in steps or steps["after_broken"].started is None
 
 
-def test_a_permanent_failure_is_told_with_its_remedy(ephemeral: dg.DagsterInstance) -> None:
+def test_a_permanent_failure_is_printed_with_its_remedy(ephemeral: dg.DagsterInstance) -> None:
     step = view_of(ephemeral, refused)["refused"]
     assert step.state == "failed"
     assert "The file is not there. Install it again." in step.error
@@ -127,7 +127,7 @@ def test_a_step_that_is_retried_ends_as_the_last_attempt_did(ephemeral: dg.Dagst
     assert view.steps["flaky"].error == ""
 
 
-def test_a_run_is_shown_line_by_line_until_its_last_event(ephemeral: dg.DagsterInstance) -> None:
+def test_a_run_is_printed_line_by_line_until_its_last_event(ephemeral: dg.DagsterInstance) -> None:
     console = Console(file=io.StringIO(), width=100)
     job = dg.Definitions(
         assets=[planes, broken], executor=dg.in_process_executor

@@ -81,7 +81,7 @@ def test_a_partition_is_one_of_the_asset_that_registers_versions() -> None:
 
 
 @pytest.mark.parametrize("command", ["compare", "promote", "replay"])
-def test_what_needs_a_job_says_how_to_get_one(command: str, stock: Stock, tmp_path: Path) -> None:
+def test_a_command_that_needs_a_job_names_how_to_get_one(command: str, stock: Stock, tmp_path: Path) -> None:
     stock.model("pie")
     refused = ledgerline(stock, tmp_path, command, "pie")
     assert refused.exit_code == 2
@@ -136,7 +136,9 @@ def test_there_must_be_something_to_go_back_to(stock: Stock, tmp_path: Path) -> 
     assert "There is no registered model 'tart'" in unknown.stderr
 
 
-def test_a_change_outside_is_shown_by_queries_and_recorded_by_reconcile(stock: Stock, tmp_path: Path) -> None:
+def test_an_external_change_is_reported_by_queries_and_recorded_by_reconcile(
+    stock: Stock, tmp_path: Path
+) -> None:
     stock.model("pie", 2)
     stock.serve("pie", 1)
     stock.client.set_registered_model_alias("pie", PRODUCTION, "2")

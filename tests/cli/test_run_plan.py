@@ -128,7 +128,7 @@ def test_jobs_before_the_one_that_trains_run_for_what_it_needs_through_all_of_th
     assert [batch.keys for batch in found["release"].batches] == [()]
 
 
-def test_jobs_after_it_run_for_the_last_partition_that_comes_of_it(instance: dg.DagsterInstance) -> None:
+def test_downstream_jobs_run_for_the_last_downstream_partition(instance: dg.DagsterInstance) -> None:
     found = planned(instance, ["fetch", "count", "train", "release", "plan"], "2023-05")
     # The version allows any day. The days with sales, and within the month, are left.
     assert found["plan"].possible == MAY
@@ -179,7 +179,7 @@ def test_a_job_that_has_nothing_to_do_with_it_runs_for_the_same_partition_or_its
     assert [batch.keys for batch in found["fill"].batches] == [("south",)]
 
 
-def test_names_that_come_of_it_are_run_for_the_last(instance: dg.DagsterInstance) -> None:
+def test_downstream_names_are_run_for_the_last(instance: dg.DagsterInstance) -> None:
     assert planned(instance, ["train", "print_labels"], "2023-06")["print_labels"].possible == [
         "north",
         "south",

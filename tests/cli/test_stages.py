@@ -76,7 +76,7 @@ def text(console: Console) -> str:
 
 
 @pytest.mark.usefixtures("reconciled")
-def test_the_history_says_what_who_and_why(registry: Registry) -> None:
+def test_the_history_has_the_change_its_author_and_its_cause(registry: Registry) -> None:
     console = printed()
     stages.print_history(console, registry.model(NAME), None, as_json=False)
     cells = [
@@ -118,7 +118,7 @@ def test_the_history_is_json_for_programs(registry: Registry) -> None:
 
 
 @pytest.mark.usefixtures("reconciled")
-def test_at_a_moment_it_says_who_was_in_production_and_until_when(registry: Registry) -> None:
+def test_the_production_version_of_a_moment_is_printed_with_its_end(registry: Registry) -> None:
     history = registry.model(NAME).reconcile().history
     first, second = history.periods()
     console = printed(200)
@@ -137,7 +137,7 @@ def test_at_a_moment_it_says_who_was_in_production_and_until_when(registry: Regi
 
 
 @pytest.mark.usefixtures("reconciled")
-def test_versions_are_shown_with_their_stage_and_what_is_missing(registry: Registry) -> None:
+def test_versions_are_printed_with_their_stage_and_missing_steps(registry: Registry) -> None:
     console = printed()
     stages.print_model(console, registry.model(NAME), None)
     rows = [
@@ -152,7 +152,7 @@ def test_versions_are_shown_with_their_stage_and_what_is_missing(registry: Regis
 
 
 @pytest.mark.usefixtures("reconciled")
-def test_a_version_is_shown_with_all_that_happened_to_it(registry: Registry, client: "MlflowClient") -> None:
+def test_a_version_is_printed_with_its_whole_history(registry: Registry, client: "MlflowClient") -> None:
     client.set_model_version_tag(NAME, "1", APPROVED_BY_TAG, "Ada")
     console = printed()
     stages.print_model(console, registry.model(NAME), 1)
@@ -176,7 +176,7 @@ def test_every_model_is_listed_with_its_aliases(registry: Registry) -> None:
     assert [cell.strip() for cell in row.split("│")[1:5]] == ["stages", "1", "2", "2"]
 
 
-def test_without_any_model_it_says_how_to_get_one(mlflow_database: str) -> None:
+def test_a_registry_without_models_is_reported_with_a_remedy(mlflow_database: str) -> None:
     console = printed()
     stages.print_models(console, Registry(connect(mlflow_database)))
     assert "No model is registered yet" in text(console)
@@ -196,7 +196,7 @@ DIFFERENCE = (
 
 @pytest.mark.usefixtures("clicked")
 @pytest.mark.parametrize("number", [None, 1])
-def test_a_model_is_shown_with_aliases_that_differ_from_its_journal(
+def test_a_model_is_printed_with_aliases_that_differ_from_its_journal(
     registry: Registry, client: "MlflowClient", number: int | None
 ) -> None:
     console = printed()
@@ -207,7 +207,7 @@ def test_a_model_is_shown_with_aliases_that_differ_from_its_journal(
 
 @pytest.mark.usefixtures("clicked")
 @pytest.mark.parametrize("ago", [None, timedelta(0)])
-def test_the_history_shows_aliases_that_differ_and_records_nothing(
+def test_the_history_prints_aliases_that_differ_and_records_nothing(
     registry: Registry, ago: timedelta | None
 ) -> None:
     at = datetime.now(UTC) - ago if ago is not None else None
@@ -223,7 +223,7 @@ def test_the_history_shows_aliases_that_differ_and_records_nothing(
 
 
 @pytest.mark.usefixtures("clicked")
-def test_a_reconciliation_says_what_it_recorded_and_is_safe_to_repeat(registry: Registry) -> None:
+def test_a_reconciliation_reports_what_it_recorded_and_is_safe_to_repeat(registry: Registry) -> None:
     console = printed()
     stages.print_reconciliation(console, registry.model(NAME))
     stages.print_reconciliation(console, registry.model(NAME))
@@ -234,7 +234,7 @@ def test_a_reconciliation_says_what_it_recorded_and_is_safe_to_repeat(registry: 
 
 
 @pytest.mark.usefixtures("reconciled")
-def test_eighty_columns_show_who_and_why(registry: Registry) -> None:
+def test_authors_and_causes_fit_into_eighty_columns(registry: Registry) -> None:
     console = printed(80)
     stages.print_history(console, registry.model(NAME), None, as_json=False)
     lines = text(console).splitlines()

@@ -105,7 +105,7 @@ def test_partitions_whose_last_run_failed_are_missing_although_they_are_stored(
     assert missing(instance, loaded, "count", WEEK) == []
 
 
-def test_a_run_over_partitions_that_the_definition_no_longer_has_says_nothing(
+def test_a_run_over_removed_partitions_prints_nothing(
     instance: dg.DagsterInstance, loaded: LoadedProject
 ) -> None:
     assert run(instance, loaded, *WEEK)
@@ -120,7 +120,7 @@ def test_a_run_over_partitions_that_the_definition_no_longer_has_says_nothing(
     assert missing(instance, loaded, "count", WEEK) == []
 
 
-def test_runs_without_partitions_say_nothing(instance: dg.DagsterInstance, loaded: LoadedProject) -> None:
+def test_runs_without_partitions_print_nothing(instance: dg.DagsterInstance, loaded: LoadedProject) -> None:
     @dg.job(name="count")
     def namesake() -> None: ...
 

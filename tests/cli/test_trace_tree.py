@@ -146,7 +146,7 @@ def test_what_is_not_a_name_is_the_same_on_every_terminal(width: int) -> None:
         assert f"  {mark} " in line
 
 
-def test_phases_are_shown_from_the_seconds_that_are_asked_for() -> None:
+def test_phases_are_printed_from_the_requested_seconds() -> None:
     assert [name for name in names_in(drawn(RUN)) if name.endswith("resources")] == ["│  ├─ resources"]
     assert names_in(drawn(RUN, least_seconds=100)) == [
         "run ingest 2013-01-01",
@@ -234,7 +234,7 @@ def test_a_real_run_is_drawn_with_its_retries_its_failure_and_what_its_steps_tra
     ]
 
 
-def test_a_real_run_that_goes_on_is_drawn_as_far_as_it_has_come(instance: dg.DagsterInstance) -> None:
+def test_a_real_run_in_progress_is_printed_up_to_its_last_event(instance: dg.DagsterInstance) -> None:
     run_id = publishing.execute_in_process(instance=instance, raise_on_error=False).run_id
     record = instance.get_run_record_by_id(run_id)
     assert record is not None

@@ -93,7 +93,7 @@ def listener(instance: dg.DagsterInstance) -> Iterator[Listener]:
 # Deliveries
 
 
-def test_a_delivery_notifies_the_sensors_and_is_shown_on_a_line(
+def test_a_delivery_notifies_the_sensors_and_is_printed_on_a_line(
     listener: Listener, instance: dg.DagsterInstance
 ) -> None:
     before = time.time()
@@ -132,7 +132,7 @@ def test_what_is_no_delivery_is_refused_and_notifies_no_sensor(
     assert listener.lines == [f"Refused: {reason}. Further refusals for this reason are not printed."]
 
 
-def test_a_delivery_that_comes_again_is_refused(listener: Listener, instance: dg.DagsterInstance) -> None:
+def test_a_repeated_delivery_is_refused(listener: Listener, instance: dg.DagsterInstance) -> None:
     sent = Sent()
     assert listener.post(sent).status_code == 204
     at = notified_at(instance)
@@ -141,7 +141,7 @@ def test_a_delivery_that_comes_again_is_refused(listener: Listener, instance: dg
     assert notified_at(instance) == at
 
 
-def test_while_the_database_is_away_a_delivery_is_put_off_and_can_come_again(
+def test_a_delivery_is_deferred_while_the_database_is_unavailable(
     listener: Listener, instance: dg.DagsterInstance
 ) -> None:
     sent = Sent()
@@ -159,7 +159,7 @@ def test_while_the_database_is_away_a_delivery_is_put_off_and_can_come_again(
 # Other requests
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_unread(listener: Listener) -> None:
+def test_a_body_with_too_large_a_declared_length_is_refused_unread(listener: Listener) -> None:
     answer = listener.answer_to(f"Content-Length: {webhooks.MAX_BODY_BYTES + 1}")
     assert answer.startswith("HTTP/1.1 413 ")
 
@@ -175,7 +175,7 @@ def test_a_body_of_the_greatest_size_is_read(listener: Listener) -> None:
     assert listener.post(Sent(body=body)).status_code == 204
 
 
-def test_a_client_that_goes_away_leaves_the_others_alone(listener: Listener) -> None:
+def test_a_client_that_disconnects_does_not_disturb_the_others(listener: Listener) -> None:
     with socket.create_connection((HOST, listener.port)) as connection:
         connection.sendall(
             f"POST {webhooks.PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{{".encode()
@@ -183,7 +183,7 @@ def test_a_client_that_goes_away_leaves_the_others_alone(listener: Listener) -> 
     assert listener.post(Sent()).status_code == 204
 
 
-def test_it_says_that_it_is_there_and_nothing_else(listener: Listener) -> None:
+def test_the_health_page_reports_nothing_but_health(listener: Listener) -> None:
     health = requests.get(f"{listener.url}/health", timeout=30)
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     for path in ("/", "/docs", "/redoc", "/openapi.json", webhooks.PATH + "/"):
@@ -195,7 +195,9 @@ def test_it_says_that_it_is_there_and_nothing_else(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("secret", [None, ""])
-def test_without_a_secret_it_says_how_to_make_one(instance: dg.DagsterInstance, secret: str | None) -> None:
+def test_without_a_secret_the_message_has_the_command_that_creates_one(
+    instance: dg.DagsterInstance, secret: str | None
+) -> None:
     with pytest.raises(webhooks.WebhookError, match="openssl rand -hex 32"):
         webhooks.listen(Console(), instance, secret)
     with pytest.raises(webhooks.WebhookError, match="openssl rand -hex 32"):
@@ -211,7 +213,7 @@ def test_a_port_that_is_taken_is_named(instance: dg.DagsterInstance) -> None:
             webhooks.listen(Console(), instance, SECRET, port=port)
 
 
-def test_a_port_that_is_none_is_named(instance: dg.DagsterInstance) -> None:
+def test_an_invalid_port_is_named(instance: dg.DagsterInstance) -> None:
     with pytest.raises(ListenError, match=r"^99999 is not a port"):
         webhooks.listen(Console(), instance, SECRET, port=99_999)
 

@@ -89,7 +89,7 @@ def test_what_waits_or_has_ended_is_left_alone(
         assert status_of(instance, other) == status
 
 
-def test_a_run_that_somebody_else_ended_meanwhile_is_left_alone() -> None:
+def test_a_run_that_another_process_has_ended_is_not_changed() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         died = run(instance, DagsterRunStatus.STARTED, HERE)
         found = CODE["orphaned_runs"](instance, "code", 4000)
@@ -99,7 +99,7 @@ def test_a_run_that_somebody_else_ended_meanwhile_is_left_alone() -> None:
         assert status_of(instance, died) == DagsterRunStatus.CANCELED
 
 
-def test_a_stopping_server_says_what_the_launcher_looks_for() -> None:
+def test_a_stopping_server_prints_what_the_launcher_searches_for() -> None:
     from dagster._grpc import server
 
     launcher = runpy.run_path(str(DOCKER / "run_launcher.py"))

@@ -41,7 +41,7 @@ def test_every_port_is_on_loopback_only(name: str) -> None:
 
 
 @each_service
-def test_nobody_can_gain_rights(name: str) -> None:
+def test_no_process_can_gain_privileges(name: str) -> None:
     service = services()[name]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -77,7 +77,7 @@ def test_every_service_is_started_again_and_watched(name: str) -> None:
 
 
 @each_service
-def test_who_waits_waits_until_the_other_is_well(name: str) -> None:
+def test_services_wait_until_their_dependencies_are_healthy(name: str) -> None:
     for other, how in services()[name].get("depends_on", {}).items():
         ends = other in ONCE
         assert how["condition"] == ("service_completed_successfully" if ends else "service_healthy")
@@ -95,7 +95,7 @@ def test_all_are_on_one_network_and_volumes_have_names(name: str) -> None:
             assert source in compose()["volumes"]
 
 
-def test_only_agents_and_metrics_are_left_out_unless_asked_for() -> None:
+def test_only_agents_and_metrics_are_optional() -> None:
     profiles = {name: service["profiles"] for name, service in services().items() if "profiles" in service}
     assert profiles == {
         "ollama": ["agents"],
@@ -106,7 +106,7 @@ def test_only_agents_and_metrics_are_left_out_unless_asked_for() -> None:
 
 
 @pytest.mark.parametrize("file", [COMPOSE, LOGIN, SAMPLING])
-def test_every_secret_is_required_and_none_has_a_default(file: Path) -> None:
+def test_every_secret_is_required_and_has_no_default(file: Path) -> None:
     for name, rests in variables(file).items():
         if re.search("PASSWORD|SECRET|TOKEN|AUTHORIZATION|_KEY$", name):
             assert all(rest.startswith(":?") for rest in rests), name
@@ -155,7 +155,7 @@ def option(file: Path, service: str) -> dict[str, Any]:
     return yaml.safe_load(file.read_text())["services"].get(service, {})
 
 
-def test_every_variable_that_dagster_asks_for_is_given_to_all_who_open_its_instance() -> None:
+def test_every_variable_of_dagsters_configuration_is_set_for_all_users_of_the_instance() -> None:
     asked = set(re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text()))
     of_the_workspace = set(re.findall(r"env: (\w+)", (DOCKER / "workspace.yaml").read_text()))
     for name in ("code", "dagster-webserver", "dagster-daemon", "observer"):
@@ -170,7 +170,7 @@ def test_the_instance_is_as_on_one_machine_but_for_where_things_are() -> None:
     assert stack["run_monitoring"].items() >= here["run_monitoring"].items()
 
 
-def test_runs_are_shown_by_the_observer_alone() -> None:
+def test_runs_are_exported_by_the_observer_alone() -> None:
     assert services()["code"]["environment"]["LEDGERLINE_OBSERVER"] == "service"
     assert services()["observer"]["command"] == ["ledgerline", "observe", "--follow"]
 
@@ -181,7 +181,7 @@ def test_every_alarm_is_in_the_runbook() -> None:
     assert alarms == set(re.findall(r"^\| `(\w+)` \| ", RUNBOOK.partition("## Alarms")[2], re.MULTILINE))
 
 
-def test_prometheus_asks_services_that_are_there() -> None:
+def test_prometheus_scrapes_existing_services() -> None:
     jobs = yaml.safe_load((DOCKER / "prometheus.yaml").read_text())["scrape_configs"]
     asked = {target for job in jobs for part in job["static_configs"] for target in part["targets"]}
     assert {target.split(":")[0] for target in asked} <= services().keys()
@@ -204,14 +204,14 @@ def test_runs_are_waited_for_before_what_they_need_is_replaced() -> None:
     }
 
 
-def test_no_service_wants_more_processors_than_two() -> None:
+def test_no_service_has_more_than_two_processors() -> None:
     """Docker refuses to start a container that may use more than the machine has."""
     for name, service in services().items():
         wanted = service["deploy"]["resources"]["limits"]["cpus"]
         assert float(re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", wanted)) <= 2, name
 
 
-def test_an_image_that_is_built_here_is_not_looked_for_elsewhere() -> None:
+def test_an_image_that_is_built_here_is_not_pulled() -> None:
     for name, service in services().items():
         if service["image"].startswith("ledgerline-") and "build" not in service:
             assert service["pull_policy"] == "never", name

@@ -118,7 +118,7 @@ def test_mlflow_s_database_is_made_ready_with_the_experiment_of_the_collector(se
     assert "Write OTELCOL_MLFLOW_EXPERIMENT_ID=1 into docker/.env" in refused.stderr
 
 
-def test_dagster_keeps_its_runs_there_as_its_file_says(
+def test_dagster_stores_its_runs_there_as_configured(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = urlsplit(server)

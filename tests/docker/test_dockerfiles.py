@@ -60,7 +60,7 @@ def test_what_is_installed_is_locked_with_hashes(file: Path) -> None:
 
 
 @each_of_ours
-def test_the_last_stage_has_the_programs_only_and_is_nobody_s(file: Path) -> None:
+def test_the_last_stage_has_the_programs_only_and_an_unprivileged_user(file: Path) -> None:
     last = instructions(file)
     last = last[max(number for number, line in enumerate(last) if line.startswith("FROM")) :]
     assert "USER 10001:10001" in last

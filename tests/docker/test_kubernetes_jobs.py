@@ -176,7 +176,7 @@ def test_each_step_is_a_job_and_one_that_fails_is_started_again(
 
 
 @pytest.mark.parametrize("kubernetes", [True], indirect=True)
-def test_a_step_whose_pod_cannot_start_fails_and_says_why(
+def test_a_step_whose_pod_cannot_start_fails_with_the_reason(
     kubernetes: tuple[FakeKubernetes, Path], instance: dg.DagsterInstance
 ) -> None:
     kubernetes[0].start_problem = StartProblem(

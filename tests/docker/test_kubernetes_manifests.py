@@ -50,7 +50,7 @@ def probes(container: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "manifest", manifests(), ids=lambda manifest: f"{manifest['kind']}/{manifest['metadata']['name']}"
 )
-def test_kubernetes_knows_every_key_of_every_manifest(manifest: Any) -> None:
+def test_kubernetes_accepts_every_key_of_every_manifest(manifest: Any) -> None:
     require_valid(manifest)
     if manifest["kind"] != "Namespace":
         assert manifest["metadata"]["namespace"] == NAMESPACE
@@ -82,7 +82,7 @@ def test_the_configurations_are_those_of_compose_and_a_change_of_one_is_rolled_o
 
 
 @each_workload
-def test_nobody_can_gain_rights(name: str) -> None:
+def test_no_process_can_gain_privileges(name: str) -> None:
     pod = pod_of(workloads()[name])
     require_confined(pod)
     # PostgreSQL's image has a user of its own.
@@ -97,7 +97,7 @@ def test_pods_with_more_rights_are_refused_by_the_namespace() -> None:
 
 
 @each_workload
-def test_no_variable_comes_from_the_names_of_services(name: str) -> None:
+def test_no_variable_is_derived_from_the_names_of_services(name: str) -> None:
     # A service called mlflow would set MLFLOW_PORT, which is an option of MLflow's server.
     assert pod_of(workloads()[name])["enableServiceLinks"] is False
 
@@ -205,7 +205,7 @@ def test_what_several_pods_share_is_on_volumes_that_can_be_shared() -> None:
 
 
 @each_workload
-def test_every_probe_asks_a_port_that_is_open_for_something_that_answers(name: str) -> None:
+def test_every_probe_requests_an_existing_page_of_an_open_port(name: str) -> None:
     container = container_of(name)
     ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
     assert probes(container)
@@ -227,7 +227,7 @@ def test_every_probe_asks_a_port_that_is_open_for_something_that_answers(name: s
             assert f"0.0.0.0:{port}" in variables_of(container).values()
 
 
-def test_what_serving_is_asked_for_are_pages_that_it_has() -> None:
+def test_probes_of_serving_request_existing_pages() -> None:
     source = (PROJECT / "ledgerline" / "serving" / "app.py").read_text()
     for probe in probes(container_of("serving")).values():
         assert f'@app.get("{probe["httpGet"]["path"]}"' in source
@@ -286,7 +286,7 @@ def test_servers_accept_their_clients_and_no_server_without_a_policy_is_needed()
         assert (name, port) in let_in(host)
 
 
-def test_nobody_is_let_in_unless_it_is_said() -> None:
+def test_connections_are_refused_unless_they_are_declared() -> None:
     assert of_kind("NetworkPolicy")["nobody"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
     parts = workloads().keys() | OF_THE_CHART
     for name in parts:
@@ -298,7 +298,7 @@ def test_nobody_is_let_in_unless_it_is_said() -> None:
     assert let_in("observer") == let_in("run") == set()
 
 
-def test_only_who_starts_jobs_may_ask_kubernetes_for_anything() -> None:
+def test_only_programs_that_start_jobs_have_access_to_kubernetes() -> None:
     (binding,) = of_kind("RoleBinding").values()
     assert {subject["name"] for subject in binding["subjects"]} == {"dagster", "dagster-runs"}
     assert {subject["namespace"] for subject in binding["subjects"]} == {NAMESPACE}
@@ -333,7 +333,7 @@ def test_a_request_is_not_lost_when_a_pod_of_serving_ends() -> None:
     assert workloads()["serving"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
-def test_serving_is_scaled_and_never_taken_away_as_a_whole() -> None:
+def test_serving_is_scaled_and_never_evicted_as_a_whole() -> None:
     (scaler,) = of_kind("HorizontalPodAutoscaler").values()
     assert scaler["spec"]["scaleTargetRef"] == {
         "apiVersion": "apps/v1",

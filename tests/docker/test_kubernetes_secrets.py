@@ -38,7 +38,7 @@ def test_kubernetes_takes_them_in_the_namespace_of_the_rest(file: Path) -> None:
         assert secret["metadata"]["namespace"] == kustomization()["namespace"]
 
 
-def test_every_program_gets_what_it_asks_for_and_no_more(file: Path) -> None:
+def test_every_program_has_the_secrets_it_needs_and_no_others(file: Path) -> None:
     made = {name: set(secret["data"]) for name, secret in secrets(file).items()}
     asked: dict[str, set[str]] = {name: set() for name in made}
     for workload in workloads().values():

@@ -59,7 +59,7 @@ def validator(version: str) -> jsonschema.Draft202012Validator:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_chart_knows_every_value(version: str) -> None:
+def test_the_chart_accepts_every_value(version: str) -> None:
     validator(version).validate(values())
 
 
@@ -74,7 +74,7 @@ def test_the_chart_knows_every_value(version: str) -> None:
         ("retention", "sensor", {"purgeAfterDays": {"skipped": 1}}),
     ],
 )
-def test_what_is_misspelt_or_missing_is_found(part: str, key: str, value: object) -> None:
+def test_misspelt_and_missing_values_are_refused(part: str, key: str, value: object) -> None:
     wrong = copy.deepcopy(values())
     wrong[part][key] = value
     assert not validator(VERSIONS[-1]).is_valid(wrong)
@@ -96,7 +96,7 @@ def test_the_page_names_the_webserver_s_service_as_the_chart_does() -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_nobody_can_gain_rights(name: str) -> None:
+def test_no_process_can_gain_privileges(name: str) -> None:
     said = PARTS[name]
     require_confined(
         {
@@ -139,7 +139,7 @@ def test_mounts_are_of_volumes_and_volumes_of_claims_that_are_there(name: str) -
             assert claim is None or claim["claimName"] in of_kind("PersistentVolumeClaim")
 
 
-def test_only_who_writes_tables_may_write_them() -> None:
+def test_only_programs_that_write_tables_have_write_access() -> None:
     writers = {"code": code(), "run": launcher(), "webserver": PARTS["webserver"]}
     may = {
         name
@@ -150,7 +150,7 @@ def test_only_who_writes_tables_may_write_them() -> None:
     assert may == {"code", "run"}
 
 
-def test_variables_come_from_what_is_there_and_passwords_from_secrets() -> None:
+def test_variables_refer_to_existing_values_and_passwords_to_secrets() -> None:
     assert [source["name"] for source in code()["envConfigMaps"]] == ["ledgerline"]
     assert [source["name"] for source in code()["envSecrets"]] == ["ledgerline"]
     assert launcher()["env_config_maps"] == launcher()["env_secrets"] == ["ledgerline"]
@@ -180,7 +180,7 @@ def test_the_code_server_is_where_the_network_policy_lets_others_in() -> None:
     assert code()["name"] == server["grpc_server"]["location_name"]
 
 
-def test_the_webserver_is_asked_where_it_answers() -> None:
+def test_the_probe_of_the_webserver_has_its_port() -> None:
     webserver = values()["dagsterWebserver"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert webserver[probe]["httpGet"] == {"path": "/server_info", "port": webserver["service"]["port"]}

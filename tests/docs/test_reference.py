@@ -41,7 +41,7 @@ def strings_of(module: object, *beginnings: str) -> set[str]:
     return {value for value in values if value.startswith(beginnings)}
 
 
-def test_the_command_line_page_is_what_the_help_texts_say() -> None:
+def test_the_command_line_page_equals_the_help_texts() -> None:
     assert page("command-line.md") == command_line.page(), "Run `python -m checks.command_line`."
 
 

@@ -80,7 +80,7 @@ def test_a_gain_is_positive_where_staging_is_better_and_negative_the_other_way_r
     assert (worse.low, worse.high) == pytest.approx((-better.high, -better.low))
 
 
-def test_models_that_say_the_same_gain_nothing_for_sure() -> None:
+def test_equal_predictions_have_no_significant_gain() -> None:
     same = replace(GOOD, production=GOOD.staging)
     found = same.compared(slices={"parity": GOOD.day % 2})
     for difference in (*found.differences, *found.slices):
@@ -93,7 +93,7 @@ def test_the_same_rows_give_the_same_comparison_again() -> None:
     assert first == again
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     """Both models are equally good, so the truth is 0; three standard deviations of the share are 0.033."""
     trials, alpha = 400, 0.05
     found = [
@@ -167,7 +167,7 @@ def test_each_value_of_each_column_is_a_slice_in_their_order() -> None:
     assert found[0].staging == pytest.approx(expected)
 
 
-def test_a_slice_too_small_to_tell_is_listed_without_numbers() -> None:
+def test_a_slice_that_is_too_small_is_listed_without_numbers() -> None:
     rows = np.arange(len(GOOD.day))
     labels = np.full(len(rows), "enough", dtype=object)
     punctual = rows[~GOOD.outcome]
@@ -196,7 +196,7 @@ def test_the_more_slices_the_wider_their_intervals() -> None:
     assert 1.2 < (many.high - one.gain) / (one.high - one.gain) < 2
 
 
-def test_a_slice_that_is_worse_is_found_although_staging_is_better_overall() -> None:
+def test_a_worse_slice_is_detected_although_staging_is_better_overall() -> None:
     small = GOOD.day % 10 == np.arange(len(GOOD.day)) % 10
     spoiled = replace(GOOD, staging=np.where(small, 1 - GOOD.staging, GOOD.staging))
     found = spoiled.compared(slices={"spoiled": small}, slice_metric="log_loss")
@@ -270,7 +270,7 @@ def spoiled(values: NDArray[Any], value: Any) -> NDArray[Any]:
         ({"day": spoiled(GOOD.day.astype(float), np.nan)}, "1 of 6,000 rows have no cluster"),
     ],
 )
-def test_rows_that_cannot_tell_are_named(changed: dict[str, Any], message: str) -> None:
+def test_rows_that_cannot_be_compared_are_named(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ComparisonError, match=message):
         replace(GOOD, **changed).compared()
 
@@ -286,6 +286,6 @@ def test_rows_that_cannot_tell_are_named(changed: dict[str, Any], message: str) 
         ({"slices": {"carrier": ["AA"]}}, "slices by carrier have 1 labels for 6,000 rows"),
     ],
 )
-def test_what_cannot_be_asked_for_is_named(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ComparisonError, match=message):
         GOOD.compared(**options)

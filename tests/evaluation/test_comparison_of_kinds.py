@@ -84,7 +84,7 @@ def test_the_better_model_gains_for_sure_in_the_metric_that_decides(make: Any) -
 @pytest.mark.parametrize(
     "make", [Season.regression, Season.quantiles, Season.multiclass], ids=["numbers", "quantiles", "classes"]
 )
-def test_intervals_hold_the_truth_as_often_as_they_say(make: Any) -> None:
+def test_intervals_have_their_nominal_coverage(make: Any) -> None:
     """Both models are equally good, so the truth is 0; three standard deviations of the share are 0.038."""
     trials, alpha = 300, 0.05
     missed = lucky = 0
@@ -144,7 +144,7 @@ def test_a_class_in_few_clusters_leaves_its_ranking_without_an_interval() -> Non
     assert found.difference("macro_f1").at_least is not None
 
 
-def test_rows_of_one_class_tell_nothing() -> None:
+def test_rows_of_one_class_cannot_be_compared() -> None:
     with pytest.raises(ComparisonError, match=r"All 1,200 rows have the class 'low'.*several classes"):
         compare(CLASSES, ["low"] * len(GOOD.day), *map(of_classes, GOOD.said), clusters=GOOD.day)
 
@@ -159,7 +159,7 @@ def test_two_clusters_are_enough_for_a_wide_interval(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [Season.regression, Season.quantiles, Season.multiclass])
-def test_models_that_say_the_same_gain_nothing_for_sure(make: Any) -> None:
+def test_equal_predictions_have_no_significant_gain(make: Any) -> None:
     season = Season(3, (0.5, 0.5))
     season.said[1] = season.said[0]
     found = make(season, slices={"parity": season.day % 2})
@@ -168,7 +168,7 @@ def test_models_that_say_the_same_gain_nothing_for_sure(make: Any) -> None:
     assert found.staging_calibration == found.production_calibration
 
 
-def test_a_baseline_may_say_one_thing_of_all_rows() -> None:
+def test_a_baseline_may_predict_one_value_for_all_rows() -> None:
     season = Season(1, noise=(0.1, 0.9))
     season.said[1] = np.zeros(len(season.day))
     found = season.regression()
@@ -177,7 +177,7 @@ def test_a_baseline_may_say_one_thing_of_all_rows() -> None:
     assert found.difference("r2").production == pytest.approx(0, abs=0.01)
 
 
-def test_calibration_says_what_was_predicted_and_what_happened() -> None:
+def test_calibration_has_the_mean_predictions_and_outcomes() -> None:
     numbers = GOOD.regression().staging_calibration
     table = peers.calibration(GOOD.outcome, GOOD.said[0])
     assert [point.predicted for point in numbers] == pytest.approx(table["predicted"].tolist())
@@ -219,7 +219,7 @@ def test_models_the_other_way_round_have_the_opposite_gains(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [Season.regression, Season.quantiles, Season.multiclass])
-def test_the_order_of_rows_says_nothing(make: Any) -> None:
+def test_the_order_of_rows_does_not_matter(make: Any) -> None:
     shuffled = Season(1, noise=(0.1, 0.9))
     order = np.random.default_rng(1).permutation(len(shuffled.day))
     shuffled.day, shuffled.outcome = shuffled.day[order], shuffled.outcome[order]

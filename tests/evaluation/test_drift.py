@@ -58,7 +58,7 @@ def test_two_answers_that_never_vary_differ_if_they_are_not_the_same() -> None:
         ([0.5], [1.5], "predictions of prediction are not probabilities"),
     ],
 )
-def test_answers_that_are_none_are_named(reference: Any, current: Any, message: str) -> None:
+def test_missing_predictions_are_named(reference: Any, current: Any, message: str) -> None:
     with pytest.raises(ComparisonError, match=message):
         scores_psi(Binary(), reference, current)
 

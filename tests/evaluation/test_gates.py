@@ -68,7 +68,7 @@ def with_differences(*differences: Difference) -> Comparison:
     return replace(COMPARISON, differences=differences)
 
 
-def test_a_model_that_passes_all_gates_is_told_so_with_numbers() -> None:
+def test_a_model_that_passes_all_gates_has_a_ruling_with_numbers_for_each() -> None:
     found = evaluate(default_policy(Binary()), Findings(COMPARISON, LATENCIES, ()))
     assert [ruling.rule for ruling in found] == [
         "better_than_production",
@@ -93,7 +93,7 @@ def test_a_model_that_passes_all_gates_is_told_so_with_numbers() -> None:
     ]
 
 
-def test_a_model_that_passes_no_gate_is_told_each() -> None:
+def test_a_model_that_passes_no_gate_has_a_reason_for_each() -> None:
     comparison = replace(
         COMPARISON,
         differences=(replace(LOG_LOSS, at_least=-0.001), replace(CALIBRATION, staging=0.051)),
@@ -132,7 +132,7 @@ def test_the_lower_bound_of_the_gain_must_exceed_the_margin(
     assert (ruling.passed, ruling.value, ruling.threshold) == (passed, at_least, margin)
 
 
-def test_a_gain_that_nobody_can_be_sure_of_does_not_count() -> None:
+def test_a_gain_that_is_not_significant_does_not_count() -> None:
     comparison = with_differences(replace(LOG_LOSS, low=None, high=None, at_least=None), CALIBRATION)
     ruling = ruling_of(Better(), comparison)
     assert not ruling.passed
@@ -177,7 +177,7 @@ def test_the_worst_slices_are_named_first_and_the_others_counted() -> None:
 
 
 @pytest.mark.parametrize("slices", [(), (SMALL,)])
-def test_where_no_slice_can_be_judged_none_is_refused(slices: tuple[SliceDifference, ...]) -> None:
+def test_slices_that_cannot_be_evaluated_are_not_refused(slices: tuple[SliceDifference, ...]) -> None:
     ruling = ruling_of(NoSliceWorse(most=0.01), replace(COMPARISON, slices=slices))
     assert ruling.passed
     assert ruling.value is None
@@ -213,7 +213,7 @@ def test_the_first_version_is_held_against_a_baseline_and_its_speed_against_noth
     assert fast.text == "One row takes 6 ms; there is no production version to compare that with."
 
 
-def test_a_model_that_says_the_same_as_production_is_not_promoted() -> None:
+def test_a_model_with_the_predictions_of_production_is_not_promoted() -> None:
     random = np.random.default_rng(1)
     said = random.random(3000)
     comparison = compare(Binary(), random.random(3000) < said, said, said, clusters=np.arange(3000) // 100)
@@ -222,12 +222,12 @@ def test_a_model_that_says_the_same_as_production_is_not_promoted() -> None:
     assert ruling_of(Calibrated(most=0.05), comparison).passed
 
 
-def test_a_comparison_without_the_metric_that_decides_is_not_judged() -> None:
+def test_a_comparison_without_the_deciding_metric_is_not_evaluated() -> None:
     with pytest.raises(ComparisonError, match="not by brier"):
         ruling_of(Better("brier"))
 
 
-def test_a_comparison_by_other_slices_than_the_gate_is_about_is_not_judged() -> None:
+def test_a_comparison_by_other_slices_than_those_of_the_gate_is_not_evaluated() -> None:
     with pytest.raises(ComparisonError, match="compared by brier, not by log_loss"):
         ruling_of(NoSliceWorse(most=1, metric="log_loss"))
 
@@ -283,12 +283,14 @@ def test_a_bias_may_be_as_large_as_allowed_or_as_that_of_production(
         (Within("bias", most=3), False, "bias is 3.5000, which is above the 3.0000 allowed."),
     ],
 )
-def test_a_metric_may_have_a_bound_whatever_production_has(gate: Within, passed: bool, text: str) -> None:
+def test_a_metric_may_have_a_bound_that_does_not_depend_on_production(
+    gate: Within, passed: bool, text: str
+) -> None:
     ruling = ruling_of(gate, DEMAND)
     assert (ruling.rule, ruling.passed, ruling.text) == (f"{gate.metric}_within", passed, text)
 
 
-def test_gates_say_what_they_ask_for() -> None:
+def test_gates_describe_their_requirements() -> None:
     assert Better().description == (
         "With confidence 1 - alpha, staging is better than production by more than the margin."
     )

@@ -83,7 +83,7 @@ def test_numbers_may_be_of_any_type(values: Any) -> None:
         (Multiclass((3, 7)), [Decimal(7), Decimal(3)], [1, 0]),
     ],
 )
-def test_classes_are_found_whatever_type_holds_them(
+def test_classes_are_found_in_arrays_of_every_type(
     kind: Multiclass, values: Any, expected: list[int]
 ) -> None:
     assert kind.outcomes(values).tolist() == expected
@@ -239,14 +239,14 @@ def test_a_kind_that_makes_no_sense_is_refused(make: Any, message: str) -> None:
         make()
 
 
-def test_kinds_may_be_declared_with_lists_and_are_the_same_if_they_say_the_same() -> None:
+def test_kinds_may_be_declared_with_lists_and_are_compared_by_content() -> None:
     assert Multiclass(["a", "b"]) == Multiclass(("a", "b"))  # pyright: ignore[reportArgumentType]
     assert hash(Quantiles([0.1, 0.9])) == hash(Quantiles((0.1, 0.9)))  # pyright: ignore[reportArgumentType]
     assert Quantiles((0.1, 0.9)).metrics == Quantiles((0.1, 0.9)).metrics
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_a_kind_says_what_it_is(kind: PredictionKind) -> None:
+def test_a_kind_has_a_description(kind: PredictionKind) -> None:
     assert kind.method == ("predict_proba" if kind.model_type == "classifier" else "predict")
     assert kind.metric(kind.primary_metric).lower_is_better
     assert kind.metric(kind.slice_metric).is_defined_for_slices

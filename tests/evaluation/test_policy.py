@@ -87,7 +87,7 @@ def test_the_policy_of_true_and_false_has_the_numbers_it_always_had() -> None:
     )
 
 
-def test_gates_judge_in_their_order_and_one_may_be_ones_own() -> None:
+def test_gates_are_evaluated_in_their_order_and_may_be_custom() -> None:
     policy = Policy([EnoughRows(500), Better(), EnoughRows(1, rule="any_row"), Better(COST, rule="cheaper")])
     rulings = evaluate(policy, findings(Regression(), policy))
     assert [(ruling.rule, ruling.passed) for ruling in rulings] == [
@@ -161,7 +161,7 @@ def test_a_gate_that_returns_something_else_is_named(returned: Any) -> None:
         evaluate(policy, findings(Regression(), policy))
 
 
-def test_a_ruling_is_json_whatever_computed_it() -> None:
+def test_a_ruling_is_json_for_every_type_of_number() -> None:
     ruling = Ruling("own", np.bool_(True), np.int64(3), np.float32(0.5), "Fine.")  # pyright: ignore[reportArgumentType]
     assert json.loads(json.dumps(asdict(ruling))) == {
         "rule": "own",
@@ -182,7 +182,7 @@ def test_the_class_of_a_kind_is_no_kind(use: Any) -> None:
         use(Binary)
 
 
-def test_a_comparison_with_another_confidence_is_not_judged() -> None:
+def test_a_comparison_with_another_confidence_is_not_evaluated() -> None:
     policy = Policy([Better()], alpha=0.1)
     with pytest.raises(ValueError, match=r"alpha 0\.05, the policy has 0\.1"):
         evaluate(policy, findings(Regression(), policy))

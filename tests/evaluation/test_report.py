@@ -120,7 +120,7 @@ class Text(HTMLParser):
         ("quantiles", "with a mean outcome of", "fast_enough: FastEnough(ratio=1.5)"),
     ],
 )
-def test_the_page_says_what_was_compared_and_by_which_gates(name: str, outcomes: str, gate: str) -> None:
+def test_the_report_has_the_compared_versions_and_the_gates(name: str, outcomes: str, gate: str) -> None:
     kind = CASES[name][0]
     found = compared(name)
     page = report.render(document(found, default_policy(kind)), plots.pictures(found), None)
@@ -152,7 +152,7 @@ def test_the_page_has_the_numbers_of_each_metric_in_its_own_magnitude() -> None:
         assert numbers == pytest.approx(expected, rel=0.05)
 
 
-def test_the_page_shows_what_is_best_what_is_undefined_and_metrics_of_ones_own() -> None:
+def test_the_report_marks_best_and_undefined_values_and_has_custom_metrics() -> None:
     cost = row_metric("cost", lambda outcome, prediction: abs(outcome - prediction))
     kind = Regression()
     policy = default_policy(kind)
@@ -168,7 +168,7 @@ def test_the_page_shows_what_is_best_what_is_undefined_and_metrics_of_ones_own()
     )
 
 
-def test_logged_requests_are_shown_where_they_were_answered_again() -> None:
+def test_the_report_has_logged_requests_if_they_were_replayed() -> None:
     found = compared("binary")
     evidence = document(found, default_policy(Binary()))
     words = Text(report.render(evidence, {}, [("requests", 12), ("answered <differently>", "3 %")])).words
@@ -192,7 +192,7 @@ def test_each_kind_has_its_pictures(name: str) -> None:
     assert drawn == again
 
 
-def test_names_are_drawn_whatever_is_in_them() -> None:
+def test_names_with_any_characters_are_drawn() -> None:
     found = compared("multiclass", production_name="_cheap $x_{ \\frac 東京 <b> %s {0}")
     odd = SliceDifference("$_{", "東京 $", 200, 0.1, 0.2, 0.1, 0.0, 0.2)
     points = tuple(CalibrationPoint(i / 30, 0.5, 20, f"_{i}$") for i in range(30))

@@ -123,7 +123,7 @@ def test_more_draws_begin_with_the_same_ones() -> None:
     np.testing.assert_allclose(many[:10], few)
 
 
-def test_models_that_say_the_same_gain_exactly_nothing() -> None:
+def test_equal_predictions_have_a_gain_of_exactly_zero() -> None:
     sample = random_sample(8)
     same = Sample(sample.outcome, sample.staging, sample.staging.copy(), sample.clusters)
     for scores in paired_scores(same, METRICS, 200, seed=1).values():

@@ -160,7 +160,7 @@ def test_a_client_would_notice(staging: ModelSignature, production: ModelSignatu
 
 @pytest.mark.parametrize("staging", [None, ModelSignature(Schema([CARRIER])), ModelSignature(outputs=ANSWER)])
 @pytest.mark.parametrize("production", [None, taking(CARRIER)])
-def test_a_model_that_does_not_say_what_it_takes_and_answers_is_a_problem(
+def test_a_model_without_a_signature_is_a_problem(
     staging: ModelSignature | None, production: ModelSignature | None
 ) -> None:
     (problem,) = problems(staging, production)

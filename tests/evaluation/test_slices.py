@@ -70,7 +70,7 @@ def test_rows_without_a_label_are_in_no_slice() -> None:
     assert [(each.column, each.value, each.rows) for each in found] == [("half", "1.0", 600)]
 
 
-def test_a_slice_of_a_constant_outcome_is_judged_where_that_says_something() -> None:
+def test_a_slice_of_a_constant_outcome_is_evaluated_by_metrics_that_are_defined() -> None:
     same = np.where(np.arange(ROWS) % 2, 1.0, OUTCOME)
     slices = {"same": np.arange(ROWS) % 2}
     options: Any = {"clusters": DAY, "slices": slices, "resamples": 100}

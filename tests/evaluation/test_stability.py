@@ -116,7 +116,7 @@ def test_it_is_the_same_in_both_directions_where_the_bins_are() -> None:
     )
 
 
-def test_numbers_that_have_become_words_are_a_difference_and_no_error() -> None:
+def test_numbers_that_became_texts_are_a_difference_and_not_an_error() -> None:
     assert index_of([1, 2, 1, 2], ["1", "2", "1", "2"]) == pytest.approx(2 * term(0.5, 0) + term(0, 1))
 
 

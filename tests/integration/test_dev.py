@@ -169,7 +169,7 @@ def test_a_backfill_from_the_page_ingests_days_in_one_run_and_trains_by_month(de
     assert "roc_auc" in run.data.metrics
 
 
-def test_what_comes_to_staging_is_compared_without_being_asked_for(dev: Dev) -> None:
+def test_a_version_in_staging_is_compared_automatically(dev: Dev) -> None:
     client = MlflowClient(dev.mlflow)
     dev.wait_for(
         lambda: "decision" in client.get_model_version("flight_delay", "1").tags, "a judgement of version 1"

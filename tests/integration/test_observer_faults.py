@@ -111,7 +111,7 @@ def gate(tmp_path: Path) -> Gate:
 
 
 @pytest.mark.parametrize("fault", ["exits", "is killed"])
-def test_a_step_whose_process_is_gone_is_shown_as_failed(
+def test_a_step_whose_process_has_died_is_exported_as_failed(
     fault: str, workers: RunWorkers, observed: ObservedRuns, client: MlflowClient
 ) -> None:
     run_id = workers.execute(jobs.baking, flour=fault)
@@ -141,7 +141,7 @@ def test_a_step_that_is_killed_and_tried_again_has_two_attempts_in_a_good_run(
     assert observed.mlflow_run(client, run_id).info.status == "FINISHED"
 
 
-def test_a_step_whose_clock_is_behind_is_shown_at_its_true_time(
+def test_a_step_whose_clock_is_behind_is_exported_at_its_true_time(
     workers: RunWorkers, observed: ObservedRuns, client: MlflowClient
 ) -> None:
     run_id = workers.execute(jobs.baking_behind)
@@ -165,7 +165,7 @@ def test_a_step_whose_clock_is_behind_is_shown_at_its_true_time(
 
 
 @pytest.mark.parametrize("moments", [EARLY, LATE], ids=["early", "late"])
-def test_a_run_whose_worker_is_killed_at_any_moment_is_shown_to_its_last_step(
+def test_a_run_whose_worker_is_killed_at_any_moment_is_exported_to_its_last_step(
     moments: range, deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient
 ) -> None:
     # Drawn here, not among the parameters: processes that share the tests have to agree on their names.
@@ -189,7 +189,7 @@ def test_a_run_whose_worker_is_killed_at_any_moment_is_shown_to_its_last_step(
 
 
 @pytest.mark.parametrize("policy", ["SAFE_TERMINATE", "MARK_AS_CANCELED_IMMEDIATELY"])
-def test_a_run_that_is_terminated_is_shown_as_canceled(
+def test_a_terminated_run_is_exported_as_canceled(
     policy: str, deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient, gate: Gate
 ) -> None:
     run_id = deployment.launch("baking", gate.tags, flour="waits")
@@ -208,7 +208,7 @@ def test_a_run_that_is_terminated_is_shown_as_canceled(
     assert observed_deployment.mlflow_run(client, run_id).info.status == "KILLED"
 
 
-def test_a_run_whose_machine_is_lost_is_shown_once_the_monitoring_ends_it(
+def test_a_run_whose_machine_is_lost_is_exported_once_the_monitoring_ends_it(
     deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient, gate: Gate
 ) -> None:
     run_id = deployment.launch("baking", {**gate.tags, "dagster/max_runtime": "15"}, flour="waits")

@@ -73,7 +73,7 @@ def seconds_until(condition: Callable[[], bool], what: str) -> float:
     return time.monotonic() - started_at
 
 
-def test_an_alias_that_somebody_moves_in_mlflow_is_shown_and_told_within_seconds(
+def test_an_alias_moved_in_mlflow_is_materialised_and_alerted_within_seconds(
     dev: Dev, stock: Stock, address: AlertAddress, record_property: Callable[[str, object], None]
 ) -> None:
     stock.client.set_registered_model_alias(MODEL_NAME, "production", "2")
@@ -88,7 +88,7 @@ def test_an_alias_that_somebody_moves_in_mlflow_is_shown_and_told_within_seconds
     assert (message["from_version"], message["to_version"]) == (1, 2)
 
 
-def test_a_version_that_somebody_puts_into_staging_is_compared_within_seconds(
+def test_a_version_set_to_staging_in_mlflow_is_compared_within_seconds(
     dev: Dev, stock: Stock, record_property: Callable[[str, object], None]
 ) -> None:
     def releases() -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def test_the_scored_day_names_the_version(first_run: FirstRun) -> None:
     assert rows["late_probability"].between(0, 1).all()
 
 
-def test_the_terminal_shows_steps_traces_scores_and_what_to_do_next(first_run: FirstRun) -> None:
+def test_the_terminal_prints_steps_traces_scores_and_the_next_commands(first_run: FirstRun) -> None:
     for part in (
         "production of flight_delay: version 1",
         "better_than_production",
@@ -150,7 +150,7 @@ def test_a_second_run_reads_nothing_again_and_scores_the_same_to_the_last_digit(
     assert "a gain of 0.0000" in " ".join(re.sub("[│ ]+", " ", done.stdout).split())
 
 
-def test_the_registry_answers_who_is_in_production_and_why(
+def test_the_registry_command_prints_the_production_version_and_its_cause(
     first_run: FirstRun, ledgerline: Ledgerline
 ) -> None:
     listed = ledgerline(first_run.home, "registry", "list")
@@ -206,7 +206,7 @@ def test_the_registry_answers_who_is_in_production_and_why(
         (["webhook", "http://127.0.0.1:1/"], 2, "LEDGERLINE_WEBHOOK_SECRET"),
     ],
 )
-def test_what_the_registry_refuses_is_said_in_a_sentence(
+def test_a_refusal_of_the_registry_is_printed_in_a_sentence(
     first_run: FirstRun, ledgerline: Ledgerline, arguments: list[str], status: int, problem: str
 ) -> None:
     done = ledgerline(first_run.home, "registry", *arguments)

@@ -152,9 +152,7 @@ def own_spans(trace: ReceivedTrace) -> list[ReceivedSpan]:
     return [span for span in trace.spans if span.scope != "ledgerline"]
 
 
-def test_threads_nest_as_far_as_they_were_told_where_they_are(
-    workers: RunWorkers, observed: ObservedRuns
-) -> None:
+def test_threads_nest_if_they_have_the_context(workers: RunWorkers, observed: ObservedRuns) -> None:
     run_id = workers.execute(jobs.threading_here)
 
     observed.catch_up()
@@ -168,9 +166,7 @@ def test_threads_nest_as_far_as_they_were_told_where_they_are(
     assert len(own_spans(trace)) == 5
 
 
-def test_processes_that_a_step_starts_are_told_the_span_they_belong_to(
-    workers: RunWorkers, observed: ObservedRuns
-) -> None:
+def test_processes_that_a_step_starts_inherit_its_span(workers: RunWorkers, observed: ObservedRuns) -> None:
     run_id = workers.execute(jobs.calling)
 
     observed.catch_up()

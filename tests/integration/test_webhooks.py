@@ -129,7 +129,7 @@ def registered(tracking_uri: str, url: str, secret: str = SECRET) -> tuple[bool,
     return accepted, output.getvalue()
 
 
-def test_whatever_happens_to_a_version_wakes_the_sensors(
+def test_every_change_of_a_version_notifies_the_sensors(
     server: str,
     client: "MlflowClient",
     instance: dg.DagsterInstance,
@@ -163,7 +163,7 @@ def test_whatever_happens_to_a_version_wakes_the_sensors(
         woken_by("no alias", lambda: client.delete_registered_model_alias(name, "production"))
 
 
-def test_asking_again_changes_the_webhook_and_makes_no_second_one(
+def test_a_second_registration_changes_the_webhook_and_creates_no_other(
     server: str, client: "MlflowClient", instance: dg.DagsterInstance
 ) -> None:
     with listening(instance) as one, listening(instance, secret="another") as other:

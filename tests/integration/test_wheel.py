@@ -158,9 +158,7 @@ def test_a_command_whose_extra_is_missing_names_it(
     assert ended.stderr.count("\n") == 1
 
 
-def test_it_observes_a_dagster_instance_that_knows_nothing_of_it(
-    installed: Installed, tmp_path: Path
-) -> None:
+def test_it_observes_a_dagster_instance_without_the_library(installed: Installed, tmp_path: Path) -> None:
     home = tmp_path / "bakery"
     home.mkdir()
     (home / "dagster.yaml").touch()

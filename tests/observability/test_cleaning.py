@@ -218,7 +218,7 @@ kind
 
 
 @pytest.mark.parametrize(("text", "secret"), SECRETS)
-def test_no_secret_is_left_whatever_it_is_written_in(text: str, secret: str) -> None:
+def test_secrets_are_removed_from_every_form_of_text(text: str, secret: str) -> None:
     assert secret in text
     for written in (text, f"before\n{text}\nafter", json.dumps({"text": text}), f"RuntimeError: {text}"):
         assert secret not in clean(written)
@@ -238,7 +238,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES.split())
-def test_a_name_says_that_its_value_is_a_secret(name: str) -> None:
+def test_the_value_of_a_secrets_name_is_removed(name: str) -> None:
     assert is_secret_name(name)
     assert cleaned({"deep": [{name: {"first": "hunter", "second": ["hunter"]}}]}) == {
         "deep": [{name: {"first": REDACTED, "second": REDACTED}}]
@@ -246,7 +246,7 @@ def test_a_name_says_that_its_value_is_a_secret(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OTHER_NAMES.split())
-def test_a_name_with_a_part_of_a_secrets_name_says_nothing(name: str) -> None:
+def test_the_value_of_a_name_with_a_part_of_a_secrets_name_stays(name: str) -> None:
     assert not is_secret_name(name)
     assert cleaned({name: {"first": "hunter"}}) == {name: {"first": "hunter"}}
 
@@ -288,7 +288,7 @@ def test_values_are_hidden_by_the_names_above_them(value: Any, expected: Any) ->
 @given(
     st.text(min_size=MIN_SECRET_LENGTH, max_size=40, alphabet=st.characters(codec="utf-8", min_codepoint=32))
 )
-def test_a_known_secret_is_found_however_it_is_written(secret: str) -> None:
+def test_a_known_secret_is_removed_in_every_encoding(secret: str) -> None:
     cleaner = Cleaner.of([secret, None, "", "short"])
     for written in (
         secret,
@@ -306,12 +306,12 @@ def test_the_longer_of_two_secrets_is_taken_out_whole() -> None:
     assert Cleaner.of(["secret", "secret-and-more"])("a secret-and-more") == f"a {REDACTED}"
 
 
-def test_a_short_one_is_not_looked_for() -> None:
+def test_a_short_secret_is_not_searched_for() -> None:
     assert Cleaner.of(["a", "abcde"]).known == ()
 
 
 @given(st.text(alphabet=st.characters(), max_size=500))
-def test_whatever_is_cleaned_can_be_sent_and_stays_as_it_is(text: str) -> None:
+def test_cleaned_text_can_be_encoded_and_cleaning_is_idempotent(text: str) -> None:
     shown = clean(text)
     assert "\x00" not in shown
     assert shown.encode().decode() == shown

@@ -16,7 +16,7 @@ def loaded(instance: dg.DagsterInstance, projection: str = "traces") -> Cursors:
     return cursors
 
 
-def test_where_nothing_was_ever_saved_there_are_none(any_instance: dg.DagsterInstance) -> None:
+def test_without_saved_cursors_none_are_loaded(any_instance: dg.DagsterInstance) -> None:
     assert Cursors.load(any_instance.run_storage, "traces") is None
 
 

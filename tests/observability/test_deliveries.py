@@ -124,7 +124,7 @@ def refusing(
 # Spans that are refused for their content
 
 
-def test_a_span_that_is_refused_is_shown_without_its_attributes_and_all_others_whole(
+def test_a_refused_span_is_exported_without_its_attributes_and_all_others_whole(
     way: Way, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector.answers = refusing(way, lambda request: has(request, "poison"))
@@ -156,9 +156,7 @@ def test_a_request_that_is_too_large_for_the_receiver_is_sent_in_smaller_ones(
     assert said(caplog) == []
 
 
-def test_requests_are_small_enough_for_a_receiver_that_is_not_told_otherwise(
-    way: Way, collector: Collector
-) -> None:
+def test_requests_are_small_enough_for_a_receiver_with_default_limits(way: Way, collector: Collector) -> None:
     spans = [span(number, text="é" * 20_000, more=["y" * 100] * 100) for number in range(500)]
     assert way.delivery(collector).send(spans) == 500
     assert not collector.refused
@@ -202,7 +200,7 @@ def test_spans_that_an_answer_of_success_rejects_do_not_count_as_taken(
     assert "it rejects 1 spans (partial success): no poison" in once
 
 
-def test_a_receiver_that_rejects_all_spans_has_taken_none(way: Way, collector: Collector) -> None:
+def test_a_receiver_that_rejects_all_spans_has_accepted_none(way: Way, collector: Collector) -> None:
     def rejects(request: Request) -> Answer:
         message = partial_success(len(request.spans), "quota exceeded")
         return Answer(headers=PROTOBUF, body=message.SerializeToString())
@@ -262,7 +260,9 @@ NO_RECEIVERS = {
 
 
 @pytest.mark.parametrize(("answer", "why"), NO_RECEIVERS.values(), ids=NO_RECEIVERS)
-def test_what_takes_no_spans_over_http_has_taken_none(http: Collector, answer: Answer, why: str) -> None:
+def test_a_server_that_is_not_a_receiver_over_http_has_accepted_none(
+    http: Collector, answer: Answer, why: str
+) -> None:
     http.answers = lambda request: answer
     with pytest.raises(WrongTargetError, match=why) as caught:
         WAYS["http"].delivery(http).send([span(number, rows=1) for number in range(300)])
@@ -274,7 +274,7 @@ def test_what_takes_no_spans_over_http_has_taken_none(http: Collector, answer: A
     "code",
     ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "NOT_FOUND", "INVALID_ARGUMENT", "INTERNAL"],
 )
-def test_what_takes_no_spans_over_grpc_has_taken_none(code: str) -> None:
+def test_a_server_that_is_not_a_receiver_over_grpc_has_accepted_none(code: str) -> None:
     with grpc_collector() as collector:
         collector.answers = lambda request: Answer(code=grpc.StatusCode[code], body=b"because")
         with pytest.raises(WrongTargetError, match=f"it responds with status {code}: because"):
@@ -297,7 +297,7 @@ def test_an_answer_in_plain_text_is_a_success(http: Collector) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
-def test_an_outage_over_http_is_told_from_a_refusal(http: Collector, status: int) -> None:
+def test_an_outage_over_http_is_distinguished_from_a_refusal(http: Collector, status: int) -> None:
     body = RpcStatus(message="queue is full").SerializeToString()
     http.answers = lambda request: Answer(status, headers={**PROTOBUF, "Retry-After": "60"}, body=body)
     with pytest.raises(ExportFailedError, match=f"{status} .*: queue is full") as caught:
@@ -307,7 +307,7 @@ def test_an_outage_over_http_is_told_from_a_refusal(http: Collector, status: int
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"])
-def test_an_outage_over_grpc_is_told_from_a_refusal(code: str) -> None:
+def test_an_outage_over_grpc_is_distinguished_from_a_refusal(code: str) -> None:
     with grpc_collector() as collector:
         collector.answers = lambda request: Answer(
             code=grpc.StatusCode[code], body=b"quota used up", trailers=retry_after(60)

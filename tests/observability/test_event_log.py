@@ -17,7 +17,7 @@ from tests.observability.histories import IN_A_PROCESS, RETRY, SUCCESS, check_ti
 # For every log
 
 
-def test_a_history_is_the_same_in_whatever_portions_it_is_read(recording: Recording) -> None:
+def test_a_history_does_not_depend_on_the_portions_in_which_it_is_read(recording: Recording) -> None:
     records = recording.records
 
     @settings(max_examples=25, deadline=None, database=None)
@@ -47,7 +47,7 @@ def test_what_did_not_change_is_the_same_object_as_before(recording: Recording) 
         assert all(again is now for again, now in zip(reader.history().attempts, before, strict=True))
 
 
-def test_the_attempts_that_ended_between_two_histories_are_told_once(recording: Recording) -> None:
+def test_the_attempts_that_ended_between_two_histories_are_returned_once(recording: Recording) -> None:
     reader = HistoryReader(recording.run)
     before, told = None, []
     for record in recording.records:
@@ -92,7 +92,7 @@ def test_the_history_of_a_stored_run_is_read_as_a_whole(
     assert read_history(instance_of_runs, recording.run.run_id) == recording.history_with_reads
 
 
-def test_a_run_that_nobody_knows_has_no_history(instance_of_runs: dg.DagsterInstance) -> None:
+def test_an_unknown_run_has_no_history(instance_of_runs: dg.DagsterInstance) -> None:
     assert read_history(instance_of_runs, "00000000-0000-0000-0000-000000000000") is None
 
 
@@ -154,7 +154,7 @@ def test_steps_in_processes_of_their_own_have_each_their_resources(recorded: Rec
     assert None not in pids
 
 
-def test_steps_that_an_executor_delegates_are_told_as_those_of_others(recorded: Recordings) -> None:
+def test_delegated_steps_have_the_same_history_as_others(recorded: Recordings) -> None:
     history = recorded["delegated"].history
     assert history.status is RunStatus.SUCCESS
     stored = ("compute", "store result[east]", "compute #2", "store result[west]")
@@ -175,7 +175,7 @@ def test_steps_that_an_executor_delegates_are_told_as_those_of_others(recorded: 
     ],
     ids=["starting", "starting and started"],
 )
-def test_an_executor_need_not_say_that_it_starts_a_process(
+def test_an_executor_need_not_report_that_it_starts_a_process(
     recorded: Recordings, left_out: set[DagsterEventType]
 ) -> None:
     recording = recorded["delegated"]
@@ -212,7 +212,7 @@ def test_a_mapped_step_is_an_op_executed_for_one_output(recorded: Recordings) ->
     assert split.seconds_in("store") == east.seconds + west.seconds
 
 
-def test_a_run_that_was_queued_says_how_long_it_waited(recorded: Recordings) -> None:
+def test_the_history_of_a_queued_run_has_the_time_in_the_queue(recorded: Recordings) -> None:
     history = recorded["queued"].history
     assert history.status is RunStatus.SUCCESS
     queue, launch = history.waits

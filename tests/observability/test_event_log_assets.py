@@ -61,12 +61,12 @@ def test_a_range_of_partitions_is_one_attempt_with_a_materialisation_for_each(re
         assert reads == [("flights", of_flights), ("weather", "weather of 2013")]
 
 
-def test_an_observation_is_told_with_the_attempt_that_made_it(recorded: Recordings) -> None:
+def test_an_observation_belongs_to_the_attempt_that_made_it(recorded: Recordings) -> None:
     (observation,) = attempt_at(recorded["partitions"].history, "delays").observations
     assert (observation.asset, observation.partition, observation.data_version) == ("runways", "JFK", None)
 
 
-def test_a_source_that_was_observed_has_the_version_that_was_seen(recorded: Recordings) -> None:
+def test_an_observed_source_has_its_observed_version(recorded: Recordings) -> None:
     history = recorded["observed"].history
     assert outline(history) == [("tower", 1, SUCCESS, ("resources", "compute"))]
     (observation,) = history.attempts[0].observations
@@ -111,7 +111,7 @@ def test_only_the_assets_that_were_selected_are_planned_and_written(recorded: Re
     ]
 
 
-def test_what_was_written_before_a_failure_is_told(recorded: Recordings) -> None:
+def test_materialisations_before_a_failure_are_in_the_history(recorded: Recordings) -> None:
     history = recorded["half an output"].history
     assert history.status is RunStatus.FAILURE
     assert history.planned == ("first_half", "second_half")
@@ -123,7 +123,7 @@ def test_what_was_written_before_a_failure_is_told(recorded: Recordings) -> None
     assert words(attempt.error) == ["ValueError: the second half is missing"]
 
 
-def test_the_steps_of_a_graph_asset_are_told_and_the_last_one_writes_it(recorded: Recordings) -> None:
+def test_the_steps_of_a_graph_asset_are_in_the_history_and_the_last_writes_it(recorded: Recordings) -> None:
     history = recorded["graph asset"].history
     assert outline(history) == [
         ("oldest_plane.read_planes", 1, SUCCESS, ("compute", "store result")),
@@ -136,7 +136,7 @@ def test_the_steps_of_a_graph_asset_are_told_and_the_last_one_writes_it(recorded
     assert [(read.asset, read.recorded) for read in retired.reads] == [("oldest_plane", oldest.data_version)]
 
 
-def test_checks_are_told_and_a_blocking_one_fails_its_step(recorded: Recordings) -> None:
+def test_checks_are_in_the_history_and_a_blocking_one_fails_its_step(recorded: Recordings) -> None:
     history = recorded["checks"].history
     assert history.status is RunStatus.FAILURE
     assert outline(history) == [

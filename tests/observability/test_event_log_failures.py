@@ -17,7 +17,7 @@ from tests.observability.histories import (
 )
 
 
-def test_an_error_is_told_with_what_it_came_from(recorded: Recordings) -> None:
+def test_an_error_has_its_causes(recorded: Recordings) -> None:
     history = recorded["errors"].history
     assert {attempt.step: words(attempt.error) for attempt in history.attempts} == {
         "chained": [
@@ -123,7 +123,7 @@ def test_a_run_whose_resource_cannot_be_had_attempts_nothing(recorded: Recording
     ("run", "phases"),
     [("canceled", ("compute",)), ("canceled in a process", (*IN_A_PROCESS, "compute"))],
 )
-def test_a_step_under_way_when_its_run_is_canceled_says_so(
+def test_a_step_in_progress_is_interrupted_when_its_run_is_canceled(
     recorded: Recordings, run: str, phases: tuple[str, ...]
 ) -> None:
     history = recorded[run].history
@@ -142,7 +142,7 @@ def test_a_run_that_never_left_the_queue_has_no_attempts(recorded: Recordings) -
     assert words(history.error) == ["dagster.RunCanceled: Taken out of the queue."]
 
 
-def test_a_step_that_never_said_how_it_ended_was_interrupted_with_its_run(recorded: Recordings) -> None:
+def test_a_step_without_an_end_was_interrupted_with_its_run(recorded: Recordings) -> None:
     history = recorded["killed"].history
     assert history.status is RunStatus.FAILURE
     assert words(history.error) == ["dagster.RunFailure: The process of the run is gone."]

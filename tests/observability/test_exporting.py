@@ -44,7 +44,7 @@ def to(collector: Collector) -> Telemetry:
     return Telemetry(endpoint=f"{collector.url}/v1/traces")
 
 
-def test_what_was_traced_has_come_when_the_work_is_over(http: Collector) -> None:
+def test_spans_have_arrived_when_the_work_is_over(http: Collector) -> None:
     with tracer_until_sent(to(http), no_mlflow, "ledgerline.test") as tracer:
         work(tracer)
         assert http.requests == []
@@ -54,7 +54,7 @@ def test_what_was_traced_has_come_when_the_work_is_over(http: Collector) -> None
     assert http.request.resource["service.name"] == "ledgerline"
 
 
-def test_it_comes_over_grpc_as_well() -> None:
+def test_spans_arrive_over_grpc_as_well() -> None:
     with grpc_collector() as collector:
         settings = Telemetry(endpoint=collector.url, protocol="grpc")
         with tracer_until_sent(settings, no_mlflow, "ledgerline.test") as tracer:
@@ -97,7 +97,7 @@ def test_half_of_all_traces_are_kept_whole(http: Collector) -> None:
     assert len(traces) == 2 * len(set(traces))
 
 
-def test_a_collector_that_is_gone_is_said_once(
+def test_an_unavailable_collector_is_reported_once(
     free_port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
@@ -107,7 +107,7 @@ def test_a_collector_that_is_gone_is_said_once(
     assert [message.partition(":")[0] for message in messages(caplog)] == ["Traces cannot be sent"]
 
 
-def test_a_collector_that_says_nothing_is_given_up(
+def test_a_collector_that_does_not_respond_is_given_up(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
@@ -118,7 +118,9 @@ def test_a_collector_that_says_nothing_is_given_up(
         assert [message.partition(":")[0] for message in messages(caplog)] == ["Traces cannot be sent"]
 
 
-def test_mlflow_that_cannot_be_opened_is_said_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_mlflow_that_cannot_be_opened_is_reported_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def refusing() -> "tuple[MlflowClient, str]":
         raise PermissionError("not yours")
 
@@ -149,7 +151,7 @@ CONTEXT = SpanContext(7, 8, is_remote=False)
 SPAN = ReadableSpan("span", CONTEXT, start_time=1, end_time=2)
 
 
-def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_and_its_end_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     moody = Moody()
     exporter = QuietExporter(lambda: moody)
@@ -170,7 +172,7 @@ def test_what_has_ended_takes_nothing_more_and_ends_once() -> None:
     assert (moody.taken, moody.shut_down) == (1, 1)
 
 
-def test_a_login_page_is_said_once_and_a_span_that_is_too_large_is_sent_without_its_attributes(
+def test_a_login_page_is_reported_once_and_a_too_large_span_is_sent_without_its_attributes(
     http: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     page = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Sign in")

@@ -28,7 +28,7 @@ HOOK_EVENTS = {
 }
 
 
-def test_hooks_are_told_with_their_seconds_and_outcomes(timed_runs: Recordings) -> None:
+def test_hooks_have_their_seconds_and_outcomes(timed_runs: Recordings) -> None:
     # Dagster keeps the hooks of an op in a set: their order differs from process to process.
     order = [hook.outcome for hook in attempt_at(timed_runs["hooks"].history, "succeed").hooks]
     seconds = {outcome: float(index) for index, outcome in enumerate(order, start=1)}
@@ -183,7 +183,7 @@ def test_a_step_that_its_executor_calls_lost_ends_there_and_not_with_its_run(tim
     assert attempt_at(unsaid, "yield_both").ended == unsaid.ended
 
 
-def test_a_run_that_went_on_in_another_process_says_so(timed_runs: Recordings) -> None:
+def test_a_run_that_continued_in_another_process_is_marked(timed_runs: Recordings) -> None:
     recording = timed_runs["outputs"]
     record = recording.records[3]
     event = dg.DagsterEvent(

@@ -34,14 +34,14 @@ def test_a_run_id_of_zeros_is_still_a_trace() -> None:
 
 @unsaved
 @given(names)
-def test_a_run_id_that_somebody_chose_is_a_trace(run_id: str) -> None:
+def test_a_custom_run_id_has_a_trace_id(run_id: str) -> None:
     assert 0 < ids.trace_id(run_id) < 2**128
     assert ids.trace_id(run_id) == ids.trace_id(run_id)
 
 
 @unsaved
 @given(names, names)
-def test_run_ids_that_somebody_chose_do_not_share_a_trace(one: str, other: str) -> None:
+def test_custom_run_ids_do_not_share_a_trace(one: str, other: str) -> None:
     assume(one != other)
     assert ids.trace_id(one) != ids.trace_id(other)
 
@@ -94,7 +94,7 @@ def test_ids_are_the_same_in_every_process_and_version() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.9])
-def test_the_share_of_runs_that_is_asked_for_is_kept(ratio: float) -> None:
+def test_the_requested_share_of_runs_is_sampled(ratio: float) -> None:
     random = Random(2013)  # noqa: S311  (the same runs each time: the test must not fail by chance)
     traces = [ids.trace_id(str(UUID(int=random.getrandbits(128), version=4))) for _ in range(RUNS)]
     kept = sum(ids.is_sampled(trace, ratio) for trace in traces)

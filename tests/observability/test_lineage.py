@@ -98,7 +98,7 @@ def test_a_retry_is_another_run_of_the_same_job(weather: RunHistory) -> None:
     assert second["inputs"] == [STATIONS_INPUT]
 
 
-def test_a_failed_step_says_why_and_the_run_too(breakdown: RunHistory) -> None:
+def test_a_failed_step_and_its_run_have_the_error(breakdown: RunHistory) -> None:
     for job in ("break_down.broken", "break_down"):
         error = as_sent(event_of(breakdown, job, FAIL))["run"]["facets"]["errorMessage"]
         assert error["message"] == "RuntimeError: Not a reading."
@@ -109,7 +109,9 @@ def test_a_failed_step_says_why_and_the_run_too(breakdown: RunHistory) -> None:
         assert stack.endswith('int("seven")')
 
 
-def test_a_run_that_only_knows_which_steps_failed_has_the_reason_of_the_first(recorded: Recordings) -> None:
+def test_a_run_without_a_cause_of_its_own_has_the_error_of_the_first_failed_step(
+    recorded: Recordings,
+) -> None:
     history = recorded["errors"].history
     knows_little = replace(history, error=Error("dagster.RunFailure", "Steps failed: 4.", stack=""))
     error = as_sent(event_of(knows_little, "failing", FAIL))["run"]["facets"]["errorMessage"]
@@ -130,12 +132,12 @@ def test_a_retry_that_helped_is_no_reason_why_the_run_failed(recorded: Recording
     assert "in ask_for_a_retry" not in error["stackTrace"]
 
 
-def test_the_version_of_the_code_is_told_where_an_asset_declares_one(weather: RunHistory) -> None:
+def test_the_version_of_the_code_is_a_facet_where_an_asset_declares_one(weather: RunHistory) -> None:
     facet = as_sent(event_of(weather, "observe_weather.stations"))["run"]["facets"]["ledgerline_run"]
     assert facet["code_versions"] == [{"asset": "stations", "code_version": "2"}]
 
 
-def test_the_mlflow_run_is_named_where_it_is_known(weather: RunHistory) -> None:
+def test_the_mlflow_run_is_a_facet_where_it_is_known(weather: RunHistory) -> None:
     for event in run_events(weather, NAMESPACE, mlflow_run_id="abc"):
         assert as_sent(event)["run"]["facets"]["ledgerline_run"]["mlflow_run_id"] == "abc"
 
@@ -160,7 +162,7 @@ def test_a_run_executed_again_has_the_run_before_it_as_parent(
 # Any run
 
 
-def test_what_is_told_while_a_run_goes_on_is_what_is_told_afterwards(recording: Recording) -> None:
+def test_events_during_a_run_equal_those_of_its_whole_history(recording: Recording) -> None:
     """Record by record, each event once, and with the same words."""
     at_once = run_events(recording.history, NAMESPACE)
     by_and_by: list[RunEvent] = []
@@ -184,14 +186,14 @@ def test_each_run_of_openlineage_starts_once_and_ends_once(recording: Recording)
     assert all(str(UUID(run_id)) == run_id for run_id in starts)
 
 
-def test_the_same_history_is_told_in_the_same_words(recording: Recording) -> None:
+def test_the_same_history_has_the_same_events(recording: Recording) -> None:
     told, again = (
         [Serde.to_json(event) for event in run_events(recording.history, NAMESPACE)] for _ in range(2)
     )
     assert told == again
 
 
-def test_every_event_and_facet_says_who_made_it_and_where_it_is_defined(recording: Recording) -> None:
+def test_every_event_and_facet_has_its_producer_and_its_schema(recording: Recording) -> None:
     for event in run_events(recording.history, NAMESPACE):
         assert event.producer == PRODUCER
         for name, facet in facets_of(event):
@@ -240,7 +242,7 @@ def test_a_run_that_was_canceled_in_the_queue_has_begun_when_it_was_created(reco
     assert timestamp(end) == pytest.approx(history.ended, abs=1e-5)
 
 
-def test_a_run_that_waits_is_not_told_of() -> None:
+def test_a_run_that_waits_has_no_events() -> None:
     waiting = RunHistory(Run("0a6b7cb8-9a3f-4f0e-8f4b-3d8a5a1d2c11", "train", CREATED), enqueued=CREATED + 1)
     assert run_events(waiting, NAMESPACE) == []
     started = replace(waiting, started=CREATED + 60)

@@ -37,7 +37,7 @@ READINGS_FIELDS = [
 ]
 
 
-def test_a_step_says_what_it_read_and_what_it_wrote(weather: RunHistory) -> None:
+def test_a_step_has_its_inputs_and_outputs(weather: RunHistory) -> None:
     [attempt] = [attempt for attempt in weather.attempts if attempt.step == "readings"]
     event = event_of(weather, "observe_weather.readings")
     run_id, trace_id = weather.run.run_id, weather.run.run_id.replace("-", "")
@@ -146,7 +146,7 @@ def test_a_step_says_what_it_read_and_what_it_wrote(weather: RunHistory) -> None
     assert timestamp(event) == pytest.approx(attempt.ended, abs=1e-5)
 
 
-def test_what_a_check_found_is_with_the_asset_that_it_read(weather: RunHistory) -> None:
+def test_the_result_of_a_check_is_a_facet_of_the_asset_that_it_read(weather: RunHistory) -> None:
     sent = as_sent(event_of(weather, "observe_weather.stations_stations_are_unique"))
     assert sent["outputs"] == []
     assert sent["inputs"] == [
@@ -178,7 +178,7 @@ def test_a_step_that_writes_two_assets_did_not_read_the_one_it_made_the_other_fr
     assert [dataset.name for dataset in event.outputs or []] == ["hottest", "reports/hottest"]
 
 
-def test_an_asset_that_was_looked_at_is_an_input_at_its_version(recorded: Recordings) -> None:
+def test_an_observed_asset_is_an_input_at_its_version(recorded: Recordings) -> None:
     history = recorded["observed"].history
     [attempt] = history.attempts
     [seen] = attempt.observations
@@ -191,7 +191,7 @@ def test_an_asset_that_was_looked_at_is_an_input_at_its_version(recorded: Record
     assert event["outputs"] == []
 
 
-def test_rows_are_told_only_if_all_partitions_say_how_many() -> None:
+def test_the_number_of_rows_is_known_only_if_every_partition_has_one() -> None:
     parts = [written("features", partition="a", rows=2), written("features", partition="b")]
     [output] = as_sent(event_of(made_up(attempt(*parts)), "train.features"))["outputs"]
     assert output["outputFacets"] == {

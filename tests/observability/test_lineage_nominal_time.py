@@ -100,7 +100,7 @@ from tests.observability.lineage_events import NAMESPACE, as_sent, attempt, even
         pytest.param({}, ["2013-07-01", "2013-07-02"], None, id="no partition"),
     ],
 )
-def test_the_nominal_time_is_told_as_far_as_partition_keys_tell_it(
+def test_the_nominal_time_is_that_of_the_partition_keys(
     tags: dict[str, str], partitions: list[str | None], expected: tuple[str, str | None] | None
 ) -> None:
     history = made_up(attempt(*(written("features", partition=key) for key in partitions)), **tags)
@@ -114,7 +114,7 @@ def test_the_nominal_time_is_told_as_far_as_partition_keys_tell_it(
         ) == expected
 
 
-def test_the_partitions_that_a_run_set_out_to_write_tell_its_nominal_time_from_the_start() -> None:
+def test_the_planned_partitions_of_a_run_define_its_nominal_time_from_the_start() -> None:
     history = replace(
         made_up(first="2013-11-03-00:00", last="2013-11-03-02:00"),
         planned_partitions=(

@@ -62,7 +62,7 @@ def test_a_run_that_failed_has_failed_in_the_trace_of_its_backfill(recorded: Rec
     assert exceptions(in_backfill) == exceptions(root)
 
 
-def test_a_run_links_to_whoever_launched_it_with_a_trace_context(recorded: Recordings) -> None:
+def test_a_run_links_to_the_span_in_its_trace_context(recorded: Recordings) -> None:
     (link,) = links_of(root_of(spans_of(tagged(recorded["ops"], traceparent=TRACEPARENT))))
     assert link == (int(TRACE, 16), int(SPAN, 16), "caller")
 
@@ -81,13 +81,13 @@ def test_a_run_links_to_whoever_launched_it_with_a_trace_context(recorded: Recor
         f"00-{TRACE}-{SPAN}-01-more",
     ],
 )
-def test_a_trace_context_that_says_nothing_is_passed_over(recorded: Recordings, traceparent: str) -> None:
+def test_an_invalid_trace_context_is_ignored(recorded: Recordings, traceparent: str) -> None:
     assert caller_of(traceparent) is None
     spans = spans_of(tagged(recorded["ops"], traceparent=traceparent))
     assert links_of(root_of(spans)) == []
 
 
-def test_a_run_without_a_trace_context_links_to_nobody(recorded: Recordings) -> None:
+def test_a_run_without_a_trace_context_has_no_link(recorded: Recordings) -> None:
     assert caller_of(None) is None
     assert links_of(root_of(trace_of(recorded["ops"]))) == []
 

@@ -30,11 +30,11 @@ def test_a_run_has_a_page_in_dagster() -> None:
         ("http://traces.example", "http://traces.example"),
     ],
 )
-def test_a_trace_has_a_page_where_traces_are_shown(template: str, page: str) -> None:
+def test_a_trace_has_a_page(template: str, page: str) -> None:
     assert Links(trace=template).trace_page(RUN_ID, "7") == page
 
 
-def test_a_trace_of_a_run_whose_id_somebody_chose_has_a_page_too() -> None:
+def test_a_trace_of_a_custom_run_id_has_a_page_too() -> None:
     page = EVERYTHING.trace_page("nightly", "7")
     assert page is not None
     trace_id = page.rsplit("/", 1)[1]
@@ -55,7 +55,7 @@ def test_all_that_mlflow_has_of_a_run_is_found_by_its_tag() -> None:
     assert parse_qs(query) == {"searchFilter": [f"tags.`dagster.run_id` = '{RUN_ID}'"]}
 
 
-def test_where_nothing_shows_it_there_is_no_page() -> None:
+def test_without_a_template_there_is_no_page() -> None:
     nowhere = Links()
     assert nowhere.run_page(RUN_ID) is None
     assert nowhere.trace_page(RUN_ID, "7") is None

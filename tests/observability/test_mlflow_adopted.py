@@ -162,7 +162,7 @@ def test_a_status_that_the_process_of_a_step_left_is_corrected_at_once(
     assert database.run(history).info.status == "FAILED"
 
 
-def test_what_others_said_of_their_run_stays(database: Target, instance: dg.DagsterInstance):
+def test_tags_of_an_adopted_run_stay(database: Target, instance: dg.DagsterInstance):
     history = failed(instance)
     said = {"mlflow.note.content": "The run of the paper", "mlflow.parentRunId": "0" * 32}
     theirs = opened_elsewhere(database, history, "FINISHED", **said)

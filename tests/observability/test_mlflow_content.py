@@ -118,7 +118,7 @@ def test_rows_are_those_of_all_partitions_that_a_step_wrote():
     assert ("rows/tables/flights", 7.0, 1_005_500, 1) in points(writing(january, february))
 
 
-def test_only_what_is_new_since_before_is_told():
+def test_only_what_is_new_is_returned():
     running = replace(STEP, step="evaluate", ended=None, outcome=Outcome.RUNNING)
     before = replace(HISTORY, status=RunStatus.STARTED, ended=None, attempts=(STEP, running))
     now = replace(before, attempts=(STEP, replace(running, ended=1_005.9, outcome=Outcome.SUCCESS)))
@@ -127,7 +127,7 @@ def test_only_what_is_new_since_before_is_told():
     assert [name for name, *_ in points(now, before)] == ["step_seconds/evaluate"]
 
 
-def test_waiting_in_a_queue_is_told(recorded: Recordings):
+def test_the_time_in_a_queue_is_a_metric(recorded: Recordings):
     names = [name for name, *_ in points(recorded["queued"].history)]
 
     assert names[:2] == ["queued_seconds", "launch_seconds"]

@@ -67,7 +67,7 @@ def shown(target: Target, history: RunHistory) -> dict[str, list[tuple[str, dict
     return dict(found)
 
 
-def test_each_run_shows_its_own_rows_and_partitions_of_an_equal_version(
+def test_each_run_has_its_own_rows_and_partitions_of_an_equal_version(
     target: Target, instance: dg.DagsterInstance
 ):
     one, another, two = (
@@ -90,7 +90,7 @@ def test_each_run_shows_its_own_rows_and_partitions_of_an_equal_version(
         assert shown(target, history) == {"flights": [("output", profile, history.run.run_id)]}
 
 
-def test_reader_and_writer_show_the_same_whichever_comes_first(target: Target, instance: dg.DagsterInstance):
+def test_reader_and_writer_have_the_same_dataset_in_any_order(target: Target, instance: dg.DagsterInstance):
     of_planes = run(instance, planes, rows="3")
     of_flights = run(instance, flights, key="d2", rows="5")
     reader = run(instance, features, key="d2")
@@ -115,7 +115,7 @@ def test_reader_and_writer_show_the_same_whichever_comes_first(target: Target, i
         }
 
 
-def test_what_a_run_writes_anew_it_may_have_read_before(target: Target, instance: dg.DagsterInstance):
+def test_a_run_may_read_an_asset_before_it_writes_it(target: Target, instance: dg.DagsterInstance):
     """Both have the same name, and the version of their code."""
     before = run(instance, planes, rows="3")
     run(instance, flights, key="d1", rows="5")
@@ -145,7 +145,7 @@ def test_a_dataset_is_described_once_it_is_whole(target: Target, instance: dg.Da
     assert shown(target, whole) == {"flights": [("output", profile, whole.run.run_id)]}
 
 
-def test_lineage_tells_writes_of_an_equal_version_apart(instance: dg.DagsterInstance):
+def test_lineage_distinguishes_writes_of_an_equal_version(instance: dg.DagsterInstance):
     histories = [
         run(instance, flights, key="d1", rows="5"),
         run(instance, flights, key="d2", rows="6"),

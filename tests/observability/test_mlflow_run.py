@@ -392,7 +392,7 @@ def test_nothing_is_written_before_a_step_has_its_resources(
 
 
 @pytest.mark.parametrize("name", ["processes", "retries", "partitions", "checks", "canceled", "mapped"])
-def test_shown_bit_by_bit_it_comes_to_the_same(
+def test_an_export_in_portions_has_the_same_result(
     name: str, recorded: Recordings, target: Target, instance: dg.DagsterInstance
 ):
     recording, before, statuses = recorded[name], None, set()
@@ -414,7 +414,7 @@ def test_shown_bit_by_bit_it_comes_to_the_same(
 # Again, and by several at once
 
 
-def test_shown_again_nothing_is_there_twice(target: Target, instance: dg.DagsterInstance):
+def test_a_second_export_duplicates_nothing(target: Target, instance: dg.DagsterInstance):
     history = materialize(instance, jobs.flights, partition_key="2013-01")
 
     target.export(instance, history)
@@ -430,7 +430,7 @@ def test_shown_again_nothing_is_there_twice(target: Target, instance: dg.Dagster
     assert set(target.datasets(history)) == {"planes", "flights"}
 
 
-def test_observers_at_the_same_time_come_to_one_run(target: Target, instance: dg.DagsterInstance):
+def test_concurrent_observers_create_one_run(target: Target, instance: dg.DagsterInstance):
     history = materialize(instance, jobs.flights, partition_key="2013-01")
     at_once = Barrier(OBSERVERS)
 

@@ -127,7 +127,7 @@ def test_what_is_sent_twice_is_there_once(
     assert len(target.found()) == 1
 
 
-def test_a_run_that_goes_on_is_in_progress_until_its_root_comes(
+def test_a_trace_is_in_progress_until_its_root_is_exported(
     target: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     recording, projection = of_its_own(recorded["ops"]), target.projection
@@ -141,7 +141,7 @@ def test_a_run_that_goes_on_is_in_progress_until_its_root_comes(
     assert target.opened == 1
 
 
-def test_a_span_that_comes_again_with_other_news_is_replaced(
+def test_a_span_that_is_exported_again_with_changes_is_replaced(
     database: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     killed = recorded["killed"].history
@@ -159,7 +159,7 @@ def test_a_span_that_comes_again_with_other_news_is_replaced(
         }
 
 
-def test_a_trace_says_what_the_run_was_and_what_came_of_it(
+def test_a_trace_has_the_inputs_and_outputs_of_the_run(
     database: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     history = recorded["retries"].history
@@ -223,7 +223,7 @@ def stopped_server() -> str:
     return url.replace("http://", "http://user:pa55word@")
 
 
-def test_a_server_that_is_gone_is_told_without_its_password(
+def test_an_unavailable_server_is_named_without_its_password(
     stopped_server: str, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     from mlflow import MlflowClient

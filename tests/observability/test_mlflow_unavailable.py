@@ -120,7 +120,7 @@ def test_a_server_that_dies_on_the_way_is_named_too(free_port: int, instance: dg
         projection.export(instance, history, None)
 
 
-def test_whatever_call_fails_the_next_try_makes_it_whole(
+def test_the_next_attempt_completes_the_export_after_any_failed_call(
     mlflow_server: str,
     instance: dg.DagsterInstance,
     request: pytest.FixtureRequest,

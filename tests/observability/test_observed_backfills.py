@@ -69,7 +69,7 @@ def test_every_status_of_a_backfill_is_known_to_be_final_or_not() -> None:
 @pytest.mark.parametrize(
     ("status", "failed", "ended"), [(*final, ended) for final in FINAL for ended in (None, 1_003.0, 9e9)]
 )
-def test_a_backfill_is_shown_once_when_it_is_over_and_ends_with_its_last_run(
+def test_a_finished_backfill_is_exported_once_and_ends_with_its_last_run(
     instance: dg.DagsterInstance, clock: Clock, status: BulkActionStatus, failed: bool, ended: float | None
 ) -> None:
     target = FakeTarget()
@@ -151,7 +151,7 @@ def test_a_run_that_is_retried_with_success_does_not_fail_its_backfill(
     assert (shown.failed, shown.ended) == (False, end_of(retry))
 
 
-def test_a_retry_that_nobody_launches_is_not_waited_for_without_an_end(
+def test_a_retry_that_is_never_launched_is_waited_for_for_a_limited_time(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     lost = begin(instance, backfill=BACKFILL, seconds_ago=PATIENCE_SECONDS + 2)
@@ -162,7 +162,7 @@ def test_a_retry_that_nobody_launches_is_not_waited_for_without_an_end(
     assert [shown.failed_runs for shown in target.backfills] == [1]
 
 
-def test_a_run_that_is_added_to_a_backfill_later_changes_what_is_shown_of_it(
+def test_a_run_added_to_a_backfill_later_changes_its_export(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     begin(instance, backfill=BACKFILL).end()
@@ -177,7 +177,7 @@ def test_a_run_that_is_added_to_a_backfill_later_changes_what_is_shown_of_it(
     assert (before.failed, after.failed, after.ended) == (False, True, end_of(late))
 
 
-def test_a_backfill_whose_runs_were_deleted_ends_when_dagster_says_so(
+def test_a_backfill_whose_runs_were_deleted_ends_when_dagster_ends_it(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     run = begin(instance, backfill=BACKFILL)
@@ -189,7 +189,7 @@ def test_a_backfill_whose_runs_were_deleted_ends_when_dagster_says_so(
     assert [(shown.ended, shown.failed) for shown in target.backfills] == [(2_000.0, True)]
 
 
-def test_a_backfill_whose_runs_are_long_over_is_shown_by_the_next_process(
+def test_a_backfill_whose_runs_ended_long_ago_is_exported_by_the_next_process(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     backfill(instance, BulkActionStatus.REQUESTED)
@@ -200,7 +200,7 @@ def test_a_backfill_whose_runs_are_long_over_is_shown_by_the_next_process(
     assert [shown.status for shown in target.backfills] == ["CANCELED"]
 
 
-def test_a_backfill_is_shown_when_its_target_is_back(
+def test_a_backfill_is_exported_when_its_target_is_available_again(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     backfill(instance, BulkActionStatus.COMPLETED_SUCCESS, 2_000.0)
@@ -213,7 +213,7 @@ def test_a_backfill_is_shown_when_its_target_is_back(
     assert len(target.backfills) == 1
 
 
-def test_a_backfill_that_cannot_be_shown_keeps_no_run_waiting_and_is_named(
+def test_a_backfill_that_cannot_be_exported_is_named_and_delays_no_run(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     backfill(instance, BulkActionStatus.COMPLETED_SUCCESS, 2_000.0)
@@ -244,7 +244,7 @@ def test_a_backfill_that_was_deleted_is_forgotten_in_the_end(
     assert (target.backfills, cursors.backfills) == ([], set())
 
 
-def test_a_backfill_that_is_over_is_shown_with_a_run_that_somebody_asks_for(
+def test_a_finished_backfill_is_exported_with_a_requested_run(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     backfill(instance, BulkActionStatus.COMPLETED_FAILED, 2_000.0)

@@ -13,7 +13,7 @@ from tests.observability.followed_runs import BUDGET, HOUR, followed
 # Selection of runs
 
 
-def test_the_first_tick_finds_runs_that_are_under_way_however_old_they_are(
+def test_the_first_tick_exports_runs_in_progress_of_any_age(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     run = begin(instance, "a word", seconds_ago=24 * HOUR)
@@ -21,7 +21,7 @@ def test_the_first_tick_finds_runs_that_are_under_way_however_old_they_are(
     assert target.new_words_of(run) == [["a word"]]
 
 
-def test_the_first_tick_finds_runs_that_ended_within_the_first_look_and_none_before(
+def test_the_first_tick_exports_runs_that_ended_within_the_first_poll_and_none_before(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     begin(instance, seconds_ago=2 * HOUR).end(seconds_ago=FIRST_POLL_SECONDS + OVERLAP_SECONDS + 60)
@@ -32,7 +32,7 @@ def test_the_first_tick_finds_runs_that_ended_within_the_first_look_and_none_bef
     assert (report.runs, report.written, report.waiting) == (1, 1, 0)
 
 
-def test_a_run_from_start_to_end_between_two_ticks_is_found(
+def test_a_run_that_starts_and_ends_between_two_ticks_is_exported(
     any_instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     observer.tick(any_instance, BUDGET)
@@ -43,7 +43,7 @@ def test_a_run_from_start_to_end_between_two_ticks_is_found(
     assert target.exports[0].now.finished
 
 
-def test_runs_of_a_machine_whose_clock_is_behind_are_found(
+def test_runs_of_a_machine_whose_clock_is_behind_are_exported(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     begin(instance).end()
@@ -54,7 +54,7 @@ def test_runs_of_a_machine_whose_clock_is_behind_are_found(
     assert target.new_words_of(run) == [["a word"]]
 
 
-def test_runs_that_went_on_while_nobody_looked_are_found_however_long_that_was(
+def test_runs_are_exported_after_a_pause_of_the_observer_of_any_length(
     instance: dg.DagsterInstance, target: FakeTarget
 ) -> None:
     begin(instance, seconds_ago=48 * HOUR).end(seconds_ago=48 * HOUR)
@@ -66,7 +66,7 @@ def test_runs_that_went_on_while_nobody_looked_are_found_however_long_that_was(
     assert target.new_words_of(run) == [["a word"]]
 
 
-def test_more_runs_than_are_looked_at_together_are_all_shown(
+def test_more_runs_than_are_read_together_are_all_exported(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     runs = [begin(instance, "a word") for _ in range(2 * RUNS_AT_ONCE + RUNS_AT_ONCE // 2)]
@@ -84,7 +84,7 @@ def test_more_runs_than_are_looked_at_together_are_all_shown(
 # Contents of exports
 
 
-def test_each_part_of_several_runs_is_shown_once_and_in_order(
+def test_each_record_of_several_runs_is_exported_once_and_in_order(
     any_instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     one, other = begin(any_instance, "one 1", "one 2"), begin(any_instance)
@@ -100,7 +100,7 @@ def test_each_part_of_several_runs_is_shown_once_and_in_order(
     assert [shown.now.finished for shown in target.of(one)] == [False, True]
 
 
-def test_what_was_shown_before_is_exactly_that(
+def test_the_history_before_is_the_one_exported_last(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance)
@@ -114,7 +114,7 @@ def test_what_was_shown_before_is_exactly_that(
     assert third.before is second.now
 
 
-def test_nothing_is_shown_when_nothing_is_new(
+def test_nothing_is_exported_when_nothing_is_new(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     begin(instance, "a word")
@@ -145,7 +145,7 @@ def test_a_run_that_has_ended_is_followed_for_a_while_and_then_no_more(
     assert len(target.of(run)) == 1
 
 
-def test_the_last_words_of_a_run_that_has_ended_are_shown(
+def test_records_after_the_end_of_a_run_are_exported(
     any_instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(any_instance)
@@ -158,7 +158,7 @@ def test_the_last_words_of_a_run_that_has_ended_are_shown(
     assert target.new_words_of(run) == [[], ["a last word"], ["the very last"]]
 
 
-def test_last_words_are_waited_for_by_the_next_process_too(
+def test_records_after_the_end_are_waited_for_by_the_next_process_too(
     instance: dg.DagsterInstance, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance)
@@ -182,7 +182,7 @@ def test_a_run_that_ended_long_ago_is_not_waited_for(
     assert len(target.exports) == 1
 
 
-def test_a_finished_run_that_is_changed_once_more_is_shown_once_more(
+def test_a_finished_run_that_changes_is_exported_again(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     run = begin(instance, "a word")
@@ -196,7 +196,7 @@ def test_a_finished_run_that_is_changed_once_more_is_shown_once_more(
     assert len(target.exports) == 2
 
 
-def test_a_run_that_is_deleted_is_forgotten(
+def test_a_deleted_run_is_not_followed(
     any_instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     deleted, kept = begin(any_instance), begin(any_instance)

@@ -16,7 +16,7 @@ from tests.observability.followed_runs import AWAY, BUDGET, HOUR, followed, refu
 # Targets that do not take it
 
 
-def test_a_target_that_is_away_ends_the_tick_and_is_named(
+def test_an_unavailable_target_ends_the_tick_and_is_named(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     for _ in range(3):
@@ -29,7 +29,7 @@ def test_a_target_that_is_away_ends_the_tick_and_is_named(
     assert "unavailable: http://collector.example does not answer" in str(report)
 
 
-def test_what_a_target_did_not_take_is_shown_when_it_is_back(
+def test_what_a_target_did_not_accept_is_exported_when_it_is_available_again(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance, "one")
@@ -51,7 +51,7 @@ def test_what_a_target_did_not_take_is_shown_when_it_is_back(
     assert target.new_words_of(run) == [["one"], ["two", "three", "four"]]
 
 
-def test_nothing_is_lost_if_the_process_ends_while_the_target_is_away(
+def test_nothing_is_lost_if_the_process_ends_while_the_target_is_unavailable(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance, "one")
@@ -79,7 +79,7 @@ def test_after_a_refusal_the_next_tick_begins_with_another_run(
     assert target.offered[3] == target.offered[0]
 
 
-def test_a_run_that_the_target_never_takes_keeps_no_other_waiting(
+def test_a_run_that_the_target_never_accepts_delays_no_other(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     too_large = begin(instance)
@@ -92,7 +92,7 @@ def test_a_run_that_the_target_never_takes_keeps_no_other_waiting(
     assert followed(instance, target)[-1] == too_large.run_id
 
 
-def test_while_a_target_is_away_only_so_many_runs_are_noted_and_later_all_are_shown(
+def test_during_an_outage_a_limited_number_of_runs_is_noted_and_all_are_exported_later(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     runs = [begin(instance) for _ in range(3 * RUNS_AT_ONCE)]
@@ -106,7 +106,7 @@ def test_while_a_target_is_away_only_so_many_runs_are_noted_and_later_all_are_sh
     assert {shown.run_id for shown in target.exports} == {run.run_id for run in runs}
 
 
-def test_a_run_that_cannot_be_shown_keeps_no_other_waiting(
+def test_a_run_that_cannot_be_exported_delays_no_other(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     odd, other = begin(instance), begin(instance, "a word")
@@ -120,7 +120,7 @@ def test_a_run_that_cannot_be_shown_keeps_no_other_waiting(
     assert set(followed(instance, target)) == {odd.run_id, other.run_id}
 
 
-def test_a_run_whose_end_is_to_be_shown_later_is_no_failure_and_is_tried_in_every_tick(
+def test_a_run_whose_end_is_exported_later_is_not_a_failure_and_is_tried_in_every_tick(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     open_elsewhere, other = begin(instance, "a word"), begin(instance)
@@ -135,7 +135,7 @@ def test_a_run_whose_end_is_to_be_shown_later_is_no_failure_and_is_tried_in_ever
     assert target.new_words_of(open_elsewhere) == [["a word"]]
 
 
-def test_a_run_that_cannot_be_shown_is_tried_again_ever_less_often(
+def test_a_run_that_cannot_be_exported_is_tried_less_and_less_often(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance, "a word")
@@ -159,7 +159,7 @@ def test_a_run_that_cannot_be_shown_is_tried_again_ever_less_often(
     assert target.new_words_of(run) == [["a word"], ["another"]]
 
 
-def test_what_a_run_wrote_while_it_could_not_be_shown_is_shown_after_what_was(
+def test_records_of_a_failed_export_are_exported_after_the_earlier_ones(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance, "one")
@@ -179,7 +179,7 @@ def test_what_a_run_wrote_while_it_could_not_be_shown_is_shown_after_what_was(
 # Budget
 
 
-def test_when_its_time_is_over_a_tick_ends_and_the_next_ones_show_the_rest(
+def test_a_tick_ends_when_its_budget_is_used_and_the_next_ones_export_the_rest(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     runs = [begin(instance) for _ in range(7)]
@@ -193,7 +193,7 @@ def test_when_its_time_is_over_a_tick_ends_and_the_next_ones_show_the_rest(
     assert len(target.offered) == len(set(target.offered)) == len(runs)
 
 
-def test_runs_that_always_have_news_keep_a_new_one_waiting_for_one_round_only(
+def test_runs_that_change_in_every_tick_delay_a_new_one_for_one_round_only(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget, clock: Clock
 ) -> None:
     busy = [begin(instance) for _ in range(4)]

@@ -12,7 +12,7 @@ from tests.observability.followed_runs import AWAY, BUDGET, followed, refusing
 # Another process
 
 
-def test_the_next_process_shows_nothing_again_that_has_settled(
+def test_the_next_process_exports_no_stable_record_again(
     any_instance: dg.DagsterInstance, target: FakeTarget, clock: Clock
 ) -> None:
     run, ended = begin(any_instance, "one"), begin(any_instance)
@@ -35,7 +35,7 @@ def test_the_next_process_shows_nothing_again_that_has_settled(
     assert len(target.of(ended)) == 1
 
 
-def test_the_next_process_shows_again_at_most_what_had_not_settled(
+def test_the_next_process_exports_again_at_most_records_that_were_not_stable(
     instance: dg.DagsterInstance, target: FakeTarget, clock: Clock
 ) -> None:
     run = begin(instance, "one")
@@ -62,7 +62,7 @@ def test_projections_have_cursors_of_their_own(instance: dg.DagsterInstance) -> 
 # One run, when somebody asks for it
 
 
-def test_a_run_that_somebody_asks_for_is_shown_from_its_beginning(
+def test_a_requested_run_is_exported_from_its_beginning(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     run = begin(instance, "one")
@@ -76,7 +76,7 @@ def test_a_run_that_somebody_asks_for_is_shown_from_its_beginning(
     assert target.new_words_of(run)[-1] == ["two"]
 
 
-def test_a_finished_run_that_was_asked_for_is_not_shown_again(
+def test_a_finished_run_that_was_requested_is_not_exported_again(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     observer.tick(instance, BUDGET)
@@ -88,7 +88,7 @@ def test_a_finished_run_that_was_asked_for_is_not_shown_again(
     assert followed(instance, target) == []
 
 
-def test_last_words_are_shown_of_a_run_that_was_asked_for_when_it_had_just_ended(
+def test_records_after_the_end_of_a_requested_run_are_exported(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     observer.tick(instance, BUDGET)
@@ -100,7 +100,7 @@ def test_last_words_are_shown_of_a_run_that_was_asked_for_when_it_had_just_ended
     assert words_of(target.exports[-1].now) == ["a last word"]
 
 
-def test_asking_for_a_run_is_no_first_look(
+def test_a_requested_run_is_not_a_first_poll(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     before = begin(instance, "a word", seconds_ago=60)
@@ -112,7 +112,7 @@ def test_asking_for_a_run_is_no_first_look(
     assert target.new_words_of(before) == [["a word"]]
 
 
-def test_a_run_that_was_asked_for_in_vain_is_shown_later(
+def test_a_run_whose_requested_export_failed_is_exported_later(
     instance: dg.DagsterInstance, observer: Observer, target: FakeTarget
 ) -> None:
     observer.tick(instance, BUDGET)

@@ -208,7 +208,7 @@ class World:
         Write(),
     ]
 )
-def test_no_record_is_lost_whatever_happens_to_two_observers(events: list[Event]) -> None:
+def test_two_concurrent_observers_lose_no_record(events: list[Event]) -> None:
     with dg.DagsterInstance.ephemeral() as instance, clock_to_put_forward() as clock:
         world = World(instance, clock)
         for event in events:

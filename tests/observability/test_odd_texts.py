@@ -143,7 +143,7 @@ def everything_of(projection: MLflowRunProjection, run: "Run", folder: Path) -> 
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_run_with_odd_texts_everywhere_is_shown_and_ends_with_its_status(
+def test_a_run_with_odd_texts_everywhere_is_exported_and_ends_with_its_status(
     projection: MLflowRunProjection,
     instance: dg.DagsterInstance,
     clock: Clock,
@@ -172,7 +172,7 @@ def test_a_run_with_odd_texts_everywhere_is_shown_and_ends_with_its_status(
     assert "\x00" not in shown
 
 
-def test_a_run_is_shown_without_what_the_database_refuses_and_says_so_once(
+def test_a_run_is_exported_without_texts_that_the_database_refuses_and_this_is_reported_once(
     projection: MLflowRunProjection,
     instance: dg.DagsterInstance,
     clock: Clock,

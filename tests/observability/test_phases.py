@@ -133,7 +133,7 @@ def test_what_is_stored_while_a_step_computes_is_not_computed(timed_runs: Record
     ]
 
 
-def test_what_comes_after_the_last_output_is_computed_unless_it_is_short(timed_runs: Recordings) -> None:
+def test_time_after_the_last_output_is_computation_unless_it_is_short(timed_runs: Recordings) -> None:
     for seconds, phases in ((0.01, []), (0.5, [("compute #2", 0.5)])):
         history = with_gaps(
             timed_runs["assets"],
@@ -175,7 +175,7 @@ def test_checks_and_materialisations_between_are_a_part_of_the_computation(timed
     assert lengths(attempt_at(history, "movements")) == [("compute", 15.0)]
 
 
-def test_the_parts_of_dynamic_outputs_and_of_inputs_of_many_are_told_apart(timed_runs: Recordings) -> None:
+def test_phases_of_dynamic_outputs_and_of_fan_in_inputs_have_different_names(timed_runs: Recordings) -> None:
     history = with_gaps(
         timed_runs["outputs"],
         {

@@ -131,7 +131,7 @@ def test_what_the_same_run_wrote_before_is_read(instance: dg.DagsterInstance):
     [(assets.all_numbers, {}), (assets.same_number, range_of("000", "119"))],
     ids=["all", "same partitions"],
 )
-def test_of_a_hundred_partitions_and_more_the_default_mapping_is_assumed_and_said(
+def test_the_default_mapping_is_assumed_and_named_for_a_hundred_partitions_and_more(
     instance: dg.DagsterInstance, reader: dg.AssetsDefinition, tags: Mapping[str, str]
 ):
     first = run(instance, assets.numbers, tags=range_of("000", "119"))
@@ -149,7 +149,7 @@ def test_of_a_hundred_partitions_and_more_the_default_mapping_is_assumed_and_sai
     assert read.caveat is not None
 
 
-def test_of_very_many_partitions_that_the_same_run_wrote_each_is_found(instance: dg.DagsterInstance):
+def test_each_of_very_many_partitions_of_the_same_run_is_a_read(instance: dg.DagsterInstance):
     history = run(instance, assets.numbers, assets.same_number, tags=range_of("000", "119"))
 
     read = read_of(history, "same_number")
@@ -161,7 +161,7 @@ def test_of_very_many_partitions_that_the_same_run_wrote_each_is_found(instance:
     assert {source.run_id for source in read.sources} == {history.run.run_id}
 
 
-def test_a_day_of_more_than_a_hundred_hours_is_found(instance: dg.DagsterInstance):
+def test_more_than_a_hundred_hours_are_read_as_their_days(instance: dg.DagsterInstance):
     written = run(instance, assets.hours, tags=range_of("2024-01-01-00:00", "2024-01-06-23:00"))
 
     history = run(instance, assets.day_of_hours, tags=range_of("2024-01-01", "2024-01-05"))
@@ -242,7 +242,7 @@ def test_reader_and_writer_have_the_same_dataset_and_lineage_version(instance: d
     assert of_reader["inputFacets"]["ledgerline_read"]["partitions"] == partitions
 
 
-def test_reads_found_bit_by_bit_are_those_found_at_once(instance: dg.DagsterInstance):
+def test_reads_do_not_depend_on_the_portions_of_the_log(instance: dg.DagsterInstance):
     one_by_one(instance, assets.days, JANUARY[:3])
     run_id = run(instance, assets.days, assets.same_day, tags=range_of(*JANUARY[:3:2])).run.run_id
     record = instance.get_run_record_by_id(run_id)
@@ -271,7 +271,7 @@ def _unchanged(before: RunHistory | None, now: RunHistory) -> list[tuple[Attempt
     return [(earlier, later) for earlier, later in pairs if earlier == later and earlier.ended is not None]
 
 
-def test_who_reads_a_part_names_the_run_that_wrote_it(instance: dg.DagsterInstance):
+def test_a_read_of_a_partition_names_the_run_that_wrote_it(instance: dg.DagsterInstance):
     written = run(instance, assets.days, tags=range_of(*JANUARY[:3:2]))
     read = run(instance, assets.same_day, key=JANUARY[0])
 

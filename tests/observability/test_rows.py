@@ -109,7 +109,7 @@ def partition_rows(history: RunHistory) -> dict[str, int | None]:
     ],
     ids=lambda value: value.key.to_user_string() if isinstance(value, dg.AssetsDefinition) else None,
 )
-def test_all_places_show_the_rows_that_were_written(
+def test_every_target_has_the_number_of_written_rows(
     instance: dg.DagsterInstance, asset: dg.AssetsDefinition, tags: Mapping[str, str], rows: int | None
 ):
     history = materialized(instance, asset, tags)

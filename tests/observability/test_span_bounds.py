@@ -202,7 +202,7 @@ any_spans = st.builds(
         events=[Event("e", {f"key {number}": "y" * 300 for number in range(128)}, timestamp=1)] * 128,
     )
 )
-def test_any_span_is_within_the_bounds_and_says_the_same_when_it_is_bounded_again(span: ReadableSpan) -> None:
+def test_any_span_is_within_the_bounds_and_bounding_is_idempotent(span: ReadableSpan) -> None:
     found = exported(span)
     assert_within(found)
     again, _ = BOUNDS.bounded(BOUNDS.bounded(span)[0])
@@ -211,7 +211,7 @@ def test_any_span_is_within_the_bounds_and_says_the_same_when_it_is_bounded_agai
 
 @unsaved
 @given(any_spans)
-def test_any_span_of_a_step_comes_through_the_event_log_within_the_bounds(span: ReadableSpan) -> None:
+def test_any_span_of_a_step_is_read_from_the_event_log_within_the_bounds(span: ReadableSpan) -> None:
     assert_within(exported(stepped(span)))
 
 
@@ -339,7 +339,7 @@ def test_a_map_is_cut_as_a_list_is_and_keeps_what_is_before() -> None:
     assert cuts(found) == ["config: 999 kept, 4,001 left out"] or len(cuts(found)) == 1
 
 
-def test_what_is_nested_too_deeply_is_said_to_be() -> None:
+def test_values_that_are_nested_too_deeply_are_marked() -> None:
     value: Any = "bottom"
     for _ in range(DEPTH + 1):
         value = [value]

@@ -46,7 +46,7 @@ def as_tuple(value: object) -> tuple[Any, ...]:
 # Every trace
 
 
-def test_a_run_has_one_root_and_it_comes_last(recording: Recording) -> None:
+def test_a_run_has_one_root_and_it_is_last(recording: Recording) -> None:
     trace = trace_of(recording)
     root = root_of(trace)
     assert root is trace[-1]
@@ -74,7 +74,7 @@ def test_no_span_takes_less_than_no_time_or_leaves_its_parent(recording: Recordi
             assert ended <= parent[1] + MICROSECOND
 
 
-def test_attempts_come_in_the_order_in_which_they_started(recording: Recording) -> None:
+def test_attempts_are_in_the_order_in_which_they_started(recording: Recording) -> None:
     started = [times_of(span)[0] for span in trace_of(recording) if names.OUTCOME in (span.attributes or {})]
     assert started == sorted(started)
 
@@ -94,7 +94,7 @@ def test_every_attempt_has_one_span_with_its_times_and_its_phases_below(recordin
         assert sorted(below) == sorted(phase.name for phase in attempt.phases)
 
 
-def test_all_spans_are_sampled_and_say_who_made_them(recording: Recording) -> None:
+def test_all_spans_are_sampled_and_have_the_scope_of_the_library(recording: Recording) -> None:
     described = Resource({"service.name": "tests"})
     for span in run_spans(recording.history, None, described, Links(), None):
         assert context_of(span).trace_flags.sampled
@@ -103,7 +103,7 @@ def test_all_spans_are_sampled_and_say_who_made_them(recording: Recording) -> No
         assert span.instrumentation_scope.name in (SCOPE.name, "ledgerline.steps")
 
 
-def test_what_did_not_succeed_is_an_error_and_says_why(recording: Recording) -> None:
+def test_spans_without_success_are_errors_with_a_description(recording: Recording) -> None:
     history, trace = recording.history, trace_of(recording)
     assert (root_of(trace).status.status_code is StatusCode.ERROR) == (
         history.status is not RunStatus.SUCCESS
@@ -151,7 +151,7 @@ def latest(spans: Sequence[ReadableSpan]) -> dict[Key, object]:
     return {key_of(span): whole(span) for span in spans}
 
 
-def test_in_whatever_portions_a_log_is_read_the_same_spans_come_once(recording: Recording) -> None:
+def test_the_spans_do_not_depend_on_the_portions_in_which_a_log_is_read(recording: Recording) -> None:
     records = recording.records
     at_once = latest(spans_of(recording.history))
 
@@ -166,7 +166,7 @@ def test_in_whatever_portions_a_log_is_read_the_same_spans_come_once(recording: 
     read_in_portions()
 
 
-def test_a_process_that_goes_on_after_its_run_was_given_up_on_is_told_of_in_the_end(
+def test_spans_of_a_process_that_continues_after_its_run_has_failed_are_updated(
     recording: Recording,
 ) -> None:
     records = recording.records
@@ -210,7 +210,7 @@ def test_a_run_that_goes_on_has_no_root_yet(recorded: Recordings) -> None:
 # Whole traces
 
 
-def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Recordings) -> None:
+def test_spans_of_assets_have_rows_versions_and_processes(recorded: Recordings) -> None:
     told = {
         (each["name"], each["attributes"].get("dagster.step.attempt")): each
         for each in dicts_of(recorded["processes"])
@@ -281,7 +281,7 @@ def test_assets_are_told_with_their_rows_versions_and_processes(recorded: Record
     }
 
 
-def test_partitions_written_by_one_step_are_told_with_it(recorded: Recordings) -> None:
+def test_partitions_written_by_one_step_are_attributes_of_its_span(recorded: Recordings) -> None:
     trace = trace_of(recorded["partitions"])
     flights = attempt_span(trace, "flights").attributes or {}
     assert sorted(as_tuple(flights[names.PARTITIONS])) == ["monday", "tuesday"]
@@ -312,7 +312,7 @@ def test_no_attribute_lists_more_partitions_than_backends_take(recorded: Recordi
     assert told[names.ROWS] == 3 * LISTED * 2
 
 
-def test_a_graph_says_which_op_each_step_executes(recorded: Recordings) -> None:
+def test_the_spans_of_a_graph_name_the_op_of_each_step(recorded: Recordings) -> None:
     trace = trace_of(recorded["mapped"])
     assert (attempt_span(trace, "doubled.double[west]").attributes or {})[names.OP] == "doubled.double"
 

@@ -54,7 +54,7 @@ def test_an_error_without_a_message_has_its_type_instead(recorded: Recordings) -
     assert exceptions(span) == [("NotImplementedError", "")]
 
 
-def test_a_run_with_several_steps_that_failed_says_why_the_first_did(recorded: Recordings) -> None:
+def test_a_run_with_several_failed_steps_has_the_error_of_the_first(recorded: Recordings) -> None:
     recording = recorded["errors"]
     failed = [attempt.error for attempt in recording.history.attempts if attempt.error]
     run_error = recording.history.error
@@ -68,7 +68,7 @@ def test_a_run_with_several_steps_that_failed_says_why_the_first_did(recorded: R
     )
 
 
-def test_a_run_does_not_blame_a_step_that_succeeded_in_the_end(recorded: Recordings) -> None:
+def test_the_error_of_a_run_is_not_that_of_a_step_that_succeeded_in_the_end(recorded: Recordings) -> None:
     root = root_of(trace_of(recorded["retries"]))
     assert exceptions(root) == [("ConnectionError", "nobody answers")]
     assert (root.attributes or {})[names.OUTPUTS] == "FAILURE: fail_always"
@@ -129,7 +129,7 @@ def test_a_run_that_was_canceled_is_an_error_and_so_is_its_step(recorded: Record
     assert (root.attributes or {})[names.OUTPUTS] == "CANCELED: cancel_the_run"
 
 
-def test_a_step_that_was_interrupted_says_why_its_run_ended(recorded: Recordings) -> None:
+def test_an_interrupted_step_has_the_reason_for_the_end_of_its_run(recorded: Recordings) -> None:
     trace = trace_of(recorded["killed"])
     root, step = root_of(trace), attempt_span(trace, "die")
     assert (step.attributes or {})[names.OUTCOME] == "interrupted"

@@ -19,7 +19,7 @@ from tests.observability.exported_spans import (
 )
 
 
-def test_a_run_says_what_launched_it_and_from_where(recorded: Recordings) -> None:
+def test_the_root_names_the_launcher_and_the_code_location(recorded: Recordings) -> None:
     history = tagged(
         recorded["ops"],
         partition="2013-01-01",
@@ -52,13 +52,13 @@ def test_a_run_says_what_launched_it_and_from_where(recorded: Recordings) -> Non
     }
 
 
-def test_a_range_of_partitions_is_told_by_its_ends(recorded: Recordings) -> None:
+def test_a_range_of_partitions_is_named_by_its_ends(recorded: Recordings) -> None:
     tags = {"asset_partition_range_start": "2013-01-01", "asset_partition_range_end": "2013-01-31"}
     root = root_of(spans_of(tagged(recorded["ops"], **tags)))
     assert (root.attributes or {})[names.PARTITION] == "2013-01-01...2013-01-31"
 
 
-def test_time_in_the_queue_and_until_it_is_launched_is_told(recorded: Recordings) -> None:
+def test_time_in_the_queue_and_until_the_launch_has_a_span(recorded: Recordings) -> None:
     history, trace = recorded["queued"].history, trace_of(recorded["queued"])
     waits = [named(trace, "queued"), named(trace, "launch")]
     assert [wait.parent for wait in waits] == [root_of(trace).context] * 2
@@ -71,7 +71,7 @@ def test_time_in_the_queue_and_until_it_is_launched_is_told(recorded: Recordings
     assert times_of(root_of(trace))[0] <= times_of(waits[0])[0]
 
 
-def test_a_run_taken_out_of_the_queue_is_a_root_that_says_so(recorded: Recordings) -> None:
+def test_a_run_canceled_in_the_queue_has_a_root_with_the_reason(recorded: Recordings) -> None:
     (root,) = dicts_of(recorded["canceled in the queue"])
     assert (root["status"], root["description"]) == ("ERROR", "Taken out of the queue.")
     assert root["attributes"]["dagster.run.status"] == "CANCELED"

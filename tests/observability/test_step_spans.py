@@ -107,13 +107,13 @@ def described(span: ReadableSpan) -> dict[str, Any]:
 
 @unsaved
 @given(spans)
-def test_a_span_comes_back_as_it_was(span: ReadableSpan) -> None:
+def test_a_stored_span_is_read_unchanged(span: ReadableSpan) -> None:
     assert described(decoded(span)) == described(span)
 
 
 @unsaved
 @given(st.lists(spans, max_size=4))
-def test_spans_come_back_in_their_order_with_the_resource_that_is_asked_for(
+def test_stored_spans_are_read_in_their_order_with_the_given_resource(
     several: Sequence[ReadableSpan],
 ) -> None:
     found = list(decode(encode(several), TRACE_ID, RESOURCE, 0))
@@ -181,7 +181,7 @@ def test_a_span_of_no_library_has_a_scope_without_a_name() -> None:
     assert (scope.name, scope.version) == ("", None)
 
 
-def test_a_span_belongs_to_the_trace_that_is_asked_for_and_its_links_do_not() -> None:
+def test_a_stored_span_is_read_into_the_given_trace_and_its_links_are_not() -> None:
     elsewhere = SpanContext(7, 8, is_remote=True)
     span = span_with(parent=SpanContext(TRACE_ID, 9, is_remote=True), links=[Link(elsewhere)])
     (found,) = decode(encode([span]), 5, RESOURCE, 0)
@@ -221,7 +221,7 @@ def test_how_a_span_is_stored_is_the_same_in_every_version() -> None:
     ]
 
 
-def test_the_spans_of_nothing_are_none() -> None:
+def test_an_empty_text_has_no_spans() -> None:
     assert step_spans.encode([]) == []
     assert list(decode([], TRACE_ID, RESOURCE, 0)) == []
 

@@ -113,7 +113,7 @@ def test_an_exception_is_recorded_where_it_was_raised_and_passed_on(instance: dg
     assert attempt_span(spans, "fetch").status.description == "row 7 has no plane"
 
 
-def test_mapped_steps_are_told_apart(instance: dg.DagsterInstance) -> None:
+def test_mapped_steps_are_distinguished(instance: dg.DagsterInstance) -> None:
     @dg.op(out=dg.DynamicOut(str))
     def split() -> Iterator[dg.DynamicOutput[str]]:
         yield from (dg.DynamicOutput(name, mapping_key=name) for name in ("east", "west"))

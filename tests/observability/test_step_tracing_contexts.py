@@ -67,7 +67,7 @@ def close(left_open: list[AbstractContextManager[object]]) -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-def test_whoever_starts_a_run_in_a_span_of_his_own_is_not_its_parent(instance: dg.DagsterInstance) -> None:
+def test_a_span_around_the_start_of_a_run_is_not_its_parent(instance: dg.DagsterInstance) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -149,7 +149,7 @@ def test_a_thread_without_a_context_records_nothing(instance: dg.DagsterInstance
     assert recorded == [False]
 
 
-def test_a_thread_that_outlives_its_run_harms_nobody(instance: dg.DagsterInstance) -> None:
+def test_a_thread_that_outlives_its_run_does_no_harm(instance: dg.DagsterInstance) -> None:
     over = threading.Event()
     threads: list[threading.Thread] = []
 

@@ -107,7 +107,9 @@ def test_a_history_stays_the_same_object_until_something_is_new(instance: dg.Dag
     assert words_of(before) == ["one"]
 
 
-def test_it_has_shown_all_when_what_was_shown_is_what_was_read(instance: dg.DagsterInstance) -> None:
+def test_everything_is_exported_when_the_last_export_has_all_read_records(
+    instance: dg.DagsterInstance,
+) -> None:
     run = begin(instance)
     tail = Tail.of(run.record)
     assert not tail.is_exported
@@ -200,7 +202,7 @@ PASS_SECONDS = STABLE_SECONDS * 0.3
         st.sampled_from(["write", "hide", "reveal one", "read", "wait", "another process"]), max_size=30
     )
 )
-def test_every_record_is_taken_once_in_whatever_order_they_become_visible(steps: list[str]) -> None:
+def test_every_record_is_read_once_in_any_order_of_visibility(steps: list[str]) -> None:
     with dg.DagsterInstance.ephemeral() as instance, clock_to_put_forward() as clock:
         server, run = FakeServer(instance), begin(instance)
         tail, taken = Tail.of(run.record), set[str]()
@@ -243,7 +245,7 @@ def test_without_a_cursor_the_next_process_begins_at_the_beginning(instance: dg.
     assert words_of(tail.history) == ["one"]
 
 
-def test_the_next_process_knows_what_was_shown_and_reads_on_behind_it(instance: dg.DagsterInstance) -> None:
+def test_the_next_process_continues_after_the_exported_records(instance: dg.DagsterInstance) -> None:
     run = begin(instance, "one")
     cursor = latest(instance, run)
     run.write("two")

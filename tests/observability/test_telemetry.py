@@ -189,7 +189,7 @@ def test_what_is_switched_off_keeps_no_trace() -> None:
         ({"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "nonsense"}, {"service.name": "ledgerline"}),
     ],
 )
-def test_spans_say_what_the_variables_say_of_their_service(
+def test_spans_have_the_service_in_the_variables(
     environment: pytest.MonkeyPatch, variables: dict[str, str], expected: dict[str, str]
 ) -> None:
     for name, value in variables.items():
@@ -296,7 +296,7 @@ def test_spans_arrive_with_the_headers_of_the_variables(
         ]
 
 
-def test_spans_arrive_compressed_if_the_variables_say_so(
+def test_spans_are_compressed_if_the_variables_request_it(
     collector: Collector, environment: pytest.MonkeyPatch, recorded: Recordings
 ) -> None:
     exporter = exporter_of(environment, COMPRESSION="gzip")

@@ -152,7 +152,7 @@ def test_a_backfill_that_is_over_is_one_span(exporter: FakeExporter, status: str
     assert (span.start_time, span.end_time) == (1_357_000_000_000_000_000, 1_357_000_100_000_000_000)
 
 
-def test_a_backfill_of_which_a_run_failed_has_failed_whatever_dagster_calls_it(
+def test_a_backfill_with_a_failed_run_has_failed_for_any_status_in_dagster(
     exporter: FakeExporter,
 ) -> None:
     projection_to(exporter).export_backfill(replace(BACKFILL, status="COMPLETED", failed_runs=2))

@@ -39,7 +39,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     ],
     ids=["a failure", "an error", "a bug"],
 )
-def test_what_is_not_taken_names_its_target_and_is_sent_when_asked_again(
+def test_a_refused_batch_names_its_target_and_is_sent_by_the_next_export(
     exporter: FakeExporter,
     history: RunHistory,
     export: Export,
@@ -56,7 +56,7 @@ def test_what_is_not_taken_names_its_target_and_is_sent_when_asked_again(
     assert export(projection, history) == len(exporter.spans) == len(spans_of(history))
 
 
-def test_a_batch_in_the_middle_that_is_not_taken_holds_back_what_follows(
+def test_a_refused_batch_in_the_middle_holds_back_the_following_ones(
     exporter: FakeExporter, recorded: Recordings, export: Export
 ) -> None:
     history = recorded["ops"].history
@@ -68,7 +68,7 @@ def test_a_batch_in_the_middle_that_is_not_taken_holds_back_what_follows(
     assert all(span.parent is not None for span in exporter.spans)
 
 
-def test_a_backfill_that_is_not_taken_says_so_too(exporter: FakeExporter) -> None:
+def test_a_refused_backfill_is_reported_too(exporter: FakeExporter) -> None:
     exporter.answers = [SpanExportResult.FAILURE]
     with pytest.raises(TargetUnavailableError, match=TARGET):
         projection_to(exporter).export_backfill(BACKFILL)
@@ -101,7 +101,7 @@ def test_an_exporter_that_raised_is_not_used_again(
     assert exporter.opened == 2
 
 
-def test_no_password_is_in_what_is_said(exporter: FakeExporter, history: RunHistory, export: Export) -> None:
+def test_no_message_contains_a_password(exporter: FakeExporter, history: RunHistory, export: Export) -> None:
     # MLflow's client repeats the URL in its errors.
     exporter.answers = [
         ConnectionError("API request to http://user:pa55word@mlflow.example/v1/traces failed")
@@ -132,7 +132,7 @@ def test_a_collector_that_is_down_is_an_unavailable_target(
 
 @pytest.mark.parametrize("protocol", [HTTP, GRPC])
 @pytest.mark.parametrize("endpoint", ["nonsense", "http://[::1", "ftp://127.0.0.1", "http://127.0.0.1:99999"])
-def test_an_endpoint_that_is_none_is_an_unavailable_target(
+def test_an_invalid_endpoint_is_an_unavailable_target(
     environment: pytest.MonkeyPatch, endpoint: str, protocol: str, history: RunHistory, export: Export
 ) -> None:
     assert_unavailable(environment, endpoint, protocol, history, export)
@@ -159,7 +159,7 @@ def assert_unavailable(
     return caught.value
 
 
-def test_a_collector_that_is_back_gets_all_of_it(
+def test_a_collector_receives_everything_after_an_outage(
     environment: pytest.MonkeyPatch, history: RunHistory, export: Export
 ) -> None:
     with http_collector() as collector:
@@ -174,7 +174,7 @@ def test_a_collector_that_is_back_gets_all_of_it(
         assert collector.spans[-1].parent_span_id == b""
 
 
-def test_a_target_that_takes_no_spans_at_all_is_left_alone_for_ever_longer(
+def test_a_target_that_accepts_no_spans_is_tried_less_and_less_often(
     exporter: FakeExporter, history: RunHistory, export: Export
 ) -> None:
     now = 0.0
@@ -198,7 +198,7 @@ def test_a_target_that_takes_no_spans_at_all_is_left_alone_for_ever_longer(
     assert export(projection, history) > 0
 
 
-def test_a_trace_that_a_target_takes_no_span_of_waits_alone_until_the_target_refuses_another(
+def test_a_trace_without_accepted_spans_waits_alone_until_the_target_refuses_another(
     exporter: FakeExporter, recorded: Recordings, export: Export
 ) -> None:
     now = 0.0
@@ -225,7 +225,7 @@ def test_a_trace_that_a_target_takes_no_span_of_waits_alone_until_the_target_ref
     ]
 
 
-def test_a_run_of_very_many_assets_has_spans_that_every_receiver_takes(
+def test_a_run_of_very_many_assets_has_spans_that_every_receiver_accepts(
     exporter: FakeExporter, history: RunHistory, export: Export
 ) -> None:
     (attempt, *_) = [each for each in history.attempts if each.materialisations]
@@ -255,7 +255,7 @@ def test_a_run_of_very_many_assets_has_spans_that_every_receiver_takes(
     ],
     ids=["redirect", "login page", "partial success"],
 )
-def test_a_trace_that_a_success_has_not_taken_comes_when_the_receiver_is_mended(
+def test_a_trace_that_was_not_accepted_is_sent_when_the_receiver_works_again(
     history: RunHistory, export: Export, answer: Answer
 ) -> None:
     now = 0.0

@@ -127,7 +127,7 @@ def test_a_model_and_its_drift_have_a_month(asset: str) -> None:
 
 
 @pytest.mark.parametrize("asset", sorted(ASSETS))
-def test_every_asset_says_what_it_is_and_is_retried(asset: str) -> None:
+def test_every_asset_has_a_description_and_a_retry_policy(asset: str) -> None:
     node = ASSETS[asset]
     assert node.group_name not in (None, "default")
     assert node.kinds
@@ -146,7 +146,7 @@ def operations_of(node: object) -> Iterator[dg.OpDefinition]:
             yield from operations_of(part)
 
 
-def test_one_run_at_a_time_asks_the_language_model() -> None:
+def test_one_run_at_a_time_uses_the_language_model() -> None:
     tagged = {
         job.name for job in JOBS if USES_LANGUAGE_MODEL.items() <= defs.resolve_job_def(job.name).tags.items()
     }
@@ -158,7 +158,7 @@ def test_one_run_at_a_time_asks_the_language_model() -> None:
     )
 
 
-def test_the_steps_that_ask_it_are_counted_and_the_others_are_not() -> None:
+def test_steps_that_use_it_are_counted_and_the_others_are_not() -> None:
     answers = ASSETS["analyst_answers"].assets_def
     counted = {part.name for part in operations_of(answers.node_def) if USES in part.tags}
     assert counted == {"answer"}
@@ -182,7 +182,7 @@ def asked_for(instance: dg.DagsterInstance) -> set[str]:
     return {name for name, node in ASSETS.items() if evaluated.get_num_requested(node.key)}
 
 
-def test_reference_tables_are_asked_for_until_they_are_there() -> None:
+def test_reference_tables_are_requested_until_they_are_materialised() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert asked_for(instance) == REFERENCE_ASSETS
         instance.report_runless_asset_event(dg.AssetMaterialization("planes"))

@@ -125,7 +125,7 @@ def test_an_executor_is_chosen_by_name() -> None:
         ("multiprocess_spawn", dg.multiprocess_executor.executor_creation_fn),
     ],
 )
-def test_processes_are_forked_unless_spawning_is_asked_for(name: str, creation: object) -> None:
+def test_processes_are_forked_unless_spawning_is_configured(name: str, creation: object) -> None:
     assert executor_for(name, 0, 1).executor_creation_fn is creation
 
 
@@ -137,7 +137,7 @@ def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:
     assert start_warm_process(["parquet"]) == tables
 
 
-def test_what_talks_to_a_language_model_is_imported_for_the_steps_that_do() -> None:
+def test_modules_of_language_models_are_imported_by_steps_that_use_them() -> None:
     loaded = set(start_warm_process(["ollama"]))
     assert {"ledgerline.agent.agent", "ledgerline.agent.ollama_provider", "ollama", "duckdb"} <= loaded
     assert not loaded & {"sklearn.ensemble", "mlflow.sklearn"}
@@ -166,7 +166,7 @@ def test_pods_are_limited_like_processes_retried_and_have_no_token() -> None:
     assert configured["step_k8s_config"]["pod_spec_config"] == {"automount_service_account_token": False}
 
 
-def test_pods_are_as_many_as_there_are_steps_unless_a_number_is_said() -> None:
+def test_the_number_of_pods_is_unlimited_unless_configured() -> None:
     # A core of the run's own pod says nothing about others.
     processed = executor_for("kubernetes", 0, 2).apply_config_mapping({"config": {}}).value
     assert processed is not None
@@ -201,7 +201,7 @@ def test_tables_in_a_bucket_or_on_a_volume_are_taken(data: str) -> None:
     require_shared(data)
 
 
-def test_the_code_location_says_so_when_it_is_loaded(tmp_path: Path) -> None:
+def test_an_error_is_raised_when_the_code_location_is_loaded(tmp_path: Path) -> None:
     told = {
         "LEDGERLINE_EXECUTOR": "kubernetes",
         "LEDGERLINE_DATA": "/nowhere/data",

@@ -70,7 +70,7 @@ def grown(daemon: Daemon, address: AlertAddress) -> Daemon:
 
 
 @pytest.mark.parametrize("release", ["this", "an earlier one"])
-def test_a_model_made_anew_is_released_materialised_scored_and_alerted_from_its_first_version_on(
+def test_a_recreated_model_is_released_materialised_scored_and_alerted_from_its_first_version_on(
     release: str, grown: Daemon, address: AlertAddress
 ) -> None:
     if release != "this":
@@ -90,7 +90,7 @@ def test_a_model_made_anew_is_released_materialised_scored_and_alerted_from_its_
     assert len({message["journal_seal"] for message in address.messages}) == 3
 
 
-def test_the_same_entries_of_a_model_made_anew_are_other_entries(
+def test_equal_entries_of_a_recreated_model_are_different_entries(
     grown: Daemon, address: AlertAddress
 ) -> None:
     """The new journal has as many entries as the one before when it is seen for the first time."""
@@ -108,7 +108,7 @@ def test_the_same_entries_of_a_model_made_anew_are_other_entries(
     assert [message["to_version"] for message in address.messages] == [1, 2, 1, 2]
 
 
-def test_aliases_set_by_hand_on_a_model_made_anew_are_noticed_at_the_next_look(
+def test_aliases_set_by_hand_on_a_recreated_model_are_noticed_at_the_next_poll(
     grown: Daemon, address: AlertAddress
 ) -> None:
     """They are the versions that carried them before, so that nothing seems to have moved."""
@@ -125,7 +125,7 @@ def test_aliases_set_by_hand_on_a_model_made_anew_are_noticed_at_the_next_look(
     assert address.messages[-1]["not_before"] is None  # what was seen then was another model
 
 
-def test_an_approval_of_a_model_made_anew_is_carried_out(daemon: Daemon) -> None:
+def test_an_approval_of_a_recreated_model_is_carried_out(daemon: Daemon) -> None:
     daemon.mode = Mode.approved
     for _ in range(2):
         number = daemon.stock.version(MODEL_NAME)
@@ -138,7 +138,7 @@ def test_an_approval_of_a_model_made_anew_is_carried_out(daemon: Daemon) -> None
     assert [request.job_name for request in daemon.launched] == ["promote_flight_delay"] * 2
 
 
-def test_a_model_made_anew_several_times_begins_anew_each_time(daemon: Daemon) -> None:
+def test_a_model_recreated_several_times_has_a_new_journal_each_time(daemon: Daemon) -> None:
     tick_all(daemon)
     for _ in range(3):
         daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
@@ -147,7 +147,7 @@ def test_a_model_made_anew_several_times_begins_anew_each_time(daemon: Daemon) -
     assert released(daemon) == [1, 1, 1]
 
 
-def test_a_daemon_that_is_killed_asks_for_a_model_made_anew_with_the_same_keys(grown: Daemon) -> None:
+def test_a_killed_daemon_requests_runs_of_a_recreated_model_with_the_same_keys(grown: Daemon) -> None:
     make_anew(grown)
     grown.stock.stage(MODEL_NAME, grown.stock.version(MODEL_NAME))
     killed, again = (grown.tick(staging_changed, dies=dies).run_requests or [] for dies in (True, False))
@@ -174,7 +174,7 @@ def test_a_cursor_of_an_earlier_release_goes_on_and_does_nothing_twice(
     assert [message["to_version"] for message in address.messages] == [1, 2, 3]
 
 
-def test_a_cursor_of_an_earlier_release_that_counted_on_in_the_earlier_models_journal_looks_anew(
+def test_a_cursor_of_an_earlier_release_in_the_earlier_journal_starts_again(
     grown: Daemon, address: AlertAddress
 ) -> None:
     """Journals had no model then: the cursor is younger than the model, and ahead of its journal."""
@@ -203,7 +203,7 @@ def test_a_model_that_is_renamed_and_gets_its_name_back_is_the_same(
     assert (len(grown.launched), grown.shown, len(address.messages)) == (before, [1, 2], 2)
 
 
-def test_models_that_swap_names_are_not_told_of_again(grown: Daemon, address: AlertAddress) -> None:
+def test_models_that_swap_names_are_not_alerted_again(grown: Daemon, address: AlertAddress) -> None:
     """The other one was there before: its past is shown, and is not news."""
     grown.stock.model("other", 0)
     grown.stock.serve("other", grown.stock.version("other"))
@@ -224,7 +224,7 @@ def test_models_that_swap_names_are_not_told_of_again(grown: Daemon, address: Al
     assert (released(grown), grown.shown, len(address.messages)) == ([1, 2, 3, 2], [1, 2, 1], 2)
 
 
-def test_a_journal_that_was_begun_anew_for_the_same_model_is_followed(grown: Daemon) -> None:
+def test_a_new_journal_of_the_same_model_is_followed(grown: Daemon) -> None:
     client = grown.stock.client
     experiment = client.get_experiment_by_name(experiment_name(MODEL_NAME))
     assert experiment is not None

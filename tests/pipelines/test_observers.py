@@ -70,7 +70,7 @@ def evaluated(name: str, instance: dg.DagsterInstance, resource: RunProjections)
 # The sensors
 
 
-def test_runs_are_traced_and_tracked_at_each_look_of_the_daemon_without_being_switched_on() -> None:
+def test_runs_are_traced_and_tracked_at_each_poll_of_the_daemon_by_default() -> None:
     found = sensors()
     assert set(found) == {"trace_runs", "track_runs"}
     for sensor in found.values():
@@ -112,7 +112,7 @@ def test_a_run_is_traced_and_tracked(
     assert run.info.status == "FINISHED"
 
 
-def test_a_tick_after_which_nothing_is_new_says_so(
+def test_a_tick_without_news_is_reported(
     instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
 ) -> None:
     resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database))
@@ -192,7 +192,7 @@ class RefusingProjections(RunProjections):
         return RefusingProjection()
 
 
-def test_a_run_that_cannot_be_shown_fails_the_tick_with_the_reason(
+def test_a_run_that_cannot_be_exported_fails_the_tick_with_the_reason(
     instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
 ) -> None:
     settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database)

@@ -81,7 +81,9 @@ def _data_version(instance: dg.DagsterInstance) -> dg.DataVersion | None:
     return extract_data_version_from_entry(record)
 
 
-def test_the_first_poll_shows_the_past_and_sends_no_alert(daemon: Daemon, address: AlertAddress) -> None:
+def test_the_first_poll_materialises_the_past_and_sends_no_alert(
+    daemon: Daemon, address: AlertAddress
+) -> None:
     daemon.alert_url = address.url
     add_days(daemon.instance, "2013-07-04")
     for _ in range(2):
@@ -93,7 +95,7 @@ def test_the_first_poll_shows_the_past_and_sends_no_alert(daemon: Daemon, addres
     assert address.messages == []
 
 
-def test_a_lost_cursor_shows_nothing_twice(daemon: Daemon) -> None:
+def test_a_lost_cursor_materialises_nothing_twice(daemon: Daemon) -> None:
     for _ in range(3):
         daemon.stock.serve(MODEL_NAME, daemon.stock.version(MODEL_NAME))
         daemon.tick(production_changed)
@@ -133,9 +135,7 @@ def test_what_moved_in_both_ways_outside_between_polls_left_no_trace(daemon: Dae
     assert daemon.shown == [1]
 
 
-def test_an_alias_that_somebody_took_away_is_materialised_and_alerted(
-    daemon: Daemon, address: AlertAddress
-) -> None:
+def test_a_removed_alias_is_materialised_and_alerted(daemon: Daemon, address: AlertAddress) -> None:
     daemon.alert_url = address.url
     daemon.stock.serve(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     daemon.tick(production_changed)
@@ -145,7 +145,7 @@ def test_an_alias_that_somebody_took_away_is_materialised_and_alerted(
     assert "version 1 -> no version" in address.messages[0]["text"]
 
 
-def test_a_move_by_a_run_waits_for_the_run_and_is_shown_by_it_alone(
+def test_a_move_by_a_run_waits_for_the_run_and_is_materialised_by_it_alone(
     daemon: Daemon, address: AlertAddress
 ) -> None:
     daemon.alert_url = address.url
@@ -174,7 +174,9 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_shown_by_it_alone(
     assert entries_of(daemon.launched) == [2]
 
 
-def test_a_run_that_has_shown_its_move_is_not_waited_for(daemon: Daemon, address: AlertAddress) -> None:
+def test_a_run_that_has_materialised_its_move_is_not_waited_for(
+    daemon: Daemon, address: AlertAddress
+) -> None:
     daemon.alert_url = address.url
     register(daemon, 2)
     number = daemon.move_production(1, daemon.start_run("promote_flight_delay"))
@@ -206,7 +208,9 @@ def test_days_are_scored_again_once_when_the_last_of_several_moves_is_there(daem
 @pytest.mark.parametrize(
     "kind", [DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_SUCCESS]
 )
-def test_a_move_that_a_run_did_not_live_to_show_is_shown(kind: DagsterEventType, daemon: Daemon) -> None:
+def test_a_move_that_its_run_has_not_materialised_is_materialised(
+    kind: DagsterEventType, daemon: Daemon
+) -> None:
     register(daemon, 1)
     run_id = daemon.start_run("promote_flight_delay")
     daemon.move_production(1, run_id)
@@ -226,7 +230,7 @@ def test_a_run_of_another_instance_is_not_waited_for(daemon: Daemon) -> None:
     assert daemon.shown == [1]
 
 
-def test_a_run_that_still_says_it_goes_on_after_minutes_is_not_waited_for(daemon: Daemon) -> None:
+def test_a_run_that_is_still_in_progress_after_minutes_is_not_waited_for(daemon: Daemon) -> None:
     register(daemon, 1)
     run_id = daemon.start_run("promote_flight_delay")
     model = daemon.stock.registered(MODEL_NAME).reconcile()
@@ -243,7 +247,7 @@ def test_a_run_that_still_says_it_goes_on_after_minutes_is_not_waited_for(daemon
     assert daemon.shown == [1]
 
 
-def test_a_daemon_that_is_killed_before_it_keeps_the_cursor_shows_nothing_twice(daemon: Daemon) -> None:
+def test_a_daemon_killed_before_it_stores_the_cursor_materialises_nothing_twice(daemon: Daemon) -> None:
     add_days(daemon.instance, "2013-07-04")
     register(daemon, 3)
     for number in (1, 2):
@@ -300,7 +304,7 @@ def test_of_several_moves_alerted_ones_are_not_sent_again(daemon: Daemon, addres
     assert [message["to_version"] for message in address.messages] == [1, 2]
 
 
-def test_who_is_told_twice_because_a_daemon_was_killed_is_told_of_the_same_entry(
+def test_an_alert_sent_twice_by_a_killed_daemon_names_the_same_entry(
     daemon: Daemon, address: AlertAddress
 ) -> None:
     daemon.alert_url = address.url

@@ -8,11 +8,11 @@ import dagster as dg
 from ledgerline.dagster.registry_notifications import notified_at, notify
 
 
-def test_where_nobody_ever_woke_there_is_no_time(any_instance: dg.DagsterInstance) -> None:
+def test_without_a_notification_there_is_no_time(any_instance: dg.DagsterInstance) -> None:
     assert notified_at(any_instance) is None
 
 
-def test_it_is_known_when_somebody_woke(any_instance: dg.DagsterInstance) -> None:
+def test_the_time_of_a_notification_is_stored(any_instance: dg.DagsterInstance) -> None:
     before = time.time()
     notify(any_instance)
     at = notified_at(any_instance)
@@ -21,7 +21,7 @@ def test_it_is_known_when_somebody_woke(any_instance: dg.DagsterInstance) -> Non
     assert notified_at(any_instance) == at
 
 
-def test_each_notification_can_be_told_from_the_one_before(any_instance: dg.DagsterInstance) -> None:
+def test_each_notification_differs_from_the_one_before(any_instance: dg.DagsterInstance) -> None:
     times = []
     for _ in range(3):
         notify(any_instance)
@@ -29,7 +29,7 @@ def test_each_notification_can_be_told_from_the_one_before(any_instance: dg.Dags
     assert len(set(times)) == 3
 
 
-def test_another_process_sees_it(tmp_path: Path) -> None:
+def test_another_process_reads_it(tmp_path: Path) -> None:
     with (
         dg.DagsterInstance.local_temp(str(tmp_path)) as one,
         dg.DagsterInstance.local_temp(str(tmp_path)) as other,

@@ -57,7 +57,7 @@ def begin(
     return model, entry.number
 
 
-def test_they_are_on_and_say_what_they_do() -> None:
+def test_they_are_on_and_have_descriptions() -> None:
     there = {sensor.name: sensor for sensor in REPOSITORY.sensor_defs}
     for sensor in REGISTRY_SENSORS:
         assert there[sensor.name].default_status is dg.DefaultSensorStatus.RUNNING
@@ -122,7 +122,7 @@ def test_between_polls_nothing_is_read_until_a_notification(
     assert "a moment ago" in (daemon.tick(sensor).skip_message or "")  # each notify-up is followed once
 
 
-def test_without_any_notification_a_change_is_seen_when_the_time_has_passed(daemon: Daemon) -> None:
+def test_without_a_notification_a_change_is_noticed_when_the_time_has_passed(daemon: Daemon) -> None:
     daemon.poll_seconds = 60
     daemon.stock.version(MODEL_NAME)
     daemon.tick(production_changed)
@@ -147,9 +147,7 @@ def test_a_clock_that_was_set_back_does_not_stop_polls(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("sensor", [staging_changed, production_changed], ids=lambda sensor: sensor.name)
-def test_while_somebody_moves_an_alias_a_sensor_waits_and_loses_nothing(
-    sensor: dg.SensorDefinition, daemon: Daemon
-) -> None:
+def test_a_sensor_waits_during_a_move_and_loses_nothing(sensor: dg.SensorDefinition, daemon: Daemon) -> None:
     for _ in range(2):
         daemon.stock.version(MODEL_NAME)
     daemon.tick(sensor)
@@ -164,7 +162,7 @@ def test_while_somebody_moves_an_alias_a_sensor_waits_and_loses_nothing(
     assert (versions_of(daemon.launched) or daemon.shown) == [2]
 
 
-def test_a_move_whose_process_died_is_finished_and_shown(daemon: Daemon) -> None:
+def test_a_move_whose_process_died_is_finished_and_materialised(daemon: Daemon) -> None:
     daemon.stock.version(MODEL_NAME)
     daemon.tick(production_changed)
     begin(daemon, PRODUCTION, 1, at=datetime.now(UTC) - timedelta(minutes=2))

@@ -77,7 +77,7 @@ def ticks(empty: Ticks) -> Ticks:
     return empty
 
 
-def test_it_waits_until_it_is_switched_on_and_says_why() -> None:
+def test_it_is_off_until_it_is_switched_on_and_has_a_description() -> None:
     (found,) = [sensor for sensor in defs.sensors or [] if sensor.name.startswith("retrain_on_drift")]
     assert (found.name, found.job_name) == ("retrain_on_drift_flight_delay", "train_delay_model")
     assert SENSOR.default_status is dg.DefaultSensorStatus.STOPPED
@@ -85,7 +85,7 @@ def test_it_waits_until_it_is_switched_on_and_says_why() -> None:
 
 
 @pytest.mark.parametrize("check", [SCORES_STABLE, CALIBRATED_ON_OUTCOMES])
-def test_a_failed_check_asks_once_for_the_model_of_the_month_after(check: str, ticks: Ticks) -> None:
+def test_a_failed_check_requests_the_model_of_the_month_after_once(check: str, ticks: Ticks) -> None:
     ticks.evaluate(MARCH, check)
     request = ticks.tick()
     assert isinstance(request, dg.RunRequest)
@@ -104,7 +104,7 @@ def test_both_checks_of_a_month_are_one_request(ticks: Ticks) -> None:
     assert request.tags["failed_checks"] == "calibrated_on_outcomes, scores_stable"
 
 
-def test_the_next_month_that_fails_asks_for_another_model(ticks: Ticks) -> None:
+def test_the_next_month_that_fails_requests_another_model(ticks: Ticks) -> None:
     ticks.evaluate(MARCH)
     first = ticks.tick()
     ticks.evaluate(APRIL)
@@ -115,13 +115,13 @@ def test_the_next_month_that_fails_asks_for_another_model(ticks: Ticks) -> None:
     assert first.run_key != second.run_key
 
 
-def test_of_months_that_failed_together_the_last_is_asked_for(ticks: Ticks) -> None:
+def test_the_last_of_several_failed_months_is_requested(ticks: Ticks) -> None:
     ticks.evaluate(APRIL)
     ticks.evaluate(MARCH)
     assert [ticks.asked_for() for _ in range(2)] == [MAY, None]
 
 
-def test_a_daemon_that_is_killed_before_the_cursor_is_kept_asks_with_the_same_key(ticks: Ticks) -> None:
+def test_a_daemon_killed_before_it_stores_the_cursor_requests_the_same_key(ticks: Ticks) -> None:
     ticks.evaluate(MARCH)
     killed, again = ticks.tick(killed=True), ticks.tick()
     assert isinstance(killed, dg.RunRequest)
@@ -130,7 +130,7 @@ def test_a_daemon_that_is_killed_before_the_cursor_is_kept_asks_with_the_same_ke
     assert ticks.asked_for() is None
 
 
-def test_a_month_that_fails_again_asks_with_the_same_key(ticks: Ticks) -> None:
+def test_a_month_that_fails_again_requests_the_same_key(ticks: Ticks) -> None:
     ticks.evaluate(MARCH)
     first = ticks.tick()
     ticks.evaluate(MARCH)
@@ -140,18 +140,18 @@ def test_a_month_that_fails_again_asks_with_the_same_key(ticks: Ticks) -> None:
     assert first.run_key == second.run_key
 
 
-def test_passed_checks_ask_for_nothing(ticks: Ticks) -> None:
+def test_passed_checks_request_nothing(ticks: Ticks) -> None:
     ticks.evaluate(MARCH, passed=True)
     assert ticks.tick() == NOTHING_FAILED
 
 
-def test_a_month_that_was_evaluated_again_and_passed_asks_for_nothing(ticks: Ticks) -> None:
+def test_a_month_that_was_evaluated_again_and_passed_requests_nothing(ticks: Ticks) -> None:
     ticks.evaluate(MARCH)
     ticks.evaluate(MARCH, passed=True)
     assert ticks.asked_for() is None
 
 
-def test_changed_features_alone_ask_for_nothing(ticks: Ticks) -> None:
+def test_changed_features_alone_request_nothing(ticks: Ticks) -> None:
     ticks.evaluate(MARCH, FEATURES_STABLE)
     assert ticks.asked_for() is None
 
@@ -161,12 +161,12 @@ def test_an_evaluation_that_names_no_month_is_passed_over(ticks: Ticks) -> None:
     assert ticks.asked_for() is None
 
 
-def test_no_evaluations_at_all_ask_for_nothing(empty: Ticks) -> None:
+def test_no_evaluations_request_nothing(empty: Ticks) -> None:
     assert empty.tick() == NOTHING_FAILED
     assert empty.cursor == "0"
 
 
-def test_after_december_there_is_no_model_to_ask_for(ticks: Ticks) -> None:
+def test_after_december_there_is_no_model_to_request(ticks: Ticks) -> None:
     ticks.evaluate("2013-12-01")
     assert ticks.tick() == (
         "2013-12-01 has drifted, and no version can learn from it: delay_model_version has no later "
@@ -182,20 +182,20 @@ def test_december_does_not_hide_a_month_that_has_a_next_one(ticks: Ticks) -> Non
 
 
 @pytest.mark.parametrize("trained", [APRIL, MAY])
-def test_a_model_that_is_there_already_is_not_asked_for(trained: str, ticks: Ticks) -> None:
+def test_an_existing_model_is_not_requested(trained: str, ticks: Ticks) -> None:
     ticks.report("delay_model_version", trained)
     ticks.evaluate(MARCH)
     assert ticks.tick() == f"2013-03-01 has drifted, and a version of {trained} exists already."
     assert ticks.tick() == NOTHING_FAILED
 
 
-def test_an_older_model_does_not_keep_it_from_asking(ticks: Ticks) -> None:
+def test_an_older_model_does_not_prevent_a_request(ticks: Ticks) -> None:
     ticks.report("delay_model_version", MARCH)
     ticks.evaluate(MARCH)
     assert ticks.asked_for() == APRIL
 
 
-def test_it_waits_for_days_that_the_model_needs_and_then_asks(empty: Ticks) -> None:
+def test_it_waits_for_the_days_that_the_model_needs(empty: Ticks) -> None:
     empty.ingest("2013-01-01", "2013-04-29")
     empty.evaluate(MARCH)
     waiting = (
@@ -207,7 +207,7 @@ def test_it_waits_for_days_that_the_model_needs_and_then_asks(empty: Ticks) -> N
     assert [empty.asked_for() for _ in range(2)] == [APRIL, None]
 
 
-def test_more_evaluations_than_one_page_are_all_looked_at(ticks: Ticks) -> None:
+def test_more_evaluations_than_one_page_are_all_read(ticks: Ticks) -> None:
     ticks.evaluate(MARCH)
     for _ in range(210):
         ticks.evaluate("2013-02-01", passed=True)
@@ -240,7 +240,7 @@ def drift_of(month: str, score_psi: float) -> PredictionsDrift:
     return replace(stable, score_psi={"probability": score_psi})
 
 
-def test_a_check_that_a_run_evaluates_is_seen_when_the_run_has_ended_even_after_others(
+def test_a_check_is_read_when_its_run_has_ended_also_after_others(
     tmp_path_factory: pytest.TempPathFactory, ticks: Ticks
 ) -> None:
     """An evaluation has its place in the history from when its run began."""

@@ -44,14 +44,14 @@ def test_a_version_in_staging_is_compared_and_promoted_once(daemon: Daemon) -> N
     assert dg.validate_run_config(defs.resolve_job_def("release_flight_delay"), request.run_config)
 
 
-def test_a_version_that_somebody_put_there_by_hand_is_compared_as_well(daemon: Daemon) -> None:
+def test_a_version_set_to_staging_by_hand_is_compared_as_well(daemon: Daemon) -> None:
     daemon.tick(staging_changed)
     daemon.set_alias(STAGING, daemon.stock.version(MODEL_NAME))
     daemon.tick(staging_changed)
     assert versions_of(daemon.launched) == [1]
 
 
-def test_at_the_first_poll_the_version_that_is_there_is_compared_and_none_before_it(daemon: Daemon) -> None:
+def test_the_first_poll_compares_the_version_in_staging_and_no_earlier_one(daemon: Daemon) -> None:
     for _ in range(3):
         daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     for _ in range(2):
@@ -59,7 +59,7 @@ def test_at_the_first_poll_the_version_that_is_there_is_compared_and_none_before
     assert versions_of(daemon.launched) == [3]
 
 
-def test_versions_that_came_and_were_replaced_between_polls_are_compared_one_after_the_other(
+def test_versions_that_were_replaced_between_polls_are_compared_one_after_the_other(
     daemon: Daemon,
 ) -> None:
     daemon.tick(staging_changed)
@@ -99,7 +99,7 @@ def test_a_comparison_that_the_command_line_has_just_created_is_waited_for_too(d
     assert daemon.tick(staging_changed).skip_message == "Versions to release after the run in progress: 1."
 
 
-def test_a_run_that_still_says_it_goes_on_after_long_holds_no_version_up(daemon: Daemon) -> None:
+def test_a_run_that_is_still_in_progress_after_long_delays_no_version(daemon: Daemon) -> None:
     daemon.tick(staging_changed)
     daemon.start_run("release_flight_delay", minutes_ago=16)
     daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
@@ -132,7 +132,7 @@ def test_a_version_that_was_registered_with_an_evaluation_is_not_compared_again(
     assert daemon.launched == []
 
 
-def test_a_version_that_comes_back_to_staging_is_compared_again(daemon: Daemon) -> None:
+def test_a_version_that_returns_to_staging_is_compared_again(daemon: Daemon) -> None:
     daemon.tick(staging_changed)
     for _ in range(2):
         daemon.stock.version(MODEL_NAME)
@@ -147,7 +147,7 @@ def test_a_version_that_comes_back_to_staging_is_compared_again(daemon: Daemon) 
     assert len({request.run_key for request in daemon.launched}) == 3
 
 
-def test_a_version_that_came_went_and_came_back_between_polls_is_compared_once(daemon: Daemon) -> None:
+def test_a_version_that_returned_to_staging_between_polls_is_compared_once(daemon: Daemon) -> None:
     daemon.tick(staging_changed)
     for _ in range(2):
         daemon.stock.version(MODEL_NAME)
@@ -167,7 +167,7 @@ def test_a_version_that_is_in_production_already_is_not_compared_with_itself(dae
     assert daemon.launched == []
 
 
-def test_a_daemon_that_is_killed_before_it_keeps_the_cursor_asks_with_the_same_keys(daemon: Daemon) -> None:
+def test_a_daemon_killed_before_it_stores_the_cursor_requests_the_same_keys(daemon: Daemon) -> None:
     daemon.mode = Mode.approved
     daemon.tick(staging_changed)
     for _ in range(2):
@@ -230,7 +230,7 @@ def test_a_tag_set_by_hand_is_an_approval(waiting: Daemon) -> None:
     assert len(waiting.launched) == 1
 
 
-def test_the_run_that_is_asked_for_promotes_and_shows_that_itself(waiting: Daemon) -> None:
+def test_the_requested_run_promotes_and_materialises_the_move(waiting: Daemon) -> None:
     waiting.tick(production_changed)
     waiting.stock.registered(MODEL_NAME).approve(2, "ada", "looks good")
     waiting.tick(staging_changed)
@@ -264,7 +264,7 @@ def test_a_tag_and_an_approval_are_one_run(order: str, waiting: Daemon) -> None:
     assert versions_of(waiting.launched) == [2]
 
 
-def test_a_tag_approves_nothing_where_nobody_has_to(waiting: Daemon) -> None:
+def test_a_tag_approves_nothing_where_no_approval_is_needed(waiting: Daemon) -> None:
     waiting.mode = Mode.automatic
     waiting.tick(staging_changed)
     waiting.pass_time(staging_changed, 61)
@@ -312,7 +312,7 @@ def test_an_approval_of_an_earlier_evaluation_promotes_nothing(waiting: Daemon) 
     assert waiting.launched == []
 
 
-def test_an_approval_that_was_written_down_by_a_process_that_died_is_found_within_a_minute(
+def test_an_approval_recorded_by_a_process_that_died_is_read_within_a_minute(
     waiting: Daemon,
 ) -> None:
     evaluation = waiting.stock.history(MODEL_NAME).evaluation(2)

@@ -67,7 +67,7 @@ def experiment_id(stock: Stock, name: str) -> str:
 # Made anew
 
 
-def test_a_model_made_anew_does_not_inherit_what_was_in_production(any_stock: Stock, model_name: str):
+def test_a_recreated_model_does_not_inherit_production(any_stock: Stock, model_name: str):
     served_twice(any_stock, model_name)
     earlier = any_stock.journal(model_name).run_id
     make_anew(any_stock, model_name)
@@ -92,7 +92,7 @@ def test_a_model_made_anew_does_not_inherit_what_was_in_production(any_stock: St
     assert Journal(any_stock.client, earlier).read().version_with_alias(PRODUCTION) == 2
 
 
-def test_a_model_made_anew_twice_has_a_journal_each_time(stock: Stock, model_name: str):
+def test_a_model_recreated_twice_has_a_journal_each_time(stock: Stock, model_name: str):
     for number in range(3):
         served_twice(stock, model_name)
         assert len(stock.registered(model_name).journals_of_earlier_models()) == number
@@ -100,7 +100,7 @@ def test_a_model_made_anew_twice_has_a_journal_each_time(stock: Stock, model_nam
         stock.client.delete_registered_model(model_name)
 
 
-def test_looking_at_a_model_made_anew_shows_nothing_of_the_earlier_and_writes_nothing(
+def test_a_query_of_a_recreated_model_returns_nothing_of_the_earlier_and_writes_nothing(
     any_stock: Stock, model_name: str
 ):
     served_twice(any_stock, model_name)
@@ -125,7 +125,7 @@ def test_a_journal_that_was_deleted_with_its_model_does_not_stop_the_next(any_st
     any_stock.require_agreement(model_name)
 
 
-def test_ten_processes_that_come_to_a_model_made_anew_begin_one_journal(
+def test_ten_concurrent_processes_begin_one_journal_of_a_recreated_model(
     any_stock: Stock, model_name: str, racers: Racers
 ):
     served_twice(any_stock, model_name)
@@ -175,7 +175,7 @@ def test_two_models_that_swap_their_names_keep_their_journals(any_stock: Stock, 
         any_stock.require_agreement(name)
 
 
-def test_a_renamed_model_shows_its_journal_to_those_that_only_look(stock: Stock, model_name: str):
+def test_a_query_of_a_renamed_model_reads_its_journal(stock: Stock, model_name: str):
     served_twice(stock, model_name)
     renamed = f"{model_name} renamed"
     stock.client.rename_registered_model(model_name, renamed)
@@ -237,7 +237,7 @@ def unbound_and_served(stock: Stock, name: str) -> str:
     return name
 
 
-def test_a_journal_that_is_not_bound_is_not_inherited_by_a_model_made_anew(any_stock: Stock, model_name: str):
+def test_a_recreated_model_does_not_inherit_a_journal_that_is_not_bound(any_stock: Stock, model_name: str):
     unbound_and_served(any_stock, model_name)
     make_anew(any_stock, model_name)
 
@@ -426,7 +426,7 @@ def ledgerline(home: Path, uri: str, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_the_history_of_a_model_made_anew_says_where_the_earlier_one_s_is(
+def test_the_history_of_a_recreated_model_names_the_earlier_journal(
     any_stock: Stock, model_name: str, tmp_path: Path
 ):
     served_twice(any_stock, model_name)

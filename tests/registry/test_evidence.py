@@ -67,7 +67,9 @@ def checked(stock: Stock, name: str, evaluation: Evaluation) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("broken", "decision"), [([], "passed"), (["calibrated"], "refused")])
-def test_a_version_says_how_it_was_evaluated(stock: Stock, model_name: str, broken: list[str], decision: str):
+def test_a_version_records_how_it_was_evaluated(
+    stock: Stock, model_name: str, broken: list[str], decision: str
+):
     stock.model(model_name)
     stock.client.set_model_version_tag(model_name, "1", APPROVED_BY_TAG, "somebody, of an earlier evaluation")
 
@@ -102,5 +104,5 @@ def test_the_evidence_of_a_deleted_version_is_that_of_an_unknown_one(stock: Stoc
         checked(stock, model_name, evaluation)
 
 
-def test_a_passed_evaluation_takes_the_approval_of_the_one_before_away_first(stock: Stock):
+def test_a_passed_evaluation_removes_the_approval_of_the_one_before_first(stock: Stock):
     assert next(iter(evidence.tags_of(stock.evaluation(1)).items())) == (APPROVED_BY_TAG, None)

@@ -20,11 +20,11 @@ def served(stock: Stock, model_name: str) -> str:
     return model_name
 
 
-def test_nothing_is_said_when_all_is_well(stock: Stock, served: str):
+def test_a_consistent_registry_has_no_inconsistencies(stock: Stock, served: str):
     assert stock.registered(served).inconsistencies() == []
 
 
-def test_each_thing_that_was_changed_by_hand_is_said(stock: Stock, served: str):
+def test_each_change_by_hand_is_an_inconsistency(stock: Stock, served: str):
     client = stock.client
     client.set_registered_model_alias(served, PRODUCTION, "4")
     client.delete_registered_model_alias(served, STAGING)
@@ -42,7 +42,7 @@ def test_each_thing_that_was_changed_by_hand_is_said(stock: Stock, served: str):
         ]
 
 
-def test_a_change_of_aliases_that_was_noted_is_none_any_more(stock: Stock, served: str):
+def test_a_recorded_change_of_aliases_is_not_an_inconsistency(stock: Stock, served: str):
     stock.client.set_registered_model_alias(served, PRODUCTION, "4")
 
     stock.registered(served).reconcile()
@@ -50,7 +50,7 @@ def test_a_change_of_aliases_that_was_noted_is_none_any_more(stock: Stock, serve
     assert stock.registered(served).inconsistencies() == []
 
 
-def test_a_deleted_version_leaves_its_alias_with_nobody(stock: Stock, served: str):
+def test_a_deleted_version_has_no_alias_any_more(stock: Stock, served: str):
     stock.client.delete_model_version(served, "2")
 
     assert stock.registered(served).inconsistencies() == [
@@ -58,14 +58,14 @@ def test_a_deleted_version_leaves_its_alias_with_nobody(stock: Stock, served: st
     ]
 
 
-def test_nothing_is_said_while_an_alias_is_being_moved(stock: Stock, served: str):
+def test_a_move_in_progress_is_not_an_inconsistency(stock: Stock, served: str):
     waiting(stock, served, ago=timedelta(0))
     stock.client.set_registered_model_alias(served, PRODUCTION, "3")
 
     assert stock.registered(served).inconsistencies() == []
 
 
-def test_aliases_of_a_model_without_a_journal_are_said(stock: Stock, model_name: str):
+def test_aliases_of_a_model_without_a_journal_are_reported(stock: Stock, model_name: str):
     stock.model(model_name, 2)
     assert stock.registered(model_name).inconsistencies() == []
     stock.client.set_registered_model_alias(model_name, PRODUCTION, "2")
@@ -78,7 +78,7 @@ def test_an_unknown_model_is_named(stock: Stock):
         stock.registered("nobody registered").inconsistencies()
 
 
-def test_a_journal_that_was_deleted_or_changed_is_said(stock: Stock, model_name: str):
+def test_a_deleted_or_changed_journal_is_reported(stock: Stock, model_name: str):
     stock.model(model_name)
     stock.stage(model_name, 1)
     stock.client.delete_run(stock.journal(model_name).run_id)

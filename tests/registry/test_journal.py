@@ -91,7 +91,7 @@ def test_an_entry_is_never_written_over(any_stock: Stock, model_name: str):
     assert [entry.record for entry in journal.read().entries] == [EVALUATION]
 
 
-def test_the_end_of_a_move_is_said_once(stock: Stock, model_name: str):
+def test_the_end_of_a_move_is_recorded_once(stock: Stock, model_name: str):
     journal = Journal.opened(stock.registered(model_name))
     journal.append(0, MOVE)
 
@@ -261,7 +261,7 @@ def test_an_entry_that_cannot_be_read_is_named(stock: Stock, model_name: str, te
         journal.read()
 
 
-def test_a_journal_that_is_gone_is_not_begun_anew(stock: Stock, model_name: str):
+def test_a_deleted_journal_is_not_replaced_by_a_new_one(stock: Stock, model_name: str):
     stock.model(model_name)
     stock.stage(model_name, 1)
     experiment = stock.client.get_run(stock.journal(model_name).run_id).info.experiment_id
@@ -275,7 +275,7 @@ def test_a_journal_that_is_gone_is_not_begun_anew(stock: Stock, model_name: str)
     assert stock.registered(model_name).reconcile().history.head == 1
 
 
-def test_what_somebody_else_logs_to_the_journal_is_passed_over(stock: Stock, model_name: str):
+def test_other_metrics_in_the_run_of_the_journal_are_ignored(stock: Stock, model_name: str):
     journal = Journal.opened(stock.registered(model_name))
     journal.add(EVALUATION)
     for name in ("note", "7", "note.end", "x000002"):
@@ -285,7 +285,7 @@ def test_what_somebody_else_logs_to_the_journal_is_passed_over(stock: Stock, mod
     assert journal.read().head == 2
 
 
-def test_tags_of_the_model_that_somebody_deleted_are_written_anew(stock: Stock, model_name: str):
+def test_deleted_tags_of_the_model_are_written_again(stock: Stock, model_name: str):
     stock.model(model_name)
     stock.stage(model_name, 1)
     for tag in (JOURNAL_TAG, SEAL_TAG):
@@ -325,7 +325,7 @@ def at(written: History, second: float) -> list[int | None]:
     return [holding.version for holding in written.periods_at(NOON + second * SECOND)]
 
 
-def test_nobody_is_known_before_the_first_move_and_who_came_is_there_from_then_on():
+def test_no_version_is_known_before_the_first_move_and_the_new_one_afterwards():
     written = history((move(0, 1), 1))
 
     assert [at(written, second) for second in (-0.001, 0, 1, 1000)] == [[], [1], [1], [1]]
@@ -347,7 +347,7 @@ def test_a_move_that_has_not_ended_has_not_moved_anything_yet():
     assert written.pending is not None
 
 
-def test_a_move_that_was_not_carried_out_is_none():
+def test_a_move_that_was_not_carried_out_does_not_count():
     written = History([Entry(1, move(0, 1), End(NOON, moved=False))])
 
     assert at(written, 5) == []
@@ -355,32 +355,32 @@ def test_a_move_that_was_not_carried_out_is_none():
     assert written.version_with_alias(PRODUCTION) is None
 
 
-def test_a_change_outside_lies_between_when_it_was_last_seen_otherwise_and_when_it_was_noticed():
+def test_an_external_change_lies_between_the_last_poll_without_it_and_the_first_with_it():
     written = history((move(0, 1), 1), (move(20, 2, cause=OUTSIDE, unseen_since=15), 20))
 
     assert [at(written, second) for second in (14.999, 15, 19.999, 20)] == [[1], [1, 2], [1, 2], [2]]
 
 
-def test_a_change_outside_that_nobody_watched_for_may_be_as_old_as_the_move_before():
+def test_an_external_change_without_polls_may_be_as_old_as_the_move_before():
     written = history((move(0, 1), 1), (move(20, 2, cause=OUTSIDE), 20))
 
     assert [at(written, second) for second in (0.5, 1, 19.999, 20)] == [[1], [1, 2], [1, 2], [2]]
 
 
-def test_a_change_outside_is_not_older_than_a_move_that_came_after_the_last_look():
+def test_an_external_change_is_not_older_than_a_move_after_the_last_poll():
     written = history((move(0, 1), 1), (move(20, 2, cause=OUTSIDE, unseen_since=-100), 20))
 
     assert [at(written, second) for second in (-1, 0.5, 1)] == [[], [1], [1, 2]]
 
 
-def test_of_a_first_change_outside_nobody_knows_how_old_it_is():
+def test_the_age_of_a_first_external_change_is_unknown():
     written = history((move(20, 2, cause=OUTSIDE), 20))
 
     assert [at(written, second) for second in (19.999, 20)] == [[], [2]]
     assert written.periods()[0].since_at_earliest is None
 
 
-def test_an_alias_that_was_removed_is_carried_by_nobody():
+def test_no_version_has_a_removed_alias():
     written = history((move(0, 1), 1), (move(20, None, cause=OUTSIDE, unseen_since=15), 20))
 
     assert at(written, 21) == [None]
@@ -388,7 +388,7 @@ def test_an_alias_that_was_removed_is_carried_by_nobody():
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 100), st.floats(0, 5)), max_size=12), st.data())
-def test_at_every_moment_it_is_one_or_two_and_who_came_last_is_among_them(
+def test_at_every_moment_one_or_two_versions_are_possible_with_the_last_among_them(
     steps: list[tuple[int, float, float]], data: st.DataObject
 ):
     moved, second = [], 0.0

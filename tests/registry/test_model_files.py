@@ -71,7 +71,7 @@ def test_a_loaded_model_answers_as_the_one_that_was_saved(
 
 
 @pytest.mark.usefixtures("trusting")
-def test_a_client_that_knows_only_mlflow_gets_probabilities(
+def test_a_client_with_mlflow_alone_receives_probabilities(
     saved_model: Path, model: Any, inputs: pd.DataFrame
 ):
     from mlflow import pyfunc
@@ -109,7 +109,7 @@ def test_a_client_may_leave_out_what_is_optional(saved_model: Path, inputs: pd.D
     assert pyfunc.load_model(str(saved_model)).predict(gaps).shape == (3, 2)
 
 
-def test_the_files_say_where_they_belong_and_what_they_need(saved_model: Path, description: "Model"):
+def test_the_files_name_their_run_and_their_requirements(saved_model: Path, description: "Model"):
     assert description.model_id is not None
     assert description.run_id is not None
     requirements = (saved_model / "requirements.txt").read_text().split()

@@ -147,7 +147,7 @@ def test_another_request_waits_for_a_move_whose_process_may_be_alive(
     assert any_stock.aliases(model_name) == before
 
 
-def test_a_move_whose_process_must_have_died_is_finished_by_whoever_comes_next(stock: Stock, served: str):
+def test_a_move_whose_process_must_have_died_is_finished_by_the_next_process(stock: Stock, served: str):
     waiting(stock, served, ago=UNDER_WAY)
 
     stock.registered(served).reconcile()
@@ -167,7 +167,7 @@ def test_a_move_that_moved_the_alias_and_died_is_no_change_outside(stock: Stock,
     stock.require_agreement(served)
 
 
-def test_a_dead_move_does_not_undo_what_somebody_did_since(stock: Stock, served: str):
+def test_a_dead_move_does_not_undo_a_later_change(stock: Stock, served: str):
     stock.version(served)
     waiting(stock, served, ago=UNDER_WAY)
     stock.client.set_registered_model_alias(served, PRODUCTION, "3")
@@ -229,7 +229,7 @@ def test_five_processes_note_a_change_outside_once(any_stock: Stock, model_name:
     assert any_stock.tags(model_name, 2)[STAGE_TAG] == PRODUCTION
 
 
-def test_a_change_outside_says_when_it_was_last_seen_otherwise(stock: Stock, served: str):
+def test_an_external_change_has_the_time_of_the_last_poll_without_it(stock: Stock, served: str):
     stock.client.set_registered_model_alias(served, PRODUCTION, "2")
     seen = datetime.now(UTC) - timedelta(seconds=3)
 
@@ -241,7 +241,7 @@ def test_a_change_outside_says_when_it_was_last_seen_otherwise(stock: Stock, ser
 
 
 @pytest.mark.parametrize("how", ["alias", "version"])
-def test_an_alias_that_was_taken_away_is_noted(any_stock: Stock, model_name: str, how: str):
+def test_a_removed_alias_is_recorded(any_stock: Stock, model_name: str, how: str):
     any_stock.model(model_name, 2)
     any_stock.serve(model_name, 1)
     if how == "alias":
@@ -315,7 +315,7 @@ def test_a_move_does_not_begin_while_another_is_under_way(stock: Stock, served: 
     assert stock.history(served).head == model.history.head
 
 
-def test_who_tells_tags_late_leaves_the_newest_behind(stock: Stock, served: str):
+def test_a_late_write_of_tags_leaves_the_newest(stock: Stock, served: str):
     late = stock.registered(served).reconcile()
     stock.promote(served, 2)
     stock.client.set_registered_model_tag(served, JOURNAL_TAG, "0")

@@ -252,7 +252,7 @@ def test_edited_evidence_is_refused(
 @pytest.mark.parametrize(
     "changed", [{"decision": evidence.REFUSED}, {"version": 3}, {"version_sha256": "0" * 64}]
 )
-def test_evidence_that_says_something_else_than_the_journal_is_refused(
+def test_evidence_that_differs_from_the_journal_is_refused(
     stock: Stock, served: str, changed: dict[str, Any]
 ):
     stock.evaluate(served, 2, against=1, document={**stock.document(2, against=1), **changed})
@@ -346,7 +346,7 @@ def test_an_approval_does_not_outlive_its_evaluation(stock: Stock, served: str):
     assert "waits for approval" in refusal(stock, served, 2, Mode.approved)
 
 
-def test_an_approval_by_tag_is_gone_before_anything_of_the_next_evaluation_shows(stock: Stock):
+def test_an_approval_by_tag_is_removed_before_the_next_evaluation_is_recorded(stock: Stock):
     """So that being killed in between leaves no evaluation with an approval that is not its own."""
     assert list(evidence.tags_of(stock.evaluation(1)))[0] == APPROVED_BY_TAG  # noqa: RUF015 (the order is the point)
 
@@ -390,7 +390,7 @@ def test_a_rollback_goes_back_version_by_version(any_stock: Stock, model_name: s
     assert [any_stock.tags(model_name, number)[STAGE_TAG] for number in (2, 3)] == ["archived"] * 2
 
 
-def test_after_a_rollback_the_next_promotion_is_evaluated_anew(stock: Stock, served: str):
+def test_after_a_rollback_the_next_promotion_is_evaluated_again(stock: Stock, served: str):
     stock.serve(served, 2)
     stock.evaluate(served, 3, against=2)
     stock.rollback(served)
@@ -459,7 +459,7 @@ def test_the_same_rollback_again_changes_nothing(stock: Stock, served: str):
     assert stock.aliases(served) == {PRODUCTION: 2}
 
 
-def test_what_somebody_else_promoted_since_is_not_reported_as_done(stock: Stock, served: str):
+def test_a_later_promotion_by_another_process_is_not_reported_as_done(stock: Stock, served: str):
     model = stock.registered(served).reconcile()
 
     with pytest.raises(MoveRefusedError, match="was moved by another process while eve was"):

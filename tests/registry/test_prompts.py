@@ -39,7 +39,7 @@ def test_a_version_is_found_by_number_and_by_alias(client: "MlflowClient") -> No
     assert prompts.load(client, "prompts:/counted@latest").version == 3
 
 
-def test_an_alias_that_moves_is_seen_at_once(client: "MlflowClient") -> None:
+def test_a_moved_alias_is_read_at_once(client: "MlflowClient") -> None:
     experiment = store.experiment_id(client, "prompts", None)
     for text in ("one", "two"):
         prompts.register(client, "moved", text, experiment)

@@ -35,7 +35,7 @@ def test_partitions_of_time_are_recorded_as_ranges() -> None:
     assert json.loads(ranges_text(DAYS.keys[:60], DAYS)) == [["2013-01-01", "2013-03-04"]]
 
 
-def test_other_partitions_are_named_one_by_one_since_new_ones_may_come_between_them() -> None:
+def test_other_partitions_are_named_one_by_one_since_new_ones_may_be_added_between_them() -> None:
     text = ranges_text(["Oslo", "Rome"], CITIES)
     grown = RowPartitions(["Oslo", "Paris", "Rome"], grow_at_the_end=False)
     assert provenance.trained_on(version(trained_on=text), grown) == ["Oslo", "Rome"]
@@ -83,9 +83,7 @@ def test_an_interval_of_release_0_1_is_cut_to_the_partitions_that_there_are() ->
         ({"training_days": "2013-04-01"}, "and there are no rows for that time"),
     ],
 )
-def test_a_version_that_does_not_say_what_it_was_trained_on_is_named(
-    tags: dict[str, str], problem: str
-) -> None:
+def test_a_version_without_a_record_of_its_training_rows_is_named(tags: dict[str, str], problem: str) -> None:
     with pytest.raises(ProvenanceError, match=problem) as refused:
         provenance.trained_on(version(**tags), DAYS)
     assert "demand version 3" in str(refused.value)
@@ -131,5 +129,5 @@ def test_provenance_becomes_tags() -> None:
         ("12", "12"),
     ],
 )
-def test_recorded_partitions_are_shown_as_a_person_reads_them(text: str, shown: str) -> None:
+def test_recorded_partitions_are_printed_in_a_readable_form(text: str, shown: str) -> None:
     assert provenance.described(text) == shown

@@ -62,7 +62,7 @@ def test_predictions_of_staging_are_compared_with_the_logged_ones(logged: pd.Dat
     assert (found.since, found.until) == ("2026-11-03T12:00:00+00:00", "2026-11-03T13:00:00+00:00")
 
 
-def test_a_log_that_production_does_not_stand_by_is_found_out(logged: pd.DataFrame) -> None:
+def test_a_log_that_differs_from_the_production_version_is_detected(logged: pd.DataFrame) -> None:
     found = replayed(logged, asked(late_above(7.5)), ReplayedVersion(3, late_above(13.5)))
     assert (found.recomputed_rows, found.recomputed_differently) == (8, 2)
 
@@ -123,7 +123,7 @@ def test_what_a_service_would_refuse_is_not_scored(logged: pd.DataFrame) -> None
     assert found.problem == "a value is required of y"
 
 
-def test_a_version_that_can_score_nothing_says_so(logged: pd.DataFrame) -> None:
+def test_a_version_that_cannot_predict_any_row_is_reported(logged: pd.DataFrame) -> None:
     def broken(inputs: pd.DataFrame) -> dict[str, np.ndarray]:
         raise KeyError("seats")
 

@@ -89,7 +89,7 @@ def test_a_prediction_is_compared_in_the_form_in_which_it_is_logged(
         assert np.array_equal(logged[name], values)
 
 
-def test_missing_texts_are_what_models_know_as_missing(tmp_path: Path) -> None:
+def test_missing_texts_are_nan(tmp_path: Path) -> None:
     texts = np.array(["AA", math.nan], dtype=object)
     write(tmp_path, 1, {"manufacturer": texts, "temp": [math.nan, 2.5]}, {"": [0.5, 0.5]})
     inputs = inputs_of(read(tmp_path, MODEL, at(0)))

@@ -9,7 +9,7 @@ from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION, SEAL_TAG, STAGIN
 from ledgerline.testing.registry_stock import Stock
 
 
-def test_the_standing_of_a_model_is_the_same_on_each_kind_of_store(any_stock: Stock, model_name: str):
+def test_the_alias_state_of_a_model_is_the_same_on_each_kind_of_store(any_stock: Stock, model_name: str):
     any_stock.model(model_name, 2)
     any_stock.serve(model_name, 1)
     any_stock.stage(model_name, 2)
@@ -23,7 +23,7 @@ def test_the_standing_of_a_model_is_the_same_on_each_kind_of_store(any_stock: St
     assert found.journal_seal == any_stock.history(model_name).entries[-1].seal
 
 
-def test_a_model_that_nobody_moved_stands_nowhere(stock: Stock, model_name: str):
+def test_a_model_without_moves_has_no_alias_state(stock: Stock, model_name: str):
     stock.model(model_name)
 
     assert alias_states(stock.client) == {model_name: AliasState({}, 0)}
@@ -39,7 +39,7 @@ def test_more_models_than_a_page_has_are_all_found(stock: Stock, monkeypatch: py
 
 
 @pytest.mark.parametrize("value", ["", "many", "-1", "1.5"])
-def test_a_tag_that_somebody_wrote_over_does_not_stop_the_others(stock: Stock, model_name: str, value: str):
+def test_an_overwritten_tag_does_not_stop_the_others(stock: Stock, model_name: str, value: str):
     stock.model(model_name)
     stock.stage(model_name, 1)
     stock.client.set_registered_model_tag(model_name, JOURNAL_TAG, value)

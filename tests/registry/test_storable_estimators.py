@@ -308,7 +308,7 @@ def xgboost_regressor() -> Any:
     ],
     ids=shown,
 )
-def test_a_function_that_is_not_of_scikit_learn_is_still_not_trusted(model: Any):
+def test_a_function_outside_of_scikit_learn_is_not_trusted(model: Any):
     types = skops.io.get_untrusted_types(data=skops.io.dumps(model))
 
     assert set(types) - TRUSTED_TYPES

@@ -86,7 +86,7 @@ def test_a_database_without_its_driver_is_named_without_its_password():
         ("https://user:@mlflow.example", "https://user:***@mlflow.example"),
     ],
 )
-def test_passwords_are_not_shown(uri: str, shown: str):
+def test_passwords_are_not_printed(uri: str, shown: str):
     assert without_password(uri) == shown
 
 

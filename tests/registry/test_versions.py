@@ -47,7 +47,7 @@ def files_of(mlflow_server_folder: Path) -> "Callable[[LoggedModel], Path]":
     return find
 
 
-def test_a_version_records_the_hash_of_its_files_and_where_it_came_from(
+def test_a_version_records_the_hash_of_its_files_and_its_run(
     client: "MlflowClient", log_model: "LogModel", name: str
 ):
     logged = log_model()
@@ -97,7 +97,7 @@ def test_an_alias_moves_from_one_version_to_another(client: "MlflowClient", log_
     assert RegisteredModel(client, name).version_with_alias(PRODUCTION) is None
 
 
-def test_nothing_carries_an_alias_of_a_model_that_nobody_registered(client: "MlflowClient"):
+def test_an_unregistered_model_has_no_aliases(client: "MlflowClient"):
     assert RegisteredModel(client, "never registered").version_with_alias(STAGING) is None
 
 
@@ -173,7 +173,7 @@ def test_a_step_that_loads_a_changed_model_fails_for_good(
     assert "move the alias" in failure.value.remedy
 
 
-def test_a_version_registered_by_hand_works_and_says_nothing_of_itself(
+def test_a_version_registered_by_hand_works_and_has_no_metadata(
     client: "MlflowClient", log_model: "LogModel", name: str
 ):
     client.create_registered_model(name)
@@ -226,7 +226,7 @@ def test_what_is_not_there_is_named(client: "MlflowClient", log_model: "LogModel
         RegisteredModel(client, "never registered").alias_state()
 
 
-def test_tags_are_set_and_taken_away(client: "MlflowClient", log_model: "LogModel", name: str):
+def test_tags_are_set_and_removed(client: "MlflowClient", log_model: "LogModel", name: str):
     RegisteredModel(client, name).register(log_model().model_id, {"stays": "1", "goes": "1", "changes": "1"})
 
     RegisteredModel(client, name).set_version_tags(

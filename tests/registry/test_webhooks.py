@@ -112,7 +112,7 @@ def test_clocks_may_differ_a_little(verifier: Verifier, difference: int) -> None
         ({}, "- - -"),
     ],
 )
-def test_whatever_happened_is_a_delivery_and_fields_it_does_not_tell_are_empty(
+def test_every_event_is_a_delivery_and_missing_fields_are_empty(
     verifier: Verifier, content: object, fields: str
 ) -> None:
     request = sent(content)
@@ -187,7 +187,7 @@ def test_a_malformed_time_is_refused(verifier: Verifier, timestamp: str) -> None
     ],
     ids=["empty", "cut off", "no text", "deep", "list", "null"],
 )
-def test_a_body_that_says_nothing_is_refused(verifier: Verifier, body: bytes, reason: str) -> None:
+def test_a_body_without_content_is_refused(verifier: Verifier, body: bytes, reason: str) -> None:
     request = Sent(body=body, timestamp=str(NOW))
     assert refusal(verifier, request.headers, request.body) == reason
 
@@ -219,7 +219,7 @@ def test_a_delivery_from_a_clock_ahead_is_accepted_once_as_long_as_it_is_not_too
     assert "5 minutes" in refusal(verifier, request.headers, request.body)
 
 
-def test_a_delivery_that_came_to_nothing_can_come_again(verifier: Verifier) -> None:
+def test_a_failed_delivery_can_be_repeated(verifier: Verifier) -> None:
     request = sent()
     verifier.forget(verifier.verify(request.headers, request.body))
     assert verifier.verify(request.headers, request.body).id == request.id
@@ -252,7 +252,7 @@ def test_deliveries_are_remembered_only_for_so_long(verifier: Verifier, clock: C
     assert len(verifier._accepted) == 2 * TOLERANCE_SECONDS / 60 + 1
 
 
-def test_of_many_that_come_at_once_with_one_id_one_is_accepted(verifier: Verifier) -> None:
+def test_one_of_many_concurrent_deliveries_with_one_id_is_accepted(verifier: Verifier) -> None:
     request = sent()
 
     def accepted(_: int) -> bool:

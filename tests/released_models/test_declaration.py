@@ -80,7 +80,7 @@ def test_a_model_needs_a_name(name: str) -> None:
         lambda: Multiclass(("a",)),
     ],
 )
-def test_a_kind_that_says_too_little_is_refused(kind: Callable[[], Any]) -> None:
+def test_an_incomplete_kind_is_refused(kind: Callable[[], Any]) -> None:
     with pytest.raises(ValueError, match=r"levels|classes"):
         kind()
 

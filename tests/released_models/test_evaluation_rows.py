@@ -55,7 +55,7 @@ def test_a_version_in_production_may_not_have_been_trained_on_the_rows_either() 
     )
 
 
-def test_a_version_must_say_what_it_is_evaluated_on_unless_a_partition_is_named() -> None:
+def test_a_version_needs_a_partition_for_its_evaluation_unless_one_is_named() -> None:
     by_hand = version(3, training_days="2013-04-01/2013-06-30")
     with pytest.raises(PermanentFailure, match="does not record which partitions it is evaluated on"):
         keys_for(by_hand, None)
@@ -84,7 +84,7 @@ def test_rows_without_partitions_need_versions_of_the_same_holdout() -> None:
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=50, unique=True), st.floats(0.05, 0.95))
-def test_the_same_rows_are_held_out_however_many_others_come(numbers: list[int], share: float) -> None:
+def test_the_same_rows_are_held_out_when_others_are_added(numbers: list[int], share: float) -> None:
     holdout = Holdout(share, ["id"])
     few, all_rows = pd.DataFrame({"id": numbers[:25]}), pd.DataFrame({"id": numbers})
     assert holdout.is_held_out(few).tolist() == holdout.is_held_out(all_rows)[:25].tolist()

@@ -93,7 +93,7 @@ def test_the_numbers_are_those_of_the_stored_predictions(of_kind: Project) -> No
     assert list(found.predicted) == list(kind.score_names)
 
 
-def test_the_page_shows_numbers_tables_and_pictures(of_kind: Project) -> None:
+def test_the_report_has_numbers_tables_and_plots(of_kind: Project) -> None:
     run = of_kind.compare(FEBRUARY)
     metadata = run.asset_materializations_for_node("drift_demand")[0].metadata
     found = of_kind.drift(FEBRUARY)
@@ -239,7 +239,7 @@ def test_a_partition_without_predictions_is_named(numbers: Project) -> None:
     assert "predictions has no stored partition of 2013-04-01. Materialise predictions first." in problem
 
 
-def test_a_version_that_does_not_record_its_rows_is_told_which_tag_to_set(numbers: Project) -> None:
+def test_the_error_of_a_version_without_recorded_rows_names_the_tag_to_set(numbers: Project) -> None:
     connect(numbers.settings.tracking_uri).delete_model_version_tag(NAME, "1", TRAINED_ON_TAG)
     problem = problem_of(numbers.compare(MARCH), "drift_demand")
     assert "demand version 1 does not record which partitions it was trained on" in problem

@@ -40,9 +40,7 @@ def test_every_field_is_described_for_dagsters_pages() -> None:
 
 
 @pytest.mark.parametrize(("provider", "kind"), [("ollama", OllamaModel), ("openai", OpenAIModel)])
-def test_the_provider_decides_how_the_model_is_spoken_to(
-    provider: str, kind: type[OllamaModel | OpenAIModel]
-) -> None:
+def test_the_provider_decides_the_protocol(provider: str, kind: type[OllamaModel | OpenAIModel]) -> None:
     model = resource(provider=provider, temperature=0.5, seed=7, output_tokens=99).language_model()
     assert isinstance(model, kind)
     assert model.model == MODEL
@@ -98,7 +96,7 @@ def test_no_secret_of_the_environment_gets_into_a_trace(
     assert "pa55-word-1" not in recorded
 
 
-def test_what_was_said_is_recorded_only_where_it_is_to_be(fake: FakeOllama) -> None:
+def test_messages_are_recorded_only_where_it_is_configured(fake: FakeOllama) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -47,7 +47,7 @@ def tell(address: AlertAddress | str, move: Move = PROMOTED) -> None:
     AlertResource(url=url).tell("flight_delay", Entry(7, move, seal="7 5ea1"), move, End(AT, moved=True))
 
 
-def test_a_message_says_what_moved_when_who_did_it_and_on_what_evidence(address: AlertAddress) -> None:
+def test_a_message_has_the_move_its_time_author_and_evidence(address: AlertAddress) -> None:
     tell(address)
     assert address.paths == ["POST /services/secret"]
     assert address.messages == [
@@ -73,7 +73,7 @@ def test_a_message_says_what_moved_when_who_did_it_and_on_what_evidence(address:
     ]
 
 
-def test_of_a_change_outside_a_message_says_between_when_it_was(address: AlertAddress) -> None:
+def test_a_message_of_an_external_change_has_the_interval_of_its_time(address: AlertAddress) -> None:
     tell(address, CHANGED)
     (message,) = address.messages
     assert message["text"] == (
@@ -83,14 +83,14 @@ def test_of_a_change_outside_a_message_says_between_when_it_was(address: AlertAd
     assert message["not_before"] == "2026-03-04T10:20:25+00:00"
 
 
-def test_an_alias_that_was_taken_away_is_told_of(address: AlertAddress) -> None:
+def test_a_removed_alias_is_alerted(address: AlertAddress) -> None:
     tell(address, replace(PROMOTED, to_version=None, reason=""))
     assert address.messages[0]["text"] == (
         "production of flight_delay: version 3 -> no version at 2026-03-04 10:20:30 UTC, promotion by ada"
     )
 
 
-def test_without_an_address_nobody_is_told() -> None:
+def test_without_an_address_no_alert_is_sent() -> None:
     AlertResource().tell("flight_delay", Entry(7, PROMOTED), PROMOTED, End(AT, moved=True))
 
 

@@ -105,7 +105,7 @@ def test_the_same_text_in_another_type_is_other_content() -> None:
     assert table_sha256(table(pa.binary(), [b"a"])) != table_sha256(table(pa.string(), ["a"]))
 
 
-def test_integers_with_gaps_that_differ_by_one_are_told_apart_whatever_their_size() -> None:
+def test_integers_of_any_size_with_gaps_that_differ_by_one_are_distinguished() -> None:
     large = 2**53
 
     assert table_sha256(table(pa.int64(), [large, None])) != table_sha256(

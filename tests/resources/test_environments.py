@@ -78,7 +78,7 @@ def test_each_variable_overrides_its_default(name: str, value: str, attribute: s
     assert getattr(Settings.from_environment({name: value}), attribute) == expected
 
 
-def test_a_secret_is_not_shown_with_the_settings():
+def test_a_secret_is_not_printed_with_the_settings():
     settings = Settings.from_environment(
         {"LEDGERLINE_WEBHOOK_SECRET": "s3cret", "LEDGERLINE_ALERT_URL": "https://chat.example/s3cret"}
     )
@@ -144,7 +144,7 @@ def test_urls_are_kept_as_they_are():
     assert settings.tracking_uri == "https://mlflow.example/"
 
 
-def test_a_server_decides_where_artifacts_go_unless_it_is_told():
+def test_the_server_chooses_the_folder_of_artifacts_unless_one_is_set():
     server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 
     assert Settings.from_environment(server).artifacts is None
@@ -223,7 +223,7 @@ def test_a_template_that_cannot_be_filled_in_is_named_with_what_it_may_have(temp
 
 
 @pytest.mark.parametrize("value", ["marquez.example:5000", "ftp://marquez.example", "s3cret"])
-def test_a_wrong_address_for_lineage_is_refused_and_not_shown(value: str):
+def test_a_wrong_address_for_lineage_is_refused_and_not_printed(value: str):
     with pytest.raises(
         SettingsError, match=r"^OPENLINEAGE_URL cannot be used; set it to an address "
     ) as error:
@@ -232,7 +232,7 @@ def test_a_wrong_address_for_lineage_is_refused_and_not_shown(value: str):
     assert value not in str(error.value)
 
 
-def test_steps_trace_as_the_variables_of_opentelemetry_say():
+def test_steps_trace_as_the_variables_of_opentelemetry_configure():
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4318",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
@@ -255,7 +255,7 @@ def test_a_value_that_opentelemetry_would_pass_over_is_passed_over(caplog: pytes
     assert "pigeon" in caplog.text
 
 
-def test_the_key_for_lineage_is_not_shown_but_used(monkeypatch: pytest.MonkeyPatch):
+def test_the_key_for_lineage_is_used_but_not_printed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "s3cret")
     variables = {"OPENLINEAGE_URL": "http://marquez.example", "OPENLINEAGE_NAMESPACE": "bakery"}
     without_key = Settings.from_environment(variables)
@@ -275,7 +275,7 @@ def test_the_key_for_lineage_is_not_shown_but_used(monkeypatch: pytest.MonkeyPat
         assert initialised.openlineage_api_key == "s3cret"
 
 
-def test_without_an_address_the_key_for_lineage_is_not_asked_for(monkeypatch: pytest.MonkeyPatch):
+def test_without_an_address_the_key_for_lineage_is_not_read(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "s3cret")
 
     projections = library_resources.projections(Settings.from_environment({}))
@@ -300,7 +300,7 @@ def test_resources_follow_the_settings():
     assert (mlflow.experiment, mlflow.artifacts) == (EXPERIMENT, None)
 
 
-def test_a_login_in_the_server_address_is_not_shown_but_used(monkeypatch: pytest.MonkeyPatch):
+def test_a_login_in_the_server_address_is_used_but_not_printed(monkeypatch: pytest.MonkeyPatch):
     uri = "https://somebody:s3cret@mlflow.example"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     resources = resources_for(Settings.from_environment({"MLFLOW_TRACKING_URI": uri}))
@@ -312,7 +312,7 @@ def test_a_login_in_the_server_address_is_not_shown_but_used(monkeypatch: pytest
         assert resource.process_config_and_initialize().tracking_uri == uri
 
 
-def test_the_key_and_passwords_of_a_language_model_are_not_shown_but_used(
+def test_the_key_and_passwords_of_a_language_model_are_used_but_not_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     variables = {
@@ -336,7 +336,7 @@ def test_the_key_and_passwords_of_a_language_model_are_not_shown_but_used(
         assert initialised.search_url == variables["LEDGERLINE_SEARCH_URL"]
 
 
-def test_dagster_shows_the_names_of_secret_variables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dagster_displays_the_names_of_secret_variables_only(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"OPENAI_API_KEY": "s3cret", "OLLAMA_HOST": "http://somebody:s3cret@llm.example"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -256,7 +256,7 @@ def test_what_a_killed_write_left_is_removed_after_a_day(folder: Path):
     assert (folder / NAMES[0]).read_bytes() == b"new"
 
 
-def test_a_full_disk_leaves_the_old_files_and_says_so(tiny_disk: Path):
+def test_a_full_disk_leaves_the_old_files_and_is_reported(tiny_disk: Path):
     for name in NAMES[:3]:
         (tiny_disk / name).write_bytes(OLD)
 

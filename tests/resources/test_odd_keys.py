@@ -176,7 +176,9 @@ def test_one_odd_partition_replaces_itself_alone(base: Path, instance: dg.Dagste
         assert open_tables(str(base)).read(ROWS, [key])["number"].tolist() == [99]
 
 
-def test_records_of_odd_keys_come_back(base: Path, tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_records_of_odd_keys_are_read_unchanged(
+    base: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     for key in KEYS:
         materialise(base, instance, [seen, seen_again], [key])
 
@@ -186,7 +188,7 @@ def test_records_of_odd_keys_come_back(base: Path, tmp_path: Path, instance: dg.
     assert {path.parent for path in files_of(tmp_path)} == {base / "seen", base / "seen_again"}
 
 
-def test_records_of_several_dimensions_come_back(base: Path, instance: dg.DagsterInstance) -> None:
+def test_records_of_several_dimensions_are_read_unchanged(base: Path, instance: dg.DagsterInstance) -> None:
     keys = PLACES.get_partition_keys()
     for key in keys:
         materialise(base, instance, [seen_there, seen_there_again], [key])
@@ -210,7 +212,7 @@ def test_a_step_gets_the_records_of_several_partitions_by_their_keys(
     assert open_records(str(base)).read(dg.AssetKey("all_seen"), None, Seen).key == "a/x=a/x b/x=b/x"
 
 
-def test_partitions_of_several_dimensions_are_told_by_a_column_for_each(
+def test_partitions_of_several_dimensions_have_a_column_for_each(
     base: Path, instance: dg.DagsterInstance
 ) -> None:
     keys = ["EWR|2013-01-01", "EWR|2013/01/02"]

@@ -127,7 +127,7 @@ def test_a_process_without_dagster_gets_the_same_projections() -> None:
     assert [each.name for each in projections_of(settings)] == ["mlflow", "traces", "openlineage"]
 
 
-def test_secrets_are_read_when_they_are_used_and_not_shown_before(
+def test_secrets_are_read_when_they_are_used_and_not_printed_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "a-key")
@@ -188,7 +188,7 @@ def test_traces_go_to_the_endpoint_with_links_to_the_other_pages(
     )
 
 
-def test_a_trace_is_sent_without_a_link_while_mlflow_is_away_which_is_asked_now_and_then(
+def test_a_trace_is_sent_without_a_link_while_mlflow_is_unavailable(
     instance: dg.DagsterInstance, history: RunHistory, collector: Receiver, clock: Clock
 ) -> None:
     with listening(BrokenServer()) as mlflow:
@@ -207,7 +207,7 @@ def test_a_trace_is_sent_without_a_link_while_mlflow_is_away_which_is_asked_now_
     assert attributes.MLFLOW_URL not in collector.trace(history.run.run_id).root.attributes
 
 
-def test_a_link_comes_with_the_first_trace_after_mlflow_is_back(
+def test_the_first_trace_after_an_outage_of_mlflow_has_a_link(
     instance: dg.DagsterInstance,
     history: RunHistory,
     mlflow_database: str,
@@ -233,7 +233,7 @@ def test_a_link_comes_with_the_first_trace_after_mlflow_is_back(
 
 
 @pytest.mark.parametrize("name", ["mlflow", "traces"])
-def test_an_mlflow_server_that_is_away_is_named(
+def test_an_unavailable_mlflow_server_is_named(
     instance: dg.DagsterInstance,
     history: RunHistory,
     refusing_url: str,

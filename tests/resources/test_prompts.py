@@ -64,7 +64,7 @@ def test_one_that_is_not_there_is_refused_with_what_to_do(
     assert "LEDGERLINE_PROMPT" in str(caught.value)
 
 
-def test_a_server_that_is_gone_is_said_at_once(free_port: int) -> None:
+def test_an_unavailable_server_is_reported_at_once(free_port: int) -> None:
     gone = MLflowResource(tracking_uri=f"http://user:s3cret@127.0.0.1:{free_port}", experiment="analyst")
     with pytest.raises(PermanentFailure, match="does not respond") as caught:
         registered_prompt(gone, "own", "My own.", None)

@@ -56,7 +56,7 @@ def materialise(
     )
 
 
-def test_a_record_comes_back_equal(tmp_path: Path):
+def test_a_record_is_read_unchanged(tmp_path: Path):
     result = materialise(tmp_path, [model, evaluated])
 
     assert result.success

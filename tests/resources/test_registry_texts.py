@@ -98,7 +98,7 @@ def test_tags_of_a_version_are_registered_without_secrets(
     assert version.tags["month"] == "2013-02-01"
 
 
-def test_a_tag_that_contradicts_the_journal_is_shown_without_its_secret(
+def test_a_tag_that_contradicts_the_journal_is_reported_without_its_secret(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
     stock.serve(NAME, 1)

@@ -114,7 +114,7 @@ def versions(result: dg.ExecuteInProcessResult) -> list[str]:
     return [reported[key] for key in sorted(reported)]
 
 
-def test_the_same_rows_have_one_version_from_whatever_library(tmp_path: Path) -> None:
+def test_equal_rows_have_one_version_in_every_library(tmp_path: Path) -> None:
     outputs = [pd.DataFrame(GOOD), pa.table(GOOD), Handed(pa.table(GOOD)), pd.DataFrame(GOOD).iloc[::-1]]
 
     assert len({tuple(versions(store(tmp_path, output))) for output in outputs}) == 1
@@ -174,7 +174,7 @@ def test_columns_of_lists_and_dictionaries_need_no_declaration(tmp_path: Path) -
     assert back["facts"].tolist() == [{"a": 1}, {"a": 2}]
 
 
-def test_partitions_are_told_by_dates_and_by_numbers_too(tmp_path: Path) -> None:
+def test_partitions_may_be_dates_and_numbers(tmp_path: Path) -> None:
     dates = pa.table(
         {"day": pa.array([datetime.date(2013, 1, 2), datetime.date(2013, 1, 1)]), "flight": [2, 1]}
     )

@@ -240,7 +240,7 @@ def test_a_downstream_step_gets_a_table_without_partitions(tmp_path: Path, insta
     assert result.output_for_node("reader")["flight"].tolist() == [42]
 
 
-def test_stored_files_can_be_looked_at_one_by_one(tmp_path: Path, instance: dg.DagsterInstance):
+def test_stored_files_can_be_read_one_by_one(tmp_path: Path, instance: dg.DagsterInstance):
     materialise(tmp_path, instance, [flights], ("2013-01-02", "2013-01-03"))
 
     tables = open_tables(str(tmp_path)).stored(FLIGHTS, ["2013-01-03", "2013-01-02"])

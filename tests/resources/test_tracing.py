@@ -79,7 +79,7 @@ def has_spans(instance: dg.DagsterInstance, run_id: str) -> bool:
 # Inside of a step
 
 
-def test_a_process_that_a_step_starts_is_told_the_span_that_is_open(instance: dg.DagsterInstance) -> None:
+def test_a_process_that_a_step_starts_inherits_the_open_span(instance: dg.DagsterInstance) -> None:
     run_id, seen = trace_a_step(instance, OTelResource())
     history = read_history(instance, run_id)
     assert history is not None
@@ -92,7 +92,7 @@ def test_a_process_that_a_step_starts_is_told_the_span_that_is_open(instance: dg
     ]
 
 
-def test_what_takes_headers_is_told_the_same(instance: dg.DagsterInstance) -> None:
+def test_headers_carry_the_same_span(instance: dg.DagsterInstance) -> None:
     run_id, seen = trace_a_step(instance, OTelResource())
     (context,) = seen.contexts
     assert context == {"traceparent": seen.environments[2]["TRACEPARENT"]}

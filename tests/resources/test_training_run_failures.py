@@ -195,7 +195,9 @@ def test_two_steps_of_one_run_have_a_training_run_each(mlflow: MLflowResource, c
     assert result.output_for_node("first") != result.output_for_node("second")
 
 
-def test_a_failed_addition_to_a_finished_run_is_told_of_there(mlflow: MLflowResource, client: "MlflowClient"):
+def test_a_failed_addition_to_a_finished_run_is_recorded_there(
+    mlflow: MLflowResource, client: "MlflowClient"
+):
     @dg.asset
     def trained(context: dg.AssetExecutionContext, mlflow: MLflowResource) -> str:
         with mlflow.training_run(context, "small") as run:

@@ -101,7 +101,7 @@ def test_a_training_run_is_finished_with_everything_it_recorded(
     }
 
 
-def test_the_rows_it_learned_from_are_an_input_of_the_run(
+def test_the_training_rows_are_an_input_of_the_run(
     mlflow: MLflowResource, client: "MlflowClient", model: Any, inputs: pd.DataFrame
 ):
     @dg.asset
@@ -291,7 +291,7 @@ def test_a_model_of_a_type_that_is_not_trusted_stops_the_step(
     assert only_run(client, mlflow).info.status == "FAILED"
 
 
-def test_the_link_is_a_page_of_the_server_or_the_id_and_shows_no_password():
+def test_the_link_is_a_page_of_the_server_or_the_id_without_a_password():
     run = TrainingRun(client=None, experiment_id="3", run_id="abc")  # pyright: ignore[reportArgumentType]
     secret = MLflowResource(tracking_uri="https://user:secret@mlflow.example/", experiment="x")
     local = MLflowResource(tracking_uri="sqlite:////srv/mlflow.db", experiment="x")

@@ -111,7 +111,7 @@ def test_the_registry_names_the_server_too(use: Callable[[ModelRegistryResource]
             use(registry)
 
 
-def test_the_password_of_a_server_is_not_shown():
+def test_the_password_of_a_server_is_not_printed():
     with nothing() as port:
         uri = f"http://ledgerline:secret@{HOST}:{port}"
         registry = ModelRegistryResource(tracking_uri=uri)

@@ -61,7 +61,7 @@ def versions_told(found: Samples) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("given", ["a", "0af7.51:91_6c-D", "x" * 128])
-def test_a_request_keeps_the_id_that_it_came_with(standing_service: Running, given: str) -> None:
+def test_a_request_keeps_its_id(standing_service: Running, given: str) -> None:
     answer = requests.get(f"{standing_service.url}/ping", headers={"X-Request-Id": given}, timeout=SECONDS)
 
     assert answer.headers["X-Request-Id"] == given
@@ -114,7 +114,7 @@ def test_a_response_without_a_prediction_names_no_version(standing_service: Runn
     assert "X-Model-Version" not in answer.headers
 
 
-def test_columns_that_the_model_does_not_know_are_named(
+def test_columns_that_the_model_does_not_have_are_named(
     standing_service: Running, records: list[dict[str, object]]
 ) -> None:
     more = [record | {"gate": "A1", "smörgås": 1, "line\nbreak": 2} for record in records]

@@ -116,9 +116,7 @@ def test_unfinished_downloads_are_not_used_and_deleted_when_they_are_old(
     assert (old.exists(), young.exists(), found.exists()) == (False, True, True)
 
 
-def test_files_that_are_dropped_are_fetched_anew(
-    cache: Cache, version: Version, client: "MlflowClient"
-) -> None:
+def test_dropped_files_are_downloaded_again(cache: Cache, version: Version, client: "MlflowClient") -> None:
     damaged = cache.files(client, version)
     (damaged / "MLmodel").write_text("damaged")
 
@@ -210,7 +208,7 @@ def test_there_is_nothing_to_clean_where_nothing_was_kept(cache: Cache, folder: 
 # The version that was active last
 
 
-def test_what_was_served_last_is_found_again(
+def test_the_version_served_last_is_read_again(
     tmp_path: Path, cache: Cache, folder: Path, version: Version
 ) -> None:
     cache.store(replace(version, number=1), "6")

@@ -242,7 +242,7 @@ class TestAModelMadeAnew:
         models.serve(version, alias)
         return version
 
-    def test_its_version_is_active_at_the_next_look_though_the_number_is_the_same(
+    def test_its_version_is_active_at_the_next_poll_though_the_number_is_the_same(
         self, serve: Serve, served_models: ServedModels
     ):
         first = served_models.version(seed=1)

@@ -370,7 +370,7 @@ def test_rows_that_the_model_fails_on_are_refused_without_what_it_raised(strict:
         ),
     ],
 )
-def test_an_unexpected_failure_tells_the_id_of_the_request_and_nothing_else(
+def test_an_unexpected_failure_reports_the_id_of_the_request_only(
     strict: Running, path: str, content: Any, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = ask(strict, content, path, **{"X-Request-Id": "my-id"})
@@ -405,7 +405,7 @@ def test_the_reason_for_no_active_version_is_on_the_status_page_and_not_in_respo
     "body", [b"", b"{", b"[]", b"\xff", b'{"inputs": {"carrier": [1e999]}}', b"[" * 5000, b"\0" * 200_000]
 )
 @pytest.mark.parametrize("path", ["/invocations", f"/v2/models/{MODEL}/infer"])
-def test_bodies_that_are_none_are_refused_without_a_word_of_the_inside(
+def test_invalid_bodies_are_refused_without_internal_details(
     standing_service: Running, path: str, body: bytes
 ) -> None:
     url = f"{standing_service.url}{path}"

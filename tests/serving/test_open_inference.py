@@ -333,7 +333,7 @@ def test_the_only_output_has_the_name_that_the_signature_gave_it() -> None:
 
 
 @pytest.mark.parametrize("datatype", [name for name in DATATYPES if name != "BYTES"])
-def test_every_number_comes_back_as_it_was(datatype: str) -> None:
+def test_every_number_is_returned_unchanged(datatype: str) -> None:
     numpy_name = {"BOOL": "bool"}.get(datatype, datatype.lower().replace("fp", "float"))
     values = np.array([0, 1, 100], dtype=numpy_name)
 

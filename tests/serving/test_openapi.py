@@ -110,7 +110,7 @@ def test_the_document_of_fastapi_is_not_changed(plain_document: dict[str, Any]) 
     assert plain_document == before
 
 
-def test_the_columns_have_their_types_and_say_whether_they_are_required(
+def test_the_columns_have_their_types_and_are_marked_as_required(
     plain_document: dict[str, Any],
 ) -> None:
     document = openapi.with_examples(plain_document, {"late": loaded("late")})
@@ -229,7 +229,7 @@ def test_each_example_of_the_document_can_be_tried_out_as_it_is(standing_service
     assert tried == 2 * 5 + 2
 
 
-def test_errors_are_as_the_document_says(standing_service: Running) -> None:
+def test_errors_match_the_document(standing_service: Running) -> None:
     document = requests.get(f"{standing_service.url}/openapi.json", timeout=10).json()
 
     ours = requests.post(

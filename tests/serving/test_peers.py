@@ -109,7 +109,7 @@ def require(received: Received, expected: Answer) -> None:
 
 
 @all_cases
-def test_the_service_answers_as_the_table_says(service: Running, http: requests.Session, case: Case) -> None:
+def test_the_service_responds_as_in_the_table(service: Running, http: requests.Session, case: Case) -> None:
     name = case.body.model
     path = f"/v2/models/{name}/infer" if case.body.is_inference else f"/models/{name}/invocations"
 
@@ -117,7 +117,7 @@ def test_the_service_answers_as_the_table_says(service: Running, http: requests.
 
 
 @mlflow_cases
-def test_mlflow_models_serve_answers_as_the_table_says(
+def test_mlflow_models_serve_responds_as_in_the_table(
     mlflow_urls: dict[str, str], http: requests.Session, case: Case
 ) -> None:
     expected = case.ours if case.theirs is None else case.theirs
@@ -126,7 +126,7 @@ def test_mlflow_models_serve_answers_as_the_table_says(
 
 
 @inference_cases
-def test_mlserver_answers_as_the_table_says(
+def test_mlserver_responds_as_in_the_table(
     mlserver_urls: dict[str, str], http: requests.Session, case: Case
 ) -> None:
     expected = case.ours if case.theirs is None else case.theirs
@@ -141,7 +141,7 @@ def test_each_case_has_a_unique_name_and_the_reason_of_a_difference() -> None:
         assert case.theirs != case.ours, case.name
 
 
-def test_each_difference_is_seen_in_a_case_and_is_a_line_of_the_page() -> None:
+def test_each_difference_has_a_case_and_a_line_of_the_page() -> None:
     assert {case.why for case in CASES if case.why} == set(DIFFERENCES)
     table = re.findall(r"^\| .* \|$", PAGE.read_text().partition("## Types")[0], re.MULTILINE)[2:]
     assert table == [difference.line for difference in DIFFERENCES.values()]

@@ -99,7 +99,7 @@ def test_mlflow_s_client_may_send_rows_as_records(
     assert np.array_equal(answer.get_predictions("ndarray"), expected)
 
 
-def test_mlflow_s_client_learns_the_version_of_mlflow(scoring_client: "ScoringServerClient") -> None:
+def test_mlflows_client_reads_the_version_of_mlflow(scoring_client: "ScoringServerClient") -> None:
     import mlflow
 
     scoring_client.ping()

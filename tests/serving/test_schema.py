@@ -299,7 +299,7 @@ def test_of_many_problems_the_first_are_listed_and_all_are_counted() -> None:
     assert str(refused.value) == "row 0, column x: '?' is not a number (and 1999 more)."
 
 
-def test_a_value_is_shown_briefly_however_large_and_deep_it_is() -> None:
+def test_large_and_deep_values_are_printed_briefly() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]

@@ -126,7 +126,7 @@ def test_a_split_without_columns_has_those_of_the_model_in_their_order() -> None
     )
 
 
-def test_columns_that_the_model_does_not_know_are_named() -> None:
+def test_columns_that_the_model_does_not_have_are_named() -> None:
     _, unknown = rows_of_json(json.dumps({"instances": [RECORD | {"gate": 7}]}).encode(), FLIGHTS, MOST)
 
     assert unknown == ["gate"]

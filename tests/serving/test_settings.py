@@ -95,7 +95,7 @@ def test_links_and_traces_follow_their_variables() -> None:
     )
 
 
-def test_secrets_are_not_shown() -> None:
+def test_secrets_are_not_printed() -> None:
     found = ServingSettings.from_environment(
         {"LEDGERLINE_SERVING_TOKENS": "t0ken", "LEDGERLINE_WEBHOOK_SECRET": "s3cret"}
     )

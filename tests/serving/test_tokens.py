@@ -66,7 +66,7 @@ def test_health_checks_of_a_model_need_no_token(closed: Running, path: str) -> N
         ("GET", "/ping%0A"),
     ],
 )
-def test_everything_else_needs_a_token_and_tells_nothing_without(
+def test_everything_else_needs_a_token_and_returns_nothing_without(
     closed: Running, method: str, path: str
 ) -> None:
     answer = requests.request(method, f"{closed.url}{path}", timeout=SECONDS)

@@ -117,7 +117,7 @@ def test_a_span_has_the_request_the_version_and_its_training_run(
     assert span.links == [(uuid.UUID(run_id).hex, f"{ids.run_span_id(run_id):016x}")]
 
 
-def test_spans_of_refusals_and_failures_tell_whose_fault_it_is(
+def test_spans_of_refusals_and_failures_have_the_status_of_their_cause(
     served_models: ServedModels, serve: Serve, collector: Receiver
 ) -> None:
     served_models.serve(told_version(served_models))
@@ -346,7 +346,7 @@ def test_after_a_quiet_time_no_more_are_kept_than_otherwise() -> None:
 
 
 @pytest.mark.parametrize(("per_second", "kept"), [(0.0, 0), (0.001, 1), (0.5, 1)])
-def test_a_rate_below_one_keeps_one_now_and_then_and_zero_none(per_second: float, kept: int) -> None:
+def test_a_rate_below_one_samples_some_traces_and_zero_samples_none(per_second: float, kept: int) -> None:
     sampler = SomePerSecond(lambda _: True, per_second)
     sampler._at -= 3600  # long ago
 

@@ -30,7 +30,7 @@ class TestWithoutARegistry:
     def name(self, request: pytest.FixtureRequest) -> str:
         return f"model of {request.node.name}"
 
-    def test_who_answers_goes_on_and_follows_again_when_it_is_back(
+    def test_the_active_version_stays_during_an_outage_and_polls_continue_after_it(
         self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
     ):
         first, second = models.version(name, seed=1), models.version(name, seed=2)

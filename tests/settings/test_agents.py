@@ -45,7 +45,7 @@ def test_without_any_variable_it_is_a_local_ollama() -> None:
     assert values(settings()) == DEFAULTS
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
+def test_an_empty_variable_counts_as_not_set() -> None:
     assert values(settings(**dict.fromkeys(OVERRIDES, ""), OPENAI_BASE_URL="")) == DEFAULTS
 
 
@@ -110,7 +110,7 @@ def test_memory_can_be_switched_off_and_its_folder_becomes_absolute(
         ("yes, please", False),
     ],
 )
-def test_messages_are_in_spans_only_if_opentelemetrys_variable_says_so(value: str, captures: bool) -> None:
+def test_messages_are_in_spans_only_if_opentelemetrys_variable_is_set(value: str, captures: bool) -> None:
     assert settings(**{CAPTURE_VARIABLE: value}).captures is captures
 
 
@@ -142,7 +142,7 @@ def test_a_limit_of_nothing_is_refused(name: str) -> None:
         settings(**{name: "0"})
 
 
-def test_a_wrong_address_of_a_search_is_refused_and_not_shown() -> None:
+def test_a_wrong_address_of_a_search_is_refused_and_not_printed() -> None:
     with pytest.raises(
         SettingsError, match=r"^LEDGERLINE_SEARCH_URL cannot be used; set it to an address"
     ) as error:
@@ -150,7 +150,7 @@ def test_a_wrong_address_of_a_search_is_refused_and_not_shown() -> None:
     assert "s3cret" not in str(error.value)
 
 
-def test_secrets_are_not_shown() -> None:
+def test_secrets_are_not_printed() -> None:
     shown = repr(
         settings(
             OLLAMA_HOST="http://somebody:s3cret@llm.example",

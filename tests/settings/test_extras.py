@@ -91,7 +91,7 @@ def test_storage_in_a_bucket_names_its_extra(url: str, extra: str) -> None:
 
 
 @pytest.mark.usefixtures("gone")
-def test_an_agent_names_its_extra_before_anything_is_asked() -> None:
+def test_a_missing_extra_of_an_agent_is_named_before_any_request() -> None:
     with pytest.raises(PermanentFailure, match=r"ledgerline-mlops\[agent\]"):
         agent().require()
     with pytest.raises(PermanentFailure, match=r"ledgerline-mlops\[agent\]"):

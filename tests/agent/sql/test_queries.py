@@ -208,7 +208,7 @@ def test_a_table_that_cannot_be_read_now_is_read_later() -> None:
     sandbox.close()
 
 
-def test_who_waits_too_long_for_a_table_is_told_so() -> None:
+def test_a_query_that_waits_too_long_for_a_table_is_refused() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def read() -> pa.Table:

@@ -94,7 +94,7 @@ def collector(stack: Stack, *options: Path, **additions: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("way", [over_http, over_grpc])
-def test_what_looks_like_a_secret_reaches_neither_jaeger_nor_mlflow(
+def test_secrets_reach_neither_jaeger_nor_mlflow(
     way: Callable[[Stack], SpanExporter], stack: Stack, mlflow_traces: MLflowTraces
 ) -> None:
     said = {"exception.message": "401 for Bearer abcdefghijklmnop", "exception.type": "HTTPError"}

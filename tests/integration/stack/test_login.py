@@ -29,7 +29,7 @@ def stack_with_login(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         stack.start(*WITH_LOGIN)
 
 
-def test_a_run_is_shown_in_an_mlflow_that_answers_nobody_else(
+def test_a_run_is_exported_to_an_mlflow_that_requires_a_login(
     stack_with_login: Stack, instance: dg.DagsterInstance
 ) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):

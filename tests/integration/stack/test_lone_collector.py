@@ -203,7 +203,9 @@ def test_what_only_sounds_like_a_secret_stays(collector: LoneCollector) -> None:
     }
 
 
-def test_a_batch_that_is_tried_for_ever_is_seen_although_the_queue_is_short(collector: LoneCollector) -> None:
+def test_a_batch_that_is_retried_for_ever_is_reported_although_the_queue_is_short(
+    collector: LoneCollector,
+) -> None:
     """The alarm QueueStuck asks for the requests under way, which then are never none."""
     stuck = span({"stuck": True})
     collector.jaeger.refuses = lambda batch: (

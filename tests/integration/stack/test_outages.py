@@ -66,7 +66,7 @@ def run_again(instance: dg.DagsterInstance, run_id: str) -> str:
 # Backends of runs
 
 
-def test_jaeger_that_was_away_misses_nothing_and_mlflow_has_not_waited(
+def test_jaeger_misses_nothing_after_an_outage_and_mlflow_has_not_waited(
     stack: Stack, instance: dg.DagsterInstance, shown: Shown
 ) -> None:
     with down(stack, "jaeger"):
@@ -76,7 +76,7 @@ def test_jaeger_that_was_away_misses_nothing_and_mlflow_has_not_waited(
     assert shown.in_jaeger(run_id).repeated == []
 
 
-def test_mlflow_that_was_away_misses_nothing_and_jaeger_has_not_waited(
+def test_mlflow_misses_nothing_after_an_outage_and_jaeger_has_not_waited(
     stack: Stack, instance: dg.DagsterInstance, shown: Shown
 ) -> None:
     with down(stack, "mlflow"):

@@ -40,7 +40,7 @@ def first_run(stack: Stack) -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize("job", sorted(JOBS))
-def test_a_run_is_one_trace_in_jaeger_and_in_mlflow_and_one_run_just_as_its_log_says(
+def test_a_run_is_one_trace_in_jaeger_and_in_mlflow_and_one_run_as_in_its_event_log(
     job: str, first_run: Mapping[str, str], stack: Stack, instance: dg.DagsterInstance
 ) -> None:
     trace = Shown(stack, instance).everywhere(first_run[job])
@@ -75,7 +75,7 @@ def test_training_is_nested_in_the_run_that_trained(
     assert "loss.png" in files  # handed in and out by the server: nobody else opens its folder
 
 
-def test_serving_answers_with_what_was_promoted_and_only_who_has_a_token(
+def test_serving_predicts_with_the_promoted_version_and_requires_a_token(
     first_run: Mapping[str, str], stack: Stack, instance: dg.DagsterInstance
 ) -> None:
     wait_until(lambda: answered(stack, path="/ready")[0] == 200, "serving has the model", SHOWN_SECONDS)

@@ -54,7 +54,7 @@ def stored_at(cursor: str) -> int:
 
 
 @pytest.mark.usefixtures("sampled")
-def test_with_the_option_a_run_that_fails_late_is_shown_whole_and_a_quick_success_is_not(
+def test_with_the_option_a_late_failure_is_exported_whole_and_a_quick_success_is_not(
     stack: Stack, without_logs: dg.DagsterInstance, mlflow_client: MlflowClient
 ) -> None:
     instance, may_fail = without_logs, threading.Event()

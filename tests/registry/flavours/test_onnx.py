@@ -101,7 +101,7 @@ def test_an_onnx_regressor_has_no_probabilities(save: Save, inputs: pd.DataFrame
         save(graph, inputs, method="predict_log_proba")
 
 
-def test_a_graph_that_onnx_runtime_does_not_know_is_refused(
+def test_a_graph_that_onnx_runtime_cannot_execute_is_refused(
     save: Save, inputs: pd.DataFrame, value: Any
 ) -> None:
     from sklearn.linear_model import Ridge

@@ -165,7 +165,7 @@ MODEL_TYPES: Sequence[tuple[str, str | None]] = [
 
 
 @pytest.mark.parametrize(("name", "model_type"), MODEL_TYPES)
-def test_mlflow_learns_what_kind_of_model_it_is(
+def test_mlflow_records_the_type_of_the_model(
     inputs: pd.DataFrame, value: Any, label: Any, name: str, model_type: str | None
 ) -> None:
     from sklearn.cluster import KMeans
