@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ledgerline.dagster.storage import arrow_tables
-
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -35,7 +33,9 @@ class Finding:
 
 def has_declared_columns(stored: "Iterable[pa.Table]", schema: dg.TableSchema) -> Finding:
     """Check that every file has the declared columns and types, and that required columns have no gaps."""
-    declared = {item.name: item.type for item in arrow_tables.arrow_schema(schema)}
+    from ledgerline.dagster.storage.arrow_tables import arrow_schema
+
+    declared = {item.name: item.type for item in arrow_schema(schema)}
     required = [column.name for column in schema.columns if not column.constraints.nullable]
     problems: set[str] = set()
     for table in stored:

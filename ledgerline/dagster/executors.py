@@ -27,8 +27,9 @@ PRELOADED = (
     # Without preloading, opening the instance of a local deployment would import these in each step.
     *INSTANCE_MODULES,
     "upath.implementations.local",
-    "pandas",
-    "pyarrow.parquet",
+    "ledgerline.dagster.storage.arrow_tables",
+    "ledgerline.dagster.storage.parquet",
+    "ledgerline.dagster.storage.partition_rows",
     "ledgerline.traces.step_tracing",
 )
 

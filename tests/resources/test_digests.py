@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from ledgerline.dagster.storage.arrow_tables import to_frame
-from ledgerline.dagster.storage.digests import frame_sha256, part_digests, table_sha256
+from ledgerline.dagster.storage.digests import frame_sha256
+from ledgerline.dagster.storage.table_digests import part_digests
 
 DAY = datetime.date(2013, 1, 1)
 NOON = datetime.datetime(2013, 1, 1, 12, tzinfo=datetime.UTC)
@@ -41,6 +42,10 @@ VALUES: list[tuple[pa.DataType, list[Any]]] = [
     (pa.dictionary(pa.int8(), pa.string()), ["a", "b", "", None]),
 ]
 KINDS = [str(kind) for kind, _ in VALUES]
+
+
+def table_sha256(rows: pa.Table) -> str:
+    return part_digests(rows, [rows.num_rows])[0]
 
 
 def table(kind: pa.DataType, values: list[Any]) -> pa.Table:

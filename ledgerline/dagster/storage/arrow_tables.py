@@ -1,22 +1,19 @@
 """Converts tables between data frames and Arrow, with declared columns."""
 
-import sys
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import cast
 
 import dagster as dg
+import pandas as pd
+import pyarrow as pa
+from pyarrow import compute
 
 from ledgerline.dagster.failures import PermanentFailure, listed
 from ledgerline.dagster.storage.arrow_types import arrow_type
-from ledgerline.dagster.storage.digests import EXACT_AS_FLOAT
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
-    import pyarrow as pa
+from ledgerline.dagster.storage.table_digests import EXACT_AS_FLOAT
 
 
-def to_arrow(name: str, output: object, schema: dg.TableSchema | None) -> "pa.Table":
+def to_arrow(name: str, output: object, schema: dg.TableSchema | None) -> pa.Table:
     """Convert the output of a step to an Arrow table with exactly the declared columns, in their order.
 
     Args:
@@ -28,11 +25,8 @@ def to_arrow(name: str, output: object, schema: dg.TableSchema | None) -> "pa.Ta
     Raises:
         PermanentFailure: The output is not a table, or a column is missing, not declared or of another type.
     """
-    import pyarrow as pa
-
-    pandas = sys.modules.get("pandas")  # if pandas is not imported, the output is not one of its frames
-    if pandas is not None and isinstance(output, pandas.DataFrame):
-        return _from_pandas(name, cast("pd.DataFrame", output), schema)
+    if isinstance(output, pd.DataFrame):
+        return _from_pandas(name, output, schema)
     table = _handed_out(name, output)
     _check_names(name, table.column_names, schema)
     if schema is None:
@@ -48,14 +42,12 @@ def to_arrow(name: str, output: object, schema: dg.TableSchema | None) -> "pa.Ta
         raise _of_other_types(name, error) from error
 
 
-def arrow_schema(schema: dg.TableSchema, name: str = "The table") -> "pa.Schema":
+def arrow_schema(schema: dg.TableSchema, name: str = "The table") -> pa.Schema:
     """Return the Arrow form of a declared schema.
 
     Raises:
         PermanentFailure: A type is not an Arrow type; the message names the column, and the table by `name`.
     """
-    import pyarrow as pa
-
     fields = []
     for column in schema.columns:
         try:
@@ -70,14 +62,12 @@ def arrow_schema(schema: dg.TableSchema, name: str = "The table") -> "pa.Schema"
     return pa.schema(fields)
 
 
-def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table":
+def conform(table: pa.Table, source: str, schema: dg.TableSchema) -> pa.Table:
     """Return exactly the declared columns of a stored table, with their types.
 
     Raises:
         PermanentFailure: A column is missing, or its values do not fit the declared type.
     """
-    import pyarrow as pa
-
     names = [column.name for column in schema.columns]
     missing = [name for name in names if name not in table.column_names]
     if missing:
@@ -95,14 +85,12 @@ def conform(table: "pa.Table", source: str, schema: dg.TableSchema) -> "pa.Table
         ) from error
 
 
-def concatenated(name: str, tables: "Sequence[pa.Table]") -> "pa.Table":
+def concatenated(name: str, tables: Sequence[pa.Table]) -> pa.Table:
     """Concatenate the partitions of a table; a column that a partition lacks is null there.
 
     Raises:
         PermanentFailure: A column is of types that cannot be joined.
     """
-    import pyarrow as pa
-
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -112,16 +100,12 @@ def concatenated(name: str, tables: "Sequence[pa.Table]") -> "pa.Table":
         ) from error
 
 
-def to_frame(table: "pa.Table") -> "pd.DataFrame":
+def to_frame(table: pa.Table) -> pd.DataFrame:
     """Convert to pandas without changing a value.
 
     Booleans with nulls stay booleans, and integers with nulls stay integers if they are too large for a float
     (pandas' nullable types).
     """
-    import pandas as pd
-    import pyarrow as pa
-    from pyarrow import compute
-
     nullable = {pa.bool_(): pd.BooleanDtype(), pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
     frame = table.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -133,9 +117,7 @@ def to_frame(table: "pa.Table") -> "pd.DataFrame":
     return frame
 
 
-def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None) -> "pa.Table":
-    import pyarrow as pa
-
+def _from_pandas(name: str, frame: pd.DataFrame, schema: dg.TableSchema | None) -> pa.Table:
     _check_names(name, list(frame.columns), schema)
     index = [str(level) for level in frame.index.names if level is not None]
     if schema is None and index:
@@ -157,10 +139,8 @@ def _from_pandas(name: str, frame: "pd.DataFrame", schema: dg.TableSchema | None
         raise _of_other_types(name, error) from error
 
 
-def _handed_out(name: str, output: object) -> "pa.Table":
+def _handed_out(name: str, output: object) -> pa.Table:
     """Read the rows of an object through the Arrow protocol, without importing its library."""
-    import pyarrow as pa
-
     if isinstance(output, type):
         raise _no_table(name, output)
     try:
@@ -217,24 +197,20 @@ def _of_other_types(name: str, error: Exception) -> PermanentFailure:
     )
 
 
-def _has_text(kind: "pa.DataType") -> bool:
+def _has_text(kind: pa.DataType) -> bool:
     return "string" in str(kind)
 
 
-def _cast(table: "pa.Table", wanted: "pa.Schema") -> "pa.Table":
+def _cast(table: pa.Table, wanted: pa.Schema) -> pa.Table:
     """Convert columns to the wanted types."""
-    import pyarrow as pa
-
     for number, field in enumerate(wanted):
         if isinstance(field.type, pa.DictionaryType) and table.schema.field(number).type != field.type:
             table = table.set_column(number, field.name, _encoded(table.column(number), field.type))
     return table.cast(wanted)
 
 
-def _encoded(column: "pa.ChunkedArray", kind: "pa.DictionaryType") -> "pa.DictionaryArray":
+def _encoded(column: pa.ChunkedArray, kind: pa.DictionaryType) -> pa.DictionaryArray:
     """Convert to a dictionary array; Arrow's cast supports only some value types."""
-    import pyarrow as pa
-
     if isinstance(column.type, pa.DictionaryType):
         column = column.cast(column.type.value_type)
     values = pa.concat_arrays([pa.array([], kind.value_type), *column.cast(kind.value_type).chunks])

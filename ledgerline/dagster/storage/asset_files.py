@@ -70,7 +70,8 @@ class AssetFiles(dg.IOManager, Generic[Content]):
             PermanentFailure: The file does not exist, or is damaged.
         """
         path = self.path_of(asset, partition_key)
-        what = _described(asset, partition_key)
+        name = asset.to_user_string()
+        what = name if partition_key is None else f"{name} {partition_key}"
         if (stored := _bytes_of(path)) is not None:
             content, holds = self.parse(stored, path)
             if holds not in (None, partition_key):
@@ -135,19 +136,12 @@ def partition_keys_of(context: dg.InputContext | dg.OutputContext) -> list[str] 
     return keys if in_order else sorted(keys)
 
 
-def _described(asset: dg.AssetKey, partition_key: str | None) -> str:
-    name = asset.to_user_string()
-    return name if partition_key is None else f"{name} {partition_key}"
-
-
 def _bytes_of(path: "UPath") -> bytes | None:
     """Return the content of a file; None if it does not exist."""
     try:
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if _is_absent(error):
             return None
         raise
 
@@ -159,10 +153,14 @@ def _names_in(folder: "UPath") -> list[str]:
             return os.listdir(folder)
         # fsspec may have cached an earlier listing.
         paths = folder.fs.ls(folder.path, detail=False, refresh=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if _is_absent(error):
             return []
         raise
     return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
+
+
+def _is_absent(error: OSError) -> bool:
+    """Return whether an error means that no such file or folder exists."""
+    absent = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return absent or error.errno == errno.ENAMETOOLONG

@@ -2,16 +2,17 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import timedelta
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 
 import dagster as dg
 from pydantic import Field
 
 from ledgerline.dagster.failures import PermanentFailure, permanent_failures
-from ledgerline.dagster.storage import arrow_tables, digests, files, parquet, partition_rows
+from ledgerline.dagster.storage import digests, files
 from ledgerline.dagster.storage.asset_files import AssetFiles, partition_keys_of, place_of
 from ledgerline.settings.extras import require
 
@@ -49,11 +50,13 @@ class Tables(AssetFiles["pa.Table"]):
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write a table, split into the partitions of the step, and report its metadata."""
+        from ledgerline.dagster.storage import arrow_tables, parquet, partition_rows, table_digests
+
         asset = place_of(context)
         name = asset.to_user_string()
         declared = context.definition_metadata or {}
         table = arrow_tables.to_arrow(name, obj, declared.get(COLUMN_SCHEMA))
-        parquet.refuse_other_types(name, table.schema)
+        parquet.serialise(name, table.schema.empty_table())  # refuses types that Parquet does not have
         keys = partition_keys_of(context)
         lengths = [table.num_rows]
         if keys is not None:
@@ -61,7 +64,7 @@ class Tables(AssetFiles["pa.Table"]):
             table, lengths = partition_rows.arrange(name, table, column, keys)
 
         paths = [self.path_of(asset, key) for key in _keys(keys)]
-        versions = digests.part_digests(table, lengths)
+        versions = table_digests.part_digests(table, lengths)
 
         # The report precedes the files, so that metadata which Dagster refuses does not replace a file.
         report = {key: declared[key] for key in (COLUMN_SCHEMA, COLUMN_LINEAGE) if key in declared}
@@ -70,7 +73,8 @@ class Tables(AssetFiles["pa.Table"]):
         context.add_output_metadata(report)
         if context.has_asset_key:
             self._report(context, keys, paths, lengths, versions)
-        parts = zip(_cut(table, lengths), _keys(keys), strict=True)
+        starts = accumulate(lengths, initial=0)
+        parts = zip(map(table.slice, starts, lengths), _keys(keys), strict=True)
         files.replace_each(paths, (parquet.serialise(name, part, key) for part, key in parts))
 
     def _report(
@@ -103,7 +107,9 @@ class Tables(AssetFiles["pa.Table"]):
         keys = partition_keys_of(context)
         if keys == []:
             return None
-        return self.read(place_of(context), keys, _declared_schema(context))
+        upstream = context.upstream_output
+        declared = upstream.definition_metadata if upstream is not None else None
+        return self.read(place_of(context), keys, (declared or {}).get(COLUMN_SCHEMA))
 
     def read(
         self,
@@ -121,6 +127,8 @@ class Tables(AssetFiles["pa.Table"]):
         Raises:
             PermanentFailure: A file is missing or damaged, or lacks a column.
         """
+        from ledgerline.dagster.storage import arrow_tables
+
         name = asset.to_user_string()
         if partition_keys is not None and not partition_keys:
             raise PermanentFailure(f"No partition of {name} is stored.", "Materialise some first.")
@@ -137,10 +145,14 @@ class Tables(AssetFiles["pa.Table"]):
 
     def parse(self, content: bytes, path: "UPath") -> "tuple[pa.Table, str | None]":
         """Read a Parquet file."""
+        from ledgerline.dagster.storage import parquet
+
         return parquet.parse(content, str(path))
 
     def partition_key_in(self, file: BinaryIO) -> str | None:
         """Return the partition key that a Parquet file contains."""
+        from ledgerline.dagster.storage import parquet
+
         return parquet.partition_key_of(file)
 
 
@@ -317,18 +329,6 @@ def _partition_key(content: bytes) -> str | None:
 def _ended_before(instance: dg.DagsterInstance, run_id: str, moment: float) -> bool:
     record = instance.get_run_record_by_id(run_id)
     return record is None or (record.end_time is not None and record.end_time < moment)
-
-
-def _declared_schema(context: dg.InputContext) -> dg.TableSchema | None:
-    upstream = context.upstream_output
-    return (upstream.definition_metadata or {}).get(COLUMN_SCHEMA) if upstream else None
-
-
-def _cut(table: "pa.Table", lengths: Iterable[int]) -> "Iterator[pa.Table]":
-    start = 0
-    for length in lengths:
-        yield table.slice(start, length)
-        start += length
 
 
 def _keys(partition_keys: Sequence[str] | None) -> Sequence[str | None]:

@@ -1,13 +1,11 @@
 """Converts tables to and from the bytes of Parquet files, which contain their partition key."""
 
-from typing import TYPE_CHECKING, cast
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ledgerline.dagster.failures import PermanentFailure
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    import pyarrow as pa
 
 PARTITION_KEY = b"ledgerline.partition_key"
 
@@ -16,16 +14,7 @@ PARTITION_KEY = b"ledgerline.partition_key"
 FEW_ROWS = 5_000
 
 
-def refuse_other_types(name: str, schema: "pa.Schema") -> None:
-    """Refuse types that Parquet does not have, before other work begins.
-
-    Raises:
-        PermanentFailure: A column has a type that Parquet does not have.
-    """
-    serialise(name, schema.empty_table())
-
-
-def serialise(name: str, table: "pa.Table", partition_key: str | None = None) -> bytes:
+def serialise(name: str, table: pa.Table, partition_key: str | None = None) -> bytes:
     """Return compressed Parquet bytes, with a checksum on each page.
 
     Args:
@@ -36,8 +25,6 @@ def serialise(name: str, table: "pa.Table", partition_key: str | None = None) ->
     Raises:
         PermanentFailure: A column has a type that Parquet does not have.
     """
-    import pyarrow as pa
-
     if partition_key is not None:
         key = {PARTITION_KEY: str(partition_key).encode("utf-8", "surrogatepass")}
         table = table.replace_schema_metadata((table.schema.metadata or {}) | key)
@@ -45,7 +32,9 @@ def serialise(name: str, table: "pa.Table", partition_key: str | None = None) ->
         content = _written(table)
         if any("fixed_size_list<" in str(kind) for kind in table.schema.types) and not _is_readable(content):
             # https://github.com/apache/arrow/issues/35692: with nulls they can be written, but not read.
-            content = _written(table.cast(_with_lists(table.schema)))
+            content = _written(
+                table.cast(pa.schema(map(_with_list, table.schema), metadata=table.schema.metadata))
+            )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise PermanentFailure(
             f"{name} cannot be stored as Parquet: {error}.", "Give that column another type."
@@ -53,7 +42,7 @@ def serialise(name: str, table: "pa.Table", partition_key: str | None = None) ->
     return content
 
 
-def parse(content: bytes, source: str) -> "tuple[pa.Table, str | None]":
+def parse(content: bytes, source: str) -> tuple[pa.Table, str | None]:
     """Read the bytes of a Parquet file.
 
     Args:
@@ -66,8 +55,6 @@ def parse(content: bytes, source: str) -> "tuple[pa.Table, str | None]":
     Raises:
         PermanentFailure: The bytes are not a whole Parquet file.
     """
-    import pyarrow as pa
-
     try:
         table = _read(content)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -80,10 +67,8 @@ def parse(content: bytes, source: str) -> "tuple[pa.Table, str | None]":
     return table.replace_schema_metadata(metadata or None), _text(key)
 
 
-def partition_key_of(file: "BinaryIO") -> str | None:
+def partition_key_of(file: BinaryIO) -> str | None:
     """Return the partition key that a file contains, without reading its rows."""
-    import pyarrow.parquet as pq
-
     return _text((pq.read_metadata(file).metadata or {}).get(PARTITION_KEY))
 
 
@@ -91,10 +76,7 @@ def _text(key: bytes | None) -> str | None:
     return None if key is None else key.decode("utf-8", "surrogatepass")
 
 
-def _written(table: "pa.Table") -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _written(table: pa.Table) -> bytes:
     few = table.num_rows < FEW_ROWS
     # pyarrow also accepts a codec for each column, which its type stubs do not contain.
     compression = cast("str", _compression(table.schema)) if few else "zstd"
@@ -110,27 +92,20 @@ def _written(table: "pa.Table") -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _compression(schema: "pa.Schema") -> str | dict[str, str]:
+def _compression(schema: pa.Schema) -> str | dict[str, str]:
     """Return the codecs for few rows: zstd for text and nested columns, snappy for numbers."""
-    import pyarrow as pa
-
     if any(field.type.num_fields for field in schema):
         return "zstd"
     fixed = [pa.types.is_primitive(kind) for kind in schema.types]
     return {name: "snappy" if number else "zstd" for name, number in zip(schema.names, fixed, strict=True)}
 
 
-def _read(content: bytes) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _read(content: bytes) -> pa.Table:
     # pq.read_table would import the dataset module of pyarrow for one file.
     return pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
 
 
 def _is_readable(content: bytes) -> bool:
-    import pyarrow as pa
-
     try:
         _read(content)
     except pa.ArrowException:
@@ -138,16 +113,8 @@ def _is_readable(content: bytes) -> bool:
     return True
 
 
-def _with_lists(schema: "pa.Schema") -> "pa.Schema":
-    import pyarrow as pa
-
-    return pa.schema([_with_list(field) for field in schema], metadata=schema.metadata)
-
-
-def _with_list(field: "pa.Field") -> "pa.Field":
+def _with_list(field: pa.Field) -> pa.Field:
     """Return a field with lists of variable length instead of fixed-size lists."""
-    import pyarrow as pa
-
     kind = field.type
     if isinstance(kind, pa.FixedSizeListType | pa.ListType):
         return field.with_type(pa.list_(_with_list(kind.value_field)))

@@ -1,20 +1,21 @@
 """Splits the rows of a table into partitions, by the column that a table asset declares."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute
 
 from ledgerline.dagster.failures import PermanentFailure, listed
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Dagster's own metadata key.
 PARTITION_COLUMN = "partition_expr"
 
 
 def arrange(
-    name: str, table: "pa.Table", column: object, partition_keys: Sequence[str]
-) -> "tuple[pa.Table, list[int]]":
+    name: str, table: pa.Table, column: object, partition_keys: Sequence[str]
+) -> tuple[pa.Table, list[int]]:
     """Sort the rows by partition, in the order of the partitions.
 
     Args:
@@ -30,10 +31,6 @@ def arrange(
         PermanentFailure: A partition has no rows, a row belongs to no partition, or the column is not
             declared, missing, or of a type that cannot be a key.
     """
-    import numpy as np
-    import pyarrow as pa
-    from pyarrow import compute
-
     # pyarrow creates its compute functions at import, so type checkers do not know them.
     index_in = compute.index_in  # pyright: ignore[reportAttributeAccessIssue]
     keys = pa.array([str(key) for key in partition_keys], pa.large_string())
@@ -57,11 +54,8 @@ def arrange(
     return table, lengths
 
 
-def _keys_of_rows(name: str, table: "pa.Table", column: object) -> "pa.ChunkedArray":
+def _keys_of_rows(name: str, table: pa.Table, column: object) -> pa.ChunkedArray:
     """Return the partition key of each row."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if isinstance(column, str):
         return _texts(name, table, column)
     if isinstance(column, Mapping) and column and all(isinstance(part, str) for part in column.values()):
@@ -79,9 +73,7 @@ def _keys_of_rows(name: str, table: "pa.Table", column: object) -> "pa.ChunkedAr
     )
 
 
-def _texts(name: str, table: "pa.Table", column: str) -> "pa.ChunkedArray":
-    import pyarrow as pa
-
+def _texts(name: str, table: pa.Table, column: str) -> pa.ChunkedArray:
     if column not in table.column_names:
         raise PermanentFailure(
             f"The rows of {name} have no column {column!r}, which must contain the partition key.",
@@ -90,14 +82,8 @@ def _texts(name: str, table: "pa.Table", column: str) -> "pa.ChunkedArray":
     values = table[column]
     kind = values.type.value_type if isinstance(values.type, pa.DictionaryType) else values.type
     types = pa.types
-    if not (
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_string_view(kind)
-        or types.is_integer(kind)
-        or types.is_date(kind)
-        or types.is_null(kind)
-    ):
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    if not any(is_kind(kind) for is_kind in (*texts, types.is_integer, types.is_date, types.is_null)):
         raise PermanentFailure(
             f"The column {column!r} of {name} must contain the partition key and is of type {kind}.",
             "Make it text that equals the key (for a time: strftime with the format of the partitions), "
