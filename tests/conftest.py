@@ -49,7 +49,7 @@ SAID_OF_REAL_SERVERS = pytest.StashKey[dict[str, dict[str, str]]]()
 # Prefixes of variables that change what is tested.
 PREFIXES = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_", "OLLAMA_", "OPENAI_", "OTEL_", "OPENLINEAGE_")
 
-MAX_WORKERS = 8  # each starts an MLflow server of its own, and the longest file takes an eighth of the time
+MAX_WORKERS = 8  # each starts its MLflow server, and the longest file takes an eighth of the time
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -164,7 +164,7 @@ def mlflow_server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mlflow_server(mlflow_template: Path, mlflow_server_folder: Path) -> Iterator[str]:
-    """URL of a real MLflow server with a store of its own. All tests share it: use names of your own."""
+    """URL of a real MLflow server with a separate store. All tests share it: use unique names."""
     folder = mlflow_server_folder
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
     url = f"http://{HOST}:{unused_port()}"
@@ -199,7 +199,7 @@ def mlflow_server(mlflow_template: Path, mlflow_server_folder: Path) -> Iterator
 
 @pytest.fixture(scope="session")
 def mlflow_postgresql() -> Iterator[str]:
-    """URI of an MLflow database on a real PostgreSQL. All tests share it: use names of your own."""
+    """URI of an MLflow database on a real PostgreSQL. All tests share it: use unique names."""
     from ledgerline.mlflow_store.store import connect
     from ledgerline.testing import postgresql
 
@@ -224,7 +224,7 @@ def artifacts(tracking_uri: str, tmp_path: Path) -> str | None:
 
 @pytest.fixture
 def client(tracking_uri: str) -> "MlflowClient":
-    """An independent look at what was recorded."""
+    """A client that reads what was recorded."""
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri)
@@ -289,7 +289,7 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) ->
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its descendants: first politely, then not."""
+    """End a process and all of its descendants: with SIGTERM, then with SIGKILL."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):

@@ -60,7 +60,7 @@ def texts_of_all_files() -> Iterator[tuple[str, str]]:
 
 
 def unknown_in(command: str) -> str | None:
-    """Return the first word of a command line that the command line tool does not know."""
+    """Return the first word of a command line that the command line tool does not have."""
     at: Any = typer.main.get_command(app)
     context: Any = None
     options = {"--help"}

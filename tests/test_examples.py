@@ -1,6 +1,6 @@
-"""The examples in the docstrings of the library: each runs, and prints what it shows.
+"""Tests the examples in the docstrings of the library: each runs, and prints its documented output.
 
-An example runs in an empty folder, without a network. It warns of nothing, and changes nothing elsewhere.
+An example runs in an empty folder, without a network. It raises no warnings, and changes nothing elsewhere.
 """
 
 import ast

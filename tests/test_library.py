@@ -1,4 +1,4 @@
-"""The library stands beside its example, and knows nothing of it."""
+"""Tests that the library does not depend on its example."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ def test_benchmarks_import_nothing_of_the_tests() -> None:
     assert [module.name for module in modules if importing.search(module.read_text())] == []
 
 
-# Outside of these folders, another team changes only what pyproject.toml says of the project. Tests,
+# Outside of these folders, another team changes only the settings of the project in pyproject.toml. Tests,
 # benchmarks and documents are about the example.
 OF_THE_PROJECT = ("assets", "pipelines", "resources", "tests", "benchmarks", "docs", "findings")
 DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml")

@@ -111,7 +111,7 @@ def agent_of(
 
 @pytest.fixture
 def openai_agent_of(agent_of: Callable[[Responder], Agent]) -> Iterator[Callable[[Responder], Agent]]:
-    """The same with OpenAI's protocol, whose servers hand on what calls a tool that was not offered."""
+    """Makes agents with OpenAI's protocol, whose servers pass on calls of tools that were not offered."""
     with ExitStack() as stack:
 
         def agent(responder: Responder) -> Agent:

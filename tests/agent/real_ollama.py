@@ -64,7 +64,7 @@ def weights() -> Path | None:
 
 @contextmanager
 def running(folder: Path, ollama: Path, gguf: Path) -> Iterator[str]:
-    """Run a server with the models, and say its URL.
+    """Run a server with the models, and yield its URL.
 
     Args:
         folder: Where it keeps them.

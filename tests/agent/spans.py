@@ -1,4 +1,4 @@
-"""Keeps the spans of executions in memory, and shows them as trees and as one text."""
+"""Keeps the spans of executions in memory, and returns them as trees and as one text."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ class Spans:
 
     @property
     def text(self) -> str:
-        """All that the spans say, as JSON, and as texts whose quotes are not escaped."""
+        """Return the content of all spans, as JSON and as texts whose quotes are not escaped."""
         return "\n".join(
             part for span in self.finished for part in (span.to_json(), *map(str, _texts(as_said(span))))
         )

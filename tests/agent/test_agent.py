@@ -1,4 +1,4 @@
-"""Tests how an agent comes from a question to an answer: turns, tools, memory, many executions at once."""
+"""Tests the executions of an agent: turns, tools, answers, memory, and many executions at once."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ from tests.agent.spans import Spans, attributes_of, content_of, context_of
 
 
 class Seen(Watcher):
-    """Writes down what it is told."""
+    """A watcher that records its calls."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []

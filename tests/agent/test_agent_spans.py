@@ -305,7 +305,7 @@ class Anything(BaseModel, extra="allow"):
 
 @dataclass(frozen=True)
 class Leaky:
-    """A tool that says what it should not."""
+    """A tool whose result has a secret."""
 
     outcome: BaseException | ToolResult
     name: str = "leaky"

@@ -1,4 +1,4 @@
-"""How answers are judged: what they state, whether that is right, and where its numbers come from."""
+"""Tests the evaluation of answers: what they state, whether it is right, and which numbers are grounded."""
 
 import csv
 import io
@@ -175,7 +175,7 @@ def test_a_text_is_right_for_itself_and_both_ways(one: str, other: str) -> None:
     assert is_text(one, other) is is_text(other, one)
 
 
-# Numbers that come from nowhere
+# Ungrounded numbers
 
 TABLE = (
     "carrier,flights,share,delay,on\nUA,58665,0.1742,-3.4567,2013-02-08\nB6,54635,0.1622,9.46,2013-02-09\n"
@@ -229,7 +229,7 @@ TABLE = (
         ("At 05:15", ["at\n2013-02-08 05:15:00\n"], []),
         # The expected fact
         ("More than 60 minutes late: 12.", ["How many were over 60 minutes late?", "n\n12\n"], []),
-        # Codes are no numbers
+        # Codes are not numbers
         ("N14228 of B6 is an A320, flown by 9E as B-6.", [], []),
         ("It is an A320-200.", ["model\nA320-200\n"], []),
         ("The Boeing 737-824", [], ["737", "824"]),

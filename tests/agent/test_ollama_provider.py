@@ -60,7 +60,7 @@ def test_pieces_are_received_when_they_arrive(started: Started) -> None:
     fake = started(scripted(Reply(pieces=("first", "second"), seconds_between=3600)))
 
     def listen(_: str) -> None:
-        fake.stopping.set()  # the second comes at once: the first was received before
+        fake.stopping.set()  # the second arrives at once: the first was received before
 
     assert model_of(fake).complete(QUESTION, (), SECONDS, listen).message.content == "firstsecond"
 
@@ -207,7 +207,7 @@ def test_the_effort_of_thinking_is_sent(started: Started, think: Thinking, sent:
     fake = started(lambda _: Reply(pieces=("Two.",)), {MODEL: ("completion", "tools", "thinking")})
     model = model_of(fake, think=think)
     model.require()
-    if isinstance(sent, str):  # the server does not say beforehand which models have levels
+    if isinstance(sent, str):  # the server does not report which models have levels
         failure(UnknownModelError, lambda: ask(model))
     else:
         ask(model)
@@ -223,7 +223,7 @@ def test_the_shorter_context_counts(started: Started, asked: int, caplog: pytest
     counts = min(asked, 40_960)
     assert [request.options["num_ctx"] for request in fake.requests] == [counts] * 2
     assert fake.loaded == {MODEL: counts}
-    assert len(caplog.records) == (asked > counts)  # said once
+    assert len(caplog.records) == (asked > counts)  # reported once
 
 
 def test_a_model_of_a_short_context_is_not_refused_for_the_longest_answer_it_may_give(

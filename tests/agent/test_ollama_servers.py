@@ -89,7 +89,7 @@ def test_an_unusable_model_is_refused_by_the_check_and_by_a_request(
 
 def test_levels_of_thinking_are_for_models_that_have_them(server: str) -> None:
     model = model_of(server, THINKER, think=Thinking.HIGH)
-    model.require()  # what is shown of a model does not say
+    model.require()  # the description of a model does not tell this
     with pytest.raises(UnknownModelError, match='think value "high" is not supported'):
         ask(model)
 

@@ -1,6 +1,6 @@
-"""Tests Ollama's responses on the wire, which the product relies on: the fake and a real server get the same.
+"""Tests Ollama's responses on the wire: the fake and a real server receive the same requests.
 
-No client is between: each answer is compared as it comes.
+There is no client in between: each response is compared as it arrives.
 """
 
 import re

@@ -138,7 +138,7 @@ def test_a_success_has_the_status_ok(recorder: Recorder, spans: Spans) -> None:
 
 
 class Counting:
-    """Counts how often it is asked to redact."""
+    """Counts its calls."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

@@ -34,7 +34,7 @@ BOTH = [("query", {"sql": "select 1"}), ("query", {"sql": "select 2"})]
 @pytest.mark.parametrize(
     "parts",
     [
-        # The parts come as the protocol prescribes.
+        # The parts arrive as the protocol defines.
         [
             part("query", "", index=0, id="a"), *(part(None, half, index=0) for half in HALVES),
             part("query", TWO, index=1, id="b"),
@@ -48,7 +48,7 @@ BOTH = [("query", {"sql": "select 1"}), ("query", {"sql": "select 2"})]
         [part("query", ONE, index=0, id="a"), part("query", TWO, index=0, id="b")],
         [part("query", ONE, id="a"), part("query", TWO, id="b")],
         [part("query", ONE, index=None, id="a"), part("query", TWO, index=None, id="b")],
-        # The parts of two calls alternate, and only their ids tell them apart.
+        # The parts of two calls alternate and differ by their ids only.
         [
             part("query", HALVES[0], index=0, id="a"), part("query", TWO, index=0, id="b"),
             part(None, HALVES[1], index=0, id="a"),
@@ -69,7 +69,7 @@ BOTH = [("query", {"sql": "select 1"}), ("query", {"sql": "select 2"})]
         [part("query", ONE, index=0, id="a"), part("query", TWO, index=1, id="a")],
         # Arguments as an object.
         [part("query", json.loads(ONE), index=0, id="a"), part("query", json.loads(TWO), index=0, id="b")],
-        # An id of its own for each part.
+        # Each part has another id.
         [
             part("query", HALVES[0], index=0, id="a"), part(None, HALVES[1], index=0, id="c"),
             part("query", TWO, index=1, id="b"),

@@ -24,13 +24,13 @@ JOB = "evaluate_analyst"
 
 
 def text_of(question_id: str) -> str:
-    """A question as it is asked."""
+    """Return the text of a question."""
     (question,) = [question for question in questions() if question.id == question_id]
     return _of_these_days(question.question)
 
 
 def knows_all() -> Analyst:
-    """A responder that asks for each right answer as the questions themselves do."""
+    """Return a responder that queries each right answer as the questions do."""
     return Analyst(
         {
             _of_these_days(question.question): _of_these_days(question.sql) if question.sql else None
@@ -46,11 +46,11 @@ def _of_these_days(text: str) -> str:
 
 @dataclass
 class Stumbling:
-    """Answers as another responder, but says something else the first times it is asked some questions.
+    """Responds as another responder, except to the first requests of some questions.
 
     Attributes:
-        responder: Who knows.
-        instead: What is said, by question.
+        responder: The other one.
+        instead: The first responses, by question.
         times: How often.
     """
 
@@ -69,13 +69,13 @@ class Stumbling:
 
 
 def asked(fake: FakeOllama) -> Counter[str]:
-    """How often each question was put, whatever came of it."""
+    """Return how often each question was sent."""
     last = [request.messages[-1] for request in fake.requests]
     return Counter(message["content"] for message in last if message["role"] == "user")
 
 
 def evaluation_job(environment: Mapping[str, str], executor: str) -> dg.JobDefinition:
-    """The job as these variables make it; made anew in each process of a run."""
+    """Return the job with these variables; each process of a run builds it."""
     settings = Settings.from_environment(environment)
     chosen = executor_for(
         executor, settings.max_concurrent_steps, settings.agent.executions, "pipelines.definitions"
@@ -88,8 +88,8 @@ class Evaluations:
     """Runs of the job, with the state of one test.
 
     Attributes:
-        environment: Where the state is, and who answers.
-        instance: Of Dagster.
+        environment: Names the folder of the state and the server of the model.
+        instance: The Dagster instance.
     """
 
     environment: Mapping[str, str]
@@ -128,7 +128,7 @@ class Evaluations:
             return result
 
     def store_questions(self, *ids: str) -> None:
-        """Store some questions without their answers, for runs that only ask them."""
+        """Store some questions without their answers, for runs that only answer them."""
         chosen = {question.id: question for question in questions()}
         self.store("analyst_questions", [_row(chosen[key]) for key in ids])
 
@@ -165,7 +165,7 @@ def steps_of(result: dg.JobExecutionResult, kind: DagsterEventType) -> list[str]
 
 
 def error_of(result: dg.JobExecutionResult, step: str) -> str:
-    """Why a step failed, as the event log says it, down to the cause."""
+    """Return the error of a failed step and its causes, from the event log."""
     (event,) = [event for event in result.all_events if event.is_step_failure and event.step_key == step]
     error = event.step_failure_data.error
     assert error is not None
@@ -176,7 +176,7 @@ def error_of(result: dg.JobExecutionResult, step: str) -> str:
 def evaluations(
     folder: Path, tables: Path, tracking: Path, responder: Responder, **variables: str
 ) -> Iterator[tuple[Evaluations, FakeOllama]]:
-    """State in a folder, with these tables, and a language model that speaks this responder.
+    """Yield runs with a state folder, these tables, and a language model with this responder.
 
     Args:
         folder: For this alone.

@@ -19,7 +19,7 @@ from resources.wiring import resources_for
 
 FEBRUARY, MARCH = "2013-02-01", "2013-03-01"
 
-# Small enough for seconds: one month to learn from, few trees.
+# Settings for a training of seconds: one month, few trees.
 QUICK_TRAINING = {"ops": {"delay_model": {"config": {"window_months": 1, "max_iter": 60}}}}
 
 
@@ -79,7 +79,7 @@ def damageable(ingested: Settings, settings: Settings) -> Settings:
 
 @pytest.fixture(scope="session")
 def january(ingested: Settings) -> pd.DataFrame:
-    """Features of January with an outcome: what the February model learns from."""
+    """Features of January with an outcome: the training rows of the February model."""
     days = training_days(FEBRUARY, 1)
     return with_outcome(read_days(open_tables(ingested.data), days, "a test wants"))
 

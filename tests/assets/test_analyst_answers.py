@@ -1,4 +1,4 @@
-"""A step for each question: what is tried again, what is not, and what a re-execution asks."""
+"""Tests the step of each question: retries, permanent failures, and re-executions."""
 
 import json
 import threading
@@ -108,7 +108,7 @@ def test_only_a_question_that_failed_is_answered_again(open_with: Open) -> None:
     assert times(fake) == {"flights": 1, "carriers": 4, "pilot": 1}
     answers = runs.table(ASSET).set_index("id")
     assert answers["stated"].to_dict() == {"flights": "1614", "carriers": "15", "pilot": "unknown"}
-    # Each answer is in the trace of the run that asked.
+    # Each answer is in the trace of its run.
     assert answers["trace_id"].nunique() == 2
 
 
@@ -197,7 +197,7 @@ def test_a_missing_prompt_is_named_before_any_request(open_with: Open) -> None:
 
 
 class AtOnce:
-    """Counts how many conversations are under way, and lets none end before so many have begun together."""
+    """Counts the concurrent conversations; none ends before a given number has begun."""
 
     def __init__(self, responder: Responder, together: int) -> None:
         self.responder = responder

@@ -1,4 +1,4 @@
-"""Scores held against those before: what is worse is said, what cannot be compared is not."""
+"""Tests the checks that compare scores with earlier ones."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ def answers(
 
 
 def evaluated(runs: Evaluations, **how: Any) -> dict[str, AssetCheckEvaluation]:
-    """Judge such answers; what the checks say, by name."""
+    """Evaluate such answers, and return the results of the checks by name."""
     ids = how.pop("ids", IDS)
     runs.store("analyst_questions", questions(ids))
     runs.store("analyst_answers", answers(ids, **how))

@@ -1,4 +1,4 @@
-"""The checks as Dagster runs them: what they judge, and that a broken table stops what follows."""
+"""Tests the checks as Dagster runs them: which rows they evaluate, and that they stop later steps."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,7 +55,7 @@ def failed(evaluations: dict[str, dg.AssetCheckEvaluation]) -> set[str]:
 
 
 def run_after_flights(settings: Settings, days: Sequence[str]) -> dg.ExecuteInProcessResult:
-    """Judge the stored flights of some days and, if they are good, build their features."""
+    """Check the stored flights of some days and, if they pass, build their features."""
     assets = [*TABLES, checks.flights_checks]
     return dg.materialize(
         assets,

@@ -168,7 +168,7 @@ def test_a_training_that_fails_leaves_one_failed_run_with_the_error(
     ingested: Settings, settings: Settings
 ) -> None:
     copy_features(ingested, settings)
-    # One row cannot show both outcomes: scikit-learn refuses to hold back so few.
+    # One row cannot have both outcomes: scikit-learn refuses to hold out so few.
     run = train_february(settings, validation_share=1e-9)
     assert not run.success
     client = connect(settings.tracking_uri)

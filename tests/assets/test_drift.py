@@ -1,4 +1,4 @@
-"""Drift of the flights' predictions: what is compared, and what the checks say of it."""
+"""Tests the drift of the flights' predictions: what is compared, and the results of the checks."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def copy_of(settings: Settings, home: Path) -> Settings:
 def scored(
     registrations: list[RegisteredVersion], ingested: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Settings:
-    """February and March, scored with version 2, which learned from February. To be read only."""
+    """February and March, scored with version 2, which was trained on February. Read only."""
     settings = copy_of(ingested, tmp_path_factory.mktemp("scored"))
     client = connect(settings.tracking_uri)
     for number, days in LEARNED_FROM.items():
@@ -85,7 +85,7 @@ def weeks(scored: Settings, tmp_path: Path) -> Settings:
 
 
 def watch(settings: Settings, month: str) -> dg.ExecuteInProcessResult:
-    """Compare, and judge what was found."""
+    """Compare, and evaluate the checks."""
     return dg.materialize(
         [*UPSTREAM, DRIFT, CHECKS],
         selection=[DRIFT, CHECKS],
@@ -104,7 +104,7 @@ def said(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
 
 
 def failure_of(settings: Settings, month: str) -> str:
-    """Why the drift of a month cannot be judged; nothing of this is tried again."""
+    """Return why the drift of a month cannot be evaluated; none of these failures is retried."""
     run = watch(settings, month)
     assert not run.success
     assert [event.step_key for event in run.all_events if event.is_step_up_for_retry] == []
@@ -186,7 +186,7 @@ def test_the_training_month_of_a_model_has_not_drifted(scored: Settings) -> None
     february = drift_in(scored, FEBRUARY)
     assert max(february.feature_psi.values()) < 0.02
     assert february.score_psi["probability"] < 0.02
-    # Cancelled flights were scored and not learned from.
+    # Cancelled flights were scored and are not training rows.
     assert february.rows > february.training_rows == february.rows_with_outcome
     assert {name: found.passed for name, found in said(run).items()} == {
         SCORES_STABLE: True,
@@ -344,7 +344,7 @@ def test_weather_that_is_no_longer_reported_is_named_by_its_gaps(weeks: Settings
 
 @pytest.fixture
 def stable(march: PredictionsDrift) -> PredictionsDrift:
-    """A month like what was learned from, but for its weather."""
+    """A month like the training rows, except for its weather."""
     return replace(
         march,
         feature_psi=dict.fromkeys(SCHEDULE_FEATURES, 0.01) | dict.fromkeys(WEATHER_FEATURES, 5.0),

@@ -23,7 +23,7 @@ FLIGHTS = pd.DataFrame(
 
 
 def two_groups(flights: int, share_late: float) -> tuple[pd.Series, pd.Series]:
-    """Two groups of flights, said to be late with 0.2 and 0.8; the second is late as often as told."""
+    """Two groups of flights with predictions 0.2 and 0.8; only the second is late as often as predicted."""
     late = pd.Series(
         [i < flights * 0.2 for i in range(flights)] + [i < flights * share_late for i in range(flights)]
     )

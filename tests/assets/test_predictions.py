@@ -1,4 +1,4 @@
-"""Batch scoring: which version is used, and that the rows are what that version says."""
+"""Tests batch scoring: which version is used, and that the rows are its predictions."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ ASSETS = [planes, weather, flights, features, delay_predictions]
 
 @pytest.fixture
 def scoring(registrations: list[RegisteredVersion], ingested: Settings, damageable: Settings) -> Settings:
-    """A copy of tables and registry, whose aliases a test may move; version 2 carries staging."""
+    """A copy of tables and registry, whose aliases a test may move; version 2 is in staging."""
     database = Path(ingested.tracking_uri.removeprefix("sqlite:///"))
     shutil.copyfile(database, damageable.home / "mlflow.db")
     return damageable

@@ -1,4 +1,4 @@
-"""A comparison that also asks staging what was really asked: the job that people run, on logged requests."""
+"""Tests a comparison that replays logged requests with staging, as a job that people run."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def instance(stored_instance: dg.DagsterInstance) -> dg.DagsterInstance:
 
 @pytest.fixture
 def flights(ingested: Settings) -> pd.DataFrame:
-    """Flights of a day in March whose weather is known: all that any version requires."""
+    """Flights of a day in March with weather: everything that any version requires."""
     rows = read_days(open_tables(ingested.data), ["2013-03-05"], "a test wants")
     return rows.dropna(subset=ALWAYS_THERE).head(90).reset_index(drop=True)
 

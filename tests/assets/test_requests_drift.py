@@ -1,4 +1,4 @@
-"""Drift of what the service is asked: what is compared with what, when it is judged, and what cannot be."""
+"""Tests the drift of requests: what is compared, when it is evaluated, and when it cannot be."""
 
 import shutil
 from collections.abc import Callable
@@ -27,13 +27,13 @@ DRIFT, CHECK = requests_drift_asset(FLIGHT_DELAY, WATCH), requests_drift_check(F
 REQUESTS_DRIFT_ASSET = FLIGHT_DELAY.names.requests_drift
 MIN_REQUESTS = WATCH.min_requests
 
-# Learned from February.
+# The version that was trained on February.
 VERSION = 2
 
 
 @pytest.fixture
 def serving(registrations: list[RegisteredVersion], ingested: Settings, settings: Settings) -> Settings:
-    """Version 2 is in production, and nobody has asked it anything."""
+    """Version 2 is in production, and has received no request."""
     Path(settings.data).mkdir(parents=True)
     shutil.copyfile(ingested.home / "mlflow.db", settings.home / "mlflow.db")
     Path(settings.data, "features").symlink_to(Path(ingested.data, "features"))
@@ -48,7 +48,7 @@ def february(ingested: Settings) -> pd.DataFrame:
 
 @pytest.fixture
 def typical(february: pd.DataFrame) -> list[pd.DataFrame]:
-    """Enough requests about flights like those that the version learned from."""
+    """Enough requests with flights like the training rows of the version."""
     return in_requests(february.sample(3 * MIN_REQUESTS, random_state=2013), 3)
 
 

@@ -1,4 +1,4 @@
-"""The rules over plain data: each passes on good rows, and says what is wrong with broken ones."""
+"""Tests the rules on plain data: each passes good rows, and names the problem of broken ones."""
 
 import dagster as dg
 import pandas as pd
@@ -37,7 +37,7 @@ def with_column(name: str, values: pa.Array) -> pa.Table:
 
 @pytest.fixture
 def flights() -> pd.DataFrame:
-    """Twenty flights, every other one late; neither distance nor seats say which."""
+    """Twenty flights, every other one late; neither distance nor seats predict which."""
     return pd.DataFrame(
         {
             "distance": [100.0, 100.0, 200.0, 200.0, 300.0] * 4,

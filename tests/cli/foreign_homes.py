@@ -30,7 +30,7 @@ def run_ids(home: Path, scratch: Path) -> list[str]:
 
 
 def shown_in(client: MlflowClient, experiment: str) -> list[str]:
-    """The Dagster runs that an experiment shows."""
+    """Return the ids of the Dagster runs of an experiment."""
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []

@@ -284,7 +284,7 @@ def test_the_answer_does_not_need_mlflow(ask: Ask, fake: FakeOllama, free_port: 
 
 
 class Forbidding(FakeServer):
-    """An MLflow server that is well, and lets nobody do anything."""
+    """An MLflow server that is healthy, and refuses every other request."""
 
     class handler(Handler):  # noqa: N801 (as the attribute is called)
         def do_GET(self) -> None:  # noqa: N802 (its name in the library)

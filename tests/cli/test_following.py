@@ -1,4 +1,4 @@
-"""Tests `ledgerline observe --follow`, as a process of its own."""
+"""Tests `ledgerline observe --follow` as a separate process."""
 
 import os
 import re
@@ -63,7 +63,7 @@ class Follower:
 
 @contextmanager
 def following(settings: Settings, **variables: str) -> Iterator[Follower]:
-    """Started as a script starts something in the background: Ctrl-C is ignored, unless it says otherwise."""
+    """Start the command as a script starts a background process, which ignores Ctrl-C by default."""
     process = subprocess.Popen(
         ["sh", "-c", 'trap "" INT; exec "$0" observe --follow', LEDGERLINE],
         env={**os.environ, "LEDGERLINE_HOME": str(settings.home), **variables},
@@ -93,7 +93,7 @@ def test_runs_are_exported_as_they_happen_until_a_signal_ends_the_command(
         run_id = executed(instance)
         wait_until(lambda: shown(client, run_id), "the run is shown to its end")
         for projection in ("traces", "mlflow"):
-            # In how many parts depends on when it looked, and a busy target may have been away for a moment.
+            # The number of parts depends on the polls, and a busy target may have failed for a moment.
             line = rf"\d\d:\d\d:\d\d  {projection:<12}1 runs updated, [1-9]\d* items written, [01] followed$"
             wait_until(partial(follower.has_line, line), f"{projection} has said so")
         follower.end(number)
@@ -117,7 +117,7 @@ def test_a_signal_ends_the_command_before_everything_is_exported(
         assert follower.with_text("cannot be exported") == []
     cursors = Cursors.load(instance.run_storage, "mlflow")
     assert cursors is not None
-    assert None in cursors.active.values()  # it had not come to these
+    assert None in cursors.active.values()  # it had not read these
 
 
 def test_a_target_that_is_down_is_reported_once_and_so_is_its_return(

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("mlflow_with_tables")
 SECRET = "s3cret-word"
 
 
-# The launcher, the queue and everything else of an instance may be like this, where none of it can be used.
+# Everything but the storage of an instance may be unusable on this machine, as in these configurations.
 NOT_OF_STORAGE = {
     "a launcher that is not installed": """
 run_launcher: {module: not_installed_here, class: K8sRunLauncher, config: {service_account_name: x}}

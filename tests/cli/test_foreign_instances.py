@@ -46,7 +46,7 @@ def as_of_dagster_0_13(home: Path) -> None:
             connection.commit()
 
 
-# Targets that show the runs
+# Targets of the exports
 
 
 def test_its_runs_are_exported_apart_from_those_of_this_project(
@@ -68,7 +68,7 @@ def test_its_runs_are_exported_apart_from_those_of_this_project(
     document = client.download_artifacts(run.info.run_id, "lineage/bread.json")
     assert '"namespace": "bakery"' in Path(document).read_text()
     assert '"namespace": "ledgerline"' not in Path(document).read_text()
-    # The instance has a Dagster UI of its own, not that of this project.
+    # The instance has another Dagster UI than this project.
     assert "dagster.url" not in run.data.tags
 
 

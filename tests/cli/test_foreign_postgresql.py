@@ -127,7 +127,7 @@ def administrator(port: int, database: str) -> "psycopg.Connection[tuple[Any, ..
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgresql.Server]:
-    """A server on which everybody but the administrator has to show a password."""
+    """A server on which everyone but the administrator needs a password."""
     with postgresql.server() as running:
         rules = running.parent / "data" / "pg_hba.conf"
         trusted = rules.read_text()

@@ -41,7 +41,7 @@ def test_assets_with_differing_policies_go_by_the_strictest() -> None:
 def test_a_policy_of_several_runs_limits_the_partitions_of_each() -> None:
     week = [f"2023-01-{day:02}" for day in range(9, 14)]
     assert runs_of("make_deliveries", *week) == [tuple(week[:3]), tuple(week[3:])]
-    # No partition begins at the weekend: what comes before and after it is one range.
+    # No partition begins at the weekend: the partitions before and after it are one range.
     assert runs_of("make_deliveries", "2023-01-13", "2023-01-16") == [("2023-01-13", "2023-01-16")]
 
 

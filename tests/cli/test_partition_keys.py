@@ -1,4 +1,4 @@
-"""Partitions as a person types them, for every kind of them, and what is said to one who mistypes."""
+"""Tests partitions as a person types them, of every kind, and the messages for mistakes."""
 
 import dagster as dg
 import pytest

@@ -1,4 +1,4 @@
-"""A run as its event records tell it: rows, checks that failed, and the cause of an error."""
+"""Tests the printed progress of a run: rows, failed checks, and the cause of an error."""
 
 import io
 from collections.abc import Iterator

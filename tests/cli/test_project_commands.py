@@ -1,4 +1,4 @@
-"""Commands that a project adds to those of `ledgerline`, and what is said of ones that are broken."""
+"""Tests commands that a project adds to those of `ledgerline`, and the messages for broken ones."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from ledgerline.cli.main import app
 
-NUMBERS = count()  # each test has a module of its own: they are imported into this process
+NUMBERS = count()  # each test has another module: they are imported into this process
 GREET = """
 import typer
 

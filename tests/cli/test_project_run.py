@@ -1,4 +1,4 @@
-"""`ledgerline run` in a small project of its own: what it runs, prints and leaves out."""
+"""Tests `ledgerline run` in a small project: what it runs, prints and leaves out."""
 
 import os
 import subprocess

@@ -120,7 +120,7 @@ def test_jobs_before_the_one_that_trains_run_for_what_it_needs_through_all_of_th
 ) -> None:
     found = planned(instance, ["fetch", "count", "train", "release", "plan"], "2023-05")
     assert list(found) == ["fetch", "count", "train", "release", "plan"]
-    # The model learns from the month before, and its version is judged on its own.
+    # The model is trained on the month before, and its version is evaluated on its month.
     for name in ("fetch", "count"):
         assert found[name].partitions == APRIL + MAY
         assert [str(batch) for batch in found[name].batches] == ["2023-04-01 to 2023-05-31"]
@@ -184,7 +184,7 @@ def test_downstream_names_are_run_for_the_last(instance: dg.DagsterInstance) -> 
         "north",
         "south",
     ]
-    # A label is printed of the last month only: none comes of May.
+    # A label is printed of the last month only, and none of May.
     found = planned(instance, ["train", "print_labels"], "2023-05")["print_labels"]
     assert (found.possible, [batch.keys for batch in found.batches]) == ((), [("south",)])
 

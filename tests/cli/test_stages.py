@@ -123,7 +123,7 @@ def test_the_production_version_of_a_moment_is_printed_with_its_end(registry: Re
     first, second = history.periods()
     console = printed(200)
     stages.print_history(console, registry.model(NAME), first.since, as_json=False)
-    # The click was noticed and not seen: it may have been at any moment since.
+    # The change was noticed later: it may have been at any moment since the last poll.
     assert "production was moving at" in text(console)
     assert "stages version 1 was in production" in text(console)
     assert "stages version 2 was in production" in text(console)

@@ -29,7 +29,7 @@ OF_A_LINE = re.compile(r"^(?P<name>.*?) +(?P<seconds>[\d.]+ s) (?P<bar>[ ━]{1,
 
 
 def drawn(history: RunHistory, width: int = WIDE, least_seconds: float = 0.0) -> list[str]:
-    """The lines that a terminal of so many columns shows."""
+    """Return the lines on a terminal with this number of columns."""
     console = Console(file=io.StringIO(), width=width)
     console.print(trace_tree(history, least_seconds))
     assert isinstance(console.file, io.StringIO)
@@ -221,7 +221,7 @@ def test_a_real_run_is_drawn_with_its_retries_its_failure_and_what_its_steps_tra
         "├─ launch",
         "├─ fetch",
         "│  └─ compute",
-        "│     └─ load planes",  # named like a phase, and short: it is shown all the same
+        "│     └─ load planes",  # named like a phase, and short: it is printed nevertheless
         "│        └─ compute seats",
         "├─ count  ✗",
         "│  └─ compute  ✗",

@@ -1,4 +1,4 @@
-"""A fake of Kubernetes' API: it takes Jobs, says how they are, and runs their commands on this machine."""
+"""A fake of Kubernetes' API: it accepts Jobs, reports their status, and runs their commands here."""
 
 import json
 import os

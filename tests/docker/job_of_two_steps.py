@@ -1,4 +1,4 @@
-"""A job whose steps are pods: in a module of its own, as each of them imports it."""
+"""A job whose steps are pods. Each of them imports this module."""
 
 import dagster as dg
 

@@ -12,7 +12,7 @@ import yaml
 from benchmarks.stack.files import DOCKER
 
 FOLDER = DOCKER / "kubernetes"
-# The oldest that knows all that is used, and the newest whose schemas are at hand.
+# The oldest version with everything that is used, and the newest with available schemas.
 VERSIONS = ("1.30", "1.37")
 PART = "ledgerline/part"
 
@@ -89,7 +89,7 @@ def values() -> Any:
 
 
 def require_valid(resource: Any) -> None:
-    """Kubernetes' own schemas, which here allow no key that Kubernetes does not know."""
+    """Return Kubernetes' schemas, without the permission of additional keys."""
     for version in VERSIONS:
         kubernetes_validate.validate(resource, version, strict=True)
 

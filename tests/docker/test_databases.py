@@ -138,7 +138,7 @@ def test_dagster_stores_its_runs_there_as_configured(
 
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         run = create_run_for_test(instance, job_name="job", status=DagsterRunStatus.STARTED)
-        instance.report_run_failed(run)  # writes an event and tells who listens
+        instance.report_run_failed(run)  # writes an event and notifies listeners
         assert instance.run_monitoring_enabled
         assert instance.run_retries_enabled
         assert type(instance.run_launcher).__module__ == "run_launcher"

@@ -29,7 +29,7 @@ def test_every_image_that_is_built_from_can_be_another_and_is_pinned(file: Path)
         if line.startswith("ARG") and "=" in line:
             image = line.partition("=")[2]
             assert re.search(r":\d+\.\d+\.\d+", image)
-            # A host has a dot or a port; without one, it is whatever Docker is told to ask.
+            # A host has a dot or a port; without one, the registry depends on Docker's configuration.
             assert "." not in image.partition(":")[0]
         if line.startswith("FROM"):
             base, _, stage = line.removeprefix("FROM ").partition(" AS ")

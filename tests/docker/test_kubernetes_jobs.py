@@ -130,7 +130,7 @@ def test_a_run_is_a_job_with_the_image_of_its_code_server(
     labels = job["metadata"]["labels"]
     assert (labels["dagster/job"], labels["dagster/run-id"]) == ("train_delay_model", run.run_id)
     assert pod(job)["containers"][0]["args"][:3] == ["dagster", "api", "execute_run"]
-    # It starts its steps, so it may ask Kubernetes.
+    # It starts its steps, so it has access to Kubernetes.
     assert pod(job)["automountServiceAccountToken"] is True
 
 
@@ -171,7 +171,7 @@ def test_each_step_is_a_job_and_one_that_fails_is_started_again(
         require_pod_of_a_run(job, name, IMAGE)
         assert job["metadata"]["labels"]["dagster/run-id"] == result.run_id
         assert pod(job)["containers"][0]["args"][-2:] == ["api", "execute_step"]
-        # A step has nothing to ask Kubernetes for.
+        # A step needs no access to Kubernetes.
         assert pod(job)["automountServiceAccountToken"] is False
 
 
@@ -261,7 +261,7 @@ def test_the_rendered_instance_opens_without_a_token_and_launches_nothing(
         run = run_of_the_code_server(instance, "train_delay_model")
         with pytest.raises(Exception, match="may not launch, end or check runs on Kubernetes: Service token"):
             instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
-        # The daemon still knows that a run that was killed can be taken up again.
+        # The daemon can still resume a run that was killed.
         assert instance.run_launcher.supports_resume_run
         assert instance.run_monitoring_max_resume_run_attempts == 2
 

@@ -125,7 +125,7 @@ def test_programs_are_started_as_by_compose(name: str) -> None:
 def test_variables_are_those_of_compose(name: str) -> None:
     here = variables_of(container_of(name))
     there = services()[name]["environment"]
-    # Kubernetes asks from outside; and the password is put into the address here.
+    # Kubernetes sends probes from outside; and the password is put into the address here.
     only_here = {"JAEGER_HEALTH_ENDPOINT", "OTELCOL_HEALTH_ENDPOINT", "MLFLOW_POSTGRES_PASSWORD"}
     only_there = {"JAEGER_PROMETHEUS_URL", "JAEGER_UI_FILE"}  # of its own Prometheus
     assert here.keys() - only_here == there.keys() - only_there

@@ -206,7 +206,7 @@ def test_the_instance_is_that_of_the_stack_but_for_where_things_are() -> None:
         kept = here["retention"][part]["purge_after_days"]
         assert kept == STACK["retention"][part]["purge_after_days"] | {
             "started": -1
-        }  # for ever, as by default
+        }  # without a limit, as by default
     for part in ("compute_logs", "local_artifact_storage"):
         assert (here[part]["module"], here[part]["class"]) == (STACK[part]["module"], STACK[part]["class"])
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
-# A browser loads these when it shows a page.
+# A browser loads these with a page.
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
 
 
@@ -76,7 +76,7 @@ def test_each_link_within_the_site_goes_to_a_page_and_an_anchor_that_exist(pages
     broken = []
     for path, page in pages.items():
         if path.name == "404.html":
-            continue  # its links are absolute, as it is shown at any address
+            continue  # its links are absolute, as it is served at any address
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc or not link:

@@ -26,9 +26,9 @@ class Month:
 
     Attributes:
         outcome: Whether a row happened.
-        staging: What the first model said.
-        production: What the second said.
-        day: Of each row.
+        staging: The predictions of the first model.
+        production: Those of the second.
+        day: The day of each row.
     """
 
     outcome: NDArray[np.bool_]

@@ -227,7 +227,7 @@ def test_the_order_of_rows_does_not_matter(make: Any) -> None:
     one, other = (make(season, resamples=2000) for season in (GOOD, shuffled))
     for here, there in zip(one.differences, other.differences, strict=True):
         assert there.gain == pytest.approx(here.gain, abs=1e-12)
-        # Days are numbered as they come, so that other ones are drawn.
+        # Days are numbered in the order of rows, so that other ones are drawn.
         assert there.high - there.low == pytest.approx(here.high - here.low, rel=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of prediction: what they take for outcomes and predictions, what they refuse, and what they show."""
+"""Tests the kinds of prediction: which outcomes and predictions they accept, refuse and describe."""
 
 import json
 import math

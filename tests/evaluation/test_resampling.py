@@ -19,7 +19,7 @@ METRICS = Binary().metrics
 
 
 def random_sample(seed: int, rows: int = 600, clusters: int = 12) -> Sample:
-    """Two models that know something, round their answers (ties), and say some things with certainty."""
+    """Return two informative models with ties and with some predictions of 0 and 1."""
     random = np.random.default_rng(seed)
     knowledge = random.normal(size=(3, rows))
     outcome = knowledge.sum(axis=0) > 0.5
@@ -84,7 +84,7 @@ def test_the_calibration_error_of_a_draw_keeps_the_bins_of_all_rows() -> None:
 
 
 def test_a_draw_has_as_many_clusters_as_there_are_each_as_likely_and_some_more_than_once() -> None:
-    # The loss of a row is 8 ** -cluster, so that a sum of them tells which were drawn.
+    # The loss of a row is 8 ** -cluster, so that a sum of them identifies the drawn clusters.
     outcome = np.array([True, False] * 4)
     clusters = np.repeat(np.arange(4), 2)
     sure = np.sqrt(np.repeat([1, 1 / 8, 1 / 64, 1 / 512], 2))

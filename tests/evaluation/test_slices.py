@@ -1,4 +1,4 @@
-"""Slices: which there are, which can be judged, and how sure their differences are."""
+"""Tests slices: which there are, which can be evaluated, and the intervals of their differences."""
 
 import math
 from typing import Any

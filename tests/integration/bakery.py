@@ -1,4 +1,4 @@
-"""A project that knows nothing of Ledgerline: `bakery.py DAGSTER_HOME` runs it twice, and prints the runs."""
+"""A project that does not use Ledgerline: `bakery.py DAGSTER_HOME` runs it twice, and prints the runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A Dagster deployment as it runs on a machine: code server, daemon and pages, each a process of its own."""
+"""A Dagster deployment as it runs on a machine: code server, daemon and web server as separate processes."""
 
 import os
 import re
@@ -88,7 +88,7 @@ class Deployment:
         self._sessions.add(self.processes[name].pid)
 
     def wait_until_ready(self) -> None:
-        """Wait until the code server listens, and the pages know its jobs."""
+        """Wait until the code server listens, and the web server has loaded its jobs."""
 
         def loaded() -> bool:
             for name, process in self.processes.items():

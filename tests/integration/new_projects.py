@@ -24,7 +24,7 @@ from ledgerline.testing.waiting import wait_until
 
 VENV = Path(sys.executable).parents[1]
 LEDGERLINE = VENV / "bin" / "ledgerline"
-# Settings that whoever runs the tests has are not a new project's.
+# Settings of the machine are not those of a new project.
 OF_ELSEWHERE = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_TRACKING_URI", "PYTHONPATH", "VENV")
 SECONDS = 300  # until a test is given up
 
@@ -87,7 +87,7 @@ class NewProject:
             yield instance
 
     def in_production(self) -> int | None:
-        """The version that MLflow says is in production."""
+        """Return the version in production, from MLflow."""
         aliases = self.client.get_registered_model(self.model).aliases
         return int(aliases["production"]) if "production" in aliases else None
 
@@ -103,7 +103,7 @@ class NewProject:
         wait_until(lambda: self.served() == version, f"version {version} is active", SECONDS)
 
     def predict(self, rows: list[dict[str, Any]]) -> list[Any]:
-        """Ask the service, as MLflow's clients do."""
+        """Send a request to the service, as MLflow's clients do."""
         url = f"{self.serving}/models/{self.model}/invocations"
         answer = requests.post(url, json={"dataframe_records": rows}, timeout=30)
         assert answer.status_code == 200, answer.text
@@ -111,7 +111,7 @@ class NewProject:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a process that is to know its project by the working folder."""
+    """Return the environment of a process that reads its project from the working folder."""
     return {name: value for name, value in os.environ.items() if not name.startswith(OF_ELSEWHERE)}
 
 

@@ -1,6 +1,6 @@
-"""Jobs whose steps trace themselves, and meet with what the tags of their run say; for code servers, too.
+"""Jobs whose steps trace themselves and fail as the tags of their run define; for code servers, too.
 
-What is done with them: test_observer_faults.py, test_spans_inside_steps.py.
+The tests are in test_observer_faults.py and test_spans_inside_steps.py.
 """
 
 import contextvars
@@ -24,7 +24,7 @@ from ledgerline.dagster.settings import Settings, environment_with
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.testing.waiting import wait_until
 
-FAULT = "fault/"  # and the name of a step: a tag that says what happens there
+FAULT = "fault/"  # and the name of a step: a tag that defines what happens there
 GATE = "gate"  # a tag with a path, for the steps that wait: see `wait_at_the_gate`
 EXIT_CODE = 3
 GATE_SECONDS = 120.0
@@ -53,7 +53,7 @@ MEETING = threading.Barrier(2)
 
 
 def meet_fate(context: dg.AssetExecutionContext) -> None:
-    """Let happen what the run's tag says of this step."""
+    """Do what the run's tag defines for this step."""
     step = context.op_execution_context.get_step_execution_context().step.key
     fault = context.run.tags.get(FAULT + step)
     if fault == "raises":
@@ -84,7 +84,7 @@ def work(context: dg.AssetExecutionContext, otel: OTelResource, what: str) -> in
 
 
 def library_call(name: str) -> trace.Span:
-    """A span that a library would make, which knows nothing of this project."""
+    """A span of another library."""
     return trace.get_tracer(LIBRARY).start_as_current_span(name)  # pyright: ignore[reportReturnType]
 
 
@@ -169,7 +169,7 @@ def processes(context: dg.InitExecutorContext) -> MultiprocessExecutor:
 
 @dg.executor(name="processes_behind", requirements=dg.multiple_process_executor_requirements())
 def processes_behind(context: dg.InitExecutorContext) -> MultiprocessExecutor:
-    """Steps whose clock is behind, from before anything has looked at it."""
+    """Return steps whose clock is behind from the first reading on."""
     return _processes([CLOCK_BEHIND, *PRELOADED])
 
 
@@ -203,7 +203,7 @@ def calling() -> dg.JobDefinition:
 
 
 def definitions() -> dg.Definitions:
-    """With the resources that the environment asks for now."""
+    """Return definitions with the resources that the environment configures now."""
     settings = Settings.from_environment(os.environ)
     return dg.Definitions(
         assets=[*BAKERY, threads, child_process, piped_process],

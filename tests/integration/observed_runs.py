@@ -37,18 +37,18 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class ObservedRuns:
-    """The runs of an instance, and where they are shown."""
+    """The runs of an instance, and their exports."""
 
     instance: dg.DagsterInstance
     receiver: Receiver
     observers: Sequence[Observer]
 
     def tick(self) -> list[Report]:
-        """Have each projection look once."""
+        """Poll with each projection once."""
         return [observer.tick(self.instance, BUDGET_SECONDS) for observer in self.observers]
 
     def catch_up(self) -> None:
-        """Have the projections look until there is nothing new."""
+        """Poll with the projections until there is nothing new."""
 
         def nothing_new() -> bool:
             reports = self.tick()
@@ -59,7 +59,7 @@ class ObservedRuns:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Have the projections look all the time meanwhile."""
+        """Poll with the projections during the block."""
         over = threading.Event()
 
         def follow() -> None:
@@ -139,14 +139,14 @@ def mlflow_run_once_whole(
 
 
 def mlflow_runs(client: MlflowClient, run_id: str) -> Sequence[Run]:
-    """All MLflow runs that say that they are of a run, but for those that its steps opened."""
+    """Return all MLflow runs with the tag of a run, except those that its steps opened."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`dagster.run_id` = '{run_id}'")
     return [run for run in found if STEP_KEY not in run.data.tags]
 
 
 def _attempts(instance: dg.DagsterInstance, run_id: str) -> Mapping[tuple[str, int], bool]:
-    """Every attempt that Dagster's log tells of, and whether it failed."""
+    """Return every attempt in Dagster's event log, and whether it failed."""
     attempts: dict[tuple[str, int], bool] = {}
     latest: dict[str, int] = {}
     retried: set[str] = set()
@@ -157,7 +157,7 @@ def _attempts(instance: dg.DagsterInstance, run_id: str) -> Mapping[tuple[str, i
         if event.event_type in _STARTS and (step not in latest or step in retried):
             latest[step] = latest.get(step, 0) + 1
             retried.discard(step)
-            attempts[step, latest[step]] = True  # unless it says otherwise
+            attempts[step, latest[step]] = True  # by default
         elif event.event_type in _ENDS:
             attempts[step, latest[step]] = _ENDS[event.event_type]
             if event.event_type is DagsterEventType.STEP_UP_FOR_RETRY:

@@ -1,4 +1,4 @@
-"""Stands between a server and its clients, and fails in the ways it is told to."""
+"""A proxy between a server and its clients that fails in configurable ways."""
 
 import urllib.error
 import urllib.request
@@ -18,8 +18,8 @@ class Proxy(LoopbackServer):
 
     Attributes:
         target: URL of the server behind it.
-        refuses: Says of a path what it is answered, if it is not handed on.
-        answered: Is called with a path when the server has answered, before the client gets to know.
+        refuses: Returns the response to a path, if the request is not passed on.
+        answered: Is called with a path when the server has responded, before the client has the response.
         refused: Paths that were not handed on.
     """
 

@@ -33,7 +33,7 @@ class Gate:
         return {observed_jobs.GATE: str(self.folder)}
 
     def wait_for_the_step(self) -> int:
-        """Wait until the step has come; returns the id of its process."""
+        """Wait until the step has begun; return the id of its process."""
         reached = self.folder / "reached"
         return int(wait_until(lambda: reached.exists() and reached.read_text(), "the step waits"))
 
@@ -65,7 +65,7 @@ class RunWorkers:
     def plan(
         self, job: Job, tags: Mapping[str, str] | None = None, run_id: str | None = None, **faults: str
     ) -> PlannedRun:
-        """A run that nobody executes yet; `faults` say what happens in which step."""
+        """Create a run without executing it; `faults` define what happens in which step."""
         of_steps = {observed_jobs.FAULT + step: fault for step, fault in faults.items()}
         run = self.instance.create_run_for_job(job(), run_id=run_id, tags={**(tags or {}), **of_steps})
         return PlannedRun(run.run_id, job.__name__)

@@ -93,7 +93,7 @@ class Dev:
         """The addresses at which its processes listen on a port."""
         found: set[str] = set()
         for member in self.family():
-            with suppress(psutil.NoSuchProcess):  # steps of runs come and go
+            with suppress(psutil.NoSuchProcess):  # steps of runs start and end
                 found |= {
                     connection.laddr.ip
                     for connection in member.net_connections(kind="tcp")
@@ -103,7 +103,7 @@ class Dev:
 
 
 def program(process: psutil.Process) -> str:
-    """How its command begins; nothing if it has ended meanwhile."""
+    """Return the first part of its command; nothing if it has ended."""
     with suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline()[:3])
     return ""

@@ -33,7 +33,7 @@ def working() -> None:
 
 defs = dg.Definitions(jobs=[working])
 """
-# There is no daemon, which would take runs out of a queue.
+# There is no daemon, which would launch queued runs.
 INSTANCE = "run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}\n"
 BUDGET = 60.0
 TIMEOUT = 300.0  # seconds; far longer than two runs take on a busy machine

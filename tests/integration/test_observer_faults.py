@@ -65,7 +65,7 @@ def proxy(proxy_of_all_tests: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def client(mlflow_server: str) -> MlflowClient:
-    """An independent look at what MLflow has."""
+    """A client that reads what MLflow has."""
     return MlflowClient(mlflow_server)
 
 
@@ -170,7 +170,7 @@ def test_a_run_whose_worker_is_killed_at_any_moment_is_exported_to_its_last_step
 ) -> None:
     # Drawn here, not among the parameters: processes that share the tests have to agree on their names.
     records = random.SystemRandom().choice(moments)
-    print(f"The worker is killed after {records} records.")  # noqa: T201 (shown if the test fails)
+    print(f"The worker is killed after {records} records.")  # noqa: T201 (printed if the test fails)
     with observed_deployment.followed():
         run_id = deployment.launch("baking")
         worker = deployment.worker_of(run_id)
@@ -183,7 +183,7 @@ def test_a_run_whose_worker_is_killed_at_any_moment_is_exported_to_its_last_step
     for attempt in trace.attempts.values():
         own = [span for span in trace.spans if span.of == attempt.of and span.scope != attempt.scope]
         assert attempt.failed or len(own) == 3
-    # A step goes on without its run, and says how it ended when both had been given up on.
+    # A step continues without its run, and records its end after both have been failed.
     assert len({span.of for span in trace.repeated if span.is_attempt}) <= 1
     assert observed_deployment.mlflow_run(client, run_id).info.status == "FAILED"
 

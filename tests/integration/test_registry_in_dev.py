@@ -1,4 +1,4 @@
-"""`ledgerline dev` follows the registry: what somebody does in MLflow is seen in Dagster within seconds."""
+"""Tests that `ledgerline dev` follows the registry: changes in MLflow are in Dagster within seconds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def dev(
 
 @pytest.fixture(scope="module")
 def stock(dev: Dev) -> Stock:
-    """Three versions, of which the first is in production; Dagster knows of that."""
+    """Three versions, of which the first is in production, also in Dagster."""
     stock = Stock(dev.mlflow, None)
     stock.model(MODEL_NAME, 3)
     stock.client.set_registered_model_alias(MODEL_NAME, "production", "1")

@@ -145,7 +145,7 @@ def test_a_second_run_reads_nothing_again_and_scores_the_same_to_the_last_digit(
     assert after.run_id != before.run_id
     assert after.scores == before.scores
     assert after.data_sha256 == before.data_sha256
-    # The same model again is no better than itself.
+    # The same model again is not better than itself.
     assert "Refused. production stays with version 1." in done.stdout
     assert "a gain of 0.0000" in " ".join(re.sub("[│ ]+", " ", done.stdout).split())
 

@@ -263,7 +263,7 @@ def test_settings_that_are_all_wrong_change_nothing_for_the_step(
 
     assert_unharmed(observed.instance, run_id)
     assert steps_in_event_log(observed.instance, run_id) == STEPS.keys()
-    with pytest.raises(BlockingIOError):  # nobody came
+    with pytest.raises(BlockingIOError):  # no connection arrived
         silent_server.accept()
     observed.catch_up()
     assert len(own_spans(observed.trace(run_id))) == OF_A_STEP * len(STEPS)

@@ -1,4 +1,4 @@
-"""A real MLflow server that wakes the sensors of a Dagster instance."""
+"""Tests a real MLflow server that notifies the sensors of a Dagster instance."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ SENDING = {
     "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
     "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
     "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-    # Otherwise a test would wait for a minute until the server knows of its webhook.
+    # Otherwise a test would wait for a minute until the server has loaded its webhook.
     "MLFLOW_WEBHOOK_CACHE_TTL": "0",
     # One of a listener that is not there is over at once.
     "MLFLOW_WEBHOOK_REQUEST_MAX_RETRIES": "0",

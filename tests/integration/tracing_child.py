@@ -1,4 +1,4 @@
-"""A program that Dagster Pipes starts: says which trace it was told of, by its environment and by extras."""
+"""A program that Dagster Pipes starts: it reports the trace in its environment and in its extras."""
 
 import os
 

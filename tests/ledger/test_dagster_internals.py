@@ -206,6 +206,6 @@ def test_no_other_module_imports_what_is_private() -> None:
     private = re.compile(r"^\s*(from|import) dagster\._", re.MULTILINE)
     named = [module for module in MODULES if private.search(module.read_text())]
     assert [str(module.relative_to(ROOT)) for module in named] == [str(INTERNALS.relative_to(ROOT))]
-    # Nor does the library know the names of its modules.
+    # The library does not have the names of its modules either.
     library = [module for module in MODULES if module.is_relative_to(ROOT / "ledgerline")]
     assert [module for module in library if "dagster._" in module.read_text()] == [INTERNALS]

@@ -106,7 +106,7 @@ def test_a_working_folder_that_is_empty_can_be_filled(
     number = folder.stat().st_ino
     monkeypatch.chdir(folder)
     assert write_project(Path(), Kind.BINARY, "0.2.0") == folder
-    assert folder.stat().st_ino == number  # a shell in it sees the files
+    assert folder.stat().st_ino == number  # a shell in it has the files
     assert Path("Makefile").is_file()
     assert list(tmp_path.iterdir()) == [folder]
 

@@ -1,4 +1,4 @@
-"""Real servers that take traces, over HTTP and over gRPC, and keep the requests as they came."""
+"""Real servers that accept traces, over HTTP and over gRPC, and keep the requests as received."""
 
 import gzip
 import threading
@@ -91,7 +91,7 @@ class Collector:
 
     @property
     def spans(self) -> list[Span]:
-        """All that came, in order."""
+        """Return all received requests, in order."""
         return [span for request in self.requests for span in request.spans]
 
 

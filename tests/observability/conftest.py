@@ -39,7 +39,7 @@ Execute = Callable[[dg.DagsterInstance], str]
 
 
 def executed(job: Callable[..., dg.JobDefinition], **ops: object) -> Execute:
-    """A job, with the executor that it has of its own."""
+    """Return a function that executes a job with its executor."""
 
     def execute(instance: dg.DagsterInstance) -> str:
         config = {"ops": {op: {"config": values} for op, values in ops.items()}}
@@ -49,7 +49,7 @@ def executed(job: Callable[..., dg.JobDefinition], **ops: object) -> Execute:
 
 
 def read_afterwards(job: Callable[..., dg.JobDefinition]) -> Execute:
-    """A job whose outputs somebody reads, which initialises its resources once more."""
+    """Return a function that executes a job and reads its outputs, which initialises its resources again."""
 
     def execute(instance: dg.DagsterInstance) -> str:
         with dg.execute_job(dg.reconstructable(job), instance) as result:
@@ -230,5 +230,5 @@ def export(instance_of_runs: dg.DagsterInstance) -> Export:
 
 @pytest.fixture(scope="session")
 def timed_runs(instance_of_runs: dg.DagsterInstance) -> Recordings:
-    """The event log of any of the runs whose events tests give times, by name."""
+    """The event log of any of the runs of timed_runs.py, by name."""
     return Recordings(instance_of_runs, TIMED_RUNS)

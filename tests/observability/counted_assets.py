@@ -1,4 +1,4 @@
-"""Assets that say how many rows they wrote, in every way that Dagster has for it."""
+"""Assets that record their number of written rows in every way that Dagster has for it."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ class CountsItsOutput(dg.IOManager):
 
 
 class LogsItsOwn(dg.IOManager):
-    """An I/O manager that makes a materialisation of its own beside Dagster's."""
+    """An I/O manager that records a second materialisation beside Dagster's."""
 
     def handle_output(  # pyright: ignore[reportIncompatibleMethodOverride] (Dagster takes generators)
         self, context: dg.OutputContext, obj: list[int]

@@ -57,7 +57,7 @@ def links_of(span: ReadableSpan) -> list[tuple[int, int, object]]:
 
 
 def exceptions(span: ReadableSpan) -> list[tuple[object, object]]:
-    """Type and message of those that a span tells of."""
+    """Return type and message of the exceptions of a span."""
     told = [event.attributes or {} for event in span.events if event.name == "exception"]
     return [(each["exception.type"], each["exception.message"]) for each in told]
 
@@ -79,7 +79,7 @@ def times_of(span: ReadableSpan) -> tuple[int, int]:
 
 
 def whole(span: ReadableSpan) -> tuple[object, ...]:
-    """All that is said by a span, to be compared."""
+    """Return everything in a span, to be compared."""
     return (
         key_of(span),
         span.parent,

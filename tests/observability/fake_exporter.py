@@ -19,11 +19,11 @@ BACKFILL = Backfill("abcdefgh", 1_357_000_000.0, 1_357_000_100.0, "COMPLETED_SUC
 
 @dataclass
 class FakeExporter(SpanExporter):
-    """Takes spans, unless it is told to answer something else.
+    """An exporter that accepts spans, unless it has other answers.
 
     Attributes:
-        answers: What it says or raises to the next batches.
-        batches: What it took.
+        answers: Results or errors for the next batches.
+        batches: The accepted batches.
     """
 
     answers: list[SpanExportResult | Exception] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Weather stations and their readings: small assets that do all that lineage events tell of."""
+"""Weather stations and their readings: small assets with everything that lineage events contain."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""An executor that runs each step with Dagster's command line, in a process of its own."""
+"""An executor that runs each step with Dagster's command line in a separate process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Jobs whose runs are shown in MLflow; in a module of their own for processes that execute some of them."""
+"""Jobs whose runs are exported to MLflow. Processes that execute some of them import this module."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

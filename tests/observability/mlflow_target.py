@@ -27,7 +27,7 @@ Point = tuple[str, int, int, float]
 
 
 class CountingClient:
-    """A client that counts what is asked of it."""
+    """A client that counts its calls."""
 
     def __init__(self, client: "MlflowClient") -> None:
         self._client = client
@@ -40,7 +40,7 @@ class CountingClient:
 
 @dataclass
 class Target:
-    """MLflow at an address, with a projection to an experiment of its own."""
+    """MLflow at an address, with a projection to a separate experiment."""
 
     tracking_uri: str
     experiment: str

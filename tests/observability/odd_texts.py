@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
 SECRET = "hunter22"
-FORBIDDEN = "forbidden"  # of what a database refuses by a rule of its own
+FORBIDDEN = "forbidden"  # a text that a database refuses by a custom rule
 
 TEXTS = {
     "NUL": "before\x00after",

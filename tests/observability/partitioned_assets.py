@@ -21,7 +21,7 @@ def range_of(first: str, last: str) -> dict[str, str]:
 
 
 def versioned(name: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
-    """An asset whose version tells run and partition."""
+    """An asset whose version names its run and partition."""
 
     @dg.asset(name=name, partitions_def=partitions, backfill_policy=SINGLE_RUN if partitions else None)
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:

@@ -227,7 +227,7 @@ def during_another() -> None:
     try:
         raise KeyError("tailnum")
     except KeyError:
-        raise ValueError("row 7 has no plane")  # noqa: B904  (that it is not said is the point)
+        raise ValueError("row 7 has no plane")  # noqa: B904  (the missing cause is tested)
 
 
 @dg.op
@@ -406,7 +406,7 @@ def tower() -> dg.DataVersion:
     return dg.DataVersion("open")
 
 
-# Runs that do not come to their end
+# Runs that are interrupted
 
 
 @dg.op(ins={"start": dg.In(dg.Nothing)})

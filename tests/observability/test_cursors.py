@@ -1,4 +1,4 @@
-"""How far a projection has come, as it is kept in the instance between processes."""
+"""Tests cursors: the position of a projection, which the instance keeps between processes."""
 
 import time
 from pathlib import Path

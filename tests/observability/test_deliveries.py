@@ -33,7 +33,7 @@ from tests.observability.collectors import (
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
 RESOURCE = Resource({"service.name": "tests"})
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
-GRPC_LIMIT = 4 * 1024 * 1024  # of a server that is not told otherwise
+GRPC_LIMIT = 4 * 1024 * 1024  # of a server with default settings
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def received(collector: Collector) -> dict[str, list[str]]:
-    """The spans that came, each with the keys of its attributes; the last one of an id counts."""
+    """Return the received spans with the keys of their attributes; the last one of an id counts."""
     return {found.name: [each.key for each in found.attributes] for found in collector.spans}
 
 

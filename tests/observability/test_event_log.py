@@ -28,7 +28,7 @@ def test_a_history_does_not_depend_on_the_portions_in_which_it_is_read(recording
         for start, end in pairwise([0, *sorted(cuts), len(records)]):
             reader.feed(records[start:end])
             so_far.append((end, reader.history()))
-        # Afterwards: what was said before must not change with what is fed later.
+        # Checked afterwards: earlier histories must not change with later records.
         for end, history in so_far:
             assert history == recording.history_of(records[:end])
 

@@ -1,4 +1,4 @@
-"""Tests what a history says about the assets, partitions and checks of a run."""
+"""Tests the assets, partitions and checks of a run in its history."""
 
 from dataclasses import replace
 from hashlib import sha256

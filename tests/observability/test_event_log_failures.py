@@ -1,4 +1,4 @@
-"""Tests what a history says about steps and runs that fail, are retried or are canceled."""
+"""Tests the histories of steps and runs that fail, are retried or are canceled."""
 
 import pytest
 

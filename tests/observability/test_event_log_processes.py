@@ -40,7 +40,11 @@ def test_what_a_process_does_after_it_was_given_up_on_is_not_counted(recorded: R
     ("run", "step", "number"),
     [
         ("processes", "planes", 1),
-        ("processes", "airlines", 1),  # its end is told by the process that started it, on another clock
+        (
+            "processes",
+            "airlines",
+            1,
+        ),  # its end is recorded by the process that started it, with another clock
         ("processes", "airlines", 2),
         ("processes", "fleet", 1),
         ("delegated", "split_at_last", 1),
@@ -58,7 +62,7 @@ def test_a_clock_that_is_behind_changes_nothing(
     check_times(history)
     late = attempt_at(history, step, number)
 
-    # How long the process took to start cannot be told from its clock's being behind.
+    # The time to start the process cannot be distinguished from the lag of its clock.
     start_up = seconds_between(
         recording.records,
         on_time,

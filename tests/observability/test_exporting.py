@@ -1,4 +1,4 @@
-"""Traces of processes that are no steps: sent at the end of the work, or given up in time."""
+"""Tests traces of processes that are not steps: sent at the end of the work, or given up in time."""
 
 import logging
 import socket
@@ -130,7 +130,7 @@ def test_an_mlflow_that_cannot_be_opened_is_reported_and_nothing_else(
 
 
 class Moody(SpanExporter):
-    """Takes spans or raises, as it is told."""
+    """Accepts spans, or raises an error."""
 
     def __init__(self) -> None:
         self.fails = False

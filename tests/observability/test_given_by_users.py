@@ -1,4 +1,4 @@
-"""Tests that tags and metadata given by users are shown in each place where a run is shown."""
+"""Tests that tags and metadata given by users are exported to each target of a run."""
 
 import json
 import math
@@ -101,7 +101,7 @@ def history_of(instance: dg.DagsterInstance, run_id: str) -> RunHistory:
 
 
 def points(history: RunHistory, start: str) -> dict[str, list[tuple[int, float]]]:
-    """The metrics of MLflow whose names start like this, with step and value."""
+    """Return the metrics of MLflow whose names have this prefix, with step and value."""
     found: dict[str, list[tuple[int, float]]] = {}
     for metric in run_metrics(history, None):
         if metric.key.startswith(start):
@@ -241,7 +241,7 @@ def test_numbers_are_bounded_for_each_event_and_for_a_run() -> None:
     assert sum(name.startswith("dagster.metadata.") for name in of_step) == MAX_NUMBERS
 
 
-# Owners, which only the code says
+# Owners, which only the code has
 
 
 @dg.asset(owners=["team:ovens", "ana@bakery.example"])

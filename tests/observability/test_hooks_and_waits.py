@@ -41,7 +41,7 @@ def test_hooks_have_their_seconds_and_outcomes(timed_runs: Recordings) -> None:
     assert told == {
         HookOutcome.COMPLETED: ("celebrate", seconds[HookOutcome.COMPLETED]),
         HookOutcome.SKIPPED: ("mourn", seconds[HookOutcome.SKIPPED]),
-        HookOutcome.ERRORED: ("", seconds[HookOutcome.ERRORED]),  # Dagster does not say which it was
+        HookOutcome.ERRORED: ("", seconds[HookOutcome.ERRORED]),  # Dagster does not record which it was
     }
     (errored,) = [hook for hook in attempt.hooks if hook.error is not None]
     assert errored.error is not None

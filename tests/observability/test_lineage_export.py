@@ -104,7 +104,7 @@ def history(recording: Recording) -> RunHistory:
 
 @pytest.fixture
 def anywhere() -> Iterator[dg.DagsterInstance]:
-    """No projection of lineage asks the instance anything."""
+    """A projection of lineage does not use the instance."""
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -127,7 +127,7 @@ def refusal(
 
 
 def shown(error: BaseException) -> str:
-    """All that a log would show of an error."""
+    """Return everything that a log would contain of an error."""
     return "".join(traceback.format_exception(error))
 
 
@@ -217,7 +217,7 @@ def test_a_server_that_is_down_is_given_up_on_at_once(
     anywhere: dg.DagsterInstance, history: RunHistory
 ) -> None:
     with socket.socket() as bound:
-        bound.bind((HOST, 0))  # not listening, and nobody else can
+        bound.bind((HOST, 0))  # not listening, and no other process can
         address = f"{HOST}:{bound.getsockname()[1]}"
         error = refusal(to(f"http://{LOGIN}@{address}", api_key=KEY), anywhere, history)
     reason = f"[Errno {errno.ECONNREFUSED}] Connection refused"

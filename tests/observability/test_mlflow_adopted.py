@@ -33,7 +33,7 @@ def database(mlflow_database: str, tmp_path: Path, request: pytest.FixtureReques
 def followed(
     mlflow_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dg.DagsterInstance, Mapping[str, str]]]:
-    """Runs whose job uses the real dagster-mlflow, each in a process that has exited, by name of the job."""
+    """Runs whose job uses the real dagster-mlflow, each in a process that has exited, by job."""
     resource = {
         "experiment_name": THEIRS,
         "mlflow_tracking_uri": mlflow_server,

@@ -1,4 +1,4 @@
-"""Datasets as MLflow keeps them: each run shows what it read and wrote itself, whatever others show."""
+"""Tests datasets in MLflow: each run has what it read and wrote itself, independently of others."""
 
 import json
 from collections import defaultdict
@@ -20,7 +20,7 @@ DAYS = dg.StaticPartitionsDefinition(["d1", "d2", "d3"])
 
 @dg.asset(code_version="1", partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
 def flights(context: dg.AssetExecutionContext) -> None:
-    """Has the same version whatever it writes: it has no upstream, and says nothing of its content."""
+    """Has the same version for any content: it has no upstream, and records no version of its content."""
     rows = int(context.run.tags["rows"])
     for day in context.partition_keys:
         context.add_asset_metadata({"dagster/partition_row_count": rows}, partition_key=day)

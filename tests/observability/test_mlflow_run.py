@@ -1,4 +1,4 @@
-"""Dagster runs shown in MLflow, on a database and on a server: what is there, and once only."""
+"""Tests Dagster runs exported to MLflow, on a database and on a server: complete, and once only."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

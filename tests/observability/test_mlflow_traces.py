@@ -153,7 +153,7 @@ def test_a_span_that_is_exported_again_with_changes_is_replaced(
         database.projection.export(instance_of_runs, history, None)
         spans = database.trace_of(killed).data.spans
         assert len(spans) == len(spans_of(killed))
-        # The state that MLflow lists stays what the first root said.
+        # The state in MLflow's list stays that of the first root.
         assert {span.status.status_code.value for span in spans if span.name in ("die", "run dying")} == {
             state
         }

@@ -1,4 +1,4 @@
-"""MLflow that is down, overloaded or out of space: said within seconds, and made whole afterwards."""
+"""Tests an MLflow that is down, overloaded or out of space: reported within seconds, and complete later."""
 
 import threading
 import urllib.error
@@ -101,7 +101,7 @@ def test_a_server_that_has_other_worries_is_named(status: int, instance: dg.Dags
         with pytest.raises(TargetUnavailableError) as failure:
             projection.export(instance, history, None)
 
-    assert server.requests <= 3  # MLflow's own default is to ask eight times, over minutes
+    assert server.requests <= 3  # MLflow's default is eight attempts over minutes
     assert f"MLflow at http://reader:[redacted]@{HOST}:{server.server_port} does not accept this" in str(
         failure.value
     )

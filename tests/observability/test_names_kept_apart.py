@@ -1,4 +1,4 @@
-"""Assets whose names look alike, in every place that shows them: a key may have slashes within its parts."""
+"""Tests assets with similar names in every target: a key may have slashes within its parts."""
 
 import json
 from collections.abc import Iterator

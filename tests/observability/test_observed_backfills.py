@@ -139,7 +139,7 @@ def test_a_run_that_is_retried_with_success_does_not_fail_its_backfill(
     first.fail()
     instance.add_run_tags(first.run_id, {"dagster/will_retry": "true"})
     observer.tick(instance, BUDGET)
-    assert target.backfills == []  # the retry is still to come
+    assert target.backfills == []  # the retry has not started
 
     retry = begin(instance, backfill=BACKFILL, retry_of=first)
     instance.add_run_tags(first.run_id, {"dagster/auto_retry_run_id": retry.run_id})

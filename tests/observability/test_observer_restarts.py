@@ -1,4 +1,4 @@
-"""Tests what the next process exports, and runs that are exported on request."""
+"""Tests which records the next process exports, and runs that are exported on request."""
 
 import dagster as dg
 import pytest
@@ -59,7 +59,7 @@ def test_projections_have_cursors_of_their_own(instance: dg.DagsterInstance) -> 
     assert traces.new_words_of(run) == runs.new_words_of(run) == [["a word"]]
 
 
-# One run, when somebody asks for it
+# One requested run
 
 
 def test_a_requested_run_is_exported_from_its_beginning(

@@ -40,7 +40,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Poll:
-    """One of the observers looks, and has these fates in turn."""
+    """Poll with one of the observers, which has these fates in turn."""
 
     observer: int
     fates: tuple[Fate, ...] = ()
@@ -193,7 +193,7 @@ class World:
     print_blob=True,
 )
 @given(events=st.lists(EVENTS, min_size=12, max_size=30))
-# One ends while the other, that knows less, is in the middle of it.
+# One ends while the other, which has read less, is in the middle of its export.
 @example(
     [
         Write(),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BUDGET = 60.0
 TICKS = 12
 
-# A team's database may have rules of its own: MLflow reports one as a bad request, and one as a database that
+# A team's database may have custom rules: MLflow reports one as a bad request, and one as a database that
 # is temporarily unavailable.
 POSTGRESQL_RULE = """
 CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN

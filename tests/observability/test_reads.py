@@ -176,7 +176,7 @@ def test_more_than_a_hundred_hours_are_read_as_their_days(instance: dg.DagsterIn
 
 
 def test_what_dagster_recorded_of_unknown_partitions_is_no_version(instance: dg.DagsterInstance):
-    """The log cannot tell which of several equal windows was read."""
+    """The log does not record which of several equal windows was read."""
     run(instance, assets.days, tags=range_of(JANUARY[0], JANUARY[9]))
 
     history = run(instance, assets.week_before, key=JANUARY[8])

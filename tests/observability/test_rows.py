@@ -37,7 +37,7 @@ def history_of(instance: dg.DagsterInstance, run_id: str) -> RunHistory:
 
 
 def metric_rows(history: RunHistory) -> dict[str, float]:
-    """The value that MLflow shows of each asset: that of the latest point."""
+    """Return the value of each asset in MLflow: that of the latest point."""
     latest = {}
     for point in sorted(run_metrics(history, None), key=lambda each: (each.step, each.timestamp, each.value)):
         if point.key.startswith("rows/"):

@@ -194,7 +194,7 @@ def failure_after(record: EventLogRecord) -> EventLogRecord:
     event = DagsterEvent(
         DagsterEventType.RUN_FAILURE.value, job_name=entry.job_name or "", message="Its process is gone."
     )
-    # At a time of its own, as no two events of a run are recorded at once.
+    # At another time, as no two events of a run are recorded at once.
     entry = entry._replace(dagster_event=event, step_key=None, timestamp=entry.timestamp + 1e-6)
     return record._replace(event_log_entry=entry)
 

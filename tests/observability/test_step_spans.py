@@ -1,4 +1,4 @@
-"""Spans of steps to JSON and back: nothing is lost, and whatever they hold is JSON that anybody can read."""
+"""Tests spans of steps to JSON and back: nothing is lost, and any value becomes standard JSON."""
 
 import json
 import math
@@ -85,7 +85,7 @@ def without_tuples(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def described(span: ReadableSpan) -> dict[str, Any]:
-    """All that is said by a span."""
+    """Return everything in a span."""
     scope = span.instrumentation_scope
     assert span.context is not None
     return {

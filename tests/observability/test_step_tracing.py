@@ -225,7 +225,7 @@ def test_a_library_that_traces_itself_nests_too(instance: dg.DagsterInstance) ->
         with tracer.start_as_current_span("POST"), otel.span("write"):
             pass
 
-    # Settings of its own, since a provider is made once for each.
+    # Other settings, since a provider is created once for each.
     spans = run_of(instance, fetch, otel=OTelResource(endpoint="http://library.example"))
     assert paths(spans, "library") == ["fetch > compute > POST", "fetch > compute > read > GET"]
     assert paths(spans) == ["fetch > compute > POST > write", "fetch > compute > read"]
@@ -269,7 +269,7 @@ def test_everything_else_that_opentelemetry_offers_is_passed_on(instance: dg.Dag
     assert (send.kind, times_of(send)) == (SpanKind.PRODUCER, (1_000, 2_000))
     assert [(link.context.trace_id, link.context.span_id) for link in send.links] == [(7, 8)]
     assert (quiet.status.status_code, len(quiet.events)) == (StatusCode.UNSET, 0)
-    # A tracer that belongs to nobody's step.
+    # A tracer outside of any step.
     assert not tracer.start_span("outside").is_recording()
 
 

@@ -29,7 +29,7 @@ def test_runs_in_one_process_have_traces_of_their_own(instance: dg.DagsterInstan
     def fetch(otel: OTelResource) -> None:
         with otel.span("read"):
             pass
-        # Never closed, as by a generator that nobody exhausts.
+        # Never closed, as by a generator that is not exhausted.
         leaked = otel.span("leaked")
         leaked.__enter__()
         left_open.append(leaked)

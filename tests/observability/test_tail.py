@@ -56,7 +56,7 @@ class FakeServer:
         )
 
     def hide(self, run: WrittenRun, word: str) -> int:
-        """Write a record that nobody sees yet; returns its number."""
+        """Write a record that is not visible yet; return its number."""
         run.write(word)
         number = self._records(run)[-1].storage_id
         self.hidden.add(number)

@@ -1,4 +1,4 @@
-"""OpenTelemetry's variables: what they say, that none of their values raises, and where spans are sent."""
+"""Tests OpenTelemetry's variables: no value raises an error, and spans are sent where they say."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ VALUES = ["true", "none", "otlp", GRPC, HTTP, "always_off", "traceidratio", "0.5
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """None of a person's own settings."""
+    """Remove the settings of the machine."""
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""Pictures of real runs and of odd ones: they are drawn, and say what they leave out."""
+"""Tests pictures of real and odd runs: they are drawn, and name what they leave out."""
 
 import io
 from dataclasses import replace

@@ -22,7 +22,7 @@ from tests.observability.fake_exporter import BACKFILL, TARGET, Export, FakeExpo
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """None of a person's own settings; and an answer within a second."""
+    """Remove the settings of the machine, and set a timeout of one second."""
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)

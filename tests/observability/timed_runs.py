@@ -27,7 +27,7 @@ def of_assets(instance: dg.DagsterInstance) -> str:
 
 
 def waiting_for_a_pool(instance: dg.DagsterInstance) -> str:
-    """A run whose pool is taken by another one."""
+    """Execute a run whose pool is occupied by another one."""
     storage = instance.event_log_storage
     storage.set_concurrency_slots(jobs.POOL, 1)
     assert storage.claim_concurrency_slot(jobs.POOL, jobs.OTHER_RUN, jobs.OTHER_STEP).is_claimed

@@ -1,4 +1,4 @@
-"""Automation conditions, evaluated tick by tick: what is asked for, and what is not."""
+"""Tests automation conditions, evaluated tick by tick: what is requested, and what is not."""
 
 from collections.abc import Iterator
 from datetime import date, timedelta

@@ -167,7 +167,7 @@ def test_pods_are_limited_like_processes_retried_and_have_no_token() -> None:
 
 
 def test_the_number_of_pods_is_unlimited_unless_configured() -> None:
-    # A core of the run's own pod says nothing about others.
+    # The cores of the run's pod do not tell those of other pods.
     processed = executor_for("kubernetes", 0, 2).apply_config_mapping({"config": {}}).value
     assert processed is not None
     assert "max_concurrent" not in processed["config"]

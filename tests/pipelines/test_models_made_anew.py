@@ -1,4 +1,4 @@
-"""The sensors on the registry where a model was deleted and made anew, or its name passed to another one."""
+"""Tests the sensors on the registry where a model was deleted and created again, or renamed."""
 
 import json
 
@@ -23,7 +23,7 @@ NEW_IN_CURSORS = ("model_created", "newest_model", "seal")
 
 
 def released(daemon: Daemon) -> list[int]:
-    """Return the versions whose comparison was asked for, in order."""
+    """Return the versions whose comparison was requested, in order."""
     return [
         each.run_config["ops"]["comparison_flight_delay"]["config"]["version"]
         for each in daemon.launched
@@ -51,7 +51,7 @@ def forget_what_is_new(daemon: Daemon) -> None:
 
 @pytest.fixture
 def grown(daemon: Daemon, address: AlertAddress) -> Daemon:
-    """Three versions went to staging, and two of them to production; all of that was seen and told."""
+    """Three versions were in staging, two of them in production; all of this is materialised and alerted."""
     daemon.alert_url = address.url
     daemon.instance.report_runless_asset_event(
         dg.AssetMaterialization("delay_predictions", partition="2013-07-04")
@@ -93,7 +93,7 @@ def test_a_recreated_model_is_released_materialised_scored_and_alerted_from_its_
 def test_equal_entries_of_a_recreated_model_are_different_entries(
     grown: Daemon, address: AlertAddress
 ) -> None:
-    """The new journal has as many entries as the one before when it is seen for the first time."""
+    """The new journal has as many entries as the one before when it is read for the first time."""
     head = grown.stock.history(MODEL_NAME).head
     make_anew(grown)
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_aliases_set_by_hand_on_a_recreated_model_are_noticed_at_the_next_poll(
     assert released(grown) == [1, 2, 3, 3]
     assert grown.shown == [1, 2, 2]
     assert address.messages[-1]["cause"] == "outside"
-    assert address.messages[-1]["not_before"] is None  # what was seen then was another model
+    assert address.messages[-1]["not_before"] is None  # another model was read then
 
 
 def test_an_approval_of_a_recreated_model_is_carried_out(daemon: Daemon) -> None:
@@ -204,7 +204,7 @@ def test_a_model_that_is_renamed_and_gets_its_name_back_is_the_same(
 
 
 def test_models_that_swap_names_are_not_alerted_again(grown: Daemon, address: AlertAddress) -> None:
-    """The other one was there before: its past is shown, and is not news."""
+    """The other one existed before: its past is materialised without alerts."""
     grown.stock.model("other", 0)
     grown.stock.serve("other", grown.stock.version("other"))
     grown.stock.stage("other", grown.stock.version("other"))

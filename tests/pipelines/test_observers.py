@@ -1,4 +1,4 @@
-"""The sensors that show runs elsewhere: which there are, and what a tick of each does and says."""
+"""Tests the sensors that export runs: which there are, and what a tick of each does and reports."""
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -43,7 +43,7 @@ def settings_with(tmp_path: Path, **variables: str) -> Settings:
 
 
 def sensors(**variables: str) -> dict[str, dg.SensorDefinition]:
-    """The sensors that show runs, as the definitions have them under these variables."""
+    """Return the sensors that export runs, as the definitions have them with these variables."""
     settings = Settings.from_environment({"LEDGERLINE_HOME": "/nowhere", **variables})
     definitions = build_definitions(settings, executor_for("in_process", 0, 1))
     return {
@@ -176,7 +176,7 @@ def test_a_server_for_lineage_that_is_down_is_named_and_fails_nothing(
 
 
 class RefusingProjection:
-    """A projection that shows no run, for a reason that lies in the run."""
+    """A projection that exports no run, for a reason in the run."""
 
     name = "refusing"
 
@@ -202,7 +202,7 @@ def test_a_run_that_cannot_be_exported_fails_the_tick_with_the_reason(
         evaluated("track_runs", instance, resource)
     assert str(caught.value.__cause__) == "it has no name"
     assert str(caught.value).endswith(f"run {run_id} cannot be exported: it has no name")
-    # It is tried again later; until then, ticks say that it waits.
+    # It is tried again later; until then, ticks report that it waits.
     assert evaluated("track_runs", instance, resource).endswith("0 items written, 1 followed")
 
 
@@ -233,7 +233,7 @@ def _counting() -> dg.JobDefinition:
     return counting
 
 
-# In a project that knows nothing of this library
+# In a project that does not use this library
 
 
 FOREIGN = """

@@ -124,7 +124,7 @@ def test_there_and_back_between_polls_is_two_moves_and_one_scoring(
 
 
 def test_what_moved_in_both_ways_outside_between_polls_left_no_trace(daemon: Daemon) -> None:
-    """MLflow keeps no history of aliases: this is what it cannot tell."""
+    """MLflow keeps no history of aliases: this move is not in it."""
     for _ in range(2):
         daemon.stock.version(MODEL_NAME)
     daemon.stock.serve(MODEL_NAME, 1)
@@ -156,7 +156,7 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_materialised_by_it_alone(
     @dg.asset(key=PRODUCTION_ASSET)
     def moving(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         number = daemon.move_production(1, context.run.run_id)
-        daemon.set_alias(PRODUCTION, 2)  # and somebody else, who comes after it
+        daemon.set_alias(PRODUCTION, 2)  # and another process, after it
         during.extend(daemon.tick(production_changed).skip_message for _ in range(2))
         assert daemon.shown == []
         entry, move, end = daemon.stock.history(MODEL_NAME).moves(PRODUCTION)[0]

@@ -24,7 +24,7 @@ def test_the_check_is_evaluated_when_its_verdict_changes(daemon: Daemon) -> None
 
     daemon.stock.client.set_model_version_tag(MODEL_NAME, "1", "stage", "archived")
     daemon.tick(registry_drift)
-    daemon.pass_time(registry_drift, 31)  # tags do not show in a look
+    daemon.pass_time(registry_drift, 31)  # a poll does not read tags
     daemon.tick(registry_drift)
     assert daemon.verdicts == [fine]
     for _ in range(3):

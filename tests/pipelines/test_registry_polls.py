@@ -92,7 +92,7 @@ def test_a_registry_that_cannot_be_reached_fails_the_tick_and_nothing_is_forgott
 
 @pytest.mark.parametrize("sensor", [staging_changed, production_changed], ids=lambda sensor: sensor.name)
 def test_where_nothing_has_moved_the_journal_is_not_read(sensor: dg.SensorDefinition, daemon: Daemon) -> None:
-    """Told by a journal that is not there any more: whoever reads it fails."""
+    """Detected by a deleted journal: each read of it fails."""
     daemon.stock.version(MODEL_NAME)
     daemon.tick(sensor)
     client = daemon.stock.client

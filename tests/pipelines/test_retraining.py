@@ -1,4 +1,4 @@
-"""The sensor that asks for a model when predictions have drifted: when it does, and that it does so once."""
+"""Tests the sensor that requests a model when predictions have drifted: when, and only once."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,7 +45,7 @@ class Ticks:
             self.report("features", day)
 
     def tick(self, *, killed: bool = False) -> dg.RunRequest | str:
-        """One tick as the daemon does it: the run it asks for, or why it asks for none."""
+        """Evaluate one tick as the daemon does: return the requested run, or the reason for none."""
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, repository_def=defs.get_repository_def()
         )
@@ -215,7 +215,7 @@ def test_more_evaluations_than_one_page_are_all_read(ticks: Ticks) -> None:
 
 
 def drift_of(month: str, score_psi: float) -> PredictionsDrift:
-    """A month in which nothing has changed, but for what is said."""
+    """A month in which nothing has changed, except for the result of its check."""
     stable = PredictionsDrift(
         partition=month,
         version=1,
@@ -249,7 +249,7 @@ def test_a_check_is_read_when_its_run_has_ended_also_after_others(
 
     @dg.asset(partitions_def=MONTHS, io_manager_key="records", name=DRIFT_ASSET.to_user_string())
     def drifted(context: dg.AssetExecutionContext) -> PredictionsDrift:
-        # Another month is evaluated while this run goes on, and a tick comes by.
+        # Another month is evaluated during this run, and a tick is evaluated.
         ticks.evaluate("2013-02-01", passed=True)
         during.append(ticks.asked_for())
         return drift_of(context.partition_key, score_psi=3.0)

@@ -14,7 +14,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 
 
 def tick(schedule: dg.ScheduleDefinition, *when: int) -> dg.RunRequest | dg.SkipReason:
-    """The one thing a tick asks for, at this time in New York."""
+    """Return the only request of a tick at this time in New York."""
     context = dg.build_schedule_context(
         scheduled_execution_time=datetime(*when, tzinfo=NEW_YORK),
         repository_def=defs.get_repository_def(),

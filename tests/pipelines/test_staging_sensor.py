@@ -23,7 +23,7 @@ from tests.pipelines.ticking import (
     versions_of,
 )
 
-# A version comes to staging
+# A version is set to staging
 
 
 def test_a_version_in_staging_is_compared_and_promoted_once(daemon: Daemon) -> None:
@@ -199,7 +199,7 @@ def waiting(daemon: Daemon) -> Daemon:
 
 
 def tag(daemon: Daemon, version: int, person: str = "grace") -> None:
-    """Approve as somebody does in MLflow's UI."""
+    """Approve as a person does in MLflow's UI."""
     daemon.stock.client.set_model_version_tag(MODEL_NAME, str(version), "approved_by", person)
 
 

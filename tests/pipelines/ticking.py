@@ -34,17 +34,17 @@ REGISTRY_SENSORS = [staging_changed, production_changed, registry_drift]
 
 @dataclass
 class Daemon:
-    """Evaluates sensors, stores what they report, and launches what they ask for, each run key once.
+    """Evaluates sensors, stores what they report, and launches requested runs, each run key once.
 
     Attributes:
-        instance: Where that is kept.
+        instance: Keeps the reports.
         stock: The registry, which has the model, without versions.
         mode: Whether a person approves.
-        poll_seconds: How often sensors look.
-        alert_url: Who is told; None: nobody.
-        tracking_uri: Where the sensors look for the registry.
-        launched: The runs that were asked for, in order.
-        cursors: What each sensor remembers.
+        poll_seconds: How often sensors poll.
+        alert_url: The address of alerts; None: no alerts.
+        tracking_uri: The registry of the sensors.
+        launched: The requested runs, in order.
+        cursors: The cursor of each sensor.
     """
 
     instance: dg.DagsterInstance
@@ -108,7 +108,7 @@ class Daemon:
         return run.run_id
 
     def start_launched(self) -> str:
-        """Let the run that was asked for last start."""
+        """Start the run that was requested last."""
         request = self.launched[-1]
         return self.start_run(request.job_name or "", dict(request.tags))
 
@@ -119,7 +119,7 @@ class Daemon:
         self.instance.report_dagster_event(DagsterEvent(kind.value, job_name=run.job_name), run_id)
 
     def move_production(self, to: int, run_id: str = "") -> int:
-        """Let a promotion move the alias, without asking for evidence; returns the number of its entry."""
+        """Move the alias as a promotion does, without evidence; return the number of its entry."""
         model = self.stock.registered(MODEL_NAME).reconcile()
         wanted = Move(
             at=datetime.now(UTC),
@@ -134,7 +134,7 @@ class Daemon:
         return moves.move(model, wanted).history.head
 
     def set_alias(self, alias: str, version: int) -> None:
-        """Move an alias as somebody does in MLflow's UI."""
+        """Move an alias as a person does in MLflow's UI."""
         self.stock.client.set_registered_model_alias(MODEL_NAME, alias, str(version))
 
     @property
@@ -146,7 +146,7 @@ class Daemon:
 
     @property
     def shown(self) -> list[Any]:
-        """The versions that Dagster was told of, the earliest first."""
+        """Return the materialised versions, the earliest first."""
         return [each.metadata["version"].value for each in self.materialisations]
 
     @property

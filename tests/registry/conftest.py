@@ -26,7 +26,7 @@ def inputs(feature_rows: "pd.DataFrame") -> "pd.DataFrame":
 
 @pytest.fixture(scope="session")
 def model(feature_rows: "pd.DataFrame") -> Any:
-    """The real pipeline, learned from two days."""
+    """The real pipeline, trained on two days."""
     return train(with_outcome(feature_rows), TrainingConfig(max_iter=5))
 
 

@@ -52,8 +52,8 @@ class Outcome:
     Attributes:
         returned: What it returned; None if it did not.
         raised: The names of the error's class and those above; empty: none.
-        message: What the error says.
-        died: Whether it died as told.
+        message: The message of the error.
+        died: Whether it died as requested.
     """
 
     returned: Any = None
@@ -71,7 +71,7 @@ class Racers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # MLflow would believe that it is being tested itself.
+            # MLflow would behave as in its own tests.
             env={name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
         )
 
@@ -253,7 +253,7 @@ def _work(orders: TextIO, to: int) -> None:
 def _done(client: Any, task: Task) -> Outcome:
     try:
         return Outcome(returned=CALLS[task.call](client, task))
-    except Exception as error:  # noqa: BLE001 (told to who started the race)
+    except Exception as error:  # noqa: BLE001 (returned to the process that started the race)
         return Outcome(raised=[type_.__name__ for type_ in type(error).__mro__], message=str(error))
 
 

@@ -42,7 +42,7 @@ def make_anew(stock: Stock, name: str) -> None:
 
 
 def unbind(stock: Stock, name: str) -> None:
-    """Let a model have a journal as it was before journals were bound; what is asked for first opens it."""
+    """Give a model a journal as it was before journals were bound; the first use opens it."""
     Journal.opened(stock.registered(name))
 
 
@@ -64,7 +64,7 @@ def experiment_id(stock: Stock, name: str) -> str:
     return found.experiment_id
 
 
-# Made anew
+# Created again
 
 
 def test_a_recreated_model_does_not_inherit_production(any_stock: Stock, model_name: str):
@@ -220,7 +220,7 @@ def test_a_journal_that_is_not_bound_is_bound_when_it_is_proven_to_be_the_model_
 
 
 def unbound_and_served(stock: Stock, name: str) -> str:
-    """A model served twice, whose journal says nothing of whose it is."""
+    """A model served twice, whose journal does not name its model."""
     stock.model(name, 2)
     unbind(stock, name)
     journal = stock.journal(name)
@@ -303,7 +303,7 @@ def test_what_a_journal_is_bound_to_cannot_be_changed(any_stock: Stock, model_na
 
 
 def replace_files(stock: Stock, name: str, number: int) -> None:
-    """Let a version say that it has other files, which are whole."""
+    """Let a version record other files, which are complete."""
     sha256 = stock.tags(name, stock.version(name, weights="other weights"))[SHA256_TAG]
     stock.client.set_model_version_tag(name, str(number), SHA256_TAG, sha256)
 
@@ -463,7 +463,7 @@ def test_the_command_line_rolls_nothing_back_to_a_version_of_an_earlier_model(
     served_twice(stock, "flight_delay")
     make_anew(stock, "flight_delay")
 
-    # A process of its own: the command sends what the run says to a file, by its descriptors.
+    # A separate process: the command sends the output of the run to a file, by its descriptors.
     ended = subprocess.run(
         [Path(sys.executable).parent / "ledgerline", "registry", "rollback", "flight_delay", "--to", "1"],
         env=os.environ | variables(tmp_path / "home", stock.uri),

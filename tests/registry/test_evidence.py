@@ -1,4 +1,4 @@
-"""Evidence: one way to write it, one hash, and nobody can edit it unseen."""
+"""Tests evidence: one way to write it, one hash, and every later change is detected."""
 
 import hashlib
 from typing import Any

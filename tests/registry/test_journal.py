@@ -1,4 +1,4 @@
-"""The journal: nobody can change it unseen, one writer wins, and it says who was where at any moment."""
+"""Tests the journal: changes are detected, one writer wins, and aliases are known at any moment."""
 
 import sqlite3
 from collections.abc import Callable
@@ -150,7 +150,7 @@ def test_ten_processes_that_open_a_journal_open_the_same(any_stock: Stock, model
     assert [experiment.name for experiment in experiments] == [experiment_name(model_name)]
 
 
-# Taken away, and edited
+# Deleted and edited entries
 
 
 def test_a_deleted_journal_stops_everything_until_it_is_restored(any_stock: Stock, model_name: str):

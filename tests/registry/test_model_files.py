@@ -56,7 +56,7 @@ def pipeline_with(function: object) -> Pipeline:
 
 
 def save_with_mlflow(model: Any, folder: Path, **options: Any) -> None:
-    """Save a model as somebody would who wants it to be accepted."""
+    """Save a model as an attacker would, so that it is accepted."""
     from mlflow import sklearn
 
     sklearn.save_model(model, str(folder), pip_requirements=["scikit-learn"], **options)

@@ -1,4 +1,4 @@
-"""Moves of an alias: killed anywhere and gone on with, made outside, made while the registry goes away."""
+"""Tests moves of an alias: killed at any point and continued, made externally, and during outages."""
 
 import shutil
 from dataclasses import replace
@@ -79,7 +79,7 @@ def served(stock: Stock, model_name: str) -> str:
 def test_a_promotion_killed_anywhere_is_finished_by_the_same_request(
     stock: Stock, served: str, racers: Racers, tmp_path: Path
 ):
-    """Before each of its writes: the registry cannot tell one death between two writes from another."""
+    """Kill it before each of its writes: deaths between the same two writes are equal for the registry."""
     source = Path(stock.uri.removeprefix("sqlite:///"))
 
     def copy(number: int) -> str:
@@ -90,7 +90,7 @@ def test_a_promotion_killed_anywhere_is_finished_by_the_same_request(
     outcomes: list[Outcome] = []
     while not (outcomes and outcomes[-1].returned):
         assert len(tasks) < MAX_WRITES, "it writes ever more"
-        # The first is not told to die.
+        # The first does not die.
         numbers = range(len(tasks), len(tasks) + 10)
         batch = [Task("promote", copy(n), served, 2, "r", n, writes_only=True) for n in numbers]
         tasks += batch
@@ -325,7 +325,7 @@ def test_a_late_write_of_tags_leaves_the_newest(stock: Stock, served: str):
     stock.require_agreement(served)
 
 
-# The registry goes away
+# The registry becomes unavailable
 
 
 @pytest.mark.parametrize("refused", [2, 3, 8])

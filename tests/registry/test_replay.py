@@ -1,4 +1,4 @@
-"""Requests asked again: what differs, what is counted, how long it takes, and what cannot be replayed."""
+"""Tests replayed requests: differences, counts, times, and what cannot be replayed."""
 
 import json
 from collections.abc import Callable
@@ -96,7 +96,7 @@ def test_requests_are_predicted_in_the_order_of_the_log(logged: pd.DataFrame) ->
         return late_above(9.5)(inputs)
 
     replayed(logged, asked(counting))
-    # All at once for what it says; then each for the time, the first of them twice.
+    # All at once for the predictions; then each for the time, the first of them twice.
     assert sizes == [20, *[2] * 11]
 
 

@@ -239,7 +239,7 @@ def test_half_a_file_of_a_killed_writer_is_never_read_and_removed_by_the_next(tm
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"writing\n"
         assert len(files_in(tmp_path)) == 2
-        # It is at work still: nobody else may take its file away.
+        # It is still running: no other process may remove its file.
         assert remove_leftovers(tmp_path) == 0
         assert list(read(tmp_path, MODEL, at(0))["input.x"]) == [2]
         writer.kill()

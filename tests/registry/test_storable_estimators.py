@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn that are stored: each is read again in skops format, and answers as before."""
+"""Tests stored estimators of scikit-learn: each is read again in skops format, and predicts the same."""
 
 import re
 import warnings
@@ -77,7 +77,7 @@ ROWS = 150
 
 
 class Task(NamedTuple):
-    """Rows to learn from."""
+    """Return training rows."""
 
     inputs: Any
     outcome: Any

@@ -1,4 +1,4 @@
-"""Reaching MLflow: databases that are new, shared or unusable, and URIs as they may be shown."""
+"""Tests connections to MLflow: databases that are new, shared or unusable, and redacted URIs."""
 
 import subprocess
 import sys

@@ -49,7 +49,7 @@ def sent(content: object = ALIAS_SET, at: int = NOW, **fields: str) -> Sent:
 
 
 def refusal(verifier: Verifier, headers: Mapping[str, str], body: bytes) -> str:
-    """Why a request is refused; that it never says what only the owner of the secret knows."""
+    """Return why a request is refused, which never contains anything secret."""
     with pytest.raises(DeliveryRefusedError) as error:
         verifier.verify(headers, body)
     assert SECRET not in str(error.value)

@@ -28,7 +28,7 @@ PARTS = dg.StaticPartitionsDefinition(["north", "south"])
 
 
 class CsvFiles(dg.ConfigurableIOManager):
-    """A team's own IO manager, of which the library knows nothing."""
+    """A team's IO manager, which is not of the library."""
 
     folder: str
 

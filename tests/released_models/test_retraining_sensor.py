@@ -1,4 +1,4 @@
-"""Retraining on drift where partitions still come: the flights' have all been."""
+"""Tests retraining on drift where new partitions are added; those of the flights are complete."""
 
 import dagster as dg
 import pytest

@@ -109,7 +109,7 @@ class Project:
 
     @property
     def definitions(self) -> dg.Definitions:
-        """The project with what comes with the declaration."""
+        """Return the project with everything that the declaration adds."""
         own = dg.Definitions(assets=self.assets, resources=library_resources(self.settings))
         return dg.Definitions.merge(own, released(self.model))
 
@@ -118,7 +118,7 @@ class Project:
         return replace(self, model=replace(self.model, watch=replace(self.watch, **fields)))
 
     def run(self, job: str, partition: str | None = None, **config: Any) -> dg.ExecuteInProcessResult:
-        """Run one of the jobs that come with the declaration."""
+        """Run one of the jobs that the declaration adds."""
         key = self.model.names.drift if job == self.model.names.watch_job else self.model.names.requests_drift
         run_config = {"ops": {key.to_python_identifier(): {"config": config}}}
         with dg.DagsterInstance.ephemeral() as instance:

@@ -9,12 +9,12 @@ from ledgerline.testing.loopback_servers import LoopbackServer, Request
 
 @dataclass
 class AlertAddress(LoopbackServer):
-    """Keeps what it is told.
+    """A server that keeps the alerts that it receives.
 
     Attributes:
-        status: What it answers with.
-        location: Where it sends on to, if the status says so.
-        messages: The JSON documents that it took.
+        status: The status of its responses.
+        location: The target of redirects, if the status is one.
+        messages: The received JSON documents.
         paths: Where they were posted to.
     """
 

@@ -73,7 +73,7 @@ def test_a_long_key_has_a_name_that_file_systems_take(key: str) -> None:
     assert is_shortened(name)
     assert key_of(name) is None
     assert name_of(key + "x") != name
-    assert name_of(name) != name  # a key that looks like it
+    assert name_of(name) != name  # a key that is similar
 
 
 def test_the_longest_key_that_is_its_own_name_is_not_shortened() -> None:

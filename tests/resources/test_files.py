@@ -25,7 +25,7 @@ from ledgerline.dagster.storage.files import (
 NAMES = [f"2013-01-{day:02}.parquet" for day in range(1, 31)]
 OLD = b"old" * 1000
 
-# Says on its standard output when it is about to write, then writes more than a moment can hold.
+# Reports on its standard output when it is about to write, then writes for longer than a moment.
 WRITE_BIG_FILES = """
     import sys
     from upath import UPath

@@ -1,4 +1,4 @@
-"""Keys that are no file names: each partition and each asset has a file of its own, inside the base."""
+"""Tests keys that are not file names: each partition and each asset has another file, inside the base."""
 
 import os
 import subprocess

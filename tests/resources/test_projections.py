@@ -30,7 +30,7 @@ LOGIN = "somebody:a-password"
 
 @dataclass
 class BrokenServer(LoopbackServer):
-    """Answers 503, whatever it is asked, and counts."""
+    """Responds to every request with 503, and counts."""
 
     asked: int = 0
 
@@ -229,7 +229,7 @@ def test_the_first_trace_after_an_outage_of_mlflow_has_a_link(
     assert attributes.MLFLOW_URL in collector.trace(history.run.run_id).root.attributes
 
 
-# Targets that are away
+# Unavailable targets
 
 
 @pytest.mark.parametrize("name", ["mlflow", "traces"])

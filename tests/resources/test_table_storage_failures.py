@@ -1,4 +1,4 @@
-"""Tables that cannot be read or written: the step fails at once, says why, and nothing is half done."""
+"""Tests tables that cannot be read or written: the step fails at once with a reason, without half a table."""
 
 import subprocess
 import sys

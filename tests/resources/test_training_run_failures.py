@@ -156,7 +156,7 @@ def test_a_retried_step_continues_the_same_run(
 def test_a_step_that_was_killed_outright_continues_its_run_when_it_is_retried(
     mlflow: MLflowResource, client: "MlflowClient"
 ):
-    """A killed process says nothing to MLflow: its run is still open when the next attempt comes."""
+    """A killed process does not end its run in MLflow: it is still open in the next attempt."""
     run_id = str(uuid.uuid4())
     location = [mlflow.tracking_uri, mlflow.experiment, mlflow.artifacts or "", run_id]
     command = [sys.executable, "-W", "ignore", "-c", TRAIN_AND_BE_KILLED, *location]

@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 
 
 class BrokenHandler(http.server.BaseHTTPRequestHandler):
-    """Answers 500, whatever it is asked."""
+    """Responds to every request with 500."""
 
     def do_GET(self) -> None:
         self.send_error(500)

@@ -179,10 +179,10 @@ def running(settings: ServingSettings) -> Iterator[Running]:
     from ledgerline.serving.service import service_for
 
     with pytest.MonkeyPatch.context() as environment:
-        # A service that may unpickle says so to MLflow by a variable, for as long as its process lives.
+        # A service that may unpickle sets a variable of MLflow for the rest of its process.
         environment.setenv(UNPICKLE, os.environ.get(UNPICKLE, "false"))
         service = service_for(settings)
-        # The socket listens already: who connects before the server has started is answered then.
+        # The socket listens already: requests before the start of the server are answered after it.
         with bound(HOST, 0) as listener, service.running():
             port = listener.getsockname()[1]
             server = uvicorn.Server(
@@ -219,7 +219,7 @@ def serve(mlflow_database: str, tmp_path: Path) -> Serve:
 
 @pytest.fixture(scope="session")
 def standing_service(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service with one version of one model, for tests that only ask it. All of them share it."""
+    """A service with one version of one model, for tests that only send requests. They share it."""
     import shutil
 
     folder = tmp_path_factory.mktemp("standing-service")
@@ -242,7 +242,7 @@ def http() -> Iterator["requests.Session"]:
 
 @pytest.fixture(scope="session")
 def told_models(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModels:
-    """A registry with a model that does what it is told."""
+    """A registry with a model that follows instructions in its rows."""
     import shutil
 
     from tests.serving.told_versions import told_version

@@ -1,6 +1,6 @@
 """Starts `mlflow models serve` and MLServer, as their users do.
 
-MLServer needs older versions of libraries than this project, and so lives in an environment of its own, which
+MLServer needs older versions of libraries than this project, and so has a separate environment, which
 `make test` installs from requirements/mlserver.lock.
 """
 

@@ -27,7 +27,7 @@ def records() -> list[dict[str, object]]:
 
 @pytest.fixture
 def fresh(served_models: ServedModels, serve: Serve) -> Iterator[Running]:
-    """A service that nobody has asked anything."""
+    """A service that has received no request."""
     served_models.serve(served_models.version())
     with serve(LEDGERLINE_SERVING_ROWS="2") as started:
         yield started
@@ -53,7 +53,7 @@ def of(found: Samples, name: str, **labels: str) -> float | None:
 
 
 def versions_told(found: Samples) -> list[dict[str, str]]:
-    """The labels of the versions that are said to answer."""
+    """Return the labels of the versions that are reported as active."""
     return [dict(labels) for name, labels in found if name == "ledgerline_model_info"]
 
 
@@ -208,11 +208,11 @@ def test_answers_are_counted_by_route_status_and_version(
     assert answers("/invocations", 413, "1") == 1
     assert answers("/models/{name}/invocations", 200, "1") == 1
     assert answers("/models/{name}/invocations", 404) == 1
-    assert answers("", 404) == 2  # whatever it was: names of clients are no labels
+    assert answers("", 404) == 2  # for any client: names of clients are not labels
     assert answers("/ping", 200) == 1
     total = sum(value for (name, _), value in found.items() if name == "ledgerline_requests_total")
     assert total == 8
-    assert of(found, "ledgerline_requests_now") == 1  # the one that asks
+    assert of(found, "ledgerline_requests_now") == 1  # the request for metrics itself
     assert of(found, "ledgerline_request_seconds_count", route="/invocations", model=MODEL) == 3
 
 

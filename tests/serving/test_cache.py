@@ -87,7 +87,7 @@ def test_a_fetch_that_breaks_off_leaves_nothing_that_is_used(
     version = models.version(f"broken-off-{time.time_ns()}")
     with listening(Proxy(target=mlflow_server)) as proxy:
         client = MlflowClient(proxy.url)
-        # The last file that is asked for does not come.
+        # The last requested file does not arrive.
         proxy.refuses = lambda path: Refusal(403) if "MLmodel" in path else None
         with pytest.raises(MlflowException):
             cache.files(client, version)

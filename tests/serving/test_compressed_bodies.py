@@ -1,4 +1,4 @@
-"""Bodies that clients compress: unpacked within the limit of plain ones, or refused in words that say why."""
+"""Tests bodies that clients compress: unpacked within the limit of plain ones, or refused with a reason."""
 
 import gzip
 import json
@@ -209,7 +209,7 @@ def test_a_broken_body_is_refused(standing_service: Running, path: str) -> None:
         assert post(standing_service, path, body, "gzip").status_code == 400
 
 
-# HEAD, as load balancers ask
+# HEAD, as load balancers send it
 
 
 @pytest.mark.parametrize(

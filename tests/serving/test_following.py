@@ -212,7 +212,7 @@ def test_the_active_version_stays_active_when_the_alias_is_removed(serve: Serve,
             "it is said",
         )
         assert answers(service, first)
-    # But who starts then is not to bring it back.
+    # But a service that starts then must not activate it again.
     with serve() as service:
         assert ask(service)[0] == 503
 
@@ -234,7 +234,7 @@ def test_staging_and_the_version_before_are_kept_warm(
 
 
 class TestAModelMadeAnew:
-    """A model that was deleted and made anew: its version 1 is another version 1."""
+    """A model that was deleted and created again: its version 1 is another version 1."""
 
     def make_anew(self, models: ServedModels, seed: int, alias: str = "production") -> Version:
         models.client.delete_registered_model(MODEL)

@@ -225,7 +225,7 @@ def test_a_late_prediction_is_given_up_and_later_requests_are_answered(
         "error_code": "TEMPORARILY_UNAVAILABLE",
         "message": "The prediction took longer than 0.3 seconds.",
     }
-    # Nobody else is made to wait for a model that hangs, and who watches the process is told.
+    # Other requests do not wait for a model that hangs, and the health page reports it.
     assert (behind.status_code, watched.status_code) == (503, 503)
     assert "hangs" in behind.json()["message"]
     assert answer.json() == {"predictions": [6.0]}
@@ -334,7 +334,7 @@ def test_a_pickled_model_is_loaded_where_that_is_allowed_and_nowhere_else(
     assert refused.status_code == 503
 
 
-# Failures tell nothing of the inside
+# Failures reveal no internal details
 
 
 def telling(text: str) -> list[str]:

@@ -21,7 +21,7 @@ REQUIRED = dict(VALUES)
 
 @pytest.fixture(scope="module")
 def service(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service with a model that tells what it was given, by MLflow's pyfunc."""
+    """A service with a model that returns its input, by MLflow's pyfunc."""
     folder = tmp_path_factory.mktemp("echo")
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
     models = ServedModels(f"sqlite:///{folder}/mlflow.db", folder)

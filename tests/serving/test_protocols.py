@@ -174,7 +174,7 @@ TRITON_TYPES = {"O": "BYTES", "f": "FP64", "i": "INT64", "b": "BOOL"}
 
 
 def tensors(rows: "pd.DataFrame", *, binary: bool = False) -> list[Any]:
-    """The rows as that client has them: it cannot say that a text is missing, so the column is left out."""
+    """Return the rows as that client sends them: it has no missing texts, so the column is left out."""
     from tritonclient.http import InferInput
 
     found = []
@@ -287,8 +287,8 @@ def test_triton_s_client_gets_the_problems(
 def test_the_service_conforms_to_its_openapi_document(standing_service: Running, tmp_path: Path) -> None:
     """Run Schemathesis' command with every check that can hold.
 
-    JSON Schema cannot say that all columns have the same number of values, so that `positive_data_acceptance`
-    would fail.
+    JSON Schema cannot express that all columns have the same number of values, so that
+    `positive_data_acceptance` would fail.
     """
     command = [
         str(Path(sys.executable).parent / "schemathesis"),

@@ -27,7 +27,7 @@ SECONDS = 120
 
 
 class Count:
-    """Rows that were told of, and a way to wait for them."""
+    """Reported rows, and a way to wait for them."""
 
     def __init__(self) -> None:
         self.rows = 0

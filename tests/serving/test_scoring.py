@@ -236,7 +236,7 @@ def test_csv_makes_the_rows_that_mlflow_makes_of_it(records: list[dict[str, Any]
 
     assert isinstance(theirs, pd.DataFrame)
     assert isinstance(ours, pd.DataFrame)
-    # pandas reads numbers a little wrong unless it is told not to.
+    # pandas reads numbers with small errors by default.
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-12)
 
 
@@ -365,7 +365,7 @@ def test_any_bytes_are_read_as_csv_or_refused(body: bytes) -> None:
 
 
 def theirs(output: Any) -> Any:
-    """An answer of MLflow's scoring server; NaN, which is no JSON, as null."""
+    """Return a response of MLflow's scoring server, with null for NaN, which is not JSON."""
     text = io.StringIO()
     scoring_server.predictions_to_json(output, text)
     return json.loads(text.getvalue(), parse_constant=lambda constant: None)

@@ -1,4 +1,4 @@
-"""`ledgerline serve` as a process: what it imports, how it ends, and how it comes back after being killed."""
+"""Tests `ledgerline serve` as a process: its imports, its end, and its restart after a kill."""
 
 import http.client
 import json
@@ -156,7 +156,7 @@ def test_killed_without_a_registry_it_restarts_with_the_last_version(
         process.popen.wait(END_SECONDS)
         asking.join()
 
-    # A registry that is gone: nobody listens there.
+    # An unavailable registry: no server listens there.
     with served(tmp_path, free_port, "http://127.0.0.1:9") as process:
         process.wait_until_ready()
         assert process.ask() == (200, "1")

@@ -1,4 +1,4 @@
-"""Asking staging what production was asked: how much of it, what is counted, and that nobody notices."""
+"""Tests the shadow: the share of requests sent to staging, the counts, and that clients are unaffected."""
 
 import json
 from pathlib import Path

@@ -15,7 +15,7 @@ TOKENS = ("first-token", "second-token")
 
 @pytest.fixture(scope="module")
 def closed(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service that asks for tokens."""
+    """A service that requires tokens."""
     folder = tmp_path_factory.mktemp("closed")
     tokens = {"LEDGERLINE_SERVING_TOKENS": ", ".join(TOKENS)}
     with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **tokens)) as started:

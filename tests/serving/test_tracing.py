@@ -1,4 +1,4 @@
-"""Spans of answers, as they arrive where traces go: a collector, MLflow, or nobody."""
+"""Tests spans of requests in the targets of traces: a collector, MLflow, or none."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ def trace_of(answer: requests.Response) -> str:
 
 
 def span_of(collector: Receiver, answer: requests.Response) -> ReceivedSpan:
-    """The only span of the trace of an answer, once it has come."""
+    """Return the only span of the trace of a response, once it has arrived."""
     trace_id = trace_of(answer)
     wait_until(lambda: trace_id in collector.trace_ids, "the trace arrives")
     (span,) = collector.trace(str(uuid.UUID(trace_id))).spans
@@ -130,11 +130,11 @@ def test_spans_of_refusals_and_failures_have_the_status_of_their_cause(
     assert "error.type" not in refused.attributes
     assert (failed.failed, failed.attributes["http.response.status_code"]) == (True, 500)
     assert failed.attributes["error.type"] == "500"
-    # A name for each path that anybody asks for would be too many names.
+    # A name for each requested path would be too many names.
     assert (unknown.name, unknown.attributes["url.path"]) == ("POST", "/nowhere/s3cret")
     assert "http.route" not in unknown.attributes
     assert (unknown.links, "ml.model.name" in unknown.attributes) == ([], False)
-    # Nobody recorded who trained this version.
+    # The author of this version is not recorded.
     assert refused.links == []
     assert refused.attributes["ml.model.name"] == TOLD
 
@@ -212,14 +212,14 @@ def test_a_share_of_traces_is_the_share_that_steps_keep_too(serve: Serve, collec
     half = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
     settings = {**TRACED, **half, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     with serve(**settings) as service, requests.Session() as session:
-        # Nobody answers yet: that is traced, too.
+        # No version is active yet: that is traced, too.
         answers = [session.post(f"{service.url}/invocations", timeout=SECONDS) for _ in range(40)]
 
     traces = {trace_of(answer) for answer in answers}
     assert collector.trace_ids == {trace for trace in traces if ids.is_sampled(int(trace, 16), 0.5)}
 
 
-# A collector that is away
+# An unavailable collector
 
 
 def test_an_outage_of_the_collector_delays_no_response_and_is_logged_once(
@@ -256,7 +256,7 @@ def test_an_outage_of_the_collector_delays_no_response_and_is_logged_once(
 
 
 def test_an_end_does_not_wait_until_a_collector_is_back() -> None:
-    """Left alone, the exporter waits for an answer for as long as its timeout says, here for ever."""
+    """The exporter waits for a response until its timeout, which here is infinite."""
     with socket.create_server((HOST, 0)) as silent:
         endpoint = f"http://{HOST}:{silent.getsockname()[1]}"
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "86400"}
@@ -269,7 +269,7 @@ def test_an_end_does_not_wait_until_a_collector_is_back() -> None:
         connection, _ = silent.accept()
         connection.close()
         for thread in set(threading.enumerate()) - before:
-            thread.join(SECONDS)  # it says that the span was not taken, which is not for the next test
+            thread.join(SECONDS)  # it reports that the span was not accepted, which is not for the next test
 
 
 def test_an_exporter_that_cannot_be_created_is_tried_again(logged: Callable[[], list[str]]) -> None:

@@ -12,7 +12,7 @@ from tests.serving.test_following import answers, ask, get
 
 
 class TestWithoutARegistry:
-    """The registry is an MLflow server behind a proxy that can be taken away."""
+    """The registry is an MLflow server behind a proxy that can be stopped."""
 
     @pytest.fixture
     def proxy(self, mlflow_server: str) -> Iterator[Proxy]:
@@ -81,7 +81,7 @@ class TestWithoutARegistry:
         with running(settings) as service:
             assert ask(service)[0] == 503
             proxy.start()
-            # Fetched anew: what was changed is not used again.
+            # Downloaded again: the changed file is not used.
             wait_until(lambda: ask(service)[:2] == (200, "1"), "version 1 answers")
 
 

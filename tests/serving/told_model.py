@@ -32,7 +32,7 @@ class ToldModel(PythonModel):
 
 
 def _wait_for(file: Path) -> None:
-    """Say that it waits, by a file beside the one it waits for."""
+    """Create a file beside the one to wait for, which shows that it waits."""
     file.with_suffix(".waiting").touch()
     deadline = time.monotonic() + WAITING_SECONDS
     while not file.exists() and time.monotonic() < deadline:

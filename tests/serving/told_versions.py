@@ -1,4 +1,4 @@
-"""Registers versions of a model that does what its rows tell it to. The model: told_model.py."""
+"""Registers versions of a model that follows instructions in its rows. The model: told_model.py."""
 
 import tempfile
 import uuid
@@ -13,7 +13,7 @@ CODE = Path(__file__).with_name("told_model.py")
 
 
 def told_version(models: ServedModels, role: str = "any") -> Version:
-    """Register a version of it, which nobody serves yet. Only who allows it may load it: it is code."""
+    """Register a version that is not active. Only a service that allows code can load it."""
     return _registered(models, str(CODE), {"role": role})
 
 
@@ -49,7 +49,7 @@ def _registered(models: ServedModels, model: Any, config: dict[str, Any] | None 
 
 
 def pickled_version(models: ServedModels) -> Version:
-    """Register a version that is told nothing, and whose model is a pickled object."""
+    """Register a version that has no role, and whose model is a pickled object."""
     import pandas as pd
     from mlflow.pyfunc.model import PythonModel
 

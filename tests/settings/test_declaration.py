@@ -1,4 +1,4 @@
-"""Fields that declare settings: how their variables are read, and what an error says of a wrong value."""
+"""Tests fields that declare settings: how their variables are read, and the errors for wrong values."""
 
 from collections.abc import Mapping
 from pathlib import Path

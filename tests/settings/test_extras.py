@@ -106,7 +106,7 @@ def test_kubernetes_names_its_extra() -> None:
 
 
 def test_serving_names_its_extra_before_it_listens(tmp_path: Path) -> None:
-    """In a process of its own, which has not imported it before."""
+    """In a separate process, which has not imported it before."""
     code = (
         "import sys\n"
         "sys.modules['fastapi'] = None\n"
@@ -136,7 +136,7 @@ def test_a_lock_file_holds_only_what_it_adds_to_the_layers_below() -> None:
 def test_the_main_job_is_installed_without_what_it_does_not_need() -> None:
     core = locked("core")
     for extra in EXTRAS.keys() - {"plots"}:
-        # These come with MLflow's client; psutil with Dagster, on Windows only.
+        # MLflow's client requires these; Dagster requires psutil, on Windows only.
         assert not names(DECLARED[extra]) & core - {"fastapi", "starlette", "uvicorn", "psutil"}, extra
     assert not {"boto3", "botocore", "google-cloud-storage", "kubernetes", "mlflow"} & core
     for extra in ("agent", "serving", "ui"):

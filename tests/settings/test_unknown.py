@@ -1,4 +1,4 @@
-"""Warnings about variables that look like settings and are not."""
+"""Tests warnings about variables that are similar to settings."""
 
 import os
 import subprocess

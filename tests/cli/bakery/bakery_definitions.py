@@ -92,7 +92,7 @@ def bell(context: dg.InitLoggerContext):
 
 @dg.job(logger_defs={"bell": bell}, tags={"shift": "early"})
 def open_shop() -> None:
-    """Ring the bell; with a logger of its own."""
+    """Ring the bell, with a separate logger."""
     ring()
 
 

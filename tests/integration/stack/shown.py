@@ -21,20 +21,20 @@ SHOWN_SECONDS = 120
 
 @dataclass(frozen=True)
 class Shown:
-    """A stack and its instance, to be asked about runs that have ended."""
+    """A stack and its instance, for the exports of runs that have ended."""
 
     stack: Stack
     instance: dg.DagsterInstance
 
     def everywhere(self, run_id: str) -> ReceivedTrace:
-        """Wait until a run is where it belongs, and look at all of it; returns the trace, from Jaeger."""
+        """Wait until a run is exported to every target, and check all of it; return the trace from Jaeger."""
         trace = self.in_jaeger(run_id)
         self.as_trace_in_mlflow(run_id)
         self.as_mlflow_run(run_id)
         return trace
 
     def in_jaeger(self, run_id: str) -> ReceivedTrace:
-        """The trace of a run in Jaeger, once it is just what the event log says."""
+        """Return the trace of a run in Jaeger, once it equals the event log."""
         return self._once_equal(self.stack.jaeger, run_id)
 
     def as_trace_in_mlflow(self, run_id: str) -> ReceivedTrace:

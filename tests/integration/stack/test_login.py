@@ -1,4 +1,4 @@
-"""With compose.login.yaml, MLflow asks who it is, and all that belong to the stack can say so."""
+"""Tests that with compose.login.yaml MLflow requires a login, which all programs of the stack have."""
 
 import urllib.error
 import urllib.request
@@ -17,8 +17,8 @@ WITH_LOGIN = ("mlflow", "otel-collector", "code", "observer")
 
 @pytest.fixture
 def stack_with_login(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """MLflow and those who talk to it, and in the end as they were."""
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")  # of who looks at it here
+    """Restart MLflow and its clients with a login, and finally as they were."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")  # of the client of these tests
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", stack.machine.variables["MLFLOW_ADMIN_PASSWORD"])
     stack.stop(*WITH_LOGIN)
     stack.start(*WITH_LOGIN, options=[LOGIN])

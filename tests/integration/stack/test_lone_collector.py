@@ -49,7 +49,7 @@ def span(
     seconds: float = 0.01,
     **arguments: Any,
 ) -> ReadableSpan:
-    """A span that has just ended, of a trace of its own unless one is named."""
+    """Return a span that has just ended, in a new trace unless one is named."""
     now = time.time_ns()
     usual: dict[str, Any] = {
         "name": "step",

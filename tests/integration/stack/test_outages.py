@@ -1,4 +1,4 @@
-"""Programs of the stack go away and come back: nothing of a run is lost, and nobody else waits."""
+"""Tests outages of programs of the stack: nothing of a run is lost, and no other target waits."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ DAYS = {
     "dagster/asset_partition_range_start": "2013-02-08",
     "dagster/asset_partition_range_end": "2013-02-10",
 }
-UNDER_WAY = 40  # records of a run with steps behind it and steps to come
+UNDER_WAY = 40  # records of a run with finished and remaining steps
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def shown(stack: Stack, instance: dg.DagsterInstance) -> Shown:
 
 @contextmanager
 def down(stack: Stack, *names: str) -> Iterator[None]:
-    """Services that are stopped meanwhile."""
+    """Stop services during the block."""
     stack.stop(*names)
     try:
         yield
@@ -127,7 +127,7 @@ def test_a_postgresql_that_is_restarted_does_not_disturb_a_run(
     status = stack.wait_for_the_end(instance, run_id)
 
     trace = shown.everywhere(run_id)
-    # Unless it was just then that it wrote, which cannot be known: then the run has failed, and says why.
+    # If the run was writing at that moment, it has failed with the reason.
     assert status is DagsterRunStatus.SUCCESS or "psycopg2" in str(trace.root.events["exception"])
 
 

@@ -29,7 +29,7 @@ FLIGHT = {
 
 @pytest.fixture(scope="module")
 def first_run(stack: Stack) -> Mapping[str, str]:
-    """Do what the runbook says for a first model; return the runs by their jobs."""
+    """Follow the runbook for a first model; return the runs by their jobs."""
     done = stack.run_in("code", "ledgerline", "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Dagster: {stack.pages.url}\nMLflow: {stack.mlflow_url}\n" in done.stdout
@@ -72,7 +72,7 @@ def test_training_is_nested_in_the_run_that_trained(
     training = mlflow_client.get_run(version.run_id or "")
     assert training.data.tags["mlflow.parentRunId"] == outer.info.run_id
     files = {file.path for file in mlflow_client.list_artifacts(training.info.run_id)}
-    assert "loss.png" in files  # handed in and out by the server: nobody else opens its folder
+    assert "loss.png" in files  # transferred by the server: no other program opens its folder
 
 
 def test_serving_predicts_with_the_promoted_version_and_requires_a_token(

@@ -101,6 +101,6 @@ def test_with_the_option_a_late_failure_is_exported_whole_and_a_quick_success_is
     assert trace.root.failed
     shown.as_trace_in_mlflow(failing)
     assert [backend.trace(quick).spans for backend in backends] == [[], []]
-    # Runs of MLflow are no traces: they are there of every run.
+    # Runs of MLflow are not traces: every run has one.
     for run_id in (quick, failing):
         shown.as_mlflow_run(run_id)

@@ -26,7 +26,7 @@ from tests.registry.flavours.estimators import (
 
 
 def describe(folder: Path, flavour: str, **changes: Any) -> None:
-    """Change what the files say of themselves."""
+    """Change the description in the files."""
     description = described(folder)
     description["flavors"][flavour].update(changes)
     (folder / "MLmodel").write_text(yaml.safe_dump(description))
