@@ -39,12 +39,12 @@ DAYS = ("2013-02-08", "2013-02-09")
 HOME = pytest.StashKey[Path]()
 
 # Variables that name real servers, for tests with these markers; other tests use fakes.
-OF_REAL_SERVERS = {
+SERVER_VARIABLES = {
     "ollama": ("OLLAMA_HOST", "LEDGERLINE_LLM_MODEL", "LEDGERLINE_SERVERS"),
     "searxng": ("LEDGERLINE_SEARCH_URL",),
     "stack": ("LEDGERLINE_SERVERS",),
 }
-SAID_OF_REAL_SERVERS = pytest.StashKey[dict[str, dict[str, str]]]()
+REAL_SERVERS = pytest.StashKey[dict[str, dict[str, str]]]()
 
 # Prefixes of variables that change what is tested.
 PREFIXES = ("LEDGERLINE_", "DAGSTER_", "MLFLOW_", "AWS_", "OLLAMA_", "OPENAI_", "OTEL_", "OPENLINEAGE_")
@@ -60,11 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Processes that share the tests have theirs in that of the one which started them, and which deletes it.
     parent = os.environ["LEDGERLINE_HOME"] if hasattr(config, "workerinput") else None
-    said = {
+    values = {
         mark: {name: os.environ[name] for name in names if name in os.environ}
-        for mark, names in OF_REAL_SERVERS.items()
+        for mark, names in SERVER_VARIABLES.items()
     }
-    config.stash[SAID_OF_REAL_SERVERS] = getattr(config, "workerinput", {}).get("real_servers", said)
+    config.stash[REAL_SERVERS] = getattr(config, "workerinput", {}).get("real_servers", values)
     for name in list(os.environ):
         if name.startswith(PREFIXES):
             del os.environ[name]
@@ -86,23 +86,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Hand on to a process what it can no longer find in the environment."""
-    node.workerinput["real_servers"] = node.config.stash[SAID_OF_REAL_SERVERS]
+    node.workerinput["real_servers"] = node.config.stash[REAL_SERVERS]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let tests of a real server, and their fixtures, find it."""
-    said = {
+    values = {
         name: value
-        for mark, variables in item.config.stash[SAID_OF_REAL_SERVERS].items()
+        for mark, variables in item.config.stash[REAL_SERVERS].items()
         if item.get_closest_marker(mark)
         for name, value in variables.items()
     }
-    os.environ.update(said)
+    os.environ.update(values)
     try:
         return (yield)
     finally:
-        for name in said:
+        for name in values:
             os.environ.pop(name, None)
 
 

@@ -48,10 +48,10 @@ TEMPLATES: Mapping[str, str] = {
 
 def program() -> Path | None:
     """Return the path of the program Ollama; None if it was not built here."""
-    said = subprocess.run(
+    listing = subprocess.run(
         [BUILD, "--print", "ollama"], capture_output=True, text=True, check=False, env=os.environ
     )
-    _, _, path = said.stdout.strip().partition(" ")
+    _, _, path = listing.stdout.strip().partition(" ")
     return Path(path) if path else None
 
 

@@ -16,11 +16,11 @@ COUNTS = Analyst({"How many flights": COUNT}, tool="query_flights")
 ANSWER = Reply(pieces=("Three", " flights.\n", "Answer: 3"))
 
 
-def asks(*sqls: str) -> Reply:
+def queries(*sqls: str) -> Reply:
     return Reply(tool_calls=tuple(("query_flights", {"sql": sql}) for sql in sqls))
 
 
-def told(request: ChatRequest) -> list[str]:
+def tool_results(request: ChatRequest) -> list[str]:
     """Return the results of tools so far."""
     return [message["content"] for message in request.messages if message["role"] == "tool"]
 

@@ -59,7 +59,9 @@ class Spans:
     def text(self) -> str:
         """Return the content of all spans, as JSON and as texts whose quotes are not escaped."""
         return "\n".join(
-            part for span in self.finished for part in (span.to_json(), *map(str, _texts(as_said(span))))
+            part
+            for span in self.finished
+            for part in (span.to_json(), *map(str, _texts(content_of_span(span))))
         )
 
     def encoded(self) -> bytes:
@@ -91,7 +93,7 @@ def content_of(span: ReadableSpan, name: str) -> Any:
     return json.loads(attributes_of(span)[name])
 
 
-def as_said(span: ReadableSpan) -> list[Any]:
+def content_of_span(span: ReadableSpan) -> list[Any]:
     """Name, attributes, status and events."""
     events = [(event.name, dict(event.attributes or {})) for event in span.events]
     return [span.name, attributes_of(span), span.status.description, events]

@@ -29,7 +29,7 @@ from ledgerline.testing.fake_ollama import MODEL, ChatRequest, FakeOllama, Reply
 from ledgerline.testing.fake_searxng import FakeSearXNG, page
 from ledgerline.testing.fake_searxng import Reply as Page
 from ledgerline.testing.ports import unused_port
-from tests.agent.scripts import ANSWER, COUNT, COUNTS, AgentOf, asks, assert_stopped, told
+from tests.agent.scripts import ANSWER, COUNT, COUNTS, AgentOf, assert_stopped, queries, tool_results
 from tests.agent.spans import Spans, attributes_of, content_of, context_of
 
 
@@ -162,7 +162,7 @@ def assert_no_answer(spans: Spans, outcome: Outcome) -> None:
 
 
 def test_an_answer_with_a_finding_is_a_success(agent_of: AgentOf, spans: Spans) -> None:
-    execution = replace(agent_of(scripted(asks(COUNT), ANSWER)), finding=stated).ask("How many?")
+    execution = replace(agent_of(scripted(queries(COUNT), ANSWER)), finding=stated).ask("How many?")
     assert (execution.outcome, execution.finding) == (Outcome.ANSWERED, "3")
     assert execution.used_tools
     assert spans.root.status.status_code is StatusCode.OK
@@ -172,7 +172,7 @@ def test_an_answer_with_a_finding_is_a_success(agent_of: AgentOf, spans: Spans) 
 @pytest.mark.parametrize("lost", [LOST, Reply(), Reply(pieces=(" \n",)), TALK])
 def test_a_lost_tool_call_is_reported_to_the_model_once(agent_of: AgentOf, lost: Reply) -> None:
     requests: list[ChatRequest] = []
-    script = scripted(lost, asks(COUNT), ANSWER)
+    script = scripted(lost, queries(COUNT), ANSWER)
 
     def responder(request: ChatRequest) -> Reply:
         requests.append(request)
@@ -195,14 +195,14 @@ def test_an_answer_of_nothing_is_no_success(agent_of: AgentOf, spans: Spans, not
 
 
 def test_an_answer_without_a_finding_is_no_success(agent_of: AgentOf, spans: Spans) -> None:
-    execution = replace(agent_of(scripted(asks(COUNT), TALK, TALK)), finding=stated).ask("How many?")
+    execution = replace(agent_of(scripted(queries(COUNT), TALK, TALK)), finding=stated).ask("How many?")
     assert (execution.outcome, execution.answer) == (Outcome.NO_FINDING, "I will look it up.")
     assert execution.finding is None
     assert_no_answer(spans, Outcome.NO_FINDING)
 
 
 def test_without_a_turn_that_is_left_it_is_the_limit_that_stopped_it(agent_of: AgentOf, spans: Spans) -> None:
-    agent = replace(agent_of(scripted(asks(COUNT), TALK)), finding=stated, budget=Budget(turns=2))
+    agent = replace(agent_of(scripted(queries(COUNT), TALK)), finding=stated, budget=Budget(turns=2))
     execution = agent.ask("How many?")
     assert (execution.outcome, execution.stopped_by) == (Outcome.STOPPED, Limit.TURNS)
     assert_stopped(spans, Limit.TURNS)
@@ -210,8 +210,8 @@ def test_without_a_turn_that_is_left_it_is_the_limit_that_stopped_it(agent_of: A
 
 def test_an_answer_is_looked_up_only_if_a_tool_returned_a_result(agent_of: AgentOf) -> None:
     assert not agent_of(scripted(ANSWER)).ask("How many?").used_tools
-    assert not agent_of(scripted(asks("SELECT x FROM flights"), ANSWER)).ask("How many?").used_tools
-    assert agent_of(scripted(asks("SELECT x FROM flights", COUNT), ANSWER)).ask("How many?").used_tools
+    assert not agent_of(scripted(queries("SELECT x FROM flights"), ANSWER)).ask("How many?").used_tools
+    assert agent_of(scripted(queries("SELECT x FROM flights", COUNT), ANSWER)).ask("How many?").used_tools
 
 
 # Memory
@@ -291,11 +291,11 @@ def test_fifty_executions_at_once_do_not_mix(agent_of: AgentOf, spans: Spans, tm
 
     def responder(request: ChatRequest) -> Reply:
         number = int(request.messages[1]["content"].rpartition(" ")[2])
-        answers = told(request)
+        answers = tool_results(request)
         together.wait(timeout=60)
         if not answers:
             return replace(
-                asks(f"SELECT count(*) + {number} * 1000 AS n FROM flights"),  # noqa: S608 (ours)
+                queries(f"SELECT count(*) + {number} * 1000 AS n FROM flights"),  # noqa: S608 (ours)
                 input_tokens=1000 + number,
                 output_tokens=number + 1,
             )
@@ -356,12 +356,12 @@ def test_executions_that_fail_leave_those_beside_them_alone(agent_of: AgentOf) -
 
     def responder(request: ChatRequest) -> Reply:
         number = int(request.messages[1]["content"])
-        if not told(request):
+        if not tool_results(request):
             together.wait(timeout=60)
-            return asks(f"SELECT {number} AS n" if number % 3 else "SELECT nonsense")
+            return queries(f"SELECT {number} AS n" if number % 3 else "SELECT nonsense")
         if number % 3 == 1:
             return Reply(status=400, error=f"refused {number}")
-        return Reply(pieces=(f"{number}: {told(request)[0].splitlines()[0]}",))
+        return Reply(pieces=(f"{number}: {tool_results(request)[0].splitlines()[0]}",))
 
     agent = agent_of(responder)
 

@@ -11,7 +11,7 @@ from ledgerline.agent.messages import Usage
 from ledgerline.testing.fake_ollama import MODEL, ChatRequest, Reply, scripted
 from ledgerline.testing.fake_searxng import FakeSearXNG
 from ledgerline.testing.fake_searxng import Reply as Page
-from tests.agent.scripts import ANSWER, COUNT, AgentOf, asks, assert_stopped
+from tests.agent.scripts import ANSWER, COUNT, AgentOf, assert_stopped, queries
 from tests.agent.spans import Spans, attributes_of
 
 
@@ -28,7 +28,7 @@ def test_turns_are_limited_and_the_last_one_is_offered_no_tools(
 
     def never_done(request: ChatRequest) -> Reply:
         offered.append(len(request.tools))
-        return asks(COUNT)
+        return queries(COUNT)
 
     agent = replace(openai_agent_of(never_done), budget=Budget(turns=3))
     execution = agent.ask("How many?")
@@ -43,7 +43,7 @@ def test_turns_are_limited_and_the_last_one_is_offered_no_tools(
 
 
 def test_a_model_that_answers_in_its_last_turn_has_answered(agent_of: AgentOf) -> None:
-    agent = agent_of(lambda request: asks(COUNT) if request.tools else ANSWER)
+    agent = agent_of(lambda request: queries(COUNT) if request.tools else ANSWER)
     execution = replace(agent, budget=Budget(turns=2)).ask("How many?")
     assert execution.stopped_by is None
     assert execution.answer.endswith("Answer: 3")
@@ -54,7 +54,7 @@ def test_tool_calls_are_limited_also_within_a_turn(agent_of: AgentOf, spans: Spa
 
     def responder(request: ChatRequest) -> Reply:
         offered.append(len(request.tools))
-        return asks(*[COUNT] * 5) if request.tools else ANSWER
+        return queries(*[COUNT] * 5) if request.tools else ANSWER
 
     execution = replace(agent_of(responder), budget=Budget(tool_calls=7)).ask("How many?")
     assert [use.failed for use in execution.tools] == [False] * 7 + [True] * 3
@@ -66,7 +66,7 @@ def test_tool_calls_are_limited_also_within_a_turn(agent_of: AgentOf, spans: Spa
 
 
 def test_tokens_are_limited(agent_of: AgentOf, spans: Spans) -> None:
-    agent = agent_of(lambda _: replace(asks(COUNT), input_tokens=300, output_tokens=200))
+    agent = agent_of(lambda _: replace(queries(COUNT), input_tokens=300, output_tokens=200))
     execution = replace(agent, budget=Budget(turns=100, tool_calls=100, tokens=1400)).ask("How many?")
     assert execution.stopped_by is Limit.TOKENS
     assert execution.usage == Usage(900, 600)
@@ -93,7 +93,7 @@ def test_an_answer_counts_even_if_it_took_the_last_tokens(agent_of: AgentOf) -> 
 def test_seconds_are_limited_for_every_kind_of_slow_request(
     agent_of: AgentOf, spans: Spans, slow: Reply
 ) -> None:
-    agent = agent_of(scripted(asks(COUNT), slow))
+    agent = agent_of(scripted(queries(COUNT), slow))
     execution = replace(agent, budget=Budget(seconds=2)).ask("How many?")
     assert execution.stopped_by is Limit.SECONDS
     assert execution.answer == ""
@@ -106,7 +106,7 @@ def test_seconds_are_limited_for_every_kind_of_slow_request(
 
 def test_a_slow_query_ends_with_the_time(agent_of: AgentOf) -> None:
     slow = "SELECT count(*) FROM range(10000000) a, range(10000000) b"
-    execution = replace(agent_of(lambda _: asks(slow)), budget=Budget(seconds=2)).ask("How many?")
+    execution = replace(agent_of(lambda _: queries(slow)), budget=Budget(seconds=2)).ask("How many?")
     assert execution.stopped_by is Limit.SECONDS
     assert "took too long" in execution.tools[0].result
 

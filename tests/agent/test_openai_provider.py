@@ -291,12 +291,13 @@ def test_what_may_be_a_single_token_is_not_counted_as_many(started: Started, tex
 
 
 @pytest.mark.parametrize(
-    ("allowed", "said", "is_cut"), [(100, 60, True), (100, 100, False), (None, 60, False), (100, 0, False)]
+    ("allowed", "reported", "is_cut"),
+    [(100, 60, True), (100, 100, False), (None, 60, False), (100, 0, False)],
 )
 def test_an_answer_that_ends_before_its_limit_has_no_more_room(
-    started: Started, allowed: int | None, said: int, is_cut: bool
+    started: Started, allowed: int | None, reported: int, is_cut: bool
 ) -> None:
-    fake = started(scripted(Reply(pieces=("Two",), done_reason="length", output_tokens=said)))
+    fake = started(scripted(Reply(pieces=("Two",), done_reason="length", output_tokens=reported)))
     model = model_of(fake, max_output_tokens=allowed)
     if is_cut:
         error = failure(ContextTooLongError, lambda: ask(model))

@@ -383,8 +383,8 @@ def test_planning_and_choosing_have_spans(fake: FakeSearXNG, tool: SearchTool, c
     assert [planning.name, processing.name] == ["query planning", "result processing"]
     assert parent.context is not None
     assert {span.parent.span_id for span in (planning, processing) if span.parent} == {parent.context.span_id}
-    said = {"ledgerline.search.queries": '["Storm", "snow"]'} if captures else {}
-    assert dict(planning.attributes or {}) == {"ledgerline.tool.queries": 2, **said}
+    recorded = {"ledgerline.search.queries": '["Storm", "snow"]'} if captures else {}
+    assert dict(planning.attributes or {}) == {"ledgerline.tool.queries": 2, **recorded}
     assert dict(processing.attributes or {}) == answer.attributes
     assert answer.attributes["ledgerline.tool.results"] == 1
     assert answer.attributes["ledgerline.tool.left_out"] == 3

@@ -11,7 +11,7 @@ from ledgerline.agent.recording import Recorder
 from ledgerline.agent.tools import ToolResult
 from ledgerline.testing.fake_ollama import ChatRequest, Reply, scripted
 from ledgerline.testing.fake_searxng import FakeSearXNG
-from tests.agent.scripts import ANSWER, COUNT, COUNTS, AgentOf, asks, told
+from tests.agent.scripts import ANSWER, COUNT, COUNTS, AgentOf, queries, tool_results
 
 
 class Nothing(BaseModel):
@@ -93,10 +93,10 @@ def test_arguments_that_are_no_json_object_are_an_answer_to_the_model(
 
 def test_the_model_corrects_itself_after_an_error(agent_of: AgentOf) -> None:
     def responder(request: ChatRequest) -> Reply:
-        answers = told(request)
+        answers = tool_results(request)
         if not answers:
-            return asks("SELECT dely FROM flights")
-        return asks("SELECT max(delay) FROM flights") if len(answers) == 1 else ANSWER
+            return queries("SELECT dely FROM flights")
+        return queries("SELECT max(delay) FROM flights") if len(answers) == 1 else ANSWER
 
     execution = agent_of(responder).ask("How late?")
     assert [use.failed for use in execution.tools] == [True, False]

@@ -29,7 +29,7 @@ def text_of(question_id: str) -> str:
     return _of_these_days(question.question)
 
 
-def knows_all() -> Analyst:
+def answers_all() -> Analyst:
     """Return a responder that queries each right answer as the questions do."""
     return Analyst(
         {

@@ -20,7 +20,7 @@ from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.history import COMPUTE
 from ledgerline.mlflow_store import store
 from ledgerline.testing.fake_ollama import MODEL, FakeOllama
-from tests.assets.analyst_runs import Evaluations, asked, evaluations, knows_all, steps_of
+from tests.assets.analyst_runs import Evaluations, answers_all, asked, evaluations, steps_of
 from tests.project import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def evaluated(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Evaluated]:
     tables, tracking = (request.getfixturevalue(name) for name in ("two_days", "mlflow_template"))
-    with evaluations(tmp_path_factory.mktemp("evaluated"), tables, tracking, knows_all()) as (runs, fake):
+    with evaluations(tmp_path_factory.mktemp("evaluated"), tables, tracking, answers_all()) as (runs, fake):
         result = runs.run(config={"analyst_scores": {"config": PRICES}})
         assert result.success
         console = Console(file=io.StringIO())

@@ -13,10 +13,10 @@ from ledgerline.testing.fake_ollama import ChatRequest, FakeOllama, Reply, Respo
 from tests.assets.analyst_runs import (
     Evaluations,
     Stumbling,
+    answers_all,
     asked,
     error_of,
     evaluations,
-    knows_all,
     steps_of,
     text_of,
 )
@@ -58,7 +58,7 @@ def times(fake: FakeOllama) -> dict[str, int]:
 
 
 def test_each_question_is_answered_once_in_a_separate_step(open_with: Open) -> None:
-    runs, fake = open_with(knows_all())
+    runs, fake = open_with(answers_all())
     result = runs.run(ASSET)
     assert result.success
     assert set(steps_of(result, DagsterEventType.STEP_SUCCESS)) == {
@@ -84,7 +84,7 @@ def test_each_question_is_answered_once_in_a_separate_step(open_with: Open) -> N
 
 @pytest.mark.parametrize("fault", [CRASH, BROKEN], ids=["crash", "broken stream"])
 def test_a_question_that_fails_is_tried_again_alone(open_with: Open, fault: Reply) -> None:
-    runs, fake = open_with(Stumbling(knows_all(), {text_of("carriers"): fault}))
+    runs, fake = open_with(Stumbling(answers_all(), {text_of("carriers"): fault}))
     result = runs.run(ASSET)
     assert result.success
     assert steps_of(result, TRIED) == [step("carriers")]
@@ -93,7 +93,7 @@ def test_a_question_that_fails_is_tried_again_alone(open_with: Open, fault: Repl
 
 
 def test_only_a_question_that_failed_is_answered_again(open_with: Open) -> None:
-    runs, fake = open_with(Stumbling(knows_all(), {text_of("carriers"): CRASH}, times=3))
+    runs, fake = open_with(Stumbling(answers_all(), {text_of("carriers"): CRASH}, times=3))
     failed = runs.run(ASSET)
     assert not failed.success
     assert steps_of(failed, DagsterEventType.STEP_FAILURE) == [step("carriers")]
@@ -113,7 +113,7 @@ def test_only_a_question_that_failed_is_answered_again(open_with: Open) -> None:
 
 
 def test_the_old_table_stays_until_every_question_is_answered(open_with: Open) -> None:
-    responder = Stumbling(knows_all(), {}, times=3)
+    responder = Stumbling(answers_all(), {}, times=3)
     runs, _ = open_with(responder)
     runs.run(ASSET)
     before = runs.table(ASSET)
@@ -124,7 +124,7 @@ def test_the_old_table_stays_until_every_question_is_answered(open_with: Open) -
 
 
 def test_what_would_fail_again_is_not_tried_again(open_with: Open) -> None:
-    runs, fake = open_with(Stumbling(knows_all(), {text_of("pilot"): REFUSAL}))
+    runs, fake = open_with(Stumbling(answers_all(), {text_of("pilot"): REFUSAL}))
     result = runs.run(ASSET)
     assert steps_of(result, TRIED) == []
     assert steps_of(result, DagsterEventType.STEP_FAILURE) == [step("pilot")]
@@ -133,7 +133,7 @@ def test_what_would_fail_again_is_not_tried_again(open_with: Open) -> None:
 
 
 def test_a_reached_limit_is_recorded_as_an_answer(open_with: Open) -> None:
-    runs, _ = open_with(knows_all(), LEDGERLINE_AGENT_TURNS="1")
+    runs, _ = open_with(answers_all(), LEDGERLINE_AGENT_TURNS="1")
     result = runs.run(ASSET)
     assert result.success
     answers = runs.table(ASSET).set_index("id")
@@ -163,7 +163,7 @@ def test_without_a_language_model_it_fails_at_once_with_a_remedy(
     problem: str,
     remedy: str,
 ) -> None:
-    runs, fake = open_with(knows_all(), **variables)
+    runs, fake = open_with(answers_all(), **variables)
     result = runs.run(ASSET)
     assert steps_of(result, DagsterEventType.STEP_FAILURE) == [f"{ASSET}.ask_each"]
     assert steps_of(result, TRIED) == []
@@ -176,7 +176,7 @@ def test_without_a_language_model_it_fails_at_once_with_a_remedy(
 def test_a_prompt_of_the_registry_takes_the_place_of_the_projects_own(open_with: Open) -> None:
     from mlflow import MlflowClient
 
-    runs, fake = open_with(knows_all(), LEDGERLINE_PROMPT="prompts:/terse@production")
+    runs, fake = open_with(answers_all(), LEDGERLINE_PROMPT="prompts:/terse@production")
     client = MlflowClient(runs.settings.tracking_uri)
     client.register_prompt("terse", "Be terse. End with Answer: and the number.")
     client.set_prompt_alias("terse", "production", 1)
@@ -188,7 +188,7 @@ def test_a_prompt_of_the_registry_takes_the_place_of_the_projects_own(open_with:
 
 
 def test_a_missing_prompt_is_named_before_any_request(open_with: Open) -> None:
-    runs, fake = open_with(knows_all(), LEDGERLINE_PROMPT="prompts:/nobody/7")
+    runs, fake = open_with(answers_all(), LEDGERLINE_PROMPT="prompts:/nobody/7")
     result = runs.run(ASSET)
     assert "no prompts:/nobody/7" in error_of(result, f"{ASSET}.ask_each")
     assert "LEDGERLINE_PROMPT" in error_of(result, f"{ASSET}.ask_each")
@@ -219,7 +219,7 @@ class AtOnce:
 
 
 def test_processes_send_at_most_the_configured_number_of_requests_at_once(open_with: Open) -> None:
-    responder = AtOnce(knows_all(), together=2)
+    responder = AtOnce(answers_all(), together=2)
     runs, fake = open_with(responder, LEDGERLINE_MAX_CONCURRENT_STEPS="4", LEDGERLINE_AGENT_EXECUTIONS="2")
     runs.store_questions("flights", "carriers", "days", "cancelled")
     result = runs.run(ASSET, executor="multiprocess")

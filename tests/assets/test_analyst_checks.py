@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster import AssetCheckEvaluation
 
-from tests.assets.analyst_runs import Evaluations, evaluation_job, evaluations, knows_all
+from tests.assets.analyst_runs import Evaluations, answers_all, evaluation_job, evaluations
 
 AS_RIGHT, AS_GROUNDED, AS_CHEAP = "as_right_as_before", "as_grounded_as_before", "as_cheap_as_before"
 IDS = tuple("abcdefghij")
@@ -17,7 +17,7 @@ IDS = tuple("abcdefghij")
 
 @pytest.fixture
 def runs(tmp_path: Path, two_days: Path, mlflow_template: Path) -> Iterator[Evaluations]:
-    with evaluations(tmp_path, two_days, mlflow_template, knows_all()) as (runs, _):
+    with evaluations(tmp_path, two_days, mlflow_template, answers_all()) as (runs, _):
         yield runs
 
 

@@ -35,7 +35,7 @@ TABLES = [
 DAMAGED_DAY = "2013-02-03"
 
 
-def judged_alone(settings: Settings, selection: dg.AssetSelection) -> dict[str, dg.AssetCheckEvaluation]:
+def evaluated_alone(settings: Settings, selection: dg.AssetSelection) -> dict[str, dg.AssetCheckEvaluation]:
     """Return the evaluations of checks that are executed alone, by name."""
     run = dg.materialize(
         [*TABLES, *CHECKS.values()],
@@ -46,8 +46,8 @@ def judged_alone(settings: Settings, selection: dg.AssetSelection) -> dict[str, 
     return {evaluation.check_name: evaluation for evaluation in run.get_asset_check_evaluations()}
 
 
-def judged_table(settings: Settings, asset: str) -> dict[str, dg.AssetCheckEvaluation]:
-    return judged_alone(settings, dg.AssetSelection.checks(CHECKS[asset]))
+def checked_table(settings: Settings, asset: str) -> dict[str, dg.AssetCheckEvaluation]:
+    return evaluated_alone(settings, dg.AssetSelection.checks(CHECKS[asset]))
 
 
 def failed(evaluations: dict[str, dg.AssetCheckEvaluation]) -> set[str]:
@@ -77,7 +77,7 @@ def with_first_row_twice(table: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize("asset", CHECKS)
 def test_real_tables_pass_all_their_checks(asset: str, ingested: Settings) -> None:
-    evaluations = judged_table(ingested, asset)
+    evaluations = checked_table(ingested, asset)
     assert set(evaluations) == {spec.name for spec in CHECKS[asset].check_specs}
     assert failed(evaluations) == set()
 
@@ -98,14 +98,14 @@ def test_only_features_are_checked_for_leakage() -> None:
 
 
 def test_checks_executed_alone_evaluate_all_stored_days(ingested: Settings) -> None:
-    evaluations = judged_table(ingested, "flights")
+    evaluations = checked_table(ingested, "flights")
     counts = evaluations[checks.ROWS_OF_SOURCE].metadata
     assert counts["stored_rows"].value == counts["source_rows"].value == 27_004 + 24_951 + 28_834
 
 
 def test_a_single_check_can_be_executed(ingested: Settings) -> None:
     key = dg.AssetCheckKey(dg.AssetKey("flights"), checks.UNIQUE_KEY)
-    assert set(judged_alone(ingested, dg.AssetSelection.checks(key))) == {checks.UNIQUE_KEY}
+    assert set(evaluated_alone(ingested, dg.AssetSelection.checks(key))) == {checks.UNIQUE_KEY}
 
 
 def test_good_flights_let_features_be_built(damageable: Settings) -> None:
@@ -138,12 +138,12 @@ def test_a_run_over_partitions_evaluates_only_these(
     assert evaluations[checks.ROWS_OF_SOURCE].metadata["source_rows"].value == int(
         source_flights["date"].isin(days).sum()
     )
-    assert failed(judged_table(damageable, "flights")) == {checks.UNIQUE_KEY, checks.ROWS_OF_SOURCE}
+    assert failed(checked_table(damageable, "flights")) == {checks.UNIQUE_KEY, checks.ROWS_OF_SOURCE}
 
 
 def test_missing_rows_are_reported_with_their_day(damageable: Settings) -> None:
     rewrite(damageable, f"flights/{DAMAGED_DAY}", lambda table: table.slice(3))
-    evaluations = judged_table(damageable, "flights")
+    evaluations = checked_table(damageable, "flights")
     assert failed(evaluations) == {checks.ROWS_OF_SOURCE}
     assert f"1 of 9 partitions differ: {DAMAGED_DAY} has " in str(
         evaluations[checks.ROWS_OF_SOURCE].description
@@ -152,7 +152,7 @@ def test_missing_rows_are_reported_with_their_day(damageable: Settings) -> None:
 
 def test_without_a_declared_column_nothing_else_is_evaluated(damageable: Settings) -> None:
     rewrite(damageable, f"flights/{DAMAGED_DAY}", lambda table: table.drop_columns("tailnum"))
-    evaluations = judged_table(damageable, "flights")
+    evaluations = checked_table(damageable, "flights")
     assert failed(evaluations) == set(evaluations)
     assert evaluations[checks.DECLARED_COLUMNS].description == "tailnum is missing"
     assert evaluations[checks.UNIQUE_KEY].description == "Cannot be evaluated: tailnum is missing"
@@ -161,12 +161,12 @@ def test_without_a_declared_column_nothing_else_is_evaluated(damageable: Setting
 @pytest.mark.parametrize("asset", ["airports", "airlines", "planes", "weather"])
 def test_a_reference_table_with_a_row_too_many_fails(asset: str, damageable: Settings) -> None:
     rewrite(damageable, asset, with_first_row_twice)
-    assert failed(judged_table(damageable, asset)) == {checks.UNIQUE_KEY, checks.ROWS_OF_SOURCE}
+    assert failed(checked_table(damageable, asset)) == {checks.UNIQUE_KEY, checks.ROWS_OF_SOURCE}
 
 
 def test_features_are_counted_against_the_stored_flights(damageable: Settings) -> None:
     rewrite(damageable, f"flights/{DAMAGED_DAY}", lambda table: table.slice(3))
-    assert failed(judged_table(damageable, "features")) == {checks.ROWS_OF_SOURCE}
+    assert failed(checked_table(damageable, "features")) == {checks.ROWS_OF_SOURCE}
 
 
 def test_an_impossible_value_is_reported(damageable: Settings) -> None:
@@ -175,7 +175,7 @@ def test_an_impossible_value_is_reported(damageable: Settings) -> None:
         return table.set_column(table.column_names.index("wind_speed"), "wind_speed", speeds)
 
     rewrite(damageable, f"features/{DAMAGED_DAY}", with_a_storm)
-    evaluations = judged_table(damageable, "features")
+    evaluations = checked_table(damageable, "features")
     assert failed(evaluations) == {checks.PLAUSIBLE_VALUES}
     assert "outside 0 to 253, as 1048.4" in str(evaluations[checks.PLAUSIBLE_VALUES].description)
 
@@ -189,7 +189,7 @@ def test_an_outcome_that_leaks_into_a_feature_is_detected(outcome: str, damageab
             return table.set_column(table.column_names.index("pressure"), "pressure", delays.cast("double"))
 
         rewrite(damageable, f"features/{file.stem}", leak)
-    evaluations = judged_table(damageable, "features")
+    evaluations = checked_table(damageable, "features")
     assert checks.KNOWN_BEFORE_DEPARTURE in failed(evaluations)
     assert "pressure alone tells the outcome (ROC AUC" in str(
         evaluations[checks.KNOWN_BEFORE_DEPARTURE].description

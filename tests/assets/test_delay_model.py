@@ -53,10 +53,10 @@ def test_the_same_rows_and_config_give_the_same_model_to_the_last_digit(
     january: pd.DataFrame, pipeline: Any
 ) -> None:
     again: Any = train(january.copy(), QUICK)
-    said, said_again = (model.predict_proba(model_input(january))[:, 1] for model in (pipeline, again))
-    assert said.tobytes() == said_again.tobytes()
+    predicted, said_again = (model.predict_proba(model_input(january))[:, 1] for model in (pipeline, again))
+    assert predicted.tobytes() == said_again.tobytes()
     late = january[LABEL].astype(bool)
-    assert score(late, pd.Series(said)) == score(late, pd.Series(said_again))
+    assert score(late, pd.Series(predicted)) == score(late, pd.Series(said_again))
     assert loss_curves(pipeline) == loss_curves(again)
 
 
@@ -67,8 +67,8 @@ def test_another_seed_gives_another_model(january: pd.DataFrame, pipeline: Any) 
 
 
 def test_the_model_is_better_than_chance_on_its_training_rows(january: pd.DataFrame, pipeline: Any) -> None:
-    said = pd.Series(pipeline.predict_proba(model_input(january))[:, 1])
-    assert score(january[LABEL].astype(bool), said)["roc_auc"] > 0.65
+    predicted = pd.Series(pipeline.predict_proba(model_input(january))[:, 1])
+    assert score(january[LABEL].astype(bool), predicted)["roc_auc"] > 0.65
 
 
 @pytest.mark.parametrize("column", FEATURES)
@@ -77,7 +77,7 @@ def test_a_missing_value_is_accepted_in_every_column(
 ) -> None:
     rows = model_input(january.head(3)).assign(**{column: None})
     rows = rows.astype(dict.fromkeys(NUMERIC_FEATURES, "float64"))
-    assert all(0 < said < 1 for said in pipeline.predict_proba(rows)[:, 1])
+    assert all(0 < predicted < 1 for predicted in pipeline.predict_proba(rows)[:, 1])
 
 
 @pytest.mark.parametrize("column", ["carrier", "origin", "dest", "manufacturer"])

@@ -99,7 +99,7 @@ def drift_in(settings: Settings, month: str) -> PredictionsDrift:
     return open_records(settings.data).read(DRIFT_ASSET, month, PredictionsDrift)
 
 
-def said(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+def evaluations_of(run: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
     return {found.check_name: found for found in run.get_asset_check_evaluations()}
 
 
@@ -188,7 +188,7 @@ def test_the_training_month_of_a_model_has_not_drifted(scored: Settings) -> None
     assert february.score_psi["probability"] < 0.02
     # Cancelled flights were scored and are not training rows.
     assert february.rows > february.training_rows == february.rows_with_outcome
-    assert {name: found.passed for name, found in said(run).items()} == {
+    assert {name: found.passed for name, found in evaluations_of(run).items()} == {
         SCORES_STABLE: True,
         FEATURES_STABLE: True,
         CALIBRATED_ON_OUTCOMES: True,
@@ -229,7 +229,7 @@ def test_a_few_days_are_compared_and_counted_but_not_evaluated(weeks: Settings) 
     assert run.success
     assert drift_in(weeks, MARCH).clusters == 3
     assert drift_in(weeks, MARCH).largest_score_psi > 0
-    for found in said(run).values():
+    for found in evaluations_of(run).values():
         assert found.passed
         assert str(found.description).startswith("Not evaluated: predictions are stored of ")
 
@@ -253,7 +253,7 @@ def test_flights_without_outcome_are_compared_by_their_predictions_only(weeks: S
     drift = drift_in(weeks, MARCH)
     assert (drift.clusters_with_outcome, drift.rows_with_outcome) == (0, 0)
     assert (drift.observed, drift.predicted, drift.metrics) == ({}, {}, {})
-    found = said(run)[CALIBRATED_ON_OUTCOMES]
+    found = evaluations_of(run)[CALIBRATED_ON_OUTCOMES]
     assert found.passed
     assert str(found.description).startswith("Not evaluated: outcomes are known of 0 rows in 0 clusters")
     metadata = run.asset_materializations_for_node("drift_flight_delay")[0].metadata
@@ -328,7 +328,7 @@ def test_scored_flights_that_features_no_longer_have_are_counted(weeks: Settings
 def test_a_feature_that_has_changed_is_a_warning_that_names_it(weeks: Settings) -> None:
     for day in FIRST_DAYS:
         rewrite(weeks, day, with_column("dest", "XXX"))
-    found = said(watch(weeks, MARCH))[FEATURES_STABLE]
+    found = evaluations_of(watch(weeks, MARCH))[FEATURES_STABLE]
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.WARN
     assert str(found.description).startswith("PSI above 0.2: dest ")
@@ -337,7 +337,7 @@ def test_a_feature_that_has_changed_is_a_warning_that_names_it(weeks: Settings) 
 def test_weather_that_is_no_longer_reported_is_named_by_its_gaps(weeks: Settings) -> None:
     for day in FIRST_DAYS:
         rewrite(weeks, day, with_column("temp", None))
-    found = said(watch(weeks, MARCH))[FEATURES_STABLE]
+    found = evaluations_of(watch(weeks, MARCH))[FEATURES_STABLE]
     assert not found.passed
     assert "gaps of temp" in str(found.description)
 
@@ -387,18 +387,18 @@ def test_outcomes_of_a_few_days_are_not_evaluated(stable: PredictionsDrift) -> N
 
 
 def test_scores_and_calibration_are_errors_and_no_check_blocks(march_run: dg.ExecuteInProcessResult) -> None:
-    severities = {name: found.severity.value for name, found in said(march_run).items()}
+    severities = {name: found.severity.value for name, found in evaluations_of(march_run).items()}
     assert severities == {SCORES_STABLE: "ERROR", FEATURES_STABLE: "WARN", CALIBRATED_ON_OUTCOMES: "ERROR"}
     assert [spec.name for spec in CHECKS.check_specs if spec.blocking or not spec.description] == []
 
 
 def test_an_evaluation_names_its_month_and_version(march_run: dg.ExecuteInProcessResult) -> None:
-    for found in said(march_run).values():
+    for found in evaluations_of(march_run).values():
         assert found.metadata["partition"].value == MARCH
         assert found.metadata["version"].value == 2
 
 
-def judged_alone(settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+def evaluated_alone(settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         [*UPSTREAM, DRIFT, CHECKS],
         selection=dg.AssetSelection.checks(dg.AssetCheckKey(DRIFT_ASSET, SCORES_STABLE)),
@@ -412,12 +412,12 @@ def test_a_check_executed_alone_evaluates_the_last_month(scored: Settings, march
     with dg.DagsterInstance.ephemeral() as instance:
         for month in (MARCH, FEBRUARY):
             instance.report_runless_asset_event(dg.AssetMaterialization(DRIFT_ASSET, partition=month))
-        (found,) = judged_alone(scored, instance).get_asset_check_evaluations()
+        (found,) = evaluated_alone(scored, instance).get_asset_check_evaluations()
     assert (found.check_name, found.metadata["partition"].value) == (SCORES_STABLE, MARCH)
 
 
 def test_a_check_executed_alone_before_there_is_any_month_names_the_job(scored: Settings) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        failure = judged_alone(scored, instance).failure_data_for_node("drift_flight_delay_checks")
+        failure = evaluated_alone(scored, instance).failure_data_for_node("drift_flight_delay_checks")
     assert failure is not None
     assert "Run the job watch_flight_delay first." in str(failure.error)

@@ -42,18 +42,18 @@ def test_scores_are_those_worked_out_by_hand() -> None:
 
 
 def test_calibrated_probabilities_have_no_calibration_error() -> None:
-    late, said = two_groups(100, share_late=0.8)
-    assert score(late, said)["calibration_error"] == pytest.approx(0, abs=1e-12)
+    late, predicted = two_groups(100, share_late=0.8)
+    assert score(late, predicted)["calibration_error"] == pytest.approx(0, abs=1e-12)
 
 
 def test_an_error_of_six_tenths_for_half_of_the_flights_is_three_tenths() -> None:
-    late, said = two_groups(100, share_late=0.2)
-    assert score(late, said)["calibration_error"] == pytest.approx(0.3)
+    late, predicted = two_groups(100, share_late=0.2)
+    assert score(late, predicted)["calibration_error"] == pytest.approx(0.3)
 
 
 def test_calibration_bins_hold_about_equally_many_flights() -> None:
-    said = pd.Series([i / 1000 for i in range(1000)])
-    table = calibration(said > 0.5, said)
+    predicted = pd.Series([i / 1000 for i in range(1000)])
+    table = calibration(predicted > 0.5, predicted)
     assert table["flights"].tolist() == [100] * 10
     assert table["predicted"].is_monotonic_increasing
     assert table["observed"].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.99, 1, 1, 1, 1])
@@ -79,9 +79,9 @@ def test_carrier_hour_rates_are_shares_of_late_flights() -> None:
 
 def test_the_baseline_predicts_the_overall_rate_for_unknown_groups() -> None:
     unseen = FLIGHTS.assign(carrier=["AA", "ZZ", "AA", "UA"], sched_dep_time=[1730, 1730, 600, 559])
-    said = carrier_hour_baseline(unseen, {"AA 17": 0.5, "UA 5": 0.0}, late_rate=0.3)
-    assert said.tolist() == [0.5, 0.3, 0.3, 0.0]
-    assert said.index.equals(unseen.index)
+    predicted = carrier_hour_baseline(unseen, {"AA 17": 0.5, "UA 5": 0.0}, late_rate=0.3)
+    assert predicted.tolist() == [0.5, 0.3, 0.3, 0.0]
+    assert predicted.index.equals(unseen.index)
 
 
 def test_a_slice_is_scored_once_it_is_large_enough_and_has_both_outcomes() -> None:

@@ -111,8 +111,8 @@ def test_both_versions_are_scored_afresh_on_the_same_flights(judging: Settings, 
     registered = RegisteredModel(connect(judging.tracking_uri), MODEL_NAME)
     for name, number in (("staging", MARCH_VERSION), ("production", FEBRUARY_VERSION)):
         model = registered.load(registered.version(number))
-        said = pd.Series(model.answer(model_input(rows))[:, 1], index=rows.index)
-        expected = metrics.score(rows[LABEL].astype(bool), said)
+        predicted = pd.Series(model.answer(model_input(rows))[:, 1], index=rows.index)
+        expected = metrics.score(rows[LABEL].astype(bool), predicted)
         shown = {entry["metric"]: entry[name] for entry in document["comparison"]["differences"]}
         assert shown == pytest.approx(expected, abs=1e-9)
     assert document["holdout"]["rows"] == found.rows == len(rows)

@@ -93,8 +93,8 @@ def test_requests_like_the_training_rows_have_not_drifted(
     assert set(drift.feature_psi) == set(FEATURES)
     assert max(drift.feature_psi.values()) < 0.05
     assert drift.score_psi["probability"] < 0.05
-    said = model_of(serving, VERSION).answer(model_input(pd.concat(typical)))[:, 1]
-    assert drift.mean_score["probability"] == pytest.approx(said.mean())
+    predicted = model_of(serving, VERSION).answer(model_input(pd.concat(typical)))[:, 1]
+    assert drift.mean_score["probability"] == pytest.approx(predicted.mean())
     assert drift.not_logged == []
     assert verdict(run).passed
 
@@ -143,7 +143,7 @@ def test_a_column_that_is_not_logged_is_not_compared(serving: Settings, typical:
     assert "temp" not in drift.gaps_psi
 
 
-def nobody_asked(settings: Settings, typical: list[pd.DataFrame]) -> None:
+def no_requests(settings: Settings, typical: list[pd.DataFrame]) -> None:
     """The log stays empty."""
 
 
@@ -162,7 +162,7 @@ def nothing_is_in_production(settings: Settings, typical: list[pd.DataFrame]) ->
 @pytest.mark.parametrize(
     ("happens", "problem"),
     [
-        (nobody_asked, "has no request to flight_delay"),
+        (no_requests, "has no request to flight_delay"),
         (another_version_answered, "No request since then was answered by version 2 of flight_delay"),
         (answers_are_redacted, "The request log does not contain output.0, output.1"),
         (nothing_is_in_production, "No version of flight_delay carries the alias production"),

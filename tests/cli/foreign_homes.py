@@ -29,7 +29,7 @@ def run_ids(home: Path, scratch: Path) -> list[str]:
         return [run.run_id for run in observed.instance.get_runs()]
 
 
-def shown_in(client: MlflowClient, experiment: str) -> list[str]:
+def runs_in(client: MlflowClient, experiment: str) -> list[str]:
     """Return the ids of the Dagster runs of an experiment."""
     found = client.get_experiment_by_name(experiment)
     if found is None:

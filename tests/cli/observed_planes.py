@@ -34,7 +34,7 @@ def tracked(client: MlflowClient) -> list[str]:
     return sorted(run.data.tags["dagster.run_id"] for run in client.search_runs([experiment.experiment_id]))
 
 
-def shown(client: MlflowClient, run_id: str) -> bool:
+def is_exported(client: MlflowClient, run_id: str) -> bool:
     """Return whether MLflow has the whole trace and the ended run."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:

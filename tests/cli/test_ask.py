@@ -181,11 +181,11 @@ def test_a_refusal_is_not_remembered(ask: Ask, fake: FakeOllama, home: Path) -> 
 def test_what_states_nothing_is_no_success_and_is_not_remembered(
     ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path, said: str, outcome: str
 ) -> None:
-    def looks_it_up(request: ChatRequest) -> Reply:
+    def calls_the_tool(request: ChatRequest) -> Reply:
         asked = any(message["role"] == "tool" for message in request.messages)
         return Reply(pieces=(said,)) if asked else Reply(tool_calls=(("query_flights", {"sql": SQL}),))
 
-    fake = speaking(looks_it_up)
+    fake = speaking(calls_the_tool)
     result = ask(QUESTION, fake=fake)
     assert result.exit_code == 1
     assert {"empty": "There is no answer.", "no_finding": "The answer does not state a finding"}[

@@ -20,7 +20,7 @@ from ledgerline.testing.otlp_receivers import Receiver
 from ledgerline.testing.waiting import wait_until
 from ledgerline.testing.written_runs import begin
 from tests.cli.command_lines import LEDGERLINE
-from tests.cli.observed_planes import executed, shown, traced, tracked
+from tests.cli.observed_planes import executed, is_exported, traced, tracked
 from tests.project import PROJECT_ROOT
 
 pytestmark = pytest.mark.usefixtures("mlflow_with_tables")
@@ -91,7 +91,7 @@ def test_runs_are_exported_as_they_happen_until_a_signal_ends_the_command(
 ) -> None:
     with following(settings) as follower:
         run_id = executed(instance)
-        wait_until(lambda: shown(client, run_id), "the run is shown to its end")
+        wait_until(lambda: is_exported(client, run_id), "the run is shown to its end")
         for projection in ("traces", "mlflow"):
             # The number of parts depends on the polls, and a busy target may have failed for a moment.
             line = rf"\d\d:\d\d:\d\d  {projection:<12}1 runs updated, [1-9]\d* items written, [01] followed$"
@@ -162,7 +162,7 @@ def test_it_ends_while_a_target_does_not_answer(settings: Settings, instance: dg
 
 
 def test_it_ends_while_what_it_prints_is_not_read(settings: Settings, instance: dg.DagsterInstance) -> None:
-    said = bytearray()
+    output = bytearray()
     reader, writer = os.pipe()
     with (
         listening(Receiver()) as receiver,
@@ -185,9 +185,9 @@ def test_it_ends_while_what_it_prints_is_not_read(settings: Settings, instance: 
             os.set_blocking(reader, False)
 
             def follows() -> bool:
-                assert process.poll() is None, said
-                said.extend(read.read() or b"")
-                return b"Following" in said
+                assert process.poll() is None, output
+                output.extend(read.read() or b"")
+                return b"Following" in output
 
             wait_until(follows, "it follows")
             os.set_blocking(writer, False)

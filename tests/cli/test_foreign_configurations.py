@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.cli.command_lines import Ledgerline
-from tests.cli.foreign_homes import baked, contents, links_reported, run_ids, shown_in
+from tests.cli.foreign_homes import baked, contents, links_reported, run_ids, runs_in
 
 pytestmark = pytest.mark.usefixtures("mlflow_with_tables")
 
@@ -134,7 +134,7 @@ def test_event_logs_in_one_database_are_read(
     before = contents(home)
     result = ledgerline("observe", "--all", "--dagster-home", home, *read_only)
     assert result.exit_code == 0, result.output
-    assert shown_in(client, "mill") == [run_id]
+    assert runs_in(client, "mill") == [run_id]
     assert (contents(home) == before) is bool(read_only)
 
 

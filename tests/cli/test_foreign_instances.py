@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ledgerline.cli.main import app
 from ledgerline.cli.observed_instances import telling_name
 from tests.cli.command_lines import Ledgerline
-from tests.cli.foreign_homes import contents, links_reported, run_ids, shown_in
+from tests.cli.foreign_homes import contents, links_reported, run_ids, runs_in
 from tests.project import EXPERIMENT, PROJECT_ROOT
 
 pytestmark = pytest.mark.usefixtures("mlflow_with_tables")
@@ -60,8 +60,8 @@ def test_its_runs_are_exported_apart_from_those_of_this_project(
         f"The runs of {home} are exported to the MLflow experiment bakery and the lineage namespace bakery"
         in (result.stdout)
     )
-    assert shown_in(client, "bakery") == [run_id]
-    assert shown_in(client, EXPERIMENT) == []
+    assert runs_in(client, "bakery") == [run_id]
+    assert runs_in(client, EXPERIMENT) == []
     experiment = client.get_experiment_by_name("bakery")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
@@ -137,7 +137,7 @@ def test_an_instance_without_a_table_for_cursors_is_exported_in_full_and_only_re
     assert result.exit_code == 0, result.output
     assert "Nothing is written to that instance:" in result.stdout
     assert "runs.db was created by an old Dagster and has no table kvs for cursors." in result.stdout
-    assert shown_in(client, "bakery") == [run_id]
+    assert runs_in(client, "bakery") == [run_id]
     assert contents(home) == before
 
 
@@ -151,7 +151,7 @@ def test_an_instance_with_another_schema_is_only_read(
     result = ledgerline("observe", "--all", "--dagster-home", home)
     assert result.exit_code == 0, result.output
     assert "runs.db has the schema 5e139331e376, and Dagster" in result.stdout
-    assert len(shown_in(client, "bakery")) == 1
+    assert len(runs_in(client, "bakery")) == 1
     assert contents(home) == before
 
 
@@ -164,7 +164,7 @@ def test_the_home_of_an_earlier_dagster_is_exported(
     subprocess.run(["tar", "-xzf", archive, "-C", home], check=True)
     result = ledgerline("observe", "--all", "--dagster-home", home)
     assert result.exit_code == 0, result.output
-    (run_id,) = shown_in(client, "earlier")
+    (run_id,) = runs_in(client, "earlier")
     traced = ledgerline("trace", run_id[:8], "--dagster-home", home)
     assert [name for name in ("numbers", "total") if f"─ {name}" in traced.stdout] == ["numbers", "total"]
 
@@ -183,7 +183,7 @@ def test_a_home_may_be_named_from_where_one_is(
 ) -> None:
     os.chdir(home.parent)
     assert ledgerline("observe", "--all", "--dagster-home", "dagster_home").exit_code == 0
-    assert len(shown_in(client, "bakery")) == 1
+    assert len(runs_in(client, "bakery")) == 1
 
 
 def test_commands_that_need_a_project_are_refused_without_one(
@@ -210,7 +210,7 @@ def test_without_a_project_the_instance_that_dagster_home_names_is_observed(
     result = ledgerline("observe", "--all", "--experiment", "bread", **variables)
     assert result.exit_code == 0, result.output
     (run_id,) = run_ids(home, tmp_path)
-    assert shown_in(client, "bread") == [run_id]
+    assert runs_in(client, "bread") == [run_id]
     assert links_reported(home, run_id)
     traced = ledgerline("trace", run_id, **variables)
     assert traced.exit_code == 0, traced.output

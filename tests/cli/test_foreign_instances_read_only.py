@@ -14,7 +14,7 @@ from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.storages.instances import only_read_instance
 from tests.cli.command_lines import LEDGERLINE, Ledgerline
-from tests.cli.foreign_homes import baked, contents, links_reported, run_ids, shown_in
+from tests.cli.foreign_homes import baked, contents, links_reported, run_ids, runs_in
 from tests.project import PROJECT_ROOT
 
 pytestmark = pytest.mark.usefixtures("mlflow_with_tables")
@@ -42,7 +42,7 @@ def test_read_only_changes_no_file_however_often(
         assert result.exit_code == 0, result.output
         assert "Nothing is written to that instance: --read-only." in result.stdout
         assert contents(home) == before
-    assert len(shown_in(client, "bakery")) == 1
+    assert len(runs_in(client, "bakery")) == 1
 
 
 def test_read_only_reads_concurrent_writes_also_from_the_write_ahead_log(home: Path, tmp_path: Path) -> None:
@@ -112,5 +112,5 @@ def test_a_copy_that_cannot_be_written_is_observed_and_reported(
         pytest.skip("nothing can be mounted here")
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"Nothing is written to that instance: {home}/history cannot be written." in result.stdout
-    assert len(shown_in(client, "bakery")) == 1
+    assert len(runs_in(client, "bakery")) == 1
     assert contents(home) == before

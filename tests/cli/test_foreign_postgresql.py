@@ -180,7 +180,7 @@ def observed(settings: Settings, database: Database, *options: str, **variables:
     )
 
 
-def shown(settings: Settings) -> list[str]:
+def exported_runs(settings: Settings) -> list[str]:
     client = MlflowClient(settings.tracking_uri)
     found = client.get_experiment_by_name("bakery")
     if found is None:
@@ -215,7 +215,7 @@ def test_runs_are_exported_and_links_written_with_every_driver_in_the_address(
     result = observed(settings, database)
     assert result.exit_code == 0, result.output
     assert "Two things are written to that instance: an event in each run" in result.stdout
-    assert shown(settings) == [database.run_id]
+    assert exported_runs(settings) == [database.run_id]
     assert database.links_reported()
 
 
@@ -228,7 +228,7 @@ def test_read_only_leaves_every_row_as_it_is_and_so_does_a_repetition(
         result = observed(settings, database, "--read-only")
         assert result.exit_code == 0, result.output
         assert database.rows() == before
-    assert shown(settings) == [database.run_id]
+    assert exported_runs(settings) == [database.run_id]
 
 
 def test_read_only_is_kept_by_the_server_itself(
@@ -273,7 +273,7 @@ def test_what_cannot_be_written_is_only_read(
     assert result.exit_code == 0, result.output
     assert f"Nothing is written to that instance: {'' if user == READER else HOST}" in result.stdout
     assert reason in result.stdout
-    assert shown(settings) == [database.run_id]
+    assert exported_runs(settings) == [database.run_id]
     assert database.rows() == before
 
 

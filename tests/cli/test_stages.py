@@ -156,16 +156,16 @@ def test_a_version_is_printed_with_its_whole_history(registry: Registry, client:
     client.set_model_version_tag(NAME, "1", APPROVED_BY_TAG, "Ada")
     console = printed()
     stages.print_model(console, registry.model(NAME), 1)
-    said = text(console)
-    assert "stages version 1" in said
+    output = text(console)
+    assert "stages version 1" in output
     for happened in (
         "staging: none -> 1, registration  by Dagster run 0d9c3b0e",
         "version 1 against the baseline: passed",
         "version 1 approved  by Ada  looks good",
         "production: 1 -> 2, changed outside  by unknown",
     ):
-        assert happened in said
-    assert "version 2 against" not in said
+        assert happened in output
+    assert "version 2 against" not in output
 
 
 @pytest.mark.usefixtures("reconciled")

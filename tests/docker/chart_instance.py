@@ -23,15 +23,15 @@ def run_launcher() -> dict[str, Any]:
 
 
 def storage() -> dict[str, Any]:
-    said = values()["postgresql"]
+    declared = values()["postgresql"]
     return {
-        "username": said["postgresqlUsername"],
+        "username": declared["postgresqlUsername"],
         "password": {"env": "DAGSTER_PG_PASSWORD"},
-        "hostname": said["postgresqlHost"],
-        "db_name": said["postgresqlDatabase"],
-        "port": said["service"]["port"],
+        "hostname": declared["postgresqlHost"],
+        "db_name": declared["postgresqlDatabase"],
+        "port": declared["service"]["port"],
         "params": {},  # the chart's default
-        "scheme": said["postgresqlScheme"],
+        "scheme": declared["postgresqlScheme"],
     }
 
 

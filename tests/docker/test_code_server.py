@@ -56,8 +56,8 @@ def test_a_run_of_the_server_before_has_failed(end_orphaned_runs: Callable[..., 
         died = run(instance, DagsterRunStatus.STARTED, HERE)
         assert end_orphaned_runs(instance, "code", 4000) == [died]
         assert status_of(instance, died) == DagsterRunStatus.FAILURE
-        said = [record.message for record in instance.all_logs(died)]
-        assert any("killed" in message for message in said)
+        messages = [record.message for record in instance.all_logs(died)]
+        assert any("killed" in message for message in messages)
 
 
 def test_a_run_that_was_being_cancelled_is_cancelled(end_orphaned_runs: Callable[..., list[str]]) -> None:

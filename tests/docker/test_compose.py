@@ -191,10 +191,10 @@ def test_prometheus_gets_the_first_token_only() -> None:
     script = services()["prometheus"]["entrypoint"][2].replace("$$", "$")
     write = script.partition(" > ")[0].rpartition("&& ")[2]
     for tokens in ("new,old", "new"):
-        said = subprocess.run(
+        result = subprocess.run(
             ["/bin/sh", "-c", write], env={"SERVING_TOKEN": tokens}, capture_output=True, check=True
         )
-        assert said.stdout == b"new"
+        assert result.stdout == b"new"
 
 
 def test_runs_are_waited_for_before_what_they_need_is_replaced() -> None:
@@ -222,10 +222,10 @@ def docker_compose() -> list[str]:
     docker = shutil.which("docker")
     if docker is None:
         pytest.skip("Docker is not installed")
-    said = subprocess.run(
+    result = subprocess.run(
         [docker, "compose", "version", "--short"], capture_output=True, text=True, check=False
     )
-    if said.returncode != 0 or not said.stdout.strip().lstrip("v").startswith(("2.", "5.")):
+    if result.returncode != 0 or not result.stdout.strip().lstrip("v").startswith(("2.", "5.")):
         pytest.skip("Docker has no Compose of version 2 or later")
     return [docker, "compose"]
 

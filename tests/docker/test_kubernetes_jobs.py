@@ -95,8 +95,8 @@ def require_pod_of_a_run(job: Any, name: str, image: str) -> None:
     (container,) = pod(job)["containers"]
     assert container["image"] == image
     assert container["imagePullPolicy"] == "IfNotPresent"
-    said = chart_instance.run_launcher()["config"]
-    assert container["resources"] == said["resources"]
+    declared = chart_instance.run_launcher()["config"]
+    assert container["resources"] == declared["resources"]
     # The database's password is named, and nothing secret written down.
     variables = by_name(container["env"])
     assert variables["DAGSTER_PG_PASSWORD"]["valueFrom"] == {
@@ -115,8 +115,8 @@ def require_pod_of_a_run(job: Any, name: str, image: str) -> None:
         {"secretRef": {"name": "ledgerline"}},
     ]
     # The instance is in the command, in which the password is the name of its variable.
-    assert by_name(pod(job)["volumes"]) == by_name(said["volumes"])
-    assert by_name(container["volumeMounts"]) == by_name(said["volume_mounts"])
+    assert by_name(pod(job)["volumes"]) == by_name(declared["volumes"])
+    assert by_name(container["volumeMounts"]) == by_name(declared["volume_mounts"])
 
 
 def test_a_run_is_a_job_with_the_image_of_its_code_server(

@@ -37,9 +37,9 @@ def launcher() -> Any:
     return chart_instance.run_launcher()["config"]
 
 
-def mounts_of(said: Any) -> Any:
+def mounts_of(declared: Any) -> Any:
     """Return the mounts, by the chart's name for them or by Dagster's."""
-    return said.get("volumeMounts", said.get("volume_mounts"))
+    return declared.get("volumeMounts", declared.get("volume_mounts"))
 
 
 # The parts of the chart whose pods the values confine and label.
@@ -97,12 +97,14 @@ def test_the_page_names_the_webserver_s_service_as_the_chart_does() -> None:
 
 @pytest.mark.parametrize("name", PARTS)
 def test_no_process_can_gain_privileges(name: str) -> None:
-    said = PARTS[name]
+    declared = PARTS[name]
     require_confined(
         {
-            "securityContext": said["podSecurityContext"],
-            "volumes": said["volumes"],
-            "containers": [{"securityContext": said["securityContext"], "resources": said["resources"]}],
+            "securityContext": declared["podSecurityContext"],
+            "volumes": declared["volumes"],
+            "containers": [
+                {"securityContext": declared["securityContext"], "resources": declared["resources"]}
+            ],
         }
     )
 
@@ -130,11 +132,11 @@ def test_the_manifests_have_the_version_of_this_project() -> None:
 
 @pytest.mark.parametrize("name", PARTS)
 def test_mounts_are_of_volumes_and_volumes_of_claims_that_are_there(name: str) -> None:
-    for said in (PARTS[name], launcher()):
-        mounts = mounts_of(said)
-        assert {mount["name"] for mount in mounts} == {one["name"] for one in said["volumes"]}
+    for declared in (PARTS[name], launcher()):
+        mounts = mounts_of(declared)
+        assert {mount["name"] for mount in mounts} == {one["name"] for one in declared["volumes"]}
         assert {"name": "tmp", "mountPath": "/tmp"} in mounts  # noqa: S108 (of the pod)
-        for volume in said["volumes"]:
+        for volume in declared["volumes"]:
             claim = volume.get("persistentVolumeClaim")
             assert claim is None or claim["claimName"] in of_kind("PersistentVolumeClaim")
 
@@ -143,8 +145,8 @@ def test_only_programs_that_write_tables_have_write_access() -> None:
     writers = {"code": code(), "run": launcher(), "webserver": PARTS["webserver"]}
     may = {
         name
-        for name, said in writers.items()
-        for mount in mounts_of(said)
+        for name, declared in writers.items()
+        for mount in mounts_of(declared)
         if mount["name"] == "state" and not mount.get("readOnly")
     }
     assert may == {"code", "run"}
@@ -166,9 +168,9 @@ def test_accounts_are_those_of_the_manifests() -> None:
         launcher()["run_k8s_config"]["pod_spec_config"]["serviceAccountName"],
     }
     assert names == of_kind("ServiceAccount").keys() - {"ledgerline"}
-    for said in (values(), values()["dagster-user-deployments"]):
-        assert said["rbacEnabled"] is False
-        assert said["serviceAccount"]["create"] is False
+    for declared in (values(), values()["dagster-user-deployments"]):
+        assert declared["rbacEnabled"] is False
+        assert declared["serviceAccount"]["create"] is False
 
 
 def test_the_code_server_is_where_the_network_policy_lets_others_in() -> None:

@@ -33,9 +33,9 @@ def test_mlflow_gets_a_key_and_a_header_that_it_can_use(tmp_path: Path) -> None:
 
     secrets = written_secrets(tmp_path / ".env")
     Fernet(secrets["MLFLOW_WEBHOOK_KEY"])
-    scheme, _, said = secrets["MLFLOW_ADMIN_AUTHORIZATION"].partition(" ")
+    scheme, _, encoded = secrets["MLFLOW_ADMIN_AUTHORIZATION"].partition(" ")
     assert scheme == "Basic"
-    assert base64.b64decode(said).decode() == f"admin:{secrets['MLFLOW_ADMIN_PASSWORD']}"
+    assert base64.b64decode(encoded).decode() == f"admin:{secrets['MLFLOW_ADMIN_PASSWORD']}"
 
 
 def test_only_the_owner_may_read_them(tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ def test_only_the_owner_may_read_them(tmp_path: Path) -> None:
 def test_a_file_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("POSTGRES_PASSWORD=of the databases that are there\n")
-    said = subprocess.run([DOCKER / "secrets", file], check=True, capture_output=True, text=True)
+    encoded = subprocess.run([DOCKER / "secrets", file], check=True, capture_output=True, text=True)
     assert file.read_text() == "POSTGRES_PASSWORD=of the databases that are there\n"
-    assert "left as it is" in said.stderr
+    assert "left as it is" in encoded.stderr
 
 
 def test_a_link_to_nowhere_is_left_as_it_is(tmp_path: Path) -> None:

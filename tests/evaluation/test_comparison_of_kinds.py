@@ -29,26 +29,28 @@ class Season:
         self.day = np.repeat(np.arange(days), ROWS_OF_DAY)
         known = random.normal(size=len(self.day))
         self.outcome = known + random.normal(size=len(self.day))
-        self.said = [known + random.normal(0, spread, size=days)[self.day] for spread in noise]
+        self.predictions = [known + random.normal(0, spread, size=days)[self.day] for spread in noise]
 
     def regression(self, **options: Any) -> Comparison:
-        return self._compared(Regression(), self.outcome, *self.said, **options)
+        return self._compared(Regression(), self.outcome, *self.predictions, **options)
 
     def quantiles(self, **options: Any) -> Comparison:
         spread = np.array([-1.2816, 0.0, 1.2816])
-        staging, production = (said[:, None] + spread for said in self.said)
+        staging, production = (predictions[:, None] + spread for predictions in self.predictions)
         return self._compared(Quantiles(LEVELS), self.outcome, staging, production, **options)
 
     def multiclass(self, **options: Any) -> Comparison:
         labels = np.select([self.outcome < -0.7, self.outcome < 0.7], ["low", "middle"], "high")
-        return self._compared(CLASSES, labels, *map(of_classes, self.said), **options)
+        return self._compared(CLASSES, labels, *map(of_classes, self.predictions), **options)
 
-    def _compared(self, kind: PredictionKind, outcome: Array, *said: Array, **options: Any) -> Comparison:
-        return compare(kind, outcome, *said, **{"clusters": self.day, "resamples": 300, **options})
+    def _compared(
+        self, kind: PredictionKind, outcome: Array, *predictions: Array, **options: Any
+    ) -> Comparison:
+        return compare(kind, outcome, *predictions, **{"clusters": self.day, "resamples": 300, **options})
 
 
-def of_classes(said: Array) -> Array:
-    scores = np.exp(np.stack([-2 * said, np.zeros(len(said)), 2 * said], axis=1))
+def of_classes(predictions: Array) -> Array:
+    scores = np.exp(np.stack([-2 * predictions, np.zeros(len(predictions)), 2 * predictions], axis=1))
     return scores / scores.sum(axis=1, keepdims=True)
 
 
@@ -59,12 +61,21 @@ def test_numbers_are_those_of_scikit_learn() -> None:
     spread = np.array([-1.2816, 0.0, 1.2816])
     numbers = np.select([GOOD.outcome < -0.7, GOOD.outcome < 0.7], [0, 1], 2)
     for found, expected in (
-        (GOOD.regression(), [peers.regression(GOOD.outcome, said) for said in GOOD.said]),
+        (
+            GOOD.regression(),
+            [peers.regression(GOOD.outcome, predictions) for predictions in GOOD.predictions],
+        ),
         (
             GOOD.quantiles(),
-            [peers.quantiles(GOOD.outcome, said[:, None] + spread, LEVELS) for said in GOOD.said],
+            [
+                peers.quantiles(GOOD.outcome, predictions[:, None] + spread, LEVELS)
+                for predictions in GOOD.predictions
+            ],
         ),
-        (GOOD.multiclass(), [peers.multiclass(numbers, of_classes(said)) for said in GOOD.said]),
+        (
+            GOOD.multiclass(),
+            [peers.multiclass(numbers, of_classes(predictions)) for predictions in GOOD.predictions],
+        ),
     ):
         for name, scores in zip(("staging", "production"), expected, strict=True):
             compared = {each.metric: getattr(each, name) for each in found.differences}
@@ -104,7 +115,7 @@ def test_a_comparison_of_numbers_is_the_same_in_any_unit(scale: float) -> None:
     scaled = compare(
         Regression(),
         GOOD.outcome * scale,
-        *(said * scale for said in GOOD.said),
+        *(predictions * scale for predictions in GOOD.predictions),
         clusters=GOOD.day,
         resamples=300,
     )
@@ -129,7 +140,7 @@ def test_outcomes_that_are_all_the_same_leave_the_variance_undefined() -> None:
 
 def test_a_class_that_does_not_occur_leaves_its_ranking_undefined() -> None:
     labels = np.where(GOOD.outcome < 0, "low", "high")
-    found = compare(CLASSES, labels, *map(of_classes, GOOD.said), clusters=GOOD.day, resamples=100)
+    found = compare(CLASSES, labels, *map(of_classes, GOOD.predictions), clusters=GOOD.day, resamples=100)
     assert found.undefined == ("roc_auc",)
     assert found.facts["rows_by_class"]["middle"] == 0
     json.dumps(found.as_dict(), allow_nan=False)
@@ -137,7 +148,7 @@ def test_a_class_that_does_not_occur_leaves_its_ranking_undefined() -> None:
 
 def test_a_class_in_few_clusters_leaves_its_ranking_without_an_interval() -> None:
     labels = np.select([GOOD.day == 3, GOOD.outcome < 0], ["middle", "low"], "high")
-    found = compare(CLASSES, labels, *map(of_classes, GOOD.said), clusters=GOOD.day, resamples=200)
+    found = compare(CLASSES, labels, *map(of_classes, GOOD.predictions), clusters=GOOD.day, resamples=200)
     ranked = found.difference("roc_auc")
     assert (ranked.low, ranked.high, ranked.at_least) == (None, None, None)
     assert found.difference("log_loss").at_least is not None
@@ -146,7 +157,7 @@ def test_a_class_in_few_clusters_leaves_its_ranking_without_an_interval() -> Non
 
 def test_rows_of_one_class_cannot_be_compared() -> None:
     with pytest.raises(ComparisonError, match=r"All 1,200 rows have the class 'low'.*several classes"):
-        compare(CLASSES, ["low"] * len(GOOD.day), *map(of_classes, GOOD.said), clusters=GOOD.day)
+        compare(CLASSES, ["low"] * len(GOOD.day), *map(of_classes, GOOD.predictions), clusters=GOOD.day)
 
 
 @pytest.mark.parametrize("make", [Season.regression, Season.quantiles, Season.multiclass])
@@ -161,7 +172,7 @@ def test_two_clusters_are_enough_for_a_wide_interval(make: Any) -> None:
 @pytest.mark.parametrize("make", [Season.regression, Season.quantiles, Season.multiclass])
 def test_equal_predictions_have_no_significant_gain(make: Any) -> None:
     season = Season(3, (0.5, 0.5))
-    season.said[1] = season.said[0]
+    season.predictions[1] = season.predictions[0]
     found = make(season, slices={"parity": season.day % 2})
     for each in (*found.differences, *found.slices):
         assert (each.gain, each.low, each.high) == (0, 0, 0)
@@ -170,7 +181,7 @@ def test_equal_predictions_have_no_significant_gain(make: Any) -> None:
 
 def test_a_baseline_may_predict_one_value_for_all_rows() -> None:
     season = Season(1, noise=(0.1, 0.9))
-    season.said[1] = np.zeros(len(season.day))
+    season.predictions[1] = np.zeros(len(season.day))
     found = season.regression()
     assert [point.predicted for point in found.production_calibration] == [0.0]
     assert found.production_calibration[0].rows == len(season.day)
@@ -179,7 +190,7 @@ def test_a_baseline_may_predict_one_value_for_all_rows() -> None:
 
 def test_calibration_has_the_mean_predictions_and_outcomes() -> None:
     numbers = GOOD.regression().staging_calibration
-    table = peers.calibration(GOOD.outcome, GOOD.said[0])
+    table = peers.calibration(GOOD.outcome, GOOD.predictions[0])
     assert [point.predicted for point in numbers] == pytest.approx(table["predicted"].tolist())
     assert [point.observed for point in numbers] == pytest.approx(table["observed"].tolist())
     levels = GOOD.quantiles().staging_calibration
@@ -207,7 +218,7 @@ def test_the_model_that_answers_wrongly_is_named(side: str, answer: list[float],
 @pytest.mark.parametrize("make", [Season.regression, Season.quantiles, Season.multiclass])
 def test_models_the_other_way_round_have_the_opposite_gains(make: Any) -> None:
     turned = Season(1, noise=(0.1, 0.9))
-    turned.said.reverse()
+    turned.predictions.reverse()
     there, back = (make(season, slices={"parity": season.day % 2}) for season in (GOOD, turned))
     for one, other in zip(
         (*there.differences, *there.slices), (*back.differences, *back.slices), strict=True
@@ -223,7 +234,7 @@ def test_the_order_of_rows_does_not_matter(make: Any) -> None:
     shuffled = Season(1, noise=(0.1, 0.9))
     order = np.random.default_rng(1).permutation(len(shuffled.day))
     shuffled.day, shuffled.outcome = shuffled.day[order], shuffled.outcome[order]
-    shuffled.said = [said[order] for said in shuffled.said]
+    shuffled.predictions = [predictions[order] for predictions in shuffled.predictions]
     one, other = (make(season, resamples=2000) for season in (GOOD, shuffled))
     for here, there in zip(one.differences, other.differences, strict=True):
         assert there.gain == pytest.approx(here.gain, abs=1e-12)

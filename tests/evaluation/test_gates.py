@@ -215,8 +215,10 @@ def test_the_first_version_is_held_against_a_baseline_and_its_speed_against_noth
 
 def test_a_model_with_the_predictions_of_production_is_not_promoted() -> None:
     random = np.random.default_rng(1)
-    said = random.random(3000)
-    comparison = compare(Binary(), random.random(3000) < said, said, said, clusters=np.arange(3000) // 100)
+    predicted = random.random(3000)
+    comparison = compare(
+        Binary(), random.random(3000) < predicted, predicted, predicted, clusters=np.arange(3000) // 100
+    )
     assert not ruling_of(Better(), comparison).passed
     assert ruling_of(NoSliceWorse(most=0.01), comparison).passed
     assert ruling_of(Calibrated(most=0.05), comparison).passed

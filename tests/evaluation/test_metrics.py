@@ -50,7 +50,7 @@ def test_a_metric_of_ones_own_has_slices() -> None:
 
 def test_a_metric_of_classes_gets_numbers_of_classes_and_a_column_for_each() -> None:
     costs = np.array([[0.0, 1.0], [5.0, 0.0]])
-    cost = row_metric("cost", by_row=lambda outcome, said: costs[outcome, said.argmax(axis=1)])
+    cost = row_metric("cost", by_row=lambda outcome, predicted: costs[outcome, predicted.argmax(axis=1)])
     labels = np.where(np.arange(ROWS) % 3 == 0, "bad", "good")
     always_good = np.tile([0.25, 0.75], (ROWS, 1))
     found = compare(
@@ -63,26 +63,26 @@ def test_a_metric_of_classes_gets_numbers_of_classes_and_a_column_for_each() -> 
 @pytest.mark.parametrize(
     ("by_row", "message"),
     [
-        (lambda outcome, said: 1.0, r"metric cost returned an array of shape \(\) for 300 rows"),
+        (lambda outcome, predicted: 1.0, r"metric cost returned an array of shape \(\) for 300 rows"),
         (
-            lambda outcome, said: said[:3],
+            lambda outcome, predicted: predicted[:3],
             r"metric cost returned an array of shape \(3,\) for",
         ),
-        (lambda outcome, said: np.stack([outcome] * 2, 1), r"shape \(300, 2\) for 300 rows"),
+        (lambda outcome, predicted: np.stack([outcome] * 2, 1), r"shape \(300, 2\) for 300 rows"),
         (
-            lambda outcome, said: np.where(outcome == 2, np.nan, 1),
+            lambda outcome, predicted: np.where(outcome == 2, np.nan, 1),
             "cost is nan for 60 of 300 .* row 2;",
         ),
         (
-            lambda outcome, said: np.where(outcome == 3, np.inf, 1),
+            lambda outcome, predicted: np.where(outcome == 3, np.inf, 1),
             "cost is inf for 60 of 300 .* row 3;",
         ),
-        (lambda outcome, said: np.where(outcome == 3, 1e200, 1), r"cost is 1e\+200 for 60 .*1e\+150"),
+        (lambda outcome, predicted: np.where(outcome == 3, 1e200, 1), r"cost is 1e\+200 for 60 .*1e\+150"),
         (
-            lambda outcome, said: ["dear"] * len(outcome),
+            lambda outcome, predicted: ["dear"] * len(outcome),
             "metric cost holds something other than",
         ),
-        (lambda outcome, said: None, r"metric cost returned an array of shape \(\)"),
+        (lambda outcome, predicted: None, r"metric cost returned an array of shape \(\)"),
     ],
 )
 def test_a_metric_that_returns_something_else_is_named(by_row: Any, message: str) -> None:

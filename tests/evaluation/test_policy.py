@@ -49,12 +49,12 @@ class EnoughRows(Gate):
 
 def findings(kind: PredictionKind, policy: Policy, **options: Any) -> Findings:
     random = np.random.default_rng(1)
-    outcome, said = random.normal(size=400), random.normal(size=400)
+    outcome, predicted = random.normal(size=400), random.normal(size=400)
     comparison = compare(
         kind,
         outcome,
-        said,
-        said + 1,
+        predicted,
+        predicted + 1,
         clusters=np.arange(400) // 10,
         metrics=policy.metrics(kind),
         slice_metric=policy.slice_metric(kind),

@@ -133,8 +133,8 @@ def test_equal_predictions_have_a_gain_of_exactly_zero() -> None:
 
 def test_a_draw_of_one_outcome_has_no_ranking_but_a_loss() -> None:
     outcome = np.array([True, True, False, False])
-    said = np.array([0.9, 0.4, 0.6, 0.1])
-    sample = Sample(outcome, said, 1 - said, np.array([0, 0, 1, 1]))
+    predicted = np.array([0.9, 0.4, 0.6, 0.1])
+    sample = Sample(outcome, predicted, 1 - predicted, np.array([0, 0, 1, 1]))
     scores = paired_scores(sample, METRICS, 400, seed=1)
     assert np.isnan(scores["roc_auc"].gains).mean() == pytest.approx(0.5, abs=0.1)
     assert np.isnan(scores["pr_auc"].gains).mean() == pytest.approx(0.25, abs=0.1)

@@ -74,10 +74,10 @@ def test_a_draw_of_true_and_false_is_scored_as_its_rows_are(
     precision: type[np.floating], tolerance: float, rows: list[tuple[bool, float, int]], weights: list[int]
 ) -> None:
     outcome, prediction, clusters = arrays(rows)
-    happened, said = repeated(outcome, prediction, clusters, weights)
+    happened, predicted = repeated(outcome, prediction, clusters, weights)
     assume(0 < happened.sum() < len(happened))
     found = drawn(Binary(), outcome, prediction, clusters, weights, precision=precision)
-    assert found == pytest.approx(without_calibration(peers.binary(happened, said)), abs=tolerance)
+    assert found == pytest.approx(without_calibration(peers.binary(happened, predicted)), abs=tolerance)
 
 
 @given(rows=rows_of(st.integers(0, 2), THREE_PROBABILITIES), weights=WEIGHTS)
@@ -86,10 +86,10 @@ def test_a_draw_of_classes_is_scored_as_its_rows_are(
     rows: list[tuple[int, list[float], int]], weights: list[int]
 ) -> None:
     outcome, prediction, clusters = arrays(rows)
-    happened, said = repeated(outcome, prediction, clusters, weights)
+    happened, predicted = repeated(outcome, prediction, clusters, weights)
     assume(len(set(happened)) == 3)
     found = drawn(CLASSES, outcome, prediction, clusters, weights)
-    assert found == pytest.approx(without_calibration(peers.multiclass(happened, said)), abs=1e-6)
+    assert found == pytest.approx(without_calibration(peers.multiclass(happened, predicted)), abs=1e-6)
 
 
 @given(rows=rows_of(TENTHS, TENTHS), weights=WEIGHTS, scale=st.sampled_from([1e-12, 1.0, 1e12]))
@@ -99,10 +99,10 @@ def test_a_draw_of_numbers_is_scored_as_its_rows_are_in_any_unit(
 ) -> None:
     outcome, prediction, clusters = arrays(rows)
     outcome, prediction = outcome * scale, prediction * scale
-    happened, said = repeated(outcome, prediction, clusters, weights)
+    happened, predicted = repeated(outcome, prediction, clusters, weights)
     assume(len(set(happened)) > 1)
     found = drawn(Regression(), outcome, prediction, clusters, weights)
-    expected = peers.regression(happened, said)
+    expected = peers.regression(happened, predicted)
     assert found.pop("r2") == pytest.approx(expected.pop("r2"), rel=1e-9, abs=1e-9)
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12 * scale)
 
@@ -146,10 +146,12 @@ def test_the_class_wise_calibration_of_a_draw_keeps_the_bins_of_all_rows() -> No
 
 def test_two_classes_are_scored_as_true_and_false_are() -> None:
     random = np.random.default_rng(2)
-    said = random.random(300)
-    happened = random.random(300) < said
-    two = Multiclass(("no", "yes")).score(np.where(happened, "yes", "no"), np.stack([1 - said, said], axis=1))
-    one = Binary().score(happened, said)
+    predicted = random.random(300)
+    happened = random.random(300) < predicted
+    two = Multiclass(("no", "yes")).score(
+        np.where(happened, "yes", "no"), np.stack([1 - predicted, predicted], axis=1)
+    )
+    one = Binary().score(happened, predicted)
     for name in ("log_loss", "roc_auc"):
         assert two[name] == pytest.approx(one[name])
     assert two["brier"] == pytest.approx(2 * one["brier"])

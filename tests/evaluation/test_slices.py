@@ -76,19 +76,19 @@ def test_a_slice_of_a_constant_outcome_is_evaluated_by_metrics_that_are_defined(
     options: Any = {"clusters": DAY, "slices": slices, "resamples": 100}
     numbers = compare(Regression(), same, STAGING, PRODUCTION, **options).slices
     assert [each.gain is not None for each in numbers] == [True, True]
-    columns = [np.stack([said - 1, said + 1], axis=1) for said in (STAGING, PRODUCTION)]
+    columns = [np.stack([predicted - 1, predicted + 1], axis=1) for predicted in (STAGING, PRODUCTION)]
     quantiles = compare(Quantiles((0.2, 0.8)), same, *columns, **options).slices
     assert [each.gain is not None for each in quantiles] == [True, True]
-    probable = [1 / (1 + np.exp(-said)) for said in (STAGING, PRODUCTION)]
+    probable = [1 / (1 + np.exp(-predicted)) for predicted in (STAGING, PRODUCTION)]
     truths = compare(Binary(), same > 0, *probable, **options).slices
     assert [each.gain is not None for each in truths] == [True, False]
-    both = [np.stack([1 - said, said], axis=1) for said in probable]
+    both = [np.stack([1 - predicted, predicted], axis=1) for predicted in probable]
     classes = compare(Multiclass(("low", "high")), np.where(same > 0, "high", "low"), *both, **options)
     assert [each.gain is not None for each in classes.slices] == [True, False]
 
 
 def test_slices_have_gains_in_the_direction_of_their_metric() -> None:
-    probable = [np.stack([1 - said, said], axis=1) for said in (OUTCOME > 0, OUTCOME > 1)]
+    probable = [np.stack([1 - predicted, predicted], axis=1) for predicted in (OUTCOME > 0, OUTCOME > 1)]
     found = compare(
         Multiclass((0, 1)),
         (OUTCOME > 0).astype(int),

@@ -132,7 +132,7 @@ def threads(otel: OTelResource) -> None:
 
 @dg.asset
 def child_process(context: dg.AssetExecutionContext, otel: OTelResource) -> dg.MaterializeResult:
-    def told() -> str:
+    def traceparent_of_child() -> str:
         return subprocess.run(
             [sys.executable, "-c", "import os; print(os.environ.get('TRACEPARENT', 'nothing'))"],
             env=environment_with(otel.environment()),
@@ -142,8 +142,8 @@ def child_process(context: dg.AssetExecutionContext, otel: OTelResource) -> dg.M
         ).stdout.strip()
 
     with otel.span("calling"):
-        inside = told()
-    return dg.MaterializeResult(metadata={"inside": inside, "outside": told()})
+        inside = traceparent_of_child()
+    return dg.MaterializeResult(metadata={"inside": inside, "outside": traceparent_of_child()})
 
 
 @dg.asset

@@ -56,7 +56,7 @@ def test_a_backfill_of_the_command_line_is_over_when_its_runs_are_and_fails_with
             stderr=subprocess.DEVNULL,
         ) as process:
 
-            def is_shown() -> bool:
+            def is_exported() -> bool:
                 observer.tick(instance, BUDGET)
                 if any(backfill.status.value == "COMPLETED" for backfill in instance.get_backfills()):
                     if not gate.exists():
@@ -65,7 +65,7 @@ def test_a_backfill_of_the_command_line_is_over_when_its_runs_are_and_fails_with
                 return bool(target.backfills)
 
             try:
-                wait_until(is_shown, "the backfill is shown", TIMEOUT)
+                wait_until(is_exported, "the backfill is shown", TIMEOUT)
             finally:
                 gate.touch()
                 process.wait(TIMEOUT)

@@ -172,7 +172,7 @@ def test_processes_that_a_step_starts_inherit_its_span(workers: RunWorkers, obse
     observed.catch_up()
 
     trace = observed.trace(run_id)
-    told = told_by(observed.instance, run_id)
+    told = texts_of(observed.instance, run_id)
     calling, piping = trace.named("calling"), trace.named("piping")
     compute = trace.above(calling)[0]
     assert told["child_process"] == {
@@ -186,7 +186,7 @@ def traceparent(span: ReceivedSpan) -> str:
     return f"00-{span.trace_id}-{span.span_id}-01"
 
 
-def told_by(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, Mapping[str, object]]:
+def texts_of(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, Mapping[str, object]]:
     """The text in the metadata of what a run materialised."""
     logged = instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
     told = {}
@@ -301,7 +301,7 @@ def test_tracing_that_is_switched_off_changes_nothing_else(
 
     assert_unharmed(observed.instance, run_id)
     assert steps_in_event_log(observed.instance, run_id) == set()
-    told = told_by(observed.instance, run_id)
+    told = texts_of(observed.instance, run_id)
     assert told["child_process"] == {"inside": "nothing", "outside": "nothing"}
     assert told["piped_process"] == {"environment": "nothing", "extras": "nothing"}
     assert observed_with({**os.environ, **setting}, observed.instance, observed.receiver).observers == []

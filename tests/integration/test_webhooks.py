@@ -139,7 +139,7 @@ def test_every_change_of_a_version_notifies_the_sensors(
     client.create_registered_model(name)
     run = client.create_run("0")
 
-    def woken_by(event: str, act: Callable[[], object]) -> None:
+    def notified_by(event: str, act: Callable[[], object]) -> None:
         before, started = notified_at(instance), time.time()
         act()
         acted = time.time()
@@ -151,16 +151,16 @@ def test_every_change_of_a_version_notifies_the_sensors(
         record_property(f"{event}: seconds from its answer", round(at - acted, 4))
 
     with listening(instance) as url:
-        woken_by("a test", lambda: registered(server, url))
-        woken_by(
+        notified_by("a test", lambda: registered(server, url))
+        notified_by(
             "a version",
             lambda: client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id),
         )
-        woken_by("an alias", lambda: client.set_registered_model_alias(name, "production", "1"))
-        woken_by("the same again", lambda: client.set_registered_model_alias(name, "production", "1"))
-        woken_by("a tag", lambda: client.set_model_version_tag(name, "1", "stage", "production"))
-        woken_by("no tag", lambda: client.delete_model_version_tag(name, "1", "stage"))
-        woken_by("no alias", lambda: client.delete_registered_model_alias(name, "production"))
+        notified_by("an alias", lambda: client.set_registered_model_alias(name, "production", "1"))
+        notified_by("the same again", lambda: client.set_registered_model_alias(name, "production", "1"))
+        notified_by("a tag", lambda: client.set_model_version_tag(name, "1", "stage", "production"))
+        notified_by("no tag", lambda: client.delete_model_version_tag(name, "1", "stage"))
+        notified_by("no alias", lambda: client.delete_registered_model_alias(name, "production"))
 
 
 def test_a_second_registration_changes_the_webhook_and_creates_no_other(

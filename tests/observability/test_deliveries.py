@@ -100,7 +100,7 @@ def retry_after(seconds: int) -> dict[str, bytes]:
     return {"google.rpc.retryinfo-bin": delay.SerializeToString()}
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "ledgerline.traces.deliveries"]
 
 
@@ -139,7 +139,7 @@ def test_a_refused_span_is_exported_without_its_attributes_and_all_others_whole(
     (bare,) = [each for each in collector.spans[:100] if each.name == "span 37"]
     assert not bare.events
     assert (bare.parent_span_id.hex(), bare.start_time_unix_nano) == ("0000000000000001", 1_000)
-    (once,) = said(caplog)
+    (once,) = logged_warnings(caplog)
     assert once.startswith("the receiver does not accept the span 'span 37' of the trace 0af76519")
     assert "too much" in once
 
@@ -153,7 +153,7 @@ def test_a_request_that_is_too_large_for_the_receiver_is_sent_in_smaller_ones(
     assert way.delivery(collector).send([span(number, text="x" * 1_000) for number in range(100)]) == 100
     assert len(received(collector)) == 100
     assert all(keys == ["text"] for keys in received(collector).values())
-    assert said(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
 def test_requests_are_small_enough_for_a_receiver_with_default_limits(way: Way, collector: Collector) -> None:
@@ -181,7 +181,7 @@ def test_a_receiver_that_was_out_of_order_for_a_moment_gets_the_whole_span(
     collector.answers = lambda request: answers.pop() if answers else None
     way.delivery(collector).send([span(0, rows=1)])
     assert received(collector) == {"span 0": ["rows"]}
-    assert said(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
 # Spans that are rejected in an answer of success
@@ -196,7 +196,7 @@ def test_spans_that_an_answer_of_success_rejects_do_not_count_as_taken(
     assert way.delivery(collector).send(spans) == 8
     assert received(collector)["span 3"] == [names.CUT]
     assert [keys for name, keys in received(collector).items() if name != "span 3"] == [["rows"]] * 7
-    (once,) = said(caplog)
+    (once,) = logged_warnings(caplog)
     assert "it rejects 1 spans (partial success): no poison" in once
 
 

@@ -161,7 +161,7 @@ def test_a_step_that_its_executor_calls_lost_ends_there_and_not_with_its_run(tim
         and record.event_log_entry.dagster_event.event_type is Event.STEP_START
     ]
     entry = records[start].event_log_entry
-    said = entry._replace(
+    changed = entry._replace(
         dagster_event=None,
         step_key=None,
         level=logging.ERROR,
@@ -169,7 +169,7 @@ def test_a_step_that_its_executor_calls_lost_ends_there_and_not_with_its_run(tim
         "execute.",
         timestamp=entry.timestamp + 5.0,
     )
-    message = records[start]._replace(event_log_entry=said)
+    message = records[start]._replace(event_log_entry=changed)
     others = [record for record in records[start + 1 :] if record.event_log_entry.step_key != "yield_both"]
     history = timed_runs["outputs"].history_of([*records[: start + 1], message, *others])
     attempt = attempt_at(history, "yield_both")
@@ -178,7 +178,7 @@ def test_a_step_that_its_executor_calls_lost_ends_there_and_not_with_its_run(tim
     assert failed_phases(attempt) == ["compute"]
     assert attempt.error is not None
     assert attempt.error.type == "dagster.StepLost"
-    by_the_step = message._replace(event_log_entry=said._replace(step_key="yield_both"))
+    by_the_step = message._replace(event_log_entry=changed._replace(step_key="yield_both"))
     unsaid = timed_runs["outputs"].history_of([*records[: start + 1], by_the_step, *others])
     assert attempt_at(unsaid, "yield_both").ended == unsaid.ended
 

@@ -41,7 +41,7 @@ def breakdown(weather_instance: dg.DagsterInstance) -> RunHistory:
     return history_of(weather_instance, run.run_id)
 
 
-def told(events: Sequence[RunEvent]) -> list[tuple[str, RunState | None]]:
+def states_of(events: Sequence[RunEvent]) -> list[tuple[str, RunState | None]]:
     return [(event.job.name, event.eventType) for event in events]
 
 
@@ -61,9 +61,9 @@ def facets_of(event: RunEvent) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_a_run_and_each_attempt_at_its_steps_start_and_end_in_order(weather: RunHistory) -> None:
     events = run_events(weather, NAMESPACE)
-    assert told(events)[0] == ("observe_weather", START)
-    assert told(events)[-1] == ("observe_weather", COMPLETE)
-    assert sorted(told(events)[1:-1], key=lambda told: told[0]) == [
+    assert states_of(events)[0] == ("observe_weather", START)
+    assert states_of(events)[-1] == ("observe_weather", COMPLETE)
+    assert sorted(states_of(events)[1:-1], key=lambda states_of: states_of[0]) == [
         ("observe_weather.forecast", START),
         ("observe_weather.forecast", FAIL),
         ("observe_weather.forecast", START),
@@ -187,10 +187,10 @@ def test_each_run_of_openlineage_starts_once_and_ends_once(recording: Recording)
 
 
 def test_the_same_history_has_the_same_events(recording: Recording) -> None:
-    told, again = (
+    states_of, again = (
         [Serde.to_json(event) for event in run_events(recording.history, NAMESPACE)] for _ in range(2)
     )
-    assert told == again
+    assert states_of == again
 
 
 def test_every_event_and_facet_has_its_producer_and_its_schema(recording: Recording) -> None:
@@ -246,7 +246,7 @@ def test_a_run_that_waits_has_no_events() -> None:
     waiting = RunHistory(Run("0a6b7cb8-9a3f-4f0e-8f4b-3d8a5a1d2c11", "train", CREATED), enqueued=CREATED + 1)
     assert run_events(waiting, NAMESPACE) == []
     started = replace(waiting, started=CREATED + 60)
-    assert told(run_events(started, NAMESPACE, before=waiting)) == [("train", START)]
+    assert states_of(run_events(started, NAMESPACE, before=waiting)) == [("train", START)]
 
 
 def test_a_run_id_that_is_no_uuid_becomes_the_trace_id() -> None:

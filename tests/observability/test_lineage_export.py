@@ -126,7 +126,7 @@ def refusal(
     return caught.value
 
 
-def shown(error: BaseException) -> str:
+def logged(error: BaseException) -> str:
     """Return everything that a log would contain of an error."""
     return "".join(traceback.format_exception(error))
 
@@ -277,7 +277,7 @@ def test_no_message_contains_login_or_key(
     url = f"{backend.url.replace('//', f'//{LOGIN}@')}/?key={KEY}"
     projection = to(url, api_key=KEY, endpoint=f"api/v1/lineage?key={KEY}")
     error = refusal(projection, anywhere, history)
-    for text in (shown(error), repr(projection), projection.address):
+    for text in (logged(error), repr(projection), projection.address):
         assert KEY not in text
         assert "a-password" not in text
     backend.status = 201
@@ -288,14 +288,14 @@ def test_a_key_that_cannot_be_sent_is_in_no_message(
     anywhere: dg.DagsterInstance, backend: Backend, history: RunHistory
 ) -> None:
     error = refusal(to(backend.url, api_key=f"{KEY}\n"), anywhere, history)
-    assert KEY not in shown(error)
+    assert KEY not in logged(error)
 
 
 @pytest.mark.parametrize("url", [f"{LOGIN}@host:5000", "host", "ftp://host", "http://", f"http://{LOGIN}@"])
 def test_an_invalid_address_is_refused_and_not_in_the_message(url: str) -> None:
     with pytest.raises(LineageError, match=r"a URL like http://host:5000") as caught:
         to(url)
-    assert "a-password" not in shown(caught.value)
+    assert "a-password" not in logged(caught.value)
 
 
 def test_it_is_a_projection_without_events_of_backfills() -> None:

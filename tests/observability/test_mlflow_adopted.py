@@ -164,8 +164,8 @@ def test_a_status_that_the_process_of_a_step_left_is_corrected_at_once(
 
 def test_tags_of_an_adopted_run_stay(database: Target, instance: dg.DagsterInstance):
     history = failed(instance)
-    said = {"mlflow.note.content": "The run of the paper", "mlflow.parentRunId": "0" * 32}
-    theirs = opened_elsewhere(database, history, "FINISHED", **said)
+    given = {"mlflow.note.content": "The run of the paper", "mlflow.parentRunId": "0" * 32}
+    theirs = opened_elsewhere(database, history, "FINISHED", **given)
     database.client.log_param(theirs, "ops.clean.config.fails", "sometimes")
 
     for _ in range(2):
@@ -173,7 +173,7 @@ def test_tags_of_an_adopted_run_stay(database: Target, instance: dg.DagsterInsta
 
     run = database.run(history)
     assert run.info.status == "FAILED"
-    assert said.items() <= run.data.tags.items()
+    assert given.items() <= run.data.tags.items()
     assert run.data.tags["mlflow.user"] == "somebody"
     assert run.data.params == {"ops.clean.config.fails": "sometimes"}
 

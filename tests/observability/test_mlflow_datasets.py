@@ -55,7 +55,9 @@ def two_days(instance: dg.DagsterInstance, rows: str) -> RunHistory:
     return run(instance, flights, rows=rows, **tags)
 
 
-def shown(target: Target, history: RunHistory) -> dict[str, list[tuple[str, dict[str, int], str | None]]]:
+def datasets_of(
+    target: Target, history: RunHistory
+) -> dict[str, list[tuple[str, dict[str, int], str | None]]]:
     """Return a run's datasets by name: context, profile, and the run that wrote each."""
     found = defaultdict(list)
     inputs = target.run(history).inputs
@@ -87,7 +89,7 @@ def test_each_run_has_its_own_rows_and_partitions_of_an_equal_version(
         {"num_rows": 18, "num_partitions": 2},
     ]
     for history, profile in zip((one, another, two), profiles, strict=True):
-        assert shown(target, history) == {"flights": [("output", profile, history.run.run_id)]}
+        assert datasets_of(target, history) == {"flights": [("output", profile, history.run.run_id)]}
 
 
 def test_reader_and_writer_have_the_same_dataset_in_any_order(target: Target, instance: dg.DagsterInstance):
@@ -98,12 +100,12 @@ def test_reader_and_writer_have_the_same_dataset_in_any_order(target: Target, in
     for history in (reader, of_flights, of_planes):
         target.export(instance, history)
 
-    read = shown(target, reader)
+    read = datasets_of(target, reader)
     flights_profile, planes_profile = {"num_rows": 5, "num_partitions": 1}, {"num_rows": 3}
     assert read["flights"] == [("input", flights_profile, of_flights.run.run_id)]
     assert read["planes"] == [("input", planes_profile, of_planes.run.run_id)]
-    assert shown(target, of_flights)["flights"] == [("output", flights_profile, of_flights.run.run_id)]
-    assert shown(target, of_planes)["planes"] == [("output", planes_profile, of_planes.run.run_id)]
+    assert datasets_of(target, of_flights)["flights"] == [("output", flights_profile, of_flights.run.run_id)]
+    assert datasets_of(target, of_planes)["planes"] == [("output", planes_profile, of_planes.run.run_id)]
     for name, writer in (("flights", of_flights), ("planes", of_planes)):
         digest = target.datasets(writer)[name].dataset.digest
         found = target.client.search_runs(
@@ -125,8 +127,8 @@ def test_a_run_may_read_an_asset_before_it_writes_it(target: Target, instance: d
     target.export(instance, reader)
     target.export(instance, again)
 
-    assert shown(target, reader)["planes"] == [("input", {"num_rows": 3}, before.run.run_id)]
-    assert shown(target, again)["planes"] == [("output", {"num_rows": 4}, again.run.run_id)]
+    assert datasets_of(target, reader)["planes"] == [("input", {"num_rows": 3}, before.run.run_id)]
+    assert datasets_of(target, again)["planes"] == [("output", {"num_rows": 4}, again.run.run_id)]
 
 
 def test_a_dataset_is_described_once_it_is_whole(target: Target, instance: dg.DagsterInstance):
@@ -142,7 +144,7 @@ def test_a_dataset_is_described_once_it_is_whole(target: Target, instance: dg.Da
     projection.export(instance, whole, underway)
 
     profile = {"num_rows": 18, "num_partitions": 2}
-    assert shown(target, whole) == {"flights": [("output", profile, whole.run.run_id)]}
+    assert datasets_of(target, whole) == {"flights": [("output", profile, whole.run.run_id)]}
 
 
 def test_lineage_distinguishes_writes_of_an_equal_version(instance: dg.DagsterInstance):

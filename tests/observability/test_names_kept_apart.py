@@ -41,14 +41,14 @@ def checks() -> Iterator[AssetCheckEvaluation | dg.Output[None]]:
 
 
 @dg.job(executor_def=dg.in_process_executor)
-def look_alike() -> None:
+def similar() -> None:
     checks(after=alike())
 
 
 @pytest.fixture(scope="module")
 def history() -> RunHistory:
     with dg.DagsterInstance.ephemeral() as instance:
-        run = look_alike.execute_in_process(instance=instance)
+        run = similar.execute_in_process(instance=instance)
         found = read_history(instance, run.run_id)
     assert found is not None
     return found

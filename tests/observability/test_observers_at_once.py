@@ -29,13 +29,13 @@ class Killed(BaseException):
 class Fate(Enum):
     """The outcomes of an export."""
 
-    SHOWN = auto()
+    EXPORTED = auto()
     TARGET_AWAY = auto()
     NOT_YET = auto()
-    CANNOT_BE_SHOWN = auto()
+    CANNOT_BE_EXPORTED = auto()
     KILLED_BEFORE = auto()
     KILLED_AFTERWARDS = auto()
-    THE_OTHER_LOOKS_MEANWHILE = auto()
+    THE_OTHER_POLLS = auto()
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class World:
                 self.clock.forward(seconds)
             case Poll(number, fates):
                 self.fates = list(fates)
-                self.look(number)
+                self.poll(number)
 
     def run(self, number: int) -> WrittenRun:
         return self.runs[number % len(self.runs)]
@@ -134,7 +134,7 @@ class World:
         words.append(str(len(words)))
         run.write(words[-1])
 
-    def look(self, number: int) -> None:
+    def poll(self, number: int) -> None:
         self.looking.append(number)
         try:
             self.observers[number].tick(self.instance, BUDGET)
@@ -144,41 +144,41 @@ class World:
             self.looking.pop()
 
     def meet_fate(self, run_id: str) -> None:
-        fate = self.fates[0] if self.fates else Fate.SHOWN
+        fate = self.fates[0] if self.fates else Fate.EXPORTED
         if fate is not Fate.KILLED_AFTERWARDS:
             self.fates = self.fates[1:]
         if fate is Fate.TARGET_AWAY:
             raise TargetUnavailableError("away")
         if fate is Fate.NOT_YET:
             raise NotYetError("not yet")
-        if fate is Fate.CANNOT_BE_SHOWN:
+        if fate is Fate.CANNOT_BE_EXPORTED:
             raise ValueError("a span without a name")
         if fate is Fate.KILLED_BEFORE:
             raise Killed
-        if fate is Fate.THE_OTHER_LOOKS_MEANWHILE and len(self.looking) == 1:
-            self.look(1 - self.looking[0])
+        if fate is Fate.THE_OTHER_POLLS and len(self.looking) == 1:
+            self.poll(1 - self.looking[0])
 
     def meet_fate_afterwards(self) -> None:
-        self.check_that_what_was_shown_before_was_shown()
+        self.check_earlier_exports()
         if self.fates and self.fates[0] is Fate.KILLED_AFTERWARDS:
             self.fates = self.fates[1:]
             raise Killed
 
-    def check_that_what_was_shown_before_was_shown(self) -> None:
+    def check_earlier_exports(self) -> None:
         *earlier, latest = self.target.exports
         known = {word for shown in earlier if shown.run_id == latest.run_id for word in words_of(shown.now)}
         assert set(words_of(latest.before)) <= known
 
-    def come_to_rest(self) -> None:
+    def poll_until_idle(self) -> None:
         """Everything works now, for long enough."""
         self.fates = []
         self.clock.forward(LONGEST_PAUSE_SECONDS)
         for _ in range(3):
             for number in range(2):
-                self.look(number)
+                self.poll(number)
                 self.clock.forward(LINGER_SECONDS + 1)
 
-    def check_that_everything_was_shown(self) -> None:
+    def check_everything_is_exported(self) -> None:
         for run in self.runs:
             shown = self.target.of(run)
             assert {word for each in shown for word in words_of(each.now)} == set(self.written[run.run_id])
@@ -201,10 +201,10 @@ class World:
         Pass(STABLE_SECONDS),
         Poll(0),
         End(),
-        Poll(1, (Fate.THE_OTHER_LOOKS_MEANWHILE, Fate.KILLED_AFTERWARDS)),
+        Poll(1, (Fate.THE_OTHER_POLLS, Fate.KILLED_AFTERWARDS)),
         Write(),
         Begin(),
-        Poll(0, (Fate.THE_OTHER_LOOKS_MEANWHILE,)),
+        Poll(0, (Fate.THE_OTHER_POLLS,)),
         Write(),
     ]
 )
@@ -213,5 +213,5 @@ def test_two_concurrent_observers_lose_no_record(events: list[Event]) -> None:
         world = World(instance, clock)
         for event in events:
             world.happens(event)
-        world.come_to_rest()
-        world.check_that_everything_was_shown()
+        world.poll_until_idle()
+        world.check_everything_is_exported()

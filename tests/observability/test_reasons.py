@@ -25,7 +25,7 @@ def test_different_reasons_stay_apart_the_most_frequent_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failures", "said"),
+    ("failures", "report"),
     [
         (
             {"run 1": Exception("no disk"), "run 2": Exception("no disk"), "run 3": Exception("no disk")},
@@ -34,5 +34,5 @@ def test_different_reasons_stay_apart_the_most_frequent_first() -> None:
         ({"run 1": Exception("no disk")}, "run 1 cannot be exported: no disk"),
     ],
 )
-def test_a_report_names_each_reason_once(failures: dict[str, Exception], said: str) -> None:
-    assert str(Report(failures=failures)).split("; ")[1:] == [said]
+def test_a_report_names_each_reason_once(failures: dict[str, Exception], report: str) -> None:
+    assert str(Report(failures=failures)).split("; ")[1:] == [report]

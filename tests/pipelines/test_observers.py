@@ -99,9 +99,9 @@ def test_a_run_is_traced_and_tracked(
 ) -> None:
     settings = settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database)
     run_id = dg.execute_job(dg.reconstructable(_counting), instance).run_id
-    said = {name: evaluated(name, instance, projections(settings)) for name in ("trace_runs", "track_runs")}
+    report = {name: evaluated(name, instance, projections(settings)) for name in ("trace_runs", "track_runs")}
 
-    for sentence in said.values():
+    for sentence in report.values():
         assert sentence.startswith("1 runs updated, ")
     client = MlflowClient(mlflow_database)
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -151,8 +151,8 @@ def test_a_collector_that_is_down_is_named_and_fails_nothing(
         tmp_path, MLFLOW_TRACKING_URI=mlflow_database, OTEL_EXPORTER_OTLP_ENDPOINT=refusing_url
     )
     dg.execute_job(dg.reconstructable(_counting), instance)
-    said = evaluated("trace_runs", instance, projections(settings))
-    assert said.startswith(f"1 runs updated, 0 items written, 1 followed; unavailable: {refusing_url}")
+    report = evaluated("trace_runs", instance, projections(settings))
+    assert report.startswith(f"1 runs updated, 0 items written, 1 followed; unavailable: {refusing_url}")
     assert "written, 1 followed" in evaluated("track_runs", instance, projections(settings))
 
 
@@ -162,9 +162,9 @@ def test_an_mlflow_server_that_is_down_is_named_and_fails_nothing(
     resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=refusing_url))
     dg.execute_job(dg.reconstructable(_counting), instance)
     for name in ("trace_runs", "track_runs"):
-        said = evaluated(name, instance, resource)
-        assert "0 items written, 1 followed; unavailable: " in said
-        assert refusing_url in said
+        report = evaluated(name, instance, resource)
+        assert "0 items written, 1 followed; unavailable: " in report
+        assert refusing_url in report
 
 
 def test_a_server_for_lineage_that_is_down_is_named_and_fails_nothing(
@@ -214,8 +214,8 @@ def test_a_deleted_experiment_skips_the_tick_with_the_remedy(
     experiment_id = client.create_experiment(EXPERIMENT)
     client.delete_experiment(experiment_id)
     dg.execute_job(dg.reconstructable(_counting), instance)
-    said = evaluated("track_runs", instance, resource)
-    assert f"`mlflow experiments restore --experiment-id {experiment_id}`" in said
+    report = evaluated("track_runs", instance, resource)
+    assert f"`mlflow experiments restore --experiment-id {experiment_id}`" in report
     client.restore_experiment(experiment_id)
     assert "0 written" not in evaluated("track_runs", instance, resource)
 

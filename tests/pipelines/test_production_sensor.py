@@ -51,10 +51,10 @@ def test_a_change_outside_is_materialised_scored_and_alerted(daemon: Daemon, add
     for _ in range(3):
         daemon.tick(production_changed)
 
-    assert daemon.shown == [1, 2]
-    shown = daemon.materialisations[-1]
-    assert shown.description == "changed outside, no evidence"
-    text: dict[str, Any] = {name: value.value for name, value in shown.metadata.items()}
+    assert daemon.materialised == [1, 2]
+    materialised = daemon.materialisations[-1]
+    assert materialised.description == "changed outside, no evidence"
+    text: dict[str, Any] = {name: value.value for name, value in materialised.metadata.items()}
     assert before <= text.pop("not_before") <= text.pop("moved_at") <= time.time()
     assert text == {
         "version": 2,
@@ -90,7 +90,7 @@ def test_the_first_poll_materialises_the_past_and_sends_no_alert(
         daemon.stock.serve(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     for _ in range(3):
         daemon.tick(production_changed)
-    assert daemon.shown == [1, 2]
+    assert daemon.materialised == [1, 2]
     assert daemon.launched == []
     assert address.messages == []
 
@@ -101,7 +101,7 @@ def test_a_lost_cursor_materialises_nothing_twice(daemon: Daemon) -> None:
         daemon.tick(production_changed)
     daemon.forget(production_changed)
     daemon.tick(production_changed)
-    assert daemon.shown == [1, 2, 3]
+    assert daemon.materialised == [1, 2, 3]
 
 
 def test_there_and_back_between_polls_is_two_moves_and_one_scoring(
@@ -118,7 +118,7 @@ def test_there_and_back_between_polls_is_two_moves_and_one_scoring(
     assert daemon.stock.aliases(MODEL_NAME)[PRODUCTION] == 1
     for _ in range(2):
         daemon.tick(production_changed)
-    assert daemon.shown == [1, 2, 1]
+    assert daemon.materialised == [1, 2, 1]
     assert [message["cause"] for message in address.messages] == ["promotion", "rollback"]
     assert len(daemon.launched) == 1
 
@@ -132,7 +132,7 @@ def test_what_moved_in_both_ways_outside_between_polls_left_no_trace(daemon: Dae
     daemon.set_alias(PRODUCTION, 2)
     daemon.set_alias(PRODUCTION, 1)
     daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
 
 
 def test_a_removed_alias_is_materialised_and_alerted(daemon: Daemon, address: AlertAddress) -> None:
@@ -158,7 +158,7 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_materialised_by_it_alone(
         number = daemon.move_production(1, context.run.run_id)
         daemon.set_alias(PRODUCTION, 2)  # and another process, after it
         during.extend(daemon.tick(production_changed).skip_message for _ in range(2))
-        assert daemon.shown == []
+        assert daemon.materialised == []
         entry, move, end = daemon.stock.history(MODEL_NAME).moves(PRODUCTION)[0]
         assert entry.number == number
         return dg.MaterializeResult(metadata=metadata_of(Moved(1, None, number, move, end.at)))
@@ -169,7 +169,7 @@ def test_a_move_by_a_run_waits_for_the_run_and_is_materialised_by_it_alone(
     assert address.messages == []
     for _ in range(2):
         daemon.tick(production_changed)
-    assert daemon.shown == [1, 2]
+    assert daemon.materialised == [1, 2]
     assert [message["to_version"] for message in address.messages] == [1, 2]
     assert entries_of(daemon.launched) == [2]
 
@@ -186,7 +186,7 @@ def test_a_run_that_has_materialised_its_move_is_not_waited_for(
     )
     daemon.set_alias(PRODUCTION, 2)
     daemon.tick(production_changed)
-    assert daemon.shown == [1, 2]
+    assert daemon.materialised == [1, 2]
     assert [message["to_version"] for message in address.messages] == [1, 2]
 
 
@@ -197,11 +197,11 @@ def test_days_are_scored_again_once_when_the_last_of_several_moves_is_there(daem
     run_id = daemon.start_run("promote_flight_delay")
     last = daemon.move_production(1, run_id)
     daemon.tick(production_changed)
-    assert daemon.shown == [2]
+    assert daemon.materialised == [2]
     assert daemon.launched == []
     daemon.end_run(run_id, DagsterEventType.RUN_FAILURE)
     daemon.tick(production_changed)
-    assert daemon.shown == [2, 1]
+    assert daemon.materialised == [2, 1]
     assert entries_of(daemon.launched) == [last]
 
 
@@ -215,11 +215,11 @@ def test_a_move_that_its_run_has_not_materialised_is_materialised(
     run_id = daemon.start_run("promote_flight_delay")
     daemon.move_production(1, run_id)
     daemon.tick(production_changed)
-    assert daemon.shown == []
+    assert daemon.materialised == []
     daemon.end_run(run_id, kind)
     for _ in range(2):
         daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
     assert daemon.materialisations[0].description == "promotion by ada"
 
 
@@ -227,7 +227,7 @@ def test_a_run_of_another_instance_is_not_waited_for(daemon: Daemon) -> None:
     register(daemon, 1)
     daemon.move_production(1, "11111111-1111-1111-1111-111111111111")
     daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
 
 
 def test_a_run_that_is_still_in_progress_after_minutes_is_not_waited_for(daemon: Daemon) -> None:
@@ -244,7 +244,7 @@ def test_a_run_that_is_still_in_progress_after_minutes_is_not_waited_for(daemon:
     daemon.set_alias(PRODUCTION, 1)
     model.journal.end(entry.number, End(at, moved=True))
     daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
 
 
 def test_a_daemon_killed_before_it_stores_the_cursor_materialises_nothing_twice(daemon: Daemon) -> None:
@@ -258,7 +258,7 @@ def test_a_daemon_killed_before_it_stores_the_cursor_materialises_nothing_twice(
         for dies in (True, True, False)
     ]
     assert keys[0] == keys[1] == keys[2] != []
-    assert daemon.shown == [1, 2, 3]
+    assert daemon.materialised == [1, 2, 3]
     assert not daemon.tick(production_changed).run_requests
 
 
@@ -272,7 +272,7 @@ def test_an_alert_address_that_is_down_gets_all_alerts_later_in_order(
     for number, keys in ((1, 1), (2, 2)):
         daemon.set_alias(PRODUCTION, number)
         data = daemon.tick(production_changed)
-        assert daemon.shown == list(range(1, number + 1))
+        assert daemon.materialised == list(range(1, number + 1))
         assert len(daemon.launched) == keys
         assert data.run_requests
         data = daemon.tick(production_changed)
@@ -284,7 +284,7 @@ def test_an_alert_address_that_is_down_gets_all_alerts_later_in_order(
     for _ in range(2):
         daemon.tick(production_changed)
     assert [message["to_version"] for message in address.messages] == [1, 2]
-    assert daemon.shown == [1, 2]
+    assert daemon.materialised == [1, 2]
     assert len(daemon.launched) == 2
 
 
@@ -313,12 +313,12 @@ def test_an_alert_sent_twice_by_a_killed_daemon_names_the_same_entry(
     for dies in (True, False, False):
         daemon.tick(production_changed, dies=dies)
     assert [message["journal_entry"] for message in address.messages] == [1, 1]
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
 
 
 def test_without_scored_days_nothing_is_scored_again(daemon: Daemon) -> None:
     register(daemon, 1)
     daemon.set_alias(PRODUCTION, 1)
     daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
     assert daemon.launched == []

@@ -52,10 +52,10 @@ def test_what_waits_is_done_at_the_next_tick_however_seldom_it_polls(daemon: Dae
     notify(daemon.instance)
     daemon.tick(production_changed)
     daemon.tick(staging_changed)
-    assert (daemon.shown, versions_of(daemon.launched)) == ([], [2])
+    assert (daemon.materialised, versions_of(daemon.launched)) == ([], [2])
     daemon.end_run(run_id, DagsterEventType.RUN_FAILURE)
     daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
 
 
 def test_a_verdict_is_confirmed_at_the_next_tick_however_seldom_it_polls(daemon: Daemon) -> None:

@@ -129,10 +129,10 @@ def test_without_a_notification_a_change_is_noticed_when_the_time_has_passed(dae
     daemon.set_alias(PRODUCTION, 1)
     daemon.pass_time(production_changed, 50)
     daemon.tick(production_changed)
-    assert daemon.shown == []
+    assert daemon.materialised == []
     daemon.pass_time(production_changed, 8)  # the tick nearest to the minute
     daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
 
 
 def test_a_clock_that_was_set_back_does_not_stop_polls(daemon: Daemon) -> None:
@@ -142,8 +142,8 @@ def test_a_clock_that_was_set_back_does_not_stop_polls(daemon: Daemon) -> None:
     daemon.pass_time(production_changed, -86400)
     daemon.set_alias(PRODUCTION, 1)
     daemon.tick(production_changed)
-    (shown,) = daemon.materialisations
-    assert shown.metadata["not_before"].value == "unknown"
+    (event,) = daemon.materialisations
+    assert event.metadata["not_before"].value == "unknown"
 
 
 @pytest.mark.parametrize("sensor", [staging_changed, production_changed], ids=lambda sensor: sensor.name)
@@ -159,7 +159,7 @@ def test_a_sensor_waits_during_a_move_and_loses_nothing(sensor: dg.SensorDefinit
     assert daemon.cursors == before
     model.journal.end(number, End(datetime.now(UTC), moved=True))
     daemon.tick(sensor)
-    assert (versions_of(daemon.launched) or daemon.shown) == [2]
+    assert (versions_of(daemon.launched) or daemon.materialised) == [2]
 
 
 def test_a_move_whose_process_died_is_finished_and_materialised(daemon: Daemon) -> None:
@@ -167,7 +167,7 @@ def test_a_move_whose_process_died_is_finished_and_materialised(daemon: Daemon) 
     daemon.tick(production_changed)
     begin(daemon, PRODUCTION, 1, at=datetime.now(UTC) - timedelta(minutes=2))
     daemon.tick(production_changed)
-    assert daemon.shown == [1]
+    assert daemon.materialised == [1]
 
 
 @pytest.mark.parametrize(

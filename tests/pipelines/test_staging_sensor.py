@@ -244,7 +244,7 @@ def test_the_requested_run_promotes_and_materialises_the_move(waiting: Daemon) -
     assert waiting.stock.aliases(MODEL_NAME) == {PRODUCTION: 2}
     for sensor in [*REGISTRY_SENSORS, *REGISTRY_SENSORS]:
         waiting.tick(sensor)
-    assert waiting.shown == [1, 2]
+    assert waiting.materialised == [1, 2]
     assert waiting.materialisations[-1].metadata["by"].value == "ada"
     assert len(waiting.launched) == 1
 

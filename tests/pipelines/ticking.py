@@ -145,7 +145,7 @@ class Daemon:
         return [each for each in found if each is not None]
 
     @property
-    def shown(self) -> list[Any]:
+    def materialised(self) -> list[Any]:
         """Return the materialised versions, the earliest first."""
         return [each.metadata["version"].value for each in self.materialisations]
 

@@ -34,7 +34,7 @@ def served_twice(stock: Stock, name: str) -> str:
     return name
 
 
-def make_anew(stock: Stock, name: str) -> None:
+def recreate(stock: Stock, name: str) -> None:
     """Delete a model, and make another with its name and as many versions, put into production by hand."""
     stock.client.delete_registered_model(name)
     stock.model(name, 2)
@@ -70,7 +70,7 @@ def experiment_id(stock: Stock, name: str) -> str:
 def test_a_recreated_model_does_not_inherit_production(any_stock: Stock, model_name: str):
     served_twice(any_stock, model_name)
     earlier = any_stock.journal(model_name).run_id
-    make_anew(any_stock, model_name)
+    recreate(any_stock, model_name)
 
     with pytest.raises(MoveRefusedError, match=r"Version 1 of .* was never in production\. Promote it"):
         any_stock.rollback(model_name, to=1)
@@ -104,7 +104,7 @@ def test_a_query_of_a_recreated_model_returns_nothing_of_the_earlier_and_writes_
     any_stock: Stock, model_name: str
 ):
     served_twice(any_stock, model_name)
-    make_anew(any_stock, model_name)
+    recreate(any_stock, model_name)
 
     assert any_stock.registered(model_name).inconsistencies() == [
         "production is version 2; there is no journal"
@@ -118,7 +118,7 @@ def test_a_journal_that_was_deleted_with_its_model_does_not_stop_the_next(any_st
     served_twice(any_stock, model_name)
     experiment = experiment_id(any_stock, experiment_name(model_name))
     any_stock.client.delete_experiment(experiment)
-    make_anew(any_stock, model_name)
+    recreate(any_stock, model_name)
 
     assert producers(any_stock, model_name) == [2]
     assert any_stock.client.get_experiment(experiment).lifecycle_stage == "deleted"
@@ -129,7 +129,7 @@ def test_ten_concurrent_processes_begin_one_journal_of_a_recreated_model(
     any_stock: Stock, model_name: str, racers: Racers
 ):
     served_twice(any_stock, model_name)
-    make_anew(any_stock, model_name)
+    recreate(any_stock, model_name)
 
     outcomes = racers.run([Task("settle", any_stock.uri, model_name) for _ in range(10)])
 
@@ -239,7 +239,7 @@ def unbound_and_served(stock: Stock, name: str) -> str:
 
 def test_a_recreated_model_does_not_inherit_a_journal_that_is_not_bound(any_stock: Stock, model_name: str):
     unbound_and_served(any_stock, model_name)
-    make_anew(any_stock, model_name)
+    recreate(any_stock, model_name)
 
     with pytest.raises(MoveRefusedError, match=r"was never in production"):
         any_stock.rollback(model_name, to=1)
@@ -430,7 +430,7 @@ def test_the_history_of_a_recreated_model_names_the_earlier_journal(
     any_stock: Stock, model_name: str, tmp_path: Path
 ):
     served_twice(any_stock, model_name)
-    make_anew(any_stock, model_name)
+    recreate(any_stock, model_name)
 
     code, output = ledgerline(tmp_path / "home", any_stock.uri, "history", model_name)
 
@@ -461,7 +461,7 @@ def test_the_command_line_rolls_nothing_back_to_a_version_of_an_earlier_model(
 ):
     stock = Stock(request.getfixturevalue(f"mlflow_{store}"), tmp_path / "artifacts")
     served_twice(stock, "flight_delay")
-    make_anew(stock, "flight_delay")
+    recreate(stock, "flight_delay")
 
     # A separate process: the command sends the output of the run to a file, by its descriptors.
     ended = subprocess.run(

@@ -31,7 +31,7 @@ MAX_WRITES = 60  # of a promotion
 WRITES = ("log-parameter", "registered-models/alias", "set-tag", "delete-tag")
 
 
-def shown(stock: Stock, name: str) -> object:
+def state_of(stock: Stock, name: str) -> object:
     """Return the state of a registry after a move, without times."""
     history = stock.history(name)
     moved = [
@@ -105,8 +105,8 @@ def test_a_promotion_killed_anywhere_is_finished_by_the_same_request(
     for task in tasks[: lived[1]]:
         found = Stock(task.uri, stock.artifacts)
         found.require_agreement(served)
-        expected = expected or shown(found, served)
-        assert shown(found, served) == expected, f"killed before write {task.dies_before}"
+        expected = expected or state_of(found, served)
+        assert state_of(found, served) == expected, f"killed before write {task.dies_before}"
 
 
 @pytest.mark.parametrize("dies_before", [2, 3, 4])

@@ -173,9 +173,9 @@ def test_a_version_compared_with_another_one_is_refused(stock: Stock, served: st
     stock.evaluate(served, 3, against=1)
     stock.serve(served, 2)
 
-    said = refusal(stock, served, 3)
+    message = refusal(stock, served, 3)
 
-    assert "was compared with version 1, and version 2 is in production now" in said
+    assert "was compared with version 1, and version 2 is in production now" in message
 
 
 def test_a_version_compared_with_the_baseline_is_refused_once_there_is_a_production(
@@ -226,7 +226,7 @@ def delete_tag(stock: Stock, evaluation: Evaluation, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (edit_artifact, "was edited: evidence.json in MLflow run"),
         (edit_tag, f"and {'0' * 64} in the tag {EVIDENCE_TAG}"),
@@ -236,7 +236,7 @@ def delete_tag(stock: Stock, evaluation: Evaluation, name: str) -> None:
     ids=["the artifact", "the tag", "both", "the tag deleted"],
 )
 def test_edited_evidence_is_refused(
-    stock: Stock, model_name: str, edit: Callable[[Stock, Evaluation, str], None], said: str
+    stock: Stock, model_name: str, edit: Callable[[Stock, Evaluation, str], None], message: str
 ):
     stock.model(model_name, 2)
     stock.serve(model_name, 1)
@@ -244,7 +244,7 @@ def test_edited_evidence_is_refused(
 
     edit(stock, evaluation, model_name)
 
-    assert said in refusal(stock, model_name, 2)
+    assert message in refusal(stock, model_name, 2)
     stock.evaluate(model_name, 2, against=1)
     assert stock.promote(model_name, 2).version == 2
 

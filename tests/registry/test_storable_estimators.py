@@ -130,7 +130,7 @@ def require_same_answers(model: Any, task: Task) -> None:
             assert len(np.unique(answer)) > 1
 
 
-def shown(model: Any) -> str:
+def name_of(model: Any) -> str:
     """Return a model as the name of a test: the same in each process, and so without addresses."""
     return re.sub(r"\s+", " ", re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model)))
 
@@ -207,12 +207,12 @@ CLASSIFIERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", REGRESSORS, ids=shown)
+@pytest.mark.parametrize("model", REGRESSORS, ids=name_of)
 def test_a_regressor_answers_as_before_when_it_is_read_again(model: Any, values: Task):
     require_same_answers(model, values)
 
 
-@pytest.mark.parametrize("model", CLASSIFIERS, ids=shown)
+@pytest.mark.parametrize("model", CLASSIFIERS, ids=name_of)
 def test_a_classifier_of_three_classes_answers_as_before_when_it_is_read_again(
     model: Any, three_classes: Task
 ):
@@ -222,7 +222,7 @@ def test_a_classifier_of_three_classes_answers_as_before_when_it_is_read_again(
 @pytest.mark.parametrize(
     "model",
     [*CLASSIFIERS, GradientBoostingClassifier(n_estimators=3, loss="exponential")],
-    ids=shown,
+    ids=name_of,
 )
 def test_a_classifier_of_two_classes_answers_as_before_when_it_is_read_again(model: Any, two_classes: Task):
     require_same_answers(model, two_classes)
@@ -248,7 +248,9 @@ def columns_of_every_kind() -> ColumnTransformer:
     )
 
 
-@pytest.mark.parametrize("regressor", [Ridge(), HistGradientBoostingRegressor(max_iter=3), SVR()], ids=shown)
+@pytest.mark.parametrize(
+    "regressor", [Ridge(), HistGradientBoostingRegressor(max_iter=3), SVR()], ids=name_of
+)
 def test_a_pipeline_with_columns_of_every_kind_is_read_again(
     frame: pd.DataFrame, values: Task, regressor: Any
 ):
@@ -306,7 +308,7 @@ def xgboost_regressor() -> Any:
         KNeighborsRegressor().set_params(metric=pd.eval),
         GridSearchCV(Ridge(), {"alpha": [1]}, scoring=exec),
     ],
-    ids=shown,
+    ids=name_of,
 )
 def test_a_function_outside_of_scikit_learn_is_not_trusted(model: Any):
     types = skops.io.get_untrusted_types(data=skops.io.dumps(model))

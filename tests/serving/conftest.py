@@ -218,7 +218,7 @@ def serve(mlflow_database: str, tmp_path: Path) -> Serve:
 
 
 @pytest.fixture(scope="session")
-def standing_service(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def shared_service(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service with one version of one model, for tests that only send requests. They share it."""
     import shutil
 
@@ -241,14 +241,14 @@ def http() -> Iterator["requests.Session"]:
 
 
 @pytest.fixture(scope="session")
-def told_models(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModels:
+def scripted_models(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModels:
     """A registry with a model that follows instructions in its rows."""
     import shutil
 
-    from tests.serving.told_versions import told_version
+    from tests.serving.scripted_versions import scripted_version
 
-    folder = tmp_path_factory.mktemp("told-models")
+    folder = tmp_path_factory.mktemp("scripted-models")
     shutil.copyfile(mlflow_template, folder / "mlflow.db")
     models = ServedModels(f"sqlite:///{folder}/mlflow.db", folder)
-    models.serve(told_version(models))
+    models.serve(scripted_version(models))
     return models

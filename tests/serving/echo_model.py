@@ -14,13 +14,13 @@ class EchoModel(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         columns = {str(name): list(model_input[name]) for name in sorted(model_input, key=str)}
         rows = [
-            {name: _told(name, values[row]) for name, values in columns.items()}
+            {name: _row(name, values[row]) for name, values in columns.items()}
             for row in range(len(model_input))
         ]
         return [json.dumps({name: value for name, value in row.items() if value is not None}) for row in rows]
 
 
-def _told(name: str, value: Any) -> Any:
+def _row(name: str, value: Any) -> Any:
     """A value as JSON has it; each kind of value in another way."""
     if isinstance(value, bytes):
         return f"bytes {value.hex()}"

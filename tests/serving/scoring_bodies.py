@@ -157,14 +157,14 @@ def infer(sent: list[Row] | None = None, headers: Mapping[str, str] = JSON, **mo
 Answer = list[Row] | str
 REFUSED = "refused"
 ANSWERED = "answered"  # with something that depends on the time
-_TOLD = VALUES | {"binary": "bytes 00ff", "datetime": "moment 2013-05-01T12:00:00"}
+_WRITTEN = VALUES | {"binary": "bytes 00ff", "datetime": "moment 2013-05-01T12:00:00"}
 
 
 def given(*rows: Row, model: str = EVERY) -> Answer:
     """Return the model's input: the values of `row` with these changes in each row; None: a missing value."""
-    told = {name: _TOLD[name] for name in TYPES[model]}
+    written = {name: _WRITTEN[name] for name in TYPES[model]}
     return [
-        {name: value for name, value in (told | one).items() if value is not None} for one in rows or ({},)
+        {name: value for name, value in (written | one).items() if value is not None} for one in rows or ({},)
     ]
 
 

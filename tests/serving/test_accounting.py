@@ -52,7 +52,7 @@ def of(found: Samples, name: str, **labels: str) -> float | None:
     return found.get((name, frozenset(labels.items())))
 
 
-def versions_told(found: Samples) -> list[dict[str, str]]:
+def reported_versions(found: Samples) -> list[dict[str, str]]:
     """Return the labels of the versions that are reported as active."""
     return [dict(labels) for name, labels in found if name == "ledgerline_model_info"]
 
@@ -61,8 +61,8 @@ def versions_told(found: Samples) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("given", ["a", "0af7.51:91_6c-D", "x" * 128])
-def test_a_request_keeps_its_id(standing_service: Running, given: str) -> None:
-    answer = requests.get(f"{standing_service.url}/ping", headers={"X-Request-Id": given}, timeout=SECONDS)
+def test_a_request_keeps_its_id(shared_service: Running, given: str) -> None:
+    answer = requests.get(f"{shared_service.url}/ping", headers={"X-Request-Id": given}, timeout=SECONDS)
 
     assert answer.headers["X-Request-Id"] == given
 
@@ -70,16 +70,16 @@ def test_a_request_keeps_its_id(standing_service: Running, given: str) -> None:
 @pytest.mark.parametrize(
     "given", [None, "", "x" * 129, "two words", "<script>", "caf\xe9", "a,b", "%0d%0aX:1"]
 )
-def test_a_request_without_an_acceptable_id_gets_one(standing_service: Running, given: str | None) -> None:
+def test_a_request_without_an_acceptable_id_gets_one(shared_service: Running, given: str | None) -> None:
     headers = {} if given is None else {"X-Request-Id": given.encode("latin-1")}
 
-    answer = requests.get(f"{standing_service.url}/ping", headers=headers, timeout=SECONDS)
+    answer = requests.get(f"{shared_service.url}/ping", headers=headers, timeout=SECONDS)
 
     assert str(uuid.UUID(answer.headers["X-Request-Id"])) == answer.headers["X-Request-Id"]
 
 
-def test_no_two_requests_get_the_same_id(standing_service: Running) -> None:
-    url = f"{standing_service.url}/nowhere"
+def test_no_two_requests_get_the_same_id(shared_service: Running) -> None:
+    url = f"{shared_service.url}/nowhere"
 
     ids = {requests.get(url, timeout=SECONDS).headers["X-Request-Id"] for _ in range(5)}
 
@@ -91,46 +91,46 @@ def test_no_two_requests_get_the_same_id(standing_service: Running) -> None:
 
 @pytest.mark.parametrize("path", ["/invocations", f"/models/{MODEL}/invocations"])
 def test_an_answer_names_the_version_that_gave_it(
-    standing_service: Running, records: list[dict[str, object]], path: str
+    shared_service: Running, records: list[dict[str, object]], path: str
 ) -> None:
-    answer = ask(standing_service, {"dataframe_records": records}, path)
+    answer = ask(shared_service, {"dataframe_records": records}, path)
 
     assert answer.status_code == 200
     assert (answer.headers["X-Model-Name"], answer.headers["X-Model-Version"]) == (MODEL, "1")
     assert "X-Ignored-Columns" not in answer.headers
 
 
-def test_a_refusal_names_the_version_that_it_would_have_been(standing_service: Running) -> None:
-    answer = ask(standing_service, {"dataframe_records": [{"carrier": 7}]})
+def test_a_refusal_names_the_version_that_it_would_have_been(shared_service: Running) -> None:
+    answer = ask(shared_service, {"dataframe_records": [{"carrier": 7}]})
 
     assert answer.status_code == 400
     assert (answer.headers["X-Model-Name"], answer.headers["X-Model-Version"]) == (MODEL, "1")
 
 
 @pytest.mark.parametrize("path", ["/ping", "/nowhere", "/metrics", f"/v2/models/{MODEL}"])
-def test_a_response_without_a_prediction_names_no_version(standing_service: Running, path: str) -> None:
-    answer = requests.get(f"{standing_service.url}{path}", timeout=SECONDS)
+def test_a_response_without_a_prediction_names_no_version(shared_service: Running, path: str) -> None:
+    answer = requests.get(f"{shared_service.url}{path}", timeout=SECONDS)
 
     assert "X-Model-Version" not in answer.headers
 
 
 def test_columns_that_the_model_does_not_have_are_named(
-    standing_service: Running, records: list[dict[str, object]]
+    shared_service: Running, records: list[dict[str, object]]
 ) -> None:
     more = [record | {"gate": "A1", "smörgås": 1, "line\nbreak": 2} for record in records]
 
-    answer = ask(standing_service, {"dataframe_records": more})
+    answer = ask(shared_service, {"dataframe_records": more})
 
     assert answer.status_code == 200
     assert answer.headers["X-Ignored-Columns"] == "gate, sm?rg?s"
 
 
 def test_only_so_many_columns_are_named_that_any_client_can_read_the_answer(
-    standing_service: Running, records: list[dict[str, object]]
+    shared_service: Running, records: list[dict[str, object]]
 ) -> None:
     many = {f"{number}{'x' * 100_000}": 1 for number in range(30)}
 
-    answer = ask(standing_service, {"dataframe_records": [records[0] | many]})
+    answer = ask(shared_service, {"dataframe_records": [records[0] | many]})
 
     assert answer.status_code == 200
     assert len(answer.headers["X-Ignored-Columns"]) < 1000
@@ -141,11 +141,11 @@ def test_only_so_many_columns_are_named_that_any_client_can_read_the_answer(
 
 @pytest.mark.parametrize("flags", ["00", "01"])
 def test_a_span_is_in_the_trace_of_its_caller_whose_sampling_decision_it_follows(
-    standing_service: Running, flags: str
+    shared_service: Running, flags: str
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}"}
 
-    answer = requests.get(f"{standing_service.url}/ping", headers=headers, timeout=SECONDS)
+    answer = requests.get(f"{shared_service.url}/ping", headers=headers, timeout=SECONDS)
 
     version, trace, span, kept = answer.headers["traceparent"].split("-")
     assert (version, trace) == ("00", TRACE)
@@ -155,16 +155,16 @@ def test_a_span_is_in_the_trace_of_its_caller_whose_sampling_decision_it_follows
 
 
 @pytest.mark.parametrize("given", ["", "nonsense", f"00-{'0' * 32}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01"])
-def test_an_invalid_traceparent_is_ignored(standing_service: Running, given: str) -> None:
-    answer = requests.get(f"{standing_service.url}/ping", headers={"traceparent": given}, timeout=SECONDS)
+def test_an_invalid_traceparent_is_ignored(shared_service: Running, given: str) -> None:
+    answer = requests.get(f"{shared_service.url}/ping", headers={"traceparent": given}, timeout=SECONDS)
 
     assert answer.status_code == 200
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]", answer.headers["traceparent"])
     assert TRACE not in answer.headers["traceparent"]
 
 
-def test_the_trace_of_an_answer_is_a_new_one_each_time(standing_service: Running) -> None:
-    url = f"{standing_service.url}/ping"
+def test_the_trace_of_an_answer_is_a_new_one_each_time(shared_service: Running) -> None:
+    url = f"{shared_service.url}/ping"
 
     traces = {requests.get(url, timeout=SECONDS).headers["traceparent"].split("-")[1] for _ in range(5)}
 
@@ -250,7 +250,7 @@ def test_the_active_version_is_exported_until_another_is_activated(
         after = samples(service)
 
     for found, version in ((before, old), (after, new)):
-        assert versions_told(found) == [
+        assert reported_versions(found) == [
             {
                 "model": MODEL,
                 "alias": "production",
@@ -265,7 +265,7 @@ def test_the_active_version_is_exported_until_another_is_activated(
     assert look == pytest.approx(time.time(), abs=SECONDS)
 
 
-def test_metrics_of_the_process_are_exported_too(standing_service: Running) -> None:
-    found = samples(standing_service)
+def test_metrics_of_the_process_are_exported_too(shared_service: Running) -> None:
+    found = samples(shared_service)
 
     assert (of(found, "process_resident_memory_bytes") or 0) > 0

@@ -64,9 +64,9 @@ def written(content: Any) -> bytes:
 @BOUNDED
 @given(st.sampled_from(PATHS), ANY_JSON | st.dictionaries(FORMS, ANY_JSON, max_size=3))
 def test_any_json_gets_an_answer(
-    standing_service: Running, http: requests.Session, path: str, content: Any
+    shared_service: Running, http: requests.Session, path: str, content: Any
 ) -> None:
-    ask(standing_service, http, path, written(content), "application/json")
+    ask(shared_service, http, path, written(content), "application/json")
 
 
 @BOUNDED
@@ -78,9 +78,9 @@ def test_any_json_gets_an_answer(
     ),
 )
 def test_any_bytes_of_any_type_get_an_answer(
-    standing_service: Running, http: requests.Session, path: str, body: bytes, kind: str | None
+    shared_service: Running, http: requests.Session, path: str, body: bytes, kind: str | None
 ) -> None:
-    ask(standing_service, http, path, body, kind)
+    ask(shared_service, http, path, body, kind)
 
 
 def body_with(path: str, form: str, cells: list[list[Any]]) -> Any:
@@ -151,13 +151,13 @@ CELLS = st.builds(
 @settings(BOUNDED, max_examples=150)
 @given(st.sampled_from(PATHS), ONE_FORM, CELLS)
 def test_a_wrong_cell_is_named_by_row_and_column(
-    standing_service: Running, http: requests.Session, path: str, form: str, cell: Cell
+    shared_service: Running, http: requests.Session, path: str, form: str, cell: Cell
 ) -> None:
     rows: list[list[Any]] = [list(ROW), list(ROW), list(ROW)]
     rows[cell.row][COLUMNS.index(cell.column)] = cell.value
     body = written(body_with(path, form, rows))
 
-    response = ask(standing_service, http, path, body, "application/json")
+    response = ask(shared_service, http, path, body, "application/json")
 
     if response.status_code == 200:
         assert fits(cell.column, cell.value)
@@ -173,7 +173,7 @@ def test_a_wrong_cell_is_named_by_row_and_column(
 @BOUNDED
 @given(st.sampled_from(PATHS), ONE_FORM, st.data())
 def test_a_damaged_body_gets_an_answer(
-    standing_service: Running, http: requests.Session, path: str, form: str, data: st.DataObject
+    shared_service: Running, http: requests.Session, path: str, form: str, data: st.DataObject
 ) -> None:
     body = bytearray(written(body_with(path, form, [list(ROW), list(ROW)])))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -182,13 +182,13 @@ def test_a_damaged_body_gets_an_answer(
             st.sampled_from([b"", b"null", b"[]", b"{}", b'"', b"1e999", b"-", b"\xff", b",", b"]"])
         )
 
-    ask(standing_service, http, path, bytes(body), "application/json")
+    ask(shared_service, http, path, bytes(body), "application/json")
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("depth", [100, 900, 1020, 5000, 200_000])
 def test_deeply_nested_bodies_are_refused_and_other_requests_are_answered(
-    standing_service: Running, http: requests.Session, path: str, depth: int
+    shared_service: Running, http: requests.Session, path: str, depth: int
 ) -> None:
     deep = b"[" * depth + b"]" * depth
     for body in (
@@ -200,23 +200,23 @@ def test_deeply_nested_bodies_are_refused_and_other_requests_are_answered(
         b'{"inputs": [{"name": "hour", "datatype": ' + deep + b', "shape": [1], "data": [1]}]}',
         b'{"a": ' * depth + b"1" + b"}" * depth,
     ):
-        assert ask(standing_service, http, path, body, "application/json").status_code == 400
+        assert ask(shared_service, http, path, body, "application/json").status_code == 400
 
 
-def test_a_column_that_is_there_twice_is_refused(standing_service: Running, http: requests.Session) -> None:
+def test_a_column_that_is_there_twice_is_refused(shared_service: Running, http: requests.Session) -> None:
     content = {"dataframe_split": {"columns": ["hour", "hour"], "data": [[1, 2]]}}
 
-    response = ask(standing_service, http, "/invocations", written(content), "application/json")
+    response = ask(shared_service, http, "/invocations", written(content), "application/json")
 
     assert response.json()["problems"] == [{"row": None, "column": "hour", "text": "the column occurs twice"}]
 
 
 def test_csv_names_the_row_of_a_field_that_is_no_number(
-    standing_service: Running, http: requests.Session
+    shared_service: Running, http: requests.Session
 ) -> None:
     body = b"distance,hour,holiday\n700,7,false\n800,noon,true\n"
 
-    response = ask(standing_service, http, "/invocations", body, "text/csv")
+    response = ask(shared_service, http, "/invocations", body, "text/csv")
 
     assert (response.json()["problems"][0]["row"], response.json()["problems"][0]["column"]) == (1, "hour")
 
@@ -225,9 +225,9 @@ def test_csv_names_the_row_of_a_field_that_is_no_number(
     "kind", [None, "", "application/x-www-form-urlencoded", "text/plain", "application/xml"]
 )
 def test_another_type_of_body_is_refused_with_what_to_send(
-    standing_service: Running, http: requests.Session, kind: str | None
+    shared_service: Running, http: requests.Session, kind: str | None
 ) -> None:
-    response = ask(standing_service, http, "/invocations", b"hour=7", kind)
+    response = ask(shared_service, http, "/invocations", b"hour=7", kind)
 
     assert response.status_code == 415
     assert "application/json" in response.json()["message"]

@@ -168,24 +168,24 @@ def post(service: Running, path: str, body: bytes, encoding: str | None) -> requ
     ],
 )
 def test_a_compressed_request_is_answered_like_a_plain_one(
-    standing_service: Running, path: str, encoding: str, packers: list[Callable[[bytes], bytes]]
+    shared_service: Running, path: str, encoding: str, packers: list[Callable[[bytes], bytes]]
 ) -> None:
     plain = body = body_of(path)
     for pack in packers:
         body = pack(body)
 
-    answer = post(standing_service, path, body, encoding)
+    answer = post(shared_service, path, body, encoding)
 
     assert answer.status_code == 200, answer.text
-    assert answer.content == post(standing_service, path, plain, None).content
+    assert answer.content == post(shared_service, path, plain, None).content
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, br", "gzip gzip", "ä", "gzip," * 3])
 def test_an_encoding_that_is_not_known_is_refused_with_those_that_are(
-    standing_service: Running, path: str, encoding: str
+    shared_service: Running, path: str, encoding: str
 ) -> None:
-    answer = post(standing_service, path, gzip.compress(body_of(path)), encoding)
+    answer = post(shared_service, path, gzip.compress(body_of(path)), encoding)
 
     assert answer.status_code == 415
     assert answer.headers["Accept-Encoding"] == "gzip, deflate"
@@ -194,19 +194,19 @@ def test_an_encoding_that_is_not_known_is_refused_with_those_that_are(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_bomb_is_refused_before_it_is_unpacked(standing_service: Running, path: str) -> None:
+def test_a_bomb_is_refused_before_it_is_unpacked(shared_service: Running, path: str) -> None:
     bomb = gzip.compress(bytes(100 * MEGABYTE))
 
-    answer = post(standing_service, path, bomb, "gzip")
+    answer = post(shared_service, path, bomb, "gzip")
 
     assert answer.status_code == 413
     assert "larger than 16777216 bytes when it is decompressed" in answer.text
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_broken_body_is_refused(standing_service: Running, path: str) -> None:
+def test_a_broken_body_is_refused(shared_service: Running, path: str) -> None:
     for body in (body_of(path), gzip.compress(body_of(path))[:-1]):
-        assert post(standing_service, path, body, "gzip").status_code == 400
+        assert post(shared_service, path, body, "gzip").status_code == 400
 
 
 # HEAD, as load balancers send it
@@ -220,10 +220,9 @@ def test_a_broken_body_is_refused(standing_service: Running, path: str) -> None:
         f"/v2/models/{MODEL}/versions/1/ready", "/v2/models/another/ready",
     ],
 )  # fmt: skip
-def test_head_is_get_without_a_body(standing_service: Running, path: str) -> None:
+def test_head_is_get_without_a_body(shared_service: Running, path: str) -> None:
     got, head = (
-        requests.request(method, f"{standing_service.url}{path}", timeout=SECONDS)
-        for method in ("GET", "HEAD")
+        requests.request(method, f"{shared_service.url}{path}", timeout=SECONDS) for method in ("GET", "HEAD")
     )
 
     assert head.status_code == got.status_code
@@ -231,5 +230,5 @@ def test_head_is_get_without_a_body(standing_service: Running, path: str) -> Non
     assert head.headers["Content-Type"] == got.headers["Content-Type"]
 
 
-def test_head_is_not_post(standing_service: Running) -> None:
-    assert requests.head(f"{standing_service.url}/invocations", timeout=SECONDS).status_code == 405
+def test_head_is_not_post(shared_service: Running) -> None:
+    assert requests.head(f"{shared_service.url}/invocations", timeout=SECONDS).status_code == 405

@@ -236,7 +236,7 @@ def test_staging_and_the_version_before_are_kept_warm(
 class TestAModelMadeAnew:
     """A model that was deleted and created again: its version 1 is another version 1."""
 
-    def make_anew(self, models: ServedModels, seed: int, alias: str = "production") -> Version:
+    def recreate(self, models: ServedModels, seed: int, alias: str = "production") -> Version:
         models.client.delete_registered_model(MODEL)
         version = models.version(seed=seed)
         models.serve(version, alias)
@@ -250,7 +250,7 @@ class TestAModelMadeAnew:
         before = expected(served_models, first)
         with serve() as service:
             assert ask(service)[2]["predictions"] == before
-            anew = self.make_anew(served_models, seed=2)
+            anew = self.recreate(served_models, seed=2)
             wait_until(lambda: get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG], "it is active")
             predicted = ask(service)[2]["predictions"]
 
@@ -262,7 +262,7 @@ class TestAModelMadeAnew:
         served_models.serve(served_models.version(seed=1))
         with serve() as service:
             assert ask(service)[0] == 200
-        anew = self.make_anew(served_models, seed=2)
+        anew = self.recreate(served_models, seed=2)
         with serve() as service:  # with the same folder
             assert get(service, "/model")[1]["sha256"] == anew.tags[SHA256_TAG]
             assert ask(service)[2]["predictions"] == expected(served_models, anew)
@@ -287,7 +287,7 @@ class TestAModelMadeAnew:
         with serve() as service:
             served = service.service.followers[MODEL].served
             wait_until(lambda: served.staging, "staging is loaded")
-            anew = self.make_anew(served_models, seed=2, alias="staging")
+            anew = self.recreate(served_models, seed=2, alias="staging")
             wait_until(
                 lambda: served.staging and served.staging.sha256 == anew.tags[SHA256_TAG],
                 "the new version in staging is loaded",
@@ -358,18 +358,18 @@ def test_no_request_fails_while_versions_change_and_each_response_names_its_vers
     serve: Serve, served_models: ServedModels
 ):
     turns = [served_models.version(seed=seed) for seed in (1, 2, 3, 4)]
-    said = {str(version.number): expected(served_models, version) for version in turns}
-    assert len({json.dumps(answer) for answer in said.values()}) == len(turns)
+    expected_responses = {str(version.number): expected(served_models, version) for version in turns}
+    assert len({json.dumps(answer) for answer in expected_responses.values()}) == len(turns)
     served_models.serve(turns[0])
     found: list[tuple[int, str, Any]] = []
     ended = threading.Event()
 
-    def keep_asking(service: Running) -> None:
+    def keep_predicting(service: Running) -> None:
         while not ended.is_set():
             found.append(ask(service))
 
     with serve(LEDGERLINE_SERVING_POLL_SECONDS="0.02") as service:
-        clients = [threading.Thread(target=keep_asking, args=(service,)) for _ in range(3)]
+        clients = [threading.Thread(target=keep_predicting, args=(service,)) for _ in range(3)]
         for client in clients:
             client.start()
         try:
@@ -386,8 +386,8 @@ def test_no_request_fails_while_versions_change_and_each_response_names_its_vers
                 client.join()
 
     assert {status for status, _, _ in found} == {200}
-    assert {version for _, version, _ in found} == set(said)
-    assert all(content["predictions"] == said[version] for _, version, content in found)
+    assert {version for _, version, _ in found} == set(expected_responses)
+    assert all(content["predictions"] == expected_responses[version] for _, version, content in found)
 
 
 def post_delivery(service: Running, sent: Sent) -> int:

@@ -253,9 +253,9 @@ def test_rows_that_are_not_what_the_model_takes_are_refused(service: Running, na
     status, _, problem = ask(service, f"/models/{name}/invocations", rows)
 
     assert status == 400
-    said = json.dumps(problem)
-    assert "'old' is not a number" in said
-    assert "a value is required" in said
+    text = json.dumps(problem)
+    assert "'old' is not a number" in text
+    assert "a value is required" in text
 
 
 def test_versions_of_other_libraries_follow_each_other_without_a_change_for_clients(

@@ -23,7 +23,7 @@ from tests.serving.conftest import (
     running,
     serving_settings,
 )
-from tests.serving.told_versions import TOLD, TOLD_SERVED, pickled_version, told
+from tests.serving.scripted_versions import SCRIPTED, SCRIPTED_SERVING, pickled_version, row_with
 
 SECONDS = 120.0
 MEGABYTE = 1024 * 1024
@@ -32,7 +32,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def strict(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def strict(scripted_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service with small limits."""
     limits = {
         "LEDGERLINE_SERVING_BODY_MEGABYTES": "1",
@@ -41,7 +41,7 @@ def strict(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) 
         "LEDGERLINE_SERVING_REQUESTS": str(MAX_REQUESTS),
     }
     folder = tmp_path_factory.mktemp("strict")
-    with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **limits)) as started:
+    with running(serving_settings(folder, scripted_models.uri, **SCRIPTED_SERVING, **limits)) as started:
         yield started
 
 
@@ -103,7 +103,7 @@ def test_a_body_without_a_content_length_is_refused_when_it_becomes_too_large(
 
 
 def test_a_body_of_just_the_size_is_read(strict: Running) -> None:
-    content = json.dumps(told()).encode().ljust(MEGABYTE)
+    content = json.dumps(row_with()).encode().ljust(MEGABYTE)
 
     answer = requests.post(f"{strict.url}/invocations", content, headers=JSON, timeout=SECONDS)
 
@@ -131,7 +131,7 @@ def test_a_client_that_disconnects_leaves_nothing_behind(strict: Running) -> Non
         return "ledgerline_requests_now 1.0" in metrics
 
     wait_until(only_this_one_is_left, "the request has ended")
-    assert ask(strict, told()).status_code == 200
+    assert ask(strict, row_with()).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_client_that_disconnects_leaves_nothing_behind(strict: Running) -> Non
             {"error_code": "BAD_REQUEST", "message": "The body has 4 rows. Send at most 3 at once."},
         ),
         (
-            f"/v2/models/{TOLD}/infer",
+            f"/v2/models/{SCRIPTED}/infer",
             {
                 "inputs": [
                     {"name": "what", "shape": [4], "datatype": "BYTES", "data": ["answer"] * 4},
@@ -172,13 +172,14 @@ def test_more_requests_at_once_than_are_allowed_get_the_advice_to_try_again(
     with ThreadPoolExecutor(MAX_REQUESTS) as clients:
         try:
             waiting = [
-                clients.submit(ask, strict, told(f"wait for {go}", value)) for value in range(MAX_REQUESTS)
+                clients.submit(ask, strict, row_with(f"wait for {go}", value))
+                for value in range(MAX_REQUESTS)
             ]
             wait_until(
                 lambda: strict.service.metrics.requests_now._value.get() >= MAX_REQUESTS,
                 "all requests are in progress",
             )
-            refused = ask(strict, told())
+            refused = ask(strict, row_with())
         finally:
             go.touch()
         answers = [one.result() for one in waiting]
@@ -191,26 +192,26 @@ def test_more_requests_at_once_than_are_allowed_get_the_advice_to_try_again(
         "message": "The limit of 3 concurrent requests is reached. Try again later.",
     }
     assert [answer.json() for answer in answers] == [{"predictions": [2.0 * n]} for n in range(MAX_REQUESTS)]
-    assert ask(strict, told()).status_code == 200
+    assert ask(strict, row_with()).status_code == 200
 
 
 def test_a_late_prediction_is_given_up_and_later_requests_are_answered(
-    told_models: ServedModels, tmp_path: Path
+    scripted_models: ServedModels, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
     settings = serving_settings(
-        tmp_path / "home", told_models.uri, **TOLD_SERVED, LEDGERLINE_SERVING_SECONDS="0.3"
+        tmp_path / "home", scripted_models.uri, **SCRIPTED_SERVING, LEDGERLINE_SERVING_SECONDS="0.3"
     )
 
     received: list[requests.Response] = []
 
     def status(value: float) -> int:
-        received.append(ask(service, told(value=value)))
+        received.append(ask(service, row_with(value=value)))
         return received[-1].status_code
 
     with running(settings) as service:
         try:
-            late = ask(service, told(f"wait for {go}"))
+            late = ask(service, row_with(f"wait for {go}"))
             # On a busy machine the service itself may take longer than a request has.
             wait_until(lambda: status(7.0) != 504, "the service answers in time")
             behind = received[-1]
@@ -245,9 +246,9 @@ def test_a_late_prediction_is_given_up_and_later_requests_are_answered(
     ],
 )
 def test_bodies_of_other_types_are_refused(
-    standing_service: Running, headers: dict[str, str], message: str
+    shared_service: Running, headers: dict[str, str], message: str
 ) -> None:
-    url = f"{standing_service.url}/invocations"
+    url = f"{shared_service.url}/invocations"
 
     answer = requests.post(url, b"carrier\nAA\n", headers=headers, timeout=SECONDS)
 
@@ -258,7 +259,7 @@ def test_bodies_of_other_types_are_refused(
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON"])
 def test_how_a_type_is_written_does_not_matter(strict: Running, kind: str) -> None:
     answer = requests.post(
-        f"{strict.url}/invocations", json.dumps(told()), headers={"Content-Type": kind}, timeout=SECONDS
+        f"{strict.url}/invocations", json.dumps(row_with()), headers={"Content-Type": kind}, timeout=SECONDS
     )
 
     assert answer.status_code == 200
@@ -303,15 +304,15 @@ def test_how_a_type_is_written_does_not_matter(strict: Running, kind: str) -> No
     ],
 )
 def test_an_unknown_path_is_reported_in_the_form_of_the_protocol(
-    standing_service: Running, method: str, path: str, content: Any
+    shared_service: Running, method: str, path: str, content: Any
 ) -> None:
-    answer = requests.request(method, f"{standing_service.url}{path}", json={}, timeout=SECONDS)
+    answer = requests.request(method, f"{shared_service.url}{path}", json={}, timeout=SECONDS)
 
     assert (answer.status_code, answer.json()) == (404, content)
 
 
-def test_an_unsupported_method_gets_the_list_of_supported_ones(standing_service: Running) -> None:
-    answer = requests.get(f"{standing_service.url}/invocations", timeout=SECONDS)
+def test_an_unsupported_method_gets_the_list_of_supported_ones(shared_service: Running) -> None:
+    answer = requests.get(f"{shared_service.url}/invocations", timeout=SECONDS)
 
     assert answer.status_code == 405
     assert answer.headers["Allow"] == "POST"
@@ -325,10 +326,10 @@ def test_a_pickled_model_is_loaded_where_that_is_allowed_and_nowhere_else(
     served_models: ServedModels, serve: Serve
 ) -> None:
     served_models.serve(pickled_version(served_models))
-    with serve(**TOLD_SERVED) as service:
-        answer = ask(service, told())
-    with serve(LEDGERLINE_SERVING_MODELS=TOLD, LEDGERLINE_SERVING_UNPICKLE="another") as service:
-        refused = ask(service, told())
+    with serve(**SCRIPTED_SERVING) as service:
+        answer = ask(service, row_with())
+    with serve(LEDGERLINE_SERVING_MODELS=SCRIPTED, LEDGERLINE_SERVING_UNPICKLE="another") as service:
+        refused = ask(service, row_with())
 
     assert (answer.status_code, answer.json()) == (200, {"predictions": [3.0]})
     assert refused.status_code == 503
@@ -343,7 +344,7 @@ def telling(text: str) -> list[str]:
 
 
 def test_rows_that_the_model_fails_on_are_refused_without_what_it_raised(strict: Running) -> None:
-    answer = ask(strict, told("fail"))
+    answer = ask(strict, row_with("fail"))
 
     assert answer.status_code == 400
     assert telling(answer.text) == []
@@ -355,11 +356,11 @@ def test_rows_that_the_model_fails_on_are_refused_without_what_it_raised(strict:
     [
         (
             "/invocations",
-            told("unsayable"),
+            row_with("unsayable"),
             '{"error_code":"INTERNAL_ERROR","message":"The request failed; its id is my-id."}',
         ),
         (
-            f"/v2/models/{TOLD}/infer",
+            f"/v2/models/{SCRIPTED}/infer",
             {
                 "inputs": [
                     {"name": "what", "shape": [1], "datatype": "BYTES", "data": ["unsayable"]},
@@ -377,28 +378,28 @@ def test_an_unexpected_failure_reports_the_id_of_the_request_only(
 
     assert (answer.status_code, answer.text) == (500, expected)
     assert answer.headers["X-Request-Id"] == "my-id"
-    (told_here,) = [record for record in caplog.records if record.name == "ledgerline.serving.accounting"]
-    assert told_here.getMessage() == "Request my-id failed."
-    assert told_here.exc_info is not None
-    assert ask(strict, told()).status_code == 200
+    (logged,) = [record for record in caplog.records if record.name == "ledgerline.serving.accounting"]
+    assert logged.getMessage() == "Request my-id failed."
+    assert logged.exc_info is not None
+    assert ask(strict, row_with()).status_code == 200
 
 
 def test_the_reason_for_no_active_version_is_on_the_status_page_and_not_in_responses(
-    told_models: ServedModels, tmp_path: Path
+    scripted_models: ServedModels, tmp_path: Path
 ) -> None:
     """The settings do not allow to load this model; the reason names its folder."""
-    settings = serving_settings(tmp_path / "home", told_models.uri, LEDGERLINE_SERVING_MODELS=TOLD)
+    settings = serving_settings(tmp_path / "home", scripted_models.uri, LEDGERLINE_SERVING_MODELS=SCRIPTED)
     with running(settings) as service:
-        scored = ask(service, told())
-        inferred = ask(service, {"inputs": []}, f"/v2/models/{TOLD}/infer")
+        scored = ask(service, row_with())
+        inferred = ask(service, {"inputs": []}, f"/v2/models/{SCRIPTED}/infer")
         ready = requests.get(f"{service.url}/ready", timeout=SECONDS)
 
-    said = f"No version of {TOLD} is active yet; GET /ready has the reason."
+    said = f"No version of {SCRIPTED} is active yet; GET /ready has the reason."
     assert (scored.status_code, scored.headers["Retry-After"]) == (503, "1")
     assert scored.json() == {"error_code": "TEMPORARILY_UNAVAILABLE", "message": said}
     assert (inferred.status_code, inferred.json()) == (503, {"error": said})
     assert (ready.status_code, ready.json()["ready"]) == (503, False)
-    assert "pickled models are not loaded" in ready.json()["models"][TOLD]["refused"]["reason"]
+    assert "pickled models are not loaded" in ready.json()["models"][SCRIPTED]["refused"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -406,9 +407,9 @@ def test_the_reason_for_no_active_version_is_on_the_status_page_and_not_in_respo
 )
 @pytest.mark.parametrize("path", ["/invocations", f"/v2/models/{MODEL}/infer"])
 def test_invalid_bodies_are_refused_without_internal_details(
-    standing_service: Running, path: str, body: bytes
+    shared_service: Running, path: str, body: bytes
 ) -> None:
-    url = f"{standing_service.url}{path}"
+    url = f"{shared_service.url}{path}"
 
     answer = requests.post(url, body, headers=JSON, timeout=SECONDS)
 
@@ -416,15 +417,15 @@ def test_invalid_bodies_are_refused_without_internal_details(
     assert telling(answer.text) == []
 
 
-def test_many_clients_at_once_get_their_own_answers(standing_service: Running) -> None:
+def test_many_clients_at_once_get_their_own_answers(shared_service: Running) -> None:
     rows = flight_rows(64, seed=5)
     records = json.loads(rows.to_json(orient="records"))
-    together = ask(standing_service, {"dataframe_records": records}).json()["predictions"]
+    together = ask(shared_service, {"dataframe_records": records}).json()["predictions"]
     before = threading.active_count()
 
     with ThreadPoolExecutor(16) as clients:
         alone = list(
-            clients.map(lambda one: ask(standing_service, {"dataframe_records": [one]}).json(), records)
+            clients.map(lambda one: ask(shared_service, {"dataframe_records": [one]}).json(), records)
         )
 
     assert [answer["predictions"][0] for answer in alone] == [pytest.approx(one) for one in together]

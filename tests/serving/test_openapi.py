@@ -207,8 +207,8 @@ def test_every_possible_status_is_described(plain_document: dict[str, Any]) -> N
     assert set(operation(document, "/models/{name}/invocations")["responses"]) == everywhere | {"404"}
 
 
-def test_each_example_of_the_document_can_be_tried_out_as_it_is(standing_service: Running) -> None:
-    document = requests.get(f"{standing_service.url}/openapi.json", timeout=10).json()
+def test_each_example_of_the_document_can_be_tried_out_as_it_is(shared_service: Running) -> None:
+    document = requests.get(f"{shared_service.url}/openapi.json", timeout=10).json()
     openapi_spec_validator.validate(document)
 
     tried = 0
@@ -217,7 +217,7 @@ def test_each_example_of_the_document_can_be_tried_out_as_it_is(standing_service
             for example in content["examples"].values():
                 value = example["value"]
                 answer = requests.post(
-                    standing_service.url + path.replace("{name}", MODEL).replace("{version}", "1"),
+                    shared_service.url + path.replace("{name}", MODEL).replace("{version}", "1"),
                     data=value if isinstance(value, str) else json.dumps(value),
                     headers={"Content-Type": kind},
                     timeout=10,
@@ -229,13 +229,13 @@ def test_each_example_of_the_document_can_be_tried_out_as_it_is(standing_service
     assert tried == 2 * 5 + 2
 
 
-def test_errors_match_the_document(standing_service: Running) -> None:
-    document = requests.get(f"{standing_service.url}/openapi.json", timeout=10).json()
+def test_errors_match_the_document(shared_service: Running) -> None:
+    document = requests.get(f"{shared_service.url}/openapi.json", timeout=10).json()
 
     ours = requests.post(
-        f"{standing_service.url}/invocations", json={"instances": [{"hour": "noon"}]}, timeout=10
+        f"{shared_service.url}/invocations", json={"instances": [{"hour": "noon"}]}, timeout=10
     )
-    theirs = requests.post(f"{standing_service.url}/v2/models/{MODEL}/infer", json={}, timeout=10)
+    theirs = requests.post(f"{shared_service.url}/v2/models/{MODEL}/infer", json={}, timeout=10)
 
     assert ours.status_code == theirs.status_code == 400
     hour = {"row": 0, "column": "hour", "text": "'noon' is not an integer"}

@@ -15,7 +15,7 @@ from tests.serving.echo_versions import MAYBE, VALUES, echo_version
 ECHO = "echo"
 SECONDS = 120.0
 
-TOLD = VALUES | {"binary": "bytes 00ff", "datetime": "moment 2013-05-01T12:00:00"}
+RETURNED = VALUES | {"binary": "bytes 00ff", "datetime": "moment 2013-05-01T12:00:00"}
 REQUIRED = dict(VALUES)
 
 
@@ -31,29 +31,29 @@ def service(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield started
 
 
-def told(service: Running, body: dict[str, Any], path: str = "/invocations") -> list[dict[str, Any]]:
+def returned_rows(service: Running, body: dict[str, Any], path: str = "/invocations") -> list[dict[str, Any]]:
     """Return the rows that the model was given."""
     answer = requests.post(f"{service.url}{path}", json=body, timeout=SECONDS)
     assert answer.status_code == 200, answer.text
     content = answer.json()
-    said = content["predictions"] if "predictions" in content else content["outputs"][0]["data"]
-    return [json.loads(row) for row in said]
+    predictions = content["predictions"] if "predictions" in content else content["outputs"][0]["data"]
+    return [json.loads(row) for row in predictions]
 
 
 @pytest.mark.parametrize("kind", list(VALUES))
 def test_an_optional_column_is_served_there_null_and_absent(service: Running, kind: str) -> None:
     name, value = MAYBE + kind, VALUES[kind]
-    whole = TOLD | {name: TOLD[kind]}
+    whole = RETURNED | {name: RETURNED[kind]}
 
-    assert told(service, {"dataframe_records": [REQUIRED | {name: value}]}) == [whole]
-    assert told(service, {"dataframe_records": [REQUIRED | {name: None}]}) == [TOLD]
-    assert told(service, {"dataframe_records": [REQUIRED]}) == [TOLD]
+    assert returned_rows(service, {"dataframe_records": [REQUIRED | {name: value}]}) == [whole]
+    assert returned_rows(service, {"dataframe_records": [REQUIRED | {name: None}]}) == [RETURNED]
+    assert returned_rows(service, {"dataframe_records": [REQUIRED]}) == [RETURNED]
     rows = [REQUIRED | {name: value}, REQUIRED | {name: None}, REQUIRED]
-    assert told(service, {"dataframe_records": rows}) == [whole, TOLD, TOLD]
-    assert told(service, {"inputs": {key: [row.get(key) for row in rows] for key in rows[0]}}) == [
+    assert returned_rows(service, {"dataframe_records": rows}) == [whole, RETURNED, RETURNED]
+    assert returned_rows(service, {"inputs": {key: [row.get(key) for row in rows] for key in rows[0]}}) == [
         whole,
-        TOLD,
-        TOLD,
+        RETURNED,
+        RETURNED,
     ]
 
 
@@ -78,9 +78,12 @@ def test_an_optional_tensor_is_served_there_null_and_absent(service: Running, ki
             ]
         }
 
-    assert told(service, body(), path) == [TOLD, TOLD]
-    assert told(service, body(**{name: [VALUES[kind], None]}), path) == [TOLD | {name: TOLD[kind]}, TOLD]
-    assert told(service, body(**{name: [None, None]}), path) == [TOLD, TOLD]
+    assert returned_rows(service, body(), path) == [RETURNED, RETURNED]
+    assert returned_rows(service, body(**{name: [VALUES[kind], None]}), path) == [
+        RETURNED | {name: RETURNED[kind]},
+        RETURNED,
+    ]
+    assert returned_rows(service, body(**{name: [None, None]}), path) == [RETURNED, RETURNED]
 
 
 @pytest.mark.parametrize("kind", list(VALUES))
@@ -95,12 +98,12 @@ def test_an_optional_column_of_csv_is_served_there_empty_and_absent(service: Run
         assert answer.status_code == 200, answer.text
         return [json.loads(row) for row in answer.json()["predictions"]]
 
-    assert rows() == [TOLD]
-    assert rows(**{name: ""}) == [TOLD]
-    assert rows(**{name: str(VALUES[kind])}) == [TOLD | {name: TOLD[kind]}]
+    assert rows() == [RETURNED]
+    assert rows(**{name: ""}) == [RETURNED]
+    assert rows(**{name: str(VALUES[kind])}) == [RETURNED | {name: RETURNED[kind]}]
 
 
 def test_a_large_whole_number_stays_exact_beside_a_gap(service: Running) -> None:
     rows = [REQUIRED | {"maybe_long": 2**53 + 1}, REQUIRED]
 
-    assert told(service, {"dataframe_records": rows})[0]["maybe_long"] == 2**53 + 1
+    assert returned_rows(service, {"dataframe_records": rows})[0]["maybe_long"] == 2**53 + 1

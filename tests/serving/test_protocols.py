@@ -25,11 +25,11 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def reference(standing_service: Running) -> "PyFuncModel":
+def reference(shared_service: Running) -> "PyFuncModel":
     """Return the active version, loaded by MLflow itself."""
     from mlflow import pyfunc
 
-    current = standing_service.service.default.current
+    current = shared_service.service.default.current
     assert current is not None
     with pytest.MonkeyPatch.context() as patch:
         # MLflow trusts no model's own list of types; this one was made here.
@@ -46,20 +46,20 @@ def rows() -> "pd.DataFrame":
 @pytest.fixture(scope="module")
 def expected(reference: "PyFuncModel", rows: "pd.DataFrame") -> np.ndarray:
     """Return MLflow's prediction for the rows."""
-    said = reference.predict(rows)
-    assert len(np.unique(said[:, 1])) > 5
-    return said
+    predicted = reference.predict(rows)
+    assert len(np.unique(predicted[:, 1])) > 5
+    return predicted
 
 
 # MLflow's own client
 
 
 @pytest.fixture
-def scoring_client(standing_service: Running) -> "ScoringServerClient":
+def scoring_client(shared_service: Running) -> "ScoringServerClient":
     """MLflow's client of its own scoring server."""
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
-    client = ScoringServerClient(HOST, standing_service.port)
+    client = ScoringServerClient(HOST, shared_service.port)
     client.wait_server_ready(timeout=10)
     return client
 
@@ -114,18 +114,18 @@ def test_mlflow_s_client_gets_the_problems(
 
 
 def test_the_request_that_mlflow_makes_of_an_input_example_is_answered(
-    standing_service: Running, http: requests.Session, rows: "pd.DataFrame", expected: np.ndarray
+    shared_service: Running, http: requests.Session, rows: "pd.DataFrame", expected: np.ndarray
 ) -> None:
     from mlflow.models import convert_input_example_to_serving_input
 
-    for url in (f"{standing_service.url}/invocations", f"{standing_service.url}/models/{MODEL}/invocations"):
+    for url in (f"{shared_service.url}/invocations", f"{shared_service.url}/models/{MODEL}/invocations"):
         answer = http.post(url, data=convert_input_example_to_serving_input(rows), headers=JSON)
         assert np.array_equal(np.array(answer.json()["predictions"]), expected)
 
 
 @pytest.mark.parametrize("orient", ["split", "records"])
 def test_what_mlflow_s_own_parser_takes_is_answered_the_same(
-    standing_service: Running,
+    shared_service: Running,
     http: requests.Session,
     reference: "PyFuncModel",
     rows: "pd.DataFrame",
@@ -138,13 +138,13 @@ def test_what_mlflow_s_own_parser_takes_is_answered_the_same(
     body = json.dumps({f"dataframe_{orient}": content if orient == "split" else records})
 
     theirs = invocations(body, "application/json", reference, reference.metadata.get_input_schema())
-    ours = http.post(f"{standing_service.url}/invocations", data=body, headers=JSON)
+    ours = http.post(f"{shared_service.url}/invocations", data=body, headers=JSON)
 
     assert ours.json() == json.loads(theirs.response)
 
 
 def test_csv_is_answered_as_mlflow_answers_it(
-    standing_service: Running, http: requests.Session, reference: "PyFuncModel", rows: "pd.DataFrame"
+    shared_service: Running, http: requests.Session, reference: "PyFuncModel", rows: "pd.DataFrame"
 ) -> None:
     from mlflow.pyfunc.scoring_server import invocations
 
@@ -152,7 +152,7 @@ def test_csv_is_answered_as_mlflow_answers_it(
 
     theirs = invocations(body, "text/csv", reference, reference.metadata.get_input_schema())
     ours = http.post(
-        f"{standing_service.url}/invocations", data=body, headers={"Content-Type": "text/csv; charset=utf-8"}
+        f"{shared_service.url}/invocations", data=body, headers={"Content-Type": "text/csv; charset=utf-8"}
     )
 
     assert ours.json() == json.loads(theirs.response)
@@ -162,11 +162,11 @@ def test_csv_is_answered_as_mlflow_answers_it(
 
 
 @pytest.fixture
-def inference_client(standing_service: Running) -> Iterator["InferenceServerClient"]:
+def inference_client(shared_service: Running) -> Iterator["InferenceServerClient"]:
     """The client of the Triton inference server."""
     from tritonclient.http import InferenceServerClient
 
-    with InferenceServerClient(f"{HOST}:{standing_service.port}") as client:
+    with InferenceServerClient(f"{HOST}:{shared_service.port}") as client:
         yield client
 
 
@@ -284,7 +284,7 @@ def test_triton_s_client_gets_the_problems(
 # Schemathesis
 
 
-def test_the_service_conforms_to_its_openapi_document(standing_service: Running, tmp_path: Path) -> None:
+def test_the_service_conforms_to_its_openapi_document(shared_service: Running, tmp_path: Path) -> None:
     """Run Schemathesis' command with every check that can hold.
 
     JSON Schema cannot express that all columns have the same number of values, so that
@@ -294,7 +294,7 @@ def test_the_service_conforms_to_its_openapi_document(standing_service: Running,
         str(Path(sys.executable).parent / "schemathesis"),
         "--config-file=schemathesis.toml",
         "run",
-        f"{standing_service.url}/openapi.json",
+        f"{shared_service.url}/openapi.json",
         "--exclude-checks=positive_data_acceptance",
         "--phases=examples,coverage,fuzzing",
         "--max-examples=4",

@@ -9,7 +9,7 @@ import requests
 from ledgerline.serving.shadow import MAX_QUEUED
 from ledgerline.testing.waiting import wait_until
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_model, flight_rows
-from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
+from tests.serving.scripted_versions import SCRIPTED, SCRIPTED_SERVING, row_with, scripted_version
 
 SECONDS = 120.0
 ALWAYS = {"LEDGERLINE_SERVING_SHADOW_SHARE": "1"}
@@ -52,7 +52,7 @@ def test_staging_predicts_the_same_rows_and_different_decisions_are_counted(
         answers = [ask(service, flights(50, seed=7)) for _ in range(3)]
         wait_until(lambda: asked(service, 2) == 150, "the rows are counted")
         found = disagreements(service, 2)
-        told_to_prometheus = requests.get(f"{service.url}/metrics", timeout=SECONDS).text
+        exported_metrics = requests.get(f"{service.url}/metrics", timeout=SECONDS).text
 
     ours, theirs = (flight_model(seed).predict_proba(rows).argmax(1) for seed in (0, 1))
     assert 0 < (ours != theirs).sum() < 50  # or nothing is tested
@@ -61,7 +61,7 @@ def test_staging_predicts_the_same_rows_and_different_decisions_are_counted(
         assert answer.headers["X-Model-Version"] == "1"
         decided = [row.index(max(row)) for row in answer.json()["predictions"]]
         assert decided == ours.tolist()
-    assert f'ledgerline_shadow_rows_total{{model="{MODEL}",version="2"}} 150.0' in told_to_prometheus
+    assert f'ledgerline_shadow_rows_total{{model="{MODEL}",version="2"}} 150.0' in exported_metrics
 
 
 def test_staging_that_decides_alike_disagrees_about_nothing(
@@ -120,54 +120,54 @@ def test_a_version_in_both_stages_predicts_once(served_models: ServedModels, ser
 def test_a_failure_of_staging_affects_no_response_and_is_logged_once(
     served_models: ServedModels, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    served_models.serve(told_version(served_models))
-    served_models.serve(told_version(served_models, "new"), "staging")
-    with serve(**TOLD_SERVED, **ALWAYS) as service:
+    served_models.serve(scripted_version(served_models))
+    served_models.serve(scripted_version(served_models, "new"), "staging")
+    with serve(**SCRIPTED_SERVING, **ALWAYS) as service:
         wait_until(lambda: staging(service) == 2, "version 2 is in staging")
-        answers = [ask(service, told("new: fail", value)) for value in range(4)]
-        wait_until(lambda: skipped(service, "failed", TOLD) == 4, "the skipped requests are counted")
-        assert asked(service, 2, TOLD) == 0
-        assert ask(service, told()).status_code == 200
-        wait_until(lambda: asked(service, 2, TOLD) == 1, "the rows are counted")
+        answers = [ask(service, row_with("new: fail", value)) for value in range(4)]
+        wait_until(lambda: skipped(service, "failed", SCRIPTED) == 4, "the skipped requests are counted")
+        assert asked(service, 2, SCRIPTED) == 0
+        assert ask(service, row_with()).status_code == 200
+        wait_until(lambda: asked(service, 2, SCRIPTED) == 1, "the rows are counted")
 
     assert [answer.json() for answer in answers] == [{"predictions": [2.0 * value]} for value in range(4)]
     (said,) = [record.getMessage() for record in caplog.records if record.name == "ledgerline.serving.shadow"]
-    assert said.startswith(f"{TOLD} version 2, in staging, fails on a request: ")
+    assert said.startswith(f"{SCRIPTED} version 2, in staging, fails on a request: ")
 
 
 def test_requests_beyond_the_queue_of_staging_are_skipped_without_a_delay(
     served_models: ServedModels, serve: Serve, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
-    served_models.serve(told_version(served_models))
-    served_models.serve(told_version(served_models, "new"), "staging")
-    with serve(**TOLD_SERVED, **ALWAYS) as service, requests.Session() as session:
+    served_models.serve(scripted_version(served_models))
+    served_models.serve(scripted_version(served_models, "new"), "staging")
+    with serve(**SCRIPTED_SERVING, **ALWAYS) as service, requests.Session() as session:
         wait_until(lambda: staging(service) == 2, "version 2 is in staging")
         try:
-            assert ask(service, told(f"new: wait for {go}")).status_code == 200
+            assert ask(service, row_with(f"new: wait for {go}")).status_code == 200
             wait_until(go.with_suffix(".waiting").exists, "the model waits")
             for _ in range(MAX_QUEUED + 5):
-                answer = session.post(f"{service.url}/invocations", json=told(), timeout=SECONDS)
+                answer = session.post(f"{service.url}/invocations", json=row_with(), timeout=SECONDS)
                 assert answer.json() == {"predictions": [2.0]}
-            assert skipped(service, "busy", TOLD) == 5
-            assert asked(service, 2, TOLD) == 0
+            assert skipped(service, "busy", SCRIPTED) == 5
+            assert asked(service, 2, SCRIPTED) == 0
         finally:
             go.touch()
-        wait_until(lambda: asked(service, 2, TOLD) == 1 + MAX_QUEUED, "the rows are counted")
-        assert skipped(service, "busy", TOLD) == 5
+        wait_until(lambda: asked(service, 2, SCRIPTED) == 1 + MAX_QUEUED, "the rows are counted")
+        assert skipped(service, "busy", SCRIPTED) == 5
 
 
 def test_queued_shadow_predictions_do_not_delay_the_end(
     served_models: ServedModels, serve: Serve, tmp_path: Path
 ) -> None:
     go = tmp_path / "go.now"
-    served_models.serve(told_version(served_models))
-    served_models.serve(told_version(served_models, "new"), "staging")
+    served_models.serve(scripted_version(served_models))
+    served_models.serve(scripted_version(served_models, "new"), "staging")
     try:
-        with serve(**TOLD_SERVED, **ALWAYS) as service:
+        with serve(**SCRIPTED_SERVING, **ALWAYS) as service:
             wait_until(lambda: staging(service) == 2, "version 2 is in staging")
             for _ in range(MAX_QUEUED + 1):
-                assert ask(service, told(f"new: wait for {go}")).status_code == 200
+                assert ask(service, row_with(f"new: wait for {go}")).status_code == 200
             shadow = service.service.shadow
         # The model still waits for the file: the end has not waited for the model.
         assert shadow._thread is not None

@@ -7,18 +7,18 @@ import pytest
 import requests
 
 from tests.serving.conftest import Running, ServedModels, running, serving_settings
-from tests.serving.told_versions import TOLD, TOLD_SERVED, told
+from tests.serving.scripted_versions import SCRIPTED, SCRIPTED_SERVING, row_with
 
 SECONDS = 120.0
 TOKENS = ("first-token", "second-token")
 
 
 @pytest.fixture(scope="module")
-def closed(told_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def closed(scripted_models: ServedModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service that requires tokens."""
     folder = tmp_path_factory.mktemp("closed")
     tokens = {"LEDGERLINE_SERVING_TOKENS": ", ".join(TOKENS)}
-    with running(serving_settings(folder, told_models.uri, **TOLD_SERVED, **tokens)) as started:
+    with running(serving_settings(folder, scripted_models.uri, **SCRIPTED_SERVING, **tokens)) as started:
         yield started
 
 
@@ -32,30 +32,32 @@ def test_health_checks_of_the_service_need_no_token(closed: Running, path: str) 
 
 
 @pytest.mark.parametrize(
-    "path", [f"/v2/models/{TOLD}/ready", f"/v2/models/{TOLD}/versions/1/ready"], ids=["model", "version"]
+    "path",
+    [f"/v2/models/{SCRIPTED}/ready", f"/v2/models/{SCRIPTED}/versions/1/ready"],
+    ids=["model", "version"],
 )
 def test_health_checks_of_a_model_need_no_token(closed: Running, path: str) -> None:
-    assert requests.get(f"{closed.url}{path}", timeout=SECONDS).json() == {"name": TOLD, "ready": True}
+    assert requests.get(f"{closed.url}{path}", timeout=SECONDS).json() == {"name": SCRIPTED, "ready": True}
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
         ("POST", "/invocations"),
-        ("POST", f"/models/{TOLD}/invocations"),
+        ("POST", f"/models/{SCRIPTED}/invocations"),
         ("POST", "/models/unknown/invocations"),
-        ("POST", f"/v2/models/{TOLD}/infer"),
-        ("POST", f"/v2/models/{TOLD}/versions/1/infer"),
-        ("POST", f"/v2/models/{TOLD}/versions/ready"),
+        ("POST", f"/v2/models/{SCRIPTED}/infer"),
+        ("POST", f"/v2/models/{SCRIPTED}/versions/1/infer"),
+        ("POST", f"/v2/models/{SCRIPTED}/versions/ready"),
         ("POST", "/v2/models/unknown/infer"),
         ("GET", "/v2"),
-        ("GET", f"/v2/models/{TOLD}"),
-        ("GET", f"/v2/models/{TOLD}/versions/ready"),
+        ("GET", f"/v2/models/{SCRIPTED}"),
+        ("GET", f"/v2/models/{SCRIPTED}/versions/ready"),
         ("GET", "/v2/models/unknown"),
         ("GET", "/metrics"),
         ("GET", "/model"),
         ("GET", "/models"),
-        ("GET", f"/models/{TOLD}"),
+        ("GET", f"/models/{SCRIPTED}"),
         ("GET", "/models/unknown"),
         ("GET", "/version"),
         ("GET", "/docs"),
@@ -71,11 +73,13 @@ def test_everything_else_needs_a_token_and_returns_nothing_without(
 ) -> None:
     answer = requests.request(method, f"{closed.url}{path}", timeout=SECONDS)
 
-    said = "The token is missing or unknown. Send the header Authorization: Bearer TOKEN."
+    message = "The token is missing or unknown. Send the header Authorization: Bearer TOKEN."
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert answer.json() == (
-        {"error": said} if path.startswith("/v2") else {"error_code": "UNAUTHENTICATED", "message": said}
+        {"error": message}
+        if path.startswith("/v2")
+        else {"error_code": "UNAUTHENTICATED", "message": message}
     )
     assert "X-Model-Name" not in answer.headers
 
@@ -83,7 +87,7 @@ def test_everything_else_needs_a_token_and_returns_nothing_without(
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
 def test_any_of_the_tokens_opens(closed: Running, scheme: str, token: str) -> None:
-    answer = ask(closed, told(), Authorization=f"{scheme} {token}")
+    answer = ask(closed, row_with(), Authorization=f"{scheme} {token}")
 
     assert answer.json() == {"predictions": [2.0]}
 
@@ -93,7 +97,7 @@ def test_any_of_the_tokens_opens(closed: Running, scheme: str, token: str) -> No
     ["Bearer third-token", "Bearer", f"Basic {TOKENS[0]}", TOKENS[0], f"Bearer {', '.join(TOKENS)}"],
 )
 def test_what_is_no_token_does_not_open(closed: Running, given: str) -> None:
-    assert ask(closed, told(), Authorization=given).status_code == 401
+    assert ask(closed, row_with(), Authorization=given).status_code == 401
 
 
 def test_with_a_token_unknown_paths_are_reported_and_there_is_no_documentation_page(closed: Running) -> None:

@@ -24,7 +24,7 @@ from ledgerline.testing.waiting import wait_until
 from ledgerline.traces.exporting import QuietExporter
 from ledgerline.traces.telemetry import Telemetry
 from tests.serving.conftest import MODEL, Running, Serve, ServedModels, flight_rows, running, serving_settings
-from tests.serving.told_versions import TOLD, TOLD_SERVED, told, told_version
+from tests.serving.scripted_versions import SCRIPTED, SCRIPTED_SERVING, row_with, scripted_version
 
 SECONDS = 120.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -120,10 +120,10 @@ def test_a_span_has_the_request_the_version_and_its_training_run(
 def test_spans_of_refusals_and_failures_have_the_status_of_their_cause(
     served_models: ServedModels, serve: Serve, collector: Receiver
 ) -> None:
-    served_models.serve(told_version(served_models))
-    with serve(**TOLD_SERVED, **TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
-        refused = span_of(collector, ask(service, told("fail")))
-        failed = span_of(collector, ask(service, told("unsayable")))
+    served_models.serve(scripted_version(served_models))
+    with serve(**SCRIPTED_SERVING, **TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
+        refused = span_of(collector, ask(service, row_with("fail")))
+        failed = span_of(collector, ask(service, row_with("unsayable")))
         unknown = span_of(collector, ask(service, {}, "/nowhere/s3cret?query=1"))
 
     assert (refused.failed, refused.attributes["http.response.status_code"]) == (False, 400)
@@ -136,7 +136,7 @@ def test_spans_of_refusals_and_failures_have_the_status_of_their_cause(
     assert (unknown.links, "ml.model.name" in unknown.attributes) == ([], False)
     # The author of this version is not recorded.
     assert refused.links == []
-    assert refused.attributes["ml.model.name"] == TOLD
+    assert refused.attributes["ml.model.name"] == SCRIPTED
 
 
 def test_a_caller_decides_whether_its_trace_is_kept(

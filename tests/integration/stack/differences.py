@@ -10,17 +10,17 @@ def differences(trace: ReceivedTrace, expected: list[ReceivedSpan]) -> list[str]
     """Return how the spans in a backend differ from the expected ones; empty if they are equal."""
     found = trace.by_id
     wanted = {span.span_id: span for span in expected}
-    said = [f"{wanted[span_id].name} is missing" for span_id in wanted.keys() - found.keys()]
-    said += [f"{found[span_id].name} is too much" for span_id in found.keys() - wanted.keys()]
-    said += [f"{span.name} is there {trace.times[span.span_id]} times" for span in trace.repeated]
+    sentences = [f"{wanted[span_id].name} is missing" for span_id in wanted.keys() - found.keys()]
+    sentences += [f"{found[span_id].name} is too much" for span_id in found.keys() - wanted.keys()]
+    sentences += [f"{span.name} is there {trace.times[span.span_id]} times" for span in trace.repeated]
     for span_id in wanted.keys() & found.keys():
         one, other = _comparable(wanted[span_id]), _comparable(found[span_id])
-        said += [
+        sentences += [
             f"{wanted[span_id].name}: {part} is {other[part]!r}, not {one[part]!r}"
             for part in one
             if one[part] != other[part]
         ]
-    return sorted(said)
+    return sorted(sentences)
 
 
 def _comparable(span: ReceivedSpan) -> dict[str, Any]:

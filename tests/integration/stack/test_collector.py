@@ -25,8 +25,8 @@ from benchmarks.stack.stack import Stack
 from ledgerline.testing.ports import HOST
 from ledgerline.testing.received_traces import ReceivedSpan
 from ledgerline.testing.waiting import wait_until
+from tests.integration.stack.exports import EXPORT_SECONDS
 from tests.integration.stack.metrics import metrics_of, names_of
-from tests.integration.stack.shown import SHOWN_SECONDS
 
 OTHER_METRICS = {"up"}  # Prometheus' own
 
@@ -76,7 +76,7 @@ def send(exporter: SpanExporter, *spans: ReadableSpan) -> bool:
 def arrived(backend: Jaeger | MLflowTraces, sent: ReadableSpan) -> ReceivedSpan:
     """The same span in Jaeger or MLflow, once it is there."""
     found = wait_until(
-        lambda: backend.trace_of(trace_id_of(sent)).spans, f"the span is in {backend}", SHOWN_SECONDS
+        lambda: backend.trace_of(trace_id_of(sent)).spans, f"the span is in {backend}", EXPORT_SECONDS
     )
     return found[0]
 
@@ -97,7 +97,7 @@ def collector(stack: Stack, *options: Path, **additions: str) -> Iterator[None]:
 def test_secrets_reach_neither_jaeger_nor_mlflow(
     way: Callable[[Stack], SpanExporter], stack: Stack, mlflow_traces: MLflowTraces
 ) -> None:
-    said = {"exception.message": "401 for Bearer abcdefghijklmnop", "exception.type": "HTTPError"}
+    exception = {"exception.message": "401 for Bearer abcdefghijklmnop", "exception.type": "HTTPError"}
     sent = span(
         attributes={
             "http.request.header.authorization": ["Bearer abcdefghijklmnop"],
@@ -106,7 +106,7 @@ def test_secrets_reach_neither_jaeger_nor_mlflow(
             "gen_ai.usage.input_tokens": 12,
             "rows": 3,
         },
-        events=[Event("exception", said)],
+        events=[Event("exception", exception)],
     )
     assert send(way(stack), sent)
     for backend in (stack.jaeger, mlflow_traces):
@@ -145,7 +145,7 @@ def test_every_alarm_is_about_numbers_that_the_programs_have(stack: Stack) -> No
     dropped = "otelcol_exporter_send_failed_spans"
     # MLflow rejects these spans; Jaeger does not.
     assert send(over_http(stack), span("no\0name"))
-    wait_until(lambda: metrics_of(collector_page).get(dropped, 0) > 0, "MLflow refuses it", SHOWN_SECONDS)
+    wait_until(lambda: metrics_of(collector_page).get(dropped, 0) > 0, "MLflow refuses it", EXPORT_SECONDS)
     found |= names_of(collector_page)
 
     groups = yaml.safe_load((DOCKER / "alarms.yaml").read_text())["groups"]

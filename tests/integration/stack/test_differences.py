@@ -24,14 +24,14 @@ ROOT = ReceivedSpan(
 STEP = replace(ROOT, name="step", span_id="b" * 16, parent_id=ROOT.span_id, links=[])
 
 
-def said_of(*spans: ReceivedSpan, times: int = 1) -> list[str]:
+def differences_of(*spans: ReceivedSpan, times: int = 1) -> list[str]:
     trace = ReceivedTrace(ROOT.trace_id, spans, {span.span_id: times for span in spans})
     return differences(trace, [ROOT, STEP])
 
 
 def test_the_same_is_the_same_also_where_lists_are_texts() -> None:
     as_text = replace(ROOT, attributes={"rows": 3, "assets": '["flights","weather"]'}, scope="")
-    assert said_of(as_text, STEP) == []
+    assert differences_of(as_text, STEP) == []
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_the_same_is_the_same_also_where_lists_are_texts() -> None:
 def test_a_span_that_differs_in_one_thing_is_named(
     change: Callable[[ReceivedSpan], ReceivedSpan],
 ) -> None:
-    (said,) = said_of(change(ROOT), STEP)
+    (said,) = differences_of(change(ROOT), STEP)
     assert said.startswith("run: ")
 
 
 def test_spans_that_are_missing_too_much_or_twice_are_named() -> None:
-    assert said_of(ROOT) == ["step is missing"]
-    assert said_of(ROOT, STEP, replace(STEP, span_id="d" * 16, name="more")) == ["more is too much"]
-    assert said_of(ROOT, STEP, times=2) == ["run is there 2 times", "step is there 2 times"]
+    assert differences_of(ROOT) == ["step is missing"]
+    assert differences_of(ROOT, STEP, replace(STEP, span_id="d" * 16, name="more")) == ["more is too much"]
+    assert differences_of(ROOT, STEP, times=2) == ["run is there 2 times", "step is there 2 times"]

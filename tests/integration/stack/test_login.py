@@ -10,7 +10,7 @@ from dagster import DagsterRunStatus
 
 from benchmarks.stack.files import LOGIN
 from benchmarks.stack.stack import Stack
-from tests.integration.stack.shown import Shown
+from tests.integration.stack.exports import Exports
 
 WITH_LOGIN = ("mlflow", "otel-collector", "code", "observer")
 
@@ -40,4 +40,4 @@ def test_a_run_is_exported_to_an_mlflow_that_requires_a_login(
     run_id = stack_with_login.pages.launch("ingest_flights", {"dagster/partition": "2013-02-08"})
 
     assert stack_with_login.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
-    Shown(stack_with_login, instance).everywhere(run_id)
+    Exports(stack_with_login, instance).everywhere(run_id)

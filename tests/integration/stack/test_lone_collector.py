@@ -84,14 +84,14 @@ def over_grpc(collector: LoneCollector) -> SpanExporter:
     return GRPCExporter(f"{HOST}:{collector.ports['grpc']}", insecure=True, timeout=10)
 
 
-def found_in(receiver: Receiver, sent: ReadableSpan) -> ReceivedSpan | None:
+def span_in(receiver: Receiver, sent: ReadableSpan) -> ReceivedSpan | None:
     spans = receiver.trace(str(UUID(int=context_of(sent).trace_id))).spans
     return next((each for each in spans if each.span_id == f"{context_of(sent).span_id:016x}"), None)
 
 
 def arrived(receiver: Receiver, sent: ReadableSpan) -> ReceivedSpan:
     """A span, once it is there."""
-    found = wait_until(lambda: found_in(receiver, sent), "the span is there", SECONDS)
+    found = wait_until(lambda: span_in(receiver, sent), "the span is there", SECONDS)
     assert found is not None
     return found
 
@@ -260,5 +260,5 @@ def test_with_the_option_runs_are_decided_on_by_the_observer_and_requests_by_the
         for receiver in (collector.jaeger, collector.mlflow):
             for kept in (step, root):
                 arrived(receiver, kept)
-            assert found_in(receiver, other) is None
-            assert found_in(receiver, request) is None
+            assert span_in(receiver, other) is None
+            assert span_in(receiver, request) is None

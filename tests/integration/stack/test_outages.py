@@ -11,8 +11,8 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from benchmarks.stack.stack import Stack
 from ledgerline.testing.waiting import wait_until
+from tests.integration.stack.exports import EXPORT_SECONDS, Exports
 from tests.integration.stack.metrics import metrics_of
-from tests.integration.stack.shown import SHOWN_SECONDS, Shown
 
 # A day with late flights, and three: enough to be in the midst of.
 DAY = {"dagster/partition": "2013-02-08"}
@@ -24,8 +24,8 @@ UNDER_WAY = 40  # records of a run with finished and remaining steps
 
 
 @pytest.fixture
-def shown(stack: Stack, instance: dg.DagsterInstance) -> Shown:
-    return Shown(stack, instance)
+def exports(stack: Stack, instance: dg.DagsterInstance) -> Exports:
+    return Exports(stack, instance)
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def down(stack: Stack, *names: str) -> Iterator[None]:
 def under_way(stack: Stack, instance: dg.DagsterInstance) -> str:
     """A run that is in the midst of its steps."""
     run_id = stack.pages.launch("ingest_flights", DAYS)
-    wait_until(lambda: len(instance.all_logs(run_id)) >= UNDER_WAY, "the run is under way", SHOWN_SECONDS)
+    wait_until(lambda: len(instance.all_logs(run_id)) >= UNDER_WAY, "the run is under way", EXPORT_SECONDS)
     assert not _run(instance, run_id).is_finished
     return run_id
 
@@ -59,7 +59,7 @@ def run_again(instance: dg.DagsterInstance, run_id: str) -> str:
     def found() -> list[dg.DagsterRun]:
         return list(instance.get_runs(RunsFilter(tags={"dagster/parent_run_id": run_id})))
 
-    (again,) = wait_until(found, "Dagster runs it again", SHOWN_SECONDS)
+    (again,) = wait_until(found, "Dagster runs it again", EXPORT_SECONDS)
     return again.run_id
 
 
@@ -67,27 +67,27 @@ def run_again(instance: dg.DagsterInstance, run_id: str) -> str:
 
 
 def test_jaeger_misses_nothing_after_an_outage_and_mlflow_has_not_waited(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     with down(stack, "jaeger"):
         run_id = executed(stack, instance)
-        shown.as_trace_in_mlflow(run_id)
-        shown.as_mlflow_run(run_id)
-    assert shown.in_jaeger(run_id).repeated == []
+        exports.as_trace_in_mlflow(run_id)
+        exports.as_mlflow_run(run_id)
+    assert exports.in_jaeger(run_id).repeated == []
 
 
 def test_mlflow_misses_nothing_after_an_outage_and_jaeger_has_not_waited(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     with down(stack, "mlflow"):
         run_id = executed(stack, instance)
-        shown.in_jaeger(run_id)
-    shown.as_trace_in_mlflow(run_id)
-    shown.as_mlflow_run(run_id)
+        exports.in_jaeger(run_id)
+    exports.as_trace_in_mlflow(run_id)
+    exports.as_mlflow_run(run_id)
 
 
 def test_a_collector_that_is_killed_with_full_queues_loses_nothing_that_it_took(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     """Full on purpose: of a few traces, while neither receiver is there."""
     run_ids = [executed(stack, instance)]
@@ -102,12 +102,12 @@ def test_a_collector_that_is_killed_with_full_queues_loses_nothing_that_it_took(
                 found = metrics_of(stack.machine.url("otel-collector", 8888))
                 return any(value > 0 for name, value in found.items() if name.startswith(refused))
 
-            wait_until(is_full, "the collector refuses spans", SHOWN_SECONDS)
+            wait_until(is_full, "the collector refuses spans", EXPORT_SECONDS)
             stack.kill("otel-collector")
             stack.start("otel-collector", OTELCOL_QUEUE_BYTES="40000")
             run_ids.append(executed(stack, instance))
         for run_id in run_ids:
-            shown.everywhere(run_id)
+            exports.everywhere(run_id)
     finally:
         stack.stop("otel-collector")
         stack.start("otel-collector")
@@ -117,7 +117,7 @@ def test_a_collector_that_is_killed_with_full_queues_loses_nothing_that_it_took(
 
 
 def test_a_postgresql_that_is_restarted_does_not_disturb_a_run(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     run_id = under_way(stack, instance)
     stack.database.stop()
@@ -126,13 +126,13 @@ def test_a_postgresql_that_is_restarted_does_not_disturb_a_run(
 
     status = stack.wait_for_the_end(instance, run_id)
 
-    trace = shown.everywhere(run_id)
+    trace = exports.everywhere(run_id)
     # If the run was writing at that moment, it has failed with the reason.
     assert status is DagsterRunStatus.SUCCESS or "psycopg2" in str(trace.root.events["exception"])
 
 
 def test_a_run_that_cannot_write_for_long_has_failed_and_is_run_again(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     run_id = under_way(stack, instance)
     stack.database.stop()
@@ -140,10 +140,10 @@ def test_a_run_that_cannot_write_for_long_has_failed_and_is_run_again(
     stack.database.start()
 
     assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.FAILURE
-    shown.everywhere(run_id)
+    exports.everywhere(run_id)
     again = run_again(instance, run_id)
     assert stack.wait_for_the_end(instance, again) is DagsterRunStatus.SUCCESS
-    trace = shown.everywhere(again)
+    trace = exports.everywhere(again)
     assert run_id.replace("-", "") in {linked for linked, _ in trace.root.links}
 
 
@@ -151,19 +151,19 @@ def test_a_run_that_cannot_write_for_long_has_failed_and_is_run_again(
 
 
 def test_a_run_does_not_notice_that_pages_daemon_and_observer_are_killed(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     others = ("dagster-webserver", "dagster-daemon", "observer")
     run_id = under_way(stack, instance)
     stack.kill(*others)
     stack.start(*others)
     assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
-    wait_until(stack.pages.have_jobs, "the pages are back", SHOWN_SECONDS)
-    shown.everywhere(run_id)
+    wait_until(stack.pages.have_jobs, "the pages are back", EXPORT_SECONDS)
+    exports.everywhere(run_id)
 
 
 def test_a_code_server_that_is_stopped_waits_for_its_runs_and_others_wait_for_the_next_one(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     run_id = under_way(stack, instance)
     stopping = threading.Thread(target=stack.stop, args=("code",), kwargs={"seconds": 300})
@@ -174,26 +174,26 @@ def test_a_code_server_that_is_stopped_waits_for_its_runs_and_others_wait_for_th
     finally:
         stopping.join()
         stack.start("code")
-    wait_until(stack.pages.have_jobs, "the code server is back", SHOWN_SECONDS)
+    wait_until(stack.pages.have_jobs, "the code server is back", EXPORT_SECONDS)
     assert stack.wait_for_the_end(instance, other) is DagsterRunStatus.SUCCESS
     for each in (run_id, other):
-        shown.everywhere(each)
+        exports.everywhere(each)
 
 
 def test_a_run_that_was_killed_with_its_code_server_has_failed_and_is_run_again(
-    stack: Stack, instance: dg.DagsterInstance, shown: Shown
+    stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     run_id = under_way(stack, instance)
     stack.kill("code")
     stack.start("code")
 
     assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.FAILURE
-    said = [entry.message for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE)]
-    assert any("code server was killed" in message for message in said)
+    messages = [entry.message for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE)]
+    assert any("code server was killed" in message for message in messages)
     again = run_again(instance, run_id)
     assert stack.wait_for_the_end(instance, again) is DagsterRunStatus.SUCCESS
     for each in (run_id, again):
-        shown.everywhere(each)
+        exports.everywhere(each)
 
 
 def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:

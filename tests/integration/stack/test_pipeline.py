@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from benchmarks.stack.stack import Stack
 from ledgerline.testing.waiting import wait_until
-from tests.integration.stack.shown import SHOWN_SECONDS, Shown
+from tests.integration.stack.exports import EXPORT_SECONDS, Exports
 
 JOBS = {"ingest_flights", "train_delay_model", "release_flight_delay", "score_flights"}
 FLIGHT = {
@@ -43,7 +43,7 @@ def first_run(stack: Stack) -> Mapping[str, str]:
 def test_a_run_is_one_trace_in_jaeger_and_in_mlflow_and_one_run_as_in_its_event_log(
     job: str, first_run: Mapping[str, str], stack: Stack, instance: dg.DagsterInstance
 ) -> None:
-    trace = Shown(stack, instance).everywhere(first_run[job])
+    trace = Exports(stack, instance).everywhere(first_run[job])
     assert trace.root.name.startswith(f"run {job}")
     assert trace.repeated == []
 
@@ -52,7 +52,7 @@ def test_dagster_s_page_of_a_run_links_to_its_trace_in_jaeger_and_to_its_run_in_
     first_run: Mapping[str, str], stack: Stack, instance: dg.DagsterInstance
 ) -> None:
     run_id = first_run["train_delay_model"]
-    Shown(stack, instance).as_mlflow_run(run_id)
+    Exports(stack, instance).as_mlflow_run(run_id)
     links = {
         value.url
         for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)
@@ -67,7 +67,7 @@ def test_dagster_s_page_of_a_run_links_to_its_trace_in_jaeger_and_to_its_run_in_
 def test_training_is_nested_in_the_run_that_trained(
     first_run: Mapping[str, str], stack: Stack, instance: dg.DagsterInstance, mlflow_client: MlflowClient
 ) -> None:
-    outer = Shown(stack, instance).as_mlflow_run(first_run["train_delay_model"])
+    outer = Exports(stack, instance).as_mlflow_run(first_run["train_delay_model"])
     version = mlflow_client.get_model_version("flight_delay", "1")
     training = mlflow_client.get_run(version.run_id or "")
     assert training.data.tags["mlflow.parentRunId"] == outer.info.run_id
@@ -78,7 +78,7 @@ def test_training_is_nested_in_the_run_that_trained(
 def test_serving_predicts_with_the_promoted_version_and_requires_a_token(
     first_run: Mapping[str, str], stack: Stack, instance: dg.DagsterInstance
 ) -> None:
-    wait_until(lambda: answered(stack, path="/ready")[0] == 200, "serving has the model", SHOWN_SECONDS)
+    wait_until(lambda: answered(stack, path="/ready")[0] == 200, "serving has the model", EXPORT_SECONDS)
     status, headers, body = answered(stack, {"dataframe_records": [FLIGHT]})
     assert (status, headers["X-Model-Version"]) == (200, "1")
     ((punctual, late),) = json.loads(body)["predictions"]
@@ -92,7 +92,7 @@ def test_an_answer_s_trace_leads_to_the_trace_of_the_training(
 ) -> None:
     _, headers, _ = answered(stack, {"dataframe_records": [FLIGHT]}, traceparent=True)
     trace_id = headers["traceparent"].split("-")[1]
-    spans = wait_until(lambda: stack.jaeger.trace_of(trace_id).spans, "Jaeger has it", SHOWN_SECONDS)
+    spans = wait_until(lambda: stack.jaeger.trace_of(trace_id).spans, "Jaeger has it", EXPORT_SECONDS)
     training = first_run["train_delay_model"].replace("-", "")
     assert training in {linked for span in spans for linked, _ in span.links}
 

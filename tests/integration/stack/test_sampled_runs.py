@@ -15,7 +15,7 @@ from benchmarks.stack.mlflow_traces import MLflowTraces
 from benchmarks.stack.stack import Stack
 from ledgerline.ledger.cursors import Cursors
 from ledgerline.testing.waiting import wait_until
-from tests.integration.stack.shown import SHOWN_SECONDS, Shown
+from tests.integration.stack.exports import EXPORT_SECONDS, Exports
 
 # Runs are in this process here; to keep what they print, Dagster would start processes that outlive them.
 NO_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
@@ -65,7 +65,7 @@ def test_with_the_option_a_late_failure_is_exported_whole_and_a_quick_success_is
 
     @dg.asset(deps=[planes])
     def fleet() -> None:
-        assert may_fail.wait(SHOWN_SECONDS)
+        assert may_fail.wait(EXPORT_SECONDS)
         raise ValueError("too late")
 
     def run_that_fails() -> None:
@@ -88,7 +88,7 @@ def test_with_the_option_a_late_failure_is_exported_whole_and_a_quick_success_is
                     return run.run_id if stored_at(read) >= ended[0].storage_id else None
             return None
 
-        failing = wait_until(read_half, "the observer reads the run that fails", SHOWN_SECONDS)
+        failing = wait_until(read_half, "the observer reads the run that fails", EXPORT_SECONDS)
         assert failing is not None
         backends = (stack.jaeger, MLflowTraces(mlflow_client))
         assert [backend.trace(failing).spans for backend in backends] == [[], []]
@@ -96,11 +96,11 @@ def test_with_the_option_a_late_failure_is_exported_whole_and_a_quick_success_is
         may_fail.set()
         running.join()
 
-    shown = Shown(stack, instance)
-    trace = shown.in_jaeger(failing)
+    exports = Exports(stack, instance)
+    trace = exports.in_jaeger(failing)
     assert trace.root.failed
-    shown.as_trace_in_mlflow(failing)
+    exports.as_trace_in_mlflow(failing)
     assert [backend.trace(quick).spans for backend in backends] == [[], []]
     # Runs of MLflow are not traces: every run has one.
     for run_id in (quick, failing):
-        shown.as_mlflow_run(run_id)
+        exports.as_mlflow_run(run_id)

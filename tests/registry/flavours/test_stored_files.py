@@ -76,8 +76,8 @@ def test_a_file_outside_of_the_model_is_not_read(each_flavour: dict[str, Path], 
         file = folder / described(folder)["flavors"][name][keys[name]]
         outside = tmp_path / f"outside{file.suffix}"
         shutil.move(file, outside)
-        for said in (f"../{outside.name}", str(outside), ""):
-            describe(folder, name, **{keys[name]: said})
+        for path in (f"../{outside.name}", str(outside), ""):
+            describe(folder, name, **{keys[name]: path})
             with pytest.raises(ModelRefusedError, match="names the file"):
                 load(folder)
 

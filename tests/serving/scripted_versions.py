@@ -1,4 +1,4 @@
-"""Registers versions of a model that follows instructions in its rows. The model: told_model.py."""
+"""Registers versions of a model that follows instructions in its rows. The model: scripted_model.py."""
 
 import tempfile
 import uuid
@@ -8,11 +8,11 @@ from typing import Any
 from ledgerline.registry.versions import RegisteredModel, Version
 from tests.serving.conftest import ServedModels
 
-TOLD = "told"
-CODE = Path(__file__).with_name("told_model.py")
+SCRIPTED = "scripted"
+CODE = Path(__file__).with_name("scripted_model.py")
 
 
-def told_version(models: ServedModels, role: str = "any") -> Version:
+def scripted_version(models: ServedModels, role: str = "any") -> Version:
     """Register a version that is not active. Only a service that allows code can load it."""
     return _registered(models, str(CODE), {"role": role})
 
@@ -27,10 +27,10 @@ def _registered(models: ServedModels, model: Any, config: dict[str, Any] | None 
     from ledgerline.mlflow_store import store
 
     client = models.client
-    artifacts = str(models.folder / "told") if models.folder else None
-    experiment = store.experiment_id(client, f"told {uuid.uuid4()}", artifacts)
+    artifacts = str(models.folder / "scripted") if models.folder else None
+    experiment = store.experiment_id(client, f"scripted {uuid.uuid4()}", artifacts)
     run_id = client.create_run(experiment).info.run_id
-    logged = client.create_logged_model(experiment, TOLD, run_id)
+    logged = client.create_logged_model(experiment, SCRIPTED, run_id)
     takes = Schema([ColSpec(DataType.string, "what"), ColSpec(DataType.double, "value")])
     gives = Schema([TensorSpec(np.dtype("float64"), (-1,))])
     with tempfile.TemporaryDirectory() as parent:
@@ -45,7 +45,7 @@ def _registered(models: ServedModels, model: Any, config: dict[str, Any] | None 
         )
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
-    return RegisteredModel(client, TOLD).register(logged.model_id, {})
+    return RegisteredModel(client, SCRIPTED).register(logged.model_id, {})
 
 
 def pickled_version(models: ServedModels) -> Version:
@@ -61,9 +61,9 @@ def pickled_version(models: ServedModels) -> Version:
     return _registered(models, Tripling())
 
 
-def told(what: str = "answer", value: float = 1.0) -> dict[str, object]:
+def row_with(what: str = "answer", value: float = 1.0) -> dict[str, object]:
     """A request of one row, as JSON."""
     return {"dataframe_split": {"columns": ["what", "value"], "data": [[what, value]]}}
 
 
-TOLD_SERVED = {"LEDGERLINE_SERVING_MODELS": TOLD, "LEDGERLINE_SERVING_UNPICKLE": TOLD}
+SCRIPTED_SERVING = {"LEDGERLINE_SERVING_MODELS": SCRIPTED, "LEDGERLINE_SERVING_UNPICKLE": SCRIPTED}

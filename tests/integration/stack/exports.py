@@ -16,11 +16,11 @@ from tests.integration.observed_runs import mlflow_run_once_whole, whole
 from tests.integration.stack.differences import differences
 
 # An outage of minutes is made up for in seconds; the rest is for a busy machine.
-SHOWN_SECONDS = 120
+EXPORT_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Shown:
+class Exports:
     """A stack and its instance, for the exports of runs that have ended."""
 
     stack: Stack
@@ -43,7 +43,7 @@ class Shown:
 
     def as_mlflow_run(self, run_id: str) -> Run:
         """Return the MLflow run of a run, once it is whole there."""
-        return mlflow_run_once_whole(self._client, self.instance, run_id, SHOWN_SECONDS)
+        return mlflow_run_once_whole(self._client, self.instance, run_id, EXPORT_SECONDS)
 
     @property
     def _client(self) -> MlflowClient:
@@ -52,16 +52,18 @@ class Shown:
     def _once_equal(self, backend: Jaeger | MLflowTraces, run_id: str) -> ReceivedTrace:
         environment = self.stack.machine.described("observer").environment
         expected = expected_spans(self.instance, run_id, environment)
-        said: list[str] = []
+        differences_now: list[str] = []
 
         def is_equal() -> ReceivedTrace | None:
             trace = backend.trace(run_id)
-            said[:] = differences(trace, expected)
-            return trace if not said else None
+            differences_now[:] = differences(trace, expected)
+            return trace if not differences_now else None
 
         try:
-            trace = wait_until(is_equal, f"the whole run {run_id} is there", SHOWN_SECONDS)
+            trace = wait_until(is_equal, f"the whole run {run_id} is there", EXPORT_SECONDS)
         except AssertionError as error:
-            raise AssertionError("\n".join([f"{type(backend).__name__}: {error}", *said])) from None
+            raise AssertionError(
+                "\n".join([f"{type(backend).__name__}: {error}", *differences_now])
+            ) from None
         assert trace is not None
         return whole(trace, self.instance, run_id)

@@ -1,10 +1,9 @@
-"""The code of a model that does what its rows tell it to; MLflow runs this file when it loads the model.
+"""The code of a model that follows the instructions in its rows; MLflow runs this file when it loads the model.
 
-What can be told, in the column `what`: `fail`, `unsayable`, `wait for FILE`; anything else is answered. What
-is only for versions of a role has the role before it: `stubborn: fail`.
+The column `what` has the instruction: `fail`, `unsayable` or `wait for FILE`; any other text is a normal row. A
+prefix limits an instruction to the versions of a role: `stubborn: fail`.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,20 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
+from ledgerline.testing.waiting import wait_until
+
 WAITING_SECONDS = 300
 WAIT = "wait for "
 
 
-class ToldModel(PythonModel):
+class ScriptedModel(PythonModel):
     """Answers twice the `value` of each row."""
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
-        for told in model_input["what"]:
-            what = told.removeprefix(f"{context.model_config['role']}: ")
+        for instruction in model_input["what"]:
+            what = instruction.removeprefix(f"{context.model_config['role']}: ")
             if what == "fail":
-                raise RuntimeError(f"{__file__} was told to fail")
+                raise RuntimeError(f"{__file__} fails as instructed")
             if what == "unsayable":
                 return [object() for _ in range(len(model_input))]
             if what.startswith(WAIT):
@@ -34,9 +35,7 @@ class ToldModel(PythonModel):
 def _wait_for(file: Path) -> None:
     """Create a file beside the one to wait for, which shows that it waits."""
     file.with_suffix(".waiting").touch()
-    deadline = time.monotonic() + WAITING_SECONDS
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(file.exists, f"{file} exists", WAITING_SECONDS)
 
 
-set_model(ToldModel())
+set_model(ScriptedModel())

@@ -36,7 +36,7 @@ def tick_all(daemon: Daemon, times: int = 2) -> None:
         daemon.tick(sensor)
 
 
-def make_anew(daemon: Daemon) -> None:
+def recreate(daemon: Daemon) -> None:
     daemon.stock.client.delete_registered_model(MODEL_NAME)
     daemon.stock.model(MODEL_NAME, 0)
 
@@ -65,7 +65,7 @@ def grown(daemon: Daemon, address: AlertAddress) -> Daemon:
         tick_all(daemon)
     daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
     tick_all(daemon)
-    assert (released(daemon), daemon.shown, len(address.messages)) == ([1, 2, 3], [1, 2], 2)
+    assert (released(daemon), daemon.materialised, len(address.messages)) == ([1, 2, 3], [1, 2], 2)
     return daemon
 
 
@@ -76,14 +76,14 @@ def test_a_recreated_model_is_released_materialised_scored_and_alerted_from_its_
     if release != "this":
         forget_what_is_new(grown)
     before = len(grown.launched)
-    make_anew(grown)
+    recreate(grown)
     number = grown.stock.version(MODEL_NAME)
     grown.stock.stage(MODEL_NAME, number)
     tick_all(grown)
     assert released(grown) == [1, 2, 3, 1]
     grown.stock.serve(MODEL_NAME, number)
     tick_all(grown)
-    assert grown.shown == [1, 2, 1]
+    assert grown.materialised == [1, 2, 1]
     assert grown.materialisations[-1].metadata["from_version"].value == "none"
     assert [message["to_version"] for message in address.messages] == [1, 2, 1]
     assert [each.partition_key for each in grown.launched[before:]] == [None, "2013-07-04"]
@@ -95,7 +95,7 @@ def test_equal_entries_of_a_recreated_model_are_different_entries(
 ) -> None:
     """The new journal has as many entries as the one before when it is read for the first time."""
     head = grown.stock.history(MODEL_NAME).head
-    make_anew(grown)
+    recreate(grown)
     for _ in range(2):
         number = grown.stock.version(MODEL_NAME)
         grown.stock.stage(MODEL_NAME, number)
@@ -104,7 +104,7 @@ def test_equal_entries_of_a_recreated_model_are_different_entries(
     assert grown.stock.history(MODEL_NAME).head == head
     tick_all(grown)
     assert released(grown) == [1, 2, 3, 3]
-    assert grown.shown == [1, 2, 1, 2]
+    assert grown.materialised == [1, 2, 1, 2]
     assert [message["to_version"] for message in address.messages] == [1, 2, 1, 2]
 
 
@@ -112,7 +112,7 @@ def test_aliases_set_by_hand_on_a_recreated_model_are_noticed_at_the_next_poll(
     grown: Daemon, address: AlertAddress
 ) -> None:
     """They are the versions that carried them before, so that nothing seems to have moved."""
-    make_anew(grown)
+    recreate(grown)
     for _ in range(3):
         grown.stock.version(MODEL_NAME)
     grown.set_alias(PRODUCTION, 2)
@@ -120,7 +120,7 @@ def test_aliases_set_by_hand_on_a_recreated_model_are_noticed_at_the_next_poll(
     for sensor in REGISTRY_SENSORS:
         grown.tick(sensor)
     assert released(grown) == [1, 2, 3, 3]
-    assert grown.shown == [1, 2, 2]
+    assert grown.materialised == [1, 2, 2]
     assert address.messages[-1]["cause"] == "outside"
     assert address.messages[-1]["not_before"] is None  # another model was read then
 
@@ -134,7 +134,7 @@ def test_an_approval_of_a_recreated_model_is_carried_out(daemon: Daemon) -> None
         tick_all(daemon)
         daemon.stock.registered(MODEL_NAME).approve(number, "ada", "looks good")
         tick_all(daemon)
-        make_anew(daemon)
+        recreate(daemon)
     assert [request.job_name for request in daemon.launched] == ["promote_flight_delay"] * 2
 
 
@@ -143,12 +143,12 @@ def test_a_model_recreated_several_times_has_a_new_journal_each_time(daemon: Dae
     for _ in range(3):
         daemon.stock.stage(MODEL_NAME, daemon.stock.version(MODEL_NAME))
         tick_all(daemon)
-        make_anew(daemon)
+        recreate(daemon)
     assert released(daemon) == [1, 1, 1]
 
 
 def test_a_killed_daemon_requests_runs_of_a_recreated_model_with_the_same_keys(grown: Daemon) -> None:
-    make_anew(grown)
+    recreate(grown)
     grown.stock.stage(MODEL_NAME, grown.stock.version(MODEL_NAME))
     killed, again = (grown.tick(staging_changed, dies=dies).run_requests or [] for dies in (True, False))
     assert [each.run_key for each in killed] == [each.run_key for each in again]
@@ -165,12 +165,12 @@ def test_a_cursor_of_an_earlier_release_goes_on_and_does_nothing_twice(
     for sensor in (staging_changed, production_changed):
         grown.pass_time(sensor, 31)  # the journal is read again
     tick_all(grown)
-    assert (len(grown.launched), grown.shown, len(address.messages)) == (before, [1, 2], 2)
+    assert (len(grown.launched), grown.materialised, len(address.messages)) == (before, [1, 2], 2)
     grown.stock.serve(MODEL_NAME, 3)
     grown.stock.stage(MODEL_NAME, grown.stock.version(MODEL_NAME))
     tick_all(grown)
     assert released(grown) == [1, 2, 3, 4]
-    assert grown.shown == [1, 2, 3]
+    assert grown.materialised == [1, 2, 3]
     assert [message["to_version"] for message in address.messages] == [1, 2, 3]
 
 
@@ -178,7 +178,7 @@ def test_a_cursor_of_an_earlier_release_in_the_earlier_journal_starts_again(
     grown: Daemon, address: AlertAddress
 ) -> None:
     """Journals had no model then: the cursor is younger than the model, and ahead of its journal."""
-    make_anew(grown)
+    recreate(grown)
     forget_what_is_new(grown)
     for sensor in REGISTRY_SENSORS:
         grown.pass_time(sensor, -3600)
@@ -187,7 +187,7 @@ def test_a_cursor_of_an_earlier_release_in_the_earlier_journal_starts_again(
     assert released(grown) == [1, 2, 3, 1]
     grown.set_alias(PRODUCTION, 1)
     tick_all(grown)
-    assert grown.shown == [1, 2, 1]
+    assert grown.materialised == [1, 2, 1]
     assert [message["to_version"] for message in address.messages] == [1, 2, 1]
 
 
@@ -200,7 +200,7 @@ def test_a_model_that_is_renamed_and_gets_its_name_back_is_the_same(
     tick_all(grown)
     client.rename_registered_model("other", MODEL_NAME)
     tick_all(grown)
-    assert (len(grown.launched), grown.shown, len(address.messages)) == (before, [1, 2], 2)
+    assert (len(grown.launched), grown.materialised, len(address.messages)) == (before, [1, 2], 2)
 
 
 def test_models_that_swap_names_are_not_alerted_again(grown: Daemon, address: AlertAddress) -> None:
@@ -218,10 +218,10 @@ def test_models_that_swap_names_are_not_alerted_again(grown: Daemon, address: Al
         tick_all(grown)
 
     swap()
-    assert (released(grown), grown.shown, len(address.messages)) == ([1, 2, 3, 2], [1, 2, 1], 2)
+    assert (released(grown), grown.materialised, len(address.messages)) == ([1, 2, 3, 2], [1, 2, 1], 2)
     swap()
     swap()
-    assert (released(grown), grown.shown, len(address.messages)) == ([1, 2, 3, 2], [1, 2, 1], 2)
+    assert (released(grown), grown.materialised, len(address.messages)) == ([1, 2, 3, 2], [1, 2, 1], 2)
 
 
 def test_a_new_journal_of_the_same_model_is_followed(grown: Daemon) -> None:
@@ -245,7 +245,7 @@ def test_a_inconsistency_of_the_earlier_model_is_not_confirmed_by_the_new_one(da
 
     contradict()
     daemon.tick(registry_drift)
-    make_anew(daemon)
+    recreate(daemon)
     contradict()
     daemon.tick(registry_drift)
     assert daemon.verdicts == []
