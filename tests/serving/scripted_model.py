@@ -1,7 +1,7 @@
-"""The code of a model that follows the instructions in its rows; MLflow runs this file when it loads the model.
+"""The code of a model that follows the instructions in its rows. MLflow runs this file to load the model.
 
-The column `what` has the instruction: `fail`, `unsayable` or `wait for FILE`; any other text is a normal row. A
-prefix limits an instruction to the versions of a role: `stubborn: fail`.
+The column `what` has the instruction: `fail`, `unsayable` or `wait for FILE`; any other text is a normal row.
+A prefix limits an instruction to the versions of a role: `stubborn: fail`.
 """
 
 from pathlib import Path
