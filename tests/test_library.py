@@ -38,7 +38,7 @@ OF_THE_PROJECT = ("assets", "pipelines", "resources", "tests", "benchmarks", "do
 DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml")
 
 
-def test_only_the_project_s_own_table_names_the_example_outside_its_folders() -> None:
+def test_only_the_projects_table_names_the_example_outside_its_folders() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [
         name

@@ -97,7 +97,7 @@ def test_the_model_receives_the_prompt_the_question_and_the_tools(
     assert second.messages[3]["content"] == "count_star()\n3\n"
 
 
-def test_a_question_that_is_no_unicode_is_answered(agent_of: AgentOf) -> None:
+def test_a_question_that_is_not_unicode_is_answered(agent_of: AgentOf) -> None:
     execution = agent_of(COUNTS).ask("How many flights\udcff?")
     assert execution.answer.endswith("Answer: 3")
     assert execution.question == "How many flights??"
@@ -187,14 +187,14 @@ def test_a_lost_tool_call_is_reported_to_the_model_once(agent_of: AgentOf, lost:
 
 
 @pytest.mark.parametrize("nothing", [LOST, Reply(), Reply(pieces=("\n",)), Reply(thinking=("Hm.",))])
-def test_an_answer_of_nothing_is_no_success(agent_of: AgentOf, spans: Spans, nothing: Reply) -> None:
+def test_an_empty_answer_is_not_a_success(agent_of: AgentOf, spans: Spans, nothing: Reply) -> None:
     execution = agent_of(scripted(nothing, nothing)).ask("How many?")
     assert (execution.outcome, execution.answer, execution.stopped_by) == (Outcome.EMPTY, "", None)
     assert execution.turns == 2
     assert_no_answer(spans, Outcome.EMPTY)
 
 
-def test_an_answer_without_a_finding_is_no_success(agent_of: AgentOf, spans: Spans) -> None:
+def test_an_answer_without_a_finding_is_not_a_success(agent_of: AgentOf, spans: Spans) -> None:
     execution = replace(agent_of(scripted(queries(COUNT), TALK, TALK)), finding=stated).ask("How many?")
     assert (execution.outcome, execution.answer) == (Outcome.NO_FINDING, "I will look it up.")
     assert execution.finding is None
@@ -224,7 +224,7 @@ def remembered(*texts: str) -> list[Entry]:
     ]
 
 
-def test_what_is_remembered_is_in_the_prompt(agent_of: AgentOf, tmp_path: Path) -> None:
+def test_recalled_entries_are_in_the_prompt(agent_of: AgentOf, tmp_path: Path) -> None:
     memory = Memory(tmp_path / "memory")
     memory.remember(remembered("How many flights are there? 3", "Which carrier flies to Miami? AA"))
     systems: list[str] = []
@@ -241,7 +241,7 @@ def test_what_is_remembered_is_in_the_prompt(agent_of: AgentOf, tmp_path: Path) 
     assert seen.events[1] == ("turn", 1)
 
 
-def test_a_memory_that_is_empty_recalls_nothing(agent_of: AgentOf, tmp_path: Path) -> None:
+def test_an_empty_memory_recalls_nothing(agent_of: AgentOf, tmp_path: Path) -> None:
     seen = Seen()
     agent = replace(agent_of(COUNTS), memory=Memory(tmp_path / "memory"))
     assert agent.ask("How many flights are there?", seen).answer.endswith("Answer: 3")

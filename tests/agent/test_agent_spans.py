@@ -237,7 +237,7 @@ def test_without_a_tracer_there_is_an_answer_and_no_trace(agent_of: AgentOf, spa
     assert spans.finished == ()
 
 
-def test_what_is_not_sampled_has_no_trace(agent_of: AgentOf) -> None:
+def test_an_execution_that_is_not_sampled_has_no_trace(agent_of: AgentOf) -> None:
     unsampled = Spans(ALWAYS_OFF)
     agent = replace(agent_of(scripted(QUERY, ANSWER)), recorder=Recorder(unsampled.tracer, captures=True))
     execution = agent.ask(QUESTION)

@@ -60,7 +60,7 @@ def test_a_question_in_similar_words_finds_its_text(embedder: LocalEmbedder, que
 
 
 @pytest.mark.parametrize("question", UNRELATED)
-def test_what_has_nothing_in_common_is_like_nothing(embedder: LocalEmbedder, question: str) -> None:
+def test_texts_without_common_words_have_no_similarity(embedder: LocalEmbedder, question: str) -> None:
     assert likeness(embedder, question).max() < 0.1
 
 

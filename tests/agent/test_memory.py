@@ -134,7 +134,7 @@ def test_a_question_in_similar_words_recalls_its_entry(memory: Memory) -> None:
     assert 0 < found.score <= found.relevance
 
 
-def test_what_was_remembered_just_now_is_recalled_by_another(memory: Memory, folder: Path) -> None:
+def test_a_new_entry_is_recalled_by_another_memory_at_once(memory: Memory, folder: Path) -> None:
     other = Memory(folder)
     for key in TEXTS:
         memory.remember([entry(key)])
@@ -168,7 +168,7 @@ def test_the_newer_of_two_equal_entries_is_first(memory: Memory) -> None:
 # Forgotten
 
 
-def test_what_is_forgotten_is_neither_recalled_nor_on_the_disk(memory: Memory, folder: Path) -> None:
+def test_a_forgotten_entry_is_neither_recalled_nor_on_the_disk(memory: Memory, folder: Path) -> None:
     memory.remember([entry(key) for key in TEXTS])
     assert memory.forget(["snow", "never there"]) == 1
     assert recalled(memory, TEXTS["snow"]) == []
@@ -225,7 +225,7 @@ def test_another_embedder_recalls_nothing_until_vectors_are_computed_again(folde
 
 
 @pytest.mark.parametrize(("before", "now"), [("", ":latest"), (":latest", "")])
-def test_the_same_model_by_another_form_of_its_name_recalls_what_there_is(
+def test_another_form_of_the_same_models_name_recalls_the_entries(
     folder: Path, before: str, now: str
 ) -> None:
     Memory(folder, FakeEmbedder(f"ollama:weather{before}")).remember([entry("snow"), entry("gate")])
@@ -241,7 +241,7 @@ def test_a_new_entry_with_another_embedder_computes_all_vectors_again(folder: Pa
     assert recalled(memory, "plane") == ["plane"]
 
 
-def test_what_is_interrupted_leaves_what_was_there(folder: Path) -> None:
+def test_an_interrupted_write_leaves_the_existing_entries(folder: Path) -> None:
     memory = Memory(folder)
     memory.remember([entry("snow")])
     with pytest.raises(MemoryUnusableError, match="Nobody answers"):
@@ -288,7 +288,7 @@ def test_a_damaged_memory_is_unusable(memory: Memory, folder: Path, pattern: str
     assert error.value.remedy
 
 
-def test_a_memory_whose_entries_are_gone_is_unusable(memory: Memory, folder: Path) -> None:
+def test_a_memory_whose_entries_are_missing_is_unusable(memory: Memory, folder: Path) -> None:
     memory.remember([entry("snow")])
     (generation,) = folder.glob("entries-*")
     shutil.rmtree(generation)
@@ -342,7 +342,7 @@ def test_a_concurrent_recall_reads_the_old_or_the_new_vectors(memory: Memory, fo
     assert memory.count == 21
 
 
-def test_two_processes_that_remember_at_once_lose_nothing(memory: Memory, folder: Path) -> None:
+def test_two_processes_that_write_entries_at_once_lose_nothing(memory: Memory, folder: Path) -> None:
     pipe = subprocess.PIPE
     writers = [
         subprocess.Popen(

@@ -99,7 +99,7 @@ def raw(**function: object) -> Reply:
     return Reply(raw_calls=({"function": {"name": "query_flights", **function}},) * 2)
 
 
-def test_calls_without_ids_have_ids_of_our_own(started: Started) -> None:
+def test_calls_without_ids_receive_ids(started: Started) -> None:
     fake = started(scripted(raw(arguments={"sql": "select 1"})))
     call = ToolCall("call_2", "query_flights", "no object")  # call_1 was cut out of the conversation
     asked = Message(Role.ASSISTANT, "", (call,))
@@ -137,14 +137,14 @@ def test_requested_options_are_sent_and_recorded(started: Started) -> None:
     assert (model.provider, model.model, model.address) == ("ollama", MODEL, fake.url)
 
 
-def test_thoughts_are_no_part_of_the_answer(started: Started) -> None:
+def test_thoughts_are_not_a_part_of_the_answer(started: Started) -> None:
     received: list[str] = []
     fake = started(scripted(Reply(thinking=("Hm, ", "flights."), pieces=("Two.",))))
     assert ask(model_of(fake), received=received).message.content == "Two."
     assert received == ["Two."]
 
 
-def test_what_ollama_does_not_count_is_not_made_up(started: Started) -> None:
+def test_missing_counts_of_ollama_stay_missing(started: Started) -> None:
     quiet = Reply(pieces=("a", "b"), input_tokens=None, output_tokens=None, output_seconds=None)
     completion = ask(model_of(started(scripted(quiet))))
     assert completion.usage == Usage(0, 0)
@@ -238,7 +238,7 @@ def test_a_model_of_a_short_context_is_not_refused_for_the_longest_answer_it_may
     "page",
     [b"<html>Log in</html>", b"{}", b"[]", b"5", b'{"version": 5}', b'{"version": "0.17.4"}', b"null", b""],
 )
-def test_a_page_with_status_200_is_no_ollama(fixed_response: FixedResponseServer, page: bytes) -> None:
+def test_a_page_with_status_200_is_not_an_ollama(fixed_response: FixedResponseServer, page: bytes) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n".encode()
     model = OllamaModel(fixed_response(head + page), MODEL)
     for act in (model.require, lambda: ask(model)):
@@ -275,13 +275,13 @@ def test_a_host_that_does_not_exist_is_an_absent_server() -> None:
     failure(ServerAbsentError, OllamaModel("http://nobody.invalid:11434", MODEL).require)
 
 
-def test_something_else_at_the_address_is_no_ollama(fixed_response: FixedResponseServer) -> None:
+def test_another_program_at_the_address_is_not_an_ollama(fixed_response: FixedResponseServer) -> None:
     url = fixed_response(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
     error = failure(MalformedResponseError, OllamaModel(url, MODEL).require)
     assert "Ollama runs at this address" in error.remedy
 
 
-def test_a_web_server_without_this_interface_is_no_ollama(fixed_response: FixedResponseServer) -> None:
+def test_a_web_server_without_this_interface_is_not_an_ollama(fixed_response: FixedResponseServer) -> None:
     url = fixed_response(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nNot Found")
     failure(RefusedError, OllamaModel(url, MODEL).require)
 
@@ -289,7 +289,7 @@ def test_a_web_server_without_this_interface_is_no_ollama(fixed_response: FixedR
 @pytest.mark.parametrize(
     "host", ["", "http://", "gpu:port", "http://gpu:port", "http://[::1", "http://user:secret@"]
 )
-def test_what_is_no_address_is_refused_at_once(host: str) -> None:
+def test_an_invalid_address_is_refused_at_once(host: str) -> None:
     for make in (OllamaModel, OllamaEmbedder):
         with pytest.raises(ServerAddressError, match="is not the address of a server") as error:
             make(host, MODEL)

@@ -45,7 +45,7 @@ def test_a_response_has_a_text_and_a_count_of_tokens(server: str) -> None:
     assert completion.tokens_per_second is not None
 
 
-def test_nothing_of_a_conversation_is_dropped_unseen(server: str) -> None:
+def test_every_dropped_message_of_a_conversation_is_reported(server: str) -> None:
     received: list[str] = []
     with pytest.raises(ContextTooLongError, match="the input length exceeds the context length"):
         ask(model_of(server, context_tokens=128, max_output_tokens=1), LONG, received)
@@ -53,7 +53,7 @@ def test_nothing_of_a_conversation_is_dropped_unseen(server: str) -> None:
     assert ask(model_of(server, max_output_tokens=1), LONG).message.content
 
 
-def test_a_context_is_no_longer_than_the_model_was_made_for(
+def test_a_context_is_not_longer_than_that_of_the_model(
     server: str, http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = model_of(server, context_tokens=2 * CONTEXT_TOKENS)

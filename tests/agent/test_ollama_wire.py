@@ -109,7 +109,7 @@ def test_a_name_that_is_wrong_is_refused_in_many_ways(
         (THINKER, {"think": "high"}, 'think value "high" is not supported for this model'),
     ],
 )
-def test_what_a_model_cannot_do_is_refused(
+def test_a_missing_capability_of_a_model_is_refused(
     http: httpx.Client, model: str, fields: dict[str, Any], error: str
 ) -> None:
     answer = chat(http, model, **fields)
@@ -158,7 +158,7 @@ def test_a_tool_call_arrives_whole_with_an_id(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["address", "add_all", "madden"])
-def test_a_tool_whose_name_is_in_another_is_called_with_what_was_meant_for_that(
+def test_a_tool_whose_name_is_part_of_another_receives_the_others_arguments(
     http: httpx.Client, name: str
 ) -> None:
     asked, _ = lines(chat(http, **writing(call(name, a=7, street="x"))))

@@ -85,7 +85,7 @@ def test_an_id_that_the_conversation_has_is_replaced(started: Started) -> None:
     ("written", "arguments"),
     [('{"sql": "select', '{"sql": "select'), ("[1]", "[1]"), ("", {}), ('{"n": 1}', {"n": 1})],
 )
-def test_arguments_that_are_no_object_are_kept_as_they_are(
+def test_arguments_that_are_not_an_object_are_kept_unchanged(
     started: Started, written: str, arguments: object
 ) -> None:
     fake = started(scripted(Reply(tool_calls=(("query_flights", written),))))
@@ -218,7 +218,7 @@ def answer(content: bytes, kind: str, status: str = "200 OK") -> bytes:
         (b'"Please log in"', "application/json"),
     ],
 )
-def test_a_page_with_status_200_is_no_answer_and_is_quoted(
+def test_a_page_with_status_200_is_not_a_response_and_is_quoted(
     fixed_response: FixedResponseServer, content: bytes, kind: str
 ) -> None:
     model = OpenAIModel(fixed_response(answer(content, kind)), MODEL)
@@ -285,7 +285,7 @@ def test_fewer_tokens_than_there_can_be_are_a_conversation_that_was_cut(
 
 
 @pytest.mark.parametrize("text", [" " * 9000, "\n" * 9000, "-" * 9000, "=*" * 10 + "\t" * 5000, ". " * 10])
-def test_what_may_be_a_single_token_is_not_counted_as_many(started: Started, text: str) -> None:
+def test_a_text_that_may_be_a_single_token_counts_as_one(started: Started, text: str) -> None:
     fake = started(scripted(Reply(pieces=("Two.",), read_tokens=12)))
     assert ask(model_of(fake), (Message(Role.USER, text),)).message.content == "Two."
 

@@ -50,11 +50,11 @@ def test_another_subject_is_ranked_before_a_repetition() -> None:
     assert order(found, limit=2, diversity=0) == [0, 1]
 
 
-def test_of_two_that_are_the_same_the_earlier_is_taken() -> None:
+def test_the_earlier_of_two_equal_ones_is_chosen() -> None:
     assert order([Candidate(0.9, 0, EAST), Candidate(0.9, 0, EAST)], limit=1) == [0]
 
 
-def test_what_is_below_the_floor_is_not_recalled() -> None:
+def test_entries_below_the_floor_are_not_recalled() -> None:
     assert order([Candidate(0.29, 0, EAST), Candidate(0.3, 0, NORTH)], floor=0.3) == [1]
 
 
@@ -63,7 +63,7 @@ def test_a_limit_of_zero_recalls_nothing(limit: int) -> None:
     assert order([Candidate(0.9, 0, EAST)], limit) == []
 
 
-def test_a_vector_of_zeros_is_like_nothing() -> None:
+def test_a_vector_of_zeros_has_no_similarity() -> None:
     assert order([Candidate(0.9, 0, ZERO), Candidate(0.8, 0, ZERO)]) == [0, 1]
 
 

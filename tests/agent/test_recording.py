@@ -34,7 +34,7 @@ def test_content_that_is_long_is_cut(recorder: Recorder, spans: Spans) -> None:
     assert len(spans.one("work").status.description or "") == MAX_CHARACTERS
 
 
-def test_a_secret_is_taken_out_before_the_text_is_cut(recorder: Recorder, spans: Spans) -> None:
+def test_a_secret_is_removed_before_the_text_is_cut(recorder: Recorder, spans: Spans) -> None:
     with recorder.span("work") as span:
         span.content({"text": "y" * (MAX_CHARACTERS - 5) + SECRET})
     assert SECRET[:5] not in attributes_of(spans.one("work"))["text"]
@@ -156,7 +156,7 @@ def unsampled() -> Iterator[Spans]:
 
 
 @pytest.mark.parametrize("is_traced", [True, False])
-def test_what_is_not_recorded_costs_nothing_and_has_no_ids(unsampled: Spans, is_traced: bool) -> None:
+def test_unrecorded_spans_have_no_cost_and_no_ids(unsampled: Spans, is_traced: bool) -> None:
     counting = Counting()
     recorder = Recorder(unsampled.tracer if is_traced else NoOpTracer(), captures=True, redact=counting)
     with recorder.span("work", {"attribute": "x"}) as span:

@@ -122,7 +122,7 @@ def test_queries_of_blanks_are_refused(fake: FakeSearXNG, tool: SearchTool) -> N
 # Results
 
 
-def test_results_are_a_numbered_list_that_is_no_instruction(fake: FakeSearXNG, tool: SearchTool) -> None:
+def test_results_are_a_numbered_list_without_instructions(fake: FakeSearXNG, tool: SearchTool) -> None:
     fake.reply = lambda _: Reply(
         [
             page(
@@ -334,7 +334,7 @@ def test_a_server_that_does_not_answer_is_waited_for_only_so_long(
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
-def test_a_server_that_answers_byte_by_byte_is_waited_for_only_so_long(
+def test_a_server_that_responds_byte_by_byte_is_limited_in_time(
     make: Callable[..., SearchTool], start: bytes
 ) -> None:
     with FixedResponseServer() as slow:

@@ -106,5 +106,5 @@ def test_ids_are_those_of_the_server_unless_the_conversation_has_them() -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"sql": "sel', "[1]", "5"])
-def test_what_is_no_object_is_kept_as_it_is(arguments: str) -> None:
+def test_arguments_of_another_type_are_kept_unchanged(arguments: str) -> None:
     assert calls(part("query", arguments, index=0, id="a")) == [("a", "query", arguments)]

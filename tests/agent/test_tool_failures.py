@@ -47,7 +47,7 @@ class Broken:
         ("broken", {}, "broken failed: ZeroDivisionError. Do without it."),
     ],
 )
-def test_what_goes_wrong_with_a_tool_is_an_answer_to_the_model(
+def test_a_failure_of_a_tool_is_reported_to_the_model(
     agent_of: AgentOf, name: str, arguments: Mapping[str, Any], expected: str
 ) -> None:
     agent = agent_of(scripted(Reply(tool_calls=((name, arguments),)), ANSWER))
@@ -62,7 +62,7 @@ def test_what_goes_wrong_with_a_tool_is_an_answer_to_the_model(
 
 
 @pytest.mark.parametrize("name", ["delete_everything", "query_flights_now", ""])
-def test_a_tool_that_does_not_exist_is_an_answer_to_the_model(openai_agent_of: AgentOf, name: str) -> None:
+def test_an_unknown_tool_is_reported_to_the_model(openai_agent_of: AgentOf, name: str) -> None:
     execution = openai_agent_of(scripted(Reply(tool_calls=((name, {}),)), ANSWER)).ask("How many?")
     assert execution.answer.endswith("Answer: 3")
     (use,) = execution.tools
@@ -81,7 +81,7 @@ def test_any_defect_of_a_tool_leaves_the_execution_going(agent_of: AgentOf, erro
 
 
 @pytest.mark.parametrize("arguments", ['{"sql": "SELECT', "[1, 2]", "null", "\x00"])
-def test_arguments_that_are_no_json_object_are_an_answer_to_the_model(
+def test_arguments_that_are_not_a_json_object_are_reported_to_the_model(
     openai_agent_of: AgentOf, arguments: str
 ) -> None:
     call = Reply(tool_calls=(("query_flights", arguments),))
@@ -129,7 +129,7 @@ def test_a_tool_is_not_called_with_arguments_that_it_does_not_have(
     assert not searxng.searches
 
 
-def test_what_ollama_takes_for_a_call_of_another_tool_is_not_done(agent_of: AgentOf) -> None:
+def test_a_call_that_ollama_confuses_with_another_tool_is_not_executed(agent_of: AgentOf) -> None:
     # Ollama's parser finds the name of the offered tool in this one, and calls that with these arguments.
     meant_for_another = Reply(tool_calls=(("delete_query_flights", {"table": "flights"}),))
     execution = agent_of(scripted(meant_for_another, ANSWER)).ask("How many?")

@@ -60,7 +60,7 @@ def test_titles_are_left_out_and_an_argument_of_that_name_is_not() -> None:
     }
 
 
-def test_arguments_are_taken_as_they_are_meant() -> None:
+def test_arguments_are_converted_to_their_types() -> None:
     taken = valid({"place": {"title": "JFK"}, "days": ["1", 2], "recent": "day"})
     assert taken == Arguments(place=Place(title="JFK"), days=[1, 2], recent="day")
 
@@ -92,7 +92,7 @@ def test_several_wrong_arguments_are_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"place": ', "x" * 100_000])
-def test_arguments_that_are_no_object_are_quoted_in_short(text: str) -> None:
+def test_arguments_that_are_not_an_object_are_quoted_in_short(text: str) -> None:
     with pytest.raises(ToolError, match="The arguments of forecast are not a JSON object") as error:
         valid(text)
     assert len(str(error.value)) < 300

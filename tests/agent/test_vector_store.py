@@ -204,7 +204,7 @@ def index_of(store: VectorStore) -> Any:
 # Deleted
 
 
-def test_what_is_deleted_is_no_longer_on_the_disk(store: VectorStore, folder: Path) -> None:
+def test_a_deleted_entry_is_not_on_the_disk(store: VectorStore, folder: Path) -> None:
     others = [entry(f"other {number}", f"text {number}") for number in range(99)]
     store.upsert([*others, entry("secret key", SECRET)], [EAST] * 100)
     assert holding(folder, SECRET)
@@ -214,7 +214,7 @@ def test_what_is_deleted_is_no_longer_on_the_disk(store: VectorStore, folder: Pa
     assert holding(folder, "text 6")
 
 
-def test_what_was_replaced_is_gone_with_the_next_deletion(store: VectorStore, folder: Path) -> None:
+def test_a_replaced_entry_is_removed_by_the_next_deletion(store: VectorStore, folder: Path) -> None:
     store.upsert([entry("a", SECRET)], [EAST])
     store.upsert([entry("a", "harmless"), entry("b")], [EAST, EAST])
     assert store.delete(["b"]) == 1

@@ -94,7 +94,7 @@ def test_the_memory_is_not_used_during_an_evaluation(evaluated: Evaluated) -> No
     assert evaluated.fake.embedded == []
 
 
-def test_each_table_names_the_version_of_what_it_was_made_from(evaluated: Evaluated) -> None:
+def test_each_table_names_the_versions_of_its_inputs(evaluated: Evaluated) -> None:
     runs = evaluated.runs
     versions = {name: runs.data_version(name) for name in ("analyst_questions", "analyst_answers")}
     made_from = {

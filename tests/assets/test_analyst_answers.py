@@ -123,7 +123,7 @@ def test_the_old_table_stays_until_every_question_is_answered(open_with: Open) -
     assert runs.table(ASSET).equals(before)
 
 
-def test_what_would_fail_again_is_not_tried_again(open_with: Open) -> None:
+def test_a_permanent_failure_is_not_retried(open_with: Open) -> None:
     runs, fake = open_with(Stumbling(answers_all(), {text_of("pilot"): REFUSAL}))
     result = runs.run(ASSET)
     assert steps_of(result, TRIED) == []
@@ -173,7 +173,7 @@ def test_without_a_language_model_it_fails_at_once_with_a_remedy(
     assert fake.requests == []
 
 
-def test_a_prompt_of_the_registry_takes_the_place_of_the_projects_own(open_with: Open) -> None:
+def test_a_prompt_of_the_registry_replaces_that_of_the_project(open_with: Open) -> None:
     from mlflow import MlflowClient
 
     runs, fake = open_with(answers_all(), LEDGERLINE_PROMPT="prompts:/terse@production")

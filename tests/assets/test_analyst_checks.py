@@ -93,7 +93,7 @@ def test_the_first_scores_are_compared_with_nothing_and_the_same_pass(runs: Eval
     assert same[AS_CHEAP].description == "1,000 tokens, 1,000 before."
 
 
-def test_one_answer_lost_is_chance_and_two_are_named(runs: Evaluations) -> None:
+def test_one_more_wrong_answer_is_chance_and_two_are_named(runs: Evaluations) -> None:
     evaluated(runs)
     assert failed(evaluated(runs, wrong="a")) == set()
     worse = evaluated(runs, wrong="abc")
@@ -103,7 +103,7 @@ def test_one_answer_lost_is_chance_and_two_are_named(runs: Evaluations) -> None:
     assert "2 answers are wrong that were right before" in str(worse[AS_RIGHT].description)
 
 
-def test_as_many_won_as_lost_is_as_good(runs: Evaluations) -> None:
+def test_as_many_better_as_worse_answers_pass(runs: Evaluations) -> None:
     evaluated(runs, wrong="abc")
     other = evaluated(runs, wrong="def")
     assert failed(other) == set()

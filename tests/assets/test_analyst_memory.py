@@ -39,7 +39,7 @@ def test_a_comparison_is_remembered_with_the_ruling_of_each_gate() -> None:
     assert entry.created == AT
 
 
-def test_a_comparison_is_remembered_also_when_its_evidence_is_gone() -> None:
+def test_a_comparison_without_its_evidence_is_remembered() -> None:
     entry = comparison_entry(evaluation(passed=True, against=None), None)
 
     assert entry.text.endswith("was compared with the baseline, and it kept every rule.")
@@ -74,7 +74,7 @@ def test_lineage_is_remembered_as_a_sentence(inputs: list[str], partition: str |
     assert (entry.key, entry.created) == ("lineage:11111111:delay_model", AT)
 
 
-def test_what_is_new_is_remembered_once(tmp_path: Path) -> None:
+def test_new_results_are_remembered_once(tmp_path: Path) -> None:
     settings = Settings.from_environment({"LEDGERLINE_HOME": str(tmp_path)})
     client = store.connect(settings.tracking_uri)
     experiment = store.experiment_id(client, "flight_delay", str(tmp_path / "artifacts"))

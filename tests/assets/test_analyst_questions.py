@@ -104,7 +104,7 @@ def late_share(frames: dict[str, pd.DataFrame]) -> float:
         ("strongest_wind", lambda frames: float(frames["weather"]["wind_speed"].max())),
     ],
 )
-def test_a_number_is_what_pandas_finds_too(
+def test_a_number_equals_the_result_of_pandas(
     question: str,
     found: Callable[[dict[str, pd.DataFrame]], float],
     expected: Rows,
@@ -132,7 +132,7 @@ def test_a_number_is_what_pandas_finds_too(
         ("manufacturer", manufacturer),
     ],
 )
-def test_a_text_is_what_pandas_finds_too(
+def test_a_text_equals_the_result_of_pandas(
     question: str,
     found: Callable[[dict[str, pd.DataFrame]], str],
     expected: Rows,
@@ -179,7 +179,7 @@ def test_the_same_days_have_the_same_data_version_and_other_days_another(
     assert DAYS[0] in stored(data)["last_day_cancelled"]["question"]
 
 
-def test_what_these_few_days_cannot_answer_has_no_right_answer(
+def test_questions_that_a_few_days_cannot_answer_have_no_right_answer(
     data: Path, instance: dg.DagsterInstance
 ) -> None:
     data.joinpath("flights", f"{DAYS[0]}.parquet").unlink()

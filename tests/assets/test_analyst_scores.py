@@ -77,12 +77,12 @@ def test_case_and_punctuation_of_a_text_do_not_matter(stated: str, is_right: boo
 
 
 @pytest.mark.parametrize(("stated", "is_right"), [("unknown", True), ("Unknown", True), ("17", False)])
-def test_what_no_table_can_answer_must_be_refused(stated: str, is_right: bool) -> None:
+def test_questions_that_no_table_can_answer_must_be_refused(stated: str, is_right: bool) -> None:
     found = score(question("a", "unanswerable", None), answer("a", f"Answer: {stated}", stated))
     assert (found["is_right"], found["refused"]) == (is_right, is_right)
 
 
-def test_what_these_days_have_no_answer_to_must_be_refused_too() -> None:
+def test_questions_without_an_answer_in_these_days_must_be_refused_too() -> None:
     asked = question("a", "number", None, 1)
     assert score(asked, answer("a", "Answer: unknown", "unknown"))["is_right"] is True
     assert score(asked, answer("a", "Answer: 5", "5", "avg\n5\n"))["is_right"] is False

@@ -108,7 +108,7 @@ def test_a_single_check_can_be_executed(ingested: Settings) -> None:
     assert set(evaluated_alone(ingested, dg.AssetSelection.checks(key))) == {checks.UNIQUE_KEY}
 
 
-def test_good_flights_let_features_be_built(damageable: Settings) -> None:
+def test_features_are_built_of_good_flights(damageable: Settings) -> None:
     run = run_after_flights(damageable, [DAMAGED_DAY])
     assert run.success
     assert [event.asset_key for event in run.get_asset_materialization_events()] == [dg.AssetKey("features")]

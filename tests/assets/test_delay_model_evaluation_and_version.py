@@ -115,7 +115,7 @@ def test_a_month_with_missing_days_is_not_evaluated_and_its_run_stays_finished(
     assert connect(ingested.tracking_uri).get_run(trained.run_id).info.status == "FINISHED"
 
 
-def test_slices_that_could_not_be_scored_are_no_metrics() -> None:
+def test_slices_that_could_not_be_scored_have_no_metrics() -> None:
     slices = pd.DataFrame(
         {
             "slice": ["carrier", "carrier"],

@@ -169,7 +169,7 @@ def test_scores_of_the_month_are_compared_with_those_of_the_training_rows(
     assert 0 < march.score_psi["probability"] < 10
 
 
-def test_what_happened_is_that_of_flights_that_arrived(march: PredictionsDrift, scored: Settings) -> None:
+def test_outcomes_are_those_of_flights_that_arrived(march: PredictionsDrift, scored: Settings) -> None:
     tables = open_tables(scored.data)
     rows = tables.read(features.key, evaluation_days(MARCH), FEATURES_SCHEMA)
     late, known = rows[LABEL].astype("Float64").astype(float), rows[LABEL].notna()
@@ -296,7 +296,7 @@ def test_the_error_of_a_version_registered_by_hand_names_the_tag_to_set(weeks: S
     assert "Set its tag trained_on" in message
 
 
-def test_a_tag_that_is_no_list_of_partitions_is_quoted(weeks: Settings) -> None:
+def test_a_tag_that_is_not_a_list_of_partitions_is_quoted(weeks: Settings) -> None:
     connect(weeks.tracking_uri).set_model_version_tag(MODEL_NAME, "2", TRAINED_ON_TAG, "February")
     assert "is 'February', which is not a list of partitions" in failure_of(weeks, MARCH)
 
@@ -334,7 +334,7 @@ def test_a_feature_that_has_changed_is_a_warning_that_names_it(weeks: Settings) 
     assert str(found.description).startswith("PSI above 0.2: dest ")
 
 
-def test_weather_that_is_no_longer_reported_is_named_by_its_gaps(weeks: Settings) -> None:
+def test_missing_weather_is_named_by_its_gaps(weeks: Settings) -> None:
     for day in FIRST_DAYS:
         rewrite(weeks, day, with_column("temp", None))
     found = evaluations_of(watch(weeks, MARCH))[FEATURES_STABLE]
@@ -358,7 +358,7 @@ def failing(drift: PredictionsDrift) -> set[str]:
     return {name for name, finding in evaluate(FLIGHT_DELAY, WATCH, drift).items() if not finding.passed}
 
 
-def test_other_weather_alone_is_no_alarm(stable: PredictionsDrift) -> None:
+def test_other_weather_alone_fails_no_check(stable: PredictionsDrift) -> None:
     assert failing(stable) == set()
 
 

@@ -167,9 +167,7 @@ def test_the_report_in_dagster_has_numbers_gates_and_plots(judging: Settings, re
         assert evaluations[ruling["rule"]].description == ruling["text"]
 
 
-def test_the_same_model_again_is_no_better_and_stays_out_of_production(
-    judging: Settings, records: str
-) -> None:
+def test_the_same_model_again_is_not_better_and_not_promoted(judging: Settings, records: str) -> None:
     compare(judging, records, version=FEBRUARY_AGAIN, against=FEBRUARY_VERSION)
     found = evaluated(records)
     assert not found.passed
@@ -228,7 +226,7 @@ def test_a_refusal_is_a_result_in_dagster_and_not_a_failure(judging: Settings, r
     assert f"it did not pass {', '.join(sorted(broken))}" in str(observed.description)
 
 
-def test_what_follows_production_is_skipped_when_a_version_is_refused(
+def test_steps_after_production_are_skipped_when_a_version_is_refused(
     judging: Settings, records: str
 ) -> None:
     @dg.asset(deps=[PRODUCTION_ASSET])

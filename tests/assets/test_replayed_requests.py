@@ -74,7 +74,7 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     return str(failure.error).partition("Stack Trace")[0]
 
 
-def test_what_staging_would_have_answered_is_part_of_the_evidence(
+def test_replayed_predictions_of_staging_are_a_part_of_the_evidence(
     judging: Settings, instance: dg.DagsterInstance, flights: pd.DataFrame
 ) -> None:
     ask(judging, in_requests(flights, 3), version=FEBRUARY_VERSION, since=hours_ago(2))
@@ -142,7 +142,7 @@ def test_an_answer_that_production_does_not_give_again_is_counted(
 
 
 @pytest.mark.parametrize("since", ["yesterday", "24h"])
-def test_what_is_no_moment_is_quoted(since: str) -> None:
+def test_an_invalid_moment_is_quoted(since: str) -> None:
     with pytest.raises(PermanentFailure, match=f"replay_since is '{since}', which is not a time"):
         moment_of(since)
 
@@ -185,7 +185,7 @@ def test_requests_that_cannot_be_replayed_have_a_reason_and_no_ruling(
     assert not open_records(judging.data).path_of(FLIGHT_DELAY.names.comparison).exists()
 
 
-def test_a_replay_reads_well_even_if_nothing_could_be_scored() -> None:
+def test_a_replay_without_scored_requests_has_a_report() -> None:
     shown = dict(
         lines_of(
             {

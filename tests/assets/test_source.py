@@ -60,7 +60,7 @@ def test_values_of_another_type_are_refused(airlines_csv: Path) -> None:
     assert str(airlines_csv) in refusal.problem
 
 
-def test_bytes_that_are_no_text_are_refused(airlines_csv: Path) -> None:
+def test_bytes_that_are_not_text_are_refused(airlines_csv: Path) -> None:
     airlines_csv.write_bytes(b"carrier,name\n\xff\xfe,x\n")
     assert str(airlines_csv) in refusal_of(airlines_csv, COLUMNS).problem
 
@@ -83,7 +83,7 @@ def test_an_archive_with_damaged_content_is_refused(airlines_zip: Path) -> None:
     assert str(airlines_zip) in refusal_of(airlines_zip, COLUMNS).problem
 
 
-def test_no_refusal_of_a_file_is_worth_a_retry(airlines_csv: Path) -> None:
+def test_refusals_of_files_are_not_retried(airlines_csv: Path) -> None:
     assert refusal_of(airlines_csv, {"founded": "object"}).allow_retries is False
 
 

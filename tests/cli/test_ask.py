@@ -141,7 +141,7 @@ def test_another_model_can_be_chosen(ask: Ask, stack: ExitStack) -> None:
 # Memory
 
 
-def test_what_was_answered_once_is_recalled_the_second_time(ask: Ask, fake: FakeOllama) -> None:
+def test_an_earlier_answer_is_recalled_the_second_time(ask: Ask, fake: FakeOllama) -> None:
     first = ask(QUESTION, fake=fake)
     assert "relevant entries" not in first.stdout
     again = ask(QUESTION, fake=fake)
@@ -153,7 +153,7 @@ def test_what_was_answered_once_is_recalled_the_second_time(ask: Ask, fake: Fake
     assert f"Answer: {CANCELLED}" in told[-1]
 
 
-def test_an_answer_takes_the_place_of_an_older_one(ask: Ask, fake: FakeOllama) -> None:
+def test_an_answer_replaces_an_older_one(ask: Ask, fake: FakeOllama) -> None:
     for question in (QUESTION, f"  {QUESTION.upper()} ", QUESTION):
         assert ask(question, "--json", fake=fake).exit_code == 0
     execution = json.loads(ask(QUESTION, "--json", fake=fake).stdout)
@@ -178,7 +178,7 @@ def test_a_refusal_is_not_remembered(ask: Ask, fake: FakeOllama, home: Path) -> 
     ("said", "outcome"),
     [("There were 848, I think.", "no_finding"), ("Answer:", "no_finding"), ("", "empty")],
 )
-def test_what_states_nothing_is_no_success_and_is_not_remembered(
+def test_an_answer_without_a_statement_is_not_a_success_and_not_remembered(
     ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path, said: str, outcome: str
 ) -> None:
     def calls_the_tool(request: ChatRequest) -> Reply:

@@ -91,7 +91,7 @@ def test_a_job_of_ops_gets_the_configuration_of_its_partition(runner: runs.Runne
     assert days == {"2023-01-01", "2023-01-02"}
 
 
-def test_a_job_with_loggers_and_tags_of_its_own_keeps_them(runner: runs.Runner) -> None:
+def test_a_job_keeps_its_loggers_and_tags(runner: runs.Runner) -> None:
     assert run(runner, "open_shop", Given())
     (found,) = runner.instance.get_runs()
     assert found.tags["shift"] == "early"
@@ -175,7 +175,7 @@ def test_a_configuration_is_json_or_yaml(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_anything_is(
+def test_an_invalid_backfill_is_refused_before_any_run(
     arguments: list[str], message: str, settings: Settings
 ) -> None:
     refused = ledgerline(settings, *arguments)

@@ -41,7 +41,7 @@ def test_a_port_in_use_is_named_with_its_server(settings: Settings, taken_port: 
     assert "LEDGERLINE_MLFLOW_PORT" in refusal_of(with_ports(settings, mlflow=taken_port, dagster=free_port))
 
 
-def test_nothing_was_started_when_a_port_is_taken(
+def test_no_server_is_started_when_a_port_is_in_use(
     settings: Settings, taken_port: int, free_port: int
 ) -> None:
     before = {number: signal.getsignal(number) for number in dev_servers.STOP_SIGNALS}
@@ -51,9 +51,7 @@ def test_nothing_was_started_when_a_port_is_taken(
     assert {number: signal.getsignal(number) for number in dev_servers.STOP_SIGNALS} == before
 
 
-def test_with_an_mlflow_server_of_ones_own_its_port_is_not_needed(
-    settings: Settings, taken_port: int
-) -> None:
+def test_an_existing_mlflow_server_needs_no_port(settings: Settings, taken_port: int) -> None:
     there = settings.model_copy(update={"tracking_uri": "http://mlflow.example:5000"})
     elsewhere = with_ports(
         there,

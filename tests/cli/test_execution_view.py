@@ -93,7 +93,7 @@ def test_recalled_entries_are_printed_with_their_similarity() -> None:
     assert "memory  not used: its folder is gone" in shown
 
 
-def test_markup_and_control_characters_do_nothing_to_the_terminal() -> None:
+def test_markup_and_control_characters_are_printed_as_text() -> None:
     hostile = "\x1b]0;owned\x07\x1b[2J[bold]7[/bold][/nothing]"
     for shown in (seen(hostile), seen(f"Error: {hostile}"), printed_answer(hostile)):
         assert "\x1b" not in shown
@@ -127,7 +127,7 @@ def test_an_execution_without_an_answer_has_a_reason() -> None:
     assert "trace: " not in shown
 
 
-def test_nothing_at_all_is_drawn_for_programs() -> None:
+def test_nothing_is_drawn_for_programs() -> None:
     output = io.StringIO()
     with ExecutionView(Console(file=output, quiet=True, force_terminal=True)) as view:
         view.turn_begins(1)

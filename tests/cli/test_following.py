@@ -138,7 +138,9 @@ def test_a_target_that_is_down_is_reported_once_and_so_is_its_return(
     assert len(follower.with_text("The target is available again.")) == 1
 
 
-def test_it_ends_while_a_target_does_not_answer(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_signal_ends_the_command_while_a_target_does_not_respond(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
     begin(instance).end()
     with (
         listening(Receiver()) as receiver,
@@ -161,7 +163,9 @@ def test_it_ends_while_a_target_does_not_answer(settings: Settings, instance: dg
         assert follower.with_text("Traceback") == []
 
 
-def test_it_ends_while_what_it_prints_is_not_read(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_signal_ends_the_command_while_its_output_is_not_read(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
     output = bytearray()
     reader, writer = os.pipe()
     with (

@@ -56,7 +56,7 @@ run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordi
 
 
 @pytest.mark.parametrize("others", NOT_OF_STORAGE.values(), ids=NOT_OF_STORAGE)
-def test_what_is_not_a_storage_need_not_be_valid(
+def test_everything_but_the_storage_may_be_invalid(
     ledgerline: Ledgerline, home: Path, tmp_path: Path, others: str
 ) -> None:
     (home / "dagster.yaml").write_text(others)
@@ -79,7 +79,7 @@ def test_links_are_written_to_an_instance_of_which_only_the_storage_is_valid(
     assert links_reported(home, run_id)
 
 
-def test_an_instance_without_a_configuration_has_the_storage_that_dagster_takes_then(
+def test_an_instance_without_a_configuration_has_dagsters_default_storage(
     ledgerline: Ledgerline, home: Path, tmp_path: Path
 ) -> None:
     (home / "dagster.yaml").unlink(missing_ok=True)

@@ -175,7 +175,7 @@ def folder_of_the_process() -> Iterator[None]:
     os.chdir(PROJECT_ROOT)
 
 
-def test_a_home_may_be_named_from_where_one_is(
+def test_a_home_may_be_a_relative_path(
     ledgerline: Ledgerline,
     home: Path,
     client: MlflowClient,
@@ -218,7 +218,7 @@ def test_without_a_project_the_instance_that_dagster_home_names_is_observed(
     assert not list(elsewhere.iterdir())
 
 
-def test_in_a_project_dagster_home_names_its_own_instance(ledgerline: Ledgerline, home: Path) -> None:
+def test_in_a_project_dagster_home_is_that_of_the_project(ledgerline: Ledgerline, home: Path) -> None:
     result = ledgerline("observe", "--all", "--experiment", "bread", DAGSTER_HOME=str(home))
     assert result.exit_code == 2
     assert "--experiment, --namespace and --dagster-url work only with --dagster-home." in result.output

@@ -263,7 +263,7 @@ def test_read_only_is_kept_by_the_server_itself(
     ],
     ids=["may only read", "a replica", "no place for cursors", "another schema"],
 )
-def test_what_cannot_be_written_is_only_read(
+def test_an_instance_that_cannot_be_written_is_only_read(
     settings: Settings, database: Database, statements: list[str], user: str, reason: str
 ) -> None:
     database.execute(*(statement.replace("%s", database.name) for statement in statements))
@@ -342,7 +342,7 @@ def test_a_missing_extra_is_named(
     assert result.stderr.count("\n") == 1
 
 
-def test_the_extra_has_what_the_image_has() -> None:
+def test_the_extra_has_the_packages_of_the_image() -> None:
     import tomllib
 
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())

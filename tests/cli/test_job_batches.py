@@ -20,7 +20,7 @@ def test_a_single_run_policy_makes_a_range_one_run_with_dagsters_tags() -> None:
     assert str(batch) == "2023-01-01 to 2023-01-03"
 
 
-def test_a_gap_divides_what_would_be_one_run() -> None:
+def test_a_gap_divides_a_run() -> None:
     assert runs_of("make_orders", "2023-01-01", "2023-01-02", "2023-01-05") == [
         ("2023-01-01", "2023-01-02"),
         ("2023-01-05",),
@@ -76,7 +76,7 @@ def test_a_job_of_ops_with_partitions_has_a_run_for_each_with_its_own_config() -
     assert runs_of("clean_up", "2023-01-02", "2023-01-01") == [("2023-01-01",), ("2023-01-02",)]
 
 
-def test_a_span_has_what_is_between_its_partitions_too() -> None:
+def test_a_range_includes_the_partitions_in_between() -> None:
     found = spanning(bakery().job("make_orders"), ["2023-01-01", "2023-01-04"])
     assert [str(batch) for batch in found] == ["2023-01-01 to 2023-01-04"]
 

@@ -66,7 +66,7 @@ def test_a_month_that_is_not_there_is_refused_with_those_that_are(home: str) -> 
         (["score_flights", "--from", "2013-02-02", "--to", "2013-02-01"], "--from 2013-02-02 is later"),
     ],
 )
-def test_a_backfill_of_what_is_not_there_is_refused(arguments: list[str], message: str, home: str) -> None:
+def test_a_backfill_of_unknown_assets_is_refused(arguments: list[str], message: str, home: str) -> None:
     result = ledgerline("backfill", *arguments, LEDGERLINE_HOME=home)
     assert result.exit_code == 2
     assert result.stderr.startswith(message)
@@ -142,7 +142,7 @@ def test_a_link_to_a_checkout_that_has_moved_is_renewed(home: str) -> None:
     assert configuration.exists()
 
 
-def test_an_instance_configuration_of_ones_own_is_kept(home: str) -> None:
+def test_a_custom_instance_configuration_is_kept(home: str) -> None:
     configuration = Path(home, "dagster", "dagster.yaml")
     configuration.parent.mkdir(parents=True)
     configuration.write_text("telemetry: {enabled: false}\n")

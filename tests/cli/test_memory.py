@@ -32,7 +32,7 @@ def test_entries_are_listed_with_the_keys_to_forget_them_by(memory: Memory) -> N
     assert "Question: " in shown.output
 
 
-def test_what_is_forgotten_is_gone(memory: Memory) -> None:
+def test_a_forgotten_entry_is_deleted(memory: Memory) -> None:
     done = CliRunner().invoke(app, ["memory", "forget", "answer:a", "answer:b"])
 
     assert (done.exit_code, done.output) == (0, "2 of 2 entries deleted.\n")

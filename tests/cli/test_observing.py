@@ -48,7 +48,7 @@ def test_a_time_without_all_is_refused(ledgerline: Ledgerline, arguments: list[s
 @pytest.mark.parametrize(
     "time", ["yesterday", "12", "12x", "-3d", "", "2026-13-01", "99999999999w", "99999999d"]
 )
-def test_what_is_no_time_is_named_with_what_would_be(ledgerline: Ledgerline, time: str) -> None:
+def test_an_invalid_time_is_named_with_an_example(ledgerline: Ledgerline, time: str) -> None:
     result = ledgerline("observe", "--all", f"--since={time}")
     assert result.exit_code == 2
     assert (
@@ -84,7 +84,7 @@ def test_a_run_may_be_named_by_its_first_characters_or_as_its_trace_is() -> None
 
 
 @pytest.mark.parametrize("command", [["observe", "--all"], ["observe", "--follow"], ["trace", NO_RUN]])
-def test_a_folder_that_is_no_instance_is_named_and_does_not_become_one(
+def test_a_folder_without_an_instance_is_named_and_not_changed(
     ledgerline: Ledgerline, tmp_path: Path, command: list[str]
 ) -> None:
     empty = tmp_path / "empty"

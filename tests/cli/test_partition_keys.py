@@ -43,7 +43,7 @@ def test_a_partition_is_its_key_or_the_only_one_that_begins_then(asset: str, tex
     assert understood(definition_of(asset), text, JOB) == key
 
 
-def test_a_month_with_a_format_of_its_own_may_be_typed_as_its_first_day() -> None:
+def test_a_month_with_a_custom_format_may_be_typed_as_its_first_day() -> None:
     months = dg.TimeWindowPartitionsDefinition(cron_schedule="0 0 1 * *", start="2023-01", fmt="%Y-%m")
     assert understood(months, "2023-02-01", JOB) == "2023-02"
 
@@ -151,9 +151,7 @@ def test_a_year_is_the_partition_of_a_year() -> None:
         ("plans", "2999-01-01", "make_it has no partitions yet. The first begins 2999-01-01 00:00:00+00:00."),
     ],
 )
-def test_what_is_not_one_partition_is_refused_with_those_there_are(
-    asset: str, text: str, message: str
-) -> None:
+def test_an_unknown_partition_is_refused_with_the_existing_ones(asset: str, text: str, message: str) -> None:
     assert refusal(asset, text) == message
 
 

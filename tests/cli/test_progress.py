@@ -102,7 +102,7 @@ def test_a_failed_check_is_printed_with_its_description(ephemeral: dg.DagsterIns
     assert steps["planes_plausible_values"].failed_checks == []
 
 
-def test_the_error_of_a_step_is_what_it_raised_itself(ephemeral: dg.DagsterInstance) -> None:
+def test_the_error_of_a_step_is_the_exception_it_raised(ephemeral: dg.DagsterInstance) -> None:
     steps = view_of(ephemeral, broken, after_broken)
     assert steps["broken"].state == "failed"
     assert steps["broken"].error == "RuntimeError: The rows were not written."
@@ -144,5 +144,5 @@ def test_a_run_is_printed_line_by_line_until_its_last_event(ephemeral: dg.Dagste
     assert any("✗ broken" in line for line in lines)
 
 
-def test_a_step_that_has_not_started_has_taken_no_time() -> None:
+def test_a_step_that_has_not_started_has_no_duration() -> None:
     assert progress.Step("flights").seconds == 0

@@ -70,7 +70,7 @@ def test_groups_of_commands_are_listed_too(tmp_path: Path, module: str) -> None:
     assert ledgerline(folder, "party", "greet", "Bob").stdout == "Hello Bob.\n"
 
 
-def test_the_commands_of_the_example_are_its_own() -> None:
+def test_the_commands_of_the_example_belong_to_the_example() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
     assert {"ask", "memory"} <= set(commands_in(shown.stdout))
 

@@ -67,7 +67,7 @@ def ledgerline(project: Path, tracking_uri: str, *arguments: str) -> subprocess.
     )
 
 
-def test_what_the_project_names_is_run_and_its_summaries_are_printed(
+def test_the_jobs_of_the_project_are_run_and_their_summaries_printed(
     project: Path, mlflow_database: str
 ) -> None:
     done = ledgerline(project, mlflow_database, "run")
@@ -106,7 +106,7 @@ def test_what_the_project_names_is_run_and_its_summaries_are_printed(
     ]
 
 
-def test_where_nothing_is_named_the_jobs_there_are_are_listed(project: Path, mlflow_database: str) -> None:
+def test_without_a_configured_job_the_existing_jobs_are_listed(project: Path, mlflow_database: str) -> None:
     (project / "pyproject.toml").write_text('[tool.ledgerline]\ndefinitions = "bakery.definitions"\n')
     listed = ledgerline(project, mlflow_database, "run")
     assert listed.returncode == 2
@@ -131,7 +131,7 @@ def test_where_nothing_is_named_the_jobs_there_are_are_listed(project: Path, mlf
         (["--partition", "2024-01"], "'2024-01' is not a partition of learn. Choose one from 2023-01-01"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_contradictory_options_are_refused(
     arguments: list[str], message: str, project: Path, mlflow_database: str
 ) -> None:
     refused = ledgerline(project, mlflow_database, "run", *arguments)

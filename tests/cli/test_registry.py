@@ -52,7 +52,7 @@ def test_the_only_released_model_is_the_one_that_is_meant() -> None:
     assert released_model(releasing(BREAD, CAKE), "cake") == CAKE
 
 
-def test_of_several_released_models_one_must_be_named() -> None:
+def test_one_of_several_released_models_must_be_named() -> None:
     with pytest.raises(ReleasedModelError) as caught:
         released_model(releasing(CAKE, BREAD), None)
     assert str(caught.value) == "The definitions release several models. Name one: bread, cake."
@@ -101,7 +101,7 @@ def test_a_model_must_be_named_where_none_is_released(command: str, stock: Stock
     assert refused.stderr.startswith("bakery_definitions releases no model. Name a registered model;")
 
 
-def test_a_model_without_a_job_is_approved_and_taken_back_by_a_person(stock: Stock, tmp_path: Path) -> None:
+def test_a_model_without_a_job_is_approved_and_rolled_back_by_a_person(stock: Stock, tmp_path: Path) -> None:
     stock.model("pie", 2)
     stock.evaluate("pie", 1)
     approved = ledgerline(

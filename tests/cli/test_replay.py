@@ -34,14 +34,14 @@ def ledgerline(*arguments: str, home: Path) -> Result:
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_contradictory_options_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
     result = ledgerline(*arguments, home=tmp_path / "home")
     assert result.exit_code == 2
     assert result.stderr.startswith(message)
     assert "Traceback" not in result.output
 
 
-def test_what_was_replayed_is_printed_before_the_ruling(
+def test_replayed_requests_are_printed_before_the_ruling(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     replay = Replay(

@@ -115,7 +115,7 @@ def run(instance: dg.DagsterInstance, job: str, *keys: str) -> None:
     assert LOADED.job(job).execute_in_process(instance=instance, tags=tags if keys else {}).success
 
 
-def test_jobs_before_the_one_that_trains_run_for_what_it_needs_through_all_of_them(
+def test_upstream_jobs_run_for_the_partitions_that_the_training_needs(
     instance: dg.DagsterInstance,
 ) -> None:
     found = planned(instance, ["fetch", "count", "train", "release", "plan"], "2023-05")
@@ -135,7 +135,7 @@ def test_downstream_jobs_run_for_the_last_downstream_partition(instance: dg.Dags
     assert [batch.keys for batch in found["plan"].batches] == [("2023-05-31",)]
 
 
-def test_what_a_job_before_it_was_run_for_is_not_run_again_unless_all_is_to_be_fresh(
+def test_existing_upstream_partitions_are_run_again_only_with_fresh(
     instance: dg.DagsterInstance,
 ) -> None:
     run(instance, "count", "2023-04-01", "2023-05-31")
@@ -145,7 +145,9 @@ def test_what_a_job_before_it_was_run_for_is_not_run_again_unless_all_is_to_be_f
     assert str(batch) == "2023-04-01 to 2023-05-31"
 
 
-def test_what_is_missing_is_one_gapless_run_where_the_policy_is_one_run(instance: dg.DagsterInstance) -> None:
+def test_missing_partitions_are_one_gapless_run_with_a_single_run_policy(
+    instance: dg.DagsterInstance,
+) -> None:
     run(instance, "count", "2023-04-01", "2023-04-30")
     run(instance, "count", "2023-05-02", "2023-05-20")
     (batch,) = planned(instance, ["count", "train"], "2023-05")["count"].batches
@@ -172,7 +174,7 @@ def test_without_a_model_the_partition_is_of_the_last_job_that_has_any(instance:
     assert [batch.keys for batch in found["print_menu"].batches] == [()]
 
 
-def test_a_job_that_has_nothing_to_do_with_it_runs_for_the_same_partition_or_its_last(
+def test_an_unrelated_job_runs_for_the_same_partition_or_its_last(
     instance: dg.DagsterInstance,
 ) -> None:
     found = planned(instance, ["fill", "count", "train"], "2023-05")
@@ -200,7 +202,7 @@ def test_jobs_without_any_partitions_are_run_as_they_are(instance: dg.DagsterIns
     assert [batch.keys for batch in planned(instance, ["print_menu"])["print_menu"].batches] == [()]
 
 
-def test_what_does_not_exist_is_named(instance: dg.DagsterInstance) -> None:
+def test_an_unknown_name_is_reported(instance: dg.DagsterInstance) -> None:
     with pytest.raises(
         UnknownJobError, match=r"There is no job 'trian'. Choose one of .* The nearest is train."
     ):

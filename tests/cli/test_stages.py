@@ -182,7 +182,7 @@ def test_a_registry_without_models_is_reported_with_a_remedy(mlflow_database: st
     assert "No model is registered yet" in text(console)
 
 
-def test_a_model_that_nothing_happened_to_has_no_history(registry: Registry) -> None:
+def test_a_model_without_changes_has_no_history(registry: Registry) -> None:
     console = printed()
     stages.print_history(console, registry.model(NAME), None, as_json=False)
     assert "The journal of stages has no entries." in text(console)

@@ -79,7 +79,7 @@ def test_a_run_over_a_range_and_one_over_a_single_partition_add_theirs(
     assert missing(instance, loaded, "count", WEEK) == ["2023-01-06"]
 
 
-def test_what_the_librarys_storage_has_lost_is_missing(
+def test_partitions_lost_from_the_librarys_storage_are_missing(
     instance: dg.DagsterInstance, loaded: LoadedProject, tmp_path: Path
 ) -> None:
     assert run(instance, loaded, *WEEK)
@@ -88,7 +88,7 @@ def test_what_the_librarys_storage_has_lost_is_missing(
     assert missing(instance, loaded, "count", WEEK) == ["2023-01-02", "2023-01-05"]
 
 
-def test_what_another_storage_keeps_is_there_if_it_was_materialised(
+def test_materialised_partitions_of_another_storage_exist(
     instance: dg.DagsterInstance, loaded: LoadedProject
 ) -> None:
     assert run(instance, loaded, *WEEK[:3], job="write")

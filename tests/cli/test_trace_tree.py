@@ -135,7 +135,7 @@ def test_only_names_are_cut_on_a_narrow_terminal() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 66, 72, 80, 100, 200])
-def test_what_is_not_a_name_is_the_same_on_every_terminal(width: int) -> None:
+def test_columns_other_than_names_are_the_same_on_every_terminal(width: int) -> None:
     def without_names(lines: list[str]) -> list[tuple[str, str]]:
         found = [OF_A_LINE.match(line) for line in lines]
         return [(match["seconds"], match["bar"] + match["detail"].rstrip()) for match in found if match]
@@ -166,7 +166,7 @@ def test_a_bar_is_never_empty_and_never_too_long() -> None:
         assert 1 <= match["bar"].count("━") <= BAR_CELLS
 
 
-def test_a_run_that_has_done_nothing_yet_is_going_on() -> None:
+def test_a_run_without_steps_is_in_progress() -> None:
     begun = RunHistory(run=RUN.run, status=RunStatus.NOT_STARTED)
     assert drawn(begun) == ["run ingest 2013-01-01          running"]
 

@@ -121,7 +121,7 @@ def test_names_cannot_command_the_terminal(listener: Listener) -> None:
     ],
     ids=["another secret", "old", "no JSON"],
 )
-def test_what_is_no_delivery_is_refused_and_notifies_no_sensor(
+def test_an_invalid_delivery_is_refused_and_notifies_no_sensor(
     listener: Listener, instance: dg.DagsterInstance, fields: dict[str, Any], reason: str
 ) -> None:
     sent = Sent(**fields)  # now: these tests may have been collected more than 5 minutes ago
@@ -204,7 +204,7 @@ def test_without_a_secret_the_message_has_the_command_that_creates_one(
         webhooks.register(Console(), "http://127.0.0.1:5000", "https://ledgerline.example", secret)
 
 
-def test_a_port_that_is_taken_is_named(instance: dg.DagsterInstance) -> None:
+def test_a_port_in_use_is_named(instance: dg.DagsterInstance) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(

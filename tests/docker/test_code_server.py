@@ -80,7 +80,7 @@ def test_runs_of_others_go_on(
 
 
 @pytest.mark.parametrize("status", [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.SUCCESS])
-def test_what_waits_or_has_ended_is_left_alone(
+def test_waiting_and_ended_runs_are_not_changed(
     end_orphaned_runs: Callable[..., list[str]], status: DagsterRunStatus
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
@@ -106,7 +106,7 @@ def test_a_stopping_server_prints_what_the_launcher_searches_for() -> None:
     assert launcher["REFUSED"] in Path(server.__file__).read_text()
 
 
-def test_dagster_runs_again_what_was_killed_and_not_what_failed(
+def test_dagster_retries_killed_runs_and_not_failed_ones(
     end_orphaned_runs: Callable[..., list[str]],
 ) -> None:
     from dagster._core.events import RunFailureReason

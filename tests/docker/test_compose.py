@@ -162,7 +162,7 @@ def test_every_variable_of_dagsters_configuration_is_set_for_all_users_of_the_in
         assert asked | of_the_workspace <= services()[name]["environment"].keys()
 
 
-def test_the_instance_is_as_on_one_machine_but_for_where_things_are() -> None:
+def test_the_instance_differs_from_that_of_one_machine_in_addresses_only() -> None:
     here = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
     stack = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
     for part in ("telemetry", "nux", "concurrency", "sensors", "schedules", "retention"):
@@ -197,7 +197,7 @@ def test_prometheus_gets_the_first_token_only() -> None:
         assert result.stdout == b"new"
 
 
-def test_runs_are_waited_for_before_what_they_need_is_replaced() -> None:
+def test_runs_are_waited_for_before_their_servers_are_replaced() -> None:
     assert {name: on["restart"] for name, on in services()["code"]["depends_on"].items()} == {
         "postgres": True,
         "mlflow": True,

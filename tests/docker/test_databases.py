@@ -66,7 +66,7 @@ def test_each_role_works_in_its_database_and_not_in_the_others(server: str, role
 
 
 @pytest.mark.parametrize("role", ["dagster", "mlflow"])
-def test_no_role_may_more_than_it_needs(server: str, role: str) -> None:
+def test_every_role_has_the_necessary_privileges_only(server: str, role: str) -> None:
     flags = "rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolcanlogin"
     query = f"SELECT {flags} FROM pg_roles WHERE rolname = '{role}'"  # noqa: S608 (of the test's own words)
     assert rows(server.replace("+psycopg", ""), query) == [(False, False, False, False, False, True)]
@@ -89,7 +89,7 @@ def test_the_same_again_changes_passwords_only(server: str) -> None:
 
 
 @pytest.mark.parametrize("missing", PASSWORDS)
-def test_without_a_password_nothing_is_made(server: str, missing: str) -> None:
+def test_without_a_password_no_role_is_created(server: str, missing: str) -> None:
     made = make_databases(server, {name: value for name, value in PASSWORDS.items() if name != missing})
     assert made.returncode != 0
 

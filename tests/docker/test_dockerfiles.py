@@ -38,7 +38,7 @@ def test_every_image_that_is_built_from_can_be_another_and_is_pinned(file: Path)
 
 
 @each
-def test_nothing_is_fetched_and_no_folder_is_copied_as_a_whole(file: Path) -> None:
+def test_nothing_is_downloaded_and_no_folder_is_copied_as_a_whole(file: Path) -> None:
     for line in instructions(file):
         assert not line.startswith("ADD ")
         assert not re.search(r"\b(curl|wget|apt-get|apk) ", line.partition("CMD")[0])
@@ -51,7 +51,7 @@ def test_nothing_is_fetched_and_no_folder_is_copied_as_a_whole(file: Path) -> No
 
 
 @each_of_ours
-def test_what_is_installed_is_locked_with_hashes(file: Path) -> None:
+def test_installed_packages_are_locked_with_hashes(file: Path) -> None:
     installs = re.findall(r"pip install [^&]*", "\n".join(instructions(file)))
     assert len(installs) == 3
     for command in installs:
@@ -70,7 +70,7 @@ def test_the_last_stage_has_the_programs_only_and_an_unprivileged_user(file: Pat
     assert not any(re.search("PASSWORD|TOKEN|SECRET|INDEX", line) for line in last)
 
 
-def test_what_docker_is_sent_is_listed_one_by_one() -> None:
+def test_the_build_context_of_docker_is_listed_one_by_one() -> None:
     lines = [
         line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")
     ]

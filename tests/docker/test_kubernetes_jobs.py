@@ -134,7 +134,7 @@ def test_a_run_is_a_job_with_the_image_of_its_code_server(
     assert pod(job)["automountServiceAccountToken"] is True
 
 
-def test_a_run_that_was_killed_is_taken_up_again_by_another_job(
+def test_a_killed_run_is_resumed_by_another_job(
     kubernetes: tuple[FakeKubernetes, Path], instance: dg.DagsterInstance
 ) -> None:
     from dagster._core.launcher import ResumeRunContext

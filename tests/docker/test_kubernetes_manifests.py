@@ -134,7 +134,7 @@ def test_variables_are_those_of_compose(name: str) -> None:
             assert here[key] == there[key]
 
 
-def test_mlflow_s_database_is_made_ready_with_what_the_collector_sends_to() -> None:
+def test_mlflows_database_has_the_experiment_of_the_collector() -> None:
     init = pod_of(workloads()["mlflow"])["initContainers"][0]
     assert init["command"] == services()["mlflow-database"]["command"]
     told, collector = variables_of(init), variables_of(container_of("otel-collector"))
@@ -172,7 +172,7 @@ def test_the_settings_can_be_read_and_are_those_of_a_cluster() -> None:
     assert "LEDGERLINE_HOME=/var/lib/ledgerline" in (DOCKER / "pipelines.Dockerfile").read_text()
 
 
-def test_nothing_secret_is_written_down() -> None:
+def test_no_secret_is_in_a_manifest() -> None:
     assert of_kind("Secret") == {}
     for workload in workloads().values():
         for container in containers(workload):
@@ -197,7 +197,7 @@ def test_mounts_are_of_volumes_and_volumes_of_claims_that_are_there(name: str) -
     assert claims <= of_kind("PersistentVolumeClaim").keys()
 
 
-def test_what_several_pods_share_is_on_volumes_that_can_be_shared() -> None:
+def test_shared_files_of_pods_are_on_shared_volumes() -> None:
     modes = {name: claim["spec"]["accessModes"] for name, claim in of_kind("PersistentVolumeClaim").items()}
     assert modes == {"state": ["ReadWriteMany"], "requests": ["ReadWriteMany"], "mlflow": ["ReadWriteOnce"]}
     # One pod at a time has the latter.
@@ -348,7 +348,7 @@ def test_serving_is_scaled_and_never_evicted_as_a_whole() -> None:
         assert spread["labelSelector"] == workloads()["serving"]["spec"]["selector"]
 
 
-def test_the_collector_s_volume_holds_both_queues() -> None:
+def test_the_collectors_volume_holds_both_queues() -> None:
     (claim,) = workloads()["otel-collector"]["spec"]["volumeClaimTemplates"]
     size = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) * 1024**3
     queue = re.search(r"OTELCOL_QUEUE_BYTES:-(\d+)", (DOCKER / "otel-collector.yaml").read_text())

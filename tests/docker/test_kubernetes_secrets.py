@@ -32,7 +32,7 @@ def plain(secret: Any) -> dict[str, str]:
     return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
 
 
-def test_kubernetes_takes_them_in_the_namespace_of_the_rest(file: Path) -> None:
+def test_kubernetes_accepts_them_in_the_namespace_of_the_others(file: Path) -> None:
     for secret in secrets(file).values():
         require_valid(secret)
         assert secret["metadata"]["namespace"] == kustomization()["namespace"]
@@ -73,7 +73,7 @@ def test_they_are_the_passwords_of_the_file(file: Path) -> None:
     assert plain(made["dagster-postgresql"]) == {"postgresql-password": known["DAGSTER_POSTGRES_PASSWORD"]}
 
 
-def test_runs_get_what_else_they_may_need_if_it_is_there(file: Path) -> None:
+def test_runs_have_optional_secrets_if_they_exist(file: Path) -> None:
     besides = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "a/b+c=", "OPENAI_API_KEY": "sk-1"}
     with file.open("a") as opened:
         opened.writelines(f"{name}={value}\n" for name, value in besides.items())

@@ -173,7 +173,7 @@ def test_accounts_are_those_of_the_manifests() -> None:
         assert declared["serviceAccount"]["create"] is False
 
 
-def test_the_code_server_is_where_the_network_policy_lets_others_in() -> None:
+def test_the_port_of_the_code_server_is_that_of_the_network_policy() -> None:
     assert code()["dagsterApiGrpcArgs"] == ["-m", "pipelines.definitions"]
     policy = of_kind("NetworkPolicy")["code"]["spec"]
     assert policy["ingress"][0]["ports"] == [{"port": code()["port"]}]
@@ -194,7 +194,7 @@ def test_the_daemon_is_watched_as_by_compose() -> None:
     assert ["CMD", *command] == services()["dagster-daemon"]["healthcheck"]["test"]
 
 
-def test_the_instance_is_that_of_the_stack_but_for_where_things_are() -> None:
+def test_the_instance_differs_from_that_of_the_stack_in_addresses_only() -> None:
     here = chart_instance.instance()
     for part in ("telemetry", "nux", "concurrency", "run_retries", "sensors", "schedules"):
         assert here[part] == STACK[part]

@@ -12,7 +12,7 @@ def decided(one: Any, other: Any) -> int:
     return disagreement({"": np.array(one)}, {"": np.array(other)}).decided_differently
 
 
-def test_of_scores_of_classes_the_highest_decides() -> None:
+def test_the_highest_score_of_the_classes_decides() -> None:
     found = disagreement(
         {"": np.array([[0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])},
         {"": np.array([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4]])},
@@ -23,7 +23,7 @@ def test_of_scores_of_classes_the_highest_decides() -> None:
     assert found.largest_difference == pytest.approx(0.3)
 
 
-def test_a_tie_that_rounding_breaks_is_no_other_decision() -> None:
+def test_a_tie_broken_by_rounding_is_the_same_decision() -> None:
     assert decided([[0.5, 0.5]], [[0.5 - 1e-12, 0.5 + 1e-12]]) == 0
 
 
@@ -43,7 +43,7 @@ def test_a_tie_that_rounding_breaks_is_no_other_decision() -> None:
         (["late", "on time"], ["late", "late"], 1),
     ],
 )
-def test_what_counts_as_another_decision(one: Any, other: Any, expected: int) -> None:
+def test_different_decisions_are_counted(one: Any, other: Any, expected: int) -> None:
     assert decided(one, other) == expected
 
 
@@ -61,7 +61,7 @@ def test_a_row_differs_if_any_of_its_columns_does() -> None:
     assert disagreement(one, other).decided_differently == 2
 
 
-def test_of_no_rows_there_is_no_share() -> None:
+def test_no_rows_have_no_share() -> None:
     found = disagreement({"": np.empty((0, 2))}, {"": np.empty((0, 2))})
     assert (found.rows, found.decided_differently, found.share) == (0, 0, None)
 

@@ -45,7 +45,7 @@ def test_the_index_is_that_of_any_other_column() -> None:
     assert found == {"value": population_stability_index(pd.Series(LEARNED), pd.Series(SAME**2))}
 
 
-def test_two_answers_that_never_vary_differ_if_they_are_not_the_same() -> None:
+def test_two_different_constant_predictions_differ() -> None:
     assert scores_psi(Regression(), [3.0] * 50, [3.0] * 9) == {"value": 0}
     assert scores_psi(Regression(), [3.0] * 50, [4.0] * 9)["value"] > 1
 

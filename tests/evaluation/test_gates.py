@@ -204,7 +204,7 @@ def test_staging_may_be_slower_by_so_much(staging_ms: float, passed: bool) -> No
     assert (ruling.passed, ruling.value, ruling.threshold) == (passed, staging_ms / 5, 1.5)
 
 
-def test_the_first_version_is_held_against_a_baseline_and_its_speed_against_nothing() -> None:
+def test_the_first_version_is_compared_with_a_baseline_and_not_in_speed() -> None:
     first = replace(COMPARISON, production_name="the baseline carrier_hour_rate")
     assert "0.5800 of the baseline carrier_hour_rate" in ruling_of(Better(), first).text
     fast = ruling_of(FastEnough(), first, Latencies(6.0, None))
@@ -303,7 +303,7 @@ def test_gates_describe_their_requirements() -> None:
 COST = row_metric("cost", by_row=lambda outcome, prediction: abs(outcome - prediction) * 9.0)
 
 
-def test_a_metric_of_ones_own_may_decide() -> None:
+def test_a_custom_metric_may_decide() -> None:
     outcome = np.arange(400) % 7.0
     comparison = compare(
         Regression(),

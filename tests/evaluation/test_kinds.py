@@ -147,7 +147,9 @@ THIRDS = [[0.5, 0.25, 0.25], [0.125, 0.5, 0.375]]
         (Quantiles((0.5,)), [[1.0], [2.0]], [[1.0], [2.0]]),
     ],
 )
-def test_predictions_are_what_models_return(kind: PredictionKind, answer: Any, expected: Any) -> None:
+def test_predictions_may_have_the_types_that_models_return(
+    kind: PredictionKind, answer: Any, expected: Any
+) -> None:
     found = kind.predictions("staging", answer, len(expected))
     assert found.dtype == np.float64
     assert found.tolist() == expected

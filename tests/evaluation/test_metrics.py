@@ -25,7 +25,7 @@ def compared(metric: Metric, **options: Any) -> Any:
     return found.difference(metric.name)
 
 
-def test_a_metric_of_ones_own_is_compared_as_any_other() -> None:
+def test_a_custom_metric_is_compared_as_any_other() -> None:
     cost = row_metric("cost", by_row=lambda outcome, prediction: (prediction - outcome) * 10)
     profit = row_metric("profit", lambda outcome, prediction: prediction - outcome, lower_is_better=False)
     dear, dear_profit = compared(cost), compared(profit)
@@ -33,7 +33,7 @@ def test_a_metric_of_ones_own_is_compared_as_any_other() -> None:
     assert (dear_profit.gain, dear_profit.lower_is_better) == (-1, False)
 
 
-def test_a_metric_of_ones_own_has_slices() -> None:
+def test_a_custom_metric_has_slices() -> None:
     cost = row_metric("cost", by_row=lambda outcome, prediction: np.where(outcome > 2, 9.0, prediction))
     found = compare(
         Regression(),

@@ -175,7 +175,7 @@ def test_a_ruling_is_json_for_every_type_of_number() -> None:
 
 
 @pytest.mark.parametrize("use", [default_policy, Policy([Better()]).require_fits])
-def test_the_class_of_a_kind_is_no_kind(use: Any) -> None:
+def test_the_class_of_a_kind_is_refused_as_a_kind(use: Any) -> None:
     with pytest.raises(
         ComparisonError, match=r"Binary.* is not a kind of prediction; pass one, as Regression\(\)"
     ):
@@ -261,6 +261,6 @@ def test_a_bias_has_a_bound_in_the_unit_of_the_outcome() -> None:
 
 
 @pytest.mark.parametrize(("staging_ms", "production_ms"), [(0, 1), (math.nan, 1), (1, 0), (-1, None)])
-def test_a_latency_that_is_no_time_is_refused(staging_ms: float, production_ms: float | None) -> None:
+def test_an_invalid_latency_is_refused(staging_ms: float, production_ms: float | None) -> None:
     with pytest.raises(ValueError, match="must be a time above 0"):
         Latencies(staging_ms, production_ms)

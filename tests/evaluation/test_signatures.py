@@ -57,7 +57,9 @@ def with_parameters(*parameters: ParamSpec) -> ModelSignature:
         "production does not say what it takes",
     ],
 )
-def test_a_client_notices_nothing(staging: ModelSignature, production: ModelSignature | None) -> None:
+def test_compatible_changes_do_not_affect_clients(
+    staging: ModelSignature, production: ModelSignature | None
+) -> None:
     assert problems(staging, production) == []
 
 

@@ -33,7 +33,7 @@ def compared(slices: dict[str, Any], **options: Any) -> Comparison:
     ],
     ids=["categories", "strings", "other index", "list"],
 )
-def test_labels_may_be_of_any_type_and_a_category_without_rows_is_no_slice(labels: Any) -> None:
+def test_labels_may_be_of_any_type_and_a_category_without_rows_has_no_slice(labels: Any) -> None:
     found = compared({"kind": labels}).slices
     assert [(each.value, each.rows) for each in found] == [("a", 600), ("b", 600)]
     assert found[0].staging == pytest.approx(np.abs(STAGING - OUTCOME)[::2].mean())

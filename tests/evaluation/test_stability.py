@@ -35,7 +35,7 @@ def test_real_columns_do_not_differ_from_themselves(column: str, feature_rows: "
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_only_shares_count_and_not_how_many_rows_there_are(times: int) -> None:
+def test_only_shares_count_and_not_the_number_of_rows(times: int) -> None:
     again = pd.concat([NORMAL] * times)
     assert population_stability_index(NORMAL, again) == pytest.approx(0, abs=1e-12)
 
@@ -63,13 +63,13 @@ def test_one_that_is_lower_than_the_only_number_is_a_difference() -> None:
     assert index_of([5] * 4, [5] * 9) == 0
 
 
-def test_a_number_most_rows_have_is_a_bin_of_its_own() -> None:
+def test_the_most_frequent_number_has_a_separate_bin() -> None:
     rain = [0.0] * 90 + [0.1 * n for n in range(1, 11)]
     assert index_of(rain, [0.0] * 100) == pytest.approx(term(0.9, 1) + term(0.1, 0))
     assert index_of(rain, [-1.0] * 100) == pytest.approx(term(0.9, 0) + term(0, 1) + term(0.1, 0))
 
 
-def test_missing_numbers_are_a_bin_of_their_own() -> None:
+def test_missing_numbers_have_a_separate_bin() -> None:
     reference, current = [1.0, 2.0, math.nan, math.nan], [1.0, 2.0, 1.0, 2.0]
     assert index_of(reference, current) == pytest.approx(2 * term(0.25, 0.5) + term(0.5, 0))
 
@@ -99,7 +99,7 @@ def test_rare_categories_are_other_together_with_unseen_ones() -> None:
     assert index_of(seen, ["AA"] * 980 + ["rare 1"] * 20) == pytest.approx(0, abs=1e-12)
 
 
-def test_missing_categories_are_a_bin_of_their_own_and_not_other() -> None:
+def test_missing_categories_have_a_separate_bin() -> None:
     seen = ["AA"] * 50 + [None] * 50
     assert index_of(seen, ["AA"] * 50 + ["ZZ"] * 50) == pytest.approx(term(0.5, 0) + term(0, 0.5))
 
@@ -110,7 +110,7 @@ def test_booleans_with_gaps_are_compared() -> None:
     assert population_stability_index(reference, current) == pytest.approx(term(0.25, 0.5) + term(0.25, 0))
 
 
-def test_it_is_the_same_in_both_directions_where_the_bins_are() -> None:
+def test_it_is_symmetric_for_equal_bins() -> None:
     assert index_of(["a", "a", "b"], ["a", "b", "b"]) == pytest.approx(
         index_of(["a", "b", "b"], ["a", "a", "b"])
     )
@@ -143,7 +143,7 @@ def test_a_table_of_no_columns_has_no_rows(feature_rows: "DataFrame") -> None:
     assert psi_table(feature_rows, feature_rows, []).empty
 
 
-def test_two_days_of_the_same_flights_differ_little_in_what_is_scheduled(feature_rows: "DataFrame") -> None:
+def test_two_days_of_the_same_flights_differ_little_in_their_schedule(feature_rows: "DataFrame") -> None:
     first, second = (rows for _, rows in feature_rows.groupby("date"))
     table = psi_table(first, second, CATEGORICAL_FEATURES)
     assert table["psi"].max() < 0.25

@@ -178,7 +178,7 @@ def test_a_version_in_staging_is_compared_automatically(dev: Dev) -> None:
     assert {"key": "dagster/sensor_name", "value": "staging_changed_flight_delay"} in release["tags"]
 
 
-def test_what_is_put_into_production_answers_by_itself(dev: Dev) -> None:
+def test_a_version_set_to_production_is_activated_automatically(dev: Dev) -> None:
     MlflowClient(dev.mlflow).set_registered_model_alias("flight_delay", "production", "1")
 
     dev.wait_for(
@@ -192,7 +192,7 @@ def test_all_listen_on_this_machine_only(dev: Dev) -> None:
         assert dev.listening_on(port) == {"127.0.0.1"}
 
 
-def test_a_taken_port_is_named(dev: Dev, tmp_path: Path, ledgerline: Callable[..., Any]) -> None:
+def test_a_port_in_use_is_named(dev: Dev, tmp_path: Path, ledgerline: Callable[..., Any]) -> None:
     port = dev.ports[0]
     done = ledgerline(
         tmp_path, "dev", LEDGERLINE_DAGSTER_PORT=str(port), LEDGERLINE_MLFLOW_PORT=str(unused_port())

@@ -105,7 +105,7 @@ def test_each_run_has_a_whole_trace_and_an_mlflow_run(project: NewProject) -> No
         assert span in tree
 
 
-def test_a_service_that_was_started_before_answers_by_itself(project: NewProject) -> None:
+def test_a_service_that_was_started_before_activates_the_version(project: NewProject) -> None:
     project.wait_until_served(project.in_production() or 0)
     answers = project.predict(CLIENT_ROWS)
     shape = {Kind.BINARY: 2, Kind.MULTICLASS: 3, Kind.QUANTILES: 3}.get(project.kind)
@@ -129,7 +129,7 @@ def test_a_better_version_of_a_later_month_replaces_it(promoted: Evaluation) -> 
     assert (promoted.version, promoted.against, promoted.passed) == (3, 1, True)
 
 
-def test_production_is_taken_back_and_the_service_follows(project: NewProject, promoted: Evaluation) -> None:
+def test_production_is_rolled_back_and_the_service_follows(project: NewProject, promoted: Evaluation) -> None:
     project.ledgerline("registry", "rollback", project.model, "--reason", "too good to be true")
     assert project.in_production() == 1
     project.wait_until_served(1)

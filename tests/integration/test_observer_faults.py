@@ -269,7 +269,7 @@ def test_a_collector_that_refuses_for_a_while_has_everything_afterwards(
     assert observed.trace(run_id).repeated == []
 
 
-def test_a_run_that_the_collector_never_takes_does_not_keep_others_waiting(
+def test_a_run_that_the_collector_never_accepts_does_not_delay_others(
     workers: RunWorkers, observed: ObservedRuns
 ) -> None:
     refused_id = workers.execute(jobs.baking_here)
@@ -348,7 +348,7 @@ def test_an_mlflow_that_refuses_half_of_the_calls_for_a_while_has_everything_onc
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before the answer", "after the answer"])
-def test_an_observer_that_is_killed_before_it_notes_what_it_sent_sends_it_again_under_the_same_ids(
+def test_an_observer_killed_before_it_stores_its_cursor_sends_the_same_ids_again(
     answered: bool,
     workers: RunWorkers,
     observed: ObservedRuns,
@@ -403,7 +403,7 @@ def following(instance: dg.DagsterInstance) -> Iterator[subprocess.Popen[bytes]]
             process.kill()
 
 
-def test_sensors_whose_code_server_is_killed_during_a_run_go_on_where_they_were(
+def test_sensors_whose_code_server_is_killed_during_a_run_continue(
     deployment: Deployment, observed_deployment: ObservedRuns, client: MlflowClient, gate: Gate
 ) -> None:
     receiver = observed_deployment.receiver

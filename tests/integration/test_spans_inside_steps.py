@@ -128,7 +128,7 @@ def of_attempt(spans: Sequence[ReceivedSpan], number: object) -> ReceivedSpan:
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
-def test_two_runs_in_one_process_have_traces_of_their_own(
+def test_two_runs_in_one_process_have_separate_traces(
     at_once: bool, workers: RunWorkers, observed: ObservedRuns
 ) -> None:
     fault = "meets the other run" if at_once else "none"
@@ -220,7 +220,7 @@ def test_outside_of_a_run_nothing_is_traced(receiver: Receiver) -> None:
     assert receiver.requests == 0
 
 
-def test_what_a_step_traced_before_it_was_killed_is_there(
+def test_spans_of_a_step_before_it_was_killed_are_exported(
     workers: RunWorkers, observed: ObservedRuns, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path)
@@ -270,7 +270,7 @@ def test_settings_that_are_all_wrong_change_nothing_for_the_step(
 
 
 @pytest.mark.parametrize("endpoint", ["garbage", "http://nowhere.invalid:4318", "http://:0"])
-def test_an_endpoint_that_cannot_be_does_not_reach_the_step_and_loses_nothing(
+def test_an_invalid_endpoint_does_not_affect_the_step_and_loses_nothing(
     endpoint: str, workers: RunWorkers, observed: ObservedRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = RunWorkers(observed.instance, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}).execute(

@@ -179,7 +179,7 @@ def test_a_second_registration_changes_the_webhook_and_creates_no_other(
             assert sorted(str(event) for event in webhook.events) == sorted(registry_webhooks.EVENTS)
 
 
-def test_a_webhook_that_was_switched_off_under_another_name_is_taken_over(
+def test_a_disabled_webhook_of_another_name_is_reused(
     client: "MlflowClient", instance: dg.DagsterInstance
 ) -> None:
     with listening(instance) as url:
@@ -192,7 +192,7 @@ def test_a_webhook_that_was_switched_off_under_another_name_is_taken_over(
         assert registry_webhooks.send_test(client, webhook) is None
 
 
-def test_a_listener_that_refuses_or_is_not_there_is_named_with_what_to_do(
+def test_a_listener_that_refuses_or_is_unavailable_is_named_with_a_remedy(
     server: str, instance: dg.DagsterInstance
 ) -> None:
     with listening(instance, secret="another") as url:
@@ -207,7 +207,7 @@ def test_a_listener_that_refuses_or_is_not_there_is_named_with_what_to_do(
     assert "ledgerline registry listen" in output
 
 
-def test_an_address_that_mlflow_refuses_is_answered_with_what_the_server_needs(server: str) -> None:
+def test_an_address_that_mlflow_refuses_is_reported_with_the_needed_setting(server: str) -> None:
     with pytest.raises(RegistrationError) as error:
         registered(server, "ftp://someone:password@ledgerline.example/webhooks/registry")
     message = str(error.value)

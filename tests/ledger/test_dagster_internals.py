@@ -202,7 +202,7 @@ def test_importing_the_module_loads_nothing_more_than_dagster() -> None:
     }
 
 
-def test_no_other_module_imports_what_is_private() -> None:
+def test_no_other_module_imports_private_names() -> None:
     private = re.compile(r"^\s*(from|import) dagster\._", re.MULTILINE)
     named = [module for module in MODULES if private.search(module.read_text())]
     assert [str(module.relative_to(ROOT)) for module in named] == [str(INTERNALS.relative_to(ROOT))]

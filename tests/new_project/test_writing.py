@@ -66,7 +66,7 @@ def test_the_example_rows_are_the_same_each_time_and_half_a_year_long() -> None:
 
 
 @pytest.mark.parametrize("name", ["1oven", "oven.demand", "oven demand", "öfen", "oven-", "_oven", "o" * 65])
-def test_a_name_that_cannot_be_used_is_refused_with_what_is_allowed(name: str, tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused_with_the_allowed_characters(name: str, tmp_path: Path) -> None:
     with pytest.raises(NewProjectError, match=r"cannot be the name of a project.*letters \(a to z\)"):
         write_project(tmp_path / name, Kind.REGRESSION, "0.2.0")
     assert list(tmp_path.iterdir()) == []
@@ -116,7 +116,7 @@ def test_folders_above_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "a/b/oven/data/rows.csv").is_file()
 
 
-def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_files(tmp_path: Path) -> None:
     def allow_small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # data/rows.csv is larger
 

@@ -227,13 +227,13 @@ def test_secrets_are_removed_from_every_form_of_text(text: str, secret: str) -> 
 
 
 @pytest.mark.parametrize(("text", "expected"), EXPECTED)
-def test_what_stands_around_a_secret_stays(text: str, expected: str) -> None:
+def test_text_around_a_secret_stays(text: str, expected: str) -> None:
     assert clean(text) == expected
     assert clean(expected) == expected
 
 
 @pytest.mark.parametrize("text", ORDINARY)
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_a_secret_stays(text: str) -> None:
     assert clean(text) == text
 
 
@@ -302,7 +302,7 @@ def test_a_known_secret_is_removed_in_every_encoding(secret: str) -> None:
         assert secret not in shown.replace(REDACTED, "")
 
 
-def test_the_longer_of_two_secrets_is_taken_out_whole() -> None:
+def test_the_longer_of_two_secrets_is_removed_whole() -> None:
     assert Cleaner.of(["secret", "secret-and-more"])("a secret-and-more") == f"a {REDACTED}"
 
 

@@ -20,7 +20,7 @@ def test_without_saved_cursors_none_are_loaded(any_instance: dg.DagsterInstance)
     assert Cursors.load(any_instance.run_storage, "traces") is None
 
 
-def test_what_is_saved_is_loaded_with_the_runs_in_the_order_of_their_turn(
+def test_saved_cursors_are_loaded_with_the_runs_in_order(
     any_instance: dg.DagsterInstance,
 ) -> None:
     cursors = Cursors("traces", updated=1_000.5)
@@ -36,7 +36,7 @@ def test_what_is_saved_is_loaded_with_the_runs_in_the_order_of_their_turn(
     assert (again.updated, again.ended, again.backfills) == (1_000.5, {"done": 1_000.25}, {"one", "two"})
 
 
-def test_each_projection_has_its_own(any_instance: dg.DagsterInstance) -> None:
+def test_each_projection_has_separate_cursors(any_instance: dg.DagsterInstance) -> None:
     Cursors("traces", updated=1.0).save(any_instance.run_storage)
     assert Cursors.load(any_instance.run_storage, "mlflow") is None
     Cursors("mlflow", updated=2.0).save(any_instance.run_storage)
@@ -52,7 +52,7 @@ def test_nothing_is_written_when_nothing_has_changed(any_instance: dg.DagsterIns
     assert list(loaded(any_instance).active) == ["a run"]
 
 
-def test_of_two_at_the_same_time_the_later_one_is_kept_as_a_whole(any_instance: dg.DagsterInstance) -> None:
+def test_the_later_of_two_concurrent_writes_is_kept_as_a_whole(any_instance: dg.DagsterInstance) -> None:
     Cursors("traces", updated=1.0).save(any_instance.run_storage)
     one, other = loaded(any_instance), loaded(any_instance)
     one.begin("a run")
@@ -100,7 +100,7 @@ def test_a_run_that_is_forgotten_is_neither_followed_nor_done_with(any_instance:
     assert (cursors.active, cursors.ended) == ({}, {})
 
 
-def test_cursors_beside_an_instance_are_kept_between_processes_each_projection_with_its_own(
+def test_cursors_beside_an_instance_are_kept_between_processes_for_each_projection(
     tmp_path: Path,
 ) -> None:
     store = CursorFolder(tmp_path / "not made yet")

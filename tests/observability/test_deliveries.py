@@ -167,7 +167,7 @@ def test_requests_are_small_enough_for_a_receiver_with_default_limits(way: Way, 
     assert min(sizes[:-1]) > REQUEST_BYTES / 2
 
 
-def test_requests_have_as_many_spans_as_opentelemetry_s_own(way: Way, collector: Collector) -> None:
+def test_requests_have_as_many_spans_as_those_of_opentelemetry(way: Way, collector: Collector) -> None:
     assert (
         way.delivery(collector).send(span(number) for number in range(REQUEST_SPANS + 1)) == REQUEST_SPANS + 1
     )
@@ -283,7 +283,7 @@ def test_a_server_that_is_not_a_receiver_over_grpc_has_accepted_none(code: str) 
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"status": "ok"}', b'{"partialSuccess": {}}'])
-def test_short_answers_of_success_are_successes(http: Collector, body: bytes) -> None:
+def test_short_responses_of_success_are_successes(http: Collector, body: bytes) -> None:
     http.answers = lambda request: Answer(headers={"Content-Type": "application/json"}, body=body)
     assert WAYS["http"].delivery(http).send([span(0)]) == 1
 
@@ -318,7 +318,7 @@ def test_an_outage_over_grpc_is_distinguished_from_a_refusal(code: str) -> None:
         assert all(len(request.spans) == 300 for request in collector.refused)
 
 
-def test_the_reason_is_what_was_answered_and_not_that_the_next_attempt_took_too_long(
+def test_the_reason_is_the_response_and_not_the_timeout_of_the_next_attempt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
@@ -352,7 +352,7 @@ def test_an_outage_in_the_middle_of_the_pieces_is_an_outage(way: Way, collector:
     assert list(received(collector)) == ["span 0"]
 
 
-def test_the_library_s_own_log_has_no_tracebacks(
+def test_the_log_of_the_library_has_no_tracebacks(
     way: Way, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="opentelemetry")

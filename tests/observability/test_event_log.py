@@ -35,7 +35,7 @@ def test_a_history_does_not_depend_on_the_portions_in_which_it_is_read(recording
     read_in_portions()
 
 
-def test_what_did_not_change_is_the_same_object_as_before(recording: Recording) -> None:
+def test_unchanged_parts_are_the_same_objects_as_before(recording: Recording) -> None:
     reader = HistoryReader(recording.run)
     before: Sequence[Attempt] = ()
     for record in recording.records:
@@ -139,7 +139,7 @@ def test_a_run_without_a_queue_is_launched_when_it_is_created(recorded: Recordin
     )
 
 
-def test_steps_in_processes_of_their_own_have_each_their_resources(recorded: Recordings) -> None:
+def test_steps_in_separate_processes_have_separate_resources(recorded: Recordings) -> None:
     history = recorded["processes"].history
     assert history.status is RunStatus.SUCCESS
     assert sorted(outline(history)) == [

@@ -84,7 +84,7 @@ def test_an_observed_source_has_its_observed_version(recorded: Recordings) -> No
         "__anonymous_asset_job_of_the_sensor",
     ],
 )
-def test_a_run_without_a_job_of_its_own_is_called_by_its_assets(job: str) -> None:
+def test_a_run_without_a_named_job_is_named_after_its_assets(job: str) -> None:
     run = Run("11111111-2222-4333-8444-555555555555", job, created=1_000.0)
     planned = ("flights", "planes", "weather", "airports", "airlines")
     assert RunHistory(run, planned=planned[:2]).title == "flights, planes"
@@ -97,7 +97,7 @@ def test_a_run_without_a_job_of_its_own_is_called_by_its_assets(job: str) -> Non
     assert RunHistory(replace(run, job=f"my{job}")).title == f"my{job}"
 
 
-def test_an_observation_is_called_by_what_it_observes(recorded: Recordings) -> None:
+def test_an_observation_is_named_after_its_asset(recorded: Recordings) -> None:
     assert recorded["observed"].history.title == "tower"
 
 

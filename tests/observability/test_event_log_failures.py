@@ -38,7 +38,7 @@ def test_an_error_has_its_causes(recorded: Recordings) -> None:
     assert words(history.error) == words(chained)
 
 
-def test_an_attempt_that_is_retried_has_its_own_error(recorded: Recordings) -> None:
+def test_an_attempt_that_is_retried_has_a_separate_error(recorded: Recordings) -> None:
     history = recorded["retries"].history
     assert history.status is RunStatus.FAILURE
     assert sorted(outline(history)) == [
@@ -101,7 +101,7 @@ def test_a_process_that_dies_fails_its_attempt(recorded: Recordings) -> None:
 @pytest.mark.parametrize(
     ("run", "before"), [("no resource", ()), ("no resource in a process", ("start worker",))]
 )
-def test_a_step_whose_resource_cannot_be_had_computes_nothing(
+def test_a_step_whose_resource_fails_computes_nothing(
     recorded: Recordings, run: str, before: tuple[str, ...]
 ) -> None:
     history = recorded[run].history
@@ -112,7 +112,7 @@ def test_a_step_whose_resource_cannot_be_had_computes_nothing(
     assert words(ask.error) == ["ConnectionError: nobody answers"]
 
 
-def test_a_run_whose_resource_cannot_be_had_attempts_nothing(recorded: Recordings) -> None:
+def test_a_run_whose_resource_fails_has_no_attempts(recorded: Recordings) -> None:
     history = recorded["no resource for two steps"].history
     assert (history.status, history.attempts) == (RunStatus.FAILURE, ())
     assert [(phase.name, phase.failed) for phase in history.phases] == [("resources", True)]

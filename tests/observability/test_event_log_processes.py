@@ -14,7 +14,7 @@ from tests.observability.histories import FAILURE, ROUNDING, attempt_at, check_t
 SKEW = 30.0  # seconds; longer than any process here takes to start
 
 
-def test_what_a_process_does_after_it_was_given_up_on_is_not_counted(recorded: Recordings) -> None:
+def test_events_of_a_process_after_its_run_was_failed_are_not_counted(recorded: Recordings) -> None:
     recording = recorded["one op"]
     (start,) = [
         index

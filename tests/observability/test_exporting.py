@@ -72,7 +72,7 @@ def test_work_that_fails_is_sent_and_fails_as_it_would_have(http: Collector) -> 
     assert [span.name for span in http.spans] == ["outer"]
 
 
-def test_where_nothing_is_traced_nothing_is_opened() -> None:
+def test_without_spans_no_exporter_is_opened() -> None:
     with (
         tracer_until_sent(Telemetry(disabled=True), no_mlflow, "ledgerline.test") as tracer,
         tracer.start_as_current_span("outer") as span,
@@ -162,7 +162,7 @@ def test_an_outage_and_its_end_are_reported_once(caplog: pytest.LogCaptureFixtur
     assert messages(caplog) == ["Traces cannot be sent: out of order", "Traces are sent again."]
 
 
-def test_what_has_ended_takes_nothing_more_and_ends_once() -> None:
+def test_an_ended_exporter_accepts_no_spans_and_ends_once() -> None:
     moody = Moody()
     exporter = QuietExporter(lambda: moody)
     exporter.export([SPAN])
@@ -189,7 +189,7 @@ def test_a_login_page_is_reported_once_and_a_too_large_span_is_sent_without_its_
     assert messages(caplog) == [once, "Traces are sent again."]
 
 
-def test_what_an_agent_or_a_server_traces_is_bounded_as_well(http: Collector) -> None:
+def test_spans_of_agents_and_servers_are_bounded_as_well(http: Collector) -> None:
     with (
         tracer_until_sent(to(http), no_mlflow, "ledgerline.test") as tracer,
         tracer.start_as_current_span("ask") as span,

@@ -163,7 +163,7 @@ def test_very_many_tags_are_bounded_and_always_the_same_are_kept() -> None:
 # Numbers
 
 
-def test_the_numbers_of_a_materialisation_are_metrics_each_with_a_name_of_its_own(baked: RunHistory) -> None:
+def test_the_numbers_of_a_materialisation_are_metrics_with_different_names(baked: RunHistory) -> None:
     found = points(baked, "metadata/")
     by_day = next(name for name in found if "by_" in name)
     assert by_day.startswith("metadata/bread/by_/day-")  # and not that of an asset `bread/by`
@@ -208,7 +208,7 @@ def test_numbers_are_attributes_of_the_step_and_of_the_event_of_the_check(baked:
     ] == [{"dagster.metadata.crumbs": 0.5}]
 
 
-def test_numbers_are_in_the_lineage_of_what_was_written(baked: RunHistory, ground: RunHistory) -> None:
+def test_numbers_are_in_the_lineage_of_the_written_assets(baked: RunHistory, ground: RunHistory) -> None:
     def given(history: RunHistory, asset: str) -> list[tuple[str, float, str | None]]:
         document = json.loads(lineage.documents(history, "bakery")[f"{asset}.json"])
         facet = document["outputs"][0]["outputFacets"]["ledgerline_numbers"]
@@ -262,7 +262,7 @@ def owned(instance: dg.DagsterInstance) -> RunHistory:
     return tail.history
 
 
-def test_the_owners_of_what_was_written_are_in_each_projection(owned: RunHistory) -> None:
+def test_the_owners_of_written_assets_are_in_each_projection(owned: RunHistory) -> None:
     owners = ["ana@bakery.example", "team:ovens"]
     assert list(attributes_of(owned, f"run {owned.title}")["dagster.asset.owners"]) == owners
     assert run_tags(owned, Links(), "0")["dagster.owners"] == ", ".join(owners)

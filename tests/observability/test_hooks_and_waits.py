@@ -150,7 +150,7 @@ def queue_event(step: str, data: EngineEventData) -> dg.DagsterEvent:
 # Lost processes
 
 
-def test_a_step_that_its_executor_calls_lost_ends_there_and_not_with_its_run(timed_runs: Recordings) -> None:
+def test_a_step_that_its_executor_reports_as_lost_ends_before_its_run(timed_runs: Recordings) -> None:
     """A killed step on Celery leaves a message of the run's process; the run may go on for long."""
     records = list(timed_runs["outputs"].records)
     (start,) = [

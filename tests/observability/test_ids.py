@@ -61,7 +61,7 @@ def test_ids_are_never_zero_and_fit(run_id: str, step: str, attempt: int, phase:
     assert all(0 < span < 2**64 for span in spans)
 
 
-def test_all_spans_of_a_run_have_ids_of_their_own() -> None:
+def test_all_spans_of_a_run_have_different_ids() -> None:
     run_id = str(uuid4())
     steps, attempts, phases = ("a", "b", "a.b", "a[1]", "a[11]"), range(1, 13), ("compute", "load a", "load")
     made = [
@@ -111,7 +111,7 @@ def test_all_or_no_runs_are_kept(run_id: str) -> None:
 
 @unsaved
 @given(run_ids, ratios, ratios)
-def test_what_a_smaller_share_keeps_a_larger_one_keeps_too(run_id: str, one: float, other: float) -> None:
+def test_traces_of_a_smaller_share_are_in_a_larger_one_too(run_id: str, one: float, other: float) -> None:
     smaller, larger = sorted((one, other))
     trace = ids.trace_id(run_id)
     assert ids.is_sampled(trace, larger) or not ids.is_sampled(trace, smaller)
@@ -119,6 +119,6 @@ def test_what_a_smaller_share_keeps_a_larger_one_keeps_too(run_id: str, one: flo
 
 @unsaved
 @given(st.integers(1, 2**128 - 1), st.integers(0, 2**72 - 1), ratios)
-def test_only_the_bits_that_are_random_decide(trace: int, fixed: int, ratio: float) -> None:
+def test_only_the_random_bits_decide(trace: int, fixed: int, ratio: float) -> None:
     other = (fixed << ids.RANDOM_BITS) | (trace % 2**ids.RANDOM_BITS)
     assert ids.is_sampled(trace, ratio) == ids.is_sampled(other, ratio)

@@ -124,7 +124,7 @@ def test_a_run_without_a_cause_of_its_own_has_the_error_of_the_first_failed_step
     ]
 
 
-def test_a_retry_that_helped_is_no_reason_why_the_run_failed(recorded: Recordings) -> None:
+def test_a_retry_that_helped_is_not_the_reason_of_the_failed_run(recorded: Recordings) -> None:
     history = recorded["retries"].history
     knows_little = replace(history, error=Error("dagster.RunFailure", "Steps failed: 1.", stack=""))
     error = as_sent(event_of(knows_little, "retrying", FAIL))["run"]["facets"]["errorMessage"]
@@ -249,7 +249,7 @@ def test_a_run_that_waits_has_no_events() -> None:
     assert states_of(run_events(started, NAMESPACE, before=waiting)) == [("train", START)]
 
 
-def test_a_run_id_that_is_no_uuid_becomes_the_trace_id() -> None:
+def test_a_run_id_that_is_not_a_uuid_becomes_the_trace_id() -> None:
     history = made_up(run_id="nightly-7")
     event = event_of(history, "train")
     assert event.run.runId == str(UUID(int=ids.trace_id("nightly-7")))

@@ -151,7 +151,7 @@ def test_a_key_and_another_endpoint_are_used(
     assert backend.logins == {f"Bearer {KEY}"}
 
 
-def test_what_was_sent_is_not_sent_again(
+def test_sent_events_are_not_sent_again(
     anywhere: dg.DagsterInstance, backend: Backend, recording: Recording
 ) -> None:
     projection = to(backend.url)
@@ -177,7 +177,7 @@ def test_sending_twice_sends_the_same(
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-def test_a_server_that_answers_with_an_error_gets_everything_later(
+def test_a_server_that_responds_with_an_error_receives_everything_later(
     anywhere: dg.DagsterInstance, backend: Backend, history: RunHistory, status: int
 ) -> None:
     projection = to(backend.url.replace("//", f"//{LOGIN}@"), api_key=KEY)
@@ -201,7 +201,7 @@ def test_a_server_that_stops_taking_events_gets_them_from_the_beginning(
     assert backend.events[3:] == sent_events(history)
 
 
-def test_events_that_are_never_taken_are_named_and_the_others_sent(
+def test_events_that_are_never_accepted_are_named_and_the_others_sent(
     anywhere: dg.DagsterInstance, backend: Backend, recorded: Recordings
 ) -> None:
     history = recorded["errors"].history
@@ -253,7 +253,7 @@ def test_a_host_that_does_not_exist_is_unavailable(anywhere: dg.DagsterInstance,
         to("http://nowhere.invalid").export(anywhere, history, None)
 
 
-def test_a_redirect_that_would_lose_the_event_is_no_success(
+def test_a_redirect_that_would_lose_the_event_is_not_a_success(
     anywhere: dg.DagsterInstance, backend: Backend, history: RunHistory
 ) -> None:
     with serving(Backend(status=302, redirect=f"{backend.url}/login?key={KEY}")) as moved:

@@ -121,7 +121,7 @@ def test_a_backfill_is_the_root_above_its_runs(
     assert root.resource.attributes["service.name"] == "tests"
 
 
-def test_a_backfill_that_ended_before_it_started_takes_no_time() -> None:
+def test_a_backfill_that_ended_before_it_started_has_no_duration() -> None:
     root = backfill_span(
         "abcdefgh", started=20.0, ended=10.0, failed=False, attributes={}, resource=Resource.get_empty()
     )
@@ -131,7 +131,7 @@ def test_a_backfill_that_ended_before_it_started_takes_no_time() -> None:
 # Clocks
 
 
-def test_what_a_step_traced_with_a_clock_that_is_behind_is_put_right(recorded: Recordings) -> None:
+def test_spans_of_a_step_whose_clock_is_behind_are_corrected(recorded: Recordings) -> None:
     history = recorded["processes"].history
     behind = [replace(each, clock_behind=30.0 if each.step == "planes" else 0.0) for each in history.attempts]
     start, end = 1_357_000_000 * SECOND, 1_357_000_001 * SECOND

@@ -140,7 +140,7 @@ def test_the_status_waits_for_the_process_that_would_overwrite_it(
     assert database.run(history).info.status == "FAILED"
 
 
-def test_the_status_does_not_wait_for_a_process_that_is_gone(database: Target, instance: dg.DagsterInstance):
+def test_the_status_does_not_wait_for_a_process_that_has_died(database: Target, instance: dg.DagsterInstance):
     history = failed(instance)
     opened_elsewhere(database, history)
 
@@ -178,7 +178,7 @@ def test_tags_of_an_adopted_run_stay(database: Target, instance: dg.DagsterInsta
     assert run.data.params == {"ops.clean.config.fails": "sometimes"}
 
 
-def test_of_several_the_first_is_taken_and_has_the_others_below_it(
+def test_the_first_of_several_runs_is_adopted_and_has_the_others_below_it(
     database: Target, instance: dg.DagsterInstance
 ):
     history = failed(instance)

@@ -81,7 +81,7 @@ def test_names_of_steps_and_assets_stay_readable(name: str, expected: str):
 @example("rows/a@b#c$d")
 @example("/")
 @example("..")
-def test_mlflow_takes_every_name(name: str):
+def test_mlflow_accepts_every_name(name: str):
     from mlflow.utils.validation import _validate_metric_name, _validate_param
 
     _validate_metric_name(entity_name(name))
@@ -186,7 +186,7 @@ def test_a_version_that_was_read_twice_is_one_input():
     assert [each["written_by"] for each in tags] == ["run of planes", RUN.run_id]
 
 
-def test_an_asset_that_the_run_is_yet_to_write_is_no_input():
+def test_an_asset_that_the_run_writes_later_is_not_an_input():
     reader = replace(WRITTEN, reads=(Read("tables/planes", "p"),))
     history = replace(writing(reader), planned=("tables/planes", "tables/flights"))
 
@@ -214,7 +214,7 @@ def test_versions_of_very_many_runs_are_one_input():
     assert caveat.startswith("300 versions, written by as many runs; SHA-256 of them ")
 
 
-def test_what_has_no_data_version_is_no_dataset():
+def test_assets_without_a_data_version_are_not_datasets():
     assert run_datasets(writing(replace(WRITTEN, data_version=None))) == []
 
 

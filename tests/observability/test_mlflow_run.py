@@ -163,7 +163,7 @@ def test_a_mapped_step_has_a_name_that_mlflow_takes(target: Target, instance: dg
     assert steps == {"step_seconds/split", "step_seconds/double:0", "step_seconds/double:1"}
 
 
-def test_run_config_is_params_and_hides_what_is_secret(
+def test_run_config_becomes_params_without_secrets(
     target: Target, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FLIGHTS_PASSWORD", "hunter2")
@@ -204,7 +204,7 @@ def test_run_config_is_params_and_hides_what_is_secret(
     }
 
 
-def test_of_very_many_params_two_hundred_are_kept_and_the_others_counted(
+def test_two_hundred_of_very_many_params_are_kept_and_the_others_counted(
     target: Target, instance: dg.DagsterInstance
 ):
     values = {f"value_{number:03}": number for number in range(230)}
@@ -220,7 +220,7 @@ def test_of_very_many_params_two_hundred_are_kept_and_the_others_counted(
     assert run.data.tags["ledgerline.params_left_out"] == "32"
 
 
-def test_what_was_read_and_written_are_datasets_with_their_data_versions(
+def test_read_and_written_assets_are_datasets_with_their_data_versions(
     target: Target, instance: dg.DagsterInstance
 ):
     upstream = materialize(instance, jobs.planes)
@@ -253,7 +253,7 @@ def test_what_was_read_and_written_are_datasets_with_their_data_versions(
     }
 
 
-def test_what_a_run_wrote_itself_is_no_input_of_it(database: Target, instance: dg.DagsterInstance):
+def test_assets_that_a_run_wrote_itself_are_not_its_inputs(database: Target, instance: dg.DagsterInstance):
     history = materialize(instance, jobs.planes, jobs.flights, partition_key="2013-01")
 
     database.export(instance, history)
@@ -451,7 +451,7 @@ def test_concurrent_observers_create_one_run(target: Target, instance: dg.Dagste
     assert set(target.datasets(history)) == {"planes", "flights"}
 
 
-def test_of_two_runs_that_observers_left_the_same_one_is_kept(database: Target, instance: dg.DagsterInstance):
+def test_observers_keep_the_same_one_of_two_runs(database: Target, instance: dg.DagsterInstance):
     history = mapped(instance)
     database.export(instance, history)
     first = database.run(history)
@@ -488,7 +488,7 @@ def test_the_number_of_calls_does_not_grow_with_the_run(
     assert counts[0].total() == (9 if ended else 6)
 
 
-def test_more_points_than_mlflow_takes_go_in_batches(database: Target, instance: dg.DagsterInstance):
+def test_more_points_than_mlflow_accepts_are_sent_in_batches(database: Target, instance: dg.DagsterInstance):
     history = mapped(instance, 220)
     projection, client = database.counting()
 

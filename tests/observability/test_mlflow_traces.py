@@ -116,7 +116,7 @@ def test_a_run_is_a_trace_with_its_state_and_all_its_spans(
     assert (listed.info.trace_id, listed.info.state) == (trace.info.trace_id, state)
 
 
-def test_what_is_sent_twice_is_there_once(
+def test_spans_sent_twice_are_stored_once(
     target: Target, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     history = of_its_own(recorded["retries"]).history
@@ -194,7 +194,7 @@ def test_a_backfill_is_a_trace_with_a_span_for_each_run(
     assert len(target.found()) == 3
 
 
-def test_mlflow_that_cannot_be_opened_takes_no_traces(
+def test_an_mlflow_that_cannot_be_opened_accepts_no_traces(
     recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     def open_experiment() -> "tuple[MlflowClient, str]":
@@ -205,7 +205,7 @@ def test_mlflow_that_cannot_be_opened_takes_no_traces(
         projection.export(instance_of_runs, recorded["ops"].history, None)
 
 
-def test_an_experiment_that_is_gone_takes_no_traces(
+def test_a_deleted_experiment_accepts_no_traces(
     mlflow_server: str, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     from mlflow import MlflowClient
@@ -244,7 +244,7 @@ def test_an_unavailable_server_is_named_without_its_password(
     ],
     ids=["redirect", "login page", "no login"],
 )
-def test_a_login_before_the_server_has_taken_no_trace(
+def test_a_server_behind_a_login_accepts_no_traces(
     recorded: Recordings, instance_of_runs: dg.DagsterInstance, answer: Answer, why: str
 ) -> None:
     from mlflow import MlflowClient

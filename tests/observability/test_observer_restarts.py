@@ -49,7 +49,7 @@ def test_the_next_process_exports_again_at_most_records_that_were_not_stable(
     assert target.new_words_of(run) == [["one"], ["two"], ["two", "three"]]
 
 
-def test_projections_have_cursors_of_their_own(instance: dg.DagsterInstance) -> None:
+def test_projections_have_separate_cursors(instance: dg.DagsterInstance) -> None:
     run = begin(instance, "a word")
     traces, runs = FakeTarget("traces"), FakeTarget("runs", before_export=refusing(AWAY))
     for target in (traces, runs):

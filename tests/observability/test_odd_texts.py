@@ -204,7 +204,7 @@ def test_a_run_is_exported_without_texts_that_the_database_refuses_and_this_is_r
     assert files == {"lineage", "timeline.png"}
 
 
-def test_a_run_that_goes_on_is_not_written_again_for_what_is_refused(
+def test_a_run_in_progress_is_not_written_again_for_refused_texts(
     projection: MLflowRunProjection, instance: dg.DagsterInstance, rule: str
 ) -> None:
     run_id = odd_texts.execute(instance, FORBIDDEN)

@@ -64,7 +64,7 @@ def test_the_phases_of_an_attempt_do_not_overlap_and_add_up_to_it(recording: Rec
     check_phases(recording.history)
 
 
-def test_so_do_those_of_every_order_of_computing_and_storing(run: Recording) -> None:
+def test_the_phases_of_every_order_of_computing_and_storing_add_up(run: Recording) -> None:
     check_phases(run.history)
 
 
@@ -79,7 +79,7 @@ def test_the_phases_add_up_however_long_each_event_takes(run: Recording) -> None
     take()
 
 
-def test_the_phases_of_a_run_that_is_lost_at_any_moment_add_up(run: Recording) -> None:
+def test_the_phases_of_a_run_interrupted_at_any_moment_add_up(run: Recording) -> None:
     ends = {Event.RUN_SUCCESS, Event.RUN_FAILURE}
     (end,) = [
         record
@@ -96,7 +96,7 @@ def test_the_phases_of_a_run_that_is_lost_at_any_moment_add_up(run: Recording) -
 
 
 @pytest.mark.parametrize("step", ["yield_both", "return_both"])
-def test_what_is_stored_while_a_step_computes_is_not_computed(timed_runs: Recordings, step: str) -> None:
+def test_storing_during_a_computation_is_not_computation(timed_runs: Recordings, step: str) -> None:
     history = with_gaps(
         timed_runs["outputs"],
         {
@@ -143,7 +143,7 @@ def test_time_after_the_last_output_is_computation_unless_it_is_short(timed_runs
         assert lengths(attempt_at(history, "seats")) == [("store result", 2.0 + recording), *phases]
 
 
-def test_an_output_that_is_not_stored_takes_no_time_to_store(timed_runs: Recordings) -> None:
+def test_an_output_that_is_not_stored_has_no_store_phase(timed_runs: Recordings) -> None:
     step = "yield_nothing_between"
     history = with_gaps(
         timed_runs["outputs"],

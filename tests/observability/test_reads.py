@@ -116,7 +116,7 @@ def test_an_upstream_without_partitions_is_read_as_dagster_names_it(instance: dg
     assert (versions_of(read), read.basis) == ({None: written.data_version}, Basis.NAMED)
 
 
-def test_what_the_same_run_wrote_before_is_read(instance: dg.DagsterInstance):
+def test_assets_that_the_same_run_wrote_before_are_read(instance: dg.DagsterInstance):
     history = run(instance, assets.days, assets.same_day, tags=range_of(*JANUARY[:2]))
 
     read = read_of(history, "same_day")
@@ -175,7 +175,7 @@ def test_more_than_a_hundred_hours_are_read_as_their_days(instance: dg.DagsterIn
     assert read.basis is Basis.MAPPING
 
 
-def test_what_dagster_recorded_of_unknown_partitions_is_no_version(instance: dg.DagsterInstance):
+def test_dagsters_record_of_unknown_partitions_is_not_a_version(instance: dg.DagsterInstance):
     """The log does not record which of several equal windows was read."""
     run(instance, assets.days, tags=range_of(JANUARY[0], JANUARY[9]))
 
@@ -204,7 +204,7 @@ def test_an_upstream_of_which_nothing_was_there_has_no_versions(instance: dg.Dag
     assert (other.sources, other.basis) == ((), Basis.DIGEST)
 
 
-def test_what_is_gone_from_dagster_is_unknown(instance: dg.DagsterInstance):
+def test_deleted_materialisations_are_unknown(instance: dg.DagsterInstance):
     one_by_one(instance, assets.days, JANUARY[:1])
     run_id = run(instance, assets.same_day, key=JANUARY[0]).run.run_id
     instance.wipe_assets([dg.AssetKey("days")])

@@ -8,7 +8,7 @@ from ledgerline.ledger.reasons import Reason, by_reason
 FIRST, SECOND = "0b2ba5e4-7c2f-4a3d-9c2d-6f1f3ad6d8d1", "9d7a2f44-15f8-4a0e-8b61-3a3fbf0f9c11"
 
 
-def test_what_differs_in_ids_and_numbers_is_one_reason_with_an_example_and_how_many() -> None:
+def test_errors_that_differ_in_ids_and_numbers_are_one_reason_with_an_example_and_a_count() -> None:
     failures = {
         FIRST: f"MLflow at http://127.0.0.1:5000 refuses run {FIRST} (tried 3 times, /tmp/tmp1a2b)",
         SECOND: f"MLflow at http://127.0.0.1:5000 refuses run {SECOND} (tried 4 times, /tmp/tmp9z8y)",

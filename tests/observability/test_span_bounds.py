@@ -217,7 +217,7 @@ def test_any_span_of_a_step_is_read_from_the_event_log_within_the_bounds(span: R
 
 @unsaved
 @given(any_spans, st.integers(0, 5), st.integers(40, 100))
-def test_the_limits_of_opentelemetry_s_variables_are_obeyed(
+def test_the_limits_of_opentelemetrys_variables_are_applied(
     span: ReadableSpan, count: int, length: int
 ) -> None:
     bounds = Bounds(count, count, count, count, count, length)
@@ -261,7 +261,7 @@ def test_the_variables_are_those_of_opentelemetry(monkeypatch: pytest.MonkeyPatc
 # Bounded values of each kind, and the notes about them
 
 
-def test_what_every_receiver_takes_stays_as_it_is() -> None:
+def test_values_that_every_receiver_accepts_stay_unchanged() -> None:
     values = {
         "text": "fünf\nZeilen",
         "number": -(2**63),
@@ -309,7 +309,7 @@ def test_values_that_otlp_or_jaeger_has_no_place_for_become_text(value: object, 
     assert attribute(value) == (kept.replace("\\\\", "\\") if isinstance(kept, str) else kept)
 
 
-def test_nothing_is_left_out_silently() -> None:
+def test_everything_left_out_is_counted() -> None:
     found = exported(
         span_with({"a": 1, "none": None, "": 2, **{f"key {number}": 1 for number in range(200)}})
     )
@@ -355,7 +355,7 @@ def test_long_keys_stay_apart() -> None:
     assert found.dropped_attributes_count == 0
 
 
-def test_events_and_links_that_are_too_many_are_counted_in_otlp_s_own_fields() -> None:
+def test_too_many_events_and_links_are_counted_in_the_fields_of_otlp() -> None:
     elsewhere = Link(SpanContext(7, 8, is_remote=True), {"why": "retry"})
     impossible = Link(SpanContext(2**128, 8, is_remote=True))
     events = [Event("epoch", {"number": number}, timestamp=number) for number in range(1_000)]
@@ -364,7 +364,7 @@ def test_events_and_links_that_are_too_many_are_counted_in_otlp_s_own_fields() -
     assert (len(found.links), found.dropped_links_count) == (128, 73)
 
 
-def test_what_a_step_s_own_limits_dropped_is_counted_still_after_the_event_log() -> None:
+def test_counts_of_a_steps_dropped_attributes_are_kept_in_the_event_log() -> None:
     span = span_with(
         {str(number): number for number in range(130)},
         events=[Event("epoch", {str(number): number for number in range(130)}, timestamp=1)] * 130,
@@ -386,12 +386,12 @@ def test_a_span_with_much_of_everything_has_shorter_values_rather_than_none() ->
     assert found.ByteSize() > SPAN_BYTES / 10
 
 
-def test_the_type_of_a_span_fits_into_mlflow_s_column() -> None:
+def test_the_type_of_a_span_fits_into_mlflows_column() -> None:
     found = attributes_of(exported(span_with({names.SPAN_TYPE: "T" * 3_000})).attributes)
     assert len(found[names.SPAN_TYPE]) <= 250
 
 
-def test_a_resource_fits_into_the_tags_of_mlflow_s_traces() -> None:
+def test_a_resource_fits_into_the_tags_of_mlflows_traces() -> None:
     found = bounded_resource(Resource({"k" * 300: "v" * 10_000, **{str(number): 1 for number in range(100)}}))
     assert len(found.attributes) <= 64
     assert max(map(len, found.attributes)) <= 250

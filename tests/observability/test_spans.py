@@ -53,7 +53,7 @@ def test_a_run_has_one_root_and_it_is_last(recording: Recording) -> None:
     assert key_of(root) == (ids.trace_id(recording.run.run_id), ids.run_span_id(recording.run.run_id))
 
 
-def test_every_span_has_an_id_of_its_own_and_a_parent_that_exists(recording: Recording) -> None:
+def test_every_span_has_a_unique_id_and_an_existing_parent(recording: Recording) -> None:
     trace = trace_of(recording)
     keys = {key_of(span) for span in trace}
     assert len(keys) == len(trace)
@@ -61,7 +61,7 @@ def test_every_span_has_an_id_of_its_own_and_a_parent_that_exists(recording: Rec
         assert span.parent is None or (span.parent.trace_id, span.parent.span_id) in keys
 
 
-def test_no_span_takes_less_than_no_time_or_leaves_its_parent(recording: Recording) -> None:
+def test_no_span_has_a_negative_duration_or_leaves_its_parent(recording: Recording) -> None:
     trace = trace_of(recording)
     by_key = {key_of(span): span for span in trace}
     for span in trace:
@@ -323,7 +323,7 @@ def test_steps_that_were_skipped_are_named(recorded: Recordings) -> None:
     assert recorded["skipped"].history.skipped
 
 
-def test_what_a_step_traced_is_below_its_computation(recorded: Recordings) -> None:
+def test_spans_of_a_step_are_below_its_computation(recorded: Recordings) -> None:
     trace = trace_of(recorded["traced"])
     paths = [path_of(span, trace) for span in trace if span.name in ("parse", "load seats")]
     assert paths == [

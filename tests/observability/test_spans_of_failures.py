@@ -151,7 +151,7 @@ def reading() -> None:
     read_an_old_disk()
 
 
-def test_an_error_that_is_no_utf_8_can_be_sent() -> None:
+def test_an_error_that_is_not_utf_8_can_be_sent() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         run = reading.execute_in_process(instance=instance, raise_on_error=False)
         history = read_history(instance, run.run_id)

@@ -134,20 +134,20 @@ def test_all_times_are_later_where_a_clock_was_behind(span: ReadableSpan, later:
 
 @unsaved
 @given(st.lists(spans, max_size=3))
-def test_what_is_stored_is_json_in_utf_8(several: Sequence[ReadableSpan]) -> None:
+def test_stored_spans_are_json_in_utf_8(several: Sequence[ReadableSpan]) -> None:
     encoded = encode(several)
     text = json.dumps(encoded, ensure_ascii=False, allow_nan=False)
     assert json.loads(text.encode()) == encoded
 
 
-def test_a_loss_that_is_no_number_is_stored_as_text() -> None:
+def test_nan_is_stored_as_text() -> None:
     losses = (0.5, math.nan, math.inf, -math.inf)
     span = span_with(attributes={"loss": math.nan, "losses": losses})
     json.dumps(encode([span]), allow_nan=False)
     assert decoded(span).attributes == {"loss": "NaN", "losses": [0.5, "NaN", "Infinity", "-Infinity"]}
 
 
-def test_the_name_of_an_old_file_is_stored_without_what_no_encoding_has() -> None:
+def test_the_name_of_an_old_file_is_stored_without_invalid_characters() -> None:
     old = "caf\udce9.csv"  # as Python has a Latin-1 name on a UTF-8 disk
     found = decoded(
         span_with(
@@ -162,7 +162,7 @@ def test_the_name_of_an_old_file_is_stored_without_what_no_encoding_has() -> Non
     assert found.status.description == "caf?.csv"
 
 
-def test_what_json_has_no_word_for_is_stored_as_text() -> None:
+def test_values_that_json_does_not_have_are_stored_as_text() -> None:
     found = decoded(span_with(attributes={"digest": b"\x00\xff", "path": (b"a", b"b")}))
     assert found.attributes == {"digest": "b'\\x00\\xff'", "path": ["b'a'", "b'b'"]}
 

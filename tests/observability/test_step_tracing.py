@@ -75,7 +75,7 @@ def test_spans_are_below_the_computation_of_their_step(instance: dg.DagsterInsta
         assert start <= times_of(span)[0] <= times_of(span)[1] <= end
 
 
-def test_every_attempt_has_its_own(instance: dg.DagsterInstance) -> None:
+def test_every_attempt_has_separate_spans(instance: dg.DagsterInstance) -> None:
     @dg.op(retry_policy=dg.RetryPolicy(max_retries=2))
     def fetch(context: dg.OpExecutionContext, otel: OTelResource) -> None:
         with otel.span("read", try_=context.retry_number + 1):
@@ -185,7 +185,7 @@ def test_an_async_op_keeps_its_tasks_apart(instance: dg.DagsterInstance) -> None
     ]
 
 
-def test_what_an_io_manager_traces_is_below_the_step_it_works_for(instance: dg.DagsterInstance) -> None:
+def test_spans_of_an_io_manager_are_below_its_step(instance: dg.DagsterInstance) -> None:
     class Traced(dg.IOManager):
         def handle_output(self, context: dg.OutputContext, obj: object) -> None:
             with context.resources.otel.span("write"):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("unused_opentelemetry")
 # One process, several runs
 
 
-def test_runs_in_one_process_have_traces_of_their_own(instance: dg.DagsterInstance) -> None:
+def test_runs_in_one_process_have_separate_traces(instance: dg.DagsterInstance) -> None:
     left_open: list[AbstractContextManager[object]] = []
 
     @dg.op

@@ -135,7 +135,7 @@ def test_a_span_with_too_many_attributes_is_kept_with_those_that_were_set_last(
     assert len(named(spans, "read").attributes or {}) == 128
 
 
-def test_spans_with_much_in_them_are_cut_and_take_more_events_of_the_log(
+def test_large_spans_are_cut_and_need_more_events_of_the_log(
     instance: dg.DagsterInstance,
 ) -> None:
     rows = [f"row {number}" for number in range(20_000)]
@@ -162,7 +162,7 @@ def test_spans_with_much_in_them_are_cut_and_take_more_events_of_the_log(
 # Nothing that goes wrong here fails a step
 
 
-def test_an_event_log_that_takes_no_spans_does_not_fail_the_step(
+def test_an_event_log_that_refuses_spans_does_not_fail_the_step(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*arguments: object, **named_arguments: object) -> None:

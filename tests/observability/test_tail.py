@@ -70,7 +70,7 @@ class FakeServer:
         return list(self.instance.get_records_for_run(run.run_id).records)
 
 
-def test_what_is_new_is_read_and_nothing_else(instance: dg.DagsterInstance, clock: Clock) -> None:
+def test_only_new_records_are_read(instance: dg.DagsterInstance, clock: Clock) -> None:
     run = begin(instance, "one")
     tail = Tail.of(run.record)
     assert tail.read(instance)
@@ -176,7 +176,7 @@ def test_a_record_that_becomes_visible_after_a_later_one_is_not_lost(
     assert tail.stable_cursor == latest(instance, run)
 
 
-def test_the_next_process_reads_what_became_visible_late_too(
+def test_the_next_process_reads_records_that_became_visible_late(
     instance: dg.DagsterInstance, clock: Clock
 ) -> None:
     server, run = FakeServer(instance), begin(instance, "one")

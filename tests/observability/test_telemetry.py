@@ -154,7 +154,7 @@ def test_no_value_of_any_variable_raises(variables: dict[str, str]) -> None:
     assert isinstance(read.keeps(1), bool)
 
 
-def test_what_is_switched_off_keeps_no_trace() -> None:
+def test_a_disabled_sdk_samples_no_trace() -> None:
     traces = [ids.trace_id(str(uuid4())) for _ in range(200)]
     assert all(Telemetry().keeps(trace) for trace in traces)
     assert not any(Telemetry(disabled=True).keeps(trace) for trace in traces)
@@ -306,7 +306,7 @@ def test_spans_are_compressed_if_the_variables_request_it(
     assert len(collector.request.spans) == len(spans)
 
 
-def test_a_collector_that_refuses_is_no_success(
+def test_a_collector_that_refuses_is_not_a_success(
     collector: Collector, environment: pytest.MonkeyPatch, recorded: Recordings
 ) -> None:
     collector.refuses = [400]

@@ -72,14 +72,14 @@ def test_a_phase_is_as_long_as_it_took():
     assert pixels(twice).shape[0] - pixels(once).shape[0] == pytest.approx(ROW_HEIGHT * DOTS_PER_INCH, abs=2)
 
 
-def test_what_failed_is_red():
+def test_failed_steps_are_red():
     phases = (Phase(COMPUTE, 1_002.0, 1_005.0, failed=True),)
 
     assert area(timeline(history(step("fit"))), RED) == 0
     assert area(timeline(history(step("fit", outcome=Outcome.FAILURE, phases=phases))), RED) > 1000
 
 
-def test_of_very_many_steps_the_longest_and_those_that_failed_are_drawn():
+def test_the_longest_and_the_failed_of_very_many_steps_are_drawn():
     many = [step(f"step_{number}", seconds=1 + number / 100) for number in range(59)]
     failed = step(
         "short", seconds=0.1, outcome=Outcome.FAILURE, phases=(Phase(COMPUTE, 1_002.0, 1_002.1, True),)

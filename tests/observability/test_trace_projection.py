@@ -36,7 +36,7 @@ def test_all_spans_of_a_run_are_sent_and_counted(
     assert all(span.resource.attributes["service.name"] == "ledgerline" for span in exporter.spans)
 
 
-def test_only_what_is_new_is_sent(
+def test_only_new_spans_are_sent(
     exporter: FakeExporter, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     recording, projection = recorded["ops"], projection_to(exporter)

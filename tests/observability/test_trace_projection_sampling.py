@@ -52,7 +52,7 @@ def test_a_run_that_took_long_is_kept_and_a_short_one_is_not(
     assert export(projection_to(exporter, NONE_IN_THE_SHARE), late) == len(spans_of(late))
 
 
-def test_after_the_end_of_a_run_that_is_kept_for_it_only_what_is_new_is_sent(
+def test_after_the_end_of_a_sampled_run_only_new_spans_are_sent(
     exporter: FakeExporter, recorded: Recordings, instance_of_runs: dg.DagsterInstance
 ) -> None:
     history = recorded["errors"].history

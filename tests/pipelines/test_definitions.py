@@ -108,7 +108,7 @@ def test_every_job_is_described() -> None:
 
 
 @pytest.mark.parametrize("job_name", ["ingest_flights", "replay_day"])
-def test_what_a_job_writes_is_checked_by_it(job_name: str) -> None:
+def test_a_job_checks_the_assets_that_it_writes(job_name: str) -> None:
     steps = {node.name for node in defs.resolve_job_def(job_name).nodes}
     assert steps - ASSETS.keys() == {
         f"{asset}_checks" for asset in executed_by(job_name) - {"delay_predictions"}

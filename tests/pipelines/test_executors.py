@@ -83,7 +83,7 @@ def events_of(result: dg.JobExecutionResult, step_key: str) -> list[DagsterEvent
     return [event.event_type for event in result.all_events if event.step_key == step_key]
 
 
-def test_each_step_has_a_process_of_its_own(instance: dg.DagsterInstance) -> None:
+def test_each_step_has_a_separate_process(instance: dg.DagsterInstance) -> None:
     with dg.execute_job(dg.reconstructable(two_steps), instance) as result:
         assert result.success
         first, second = result.output_for_node("second_process")
@@ -129,7 +129,7 @@ def test_processes_are_forked_unless_spawning_is_configured(name: str, creation:
     assert executor_for(name, 0, 1).executor_creation_fn is creation
 
 
-def test_a_warm_process_imports_what_the_kinds_of_steps_need() -> None:
+def test_a_warm_process_imports_the_modules_of_its_steps() -> None:
     tables, models = start_warm_process([]), start_warm_process(["scikitlearn", "mlflow"])
     assert set(start_warm_process([], ["pipelines.definitions"])) == {"pipelines.definitions", *tables}
     assert "sklearn.ensemble" not in tables
@@ -146,7 +146,7 @@ def test_modules_of_language_models_are_imported_by_steps_that_use_them() -> Non
 
 
 @pytest.mark.parametrize("name", ["multiprocess", "multiprocess_spawn"])
-def test_steps_with_a_language_model_have_a_limit_of_their_own(name: str) -> None:
+def test_steps_with_a_language_model_have_a_separate_limit(name: str) -> None:
     processed = executor_for(name, 4, 2).apply_config_mapping({"config": {}}).value
     assert processed is not None
     configured = processed["config"]
@@ -173,7 +173,7 @@ def test_the_number_of_pods_is_unlimited_unless_configured() -> None:
     assert "max_concurrent" not in processed["config"]
 
 
-def test_without_its_library_kubernetes_is_refused_with_what_to_install(
+def test_without_its_library_kubernetes_is_refused_with_the_package_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "dagster_k8s", None)

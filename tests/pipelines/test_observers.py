@@ -79,7 +79,7 @@ def test_runs_are_traced_and_tracked_at_each_poll_of_the_daemon_by_default() -> 
         assert sensor.description
 
 
-def test_where_a_service_does_it_the_sensors_are_there_and_stopped() -> None:
+def test_the_sensors_are_stopped_where_a_service_exports_runs() -> None:
     found = sensors(LEDGERLINE_OBSERVER="service")
     assert set(found) == {"trace_runs", "track_runs"}
     assert {sensor.default_status for sensor in found.values()} == {dg.DefaultSensorStatus.STOPPED}
@@ -119,7 +119,7 @@ def test_a_tick_without_news_is_reported(
     assert evaluated("trace_runs", instance, resource) == "0 runs updated, 0 items written, 0 followed"
 
 
-def test_what_was_read_of_a_run_is_kept_between_ticks_by_instance_and_sensor(
+def test_histories_are_kept_between_ticks_by_instance_and_sensor(
     instance: dg.DagsterInstance, tmp_path: Path, mlflow_database: str
 ) -> None:
     resource = projections(settings_with(tmp_path, MLFLOW_TRACKING_URI=mlflow_database))

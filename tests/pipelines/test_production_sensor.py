@@ -123,7 +123,7 @@ def test_there_and_back_between_polls_is_two_moves_and_one_scoring(
     assert len(daemon.launched) == 1
 
 
-def test_what_moved_in_both_ways_outside_between_polls_left_no_trace(daemon: Daemon) -> None:
+def test_external_moves_there_and_back_between_polls_are_not_recorded(daemon: Daemon) -> None:
     """MLflow keeps no history of aliases: this move is not in it."""
     for _ in range(2):
         daemon.stock.version(MODEL_NAME)
@@ -288,7 +288,7 @@ def test_an_alert_address_that_is_down_gets_all_alerts_later_in_order(
     assert len(daemon.launched) == 2
 
 
-def test_of_several_moves_alerted_ones_are_not_sent_again(daemon: Daemon, address: AlertAddress) -> None:
+def test_moves_that_were_alerted_are_not_sent_again(daemon: Daemon, address: AlertAddress) -> None:
     daemon.alert_url = address.url
     register(daemon, 2)
     daemon.set_alias(PRODUCTION, 1)

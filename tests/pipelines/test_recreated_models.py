@@ -155,7 +155,7 @@ def test_a_killed_daemon_requests_runs_of_a_recreated_model_with_the_same_keys(g
     assert len(killed) == 1
 
 
-def test_a_cursor_of_an_earlier_release_goes_on_and_does_nothing_twice(
+def test_a_cursor_of_an_earlier_release_continues_and_repeats_nothing(
     grown: Daemon, address: AlertAddress
 ) -> None:
     before = len(grown.launched)

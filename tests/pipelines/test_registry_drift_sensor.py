@@ -39,7 +39,7 @@ def test_the_check_is_evaluated_when_its_verdict_changes(daemon: Daemon) -> None
     assert daemon.verdicts == [fine, wrong, fine]
 
 
-def test_what_waits_is_done_at_the_next_tick_however_seldom_it_polls(daemon: Daemon) -> None:
+def test_waiting_work_is_done_at_the_next_tick_for_any_poll_interval(daemon: Daemon) -> None:
     daemon.poll_seconds = 3600
     for _ in range(2):
         daemon.stock.version(MODEL_NAME)
@@ -67,7 +67,7 @@ def test_a_verdict_is_confirmed_at_the_next_tick_however_seldom_it_polls(daemon:
     assert "a moment ago" in (daemon.tick(registry_drift).skip_message or "")
 
 
-def test_a_change_outside_that_is_noticed_meanwhile_is_no_inconsistency(daemon: Daemon) -> None:
+def test_a_recorded_external_change_is_not_an_inconsistency(daemon: Daemon) -> None:
     daemon.stock.version(MODEL_NAME)
     for sensor in [*REGISTRY_SENSORS, *REGISTRY_SENSORS]:
         daemon.tick(sensor)

@@ -67,7 +67,7 @@ def test_they_are_on_and_have_descriptions() -> None:
 
 
 @pytest.mark.parametrize("sensor", REGISTRY_SENSORS, ids=lambda sensor: sensor.name)
-def test_a_registry_without_the_model_is_no_error(sensor: dg.SensorDefinition, daemon: Daemon) -> None:
+def test_a_registry_without_the_model_is_not_an_error(sensor: dg.SensorDefinition, daemon: Daemon) -> None:
     daemon.stock.client.delete_registered_model(MODEL_NAME)
     data = daemon.tick(sensor)
     assert data.skip_message == "The model does not exist yet, or was polled a moment ago."
@@ -91,7 +91,7 @@ def test_a_registry_that_cannot_be_reached_fails_the_tick_and_nothing_is_forgott
 
 
 @pytest.mark.parametrize("sensor", [staging_changed, production_changed], ids=lambda sensor: sensor.name)
-def test_where_nothing_has_moved_the_journal_is_not_read(sensor: dg.SensorDefinition, daemon: Daemon) -> None:
+def test_the_journal_is_not_read_without_a_move(sensor: dg.SensorDefinition, daemon: Daemon) -> None:
     """Detected by a deleted journal: each read of it fails."""
     daemon.stock.version(MODEL_NAME)
     daemon.tick(sensor)

@@ -271,7 +271,7 @@ def test_a_check_is_read_when_its_run_has_ended_also_after_others(
     assert ticks.asked_for() is None
 
 
-def test_a_run_that_ends_before_its_checks_does_not_hold_others_up(ticks: Ticks) -> None:
+def test_a_run_that_ends_before_its_checks_does_not_delay_others(ticks: Ticks) -> None:
     @dg.asset(partitions_def=MONTHS, name=DRIFT_ASSET.to_user_string())
     def broken() -> None:
         raise dg.Failure("before any check")

@@ -34,7 +34,7 @@ def test_each_morning_a_day_of_2013_with_the_same_weekday_is_replayed() -> None:
     assert request.tags["replayed_on"] == "2026-07-10"
 
 
-def test_days_that_are_replayed_by_the_same_day_have_runs_of_their_own() -> None:
+def test_days_that_are_replayed_by_the_same_day_have_separate_runs() -> None:
     first, second = tick(daily_replay, 2024, 12, 31, 5), tick(daily_replay, 2024, 12, 24, 5)
     assert isinstance(first, dg.RunRequest)
     assert isinstance(second, dg.RunRequest)

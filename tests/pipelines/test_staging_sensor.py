@@ -203,7 +203,7 @@ def tag(daemon: Daemon, version: int, person: str = "grace") -> None:
     daemon.stock.client.set_model_version_tag(MODEL_NAME, str(version), "approved_by", person)
 
 
-def test_what_was_approved_is_promoted_once(waiting: Daemon) -> None:
+def test_an_approved_version_is_promoted_once(waiting: Daemon) -> None:
     waiting.stock.registered(MODEL_NAME).approve(2, "ada", "looks good")
     for _ in range(3):
         waiting.tick(staging_changed)
@@ -326,7 +326,7 @@ def test_an_approval_recorded_by_a_process_that_died_is_read_within_a_minute(
     assert versions_of(waiting.launched) == [2]
 
 
-def test_a_version_that_waited_and_was_deleted_is_no_error(waiting: Daemon) -> None:
+def test_a_deleted_version_that_waited_is_not_an_error(waiting: Daemon) -> None:
     waiting.stock.client.delete_model_version(MODEL_NAME, "2")
     for _ in range(2):
         waiting.tick(staging_changed)

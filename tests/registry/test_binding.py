@@ -288,7 +288,7 @@ def test_a_bound_journal_needs_no_tags_of_the_model(any_stock: Stock, model_name
     assert producers(any_stock, model_name) == [1, 2]
 
 
-def test_what_a_journal_is_bound_to_cannot_be_changed(any_stock: Stock, model_name: str):
+def test_the_binding_of_a_journal_cannot_be_changed(any_stock: Stock, model_name: str):
     served_twice(any_stock, model_name)
     journal = any_stock.journal(model_name)
     bound = journal.model_created
@@ -366,7 +366,7 @@ def test_a_rollback_without_the_evidence_that_it_rests_on_is_refused(stock: Stoc
     assert stock.rollback(model_name).version == 1
 
 
-def test_a_rollback_to_what_was_put_into_production_by_hand_needs_no_evidence(stock: Stock, model_name: str):
+def test_a_rollback_to_a_version_set_by_hand_needs_no_evidence(stock: Stock, model_name: str):
     stock.model(model_name, 2)
     stock.client.set_registered_model_alias(model_name, PRODUCTION, "1")
     stock.serve(model_name, 2)
@@ -375,7 +375,7 @@ def test_a_rollback_to_what_was_put_into_production_by_hand_needs_no_evidence(st
 
 
 @pytest.mark.parametrize("alias", [PRODUCTION, STAGING])
-def test_a_dead_move_to_something_else_than_was_evaluated_is_given_up(
+def test_a_dead_move_to_files_that_were_not_evaluated_is_abandoned(
     any_stock: Stock, model_name: str, alias: str
 ):
     served_twice(any_stock, model_name)
@@ -401,7 +401,7 @@ def waiting_move(stock: Stock, name: str) -> Move:
     return Move(now - UNDER_WAY - timedelta(seconds=1), PRODUCTION, 1, 2, PROMOTION, "a dead process")
 
 
-def test_a_dead_move_of_production_to_edited_files_is_given_up(stock: Stock, model_name: str):
+def test_a_dead_move_of_production_to_edited_files_is_abandoned(stock: Stock, model_name: str):
     stock.model(model_name, 1)
     stock.version(model_name, weights="other weights")
     stock.serve(model_name, 1)

@@ -41,7 +41,7 @@ def test_other_numbers_have_another_seal(first: int, second: int):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_no_number_cannot_be_sealed(number: float):
+def test_nan_cannot_be_sealed(number: float):
     with pytest.raises(ValueError, match="not JSON compliant"):
         seal({"log_loss": number})
 
@@ -82,7 +82,7 @@ def test_a_version_records_how_it_was_evaluated(
     assert APPROVED_BY_TAG not in tags
 
 
-def test_evidence_that_is_gone_is_named(any_stock: Stock, model_name: str):
+def test_missing_evidence_is_named(any_stock: Stock, model_name: str):
     any_stock.model(model_name)
     evaluation = any_stock.evaluate(model_name, 1)
     elsewhere = any_stock.run()

@@ -62,7 +62,7 @@ def delete(stock: Stock, journal: Journal, key: str) -> None:
 # Written and read
 
 
-def test_what_is_written_is_read_again(any_stock: Stock, model_name: str):
+def test_entries_are_read_as_they_were_written(any_stock: Stock, model_name: str):
     journal = Journal.opened(any_stock.registered(model_name))
 
     for number, what in enumerate([EVALUATION, APPROVAL, MOVE]):
@@ -119,7 +119,7 @@ def test_a_model_without_a_journal_has_none(stock: Stock):
 # Several writers
 
 
-def test_of_ten_processes_that_write_the_same_entry_one_succeeds(
+def test_one_of_ten_processes_that_write_the_same_entry_succeeds(
     any_stock: Stock, model_name: str, racers: Racers
 ):
     Journal.opened(any_stock.registered(model_name)).append(0, EVALUATION)
@@ -130,7 +130,7 @@ def test_of_ten_processes_that_write_the_same_entry_one_succeeds(
     assert any_stock.history(model_name).head == 2
 
 
-def test_what_eight_processes_add_at_once_is_all_there_in_some_order(
+def test_entries_of_eight_concurrent_processes_are_all_stored(
     any_stock: Stock, model_name: str, racers: Racers
 ):
     outcomes = racers.run([Task("add", any_stock.uri, model_name, number=n) for n in range(1, 9)])
@@ -183,7 +183,7 @@ def test_a_journal_with_two_runs_is_refused(stock: Stock, model_name: str):
         Journal.named(stock.registered(model_name))
 
 
-def test_a_journal_deleted_by_its_reader_s_back_is_no_entry_taken(any_stock: Stock, model_name: str):
+def test_a_deleted_journal_is_not_a_conflict_of_entries(any_stock: Stock, model_name: str):
     journal = Journal.opened(any_stock.registered(model_name))
     any_stock.client.delete_run(journal.run_id)
 
@@ -222,7 +222,7 @@ def test_an_entry_deleted_in_the_database_is_noticed(stock: Stock, model_name: s
     ],
     ids=["the last entry", "how a move ended"],
 )
-def test_what_no_entry_follows_is_sealed_by_the_model(
+def test_the_last_entry_is_sealed_by_the_model(
     stock: Stock, model_name: str, key: str, edit: Callable[[str], str]
 ):
     stock.model(model_name)

@@ -62,9 +62,7 @@ def save_with_mlflow(model: Any, folder: Path, **options: Any) -> None:
     sklearn.save_model(model, str(folder), pip_requirements=["scikit-learn"], **options)
 
 
-def test_a_loaded_model_answers_as_the_one_that_was_saved(
-    saved_model: Path, model: Any, inputs: pd.DataFrame
-):
+def test_a_loaded_model_predicts_as_the_saved_one(saved_model: Path, model: Any, inputs: pd.DataFrame):
     loaded = load(saved_model)
 
     np.testing.assert_array_equal(loaded.answer(inputs), model.predict_proba(inputs))
@@ -101,7 +99,7 @@ def test_categories_are_strings_and_numbers_doubles(description: "Model"):
 
 
 @pytest.mark.usefixtures("trusting")
-def test_a_client_may_leave_out_what_is_optional(saved_model: Path, inputs: pd.DataFrame):
+def test_a_client_may_leave_out_optional_columns(saved_model: Path, inputs: pd.DataFrame):
     from mlflow import pyfunc
 
     gaps = inputs.head(3).assign(manufacturer=None, wind_gust=np.nan)

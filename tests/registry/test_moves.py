@@ -157,7 +157,7 @@ def test_a_move_whose_process_must_have_died_is_finished_by_the_next_process(sto
     assert stock.tags(served, 2)["promoted_by"] == "a dead process"
 
 
-def test_a_move_that_moved_the_alias_and_died_is_no_change_outside(stock: Stock, served: str):
+def test_a_move_that_moved_the_alias_and_died_is_not_an_external_change(stock: Stock, served: str):
     waiting(stock, served, ago=UNDER_WAY)
     stock.client.set_registered_model_alias(served, PRODUCTION, "2")
 
@@ -182,7 +182,7 @@ def test_a_dead_move_does_not_undo_a_later_change(stock: Stock, served: str):
     stock.require_agreement(served)
 
 
-def test_a_dead_move_to_a_version_deleted_since_is_given_up(stock: Stock, served: str):
+def test_a_dead_move_to_a_deleted_version_is_abandoned(stock: Stock, served: str):
     waiting(stock, served, ago=UNDER_WAY)
     stock.client.delete_model_version(served, "2")
 
@@ -286,7 +286,7 @@ def test_an_unknown_model_gets_no_journal(stock: Stock):
 # At once
 
 
-def test_a_move_from_where_the_alias_is_no_more_is_refused(stock: Stock, served: str):
+def test_a_move_from_an_outdated_version_is_refused(stock: Stock, served: str):
     model = stock.registered(served).reconcile()
     stock.promote(served, 2)
 

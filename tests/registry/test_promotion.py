@@ -351,7 +351,7 @@ def test_an_approval_by_tag_is_removed_before_the_next_evaluation_is_recorded(st
     assert list(evidence.tags_of(stock.evaluation(1)))[0] == APPROVED_BY_TAG  # noqa: RUF015 (the order is the point)
 
 
-def test_what_broke_a_rule_cannot_be_approved(stock: Stock, served: str):
+def test_a_version_that_failed_a_gate_cannot_be_approved(stock: Stock, served: str):
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
 
     with pytest.raises(MoveRefusedError, match="it did not pass calibrated"):

@@ -63,7 +63,7 @@ def test_the_experiment_lists_the_prompt(client: "MlflowClient") -> None:
 @pytest.mark.parametrize(
     "uri", ["prompts:/nobody/1", "prompts:/nobody@production", "prompts:/", "prompts:/x", "answers/1", ""]
 )
-def test_what_is_not_there_is_named(client: "MlflowClient", uri: str) -> None:
+def test_a_missing_version_is_named(client: "MlflowClient", uri: str) -> None:
     with pytest.raises(UnknownPromptError) as refused:
         prompts.load(client, uri)
 

@@ -114,7 +114,7 @@ def test_requests_that_staging_cannot_score_are_counted_and_the_others_compared(
     assert (found.disagreements, found.share) == (6, 6 / 16)
 
 
-def test_what_a_service_would_refuse_is_not_scored(logged: pd.DataFrame) -> None:
+def test_requests_that_a_service_would_refuse_are_not_scored(logged: pd.DataFrame) -> None:
     logged.loc[3, "input.x"] = np.nan
     found = replayed(logged, asked(late_above(7.5), required=("x",)))
     assert (found.unscored_rows, found.problem) == (2, "a value is required of x")
@@ -149,14 +149,14 @@ def test_only_the_latest_whole_requests_are_replayed_of_too_many(logged: pd.Data
 
 
 @pytest.mark.parametrize("at_once", [1, 5, 100])
-def test_in_how_many_parts_rows_are_scored_changes_nothing(logged: pd.DataFrame, at_once: int) -> None:
+def test_the_number_of_batches_does_not_change_scores(logged: pd.DataFrame, at_once: int) -> None:
     rows, starts = latest_requests(logged, 20)
     found = predictions_for(asked(late_above(9.5)), inputs_of(rows), starts, at_once)
     assert found.scored.all()
     assert found.outputs[""][:, 1].tolist() == [0.3] * 10 + [0.8] * 10
 
 
-def test_nothing_cannot_be_replayed(tmp_path: Path) -> None:
+def test_an_empty_log_cannot_be_replayed(tmp_path: Path) -> None:
     with pytest.raises(NothingToReplayError, match="There is no request to replay"):
         replayed(read(tmp_path, MODEL, at(0)), asked(late_above(7.5)))
 

@@ -131,7 +131,7 @@ def test_a_column_without_a_single_value_takes_the_type_of_others(tmp_path: Path
     assert list(read(tmp_path, MODEL, at(0))["input.carrier"]) == [None, "AA"]
 
 
-def test_redacted_values_are_in_no_file_and_what_is_redacted_is_known(tmp_path: Path) -> None:
+def test_redacted_values_are_in_no_file_and_their_columns_are_recorded(tmp_path: Path) -> None:
     texts = np.array(["N14228"], dtype=object)
     path = write(tmp_path, 1, {"tailnum": texts, "temp": [39.5]}, SCORES, redacted=("tailnum", "1"))
     assert b"N14228" not in path.read_bytes()
@@ -145,7 +145,7 @@ def test_redacted_values_are_in_no_file_and_what_is_redacted_is_known(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "weiß nicht", "a%2Fb"])
-def test_any_name_of_a_model_is_one_folder_of_its_own(tmp_path: Path, name: str) -> None:
+def test_any_name_of_a_model_has_a_separate_folder(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "log"
     path = write(folder, 1, {"x": [1]}, SCORES, model=name)
     assert path.parent.parent == folder
@@ -248,7 +248,7 @@ def test_half_a_file_of_a_killed_writer_is_never_read_and_removed_by_the_next(tm
     assert len(files_in(tmp_path)) == 1
 
 
-def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_files(tmp_path: Path) -> None:
     write(tmp_path, 1, {"x": [1]}, SCORES)
     before = files_in(tmp_path)
     place = folder_of(tmp_path, MODEL)

@@ -208,12 +208,12 @@ CLASSIFIERS = [
 
 
 @pytest.mark.parametrize("model", REGRESSORS, ids=name_of)
-def test_a_regressor_answers_as_before_when_it_is_read_again(model: Any, values: Task):
+def test_a_regressor_predicts_the_same_after_it_is_read_again(model: Any, values: Task):
     require_same_answers(model, values)
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=name_of)
-def test_a_classifier_of_three_classes_answers_as_before_when_it_is_read_again(
+def test_a_classifier_of_three_classes_predicts_the_same_after_it_is_read_again(
     model: Any, three_classes: Task
 ):
     require_same_answers(model, three_classes)
@@ -224,7 +224,7 @@ def test_a_classifier_of_three_classes_answers_as_before_when_it_is_read_again(
     [*CLASSIFIERS, GradientBoostingClassifier(n_estimators=3, loss="exponential")],
     ids=name_of,
 )
-def test_a_classifier_of_two_classes_answers_as_before_when_it_is_read_again(model: Any, two_classes: Task):
+def test_a_classifier_of_two_classes_predicts_the_same_after_it_is_read_again(model: Any, two_classes: Task):
     require_same_answers(model, two_classes)
 
 

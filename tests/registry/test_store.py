@@ -117,7 +117,7 @@ def test_artifacts_of_a_new_experiment_go_to_the_given_folder(
     assert client.get_experiment(created).artifact_location == location
 
 
-def test_a_server_chooses_where_artifacts_go(mlflow_server: str):
+def test_a_server_chooses_the_folder_of_artifacts(mlflow_server: str):
     client = store.connect(mlflow_server)
 
     created = store.experiment_id(client, "where artifacts go", None)

@@ -101,7 +101,7 @@ def test_an_unregistered_model_has_no_aliases(client: "MlflowClient"):
     assert RegisteredModel(client, "never registered").version_with_alias(STAGING) is None
 
 
-def test_a_loaded_version_answers_as_the_model_that_was_registered(
+def test_a_loaded_version_predicts_as_the_registered_model(
     client: "MlflowClient", log_model: "LogModel", name: str, model: Any, inputs: "pd.DataFrame"
 ):
     registered = RegisteredModel(client, name)
@@ -215,7 +215,7 @@ def test_versions_are_listed_in_the_order_of_their_numbers(
     ]
 
 
-def test_what_is_not_there_is_named(client: "MlflowClient", log_model: "LogModel", name: str):
+def test_a_missing_version_is_named(client: "MlflowClient", log_model: "LogModel", name: str):
     RegisteredModel(client, name).register(log_model().model_id, {})
 
     with pytest.raises(UnknownVersionError, match=f"^{re.escape(name)} has no version 2"):

@@ -61,7 +61,7 @@ def refusal(verifier: Verifier, headers: Mapping[str, str], body: bytes) -> str:
 # Accepted
 
 
-def test_what_mlflow_signed_is_read(verifier: Verifier) -> None:
+def test_a_body_signed_by_mlflow_is_read(verifier: Verifier) -> None:
     request = sent()
     assert verifier.verify(request.headers, request.body) == Delivery(
         id=request.id,
@@ -129,7 +129,7 @@ def test_another_body_than_the_signed_one_is_refused(verifier: Verifier, body: b
 
 
 @pytest.mark.parametrize("secret", ["another", SECRET + " ", SECRET.upper()])
-def test_what_another_secret_signed_is_refused(verifier: Verifier, secret: str) -> None:
+def test_a_signature_of_another_secret_is_refused(verifier: Verifier, secret: str) -> None:
     request = sent(secret=secret)
     assert refusal(verifier, request.headers, request.body) == "the signature does not match"
 
@@ -162,7 +162,7 @@ def test_a_missing_header_is_named(verifier: Verifier, name: str) -> None:
 
 
 @pytest.mark.parametrize("difference", [-TOLERANCE_SECONDS - 1, TOLERANCE_SECONDS + 1, -NOW, 10 * NOW])
-def test_what_is_too_old_or_from_the_future_is_refused(verifier: Verifier, difference: int) -> None:
+def test_a_delivery_from_the_past_or_the_future_is_refused(verifier: Verifier, difference: int) -> None:
     request = sent(at=NOW + difference)
     reason = refusal(verifier, request.headers, request.body)
     assert reason == "it was not sent within 5 minutes of the time here"
@@ -226,13 +226,13 @@ def test_a_failed_delivery_can_be_repeated(verifier: Verifier) -> None:
     assert refusal(verifier, request.headers, request.body) == "it was received before"
 
 
-def test_what_is_refused_does_not_count_as_received(verifier: Verifier) -> None:
+def test_a_refused_delivery_does_not_count_as_received(verifier: Verifier) -> None:
     request = sent()
     refusal(verifier, request.but(signature="v1,AAAA"), request.body)
     assert verifier.verify(request.headers, request.body).id == request.id
 
 
-def test_only_so_many_deliveries_are_remembered(clock: Clock) -> None:
+def test_the_number_of_remembered_deliveries_is_limited(clock: Clock) -> None:
     verifier = Verifier(SECRET, remembered=3, now=clock)
     requests = [sent() for _ in range(10)]
     for request in requests:

@@ -96,7 +96,7 @@ def test_two_models_that_are_one_in_dagster_are_refused(other: str) -> None:
         released(declared(name=first), declared(name=other))
 
 
-def test_two_models_in_one_code_location_have_everything_of_their_own(settings: Settings) -> None:
+def test_two_models_in_one_code_location_share_nothing(settings: Settings) -> None:
     rows = dg.AssetSpec("rows", partitions_def=DAYS)
     models = [
         declared(name="heat.demand", rows=rows, policy=Policy((Better(margin=2.0), NoSliceWorse(5.0)))),

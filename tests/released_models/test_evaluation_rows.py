@@ -30,7 +30,7 @@ def keys_for(staging: Version, production: Version | None, partition: str | None
     return keys_to_evaluate_on(MODEL, PARTITIONS, staging, production, partition)
 
 
-def test_two_versions_are_compared_on_what_the_staging_version_is_evaluated_on() -> None:
+def test_two_versions_are_compared_on_the_evaluation_rows_of_staging() -> None:
     assert keys_for(JULY, MAY) == ["2013-07-01"]
 
 
@@ -92,7 +92,7 @@ def test_the_same_rows_are_held_out_when_others_are_added(numbers: list[int], sh
     assert holdout.is_held_out(as_text).tolist() == holdout.is_held_out(all_rows).tolist()
 
 
-def test_about_the_share_is_held_out_and_what_belongs_together_stays_together() -> None:
+def test_about_the_share_is_held_out_and_clusters_stay_together() -> None:
     rows = pd.DataFrame({"customer": [number // 3 for number in range(30_000)]})
     held = Holdout(0.2, ["customer"]).is_held_out(rows)
     assert held.mean() == pytest.approx(0.2, abs=0.02)

@@ -137,7 +137,7 @@ def test_numbers_without_a_bound_have_no_check_of_outcomes(numbers: Project) -> 
     assert numbers.drift(MARCH).metrics["bias"] > 5
 
 
-def test_a_bound_may_be_of_a_metric_of_ones_own_and_of_either_direction(numbers: Project) -> None:
+def test_a_bound_may_be_of_a_custom_metric_and_of_either_direction(numbers: Project) -> None:
     far = row_metric("far", by_row=lambda outcome, predicted: np.abs(outcome - predicted) > 5)
     found = numbers.watching(on_outcomes=Bound(far, 0.1))
     check = checks_of(found.compare(MARCH))["accurate_on_outcomes"]
@@ -179,7 +179,7 @@ def test_outcomes_that_are_not_known_yet_are_not_evaluated(numbers: Project) -> 
     assert "calibration_plot" not in run.asset_materializations_for_node("drift_demand")[0].metadata
 
 
-def test_of_several_versions_the_one_with_most_predictions_is_compared_unless_one_is_named(
+def test_the_version_with_the_most_predictions_is_compared_unless_one_is_named(
     numbers: Project,
 ) -> None:
     numbers.train(MARCH)

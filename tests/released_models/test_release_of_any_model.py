@@ -166,7 +166,7 @@ def release(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dg.Exe
     ],
     ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
-def test_a_good_version_is_promoted_a_worse_one_is_refused_and_production_taken_back(
+def test_a_good_version_is_promoted_a_worse_one_refused_and_production_rolled_back(
     settings: Settings,
     instance: dg.DagsterInstance,
     kind_name: str,
@@ -215,7 +215,7 @@ def test_a_good_version_is_promoted_a_worse_one_is_refused_and_production_taken_
         registry.model(model.name).rollback(None, by_hand)
 
 
-def test_a_version_that_was_trained_on_what_it_is_evaluated_on_is_refused(
+def test_a_version_that_was_trained_on_its_evaluation_rows_is_refused(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     model, definitions = project("regression", CITIES, settings)

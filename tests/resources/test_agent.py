@@ -47,7 +47,7 @@ def test_the_provider_decides_the_protocol(provider: str, kind: type[OllamaModel
     assert model.settings == {"temperature": 0.5, "seed": 7, "max_tokens": 99}
 
 
-def test_a_model_that_is_there_is_no_problem(fake: FakeOllama) -> None:
+def test_an_existing_model_is_not_a_problem(fake: FakeOllama) -> None:
     resource(address=fake.url).require()
     assert fake.requests == []
 
@@ -62,9 +62,7 @@ def test_a_model_that_is_there_is_no_problem(fake: FakeOllama) -> None:
         ({"provider": "openai", "address": "http://:0"}, "is not the address of a server"),
     ],
 )
-def test_what_cannot_be_used_is_not_tried_again(
-    changes: dict[str, str], problem: str, fake: FakeOllama
-) -> None:
+def test_an_unusable_model_is_not_retried(changes: dict[str, str], problem: str, fake: FakeOllama) -> None:
     with pytest.raises(PermanentFailure, match=problem) as caught:
         resource(**{"address": fake.url, **changes}).require()
     assert caught.value.remedy
@@ -81,7 +79,7 @@ def test_an_agent_has_the_budget_and_the_tools_that_were_configured(fake: FakeOl
 
 
 @pytest.mark.parametrize("name", SECRET_VARIABLES)
-def test_no_secret_of_the_environment_gets_into_a_trace(
+def test_no_secret_of_the_environment_is_in_a_trace(
     name: str, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "authorization=pa55-word-1,tok3n-word-2" if "HEADERS" in name else "pa55-word-1")

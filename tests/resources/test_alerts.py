@@ -125,13 +125,13 @@ def test_an_address_that_is_down_is_an_error_that_does_not_repeat_it(address: Al
     assert caught.value.__cause__ is None
 
 
-def test_what_is_no_address_at_all_is_an_error_that_does_not_repeat_it() -> None:
+def test_an_invalid_address_is_an_error_without_the_address() -> None:
     with pytest.raises(AlertError) as caught:
         tell("http://:secret@")
     assert "secret" not in str(caught.value)
 
 
-def test_an_address_that_never_answers_is_given_up() -> None:
+def test_an_address_that_never_responds_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         impatient = AlertResource(url=url, timeout_seconds=0.2)

@@ -72,7 +72,7 @@ def test_each_value_and_each_gap_matters(kind: pa.DataType, values: list[Any]) -
 
 
 @pytest.mark.parametrize(("kind", "values"), VALUES, ids=KINDS)
-def test_parts_have_the_digests_of_tables_of_their_own(kind: pa.DataType, values: list[Any]) -> None:
+def test_parts_have_the_digests_of_separate_tables(kind: pa.DataType, values: list[Any]) -> None:
     parts = [values[:1], values[1:3], [], values[3:]]
 
     assert part_digests(table(kind, values), [1, 2, 0, 1]) == [
@@ -90,7 +90,7 @@ def test_parts_have_the_digests_of_tables_of_their_own(kind: pa.DataType, values
     ],
     ids=str,
 )
-def test_how_text_is_held_does_not_matter(held: pa.DataType) -> None:
+def test_the_storage_type_of_text_does_not_matter(held: pa.DataType) -> None:
     texts = ["b", "a", None, "b"]
 
     assert table_sha256(table(held, texts)) == table_sha256(table(pa.string(), texts))

@@ -168,14 +168,14 @@ def test_the_server_chooses_the_folder_of_artifacts_unless_one_is_set():
         ("LEDGERLINE_REGISTRY_POLL_SECONDS", "5s", "a whole number from 0 on (default 5)"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str):
+def test_a_wrong_value_is_named_with_the_allowed_ones(name: str, value: str, expected: str):
     with pytest.raises(SettingsError, match=f"^{name} is '{value}'; set it to ") as error:
         Settings.from_environment({name: value})
 
     assert expected in str(error.value)
 
 
-def test_pages_are_where_the_servers_are_unless_they_have_addresses_of_their_own():
+def test_pages_have_the_addresses_of_the_servers_unless_configured():
     ports = {"LEDGERLINE_DAGSTER_PORT": "3001", "LEDGERLINE_MLFLOW_PORT": "5001"}
     links = Settings.from_environment(ports).links
     assert (links.dagster, links.mlflow) == ("http://127.0.0.1:3001", "http://127.0.0.1:5001")
@@ -214,7 +214,7 @@ def test_the_page_of_a_trace_is_mlflows_or_jaegers_or_any(variables: dict[str, s
 
 
 @pytest.mark.parametrize("template", ["http://t/{run}", "http://t/{}", "http://t/{trace_id"])
-def test_a_template_that_cannot_be_filled_in_is_named_with_what_it_may_have(template: str):
+def test_an_invalid_template_is_named_with_the_possible_fields(template: str):
     with pytest.raises(SettingsError, match=r"^LEDGERLINE_TRACE_URL is ") as error:
         Settings.from_environment({"LEDGERLINE_TRACE_URL": template})
 
@@ -385,7 +385,7 @@ def test_a_process_inherits_the_environment_and_the_additions(monkeypatch: pytes
     assert "LEDGERLINE_MLFLOW_PORT" not in os.environ
 
 
-def test_what_is_set_already_is_not_overridden_by_defaults(monkeypatch: pytest.MonkeyPatch):
+def test_variables_that_are_set_are_not_overridden_by_defaults(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")

@@ -51,7 +51,7 @@ def test_a_plain_key_is_its_own_name(key: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "name"), ODD.items())
-def test_what_a_file_system_gives_a_meaning_is_written_otherwise_and_read_back(key: str, name: str) -> None:
+def test_characters_with_a_meaning_in_file_systems_are_escaped(key: str, name: str) -> None:
     assert name_of(key) == name
     assert key_of(name) == key
 

@@ -140,7 +140,7 @@ def test_a_folder_where_a_file_should_be_is_named_before_anything_is_replaced(fo
     assert staging_in(folder) == []
 
 
-def test_a_path_too_long_is_not_a_matter_of_space(tmp_path: Path):
+def test_a_too_long_path_is_not_reported_as_a_full_disk(tmp_path: Path):
     folder = tmp_path.joinpath(*["n" * 250] * 20)
 
     with pytest.raises(PermanentFailure) as failure:
@@ -192,7 +192,7 @@ def staging_without_capitals(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("names", "existing"), [(["A", "a"], []), (["A"], ["b", "a"])])
-def test_two_names_that_a_disk_takes_for_one_are_refused(
+def test_two_names_that_are_equal_on_a_disk_are_refused(
     staging_without_capitals: Path, names: list[str], existing: list[str]
 ):
     with pytest.raises(
@@ -203,7 +203,7 @@ def test_two_names_that_a_disk_takes_for_one_are_refused(
     refuse_one_file_for_two(staging_without_capitals, ["a", "b"], ["a", "c"])
 
 
-def test_names_that_differ_by_a_capital_are_files_of_their_own_where_the_disk_has_capitals(folder: Path):
+def test_names_that_differ_by_a_capital_are_separate_files_on_a_case_sensitive_disk(folder: Path):
     replace_all({UPath(folder, name): name.encode() for name in ("A", "a")})
 
     assert [(folder / name).read_bytes() for name in ("A", "a")] == [b"A", b"a"]
@@ -242,7 +242,7 @@ def test_a_killed_first_write_leaves_no_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == staging_in(tmp_path)
 
 
-def test_what_a_killed_write_left_is_removed_after_a_day(folder: Path):
+def test_files_of_a_killed_write_are_removed_after_a_day(folder: Path):
     yesterdays, todays = folder / f"{STAGING_PREFIX}old", folder / f"{STAGING_PREFIX}new"
     for staging in (yesterdays, todays):
         staging.mkdir()

@@ -138,7 +138,7 @@ def odd_x() -> Any:
     return pd.DataFrame({"key": ["no partition"]})
 
 
-def test_odd_keys_are_objects_of_their_own_below_the_base(fake_s3: str):
+def test_odd_keys_are_separate_objects_below_the_base(fake_s3: str):
     tags = {
         "dagster/asset_partition_range_start": ODD_KEYS[0],
         "dagster/asset_partition_range_end": ODD_KEYS[-1],
@@ -155,7 +155,7 @@ def test_odd_keys_are_objects_of_their_own_below_the_base(fake_s3: str):
     assert all(name.startswith("tables/odd/") for name in objects)
 
 
-def test_what_another_process_stored_is_listed(fake_s3: str):
+def test_files_of_another_process_are_listed(fake_s3: str):
     tables = open_tables(fake_s3)
     materialise(fake_s3, [flights], partition_key=RANGE[0])
     assert tables.stored_partitions(FLIGHTS) == RANGE[:1]

@@ -289,9 +289,7 @@ def test_folders_of_before_are_read_for_the_key_that_they_spell(base: Path) -> N
     assert open_tables(str(base)).read(ROWS, ["a/x"])["key"].tolist() == ["a/x"]
 
 
-def test_a_table_of_before_with_a_prefix_is_read_where_it_was(
-    base: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_table_of_an_earlier_layout_with_a_prefix_is_read(base: Path, instance: dg.DagsterInstance) -> None:
     (base / "a").mkdir(parents=True)
     pd.DataFrame({"number": [7]}).to_parquet(base / "a" / "b.parquet")
     tables = open_tables(str(base))
@@ -303,7 +301,7 @@ def test_a_table_of_before_with_a_prefix_is_read_where_it_was(
     assert tables.read(dg.AssetKey(["a", "b"]))["number"].tolist() == [8]
 
 
-def test_what_belongs_to_another_asset_is_not_taken_for_something_of_before(
+def test_files_of_another_asset_are_not_read_as_an_earlier_layout(
     base: Path, instance: dg.DagsterInstance
 ) -> None:
     @dg.asset(

@@ -199,7 +199,7 @@ def test_other_content_has_another_digest(rows: pd.DataFrame, change):
     assert digests.frame_sha256(change(rows)) != digests.frame_sha256(rows)
 
 
-def test_the_combined_digest_of_one_partition_is_its_own():
+def test_the_combined_digest_of_one_partition_is_that_of_the_partition():
     assert digests.combined_sha256({"2013-01-01": "abc"}) == "abc"
 
 

@@ -106,7 +106,7 @@ def test_traces_can_be_switched_off_and_runs_are_tracked_all_the_same(variable: 
     assert [projection.name for projection in made(**variable).all()] == ["mlflow"]
 
 
-def test_every_setting_of_traces_reaches_what_sends_them() -> None:
+def test_every_setting_of_traces_reaches_the_exporter() -> None:
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4317",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",

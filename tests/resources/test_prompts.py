@@ -36,7 +36,7 @@ def test_a_text_is_registered_once_and_a_change_is_the_next_version(
     assert changed.render(memories="none") == "Be brief. none"
 
 
-def test_one_of_the_registry_takes_its_place(
+def test_a_prompt_of_the_registry_replaces_it(
     mlflow: MLflowResource, name: str, client: "MlflowClient"
 ) -> None:
     client.register_prompt(name, "Be terse.")
@@ -55,9 +55,7 @@ def test_one_of_the_registry_takes_its_place(
         ("nobody", "'nobody' is not the URI of a prompt"),
     ],
 )
-def test_one_that_is_not_there_is_refused_with_what_to_do(
-    address: str, problem: str, mlflow_database: str
-) -> None:
+def test_a_missing_prompt_is_refused_with_a_remedy(address: str, problem: str, mlflow_database: str) -> None:
     database = MLflowResource(tracking_uri=mlflow_database, experiment="analyst")
     with pytest.raises(PermanentFailure, match=problem) as caught:
         registered_prompt(database, "own", "My own.", address)

@@ -64,7 +64,7 @@ def failing(error: BaseException) -> Callable[[TrainingRun], object]:
         ("a row has \x00 and \ud83d", "a row has \\x00 and \\ud83d"),
     ],
 )
-def test_an_error_is_recorded_without_secrets_and_as_every_database_takes_it(
+def test_an_error_is_recorded_without_secrets_and_with_valid_characters(
     training: Training, message: str, recorded: str
 ) -> None:
     run = training.run(failing(ValueError(message)))

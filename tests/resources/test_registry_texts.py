@@ -69,7 +69,7 @@ def test_a_version_is_staged_and_evaluated_without_secrets(
     assert registry.model(NAME).history().version_with_alias(STAGING) == 1
 
 
-def test_what_other_programs_wrote_into_a_journal_is_read_without_secrets(
+def test_texts_of_other_programs_in_a_journal_are_read_without_secrets(
     stock: Stock, registry: ModelRegistryResource
 ) -> None:
     stock.evaluate(NAME, 1)

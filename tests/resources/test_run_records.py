@@ -45,7 +45,7 @@ def executed(folder: Path, instance: dg.DagsterInstance) -> dg.ExecuteInProcessR
     return job.execute_in_process(instance=instance)
 
 
-def test_records_go_from_step_to_step_as_what_they_are(folder: Path) -> None:
+def test_records_keep_their_types_between_steps(folder: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         result = executed(folder, instance)
 
@@ -66,6 +66,6 @@ def test_those_of_runs_that_ended_long_ago_or_are_unknown_are_deleted(folder: Pa
         assert list(folder.iterdir()) == []
 
 
-def test_where_nothing_was_handed_on_there_is_nothing_to_delete(folder: Path) -> None:
+def test_without_records_there_is_nothing_to_delete(folder: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert open_records(str(folder)).delete_runs(instance, timedelta(days=30)) == 0

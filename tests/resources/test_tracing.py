@@ -138,7 +138,7 @@ def test_libraries_find_the_tracer_of_the_step(instance: dg.DagsterInstance) -> 
     [OTelResource(disabled=True), OTelResource(ratio=0.0), OTelResource(disabled=True, ratio=0.5)],
     ids=["disabled", "none are kept", "both"],
 )
-def test_a_trace_that_is_not_kept_leaves_nothing_in_the_event_log(
+def test_a_trace_that_is_not_sampled_leaves_nothing_in_the_event_log(
     instance: dg.DagsterInstance, otel: OTelResource
 ) -> None:
     run_id, seen = trace_a_step(instance, otel)

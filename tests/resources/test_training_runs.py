@@ -152,7 +152,7 @@ def test_scores_belong_to_the_run_the_model_and_the_dataset(
     assert (metric.dataset_name, metric.dataset_digest) == (UNSEEN.name, "b" * 36)
 
 
-def test_a_logged_model_is_loaded_and_answers_as_the_one_that_was_trained(
+def test_a_logged_model_is_loaded_and_predicts_as_the_trained_one(
     mlflow: MLflowResource, client: "MlflowClient", model: Any, inputs: pd.DataFrame
 ):
     @dg.asset
@@ -166,7 +166,7 @@ def test_a_logged_model_is_loaded_and_answers_as_the_one_that_was_trained(
     assert loaded.answer(inputs).tolist() == model.predict_proba(inputs).tolist()
 
 
-def test_a_model_of_another_library_is_logged_with_its_kind_and_answers_as_the_one_that_was_trained(
+def test_a_model_of_another_library_is_logged_with_its_type_and_predicts_as_the_trained_one(
     mlflow: MLflowResource, client: "MlflowClient", inputs: pd.DataFrame
 ):
     from lightgbm import LGBMRegressor
@@ -189,7 +189,7 @@ def test_a_model_of_another_library_is_logged_with_its_kind_and_answers_as_the_o
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba"])
-def test_a_model_answers_with_the_method_that_was_chosen_when_it_was_logged(
+def test_a_model_predicts_with_the_method_that_it_was_logged_with(
     mlflow: MLflowResource, client: "MlflowClient", model: Any, inputs: pd.DataFrame, method: str
 ):
     @dg.asset
@@ -215,7 +215,7 @@ def test_a_model_answers_with_the_method_that_was_chosen_when_it_was_logged(
     ],
     ids=["a dictionary", "a class"],
 )
-def test_what_cannot_be_stored_as_a_model_stops_the_step_with_a_list_of_what_can(
+def test_an_object_that_is_not_a_model_fails_the_step_with_a_list_of_models(
     mlflow: MLflowResource, client: "MlflowClient", inputs: pd.DataFrame, strange: Any, problem: str
 ):
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))

@@ -125,7 +125,7 @@ def test_columns_that_the_model_does_not_have_are_named(
     assert answer.headers["X-Ignored-Columns"] == "gate, sm?rg?s"
 
 
-def test_only_so_many_columns_are_named_that_any_client_can_read_the_answer(
+def test_the_number_of_named_columns_is_limited_for_every_client(
     shared_service: Running, records: list[dict[str, object]]
 ) -> None:
     many = {f"{number}{'x' * 100_000}": 1 for number in range(30)}
@@ -171,7 +171,7 @@ def test_the_trace_of_an_answer_is_a_new_one_each_time(shared_service: Running) 
     assert len(traces) == 5
 
 
-def test_where_opentelemetry_is_off_for_the_whole_process_no_trace_is_made_up(
+def test_no_trace_id_is_returned_where_opentelemetry_is_off(
     served_models: ServedModels, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")

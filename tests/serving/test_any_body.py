@@ -211,7 +211,7 @@ def test_a_column_that_is_there_twice_is_refused(shared_service: Running, http: 
     assert response.json()["problems"] == [{"row": None, "column": "hour", "text": "the column occurs twice"}]
 
 
-def test_csv_names_the_row_of_a_field_that_is_no_number(
+def test_csv_names_the_row_of_a_field_that_is_not_a_number(
     shared_service: Running, http: requests.Session
 ) -> None:
     body = b"distance,hour,holiday\n700,7,false\n800,noon,true\n"
@@ -224,7 +224,7 @@ def test_csv_names_the_row_of_a_field_that_is_no_number(
 @pytest.mark.parametrize(
     "kind", [None, "", "application/x-www-form-urlencoded", "text/plain", "application/xml"]
 )
-def test_another_type_of_body_is_refused_with_what_to_send(
+def test_another_type_of_body_is_refused_with_the_accepted_ones(
     shared_service: Running, http: requests.Session, kind: str | None
 ) -> None:
     response = ask(shared_service, http, "/invocations", b"hour=7", kind)

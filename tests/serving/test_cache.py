@@ -63,7 +63,7 @@ def named(version: Version, sha256: str | None) -> Version:
 # Fetching
 
 
-def test_files_are_fetched_once_and_are_what_was_registered(
+def test_files_are_downloaded_once_and_equal_the_registered_ones(
     cache: Cache, folder: Path, version: Version, client: "MlflowClient"
 ) -> None:
     found = cache.files(client, version)
@@ -77,9 +77,7 @@ def test_files_are_fetched_once_and_are_what_was_registered(
     assert [path.name for path in folder.iterdir()] == [version.tags[SHA256_TAG]]
 
 
-def test_a_fetch_that_breaks_off_leaves_nothing_that_is_used(
-    cache: Cache, folder: Path, mlflow_server: str
-) -> None:
+def test_an_interrupted_download_is_not_used(cache: Cache, folder: Path, mlflow_server: str) -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -172,7 +170,7 @@ def test_a_version_without_a_recorded_hash_is_fetched_each_time(
 
 
 @pytest.mark.parametrize("name", ["a model", "../model", "model%2F..", "Ünïcode"])
-def test_each_model_has_a_folder_of_its_own(tmp_path: Path, version: Version, name: str) -> None:
+def test_each_model_has_a_separate_folder(tmp_path: Path, version: Version, name: str) -> None:
     Cache(tmp_path / "cache", name).store(version, "7")
 
     (folder,) = (tmp_path / "cache").iterdir()
@@ -199,7 +197,7 @@ def test_only_the_versions_that_were_used_last_are_kept(
     assert kept == {LAST_ACTIVE, used_again, *names[-(KEPT_VERSIONS - 1) :]}
 
 
-def test_there_is_nothing_to_clean_where_nothing_was_kept(cache: Cache, folder: Path) -> None:
+def test_an_empty_cache_has_nothing_to_clean(cache: Cache, folder: Path) -> None:
     cache.clean()
 
     assert not folder.exists()
@@ -222,7 +220,7 @@ def test_the_version_served_last_is_read_again(
     assert [path.name for path in folder.iterdir()] == [LAST_ACTIVE]
 
 
-def test_nothing_was_served_last_at_first(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_cache_has_no_version_served_last(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
     assert cache.last_active() is None
     assert caplog.records == []
 

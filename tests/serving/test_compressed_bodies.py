@@ -36,14 +36,14 @@ def refused(body: bytes, encodings: Sequence[str] = ("gzip",), most: int = MOST)
 
 
 @given(st.binary(max_size=MOST), st.sampled_from(list(PACK)), st.integers(0, 9))
-def test_what_was_compressed_is_unpacked(content: bytes, encoding: str, level: int) -> None:
+def test_compressed_bodies_are_unpacked(content: bytes, encoding: str, level: int) -> None:
     body = gzip.compress(content, level) if "gzip" in encoding else zlib.compress(content, level)
 
     assert unpacked(body, [encoding], MOST) == content
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=10), st.integers(0, 600))
-def test_several_members_are_one_body_and_zeros_behind_them_nothing(parts: list[bytes], zeros: int) -> None:
+def test_several_members_are_one_body_and_trailing_zeros_are_ignored(parts: list[bytes], zeros: int) -> None:
     body = b"".join(map(gzip.compress, parts)) + bytes(zeros)
 
     assert unpacked(body, ["gzip"], MOST) == b"".join(parts)
@@ -112,7 +112,7 @@ def test_a_body_that_was_cut_anywhere_is_refused(encoding: str) -> None:
         "deflate without a header",
     ],
 )
-def test_what_is_not_of_the_encoding_is_refused(body: bytes, encoding: str, message: str) -> None:
+def test_bodies_that_are_not_of_the_encoding_are_refused(body: bytes, encoding: str, message: str) -> None:
     status, text = refused(body, [encoding])
 
     assert status == 400

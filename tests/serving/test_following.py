@@ -293,7 +293,7 @@ class TestAModelMadeAnew:
                 "the new version in staging is loaded",
             )
 
-    def test_its_version_that_is_refused_is_reported_for_as_long_as_it_is(
+    def test_its_refused_version_is_reported_as_long_as_it_is_refused(
         self, serve: Serve, served_models: ServedModels
     ):
         first = served_models.version(seed=1)

@@ -247,7 +247,7 @@ def test_the_metadata_describe_the_response(service: Running, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["regression-lightgbm", "multiclass-xgboost", "quantiles-sklearn"])
-def test_rows_that_are_not_what_the_model_takes_are_refused(service: Running, name: str) -> None:
+def test_rows_that_the_model_does_not_accept_are_refused(service: Running, name: str) -> None:
     rows = {"dataframe_records": [{"amount": 1.0, "age": "old"}, {"amount": None, "age": 3}]}
 
     status, _, problem = ask(service, f"/models/{name}/invocations", rows)

@@ -257,7 +257,7 @@ def test_bodies_of_other_types_are_refused(
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON"])
-def test_how_a_type_is_written_does_not_matter(strict: Running, kind: str) -> None:
+def test_the_spelling_of_a_content_type_does_not_matter(strict: Running, kind: str) -> None:
     answer = requests.post(
         f"{strict.url}/invocations", json.dumps(row_with()), headers={"Content-Type": kind}, timeout=SECONDS
     )
@@ -343,7 +343,7 @@ def telling(text: str) -> list[str]:
     return re.findall(r"Traceback|File \"|\.py\b|/tmp|/home|sqlite|\w+Error\b", text)
 
 
-def test_rows_that_the_model_fails_on_are_refused_without_what_it_raised(strict: Running) -> None:
+def test_rows_that_the_model_fails_on_are_refused_without_its_error(strict: Running) -> None:
     answer = ask(strict, row_with("fail"))
 
     assert answer.status_code == 400
@@ -417,7 +417,7 @@ def test_invalid_bodies_are_refused_without_internal_details(
     assert telling(answer.text) == []
 
 
-def test_many_clients_at_once_get_their_own_answers(shared_service: Running) -> None:
+def test_many_concurrent_clients_receive_their_predictions(shared_service: Running) -> None:
     rows = flight_rows(64, seed=5)
     records = json.loads(rows.to_json(orient="records"))
     together = ask(shared_service, {"dataframe_records": records}).json()["predictions"]

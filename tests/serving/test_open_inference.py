@@ -197,7 +197,7 @@ def test_a_body_that_is_not_of_the_protocol_is_refused(content: Any, message: st
     assert message in refusal(content)
 
 
-def test_binary_tensors_are_refused_with_what_to_do() -> None:
+def test_binary_tensors_are_refused_with_a_remedy() -> None:
     binary = {"name": "hour", "shape": [2], "datatype": "INT64", "parameters": {"binary_data_size": 16}}
 
     assert "inputs[3].parameters: binary tensors are not supported; send their data as JSON" in refusal(
@@ -217,7 +217,7 @@ def test_several_bad_rows_are_named_in_their_order() -> None:
     assert [(problem.row, problem.column) for problem in refused.value.problems] == [(0, "hour"), (1, "temp")]
 
 
-def test_a_model_of_one_array_takes_a_tensor_of_any_name() -> None:
+def test_a_model_of_one_array_accepts_a_tensor_of_any_name() -> None:
     flat = read({"inputs": [tensor("x", "FP32", [1, 2, 3, 4, 5, 6, 7, None], [2, 2, 2])]}, PIXELS)
     nested = read({"inputs": [tensor("y", "INT8", [[[1, 2], [3, 4]]], [1, 2, 2])]}, PIXELS)
 

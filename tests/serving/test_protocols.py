@@ -64,7 +64,7 @@ def scoring_client(shared_service: Running) -> "ScoringServerClient":
     return client
 
 
-def test_mlflow_s_client_gets_what_mlflow_predicts(
+def test_mlflows_client_receives_the_predictions_of_mlflow(
     scoring_client: "ScoringServerClient", rows: "pd.DataFrame", expected: np.ndarray
 ) -> None:
     answer = scoring_client.invoke(rows)
@@ -113,7 +113,7 @@ def test_mlflow_s_client_gets_the_problems(
         scoring_client.invoke(rows.assign(distance=rows["distance"].where(rows.index != 3)))
 
 
-def test_the_request_that_mlflow_makes_of_an_input_example_is_answered(
+def test_mlflows_request_of_an_input_example_is_answered(
     shared_service: Running, http: requests.Session, rows: "pd.DataFrame", expected: np.ndarray
 ) -> None:
     from mlflow.models import convert_input_example_to_serving_input
@@ -124,7 +124,7 @@ def test_the_request_that_mlflow_makes_of_an_input_example_is_answered(
 
 
 @pytest.mark.parametrize("orient", ["split", "records"])
-def test_what_mlflow_s_own_parser_takes_is_answered_the_same(
+def test_requests_of_mlflows_parser_have_the_same_response(
     shared_service: Running,
     http: requests.Session,
     reference: "PyFuncModel",
@@ -143,7 +143,7 @@ def test_what_mlflow_s_own_parser_takes_is_answered_the_same(
     assert ours.json() == json.loads(theirs.response)
 
 
-def test_csv_is_answered_as_mlflow_answers_it(
+def test_csv_has_the_same_response_as_of_mlflow(
     shared_service: Running, http: requests.Session, reference: "PyFuncModel", rows: "pd.DataFrame"
 ) -> None:
     from mlflow.pyfunc.scoring_server import invocations
@@ -194,7 +194,7 @@ def test_triton_s_client_finds_the_model_ready(inference_client: "InferenceServe
     assert not inference_client.is_model_ready("another")
 
 
-def test_triton_s_client_reads_what_the_model_takes(
+def test_tritons_client_reads_the_inputs_of_the_model(
     inference_client: "InferenceServerClient", reference: "PyFuncModel"
 ) -> None:
     assert inference_client.get_server_metadata()["name"] == "ledgerline"
@@ -208,7 +208,7 @@ def test_triton_s_client_reads_what_the_model_takes(
     assert metadata["outputs"] == [{"name": "predictions", "datatype": "FP64", "shape": [-1, 2]}]
 
 
-def test_triton_s_client_gets_what_mlflow_predicts(
+def test_tritons_client_receives_the_predictions_of_mlflow(
     inference_client: "InferenceServerClient", reference: "PyFuncModel", rows: "pd.DataFrame"
 ) -> None:
     from tritonclient.http import InferRequestedOutput
@@ -243,7 +243,7 @@ def test_triton_s_client_may_name_the_version_and_no_outputs(
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_triton_s_client_may_compress_what_it_sends(
+def test_tritons_client_may_compress_requests(
     inference_client: "InferenceServerClient", rows: "pd.DataFrame", algorithm: str
 ) -> None:
     numbers = rows.drop(columns=["carrier", "origin"])

@@ -85,7 +85,7 @@ def answer(number: int, rows: int = 1, *, version: int = 1, carrier: object = "U
     )
 
 
-def test_what_was_answered_is_read_back(logging_to: Logging) -> None:
+def test_logged_requests_are_read_back(logging_to: Logging) -> None:
     logger = logging_to.logger()
     logger.start()
     logger.log(answer(1, rows=2))
@@ -136,7 +136,7 @@ def test_many_rows_do_not_wait_for_the_time(logging_to: Logging) -> None:
     logger.stop()
 
 
-def test_stopping_writes_what_is_left_and_takes_no_more(logging_to: Logging) -> None:
+def test_stopping_writes_the_remaining_rows_and_accepts_no_more(logging_to: Logging) -> None:
     logger = logging_to.logger()
     logger.start()
     logger.log(answer(1, rows=5))
@@ -146,7 +146,7 @@ def test_stopping_writes_what_is_left_and_takes_no_more(logging_to: Logging) -> 
     assert (logging_to.written.rows, logging_to.dropped.rows) == (5, 1)
 
 
-def test_stopping_takes_no_longer_than_it_may(logging_to: Logging, caplog: pytest.LogCaptureFixture) -> None:
+def test_stopping_is_limited_in_time(logging_to: Logging, caplog: pytest.LogCaptureFixture) -> None:
     is_writing, may_go_on = threading.Event(), threading.Event()
     logger = logging_to.logger(flush_seconds=0.01, stop_seconds=0.01)
 
@@ -165,7 +165,7 @@ def test_stopping_takes_no_longer_than_it_may(logging_to: Logging, caplog: pytes
     may_go_on.set()
 
 
-def test_what_does_not_fit_is_dropped_and_counted(logging_to: Logging) -> None:
+def test_rows_beyond_the_limit_are_dropped_and_counted(logging_to: Logging) -> None:
     logger = logging_to.logger(max_rows=4)
     for number in range(3):
         logger.log(answer(number, rows=2))
@@ -249,7 +249,7 @@ print(logging_to.written.rows, logging_to.dropped.rows)
 """
 
 
-def test_when_there_is_no_more_room_rows_are_dropped_and_later_ones_are_not(logging_to: Logging) -> None:
+def test_rows_are_dropped_only_while_the_disk_is_full(logging_to: Logging) -> None:
     service = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(logging_to.folder)],
         cwd=PROJECT_ROOT,
@@ -265,7 +265,7 @@ def test_when_there_is_no_more_room_rows_are_dropped_and_later_ones_are_not(logg
     assert [path.name for path in logging_to.folder.rglob(".*")] == []
 
 
-def test_values_that_no_file_can_hold_lose_their_rows_and_no_others(
+def test_rows_with_values_that_no_file_can_hold_are_dropped_alone(
     logging_to: Logging, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = logging_to.logger()
@@ -297,7 +297,7 @@ def test_half_a_file_of_a_killed_service_is_removed_at_the_next_start(logging_to
     assert list(folder.iterdir()) == []
 
 
-def test_a_listener_that_fails_is_no_failure_of_the_log(
+def test_a_failing_listener_does_not_fail_the_log(
     logging_to: Logging, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(rows: int) -> None:

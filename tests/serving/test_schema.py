@@ -120,7 +120,7 @@ def test_a_signature_that_requests_cannot_be_checked_by_is_refused(
         ("binary", ["AP8=", ""], [b"\x00\xff", b""]),
     ],
 )
-def test_values_of_each_kind_arrive_as_the_model_takes_them(
+def test_values_of_each_kind_are_converted_for_the_model(
     kind: str, values: list[Any], expected: list[Any]
 ) -> None:
     found = array(kind, values)
@@ -151,7 +151,7 @@ def test_an_array_is_as_mlflow_would_have_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_gap_is_kept_where_it_may_be_and_named_where_it_may_not(kind: str) -> None:
+def test_a_gap_is_accepted_in_optional_columns_and_named_in_others(kind: str) -> None:
     for missing in (None, math.nan):
         assert pd.isna(array(kind, [missing, missing], required=False)).all()
         assert problems(column(kind), [missing]) == ["row 0, column x: a value is required"]
@@ -237,7 +237,7 @@ def test_a_moment_is_a_date_of_iso_8601_with_or_without_a_time(written: str) -> 
         "2013-05-01T12:00:00.",
     ],
 )  # fmt: skip
-def test_what_pandas_would_guess_to_be_a_moment_is_refused(written: str) -> None:
+def test_texts_that_pandas_would_guess_to_be_moments_are_refused(written: str) -> None:
     [found] = problems(column("datetime"), [written])
 
     assert f"'{written}' is not a datetime like 2026-01-31T12:00:00: it is not an ISO 8601 date" in found
@@ -287,7 +287,7 @@ def refused_by(schema: Schema, columns: dict[str, list[Any]], count: int) -> lis
     return list(refused.value.problems)
 
 
-def test_of_many_problems_the_first_are_listed_and_all_are_counted() -> None:
+def test_the_first_of_many_problems_are_listed_and_all_are_counted() -> None:
     schema = Schema((Column("x", "double", required=True), Column("y", "double", required=True)))
     wrong: list[Any] = ["?"] * 1000
 
@@ -391,7 +391,7 @@ def test_an_array_of_another_shape_or_type_is_refused(schema: Schema, values: An
         schema.array_rows(values)
 
 
-def test_columns_are_not_an_array_and_an_array_is_no_columns() -> None:
+def test_columns_and_arrays_are_not_interchangeable() -> None:
     with pytest.raises(RowsRefusedError, match="the model takes columns: x"):
         column("double").array_rows([1])
     with pytest.raises(RowsRefusedError, match="takes one array; send an array instead of columns"):

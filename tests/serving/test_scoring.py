@@ -110,7 +110,7 @@ def test_nan_counts_as_a_number_as_python_s_clients_write_it() -> None:
     assert math.isnan(frame(body)["temp"][0])
 
 
-def test_what_a_record_does_not_have_is_missing() -> None:
+def test_columns_missing_in_a_record_are_missing_values() -> None:
     found = frame({"instances": [RECORD, {"hour": 22, "holiday": False}]})
 
     assert found.isna().to_numpy().tolist() == [[False] * 4, [True, True, False, False]]
@@ -164,7 +164,7 @@ def test_columns_that_the_model_does_not_have_are_named() -> None:
         ({"instances": [RECORD] * (MOST + 1)}, f"The body has {MOST + 1} rows. Send at most {MOST} at once"),
     ],
 )  # fmt: skip
-def test_what_is_no_body_of_the_protocol_is_refused_with_what_it_should_be(
+def test_invalid_bodies_of_the_protocol_are_refused_with_the_expected_form(
     content: Any, message: str
 ) -> None:
     assert message in refusal(content)
@@ -266,7 +266,7 @@ def test_an_empty_field_of_csv_is_missing_and_a_byte_order_mark_is_not_part_of_t
         ("hour,holiday\n" + "7,true\n" * (MOST + 1), f"Send at most {MOST}"),
     ],
 )  # fmt: skip
-def test_csv_that_is_not_what_the_model_takes_is_refused(text: str | bytes, message: str) -> None:
+def test_csv_that_the_model_does_not_accept_is_refused(text: str | bytes, message: str) -> None:
     assert message in csv_refusal(text)
 
 
@@ -320,7 +320,7 @@ def test_a_whole_number_of_csv_has_digits_only(kind: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e309", "9" * 400])
-def test_a_number_that_no_float_can_hold_is_not_infinite(number: str) -> None:
+def test_a_number_beyond_the_range_of_floats_is_not_infinite(number: str) -> None:
     with pytest.raises(RowsRefusedError, match="is not of type double"):
         csv_column("double", [number])
     if "e" in number:
@@ -390,7 +390,7 @@ def theirs(output: Any) -> Any:
     ],
     ids=lambda output: type(output).__name__,
 )
-def test_answers_are_those_of_mlflow_s_scoring_server(output: Any) -> None:
+def test_responses_are_those_of_mlflows_scoring_server(output: Any) -> None:
     assert json.loads(scoring.response_body(output_rows(output, len(output)))) == theirs(output)
 
 
@@ -420,7 +420,7 @@ def test_bytes_in_an_answer_are_base64() -> None:
 
 @unsaved
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-def test_numbers_are_answered_to_the_last_digit(values: list[float]) -> None:
+def test_numbers_are_returned_to_the_last_digit(values: list[float]) -> None:
     outputs: Mapping[str, Any] = {UNNAMED: np.array(values)}
 
     assert json.loads(scoring.response_body(Rows(outputs, len(values))))["predictions"] == values

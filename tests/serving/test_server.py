@@ -163,7 +163,7 @@ def test_killed_without_a_registry_it_restarts_with_the_last_version(
         assert "is active again, from the cache" in process.log.read_text()
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path):
+def test_a_port_in_use_is_named(tmp_path: Path):
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         served(tmp_path, port := taken.getsockname()[1], f"sqlite:///{tmp_path}/mlflow.db") as process,

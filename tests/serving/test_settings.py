@@ -155,7 +155,7 @@ def test_folders_become_absolute_and_requests_need_not_be_logged(
         ("LEDGERLINE_HOME", "/srv/a#b", "choose a folder without ?, # and %"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str) -> None:
+def test_a_wrong_value_is_named_with_the_allowed_ones(name: str, value: str, expected: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} ") as error:
         ServingSettings.from_environment({name: value})
 

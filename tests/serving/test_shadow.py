@@ -64,7 +64,7 @@ def test_staging_predicts_the_same_rows_and_different_decisions_are_counted(
     assert f'ledgerline_shadow_rows_total{{model="{MODEL}",version="2"}} 150.0' in exported_metrics
 
 
-def test_staging_that_decides_alike_disagrees_about_nothing(
+def test_staging_with_the_same_decisions_has_no_disagreement(
     served_models: ServedModels, serve: Serve
 ) -> None:
     served_models.serve(served_models.version())

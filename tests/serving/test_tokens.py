@@ -96,7 +96,7 @@ def test_any_of_the_tokens_opens(closed: Running, scheme: str, token: str) -> No
     "given",
     ["Bearer third-token", "Bearer", f"Basic {TOKENS[0]}", TOKENS[0], f"Bearer {', '.join(TOKENS)}"],
 )
-def test_what_is_no_token_does_not_open(closed: Running, given: str) -> None:
+def test_invalid_tokens_are_refused(closed: Running, given: str) -> None:
     assert ask(closed, row_with(), Authorization=given).status_code == 401
 
 

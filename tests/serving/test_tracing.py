@@ -160,7 +160,7 @@ def test_a_caller_decides_whether_its_trace_is_kept(
     assert trace_of(own) not in collector.trace_ids
 
 
-def test_what_was_answered_just_before_the_end_arrives(
+def test_spans_of_the_last_requests_arrive(
     served_models: ServedModels, serve: Serve, collector: Receiver
 ) -> None:
     with serve(**TRACED, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as service:
@@ -311,7 +311,7 @@ def kept_of(sampler: SomePerSecond, count: int) -> int:
     return sum(decision.decision.is_sampled() for decision in decisions)
 
 
-def test_of_many_requests_in_a_second_a_few_are_kept() -> None:
+def test_a_few_of_many_requests_in_a_second_are_sampled() -> None:
     started = time.monotonic()
     kept = kept_of(SomePerSecond(lambda _: True, 5), 1000)
     taken = time.monotonic() - started
@@ -329,7 +329,7 @@ def test_health_checks_do_not_use_up_the_sampling_limit() -> None:
     assert kept_of(sampler, 1) == 1
 
 
-def test_the_next_second_has_traces_of_its_own() -> None:
+def test_the_next_second_has_new_traces() -> None:
     sampler = SomePerSecond(lambda _: True, 200)
     kept_of(sampler, 1000)
     started = time.monotonic()

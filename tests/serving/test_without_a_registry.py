@@ -47,7 +47,7 @@ class TestWithoutARegistry:
             proxy.start()
             wait_until(lambda: answers(service, second), "version 2 answers")
 
-    def test_a_start_without_it_serves_what_was_served_last(
+    def test_a_start_without_it_serves_the_version_served_last(
         self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
     ):
         first, second = models.version(name, seed=1), models.version(name, seed=2)
@@ -68,7 +68,7 @@ class TestWithoutARegistry:
             wait_until(lambda: answers(service, second), "version 2 answers")
             assert not get(service, "/model")[1]["from_cache"]
 
-    def test_a_start_without_it_serves_nothing_that_was_changed_on_the_disk(
+    def test_a_start_without_it_does_not_serve_changed_files(
         self, proxy: Proxy, models: ServedModels, name: str, tmp_path: Path
     ):
         models.serve(models.version(name, seed=1))

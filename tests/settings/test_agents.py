@@ -82,7 +82,7 @@ def test_each_variable_changes_its_setting_and_nothing_else(variable: str) -> No
     assert values(settings(**{variable: value})) == {**DEFAULTS, field: expected}
 
 
-def test_a_server_with_openais_protocol_has_an_address_of_its_own() -> None:
+def test_a_server_with_openais_protocol_has_a_separate_address() -> None:
     of_both = {"OLLAMA_HOST": "gpu.example", "OPENAI_BASE_URL": "https://vllm.example/v1"}
     assert settings(**of_both).address == "gpu.example"
     assert settings(**of_both, LEDGERLINE_LLM_PROVIDER="openai").address == "https://vllm.example/v1"
@@ -127,7 +127,7 @@ def test_messages_are_in_spans_only_if_opentelemetrys_variable_is_set(value: str
         ("LEDGERLINE_AGENT_SECONDS", "1.5", "set it to a whole number from 1 on (default 180)."),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expected: str) -> None:
+def test_a_wrong_value_is_named_with_the_allowed_ones(name: str, value: str, expected: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is '{value}'; ") as error:
         settings(**{name: value})
     assert str(error.value).endswith(expected)
@@ -137,7 +137,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, expe
     "name",
     [name for name in OVERRIDES if name.endswith("_TOKENS") or name.startswith("LEDGERLINE_AGENT_")],
 )
-def test_a_limit_of_nothing_is_refused(name: str) -> None:
+def test_a_limit_of_zero_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is '0'; set it to a whole number from 1 on"):
         settings(**{name: "0"})
 

@@ -109,7 +109,7 @@ def test_a_hidden_value_is_not_in_the_error(value: str) -> None:
     assert problem == "OVEN_KEY cannot be used; set it to an address like http://127.0.0.1:5000."
 
 
-def test_an_error_holds_no_value_that_is_hidden() -> None:
+def test_an_error_contains_no_hidden_value() -> None:
     with pytest.raises(SettingsError) as caught:
         read(OVEN_KEY="s3cret")
 

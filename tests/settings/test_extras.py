@@ -64,7 +64,7 @@ def test_the_core_has_about_ten_dependencies_and_none_of_an_extra() -> None:
     assert not core & {name for requirements in DECLARED.values() for name in names(requirements)}
 
 
-def test_nothing_is_missing_where_all_is_installed() -> None:
+def test_no_package_is_missing_where_all_are_installed() -> None:
     assert {extra: extras.missing(extra) for extra in EXTRAS} == dict.fromkeys(EXTRAS, ())
 
 
@@ -127,13 +127,13 @@ def test_lock_files_name_no_index_and_hash_everything(name: str) -> None:
     assert all(line.endswith("\\") for line in lines if "==" in line)
 
 
-def test_a_lock_file_holds_only_what_it_adds_to_the_layers_below() -> None:
+def test_a_lock_file_has_only_its_additions_to_the_layers_below() -> None:
     for name in (file.stem for file in FOLDER.glob("*.lock")):
         below = layers(name) - {name}
         assert not added(name) & set[str]().union(*(added(layer) for layer in below)), name
 
 
-def test_the_main_job_is_installed_without_what_it_does_not_need() -> None:
+def test_the_main_job_is_installed_without_optional_packages() -> None:
     core = locked("core")
     for extra in EXTRAS.keys() - {"plots"}:
         # MLflow's client requires these; Dagster requires psutil, on Windows only.

@@ -30,7 +30,7 @@ def limited() -> Iterator[Callable[[Limits], SqlSandbox]]:
 # Results
 
 
-def test_a_query_is_answered_with_names_types_and_cells_as_text(sandbox: SqlSandbox) -> None:
+def test_a_query_returns_names_types_and_cells_as_text(sandbox: SqlSandbox) -> None:
     found = sandbox.run(
         "SELECT carrier, count(*) AS flights, max(delay) AS longest, min(NULL) AS nothing, "
         "DATE '2013-01-02' AS day, true AS yes FROM flights GROUP BY carrier ORDER BY carrier",
@@ -91,7 +91,7 @@ def test_a_table_is_described_and_summarised(sandbox: SqlSandbox) -> None:
     assert [row[0] for row in sandbox.run("SUMMARIZE flights", 10).rows] == ["carrier", "delay"]
 
 
-def test_values_that_python_has_no_type_for_are_answered(sandbox: SqlSandbox) -> None:
+def test_values_without_a_type_in_python_are_returned(sandbox: SqlSandbox) -> None:
     found = sandbox.run("SELECT TIMESTAMP '290000-01-01', 'infinity'::DATE, '\\xAA'::BLOB, 'nan'::DOUBLE", 10)
     assert found.rows == (("290000-01-01 00:00:00", "infinity", "\\xAA", "nan"),)
 
@@ -139,13 +139,13 @@ def test_a_cell_of_a_gigabyte_needs_too_much_memory(limited: Callable[[Limits], 
         "SELECT max(a.delay + b.delay + c.delay + d.delay) FROM flights a, flights b, flights c, flights d",
     ],
 )
-def test_a_query_that_takes_too_long_is_ended(limited: Callable[[Limits], SqlSandbox], sql: str) -> None:
+def test_a_query_is_ended_after_its_time_limit(limited: Callable[[Limits], SqlSandbox], sql: str) -> None:
     short = limited(Limits(seconds=0.2))
     assert refusal(short, sql) == "The query took too long and was stopped. Filter or aggregate more."
     assert short.run("SELECT 1", 10).rows == (("1",),)
 
 
-def test_what_is_left_of_the_time_ends_a_query_too(sandbox: SqlSandbox) -> None:
+def test_the_remaining_time_limits_a_query_too(sandbox: SqlSandbox) -> None:
     with pytest.raises(QueryError, match="took too long"):
         sandbox.run("SELECT count(*) FROM range(10000000) a, range(10000000) b", 0.1)
     with pytest.raises(QueryError, match="took too long"):

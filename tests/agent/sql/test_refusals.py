@@ -164,7 +164,7 @@ WAYS_TO_THE_PROCESS = [
     "sql",
     [*OTHER_STATEMENTS, *SEVERAL_STATEMENTS, *CHANGES_IN_A_SELECT, *WAYS_TO_FILES, *WAYS_TO_THE_PROCESS],
 )
-def test_this_is_refused_and_leaves_nothing(
+def test_a_statement_with_side_effects_is_refused_and_leaves_nothing(
     sandbox: SqlSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -199,7 +199,7 @@ def test_a_function_that_may_never_end_or_fill_the_memory_is_refused(sandbox: Sq
     assert "is not allowed" in refusal(sandbox, sql)
 
 
-def test_only_so_many_texts_are_joined(sandbox: SqlSandbox) -> None:
+def test_the_number_of_joined_texts_is_limited(sandbox: SqlSandbox) -> None:
     query = "SELECT 'x' AS t"
     for _ in range(4):
         query = f"SELECT t || t || t AS t FROM ({query})"  # noqa: S608 (each has four arguments)
@@ -250,14 +250,14 @@ def test_a_mistake_is_explained(sandbox: SqlSandbox) -> None:
         ("SELECT delay FROM flights ORDER BY 'delay'", "ORDER BY non-integer literal has no effect."),
     ],
 )
-def test_nothing_is_advised_that_would_be_refused(sandbox: SqlSandbox, sql: str, kept: str) -> None:
+def test_suggested_queries_are_not_refused(sandbox: SqlSandbox, sql: str, kept: str) -> None:
     with pytest.raises(QueryError) as error:
         sandbox.run(sql, 10)
     assert str(error.value).endswith(kept)
     assert "SET" not in str(error.value)
 
 
-def test_what_is_advised_instead_works(sandbox: SqlSandbox) -> None:
+def test_a_suggested_query_works(sandbox: SqlSandbox) -> None:
     assert sandbox.run("SELECT TRY(1 // 0)", 10).rows == ((None,),)
 
 

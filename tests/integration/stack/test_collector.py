@@ -118,7 +118,7 @@ def test_secrets_reach_neither_jaeger_nor_mlflow(
         assert found.events["exception"]["exception.type"] == "HTTPError"
 
 
-def test_a_value_too_long_for_jaeger_s_index_is_cut_there_and_whole_in_mlflow(
+def test_a_value_too_long_for_jaegers_index_is_cut_there_and_whole_in_mlflow(
     stack: Stack, mlflow_traces: MLflowTraces
 ) -> None:
     sent = span(attributes={"prompt": "x" * 100_000})

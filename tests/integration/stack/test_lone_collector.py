@@ -127,7 +127,7 @@ UNBOUNDED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", [over_http, over_grpc])
 @pytest.mark.parametrize("attributes", UNBOUNDED.values(), ids=UNBOUNDED)
-def test_what_jaeger_s_storage_could_never_take_is_cut_for_it(
+def test_values_that_jaegers_storage_cannot_hold_are_cut_for_it(
     collector: LoneCollector, way: Any, attributes: dict[str, Any]
 ) -> None:
     sent = span(
@@ -194,7 +194,7 @@ def test_a_secret_below_a_key_inside_of_a_map_reaches_neither(collector: LoneCol
         assert found.attributes["rows"] == 3
 
 
-def test_what_only_sounds_like_a_secret_stays(collector: LoneCollector) -> None:
+def test_names_that_are_only_similar_to_secrets_stay(collector: LoneCollector) -> None:
     sent = span({"usage": {"input_tokens": 12, "signature_columns": ["a"]}, "keys": ["primary_key"]})
     send(over_http(collector), sent)
     assert arrived(collector.jaeger, sent).attributes["usage"] == {

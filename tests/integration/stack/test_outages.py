@@ -86,7 +86,7 @@ def test_mlflow_misses_nothing_after_an_outage_and_jaeger_has_not_waited(
     exports.as_mlflow_run(run_id)
 
 
-def test_a_collector_that_is_killed_with_full_queues_loses_nothing_that_it_took(
+def test_a_collector_killed_with_full_queues_loses_no_accepted_span(
     stack: Stack, instance: dg.DagsterInstance, exports: Exports
 ) -> None:
     """Full on purpose: of a few traces, while neither receiver is there."""

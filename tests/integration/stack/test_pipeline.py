@@ -48,7 +48,7 @@ def test_a_run_is_one_trace_in_jaeger_and_in_mlflow_and_one_run_as_in_its_event_
     assert trace.repeated == []
 
 
-def test_dagster_s_page_of_a_run_links_to_its_trace_in_jaeger_and_to_its_run_in_mlflow(
+def test_dagsters_page_of_a_run_links_to_its_trace_in_jaeger_and_to_its_run_in_mlflow(
     first_run: Mapping[str, str], stack: Stack, instance: dg.DagsterInstance
 ) -> None:
     run_id = first_run["train_delay_model"]
@@ -87,7 +87,7 @@ def test_serving_predicts_with_the_promoted_version_and_requires_a_token(
     assert answered(stack, {"dataframe_records": [FLIGHT]}, token=None)[0] == 401
 
 
-def test_an_answer_s_trace_leads_to_the_trace_of_the_training(
+def test_the_trace_of_a_prediction_links_to_the_trace_of_the_training(
     first_run: Mapping[str, str], stack: Stack
 ) -> None:
     _, headers, _ = answered(stack, {"dataframe_records": [FLIGHT]}, traceparent=True)

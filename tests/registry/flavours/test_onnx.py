@@ -68,7 +68,7 @@ def test_an_onnx_model_of_several_outputs_by_row_predicts_a_matrix(
     np.testing.assert_allclose(answer, model.predict(inputs.to_numpy()), rtol=1e-4)
 
 
-def test_an_onnx_model_with_an_input_for_each_column_takes_texts_and_numbers(
+def test_an_onnx_model_with_an_input_for_each_column_accepts_texts_and_numbers(
     save: Save, inputs: pd.DataFrame, value: Any
 ) -> None:
     from skl2onnx import to_onnx

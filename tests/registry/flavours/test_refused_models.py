@@ -16,7 +16,7 @@ from tests.registry.flavours.estimators import ROWS, Save, lightgbm_estimator, x
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*integer column:UserWarning")
 
 
-def test_an_objective_of_ones_own_is_not_stored(save: Save, inputs: pd.DataFrame, value: Any) -> None:
+def test_a_custom_objective_is_not_stored(save: Save, inputs: pd.DataFrame, value: Any) -> None:
     def objective(truth: Any, answer: Any) -> tuple[Any, Any]:
         return answer - truth, np.ones_like(answer)
 

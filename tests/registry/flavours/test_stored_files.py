@@ -95,7 +95,7 @@ def test_a_file_that_is_damaged_is_refused(each_flavour: dict[str, Path]) -> Non
 
 
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost", "onnx"])
-def test_a_library_that_is_not_installed_is_named_with_what_installs_it(
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
     each_flavour: dict[str, Path], library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime" if library == "onnx" else library, None)
