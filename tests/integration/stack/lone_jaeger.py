@@ -21,7 +21,7 @@ class LoneJaeger:
     """A Jaeger that was started alone: its endpoint for spans, and a client that reads them."""
 
     endpoint: str
-    shown: Jaeger
+    traces: Jaeger
 
 
 @contextmanager
