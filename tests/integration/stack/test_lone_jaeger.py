@@ -59,5 +59,7 @@ def test_jaeger_stores_the_largest_spans_that_are_sent(
     settings = Telemetry(endpoint=jaeger.endpoint)
     assert Delivery("Jaeger", lambda: otlp_exporter(settings)).send([span]) == 1
     assert not [record for record in caplog.records if record.name.startswith("ledgerline")]
-    found = wait_until(lambda: jaeger.traces.trace_of(f"{trace_id:032x}").spans, "Jaeger has the span", SECONDS)
+    found = wait_until(
+        lambda: jaeger.traces.trace_of(f"{trace_id:032x}").spans, "Jaeger has the span", SECONDS
+    )
     assert len(found) == 1
