@@ -14,6 +14,12 @@ AS_RIGHT = "as_right_as_before"
 AS_GROUNDED = "as_grounded_as_before"
 AS_CHEAP = "as_cheap_as_before"
 
+DESCRIPTIONS = {
+    AS_RIGHT: "At most one more answer is wrong than in the previous evaluation.",
+    AS_GROUNDED: "The share of grounded answers is at most 5 points lower than in the previous evaluation.",
+    AS_CHEAP: "The evaluation uses at most 1.5 times the tokens of the previous one.",
+}
+
 # The answers of a language model vary, even with the same seed on another machine, so one wrong answer of
 # thirty is within chance.
 MAX_LOST = 1
@@ -22,25 +28,7 @@ MAX_TOKENS = 1.5  # times those of the previous evaluation
 
 
 @dg.multi_asset_check(
-    specs=[
-        dg.AssetCheckSpec(
-            AS_RIGHT,
-            asset=SCORES,
-            description="At most one more answer is wrong than in the previous evaluation.",
-        ),
-        dg.AssetCheckSpec(
-            AS_GROUNDED,
-            asset=SCORES,
-            description=(
-                "The share of grounded answers is at most 5 points lower than in the previous evaluation."
-            ),
-        ),
-        dg.AssetCheckSpec(
-            AS_CHEAP,
-            asset=SCORES,
-            description="The evaluation uses at most 1.5 times the tokens of the previous one.",
-        ),
-    ],
+    specs=[dg.AssetCheckSpec(name, asset=SCORES, description=text) for name, text in DESCRIPTIONS.items()],
     can_subset=True,
 )
 def analyst_scores_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
@@ -66,7 +54,7 @@ def _latest_two(instance: dg.DagsterInstance) -> tuple[Mapping[str, Any], Mappin
 def _compared(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Iterator[dg.AssetCheckResult]:
     if before is None or now[QUESTIONS_VERSION] != before.get(QUESTIONS_VERSION):
         why = "there are no previous scores" if before is None else "the previous questions were different"
-        for name in (AS_RIGHT, AS_GROUNDED, AS_CHEAP):
+        for name in DESCRIPTIONS:
             yield _result(name, passed=True, because=f"Not compared: {why}.")
         return
     lost = sorted(set(before[RIGHT]) - set(now[RIGHT]))

@@ -210,19 +210,10 @@ def _mean(column: "pd.Series") -> float:
 
 
 def _table_for_mlflow(scores: "pd.DataFrame", answers: "pd.DataFrame") -> "pd.DataFrame":
-    columns = [
-        "id",
-        "question",
-        "answer",
-        "turns",
-        "input_tokens",
-        "output_tokens",
-        "stopped_by",
-        "trace_id",
-        "span_id",
-    ]
-    table = scores.drop(columns=["tokens"]).merge(answers[columns], on="id")
     first = ["id", "question", "answer", "expected", "stated", "is_right", "is_grounded", "tools"]
+    of_answers = ["question", "answer", "turns", "input_tokens", "output_tokens", "stopped_by"]
+    columns = answers[["id", *of_answers, "trace_id", "span_id"]]
+    table = scores.drop(columns=["tokens"]).merge(columns, on="id")
     return table[first + [column for column in table.columns if column not in first]]
 
 

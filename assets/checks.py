@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -73,7 +72,8 @@ class TableRules:
         schema: Declared columns.
         key: Columns whose values are unique together.
         ranges: Lowest and highest possible value by column.
-        source_rows: Function that returns the number of rows of the source, for the whole table or by day.
+        source_rows: Function that returns the number of rows of the source by day; None for a table without
+            partitions, whose source is the CSV file with its name.
         features: Columns that a model may use.
     """
 
@@ -81,7 +81,7 @@ class TableRules:
     schema: dg.TableSchema
     key: Sequence[str]
     ranges: Mapping[str, tuple[float, float]]
-    source_rows: "Callable[[Tables, Sequence[str] | None], pd.Series]"
+    source_rows: "Callable[[Tables, Sequence[str] | None], pd.Series] | None" = None
     features: Sequence[str] = ()
 
     @property
@@ -108,14 +108,13 @@ def checks_of(table: TableRules) -> dg.AssetChecksDefinition:
         days = _days_to_evaluate(context, table, tables)
         chosen = {key.name for key in context.selected_asset_check_keys}
         for name, finding in evaluate(table, tables, days).items():
-            if name not in chosen:
-                continue
-            yield dg.AssetCheckResult(
-                passed=finding.passed,
-                check_name=name,
-                description=finding.text,
-                metadata=dict(finding.details),
-            )
+            if name in chosen:
+                yield dg.AssetCheckResult(
+                    passed=finding.passed,
+                    check_name=name,
+                    description=finding.text,
+                    metadata=dict(finding.details),
+                )
 
     return checks
 
@@ -132,10 +131,13 @@ def evaluate(table: TableRules, tables: Tables, days: Sequence[str] | None) -> d
         DECLARED_COLUMNS: declared,
         UNIQUE_KEY: rules.has_unique_key(rows, table.key),
         PLAUSIBLE_VALUES: rules.has_plausible_values(rows, table.ranges),
-        ROWS_OF_SOURCE: rules.has_rows_of_source(
-            rows_by_day(rows) if days else whole_table(len(rows)), table.source_rows(tables, days)
-        ),
     }
+    stored = rows_by_day(rows) if days else whole_table(len(rows))
+    if table.source_rows is None:
+        source = whole_table(count_rows(f"{table.asset}.csv"))
+    else:
+        source = table.source_rows(tables, days)
+    findings[ROWS_OF_SOURCE] = rules.has_rows_of_source(stored, source)
     if table.features:
         findings[KNOWN_BEFORE_DEPARTURE] = rules.is_known_before_departure(
             rows, table.features, LABEL, FEATURES_LINEAGE, KNOWN_ONLY_AFTERWARDS
@@ -165,10 +167,6 @@ def _days_to_evaluate(
     return tables.stored_partitions(dg.AssetKey(table.asset))
 
 
-def _rows_of_file(file_name: str, tables: Tables, days: Sequence[str] | None) -> "pd.Series":
-    return whole_table(count_rows(file_name))
-
-
 def _flights_of_source(tables: Tables, days: Sequence[str] | None) -> "pd.Series":
     return flights_by_day(days or [])
 
@@ -177,58 +175,15 @@ def _stored_flights(tables: Tables, days: Sequence[str] | None) -> "pd.Series":
     return rows_by_day(tables.read(dg.AssetKey("flights"), days, FLIGHTS_SCHEMA))
 
 
-airports_checks = checks_of(
-    TableRules(
-        asset="airports",
-        schema=AIRPORTS_SCHEMA,
-        key=["faa"],
-        ranges={"lat": (-90, 90), "lon": (-180, 180), "alt": (-300, 15_000), "tz": (-12, 14)},
-        source_rows=partial(_rows_of_file, "airports.csv"),
-    )
+AIRPORT_RANGES = {"lat": (-90, 90), "lon": (-180, 180), "alt": (-300, 15_000), "tz": (-12, 14)}
+PLANE_RANGES = {"year": (1920, 2013), "engines": (1, 8), "seats": (1, 900)}
+
+TABLES = (
+    TableRules("airports", AIRPORTS_SCHEMA, ["faa"], AIRPORT_RANGES),
+    TableRules("airlines", AIRLINES_SCHEMA, ["carrier"], {}),
+    TableRules("planes", PLANES_SCHEMA, ["tailnum"], PLANE_RANGES),
+    TableRules("weather", WEATHER_SCHEMA, ["origin", "time_hour"], WEATHER_RANGES),
+    TableRules("flights", FLIGHTS_SCHEMA, FLIGHT_KEY, FLIGHTS_RANGES, _flights_of_source),
+    TableRules("features", FEATURES_SCHEMA, FLIGHT_KEY, FEATURES_RANGES, _stored_flights, FEATURES),
 )
-airlines_checks = checks_of(
-    TableRules(
-        asset="airlines",
-        schema=AIRLINES_SCHEMA,
-        key=["carrier"],
-        ranges={},
-        source_rows=partial(_rows_of_file, "airlines.csv"),
-    )
-)
-planes_checks = checks_of(
-    TableRules(
-        asset="planes",
-        schema=PLANES_SCHEMA,
-        key=["tailnum"],
-        ranges={"year": (1920, 2013), "engines": (1, 8), "seats": (1, 900)},
-        source_rows=partial(_rows_of_file, "planes.csv"),
-    )
-)
-weather_checks = checks_of(
-    TableRules(
-        asset="weather",
-        schema=WEATHER_SCHEMA,
-        key=["origin", "time_hour"],
-        ranges=WEATHER_RANGES,
-        source_rows=partial(_rows_of_file, "weather.csv"),
-    )
-)
-flights_checks = checks_of(
-    TableRules(
-        asset="flights",
-        schema=FLIGHTS_SCHEMA,
-        key=FLIGHT_KEY,
-        ranges=FLIGHTS_RANGES,
-        source_rows=_flights_of_source,
-    )
-)
-features_checks = checks_of(
-    TableRules(
-        asset="features",
-        schema=FEATURES_SCHEMA,
-        key=FLIGHT_KEY,
-        ranges=FEATURES_RANGES,
-        source_rows=_stored_flights,
-        features=FEATURES,
-    )
-)
+CHECKS = [checks_of(table) for table in TABLES]

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets import policies
-from assets.delay_model import FEATURES_ASSET, categories_as_codes, model_input, read_days
+from assets.delay_model import FEATURES_ASSET, categories_as_codes, describe, model_input, read_days
 from assets.features import CATEGORICAL_FEATURES, FEATURES, FEATURES_SCHEMA, features
 from assets.flights import FLIGHT_KEY
 from assets.partitions import MONTHS, TRAINING_MONTHS, evaluation_days, training_days
@@ -15,10 +15,9 @@ from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.baselines import constant
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.registration import RegisteredVersion, register_version
-from ledgerline.dagster.storage import digests
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.dagster.tracing import OTelResource
-from ledgerline.dagster.tracking import Dataset, MLflowResource
+from ledgerline.dagster.tracking import MLflowResource
 from ledgerline.evaluation.gates import Better, FastEnough, NoSliceWorse, SameSignature, Unbiased
 from ledgerline.evaluation.kinds import Regression
 from ledgerline.evaluation.policy import Policy
@@ -79,7 +78,8 @@ def delay_minutes_version(
     with otel.span("read rows", days=len(days) + len(later)):
         rows, unseen = (with_minutes(tables, each) for each in (days, later))
     trained_on, evaluated_on = (
-        described(part, tables, each) for part, each in ((rows, days), (unseen, later))
+        describe(part, tables, each, "features with minutes")
+        for part, each in ((rows, days), (unseen, later))
     )
     with mlflow.training_run(context, f"delay_minutes {month}") as run:
         run.log_params({"month": month, **config.model_dump()})
@@ -113,20 +113,10 @@ def with_minutes(tables: Tables, days: Sequence[str]) -> "pd.DataFrame":
     Raises:
         PermanentFailure: Some of the days are not stored.
     """
-    known = read_days(tables, list(days), "delay_minutes needs")
-    minutes = tables.read(FLIGHTS_ASSET, list(days))[[*FLIGHT_KEY, MINUTES]]
+    known = read_days(tables, days, "delay_minutes needs")
+    minutes = tables.read(FLIGHTS_ASSET, days)[[*FLIGHT_KEY, MINUTES]]
     rows = known.merge(minutes, on=list(FLIGHT_KEY), how="inner", validate="one_to_one")
     return rows[rows[MINUTES].notna()].reset_index(drop=True)
-
-
-def described(rows: "pd.DataFrame", tables: Tables, days: Sequence[str]) -> Dataset:
-    """Return the name and the digest of rows."""
-    return Dataset(
-        name=f"features with minutes {days[0]} to {days[-1]}",
-        sha256=digests.frame_sha256(rows),
-        source=str(tables.folder_of(FEATURES_ASSET)),
-        rows=len(rows),
-    )
 
 
 def build_pipeline(config: MinutesConfig) -> "Pipeline":

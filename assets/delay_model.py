@@ -1,5 +1,6 @@
 """Training of the delay model, which predicts late arrivals. It is evaluated in delay_model_evaluation.py."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,7 @@ def delay_model(
     )
 
 
-def read_days(tables: Tables, days: list[str], purpose: str) -> "pd.DataFrame":
+def read_days(tables: Tables, days: Sequence[str], purpose: str) -> "pd.DataFrame":
     """Read days of `features`.
 
     Args:
@@ -168,10 +169,10 @@ def with_outcome(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows[rows[LABEL].notna()].reset_index(drop=True)
 
 
-def describe(rows: "pd.DataFrame", tables: Tables, days: list[str]) -> Dataset:
+def describe(rows: "pd.DataFrame", tables: Tables, days: Sequence[str], what: str = "features") -> Dataset:
     """Return the name and the digest of rows of `features`."""
     return Dataset(
-        name=f"features {days[0]} to {days[-1]}",
+        name=f"{what} {days[0]} to {days[-1]}",
         sha256=digests.frame_sha256(rows),
         source=str(tables.folder_of(FEATURES_ASSET)),
         rows=len(rows),

@@ -1,5 +1,6 @@
 """Registers the evaluated model as a version, and declares how its versions are released."""
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,7 +10,7 @@ from assets.delay_model import MODEL_NAME, TrainedModel, model_input
 from assets.delay_model_evaluation import CARRIER_HOUR_RATE, MODEL, Evaluation
 from assets.delay_watch import WATCH
 from assets.features import FEATURES, LABEL, features
-from assets.partitions import MONTHS, evaluation_days, training_days_between
+from assets.partitions import MONTHS, days_between, evaluation_days
 from assets.predictions import delay_predictions
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.after_promotion import RunAgain
@@ -44,7 +45,7 @@ def delay_model_version(
     """
     provenance = Provenance(
         partition=delay_model.month,
-        trained_on=training_days_between(delay_model.first_day, delay_model.last_day),
+        trained_on=days_between(*map(date.fromisoformat, (delay_model.first_day, delay_model.last_day))),
         training_data_sha256=delay_model.data_sha256,
         details={"judged_data_sha256": delay_model_evaluation.data_sha256},
     )

@@ -19,11 +19,6 @@ TRAINING_DAYS = dg.TimeWindowPartitionMapping(
 )
 
 
-def month_start(month_key: str) -> date:
-    """Return the first day of a month partition ("2013-07-01")."""
-    return date.fromisoformat(month_key)
-
-
 def months_before(first: date, months: int) -> date:
     """Return the first day of the month that is this many months earlier."""
     index = first.year * 12 + first.month - 1 - months
@@ -38,18 +33,13 @@ def days_between(first: date, last: date) -> list[str]:
 
 def training_days(month_key: str, months: int = TRAINING_MONTHS) -> list[str]:
     """Return the days that the model of a month is trained on: the months before it, within the data."""
-    first = month_start(month_key)
+    first = date.fromisoformat(month_key)
     return days_between(months_before(first, months), first - timedelta(days=1))
-
-
-def training_days_between(first: str, last: str) -> list[str]:
-    """Return the day partition keys from first to last, both included and given as partition keys."""
-    return days_between(date.fromisoformat(first), date.fromisoformat(last))
 
 
 def evaluation_days(month_key: str) -> list[str]:
     """Return the days that the model of a month is evaluated on: the month itself."""
-    first = month_start(month_key)
+    first = date.fromisoformat(month_key)
     return days_between(first, months_before(first, -1) - timedelta(days=1))
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 DOTS_PER_INCH = 80
 
 
@@ -24,11 +23,9 @@ def as_markdown(png: bytes) -> dg.MarkdownMetadataValue:
 
 def loss_curves(curves: Mapping[str, Sequence[float]]) -> bytes:
     """Plot the log loss by boosting iteration."""
-    figure, axes = _figure("Log loss by boosting iteration")
+    figure, axes = _figure("Log loss by boosting iteration", "iteration", "log loss")
     for name, losses in curves.items():
         axes.plot(losses, label=name)
-    axes.set_xlabel("iteration")
-    axes.set_ylabel("log loss")
     axes.legend()
     return _png(figure)
 
@@ -37,13 +34,11 @@ def roc(late: "pd.Series", predictions: "Mapping[str, pd.Series]") -> bytes:
     """Plot the ROC curves of several predictions of the same outcomes."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    figure, axes = _figure("ROC curve")
+    figure, axes = _figure("ROC curve", "false positive rate", "true positive rate")
     for name, probability in predictions.items():
         false_positive, true_positive, _ = roc_curve(late, probability)
         axes.plot(false_positive, true_positive, label=f"{name}: {roc_auc_score(late, probability):.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-    axes.set_xlabel("false positive rate")
-    axes.set_ylabel("true positive rate")
     axes.legend(loc="lower right")
     return _png(figure)
 
@@ -54,12 +49,10 @@ def calibration(table: "pd.DataFrame") -> bytes:
     Args:
         table: Table with the columns predicted and observed (rates), flights (count); one row for each bin.
     """
-    figure, axes = _figure("Calibration")
+    figure, axes = _figure("Calibration", "predicted share of late flights", "observed share")
     axes.plot(table["predicted"], table["observed"], marker="o")
     highest = max(table["predicted"].max(), table["observed"].max())
     axes.plot([0, highest], [0, highest], color="grey", linewidth=0.8, linestyle="--")
-    axes.set_xlabel("predicted share of late flights")
-    axes.set_ylabel("observed share")
     return _png(figure)
 
 
@@ -69,10 +62,9 @@ def importance(table: "pd.DataFrame") -> bytes:
     Args:
         table: Table with the columns feature, loss_of_roc_auc and spread, most important first.
     """
-    figure, axes = _figure("Permutation importance")
+    figure, axes = _figure("Permutation importance", "loss of ROC AUC when shuffled")
     ascending = table.iloc[::-1]
     axes.barh(ascending["feature"], ascending["loss_of_roc_auc"], xerr=ascending["spread"])
-    axes.set_xlabel("loss of ROC AUC when shuffled")
     return _png(figure)
 
 
@@ -82,22 +74,21 @@ def slices(table: "pd.DataFrame") -> bytes:
     Args:
         table: Table with the columns slice, value and roc_auc.
     """
-    figure, axes = _figure("ROC AUC by slice")
+    figure, axes = _figure("ROC AUC by slice", "ROC AUC")
     reversed_rows = table.dropna(subset=["roc_auc"]).iloc[::-1]
     axes.barh(reversed_rows["slice"] + " " + reversed_rows["value"], reversed_rows["roc_auc"])
     axes.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
     axes.set_xlim(left=0.4)
-    axes.set_xlabel("ROC AUC")
     return _png(figure)
 
 
-def _figure(title: str) -> "tuple[Figure, Axes]":
+def _figure(title: str, x_label: str, y_label: str = "") -> "tuple[Figure, Axes]":
     # pyplot is not used, because it keeps every figure in memory and requires a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
     return figure, axes
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 from assets import policies
 from assets.columns import Frame, lineage, required
 from assets.delay_model import MODEL_NAME, model_input
-from assets.features import FEATURES
+from assets.features import FEATURES, FEATURES_SCHEMA
 from assets.flights import FLIGHT_KEY
 from assets.partitions import DAYS
 from ledgerline.dagster.failures import PermanentFailure
@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS_SCHEMA = dg.TableSchema(
     [
-        required("date", "string", "Day of the scheduled departure, local time (YYYY-MM-DD)"),
-        required("carrier", "string", "Airline, two-letter code"),
-        required("flight", "int16", "Flight number"),
-        required("origin", "string", "Airport of departure"),
-        required("sched_dep_time", "int16", "Scheduled departure, local time (HHMM)"),
+        *(column for column in FEATURES_SCHEMA.columns if column.name in FLIGHT_KEY),
         required(
             "late_probability", "double", "Predicted probability that it arrives 15 or more minutes late"
         ),
@@ -92,8 +88,7 @@ def version_in_use(registry: ModelRegistryResource) -> tuple[str, Version]:
     """
     model = registry.model(MODEL_NAME)
     for alias in (PRODUCTION, STAGING):
-        version = model.version_with_alias(alias)
-        if version is not None:
+        if version := model.version_with_alias(alias):
             return alias, version
     raise PermanentFailure(
         f"No version of {MODEL_NAME} has the alias {PRODUCTION!r} or {STAGING!r}.",

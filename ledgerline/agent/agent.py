@@ -23,8 +23,8 @@ from ledgerline.agent.messages import Completion, Message, Role, ToolCall, ToolD
 from ledgerline.agent.prompt import Prompt
 from ledgerline.agent.recording import RecordedSpan, Recorder, replace_invalid_unicode
 from ledgerline.agent.retrying import time_limit
+from ledgerline.agent.tool_calls import with_valid_unicode
 from ledgerline.agent.tools import Tool, ToolError, ToolResult, describe, valid_arguments
-from ledgerline.agent.valid_messages import with_valid_unicode
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ (gen_ai
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ledgerline.agent.messages import Message, Role, ToolDescription
@@ -24,15 +25,7 @@ def messages(conversation: Sequence[Message], finish_reason: str | None = None) 
 
 def definitions(tools: Sequence[ToolDescription]) -> list[dict[str, Any]]:
     """Return the definitions of the tools that are offered to the model."""
-    return [
-        {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": dict(tool.parameters),
-        }
-        for tool in tools
-    ]
+    return [{"type": "function", **asdict(tool)} for tool in tools]
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:

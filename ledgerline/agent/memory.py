@@ -7,12 +7,12 @@ prompts.
 import json
 import re
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,6 @@ CURRENT = "current.json"
 LOCK = "writing.lock"
 LEARNED = "embedder.npz"
 GENERATION = re.compile("entries-[0-9a-f]{12}")
-SECONDS_OF_A_DAY = 86_400
 READ_ATTEMPTS = 4
 PREFERENCES = Preferences()
 
@@ -102,9 +101,8 @@ class Memory:
         self._folder = folder
         self._embedder = embedder
         self._preferences = preferences
-        self._opening = threading.Lock()
-        self._opened: tuple[_Generation, VectorStore] | None = None
-        self._loaded: tuple[_Generation, LocalEmbedder] | None = None
+        self._store_in = lru_cache(maxsize=1)(lambda name: VectorStore(folder / name))
+        self._embedder_in = lru_cache(maxsize=1)(lambda name: LocalEmbedder.load(folder / name / LEARNED))
 
     def remember(self, entries: Sequence[Entry]) -> None:
         """Write entries; an entry replaces an earlier one with the same key.
@@ -225,11 +223,7 @@ class Memory:
     def _ranked(self, hits: Sequence[Hit], limit: int) -> tuple[Recalled, ...]:
         now = datetime.now(UTC)
         candidates = [
-            Candidate(
-                relevance(hit.distance),
-                (now - hit.entry.created).total_seconds() / SECONDS_OF_A_DAY,
-                hit.vector,
-            )
+            Candidate(relevance(hit.distance), (now - hit.entry.created) / timedelta(days=1), hit.vector)
             for hit in hits
         ]
         return tuple(
@@ -281,7 +275,7 @@ class Memory:
             return None
         if not isinstance(embedder, LocalEmbedder) or not new:
             return embedder
-        count = store.count() + len(new) - len(store.get(list(new)))
+        count = len(store.keys() | new.keys())
         return None if count >= 2 * embedder.texts else embedder
 
     def _rebuild(self, entries: Mapping[str, Entry]) -> None:
@@ -321,10 +315,7 @@ class Memory:
             raise _unusable(f"{file} cannot be read: {error}.") from error
 
     def _store(self, generation: _Generation) -> VectorStore:
-        with self._opening:
-            if self._opened is None or self._opened[0] != generation:
-                self._opened = generation, VectorStore(self._folder / generation.folder)
-            store = self._opened[1]
+        store = self._store_in(generation.folder)
         if not store.exists:
             raise _unusable(
                 f"The memory in {self._folder} is incomplete: {generation.folder} has no entries."
@@ -334,19 +325,10 @@ class Memory:
     def _embedder_of(self, generation: _Generation) -> Embedder | None:
         """Return the embedder of the vectors; None if another embedder is configured."""
         if self._embedder is not None:
-            return self._embedder if _is_same(self._embedder.name, generation.embedder) else None
-        if not generation.embedder.startswith(PREFIX):
-            return None
-        with self._opening:
-            if self._loaded is None or self._loaded[0] != generation:
-                learned = self._folder / generation.folder / LEARNED
-                self._loaded = generation, LocalEmbedder.load(learned)
-            return self._loaded[1]
-
-
-def _is_same(embedder: str, other: str) -> bool:
-    """Return True if two names mean the same embedder; an Ollama model without a tag means `latest`."""
-    return embedder.removesuffix(":latest") == other.removesuffix(":latest")
+            # An Ollama model without a tag means the tag `latest`.
+            own, other = (name.removesuffix(":latest") for name in (self._embedder.name, generation.embedder))
+            return self._embedder if own == other else None
+        return self._embedder_in(generation.folder) if generation.embedder.startswith(PREFIX) else None
 
 
 def _document(recalled: Recalled) -> Mapping[str, Any]:

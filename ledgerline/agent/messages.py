@@ -15,6 +15,16 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
+class Thinking(StrEnum):
+    """The amount of thinking before a response: on or off, or a level for models that have levels."""
+
+    OFF = "off"
+    ON = "on"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
 @dataclass(frozen=True)
 class ToolCall:
     """A request of the model to call a tool.

@@ -2,25 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
-from ledgerline.agent import ollama_server
-from ledgerline.agent.failures import ModelServer
-from ledgerline.agent.language_model import MalformedResponseError, UnknownModelError
-from ledgerline.agent.ollama_server import ModelDescription
+from ledgerline.agent.language_model import MalformedResponseError
+from ledgerline.agent.ollama_server import OllamaServed
 from ledgerline.agent.retrying import time_limit
-from ledgerline.agent.served_model import ServedModel
-
-if TYPE_CHECKING:
-    from ollama import Client
 
 CHOOSE_EMBEDDING_MODEL = "Choose a model that is made for embeddings, like nomic-embed-text."
 
 
 @dataclass(frozen=True, eq=False)
-class OllamaEmbedder(ServedModel["Client"]):
+class OllamaEmbedder(OllamaServed):
     """An embedding model of an Ollama server. Safe to use from several threads at once.
 
     The vector of a text that exceeds the model's context represents the beginning of the text.
@@ -33,7 +26,6 @@ class OllamaEmbedder(ServedModel["Client"]):
     _: KW_ONLY
     seconds: float = 60.0
     batch: int = 64
-    _known: list[ModelDescription] = field(default_factory=list, init=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -46,46 +38,31 @@ class OllamaEmbedder(ServedModel["Client"]):
         Raises:
             LanguageModelError: The texts cannot be embedded.
         """
-        client = self._client  # importing its library takes a second, which is not part of the time limit
+        _ = self._client  # creating it is not part of the time limit
         vectors: list[Sequence[float]] = []
         remaining = iter(texts)
         with time_limit(self.seconds):
             while batch := list(islice(remaining, self.batch)):
-                vectors += self.retries.run(lambda batch=batch: self._vectors(client, batch))
+                vectors += self.retries.run(lambda batch=batch: self._vectors(batch))
         if len({len(vector) for vector in vectors}) > 1:
             raise self._malformed("vectors of different lengths")
         return vectors
 
-    def _vectors(self, client: "Client", texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        self._require(client)
-        with ollama_server.translated_errors(self._server):
-            vectors = client.embed(self.model, texts).embeddings
+    def _vectors(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        if not self._known:
+            # Vectors of a model without the capability would be meaningless.
+            description = self._describe()
+            self._require_capability(description, "embedding", "create embeddings", CHOOSE_EMBEDDING_MODEL)
+            self._known.append(description)
+        with self._translated_errors():
+            vectors = self._client.embed(self.model, texts).embeddings
         if len(vectors) != len(texts):
             raise self._malformed(f"{len(vectors)} vectors for {len(texts)} texts")
         if not all(vector and all(map(math.isfinite, vector)) for vector in vectors):
             raise self._malformed("a vector that is empty or not finite")
         return vectors
 
-    def _require(self, client: "Client") -> None:
-        """Refuse a model without the capability to embed, because its vectors would be meaningless."""
-        if self._known:
-            return
-        description = ollama_server.describe(self._server, client)
-        if not description.can("embedding"):
-            raise UnknownModelError(
-                f"{self.model} of Ollama at {self.address} cannot create embeddings; its capabilities are: "
-                f"{description.abilities}.",
-                CHOOSE_EMBEDDING_MODEL,
-            )
-        self._known.append(description)
-
     def _malformed(self, what: str) -> MalformedResponseError:
         return MalformedResponseError(
             f"Ollama at {self.address} returned {what} for {self.model}.", CHOOSE_EMBEDDING_MODEL
         )
-
-    def _new_server(self) -> ModelServer:
-        return ollama_server.server_of(self.url, self.model, self.headers)
-
-    def _new_client(self) -> "Client":
-        return ollama_server.client_of(self._server, self.connect_seconds, self.headers)

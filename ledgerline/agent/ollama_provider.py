@@ -7,24 +7,18 @@ the context if a response grows beyond it. Requests turn both off, so that Ollam
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, cast
 
 from pydantic import BaseModel
 
-from ledgerline.agent import ollama_server
-from ledgerline.agent.failures import CHOOSE_WITH_THINKING, CHOOSE_WITH_TOOLS, ModelServer
-from ledgerline.agent.language_model import UnknownModelError
-from ledgerline.agent.messages import Message, ToolCall, ToolDescription, Usage
-from ledgerline.agent.ollama_server import ModelDescription
+from ledgerline.agent.failures import CHOOSE_WITH_THINKING, CHOOSE_WITH_TOOLS
+from ledgerline.agent.messages import Completion, Message, Thinking, ToolCall, ToolDescription, Usage
+from ledgerline.agent.ollama_server import ModelDescription, OllamaServed
 from ledgerline.agent.prompt_size import characters, min_tokens
-from ledgerline.agent.retrying import ResponseStream, StreamEnd, time_limit
-from ledgerline.agent.served_model import ServedLanguageModel
-from ledgerline.agent.thinking import Thinking
-from ledgerline.agent.tool_calls import parsed_arguments, unique_ids
-
-if TYPE_CHECKING:
-    from ollama import Client
+from ledgerline.agent.retrying import time_limit
+from ledgerline.agent.served_model import ResponseStream, ServedLanguageModel, completion
+from ledgerline.agent.tool_calls import parsed_arguments, sent_message, sent_tool, with_unique_ids
 
 REQUIRE_SECONDS = 10
 # A context that is as full as this has no room for a response.
@@ -35,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class OllamaModel(ServedLanguageModel["Client"]):
+class OllamaModel(OllamaServed, ServedLanguageModel[Any]):
     """A language model of an Ollama server. Safe to use from several threads at once.
 
     The URL may have any form that OLLAMA_HOST accepts. The name of the model is the one that `ollama list`
@@ -59,7 +53,6 @@ class OllamaModel(ServedLanguageModel["Client"]):
 
     _: KW_ONLY
     context_tokens: int = 8192
-    _known: list[ModelDescription] = field(default_factory=list, init=False, repr=False)
 
     @property
     def provider(self) -> str:
@@ -72,30 +65,21 @@ class OllamaModel(ServedLanguageModel["Client"]):
         Raises:
             LanguageModelError: One of these checks failed.
         """
-        client = self._client
+        _ = self._client  # creating it is not part of the time limit
         with time_limit(REQUIRE_SECONDS):
-            description = self._description(client)
-        named = f"{self.model} of Ollama at {self.address}"
-        if not description.can("tools"):
-            raise UnknownModelError(
-                f"{named} cannot call tools; its capabilities are: {description.abilities}.",
-                CHOOSE_WITH_TOOLS,
-            )
-        if self.think not in (None, Thinking.OFF) and not description.can("thinking"):
-            raise UnknownModelError(
-                f"{named} cannot think; its capabilities are: {description.abilities}.", CHOOSE_WITH_THINKING
-            )
+            description = self._description()
+        self._require_capability(description, "tools", "call tools", CHOOSE_WITH_TOOLS)
+        if self.think not in (None, Thinking.OFF):
+            self._require_capability(description, "thinking", "think", CHOOSE_WITH_THINKING)
 
-    def _stream(
-        self, client: "Client", messages: Sequence[Message], tools: Sequence[ToolDescription]
-    ) -> ResponseStream:
-        context = self._context_of(self._description(client))
+    def _stream(self, messages: Sequence[Message], tools: Sequence[ToolDescription]) -> ResponseStream:
+        context = self._context_of(self._description())
         self._require_room(messages, tools, context)
         calls: list[_Call] = []
-        with ollama_server.translated_errors(self._server):
+        with self._translated_errors():
             # The client's own method has no arguments for `truncate` and `shift`, and drops the ids of tool
             # calls.
-            parts = client._request(
+            parts = self._client._request(
                 _Part, "POST", "/api/chat", json=self._request(messages, tools, context), stream=True
             )
             # It is a generator, although it is declared otherwise: closing it releases the connection.
@@ -111,7 +95,7 @@ class OllamaModel(ServedLanguageModel["Client"]):
 
     def _end(
         self, part: "_Part", calls: Sequence["_Call"], messages: Sequence[Message], context: int
-    ) -> StreamEnd:
+    ) -> Completion:
         # Ollama omits counts that are 0.
         usage = Usage(part.prompt_eval_count or 0, part.eval_count or 0)
         full = context - SLACK_TOKENS
@@ -121,23 +105,22 @@ class OllamaModel(ServedLanguageModel["Client"]):
                 "with the response"
             )
         seconds = (part.eval_duration or 0) / NANOSECONDS
-        ids = unique_ids([call.id for call in calls], messages)
-        return StreamEnd(
-            tool_calls=tuple(
-                ToolCall(call_id, call.function.name, _parsed(call.function.arguments))
-                for call_id, call in zip(ids, calls, strict=True)
+        new_calls = (
+            ToolCall(call.id or "", call.function.name, parsed_arguments(call.function.arguments))
+            for call in calls
+        )
+        return replace(
+            completion(
+                with_unique_ids(new_calls, messages), usage, part.model or self.model, part.done_reason
             ),
-            usage=usage,
-            model=part.model or self.model,
-            reason=part.done_reason or "",
             tokens_per_second=usage.output_tokens / seconds if usage.output_tokens and seconds > 0 else None,
         )
 
-    def _description(self, client: "Client") -> ModelDescription:
+    def _description(self) -> ModelDescription:
         """Return the server's description of the model, which is requested once."""
         if not self._known:
-            ollama_server.require_supported_version(self._server, client)
-            description = ollama_server.describe(self._server, client)
+            self._require_supported_version()
+            description = self._describe()
             if not self._known and self._context_of(description) < self.context_tokens:
                 logger.warning(
                     "%s of Ollama at %s was made for a context of %s tokens, which is used instead of the %s "
@@ -187,12 +170,6 @@ class OllamaModel(ServedLanguageModel["Client"]):
         }
         return {name: value for name, value in request.items() if value is not None}
 
-    def _new_server(self) -> ModelServer:
-        return ollama_server.server_of(self.url, self.model, self.headers)
-
-    def _new_client(self) -> "Client":
-        return ollama_server.client_of(self._server, self.connect_seconds, self.headers)
-
 
 _THINK = {Thinking.OFF: False, Thinking.ON: True}
 
@@ -225,33 +202,25 @@ class _Part(BaseModel):
     eval_duration: int | None = None
 
 
-def _parsed(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any] | str:
-    return parsed_arguments(arguments) if isinstance(arguments, str) else arguments or {}
-
-
 def _sent(message: Message) -> dict[str, Any]:
-    sent: dict[str, Any] = {"role": message.role.value, "content": message.content}
-    if message.tool_calls:
-        sent["tool_calls"] = [
-            {"id": call.id, "function": {"name": call.name, "arguments": _arguments(call)}}
-            for call in message.tool_calls
-        ]
-    if message.responds_to:
-        sent |= {"tool_name": message.responds_to.name, "tool_call_id": message.responds_to.id}
-    return sent
-
-
-def _arguments(call: ToolCall) -> Mapping[str, Any]:
-    # A text that is not an object cannot be sent as one; the tool's error quotes it.
-    return {} if isinstance(call.arguments, str) else call.arguments
+    sent = sent_message(message, dict)
+    return sent | {"tool_name": message.responds_to.name} if message.responds_to else sent
 
 
 def _described(tool: ToolDescription) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": ollama_server.described(tool.parameters),
-        },
-    }
+    return sent_tool(replace(tool, parameters=_with_lists_of_types(tool.parameters)))
+
+
+def _with_lists_of_types(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a tool's parameters with lists of types; the templates of models ignore anyOf."""
+    properties = {name: _plain(schema) for name, schema in parameters.get("properties", {}).items()}
+    return {**parameters, "properties": properties}
+
+
+def _plain(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = schema.get("anyOf", ())
+    types = [choice.get("type") for choice in choices]
+    if not choices or not all(isinstance(kind, str) for kind in types):
+        return schema
+    merged = {name: value for choice in choices for name, value in choice.items()}
+    return {**merged, **{name: value for name, value in schema.items() if name != "anyOf"}, "type": types}

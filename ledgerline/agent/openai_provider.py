@@ -8,19 +8,19 @@ ends early.
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ledgerline.agent import openai_responses
 from ledgerline.agent.failures import ModelServer
-from ledgerline.agent.messages import Message, ToolCall, ToolDescription, Usage
+from ledgerline.agent.messages import Message, Thinking, ToolDescription, Usage
 from ledgerline.agent.prompt_size import characters, min_tokens
-from ledgerline.agent.retrying import ResponseStream, StreamEnd, time_limit
-from ledgerline.agent.served_model import ServedLanguageModel
+from ledgerline.agent.retrying import time_limit
+from ledgerline.agent.served_model import ResponseStream, ServedLanguageModel, completion
 from ledgerline.agent.streamed_calls import StreamedCalls
-from ledgerline.agent.thinking import Thinking
+from ledgerline.agent.tool_calls import sent_message, sent_tool
 from ledgerline.settings.extras import require
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
 OWNER_OLLAMA = "library"  # the owner of models in Ollama's list
 # These finish reasons of vLLM, OpenRouter and DeepSeek mean that the response was cut off before its end.
 BROKEN_REASONS = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
+
+QUOTED_BYTES = 2000
+EVENTS = "text/event-stream"
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +67,15 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
         Raises:
             LanguageModelError: The server does not respond, or does not list the model.
         """
+        client = self._client  # creating it is not part of the time limit
         from openai import NotFoundError
 
-        client = self._client
         with time_limit(REQUIRE_SECONDS), _translated_errors(self._server):
             try:
                 text = client.models.with_raw_response.list().text
             except NotFoundError:
                 return
-            listed = openai_responses.listed_models(text)
+            listed = _listed_models(text)
             if listed is None:
                 raise self._server.malformed(text)
         if any(owner == OWNER_OLLAMA for owner in listed.values()):
@@ -90,13 +93,11 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
             more = ", ..." if len(names) > MAX_NAMED_MODELS else ""
             raise self._server.unknown_model(f"; it has {', '.join(sorted(names)[:MAX_NAMED_MODELS])}{more}")
 
-    def _stream(
-        self, client: "OpenAI", messages: Sequence[Message], tools: Sequence[ToolDescription]
-    ) -> ResponseStream:
+    def _stream(self, messages: Sequence[Message], tools: Sequence[ToolDescription]) -> ResponseStream:
         calls = StreamedCalls()
         usage, model, reason, response = Usage(), self.model, None, None
-        with _translated_errors(self._server), self._chunks(client, messages, tools) as chunks:
-            openai_responses.require_events(self._server, chunks.response)
+        with _translated_errors(self._server), self._chunks(messages, tools) as chunks:
+            _require_events(self._server, chunks.response)
             for chunk in chunks:
                 if not isinstance(getattr(chunk, "choices", None), list):
                     raise self._server.malformed(f"a piece has no choices: {chunk!r}")
@@ -119,27 +120,28 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
         if reason in BROKEN_REASONS:
             raise self._server.stream_broken(f"its finish reason is {reason!r}.")
         self._require_whole(messages, usage, reason)
-        return StreamEnd(calls.calls(messages), usage, model, reason, response_id=response)
+        return replace(completion(calls.calls(messages), usage, model, reason), response_id=response)
 
     def _chunks(
-        self, client: "OpenAI", messages: Sequence[Message], tools: Sequence[ToolDescription]
+        self, messages: Sequence[Message], tools: Sequence[ToolDescription]
     ) -> "Stream[ChatCompletionChunk]":
         from openai import BadRequestError
 
+        create = self._client.chat.completions.create
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [_sent(message) for message in messages],
+            "messages": [sent_message(message, json.dumps, type="function") for message in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
             **self.settings,
         }
         if tools:  # some servers refuse an empty list
-            request["tools"] = [_described(tool) for tool in tools]
+            request["tools"] = [sent_tool(tool) for tool in tools]
         if self.think not in (None, Thinking.ON):  # models that can think do so by default
             request["reasoning_effort"] = "none" if self.think is Thinking.OFF else self.think.value
         if not self._refuses_max_tokens:
             try:
-                return client.chat.completions.create(**request)
+                return create(**request)
             except BadRequestError as error:
                 if MAX_TOKENS not in request or MAX_COMPLETION_TOKENS not in _error_text(error):
                     raise
@@ -148,7 +150,7 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
                 self._refuses_max_tokens.append(True)
         if MAX_TOKENS in request:
             request[MAX_COMPLETION_TOKENS] = request.pop(MAX_TOKENS)
-        return client.chat.completions.create(**request)
+        return create(**request)
 
     def _require_whole(self, messages: Sequence[Message], usage: Usage, reason: str) -> None:
         """Refuse a response to a conversation that the server has truncated."""
@@ -165,7 +167,8 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
                 f"{usage.input_tokens:,} before it"
             )
 
-    def _new_server(self) -> ModelServer:
+    @cached_property
+    def _server(self) -> ModelServer:
         return ModelServer(
             kind="OpenAI-compatible server",
             url=self.url,
@@ -175,7 +178,8 @@ class OpenAIModel(ServedLanguageModel["OpenAI"]):
             secrets=(self.api_key, *(value.rpartition(" ")[2] for value in self.headers.values())),
         )
 
-    def _new_client(self) -> "OpenAI":
+    @cached_property
+    def _client(self) -> "OpenAI":
         require("agent", "A language model")
         import httpx
         from openai import OpenAI
@@ -215,29 +219,46 @@ def _error_text(error: Any) -> str:
     return f"{message or error.message} ({error.code})" if error.code else str(message or error.message)
 
 
-def _sent(message: Message) -> dict[str, Any]:
-    sent: dict[str, Any] = {"role": message.role.value, "content": message.content}
-    if message.tool_calls:
-        sent["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.responds_to:
-        sent["tool_call_id"] = message.responds_to.id
-    return sent
+def _require_events(server: ModelServer, response: Any) -> None:
+    """Refuse a response that is not a stream of events, such as a login page or a proxy's error.
+
+    Args:
+        server: Server that the errors name.
+        response: Response of httpx whose content has not been read.
+
+    Raises:
+        LanguageModelError: The response is not a stream of events; the error quotes it.
+    """
+    kind = response.headers.get("content-type", EVENTS).partition(";")[0].strip().lower()
+    if kind == EVENTS:
+        return
+    received = b""
+    for piece in response.iter_bytes():
+        received += piece
+        if len(received) > QUOTED_BYTES:
+            break
+    text = received.decode("utf-8", "replace")
+    error = _error_in(text)
+    if error is not None:
+        raise server.error_for(response.status_code, error)
+    raise server.malformed(
+        f"it is not a stream of events but {kind or 'something else'}: {text or 'nothing'}"
+    )
 
 
-def _arguments(call: ToolCall) -> str:
-    # Servers parse the text again; the tool's error quotes a text that is not JSON.
-    return "{}" if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
+def _listed_models(text: str) -> Mapping[str, str | None] | None:
+    """Read the names and owners in a list of models; None if the text is not such a list."""
+    listing = json.loads(text)
+    models = (listing.get("data") or []) if isinstance(listing, dict) and "data" in listing else None
+    if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
+        return None
+    return {str(model["id"]): model.get("owned_by") for model in models}
 
 
-def _described(tool: ToolDescription) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
-    }
+def _error_in(text: str) -> str | None:
+    """Return the error that a JSON text reports; None if it reports no error."""
+    try:
+        error = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return str(error.get("message") or error) if isinstance(error, dict) else str(error)

@@ -2,14 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.errors import LedgerlineError
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class PromptError(LedgerlineError):
@@ -66,15 +65,11 @@ class Prompt:
             raise PromptError(f"Prompt {prompt} cannot be rendered: {error}.", f"Use {allowed}.") from error
 
 
-@cache
-def _environment() -> "ImmutableSandboxedEnvironment":
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> "Template":
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # A sandbox is used because a person who may write prompts to the registry must not be able to run code.
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-
-
-@lru_cache(maxsize=16)
-def _compiled(template: str) -> "Template":
-    return _environment().from_string(template)
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    return environment.from_string(template)

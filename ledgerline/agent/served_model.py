@@ -1,18 +1,23 @@
 """Base classes of the models that a server provides. The servers are in *_provider.py, ollama_embedder.py."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
 from ledgerline.agent.failures import ModelServer
 from ledgerline.agent.language_model import Listener
-from ledgerline.agent.messages import Completion, Message, ToolDescription
-from ledgerline.agent.retrying import ResponseStream, Retries, complete
-from ledgerline.agent.thinking import Thinking
+from ledgerline.agent.messages import Completion, Message, Role, Thinking, ToolCall, ToolDescription, Usage
+from ledgerline.agent.retrying import Retries, time_limit
 
 Client = TypeVar("Client")
+
+# Yields the pieces of a response, an empty text for each piece that is not text, and returns its completion,
+# without the text and the times.
+ResponseStream = Generator[str, None, Completion]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,24 +48,14 @@ class ServedModel(ABC, Generic[Client]):
         return self._server.address
 
     @cached_property
+    @abstractmethod
     def _server(self) -> ModelServer:
-        return self._new_server()
+        """Return the server at the URL; raise ServerAddressError if the text is not an address."""
 
     @cached_property
+    @abstractmethod
     def _client(self) -> Client:
-        return self._new_client()
-
-    @abstractmethod
-    def _new_server(self) -> ModelServer:
-        """Return the server at the URL.
-
-        Raises:
-            ServerAddressError: The text is not an address.
-        """
-
-    @abstractmethod
-    def _new_client(self) -> Client:
-        """Return a client of the server; its library is imported here."""
+        """Return a client of the server; its library is imported here, which takes a second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +99,54 @@ class ServedLanguageModel(ServedModel[Client]):
         Raises:
             LanguageModelError: There is no complete response.
         """
-        client = self._client  # importing its library takes a second, which is not part of the time limit
-        return complete(lambda: self._stream(client, messages, tools), listener, seconds, self.retries)
+        _ = self._client  # creating it is not part of the time limit
+        started = time.monotonic()
+        reader = _StreamReader(listener)
+        with time_limit(seconds):
+            # Part of a response would be repeated if the request were retried.
+            end = self.retries.run(
+                lambda: reader.read(self._stream(messages, tools)), lambda: reader.first is None
+            )
+        return replace(
+            end,
+            message=replace(end.message, content="".join(reader.texts)),
+            seconds_to_first_token=None if reader.first is None else reader.first - started,
+            tokens_per_second=end.tokens_per_second or reader.tokens_per_second(end.usage.output_tokens),
+        )
 
     @abstractmethod
-    def _stream(
-        self, client: Client, messages: Sequence[Message], tools: Sequence[ToolDescription]
-    ) -> ResponseStream:
+    def _stream(self, messages: Sequence[Message], tools: Sequence[ToolDescription]) -> ResponseStream:
         """Send a request and yield the pieces of the response."""
+
+
+def completion(calls: tuple[ToolCall, ...], usage: Usage, model: str, reason: str | None) -> Completion:
+    """Return the completion of a stream; the reason is the one that the provider reports."""
+    finish_reason = "length" if reason == "length" else "tool_calls" if calls else "stop"
+    return Completion(Message(Role.ASSISTANT, "", calls), usage, model, finish_reason)
+
+
+@dataclass
+class _StreamReader:
+    listener: Listener
+    texts: list[str] = field(default_factory=list)
+    first: float | None = None
+    last: float = 0.0
+
+    def read(self, stream: ResponseStream) -> Completion:
+        with closing(stream):
+            while True:
+                try:
+                    piece = next(stream)
+                except StopIteration as end:
+                    return end.value
+                self.last = time.monotonic()
+                if self.first is None:
+                    self.first = self.last
+                if piece:
+                    self.texts.append(piece)
+                    self.listener(piece)
+
+    def tokens_per_second(self, tokens: int) -> float | None:
+        if self.first is None or self.last <= self.first or tokens < 2:
+            return None
+        return (tokens - 1) / (self.last - self.first)

@@ -29,7 +29,6 @@ class Column:
     """A column, as it is described to the model.
 
     Attributes:
-        name: Name in SQL.
         type: DuckDB's name of the type.
         description: Content of the column, with its unit.
     """
@@ -69,7 +68,6 @@ class Limits:
         seconds: Time limit, without reading a table for the first time.
         megabytes: Maximum memory of the tables and all concurrent queries.
         threads: Number of DuckDB's own threads for all queries, besides the threads that call it.
-        sql_characters: Maximum length of the SQL.
     """
 
     rows: int = 50
@@ -79,7 +77,6 @@ class Limits:
     seconds: float = 5
     megabytes: int = 512
     threads: int = 1
-    sql_characters: int = MAX_SQL_CHARACTERS
 
 
 @dataclass(frozen=True)
@@ -88,19 +85,15 @@ class QueryResult:
 
     Attributes:
         columns: Names of the columns.
-        types: DuckDB's names of their types.
         rows: Cells as texts of DuckDB, None for NULL; a cell that is too long is cut and ends with "…".
         has_more: True if there are more rows than these.
         has_cut_cells: True if a cell was cut.
-        seconds: Duration in seconds, including reading tables for the first time.
     """
 
     columns: tuple[str, ...]
-    types: tuple[str, ...]
     rows: tuple[tuple[str | None, ...], ...]
     has_more: bool
     has_cut_cells: bool
-    seconds: float
 
     @property
     def is_cut(self) -> bool:
@@ -134,18 +127,18 @@ class SqlSandbox:
             QueryError: The query was refused, or failed; the message is for the model.
             ToolError: A table cannot be read.
         """
-        if len(sql) > self.limits.sql_characters:
-            raise QueryError(f"The SQL is longer than {self.limits.sql_characters} characters.")
-        started = time.monotonic()
+        if len(sql) > MAX_SQL_CHARACTERS:
+            raise QueryError(f"The SQL is longer than {MAX_SQL_CHARACTERS} characters.")
+        until = time.monotonic() + seconds
         database = self._opened()
         with self._translated_errors(database), database.connection.cursor() as cursor:
             # The parenthesis is on a separate line, because the last line of the SQL may end with a comment.
             query = f"(\n{single_select(sql, cursor)}\n)"
             single_select(query, cursor)
-            self._load(database, tables_read(query, self._by_name, cursor), started + seconds)
-            left = min(self.limits.seconds, started + seconds - time.monotonic())
+            self._load(database, tables_read(query, self._by_name, cursor), until)
+            left = min(self.limits.seconds, until - time.monotonic())
             with _interrupted_after(cursor, left):
-                return self._run(cursor, query, started)
+                return self._run(cursor, query)
 
     def close(self) -> None:
         """Release the memory; a later query reads its tables again."""
@@ -177,7 +170,7 @@ class SqlSandbox:
         finally:
             database.loading.release()
 
-    def _run(self, cursor: "duckdb.DuckDBPyConnection", query: str, started: float) -> QueryResult:
+    def _run(self, cursor: "duckdb.DuckDBPyConnection", query: str) -> QueryResult:
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         described = cursor.execute(f"DESCRIBE FROM {query}").fetchall()
         if len(described) > self.limits.columns:
@@ -199,11 +192,9 @@ class SqlSandbox:
             rows.append(cut)
         return QueryResult(
             columns=tuple(column[0] for column in described),
-            types=tuple(column[1] for column in described),
             rows=tuple(rows),
             has_more=len(rows) < len(fetched),
             has_cut_cells=any(rows[number] != row for number, row in enumerate(fetched[: len(rows)])),
-            seconds=time.monotonic() - started,
         )
 
     def _cut(self, cell: str | None) -> str | None:

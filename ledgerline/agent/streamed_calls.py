@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ledgerline.agent.messages import Message, ToolCall
-from ledgerline.agent.tool_calls import parsed_arguments, unique_ids
+from ledgerline.agent.tool_calls import parsed_arguments, with_unique_ids
 
 if TYPE_CHECKING:
     from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
@@ -64,10 +64,8 @@ class StreamedCalls:
             for call, before in zip(self._calls, [None, *self._calls], strict=False)
             if not _repeats(call, before)
         ]
-        ids = unique_ids([call.id for call in calls], messages)
-        return tuple(
-            ToolCall(call_id, call.name, parsed_arguments(call.arguments))
-            for call_id, call in zip(ids, calls, strict=True)
+        return with_unique_ids(
+            (ToolCall(call.id, call.name, parsed_arguments(call.arguments)) for call in calls), messages
         )
 
     def _continued(self, part: _Part) -> _Call | None:

@@ -5,7 +5,7 @@ Vectors are computed, and entries for the prompt are selected, in memory.py.
 
 import fcntl
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,6 @@ REMEDY = (
     "Make sure that the folder is writable and its disk has space; if it is damaged, restore a copy of it, "
     "or delete it to start with an empty memory."
 )
-MAX_KEYS_OF_A_QUERY = 1_000
 
 
 class VectorStoreError(LedgerlineError):
@@ -141,7 +140,7 @@ class VectorStore:
             if table is None:
                 return 0
             unwanted = set(keys)
-            deleted = len(unwanted.intersection(_scan(table, ["key"])["key"].to_pylist()))
+            deleted = len(unwanted & _keys(table))
             if deleted:
                 rows = table.to_arrow()
                 is_kept = pa.array([key not in unwanted for key in rows["key"].to_pylist()], pa.bool_())
@@ -150,9 +149,9 @@ class VectorStore:
             _optimize(table, 0)
             return deleted
 
-    def get(self, keys: Sequence[str]) -> Mapping[str, Entry]:
-        """Return the existing entries with these keys, by key."""
-        return {entry.key: entry for some in _batches(keys) for entry in self._some(some)}
+    def keys(self) -> set[str]:
+        """Return the keys of all entries."""
+        return self._read(_keys) or set()
 
     def list(self, limit: int | None = None) -> Sequence[Entry]:
         """Return the entries, the newest first."""
@@ -189,10 +188,6 @@ class VectorStore:
         hits = map(Hit, _entries(rows), distances, vectors)
         return sorted((hit for hit in hits if hit.distance >= 0), key=lambda hit: hit.distance)
 
-    def _some(self, keys: Sequence[str]) -> Sequence[Entry]:
-        rows = self._read(lambda table: _scan(table, COLUMNS, _one_of("key", keys)))
-        return [] if rows is None else _entries(rows)
-
     def _table(self) -> "Table | None":
         """Return the table, which always reads the latest state; None if it does not exist."""
         with self._opening:
@@ -203,16 +198,11 @@ class VectorStore:
     def _created(self, dimensions: int) -> "Table":
         import pyarrow as pa
 
-        schema = pa.schema(
-            [
-                pa.field("key", pa.string(), nullable=False),
-                pa.field("kind", pa.string(), nullable=False),
-                pa.field("text", pa.string(), nullable=False),
-                pa.field("source", pa.string(), nullable=False),
-                pa.field("created", pa.timestamp("us", tz="UTC"), nullable=False),
-                pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
-            ]
-        )
+        types = dict.fromkeys(COLUMNS, pa.string()) | {
+            "created": pa.timestamp("us", tz="UTC"),
+            "vector": pa.list_(pa.float32(), dimensions),
+        }
+        schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
         with self._opening:
             table = self._opened = _connected(self._folder).create_table(TABLE, schema=schema)
             return table
@@ -279,9 +269,8 @@ def _rows(entries: Sequence[Entry], vectors: Sequence[Sequence[float]], table: "
     matrix = np.asarray(vectors, dtype=np.float32)
     if matrix.shape != (len(entries), dimensions):
         raise _other_length(matrix.shape[-1], dimensions)
-    columns = [[getattr(entry, column) for entry in entries] for column in COLUMNS]
     arrays = [
-        pa.array(column, schema.field(name).type) for name, column in zip(COLUMNS, columns, strict=True)
+        pa.array([getattr(entry, name) for entry in entries], schema.field(name).type) for name in COLUMNS
     ]
     arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), dimensions))
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -292,31 +281,24 @@ def _entries(rows: "pa.Table") -> list[Entry]:
     return [Entry(**{**row, "created": row["created"].astimezone(UTC)}) for row in read]
 
 
-def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), MAX_KEYS_OF_A_QUERY):
-        yield keys[start : start + MAX_KEYS_OF_A_QUERY]
+def _scan(table: "Table", columns: list[str]) -> "pa.Table":
+    return table.search().select(columns).to_arrow()
 
 
-def _scan(table: "Table", columns: list[str], only: Any = None) -> "pa.Table":
-    query = table.search().select(columns)
-    return (query if only is None else query.where(only)).to_arrow()
-
-
-def _one_of(column: str, values: Sequence[str]) -> Any:
-    from lancedb.expr import col
-
-    return col(column).isin(values)
+def _keys(table: "Table") -> set[str]:
+    return set(_scan(table, ["key"])["key"].to_pylist())
 
 
 def _search(table: "Table", vector: Sequence[float], k: int, kinds: Sequence[Kind] | None) -> "pa.Table":
     import numpy as np
+    from lancedb.expr import col
 
     query: Any = table.search(np.asarray(vector, dtype=np.float32), vector_column_name="vector")
     # It searches more partitions if they may have nearer entries, or if a filter leaves too few.
     query = query.minimum_nprobes(SEARCHED_PARTITIONS).maximum_nprobes(0)
     query = query.distance_type("cosine").limit(k).select([*COLUMNS, "vector", "_distance"])
     if kinds is not None:
-        query = query.where(_one_of("kind", kinds), prefilter=True)
+        query = query.where(col("kind").isin(kinds), prefilter=True)
     try:
         return query.to_arrow()
     except Exception:  # LanceDB's errors have many types

@@ -98,7 +98,7 @@ class AgentResource(dg.ConfigurableResource):
             ) from None
 
     def _language_model(self) -> "LanguageModel":
-        from ledgerline.agent.thinking import Thinking
+        from ledgerline.agent.messages import Thinking
 
         think = None if self.think is None else Thinking(self.think)
         if self.provider == "openai":

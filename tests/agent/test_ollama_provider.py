@@ -16,10 +16,9 @@ from ledgerline.agent.language_model import (
     TooSlowError,
     UnknownModelError,
 )
-from ledgerline.agent.messages import Message, Role, ToolCall, Usage
+from ledgerline.agent.messages import Message, Role, Thinking, ToolCall, Usage
 from ledgerline.agent.ollama_embedder import OllamaEmbedder
 from ledgerline.agent.ollama_provider import OllamaModel
-from ledgerline.agent.thinking import Thinking
 from ledgerline.testing.fake_http import FixedResponseServer
 from ledgerline.testing.fake_ollama import EMBEDDING_MODEL, MODEL, FakeOllama, Reply, scripted
 from ledgerline.testing.ports import HOST

@@ -4,10 +4,9 @@ import httpx
 import pytest
 
 from ledgerline.agent.language_model import ContextTooLongError, LanguageModelError, UnknownModelError
-from ledgerline.agent.messages import Completion, Message, Role, ToolDescription
+from ledgerline.agent.messages import Completion, Message, Role, Thinking, ToolDescription
 from ledgerline.agent.ollama_embedder import OllamaEmbedder
 from ledgerline.agent.ollama_provider import OllamaModel
-from ledgerline.agent.thinking import Thinking
 from tests.agent.real_ollama import CONTEXT_TOKENS, PLAIN, TALKER, THINKER
 
 SECONDS = 120.0

@@ -13,10 +13,9 @@ from ledgerline.agent.language_model import (
     StreamBrokenError,
     UnknownModelError,
 )
-from ledgerline.agent.messages import Message, Role, ToolCall, Usage
+from ledgerline.agent.messages import Message, Role, Thinking, ToolCall, Usage
 from ledgerline.agent.openai_provider import OpenAIModel
 from ledgerline.agent.retrying import Retries
-from ledgerline.agent.thinking import Thinking
 from ledgerline.testing.fake_http import FixedResponseServer
 from ledgerline.testing.fake_ollama import Analyst, Reply, scripted
 from ledgerline.testing.fake_openai import MODEL, FakeOpenAI

@@ -15,14 +15,7 @@ from resources.wiring import resources_for
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
-CHECKS = {
-    "airports": checks.airports_checks,
-    "airlines": checks.airlines_checks,
-    "planes": checks.planes_checks,
-    "weather": checks.weather_checks,
-    "flights": checks.flights_checks,
-    "features": checks.features_checks,
-}
+CHECKS = {table.asset: check for table, check in zip(checks.TABLES, checks.CHECKS, strict=True)}
 TABLES = [
     reference.airports,
     reference.airlines,
@@ -56,10 +49,10 @@ def failed(evaluations: dict[str, dg.AssetCheckEvaluation]) -> set[str]:
 
 def run_after_flights(settings: Settings, days: Sequence[str]) -> dg.ExecuteInProcessResult:
     """Check the stored flights of some days and, if they pass, build their features."""
-    assets = [*TABLES, checks.flights_checks]
+    assets = [*TABLES, CHECKS["flights"]]
     return dg.materialize(
         assets,
-        selection=dg.AssetSelection.checks(checks.flights_checks) | dg.AssetSelection.assets("features"),
+        selection=dg.AssetSelection.checks(CHECKS["flights"]) | dg.AssetSelection.assets("features"),
         resources=resources_for(settings),
         tags={RANGE_START: days[0], RANGE_END: days[-1]},
         raise_on_error=False,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 
 import dagster as dg
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from assets.delay_model_version import FLIGHT_DELAY
 from assets.delay_watch import WATCH
 from assets.features import FEATURES
-from assets.partitions import MONTHS, days_between, month_start
+from assets.partitions import MONTHS, days_between
 from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA, drift_checks
 from ledgerline.dagster.released_models.drift_records import PredictionsDrift
 from ledgerline.dagster.released_models.retraining_sensor import NOTHING_FAILED, retraining_sensor
@@ -41,7 +42,7 @@ class Ticks:
         self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
 
     def ingest(self, first: str, last: str) -> None:
-        for day in days_between(month_start(first), month_start(last)):
+        for day in days_between(date.fromisoformat(first), date.fromisoformat(last)):
             self.report("features", day)
 
     def tick(self, *, killed: bool = False) -> dg.RunRequest | str:

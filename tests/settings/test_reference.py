@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from ledgerline.agent.thinking import Thinking
+from ledgerline.agent.messages import Thinking
 from ledgerline.dagster.agent import SECRET_VARIABLES
 from ledgerline.registry.promotion import Mode
 from ledgerline.settings import reference

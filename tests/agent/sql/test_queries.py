@@ -30,7 +30,7 @@ def limited() -> Iterator[Callable[[Limits], SqlSandbox]]:
 # Results
 
 
-def test_a_query_returns_names_types_and_cells_as_text(sandbox: SqlSandbox) -> None:
+def test_a_query_returns_names_and_cells_as_text(sandbox: SqlSandbox) -> None:
     found = sandbox.run(
         "SELECT carrier, count(*) AS flights, max(delay) AS longest, min(NULL) AS nothing, "
         "DATE '2013-01-02' AS day, true AS yes FROM flights GROUP BY carrier ORDER BY carrier",
@@ -38,14 +38,12 @@ def test_a_query_returns_names_types_and_cells_as_text(sandbox: SqlSandbox) -> N
     )
     assert found == QueryResult(
         columns=("carrier", "flights", "longest", "nothing", "day", "yes"),
-        types=("VARCHAR", "BIGINT", "DOUBLE", found.types[3], "DATE", "BOOLEAN"),
         rows=(
             ("AA", "500", "99.8", None, "2013-01-02", "true"),
             ("UA", "500", "99.9", None, "2013-01-02", "true"),
         ),
         has_more=False,
         has_cut_cells=False,
-        seconds=found.seconds,
     )
     assert not found.is_cut
 
