@@ -31,15 +31,7 @@ KEPT_FOR = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Task:
-    """The input of one step: a question and the prompt.
-
-    Attributes:
-        id: Identifier of the question.
-        question: Text of the question.
-        prompt: Name of the prompt.
-        prompt_version: Version of the prompt in MLflow's registry.
-        template: Text of the prompt.
-    """
+    """The input of one step: a question, and the prompt with its version in MLflow's registry."""
 
     id: str
     question: str

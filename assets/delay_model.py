@@ -55,14 +55,10 @@ class TrainedModel:
     Attributes:
         month: Month that the model is evaluated on.
         run_id: MLflow run of the training.
-        model_id: Logged model in MLflow.
-        first_day: First day of the training data.
-        last_day: Last day of the training data.
         rows: Number of training flights.
         data_sha256: Digest of the training rows.
         late_rate: Share of the training flights that arrived late.
         carrier_hour_rates: That share by carrier and scheduled hour ("AA 17"), for the baseline.
-        seed: Seed of all random numbers.
     """
 
     month: str

@@ -29,9 +29,7 @@ class Evaluation:
     """The evaluation of a model on its month.
 
     Attributes:
-        month: Month of the evaluation.
         run_id: MLflow run of the training, which also has the metrics.
-        model_id: Logged model in MLflow.
         rows: Number of evaluated flights.
         without_outcome: Number of flights of the month that were cancelled or diverted.
         data_sha256: Digest of the evaluated rows.
@@ -111,7 +109,9 @@ def delay_model_evaluation(
             "mlflow_run": mlflow.link(run),
             **scores[MODEL],
             "scores": scores_table(scores),
-            **summary(by_metric(scores)),
+            **summary(
+                {metric: {name: row[metric] for name, row in scores.items()} for metric in scores[MODEL]}
+            ),
             "evaluated_rows": len(rows),
             "evaluated_data_sha256": dataset.sha256,
             **{f"{name}_plot": plots.as_markdown(picture) for name, picture in pictures.items()},
@@ -150,11 +150,6 @@ def metrics_by_name(scores: Mapping[str, Mapping[str, float]], slices: "pd.DataF
         for metric in ("roc_auc", "brier"):
             flat[f"{row['slice']}_{row['value']}/{metric}"] = row[metric]
     return flat
-
-
-def by_metric(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return the scores with a row for each metric and a column for each model."""
-    return {metric: {name: row[metric] for name, row in scores.items()} for metric in scores[MODEL]}
 
 
 def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dg.TableMetadataValue:

@@ -8,6 +8,7 @@ from assets import policies
 from assets.columns import Frame, lineage, optional, required
 from assets.flights import FLIGHT_KEY
 from assets.partitions import DAYS
+from assets.reference import WEATHER_SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,17 +17,7 @@ LATE_MINUTES = 15
 LABEL = "arrived_late"
 
 CATEGORICAL_FEATURES = ("carrier", "origin", "dest", "manufacturer")
-WEATHER_FEATURES = (
-    "temp",
-    "dewp",
-    "humid",
-    "wind_dir",
-    "wind_speed",
-    "wind_gust",
-    "precip",
-    "pressure",
-    "visib",
-)
+WEATHER_FEATURES = tuple(column.name for column in WEATHER_SCHEMA.columns if column.type == "double")
 NUMERIC_FEATURES = (
     "sched_dep_time",
     "sched_arr_time",

@@ -17,12 +17,7 @@ MIN_SLICE_FLIGHTS = 100
 
 def score(late: "pd.Series", probability: "pd.Series") -> dict[str, float]:
     """Return ROC AUC, PR AUC, log loss, Brier score and expected calibration error."""
-    from sklearn.metrics import (
-        average_precision_score,
-        brier_score_loss,
-        log_loss,
-        roc_auc_score,
-    )
+    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
     bins = calibration(late, probability)
     gaps = (bins["predicted"] - bins["observed"]).abs()

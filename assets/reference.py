@@ -55,9 +55,7 @@ WEATHER_SCHEMA = dg.TableSchema(
 FASTEST_WIND_MPH = 253
 
 
-def _reference_table(
-    schema: dg.TableSchema, code_version: str
-) -> Callable[[Callable[..., Frame]], dg.AssetsDefinition]:
+def _reference_table(schema: dg.TableSchema) -> Callable[[Callable[..., Frame]], dg.AssetsDefinition]:
     """Return a decorator for tables without partitions, which are materialised if they are missing."""
     return dg.asset(
         io_manager_key="tables",
@@ -65,12 +63,12 @@ def _reference_table(
         retry_policy=policies.RETRY,
         group_name="reference",
         kinds={"parquet", "pandas"},
-        code_version=code_version,
+        code_version="1",
         metadata={"dagster/column_schema": schema},
     )
 
 
-@_reference_table(AIRPORTS_SCHEMA, code_version="1")
+@_reference_table(AIRPORTS_SCHEMA)
 def airports() -> Frame:
     """Airports of the United States, with their locations in degrees and feet and their time zones.
 
@@ -79,7 +77,7 @@ def airports() -> Frame:
     return read_source("airports.csv", csv_dtypes(AIRPORTS_SCHEMA))
 
 
-@_reference_table(AIRLINES_SCHEMA, code_version="1")
+@_reference_table(AIRLINES_SCHEMA)
 def airlines() -> Frame:
     """Names of the airlines.
 
@@ -88,7 +86,7 @@ def airlines() -> Frame:
     return read_source("airlines.csv", csv_dtypes(AIRLINES_SCHEMA))
 
 
-@_reference_table(PLANES_SCHEMA, code_version="1")
+@_reference_table(PLANES_SCHEMA)
 def planes() -> Frame:
     """Aircraft with flights from New York City.
 
@@ -98,7 +96,7 @@ def planes() -> Frame:
     return read_source("planes.csv", csv_dtypes(PLANES_SCHEMA))
 
 
-@_reference_table(WEATHER_SCHEMA, code_version="1")
+@_reference_table(WEATHER_SCHEMA)
 def weather(context: dg.AssetExecutionContext) -> Frame:
     """Weather at EWR, JFK and LGA in 2013, in Fahrenheit, miles per hour, inches, millibars and miles.
 

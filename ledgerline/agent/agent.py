@@ -9,6 +9,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,13 +75,9 @@ class Agent:
     finding: Callable[[str], str | None] = non_empty
 
     def __post_init__(self) -> None:
-        tool_names = [tool.name for tool in self.tools]
-        for number, name in enumerate(tool_names):
-            for other in tool_names[:number] + tool_names[number + 1 :]:
-                if name in other:
-                    raise ValueError(
-                        f"The tool name {name!r} is a part of {other!r}: rename one of the tools."
-                    )
+        for name, other in permutations([tool.name for tool in self.tools], 2):
+            if name in other:
+                raise ValueError(f"The tool name {name!r} is a part of {other!r}: rename one of the tools.")
 
     def ask(self, question: str, watcher: Watcher | None = None) -> Execution:
         """Answer a question; invalid Unicode in it is replaced.

@@ -48,25 +48,25 @@ _MONTH_FIRST = re.compile(rf"\b{_MONTH}\s+{_DAY}{_YEAR}")
 _DAY_FIRST = re.compile(rf"(?<![\w.,]){_DAY}\s+(?:of\s+)?{_MONTH}{_YEAR}")
 
 
+# The year, which may be None, the month and the day.
+_Date = tuple[int | None, int, int]
+
+
 @dataclass
 class _Known:
-    """The numbers and dates of the sources.
-
-    Attributes:
-        numbers: Numbers without their signs.
-        dates: Year, month and day of each date; the year may be None.
-    """
+    """The numbers of the sources, without their signs, and their dates."""
 
     numbers: set[Decimal] = field(default_factory=set)
-    dates: set[tuple[int | None, int, int]] = field(default_factory=set)
+    dates: set[_Date] = field(default_factory=set)
 
     def add(self, source: str) -> None:
         dates, rest = _dates_and_rest(source)
-        for date in dates:
-            self.dates.update((date.key, (None, *date.key[1:])))
-            self.numbers.update(Decimal(year) for year in date.key[:1] if year is not None)
+        for _, (year, month, day) in dates:
+            self.dates |= {(year, month, day), (None, month, day)}
+            if year is not None:
+                self.numbers.add(Decimal(year))
         for text in (rest, *_cells(rest)):
-            self.numbers.update(abs(number) for number in _numbers(text))
+            self.numbers.update(map(abs, _numbers(text)))
 
     def has(self, number: Decimal, step: Decimal) -> bool:
         return any(_rounded(known, step) == number for known in self.numbers)
@@ -74,15 +74,9 @@ class _Known:
     def has_share(self, percentage: Decimal, step: Decimal) -> bool:
         return any(known <= 1 and _rounded(known * 100, step) == percentage for known in self.numbers)
 
-    def has_date(self, date: "_Date") -> bool:
+    def has_date(self, date: _Date) -> bool:
         # "In January 15 loaves ..." looks like a date as well.
-        return date.key in self.dates or (date.key[0] is None and Decimal(date.key[2]) in self.numbers)
-
-
-@dataclass(frozen=True)
-class _Date:
-    text: str
-    key: tuple[int | None, int, int]
+        return date in self.dates or (date[0] is None and Decimal(date[2]) in self.numbers)
 
 
 def stated(answer: str, marker: str) -> str | None:
@@ -139,7 +133,7 @@ def ungrounded(answer: str, sources: Iterable[str]) -> list[str]:
         known.add(source)
     text = _LIST_MARKER.sub(" ", re.sub(r"[*`]", " ", answer))
     dates, text = _dates_and_rest(text)
-    missing = [date.text for date in dates if not known.has_date(date)]
+    missing = [written for written, date in dates if not known.has_date(date)]
     missing += [match.group() for match in _NUMERAL.finditer(text) if not _appears(match, text, known)]
     return missing
 
@@ -154,20 +148,16 @@ def _appears(match: re.Match[str], text: str, known: _Known) -> bool:
     return True
 
 
-def _dates_and_rest(text: str) -> tuple[list[_Date], str]:
-    """Return the dates of a text, and the text without them."""
-    dates: list[_Date] = []
+def _dates_and_rest(text: str) -> tuple[list[tuple[str, _Date]], str]:
+    """Return the dates of a text, as they are written and as numbers, and the text without them."""
+    dates: list[tuple[str, _Date]] = []
     for form, year, month, day in ((_ISO_DATE, 1, 2, 3), (_MONTH_FIRST, 3, 1, 2), (_DAY_FIRST, 3, 2, 1)):
-        dates += [
-            _Date(match[0], _key(match[year], match[month], match[day])) for match in form.finditer(text)
-        ]
+        for match in form.finditer(text):
+            name = match[month]
+            number = int(name) if name.isdigit() else _MONTHS.index(name[:3]) + 1
+            dates.append((match[0], (int(match[year]) if match[year] else None, number, int(match[day]))))
         text = form.sub(" ", text)
     return dates, text
-
-
-def _key(year: str | None, month: str, day: str) -> tuple[int | None, int, int]:
-    number = int(month) if month.isdigit() else _MONTHS.index(month[:3]) + 1
-    return int(year) if year else None, number, int(day)
 
 
 def _cells(source: str) -> Iterator[str]:

@@ -44,9 +44,9 @@ class Budget:
     seconds: float = 180.0
 
     def __post_init__(self) -> None:
-        for name in ("turns", "tool_calls", "tokens", "seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"The budget for {name} is {getattr(self, name):g}; it must be above 0.")
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"The budget for {name} is {value:g}; it must be above 0.")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class ToolUse:
     """A tool call and its result.
 
     Attributes:
-        call: Call that the model requested.
         result: Text that was returned to the model.
         failed: True if the text is an error.
         seconds: Duration of the call.
@@ -71,14 +70,12 @@ class Execution:
     """An execution of an agent, from its question to its answer.
 
     Attributes:
-        question: Question that the agent was asked.
         answer: Last text of the model; empty if a limit was reached before the model wrote any.
         finding: Fact that the answer states; None if the answer states no fact.
         stopped_by: Limit that was reached; None if no limit was reached.
         turns: Number of completions of the language model.
         tools: Tool calls in their order.
         recalled: Entries of memory that the prompt contained.
-        usage: Number of tokens of all turns.
         seconds: Seconds from the question to the answer.
         model: Name of the model, as the provider reports it.
         prompt: Name of the prompt.

@@ -34,15 +34,10 @@ CHOOSE_WITH_THINKING = "Choose a model that can think, or set LEDGERLINE_LLM_THI
 
 @dataclass(frozen=True)
 class _Rule:
-    """A rule that translates an error of a server.
+    """A rule that translates an error of a server, with templates of the problem and the remedy.
 
-    Attributes:
-        error: Class of the resulting error.
-        problem: Template of its problem.
-        remedy: Template of its remedy.
-        statuses: HTTP statuses that match; None stands for an error within the stream, an empty set matches
-            any status.
-        text: Regular expression that the server's message must match.
+    The status None stands for an error within the stream; an empty set matches any status. The text is a
+    regular expression that the server's message must match.
     """
 
     error: type[LanguageModelError]
@@ -52,9 +47,8 @@ class _Rule:
     text: str = ""
 
     def matches(self, status: int | None, text: str) -> bool:
-        return (not self.statuses or status in self.statuses) and bool(
-            re.search(self.text, text, re.I | re.S)
-        )
+        has_status = not self.statuses or status in self.statuses
+        return has_status and re.search(self.text, text, re.I | re.S) is not None
 
 
 # The first rule that matches applies. The texts are those of Ollama, llama.cpp, vLLM and OpenAI.

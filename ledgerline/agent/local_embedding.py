@@ -72,8 +72,9 @@ class LocalEmbedder:
         self._fitted_sha256 = fitted_sha256
         self._weights = weights
         self._topics = topics
-        # The random directions are made orthogonal to the topics.
-        directions = _random_directions()
+        # Each feature has a random direction, which is always the same, and is made orthogonal to the topics.
+        signs = np.random.default_rng(SEED).integers(0, 2, (FEATURES, REST), dtype=np.int8)
+        directions = (2 * signs - 1).astype(np.float32) / np.float32(REST**0.5)
         rest = directions - topics @ (topics.T @ directions)
         self._directions = np.hstack([topics, rest])
 
@@ -185,11 +186,3 @@ def _weighted(counts: Any, weights: "np.ndarray") -> Any:
     rows = counts.copy()
     rows.data = (1 + np.log(rows.data)) * weights[rows.indices]
     return normalize(rows, copy=False)
-
-
-def _random_directions() -> "np.ndarray":
-    """Return a random direction for each feature; each call returns the same ones."""
-    import numpy as np
-
-    signs = np.random.default_rng(SEED).integers(0, 2, (FEATURES, REST), dtype=np.int8)
-    return (2 * signs - 1).astype(np.float32) / np.float32(REST**0.5)

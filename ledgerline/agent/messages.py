@@ -27,10 +27,9 @@ class Thinking(StrEnum):
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A request of the model to call a tool.
+    """A request of the model to call a tool, which the tool's result refers to by its id.
 
     Attributes:
-        id: Identifier of the call, which the tool's result refers to.
         name: Name of the tool; the tool may not exist.
         arguments: Arguments by name, or the text that the model wrote if that is not a JSON object.
     """
@@ -45,8 +44,6 @@ class Message:
     """One message of a conversation.
 
     Attributes:
-        role: Author of the message.
-        content: Text of the message.
         tool_calls: Calls that a message of the assistant requests.
         responds_to: Call that a message of a tool responds to.
     """
@@ -78,8 +75,6 @@ class Completion:
     """The response of a language model to a conversation.
 
     Attributes:
-        message: Message of the assistant.
-        usage: Tokens of the request and the response.
         model: Name of the model, as the provider reports it.
         finish_reason: "stop", "length" or "tool_calls", as in OpenTelemetry and OpenAI's protocol.
         seconds_to_first_token: Seconds from the request to the first piece; None if no piece was received.
@@ -99,13 +94,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class ToolDescription:
-    """A tool as it is described to the model.
-
-    Attributes:
-        name: Name by which the model calls the tool.
-        description: Description of the tool for the model.
-        parameters: JSON schema of the arguments, which is an object.
-    """
+    """A tool as it is described to the model; the parameters are a JSON schema of an object."""
 
     name: str
     description: str

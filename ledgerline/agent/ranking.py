@@ -82,7 +82,11 @@ def select(candidates: Sequence[Candidate], limit: int, preferences: Preferences
     if not left or limit < 1:
         return []
     similarities = _similarities([candidate.vector for candidate in candidates])
-    worth = [_worth(candidate, preferences) for candidate in candidates]
+    ages = [recency(candidate.age_days, preferences.half_life_days) for candidate in candidates]
+    worth = [
+        candidate.relevance * (1 - preferences.recency * (1 - age))
+        for candidate, age in zip(candidates, ages, strict=True)
+    ]
     selected: list[Selection] = []
 
     def gain(position: int) -> float:
@@ -94,11 +98,6 @@ def select(candidates: Sequence[Candidate], limit: int, preferences: Preferences
         selected.append(Selection(best, gain(best)))
         left.remove(best)
     return selected
-
-
-def _worth(candidate: Candidate, preferences: Preferences) -> float:
-    age = recency(candidate.age_days, preferences.half_life_days)
-    return candidate.relevance * (1 - preferences.recency * (1 - age))
 
 
 def _similarities(vectors: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:

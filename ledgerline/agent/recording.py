@@ -49,8 +49,7 @@ class RecordedSpan:
         if not self._captures:
             return
         for name, value in attributes.items():
-            text = value if isinstance(value, str) else _json(value, self._redact)
-            self._span.set_attribute(name, _recordable(text, self._redact))
+            self._span.set_attribute(name, self._text(value if isinstance(value, str) else self._json(value)))
 
     def succeeded(self) -> None:
         """Set the status OK; MLflow shows a trace without a status as being in progress."""
@@ -60,14 +59,24 @@ class RecordedSpan:
         """Set the status ERROR with the type and the message of the error."""
         if self._span.is_recording():
             self._span.set_attribute("error.type", kind)
-            self._span.set_status(Status(StatusCode.ERROR, _recordable(why, self._redact)))
+            self._span.set_status(Status(StatusCode.ERROR, self._text(why)))
 
     def _kept(self, value: AttributeValue) -> AttributeValue:
         if isinstance(value, str):
-            return _recordable(value, self._redact)
+            return self._text(value)
         if isinstance(value, Sequence):
-            return [_recordable(part, self._redact) if isinstance(part, str) else part for part in value]
+            return [self._text(part) if isinstance(part, str) else part for part in value]
         return value
+
+    def _text(self, text: str) -> str:
+        return shortened(sendable(self._redact(text)), MAX_CHARACTERS)
+
+    def _json(self, value: Any) -> str:
+        """Return JSON; texts are redacted before quoting and escaping change the form of a secret."""
+        try:
+            return json.dumps(cleaned(value, "", self._redact), default=str)
+        except (RecursionError, ValueError) as error:
+            return f"({type(error).__name__}: the value is nested too deeply)"
 
 
 @dataclass(frozen=True)
@@ -109,15 +118,3 @@ class Recorder:
 def replace_invalid_unicode(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot encode and no server of a model accepts."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _json(value: Any, redact: Callable[[str], str]) -> str:
-    """Return JSON; texts are redacted before quoting and escaping change the form of a secret."""
-    try:
-        return json.dumps(cleaned(value, "", redact), default=str)
-    except (RecursionError, ValueError) as error:
-        return f"({type(error).__name__}: the value is nested too deeply)"
-
-
-def _recordable(text: str, redact: Callable[[str], str]) -> str:
-    return shortened(sendable(redact(text)), MAX_CHARACTERS)

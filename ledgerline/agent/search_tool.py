@@ -1,7 +1,7 @@
 """A tool that searches the web, and ranks the results. The client of the server is in searxng.py."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from time import monotonic
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -21,9 +21,7 @@ CUT = "…"
 DUPLICATE_SHARE = 0.9
 
 TRACKING_PREFIXES = ("utm_", "mc_", "pk_", "hsa_", "_hs")
-TRACKING = frozenset(
-    {"fbclid", "gclid", "gclsrc", "dclid", "msclkid", "yclid", "igshid", "twclid", "ref_src"}
-)
+TRACKING = {"fbclid", "gclid", "gclsrc", "dclid", "msclkid", "yclid", "igshid", "twclid", "ref_src"}
 
 OFF = (
     "Web search is off, because no search server is configured. Answer without it, and say so; the operator "
@@ -172,21 +170,20 @@ def rank_results(responses: Sequence[SearchResponse]) -> list[WebResult]:
     The score of a page that several searches return is the sum of its scores; equal scores keep the order of
     the results.
     """
-    merged: dict[str, _Candidate] = {}
+    pages: dict[str, list[tuple[int, int, WebResult]]] = defaultdict(list)
     for number, response in enumerate(responses):
         for place, result in enumerate(response.results):
-            address = canonical_url(result.url)
-            known = merged.get(address)
-            merged[address] = (
-                _Candidate(result, result.score, (place, number))
-                if known is None
-                else replace(known, score=known.score + result.score, order=min(known.order, (place, number)))
-            )
+            pages[canonical_url(result.url)].append((place, number, result))
+
+    def order(found: Sequence[tuple[int, int, WebResult]]) -> tuple[float, tuple[int, int]]:
+        score = sum(result.score for _, _, result in found)
+        return -score, min((place, number) for place, number, _ in found)
+
     selected: list[tuple[WebResult, frozenset[str]]] = []
-    for candidate in sorted(merged.values(), key=lambda candidate: (-candidate.score, candidate.order)):
-        words = frozenset(f"{candidate.result.title} {candidate.result.snippet}".casefold().split())
+    for (_, _, result), *_ in sorted(pages.values(), key=order):
+        words = frozenset(f"{result.title} {result.snippet}".casefold().split())
         if not any(len(words & other) >= DUPLICATE_SHARE * len(words | other) for _, other in selected):
-            selected.append((candidate.result, words))
+            selected.append((result, words))
     return [result for result, _ in selected]
 
 
@@ -201,13 +198,6 @@ def canonical_url(url: str) -> str:
     return urlunsplit(
         (parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), urlencode(kept), "")
     )
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    result: WebResult
-    score: float
-    order: tuple[int, int]
 
 
 def _formatted(number: int, result: WebResult, characters: int) -> str | None:

@@ -45,7 +45,6 @@ class Table:
     Attributes:
         name: Name in SQL, in lower case.
         description: Meaning of a row.
-        columns: Columns that are described to the model.
         read: Function that returns the rows; it is called once, when a query first needs them. The message
             of a ToolError that it raises is returned to the model.
     """
@@ -84,7 +83,6 @@ class QueryResult:
     """The result of a query.
 
     Attributes:
-        columns: Names of the columns.
         rows: Cells as texts of DuckDB, None for NULL; a cell that is too long is cut and ends with "…".
         has_more: True if there are more rows than these.
         has_cut_cells: True if a cell was cut.
