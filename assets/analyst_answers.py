@@ -5,14 +5,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import dagster as dg
 
 from assets import policies
 from assets.analyst import NAME, PROMPT, finding, tools_of
 from assets.analyst_questions import GROUP
-from assets.columns import Frame, optional, required
+from assets.columns import Frame, schema_of
 from ledgerline.dagster.agent import AgentResource
 from ledgerline.dagster.executors import USES_LANGUAGE_MODEL
 from ledgerline.dagster.failures import permanent_failures
@@ -42,57 +42,26 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """The analyst's answer to one question.
+    """The analyst's answer to one question. Each field has its Arrow type and its description."""
 
-    Attributes:
-        stated: Fact that the last line of the answer states; None if there is no such line.
-        tools: Names of the tools that were called, in order, separated by commas.
-        calls: Arguments and results of these calls, as JSON.
-        stopped_by: Limit that stopped the execution; None if none did.
-        span_id: Span of the execution in the trace of the run.
-        outcome: Outcome of the execution; None in tables of earlier versions.
-    """
-
-    id: str
-    question: str
-    answer: str
-    stated: str | None
-    tools: str
-    calls: str
-    turns: int
-    input_tokens: int
-    output_tokens: int
-    seconds: float
-    stopped_by: str | None
-    model: str
-    prompt: str
-    prompt_version: int
-    trace_id: str | None
-    span_id: str | None
-    outcome: str | None = None
-
-
-ANSWERS_SCHEMA = dg.TableSchema(
-    [
-        required("id", "string", "Identifier of the question"),
-        required("question", "string", "Text of the question"),
-        required("answer", "string", "Whole answer; empty if a limit was reached before"),
-        optional("stated", "string", "Fact that the last line of the answer states"),
-        required("tools", "string", "Names of the called tools, in order, separated by commas"),
-        required("calls", "string", "Arguments and results of the calls, as JSON"),
-        required("turns", "int32", "Number of completions of the language model"),
-        required("input_tokens", "int64", "Input tokens of the language model"),
-        required("output_tokens", "int64", "Output tokens of the language model"),
-        required("seconds", "double", "Seconds from the question to the answer"),
-        optional("stopped_by", "string", "Limit that stopped it: turns, tokens, seconds or length"),
-        required("model", "string", "Name of the language model"),
-        required("prompt", "string", "Name of the prompt"),
-        required("prompt_version", "int32", "Version of the prompt in MLflow's registry"),
-        optional("trace_id", "string", "Id of the trace of the run"),
-        optional("span_id", "string", "Id of the execution's span in that trace"),
-        optional("outcome", "string", "Outcome: answered, no_finding, empty or stopped"),
-    ]
-)
+    id: Annotated[str, "string", "Identifier of the question"]
+    question: Annotated[str, "string", "Text of the question"]
+    answer: Annotated[str, "string", "Whole answer; empty if a limit was reached before"]
+    stated: Annotated[str | None, "string", "Fact that the last line of the answer states"]
+    tools: Annotated[str, "string", "Names of the called tools, in order, separated by commas"]
+    calls: Annotated[str, "string", "Arguments and results of the calls, as JSON"]
+    turns: Annotated[int, "int32", "Number of completions of the language model"]
+    input_tokens: Annotated[int, "int64", "Input tokens of the language model"]
+    output_tokens: Annotated[int, "int64", "Output tokens of the language model"]
+    seconds: Annotated[float, "double", "Seconds from the question to the answer"]
+    stopped_by: Annotated[str | None, "string", "Limit that stopped it: turns, tokens, seconds or length"]
+    model: Annotated[str, "string", "Name of the language model"]
+    prompt: Annotated[str, "string", "Name of the prompt"]
+    prompt_version: Annotated[int, "int32", "Version of the prompt in MLflow's registry"]
+    trace_id: Annotated[str | None, "string", "Id of the trace of the run"]
+    span_id: Annotated[str | None, "string", "Id of the execution's span in that trace"]
+    # Tables of earlier versions have no outcome.
+    outcome: Annotated[str | None, "string", "Outcome: answered, no_finding, empty or stopped"] = None
 
 
 @dg.op(out=dg.DynamicOut(io_manager_key="run_records"), retry_policy=policies.RETRY)
@@ -150,7 +119,7 @@ def answer(
 
 
 @dg.op(
-    out=dg.Out(io_manager_key="tables", metadata={"dagster/column_schema": ANSWERS_SCHEMA}),
+    out=dg.Out(io_manager_key="tables", metadata={"dagster/column_schema": schema_of(Answer)}),
     retry_policy=policies.RETRY,
 )
 def gather_answers(context: dg.OpExecutionContext, answers: list[Answer]) -> Frame:

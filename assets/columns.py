@@ -1,7 +1,8 @@
 """Helps to declare the columns of a table once, for storage, checks and the Dagster UI."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import dagster as dg
 
@@ -26,6 +27,16 @@ def required(name: str, arrow_type: str, description: str) -> dg.TableColumn:
 def optional(name: str, arrow_type: str, description: str) -> dg.TableColumn:
     """Return a column that may have gaps."""
     return dg.TableColumn(name, arrow_type, description)
+
+
+def schema_of(record: type) -> dg.TableSchema:
+    """Return the schema of a dataclass whose fields are annotated with an Arrow type and a description."""
+    columns = []
+    for name, annotated in get_type_hints(record, include_extras=True).items():
+        kind, arrow_type, description = get_args(annotated)
+        column = optional if NoneType in get_args(kind) else required
+        columns.append(column(name, arrow_type, description))
+    return dg.TableSchema(columns)
 
 
 def csv_dtypes(schema: dg.TableSchema) -> dict[str, str]:

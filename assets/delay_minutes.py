@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import Field
 
 from assets import policies
-from assets.delay_model import FEATURES_ASSET, categories_as_codes, describe, model_input, read_days
-from assets.features import CATEGORICAL_FEATURES, FEATURES, FEATURES_SCHEMA, features
+from assets.delay_model import FEATURES_ASSET, TreesConfig, describe, model_input, pipeline_of, read_days
+from assets.features import FEATURES, FEATURES_SCHEMA, features
 from assets.flights import FLIGHT_KEY
 from assets.partitions import MONTHS, TRAINING_MONTHS, evaluation_days, training_days
 from ledgerline.dagster.registry import ModelRegistryResource
@@ -36,15 +35,6 @@ ALL_DAYS = dg.TimeWindowPartitionMapping(
 )
 
 
-class MinutesConfig(dg.Config):
-    """How the model is trained. Every value is recorded with the training run."""
-
-    max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
-    learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
-    min_samples_leaf: int = Field(default=200, ge=1, description="Minimum number of flights in each leaf.")
-    seed: int = Field(default=2013, ge=0, description="Seed of all random numbers.")
-
-
 @dg.asset(
     partitions_def=MONTHS,
     io_manager_key="records",
@@ -59,7 +49,7 @@ class MinutesConfig(dg.Config):
 )
 def delay_minutes_version(
     context: dg.AssetExecutionContext,
-    config: MinutesConfig,
+    config: TreesConfig,
     *,
     tables: dg.ResourceParam[Tables],
     mlflow: MLflowResource,
@@ -119,19 +109,11 @@ def with_minutes(tables: Tables, days: Sequence[str]) -> "pd.DataFrame":
     return rows[rows[MINUTES].notna()].reset_index(drop=True)
 
 
-def build_pipeline(config: MinutesConfig) -> "Pipeline":
+def build_pipeline(config: TreesConfig) -> "Pipeline":
     """Return an unfitted pipeline: categories to codes, then gradient boosted trees that predict the mean."""
     from sklearn.ensemble import HistGradientBoostingRegressor
-    from sklearn.pipeline import Pipeline
 
-    trees = HistGradientBoostingRegressor(
-        categorical_features=list(range(len(CATEGORICAL_FEATURES))),  # pyright: ignore[reportArgumentType]
-        max_iter=config.max_iter,
-        learning_rate=config.learning_rate,
-        min_samples_leaf=config.min_samples_leaf,
-        random_state=config.seed,
-    )
-    return Pipeline([("encode", categories_as_codes()), ("trees", trees)])
+    return pipeline_of(HistGradientBoostingRegressor, config)
 
 
 DELAY_MINUTES = ReleasedModel(

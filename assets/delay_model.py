@@ -1,6 +1,6 @@
 """Training of the delay model, which predicts late arrivals. It is evaluated in delay_model_evaluation.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,22 @@ from ledgerline.dagster.tracking import Dataset, MLflowResource
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
 MODEL_NAME = "flight_delay"
 FEATURES_ASSET = dg.AssetKey("features")
 
 
-class TrainingConfig(dg.Config):
+class TreesConfig(dg.Config):
+    """How gradient boosted trees are trained. Every value is recorded with the training run."""
+
+    max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
+    learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
+    min_samples_leaf: int = Field(default=200, ge=1, description="Minimum number of flights in each leaf.")
+    seed: int = Field(default=2013, ge=0, description="Seed of all random numbers.")
+
+
+class TrainingConfig(TreesConfig):
     """How the model is trained. Every value is recorded with the training run."""
 
     window_months: int = Field(
@@ -34,10 +42,7 @@ class TrainingConfig(dg.Config):
         le=11,
         description="Number of training months before the month of the evaluation.",
     )
-    max_iter: int = Field(default=100, ge=1, le=1000, description="Number of boosting iterations.")
-    learning_rate: float = Field(default=0.05, gt=0, le=1, description="Shrinkage of each tree.")
     max_leaf_nodes: int = Field(default=15, ge=2, description="Leaves of each tree.")
-    min_samples_leaf: int = Field(default=200, ge=1, description="Minimum number of flights in each leaf.")
     l2_regularization: float = Field(default=10.0, ge=0, description="Penalty on leaf values.")
     max_features: float = Field(
         default=0.5, gt=0, le=1, description="Share of the features each split chooses from."
@@ -45,7 +50,6 @@ class TrainingConfig(dg.Config):
     validation_share: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the rows held back for the loss curve."
     )
-    seed: int = Field(default=2013, ge=0, description="Seed of all random numbers.")
 
 
 @dataclass(frozen=True)
@@ -192,34 +196,34 @@ def train(rows: "pd.DataFrame", config: TrainingConfig) -> "Pipeline":
 def build_pipeline(config: TrainingConfig) -> "Pipeline":
     """Return an unfitted pipeline: categories to codes, then gradient boosted trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.pipeline import Pipeline
 
-    # scikit-learn's documented types are wider than those that are inferred from its defaults.
-    trees = HistGradientBoostingClassifier(
-        categorical_features=list(range(len(CATEGORICAL_FEATURES))),  # pyright: ignore[reportArgumentType]
-        max_iter=config.max_iter,
-        learning_rate=config.learning_rate,
+    return pipeline_of(
+        HistGradientBoostingClassifier,
+        config,
         max_leaf_nodes=config.max_leaf_nodes,
-        min_samples_leaf=config.min_samples_leaf,
         l2_regularization=config.l2_regularization,
         max_features=config.max_features,
         # scikit-learn records loss curves only with early stopping. It must never stop early, because the
         # validation rows are from the same months, so their loss says little about the next month.
-        early_stopping=True,  # pyright: ignore[reportArgumentType]
+        early_stopping=True,
         n_iter_no_change=config.max_iter + 1,
         scoring="loss",
         validation_fraction=config.validation_share,
-        random_state=config.seed,
     )
-    return Pipeline([("encode", categories_as_codes()), ("trees", trees)])
 
 
-def categories_as_codes() -> "ColumnTransformer":
-    """Return an unfitted step that encodes categories as numbers, in the order of FEATURES.
+def pipeline_of(trees: Callable[..., Any], config: TreesConfig, **options: Any) -> "Pipeline":
+    """Return an unfitted pipeline, which encodes categories as numbers in the order of FEATURES.
 
     Unknown categories and gaps are both missing values for the trees.
+
+    Args:
+        trees: Class of scikit-learn's gradient boosted trees.
+        config: Parameters of the trees.
+        options: Further parameters of the trees.
     """
     from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
     categories = OrdinalEncoder(
@@ -227,12 +231,21 @@ def categories_as_codes() -> "ColumnTransformer":
         unknown_value=float("nan"),
         encoded_missing_value=float("nan"),
     )
-    return ColumnTransformer(
+    encode = ColumnTransformer(
         [
             ("categories", categories, list(CATEGORICAL_FEATURES)),
             ("numbers", "passthrough", list(NUMERIC_FEATURES)),
         ]
     )
+    estimator = trees(
+        categorical_features=list(range(len(CATEGORICAL_FEATURES))),
+        max_iter=config.max_iter,
+        learning_rate=config.learning_rate,
+        min_samples_leaf=config.min_samples_leaf,
+        random_state=config.seed,
+        **options,
+    )
+    return Pipeline([("encode", encode), ("trees", estimator)])
 
 
 def loss_curves(pipeline: "Pipeline") -> dict[str, list[float]]:

@@ -8,7 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import permutations
 from typing import Any
 from urllib.parse import urlsplit
@@ -134,24 +134,26 @@ def _record(span: RecordedSpan, execution: Execution) -> None:
         span.succeeded()
 
 
+@dataclass
 class _RunningExecution:
     """The state of one execution: its messages, tool calls and usage so far."""
 
-    def __init__(self, agent: Agent, question: str, watcher: Watcher) -> None:
-        self._agent = agent
-        self._question = question
-        self._watcher = watcher
-        self._began = time.monotonic()
-        self._tools = {tool.name: tool for tool in agent.tools}
-        self._offered = [describe(tool) for tool in agent.tools]
-        self._messages: list[Message] = []
-        self._uses: list[ToolUse] = []
-        self._recalled: tuple[Recalled, ...] = ()
-        self._usage = Usage()
-        self._turns = 0
-        self._answer = ""
-        self._has_asked_again = False
-        self._model = agent.model.model
+    _agent: Agent
+    _question: str
+    _watcher: Watcher
+    _began: float = field(default_factory=time.monotonic)
+    _messages: list[Message] = field(default_factory=list)
+    _uses: list[ToolUse] = field(default_factory=list)
+    _recalled: tuple[Recalled, ...] = ()
+    _usage: Usage = field(default_factory=Usage)
+    _turns: int = 0
+    _answer: str = ""
+    _has_asked_again: bool = False
+
+    def __post_init__(self) -> None:
+        self._tools = {tool.name: tool for tool in self._agent.tools}
+        self._offered = [describe(tool) for tool in self._agent.tools]
+        self._model = self._agent.model.model
 
     def run(self, span: RecordedSpan) -> Execution:
         """Take turns until there is an answer or a limit is reached."""
@@ -169,13 +171,8 @@ class _RunningExecution:
                     names.RESPONSE_MODEL: self._model,
                 }
             )
-        execution = self._execution(span, stopped_by)
-        _record(span, execution)
-        return execution
-
-    def _execution(self, span: RecordedSpan, stopped_by: Limit | None) -> Execution:
         agent = self._agent
-        return Execution(
+        execution = Execution(
             question=self._question,
             answer=self._answer,
             finding=agent.finding(self._answer),
@@ -191,6 +188,8 @@ class _RunningExecution:
             trace_id=f"{span.trace_id:032x}" if span.trace_id else None,
             span_id=f"{span.span_id:016x}" if span.span_id else None,
         )
+        _record(span, execution)
+        return execution
 
     @property
     def _seconds_left(self) -> float:
@@ -279,7 +278,7 @@ class _RunningExecution:
             span.content(
                 {
                     names.INPUT_MESSAGES: genai_messages.messages(self._messages),
-                    names.TOOL_DEFINITIONS: genai_messages.definitions(offered),
+                    names.TOOL_DEFINITIONS: [{"type": "function", **asdict(tool)} for tool in offered],
                 }
             )
             with recorder.span(names.MODEL_COMPLETION) as generation:

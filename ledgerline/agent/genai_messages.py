@@ -1,13 +1,12 @@
-"""Converts messages and tools to the JSON of OpenTelemetry's GenAI conventions.
+"""Converts messages to the JSON of OpenTelemetry's GenAI conventions.
 
 Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ (gen_ai.input.messages and siblings).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from ledgerline.agent.messages import Message, Role, ToolDescription
+from ledgerline.agent.messages import Message, Role
 
 
 def messages(conversation: Sequence[Message], finish_reason: str | None = None) -> list[dict[str, Any]]:
@@ -21,11 +20,6 @@ def messages(conversation: Sequence[Message], finish_reason: str | None = None) 
     if finish_reason is not None:
         written[-1]["finish_reason"] = finish_reason
     return written
-
-
-def definitions(tools: Sequence[ToolDescription]) -> list[dict[str, Any]]:
-    """Return the definitions of the tools that are offered to the model."""
-    return [{"type": "function", **asdict(tool)} for tool in tools]
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:

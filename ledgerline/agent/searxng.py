@@ -52,12 +52,10 @@ class SearchError(ToolError):
 
 @dataclass(frozen=True)
 class WebResult:
-    """A page in the results of a search.
+    """A page in the results of a search; the title and the snippet are plain text in one line.
 
     Attributes:
         url: URL of http or https, without credentials.
-        title: Title as plain text in one line.
-        snippet: Extract as plain text in one line.
         date: Date of publication, like 2026-01-31; empty if unknown.
         score: Score of SearXNG, which is roughly the sum of 1/position over the engines.
     """
@@ -74,7 +72,6 @@ class SearchResponse:
     """The response to a search.
 
     Attributes:
-        results: Results, the best first.
         unusable: Number of results that were dropped for an unusable address or wrong types.
         unresponsive_engines: Search engines that did not respond to SearXNG.
     """
@@ -154,15 +151,8 @@ class SearXNG:
         return httpx.Client(**client_options(connect_seconds=5, login=self._login))
 
     def _get(self, query: str, recent: Recent | None) -> bytes:
-        parameters: dict[str, str | int] = {
-            "q": query,
-            "format": "json",
-            "language": self._language,
-            "pageno": 1,
-            "safesearch": 1,
-        }
-        if recent:
-            parameters["time_range"] = recent
+        fixed = {"format": "json", "language": self._language, "pageno": 1, "safesearch": 1}
+        parameters = {"q": query, **fixed, **({"time_range": recent} if recent else {})}
         # Compression is off, since a compressed response may be a thousand times larger than the bytes that
         # are received.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -204,10 +194,8 @@ def _parsed(body: bytes) -> SearchResponse:
     content = json.loads(body)
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise ValueError("it has no results")
-    listed = content["results"][:MAX_RESULTS]
-    results = [
-        result for place, fields in enumerate(listed, 1) if (result := _result(fields, place)) is not None
-    ]
+    listed = enumerate(content["results"][:MAX_RESULTS], 1)
+    results = [result for place, fields in listed if (result := _result(fields, place)) is not None]
     unresponsive = content.get("unresponsive_engines")
     return SearchResponse(
         results=tuple(results),

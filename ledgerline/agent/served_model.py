@@ -80,11 +80,7 @@ class ServedLanguageModel(ServedModel[Client]):
     @property
     def settings(self) -> Mapping[str, float]:
         """The settings of requests by their names in OpenTelemetry and OpenAI's protocol."""
-        settings = {
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "max_tokens": self.max_output_tokens,
-        }
+        settings = {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_output_tokens}
         return {name: value for name, value in settings.items() if value is not None}
 
     def complete(

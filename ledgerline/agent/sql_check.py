@@ -85,11 +85,7 @@ class QueryError(ToolError):
 
 
 def single_select(sql: str, connection: "duckdb.DuckDBPyConnection") -> str:
-    """Return the only statement of a text, without its semicolon.
-
-    Args:
-        sql: Any text.
-        connection: Connection that parses the text; no statement runs.
+    """Return the only statement of a text, without its semicolon; the connection only parses it.
 
     Raises:
         QueryError: The text is not exactly one SELECT statement.
@@ -114,9 +110,9 @@ def tables_read(sql: str, known: Iterable[str], connection: "duckdb.DuckDBPyConn
     """Return the names of the tables that a SELECT reads.
 
     Args:
-        sql: One SELECT statement.
+        sql: One SELECT statement, which is parsed but does not run.
         known: Names of the existing tables, in lower case.
-        connection: Connection that parses the statement; no statement runs.
+        connection: Connection that parses the statement.
 
     Raises:
         QueryError: The statement uses something that is not allowed.

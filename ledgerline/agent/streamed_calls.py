@@ -14,23 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Call:
+    """A call, or a part of one."""
+
     index: int | None
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
+    id: str
+    name: str
+    arguments: str
 
     @property
     def is_whole(self) -> bool:
         """True if the arguments are a complete JSON object."""
         return bool(self.arguments.strip()) and not isinstance(parsed_arguments(self.arguments), str)
-
-
-@dataclass(frozen=True)
-class _Part:
-    index: int | None
-    id: str
-    name: str
-    arguments: str
 
 
 class StreamedCalls:
@@ -51,11 +45,11 @@ class StreamedCalls:
         for part in map(_read, parts):
             call = self._continued(part)
             if call is None:
-                call = _Call(part.index)
-                self._calls.append(call)
-            call.id = call.id or part.id
-            call.name = call.name or part.name
-            call.arguments += part.arguments
+                self._calls.append(part)
+            else:
+                call.id = call.id or part.id
+                call.name = call.name or part.name
+                call.arguments += part.arguments
 
     def calls(self, messages: Sequence[Message]) -> tuple[ToolCall, ...]:
         """Return all calls in their order, each with an id that is unique in the conversation."""
@@ -68,7 +62,7 @@ class StreamedCalls:
             (ToolCall(call.id, call.name, parsed_arguments(call.arguments)) for call in calls), messages
         )
 
-    def _continued(self, part: _Part) -> _Call | None:
+    def _continued(self, part: _Call) -> _Call | None:
         """Return the call that a part continues; None if the part begins one."""
         near = [call for call in self._calls if part.index is None or call.index in (None, part.index)]
         same = [call for call in near if part.id and call.id == part.id]
@@ -89,12 +83,12 @@ def _repeats(call: _Call, before: _Call | None) -> bool:
     return call.name == before.name and call.id in ("", before.id)
 
 
-def _read(part: "ChoiceDeltaToolCall") -> _Part:
+def _read(part: "ChoiceDeltaToolCall") -> _Call:
     function = part.function
     arguments: object = function.arguments if function else None
     if isinstance(arguments, Mapping):
         arguments = json.dumps(arguments)
-    return _Part(
+    return _Call(
         index=part.index,
         id=part.id or "",
         name=(function.name if function else None) or "",

@@ -18,10 +18,6 @@ def client_options(connect_seconds: float, login: tuple[str, str] | None) -> dic
 
     Redirects are not followed, because a conversation is only for the server that was configured. Proxies of
     the environment and passwords of a file in the home directory are not used.
-
-    Args:
-        connect_seconds: Time limit of opening a connection.
-        login: User and password for basic authentication.
     """
     return {
         "transport": _Transport(),

@@ -74,7 +74,6 @@ class Hit:
     """An entry in the result of a search.
 
     Attributes:
-        entry: The entry.
         distance: Cosine distance: 0 for the same direction, 1 for orthogonal vectors, 2 for opposite ones.
         vector: Vector of the entry.
     """
@@ -235,10 +234,7 @@ class VectorStore:
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Keep other threads and processes out of the block while it runs.
-
-    Args:
-        lock: Lock file, which is created together with its folder.
+    """Keep other threads and processes out of the block. The lock file is created together with its folder.
 
     Raises:
         VectorStoreError: The file cannot be written.
@@ -319,12 +315,7 @@ def _cosine_distances(vectors: Sequence[Sequence[float]], vector: Sequence[float
 
 
 def _optimize(table: "Table", added: int) -> None:
-    """Index the rows, and compact small files, if that is due.
-
-    Args:
-        table: Table after a write.
-        added: Number of rows that the write has added.
-    """
+    """Index the rows, and compact small files, if that is due after a write that has added rows."""
     from lancedb.index import IvfSq
 
     index = next(iter(table.list_indices()), None)
