@@ -128,8 +128,8 @@ def _replay_table(replay: Mapping[str, Any]) -> Table:
 def _rulings_table(model: str, evaluated: EvaluatedVersion) -> Table:
     against = "the baseline" if evaluated.against is None else f"version {evaluated.against}"
     title = f"{model} version {evaluated.version} against {against}, on {evaluated.rows:,} rows"
-    table = Table("rule", "kept", "because", title=title, title_justify="left", show_lines=True)
+    table = Table("gate", "passed", "reason", title=title, title_justify="left", show_lines=True)
     for ruling in (Ruling(**fields) for fields in evaluated.rulings):
-        kept = "[green]yes[/]" if ruling.passed else "[bold red]no[/]"
-        table.add_row(ruling.rule, kept, Text(ruling.text))
+        passed = "[green]yes[/]" if ruling.passed else "[bold red]no[/]"
+        table.add_row(ruling.rule, passed, Text(ruling.text))
     return table

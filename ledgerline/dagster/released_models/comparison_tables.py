@@ -32,9 +32,7 @@ def gates_table(rulings: Sequence[Ruling]) -> dg.TableMetadataValue:
     """Return every gate, with its ruling and the reason."""
     return dg.MetadataValue.table(
         [
-            dg.TableRecord(
-                {"gate": each.rule, "passed": "yes" if each.passed else "NO", "because": each.text}
-            )
+            dg.TableRecord({"gate": each.rule, "passed": "yes" if each.passed else "NO", "reason": each.text})
             for each in rulings
         ]
     )
