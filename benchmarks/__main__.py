@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import psutil
 from rich.console import Console
 
 from benchmarks.context import Context
 from benchmarks.processes import is_setting
-from benchmarks.scenarios import SCENARIOS, Scenario, listed
+from benchmarks.scenarios import SCENARIOS, Scenario
 from ledgerline.errors import LedgerlineError
 
 WIDTH = 150  # columns, if the output is not a terminal
@@ -35,10 +35,11 @@ AREAS = tuple(dict.fromkeys(scenario.area for scenario in SCENARIOS))
 
 def main() -> None:
     """Run scenarios, print their tables, and write the numbers to a file if an option names it."""
+    lines = (f"  {each.area:<10}{each.name:<12}{each.minutes:>3} min  {each.measures}" for each in SCENARIOS)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog=f"scenarios:\n{listed()}",
+        epilog="\n".join(("scenarios:", *lines)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("area", nargs="?", choices=AREAS, help="all areas, if none is named")
@@ -83,10 +84,15 @@ def _run(scenarios: Sequence[Scenario], quick: bool) -> dict[str, Any]:
     """Run the scenarios of one area in this process; return their numbers."""
     # After a signal, every process that a scenario has started is ended.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, signal.default_int_handler)
     _forget_settings()
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    machine = _machine()
+    machine = {
+        "processors": psutil.cpu_count(),
+        "load": round(psutil.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
     console.print(machine)
     results, problems = [], []
     with ExitStack() as until:
@@ -118,20 +124,6 @@ def _forget_settings() -> None:
         del os.environ[name]
     os.environ |= {"PYTHON_DOTENV_DISABLED": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
     set_library_defaults()
-
-
-def _machine() -> dict[str, Any]:
-    """Return a description of the machine and of the versions that the numbers depend on."""
-    return {
-        "processors": psutil.cpu_count(),
-        "load": round(psutil.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
-    }
-
-
-def _interrupt(number: int, frame: object) -> Never:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

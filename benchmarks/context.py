@@ -12,8 +12,7 @@ from rich.table import Table
 from ledgerline.errors import LedgerlineError
 
 Value = str | int | float | None
-Opened = TypeVar("Opened")
-Picked = TypeVar("Picked")
+Chosen = TypeVar("Chosen")
 
 
 class BenchmarkError(LedgerlineError):
@@ -27,7 +26,6 @@ class Context:
     Attributes:
         folder: Empty folder that is deleted afterwards.
         quick: Whether tiny sizes are used, which only show that the scenario works.
-        console: Console that progress is printed to.
         until: Stack of the contexts that are closed after the last scenario of an area.
     """
 
@@ -37,7 +35,7 @@ class Context:
     until: ExitStack
     _opened: dict[object, Any] = field(default_factory=dict)
 
-    def pick(self, full: Picked, quick: Picked) -> Picked:
+    def pick(self, full: Chosen, quick: Chosen) -> Chosen:
         """Return the size to measure with, of the full and the quick one."""
         return quick if self.quick else full
 
@@ -45,7 +43,7 @@ class Context:
         """Print a line about progress."""
         self.console.print(text, markup=False, highlight=False)
 
-    def shared(self, open_once: "Callable[[Context], AbstractContextManager[Opened]]") -> Opened:
+    def shared(self, open_once: "Callable[[Context], AbstractContextManager[Chosen]]") -> Chosen:
         """Return an object that several scenarios of an area share; the first one opens it."""
         if open_once not in self._opened:
             self._opened[open_once] = self.until.enter_context(open_once(self))
@@ -57,7 +55,6 @@ class Result:
     """A table of measured numbers.
 
     Attributes:
-        title: Title of the table.
         columns: Names of the columns, with units; the first column names the case.
         rows: One value for each column; None for a value that was not measured.
         notes: Explanations that are needed to understand the numbers.

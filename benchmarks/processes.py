@@ -1,5 +1,6 @@
 """Starts the processes that scenarios measure, waits for them, and ends them with their descendants."""
 
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -7,9 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
 
+import numpy as np
 import psutil
 import requests
 
@@ -20,10 +24,8 @@ from ledgerline.testing.waiting import wait_until
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
-STOP_SECONDS = 15.0
+READY_SECONDS, STOP_SECONDS = 120.0, 15.0
 NICE = 10
-
-Returned = TypeVar("Returned")
 
 
 def is_setting(name: str) -> bool:
@@ -41,9 +43,19 @@ def environment_of(additions: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def started(
-    command: Sequence[str], additions: Mapping[str, str], log: Path
+    command: Sequence[str | Path], additions: Mapping[str, str], log: Path, ready: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process in the checkout; afterwards, end it and its descendants."""
+    """Start a process in the checkout; afterwards, end it and its descendants.
+
+    Args:
+        command: Program and arguments.
+        additions: Additional variables.
+        log: File for its output.
+        ready: URL that responds, or text in the log, once the process is ready; empty if nothing is awaited.
+
+    Raises:
+        BenchmarkError: The process ended before it was ready.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -54,43 +66,41 @@ def started(
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches only this process, which then ends the others.
         )
+
+    def is_ready() -> bool:
+        if ready and process.poll() is not None:
+            raise BenchmarkError(f"{command[0]} ended before it was ready: {tail(log)}")
+        if not ready.startswith("http"):
+            return ready in log.read_text()
+        with suppress(requests.RequestException):
+            return requests.get(ready, timeout=2).ok
+        return False
+
     try:
+        wait_until(is_ready, f"{command[0]} is ready", READY_SECONDS)
         yield process
     finally:
         _end(process)
 
 
-def wait_for(
-    condition: Callable[[], object],
-    what: str,
-    process: "subprocess.Popen[bytes]",
-    log: Path,
-    seconds: float = 120,
-) -> None:
-    """Wait until a condition holds that a process brings about.
-
-    Raises:
-        BenchmarkError: The process has ended.
-    """
-
-    def holds() -> object:
-        if process.poll() is not None:
-            raise BenchmarkError(f"A process ended before {what}: {tail(log)}")
-        return condition()
-
-    wait_until(holds, what, seconds)
+@contextmanager
+def spawned(target: Callable[..., None], *arguments: object) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Run a function in another process, with a pipe as its last argument; yield the process and the pipe."""
+    spawning = multiprocessing.get_context("spawn")
+    here, there = spawning.Pipe()
+    process = spawning.Process(target=target, args=(*arguments, there), daemon=True)
+    process.start()
+    there.close()  # so that reading ends when the process has ended
+    try:
+        yield process, here
+    finally:
+        process.kill()
+        process.join()
 
 
 def tail(log: Path) -> str:
     """Return the last lines of a log."""
     return log.read_text(errors="replace")[-3000:]
-
-
-def responds(url: str) -> bool:
-    """Return whether a server responds without an error."""
-    with suppress(requests.RequestException):
-        return requests.get(url, timeout=2).ok
-    return False
 
 
 @contextmanager
@@ -113,10 +123,9 @@ def mlflow_server(folder: Path, additions: Mapping[str, str] | None = None) -> I
         "--port": str(port),
         "--workers": "1",
     }
-    command = [str(SCRIPTS / "mlflow"), "server", *(part for option in options.items() for part in option)]
-    log, url = folder / "mlflow.log", f"http://{HOST}:{port}"
-    with started(command, MLFLOW_SERVER_ENVIRONMENT | dict(additions or {}), log) as process:
-        wait_for(lambda: responds(f"{url}/health"), "MLflow responds", process, log)
+    command = [SCRIPTS / "mlflow", "server", *chain.from_iterable(options.items())]
+    environment, url = MLFLOW_SERVER_ENVIRONMENT | dict(additions or {}), f"http://{HOST}:{port}"
+    with started(command, environment, folder / "mlflow.log", f"{url}/health") as process:
         for member in family_of(process.pid):
             member.nice(NICE)
         yield url, database
@@ -140,16 +149,21 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
     return total
 
 
-def timed(action: Callable[[], Returned]) -> tuple[float, Returned]:
-    """Return the duration of an action in seconds, and its result."""
-    begun = time.perf_counter()
-    returned = action()
-    return time.perf_counter() - begun, returned
-
-
-def milliseconds(action: Callable[[], object], times: int) -> list[float]:
+def milliseconds(action: Callable[[], object], times: int = 1) -> list[float]:
     """Return the duration of each of several executions of an action in milliseconds."""
-    return [1000 * timed(action)[0] for _ in range(times)]
+    taken: list[float] = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        action()
+        taken.append(1000 * (time.perf_counter() - begun))
+    return taken
+
+
+def processor_seconds(action: Callable[[], object]) -> float:
+    """Return the processor time of this process for an action."""
+    begun = time.process_time()
+    action()
+    return time.process_time() - begun
 
 
 def spread(values: Sequence[float]) -> tuple[int, float, float]:
@@ -158,28 +172,45 @@ def spread(values: Sequence[float]) -> tuple[int, float, float]:
     return len(ordered), statistics.median(ordered), ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
 
 
+def growth(times: Sequence[float], values: Sequence[float], parts: int) -> tuple[float, float, float]:
+    """Return the medians of the first and the last of equal parts of a series, and its slope over time."""
+    size = max(1, len(values) // parts)
+    slope = np.polyfit(times, values, 1)[0]
+    return statistics.median(values[:size]), statistics.median(values[-size:]), float(slope)
+
+
+def members(session: int) -> list[psutil.Process]:
+    """Return the processes of a session that are alive."""
+    alive = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+    return alive
+
+
+def kill_session(session: int) -> None:
+    """Kill the processes of a session, also those that start meanwhile."""
+
+    def gone() -> bool:
+        alive = members(session)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        return not alive
+
+    wait_until(gone, "the processes of a session have ended")
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    family = family_of(process.pid)
-    sessions = {_session_of(member.pid) for member in family} - {_session_of(os.getpid()), None}
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
+    sessions = set()
+    for member in family_of(process.pid):
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            sessions.add(os.getsid(member.pid))
             member.resume()  # A suspended process does not receive signals.
-    if process.poll() is None:
-        process.terminate()  # Processes that a script starts in the background ignore SIGINT.
+    process.terminate()  # Processes that a script starts in the background ignore SIGINT.
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    # `dagster dev` starts processes while it ends.
-    family += [member for member in psutil.process_iter() if _session_of(member.pid) in sessions]
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        _, family = psutil.wait_procs(family, timeout=1)
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                end(member)
-    psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for session in sessions - {os.getsid(0)}:
+        kill_session(session)
     process.wait(STOP_SECONDS)
-
-
-def _session_of(pid: int) -> int | None:
-    with suppress(ProcessLookupError, PermissionError):
-        return os.getsid(pid)
-    return None

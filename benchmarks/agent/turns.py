@@ -4,33 +4,40 @@ The language model is a fake server in a separate process that responds at once.
 executed in several ways: a tool call, its result, and the final answer.
 """
 
-import multiprocessing
 import statistics
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+import mlflow
+from ollama import Client
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from pydantic import BaseModel
 
 from benchmarks.context import Context, Result
-from benchmarks.processes import milliseconds, timed
+from benchmarks.processes import milliseconds, spawned
 from ledgerline.agent.agent import Agent
+from ledgerline.agent.execution import Execution
 from ledgerline.agent.memory import Memory
 from ledgerline.agent.ollama_provider import OllamaModel
 from ledgerline.agent.prompt import Prompt
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.tools import ToolResult, describe
 from ledgerline.agent.vector_store import Entry
+from ledgerline.testing.fake_ollama import MODEL, ChatRequest, FakeOllama, Reply
 
 TURNS, MEMORIES, CONCURRENT, WARM_UP = 2, 1000, 50, 10
 QUESTION, ANSWER = "How many flights left JFK?", "There were 38110. Answer: 38110"
 SYSTEM = "You answer questions about flights."
+CALL = ("count_flights", {"airport": "JFK"})
+ALONE = "Ollama's client alone"
 RESULT = "flights\n38110\n"
 
 
@@ -43,7 +50,7 @@ class CountArguments(BaseModel):
 class CountTool:
     """A tool that returns at once."""
 
-    name = "count_flights"
+    name = CALL[0]
     description = "Counts the flights of an airport."
     arguments = CountArguments
 
@@ -52,42 +59,30 @@ class CountTool:
         return ToolResult(RESULT)
 
 
-class Discarding(SpanExporter):
-    """Discards spans."""
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Discard the spans."""
-        return SpanExportResult.SUCCESS
-
-
 def measure_turns(context: Context) -> list[Result]:
     """Measure a conversation in several ways, which alternate, and many conversations at the same time."""
     count = context.pick(200, 5)
-    with _fake_ollama() as (url, model_name):
-        agent = _agent(context, OllamaModel(url, model_name))
+    with spawned(_serve) as (_, pipe):
+        url = pipe.recv()
+        agent = _agent(context, OllamaModel(url, MODEL))
         without_memory = Agent(agent.name, agent.model, agent.prompt, agent.tools, recorder=agent.recorder)
-        ways: dict[str, Callable[[], object]] = {
-            "Ollama's client alone": _bare(url, model_name),
-            "Agent.ask(): spans with content, memory, validation": lambda: _asked(agent),
-            "the same without memory": lambda: _asked(without_memory),
+        ways = {
+            ALONE: partial(_converse, Client(url)),
+            "Agent.ask(): spans with content, memory, validation": partial(_ask, agent),
+            "the same without memory": partial(_ask, without_memory),
         }
         taken: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(count + WARM_UP):
             for way, run in ways.items():
-                taken[way] += milliseconds(run, 1)
+                taken[way] += milliseconds(run)
         # This is the last one, because MLflow writes in the background, which would slow down the others.
-        with _traced_by_mlflow(context, url, model_name) as run:
+        with _traced_by_mlflow(context, Client(url)) as run:
             taken["Ollama's client, @mlflow.trace around each part"] = milliseconds(run, count + WARM_UP)
         concurrent = _concurrent(agent)
     per_turn = {way: [each / TURNS for each in times[WARM_UP:]] for way, times in taken.items()}
-    least = statistics.median(per_turn["Ollama's client alone"])
+    medians = {way: statistics.median(times) for way, times in per_turn.items()}
     rows = [
-        (
-            way,
-            statistics.median(times),
-            statistics.quantiles(times, n=100)[98],
-            statistics.median(times) - least,
-        )
+        (way, medians[way], statistics.quantiles(times, n=100)[98], medians[way] - medians[ALONE])
         for way, times in per_turn.items()
     ]
     title = f"A turn, of {count} executions with {TURNS} turns each, {MEMORIES:,} entries in memory"
@@ -99,12 +94,14 @@ def _concurrent(agent: Agent) -> Result:
     """Measure many executions in one process, each with another question."""
     barrier = threading.Barrier(CONCURRENT)
 
-    def ask(number: int) -> Any:
+    def ask(number: int) -> Execution:
         barrier.wait()
         return agent.ask(f"{QUESTION} ({number})")
 
     with ThreadPoolExecutor(CONCURRENT) as pool:
-        seconds, executions = timed(lambda: list(pool.map(ask, range(CONCURRENT))))
+        begun = time.perf_counter()
+        executions = list(pool.map(ask, range(CONCURRENT)))
+        seconds = time.perf_counter() - begun
     mixed = sum(
         execution.answer != f"{ANSWER} ({number})" or execution.turns != TURNS
         for number, execution in enumerate(executions)
@@ -121,49 +118,35 @@ def _concurrent(agent: Agent) -> Result:
 def _agent(context: Context, model: OllamaModel) -> Agent:
     """Return an agent with all features enabled."""
     memory, now = Memory(context.folder / "memory"), datetime.now(UTC)
-    memory.remember(
-        [
-            Entry(f"{number}", "answer", f"How many flights left airport {number}? {number * 7}.", "", now)
-            for number in range(MEMORIES)
-        ]
-    )
+    texts = (f"How many flights left airport {number}? {number * 7}." for number in range(MEMORIES))
+    memory.remember([Entry(f"{number}", "answer", text, "", now) for number, text in enumerate(texts)])
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(Discarding()))
+    # The base class of exporters discards spans.
+    provider.add_span_processor(BatchSpanProcessor(SpanExporter()))
     recorder = Recorder(provider.get_tracer("benchmark"), captures=True)
     prompt = Prompt("analyst", f"{SYSTEM} {{{{ memories }}}}", 1)
     return Agent("analyst", model, prompt, [CountTool()], memory, recorder=recorder)
 
 
-def _asked(agent: Agent) -> None:
+def _ask(agent: Agent) -> None:
     execution = agent.ask(QUESTION)
     assert execution.answer == ANSWER, execution
 
 
-def _bare(url: str, model_name: str) -> Callable[[], None]:
-    """Return a function that holds the conversation with the official client alone."""
-    from ollama import Client
-
-    client = Client(url)
-
-    def run() -> None:
-        messages = _messages()
-        for _ in range(TURNS):
-            parts = list(client.chat(model_name, messages, tools=[_tool()], stream=True))
-            if any(part.message.tool_calls for part in parts):
-                messages += _tool_used()
-
-    return run
+def _converse(client: Client) -> None:
+    """Hold the conversation with the official client alone."""
+    messages = _messages()
+    for _ in range(TURNS):
+        parts = list(client.chat(MODEL, messages, tools=[_tool()], stream=True))
+        if any(part.message.tool_calls for part in parts):
+            messages += _tool_used()
 
 
 @contextmanager
-def _traced_by_mlflow(context: Context, url: str, model_name: str) -> Iterator[Callable[[], None]]:
+def _traced_by_mlflow(context: Context, client: Client) -> Iterator[Callable[[], None]]:
     """Yield a function that does so with MLflow's decorator around the parts that an agent traces."""
-    import mlflow
-    from ollama import Client
-
     mlflow.set_tracking_uri(f"sqlite:///{context.folder}/mlflow.db")
     mlflow.set_experiment("benchmark")
-    client = Client(url)
 
     @mlflow.trace(name="prompt construction")
     def construct(messages: list[Any]) -> list[Any]:
@@ -171,7 +154,7 @@ def _traced_by_mlflow(context: Context, url: str, model_name: str) -> Iterator[C
 
     @mlflow.trace(name="model completion")
     def complete(messages: list[Any]) -> list[Any]:
-        return [part.model_dump() for part in client.chat(model_name, messages, tools=[_tool()], stream=True)]
+        return [part.model_dump() for part in client.chat(MODEL, messages, tools=[_tool()], stream=True)]
 
     @mlflow.trace(name="chat", span_type="CHAT_MODEL")
     def chat(messages: list[Any]) -> list[Any]:
@@ -192,32 +175,18 @@ def _traced_by_mlflow(context: Context, url: str, model_name: str) -> Iterator[C
     mlflow.flush_trace_async_logging(terminate=True)
 
 
-@contextmanager
-def _fake_ollama() -> Iterator[tuple[str, str]]:
-    """Start a server that responds at once in another process; yield its URL and the name of its model."""
-    spawning = multiprocessing.get_context("spawn")
-    here, there = spawning.Pipe()
-    process = spawning.Process(target=_serve, args=(there,), daemon=True)
-    process.start()
-    try:
-        yield here.recv()
-    finally:
-        here.send("end")
-        process.join()
-
-
 def _serve(pipe: Connection) -> None:
-    from ledgerline.testing.fake_ollama import MODEL, ChatRequest, FakeOllama, Reply
+    """Run a fake Ollama that responds at once, and send its URL."""
 
     def reply(request: ChatRequest) -> Reply:
         question = next(message["content"] for message in request.messages if message["role"] == "user")
         if request.messages[-1]["role"] != "tool":
-            return Reply(tool_calls=(("count_flights", {"airport": "JFK"}),))
+            return Reply(tool_calls=(CALL,))
         return Reply(pieces=(ANSWER, question.removeprefix(QUESTION)))
 
     with FakeOllama(reply) as fake:
-        pipe.send((fake.url, MODEL))
-        pipe.recv()
+        pipe.send(fake.url)
+        pipe.recv()  # It waits until this process is ended.
 
 
 def _messages() -> list[Any]:
@@ -225,10 +194,14 @@ def _messages() -> list[Any]:
 
 
 def _tool_used() -> list[Any]:
-    call = {"function": {"name": "count_flights", "arguments": {"airport": "JFK"}}}
+    name, arguments = CALL
     return [
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": RESULT, "tool_name": "count_flights"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": name, "arguments": arguments}}],
+        },
+        {"role": "tool", "content": RESULT, "tool_name": name},
     ]
 
 

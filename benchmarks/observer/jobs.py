@@ -35,14 +35,7 @@ INPUT = {"before": dg.In(int, default_value=0)}
 
 
 def chain(version: str, ops: int, executor: str, seconds: float) -> dg.JobDefinition:
-    """Return a job.
-
-    Args:
-        version: One of the versions above.
-        ops: Number of ops.
-        executor: IN_PROCESS or MULTIPROCESS, the project's executor.
-        seconds: Time that each op sleeps; with 0 it computes instead.
-    """
+    """Return a job of ops that sleep for some seconds or, with 0, compute instead."""
     step, resources = _step(version, lambda: _work(seconds))
     executors = {IN_PROCESS: dg.in_process_executor, MULTIPROCESS: warm_multiprocess_executor}
 
@@ -52,19 +45,18 @@ def chain(version: str, ops: int, executor: str, seconds: float) -> dg.JobDefini
         for number in range(1, ops):
             before = step.alias(f"step_{number:04}")(before)
 
-    return (
-        import_module("dagster_mlflow").end_mlflow_on_run_finished(observed)
-        if version == MLFLOW
-        else observed
-    )
+    if version == MLFLOW:
+        return import_module("dagster_mlflow").end_mlflow_on_run_finished(observed)
+    return observed
 
 
 def reconstructable(version: str, ops: int, executor: str, seconds: float) -> ReconstructableJob:
     """Return the job in a form that can be sent to another process."""
+    arguments = {"version": version, "ops": ops, "executor": executor, "seconds": seconds}
     return dg.build_reconstructable_job(
-        "benchmarks.observer.jobs",
+        __name__,
         "chain",
-        reconstructable_kwargs={"version": version, "ops": ops, "executor": executor, "seconds": seconds},
+        reconstructable_kwargs=arguments,
         reconstructor_working_directory=str(PROJECT_ROOT),
     )
 

@@ -2,19 +2,21 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from subprocess import Popen
-
-import dagster as dg
 
 from benchmarks.context import Context, Result, Value
 from benchmarks.observer import jobs
-from benchmarks.observer.observed import Backends, executed_bare, following, live_backends, new_home
-from benchmarks.processes import SCRIPTS, cpu_seconds, family_of, spread, started, unused_port, wait_for
+from benchmarks.observer.observed import (
+    Backends,
+    executed_bare,
+    following,
+    history_of,
+    live_backends,
+    new_home,
+)
+from benchmarks.processes import SCRIPTS, cpu_seconds, family_of, spread, started, unused_port
 from ledgerline.ledger import ids
-from ledgerline.ledger.event_log import read_history
 from ledgerline.testing.waiting import wait_until
 
 COLUMNS = ("spans by", "steps", "median s", "95 % s", "longest s", "end of run s")
@@ -39,7 +41,15 @@ def measure_dev(context: Context) -> list[Result]:
         home = context.folder / observer
         home.mkdir()
         context.report(f"Starting {name} …")
-        with _dev(home, live, observer) as process:
+        environment = {
+            **live.environment,
+            "LEDGERLINE_HOME": str(home / "ledgerline"),
+            "DAGSTER_HOME": str(home),
+            "LEDGERLINE_DAGSTER_PORT": str(unused_port()),
+            "LEDGERLINE_OBSERVER": observer,
+        }
+        command, ready = [SCRIPTS / "ledgerline", "dev"], "Ctrl-C ends everything"
+        with started(command, environment, home / "dev.log", ready) as process:
             latencies: Sequence[Value] = (None,) * 5
             if observer == "sensors":
                 _executed(live, home, 1)
@@ -47,25 +57,10 @@ def measure_dev(context: Context) -> list[Result]:
             else:
                 executed_bare(home, context.pick(10, 3), jobs.MULTIPROCESS, 1.0)
             time.sleep(context.pick(30.0, 5.0))  # The work that the runs have caused ends in this time.
-            rows.append((name, *latencies, *_idle(process, idle_seconds)))
+            rows.append((name, *latencies, *_idle(process.pid, idle_seconds)))
     columns = (*COLUMNS, "processes", "idle CPU %", "RSS MB")
     note = f"Goal: a span within 10 s. Idle: all processes over {idle_seconds:.0f} s, % of one processor."
     return [Result("The sensors of `ledgerline dev`", columns, rows, (note,))]
-
-
-@contextmanager
-def _dev(home: Path, live: Backends, observer: str) -> Iterator["Popen[bytes]"]:
-    environment = {
-        **live.environment,
-        "LEDGERLINE_HOME": str(home / "ledgerline"),
-        "DAGSTER_HOME": str(home),
-        "LEDGERLINE_DAGSTER_PORT": str(unused_port()),
-        "LEDGERLINE_OBSERVER": observer,
-    }
-    log = home / "dev.log"
-    with started([str(SCRIPTS / "ledgerline"), "dev"], environment, log) as process:
-        wait_for(lambda: "Ctrl-C ends everything" in log.read_text(), "dev has started", process, log)
-        yield process
 
 
 def _latencies(context: Context, live: Backends, home: Path) -> Sequence[Value]:
@@ -73,9 +68,7 @@ def _latencies(context: Context, live: Backends, home: Path) -> Sequence[Value]:
     runs: list[float] = []
     for _ in range(context.pick(2, 1)):
         run_id = _executed(live, home, context.pick(10, 3))
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            history = read_history(instance, run_id)
-        assert history is not None
+        history = history_of(home, run_id)
         assert history.ended is not None
         arrived = live.arrivals(run_id)
         for attempt in history.attempts:
@@ -91,9 +84,9 @@ def _executed(live: Backends, home: Path, steps: int) -> str:
     return run_id
 
 
-def _idle(process: "Popen[bytes]", seconds: float) -> Sequence[Value]:
-    before, begun = cpu_seconds(family_of(process.pid)), time.monotonic()
+def _idle(pid: int, seconds: float) -> Sequence[Value]:
+    before, begun = cpu_seconds(family_of(pid)), time.monotonic()
     time.sleep(seconds)
-    family = family_of(process.pid)
+    family = family_of(pid)
     percent = (cpu_seconds(family) - before) / (time.monotonic() - begun) * 100
     return len(family), percent, sum(member.memory_info().rss for member in family) / 1e6

@@ -5,30 +5,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
+import dagster as dg
 import psutil
-import requests
+from mlflow import MlflowClient
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from benchmarks.context import BenchmarkError, Context
 from benchmarks.observer import jobs
-from benchmarks.observer.collector import ARRIVALS
-from benchmarks.processes import (
-    HOST,
-    NICE,
-    SCRIPTS,
-    mlflow_server,
-    responds,
-    started,
-    tail,
-    unused_port,
-    wait_for,
-)
+from benchmarks.processes import HOST, NICE, SCRIPTS, mlflow_server, spawned, started, tail, unused_port
 from ledgerline.ledger import ids
+from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.history import RunHistory
+from ledgerline.testing.loopback_servers import LoopbackServer, Request, listening
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 (for a new folder in it)
 RUN_SECONDS = 600.0
@@ -36,10 +31,11 @@ RUN_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Backends:
-    """The URLs of a collector and of an MLflow server."""
+    """The URLs of a collector and of an MLflow server, and a pipe to a collector that listens."""
 
     otlp: str
     mlflow: str
+    collector: Connection | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -52,26 +48,18 @@ class Backends:
 
     def arrivals(self, run_id: str) -> dict[int, float]:
         """Return the time at which each span of a run arrived, in seconds since the epoch, by span id."""
-        spans = requests.get(f"{self.otlp}{ARRIVALS}{ids.trace_id(run_id):032x}", timeout=5).json()
-        return {int(span_id, 16): at for span_id, at in spans.items()}
+        assert self.collector is not None
+        self.collector.send(ids.trace_id(run_id))
+        return self.collector.recv()
 
     def have(self, run_id: str) -> bool:
         """Return whether a run's root span has arrived and its MLflow run has ended."""
-        return ids.run_span_id(run_id) in self.arrivals(run_id) and self._has_ended(run_id)
-
-    def _has_ended(self, run_id: str) -> bool:
-        experiments = self._mlflow("experiments", {"max_results": 100})
-        of_run = {
-            "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
-            "filter": f"tags.`dagster.run_id` = '{run_id}'",
-        }
-        return any(run["info"]["status"] != "RUNNING" for run in self._mlflow("runs", of_run))
-
-    def _mlflow(self, kind: str, search: Mapping[str, Any]) -> list[Any]:
-        """Return the experiments or runs of a search."""
-        response = requests.post(f"{self.mlflow}/api/2.0/mlflow/{kind}/search", json=search, timeout=10)
-        response.raise_for_status()
-        return response.json().get(kind, [])
+        if ids.run_span_id(run_id) not in self.arrivals(run_id):
+            return False
+        client = MlflowClient(self.mlflow)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        runs = client.search_runs(experiments, f"tags.`dagster.run_id` = '{run_id}'")
+        return any(run.info.status != "RUNNING" for run in runs)
 
 
 def dead_backends() -> Backends:
@@ -83,31 +71,56 @@ def dead_backends() -> Backends:
 def live_backends(context: Context) -> Iterator[Backends]:
     """Start both backends with a low priority, with their files in memory if there is a folder for that."""
     context.report("Starting a collector and an MLflow server …")
-    port = unused_port()
-    command = [sys.executable, "-m", "benchmarks.observer.collector", str(port)]
-    url = f"http://{HOST}:{port}"
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
-        log = Path(folder, "collector.log")
-        with mlflow_server(Path(folder)) as (mlflow, _), started(command, {}, log) as process:
-            wait_for(lambda: responds(url), "the collector responds", process, log)
-            psutil.Process(process.pid).nice(NICE)
-            yield Backends(url, mlflow)
+    with (
+        tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder,
+        mlflow_server(Path(folder)) as (mlflow, _),
+        spawned(_collect) as (process, pipe),
+    ):
+        psutil.Process(process.pid).nice(NICE)
+        yield Backends(pipe.recv(), mlflow, pipe)
 
 
-def new_home(folder: Path, storage: str = "") -> Path:
+def _collect(pipe: Connection) -> None:
+    """Receive traces over OTLP/HTTP; send the URL and, for each trace id, the times of arrival by span id."""
+    arrivals: defaultdict[int, dict[int, float]] = defaultdict(dict)
+
+    class Collector(LoopbackServer):
+        def respond(self, request: Request, body: bytes) -> None:
+            batch, now = ExportTraceServiceRequest.FromString(body), time.time()
+            for by_resource in batch.resource_spans:
+                for by_scope in by_resource.scope_spans:
+                    for span in by_scope.spans:
+                        arrived = arrivals[int.from_bytes(span.trace_id)]
+                        arrived.setdefault(int.from_bytes(span.span_id), now)
+            request.answer(200, {"Content-Type": "application/x-protobuf"})
+
+    with listening(Collector()) as collector:
+        pipe.send(collector.url)
+        while True:
+            pipe.send(dict(arrivals[pipe.recv()]))
+
+
+def new_home(folder: Path) -> Path:
     """Return the folder of a new Dagster instance."""
     folder.mkdir(parents=True)
-    (folder / "dagster.yaml").write_text(f"telemetry:\n  enabled: false\n{storage}")
+    (folder / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     return folder
+
+
+def history_of(home: Path, run_id: str) -> RunHistory:
+    """Return the history of a run from its event log."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        history = read_history(instance, run_id)
+    assert history is not None
+    return history
 
 
 @contextmanager
 def following(home: Path, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
     """Run `ledgerline observe --follow` on an instance."""
-    command = [str(SCRIPTS / "ledgerline"), "observe", "--follow", "--dagster-home", str(home)]
-    log, state = home / "observer.log", {"LEDGERLINE_HOME": str(home / "ledgerline")}
-    with started(command, {**environment, **state}, log) as process:
-        wait_for(lambda: "Following" in log.read_text(), "the observer follows", process, log)
+    command = [SCRIPTS / "ledgerline", "observe", "--follow", "--dagster-home", home]
+    variables = {**environment, "LEDGERLINE_HOME": str(home / "ledgerline")}
+    with started(command, variables, home / "observer.log", "Following") as process:
         yield psutil.Process(process.pid)
 
 
@@ -116,7 +129,7 @@ class Executed:
     """A run that was executed.
 
     Attributes:
-        run_id: Id of the run; None if its process died.
+        run_id: None if the process died.
         seconds: Time from the request for the run to the end of its process.
         cpu_seconds: Processor time of that process, without processes of steps.
         problem: Reason why it did not succeed.

@@ -2,7 +2,6 @@
 
 import gc
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
@@ -10,6 +9,7 @@ import dagster as dg
 from benchmarks.context import Context, Result, Value
 from benchmarks.observer import jobs
 from benchmarks.observer.observed import executed_bare, new_home
+from benchmarks.processes import processor_seconds
 from ledgerline.ledger.event_log import PAGE, HistoryReader, run_from
 from ledgerline.ledger.links import Links
 from ledgerline.ledger.upstreams import Upstreams
@@ -32,14 +32,11 @@ RESOURCE = telemetry.resource()
 def measure_rate(context: Context) -> list[Result]:
     """Measure runs of many steps, and a run that materialises many partitions."""
     home, rounds = new_home(context.folder / "home"), context.pick(9, 3)
-    rows: list[Sequence[Value]] = []
-    total = (0.0, 0.0, 0.0)
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        for name, run_id in _runs(context, instance):
-            measured = _measured(instance, run_id, rounds)
-            rows.append(_row(name, *measured))
-            total = total[0] + measured[0], total[1] + measured[1], total[2] + measured[2]
-    rows.append(_row("all", *total, total[2] - total[1]))
+        measured = {name: _measured(instance, run_id, rounds) for name, run_id in _runs(context, instance)}
+    events, alone, both, _ = (sum(column) for column in zip(*measured.values(), strict=True))
+    measured["all"] = events, alone, both, both - alone
+    rows = [_row(name, *each) for name, each in measured.items()]
     notes = (
         f"Dagster alone: get_records_for_run in pages of {PAGE}. Goal: a ratio of 0.7 or more.",
         "Rates are per second of processor time, which other programs do not change.",
@@ -60,7 +57,7 @@ def _runs(context: Context, instance: dg.DagsterInstance) -> Iterator[tuple[str,
     yield f"{assets} assets over {days} days in one run", done.run_id
 
 
-def _measured(instance: dg.DagsterInstance, run_id: str, rounds: int) -> tuple[float, float, float, float]:
+def _measured(instance: dg.DagsterInstance, run_id: str, rounds: int) -> tuple[int, float, float, float]:
     """Return the number of events, and the seconds for reading, for both, and for the projection."""
     events = _read(instance, run_id, None)
     _read_and_project(instance, run_id)  # This excludes initialisation from the measurement.
@@ -69,12 +66,8 @@ def _measured(instance: dg.DagsterInstance, run_id: str, rounds: int) -> tuple[f
     alone: list[float] = []
     both: list[float] = []
     for _ in range(rounds):
-        begun = time.process_time()
-        _read(instance, run_id, None)
-        between = time.process_time()
-        _read_and_project(instance, run_id)
-        alone.append(between - begun)
-        both.append(time.process_time() - between)
+        alone.append(processor_seconds(lambda: _read(instance, run_id, None)))
+        both.append(processor_seconds(lambda: _read_and_project(instance, run_id)))
     projection = statistics.median(two - one for one, two in zip(alone, both, strict=True))
     return events, statistics.median(alone), statistics.median(both), projection
 
@@ -100,17 +93,17 @@ def _read_and_project(instance: dg.DagsterInstance, run_id: str) -> None:
     assert list(run_spans(history, None, RESOURCE, Links(), None))
 
 
-def _row(name: str, events: float, alone: float, both: float, projection: float) -> Sequence[Value]:
+def _row(name: str, events: int, alone: float, both: float, projection: float) -> Sequence[Value]:
     rates = events / alone, events / both, alone / both
-    return name, int(events), *rates, both / events * 1e6, projection / events * 1e6
+    return name, events, *rates, both / events * 1e6, projection / events * 1e6
 
 
 def _tables(count: int) -> list[dg.AssetsDefinition]:
     """Return a chain of assets with daily partitions, with metadata like that of this project's assets."""
     schema = dg.TableSchema([dg.TableColumn(f"column_{number}", "int64") for number in range(12)])
     tables: list[dg.AssetsDefinition] = []
+    for number in range(count):
 
-    def table(number: int) -> dg.AssetsDefinition:
         @dg.asset(
             name=f"table_{number}",
             deps=tables[-1:],
@@ -121,8 +114,5 @@ def _tables(count: int) -> list[dg.AssetsDefinition]:
         def written() -> dg.MaterializeResult:
             return dg.MaterializeResult(metadata={"dagster/row_count": 1000, "dagster/column_schema": schema})
 
-        return written
-
-    for number in range(count):
-        tables.append(table(number))  # noqa: PERF401 (each needs the one before)
+        tables.append(written)
     return tables

@@ -33,11 +33,9 @@ def measure_commands(context: Context) -> list[Result]:
         seconds, megabytes = _measured(arguments, context.folder)
         rows.append((f"ledgerline {' '.join(arguments)}", seconds, megabytes))
         context.report(f"{rows[-1][0]}: {seconds:.1f} s")
-    times = {
-        module: statistics.median(_imports(module, context.pick(15, 1)))
-        for module in ("dagster", DEFINITIONS)
-    }
-    rows += [(f"import {module}", seconds, None) for module, seconds in times.items()]
+    for module in ("dagster", DEFINITIONS):
+        seconds = statistics.median(_imports(module, context.pick(15, 1)))
+        rows.append((f"import {module}", seconds, None))
     note = "Memory: the highest sum of PSS over all processes."
     return [Result("Commands and imports", ("command", "seconds", "MB"), rows, (note,))]
 
@@ -55,9 +53,8 @@ def measure_executors(context: Context) -> list[Result]:
             taken[executor].append(_measured(("run", "--fresh"), home, LEDGERLINE_EXECUTOR=executor)[0])
             context.report(f"{executor}: {taken[executor][-1]:.1f} s")
     medians = {executor: statistics.median(seconds) for executor, seconds in taken.items()}
-    rows = [
-        (EXECUTORS[each], seconds, seconds / medians["multiprocess"]) for each, seconds in medians.items()
-    ]
+    ours = medians["multiprocess"]
+    rows = [(EXECUTORS[executor], seconds, seconds / ours) for executor, seconds in medians.items()]
     title = f"`ledgerline run --fresh`: medians of {rounds} rounds, in turns"
     return [Result(title, ("executor", "seconds", "x ours"), rows)]
 

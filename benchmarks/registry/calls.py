@@ -3,18 +3,22 @@
 The registry is an MLflow server with SQLite; the journal is read from its database as well.
 """
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
 
 from benchmarks.context import Context, Result, Value
 from benchmarks.processes import milliseconds, mlflow_server, spread
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from ledgerline.mlflow_store import store
+from ledgerline.registry import promotion, stages
+from ledgerline.registry.history import PROMOTION, Approval, End, Move
+from ledgerline.registry.journal import Journal
+from ledgerline.registry.registry import Registry
+from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION
+from ledgerline.testing.registry_stock import Stock
 
 VERSIONS = 3  # number of versions of each model
 COLUMNS = ("call", "times", "median, ms", "p95, ms")
@@ -29,19 +33,15 @@ def server(context: Context) -> Iterator[tuple[str, str]]:
 
 def measure_polls(context: Context) -> list[Result]:
     """Measure polls of many models."""
-    from ledgerline.mlflow_store import store
-    from ledgerline.registry import stages
-
     url, database = context.shared(server)
     count, times, rounds = context.pick((100, 50, 9), (10, 5, 2))
     direct, client = store.connect(database), store.connect(url)
-    for number in range(count):
-        name = f"model {number}"
-        _register(direct, name)
-        client.set_registered_model_alias(name, stages.PRODUCTION, "1")
-        client.set_registered_model_alias(name, stages.STAGING, str(VERSIONS))
-        client.set_registered_model_tag(name, stages.JOURNAL_TAG, "1")
     names = [f"model {number}" for number in range(count)]
+    for name in names:
+        _register(direct, name)
+        client.set_registered_model_alias(name, PRODUCTION, "1")
+        client.set_registered_model_alias(name, stages.STAGING, str(VERSIONS))
+        client.set_registered_model_tag(name, JOURNAL_TAG, "1")
     assert set(names) <= set(stages.alias_states(client))
 
     def one_by_one() -> None:
@@ -59,12 +59,6 @@ def measure_polls(context: Context) -> list[Result]:
 
 def measure_journal(context: Context) -> list[Result]:
     """Measure a journal of many promotions: finding the version at a time, and adding an entry."""
-    from ledgerline.mlflow_store import store
-    from ledgerline.registry.history import PROMOTION, Approval, End, Move
-    from ledgerline.registry.journal import Journal
-    from ledgerline.registry.registry import Registry
-    from ledgerline.registry.stages import JOURNAL_TAG, PRODUCTION
-
     url, database = context.shared(server)
     count, rounds = context.pick((1000, 9), (20, 2))
     model, direct = "of many promotions", store.connect(database)
@@ -88,7 +82,7 @@ def measure_journal(context: Context) -> list[Result]:
         """Read the journal as `ledgerline registry history --at` does after its imports."""
         assert len(Registry(store.connect(uri)).model(model).snapshot().history.periods_at(middle)) == 1
 
-    def add(client: "MlflowClient") -> None:
+    def add(client: MlflowClient) -> None:
         Journal.opened(Registry(client).model(model)).add(approval)
 
     rows: list[Sequence[Value]] = []
@@ -102,32 +96,17 @@ def measure_journal(context: Context) -> list[Result]:
 
 def measure_promotions(context: Context) -> list[Result]:
     """Measure promotions from the request to the last tag."""
-    from ledgerline.mlflow_store import store
-    from ledgerline.registry import evidence, promotion
-    from ledgerline.registry.history import Evaluation
-    from ledgerline.registry.promotion import Mode, Request
-    from ledgerline.registry.registry import Registry
-
     url, _ = context.shared(server)
-    client, name, count = store.connect(url), "promoted", context.pick(20, 3)
-    client.create_registered_model(name)
-    model = Registry(client).model(name)
-    experiment = store.experiment_id(client, name, None)
+    stock, count = Stock(url, None), context.pick(20, 3)
+    name = stock.model("promoted", 0)
     recording: list[float] = []
     promoting: list[float] = []
-    before = None
     for number in range(1, count + 1):
-        sha256 = _version(client, name, experiment)
-        sealed = evidence.seal({"version": number, "version_sha256": sha256, "decision": evidence.PASSED})
-        run_id = client.create_run(experiment).info.run_id
-        client.log_text(run_id, sealed.content.decode(), evidence.FILE)
-        evaluation = Evaluation(
-            datetime.now(UTC), number, before, True, [], sealed.sha256, run_id, "a benchmark"
-        )
-        request = Request("a benchmark", "for its numbers", "", str(uuid.uuid4()))
-        recording += milliseconds(partial(promotion.record_evaluation, model, evaluation), 1)
-        promoting += milliseconds(partial(promotion.promote, model, number, request, Mode.automatic), 1)
-        before = number
+        stock.version(name)
+        evaluation = stock.evaluation(number, against=number - 1 or None)
+        record = partial(promotion.record_evaluation, stock.registered(name), evaluation)
+        recording += milliseconds(record)
+        promoting += milliseconds(partial(stock.promote, name, number))
     rows = [
         ("an evaluation is recorded", *spread(recording)),
         ("a promotion, with checking evidence and files", *spread(promoting)),
@@ -136,22 +115,7 @@ def measure_promotions(context: Context) -> list[Result]:
     return [Result(f"{count} promotions, one after the other", COLUMNS, rows, (note,))]
 
 
-def _register(client: "MlflowClient", name: str) -> None:
+def _register(client: MlflowClient, name: str) -> None:
     client.create_registered_model(name)
     for _ in range(VERSIONS):
         client.create_model_version(name, "mlflow-artifacts:/nowhere", await_creation_for=0)
-
-
-def _version(client: "MlflowClient", name: str, experiment: str) -> str:
-    """Create a version with a file; return its hash."""
-    from ledgerline.mlflow_store import model_files
-    from ledgerline.mlflow_store.store import downloaded
-    from ledgerline.registry.versions import SHA256_TAG
-
-    run = client.create_run(experiment)
-    client.log_text(run.info.run_id, "weights", "model/weights.txt")
-    location = f"{run.info.artifact_uri}/model"
-    with downloaded(client, location) as files:
-        sha256 = model_files.folder_sha256(files)
-    client.create_model_version(name, location, run.info.run_id, tags={SHA256_TAG: sha256})
-    return sha256

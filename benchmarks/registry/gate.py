@@ -7,16 +7,18 @@ exactly, and each promotion of a model that is not better is a false positive.
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.optimize import root_scalar
+from scipy.special import expit
 
 from benchmarks.context import Context, Result, Value
+from benchmarks.processes import processor_seconds
 from ledgerline.evaluation.comparison import Comparison, compare
 from ledgerline.evaluation.gates import Better
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles, Regression
@@ -69,7 +71,7 @@ def measure_gate(context: Context) -> list[Result]:
     bad_days = "staging has bad days"
 
     def promoted(
-        staging: Model, production: Model, days: int = DAYS, margin: float = 0.0
+        staging: Model, production: Model = STEADY, days: int = DAYS, margin: float = 0.0
     ) -> Callable[[int], bool]:
         return lambda seed: _passes(simulated(staging, production, days, size, seed), margin)
 
@@ -77,41 +79,41 @@ def measure_gate(context: Context) -> list[Result]:
         month = simulated(STEADY, STEADY, DAYS, size, seed)
         return _passes(replace(month, day=np.arange(len(month.day))))
 
-    def by_percentiles(staging: Model) -> Callable[[int], bool]:
-        def is_promoted(seed: int) -> bool:
-            month = simulated(staging, STEADY, DAYS, size, seed)
-            sample = Sample(month.outcome, month.staging, month.production, month.day)
-            gains = paired_scores(sample, (METRIC,), POLICY.resamples, POLICY.seed)[METRIC.name].gains
-            return bool(np.quantile(gains, POLICY.alpha) > 0)
-
-        return is_promoted
+    def by_percentiles(staging: Model, seed: int) -> bool:
+        month = simulated(staging, STEADY, DAYS, size, seed)
+        sample = Sample(month.outcome, month.staging, month.production, month.day)
+        gains = paired_scores(sample, (METRIC,), POLICY.resamples, POLICY.seed)[METRIC.name].gains
+        return bool(np.quantile(gains, POLICY.alpha) > 0)
 
     def slice_is_worse(seed: int) -> bool:
         month = simulated(STEADY, STEADY, DAYS, size, seed)
         comparison = _compared(month, (METRIC,), _slices(month, seed))
         return any(each.high is not None and each.high < 0 for each in comparison.slices)
 
-    cases: Sequence[tuple[str, Callable[[int], bool], int]] = (
-        ("alike", promoted(STEADY, STEADY), pairs),
-        (f"alike, {FEW_DAYS} days", promoted(STEADY, STEADY, FEW_DAYS), pairs),
-        (bad_days, promoted(moody, STEADY), pairs),
-        (f"{bad_days}, margin {MARGIN:g}", promoted(moody, STEADY, margin=MARGIN), pairs),
-        ("production has bad days", promoted(STEADY, moody), pairs),
-        ("alike, percentiles of the draws instead", by_percentiles(STEADY), pairs),
-        (f"{bad_days}, percentiles instead", by_percentiles(moody), pairs),
-        ("alike, rows drawn instead of days", by_rows, slow_pairs),
+    cases: Sequence[tuple[str, Callable[[int], bool], int, float]] = (
+        ("alike", promoted(STEADY), pairs, POLICY.alpha),
+        (f"alike, {FEW_DAYS} days", promoted(STEADY, days=FEW_DAYS), pairs, POLICY.alpha),
+        (bad_days, promoted(moody), pairs, POLICY.alpha),
+        (f"{bad_days}, margin {MARGIN:g}", promoted(moody, margin=MARGIN), pairs, POLICY.alpha),
+        ("production has bad days", promoted(STEADY, moody), pairs, POLICY.alpha),
+        ("alike, percentiles of the draws instead", partial(by_percentiles, STEADY), pairs, POLICY.alpha),
+        (f"{bad_days}, percentiles instead", partial(by_percentiles, moody), pairs, POLICY.alpha),
+        ("alike, rows drawn instead of days", by_rows, slow_pairs, POLICY.alpha),
+        ("alike: a slice surely worse", slice_is_worse, pairs, POLICY.alpha / 2),
     )
-    rows = [_rate(name, happens, times, POLICY.alpha) for name, happens, times in cases]
-    rows.append(_rate("alike: a slice surely worse", slice_is_worse, pairs, POLICY.alpha / 2))
+    rows: list[Sequence[Value]] = []
+    for name, happens, times, intended in cases:
+        count = sum(happens(seed) for seed in range(times))
+        low, high = stats.binomtest(count, times).proportion_ci(method="wilson")
+        rows.append((name, times, *(100 * float(share) for share in (count / times, low, high, intended))))
     notes = (
         f"By {METRIC.name}, {POLICY.resamples} draws. From, to: 95 % interval of the share.",
         f"Bad days: one in ten, with {BAD_ERROR:g} times the error. A month with few hides them.",
         f"A slice: any of {CARRIERS} carriers and {ORIGINS} origins whose simultaneous interval is below 0.",
     )
+    title = f"Promotions of a model that is not better, in months of {DAYS} days"
     columns = ("models", "months", "promoted, %", "from", "to", "intended, %")
-    return [
-        Result(f"Promotions of a model that is not better, in months of {DAYS} days", columns, rows, notes)
-    ]
+    return [Result(title, columns, rows, notes)]
 
 
 def measure_comparison(context: Context) -> list[Result]:
@@ -119,14 +121,11 @@ def measure_comparison(context: Context) -> list[Result]:
     rows_of_month, rounds = context.pick((28_000, 5), (3_000, 1))
     month = simulated(STEADY, STEADY, DAYS, math.ceil(rows_of_month / DAYS), 1)
     slices = _slices(month, 1)
-    seconds: dict[str, float] = {}
+    seconds = {}
     for kind, *columns in _of_each_kind(month):
-        taken = [
-            _cpu_seconds(partial(compare, kind, *columns, clusters=month.day, slices=slices))
-            for _ in range(rounds)
-        ]
-        seconds[kind.name] = statistics.median(taken)
-    rows: list[Sequence[Value]] = [
+        action = partial(compare, kind, *columns, clusters=month.day, slices=slices)
+        seconds[kind.name] = statistics.median(processor_seconds(action) for _ in range(rounds))
+    rows = [
         (f"compare, {name}, with {CARRIERS + ORIGINS} slices", taken, taken / seconds[KIND.name])
         for name, taken in seconds.items()
     ]
@@ -141,14 +140,14 @@ def simulated(staging: Model, production: Model, days: int, rows: int, seed: int
     day = np.repeat(np.arange(days), random.poisson(rows, days) + 1)
     count = len(day)
     known = random.normal(KNOWN_MEAN, KNOWN_SPREAD, count)
-    outcome = random.random(count) < _sigmoid(known + random.normal(0, DAY_SPREAD, days)[day])
+    outcome = random.random(count) < expit(known + random.normal(0, DAY_SPREAD, days)[day])
     shared_of_day, shared_of_row = random.normal(size=days), random.normal(size=count)
     predictions = []
     for model in (staging, production):
         spread = np.where(random.random(days) < BAD_DAYS, model.bad_error, model.error)
         of_day = spread * _partly(shared_of_day, random.normal(size=days))
         of_row = ROW_ERROR * _partly(shared_of_row, random.normal(size=count))
-        predictions.append(_sigmoid(known + of_day[day] + of_row))
+        predictions.append(expit(known + of_day[day] + of_row))
     return Month(outcome, predictions[0], predictions[1], day)
 
 
@@ -162,13 +161,12 @@ def _slices(month: Month, seed: int) -> dict[str, NDArray[np.int64]]:
     }
 
 
-@cache
 def _expected_loss(model: Model) -> float:
     """Return the expected log loss of a model, by Gauss-Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     weights = weights / weights.sum()
     known = KNOWN_MEAN + KNOWN_SPREAD * nodes
-    happens = _sigmoid(known[:, None] + DAY_SPREAD * nodes) @ weights
+    happens = expit(known[:, None] + DAY_SPREAD * nodes) @ weights
 
     def loss(error: float) -> float:
         logit = known[:, None] + math.hypot(error, ROW_ERROR) * nodes
@@ -180,45 +178,21 @@ def _expected_loss(model: Model) -> float:
 
 def _as_good_as_steady(of_error: Callable[[float], Model]) -> Model:
     """Return an unsteady model that has the expected loss of a steady one."""
-    low, high = 0.0, 5.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        is_better = _expected_loss(of_error(middle)) < _expected_loss(STEADY)
-        low, high = (middle, high) if is_better else (low, middle)
-    return of_error((low + high) / 2)
+    steady = _expected_loss(STEADY)
+    solution = root_scalar(lambda error: _expected_loss(of_error(error)) - steady, bracket=(0.0, 5.0))
+    return of_error(solution.root)
 
 
 def _compared(
     month: Month, names: Sequence, slices: dict[str, NDArray[np.int64]] | None = None
 ) -> Comparison:
-    return compare(
-        KIND,
-        month.outcome,
-        month.staging,
-        month.production,
-        clusters=month.day,
-        metrics=names,
-        slices=slices or {},
-    )
+    data = (month.outcome, month.staging, month.production)
+    return compare(KIND, *data, clusters=month.day, metrics=names, slices=slices or {})
 
 
 def _passes(month: Month, margin: float = 0.0) -> bool:
     comparison = _compared(month, (METRIC, "calibration_error"))
     return Better(margin=margin).evaluate(Findings(comparison, Latencies(1.0, None), ())).passed
-
-
-def _rate(name: str, happens: Callable[[int], bool], pairs: int, intended: float) -> Sequence[Value]:
-    """Return a rate in percent, with Wilson's interval."""
-    count = sum(happens(seed) for seed in range(pairs))
-    interval = stats.binomtest(count, pairs).proportion_ci(method="wilson")
-    return (
-        name,
-        pairs,
-        100 * count / pairs,
-        100 * float(interval.low),
-        100 * float(interval.high),
-        100 * intended,
-    )
 
 
 def _of_each_kind(month: Month) -> list[tuple[PredictionKind, NDArray, NDArray, NDArray]]:
@@ -235,16 +209,6 @@ def _of_each_kind(month: Month) -> list[tuple[PredictionKind, NDArray, NDArray, 
         (Regression(), numbers, one, other),
         (Quantiles((0.1, 0.5, 0.9)), numbers, quantiles, other_quantiles),
     ]
-
-
-def _cpu_seconds(action: Callable[[], object]) -> float:
-    begun = time.process_time()
-    action()
-    return time.process_time() - begun
-
-
-def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-logit))
 
 
 def _partly(shared: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,6 @@ inside a container become those of this machine. stack.py starts the processes.
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.processes import PROJECT_ROOT
+from benchmarks.processes import PROJECT_ROOT, SCRIPTS
 from benchmarks.stack.files import DOCKER, VARIABLE, services
 from ledgerline.testing.ports import HOST, unused_port
 
@@ -83,23 +82,19 @@ class Machine:
     ) -> Described:
         """Return how a service is started on this machine, with additional variables and compose files."""
         definition = _with_options(service, options)
-        image = _image_of(definition)
-        given = {
-            **OF_CONTAINERS.get(service, {}),
-            **definition.get("environment", {}),
-            **(additions or {}),
-        }
-        environment = {**image.environment, **self._with_ports(service, given)}
-        command = self._command(service, definition.get("command") or image.command)
+        of_image, image_command = _of_image(definition)
+        given = {**OF_CONTAINERS.get(service, {}), **definition.get("environment", {}), **(additions or {})}
+        environment = {**of_image, **self._with_ports(service, given)}
+        command = self._command(service, definition.get("command") or image_command)
         if service in self.programs:
             command.insert(0, str(self.programs[service]))
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        kept["PATH"] = f"{SCRIPTS}{os.pathsep}{kept['PATH']}"
         self._make_folders(service)
         return Described(
             command=command,
             environment={**kept, **{name: self._here(service, text) for name, text in environment.items()}},
-            folder=self._root(service) / "var" / "lib",
+            folder=self.folder / service / "var" / "lib",
         )
 
     def health(self, service: str) -> str | None:
@@ -139,7 +134,7 @@ class Machine:
         text = re.sub(option, lambda match: f"--host {HOST} --port {self.port(service, int(match[1]))}", text)
         names = rf"(?<![\w.-])({'|'.join(services())}):(\d+)\b"
         text = re.sub(names, lambda match: address(match[1], match[2]), text)
-        return PROGRAM_FOLDERS.sub(f"{self._root(service)}/", text)
+        return PROGRAM_FOLDERS.sub(f"{self.folder / service}/", text)
 
     def _filled_in(self, text: str) -> str:
         """Return a text of the compose file with the values of its variables."""
@@ -155,12 +150,9 @@ class Machine:
 
         return VARIABLE.sub(value, text).replace("$$", "$")
 
-    def _root(self, service: str) -> Path:
-        return self.folder / service
-
     def _make_folders(self, service: str) -> None:
         """Create links to the files that are mounted in a container, and to those of its image."""
-        root = self._root(service)
+        root = self.folder / service
         for folder in ("tmp", "var/lib"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         for script in ("code_server.py", "prepare_mlflow.py", "run_launcher.py"):
@@ -203,22 +195,14 @@ def _link(name: Path, target: Path) -> None:
         name.symlink_to(target)
 
 
-@dataclass(frozen=True)
-class _Image:
-    """The environment and the command of an image."""
-
-    environment: Mapping[str, str] = field(default_factory=dict)
-    command: list[str] = field(default_factory=list)
-
-
-def _image_of(service: Mapping[str, Any]) -> _Image:
-    """Return what the last stage of a Dockerfile of this project sets; an empty image for other services."""
+def _of_image(service: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the environment and the command that the last stage of a Dockerfile of this project sets."""
     name = re.match(r"ledgerline-(pipelines|serving):", service["image"])
     if name is None:
-        return _Image()
+        return {}, []
     text = re.sub(r"\\\n\s*", " ", (DOCKER / f"{name[1]}.Dockerfile").read_text()).rpartition("FROM ")[2]
     variables = re.findall(r"(\w+)=(\S+)", " ".join(re.findall(r"^ENV (.*)$", text, re.MULTILINE)))
     (command,) = re.findall(r"^CMD (.*)$", text, re.MULTILINE)
     # PATH and HOME are those of this machine.
     kept = {name: value for name, value in variables if name not in ("PATH", "HOME", "MPLCONFIGDIR")}
-    return _Image(kept, json.loads(command))
+    return kept, json.loads(command)

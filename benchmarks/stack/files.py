@@ -1,4 +1,4 @@
-"""Reads the files of docker/."""
+"""Reads the files of docker/, and finds the programs Jaeger and OpenTelemetry Collector on this machine."""
 
 import functools
 import re
@@ -14,6 +14,7 @@ COMPOSE = DOCKER / "compose.yaml"
 # Further files that are passed to Compose for an option.
 LOGIN, SAMPLING = DOCKER / "compose.login.yaml", DOCKER / "compose.sampling.yaml"
 
+SERVICES = {"jaeger": "jaeger", "otelcol": "otel-collector"}  # by the name of the program
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
 
 
@@ -21,6 +22,14 @@ VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
 def compose() -> Any:
     """Return compose.yaml."""
     return yaml.safe_load(COMPOSE.read_text())
+
+
+def servers() -> dict[str, Path]:
+    """Return the programs of docker/servers/build by their service in compose.yaml, without building any."""
+    command = [DOCKER / "servers" / "build", "--print"]
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    paths = dict(line.split(" ", 1) for line in output.splitlines())
+    return {SERVICES[name]: Path(path) for name, path in paths.items()}
 
 
 def services() -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """A client of Dagster's webserver, which sends the GraphQL queries of its pages."""
 
-import json
-import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import requests
 
 LAUNCH = """
 mutation($params: ExecutionParams!) {
@@ -65,9 +65,9 @@ class Pages:
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
         """Return the data of a query."""
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            result = json.load(response)
+        body = {"query": query, "variables": variables}
+        response = requests.post(f"{self.url}/graphql", json=body, timeout=30)
+        response.raise_for_status()
+        result = response.json()
         assert "errors" not in result, result
         return result["data"]

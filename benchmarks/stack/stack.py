@@ -1,21 +1,21 @@
 """Runs the stack of docker/ on this machine without containers; tests stop and kill its parts."""
 
 import os
-import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import dagster as dg
-import psutil
+import requests
 
+from benchmarks.processes import kill_session, members
 from benchmarks.stack.composed import Machine
 from benchmarks.stack.files import DOCKER, written_secrets
-from benchmarks.stack.jaeger_traces import Jaeger
 from benchmarks.stack.pages import Pages
+from benchmarks.stack.traces import Jaeger
 from ledgerline.ledger.dagster_internals import DagsterGrpcClient, DagsterUserCodeUnreachableError
 from ledgerline.testing import postgresql
 from ledgerline.testing.ports import HOST
@@ -46,16 +46,6 @@ class Stack:
         return self.machine.url("mlflow", 5000)
 
     @property
-    def serving_url(self) -> str:
-        """Return the URL of serving."""
-        return self.machine.url("serving", 8080)
-
-    @property
-    def collector_url(self) -> str:
-        """Return the URL that receives OTLP."""
-        return self.machine.url("otel-collector", 4318)
-
-    @property
     def jaeger(self) -> Jaeger:
         """Return a client of Jaeger."""
         return Jaeger(self.machine.url("jaeger", 16686))
@@ -65,17 +55,9 @@ class Stack:
         """Open Dagster's instance as the container of the code server does."""
         described = self.machine.described("code")
         needed = {name: text for name, text in described.environment.items() if name.startswith("DAGSTER_")}
-        before = {name: os.environ.get(name) for name in needed}
-        os.environ.update(needed)
-        try:
-            with dg.DagsterInstance.from_config(needed["DAGSTER_HOME"]) as instance:
-                yield instance
-        finally:
-            for name, text in before.items():
-                if text is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = text
+        home = needed["DAGSTER_HOME"]
+        with patch.dict(os.environ, needed), dg.DagsterInstance.from_config(home) as instance:
+            yield instance
 
     def start(self, *names: str, options: Sequence[Path] = (), **additions: str) -> None:
         """Start services, and wait until they are healthy.
@@ -111,24 +93,18 @@ class Stack:
         assert ended is None, f"{name} ended with {ended}:\n{self.output(name)[-3000:]}"
         page = self.machine.health(name)
         if page is not None:
-            with suppress(OSError), urllib.request.urlopen(page, timeout=4) as response:
-                return response.status == 200
+            with suppress(requests.RequestException):
+                return requests.get(page, timeout=4).status_code == 200
             return False
         if name == "observer":
             return "Following" in self.output(name)
-        if (
-            name == "code"
-        ):  # Before it responds, it creates Dagster's tables, which only one process may do at a time.
+        if name == "code":
+            # Before it responds, it creates Dagster's tables, which only one process may do at a time.
             client = DagsterGrpcClient(host=HOST, port=self.machine.port("code", 4000))
             with suppress(DagsterUserCodeUnreachableError):
                 return bool(client.ping("health")["echo"])
             return False
         return True
-
-    def run_once(self, name: str) -> None:
-        """Run a service that ends after one task, and wait for its end."""
-        done = self.run_in(name, *self.machine.described(name).command)
-        assert done.returncode == 0, done.stdout + done.stderr
 
     def run_in(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the environment of a service, as `docker compose exec` does."""
@@ -156,18 +132,19 @@ class Stack:
 
     def stop(self, *names: str, seconds: float = END_SECONDS) -> None:
         """Stop services as `docker compose stop` does, and wait for their end."""
-        for name in names:
-            self._processes[name].terminate()
-        for name in names:
-            self._processes[name].wait(seconds)
-            self._kill_session(self._processes[name].pid)
+        processes = [self._processes[name] for name in names]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(seconds)
+            kill_session(process.pid)
 
     def kill(self, *names: str) -> None:
         """Kill services with their descendants."""
         for name in names:
             self._processes[name].kill()
             self._processes[name].wait(END_SECONDS)
-            self._kill_session(self._processes[name].pid)
+            kill_session(self._processes[name].pid)
 
     def log(self, name: str) -> Path:
         """Return the path of the file with a service's output over all of its starts."""
@@ -179,39 +156,20 @@ class Stack:
 
     def cpu_seconds(self, name: str) -> float:
         """Return the processor time of a service and of its descendants that are alive."""
-        times = [process.cpu_times() for process in self._of_session(self._processes[name].pid)]
+        times = [process.cpu_times() for process in members(self._processes[name].pid)]
         return sum(time.user + time.system for time in times)
 
     def end(self) -> None:
         """End all processes."""
         for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
+            process.terminate()
         for process in self._processes.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_SECONDS)
         for session in self._sessions:
-            self._kill_session(session)
+            kill_session(session)
         for process in self._processes.values():
             process.wait(END_SECONDS)
-
-    def _kill_session(self, session: int) -> None:
-        def gone() -> bool:
-            members = self._of_session(session)
-            for process in members:
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGKILL)
-            return not members
-
-        wait_until(gone, "the processes of a session have ended")
-
-    def _of_session(self, session: int) -> list[psutil.Process]:
-        members = []
-        for process in psutil.process_iter():
-            with suppress(ProcessLookupError, psutil.NoSuchProcess):
-                if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                    members.append(process)
-        return members
 
 
 @contextmanager
@@ -222,7 +180,7 @@ def running(
 
     Args:
         folder: Folder for files of the services.
-        programs: Paths of Jaeger and the collector.
+        programs: Jaeger and the collector, by service.
         database: Further options of PostgreSQL's configuration.
     """
     with ExitStack() as until:
@@ -235,7 +193,8 @@ def running(
         assert result.returncode == 0, result.stderr
         stack = Stack(machine, server)
         until.callback(stack.end)
-        stack.run_once("mlflow-database")
+        prepared = stack.run_in("mlflow-database", *machine.described("mlflow-database").command)
+        assert prepared.returncode == 0, prepared.stdout + prepared.stderr
         # This order follows compose.yaml's depends_on.
         stack.start("mlflow", "jaeger", "otel-collector")
         stack.start("code")

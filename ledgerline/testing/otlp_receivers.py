@@ -80,7 +80,7 @@ class Receiver(LoopbackServer):
     def _take(self, path: str, body: bytes) -> Refusal | None:
         if path != "/v1/traces":
             return Refusal(404)
-        batch = list(_decoded(body))
+        batch = list(decoded(ExportTraceServiceRequest.FromString(body)))
         with self._lock:
             self.requests += 1
             refusal = self.refusals.pop(0) if self.refusals else self.refuses(batch)
@@ -94,8 +94,9 @@ class Receiver(LoopbackServer):
         return None
 
 
-def _decoded(body: bytes) -> Iterator[ReceivedSpan]:
-    for by_resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+def decoded(request: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
+    """Return the spans of a request."""
+    for by_resource in request.resource_spans:
         for by_scope in by_resource.scope_spans:
             for span in by_scope.spans:
                 yield _span(span, by_scope.scope.name)

@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
-from benchmarks.stack import programs
-from benchmarks.stack.mlflow_traces import MLflowTraces
+from benchmarks.stack.files import servers
 from benchmarks.stack.stack import Stack, running
+from benchmarks.stack.traces import MLflowTraces
 from ledgerline.testing import postgresql
 
 
@@ -24,13 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server_programs() -> dict[str, Path]:
     """Jaeger and the collector."""
-    servers = programs.available()
-    missing = {"jaeger", "otel-collector"} - servers.keys()
+    programs = servers()
+    missing = {"jaeger", "otel-collector"} - programs.keys()
     if missing:
         pytest.skip(
             f"There is no {' and no '.join(sorted(missing))}: docker/servers/build makes them with Go"
         )
-    return servers
+    return programs
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,8 @@ import dagster as dg
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from benchmarks.stack.expected_traces import expected_spans
-from benchmarks.stack.jaeger_traces import Jaeger
-from benchmarks.stack.mlflow_traces import MLflowTraces
 from benchmarks.stack.stack import Stack
+from benchmarks.stack.traces import Jaeger, MLflowTraces, expected_spans
 from ledgerline.testing.received_traces import ReceivedTrace
 from ledgerline.testing.waiting import wait_until
 from tests.integration.observed_runs import mlflow_run_once_whole, whole

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from benchmarks.stack.files import DOCKER
-from benchmarks.stack.jaeger_traces import Jaeger
+from benchmarks.stack.traces import Jaeger
 from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until
 

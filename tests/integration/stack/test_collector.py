@@ -19,9 +19,8 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from benchmarks.stack.files import DOCKER, SAMPLING
-from benchmarks.stack.jaeger_traces import Jaeger
-from benchmarks.stack.mlflow_traces import MLflowTraces
 from benchmarks.stack.stack import Stack
+from benchmarks.stack.traces import Jaeger, MLflowTraces
 from ledgerline.testing.ports import HOST
 from ledgerline.testing.received_traces import ReceivedSpan
 from ledgerline.testing.waiting import wait_until
@@ -59,7 +58,7 @@ def trace_id_of(sent: ReadableSpan) -> str:
 
 
 def over_http(stack: Stack) -> SpanExporter:
-    return HTTPExporter(f"{stack.collector_url}/v1/traces", timeout=5)
+    return HTTPExporter(f"{stack.machine.url('otel-collector', 4318)}/v1/traces", timeout=5)
 
 
 def over_grpc(stack: Stack) -> SpanExporter:
@@ -137,7 +136,7 @@ def test_calls_and_durations_are_counted_for_prometheus(stack: Stack) -> None:
 def test_every_alarm_is_about_numbers_that_the_programs_have(stack: Stack) -> None:
     """Those of failures, too, which are there only once there was one."""
     collector_page = stack.machine.url("otel-collector", 8888)
-    found = names_of(stack.serving_url, stack.machine.variables["LEDGERLINE_SERVING_TOKENS"])
+    found = names_of(stack.machine.url("serving", 8080), stack.machine.variables["LEDGERLINE_SERVING_TOKENS"])
     found |= names_of(stack.machine.url("jaeger", 8887))
     with collector(stack, OTELCOL_QUEUE_BYTES="1"):
         assert not send(over_http(stack), span())

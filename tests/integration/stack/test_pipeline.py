@@ -113,7 +113,7 @@ def answered(
         # One that is sampled: of requests without, only some are traced.
         headers["traceparent"] = f"00-{'ab' * 16}-{'cd' * 8}-01"
     data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(f"{stack.serving_url}{path}", data, headers)
+    request = urllib.request.Request(f"{stack.machine.url('serving', 8080)}{path}", data, headers)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.headers, answer.read()

@@ -11,8 +11,8 @@ from dagster._core.instance import InstanceRef
 from mlflow import MlflowClient
 
 from benchmarks.stack.files import SAMPLING
-from benchmarks.stack.mlflow_traces import MLflowTraces
 from benchmarks.stack.stack import Stack
+from benchmarks.stack.traces import MLflowTraces
 from ledgerline.ledger.cursors import Cursors
 from ledgerline.testing.waiting import wait_until
 from tests.integration.stack.exports import EXPORT_SECONDS, Exports
