@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -116,14 +115,8 @@ def mlflow_server(folder: Path, additions: Mapping[str, str] | None = None) -> I
     folder.mkdir(parents=True, exist_ok=True)
     port, database = unused_port(), f"sqlite:///{folder}/mlflow.db"
     connect(database)  # This creates the tables before several processes try to do so.
-    options = {
-        "--backend-store-uri": database,
-        "--artifacts-destination": str(folder / "artifacts"),
-        "--host": HOST,
-        "--port": str(port),
-        "--workers": "1",
-    }
-    command = [SCRIPTS / "mlflow", "server", *chain.from_iterable(options.items())]
+    storage = ["--backend-store-uri", database, "--artifacts-destination", folder / "artifacts"]
+    command = [SCRIPTS / "mlflow", "server", *storage, "--host", HOST, "--port", str(port), "--workers", "1"]
     environment, url = MLFLOW_SERVER_ENVIRONMENT | dict(additions or {}), f"http://{HOST}:{port}"
     with started(command, environment, folder / "mlflow.log", f"{url}/health") as process:
         for member in family_of(process.pid):

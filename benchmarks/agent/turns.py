@@ -148,9 +148,8 @@ def _traced_by_mlflow(context: Context, client: Client) -> Iterator[Callable[[],
     mlflow.set_tracking_uri(f"sqlite:///{context.folder}/mlflow.db")
     mlflow.set_experiment("benchmark")
 
-    @mlflow.trace(name="prompt construction")
-    def construct(messages: list[Any]) -> list[Any]:
-        return messages
+    construct = mlflow.trace(lambda messages: messages, name="prompt construction")
+    use = mlflow.trace(_tool_used, name="execute_tool", span_type="TOOL")
 
     @mlflow.trace(name="model completion")
     def complete(messages: list[Any]) -> list[Any]:
@@ -159,10 +158,6 @@ def _traced_by_mlflow(context: Context, client: Client) -> Iterator[Callable[[],
     @mlflow.trace(name="chat", span_type="CHAT_MODEL")
     def chat(messages: list[Any]) -> list[Any]:
         return complete(construct(messages))
-
-    @mlflow.trace(name="execute_tool", span_type="TOOL")
-    def use() -> list[Any]:
-        return _tool_used()
 
     @mlflow.trace(name="invoke_agent", span_type="AGENT")
     def run() -> None:

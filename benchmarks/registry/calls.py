@@ -3,8 +3,8 @@
 The registry is an MLflow server with SQLite; the journal is read from its database as well.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -24,11 +24,9 @@ VERSIONS = 3  # number of versions of each model
 COLUMNS = ("call", "times", "median, ms", "p95, ms")
 
 
-@contextmanager
-def server(context: Context) -> Iterator[tuple[str, str]]:
+def server(context: Context) -> AbstractContextManager[tuple[str, str]]:
     """Start an MLflow server; yield its URL and the URI of its database."""
-    with mlflow_server(context.folder / "mlflow") as addresses:
-        yield addresses
+    return mlflow_server(context.folder / "mlflow")
 
 
 def measure_polls(context: Context) -> list[Result]:

@@ -14,7 +14,6 @@ import requests
 from benchmarks.processes import kill_session, members
 from benchmarks.stack.composed import Machine
 from benchmarks.stack.files import DOCKER, written_secrets
-from benchmarks.stack.pages import Pages
 from benchmarks.stack.traces import Jaeger
 from ledgerline.ledger.dagster_internals import DagsterGrpcClient, DagsterUserCodeUnreachableError
 from ledgerline.testing import postgresql
@@ -23,7 +22,6 @@ from ledgerline.testing.waiting import wait_until
 
 START_SECONDS = 180
 END_SECONDS = 60
-RUN_SECONDS = 240
 
 
 @dataclass
@@ -34,11 +32,6 @@ class Stack:
     database: postgresql.Server
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _sessions: set[int] = field(default_factory=set)
-
-    @property
-    def pages(self) -> Pages:
-        """Return a client of Dagster's webserver."""
-        return Pages(self.machine.url("dagster-webserver", 3000))
 
     @property
     def mlflow_url(self) -> str:
@@ -119,17 +112,6 @@ class Stack:
             check=False,
         )
 
-    def wait_for_the_end(self, instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
-        """Wait until a run has ended; return its status."""
-
-        def status() -> dg.DagsterRunStatus | None:
-            run = instance.get_run_by_id(run_id)
-            return run.status if run is not None and run.is_finished else None
-
-        ended = wait_until(status, "the run has ended", RUN_SECONDS)
-        assert ended is not None
-        return ended
-
     def stop(self, *names: str, seconds: float = END_SECONDS) -> None:
         """Stop services as `docker compose stop` does, and wait for their end."""
         processes = [self._processes[name] for name in names]
@@ -199,5 +181,4 @@ def running(
         stack.start("mlflow", "jaeger", "otel-collector")
         stack.start("code")
         stack.start("dagster-webserver", "dagster-daemon", "observer", "serving")
-        wait_until(stack.pages.have_jobs, "the code location is loaded")
         yield stack

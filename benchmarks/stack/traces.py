@@ -54,10 +54,6 @@ class Jaeger(Backend):
 
     url: str
 
-    def page(self, trace_id: str) -> str:
-        """Return the URL of a trace's page."""
-        return f"{self.url}/trace/{trace_id}"
-
     def spans(self, trace_id: str) -> Iterator[ReceivedSpan]:
         """Return the spans of a trace. A long response consists of several JSON documents."""
         response = requests.get(f"{self.url}/api/v3/traces/{trace_id}", timeout=30)

@@ -14,10 +14,10 @@ import dagster as dg
 import psutil
 from dagster import DagsterEventType
 
-from benchmarks.stack.pages import Pages
 from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until
 from tests.integration import observed_jobs
+from tests.integration.pages import Pages, wait_for_the_end
 from tests.project import PROJECT_ROOT
 
 JOBS = "tests.integration.observed_jobs"
@@ -142,13 +142,7 @@ class Deployment:
 
     def wait_for_the_end(self, run_id: str) -> dg.DagsterRunStatus:
         """Wait until the run has ended, and its processes have; returns how it ended."""
-
-        def status() -> dg.DagsterRunStatus | None:
-            run = self.instance.get_run_by_id(run_id)
-            return run.status if run is not None and run.is_finished else None
-
-        found = wait_until(status, "the run has ended")
-        assert found is not None
+        found = wait_for_the_end(self.instance, run_id)
         wait_until(lambda: not self.processes_of_runs(), "the processes of the run have ended")
         return found
 

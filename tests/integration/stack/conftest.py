@@ -12,6 +12,8 @@ from benchmarks.stack.files import servers
 from benchmarks.stack.stack import Stack, running
 from benchmarks.stack.traces import MLflowTraces
 from ledgerline.testing import postgresql
+from ledgerline.testing.waiting import wait_until
+from tests.integration.stack.exports import pages_of
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +40,7 @@ def stack(server_programs: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     if postgresql.program("postgres") is None or postgresql.program("psql") is None:
         pytest.skip("PostgreSQL is not installed")
     with running(tmp_path_factory.mktemp("stack"), server_programs) as stack:
+        wait_until(pages_of(stack).have_jobs, "the code location is loaded")
         yield stack
     # Hundreds of megabytes, which pytest would keep for a while.
     shutil.rmtree(stack.machine.folder)

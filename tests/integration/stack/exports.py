@@ -11,10 +11,16 @@ from benchmarks.stack.traces import Jaeger, MLflowTraces, expected_spans
 from ledgerline.testing.received_traces import ReceivedTrace
 from ledgerline.testing.waiting import wait_until
 from tests.integration.observed_runs import mlflow_run_once_whole, whole
+from tests.integration.pages import Pages
 from tests.integration.stack.differences import differences
 
 # An outage of minutes is made up for in seconds; the rest is for a busy machine.
 EXPORT_SECONDS = 120
+
+
+def pages_of(stack: Stack) -> Pages:
+    """Return a client of the stack's webserver."""
+    return Pages(stack.machine.url("dagster-webserver", 3000))
 
 
 @dataclass(frozen=True)

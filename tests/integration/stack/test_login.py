@@ -10,7 +10,8 @@ from dagster import DagsterRunStatus
 
 from benchmarks.stack.files import LOGIN
 from benchmarks.stack.stack import Stack
-from tests.integration.stack.exports import Exports
+from tests.integration.pages import wait_for_the_end
+from tests.integration.stack.exports import Exports, pages_of
 
 WITH_LOGIN = ("mlflow", "otel-collector", "code", "observer")
 
@@ -37,7 +38,7 @@ def test_a_run_is_exported_to_an_mlflow_that_requires_a_login(
             f"{stack_with_login.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=1"
         )
 
-    run_id = stack_with_login.pages.launch("ingest_flights", {"dagster/partition": "2013-02-08"})
+    run_id = pages_of(stack_with_login).launch("ingest_flights", {"dagster/partition": "2013-02-08"})
 
-    assert stack_with_login.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
+    assert wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
     Exports(stack_with_login, instance).everywhere(run_id)

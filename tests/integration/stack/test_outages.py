@@ -11,7 +11,8 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from benchmarks.stack.stack import Stack
 from ledgerline.testing.waiting import wait_until
-from tests.integration.stack.exports import EXPORT_SECONDS, Exports
+from tests.integration.pages import wait_for_the_end
+from tests.integration.stack.exports import EXPORT_SECONDS, Exports, pages_of
 from tests.integration.stack.metrics import metrics_of
 
 # A day with late flights, and three: enough to be in the midst of.
@@ -40,7 +41,7 @@ def down(stack: Stack, *names: str) -> Iterator[None]:
 
 def under_way(stack: Stack, instance: dg.DagsterInstance) -> str:
     """A run that is in the midst of its steps."""
-    run_id = stack.pages.launch("ingest_flights", DAYS)
+    run_id = pages_of(stack).launch("ingest_flights", DAYS)
     wait_until(lambda: len(instance.all_logs(run_id)) >= UNDER_WAY, "the run is under way", EXPORT_SECONDS)
     assert not _run(instance, run_id).is_finished
     return run_id
@@ -48,8 +49,8 @@ def under_way(stack: Stack, instance: dg.DagsterInstance) -> str:
 
 def executed(stack: Stack, instance: dg.DagsterInstance) -> str:
     """A run that has ended well."""
-    run_id = stack.pages.launch("ingest_flights", DAY)
-    assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
+    run_id = pages_of(stack).launch("ingest_flights", DAY)
+    assert wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
     return run_id
 
 
@@ -124,7 +125,7 @@ def test_a_postgresql_that_is_restarted_does_not_disturb_a_run(
     time.sleep(2)
     stack.database.start()
 
-    status = stack.wait_for_the_end(instance, run_id)
+    status = wait_for_the_end(instance, run_id)
 
     trace = exports.everywhere(run_id)
     # If the run was writing at that moment, it has failed with the reason.
@@ -139,10 +140,10 @@ def test_a_run_that_cannot_write_for_long_has_failed_and_is_run_again(
     time.sleep(30)  # Dagster waits for some ten seconds
     stack.database.start()
 
-    assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.FAILURE
+    assert wait_for_the_end(instance, run_id) is DagsterRunStatus.FAILURE
     exports.everywhere(run_id)
     again = run_again(instance, run_id)
-    assert stack.wait_for_the_end(instance, again) is DagsterRunStatus.SUCCESS
+    assert wait_for_the_end(instance, again) is DagsterRunStatus.SUCCESS
     trace = exports.everywhere(again)
     assert run_id.replace("-", "") in {linked for linked, _ in trace.root.links}
 
@@ -157,8 +158,8 @@ def test_a_run_does_not_notice_that_pages_daemon_and_observer_are_killed(
     run_id = under_way(stack, instance)
     stack.kill(*others)
     stack.start(*others)
-    assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
-    wait_until(stack.pages.have_jobs, "the pages are back", EXPORT_SECONDS)
+    assert wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
+    wait_until(pages_of(stack).have_jobs, "the pages are back", EXPORT_SECONDS)
     exports.everywhere(run_id)
 
 
@@ -169,13 +170,13 @@ def test_a_code_server_that_is_stopped_waits_for_its_runs_and_others_wait_for_th
     stopping = threading.Thread(target=stack.stop, args=("code",), kwargs={"seconds": 300})
     stopping.start()
     try:
-        other = stack.pages.launch("ingest_flights", DAY)
-        assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
+        other = pages_of(stack).launch("ingest_flights", DAY)
+        assert wait_for_the_end(instance, run_id) is DagsterRunStatus.SUCCESS
     finally:
         stopping.join()
         stack.start("code")
-    wait_until(stack.pages.have_jobs, "the code server is back", EXPORT_SECONDS)
-    assert stack.wait_for_the_end(instance, other) is DagsterRunStatus.SUCCESS
+    wait_until(pages_of(stack).have_jobs, "the code server is back", EXPORT_SECONDS)
+    assert wait_for_the_end(instance, other) is DagsterRunStatus.SUCCESS
     for each in (run_id, other):
         exports.everywhere(each)
 
@@ -187,11 +188,11 @@ def test_a_run_that_was_killed_with_its_code_server_has_failed_and_is_run_again(
     stack.kill("code")
     stack.start("code")
 
-    assert stack.wait_for_the_end(instance, run_id) is DagsterRunStatus.FAILURE
+    assert wait_for_the_end(instance, run_id) is DagsterRunStatus.FAILURE
     messages = [entry.message for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE)]
     assert any("code server was killed" in message for message in messages)
     again = run_again(instance, run_id)
-    assert stack.wait_for_the_end(instance, again) is DagsterRunStatus.SUCCESS
+    assert wait_for_the_end(instance, again) is DagsterRunStatus.SUCCESS
     for each in (run_id, again):
         exports.everywhere(each)
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from benchmarks.stack.stack import Stack
 from ledgerline.testing.waiting import wait_until
-from tests.integration.stack.exports import EXPORT_SECONDS, Exports
+from tests.integration.stack.exports import EXPORT_SECONDS, Exports, pages_of
 
 JOBS = {"ingest_flights", "train_delay_model", "release_flight_delay", "score_flights"}
 FLIGHT = {
@@ -32,7 +32,7 @@ def first_run(stack: Stack) -> Mapping[str, str]:
     """Follow the runbook for a first model; return the runs by their jobs."""
     done = stack.run_in("code", "ledgerline", "run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"Dagster: {stack.pages.url}\nMLflow: {stack.mlflow_url}\n" in done.stdout
+    assert f"Dagster: {pages_of(stack).url}\nMLflow: {stack.mlflow_url}\n" in done.stdout
     with stack.instance() as instance:
         runs = {run.job_name: run.run_id for run in instance.get_runs() if run.job_name in JOBS}
     assert runs.keys() == JOBS
@@ -60,7 +60,7 @@ def test_dagsters_page_of_a_run_links_to_its_trace_in_jaeger_and_to_its_run_in_m
         for value in entry.dagster_event.engine_event_data.metadata.values()
         if isinstance(value, dg.UrlMetadataValue) and value.url is not None
     }
-    assert stack.jaeger.page(run_id.replace("-", "")) in links
+    assert f"{stack.jaeger.url}/trace/{run_id.replace('-', '')}" in links
     assert any(link.startswith(f"{stack.mlflow_url}/#/experiments/") for link in links)
 
 

@@ -5,7 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import dagster as dg
 import requests
+
+from ledgerline.testing.waiting import wait_until
+
+RUN_SECONDS = 240
 
 LAUNCH = """
 mutation($params: ExecutionParams!) {
@@ -71,3 +76,15 @@ class Pages:
         result = response.json()
         assert "errors" not in result, result
         return result["data"]
+
+
+def wait_for_the_end(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
+    """Wait until a run has ended; return its status."""
+
+    def status() -> dg.DagsterRunStatus | None:
+        run = instance.get_run_by_id(run_id)
+        return run.status if run is not None and run.is_finished else None
+
+    ended = wait_until(status, "the run has ended", RUN_SECONDS)
+    assert ended is not None
+    return ended
