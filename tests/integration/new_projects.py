@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -141,8 +140,3 @@ def new_project(parent: Path, kind: Kind) -> Iterator[NewProject]:
 def step_config(**values: Any) -> str:
     """Return run configuration for the training step."""
     return json.dumps({"ops": {"model_version": {"config": values}}})
-
-
-def runs_named_in(output: str) -> list[str]:
-    """Return the run ids in printed text."""
-    return re.findall(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", output)

@@ -5,7 +5,6 @@ import dagster as dg
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
 MONTHS = dg.MonthlyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
 HOURS = dg.HourlyPartitionsDefinition("2024-01-01-00:00", end_date="2024-01-11-00:00")
-TEN_DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-11")
 TOWNS = dg.StaticPartitionsDefinition(["ewr", "jfk", "lga", "teb"])
 DAYS_AND_TOWNS = dg.MultiPartitionsDefinition({"day": DAYS, "town": TOWNS})
 NUMBERS = dg.StaticPartitionsDefinition([f"{number:03}" for number in range(130)])

@@ -22,9 +22,6 @@ from ledgerline.testing.written_runs import (
 )
 from tests.observability.followed_runs import AWAY, BUDGET, refusing
 
-HOUR = 3600.0
-
-
 BACKFILL = "abcdefgh"
 
 

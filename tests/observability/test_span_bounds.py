@@ -24,7 +24,6 @@ from ledgerline.traces.span_bounds import CUTS, NAME_BYTES, SPAN_BYTES, STATUS_B
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
 RESOURCE = Resource({"service.name": "tests"})
 BOUNDS = Bounds()
-LOST = ("NaN", "Infinity", "-Infinity")
 
 unsaved = settings(database=None, deadline=None, max_examples=50)
 

@@ -20,8 +20,6 @@ from ledgerline.ledger.projection import Backfill
 from pipelines.definitions import build_definitions
 from tests.project import EXPERIMENT
 
-HOST = "127.0.0.1"
-
 
 @dg.op
 def count() -> int:

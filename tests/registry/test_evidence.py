@@ -21,12 +21,6 @@ from ledgerline.registry.history import Evaluation
 from ledgerline.registry.versions import UnknownVersionError
 from ledgerline.testing.registry_stock import Stock
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers() | st.floats(-1, 1), max_size=6))
 def test_the_order_of_names_makes_no_difference(document: dict[str, float]):

@@ -26,9 +26,6 @@ from ledgerline.mlflow_store.stored_model import ModelRefusedError
 if TYPE_CHECKING:
     from mlflow.models import Model
 
-# The types that MLflow writes into the description of a model as trusted.
-TRUSTED_KEY = "skops_trusted_types"
-
 
 @pytest.fixture
 def copied_model(saved_model: Path, tmp_path: Path) -> Path:

@@ -233,7 +233,7 @@ def test_staging_and_the_version_before_are_kept_warm(
     assert sum("is loaded" in record.message for record in caplog.records) == 2
 
 
-class TestAModelMadeAnew:
+class TestARecreatedModel:
     """A model that was deleted and created again: its version 1 is another version 1."""
 
     def recreate(self, models: ServedModels, seed: int, alias: str = "production") -> Version:
