@@ -180,9 +180,9 @@ def test_a_lost_tool_call_is_reported_to_the_model_once(agent_of: AgentOf, lost:
 
     execution = replace(agent_of(responder), finding=stated).ask("How many?")
     assert (execution.outcome, execution.finding, execution.turns) == (Outcome.ANSWERED, "3", 3)
-    said = requests[1].messages[-1]
-    assert said["role"] == "user"
-    assert "it could not be parsed: call one of these tools (query_flights, web_search)" in said["content"]
+    message = requests[1].messages[-1]
+    assert message["role"] == "user"
+    assert "it could not be parsed: call one of these tools (query_flights, web_search)" in message["content"]
     assert all(message["content"] or message.get("tool_calls") for message in requests[-1].messages)
 
 
@@ -335,11 +335,11 @@ def test_fifty_executions_at_once_do_not_mix(agent_of: AgentOf, spans: Spans, tm
         )
         (root,) = (span for span in its_own if span.parent is None)
         assert execution.span_id == f"{context_of(root)[1]:016x}"
-        said = attributes_of(root)
-        assert said["mlflow.spanInputs"] == execution.question
-        assert said["mlflow.spanOutputs"] == expected
-        assert said["gen_ai.usage.input_tokens"] == 3000 + 2 * number
-        assert said["gen_ai.usage.output_tokens"] == 3 * number + 2
+        attributes = attributes_of(root)
+        assert attributes["mlflow.spanInputs"] == execution.question
+        assert attributes["mlflow.spanOutputs"] == expected
+        assert attributes["gen_ai.usage.input_tokens"] == 3000 + 2 * number
+        assert attributes["gen_ai.usage.output_tokens"] == 3 * number + 2
         ids = {context_of(span)[1] for span in its_own}
         assert all(span.parent is None or span.parent.span_id in ids for span in its_own)
         for chat in (span for span in its_own if span.name == f"chat {MODEL}"):

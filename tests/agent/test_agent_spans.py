@@ -265,8 +265,8 @@ CONTENT = {
 def test_messages_are_recorded_only_if_the_switch_is_on(agent_with_tools: Agent, spans: Spans) -> None:
     agent_with_tools.ask(QUESTION)
     assert not any(CONTENT & set(attributes_of(span)) for span in spans.finished)
-    for said in (QUESTION, "storm", COUNT, "Answer: 3", "Answer questions", "cancelled? 3", "About snow"):
-        assert said not in spans.text
+    for part in (QUESTION, "storm", COUNT, "Answer: 3", "Answer questions", "cancelled? 3", "About snow"):
+        assert part not in spans.text
 
 
 def test_messages_are_recorded_as_the_conventions_define(agent_with_tools: Agent, spans: Spans) -> None:
@@ -338,35 +338,35 @@ def test_a_secret_is_nowhere_in_the_spans(
     openai_agent_of: AgentOf, spans: Spans, secret: str, captures: bool, outcome: str
 ) -> None:
     # A password is recognised by its name next to it, and other secrets by their form anywhere.
-    said = f'password="{secret}"' if secret == "hunter22" else secret
+    part = f'password="{secret}"' if secret == "hunter22" else secret
     as_arguments = {"password": secret} if secret == "hunter22" else leaks(secret)
     outcomes = {
-        "answers": ToolResult(f'{{"api_key": "{secret}"}}\n{said}', {"ledgerline.note": said}),
-        "fails": ToolError(f"No connection with {said}."),
-        "breaks": RuntimeError(f"No connection with {said}."),
+        "answers": ToolResult(f'{{"api_key": "{secret}"}}\n{part}', {"ledgerline.note": part}),
+        "fails": ToolError(f"No connection with {part}."),
+        "breaks": RuntimeError(f"No connection with {part}."),
     }
-    queries = (f"SELECT '{said}' AS x", f'SELECT "{said}" FROM flights')  # noqa: S608 (ours)
+    queries = (f"SELECT '{part}' AS x", f'SELECT "{part}" FROM flights')  # noqa: S608 (ours)
     responder = scripted(
         Reply(
-            pieces=(f"I use {said}",),
+            pieces=(f"I use {part}",),
             tool_calls=(
                 ("leaky", as_arguments),
                 *(("query_flights", {"sql": sql}) for sql in queries),
-                ("web_search", {"queries": [said]}),
-                (said, {}),
+                ("web_search", {"queries": [part]}),
+                (part, {}),
             ),
         ),
-        Reply(pieces=(f"Answer: {said}",)),
+        Reply(pieces=(f"Answer: {part}",)),
     )
     agent = openai_agent_of(responder)
     agent = replace(
         agent,
         tools=(*agent.tools, Leaky(outcomes[outcome])),
-        prompt=Prompt("analyst", f"The key is {said}."),
+        prompt=Prompt("analyst", f"The key is {part}."),
         recorder=Recorder(spans.tracer, captures, Cleaner.of(SECRETS)),
     )
-    execution = agent.ask(f"What is {said}?")
-    assert said in execution.answer
+    execution = agent.ask(f"What is {part}?")
+    assert part in execution.answer
     assert len(execution.tools) == 5
     written = spans.text
     for form in Cleaner.of([secret]).known:

@@ -59,7 +59,7 @@ def test_any_stated_number_is_read(number: int | Decimal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected", "decimals", "is_right"),
+    ("answer_text", "expected", "decimals", "is_right"),
     [
         ("42", "42", 0, True),
         ("42.0", "42", 0, True),
@@ -109,9 +109,9 @@ def test_any_stated_number_is_read(number: int | Decimal) -> None:
     ],
 )
 def test_a_number_is_right_to_its_decimals(
-    said: str | None, expected: str, decimals: int, is_right: bool
+    answer_text: str | None, expected: str, decimals: int, is_right: bool
 ) -> None:
-    assert is_number(said, expected, decimals) is is_right
+    assert is_number(answer_text, expected, decimals) is is_right
 
 
 NUMBERS = st.decimals(min_value=-(10**12), max_value=10**12, places=3, allow_nan=False)
@@ -131,9 +131,9 @@ def test_two_numbers_are_the_same_only_if_they_round_to_the_same(
 ) -> None:
     is_same = f"{abs(one - other)}" == "0.000"
     is_far = abs(one - other) > Decimal(1).scaleb(-decimals)
-    said = is_number(str(one), str(other), decimals)
-    assert said or not is_same
-    assert not (said and is_far)
+    is_equal = is_number(str(one), str(other), decimals)
+    assert is_equal or not is_same
+    assert not (is_equal and is_far)
     assert not is_number(f"{one} and {other}", str(one), decimals)
 
 
@@ -141,7 +141,7 @@ def test_two_numbers_are_the_same_only_if_they_round_to_the_same(
 
 
 @pytest.mark.parametrize(
-    ("said", "expected", "is_right"),
+    ("answer_text", "expected", "is_right"),
     [
         ("JFK", "JFK", True),
         ("jfk", "JFK", True),
@@ -164,9 +164,9 @@ def test_two_numbers_are_the_same_only_if_they_round_to_the_same(
     ],
 )
 def test_case_accents_and_punctuation_of_a_text_do_not_matter(
-    said: str | None, expected: str, is_right: bool
+    answer_text: str | None, expected: str, is_right: bool
 ) -> None:
-    assert is_text(said, expected) is is_right
+    assert is_text(answer_text, expected) is is_right
 
 
 @given(st.text(), st.text())
@@ -268,8 +268,8 @@ def test_every_cell_of_a_tools_answer_is_grounded(rows: list[list[Decimal | int]
     csv.writer(output, lineterminator="\n").writerows([["a", "b", "c"], *rows])
     for number in (number for row in rows for number in row):
         rounded = Decimal(number).quantize(Decimal(1), ROUND_HALF_UP)
-        for said in (f"{number}", f"{number:,}", f"{abs(number):,}", f"{rounded}", f"{rounded:,}"):
-            assert ungrounded(f"It is {said}.", [output.getvalue()]) == []
+        for answer_text in (f"{number}", f"{number:,}", f"{abs(number):,}", f"{rounded}", f"{rounded:,}"):
+            assert ungrounded(f"It is {answer_text}.", [output.getvalue()]) == []
 
 
 @given(st.integers(0, 10**9), st.lists(st.integers(0, 10**9), max_size=5))

@@ -44,9 +44,9 @@ def test_it_responds_with_its_version(analyst: FakeOllama) -> None:
 
 def test_its_models_are_listed_and_described(client: Client) -> None:
     assert [model.model for model in client.list().models] == [MODEL, EMBEDDING_MODEL]
-    shown = client.show(MODEL)
-    assert shown.capabilities == ["completion", "tools"]
-    assert shown.modelinfo
+    description = client.show(MODEL)
+    assert description.capabilities == ["completion", "tools"]
+    assert description.modelinfo
     assert client.show("nomic-embed-text").capabilities == ["embedding"]
 
 

@@ -57,9 +57,9 @@ def obey(request: ChatRequest) -> Reply:
         for name, arguments in re.findall(r"CALL (\w+) (\{.*?\}) END", text):
             orders[name + arguments] = name, json.loads(arguments)
     look = ("query_flights", {"sql": "SELECT * FROM flights"}), ("web_search", {"queries": ["flights"]})
-    shown = "\n".join(message.get("content", "") for message in request.messages)
+    content = "\n".join(message.get("content", "") for message in request.messages)
     return Reply(
-        pieces=(f"Obeyed. {shown[-500:]}",), tool_calls=(*look, *orders.values()), input_tokens=len(shown)
+        pieces=(f"Obeyed. {content[-500:]}",), tool_calls=(*look, *orders.values()), input_tokens=len(content)
     )
 
 

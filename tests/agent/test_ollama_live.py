@@ -58,5 +58,5 @@ def test_it_calls_a_tool_and_reads_its_answer(model: OllamaModel) -> None:
     call = asked.message.tool_calls[0]
     assert (call.name, call.arguments) == ("add", {"a": 4711, "b": 815})
     answer = Message(Role.TOOL, "5526", responds_to=call)
-    told = model.complete((question, asked.message, answer), (TOOL,), SECONDS, lambda _: None)
-    assert "5526" in told.message.content.replace(",", "")
+    final = model.complete((question, asked.message, answer), (TOOL,), SECONDS, lambda _: None)
+    assert "5526" in final.message.content.replace(",", "")

@@ -58,11 +58,11 @@ def test_a_context_is_not_longer_than_that_of_the_model(
     model = model_of(server, context_tokens=2 * CONTEXT_TOKENS)
     model.require()
     ask(model)
-    (said,) = [
+    (response,) = [
         record.getMessage() for record in caplog.records if record.name == "ledgerline.agent.ollama_provider"
     ]
-    assert f"{TALKER} of Ollama at {server} was made for a context of 8,192 tokens" in said
-    assert "instead of the 16,384 tokens of LEDGERLINE_LLM_CONTEXT_TOKENS" in said
+    assert f"{TALKER} of Ollama at {server} was made for a context of 8,192 tokens" in response
+    assert "instead of the 16,384 tokens of LEDGERLINE_LLM_CONTEXT_TOKENS" in response
     running = {one["name"]: one["context_length"] for one in http.get("/api/ps").json()["models"]}
     assert running[f"{TALKER}:latest"] == CONTEXT_TOKENS
 

@@ -57,11 +57,11 @@ def test_its_version_is_the_one_that_was_tried(http: httpx.Client) -> None:
 def test_a_model_is_described_with_its_capabilities_and_context_length(
     http: httpx.Client, model: str
 ) -> None:
-    shown = http.post("/api/show", json={"model": model}).json()
-    assert shown["capabilities"] == list(CAPABILITIES[model])
-    architecture = shown["model_info"]["general.architecture"]
-    assert shown["model_info"][f"{architecture}.context_length"] == real_ollama.CONTEXT_TOKENS
-    assert "format" in shown["details"]
+    description = http.post("/api/show", json={"model": model}).json()
+    assert description["capabilities"] == list(CAPABILITIES[model])
+    architecture = description["model_info"]["general.architecture"]
+    assert description["model_info"][f"{architecture}.context_length"] == real_ollama.CONTEXT_TOKENS
+    assert "format" in description["details"]
 
 
 def test_models_are_listed_with_their_tags(http: httpx.Client) -> None:

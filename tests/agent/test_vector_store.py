@@ -265,12 +265,12 @@ def test_two_processes_that_write_at_once_lose_nothing(store: VectorStore, folde
         for writer in writers:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "ready\n"
-        said = [
+        sent = [
             (writer.stdin, writer.stdin.write("go\n"), writer.stdin.flush())
             for writer in writers
             if writer.stdin
         ]
-        assert len(said) == 2
+        assert len(sent) == 2
         for writer in writers:
             _, problems = writer.communicate(timeout=120)
             assert (writer.returncode, problems) == (0, "")

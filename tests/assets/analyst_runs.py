@@ -57,14 +57,14 @@ class Stumbling:
     responder: Responder
     instead: Mapping[str, Reply]
     times: int = 1
-    _said: Counter[str] = field(default_factory=Counter)
+    _requests: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, request: ChatRequest) -> Reply:
         question = request.messages[-1].get("content", "")
         with self._lock:
-            self._said[question] += 1
-            stumbles = question in self.instead and self._said[question] <= self.times
+            self._requests[question] += 1
+            stumbles = question in self.instead and self._requests[question] <= self.times
         return self.instead[question] if stumbles else self.responder(request)
 
 

@@ -42,17 +42,17 @@ class Evaluated:
     @property
     def mlflow_run(self) -> "Run":
         """The evaluation in MLflow."""
-        (run,) = self._found("dagster.step_key = 'analyst_scores'")
+        (run,) = self._runs("dagster.step_key = 'analyst_scores'")
         return run
 
     @property
     def job_run(self) -> "Run":
         """The run of the whole job in MLflow."""
-        found = self._found(f"dagster.run_id = '{self.result.run_id}'")
+        found = self._runs(f"dagster.run_id = '{self.result.run_id}'")
         (run,) = [run for run in found if run.info.run_id != self.mlflow_run.info.run_id]
         return run
 
-    def _found(self, condition: str) -> "list[Run]":
+    def _runs(self, condition: str) -> "list[Run]":
         name, _, value = condition.partition(" = ")
         experiment_id = store.experiment_id(self.client, EXPERIMENT, None)
         return list(self.client.search_runs([experiment_id], f"tags.`{name}` = {value}"))

@@ -25,15 +25,15 @@ def question(key: str, kind: str, expected: str | None, decimals: int | None = N
     }
 
 
-def answer(key: str, said: str, stated: str | None, *told: str, **more: Any) -> dict[str, Any]:
+def answer(key: str, reply: str, stated: str | None, *results: str, **more: Any) -> dict[str, Any]:
     calls = [
         {"tool": "query_flights", "arguments": {"sql": "SELECT 1"}, "answer": text, "failed": "Error" in text}
-        for text in told
+        for text in results
     ]
     return {
         "id": key,
         "question": "How late, on a scale from 0 to 100?",
-        "answer": said,
+        "answer": reply,
         "stated": stated,
         "tools": ",".join(call["tool"] for call in calls),
         "calls": json.dumps(calls),
@@ -89,8 +89,8 @@ def test_questions_without_an_answer_in_these_days_must_be_refused_too() -> None
 
 
 def test_a_number_that_no_tool_returned_is_named() -> None:
-    said = "Of 1,614 flights 12.3% were late, 77 of them by an hour.\nAnswer: 12.3"
-    found = score(question("a", "number", "12.3", 1), answer("a", said, "12.3", "n,late\n1614,12.34\n"))
+    reply = "Of 1,614 flights 12.3% were late, 77 of them by an hour.\nAnswer: 12.3"
+    found = score(question("a", "number", "12.3", 1), answer("a", reply, "12.3", "n,late\n1614,12.34\n"))
     assert found["is_right"] is True
     assert found["is_grounded"] is False
     assert found["ungrounded"] == "77"
@@ -110,8 +110,8 @@ def test_a_number_in_the_text_of_another_tool_is_grounded() -> None:
 
 
 def test_a_number_of_the_question_is_grounded() -> None:
-    said = "On a scale from 0 to 100: 12.3.\nAnswer: 12.3"
-    assert score(question("a", "number", "12.3", 1), answer("a", said, "12.3", "n\n12.3\n"))["is_grounded"]
+    reply = "On a scale from 0 to 100: 12.3.\nAnswer: 12.3"
+    assert score(question("a", "number", "12.3", 1), answer("a", reply, "12.3", "n\n12.3\n"))["is_grounded"]
 
 
 def test_a_missing_answer_is_neither_right_nor_grounded() -> None:

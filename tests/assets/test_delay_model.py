@@ -53,10 +53,12 @@ def test_the_same_rows_and_config_give_the_same_model_to_the_last_digit(
     january: pd.DataFrame, pipeline: Any
 ) -> None:
     again: Any = train(january.copy(), QUICK)
-    predicted, said_again = (model.predict_proba(model_input(january))[:, 1] for model in (pipeline, again))
-    assert predicted.tobytes() == said_again.tobytes()
+    predicted, predicted_again = (
+        model.predict_proba(model_input(january))[:, 1] for model in (pipeline, again)
+    )
+    assert predicted.tobytes() == predicted_again.tobytes()
     late = january[LABEL].astype(bool)
-    assert score(late, pd.Series(predicted)) == score(late, pd.Series(said_again))
+    assert score(late, pd.Series(predicted)) == score(late, pd.Series(predicted_again))
     assert loss_curves(pipeline) == loss_curves(again)
 
 

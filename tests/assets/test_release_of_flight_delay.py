@@ -113,8 +113,8 @@ def test_both_versions_are_scored_afresh_on_the_same_flights(judging: Settings, 
         model = registered.load(registered.version(number))
         predicted = pd.Series(model.answer(model_input(rows))[:, 1], index=rows.index)
         expected = metrics.score(rows[LABEL].astype(bool), predicted)
-        shown = {entry["metric"]: entry[name] for entry in document["comparison"]["differences"]}
-        assert shown == pytest.approx(expected, abs=1e-9)
+        recorded = {entry["metric"]: entry[name] for entry in document["comparison"]["differences"]}
+        assert recorded == pytest.approx(expected, abs=1e-9)
     assert document["holdout"]["rows"] == found.rows == len(rows)
     assert (document["holdout"]["first_partition"], document["holdout"]["last_partition"]) == (
         "2013-03-01",
@@ -213,10 +213,10 @@ def test_a_refusal_is_a_result_in_dagster_and_not_a_failure(judging: Settings, r
     (compared,) = result.asset_materializations_for_node("comparison_flight_delay")
     assert compared.metadata["decision"].value == "refused"
     broken = {ruling["rule"] for ruling in evaluated(records).rulings if not ruling["passed"]}
-    shown = result.get_asset_check_evaluations()
+    recorded = result.get_asset_check_evaluations()
     assert broken
-    assert {each.check_name for each in shown if not each.passed} == broken
-    assert {each.severity for each in shown} == {dg.AssetCheckSeverity.WARN}
+    assert {each.check_name for each in recorded if not each.passed} == broken
+    assert {each.severity for each in recorded} == {dg.AssetCheckSeverity.WARN}
     observed = observation_of(result, "production_flight_delay")
     assert observed.asset_key == PRODUCTION_ASSET
     assert (observed.metadata["decision"].value, observed.metadata["version"].value) == (
@@ -322,8 +322,8 @@ def test_a_rollback_is_a_run_that_is_recorded_as_one(judging: Settings, records:
     assert result.success
     assert in_production(judging) == MARCH_VERSION
     (event,) = result.asset_materializations_for_node("production_flight_delay")
-    shown = {name: event.metadata[name].value for name in ("cause", "by", "reason", "version")}
-    assert shown == {
+    recorded = {name: event.metadata[name].value for name in ("cause", "by", "reason", "version")}
+    assert recorded == {
         "cause": "rollback",
         "by": "Ada",
         "reason": "clicked by mistake",

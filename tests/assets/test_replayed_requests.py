@@ -186,7 +186,7 @@ def test_requests_that_cannot_be_replayed_have_a_reason_and_no_ruling(
 
 
 def test_a_replay_without_scored_requests_has_a_report() -> None:
-    shown = dict(
+    recorded = dict(
         lines_of(
             {
                 "since": "2026-11-03T11:00:00+00:00",
@@ -209,7 +209,7 @@ def test_a_replay_without_scored_requests_has_a_report() -> None:
             }
         )
     )
-    assert shown == {
+    assert recorded == {
         "requests": "1,200 with 3,400 rows (the latest; there are more)",
         "from, to": "2026-11-03 11:00, 2026-11-03 12:30 UTC",
         "rows answered by": "version 3: 400, version 4: 3,000",

@@ -148,9 +148,9 @@ def test_an_earlier_answer_is_recalled_the_second_time(ask: Ask, fake: FakeOllam
     assert again.exit_code == 0
     assert "memory  relevant entries: 1" in again.stdout
     assert f"Question: {QUESTION}" in again.stdout
-    told = [request.messages[0]["content"] for request in fake.requests]
-    assert CANCELLED not in told[0]
-    assert f"Answer: {CANCELLED}" in told[-1]
+    sent = [request.messages[0]["content"] for request in fake.requests]
+    assert CANCELLED not in sent[0]
+    assert f"Answer: {CANCELLED}" in sent[-1]
 
 
 def test_an_answer_replaces_an_older_one(ask: Ask, fake: FakeOllama) -> None:
@@ -175,15 +175,15 @@ def test_a_refusal_is_not_remembered(ask: Ask, fake: FakeOllama, home: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome"),
+    ("reply_text", "outcome"),
     [("There were 848, I think.", "no_finding"), ("Answer:", "no_finding"), ("", "empty")],
 )
 def test_an_answer_without_a_statement_is_not_a_success_and_not_remembered(
-    ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path, said: str, outcome: str
+    ask: Ask, speaking: Callable[[Responder], FakeOllama], home: Path, reply_text: str, outcome: str
 ) -> None:
     def calls_the_tool(request: ChatRequest) -> Reply:
         asked = any(message["role"] == "tool" for message in request.messages)
-        return Reply(pieces=(said,)) if asked else Reply(tool_calls=(("query_flights", {"sql": SQL}),))
+        return Reply(pieces=(reply_text,)) if asked else Reply(tool_calls=(("query_flights", {"sql": SQL}),))
 
     fake = speaking(calls_the_tool)
     result = ask(QUESTION, fake=fake)
@@ -340,8 +340,8 @@ def test_messages_are_in_the_trace_only_on_request(ask: Ask, fake: FakeOllama, h
     assert SQL not in silent.to_json()
     assert QUESTION not in silent.to_json()
 
-    told = ask(QUESTION, "--json", fake=fake, OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="span_only")
-    trace_id = f"tr-{json.loads(told.stdout)['trace_id']}"
+    sent = ask(QUESTION, "--json", fake=fake, OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="span_only")
+    trace_id = f"tr-{json.loads(sent.stdout)['trace_id']}"
     (content,) = [trace for trace in traces(home) if trace.info.trace_id == trace_id]
     assert SQL in content.to_json()
     assert QUESTION in content.to_json()

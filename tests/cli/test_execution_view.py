@@ -87,18 +87,18 @@ def test_recalled_entries_are_printed_with_their_similarity() -> None:
     view.recalled([Recalled(entry, 0.876, 0.5)])
     view.recalled([])
     view.recall_failed("its folder is gone")
-    shown = output.getvalue()
-    assert shown.count("relevant entries") == 1
-    assert "0.88  Question: How many?" in shown
-    assert "memory  not used: its folder is gone" in shown
+    text = output.getvalue()
+    assert text.count("relevant entries") == 1
+    assert "0.88  Question: How many?" in text
+    assert "memory  not used: its folder is gone" in text
 
 
 def test_markup_and_control_characters_are_printed_as_text() -> None:
     hostile = "\x1b]0;owned\x07\x1b[2J[bold]7[/bold][/nothing]"
-    for shown in (seen(hostile), seen(f"Error: {hostile}"), printed_answer(hostile)):
-        assert "\x1b" not in shown
-        assert "\x07" not in shown
-        assert "[bold]7[/bold][/nothing]" in shown
+    for text in (seen(hostile), seen(f"Error: {hostile}"), printed_answer(hostile)):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "[bold]7[/bold][/nothing]" in text
     assert printable("1\t2\n3 é €") == "1\t2\n3 é €"
 
 
@@ -109,22 +109,20 @@ def printed_answer(answer: str) -> str:
 
 
 def test_the_answer_is_printed_with_tokens_and_seconds() -> None:
-    shown = printed(EXECUTION, "http://mlflow.example/" + "x" * 100)
-    assert "There were 7.\nAnswer: 7" in shown
-    assert (
-        "1.3 s, 2 turns, 1 tool calls, 1,234 tokens in, 56 out, qwen3:8b, prompt analyst version 3" in shown
-    )
-    assert f"trace: http://mlflow.example/{'x' * 100}\n" in shown  # in one piece, to be clicked on
+    text = printed(EXECUTION, "http://mlflow.example/" + "x" * 100)
+    assert "There were 7.\nAnswer: 7" in text
+    assert "1.3 s, 2 turns, 1 tool calls, 1,234 tokens in, 56 out, qwen3:8b, prompt analyst version 3" in text
+    assert f"trace: http://mlflow.example/{'x' * 100}\n" in text  # in one piece, to be clicked on
 
 
 def test_an_execution_without_an_answer_has_a_reason() -> None:
     from dataclasses import replace
 
-    shown = printed(replace(EXECUTION, answer="", stopped_by=Limit.SECONDS, prompt_version=None, tools=()))
-    assert "There is no answer." in shown
-    assert "The limit of seconds ended the execution (LEDGERLINE_AGENT_*)" in shown
-    assert "version" not in shown
-    assert "trace: " not in shown
+    text = printed(replace(EXECUTION, answer="", stopped_by=Limit.SECONDS, prompt_version=None, tools=()))
+    assert "There is no answer." in text
+    assert "The limit of seconds ended the execution (LEDGERLINE_AGENT_*)" in text
+    assert "version" not in text
+    assert "trace: " not in text
 
 
 def test_nothing_is_drawn_for_programs() -> None:

@@ -24,12 +24,12 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 
 def test_entries_are_listed_with_the_keys_to_forget_them_by(memory: Memory) -> None:
-    shown = CliRunner().invoke(app, ["memory", "list", "--limit", "2"])
+    listing = CliRunner().invoke(app, ["memory", "list", "--limit", "2"])
 
-    assert shown.exit_code == 0
-    assert "3 entries" in shown.output
-    assert shown.output.count("answer:") == 2
-    assert "Question: " in shown.output
+    assert listing.exit_code == 0
+    assert "3 entries" in listing.output
+    assert listing.output.count("answer:") == 2
+    assert "Question: " in listing.output
 
 
 def test_a_forgotten_entry_is_deleted(memory: Memory) -> None:

@@ -186,14 +186,15 @@ def test_an_instance_without_runs_is_reported(ledgerline: Ledgerline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "shown"), [("90m", ["new"]), ("2d", ["new", "old"]), ("4w", ["new", "old"]), ("date", ["new"])]
+    ("since", "exported"),
+    [("90m", ["new"]), ("2d", ["new", "old"]), ("4w", ["new", "old"]), ("date", ["new"])],
 )
 def test_only_runs_since_the_time_are_exported(
     ledgerline: Ledgerline,
     instance: dg.DagsterInstance,
     client: MlflowClient,
     since: str,
-    shown: list[str],
+    exported: list[str],
 ) -> None:
     day = 24 * 3600
     if since == "date":
@@ -204,7 +205,7 @@ def test_only_runs_since_the_time_are_exported(
         run.end(seconds_ago=ages[name] - 1)
     result = ledgerline("observe", "--all", "--since", since)
     assert result.exit_code == 0, result.output
-    assert tracked(client) == sorted(runs[name].run_id for name in shown)
+    assert tracked(client) == sorted(runs[name].run_id for name in exported)
 
 
 def test_a_second_export_exports_what_an_unavailable_target_has_missed(

@@ -144,9 +144,9 @@ def test_an_external_change_is_reported_by_queries_and_recorded_by_reconcile(
     stock.client.set_registered_model_alias("pie", PRODUCTION, "2")
     advice = "Aliases were changed outside the journal; `ledgerline registry reconcile pie` records it."
     for query in ("history", "show"):
-        shown = ledgerline(stock, tmp_path, query, "pie")
-        assert "production is version 2, the journal says version 1." in shown.output
-        assert advice in shown.output
+        result = ledgerline(stock, tmp_path, query, "pie")
+        assert "production is version 2, the journal says version 1." in result.output
+        assert advice in result.output
     assert len(stock.history("pie").moves(PRODUCTION)) == 1
 
     recorded = ledgerline(stock, tmp_path, "reconcile", "pie")

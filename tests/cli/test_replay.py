@@ -72,8 +72,8 @@ def test_replayed_requests_are_printed_before_the_ruling(
     console = Console(file=output, width=100)
     runner = runs.Runner(console, instance, settings, load(settings.project))
     releases.report(runner, releases.Release(FLIGHT_DELAY.names, outcome, evaluated, 1, {}))
-    shown = output.getvalue()
-    assert shown.index("30 with 90 rows") < shown.index("calibrated")
-    assert "11 (12.50% of those scored)" in shown
-    assert "2 (a value is required of temp)" in shown
-    assert "1.50, 2.50 (p50, p99 of 30)" in shown
+    text = output.getvalue()
+    assert text.index("30 with 90 rows") < text.index("calibrated")
+    assert "11 (12.50% of those scored)" in text
+    assert "2 (a value is required of temp)" in text
+    assert "1.50, 2.50 (p50, p99 of 30)" in text

@@ -61,10 +61,12 @@ class FakeKubernetes:
         if not self._runs_commands or self.start_problem is not None:
             return
         (container,) = job["spec"]["template"]["spec"]["containers"]
-        told = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+        variables = {
+            variable["name"]: variable["value"] for variable in container["env"] if "value" in variable
+        }
         self._processes[key] = subprocess.Popen(
             container["args"],
-            env=os.environ | told | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env=os.environ | variables | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -137,10 +137,11 @@ def test_variables_are_those_of_compose(name: str) -> None:
 def test_mlflows_database_has_the_experiment_of_the_collector() -> None:
     init = pod_of(workloads()["mlflow"])["initContainers"][0]
     assert init["command"] == services()["mlflow-database"]["command"]
-    told, collector = variables_of(init), variables_of(container_of("otel-collector"))
-    assert told["OTELCOL_MLFLOW_EXPERIMENT_ID"] == collector["OTELCOL_MLFLOW_EXPERIMENT_ID"]
+    declared, collector = variables_of(init), variables_of(container_of("otel-collector"))
+    assert declared["OTELCOL_MLFLOW_EXPERIMENT_ID"] == collector["OTELCOL_MLFLOW_EXPERIMENT_ID"]
     assert (
-        told["MLFLOW_BACKEND_STORE_URI"] == variables_of(container_of("mlflow"))["MLFLOW_BACKEND_STORE_URI"]
+        declared["MLFLOW_BACKEND_STORE_URI"]
+        == variables_of(container_of("mlflow"))["MLFLOW_BACKEND_STORE_URI"]
     )
 
 
@@ -164,11 +165,11 @@ def test_the_settings_can_be_read_and_are_those_of_a_cluster() -> None:
     from ledgerline.dagster.settings import Settings
     from ledgerline.serving.settings import ServingSettings
 
-    told = of_kind("ConfigMap")["ledgerline"]["data"]
+    declared = of_kind("ConfigMap")["ledgerline"]["data"]
     home = {"LEDGERLINE_HOME": "/var/lib/ledgerline"}  # of the images
-    settings = Settings.from_environment(told | home)
+    settings = Settings.from_environment(declared | home)
     assert (settings.executor, settings.observer) == ("kubernetes", "service")
-    assert settings.request_log == ServingSettings.from_environment(told | home).request_log
+    assert settings.request_log == ServingSettings.from_environment(declared | home).request_log
     assert "LEDGERLINE_HOME=/var/lib/ledgerline" in (DOCKER / "pipelines.Dockerfile").read_text()
 
 
@@ -268,8 +269,8 @@ def let_in(part: str) -> set[tuple[str, int]]:
 
 
 def test_servers_accept_their_clients_and_no_server_without_a_policy_is_needed() -> None:
-    told = of_kind("ConfigMap")["ledgerline"]["data"]
-    settings = {value for value in told.values() if not value.startswith("http://127.0.0.1")}
+    declared = of_kind("ConfigMap")["ledgerline"]["data"]
+    settings = {value for value in declared.values() if not value.startswith("http://127.0.0.1")}
     asked = set()
     for name, workload in workloads().items():
         for container in containers(workload):

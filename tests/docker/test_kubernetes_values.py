@@ -220,10 +220,10 @@ def test_the_databases_are_opened_with_the_driver_that_dagster_is_written_for() 
     assert here["scheme"] == stack["scheme"] == "postgresql+psycopg2"
     url = pg_url_from_config({"postgres_db": here | {"password": "of-the-secret"}})
     assert url == "postgresql+psycopg2://dagster:of-the-secret@postgres:5432/dagster"
-    told = services()["code"]["environment"]
+    environment = services()["code"]["environment"]
     assert (here["hostname"], here["username"]) == (
-        told["DAGSTER_POSTGRES_HOST"],
-        told["DAGSTER_POSTGRES_USER"],
+        environment["DAGSTER_POSTGRES_HOST"],
+        environment["DAGSTER_POSTGRES_USER"],
     )
 
 

@@ -234,11 +234,11 @@ def test_a_comparison_is_json() -> None:
     certain = replace(GOOD, staging=GOOD.outcome.astype(float), production=1.0 - GOOD.outcome)
     for models in (GOOD, certain):
         found = models.compared(slices={"carrier": carriers}, production_name="production version 3")
-        told = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-        assert told == found.as_dict()
-        assert told["production_name"] == "production version 3"
-        assert told["slices"][1]["gain"] is None
-        assert [each["metric"] for each in told["differences"]] == list(METRICS)
+        document = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+        assert document == found.as_dict()
+        assert document["production_name"] == "production version 3"
+        assert document["slices"][1]["gain"] is None
+        assert [each["metric"] for each in document["differences"]] == list(METRICS)
 
 
 def test_a_metric_that_was_not_compared_is_named() -> None:

@@ -254,8 +254,8 @@ def test_a_kind_has_a_description(kind: PredictionKind) -> None:
     assert kind.metric(kind.slice_metric).is_defined_for_slices
     if kind.calibration_metric is not None:
         assert kind.metric(kind.calibration_metric)
-    told = json.loads(json.dumps(kind.as_dict()))
-    assert told["name"] == kind.name
+    document = json.loads(json.dumps(kind.as_dict()))
+    assert document["name"] == kind.name
     with pytest.raises(ComparisonError, match=f"gini; for {kind.name} choose from"):
         kind.metric("gini")
 

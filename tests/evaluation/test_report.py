@@ -145,9 +145,9 @@ def test_the_page_has_the_numbers_of_each_metric_in_its_own_magnitude() -> None:
         found = compared(name)
         decides = found.difference(found.kind.primary_metric)
         words = Text(report.render(document(found, default_policy(found.kind)), {}, None)).words
-        shown = re.search(rf"{decides.metric} low (\S+) (\S+) (\S+) (\S+) (\S+)", words)
-        assert shown is not None
-        numbers = [float(text) for text in shown.groups()]
+        interval = re.search(rf"{decides.metric} low (\S+) (\S+) (\S+) (\S+) (\S+)", words)
+        assert interval is not None
+        numbers = [float(text) for text in interval.groups()]
         expected = [decides.staging, decides.production, decides.gain, decides.low, decides.high]
         assert numbers == pytest.approx(expected, rel=0.05)
 

@@ -72,8 +72,8 @@ def test_a_backfill_of_the_command_line_is_over_when_its_runs_are_and_fails_with
         (found,) = instance.get_backfills()
         records = instance.get_run_records()
     assert {record.dagster_run.status.value for record in records} == {"SUCCESS", "FAILURE"}
-    (shown,) = target.backfills
-    assert (shown.status, shown.failed, shown.failed_runs) == ("COMPLETED", True, 1)
-    assert shown.ended == max(record.end_time or 0.0 for record in records)
+    (exported,) = target.backfills
+    assert (exported.status, exported.failed, exported.failed_runs) == ("COMPLETED", True, 1)
+    assert exported.ended == max(record.end_time or 0.0 for record in records)
     assert found.backfill_end_timestamp is not None
-    assert shown.ended > found.backfill_end_timestamp
+    assert exported.ended > found.backfill_end_timestamp

@@ -79,11 +79,11 @@ def test_an_alias_moved_in_mlflow_is_materialised_and_alerted_within_seconds(
     stock.client.set_registered_model_alias(MODEL_NAME, "production", "2")
     taken = seconds_until(lambda: len(materialisations(dev)) == 2, "the materialisation")
     record_property("seconds until it is shown", round(taken, 2))
-    shown = materialisations(dev)[-1]
-    assert shown["description"] == "changed outside, no evidence"
-    assert (shown["from_version"], shown["version"], shown["cause"]) == (1, 2, "outside")
-    assert shown["not_before"] <= shown["moved_at"]
-    assert not shown["run"]
+    event = materialisations(dev)[-1]
+    assert event["description"] == "changed outside, no evidence"
+    assert (event["from_version"], event["version"], event["cause"]) == (1, 2, "outside")
+    assert event["not_before"] <= event["moved_at"]
+    assert not event["run"]
     (message,) = address.messages
     assert (message["from_version"], message["to_version"]) == (1, 2)
 

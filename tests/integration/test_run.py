@@ -173,9 +173,9 @@ def test_the_registry_command_prints_the_production_version_and_its_cause(
     before = ledgerline(first_run.home, "registry", "history", "flight_delay", "--at", "2013-01-01")
     assert "No version of flight_delay is known to have been in production at" in before.stdout
 
-    shown = ledgerline(first_run.home, "registry", "show", "flight_delay", "--version", "1")
-    assert "2013-04-01 to 2013-06-30" in shown.stdout
-    assert evaluated["evidence"] in shown.stdout.replace("\n", "")
+    result = ledgerline(first_run.home, "registry", "show", "flight_delay", "--version", "1")
+    assert "2013-04-01 to 2013-06-30" in result.stdout
+    assert evaluated["evidence"] in result.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ def test_a_refusal_of_the_registry_is_printed_in_a_sentence(
     first_run: FirstRun, ledgerline: Ledgerline, arguments: list[str], status: int, problem: str
 ) -> None:
     done = ledgerline(first_run.home, "registry", *arguments)
-    said = done.stdout + done.stderr
-    assert done.returncode == status, said
-    assert problem in said.replace("\n", " ")
-    assert "Traceback" not in said
+    printed = done.stdout + done.stderr
+    assert done.returncode == status, printed
+    assert problem in printed.replace("\n", " ")
+    assert "Traceback" not in printed
 
 
 def test_a_backfill_of_days_is_one_run(first_run: FirstRun, ledgerline: Ledgerline) -> None:

@@ -172,14 +172,14 @@ def test_processes_that_a_step_starts_inherit_its_span(workers: RunWorkers, obse
     observed.catch_up()
 
     trace = observed.trace(run_id)
-    told = texts_of(observed.instance, run_id)
+    texts = texts_of(observed.instance, run_id)
     calling, piping = trace.named("calling"), trace.named("piping")
     compute = trace.above(calling)[0]
-    assert told["child_process"] == {
+    assert texts["child_process"] == {
         "inside": traceparent(calling),
         "outside": traceparent(compute),
     }
-    assert told["piped_process"] == {"environment": traceparent(piping), "extras": traceparent(piping)}
+    assert texts["piped_process"] == {"environment": traceparent(piping), "extras": traceparent(piping)}
 
 
 def traceparent(span: ReceivedSpan) -> str:
@@ -189,16 +189,16 @@ def traceparent(span: ReceivedSpan) -> str:
 def texts_of(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, Mapping[str, object]]:
     """The text in the metadata of what a run materialised."""
     logged = instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
-    told = {}
+    texts = {}
     for entry in logged:
         materialisation = entry.asset_materialization
         assert materialisation is not None
-        told[materialisation.asset_key.to_user_string()] = {
+        texts[materialisation.asset_key.to_user_string()] = {
             key: value.value
             for key, value in materialisation.metadata.items()
             if isinstance(value, dg.TextMetadataValue)
         }
-    return told
+    return texts
 
 
 def test_a_run_that_was_launched_by_something_traced_links_to_it(
@@ -301,9 +301,9 @@ def test_tracing_that_is_switched_off_changes_nothing_else(
 
     assert_unharmed(observed.instance, run_id)
     assert steps_in_event_log(observed.instance, run_id) == set()
-    told = texts_of(observed.instance, run_id)
-    assert told["child_process"] == {"inside": "nothing", "outside": "nothing"}
-    assert told["piped_process"] == {"environment": "nothing", "extras": "nothing"}
+    texts = texts_of(observed.instance, run_id)
+    assert texts["child_process"] == {"inside": "nothing", "outside": "nothing"}
+    assert texts["piped_process"] == {"environment": "nothing", "extras": "nothing"}
     assert observed_with({**os.environ, **setting}, observed.instance, observed.receiver).observers == []
 
 

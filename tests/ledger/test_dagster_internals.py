@@ -141,19 +141,19 @@ def users(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(PRIVATE))
 def test_dagster_still_has(name: str) -> None:
-    told = f"Dagster {dg.__version__}: {PRIVATE[name]}.{name}, which {' and '.join(users(name))} need,"
+    message = f"Dagster {dg.__version__}: {PRIVATE[name]}.{name}, which {' and '.join(users(name))} need,"
     try:
         found = getattr(import_module(PRIVATE[name]), name)
     except (ImportError, AttributeError) as error:
-        pytest.fail(f"{told} is gone: {error}")
+        pytest.fail(f"{message} is gone: {error}")
     assert name in EXPECTED, f"Say in EXPECTED what is expected of {name}."
     for number, check in enumerate(EXPECTED[name]):
         try:
             as_expected = check(found)
         except Exception as error:  # noqa: BLE001 (whatever a changed name does)
             as_expected = False
-            told += f" raises {error!r}, and"
-        assert as_expected, f"{told} is not as expected (check {number} of {name} in EXPECTED)."
+            message += f" raises {error!r}, and"
+        assert as_expected, f"{message} is not as expected (check {number} of {name} in EXPECTED)."
 
 
 def test_every_name_is_used_and_no_other_is_expected() -> None:

@@ -49,13 +49,13 @@ def test_unchanged_parts_are_the_same_objects_as_before(recording: Recording) ->
 
 def test_the_attempts_that_ended_between_two_histories_are_returned_once(recording: Recording) -> None:
     reader = HistoryReader(recording.run)
-    before, told = None, []
+    before, returned = None, []
     for record in recording.records:
         reader.feed([record])
         now = reader.history()
-        told += now.ended_since(before)
+        returned += now.ended_since(before)
         before = now
-    assert sorted(told, key=_ended) == sorted(recording.history.attempts, key=_ended)
+    assert sorted(returned, key=_ended) == sorted(recording.history.attempts, key=_ended)
 
 
 def test_times_are_in_order(recording: Recording) -> None:

@@ -37,8 +37,8 @@ def test_hooks_have_their_seconds_and_outcomes(timed_runs: Recordings) -> None:
     attempt = attempt_at(history, "succeed")
     assert attempt.outcome is Outcome.SUCCESS
     assert attempt.seconds == pytest.approx(0.0, abs=ROUNDING)  # the step is over before its hooks
-    told = {hook.outcome: (hook.name, round(hook.seconds, 4)) for hook in attempt.hooks}
-    assert told == {
+    reported = {hook.outcome: (hook.name, round(hook.seconds, 4)) for hook in attempt.hooks}
+    assert reported == {
         HookOutcome.COMPLETED: ("celebrate", seconds[HookOutcome.COMPLETED]),
         HookOutcome.SKIPPED: ("mourn", seconds[HookOutcome.SKIPPED]),
         HookOutcome.ERRORED: ("", seconds[HookOutcome.ERRORED]),  # Dagster does not record which it was

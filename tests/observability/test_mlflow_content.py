@@ -134,10 +134,10 @@ def test_the_time_in_a_queue_is_a_metric(recorded: Recordings):
 
 
 def test_the_points_of_real_runs_are_each_there_once(recording: Recording):
-    told = points(recording.history)
+    metrics_now = points(recording.history)
 
-    assert len(told) == len(set(told))
-    assert all(value >= 0 for _, value, _, _ in told)
+    assert len(metrics_now) == len(set(metrics_now))
+    assert all(value >= 0 for _, value, _, _ in metrics_now)
 
 
 # Params

@@ -226,8 +226,8 @@ def test_read_and_written_assets_are_datasets_with_their_data_versions(
     upstream = materialize(instance, jobs.planes)
     history = materialize(instance, jobs.flights, partition_key="2013-01")
 
-    for shown in (upstream, history, history):
-        target.export(instance, shown)
+    for exported in (upstream, history, history):
+        target.export(instance, exported)
 
     written = target.datasets(upstream)["planes"]
     recorded = target.datasets(history)
@@ -308,8 +308,8 @@ def test_a_reexecution_is_nested_under_the_run_that_was_first(target: Target, in
     jobs.execute(run, instance)
     second = history_of(instance, run.run_id)
 
-    for shown in (first, second, second):
-        target.export(instance, shown)
+    for exported in (first, second, second):
+        target.export(instance, exported)
 
     tags = target.run(second).data.tags
     assert tags["mlflow.parentRunId"] == target.run(first).info.run_id

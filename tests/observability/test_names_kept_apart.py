@@ -74,9 +74,9 @@ def test_each_has_its_dataset(history: RunHistory):
 def test_each_is_in_the_trace(history: RunHistory):
     made = list(spans.run_spans(history, None, Resource.get_empty(), Links(), None))
     (step,) = [span for span in made if span.name == "alike"]
-    told = step.attributes or {}
-    assert told[attributes.ASSETS] == tuple(NAMES)
-    assert told[attributes.DATA_VERSIONS] == tuple(f"{name}=v" for name in NAMES)
+    recorded_attributes = step.attributes or {}
+    assert recorded_attributes[attributes.ASSETS] == tuple(NAMES)
+    assert recorded_attributes[attributes.DATA_VERSIONS] == tuple(f"{name}=v" for name in NAMES)
     events = [event.attributes or {} for span in made for event in span.events if event.name == "asset check"]
     verdicts = {each[attributes.ASSET]: each[attributes.CHECK_PASSED] for each in events}
     assert verdicts == {name: name == "a/b" for name in NAMES}
@@ -104,5 +104,5 @@ def test_each_has_its_document(history: RunHistory):
     documents = lineage.documents(history, "test")
     assert len(documents) == len(NAMES)
     assert "a.b.json" in documents
-    told = [json.loads(content)["outputs"] for content in documents.values()]
-    assert sorted(output["name"] for outputs in told for output in outputs) == sorted(NAMES)
+    recorded_attributes = [json.loads(content)["outputs"] for content in documents.values()]
+    assert sorted(output["name"] for outputs in recorded_attributes for output in outputs) == sorted(NAMES)

@@ -84,10 +84,10 @@ def test_a_finished_backfill_is_exported_once_and_ends_with_its_last_run(
         observer.tick(instance, BUDGET)
         clock.forward(LINGER_SECONDS / 2)
     Observer(target).tick(instance, BUDGET)
-    (shown,) = target.backfills
-    assert (shown.backfill_id, shown.started, shown.ended) == (BACKFILL, 1_000.0, end_of(runs[1]))
-    assert (shown.status, shown.title) == (status.value, "the whole year")
-    assert (shown.failed, shown.failed_runs) == (failed, 0)
+    (exported,) = target.backfills
+    assert (exported.backfill_id, exported.started, exported.ended) == (BACKFILL, 1_000.0, end_of(runs[1]))
+    assert (exported.status, exported.title) == (status.value, "the whole year")
+    assert (exported.failed, exported.failed_runs) == (failed, 0)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_a_backfill_is_not_over_before_its_runs_are_and_failed_if_one_did(
     assert target.backfills == []
     bad.fail()
     Observer(target).tick(instance, BUDGET)  # also by another process
-    (shown,) = target.backfills
-    assert (shown.failed, shown.failed_runs, shown.ended) == (True, 1, end_of(bad))
+    (exported,) = target.backfills
+    assert (exported.failed, exported.failed_runs, exported.ended) == (True, 1, end_of(bad))
 
 
 def test_a_backfill_that_is_written_down_after_its_runs_is_waited_for(
@@ -125,7 +125,7 @@ def test_a_backfill_that_is_written_down_after_its_runs_is_waited_for(
     observer.tick(instance, BUDGET)
     backfill(instance, BulkActionStatus.COMPLETED, 1_003.0)
     observer.tick(instance, BUDGET)
-    assert [shown.backfill_id for shown in target.backfills] == [BACKFILL]
+    assert [exported.backfill_id for exported in target.backfills] == [BACKFILL]
 
 
 def test_a_run_that_is_retried_with_success_does_not_fail_its_backfill(
@@ -144,8 +144,8 @@ def test_a_run_that_is_retried_with_success_does_not_fail_its_backfill(
     assert target.backfills == []
     retry.end()
     observer.tick(instance, BUDGET)
-    (shown,) = target.backfills
-    assert (shown.failed, shown.ended) == (False, end_of(retry))
+    (exported,) = target.backfills
+    assert (exported.failed, exported.ended) == (False, end_of(retry))
 
 
 def test_a_retry_that_is_never_launched_is_waited_for_for_a_limited_time(
@@ -156,7 +156,7 @@ def test_a_retry_that_is_never_launched_is_waited_for_for_a_limited_time(
     instance.add_run_tags(lost.run_id, {"dagster/will_retry": "true"})
     backfill(instance, BulkActionStatus.COMPLETED, 1_003.0)
     observer.tick(instance, BUDGET)
-    assert [shown.failed_runs for shown in target.backfills] == [1]
+    assert [exported.failed_runs for exported in target.backfills] == [1]
 
 
 def test_a_run_added_to_a_backfill_later_changes_its_export(
@@ -183,7 +183,7 @@ def test_a_backfill_whose_runs_were_deleted_ends_when_dagster_ends_it(
     instance.delete_run(run.run_id)
     backfill(instance, BulkActionStatus.CANCELED, 2_000.0)
     observer.tick(instance, BUDGET)
-    assert [(shown.ended, shown.failed) for shown in target.backfills] == [(2_000.0, True)]
+    assert [(exported.ended, exported.failed) for exported in target.backfills] == [(2_000.0, True)]
 
 
 def test_a_backfill_whose_runs_ended_long_ago_is_exported_by_the_next_process(
@@ -194,7 +194,7 @@ def test_a_backfill_whose_runs_ended_long_ago_is_exported_by_the_next_process(
     observer.tick(instance, BUDGET)
     backfill(instance, BulkActionStatus.CANCELED, 2_000.0)
     Observer(target).tick(instance, BUDGET)
-    assert [shown.status for shown in target.backfills] == ["CANCELED"]
+    assert [exported.status for exported in target.backfills] == ["CANCELED"]
 
 
 def test_a_backfill_is_exported_when_its_target_is_available_again(
@@ -248,4 +248,4 @@ def test_a_finished_backfill_is_exported_with_a_requested_run(
     run = begin(instance, backfill=BACKFILL)
     run.end()
     assert observer.export_run(instance, run.record) == 2
-    assert [shown.status for shown in target.backfills] == ["COMPLETED_FAILED"]
+    assert [exported.status for exported in target.backfills] == ["COMPLETED_FAILED"]

@@ -97,7 +97,7 @@ def test_each_record_of_several_runs_is_exported_once_and_in_order(
     observer.tick(any_instance, BUDGET)
     assert target.new_words_of(one) == [["one 1", "one 2"], ["one 3"]]
     assert target.new_words_of(other) == [[], ["other 1"], ["other 2", "other 3"]]
-    assert [shown.now.finished for shown in target.of(one)] == [False, True]
+    assert [export.now.finished for export in target.of(one)] == [False, True]
 
 
 def test_the_history_before_is_the_one_exported_last(

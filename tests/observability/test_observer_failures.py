@@ -103,7 +103,7 @@ def test_during_an_outage_a_limited_number_of_runs_is_noted_and_all_are_exported
     assert len(followed(instance, target)) < 2 * RUNS_AT_ONCE
     target.before_export = refusing(AWAY, "nobody")
     observer.tick(instance, BUDGET)
-    assert {shown.run_id for shown in target.exports} == {run.run_id for run in runs}
+    assert {exported.run_id for exported in target.exports} == {run.run_id for run in runs}
 
 
 def test_a_run_that_cannot_be_exported_delays_no_other(
@@ -184,12 +184,12 @@ def test_a_tick_ends_when_its_budget_is_used_and_the_next_ones_export_the_rest(
 ) -> None:
     runs = [begin(instance) for _ in range(7)]
     target.before_export = lambda key: clock.forward(1.0)  # takes a second, and refuses nothing
-    shown = []
+    exported = []
     for _ in range(3):
         report = observer.tick(instance, budget=2.5)
         assert report.waiting == len(runs)
-        shown.append(report.runs)
-    assert shown == [3, 3, 1]
+        exported.append(report.runs)
+    assert exported == [3, 3, 1]
     assert len(target.offered) == len(set(target.offered)) == len(runs)
 
 

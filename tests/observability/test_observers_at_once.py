@@ -166,7 +166,12 @@ class World:
 
     def check_earlier_exports(self) -> None:
         *earlier, latest = self.target.exports
-        known = {word for shown in earlier if shown.run_id == latest.run_id for word in words_of(shown.now)}
+        known = {
+            word
+            for exported in earlier
+            if exported.run_id == latest.run_id
+            for word in words_of(exported.now)
+        }
         assert set(words_of(latest.before)) <= known
 
     def poll_until_idle(self) -> None:
@@ -180,9 +185,9 @@ class World:
 
     def check_everything_is_exported(self) -> None:
         for run in self.runs:
-            shown = self.target.of(run)
-            assert {word for each in shown for word in words_of(each.now)} == set(self.written[run.run_id])
-            assert any(each.now.finished for each in shown) == (run.run_id in self.ended)
+            exported = self.target.of(run)
+            assert {word for each in exported for word in words_of(each.now)} == set(self.written[run.run_id])
+            assert any(each.now.finished for each in exported) == (run.run_id in self.ended)
 
 
 @settings(

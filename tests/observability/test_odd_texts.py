@@ -166,10 +166,10 @@ def test_a_run_with_odd_texts_everywhere_is_exported_and_ends_with_its_status(
     (recorded,) = run.inputs.dataset_inputs
     assert recorded.dataset.name.startswith("odd/")
     assert LEFT_OUT not in run.data.tags
-    shown = everything_of(projection, run, tmp_path)
-    assert '"eventType": "FAIL"' in shown
-    assert SECRET not in shown
-    assert "\x00" not in shown
+    exported = everything_of(projection, run, tmp_path)
+    assert '"eventType": "FAIL"' in exported
+    assert SECRET not in exported
+    assert "\x00" not in exported
 
 
 def test_a_run_is_exported_without_texts_that_the_database_refuses_and_this_is_reported_once(

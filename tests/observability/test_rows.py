@@ -53,8 +53,8 @@ def dataset_rows(history: RunHistory) -> dict[str, int]:
 def traced_rows(history: RunHistory) -> list[int]:
     """The rows of the attempts, in the order in which they ended."""
     made = spans.run_spans(history, None, Resource.get_empty(), Links(), None)
-    told = [(span.attributes or {}).get(attributes.ROWS) for span in made]
-    return [rows for rows in told if isinstance(rows, int)]
+    recorded_rows = [(span.attributes or {}).get(attributes.ROWS) for span in made]
+    return [rows for rows in recorded_rows if isinstance(rows, int)]
 
 
 def outputs(history: RunHistory) -> list[list[dict[str, Any]]]:
@@ -114,11 +114,11 @@ def test_every_target_has_the_number_of_written_rows(
 ):
     history = materialized(instance, asset, tags)
 
-    shown = {} if rows is None else {asset.key.to_user_string(): rows}
-    assert metric_rows(history) == shown
-    assert dataset_rows(history) == shown
-    assert traced_rows(history) == list(shown.values())
-    assert lineage_rows(history)[:1] == ([shown] if shown else [])
+    rows_by_asset = {} if rows is None else {asset.key.to_user_string(): rows}
+    assert metric_rows(history) == rows_by_asset
+    assert dataset_rows(history) == rows_by_asset
+    assert traced_rows(history) == list(rows_by_asset.values())
+    assert lineage_rows(history)[:1] == ([rows_by_asset] if rows_by_asset else [])
 
 
 def test_a_single_partition_has_the_count_of_its_output(instance: dg.DagsterInstance):

@@ -81,8 +81,8 @@ def test_attempts_are_in_the_order_in_which_they_started(recording: Recording) -
 
 def test_every_attempt_has_one_span_with_its_times_and_its_phases_below(recording: Recording) -> None:
     history, trace = recording.history, trace_of(recording)
-    told = [span for span in trace if names.OUTCOME in (span.attributes or {})]
-    assert len(told) == len(history.attempts)
+    selected = [span for span in trace if names.OUTCOME in (span.attributes or {})]
+    assert len(selected) == len(history.attempts)
     for attempt in history.attempts:
         span = attempt_span(trace, attempt.step, attempt.number)
         assert span.parent == root_of(trace).context
@@ -137,13 +137,13 @@ def in_portions(
 ) -> list[list[ReadableSpan]]:
     """Return the new spans after each portion of the records."""
     reader = HistoryReader(recording.run)
-    before, told = None, []
+    before, selected = None, []
     for start, end in pairwise([0, *sorted(cuts), len(records)]):
         reader.feed(records[start:end])
         now = reader.history()
-        told.append(spans_of(now, before))
+        selected.append(spans_of(now, before))
         before = now
-    return told
+    return selected
 
 
 def latest(spans: Sequence[ReadableSpan]) -> dict[Key, object]:
@@ -158,10 +158,10 @@ def test_the_spans_do_not_depend_on_the_portions_in_which_a_log_is_read(recordin
     @settings(max_examples=12, deadline=None, database=None)
     @given(cuts=st.sets(st.integers(1, len(records))))
     def read_in_portions(cuts: set[int]) -> None:
-        told = [span for portion in in_portions(recording, records, cuts) for span in portion]
-        assert latest(told) == at_once
-        assert len(told) == len(at_once)
-        assert told[-1].parent is None
+        selected = [span for portion in in_portions(recording, records, cuts) for span in portion]
+        assert latest(selected) == at_once
+        assert len(selected) == len(at_once)
+        assert selected[-1].parent is None
 
     read_in_portions()
 
@@ -211,12 +211,12 @@ def test_a_run_that_goes_on_has_no_root_yet(recorded: Recordings) -> None:
 
 
 def test_spans_of_assets_have_rows_versions_and_processes(recorded: Recordings) -> None:
-    told = {
+    selected = {
         (each["name"], each["attributes"].get("dagster.step.attempt")): each
         for each in dicts_of(recorded["processes"])
         if "attributes" in each and each.get("parent") in (None, "run fleet_job")
     }
-    assert told["planes", 1] == {
+    assert selected["planes", 1] == {
         "name": "planes",
         "parent": "run fleet_job",
         "attributes": {
@@ -232,7 +232,7 @@ def test_spans_of_assets_have_rows_versions_and_processes(recorded: Recordings) 
             "dagster.asset.row_count": 3_322,
         },
     }
-    assert told["fleet", 1]["attributes"] == {
+    assert selected["fleet", 1]["attributes"] == {
         "dagster.step.key": "fleet",
         "dagster.step.attempt": 1,
         "dagster.step.outcome": "success",
@@ -245,7 +245,7 @@ def test_spans_of_assets_have_rows_versions_and_processes(recorded: Recordings) 
     }
     died = "dagster._core.executor.child_process_executor.ChildProcessCrashException"
     how = "Multiprocess executor: child process for step airlines unexpectedly exited with code 3."
-    assert told["airlines", 1] == {
+    assert selected["airlines", 1] == {
         "name": "airlines",
         "parent": "run fleet_job",
         "attributes": {
@@ -268,9 +268,9 @@ def test_spans_of_assets_have_rows_versions_and_processes(recorded: Recordings) 
             }
         ],
     }
-    assert told["airlines", 2]["links"] == [("airlines", "previous attempt")]
-    assert told["airlines", 2]["attributes"]["dagster.asset.code_version"] == "2"
-    assert told["run fleet_job", None]["attributes"] == {
+    assert selected["airlines", 2]["links"] == [("airlines", "previous attempt")]
+    assert selected["airlines", 2]["attributes"]["dagster.asset.code_version"] == "2"
+    assert selected["run fleet_job", None]["attributes"] == {
         "dagster.run.id": "<run>",
         "dagster.run.status": "SUCCESS",
         "dagster.job.name": "fleet_job",
@@ -306,10 +306,10 @@ def test_no_attribute_lists_more_partitions_than_backends_take(recorded: Recordi
         for day in days
     )
     history = replace(history, attempts=(replace(flights, materialisations=written),))
-    told = attempt_span(spans_of(history), "flights").attributes or {}
-    assert told[names.PARTITIONS] == tuple(days[:LISTED])
-    assert told[names.DATA_VERSIONS] == tuple(f"flights={day}" for day in days[:LISTED])
-    assert told[names.ROWS] == 3 * LISTED * 2
+    selected = attempt_span(spans_of(history), "flights").attributes or {}
+    assert selected[names.PARTITIONS] == tuple(days[:LISTED])
+    assert selected[names.DATA_VERSIONS] == tuple(f"flights={day}" for day in days[:LISTED])
+    assert selected[names.ROWS] == 3 * LISTED * 2
 
 
 def test_the_spans_of_a_graph_name_the_op_of_each_step(recorded: Recordings) -> None:

@@ -32,7 +32,7 @@ def stack_of(span: ReadableSpan) -> str:
     return stack
 
 
-def test_an_error_is_told_with_the_ones_it_came_from(recorded: Recordings) -> None:
+def test_an_error_has_its_causes(recorded: Recordings) -> None:
     trace = trace_of(recorded["errors"])
     chained = attempt_span(trace, "chained")
     assert (chained.attributes or {})["error.type"] == "RuntimeError"
@@ -61,8 +61,8 @@ def test_a_run_with_several_failed_steps_has_the_error_of_the_first(recorded: Re
     assert run_error is not None
     root = root_of(trace_of(recording))
     first = (failed[0].type, failed[0].message)
-    told = [(run_error.type, run_error.message), first]
-    assert exceptions(root) == list(dict.fromkeys(told))
+    errors = [(run_error.type, run_error.message), first]
+    assert exceptions(root) == list(dict.fromkeys(errors))
     assert (root.attributes or {})[names.OUTPUTS] == (
         "FAILURE: " + ", ".join(attempt.step for attempt in recording.history.attempts)
     )

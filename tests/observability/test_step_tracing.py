@@ -43,8 +43,8 @@ def test_spans_are_below_the_computation_of_their_step(instance: dg.DagsterInsta
     spans = run_of(instance, fetch, count)
     (run,) = instance.get_runs()
     of_fetch = {"dagster.run.id": "<run>", "dagster.step.key": "fetch", "dagster.step.attempt": 1}
-    told = as_dicts(spans, run.run_id)
-    assert [each for each, span in zip(told, spans, strict=True) if span in own(spans)] == [
+    dicts = as_dicts(spans, run.run_id)
+    assert [each for each, span in zip(dicts, spans, strict=True) if span in own(spans)] == [
         {
             "name": "parse",
             "parent": "read",

@@ -117,9 +117,9 @@ def test_no_more_spans_of_an_attempt_are_kept_than_the_event_log_is_for(
     events = events_with_spans(instance)
     assert max(len(stored_in(event)) for event in events) <= SPANS_AT_ONCE
     limit = f" Further spans are dropped: the limit is {SPANS_PER_ATTEMPT} for one attempt."
-    said = [limit in (event.message or "") for event in events]
-    assert said.count(True) == 1
-    assert said.index(True) < len(said) - 1
+    names_limit = [limit in (event.message or "") for event in events]
+    assert names_limit.count(True) == 1
+    assert names_limit.index(True) < len(names_limit) - 1
 
 
 def test_a_span_with_too_many_attributes_is_kept_with_those_that_were_set_last(

@@ -202,14 +202,14 @@ def test_tables_in_a_bucket_or_on_a_volume_are_taken(data: str) -> None:
 
 
 def test_an_error_is_raised_when_the_code_location_is_loaded(tmp_path: Path) -> None:
-    told = {
+    variables = {
         "LEDGERLINE_EXECUTOR": "kubernetes",
         "LEDGERLINE_DATA": "/nowhere/data",
         "LEDGERLINE_HOME": str(tmp_path),
     }
     loaded = subprocess.run(
         [sys.executable, "-c", "import pipelines.definitions"],
-        env=os.environ | told,
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         check=False,

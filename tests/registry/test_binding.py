@@ -436,8 +436,8 @@ def test_the_history_of_a_recreated_model_names_the_earlier_journal(
 
     assert code == 0
     (aside,) = any_stock.registered(model_name).journals_of_earlier_models()
-    said = f"An earlier model had this name; its journal is the MLflow experiment '{aside}'."
-    assert said in " ".join(output.split())
+    expected = f"An earlier model had this name; its journal is the MLflow experiment '{aside}'."
+    assert expected in " ".join(output.split())
     assert "promotion" not in output
     assert "changed outside" in output
 

@@ -83,8 +83,8 @@ def test_a_deleted_or_changed_journal_is_reported(stock: Stock, model_name: str)
     stock.stage(model_name, 1)
     stock.client.delete_run(stock.journal(model_name).run_id)
 
-    (said,) = stock.registered(model_name).inconsistencies()
-    assert "mlflow runs restore" in said
+    (reported,) = stock.registered(model_name).inconsistencies()
+    assert "mlflow runs restore" in reported
 
 
 def test_it_is_the_same_on_each_kind_of_store(any_stock: Stock, model_name: str):

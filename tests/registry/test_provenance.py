@@ -118,7 +118,7 @@ def test_provenance_becomes_tags() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "printed"),
     [
         (
             '[["2013-01-01", "2013-01-28"], ["2013-03-01", "2013-03-01"]]',
@@ -129,5 +129,5 @@ def test_provenance_becomes_tags() -> None:
         ("12", "12"),
     ],
 )
-def test_recorded_partitions_are_printed_in_a_readable_form(text: str, shown: str) -> None:
-    assert provenance.described(text) == shown
+def test_recorded_partitions_are_printed_in_a_readable_form(text: str, printed: str) -> None:
+    assert provenance.described(text) == printed

@@ -76,7 +76,7 @@ def test_a_database_without_its_driver_is_named_without_its_password():
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "printed"),
     [
         ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
@@ -86,8 +86,8 @@ def test_a_database_without_its_driver_is_named_without_its_password():
         ("https://user:@mlflow.example", "https://user:***@mlflow.example"),
     ],
 )
-def test_passwords_are_not_printed(uri: str, shown: str):
-    assert without_password(uri) == shown
+def test_passwords_are_not_printed(uri: str, printed: str):
+    assert without_password(uri) == printed
 
 
 def test_an_experiment_is_created_once(mlflow_database: str, tmp_path: Path):

@@ -140,10 +140,10 @@ def test_an_address_that_never_responds_is_given_up() -> None:
 
 
 def test_no_secret_reaches_the_address(address: AlertAddress) -> None:
-    told = replace(
+    alert = replace(
         PROMOTED, by="ada, token=hunter2hunter2", reason="as postgresql://me:hunter2@db/x says \x00\ud83d"
     )
-    tell(address, told)
+    tell(address, alert)
     (message,) = address.messages
     assert "hunter2" not in str(message)
     assert message["reason"] == "as postgresql://me:[redacted]@db/x says \\x00\\ud83d"

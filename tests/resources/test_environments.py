@@ -148,8 +148,8 @@ def test_the_server_chooses_the_folder_of_artifacts_unless_one_is_set():
     server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 
     assert Settings.from_environment(server).artifacts is None
-    told = server | {"LEDGERLINE_ARTIFACTS": "s3://bucket/files"}
-    assert Settings.from_environment(told).artifacts == "s3://bucket/files"
+    configured = server | {"LEDGERLINE_ARTIFACTS": "s3://bucket/files"}
+    assert Settings.from_environment(configured).artifacts == "s3://bucket/files"
 
 
 @pytest.mark.parametrize(
@@ -343,11 +343,11 @@ def test_dagster_displays_the_names_of_secret_variables_only(monkeypatch: pytest
     agent = resources_for(Settings.from_environment(variables))["agent"]
     assert isinstance(agent, AgentResource)
 
-    shown = agent.get_resource_definition().config_schema.default_value
+    default = agent.get_resource_definition().config_schema.default_value
 
-    assert shown["api_key"] == {"env": "OPENAI_API_KEY"}
-    assert shown["address"] == {"env": "OLLAMA_HOST"}
-    assert "s3cret" not in str(shown)
+    assert default["api_key"] == {"env": "OPENAI_API_KEY"}
+    assert default["address"] == {"env": "OLLAMA_HOST"}
+    assert "s3cret" not in str(default)
 
 
 def test_exported_settings_are_read_back_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

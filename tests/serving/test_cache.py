@@ -251,8 +251,8 @@ def test_a_damaged_file_of_the_last_version_is_ignored_and_logged(
     (folder / LAST_ACTIVE).write_bytes(content)
 
     assert cache.last_active() is None
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f"{folder / LAST_ACTIVE} cannot be read, and is ignored: ")
+    (reported,) = [record.getMessage() for record in caplog.records]
+    assert reported.startswith(f"{folder / LAST_ACTIVE} cannot be read, and is ignored: ")
 
 
 def test_a_memory_that_cannot_be_opened_is_passed_over(cache: Cache, folder: Path) -> None:

@@ -131,8 +131,10 @@ def test_a_failure_of_staging_affects_no_response_and_is_logged_once(
         wait_until(lambda: asked(service, 2, SCRIPTED) == 1, "the rows are counted")
 
     assert [answer.json() for answer in answers] == [{"predictions": [2.0 * value]} for value in range(4)]
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "ledgerline.serving.shadow"]
-    assert said.startswith(f"{SCRIPTED} version 2, in staging, fails on a request: ")
+    (warning,) = [
+        record.getMessage() for record in caplog.records if record.name == "ledgerline.serving.shadow"
+    ]
+    assert warning.startswith(f"{SCRIPTED} version 2, in staging, fails on a request: ")
 
 
 def test_requests_beyond_the_queue_of_staging_are_skipped_without_a_delay(

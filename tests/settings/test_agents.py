@@ -151,12 +151,12 @@ def test_a_wrong_address_of_a_search_is_refused_and_not_printed() -> None:
 
 
 def test_secrets_are_not_printed() -> None:
-    shown = repr(
+    text = repr(
         settings(
             OLLAMA_HOST="http://somebody:s3cret@llm.example",
             OPENAI_API_KEY="s3cret",
             LEDGERLINE_SEARCH_URL="http://somebody:s3cret@search.example",
         )
     )
-    assert "s3cret" not in shown
-    assert "qwen3:8b" in shown
+    assert "s3cret" not in text
+    assert "qwen3:8b" in text

@@ -52,8 +52,8 @@ def test_the_same_is_the_same_also_where_lists_are_texts() -> None:
 def test_a_span_that_differs_in_one_thing_is_named(
     change: Callable[[ReceivedSpan], ReceivedSpan],
 ) -> None:
-    (said,) = differences_of(change(ROOT), STEP)
-    assert said.startswith("run: ")
+    (lines,) = differences_of(change(ROOT), STEP)
+    assert lines.startswith("run: ")
 
 
 def test_spans_that_are_missing_too_much_or_twice_are_named() -> None:
