@@ -264,6 +264,22 @@ def feature_rows(two_days: Path) -> "pd.DataFrame":
     return open_tables(str(two_days)).read(dg.AssetKey("features"), DAYS, FEATURES_SCHEMA)
 
 
+@pytest.fixture(scope="session")
+def inputs(feature_rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows as the model of the example takes them."""
+    from assets.delay_model import model_input, with_outcome
+
+    return model_input(with_outcome(feature_rows))
+
+
+@pytest.fixture(scope="session")
+def model(feature_rows: "pd.DataFrame") -> Any:
+    """The pipeline of the example, trained on two days."""
+    from assets.delay_model import TrainingConfig, train, with_outcome
+
+    return train(with_outcome(feature_rows), TrainingConfig(max_iter=5))
+
+
 @pytest.fixture
 def refusing_url() -> Iterator[str]:
     """URL of a port that refuses connections: it is bound, so that no other process can take it."""

@@ -21,6 +21,7 @@ from ledgerline.agent.language_model import ServerAbsentError
 from ledgerline.agent.memory import Memory, MemoryUnusableError
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.vector_store import Entry
+from tests.agent.concurrent_writers import write_at_once
 from tests.project import PROJECT_ROOT
 
 TODAY = datetime.now(UTC)
@@ -343,30 +344,7 @@ def test_a_concurrent_recall_reads_the_old_or_the_new_vectors(memory: Memory, fo
 
 
 def test_two_processes_that_write_entries_at_once_lose_nothing(memory: Memory, folder: Path) -> None:
-    pipe = subprocess.PIPE
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", WRITER, str(folder), name],
-            cwd=PROJECT_ROOT,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-        )
-        for name in ("first", "second")
-    ]
-    try:
-        for writer in writers:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == "ready\n"
-        with ThreadPoolExecutor(2) as pool:
-            outputs = list(pool.map(lambda writer: writer.communicate("go\n", timeout=120), writers))
-        assert [writer.returncode for writer in writers] == [0, 0], outputs
-        assert [problems for _, problems in outputs] == ["", ""]
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.wait()
+    write_at_once(WRITER, folder)
     assert memory.count == 20
     assert recalled(memory, "question 7 of second", limit=1) == ["second 7"]
 

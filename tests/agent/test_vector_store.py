@@ -1,7 +1,5 @@
 """Entries with vectors in a real LanceDB: written by several at once, found again, and really deleted."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,7 @@ from ledgerline.agent.vector_store import (
     VectorStore,
     VectorStoreError,
 )
-from tests.project import PROJECT_ROOT
+from tests.agent.concurrent_writers import write_at_once
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EAST, NORTH, WEST = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)
@@ -250,34 +248,7 @@ def test_everything_can_be_deleted_and_written_again(store: VectorStore) -> None
 
 
 def test_two_processes_that_write_at_once_lose_nothing(store: VectorStore, folder: Path) -> None:
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", WRITER, str(folder), name],
-            cwd=PROJECT_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("first", "second")
-    ]
-    try:
-        for writer in writers:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == "ready\n"
-        sent = [
-            (writer.stdin, writer.stdin.write("go\n"), writer.stdin.flush())
-            for writer in writers
-            if writer.stdin
-        ]
-        assert len(sent) == 2
-        for writer in writers:
-            _, problems = writer.communicate(timeout=120)
-            assert (writer.returncode, problems) == (0, "")
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.wait()
+    write_at_once(WRITER, folder)
     kept = [number for number in range(12) if number % 4 != 3]
     own = {f"{name} {number}" for name in ("first", "second") for number in kept}
     assert sorted(keys(store.list())) == sorted(own | {f"shared {number}" for number in range(12)})

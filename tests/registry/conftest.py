@@ -1,4 +1,4 @@
-"""A small real model, its files, and a way to log it; registries with tiny ones, on each kind of store."""
+"""The files of a small real model, and a way to log it; registries with tiny ones, on each kind of store."""
 
 import tempfile
 import uuid
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from assets.delay_model import TrainingConfig, model_input, train, with_outcome
 from ledgerline.testing.registry_stock import Stock
 from tests.registry.racers import Racers
 
@@ -16,18 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
-
-
-@pytest.fixture(scope="session")
-def inputs(feature_rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows as the model takes them."""
-    return model_input(with_outcome(feature_rows))
-
-
-@pytest.fixture(scope="session")
-def model(feature_rows: "pd.DataFrame") -> Any:
-    """The real pipeline, trained on two days."""
-    return train(with_outcome(feature_rows), TrainingConfig(max_iter=5))
 
 
 @pytest.fixture(scope="session")

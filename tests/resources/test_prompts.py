@@ -13,12 +13,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def mlflow(tracking_uri: str, artifacts: str | None, request: pytest.FixtureRequest) -> MLflowResource:
-    """An experiment of this test's own."""
-    return MLflowResource(tracking_uri=tracking_uri, experiment=request.node.name, artifacts=artifacts)
-
-
-@pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """The name of a prompt that only this test uses: tests share a server."""
     return "".join(letter if letter.isalnum() else "-" for letter in request.node.name)

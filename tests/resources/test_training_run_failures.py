@@ -12,7 +12,6 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from assets.delay_model import TrainingConfig, model_input, train, with_outcome
 from ledgerline.dagster.tracking import Dataset, MLflowResource, TrainingRun
 
 if TYPE_CHECKING:
@@ -41,22 +40,6 @@ mlflow = MLflowResource(tracking_uri=uri, experiment=experiment, artifacts=artif
 job = dg.Definitions([trained], jobs=[dg.define_asset_job("train")], resources={"mlflow": mlflow})
 job.resolve_job_def("train").execute_in_process(run_id=run_id)
 """
-
-
-@pytest.fixture
-def mlflow(tracking_uri: str, artifacts: str | None, request: pytest.FixtureRequest) -> MLflowResource:
-    """An experiment of this test's own."""
-    return MLflowResource(tracking_uri=tracking_uri, experiment=request.node.name, artifacts=artifacts)
-
-
-@pytest.fixture(scope="module")
-def inputs(feature_rows: pd.DataFrame) -> pd.DataFrame:
-    return model_input(with_outcome(feature_rows))
-
-
-@pytest.fixture(scope="module")
-def model(feature_rows: pd.DataFrame) -> Any:
-    return train(with_outcome(feature_rows), TrainingConfig(max_iter=3))
 
 
 def only_run(client: "MlflowClient", mlflow: MLflowResource) -> "Run":

@@ -7,7 +7,6 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from assets.delay_model import TrainingConfig, model_input, train, with_outcome
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.tracking import Dataset, MLflowResource, TrainingRun
 
@@ -25,22 +24,6 @@ SCHEMA = dg.TableSchema(
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 SEEN = Dataset("features of January", "a" * 64, "s3://bucket/features", 1234)
 UNSEEN = Dataset("features of February", "b" * 64, "/data/features", 56)
-
-
-@pytest.fixture
-def mlflow(tracking_uri: str, artifacts: str | None, request: pytest.FixtureRequest) -> MLflowResource:
-    """An experiment of this test's own."""
-    return MLflowResource(tracking_uri=tracking_uri, experiment=request.node.name, artifacts=artifacts)
-
-
-@pytest.fixture(scope="module")
-def inputs(feature_rows: pd.DataFrame) -> pd.DataFrame:
-    return model_input(with_outcome(feature_rows))
-
-
-@pytest.fixture(scope="module")
-def model(feature_rows: pd.DataFrame) -> Any:
-    return train(with_outcome(feature_rows), TrainingConfig(max_iter=4))
 
 
 def runs_of(client: "MlflowClient", mlflow: MLflowResource) -> "list[Run]":
