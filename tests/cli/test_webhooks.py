@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -27,6 +26,7 @@ from ledgerline.mlflow_store.webhooks import RegistrationError
 from ledgerline.serving.server import ListenError
 from tests.project import PROJECT_ROOT
 from tests.registry.deliveries import SECRET, Sent
+from tests.webhook_servers import webhook_server
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 180  # until a test is given up, also on a machine that has much else to do
@@ -75,19 +75,9 @@ class Listener:
 
 @pytest.fixture
 def listener(instance: dg.DagsterInstance) -> Iterator[Listener]:
-    import uvicorn
-
     output = io.StringIO()
-    app = webhooks.webhook_app(Console(file=output, width=200), instance, SECRET)
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
-    with socket.create_server((HOST, 0)) as bound:
-        thread = Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield Listener(bound.getsockname()[1], output)
-        finally:
-            server.should_exit = True
-            thread.join()
+    with webhook_server(instance, SECRET, output) as port:
+        yield Listener(port, output)
 
 
 # Deliveries

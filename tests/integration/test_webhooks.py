@@ -5,14 +5,12 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -27,6 +25,7 @@ from ledgerline.mlflow_store.webhooks import RegistrationError
 from ledgerline.testing.ports import HOST, unused_port
 from ledgerline.testing.waiting import wait_until
 from tests.registry.deliveries import SECRET
+from tests.webhook_servers import webhook_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,18 +107,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 @contextmanager
 def listening(instance: dg.DagsterInstance, secret: str = SECRET) -> Iterator[str]:
     """The URL of an instance that webhooks are sent to."""
-    import uvicorn
-
-    app = webhooks.webhook_app(Console(file=io.StringIO()), instance, secret)
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
-    with socket.create_server((HOST, 0)) as bound:
-        thread = Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield f"http://{HOST}:{bound.getsockname()[1]}{webhooks.PATH}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with webhook_server(instance, secret, io.StringIO()) as port:
+        yield f"http://{HOST}:{port}{webhooks.PATH}"
 
 
 def registered(tracking_uri: str, url: str, secret: str = SECRET) -> tuple[bool, str]:
