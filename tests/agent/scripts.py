@@ -1,4 +1,4 @@
-"""Replies of a fake model, and what an execution reports to a watcher."""
+"""Replies of a fake model, and a check of executions that a limit has stopped."""
 
 from collections.abc import Callable
 

@@ -58,7 +58,7 @@ class Seen(Watcher):
         self.events.append(("answered", use.result))
 
 
-# The way from the question to the answer
+# From the question to the answer
 
 
 def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:
@@ -143,7 +143,7 @@ def test_a_prompt_that_cannot_be_filled_in_is_an_error_of_the_execution(agent_of
         agent.ask("How many flights are there?")
 
 
-# Answers that state nothing
+# Answers without a statement
 
 
 def stated(answer: str) -> str | None:

@@ -233,7 +233,7 @@ def test_a_second_export_exports_what_an_unavailable_target_has_missed(
             assert "fleet" in {span.name for span in receiver.trace(run_id).spans}
 
 
-# A trace, here
+# Printed traces
 
 
 def test_the_trace_of_a_run_is_printed_as_a_tree(

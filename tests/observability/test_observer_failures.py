@@ -13,7 +13,7 @@ from ledgerline.ledger.tail import STABLE_SECONDS
 from ledgerline.testing.written_runs import Clock, FakeTarget, begin, words_of
 from tests.observability.followed_runs import AWAY, BUDGET, HOUR, followed, refusing
 
-# Targets that do not take it
+# Unavailable targets
 
 
 def test_an_unavailable_target_ends_the_tick_and_is_named(
