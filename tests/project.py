@@ -1,4 +1,4 @@
-"""The project that these tests are of."""
+"""The project of these tests."""
 
 from pathlib import Path
 

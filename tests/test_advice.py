@@ -1,4 +1,4 @@
-"""Commands, targets, settings and pages that messages, docstrings and pages name: each of them exists."""
+"""Tests that commands, targets, settings and pages in messages, docstrings and pages exist."""
 
 import ast
 import re

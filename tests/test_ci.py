@@ -1,4 +1,4 @@
-"""The workflow of GitHub runs .ci/run, with few permissions and pinned actions."""
+"""Tests that the workflow of GitHub runs .ci/run, with few permissions and pinned actions."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The errors of the library are one tree, which is drawn where their base is declared."""
+"""Tests that the errors of the library are one tree, which is drawn where their base is declared."""
 
 import pytest
 

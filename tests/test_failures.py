@@ -1,4 +1,4 @@
-"""Errors of the library become failures of Dagster in one place."""
+"""Tests that errors of the library become failures of Dagster in one place."""
 
 import dagster as dg
 import pytest

@@ -1,4 +1,4 @@
-"""The Makefile finds what it needs on machines that have several Pythons, or names that do not run."""
+"""Tests that the Makefile finds a Python on machines with several, or with names that do not run."""
 
 import os
 import subprocess

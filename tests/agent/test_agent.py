@@ -58,7 +58,7 @@ class Seen(Watcher):
         self.events.append(("answered", use.result))
 
 
-# From the question to the answer
+# Questions and answers
 
 
 def test_an_answer_is_looked_up_with_a_tool(agent_of: AgentOf) -> None:

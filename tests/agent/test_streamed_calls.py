@@ -1,4 +1,4 @@
-"""Tool calls in parts, as servers with OpenAI's protocol send them, and some that do not quite have it."""
+"""Tests tool calls in parts, as servers with OpenAI's protocol send them, also with deviations."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Entries with vectors in a real LanceDB: written by several at once, found again, and really deleted."""
+"""Tests entries with vectors in a real LanceDB: concurrent writes, searches and deletions."""
 
 import threading
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Runs of the analyst's evaluation on tables of two days, with a made-up responder behind a real client."""
+"""Runs of the analyst's evaluation on tables of two days, with a fake responder behind a real client."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""Real rows and real state for the tests of assets. The tests themselves are in the files beside it."""
+"""Fixtures of the tests of assets: real rows and real state."""
 
 import shutil
 from pathlib import Path

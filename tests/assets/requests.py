@@ -1,4 +1,4 @@
-"""Requests to the service, for tests: logged by the service's own logger."""
+"""Logs requests for tests with the logger of the service."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

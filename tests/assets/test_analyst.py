@@ -1,4 +1,4 @@
-"""The analyst's evaluation as a whole: the job that people run, its MLflow run, and its trace."""
+"""Tests the analyst's evaluation as a whole: the job, its MLflow run, and its trace."""
 
 import io
 import json

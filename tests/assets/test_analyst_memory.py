@@ -1,4 +1,4 @@
-"""The reports that the analyst remembers, on a real instance with a real registry and real MLflow."""
+"""Tests the reports that the analyst remembers, on a real instance, registry and MLflow."""
 
 import json
 from datetime import UTC, datetime

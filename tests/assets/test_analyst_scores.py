@@ -1,4 +1,4 @@
-"""Scores of answers: right, grounded, refused, and their costs."""
+"""Tests the scores of answers: right, grounded, refused, and their costs."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The second model of the flights: a regression, with its own gates, journal and route."""
+"""Tests the second model of the flights: a regression with separate gates, journal and route."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training: repeatable, robust to what it never saw, recorded whole, and plain about missing days."""
+"""Tests the training: repeatable, robust to unknown values, recorded, and clear about missing days."""
 
 import shutil
 from itertools import pairwise

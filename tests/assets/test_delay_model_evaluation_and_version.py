@@ -1,4 +1,4 @@
-"""Evaluates a model in its MLflow run, and registers it: which month has the alias staging."""
+"""Tests the evaluation of a model in its MLflow run, its registration, and the alias staging."""
 
 import json
 import math

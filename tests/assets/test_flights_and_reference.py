@@ -1,4 +1,4 @@
-"""The tables taken from the source: as many rows, no impossible values, every column described."""
+"""Tests the tables taken from the source: numbers of rows, plausible values, described columns."""
 
 from typing import Any
 

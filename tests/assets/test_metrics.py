@@ -1,4 +1,4 @@
-"""The scores, on cases small enough to work them out by hand."""
+"""Tests the scores on cases that are small enough to compute by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Comparing real versions on real flights: what is found out, sealed, and kept from production."""
+"""Tests comparisons of real versions on real flights: evidence, promotion and refusal."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The runner of the benchmarks lists every scenario, and runs one."""
+"""Tests that the runner of the benchmarks lists every scenario, and runs one."""
 
 import json
 import subprocess

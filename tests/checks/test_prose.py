@@ -1,4 +1,4 @@
-"""The check of the project's English finds what it is for, and passes plain sentences."""
+"""Tests that the check of the project's English detects what it lists, and passes plain sentences."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The small project beside these tests, loaded, with a state folder of its own."""
+"""Loads the small project beside these tests, with a separate state folder."""
 
 import warnings
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Local state for the tests of the command line. The tests themselves are in the files beside it."""
+"""Fixtures of the tests of the command line: local state, and the command line in this process."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`ledgerline ask` as a person uses it, with a made-up language model behind a real client."""
+"""Tests `ledgerline ask` with a fake language model behind a real client."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`ledgerline run JOB` and `ledgerline backfill JOB` in a project that is not the example."""
+"""Tests `ledgerline run JOB` and `ledgerline backfill JOB` in a project that is not the example."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`ledgerline dev` before it starts anything: a port that is taken, and no process left behind."""
+"""Tests `ledgerline dev` before it starts servers: ports in use, and no process left behind."""
 
 import io
 import signal

@@ -1,4 +1,4 @@
-"""`ledgerline observe --dagster-home`: instances of others whose runs are in PostgreSQL."""
+"""Tests `ledgerline observe --dagster-home` with instances whose runs are in PostgreSQL."""
 
 import sys
 from collections.abc import Iterator, Mapping

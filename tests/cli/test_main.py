@@ -1,4 +1,4 @@
-"""The commands as a person types them: their help, and what a mistake is answered with."""
+"""Tests the commands as a person types them: their help, and the messages for mistakes."""
 
 import os
 import re

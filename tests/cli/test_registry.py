@@ -1,4 +1,4 @@
-"""`ledgerline registry ...` for models that the definitions release, and for others."""
+"""Tests `ledgerline registry` for models that the definitions release, and for others."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`ledgerline registry replay`: what it refuses, and what it prints before the ruling."""
+"""Tests `ledgerline registry replay`: its refusals, and its output before the ruling."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""For which partitions `ledgerline run` runs the jobs that a project names."""
+"""Tests for which partitions `ledgerline run` runs the jobs that a project names."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`ledgerline settings`: values, their origins, and no secrets."""
+"""Tests `ledgerline settings`: values and their origins, without secrets."""
 
 from pathlib import Path
 

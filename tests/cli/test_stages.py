@@ -1,4 +1,4 @@
-"""The output of `ledgerline registry` for a model whose journal has all kinds of entries."""
+"""Tests the output of `ledgerline registry` for a model whose journal has all kinds of entries."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A run's trace as text: every step and what it traced, on wide and on narrow terminals."""
+"""Tests a run's trace as text: every step and its spans, on wide and on narrow terminals."""
 
 import io
 import re

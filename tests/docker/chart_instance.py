@@ -1,4 +1,4 @@
-"""The dagster.yaml that Dagster's chart writes out of docker/kubernetes/dagster-values.yaml.
+"""The dagster.yaml that Dagster's chart renders from docker/kubernetes/dagster-values.yaml.
 
 A stand-in for the chart's own template, for the values that are set: it writes the same keys.
 """

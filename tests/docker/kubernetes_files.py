@@ -1,4 +1,4 @@
-"""The files of docker/kubernetes/: as kustomize puts them together where it is installed, else one by one."""
+"""Reads the files of docker/kubernetes/, by kustomize where it is installed, otherwise one by one."""
 
 import functools
 import shutil

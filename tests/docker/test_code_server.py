@@ -1,4 +1,4 @@
-"""Runs that died with the code server are ended by the next one, and only these."""
+"""Tests that runs which died with the code server are ended by the next one, and only these."""
 
 import json
 import runpy

@@ -1,4 +1,4 @@
-"""The compose file keeps what the runbook promises: pinned, on loopback, limited, watched, no defaults."""
+"""Tests that the compose file is pinned, on loopback, limited, monitored and without default secrets."""
 
 import re
 import shutil

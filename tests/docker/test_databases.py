@@ -1,4 +1,4 @@
-"""The databases of the stack, made by its own scripts on a real PostgreSQL."""
+"""Tests the databases of the stack, created by its scripts on a real PostgreSQL."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The Dockerfiles: locked, from any mirror, and nothing in the images that does not belong there."""
+"""Tests the Dockerfiles: locked packages, any mirror, and no unnecessary files in the images."""
 
 import ast
 import importlib.metadata

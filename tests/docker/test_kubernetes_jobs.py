@@ -1,4 +1,4 @@
-"""The Jobs of runs and steps: what Dagster sends to Kubernetes out of the values, and that steps run so."""
+"""Tests the Jobs of runs and steps that Dagster sends to Kubernetes with the values of the chart."""
 
 import copy
 import os

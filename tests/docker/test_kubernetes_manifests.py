@@ -1,4 +1,4 @@
-"""The manifests keep what the runbook promises: accepted by Kubernetes, confined, as Compose has them."""
+"""Tests the manifests: accepted by Kubernetes, confined, and equal to the services of Compose."""
 
 import re
 import shutil

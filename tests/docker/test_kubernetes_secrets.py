@@ -1,4 +1,4 @@
-"""docker/kubernetes/secrets hands on the passwords of docker/.env, to each program its own."""
+"""Tests that docker/kubernetes/secrets passes the passwords of docker/.env to the programs that need them."""
 
 import base64
 import subprocess

@@ -1,4 +1,4 @@
-"""The values of Dagster's chart: known to it, confined, and the instance of docker/dagster.yaml."""
+"""Tests the values of Dagster's chart: valid, confined, and with the instance of docker/dagster.yaml."""
 
 import copy
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""docker/secrets writes the passwords of the stack, once."""
+"""Tests that docker/secrets writes the passwords of the stack, once."""
 
 import base64
 import re

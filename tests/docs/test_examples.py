@@ -1,4 +1,4 @@
-"""The Python examples of how-to pages run."""
+"""Tests that the Python examples of how-to pages run."""
 
 import re
 import sys

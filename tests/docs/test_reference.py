@@ -1,4 +1,4 @@
-"""The reference pages name what the code has, and nothing else."""
+"""Tests that the reference pages name what the code has, and nothing else."""
 
 import re
 from collections.abc import Iterator

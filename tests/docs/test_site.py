@@ -1,4 +1,4 @@
-"""The site builds strictly, all of its links work, and no page loads anything from another host."""
+"""Tests that the site builds strictly, its links work, and no page loads anything from another host."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The same metrics by scikit-learn and pandas, row by row: what ours are held to."""
+"""Computes the same metrics with scikit-learn and pandas, row by row, for comparison."""
 
 from typing import Any
 

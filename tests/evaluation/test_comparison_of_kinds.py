@@ -1,4 +1,4 @@
-"""Comparisons of every kind of prediction: their numbers, how sure they are, and odd rows."""
+"""Tests comparisons of every kind of prediction: numbers, intervals, and odd rows."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""How far two answers are apart: what is another decision, what is rounding, what cannot be compared."""
+"""Tests the disagreement of two predictions: other decisions, rounding, and incomparable values."""
 
 from typing import Any
 

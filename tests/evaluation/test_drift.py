@@ -1,4 +1,4 @@
-"""Drift of predictions and outcomes, for each kind."""
+"""Tests the drift of predictions and outcomes, for each kind."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The gates, each at its threshold and on both sides of it."""
+"""Tests the gates, each at its threshold and on both sides of it."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Metrics of one's own, and which way metrics point."""
+"""Tests custom metrics, and the direction of metrics."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Lists of gates: what is refused when they are made, what they need, and what is sealed of them."""
+"""Tests lists of gates: refused lists, requirements, and their sealed form."""
 
 import json
 import math

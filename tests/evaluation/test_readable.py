@@ -1,4 +1,4 @@
-"""Numbers in texts."""
+"""Tests numbers in texts."""
 
 import pytest
 

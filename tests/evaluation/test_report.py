@@ -1,4 +1,4 @@
-"""The page of a comparison, and its pictures."""
+"""Tests the report of a comparison, and its plots."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The scores of draws, beside scikit-learn's on the same rows, and beside each other."""
+"""Tests the scores of draws, compared with scikit-learn's on the same rows and with each other."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Scores of drawn rows for every kind of prediction: those of scikit-learn on the rows, repeated as drawn."""
+"""Tests scores of drawn rows for every kind of prediction, compared with scikit-learn on repeated rows."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The population stability index: 0 without a difference, finite whatever differs, and known numbers."""
+"""Tests the population stability index: 0 without a difference, always finite, and known numbers."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Once imported, the clock of this process is behind, and of those that are forked from it."""
+"""Sets back the clock of the process that imports it, and of its forks."""
 
 import time
 from collections.abc import Callable

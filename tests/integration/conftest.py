@@ -1,4 +1,4 @@
-"""The project as its users start it: real processes on a state folder of their own."""
+"""Fixtures of the project as its users start it: real processes with separate state folders."""
 
 import os
 import subprocess

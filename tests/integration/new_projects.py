@@ -1,4 +1,4 @@
-"""Projects that `ledgerline new` wrote, driven as a person would, with the environment of these tests."""
+"""Projects that `ledgerline new` wrote, used as a person would, with the environment of these tests."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which tests wait for and kill. Of a whole deployment: deployments.py."""
+"""Runs in separate processes, which tests wait for and kill. Whole deployments are in deployments.py."""
 
 import multiprocessing
 import os

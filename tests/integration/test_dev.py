@@ -1,4 +1,4 @@
-"""`ledgerline dev`: both pages answer, runs launched there work, and no process is left."""
+"""Tests `ledgerline dev`: both pages respond, runs launched there work, and no process is left."""
 
 import json
 import signal

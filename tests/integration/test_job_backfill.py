@@ -1,4 +1,4 @@
-"""A backfill as `dagster job backfill` makes it: called completed while its runs go on."""
+"""Tests a backfill of `dagster job backfill`, which is completed while its runs are in progress."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`ledgerline new`, for each kind of prediction: from the command to a model that was taken back."""
+"""Tests `ledgerline new` for each kind of prediction, from the command to a rollback of a model."""
 
 import json
 from collections.abc import Iterator

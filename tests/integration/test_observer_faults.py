@@ -1,4 +1,4 @@
-"""Faults between a run and its exports: no part of the run is lost or duplicated."""
+"""Tests faults between a run and its exports: no part of the run is lost or duplicated."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""`ledgerline run` and `ledgerline backfill` from an empty folder on, as a new user types them."""
+"""Tests `ledgerline run` and `ledgerline backfill` from an empty folder, as a new user types them."""
 
 import json
 import re

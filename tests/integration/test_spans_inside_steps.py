@@ -1,4 +1,4 @@
-"""Spans from inside steps reach the collector from their processes, in the right place or not at all."""
+"""Tests that spans from inside steps reach the collector from their processes, at the right place."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Dagster's private API is as the one module that imports it expects; failures name what is not, and where.
+"""Tests that Dagster's private API is as the only module that imports it expects.
 
 Read from the source, so that one name that a new Dagster lacks does not hide the others.
 """

@@ -1,4 +1,4 @@
-"""Writing a new project: all of it or nothing, and code that reads well."""
+"""Tests writing a new project: complete or not at all, with well-formed code."""
 
 import csv
 import resource

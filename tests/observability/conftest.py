@@ -1,4 +1,4 @@
-"""Event logs of real runs, each executed when the first test asks for it. Their jobs: recorded_jobs.py."""
+"""Event logs of real runs, each executed on first use. Their jobs are in recorded_jobs.py."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Shares among the tests of the observer: targets that refuse runs, and the runs in a cursor."""
+"""Targets that refuse runs, and the runs in a cursor, for tests of the observer."""
 
 from collections.abc import Callable
 

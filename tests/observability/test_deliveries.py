@@ -1,4 +1,4 @@
-"""Spans sent to real receivers that take them, refuse them for what they hold, or take none at all."""
+"""Tests spans sent to real receivers that accept them, refuse some of them, or accept none."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The complete exported trace of each kind of run, compared with a file in golden/.
+"""Tests the complete exported trace of each kind of run against a file in golden/.
 
 To rewrite the files after an intended change, run this file with REWRITE_GOLDEN_TRACES=1, and review the
 difference: `REWRITE_GOLDEN_TRACES=1 python -m pytest tests/observability/test_golden_traces.py`.

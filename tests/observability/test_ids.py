@@ -1,4 +1,4 @@
-"""Ids of traces and spans, and which traces are kept."""
+"""Tests the ids of traces and spans, and which traces are sampled."""
 
 from itertools import chain
 from random import Random

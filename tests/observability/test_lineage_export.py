@@ -1,4 +1,4 @@
-"""Sending lineage to a real server on loopback: one that takes it, and all the ways in which one may not."""
+"""Tests sending lineage to a real server on loopback that accepts it, and all ways to fail."""
 
 import errno
 import json

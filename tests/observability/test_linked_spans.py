@@ -1,4 +1,4 @@
-"""The spans of real runs: links to other traces, traces of backfills, and clocks of other processes."""
+"""Tests links of spans to other traces, traces of backfills, and clocks of other processes."""
 
 from dataclasses import replace
 

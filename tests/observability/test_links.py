@@ -1,4 +1,4 @@
-"""The addresses of the pages of a run: in Dagster, in MLflow, and where its trace is."""
+"""Tests the addresses of the pages of a run: in Dagster, in MLflow, and of its trace."""
 
 from urllib.parse import parse_qs, urlsplit
 

@@ -1,4 +1,4 @@
-"""MLflow runs that dagster-mlflow opened: taken over, not doubled, and ended as the Dagster run ended."""
+"""Tests MLflow runs that dagster-mlflow opened: adopted, not duplicated, and ended with the Dagster run."""
 
 import multiprocessing
 import time

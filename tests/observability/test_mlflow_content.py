@@ -1,4 +1,4 @@
-"""The content of an MLflow run: valid names, metric points, params, datasets and a note."""
+"""Tests the content of an MLflow run: valid names, metric points, params, datasets and a note."""
 
 import json
 from collections.abc import Mapping

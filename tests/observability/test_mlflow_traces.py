@@ -1,4 +1,4 @@
-"""Traces of runs in MLflow, on a database and on a server: what MLflow makes of them, and once only."""
+"""Tests traces of runs in MLflow, on a database and on a server: complete, and once only."""
 
 from collections import Counter
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Backfills are exported once they and all of their runs have ended."""
+"""Tests that backfills are exported once they and all of their runs have ended."""
 
 import dagster as dg
 import pytest

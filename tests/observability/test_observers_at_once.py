@@ -1,4 +1,4 @@
-"""Two observers of one projection, on one instance: whatever happens to them, and when, nothing is lost."""
+"""Tests two concurrent observers of one projection on one instance: nothing is lost."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto

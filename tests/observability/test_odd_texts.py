@@ -1,4 +1,4 @@
-"""Runs with odd texts in MLflow on SQLite, which takes nearly everything, and on PostgreSQL."""
+"""Tests runs with odd texts in MLflow on SQLite and on PostgreSQL."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The versions that a step really read: by every kind of mapping, whatever is written later."""
+"""Tests the versions that a step has read, by every kind of mapping, independently of later writes."""
 
 import json
 from collections.abc import Mapping, Sequence

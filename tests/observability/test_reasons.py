@@ -1,4 +1,4 @@
-"""Failures that have a reason in common."""
+"""Tests failures that have a reason in common."""
 
 import pytest
 

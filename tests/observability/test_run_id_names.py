@@ -1,4 +1,4 @@
-"""The names that the id of a Dagster run has outside of Dagster: each is written once in the product."""
+"""Tests that each name of a Dagster run's id outside of Dagster is written once in the product."""
 
 import ast
 import re

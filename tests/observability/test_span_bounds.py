@@ -1,4 +1,4 @@
-"""Each exported span is within the bounds, whatever a step recorded, and states what was left out."""
+"""Tests that each exported span is within the bounds, and states what was left out."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Reading one event log on: every record is taken once, whenever it becomes visible, in whatever process."""
+"""Tests reading an event log: every record is read once, for any order and process."""
 
 from dataclasses import dataclass, field
 from typing import cast

@@ -1,4 +1,4 @@
-"""A daemon that ticks on a real instance and registry, and an address for its alerts."""
+"""A daemon with a real instance and registry, and an address for its alerts."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The definitions: light to load, valid, and with the policies that every asset should have."""
+"""Tests the definitions: light to load, valid, and with the policies that every asset should have."""
 
 import subprocess
 import sys

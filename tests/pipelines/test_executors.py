@@ -1,4 +1,4 @@
-"""The executors of steps: separate processes, of which one may be killed."""
+"""Tests the executors of steps: separate processes, of which one may be killed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The sensor of production: materialisations, runs and alerts that follow a move, each once."""
+"""Tests the sensor of production: materialisations, runs and alerts that follow a move, each once."""
 
 import time
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The sensor that compares the registry with its journal: reports of changes, each once."""
+"""Tests the sensor that compares the registry with its journal: reports of changes, each once."""
 
 from dagster import DagsterEventType
 

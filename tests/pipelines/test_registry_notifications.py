@@ -1,4 +1,4 @@
-"""The notify-up of sensors that follow the registry, kept in the Dagster instance."""
+"""Tests the notification of sensors that follow the registry, stored in the Dagster instance."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Polls of the registry: when the sensors poll it, and what a tick does if it cannot read it."""
+"""Tests polls of the registry: their times, and ticks that cannot read it."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The runs of each tick: the day or month of 2013 that stands for now."""
+"""Tests the runs of each tick: the day or month of 2013 that replaces the current one."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo

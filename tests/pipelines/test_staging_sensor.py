@@ -1,4 +1,4 @@
-"""The sensor of versions in staging: the comparisons and promotions that it starts, each once."""
+"""Tests the sensor of versions in staging: the comparisons and promotions that it starts, each once."""
 
 import re
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Ticks of the sensors on the registry, as Dagster's daemon does them, on a real registry and instance."""
+"""Evaluates the sensors on the registry as Dagster's daemon does, on a real registry and instance."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""A journal belongs to one registered model, whatever names models are given, lose, and are made under."""
+"""Tests that a journal belongs to one registered model, also when models are renamed or created again."""
 
 import json
 import os

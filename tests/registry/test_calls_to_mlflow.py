@@ -1,4 +1,4 @@
-"""Calls that promotions and queries make to MLflow: a version is fetched once, and queries do not write."""
+"""Tests calls of promotions and queries to MLflow: versions are fetched once, and queries do not write."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any, cast

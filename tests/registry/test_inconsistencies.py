@@ -1,4 +1,4 @@
-"""Inconsistencies of aliases and tags with the journal: detected, named, and left as they are."""
+"""Tests inconsistencies of aliases and tags with the journal: detected, named, and not changed."""
 
 from datetime import timedelta
 

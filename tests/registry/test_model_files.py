@@ -1,4 +1,4 @@
-"""The files of a model: what a client can do with them, what is refused, and their hash."""
+"""Tests the files of a model: their use by clients, refused ones, and their hash."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Promotion and rollback: nothing moves without evidence, one of many wins, all can be taken back."""
+"""Tests promotion and rollback: evidence is required, one of many wins, and all can be rolled back."""
 
 from collections.abc import Callable
 from typing import Any

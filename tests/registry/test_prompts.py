@@ -1,4 +1,4 @@
-"""Versions of prompts, in a real MLflow database."""
+"""Tests versions of prompts in a real MLflow database."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The partitions that a version records, and how they are read back."""
+"""Tests the partitions that a version records, and how they are read."""
 
 import json
 from datetime import UTC, datetime

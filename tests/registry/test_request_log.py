@@ -1,4 +1,4 @@
-"""The request log on disk: what is read back, what is opened for it, and what is deleted."""
+"""Tests the request log on disk: what is read, which files are opened, and what is deleted."""
 
 import math
 import os

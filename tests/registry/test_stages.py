@@ -1,4 +1,4 @@
-"""The alias state of every model, read in one call; numbers are numbers on each kind of store."""
+"""Tests the alias state of every model, read in one call, on each kind of store."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Versions in the registry, on a database and on a server: registered once, found by alias, verified."""
+"""Tests versions in the registry, on a database and on a server: registered once, by alias, verified."""
 
 import re
 from collections.abc import Callable

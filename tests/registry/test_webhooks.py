@@ -1,4 +1,4 @@
-"""Deliveries of MLflow: which requests are accepted, their contents, and their registration."""
+"""Tests deliveries of MLflow: accepted requests, their contents, and their registration."""
 
 import json
 import subprocess

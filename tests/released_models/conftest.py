@@ -1,4 +1,4 @@
-"""A state folder of a test's own, and a small watched project of each kind of prediction."""
+"""A separate state folder, and a small watched project of each kind of prediction."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Declarations that contradict themselves are refused when definitions are loaded, naming model and field."""
+"""Tests that contradictory declarations are refused when definitions are loaded, with model and field."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Drift where rows, versions or predictions have no partitions, and tables of another IO manager."""
+"""Tests drift where rows, versions or predictions have no partitions, and tables of another IO manager."""
 
 from pathlib import Path
 from typing import Any

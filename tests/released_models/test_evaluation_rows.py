@@ -1,4 +1,4 @@
-"""The rows that two versions are compared on: never one that either was trained on."""
+"""Tests the rows that two versions are compared on: never training rows of either."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Drift of stored predictions, for each kind of prediction: what is compared, and when a check fails."""
+"""Tests drift of stored predictions, for each kind of prediction: what is compared, and failing checks."""
 
 import sys
 from dataclasses import replace

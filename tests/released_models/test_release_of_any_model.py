@@ -1,4 +1,4 @@
-"""A team's own rows, model and partitions, with Dagster's own storage: to production, refused, and back."""
+"""Tests a release with a team's rows, model and partitions: promoted, refused, rolled back."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Drift of requests to the service, for each kind of prediction."""
+"""Tests drift of requests to the service, for each kind of prediction."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A watch that contradicts its model is refused when definitions are loaded, naming model and field."""
+"""Tests that a watch that contradicts its model is refused when definitions are loaded."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""An address on this machine that takes messages, as chat programs do."""
+"""A server on loopback that accepts messages, as chat programs do."""
 
 import json
 from dataclasses import dataclass, field

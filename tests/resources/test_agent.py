@@ -1,4 +1,4 @@
-"""The resource that opens agents: what it passes on, what it refuses, and what it keeps to itself."""
+"""Tests the resource that opens agents: what it passes on, refuses, and keeps secret."""
 
 from collections.abc import Iterator
 from pathlib import Path

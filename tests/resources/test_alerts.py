@@ -1,4 +1,4 @@
-"""Alerts about changes of production, sent to a URL that accepts them, is down, or refuses them."""
+"""Tests alerts about changes of production, sent to a URL that accepts them, is down, or refuses them."""
 
 import socket
 from collections.abc import Iterator

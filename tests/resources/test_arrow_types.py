@@ -1,4 +1,4 @@
-"""Names of Arrow types: each is read as the type that Arrow writes so, and nothing else is."""
+"""Tests names of Arrow types: each is read as its type, and no other text is."""
 
 import dagster as dg
 import pyarrow as pa

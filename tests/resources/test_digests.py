@@ -1,4 +1,4 @@
-"""Digests of rows: equal for equal rows, however they are held; different for different ones."""
+"""Tests digests of rows: equal for equal rows in any representation, and different for others."""
 
 import datetime
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Settings: defaults, overrides, wrong values, and the environment of started processes."""
+"""Tests settings: defaults, overrides, wrong values, and the environment of started processes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""File names of keys: one for each, short enough, in their folder, and read back."""
+"""Tests file names of keys: unique, short enough, in their folder, and readable back."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Replacing files: killed writers, full disks and unwritable folders leave the old files whole."""
+"""Tests replacing files: killed writers, full disks and unwritable folders leave the old files."""
 
 import os
 import signal

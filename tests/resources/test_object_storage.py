@@ -1,4 +1,4 @@
-"""Tables and records on an object store. The store is a fake: moto's S3 server on this machine."""
+"""Tests tables and records on an object store: a fake, moto's S3 server on this machine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

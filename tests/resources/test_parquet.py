@@ -1,4 +1,4 @@
-"""Frames as Parquet bytes: what is kept, what is refused, and hashes of content."""
+"""Tests frames as Parquet bytes: what is kept, what is refused, and hashes of content."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""The projections that the settings enable, and their targets."""
+"""Tests the projections that the settings enable, and their targets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields

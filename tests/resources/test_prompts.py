@@ -1,4 +1,4 @@
-"""Prompts as agents use them: registered once, or chosen from the registry, or refused with what to do."""
+"""Tests prompts as agents use them: registered once, chosen from the registry, or refused."""
 
 from typing import TYPE_CHECKING
 

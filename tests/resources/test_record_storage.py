@@ -1,4 +1,4 @@
-"""Records as assets write and read them: small results as JSON, damaged ones refused."""
+"""Tests records as assets write and read them: small results as JSON, damaged ones refused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

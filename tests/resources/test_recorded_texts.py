@@ -1,4 +1,4 @@
-"""Secrets and odd texts in what training steps record: none reaches MLflow, and each run is whole."""
+"""Tests secrets and odd texts in records of training steps: none reaches MLflow, and runs are complete."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Secrets in names and reasons of changes to the registry: none is in its journal, nor in its tags."""
+"""Tests secrets in names and reasons of changes to the registry: none is in its journal or tags."""
 
 from dataclasses import replace
 from pathlib import Path

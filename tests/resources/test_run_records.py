@@ -1,4 +1,4 @@
-"""The outputs inside graphs of a run, and how long they are stored."""
+"""Tests the outputs inside graphs of a run, and how long they are stored."""
 
 from dataclasses import dataclass
 from datetime import timedelta

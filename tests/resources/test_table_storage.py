@@ -1,4 +1,4 @@
-"""Tables as assets write and read them: partitions, what is reported of them, data versions."""
+"""Tests tables as assets write and read them: partitions, metadata, data versions."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The OpenTelemetry resource: what it gives a step, and that it does nothing where nothing is traced."""
+"""Tests the OpenTelemetry resource: spans of steps, and no effect where tracing is off."""
 
 from collections.abc import Mapping
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Training runs of steps that fail, are interrupted or are retried: how their MLflow run ends."""
+"""Tests training runs of steps that fail, are interrupted or retried: how their MLflow run ends."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Training runs in MLflow, on a database and on a server: what is recorded, and once only."""
+"""Tests training runs in MLflow, on a database and on a server: what is recorded, and once only."""
 
 import json
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""A tracking server that is down, hangs or is broken: the step fails within seconds and names it."""
+"""Tests a tracking server that is down, hangs or is broken: the step fails within seconds and names it."""
 
 import http.server
 import socket

@@ -1,4 +1,4 @@
-"""The code of a model that answers with what it was given; MLflow runs this file when it loads the model."""
+"""The code of a model that returns its input. MLflow runs this file to load the model."""
 
 import json
 from typing import Any

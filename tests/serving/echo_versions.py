@@ -1,4 +1,4 @@
-"""Registers a model that answers with what it was given: echo_model.py."""
+"""Registers a model that returns its input. The model: echo_model.py."""
 
 import tempfile
 import uuid

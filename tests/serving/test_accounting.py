@@ -1,4 +1,4 @@
-"""Headers of responses, and metrics for Prometheus."""
+"""Tests headers of responses, and metrics for Prometheus."""
 
 import json
 import re

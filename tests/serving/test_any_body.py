@@ -1,4 +1,4 @@
-"""Sends any body to the real service: it responds with a prediction, or an error in JSON; it never fails."""
+"""Tests the real service with any body: it responds with a prediction, or with an error in JSON."""
 
 import json
 import math

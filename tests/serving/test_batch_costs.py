@@ -1,4 +1,4 @@
-"""The costs of batches: when batching is favoured, by the measured predictions."""
+"""Tests the costs of batches: when the measured predictions favour batching."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""The batcher: which requests form a batch, which prediction each gets, and failures."""
+"""Tests the batcher: which requests form a batch, which prediction each receives, and failures."""
 
 import asyncio
 import threading

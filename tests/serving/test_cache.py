@@ -1,4 +1,4 @@
-"""Files of versions on the local disk: whole or not there, in their own folder, few, and found again."""
+"""Tests files of versions on the local disk: complete or absent, in separate folders, and limited."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The active version after promotions, refusals, outages and restarts, with a real registry."""
+"""Tests the active version after promotions, refusals, outages and restarts, with a real registry."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Models of every flavour and kind of prediction, answered by the real service over both protocols."""
+"""Tests models of every flavour and kind of prediction with the real service and both protocols."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Refusals and their messages: sizes, time, concurrency, types, paths, failures."""
+"""Tests refusals and their messages: sizes, time, concurrency, types, paths, failures."""
 
 import json
 import re

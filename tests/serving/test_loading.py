@@ -1,4 +1,4 @@
-"""Versions of several models that are loaded by several threads at the same moment."""
+"""Tests versions of several models that are loaded by several threads at the same moment."""
 
 import gc
 import sys

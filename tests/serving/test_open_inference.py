@@ -1,4 +1,4 @@
-"""Bodies and answers of the Open Inference Protocol, without a service."""
+"""Tests bodies and responses of the Open Inference Protocol, without a service."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, and with the columns and examples of the models that answer."""
+"""Tests the OpenAPI document: valid, with the columns and examples of the active models."""
 
 import copy
 import json

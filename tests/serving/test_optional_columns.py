@@ -1,4 +1,4 @@
-"""Optional columns of every type of MLflow are served when they are there, null, or not there at all."""
+"""Tests optional columns of every type of MLflow: with values, null, or absent."""
 
 import json
 import shutil

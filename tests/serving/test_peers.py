@@ -1,4 +1,4 @@
-"""Sends the same bodies to this service, `mlflow models serve` and MLServer, and compares the answers."""
+"""Tests the same bodies with this service, `mlflow models serve` and MLServer, and compares the responses."""
 
 import json
 import re

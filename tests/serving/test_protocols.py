@@ -1,4 +1,4 @@
-"""Clients of others against the real service: what they send is understood, and what it answers they read."""
+"""Tests clients of other projects with the real service: their requests and its responses are valid."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The request logger: it takes answers whatever happens, and loses none without counting it."""
+"""Tests the request logger: it accepts every prediction, and counts each one that it loses."""
 
 import logging
 import os

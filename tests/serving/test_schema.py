@@ -1,4 +1,4 @@
-"""The input schema of a model by its signature, compared with MLflow's own checks."""
+"""Tests the input schema of a model's signature, compared with MLflow's checks."""
 
 import base64
 import math

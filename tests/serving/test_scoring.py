@@ -1,4 +1,4 @@
-"""Bodies and answers of MLflow's scoring protocol, compared with how MLflow's own scoring server has them."""
+"""Tests bodies and responses of MLflow's scoring protocol, compared with MLflow's scoring server."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The settings of serving: defaults, what each variable changes, and refused values."""
+"""Tests the settings of serving: defaults, the effect of each variable, and refused values."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Tokens: which requests need one, and what clients without one get."""
+"""Tests tokens: which requests need one, and the responses to clients without one."""
 
 from collections.abc import Iterator
 from typing import Any

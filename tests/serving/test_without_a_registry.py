@@ -1,4 +1,4 @@
-"""The service without a registry: at the start, and during an outage."""
+"""Tests the service without a registry: at the start, and during an outage."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The settings of agents: defaults, every variable, and values that cannot be used."""
+"""Tests the settings of agents: defaults, every variable, and values that cannot be used."""
 
 from pathlib import Path
 

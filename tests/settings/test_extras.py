@@ -1,4 +1,4 @@
-"""The list of extras agrees with the distribution, and missing extras are named."""
+"""Tests that the list of extras agrees with the distribution, and that missing extras are named."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Variables that are set for libraries before they are imported."""
+"""Tests variables that are set for libraries before they are imported."""
 
 import pytest
 

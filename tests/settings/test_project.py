@@ -1,4 +1,4 @@
-"""The project of a folder, by `[tool.ledgerline]` in its pyproject.toml."""
+"""Tests the project of a folder, by `[tool.ledgerline]` in its pyproject.toml."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`.env.example` and the reference page of settings, which are written from the classes that declare them."""
+"""Tests `.env.example` and the reference page of settings, which are written from their declarations."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""The examples of docs/how-to/test-your-project.md run, and it names every module."""
+"""Tests that the examples of docs/how-to/test-your-project.md run, and that it names every module."""
 
 import re
 from collections.abc import Callable

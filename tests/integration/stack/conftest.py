@@ -1,4 +1,4 @@
-"""The stack of docker/, once for all tests here. They take it as it is, and leave it well."""
+"""The stack of docker/, started once for all tests here. They leave it as they receive it."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The collector masks secrets, shortens long values, counts spans and samples requests."""
+"""Tests that the collector masks secrets, shortens long values, counts spans and samples requests."""
 
 import re
 import time

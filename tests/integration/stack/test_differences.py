@@ -1,4 +1,4 @@
-"""Every difference between a backend and the event log is reported."""
+"""Tests that every difference between a backend and the event log is reported."""
 
 from collections.abc import Callable
 from dataclasses import replace

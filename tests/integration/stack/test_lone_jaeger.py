@@ -1,4 +1,4 @@
-"""The largest spans that the bounds allow, in the real Jaeger: its storage takes them."""
+"""Tests that the storage of a real Jaeger accepts the largest spans within the bounds."""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The pipeline through the whole stack: from flights to answers, and every run of it in Jaeger and MLflow."""
+"""Tests the pipeline through the whole stack, with every run in Jaeger and MLflow."""
 
 import json
 import urllib.error

@@ -1,4 +1,4 @@
-"""Runs with compose.sampling.yaml, decided on by the observer of the stack when they have ended."""
+"""Tests runs with compose.sampling.yaml, which the observer samples when they have ended."""
 
 import threading
 from collections.abc import Iterator
