@@ -1,6 +1,6 @@
 """Tests that Dagster's private API is as the only module that imports it expects.
 
-Read from the source, so that one name that a new Dagster lacks does not hide the others.
+Reads the source, so that one name that a new Dagster lacks does not hide the others.
 """
 
 import ast
