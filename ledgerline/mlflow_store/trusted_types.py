@@ -8,175 +8,77 @@ The types are checked, and the numbers in them are not: a tree with manipulated 
 The hash of a registered version protects against that.
 """
 
-_TREES = {
-    "sklearn.tree._tree.Tree",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    # Boosted trees use these to check numeric columns if there are also categories.
-    "functools.partial",
-    "sklearn.utils.validation.check_array",
-}
-
-_LOSSES = {
-    f"sklearn._loss.{name}"
-    for name in (
-        "link.HalfLogitLink",
-        "link.IdentityLink",
-        "link.Interval",
-        "link.LogLink",
-        "link.LogitLink",
-        "link.MultinomialLogit",
-        "loss.AbsoluteError",
-        "loss.ExponentialLoss",
-        "loss.HalfBinomialLoss",
-        "loss.HalfGammaLoss",
-        "loss.HalfMultinomialLoss",
-        "loss.HalfPoissonLoss",
-        "loss.HalfSquaredError",
-        "loss.HalfTweedieLoss",
-        "loss.HalfTweedieLossIdentity",
-        "loss.HuberLoss",
-        "loss.PinballLoss",
-    )
-}
-
-_NEIGHBOURS = {
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.neighbors._kd_tree.KDTree",
-    *(
-        f"sklearn.metrics._dist_metrics.{name}Distance{bits}"
-        for name in (
-            "BrayCurtis",
-            "Canberra",
-            "Chebyshev",
-            "Dice",
-            "Euclidean",
-            "Hamming",
-            "Haversine",
-            "Jaccard",
-            "Mahalanobis",
-            "Manhattan",
-            "Minkowski",
-            "RogersTanimoto",
-            "RussellRao",
-            "SEuclidean",
-            "SokalSneath",
-        )
-        for bits in (32, 64)
+_NAMES_BY_MODULE = {
+    # Trees. Boosted trees use a partial of check_array to check numeric columns if there are also categories.
+    "sklearn.tree._tree": "Tree",
+    "sklearn.ensemble._hist_gradient_boosting.binning": "_BinMapper",
+    "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
+    "functools": "partial",
+    "sklearn.utils.validation": "check_array",
+    # Losses
+    "sklearn._loss.link": "HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit",
+    "sklearn._loss.loss": (
+        "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss HalfPoissonLoss "
+        "HalfSquaredError HalfTweedieLoss HalfTweedieLossIdentity HuberLoss PinballLoss"
     ),
+    # Neighbours; _DISTANCES has the distances.
+    "sklearn.neighbors._ball_tree": "BallTree",
+    "sklearn.neighbors._kd_tree": "KDTree",
+    # Parts of estimators and transformers, such as splines and their array functions
+    "numpy": "dtype",
+    "scipy.interpolate._bsplines": "BSpline",
+    "scipy._lib.array_api_compat.numpy._aliases": "asarray",
+    "sklearn.calibration": "_CalibratedClassifier _SigmoidCalibration _TemperatureScaling",
+    "sklearn.compose._column_transformer": "make_column_selector",
+    "sklearn.feature_selection._mutual_info": "mutual_info_classif mutual_info_regression",
+    "sklearn.feature_selection._univariate_selection": "chi2 f_classif f_regression r_regression",
+    "sklearn.gaussian_process._gpc": "_BinaryGaussianProcessClassifierLaplace",
+    "sklearn.gaussian_process.kernels": (
+        "ConstantKernel DotProduct ExpSineSquared Exponentiation Matern PairwiseKernel Product RBF "
+        "RationalQuadratic Sum WhiteKernel"
+    ),
+    "sklearn.impute._iterative": "IterativeImputer _ImputerTriplet",
+    "sklearn.neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
+    "sklearn.utils._bunch": "Bunch",
+    "sklearn.utils._metadata_requests": "MetadataRequest MethodMetadataRequest",
+    # Searches store their splitters and scorers.
+    "sklearn.metrics._scorer": "_CurveScorer _PassthroughScorer _Scorer",
+    "sklearn.metrics._classification": (
+        "accuracy_score balanced_accuracy_score brier_score_loss f1_score log_loss matthews_corrcoef "
+        "precision_score recall_score"
+    ),
+    "sklearn.metrics._ranking": "average_precision_score roc_auc_score",
+    "sklearn.metrics._regression": (
+        "explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error "
+        "mean_gamma_deviance mean_pinball_loss mean_poisson_deviance mean_squared_error "
+        "mean_squared_log_error median_absolute_error r2_score root_mean_squared_error "
+        "root_mean_squared_log_error"
+    ),
+    "sklearn.model_selection._split": (
+        "GroupKFold GroupShuffleSplit KFold LeaveOneGroupOut PredefinedSplit RepeatedKFold "
+        "RepeatedStratifiedKFold ShuffleSplit StratifiedGroupKFold StratifiedKFold StratifiedShuffleSplit "
+        "TimeSeriesSplit"
+    ),
+    # Boosters of other libraries, alone and in a pipeline. Their state is in their libraries' own formats.
+    "collections": "OrderedDict",
+    "lightgbm.basic": "Booster",
+    "lightgbm.sklearn": "LGBMClassifier LGBMRanker LGBMRegressor",
+    "xgboost.core": "Booster",
+    "xgboost.sklearn": "XGBClassifier XGBRFClassifier XGBRFRegressor XGBRanker XGBRegressor",
 }
 
-_PARTS_OF_ESTIMATORS = {
-    "numpy.dtype",
-    # Splines and their array functions are parts of transformers.
-    "scipy.interpolate._bsplines.BSpline",
-    "scipy._lib.array_api_compat.numpy._aliases.asarray",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.calibration._TemperatureScaling",
-    "sklearn.compose._column_transformer.make_column_selector",
-    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-    "sklearn.impute._iterative.IterativeImputer",
-    "sklearn.impute._iterative._ImputerTriplet",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    "sklearn.utils._bunch.Bunch",
-    "sklearn.utils._metadata_requests.MetadataRequest",
-    "sklearn.utils._metadata_requests.MethodMetadataRequest",
-    *(
-        f"sklearn.gaussian_process.kernels.{name}"
-        for name in (
-            "ConstantKernel",
-            "DotProduct",
-            "ExpSineSquared",
-            "Exponentiation",
-            "Matern",
-            "PairwiseKernel",
-            "Product",
-            "RBF",
-            "RationalQuadratic",
-            "Sum",
-            "WhiteKernel",
-        )
-    ),
-    *(
-        f"sklearn.feature_selection.{name}"
-        for name in (
-            "_mutual_info.mutual_info_classif",
-            "_mutual_info.mutual_info_regression",
-            "_univariate_selection.chi2",
-            "_univariate_selection.f_classif",
-            "_univariate_selection.f_regression",
-            "_univariate_selection.r_regression",
-        )
-    ),
-}
+_DISTANCES = (
+    "BrayCurtis Canberra Chebyshev Dice Euclidean Hamming Haversine Jaccard Mahalanobis Manhattan Minkowski "
+    "RogersTanimoto RussellRao SEuclidean SokalSneath"
+)
 
-# Searches store their splitters and scorers.
-_SEARCHES = {
-    "sklearn.metrics._scorer._CurveScorer",
-    "sklearn.metrics._scorer._PassthroughScorer",
-    "sklearn.metrics._scorer._Scorer",
-    *(
-        f"sklearn.metrics.{name}"
-        for name in (
-            "_classification.accuracy_score",
-            "_classification.balanced_accuracy_score",
-            "_classification.brier_score_loss",
-            "_classification.f1_score",
-            "_classification.log_loss",
-            "_classification.matthews_corrcoef",
-            "_classification.precision_score",
-            "_classification.recall_score",
-            "_ranking.average_precision_score",
-            "_ranking.roc_auc_score",
-            "_regression.explained_variance_score",
-            "_regression.max_error",
-            "_regression.mean_absolute_error",
-            "_regression.mean_absolute_percentage_error",
-            "_regression.mean_gamma_deviance",
-            "_regression.mean_pinball_loss",
-            "_regression.mean_poisson_deviance",
-            "_regression.mean_squared_error",
-            "_regression.mean_squared_log_error",
-            "_regression.median_absolute_error",
-            "_regression.r2_score",
-            "_regression.root_mean_squared_error",
-            "_regression.root_mean_squared_log_error",
-        )
-    ),
-    *(
-        f"sklearn.model_selection._split.{name}"
-        for name in (
-            "GroupKFold",
-            "GroupShuffleSplit",
-            "KFold",
-            "LeaveOneGroupOut",
-            "PredefinedSplit",
-            "RepeatedKFold",
-            "RepeatedStratifiedKFold",
-            "ShuffleSplit",
-            "StratifiedGroupKFold",
-            "StratifiedKFold",
-            "StratifiedShuffleSplit",
-            "TimeSeriesSplit",
-        )
-    ),
-}
-
-# Boosters of other libraries, alone and within a pipeline. Their state is in their libraries' own formats.
-_BOOSTERS = {
-    "collections.OrderedDict",
-    "lightgbm.basic.Booster",
-    "lightgbm.sklearn.LGBMClassifier",
-    "lightgbm.sklearn.LGBMRanker",
-    "lightgbm.sklearn.LGBMRegressor",
-    "xgboost.core.Booster",
-    "xgboost.sklearn.XGBClassifier",
-    "xgboost.sklearn.XGBRFClassifier",
-    "xgboost.sklearn.XGBRFRegressor",
-    "xgboost.sklearn.XGBRanker",
-    "xgboost.sklearn.XGBRegressor",
-}
-
-TRUSTED_TYPES = frozenset(_TREES | _LOSSES | _NEIGHBOURS | _PARTS_OF_ESTIMATORS | _SEARCHES | _BOOSTERS)
+TRUSTED_TYPES = frozenset(
+    [
+        *(f"{module}.{name}" for module, names in _NAMES_BY_MODULE.items() for name in names.split()),
+        *(
+            f"sklearn.metrics._dist_metrics.{name}Distance{bits}"
+            for name in _DISTANCES.split()
+            for bits in (32, 64)
+        ),
+    ]
+)
