@@ -3,10 +3,10 @@
 import fcntl
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from ledgerline.cleaning.passwords import without_password_in
@@ -15,6 +15,9 @@ from ledgerline.errors import LedgerlineError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+    from mlflow.store.entities import PagedList
+
+Entity = TypeVar("Entity")
 
 SERVER_SCHEMES = ("http", "https")
 HEALTH_TIMEOUT_SECONDS = 3
@@ -92,6 +95,17 @@ def _active(experiment: "Experiment") -> str:
             "set LEDGERLINE_EXPERIMENT to another name.",
         )
     return experiment.experiment_id
+
+
+def paged(search: "Callable[[str | None], PagedList[Entity]]") -> Iterator[Entity]:
+    """Yield the entities of all pages of a search, a function of the token of a page."""
+    token: str | None = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 @contextmanager

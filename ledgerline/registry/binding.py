@@ -7,8 +7,10 @@ bound as soon as it is proven to belong to the model.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ledgerline.mlflow_store.store import paged
 from ledgerline.registry.evidence import EVIDENCE_TAG
 from ledgerline.registry.history import History
 from ledgerline.registry.journal import RUN_NAME, Journal, JournalError, experiment_name
@@ -21,14 +23,7 @@ if TYPE_CHECKING:
 
 
 def journal_of(model: RegisteredModel, alias_state: AliasState) -> Journal | None:
-    """Return the journal of a model, regardless of the name it is stored under; nothing is written.
-
-    Args:
-        model: The registered model.
-        alias_state: Current alias state of the model.
-
-    Returns:
-        The journal, or None if the model has none yet.
+    """Return the journal of a model, whatever its name, or None if it has none yet; nothing is written.
 
     Raises:
         JournalError: The journal was deleted, or it cannot be determined which model it belongs to.
@@ -148,26 +143,19 @@ def _has_evidence_of(model: RegisteredModel, history: History) -> bool:
 def _journal_of_renamed(model: RegisteredModel, alias_state: AliasState) -> Journal | None:
     """Return the journal that the seal of the model fits, or else the only one bound to the model."""
     client = model.client
-    experiments = [experiment.experiment_id for experiment in _experiments(client)]
     bound: list[Journal] = []
-    for run in _runs(client, experiments):
+    for run in _runs(client, [experiment.experiment_id for experiment in _experiments(client)]):
         journal = Journal.of_run(client, run)
         if run.info.lifecycle_stage != "active" or journal.model_created not in (None, alias_state.created):
             continue
-        if alias_state.journal_seal and _is_sealed(journal, alias_state.journal_seal):
-            return journal
+        if alias_state.journal_seal:
+            with suppress(JournalError):
+                journal.read(alias_state.journal_seal)
+                return journal
         if journal.model_created is not None:
             bound.append(journal)
     # The seal may have been deleted, or may not fit. Reading the journal reports this.
     return bound[0] if len(bound) == 1 else None
-
-
-def _is_sealed(journal: Journal, seal: str) -> bool:
-    try:
-        journal.read(seal)
-    except JournalError:
-        return False
-    return True
 
 
 def _set_aside(model: RegisteredModel, alias_state: AliasState) -> None:
@@ -193,28 +181,17 @@ def _bound_to(client: "MlflowClient", experiment: "Experiment") -> set[int | Non
 
 
 def _experiments(client: "MlflowClient") -> "Iterator[Experiment]":
-    token: str | None = None
-    while True:
-        page = client.search_experiments(page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return paged(lambda token: client.search_experiments(page_token=token))
 
 
 def _runs(client: "MlflowClient", experiments: list[str]) -> "Iterator[Run]":
-    """Yield all runs that contain journals, including deleted ones."""
+    """Return all runs that contain journals, including deleted ones."""
     from mlflow.entities import ViewType
 
-    token: str | None = None
-    while experiments:
-        page = client.search_runs(
-            experiments, f"run_name = '{RUN_NAME}'", run_view_type=ViewType.ALL, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+    if not experiments:
+        return iter(())
+    named = f"run_name = '{RUN_NAME}'"
+    return paged(lambda token: client.search_runs(experiments, named, ViewType.ALL, page_token=token))
 
 
 def _name_aside(model: RegisteredModel, experiment_id: str) -> str:

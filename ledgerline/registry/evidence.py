@@ -29,23 +29,14 @@ class EvidenceError(RegistryError):
 
 @dataclass(frozen=True)
 class Sealed:
-    """A document and its seal.
-
-    Attributes:
-        content: Canonical JSON: sorted names, no spaces, UTF-8, neither NaN nor infinity.
-        sha256: The sha256 of the content.
-    """
+    """A document as canonical JSON (sorted names, no spaces, UTF-8, no NaN or infinity), and its sha256."""
 
     content: bytes
     sha256: str
 
 
 def seal(document: Mapping[str, Any]) -> Sealed:
-    """Return a document as canonical JSON, with its hash.
-
-    Raises:
-        ValueError: The document contains NaN or infinity, which JSON does not support.
-    """
+    """Return a document as canonical JSON, with its hash; raise ValueError for NaN and infinity."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     content = text.encode()
     return Sealed(content, hashlib.sha256(content).hexdigest())

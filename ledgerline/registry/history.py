@@ -18,12 +18,10 @@ class Move:
 
     Attributes:
         at: Time of writing, which is before the alias moves; for an outside move, the time of its detection.
-        alias: The alias.
         from_version: Version that the alias named before; None if it named none.
         to_version: Version that the alias names after the move; None if it names none.
         cause: REGISTRATION, PROMOTION, ROLLBACK, or OUTSIDE for a move that bypassed this journal.
         by: Person or program that requested it.
-        reason: Reason that was given.
         evidence: The sha256 of the evidence that it is based on; empty without evidence.
         run_id: Dagster run that moved the alias; empty without one.
         request: Id of the request; a repeated request finishes its move if the process died.
@@ -49,14 +47,11 @@ class Evaluation:
     """A comparison of a version with the one in production, with its result.
 
     Attributes:
-        at: Time of the evaluation.
-        version: Version that was evaluated.
         against: Version in production at that time; None if there was none.
         passed: True if the version may be promoted.
         broken_rules: Names of the gates that the version failed.
         evidence: The sha256 of the sealed evidence.
         evidence_run_id: MLflow run that stores the evidence.
-        by: Person or program that requested it.
         run_id: Dagster run; its trace has the same id.
     """
 
@@ -73,15 +68,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Approval:
-    """A person's approval of the promotion of a version, based on one of its evaluations.
-
-    Attributes:
-        at: Time of the approval.
-        version: Version that was approved.
-        evidence: The sha256 of the evidence that was approved.
-        by: Person who approved.
-        reason: Reason that was given.
-    """
+    """A person's approval of the promotion of a version; `evidence` is the sha256 that was approved."""
 
     at: datetime
     version: int
@@ -109,7 +96,6 @@ class Entry:
 
     Attributes:
         number: Number of the entry, counted from 1 without gaps.
-        record: The evaluation, approval or move.
         end: End of a move; None while the move is in progress, or if its process died.
         seal: Number of the entry, and a hash of it and all entries before it with their ends; empty for an
             entry that was written but has not been read back.
@@ -127,7 +113,6 @@ class AliasPeriod:
 
     Attributes:
         version: The version; None if the alias named none.
-        entry: Move that began the period.
         since: Time by which the period had certainly begun.
         since_at_earliest: Earliest time at which it may have begun; None if unknown.
         until: Time by which the next period had certainly begun; None for the current period.

@@ -12,13 +12,7 @@ from ledgerline.registry.versions import RegisteredModel
 
 @dataclass(frozen=True)
 class AliasDifference:
-    """An alias that was changed outside the journal.
-
-    Attributes:
-        alias: The alias.
-        current: Version that the alias names; None if it names none.
-        recorded: Version that it names according to the journal; None if it names none.
-    """
+    """An alias that names another version than the journal records; None if it names none."""
 
     alias: str
     current: int | None
@@ -31,13 +25,7 @@ class AliasDifference:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The aliases and the journal of a model, as they were read.
-
-    Attributes:
-        alias_state: Its alias state.
-        history: Entries of its journal; empty without a journal.
-        has_journal: True if the model has a journal.
-    """
+    """The aliases and the journal of a model, as they were read; the history is empty without a journal."""
 
     alias_state: AliasState
     history: History

@@ -11,6 +11,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -66,12 +67,9 @@ class Journal:
 
     @classmethod
     def named(cls, model: RegisteredModel) -> Self | None:
-        """Return the journal that is stored under the name of a model.
+        """Return the journal that is stored under the name of a model; None if no journal has this name.
 
         It may belong to an earlier model of that name, which binding.py checks.
-
-        Returns:
-            The journal, or None if no journal has this name.
 
         Raises:
             JournalError: The journal was deleted.
@@ -98,12 +96,7 @@ class Journal:
 
     @classmethod
     def opened(cls, model: RegisteredModel, model_created: int | None = None) -> Self:
-        """Return the journal that is stored under the name of a model; create it if it is missing.
-
-        Args:
-            model: The registered model.
-            model_created: Creation time of the model, in milliseconds; binds a new journal to it.
-        """
+        """Return the journal stored under the name of a model; create and bind it if it is missing."""
         from mlflow.exceptions import MlflowException
 
         existing = cls.named(model)
@@ -129,12 +122,9 @@ class Journal:
 
     def bind(self, model_created: int) -> None:
         """Bind the journal to the model that was created at this time; the binding cannot be changed."""
-        from contextlib import suppress
-
         with suppress(EntryTakenError):
             self._write(MODEL_CREATED, str(model_created))
-        written = self._client.get_run(self.run_id).data.params[MODEL_CREATED]
-        self.model_created = int(written)
+        self.model_created = int(self._client.get_run(self.run_id).data.params[MODEL_CREATED])
 
     def read(self, seal: str = "") -> History:
         """Return all entries, after checking that they are unchanged.
@@ -197,8 +187,7 @@ class Journal:
             previous = self._hashes[after]
         kind = next(name for name, type_ in KINDS.items() if isinstance(record, type_))
         # The id makes each text unique: MLflow accepts the same value of a parameter twice.
-        document = {"kind": kind, "id": str(uuid.uuid4()), "previous": previous, **asdict(record)}
-        text = _text(document)
+        text = _text({"kind": kind, "id": str(uuid.uuid4()), "previous": previous, **asdict(record)})
         self._write(_key(after + 1), text)
         self._hashes[after + 1] = _sha256(text)
         return Entry(after + 1, record, _end(record, None))
@@ -213,14 +202,11 @@ class Journal:
 
     def end(self, number: int, end: End) -> None:
         """Write the end of a move; an end that another process wrote first is kept."""
-        from contextlib import suppress
-
         with suppress(EntryTakenError):
             self._write(_key(number) + END, _text(asdict(end)))
 
     def _write(self, key: str, text: str) -> None:
         from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
         if len(text) > MAX_ENTRY_LENGTH:
             raise JournalError(
@@ -230,12 +216,13 @@ class Journal:
         try:
             self._client.log_param(self.run_id, key, text)
         except MlflowException as error:
-            if error.error_code != ErrorCode.Name(INVALID_PARAMETER_VALUE):
+            if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             if key in self._client.get_run(self.run_id).data.params:
                 raise EntryTakenError(f"Another process wrote entry {key} first.") from error
+            reason = str(error).partition("\n")[0]  # MLflow's advice on how to log parameters follows.
             raise JournalError(
-                f"The journal in MLflow run {self.run_id} cannot be written: {_first_line(error)}", _RESTORE
+                f"The journal in MLflow run {self.run_id} cannot be written: {reason}", _RESTORE
             ) from error
 
 
@@ -269,7 +256,10 @@ def _json(value: Any) -> str:
 def _entry(number: int, document: dict[str, Any], end: str | None) -> Entry:
     type_ = KINDS[document.pop("kind")]
     document.pop("id")
-    record = type_(**{name: _value(name, value) for name, value in document.items()})
+    for name in ("at", "not_before"):
+        if document.get(name):
+            document[name] = datetime.fromisoformat(document[name])
+    record = type_(**document)
     return Entry(number, record, _end(record, end))
 
 
@@ -280,15 +270,6 @@ def _end(record: Move | Evaluation | Approval, end: str | None) -> End | None:
         return None
     document = json.loads(end)
     return End(datetime.fromisoformat(document["at"]), document["moved"])
-
-
-def _value(name: str, value: Any) -> Any:
-    return datetime.fromisoformat(value) if name in ("at", "not_before") and value else value
-
-
-def _first_line(error: Exception) -> str:
-    """Return the message without MLflow's advice on how to log parameters."""
-    return str(error).partition("\n")[0]
 
 
 def _sha256(text: str) -> str:

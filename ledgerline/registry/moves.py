@@ -53,9 +53,6 @@ class ReconciledModel:
     """A model whose aliases agreed with its journal when it was read.
 
     Attributes:
-        model: The registered model.
-        journal: Its journal.
-        history: Entries of the journal.
         tagged: Last entry that the tags reflect.
         recorded: Entries that this reconciliation wrote or finished.
     """
@@ -144,11 +141,8 @@ def carry_out(
 ) -> ReconciledModel:
     """Record a move in the journal, carry it out, and record its end; `show` writes the tags.
 
-    Args:
-        reconciled: State of the model.
-        wanted: The move.
-        require: Check that raises an error if the move must not be made. It is repeated if another process
-            wrote to the journal in the meantime.
+    `require` raises an error if the move must not be made. It is repeated if another process wrote to the
+    journal in the meantime.
 
     Raises:
         MoveRefusedError: The alias does not name the version that the move starts from.

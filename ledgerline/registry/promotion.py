@@ -46,7 +46,6 @@ class Request:
 
     Attributes:
         by: Person or program that requests it.
-        reason: Reason for the request.
         run_id: Dagster run; empty without one.
         id: Id of the request. A repeated request, for instance after its process was killed, has the same id.
     """
@@ -64,8 +63,7 @@ class Moved:
     Attributes:
         version: Version that is in production after the move.
         before: Version that was in production before; None if there was none.
-        entry: Number of the journal's entry.
-        move: Move that the entry contains.
+        entry: Number of the journal's entry, which contains the move.
         at: Time at which the alias had moved.
     """
 
@@ -99,12 +97,6 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
     production now; the files of the version must be those that were evaluated. A repeated request finishes
     what it began.
 
-    Args:
-        model: The registered model.
-        number: Version to promote.
-        request: Request that the journal records.
-        mode: Whether a person must have approved the evidence.
-
     Raises:
         MoveRefusedError: The version may not be promoted; the message says why. Production has not moved.
         RuleBrokenError: The version failed a gate.
@@ -123,7 +115,7 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
         evaluation = _require_evidence(reconciled, version, production)
         if mode == Mode.approved:
             reconciled = _require_approval(reconciled, version, evaluation)
-        wanted = _move(PRODUCTION, production, number, PROMOTION, request, resting_on=evaluation.evidence)
+        wanted = _move(PRODUCTION, production, number, PROMOTION, request, sha256=evaluation.evidence)
         reconciled = moves.carry_out(
             reconciled, wanted, lambda reconciled: _require_last(reconciled, evaluation)
         )
@@ -145,12 +137,7 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
 
 
 def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
-    """Move production back to an earlier version.
-
-    Args:
-        model: The registered model.
-        to: Version to go back to; None for the one that the promotion of the current version replaced.
-        request: Request that the journal records.
+    """Move production back to a version; None is the one that the promotion of the current version replaced.
 
     Raises:
         MoveRefusedError: There is no earlier version, the version was never in production, or its files are
@@ -176,8 +163,8 @@ def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
             f"Version {target} of {model.name} was never in production.",
             f"Promote it: `ledgerline registry promote {model.name} --version {target}`.",
         )
-    resting_on = next(move.evidence for _, move, _ in reversed(done) if move.to_version == target)
-    wanted = _move(PRODUCTION, production, target, ROLLBACK, request, resting_on=resting_on)
+    sha256 = next(move.evidence for _, move, _ in reversed(done) if move.to_version == target)
+    wanted = _move(PRODUCTION, production, target, ROLLBACK, request, sha256=sha256)
     reconciled = moves.move(
         reconciled, wanted, lambda reconciled: moves.require_as_evaluated(reconciled, wanted)
     )
@@ -238,8 +225,8 @@ def _require_evidence(reconciled: ReconciledModel, version: Version, production:
         # No later entry protects the last entry of a journal, so its result could be edited undetected.
         if (document.get("version"), document.get("decision")) != (number, evidence.PASSED):
             raise MoveRefusedError(
-                f"The evidence of {model.name} version {number} says {document.get('decision')!r} of version "
-                f"{document.get('version')}, the journal {evidence.PASSED!r} of version {number}.",
+                f"The evidence of {model.name} version {number} records {document.get('decision')!r} for "
+                f"version {document.get('version')}, the journal {evidence.PASSED!r} for version {number}.",
                 f"Compare it again: {again}",
             )
         evidence.require_same_files(version, document)
@@ -254,8 +241,8 @@ def _require_last(reconciled: ReconciledModel, evaluation: Evaluation) -> None:
     if last is None or last.evidence != evaluation.evidence:
         # A competing run evaluated the version again, so this refusal is temporary.
         raise UnderWayError(
-            f"Version {evaluation.version} of {reconciled.model.name} was evaluated again meanwhile.",
-            "Promote it on that evaluation.",
+            f"Version {evaluation.version} of {reconciled.model.name} was evaluated again in the meantime.",
+            "Promote it again, based on that evaluation.",
         )
 
 
@@ -278,7 +265,7 @@ def _require_approval(
 
 
 def _move(
-    alias: str, from_version: int | None, to: int, cause: str, request: Request, *, resting_on: str = ""
+    alias: str, from_version: int | None, to: int, cause: str, request: Request, *, sha256: str = ""
 ) -> Move:
     return Move(
         at=moves.now(),
@@ -288,7 +275,7 @@ def _move(
         cause=cause,
         by=request.by,
         reason=request.reason,
-        evidence=resting_on,
+        evidence=sha256,
         run_id=request.run_id,
         request=request.id,
     )

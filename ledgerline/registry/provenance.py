@@ -15,7 +15,6 @@ HOLDOUT_TAG = "holdout"  # for rows without partitions: how the rows for evaluat
 # MLflow refuses a tag of a version with more than 5,000 characters; its own encoding needs some of them.
 MAX_LENGTH = 4_500
 
-
 _EXAMPLE = '[["2013-04-01", "2013-06-30"]]'
 
 
@@ -44,7 +43,6 @@ class Provenance:
     Attributes:
         partition: Partition of the versions' asset; None if the asset has no partitions.
         trained_on: Partitions of the rows that it was trained on; empty if the rows have no partitions.
-        evaluated_on: Partitions of the rows that it will be evaluated on.
         training_data_sha256: Digest of the rows that it was trained on; empty if it is not recorded.
         details: Further tags.
     """
@@ -57,12 +55,7 @@ class Provenance:
 
 
 def tags_of(provenance: Provenance, partitions: RowPartitions, holdout: str | None) -> dict[str, str]:
-    """Return the tags that record the origin of a version.
-
-    Args:
-        provenance: Origin of the version.
-        partitions: All partitions of the rows.
-        holdout: Declared holdout of rows without partitions.
+    """Return the tags that record the origin of a version; `holdout` is that of rows without partitions.
 
     Raises:
         ProvenanceError: The rows do not have a partition, or there are too many to be recorded.

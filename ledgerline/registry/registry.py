@@ -107,10 +107,7 @@ class Model(RegisteredModel):
             return None
 
     def reconcile(self, unchanged_until: datetime | None = None) -> ReconciledModel:
-        """Finish an abandoned move, and record in the journal which aliases were changed outside it.
-
-        Args:
-            unchanged_until: Last time at which the aliases were known to agree with the journal, if any.
+        """Finish an abandoned move, and record changes outside the journal; see `moves.reconcile`.
 
         Raises:
             UnknownModelError: The model does not exist.

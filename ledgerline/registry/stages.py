@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ledgerline.mlflow_store.store import paged
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
@@ -37,8 +39,7 @@ class AliasState:
         aliases: Version by alias.
         journal_entry: Last entry of its journal that was carried out; 0 without a journal.
         journal_seal: Seal of an entry of its journal, `history.Entry.seal`; empty if unknown.
-        created: Creation time of the model, in milliseconds. A name can pass to another model, and a model
-            can be renamed; this time does not change.
+        created: Creation time of the model, in milliseconds, which its name does not change.
     """
 
     aliases: Mapping[str, int]
@@ -54,14 +55,8 @@ class AliasState:
 
 def alias_states(client: "MlflowClient") -> dict[str, AliasState]:
     """Return the alias state of every model, by name, in one call for each 1,000 models."""
-    states: dict[str, AliasState] = {}
-    token: str | None = None
-    while True:
-        page = client.search_registered_models(max_results=PAGE_SIZE, page_token=token)
-        states |= {model.name: alias_state_of(model) for model in page}
-        token = page.token
-        if not token:
-            return states
+    models = paged(lambda token: client.search_registered_models(max_results=PAGE_SIZE, page_token=token))
+    return {model.name: alias_state_of(model) for model in models}
 
 
 def alias_state_of(model: "RegisteredModel") -> AliasState:

@@ -1,7 +1,7 @@
 """Versions and aliases of a registered model, as MLflow stores them. moves.py moves aliases."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,6 @@ from ledgerline.registry.stages import PAGE_SIZE, AliasState, alias_state_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
 
 # Tags of a version, recorded at registration. A version that was registered manually may lack all of them.
@@ -46,8 +45,6 @@ class Version:
         number: Number of the version, counted from 1.
         location: URI of its files.
         run_id: MLflow run that trained it; empty if none is recorded.
-        created_at: Time of its registration.
-        tags: Tags that were recorded at its registration or later.
     """
 
     name: str
@@ -60,12 +57,7 @@ class Version:
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A registered model in MLflow.
-
-    Attributes:
-        client: An open MLflow client.
-        name: Name of the registered model; the model need not exist yet.
-    """
+    """A registered model in MLflow, which need not exist yet."""
 
     client: "MlflowClient"
     name: str
@@ -73,17 +65,14 @@ class RegisteredModel:
     def register(self, model_id: str, tags: Mapping[str, str]) -> Version:
         """Register a logged model with the hash of its files; a repeat returns the same version.
 
-        Args:
-            model_id: The logged model in MLflow.
-            tags: Tags of the version; secrets in them are redacted.
+        Secrets in the tags are redacted.
         """
         from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
         try:
             self.client.create_registered_model(self.name)
         except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         logged = self.client.get_logged_model(model_id)
         for version in self.client.search_model_versions(f"name = '{self.name}'"):
@@ -108,14 +97,9 @@ class RegisteredModel:
         Raises:
             UnknownModelError: The model does not exist.
         """
-        from mlflow.exceptions import MlflowException
-
-        try:
+        missing = UnknownModelError(f"There is no registered model {self.name!r}.", _LIST_MODELS)
+        with _if_missing(missing):
             return alias_state_of(self.client.get_registered_model(self.name))
-        except MlflowException as error:
-            if not _is_missing(error):
-                raise
-            raise UnknownModelError(f"There is no registered model {self.name!r}.", _LIST_MODELS) from error
 
     def version(self, number: int) -> Version:
         """Return a version by its number.
@@ -128,16 +112,11 @@ class RegisteredModel:
 
     def versions(self) -> list[Version]:
         """Return all versions, the first registered first."""
-        versions: list[Version] = []
-        token: str | None = None
-        while True:
-            page = self.client.search_model_versions(
-                f"name = '{self.name}'", max_results=PAGE_SIZE, page_token=token
-            )
-            versions += [_version(entity) for entity in page]
-            token = page.token
-            if not token:
-                return sorted(versions, key=lambda version: version.number)
+        named = f"name = '{self.name}'"
+        entities = store.paged(
+            lambda token: self.client.search_model_versions(named, max_results=PAGE_SIZE, page_token=token)
+        )
+        return sorted(map(_version, entities), key=lambda version: version.number)
 
     def version_with_alias(self, alias: str) -> Version | None:
         """Return the version that an alias names; None if it names none, or the model does not exist.
@@ -213,17 +192,8 @@ class RegisteredModel:
             verified_sha256(version, folder)
             yield folder
 
-    @contextmanager
-    def _existing(self, number: int) -> Iterator[None]:
-        """Raise UnknownVersionError if MLflow reports that the version does not exist."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            yield
-        except MlflowException as error:
-            if not _is_missing(error):
-                raise
-            raise UnknownVersionError(f"{self.name} has no version {number}.", _LIST_MODELS) from error
+    def _existing(self, number: int) -> AbstractContextManager[None]:
+        return _if_missing(UnknownVersionError(f"{self.name} has no version {number}.", _LIST_MODELS))
 
 
 def verified_sha256(version: Version, folder: Path) -> str:
@@ -250,20 +220,26 @@ def _retried(write: Callable[[], None]) -> None:
     fails; its second attempt updates.
     """
     from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
 
     try:
         write()
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(BAD_REQUEST):
+        if error.error_code != "BAD_REQUEST":
             raise
         write()
 
 
-def _is_missing(error: "MlflowException") -> bool:
-    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+@contextmanager
+def _if_missing(unknown: RegistryError) -> Iterator[None]:
+    """Raise this error if MLflow reports that the model or the version does not exist."""
+    from mlflow.exceptions import MlflowException
 
-    return error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise unknown from error
 
 
 def _version(entity: "ModelVersion") -> Version:

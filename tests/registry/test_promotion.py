@@ -202,7 +202,7 @@ def test_a_version_evaluated_again_while_it_is_promoted_is_left_for_the_next_try
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
     wanted = promotion._move(PRODUCTION, 1, 2, "promotion", request(), resting_on=evaluation.evidence)
 
-    with pytest.raises(UnderWayError, match="was evaluated again meanwhile"):
+    with pytest.raises(UnderWayError, match="was evaluated again in the meantime"):
         moves.move(model, wanted, lambda model: promotion._require_last(model, evaluation))
 
 
