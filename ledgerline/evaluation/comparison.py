@@ -8,7 +8,7 @@ how often).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.evaluation.calibration import CalibrationPoint
@@ -32,9 +32,6 @@ class Difference:
     """The values of one metric for both models, and the gain.
 
     Attributes:
-        metric: Name of the metric.
-        staging: Value for staging.
-        production: Value for production.
         gain: Amount by which staging is better; it is negative if staging is worse, for either direction of
             the metric.
         low: The lower end of the two-sided interval around the gain, with confidence 1 - alpha.
@@ -61,11 +58,8 @@ class Comparison:
     """The results of comparing staging with production on the same rows.
 
     Attributes:
-        kind: The kind of prediction.
         production_name: Name, for messages, of the model that staging is compared with.
-        rows: Number of rows.
         facts: Values that describe the outcomes; the kind of prediction chooses them.
-        clusters: Number of clusters.
         resamples: Number of draws.
         alpha: One minus the confidence of each interval.
         differences: One difference for each metric that is defined on these rows.
@@ -106,14 +100,8 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON values: finite numbers, None, texts, lists and dicts."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["kind"] = self.kind.as_dict()
-        return {
-            name: [asdict(each) if hasattr(each, "__dataclass_fields__") else each for each in value]
-            if isinstance(value, tuple)
-            else value
-            for name, value in values.items()
-        }
+        values = asdict(self) | {"kind": self.kind.as_dict()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def compare(
@@ -206,8 +194,7 @@ def compare(
 
 def _difference(metric: Metric, scores: PairedScores, clusters: int, alpha: float) -> Difference:
     gained = metric.gain(scores.staging, scores.production)
-    reach = half_widths(scores.gains, clusters, alpha)
-    two_sided, one_sided = reach if reach is not None else (None, None)
+    two_sided, one_sided = half_widths(scores.gains, clusters, alpha) or (None, None)
     return Difference(
         metric=metric.name,
         staging=scores.staging,

@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 def scores_psi(
     kind: PredictionKind, reference_prediction: "Answer", prediction: "Answer"
 ) -> dict[str, float]:
-    """Compute the population stability index of each column of predictions.
-
-    Args:
-        kind: Kind of prediction.
-        reference_prediction: Predictions for the reference rows, such as the training rows.
-        prediction: Predictions for the rows that are compared with them.
+    """Compute the population stability index of each column of predictions, compared with a reference.
 
     Returns:
         The index by column: `probability`, the label of each class, `value`, or "q" and each level.
@@ -51,14 +46,8 @@ def on_outcomes(
 ) -> dict[str, float]:
     """Compute the metrics of predictions whose outcomes are known.
 
-    A metric that is not defined on these rows is left out: a ranking, for example, needs outcomes of two
-    classes.
-
-    Args:
-        kind: Kind of prediction.
-        outcome: Outcome of each row.
-        prediction: Prediction for each row.
-        metrics: Metrics in addition to those of the kind.
+    These are the metrics of the kind and the given ones. A metric that is not defined on these rows is left
+    out: a ranking, for example, needs outcomes of two classes.
 
     Raises:
         ComparisonError: Outcomes or predictions are not of this kind.

@@ -24,8 +24,37 @@ if TYPE_CHECKING:
     from ledgerline.evaluation.samples import Answer, Column
 
 
+class _OfClasses(PredictionKind):
+    """Base class of the kinds whose predictions are probabilities of classes."""
+
+    method = "predict_proba"
+    model_type = "classifier"
+    primary_metric = "log_loss"
+    slice_metric = "brier"
+    calibration_metric = "calibration_error"
+
+
+class _OfNumbers(PredictionKind):
+    """Base class of the kinds whose outcomes are numbers."""
+
+    method = "predict"
+    model_type = "regressor"
+
+    def outcomes(self, values: "Column") -> "NDArray[np.float64]":
+        """Check that each outcome is a finite number."""
+        outcome = floats("The outcome", values)
+        if not len(outcome):
+            raise ComparisonError("There are no rows; compare on a holdout that has some.")
+        require_finite("outcomes", outcome, "leave out rows whose outcome is missing")
+        return outcome
+
+    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
+        """Return mean and standard deviation, in the unit of the outcome."""
+        return {"mean": float(outcome.mean()), "standard_deviation": float(outcome.std())}
+
+
 @dataclass(frozen=True)
-class Binary(PredictionKind):
+class Binary(_OfClasses):
     """A binary outcome, predicted by its probability.
 
     Outcomes are true or false (or 1 and 0). Predictions are the probability of true: one number for each row,
@@ -39,11 +68,6 @@ class Binary(PredictionKind):
     """
 
     name = "binary"
-    method = "predict_proba"
-    model_type = "classifier"
-    primary_metric = "log_loss"
-    slice_metric = "brier"
-    calibration_metric = "calibration_error"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -57,12 +81,6 @@ class Binary(PredictionKind):
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
         """Check that each prediction is a probability, and return that of true."""
         return probabilities(name, answer, rows)
-
-    def calibration(
-        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
-    ) -> tuple[CalibrationPoint, ...]:
-        """Compute mean probability and share of positives, in bins of about equally many rows."""
-        return binned_curve(outcome, prediction)
 
     def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
         """Count the positives."""
@@ -86,7 +104,7 @@ class Binary(PredictionKind):
 
 
 @dataclass(frozen=True)
-class Multiclass(PredictionKind):
+class Multiclass(_OfClasses):
     """One of several classes, predicted by the probability of each.
 
     Outcomes are labels of the classes, and are returned as the numbers of the classes, from 0. Predictions
@@ -105,11 +123,6 @@ class Multiclass(PredictionKind):
     classes: tuple[str | int, ...]
 
     name = "multiclass"
-    method = "predict_proba"
-    model_type = "classifier"
-    primary_metric = "log_loss"
-    slice_metric = "brier"
-    calibration_metric = "calibration_error"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", require_classes(self.classes))
@@ -139,14 +152,8 @@ class Multiclass(PredictionKind):
 
     def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
         """Count the rows of each class."""
-        import numpy as np
-
-        counts = np.bincount(outcome, minlength=len(self.classes))
-        return {
-            "rows_by_class": {
-                str(label): int(count) for label, count in zip(self.classes, counts, strict=True)
-            }
-        }
+        counts = {str(label): int((outcome == number).sum()) for number, label in enumerate(self.classes)}
+        return {"rows_by_class": counts}
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -173,7 +180,7 @@ class Multiclass(PredictionKind):
 
 
 @dataclass(frozen=True)
-class Regression(PredictionKind):
+class Regression(_OfNumbers):
     """A number, predicted by one number.
 
     The metrics in the unit of the outcome are `absolute_error` (mean), `rmse` (root of the mean squared
@@ -182,8 +189,6 @@ class Regression(PredictionKind):
     """
 
     name = "regression"
-    method = "predict"
-    model_type = "regressor"
     primary_metric = "absolute_error"
     slice_metric = "absolute_error"
     calibration_metric = None
@@ -193,23 +198,9 @@ class Regression(PredictionKind):
         """List all metrics."""
         return _REGRESSION
 
-    def outcomes(self, values: "Column") -> "NDArray[np.float64]":
-        """Check that each outcome is a finite number."""
-        return _measured(values)
-
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
         """Check that each prediction is a finite number."""
         return numbers(name, answer, rows)
-
-    def calibration(
-        self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
-    ) -> tuple[CalibrationPoint, ...]:
-        """Compute mean prediction and mean outcome, in bins of about equally many rows."""
-        return binned_curve(outcome, prediction)
-
-    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
-        """Return mean and standard deviation, in the unit of the outcome."""
-        return _moments(outcome)
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -218,7 +209,7 @@ class Regression(PredictionKind):
 
 
 @dataclass(frozen=True)
-class Quantiles(PredictionKind):
+class Quantiles(_OfNumbers):
     """A number, predicted by quantiles of its distribution.
 
     Predictions have a column for each level in ascending order (a data frame with the levels as column names
@@ -238,8 +229,6 @@ class Quantiles(PredictionKind):
     levels: tuple[float, ...]
 
     name = "quantiles"
-    method = "predict"
-    model_type = "regressor"
     primary_metric = "pinball_loss"
     slice_metric = "pinball_loss"
     calibration_metric = "coverage_error"
@@ -263,10 +252,6 @@ class Quantiles(PredictionKind):
             Metric("crossing", True, by_row=losses.crossing),
         )
 
-    def outcomes(self, values: "Column") -> "NDArray[np.float64]":
-        """Check that each outcome is a finite number."""
-        return _measured(values)
-
     def predictions(self, name: str, answer: "Answer", rows: int) -> "NDArray[np.float64]":
         """Check that each prediction is a finite number for each level."""
         return quantiles(name, answer, self.levels, rows)
@@ -279,10 +264,6 @@ class Quantiles(PredictionKind):
             CalibrationPoint(level, float((outcome <= prediction[:, number]).mean()), len(outcome))
             for number, level in enumerate(self.levels)
         )
-
-    def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
-        """Return mean and standard deviation, in the unit of the outcome."""
-        return _moments(outcome)
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -320,18 +301,6 @@ _REGRESSION = (
     Metric("bias", lower_is_better=True, scorer=Moments),
     Metric("r2", lower_is_better=False, scorer=Moments),
 )
-
-
-def _measured(values: "Column") -> "NDArray[np.float64]":
-    outcome = floats("The outcome", values)
-    if not len(outcome):
-        raise ComparisonError("There are no rows; compare on a holdout that has some.")
-    require_finite("outcomes", outcome, "leave out rows whose outcome is missing")
-    return outcome
-
-
-def _moments(outcome: "NDArray[Any]") -> dict[str, Any]:
-    return {"mean": float(outcome.mean()), "standard_deviation": float(outcome.std())}
 
 
 def _require_levels(levels: Any) -> tuple[float, ...]:

@@ -45,9 +45,7 @@ def right(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]"
 
 def absolute_error(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
     """Return the absolute difference of prediction and outcome."""
-    import numpy as np
-
-    return np.abs(prediction - outcome)
+    return abs(prediction - outcome)
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,7 @@ def inside(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]
 
 def width(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":
     """Return the distance of the lowest and the highest quantile."""
-    import numpy as np
-
-    return np.abs(prediction[:, -1] - prediction[:, 0])
+    return abs(prediction[:, -1] - prediction[:, 0])
 
 
 def crossing(outcome: "Outcome", prediction: "Prediction") -> "NDArray[np.float64]":

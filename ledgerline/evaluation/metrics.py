@@ -30,7 +30,6 @@ class Rows:
         outcome: Outcome of each row, as the kind of prediction returns it.
         prediction: One number or one row of numbers for each row, as the kind of prediction returns it.
         clusters: Number of the cluster of each row.
-        cluster_count: Number of clusters.
     """
 
     outcome: "NDArray[Any]"
@@ -66,9 +65,7 @@ class Draw:
     @classmethod
     def of(cls, counts: "NDArray[np.floating]", rows_by_cluster: "NDArray[np.float64]") -> "Draw":
         """Count the rows of each draw."""
-        import numpy as np
-
-        exact = counts.astype(np.float64, copy=False)
+        exact = counts.astype("float64", copy=False)
         return cls(counts, exact, exact @ rows_by_cluster)
 
 

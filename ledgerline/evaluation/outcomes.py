@@ -18,7 +18,6 @@ def truths(values: "Column") -> "NDArray[np.bool_]":
     Raises:
         ComparisonError: There are no outcomes, or an outcome is missing or has another value.
     """
-    import numpy as np
     import pandas as pd
 
     outcome = _known(pd.Series(values))
@@ -26,13 +25,13 @@ def truths(values: "Column") -> "NDArray[np.bool_]":
         outcome = outcome.astype(object)
     known = outcome.isin([False, True])
     if not known.all():
-        row = int(np.argmin(known.to_numpy()))
+        row = int(known.to_numpy().argmin())
         (value,) = outcome.iloc[[row]].tolist()
         raise ComparisonError(
             f"Some outcomes are neither true nor false, the first in row {row:,}: {value!r:.80}; "
             "pass whether it happened."
         )
-    return outcome.to_numpy(dtype=np.bool_)
+    return outcome.to_numpy(dtype=bool)
 
 
 def class_numbers(values: "Column", classes: tuple[str | int, ...]) -> "NDArray[np.intp]":

@@ -92,10 +92,9 @@ class Policy:
         """
         metrics = [gate.slice_metric(kind) for gate in self.gates if isinstance(gate, NoSliceWorse)]
         if any(metric != metrics[0] for metric in metrics):
+            names = " and by ".join(metric.name for metric in metrics)
             raise ValueError(
-                "The gates NoSliceWorse need slices by "
-                f"{' and by '.join(metric.name for metric in metrics)}; "
-                "slices are compared by one metric."
+                f"The gates NoSliceWorse need slices by {names}; slices are compared by one metric."
             )
         return metrics[0] if metrics else kind.metric(kind.slice_metric)
 
@@ -145,16 +144,16 @@ def evaluate(policy: Policy, findings: Findings) -> tuple[Ruling, ...]:
             f"The models were compared with alpha {findings.comparison.alpha}, the policy has "
             f"{policy.alpha}; compare them with the policy's."
         )
-    return tuple(_ruling(gate, findings) for gate in policy.gates)
-
-
-def _ruling(gate: Gate, findings: Findings) -> Ruling:
-    ruling = gate.evaluate(findings)
-    if not isinstance(ruling, Ruling) or ruling.rule != gate.rule:
-        raise ValueError(
-            f"The gate {type(gate).__name__} returned {ruling!r:.80}; it must return a Ruling of {gate.rule}."
-        )
-    return ruling
+    rulings = []
+    for gate in policy.gates:
+        ruling = gate.evaluate(findings)
+        if not isinstance(ruling, Ruling) or ruling.rule != gate.rule:
+            name = type(gate).__name__
+            raise ValueError(
+                f"The gate {name} returned {ruling!r:.80}; it must return a Ruling of {gate.rule}."
+            )
+        rulings.append(ruling)
+    return tuple(rulings)
 
 
 def _require_gate(gate: Any) -> None:

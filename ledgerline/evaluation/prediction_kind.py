@@ -1,10 +1,10 @@
 """The interface of a kind of prediction. The kinds are in kinds.py."""
 
 from abc import ABC, abstractmethod
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ledgerline.evaluation.calibration import CalibrationPoint
+from ledgerline.evaluation.calibration import CalibrationPoint, binned_curve
 from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.resampling import scores_of
 from ledgerline.evaluation.samples import ComparisonError
@@ -76,11 +76,11 @@ class PredictionKind(ABC):
             ComparisonError: The shape is wrong, or a value is not a prediction of this kind.
         """
 
-    @abstractmethod
     def calibration(
         self, outcome: "NDArray[Any]", prediction: "NDArray[np.float64]"
     ) -> tuple[CalibrationPoint, ...]:
-        """Compute the calibration curve, from low to high predictions."""
+        """Compute mean prediction and mean outcome, in bins of about equally many rows, from low to high."""
+        return binned_curve(outcome, prediction)
 
     @abstractmethod
     def facts(self, outcome: "NDArray[Any]") -> dict[str, Any]:
@@ -133,9 +133,7 @@ class PredictionKind(ABC):
 
     def as_dict(self) -> dict[str, Any]:
         """Return name and fields as JSON values."""
-        values = (
-            {field.name: getattr(self, field.name) for field in fields(self)} if is_dataclass(self) else {}
-        )
+        values = asdict(self) if is_dataclass(self) else {}
         return {"name": self.name} | {
             name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
         }

@@ -23,7 +23,6 @@ class PairedScores:
 
     Attributes:
         staging: Value of staging on the rows; NaN if the metric is not defined.
-        production: Value of production on the same rows; NaN if the metric is not defined.
         gains: Gain of staging over production in each draw; NaN if the metric is not defined for the draw,
             for example because it has no rows or only one class.
     """
@@ -58,13 +57,7 @@ class ModelScorer:
 def scores_of(
     outcome: "NDArray[Any]", prediction: "NDArray[np.float64]", metrics: Sequence[Metric]
 ) -> dict[str, float]:
-    """Compute the metrics of one model that are defined.
-
-    Args:
-        outcome: Outcomes, as the kind of prediction returns them.
-        prediction: Predictions of the same rows, as the kind of prediction returns them.
-        metrics: Metrics of different names.
-    """
+    """Compute the metrics that are defined, for arrays that a kind of prediction has returned."""
     import numpy as np
 
     rows = Rows(outcome, prediction, np.zeros(len(outcome), dtype=np.intp), 1)
@@ -76,14 +69,7 @@ def scores_of(
 def paired_scores(
     sample: Sample, metrics: Sequence[Metric], resamples: int, seed: int
 ) -> Mapping[str, PairedScores]:
-    """Score both models on the same draws.
-
-    Args:
-        sample: The rows.
-        metrics: Metrics of different names.
-        resamples: Number of draws.
-        seed: Seed of the draws; equal seeds give equal draws.
-    """
+    """Score both models on the same draws; equal seeds give equal draws."""
     import numpy as np
 
     count = sample.cluster_count
@@ -110,14 +96,7 @@ def paired_scores(
 def paired_slice_scores(
     sample: Sample, metric: Metric, slices: "Sequence[NDArray[np.bool_]]", resamples: int, seed: int
 ) -> list[PairedScores]:
-    """Score both models in each slice, on the same draws of all rows.
-
-    Args:
-        sample: The rows.
-        metric: A metric that is a mean over rows.
-        slices: For each slice, a mask of its rows. Slices may overlap.
-        resamples: Number of draws.
-        seed: Seed of the draws; equal seeds give equal draws.
+    """Score both models in each slice, a mask of its rows, on the same draws of all rows.
 
     Raises:
         ComparisonError: The metric is not a mean over rows.

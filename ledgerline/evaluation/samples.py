@@ -30,7 +30,6 @@ class Sample:
     Attributes:
         outcome: Outcome of each row, as the kind of prediction returns it.
         staging: Predictions of staging: one number or one row of numbers for each row.
-        production: Predictions of production.
         clusters: Number of the cluster of each row, from 0 and without gaps.
     """
 
@@ -74,14 +73,13 @@ def floats(name: str, values: "Column") -> "NDArray[np.float64]":
     Raises:
         ComparisonError: The column holds something other than numbers.
     """
-    import numpy as np
     import pandas as pd
 
     column = pd.Series(values)
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object)
     _require_numbers(name, column)
-    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.to_numpy(dtype="float64", na_value=float("nan"))
 
 
 def table(name: str, values: "Answer") -> "NDArray[np.float64]":
@@ -154,24 +152,15 @@ def require_finite(name: str, values: "NDArray[np.float64]", remedy: str) -> Non
 
 def _require_numbers(name: str, column: "pd.Series") -> None:
     import pandas as pd
-    from pandas.api.types import is_complex_dtype, is_numeric_dtype
+    from pandas.api.types import is_complex_dtype, is_numeric_dtype, is_scalar
 
     if is_numeric_dtype(column) and not is_complex_dtype(column):
         return
-    if column.dtype == object:
-        wrong = next(
-            (
-                (row, value)
-                for row, value in enumerate(column)
-                if not isinstance(value, Real | Decimal)
-                and not (pd.api.types.is_scalar(value) and pd.isna(value))
-            ),
-            None,
-        )
-        if wrong is None:
-            return
-        row, value = wrong
-        raise ComparisonError(
-            f"{name} holds something other than numbers, the first in row {row:,}: {value!r:.80}."
-        )
-    raise ComparisonError(f"{name} holds {column.dtype}, not numbers; convert it.")
+    if column.dtype != object:
+        raise ComparisonError(f"{name} holds {column.dtype}, not numbers; convert it.")
+    for row, value in enumerate(column):
+        is_missing = is_scalar(value) and pd.isna(value)
+        if not isinstance(value, Real | Decimal) and not is_missing:
+            raise ComparisonError(
+                f"{name} holds something other than numbers, the first in row {row:,}: {value!r:.80}."
+            )

@@ -28,21 +28,17 @@ class CalibrationGaps:
         import numpy as np
 
         if rows.prediction.ndim == 1:
-            gaps, self._classes = [_gaps(rows.prediction, rows.outcome, rows)], 1
+            gaps = [_gaps(rows.prediction, rows.outcome, rows)]
         else:
-            self._classes = rows.prediction.shape[1]
-            gaps = [
-                _gaps(rows.prediction[:, number], rows.outcome == number, rows)
-                for number in range(self._classes)
-            ]
-        self._gaps = gaps[0] if len(gaps) == 1 else np.concatenate(gaps, axis=1)
+            classes = enumerate(rows.prediction.T)
+            gaps = [_gaps(probability, rows.outcome == number, rows) for number, probability in classes]
+        self._classes = len(gaps)
+        self._gaps = np.concatenate(gaps, axis=1)
 
     def scores(self, draw: Draw) -> "dict[str, NDArray[np.float64]]":
         """Return the error for each draw."""
-        import numpy as np
-
-        error = np.abs(draw.exact @ self._gaps).sum(axis=1) / draw.rows
-        return {"calibration_error": error if self._classes == 1 else error / self._classes}
+        error = abs(draw.exact @ self._gaps).sum(axis=1) / draw.rows
+        return {"calibration_error": error / self._classes}
 
 
 class Confusion:

@@ -27,9 +27,6 @@ class SliceDifference:
     Attributes:
         column: The column that the rows were divided by.
         value: The value that the rows of the slice have in this column.
-        rows: Number of rows in the slice.
-        staging: The metric of staging.
-        production: The metric of production.
         gain: Amount by which staging is better; negative if it is worse.
         low: The lower end of an interval around the gain. With confidence 1 - alpha the intervals of all
             slices hold simultaneously, so that false alarms do not become more likely with many slices.
@@ -93,8 +90,7 @@ def slice_differences(
     differences = []
     for number, (column, value, rows) in enumerate(parts):
         if number not in comparable:
-            empty = SliceDifference(column, value, int(rows.sum()), None, None, None, None, None)
-            differences.append(empty)
+            differences.append(SliceDifference(column, value, int(rows.sum()), None, None, None, None, None))
             continue
         scored, half_width = comparable[number]
         gained = metric.gain(scored.staging, scored.production)
