@@ -18,7 +18,7 @@ from ledgerline.cleaning.texts import clean, shortened
 from ledgerline.ledger.history import Materialisation, RunHistory
 from ledgerline.ledger.ids import RUN_ID_FIELD
 from ledgerline.ledger.reads import Read, Source
-from ledgerline.ledger.written import AssetRows, rows_kept
+from ledgerline.ledger.written import rows_kept
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -63,9 +63,7 @@ class _Dataset:
         source = {"asset": self.asset, RUN_ID_FIELD: self.writer}
         schema = json.dumps({"mlflow_colspec": _columns(self.schema)}) if self.schema else ""
         described = [source, self.data_version, sorted(self.partitions), profile, schema]
-        if (
-            self.writer is None
-        ):  # If a run wrote the dataset, the caveat is about the run that read it and not about the dataset.
+        if self.writer is None:  # Otherwise the caveat is about the run that read the dataset.
             described.append(self.caveat)
         tags = {
             CONTEXT_TAG: context,
@@ -105,7 +103,11 @@ def run_datasets(now: RunHistory) -> "list[DatasetInput]":
 
 def _written(now: RunHistory) -> Iterator[_Dataset]:
     for asset, left in now.written.items():
-        for data_version, kept in _by_version(left).items():
+        versions: dict[str, list[tuple[Materialisation, Sequence[Materialisation]]]] = {}
+        for part, parts in left.kept:
+            if part.data_version is not None:
+                versions.setdefault(part.data_version, []).append((part, parts))
+        for data_version, kept in versions.items():
             parts = [part for part, _ in kept]
             yield _Dataset(
                 asset=asset,
@@ -115,14 +117,6 @@ def _written(now: RunHistory) -> Iterator[_Dataset]:
                 rows=rows_kept(kept),
                 schema=next((part.schema for part in parts if part.schema is not None), None),
             )
-
-
-def _by_version(left: AssetRows) -> dict[str, list[tuple[Materialisation, Sequence[Materialisation]]]]:
-    versions: dict[str, list[tuple[Materialisation, Sequence[Materialisation]]]] = {}
-    for part, parts in left.kept:
-        if part.data_version is not None:
-            versions.setdefault(part.data_version, []).append((part, parts))
-    return versions
 
 
 def _read(now: RunHistory) -> Iterator[_Dataset]:
@@ -171,10 +165,6 @@ def _read_from(
 
 def _columns(schema: dg.TableSchema) -> list[dict[str, object]]:
     return [
-        {
-            "name": clean(column.name),
-            "type": clean(column.type),
-            "required": not column.constraints.nullable,
-        }
-        for column in schema.columns
+        {"name": clean(each.name), "type": clean(each.type), "required": not each.constraints.nullable}
+        for each in schema.columns
     ]

@@ -1,8 +1,7 @@
 """Converts run config to MLflow params, which projection.py writes."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ledgerline.cleaning.texts import cleaned, shortened
@@ -15,16 +14,11 @@ MAX_PARAMS = 200
 MAX_PARAM_LENGTH = 6000  # the limits of mlflow/utils/validation.py
 
 
-@dataclass(frozen=True)
-class Params:
-    """The first MAX_PARAMS params of a run config, and the number of further ones (`left_out`)."""
+def run_params(config: Mapping[str, Any]) -> "tuple[list[Param], int]":
+    """Return run config as params, sorted by name: `ops.oven_model.config.max_iter` = `300`.
 
-    params: "Sequence[Param]"
-    left_out: int
-
-
-def run_params(config: Mapping[str, Any]) -> Params:
-    """Return run config as params, sorted by name: `ops.oven_model.config.max_iter` = `300`."""
+    These are the first MAX_PARAMS params. The second value is the number of further ones.
+    """
     from mlflow.entities import Param
 
     values: dict[str, str] = {}
@@ -32,7 +26,7 @@ def run_params(config: Mapping[str, Any]) -> Params:
         text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
         values.setdefault(entity_name(".".join(path)), shortened(text, MAX_PARAM_LENGTH))
     names = sorted(values)
-    return Params([Param(name, values[name]) for name in names[:MAX_PARAMS]], len(names[MAX_PARAMS:]))
+    return [Param(name, values[name]) for name in names[:MAX_PARAMS]], len(names[MAX_PARAMS:])
 
 
 def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

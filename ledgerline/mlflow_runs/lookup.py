@@ -5,12 +5,14 @@ Each export searches for the run, so that all observers of an instance use the s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.links import Links
 from ledgerline.mlflow_runs import tags as mlflow_tags
 from ledgerline.mlflow_runs.metrics import milliseconds
+from ledgerline.mlflow_store.store import paged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,13 +27,8 @@ class MLflowRun:
     """The MLflow run of a Dagster run.
 
     Attributes:
-        run_id: Id in MLflow.
-        experiment_id: Id of its experiment.
         home: Id of the experiment for new runs and for traces.
-        status: Status in MLflow.
         ended: Time of its end in milliseconds since the epoch; None while it is open.
-        tags: Tags in MLflow.
-        params: Params in MLflow.
         is_new: True if nothing about the Dagster run has been written to it yet.
         parent: Id of the MLflow run of the first Dagster run, if this one is a re-execution.
         children: Ids of MLflow runs that should have this run as parent and do not have it yet.
@@ -75,12 +72,6 @@ def find_or_create(client: "MlflowClient", experiment_id: str, now: RunHistory, 
 
     A run that dagster-mlflow opened, in any experiment, takes precedence over a run that Ledgerline created.
     If several observers created a run at the same time, all of them use the run with the smallest id.
-
-    Args:
-        client: MLflow client.
-        experiment_id: Id of the experiment of new runs.
-        now: History of the Dagster run.
-        links: URLs of the user interfaces.
     """
     run_id = now.run.run_id
     experiments = [
@@ -115,16 +106,9 @@ def find_or_create(client: "MlflowClient", experiment_id: str, now: RunHistory, 
 
 
 def _search(client: "MlflowClient", experiments: list[str], tag: str, value: str) -> "list[Run]":
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            experiments, f"tags.`{tag}` = '{value}'", max_results=MAX_RUNS, page_token=token
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+    tagged = f"tags.`{tag}` = '{value}'"
+    search = partial(client.search_runs, experiments, tagged, max_results=MAX_RUNS)
+    return list(paged(lambda token: search(page_token=token)))
 
 
 def _is_adopted(run: "Run") -> bool:
@@ -145,28 +129,19 @@ def _chosen(runs: "Sequence[Run]") -> "Run":
 def _create(client: "MlflowClient", experiment_id: str, now: RunHistory) -> "Run":
     from mlflow.exceptions import MlflowException
 
+    tags = {
+        mlflow_tags.KIND: mlflow_tags.DAGSTER_RUN,
+        mlflow_tags.RUN_ID: now.run.run_id,
+        mlflow_tags.USER: mlflow_tags.DAGSTER,
+    }
+    create = partial(client.create_run, experiment_id, milliseconds(now.started or now.run.created), tags)
     try:
-        return _create_named(client, experiment_id, now, mlflow_tags.run_name(now))
+        return create(run_name=mlflow_tags.run_name(now))
     except MlflowException as refusal:
         try:
-            return _create_named(
-                client, experiment_id, now, now.run.run_id
-            )  # MLflow may have refused the name
+            return create(run_name=now.run.run_id)  # MLflow may have refused the name.
         except MlflowException:
             raise refusal from None
-
-
-def _create_named(client: "MlflowClient", experiment_id: str, now: RunHistory, name: str) -> "Run":
-    return client.create_run(
-        experiment_id,
-        start_time=milliseconds(now.started or now.run.created),
-        tags={
-            mlflow_tags.KIND: mlflow_tags.DAGSTER_RUN,
-            mlflow_tags.RUN_ID: now.run.run_id,
-            mlflow_tags.USER: mlflow_tags.DAGSTER,
-        },
-        run_name=name,
-    )
 
 
 def _remove(client: "MlflowClient", run: "Run", chosen: "Run", links: Links) -> None:

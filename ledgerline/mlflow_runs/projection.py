@@ -131,10 +131,8 @@ class MLflowRunProjection:
         for start in range(0, len(datasets), MAX_DATASETS):
             writer.log_datasets(datasets[start : start + MAX_DATASETS])
         for run_id in mlflow_run.children:
-            writer.do(
-                f"run {run_id} below it",
-                partial(client.set_tag, run_id, mlflow_tags.PARENT, mlflow_run.run_id),
-            )
+            set_parent = partial(client.set_tag, run_id, mlflow_tags.PARENT, mlflow_run.run_id)
+            writer.do(f"run {run_id} below it", set_parent)
         if now.ended is not None:
             # The link is valid even if the trace has not been exported yet.
             trace_id = f"tr-{ids.trace_id(now.run.run_id):032x}"
@@ -142,7 +140,9 @@ class MLflowRunProjection:
                 "the link to its trace", lambda: client.link_traces_to_run([trace_id], mlflow_run.run_id)
             )
             self._log_files(writer, now, mlflow_run)
-        self._note_left_out(writer, mlflow_run, before)
+        names = writer.known | writer.left_out.keys()
+        if names != mlflow_run.left_out:
+            writer.name_left_out(names)
         if is_held:
             raise NotYetError(
                 f"The process of Dagster run {now.run.run_id} still has MLflow run {mlflow_run.run_id} open; "
@@ -156,16 +156,16 @@ class MLflowRunProjection:
     ) -> None:
         from mlflow.entities import RunTag
 
-        config = run_params(now.run.config)
+        params, params_left_out = run_params(now.run.config)
         known_tags = mlflow_tags.run_tags(now, self.links, mlflow_run.home)
         if mlflow_run.parent is not None:
             known_tags[mlflow_tags.PARENT] = mlflow_run.parent
-        if config.left_out:
-            known_tags[mlflow_tags.PARAMS_LEFT_OUT] = str(config.left_out)
+        if params_left_out:
+            known_tags[mlflow_tags.PARAMS_LEFT_OUT] = str(params_left_out)
         tags = [RunTag(name, value) for name, value in mlflow_run.lacks(known_tags).items()]
         # MLflow does not allow changing a param, whether Ledgerline or a step logged it.
-        params = [param for param in config.params if param.key not in mlflow_run.params]
-        writer.log(list(run_metrics(now, before)), params, tags)
+        new_params = [param for param in params if param.key not in mlflow_run.params]
+        writer.log(list(run_metrics(now, before)), new_params, tags)
 
     def _log_files(self, writer: RunWriter, now: RunHistory, mlflow_run: MLflowRun) -> None:
         # Without the extra `plots`, a run is exported without its timeline.
@@ -176,12 +176,6 @@ class MLflowRunProjection:
             writer.log_files(files)
         except Exception as error:  # noqa: BLE001 (artifact stores raise any error: this one is unavailable)
             raise self._unavailable(error) from None
-
-    def _note_left_out(self, writer: RunWriter, mlflow_run: MLflowRun, before: RunHistory | None) -> None:
-        """Write the names of the refused parts to a tag of the MLflow run."""
-        names = {*writer.left_out, *(mlflow_run.left_out if before is not None else ())}
-        if names != mlflow_run.left_out:
-            writer.name_left_out(names)
 
     def _report_links(self, instance: dg.DagsterInstance, now: RunHistory, mlflow_run: MLflowRun) -> None:
         run_id = now.run.run_id

@@ -55,8 +55,6 @@ class RunWriter:
     """Writes to one MLflow run.
 
     Attributes:
-        client: MLflow client.
-        run_id: Id of the run in MLflow.
         known: Names of parts that were refused earlier, which are not written again.
         left_out: Reason for each refused part, by the name of the part.
         written: Number of values that were written.

@@ -48,8 +48,8 @@ def flavour_of(model: Any) -> Flavour:
         if flavour.owns(model):
             return flavour
     raise ModelRefusedError(
-        f"A {type(model).__module__}.{type(model).__qualname__} cannot be stored as a model. "
-        f"These can: {', '.join(flavour.takes for flavour in FLAVOURS)}."
+        f"A {type(model).__module__}.{type(model).__qualname__} cannot be stored as a model.",
+        f"These can: {', '.join(flavour.takes for flavour in FLAVOURS)}.",
     )
 
 
@@ -62,7 +62,9 @@ def save(
     *,
     method: str = PREDICT,
 ) -> None:
-    """Write a model as an MLflow model that predicts with one of its methods.
+    """Write a model as an MLflow model that predicts with one of its methods, to a new folder.
+
+    The signature is inferred from the inputs; their first rows become the example.
 
     Example:
         ```python
@@ -70,14 +72,6 @@ def save(
         model_files.save(model, folder, inputs, logged_model, run_id, method="predict_proba")
         model_files.load(folder).answer(inputs.head())  # the same probabilities; no code in the files is run
         ```
-
-    Args:
-        model: A fitted model of one of FLAVOURS.
-        folder: Folder to create; it must not exist.
-        inputs: Rows from which the signature is inferred. The first rows become the example.
-        logged: MLflow entity that the files belong to.
-        run_id: Id of the training run.
-        method: Method that predicts: "predict", "predict_proba" or "predict_log_proba".
 
     Raises:
         ModelRefusedError: The model has no such method, or could not be loaded, or would predict differently
@@ -128,12 +122,14 @@ def _answer(stored: StoredModel, example: "pd.DataFrame") -> Any:
         answer = stored.answer(example)
     except Exception as error:  # models raise any error
         raise ModelRefusedError(
-            f"The model cannot predict for the first of its inputs: {type(error).__name__}: {error}"
+            f"The model cannot predict for the first of its inputs: {type(error).__name__}: {error}",
+            "Pass a fitted model, and inputs like those that it was trained on.",
         ) from error
     if not isinstance(answer, np.ndarray | pd.DataFrame | pd.Series) or len(answer) != len(example):
         raise ModelRefusedError(
             f"{stored.method} of the model returns a {type(answer).__name__} of {len(answer)} for "
-            f"{len(example)} inputs; it must return an array with a row for each of them."
+            f"{len(example)} inputs.",
+            "It must return an array with a row for each of them.",
         )
     return answer
 
@@ -220,12 +216,13 @@ def load(folder: Path) -> StoredModel:
             raise
         except Exception as error:  # Each library raises different errors for a damaged file.
             raise ModelRefusedError(
-                f"{folder} cannot be loaded as {flavour.name}: {type(error).__name__}: {error}"
+                f"{folder} cannot be loaded as {flavour.name}: {type(error).__name__}: {error}",
+                "If its files are damaged, log the model again.",
             ) from error
     raise ModelRefusedError(
         f"{folder} has the flavours {', '.join(sorted(description.flavors)) or '(none)'}; pickled models are "
-        "not loaded. These are loaded, without running code: "
-        f"{', '.join(flavour.takes for flavour in FLAVOURS)}."
+        "not loaded.",
+        f"These are loaded, without running code: {', '.join(flavour.takes for flavour in FLAVOURS)}.",
     )
 
 

@@ -19,13 +19,7 @@ class UnknownPromptError(LedgerlineError):
 
 @dataclass(frozen=True)
 class RegisteredPrompt:
-    """A version of a prompt.
-
-    Attributes:
-        name: Name of the prompt.
-        version: Number of the version, from 1 on.
-        template: Text with {{ variables }}.
-    """
+    """A version of a prompt, whose template is a text with {{ variables }}."""
 
     name: str
     version: int
@@ -40,11 +34,7 @@ class RegisteredPrompt:
 def register(client: "MlflowClient", name: str, template: str, experiment_id: str) -> RegisteredPrompt:
     """Return the version with this text: the latest version if its text is the same, or else a new one.
 
-    Args:
-        client: Client of MLflow.
-        name: Name of the prompt.
-        template: Text.
-        experiment_id: Id of the experiment that lists the prompt.
+    The experiment with the id lists the prompt.
     """
     from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
 

@@ -33,8 +33,7 @@ class StoreUnreachableError(LedgerlineError):
 def connect(tracking_uri: str) -> "MlflowClient":
     """Open a client, after a check of a few seconds that the server or the database can be reached.
 
-    Args:
-        tracking_uri: URL of a server, or URI of a database, whose missing tables are created.
+    Missing tables of a database are created.
 
     Raises:
         StoreUnreachableError: The server does not respond, or the database cannot be opened.
@@ -60,10 +59,7 @@ def connect(tracking_uri: str) -> "MlflowClient":
 def experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> str:
     """Return the id of an experiment, which is created if it does not exist.
 
-    Args:
-        client: Client of MLflow.
-        name: Name of the experiment.
-        artifacts: Folder or URL for the artifacts of a new experiment; None if the server decides.
+    Its artifacts are stored in a folder or at a URL; if that is None, the server decides.
 
     Raises:
         StoreUnreachableError: The experiment was deleted. The message explains how to restore it.

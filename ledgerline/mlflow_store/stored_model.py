@@ -46,12 +46,7 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class Needs:
-    """Everything that loading a model needs.
-
-    Attributes:
-        libraries: Names of distributions.
-        types: Types in a file in skops format, without those that skops trusts itself.
-    """
+    """Distributions that loading a model needs, and types in its skops file that skops does not trust."""
 
     libraries: Sequence[str]
     types: Sequence[str] = ()
@@ -63,9 +58,7 @@ class Saved:
 
     Attributes:
         description: MLflow's entity, to which the flavour adds its section.
-        signature: Types of the inputs and of the predictions.
         example: Rows that the model predicts as a test when it is loaded.
-        needs: Everything that loading the model needs.
         categories: Columns of the example that the model was trained with as pandas' categories.
     """
 
@@ -111,12 +104,7 @@ class Flavour(ABC):
 
     @abstractmethod
     def stored(self, model: Any, method: str, categories: Sequence[str]) -> StoredModel:
-        """Return the model with the method that it predicts with.
-
-        Args:
-            model: Model that the flavour owns.
-            method: One of METHODS.
-            categories: Columns that the model takes as pandas' categories.
+        """Return the model with its method of METHODS, and the columns that it takes as pandas' categories.
 
         Raises:
             ModelRefusedError: It has no such method.
@@ -140,12 +128,7 @@ class Flavour(ABC):
 
     @abstractmethod
     def read(self, folder: Path, config: Mapping[str, Any], method: str) -> StoredModel:
-        """Load a model without running code in its files.
-
-        Args:
-            folder: Folder with all files of the model.
-            config: Section of this flavour in the description of the model.
-            method: Method that predicts.
+        """Load a model without running code in its files; `config` is its section of the description.
 
         Raises:
             ModelRefusedError: The model cannot be loaded without running code.
@@ -161,7 +144,8 @@ def bound(flavour: str, model: Any, method: str) -> StoredModel:
     if method not in METHODS or not callable(getattr(model, method, None)):
         has = [name for name in METHODS if callable(getattr(model, name, None))]
         raise ModelRefusedError(
-            f"{type(model).__name__} has no {method}; its methods are {', '.join(has) or 'others'}."
+            f"{type(model).__name__} has no {method}; its methods are {', '.join(has) or 'others'}.",
+            "Log it with one of them." if has else f"Log a model that has one of {', '.join(METHODS)}.",
         )
     return StoredModel(flavour, model, method, getattr(model, method))
 
@@ -186,7 +170,8 @@ def file_in(folder: Path, config: Mapping[str, Any], key: str) -> Path:
     file = (folder / name).resolve()
     if not name or not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise ModelRefusedError(
-            f"The description of the model names the file {name!r}, which it does not have."
+            f"The description of the model names the file {name!r}, which it does not have.",
+            "Log the model again, with all of its files.",
         )
     return file
 

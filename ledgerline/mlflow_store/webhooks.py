@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ledgerline.cleaning.passwords import without_password
 from ledgerline.errors import LedgerlineError
-from ledgerline.mlflow_store.store import SERVER_SCHEMES
+from ledgerline.mlflow_store.store import SERVER_SCHEMES, paged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,9 +70,7 @@ class Delivery:
         id: MLflow's id of this delivery, which is the same if it is sent again.
         entity: Kind of the changed entity, for instance "model_version_alias".
         action: "created", "deleted" or "set".
-        model: Name of the registered model.
         version: Number of the version, as text.
-        alias: Name of the alias.
         at: Time of sending, in seconds since the epoch.
     """
 
@@ -107,11 +105,7 @@ class Verifier:
         self._accepted: dict[str, float] = {}
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> Delivery:
-        """Verify and parse a delivery.
-
-        Args:
-            headers: Headers of the request; their names are case-insensitive.
-            body: Raw body of the request.
+        """Verify and parse a delivery from the headers of a request, in any case, and its raw body.
 
         Raises:
             DeliveryRefusedError: It is not signed with the secret, is too old or from the future, was
@@ -173,13 +167,8 @@ def register(client: "MlflowClient", url: str, secret: str, name: str) -> "Webho
     """Register a webhook for new versions, tags and aliases. The call is idempotent.
 
     An existing webhook with this name, or else one with this URL, is updated. A running server may use its
-    previous state until its MLFLOW_WEBHOOK_CACHE_TTL, one minute by default, has passed.
-
-    Args:
-        client: Client of a server, because a database without a server sends no deliveries.
-        url: URL that deliveries are sent to, with the path.
-        secret: Secret that deliveries are signed with.
-        name: Name of the webhook in MLflow: lower-case letters, digits, dots, underscores and hyphens.
+    previous state until its MLFLOW_WEBHOOK_CACHE_TTL, one minute by default, has passed. Its name may have
+    lower-case letters, digits, dots, underscores and hyphens.
 
     Raises:
         RegistrationError: MLflow is not a server, or refuses the webhook.
@@ -219,14 +208,8 @@ def send_test(client: "MlflowClient", webhook: "Webhook") -> str | None:
 
 
 def _known(client: "MlflowClient", url: str, name: str) -> "Webhook | None":
-    matching: list[Webhook] = []
-    page_token = None
-    while True:
-        page = client.list_webhooks(page_token=page_token)
-        matching += [webhook for webhook in page if webhook.name == name or webhook.url == url]
-        page_token = page.token
-        if not page_token:
-            break
+    webhooks = paged(lambda token: client.list_webhooks(page_token=token))
+    matching = [webhook for webhook in webhooks if webhook.name == name or webhook.url == url]
     return min(matching, key=lambda webhook: (webhook.name != name, webhook.creation_timestamp), default=None)
 
 

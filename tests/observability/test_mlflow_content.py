@@ -163,10 +163,10 @@ def test_the_points_of_real_runs_are_each_there_once(recording: Recording):
     ],
 )
 def test_config_is_flat_params(config: Mapping[str, Any], expected: Mapping[str, str]):
-    flat = run_params(config)
+    params, left_out = run_params(config)
 
-    assert {param.key: param.value for param in flat.params} == expected
-    assert flat.left_out == 0
+    assert {param.key: param.value for param in params} == expected
+    assert left_out == 0
 
 
 # Datasets

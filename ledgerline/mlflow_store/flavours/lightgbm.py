@@ -49,7 +49,8 @@ class LightGBM(Flavour):
         else:
             raise ModelRefusedError(
                 f"A Booster of LightGBM has no {method}: its predict returns what its objective "
-                'defines, which may be probabilities. Log it with method="predict".'
+                "defines, which may be probabilities.",
+                'Log it with method="predict".',
             )
         stored = bound(self.name, model, method)
         return replace(stored, answer=with_categories(_in_order(stored.answer, names), categories))
@@ -94,7 +95,8 @@ class LightGBM(Flavour):
             model = load_skops(file)
         else:
             raise ModelRefusedError(
-                f"{folder} is not a LightGBM model in text or skops format; pickled models are not loaded."
+                f"{folder} is not a LightGBM model in text or skops format; pickled models are not loaded.",
+                "Log a Booster, or an estimator in skops format.",
             )
         return self.stored(model, method, tuple(config.get(CATEGORIES_KEY, ())))
 

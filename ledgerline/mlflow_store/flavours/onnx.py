@@ -60,7 +60,8 @@ class Onnx(Flavour):
         """Return a model that predicts with the graph in memory, before it is written."""
         if model.ByteSize() > MAX_BYTES:
             raise ModelRefusedError(
-                f"The ONNX model is larger than {MAX_BYTES} bytes, the limit for one file."
+                f"The ONNX model is larger than {MAX_BYTES} bytes, the limit for one file.",
+                "Log a smaller model, for instance a quantised one.",
             )
         return self._running(model, model.SerializeToString(), method)
 
@@ -91,7 +92,10 @@ class Onnx(Flavour):
         try:
             session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # The errors of ONNX Runtime have no common class.
-            raise ModelRefusedError(f"ONNX Runtime cannot load the model: {error}") from error
+            raise ModelRefusedError(
+                f"ONNX Runtime cannot load the model: {error}",
+                "Convert it for the operators and the opset of the installed ONNX Runtime.",
+            ) from error
         answer = _answer(session, _output(session, method))
         return StoredModel(self.name, session if model is None else model, method, doubles(answer))
 
@@ -105,7 +109,8 @@ def _output(session: Any, method: str) -> str:
     if method != PROBABILITIES or (last.type in TYPES and len(last.shape) < 2):
         raise ModelRefusedError(
             f"The ONNX model has no {method}: its outputs are "
-            f"{', '.join(f'{each.name}, a {each.type} {each.shape}' for each in outputs)}."
+            f"{', '.join(f'{each.name}, a {each.type} {each.shape}' for each in outputs)}.",
+            f'Log it with method="{PREDICT}", or convert it with the probabilities as last output.',
         )
     return last.name
 
@@ -115,7 +120,8 @@ def _answer(session: Any, output: str) -> Callable[[Any], Any]:
     unknown = [f"{each.name}, a {each.type}" for each in inputs if each.type not in TYPES]
     if unknown:
         raise ModelRefusedError(
-            f"The ONNX model has the inputs {', '.join(unknown)}; supported types are {', '.join(TYPES)}."
+            f"The ONNX model has the inputs {', '.join(unknown)}.",
+            f"Convert it with inputs of these types: {', '.join(TYPES)}.",
         )
 
     def answer(rows: Any) -> Any:

@@ -68,7 +68,8 @@ class Sklearn(Flavour):
         """Load a file in skops format."""
         if config.get("serialization_format") != "skops":
             raise ModelRefusedError(
-                f"{folder} is not a scikit-learn model in skops format; pickled models are not loaded."
+                f"{folder} is not a scikit-learn model in skops format; pickled models are not loaded.",
+                'Log it with serialization_format="skops".',
             )
         # MLflow's name for the model file, pickled or not.
         model = load_skops(file_in(folder, config, "pickled_model"))
@@ -93,7 +94,8 @@ def load_skops(file: Path) -> Any:
         if library not in BOOSTERS:
             raise
         raise ModelRefusedError(
-            f"The model needs {library}, which is not installed: `pip install 'ledgerline-mlops[{library}]'`."
+            f"The model needs {library}, which is not installed.",
+            f"Install it: `pip install 'ledgerline-mlops[{library}]'`.",
         ) from error
 
 
@@ -121,5 +123,6 @@ def _require_trusted(types: Collection[str]) -> None:
     if strange:
         raise ModelRefusedError(
             f"The model holds types that are not trusted: {', '.join(strange)}. A model may have types "
-            "of scikit-learn, LightGBM and XGBoost only. Call your own functions in the asset of the inputs."
+            "of scikit-learn, LightGBM and XGBoost only.",
+            "Call your own functions in the asset of the inputs.",
         )

@@ -64,7 +64,8 @@ class XGBoost(Flavour):
         if method != PREDICT:
             raise ModelRefusedError(
                 f"A Booster of XGBoost has no {method}: its predict returns what its objective "
-                'defines, which may be probabilities. Log it with method="predict".'
+                "defines, which may be probabilities.",
+                'Log it with method="predict".',
             )
         matrix = library(self, "xgboost").DMatrix
 
@@ -84,8 +85,8 @@ class XGBoost(Flavour):
         """Return what loading the model needs: XGBoost, and scikit-learn, which its estimators import."""
         if _class_name(model) not in CLASSES:
             raise ModelRefusedError(
-                f"A {_class_name(model)} cannot be restored from XGBoost's format; supported are "
-                f"{', '.join(CLASSES)}."
+                f"A {_class_name(model)} cannot be restored from XGBoost's format.",
+                f"Log a model of one of these classes: {', '.join(CLASSES)}.",
             )
         return Needs(REQUIREMENTS)
 
@@ -100,10 +101,15 @@ class XGBoost(Flavour):
         """Load the model into an object of a known class."""
         class_name = config.get("model_class", BOOSTER)
         if class_name not in CLASSES:
-            raise ModelRefusedError(f"{folder} holds a {class_name}; supported are {', '.join(CLASSES)}.")
+            raise ModelRefusedError(
+                f"{folder} holds a {class_name}; supported are {', '.join(CLASSES)}.",
+                "Log a model of one of these classes.",
+            )
         file = file_in(folder, config, "data")
         if file.suffix not in FORMATS:
-            raise ModelRefusedError(f"{folder} is not in a format of XGBoost, {' or '.join(FORMATS)}.")
+            raise ModelRefusedError(
+                f"{folder} is not in a format of XGBoost.", f"Save the model as {' or '.join(FORMATS)}."
+            )
         model = getattr(library(self, "xgboost"), class_name.rpartition(".")[2])()
         model.load_model(file)
         if isinstance(config.get(MISSING_KEY), int | float) and class_name != BOOSTER:
