@@ -45,13 +45,11 @@ def binned_curve(
 ) -> tuple[CalibrationPoint, ...]:
     """Compute mean prediction and mean outcome of each bin, from low to high predictions."""
     bins = calibration_bins(prediction)
-    points = []
-    for number in range(int(bins.max()) + 1):
-        rows = bins == number
-        if rows.any():
-            points.append(
-                CalibrationPoint(
-                    float(prediction[rows].mean()), float(outcome[rows].mean()), int(rows.sum()), of_class
-                )
-            )
-    return tuple(points)
+    parts = (bins == number for number in range(int(bins.max()) + 1))
+    return tuple(
+        CalibrationPoint(
+            float(prediction[rows].mean()), float(outcome[rows].mean()), int(rows.sum()), of_class
+        )
+        for rows in parts
+        if rows.any()
+    )

@@ -55,18 +55,12 @@ class Better(Gate):
             text = f"{measured}; these rows are too few for a confidence interval."
             return Ruling(self.rule, False, None, self.margin, text)
         passed = difference.at_least > self.margin
-        must = "exceeds" if passed else "does not exceed"
-        return Ruling(
-            rule=self.rule,
-            passed=passed,
-            value=difference.at_least,
-            threshold=self.margin,
-            text=(
-                f"{measured}{_direction(difference)}: a gain of {number(difference.gain)}, which with "
-                f"{confidence} confidence is at least {number(difference.at_least)} and so {must} "
-                f"{number(self.margin)}."
-            ),
+        text = (
+            f"{measured}{_direction(difference)}: a gain of {number(difference.gain)}, which with "
+            f"{confidence} confidence is at least {number(difference.at_least)} and so "
+            f"{'exceeds' if passed else 'does not exceed'} {number(self.margin)}."
         )
+        return Ruling(self.rule, passed, difference.at_least, self.margin, text)
 
 
 @dataclass(frozen=True)
@@ -122,18 +116,13 @@ class NoSliceWorse(Gate):
             raise ComparisonError(
                 f"Slices were compared by {comparison.slice_metric}, not by {wanted}; compare them by it."
             )
-        evaluated = [(part, part.gain) for part in comparison.slices if part.gain is not None]
-        if not evaluated:
+        gains = [(part, part.gain) for part in comparison.slices if part.gain is not None]
+        if not gains:
             return Ruling(self.rule, True, None, bound, "No slice has enough rows to be evaluated.")
-        worst, lowest_gain = min(evaluated, key=lambda pair: pair[1])
-        worse = sorted(
-            (
-                (part, gain)
-                for part, gain in evaluated
-                if part.high is not None and gain < -bound and part.high < 0
-            ),
-            key=lambda pair: pair[1],
-        )
+        evaluated = sorted(gains, key=lambda pair: pair[1])
+        worst, lowest_gain = evaluated[0]
+        significant = [pair for pair in evaluated if pair[0].high is not None and pair[0].high < 0]
+        worse = [(part, gain) for part, gain in significant if gain < -bound]
         measured = f"the {comparison.slice_metric} of {comparison.production_name}"
         if worse:
             named = ", ".join(
@@ -237,17 +226,12 @@ class FastEnough(Gate):
             return Ruling(self.rule, True, None, self.ratio, text)
         ratio = latency.staging_ms / latency.production_ms
         passed = ratio <= self.ratio
-        return Ruling(
-            rule=self.rule,
-            passed=passed,
-            value=ratio,
-            threshold=self.ratio,
-            text=(
-                f"{takes}, {ratio:.3g} times the {latency.production_ms:.3g} ms of "
-                f"{findings.comparison.production_name}, which is {'within' if passed else 'above'} the "
-                f"{self.ratio:g} allowed."
-            ),
+        text = (
+            f"{takes}, {ratio:.3g} times the {latency.production_ms:.3g} ms of "
+            f"{findings.comparison.production_name}, which is {'within' if passed else 'above'} the "
+            f"{self.ratio:g} allowed."
         )
+        return Ruling(self.rule, passed, ratio, self.ratio, text)
 
 
 @dataclass(frozen=True)
@@ -354,16 +338,11 @@ def _within_production(rule: str, metric: str, most: float, comparison: Comparis
         else "the fixed bound"
     )
     passed = difference.staging <= threshold
-    return Ruling(
-        rule=rule,
-        passed=passed,
-        value=difference.staging,
-        threshold=threshold,
-        text=(
-            f"{metric} is {number(difference.staging)}, which is {'within' if passed else 'above'} the "
-            f"{number(threshold)} allowed ({why})."
-        ),
+    text = (
+        f"{metric} is {number(difference.staging)}, which is {'within' if passed else 'above'} the "
+        f"{number(threshold)} allowed ({why})."
     )
+    return Ruling(rule, passed, difference.staging, threshold, text)
 
 
 def _direction(difference: Difference) -> str:

@@ -26,13 +26,7 @@ MIN_DEFINED = 0.95
 def half_widths(gains: "NDArray[np.float64]", clusters: int, alpha: float) -> tuple[float, float] | None:
     """Return the half width of the two-sided interval, and the width of the one-sided one.
 
-    Args:
-        gains: Gain of each draw; NaN where the metric is not defined.
-        clusters: Number of clusters.
-        alpha: One minus the confidence.
-
-    Returns:
-        Both widths, or None if the metric is defined in too few draws.
+    Both have the confidence 1 - alpha. They are None if the metric is defined (not NaN) in too few draws.
     """
     import numpy as np
     from scipy import stats
@@ -54,12 +48,8 @@ def simultaneous_half_widths(
     The critical value is the (1 - alpha) quantile of these (Westfall and Young, Resampling-Based Multiple
     Testing, 1993). Correlated slices therefore widen the intervals less than Bonferroni's correction does.
     The draws are about normal and do not reflect the small number of clusters, so the level of the critical
-    value under a normal distribution is translated to Student's t with the clusters of the slice.
-
-    Args:
-        gains: Gains of each slice in each draw; NaN where the draw has no row of the slice.
-        clusters: Number of clusters of each slice.
-        alpha: One minus the confidence.
+    value under a normal distribution is translated to Student's t with the clusters of the slice. A gain is
+    NaN where the draw has no row of the slice.
     """
     import numpy as np
     from scipy import stats

@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ledgerline.evaluation.calibration import CalibrationPoint
 from ledgerline.evaluation.comparison import Comparison
@@ -38,11 +38,7 @@ def pictures(compared: Comparison) -> dict[str, bytes]:
     """Draw gains, calibration and slices of a comparison; return nothing without the extra `plots`."""
     if missing("plots"):
         return {}
-    return {
-        "gains": gains(compared),
-        "calibration": calibration(compared),
-        "slices": slice_gains(compared),
-    }
+    return {"gains": gains(compared), "calibration": calibration(compared), "slices": slice_gains(compared)}
 
 
 def gains(compared: Comparison) -> bytes:
@@ -90,12 +86,7 @@ def calibration(compared: Comparison) -> bytes:
 
 
 def calibration_curves(curves: Mapping[str, Sequence[CalibrationPoint]], kind_name: str) -> bytes:
-    """Draw the calibration curves of several models.
-
-    Args:
-        curves: For each model, the points that `PredictionKind.calibration` returned.
-        kind_name: Name of the kind of prediction.
-    """
+    """Draw the calibration curves of several models, as `PredictionKind.calibration` returns them."""
     figure = _figure(HEIGHT)
     axes = figure.subplots()
     _set_title(axes, "Calibration")
@@ -117,18 +108,12 @@ def calibration_curves(curves: Mapping[str, Sequence[CalibrationPoint]], kind_na
     across, up = _CALIBRATION_AXES.get(kind_name, ("predicted", "observed"))
     axes.set_xlabel(across)
     axes.set_ylabel(up)
-    for text in axes.legend(handles, labels, fontsize="small").get_texts():
-        text.set_parse_math(False)
+    _draw_legend(axes, handles, labels)
     return _png(figure)
 
 
 def scores(kind: PredictionKind, samples: "Mapping[str, NDArray[np.float64]]") -> bytes:
-    """Draw the distribution of predictions in several samples, one panel for each column of predictions.
-
-    Args:
-        kind: Kind of prediction.
-        samples: Predictions of each sample, as the kind of prediction returns them.
-    """
+    """Draw the distribution of predictions in several samples, one panel for each column of predictions."""
     tables = {name: kind.score_columns(prediction) for name, prediction in samples.items()}
     columns = kind.score_names[:MAX_PANELS]
     figure = _figure(max(HEIGHT, 2.2 * len(columns)))
@@ -140,8 +125,7 @@ def scores(kind: PredictionKind, samples: "Mapping[str, NDArray[np.float64]]") -
             axes.hist(table[column], bins=SCORE_BINS, range=ends, density=True, histtype="step", label=name)
         axes.set_xlabel(column, parse_math=False)
         axes.set_ylabel("density")
-    for text in all_axes[0].legend(fontsize="small").get_texts():
-        text.set_parse_math(False)
+    _draw_legend(all_axes[0])
     return _png(figure)
 
 
@@ -164,6 +148,11 @@ def _draw_intervals(axes: "Axes", rows: Sequence[Interval]) -> None:
 def _set_title(axes: "Axes", title: str) -> None:
     # Matplotlib would read dollar signs in a name as a formula.
     axes.set_title(title, parse_math=False)
+
+
+def _draw_legend(axes: "Axes", *handles_and_labels: Sequence[Any]) -> None:
+    for text in axes.legend(*handles_and_labels, fontsize="small").get_texts():
+        text.set_parse_math(False)
 
 
 def _figure(height: float) -> "Figure":

@@ -116,13 +116,10 @@ def default_policy(kind: PredictionKind) -> Policy:
     regression has no bound on its bias; add `Unbiased(most=...)`.
     """
     require_kind(kind)
-    gates: list[Gate] = [Better()]
-    if isinstance(kind, Binary | Multiclass):
-        gates += [NoSliceWorse(most=0.01 if isinstance(kind, Binary) else 0.02), Calibrated(most=0.05)]
-    elif isinstance(kind, Quantiles):
-        gates += [NoSliceWorse(most=0.0), Calibrated(most=0.05)]
-    else:
-        gates += [NoSliceWorse(most=0.0)]
+    tolerance = 0.01 if isinstance(kind, Binary) else 0.02 if isinstance(kind, Multiclass) else 0.0
+    gates: list[Gate] = [Better(), NoSliceWorse(most=tolerance)]
+    if isinstance(kind, Binary | Multiclass | Quantiles):
+        gates.append(Calibrated(most=0.05))
     return Policy((*gates, FastEnough(ratio=1.5), SameSignature()))
 
 

@@ -36,17 +36,12 @@ def probabilities(name: str, answer: "Answer", rows: int) -> "NDArray[np.float64
             f"{name} has shape {shape}; pass one probability for each row, or the two columns of "
             "predict_proba."
         )
-    if len(shape) == 1:
-        values = floats(name, answer)  # pyright: ignore[reportArgumentType]
-        require_rows(name, len(values), rows)
-        _require_probabilities(name, values)
-        return values
-    both = table(name, _true_last(answer))
-    require_rows(name, len(both), rows)
-    _require_probabilities(name, both)
-    if both.shape[1] == 2:
-        _require_sums(name, both)
-    return both[:, -1]
+    values = floats(name, answer) if len(shape) == 1 else table(name, _true_last(answer))  # pyright: ignore[reportArgumentType]
+    require_rows(name, len(values), rows)
+    _require_probabilities(name, values)
+    if shape[1:] == (2,):
+        _require_sums(name, values)
+    return values if values.ndim == 1 else values[:, -1]
 
 
 def class_probabilities(
@@ -146,10 +141,8 @@ def _require_probabilities(name: str, values: "NDArray[np.float64]") -> None:
 
 
 def _require_sums(name: str, values: "NDArray[np.float64]") -> None:
-    import numpy as np
-
     sums = values.sum(axis=1)
-    wrong = np.abs(sums - 1) > MAX_SUM_ERROR
+    wrong = abs(sums - 1) > MAX_SUM_ERROR
     if wrong.any():
         row = int(wrong.argmax())
         raise ComparisonError(

@@ -95,9 +95,9 @@ class Outranked:
     def __init__(self, rows: Rows) -> None:
         import numpy as np
 
-        happened, count = rows.outcome, rows.cluster_count
+        count = rows.cluster_count
         order = np.argsort(-rows.prediction, kind="stable")
-        ranked, happened, clusters = -rows.prediction[order], happened[order], rows.clusters[order]
+        ranked, happened, clusters = -rows.prediction[order], rows.outcome[order], rows.clusters[order]
         positives, of_positives = ranked[happened], clusters[happened]
         negatives, of_negatives = ranked[~happened], clusters[~happened]
         self._positives = np.bincount(of_positives, minlength=count).astype(float)

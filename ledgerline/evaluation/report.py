@@ -15,13 +15,9 @@ def render(
     pictures: Mapping[str, bytes],
     replay_lines: Sequence[tuple[str, Any]] | None = None,
 ) -> str:
-    """Render the page of a comparison.
+    """Render the page of a comparison from the evidence before it is sealed, and PNGs by name.
 
-    Args:
-        document: Evidence before it is sealed: `as_dict` of comparison and policy, and their inputs.
-        pictures: PNG by name.
-        replay_lines: Results of the replay of logged requests, as pairs of name and value; None without a
-            replay.
+    The lines of a replay of logged requests are pairs of name and value; they are None without a replay.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -57,10 +53,9 @@ def _outcomes(facts: Mapping[str, Any]) -> str:
 
 def _gate(sealed: Mapping[str, Any]) -> str:
     """Return the expression that declares a gate."""
-    fields = {name: value for name, value in sealed.items() if name not in {"gate", "rule"}}
     texts = [
         f"{name}={value['name'] if isinstance(value, Mapping) and 'name' in value else value!r}"
-        for name, value in fields.items()
-        if value is not None
+        for name, value in sealed.items()
+        if name not in {"gate", "rule"} and value is not None
     ]
     return f"{sealed['gate']}({', '.join(texts)})"

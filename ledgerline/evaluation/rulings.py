@@ -53,7 +53,6 @@ class Ruling:
     """The result of one gate.
 
     Attributes:
-        rule: Name of the gate's rule.
         passed: True if staging passes the gate.
         value: Number that the gate evaluated; None if it has no number.
         threshold: Number that the value was compared with; None if there is no threshold.

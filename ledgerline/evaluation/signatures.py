@@ -16,11 +16,7 @@ def problems(staging: "ModelSignature | None", production: "ModelSignature | Non
     """Return the changes that would break clients of production if staging were active, one sentence each.
 
     A column that staging no longer has is a problem, too: MLflow accepts and ignores it, so the prediction
-    would silently disregard it.
-
-    Args:
-        staging: Signature of staging.
-        production: Signature that clients rely on; None without a version in production.
+    would silently disregard it. Without a version in production, its signature is None.
     """
     if staging is None or staging.inputs is None or staging.outputs is None:
         return ["Staging has no signature of inputs and outputs; log the model with one."]

@@ -53,16 +53,10 @@ def slice_differences(
     resamples: int,
     seed: int,
 ) -> tuple[SliceDifference, ...]:
-    """Compare both models among the rows that have each value of each column.
+    """Compare both models, by a mean over rows, among the rows that have each value of each column.
 
-    Args:
-        sample: The rows.
-        slices: For each column, the label of each row.
-        metric: A metric that is a mean over rows.
-        tell_apart: Function that returns whether the given outcomes can distinguish models.
-        alpha: One minus the confidence with which all intervals hold.
-        resamples: Number of draws.
-        seed: Seed of the draws; equal seeds give equal draws.
+    All intervals together hold with confidence 1 - alpha. `tell_apart` returns whether models can be told
+    apart by outcomes.
 
     Raises:
         ComparisonError: A column does not have one label for each row.
@@ -89,23 +83,12 @@ def slice_differences(
     comparable = dict(zip(telling, zip(scores, half_widths, strict=True), strict=True))
     differences = []
     for number, (column, value, rows) in enumerate(parts):
-        if number not in comparable:
-            differences.append(SliceDifference(column, value, int(rows.sum()), None, None, None, None, None))
-            continue
-        scored, half_width = comparable[number]
-        gained = metric.gain(scored.staging, scored.production)
-        differences.append(
-            SliceDifference(
-                column=column,
-                value=value,
-                rows=int(rows.sum()),
-                staging=scored.staging,
-                production=scored.production,
-                gain=gained,
-                low=gained - half_width,
-                high=gained + half_width,
-            )
-        )
+        numbers: tuple[float | None, ...] = (None,) * 5
+        if number in comparable:
+            scored, half_width = comparable[number]
+            gained = metric.gain(scored.staging, scored.production)
+            numbers = (scored.staging, scored.production, gained, gained - half_width, gained + half_width)
+        differences.append(SliceDifference(column, value, int(rows.sum()), *numbers))
     return tuple(differences)
 
 

@@ -30,12 +30,7 @@ def population_stability_index(reference: "pd.Series", current: "pd.Series", bin
 
     Numbers are put into bins with about equally many rows of the reference; the outer bins are open, and a
     number that fills a bin alone has a bin to itself. For any other type each value is a bin, and all values
-    that are rare in the reference, or absent from it, share one bin. Missing values have a separate bin.
-
-    Args:
-        reference: Column of the reference rows.
-        current: Column of the rows to compare.
-        bins: Number of bins for numbers, without the bin for missing values.
+    that are rare in the reference, or absent from it, share one bin. Missing values have a further bin.
 
     Raises:
         ValueError: One of the columns has no rows.
@@ -56,11 +51,7 @@ def population_stability_index(reference: "pd.Series", current: "pd.Series", bin
 
 
 def psi_table(reference: "pd.DataFrame", current: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
-    """Compute the PSI of several columns.
-
-    Returns:
-        Table with the columns feature and psi, in descending order of psi.
-    """
+    """Return a table of columns (feature) with their PSI (psi), in descending order of psi."""
     import pandas as pd
 
     indices = [population_stability_index(reference[name], current[name]) for name in columns]

@@ -6,7 +6,7 @@ therefore changes nothing.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ledgerline.ledger.given_by_users import numbers_by_name
@@ -74,12 +74,7 @@ def entity_name(name: str) -> str:
 
 
 def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]":
-    """Yield the metrics of the run and of ended attempts that are new since an earlier history.
-
-    Args:
-        now: History of the run.
-        before: History when its metrics were last written; None for all metrics.
-    """
+    """Yield the metrics of the run and of ended attempts that are new since an earlier history, if any."""
     if before is None or before.waits != now.waits:
         for wait in now.waits:
             yield _metric(WAIT_SECONDS.format(wait=wait.name), wait.seconds, wait.ended)
@@ -91,7 +86,10 @@ def run_metrics(now: RunHistory, before: RunHistory | None) -> "Iterator[Metric]
     yield from _of_metadata(now, new)
     if now.ended is not None:
         yield _metric(RUN_SECONDS, now.ended - (now.started or now.run.created), now.ended)
-        yield from _of_checks(now, now.ended)
+        passed = [check.passed for attempt in now.attempts for check in attempt.checks]
+        if passed:
+            yield _metric(CHECKS_PASSED, sum(passed), now.ended)
+            yield _metric(CHECKS_FAILED, len(passed) - sum(passed), now.ended)
         hooks = [hook for attempt in now.attempts for hook in attempt.hooks]
         if any(hook.outcome is not HookOutcome.SKIPPED for hook in hooks):
             failed = sum(hook.outcome is HookOutcome.ERRORED for hook in hooks)
@@ -162,13 +160,6 @@ def _given(name: str, number: float, time: float, step: int) -> "Metric":
     from mlflow.entities import Metric
 
     return Metric(entity_name(name), float(number), milliseconds(time), step)
-
-
-def _of_checks(now: RunHistory, ended: float) -> "Iterator[Metric]":
-    passed: Sequence[bool] = [check.passed for attempt in now.attempts for check in attempt.checks]
-    if passed:
-        yield _metric(CHECKS_PASSED, sum(passed), ended)
-        yield _metric(CHECKS_FAILED, len(passed) - sum(passed), ended)
 
 
 def _metric(name: str, value: float, time: float, step: int = OF_THE_RUN) -> "Metric":

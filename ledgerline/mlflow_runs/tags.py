@@ -61,13 +61,7 @@ STATUSES = {
 
 
 def run_tags(now: RunHistory, links: Links, experiment_id: str) -> dict[str, str]:
-    """Return all tags for a history; equal histories have equal tags.
-
-    Args:
-        now: History of the run.
-        links: URLs of the user interfaces.
-        experiment_id: Id of the MLflow experiment of traces.
-    """
+    """Return all tags for a history and the experiment of its traces; equal histories have equal tags."""
     run = now.run
     trace = links.trace_page(run.run_id, experiment_id)
     tags = {

@@ -90,10 +90,7 @@ class Verifier:
     """
 
     def __init__(
-        self,
-        secret: str,
-        remembered: int = REMEMBERED_DELIVERIES,
-        now: Callable[[], float] = time.time,
+        self, secret: str, remembered: int = REMEMBERED_DELIVERIES, now: Callable[[], float] = time.time
     ) -> None:
         if not secret:
             raise ValueError("The secret of a webhook is empty: anyone could sign with it.")

@@ -101,7 +101,7 @@ def journals_of_earlier_models(model: RegisteredModel) -> list[str]:
 
 def _is_of_another(model: RegisteredModel, alias_state: AliasState) -> bool:
     """Return whether the experiment with the name of the model's journal belongs to another model."""
-    claim = _claim(model)
+    claim = model.client.get_experiment_by_name(experiment_name(model.name))
     if claim is None:
         return False
     bound = _bound_to(model.client, claim)
@@ -160,7 +160,8 @@ def _journal_of_renamed(model: RegisteredModel, alias_state: AliasState) -> Jour
 
 def _set_aside(model: RegisteredModel, alias_state: AliasState) -> None:
     """Rename the journal of another model that has the name of this model's journal."""
-    client, claim = model.client, _claim(model)
+    client = model.client
+    claim = client.get_experiment_by_name(experiment_name(model.name))
     if claim is None or alias_state.created in _bound_to(client, claim):
         return  # in the second case, another process has done so
     is_deleted = claim.lifecycle_stage != "active"
@@ -169,10 +170,6 @@ def _set_aside(model: RegisteredModel, alias_state: AliasState) -> None:
     client.rename_experiment(claim.experiment_id, _name_aside(model, claim.experiment_id))
     if is_deleted:
         client.delete_experiment(claim.experiment_id)
-
-
-def _claim(model: RegisteredModel) -> "Experiment | None":
-    return model.client.get_experiment_by_name(experiment_name(model.name))
 
 
 def _bound_to(client: "MlflowClient", experiment: "Experiment") -> set[int | None]:

@@ -67,7 +67,7 @@ def verified(model: RegisteredModel, version: Version, evaluation: Evaluation) -
         raise EvidenceError(
             f"The evidence of {model.name} version {version.number} has sha256 {evaluation.evidence} in the "
             f"journal, and {tagged or 'none'} in the tag {EVIDENCE_TAG} of the version.",
-            _compare_again(model, evaluation),
+            _compare_again(model.name, evaluation.version),
         )
     return document(model, evaluation)
 
@@ -88,14 +88,14 @@ def document(model: RegisteredModel, evaluation: Evaluation) -> dict[str, Any]:
         except (MlflowException, OSError) as error:
             raise EvidenceError(
                 f"{subject} cannot be read from MLflow run {evaluation.evidence_run_id}: {error}.",
-                _compare_again(model, evaluation),
+                _compare_again(model.name, evaluation.version),
             ) from error
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != evaluation.evidence:
         raise EvidenceError(
             f"{subject} was edited: {FILE} in MLflow run {evaluation.evidence_run_id} has sha256 {sha256}, "
             f"and the journal records {evaluation.evidence}.",
-            _compare_again(model, evaluation),
+            _compare_again(model.name, evaluation.version),
         )
     return json.loads(content)
 
@@ -117,9 +117,9 @@ def require_same_files(version: Version, document: Mapping[str, Any]) -> None:
         raise EvidenceError(
             f"Version {version.number} of {version.name} records sha256 {tagged} of its files, and files "
             f"with sha256 {evaluated} were evaluated.",
-            f"Compare it again: `ledgerline registry compare {version.name} --version {version.number}`.",
+            _compare_again(version.name, version.number),
         )
 
 
-def _compare_again(model: RegisteredModel, evaluation: Evaluation) -> str:
-    return f"Compare it again: `ledgerline registry compare {model.name} --version {evaluation.version}`."
+def _compare_again(model: str, version: int) -> str:
+    return f"Compare it again: `ledgerline registry compare {model} --version {version}`."

@@ -116,7 +116,6 @@ class AliasPeriod:
         since: Time by which the period had certainly begun.
         since_at_earliest: Earliest time at which it may have begun; None if unknown.
         until: Time by which the next period had certainly begun; None for the current period.
-        until_at_earliest: Earliest time at which it may have ended.
     """
 
     version: int | None
@@ -124,7 +123,6 @@ class AliasPeriod:
     since: datetime
     since_at_earliest: datetime | None
     until: datetime | None = None
-    until_at_earliest: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -146,8 +144,7 @@ class History:
     @property
     def pending(self) -> Entry | None:
         """The move that has not ended, if there is one; no other move can begin before it ends."""
-        unended = [entry for entry in self.entries if isinstance(entry.record, Move) and entry.end is None]
-        return unended[0] if unended else None
+        return next((each for each in self.entries if isinstance(each.record, Move) and not each.end), None)
 
     def moves(self, alias: str) -> list[tuple[Entry, Move, End]]:
         """Return the moves of an alias that were carried out, the earliest first."""
@@ -179,10 +176,9 @@ class History:
         for entry, move, end in self.moves(alias):
             earliest = move.not_before if move.cause == OUTSIDE else move.at
             if periods:
-                last = periods.pop()
                 # A period cannot end before it had certainly begun, whatever earlier polls reported.
-                earliest = max(earliest or last.since, last.since)
-                periods.append(replace(last, until=end.at, until_at_earliest=earliest))
+                earliest = max(earliest or periods[-1].since, periods[-1].since)
+                periods[-1] = replace(periods[-1], until=end.at)
             periods.append(AliasPeriod(move.to_version, entry, end.at, earliest))
         return periods
 
@@ -201,17 +197,12 @@ class History:
 
     def evaluation(self, version: int) -> Evaluation | None:
         """Return the last evaluation of a version."""
-        evaluations = [evaluation for evaluation in self.evaluations() if evaluation.version == version]
-        return evaluations[-1] if evaluations else None
+        return next((each for each in reversed(self.evaluations()) if each.version == version), None)
 
     def approval(self, evidence: str) -> Approval | None:
         """Return the last approval of this evidence."""
-        approvals = [
-            entry.record
-            for entry in self.entries
-            if isinstance(entry.record, Approval) and entry.record.evidence == evidence
-        ]
-        return approvals[-1] if approvals else None
+        approvals = [entry.record for entry in self.entries if isinstance(entry.record, Approval)]
+        return next((each for each in reversed(approvals) if each.evidence == evidence), None)
 
     def version_before(self) -> int | None:
         """Return the version that a rollback goes to: the one that the current version's promotion replaced.

@@ -69,11 +69,8 @@ def reconcile(
 ) -> ReconciledModel:
     """Make the journal agree with the aliases: finish an abandoned move, and record changes outside.
 
-    Args:
-        model: The registered model.
-        request: Id of the current request. An unfinished move of this request is finished at once; that of
-            another request only when its process must have died.
-        unchanged_until: Last time at which the aliases were known to agree with the journal, if any.
+    An unfinished move of this request is finished at once; that of another request only when its process must
+    have died. `unchanged_until` is the last time at which the aliases were known to agree with the journal.
 
     Raises:
         UnknownModelError: The model does not exist.

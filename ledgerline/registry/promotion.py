@@ -1,4 +1,8 @@
-"""Promotion and rollback: the checks before production moves. The gates are in evaluation/gates.py."""
+"""Promotion and rollback: the checks before production moves. The gates are in evaluation/gates.py.
+
+Each function also raises UnknownModelError or UnknownVersionError if the model or version does not exist, and
+JournalError if the journal cannot be read.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -80,8 +84,6 @@ def stage(model: RegisteredModel, number: int, request: Request) -> None:
     Raises:
         MoveRefusedError: The files of the version are not those that were evaluated.
         UnderWayError: Another process is moving an alias at the moment.
-        UnknownVersionError: The version does not exist.
-        JournalError: The journal cannot be read.
     """
     reconciled = reconcile(model, request.id)
     current = reconciled.history.version_with_alias(STAGING)
@@ -104,9 +106,6 @@ def promote(model: RegisteredModel, number: int, request: Request, mode: Mode) -
         NotApprovedError: No person has approved yet.
         UnderWayError: Another process is moving an alias at the moment, or has evaluated the version again.
             If production has already moved, a repeated request finishes the rest.
-        UnknownModelError: The model does not exist.
-        UnknownVersionError: The version does not exist.
-        JournalError: The journal cannot be read.
     """
     reconciled = reconcile(model, request.id)
     production = reconciled.history.version_with_alias(PRODUCTION)
@@ -142,9 +141,6 @@ def rollback(model: RegisteredModel, to: int | None, request: Request) -> Moved:
     Raises:
         MoveRefusedError: There is no earlier version, the version was never in production, or its files are
             not those that were evaluated.
-        UnknownModelError: The model does not exist.
-        UnknownVersionError: The version does not exist.
-        JournalError: The journal cannot be read.
     """
     reconciled = reconcile(model, request.id)
     done = reconciled.history.moves(PRODUCTION)
@@ -176,9 +172,6 @@ def approve(model: RegisteredModel, number: int, by: str, reason: str) -> Approv
 
     Raises:
         MoveRefusedError: The version was not evaluated, or failed a gate.
-        UnknownModelError: The model does not exist.
-        UnknownVersionError: The version does not exist.
-        JournalError: The journal cannot be read.
     """
     reconciled = reconcile(model)
     production = reconciled.history.version_with_alias(PRODUCTION)

@@ -60,18 +60,14 @@ def tags_of(provenance: Provenance, partitions: RowPartitions, holdout: str | No
     Raises:
         ProvenanceError: The rows do not have a partition, or there are too many to be recorded.
     """
-    tags = dict(provenance.details)
-    if provenance.partition is not None:
-        tags[PARTITION_TAG] = provenance.partition
-    if provenance.trained_on:
-        tags[TRAINED_ON_TAG] = ranges_text(provenance.trained_on, partitions)
-    if provenance.evaluated_on:
-        tags[EVALUATED_ON_TAG] = ranges_text(provenance.evaluated_on, partitions)
-    if holdout is not None:
-        tags[HOLDOUT_TAG] = holdout
-    if provenance.training_data_sha256:
-        tags[TRAINING_DATA_TAG] = provenance.training_data_sha256
-    return tags
+    recorded = {TRAINED_ON_TAG: provenance.trained_on, EVALUATED_ON_TAG: provenance.evaluated_on}
+    tags = {
+        PARTITION_TAG: provenance.partition,
+        **{tag: ranges_text(keys, partitions) for tag, keys in recorded.items() if keys},
+        HOLDOUT_TAG: holdout,
+        TRAINING_DATA_TAG: provenance.training_data_sha256 or None,
+    }
+    return {**provenance.details, **{tag: text for tag, text in tags.items() if text is not None}}
 
 
 def partition_of(version: Version) -> str | None:

@@ -200,7 +200,7 @@ def test_a_version_evaluated_again_while_it_is_promoted_is_left_for_the_next_try
     evaluation = stock.evaluate(served, 2, against=1)
     model = stock.registered(served).reconcile()
     stock.evaluate(served, 2, against=1, broken=["calibrated"])
-    wanted = promotion._move(PRODUCTION, 1, 2, "promotion", request(), resting_on=evaluation.evidence)
+    wanted = promotion._move(PRODUCTION, 1, 2, "promotion", request(), sha256=evaluation.evidence)
 
     with pytest.raises(UnderWayError, match="was evaluated again in the meantime"):
         moves.move(model, wanted, lambda model: promotion._require_last(model, evaluation))
