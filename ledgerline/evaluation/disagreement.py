@@ -132,7 +132,9 @@ def _unequal(ours: "NDArray[Any]", theirs: "NDArray[Any]") -> "NDArray[np.bool_]
 
 
 def _by_row(values: "NDArray[np.bool_]", rows: int) -> "NDArray[np.bool_]":
-    return values.reshape(rows, -1).any(axis=1) if rows else values.reshape(0)
+    import numpy as np
+
+    return np.logical_or.reduce(values.reshape(rows, -1), axis=1) if rows else values.reshape(0)
 
 
 def _scores(values: "NDArray[Any]") -> bool:
