@@ -35,7 +35,6 @@ class Difference:
         gain: Amount by which staging is better; it is negative if staging is worse, for either direction of
             the metric.
         low: The lower end of the two-sided interval around the gain, with confidence 1 - alpha.
-        high: The upper end.
         at_least: One-sided lower bound of the gain with confidence 1 - alpha, which gates evaluate. None,
             like `low` and `high`, if the metric is defined in too few draws.
         lower_is_better: The direction of the metric.
@@ -67,7 +66,6 @@ class Comparison:
         slice_metric: The metric by which slices are compared.
         slices: One difference for each value of each column, in the order of the columns.
         staging_calibration: Calibration curve of staging, from low to high predictions.
-        production_calibration: Calibration curve of production.
     """
 
     kind: PredictionKind

@@ -11,7 +11,7 @@ from ledgerline.evaluation.gates import Better, Calibrated, FastEnough, NoSliceW
 from ledgerline.evaluation.kinds import Binary, Multiclass, Quantiles
 from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.prediction_kind import PredictionKind, require_kind
-from ledgerline.evaluation.rulings import Findings, Gate, Ruling
+from ledgerline.evaluation.rulings import Findings, Gate, Ruling, require_between
 
 # Dagster allows these characters in the name of an asset check.
 _RULE = re.compile(r"[A-Za-z0-9_]+")
@@ -49,10 +49,10 @@ class Policy:
             raise ValueError(
                 f"More than one gate has the rule {', '.join(twice)}; give one of them another: rule=..."
             )
-        _require_between("alpha", self.alpha, 0.0005, 0.4)
+        require_between("alpha", self.alpha, 0.0005, 0.4)
         for name, lowest, highest in (("resamples", 100, 1_000_000), ("seed", 0, 2**63 - 1)):
             value = getattr(self, name)
-            _require_between(name, value, lowest, highest)
+            require_between(name, value, lowest, highest)
             if not isinstance(value, int):
                 raise ValueError(f"{name} is {value!r}; it must be a whole number.")
 
@@ -170,10 +170,3 @@ def _require_gate(gate: Any) -> None:
         raise ValueError(
             f"The gate {name} ({rule}) cannot be sealed: its as_dict is not JSON ({error})."
         ) from error
-
-
-def _require_between(name: str, value: Any, lowest: float, highest: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is {value!r}; it must be a number.")
-    if not lowest <= value <= highest:
-        raise ValueError(f"{name} is {value}; it must be between {lowest:g} and {highest:g}.")

@@ -150,10 +150,18 @@ def require_number(gate: Gate, field: str, *, lowest: float = -math.inf, highest
     Raises:
         ValueError: The field is not such a number; the error names the gate and the field.
     """
-    value, named = getattr(gate, field), f"{field} of the gate {type(gate).__name__}"
+    require_between(f"{field} of the gate {type(gate).__name__}", getattr(gate, field), lowest, highest)
+
+
+def require_between(named: str, value: Any, lowest: float, highest: float) -> None:
+    """Refuse a value that is not a finite number within bounds.
+
+    Raises:
+        ValueError: The value is not such a number; the error has the name of the value.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{named} is {value!r}; it must be a number.")
-    if not math.isfinite(value) or not lowest <= value <= highest:
+    if not lowest <= value <= highest or not math.isfinite(value):
         limits = f"between {lowest:g} and {highest:g}"
         if highest == math.inf:
             limits = "a finite number" if lowest == -math.inf else f"finite, and {lowest:g} or more"

@@ -30,7 +30,6 @@ class SliceDifference:
         gain: Amount by which staging is better; negative if it is worse.
         low: The lower end of an interval around the gain. With confidence 1 - alpha the intervals of all
             slices hold simultaneously, so that false alarms do not become more likely with many slices.
-        high: The upper end.
     """
 
     column: str

@@ -57,7 +57,6 @@ class MLflowRunProjection:
         tracking_uri: URL of an MLflow server, or URI of its database, for messages.
         open_experiment: Function that opens a client and returns it with the id of the experiment of new
             runs. It raises TargetUnavailableError if MLflow is unavailable.
-        links: URLs of the user interfaces.
         documents: Function that returns lineage documents by file name, given the history of a run and the id
             of its MLflow run.
     """

@@ -50,7 +50,6 @@ class Journal:
     """The journal of one registered model.
 
     Args:
-        client: An open MLflow client.
         run_id: MLflow run that stores the entries; `opened` and `named` return it.
         model_created: Creation time of the model it is bound to, in milliseconds; None if it is unbound.
         named_after: Model by whose name it was found; empty if it was found by its run.

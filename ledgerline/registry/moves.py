@@ -11,23 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ledgerline.mlflow_store.stored_model import ModelRefusedError
-from ledgerline.registry import binding, evidence
+from ledgerline.registry import binding, evidence, stages
 from ledgerline.registry.errors import RegistryError
 from ledgerline.registry.evidence import EvidenceError
 from ledgerline.registry.history import OUTSIDE, End, Entry, History, Move, version_text
 from ledgerline.registry.inconsistencies import AliasDifference, differences
 from ledgerline.registry.journal import EntryTakenError, Journal
-from ledgerline.registry.stages import (
-    ARCHIVED,
-    ARCHIVED_AT_TAG,
-    JOURNAL_TAG,
-    PRODUCTION,
-    PROMOTED_AT_TAG,
-    PROMOTED_BY_TAG,
-    PROMOTED_FROM_TAG,
-    SEAL_TAG,
-    STAGE_TAG,
-)
 from ledgerline.registry.versions import RegisteredModel, UnknownVersionError
 
 # A move takes well under a second. If it has not ended after this time, its process has died.
@@ -210,7 +199,7 @@ def require_as_evaluated(reconciled: ReconciledModel, wanted: Move) -> None:
     try:
         if evaluation is not None:
             evidence.require_same_files(version, evidence.document(model, evaluation))
-        if wanted.alias == PRODUCTION:
+        if wanted.alias == stages.PRODUCTION:
             with model.verified_files(version):
                 pass
     except (EvidenceError, ModelRefusedError) as error:
@@ -244,7 +233,7 @@ def _write_tags(model: RegisteredModel, history: History, tagged: int, head: int
             model.set_version_tags(version, tags)
         except UnknownVersionError:
             continue  # it was deleted, and its tags with it
-    model.set_tags({SEAL_TAG: history.entries[head - 1].seal, JOURNAL_TAG: str(head)})
+    model.set_tags({stages.SEAL_TAG: history.entries[head - 1].seal, stages.JOURNAL_TAG: str(head)})
 
 
 def _tags(history: History, done: Move, end: End) -> dict[int, dict[str, str | None]]:
@@ -254,12 +243,15 @@ def _tags(history: History, done: Move, end: End) -> dict[int, dict[str, str | N
     for version in (done.from_version, done.to_version):
         if version is not None:
             stage = history.stage_of(version)
-            tags[version] = {STAGE_TAG: stage, ARCHIVED_AT_TAG: at if stage == ARCHIVED else None}
-    if done.alias == PRODUCTION and done.to_version is not None:
+            tags[version] = {
+                stages.STAGE_TAG: stage,
+                stages.ARCHIVED_AT_TAG: at if stage == stages.ARCHIVED else None,
+            }
+    if done.alias == stages.PRODUCTION and done.to_version is not None:
         tags[done.to_version] |= {
-            PROMOTED_AT_TAG: at,
-            PROMOTED_BY_TAG: done.by,
-            PROMOTED_FROM_TAG: str(done.from_version) if done.from_version is not None else None,
+            stages.PROMOTED_AT_TAG: at,
+            stages.PROMOTED_BY_TAG: done.by,
+            stages.PROMOTED_FROM_TAG: str(done.from_version) if done.from_version is not None else None,
         }
     return tags
 

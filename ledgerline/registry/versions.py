@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,12 +139,12 @@ class RegisteredModel:
             self.client.delete_registered_model_alias(self.name, alias)
             return
         with self._existing(number):
-            _retried(partial(self.client.set_registered_model_alias, self.name, alias, str(number)))
+            _retried(self.client.set_registered_model_alias, self.name, alias, str(number))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the model, in this order."""
         for tag, value in tags.items():
-            _retried(partial(self.client.set_registered_model_tag, self.name, tag, value))
+            _retried(self.client.set_registered_model_tag, self.name, tag, value)
 
     def set_version_tags(self, number: int, tags: Mapping[str, str | None]) -> None:
         """Set tags of a version in this order, and delete those whose value is None.
@@ -156,9 +155,9 @@ class RegisteredModel:
         with self._existing(number):
             for tag, value in tags.items():
                 if value is None:
-                    _retried(partial(self.client.delete_model_version_tag, self.name, str(number), tag))
+                    _retried(self.client.delete_model_version_tag, self.name, str(number), tag)
                 else:
-                    _retried(partial(self.client.set_model_version_tag, self.name, str(number), tag, value))
+                    _retried(self.client.set_model_version_tag, self.name, str(number), tag, value)
 
     def load(self, version: Version) -> StoredModel:
         """Load the model of a version, after checking that its files are those that were registered.
@@ -213,7 +212,7 @@ def verified_sha256(version: Version, folder: Path) -> str:
     return sha256
 
 
-def _retried(write: Callable[[], None]) -> None:
+def _retried(write: Callable[..., None], *values: str) -> None:
     """Write a tag or an alias that other processes may write at the same moment.
 
     MLflow reads whether the tag exists, and inserts or updates it. If two processes insert it, one of them
@@ -222,11 +221,11 @@ def _retried(write: Callable[[], None]) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        write()
+        write(*values)
     except MlflowException as error:
         if error.error_code != "BAD_REQUEST":
             raise
-        write()
+        write(*values)
 
 
 @contextmanager
