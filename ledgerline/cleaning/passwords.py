@@ -17,3 +17,9 @@ def without_password_in(text: str, uri: str) -> str:
         return text.replace(uri, uri.rpartition("@")[2])
     _, colon, password = login.partition(":")
     return text.replace(f":{password}@", ":***@") if at and colon else text
+
+
+def address_alone(url: str) -> str:
+    """Return a URL without its login, query and fragment, which may contain a token."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -9,7 +9,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dagster import DagsterEvent, DagsterEventType
+
+from ledgerline.cleaning.texts import cleaned
 from ledgerline.ledger.errors import error_from
+from ledgerline.ledger.given_by_users import numbers
 from ledgerline.ledger.history import (
     COMPUTE,
     LOAD,
@@ -26,7 +30,9 @@ from ledgerline.ledger.history import (
     Observation,
     Outcome,
     Phase,
+    asset_name,
 )
+from ledgerline.ledger.materialised import MaterialisationReader, data_version
 
 # Dagster wraps errors of loading inputs and of storing outputs in these classes. With a retry policy it does
 # not wrap them; then a function of Dagster in their stack shows what failed.
@@ -42,6 +48,15 @@ PARENT_ERRORS = (CRASH_ERROR, None)
 # ends is spent in the step's own code.
 RECORDING_SECONDS = 0.2
 
+HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
+
+STEP_ENDS = {
+    DagsterEventType.STEP_SUCCESS.value: Outcome.SUCCESS,
+    DagsterEventType.STEP_FAILURE.value: Outcome.FAILURE,
+    DagsterEventType.STEP_UP_FOR_RETRY.value: Outcome.RETRY,
+}
+HOOK_ENDS = {f"HOOK_{outcome.name}": outcome for outcome in HookOutcome}
+
 
 @dataclass
 class OpenAttempt:
@@ -51,6 +66,7 @@ class OpenAttempt:
     op: str
     number: int
     started: float
+    reader: MaterialisationReader
     ended: float | None = None
     outcome: Outcome = Outcome.RUNNING
     latest: float = 0.0  # the end of the last phase
@@ -71,15 +87,12 @@ class OpenAttempt:
     observations: list[Observation] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     error: Error | None = None
-    cause_of_death: str = ""  # the signal or exit code that ended its process
+    # The signal or exit code that ended its process, which the error event that follows does not contain.
+    cause_of_death: str = ""
     unchanged: Attempt | None = None  # the record that was made last; None if an event was read after that
 
     def __post_init__(self) -> None:
         self.latest = self.started
-
-    def corrected(self, time: float) -> float:
-        """Convert a time of the step's process to the clock of its parent process."""
-        return time + self.clock_behind
 
     def waits(self, time: float, reason: str) -> None:
         """Record the start of the wait before the step, once, because Dagster repeats these events."""
@@ -92,61 +105,94 @@ class OpenAttempt:
         if self.waiting is not None:
             self._before_the_step(time)
 
-    def worker_starting(self, time: float) -> None:
+    def worker_starting(self, time: float, _: DagsterEvent) -> None:
         """Record that a process for the step is being started."""
         self._before_the_step(time)
         self.worker = time
 
-    def worker_started(self, time: float, pid: int | None) -> None:
+    def worker_started(self, time: float, event: DagsterEvent) -> None:
         """Record that the process has started, and how far its clock is behind the parent's."""
-        self.pid = pid
+        self.pid = event.pid
         if self.worker is not None:
             self.clock_behind = max(0.0, self.worker - time)
 
-    def resources_started(self, time: float, pid: int | None) -> None:
+    def resources_started(self, time: float, event: DagsterEvent) -> None:
         """Record the start of the resources in the step's process. Some executors do not report its start."""
-        self.pid = self.pid or pid
+        self.pid = self.pid or event.pid
         self._before_the_step(time)
         self.loading_resources = True
 
-    def resources_ended(self, time: float, error: Any) -> None:
+    def resources_ended(self, time: float, event: DagsterEvent) -> None:
         """Record the end of the initialisation of the resources, with its error if it failed."""
         if self.loading_resources:
-            self._account(RESOURCES, self.corrected(time), failed=error is not None)
+            error = data_of(event).error
+            self._account(RESOURCES, time + self.clock_behind, failed=error is not None)
             self.loading_resources = False
             if error is not None:
                 self.error = error_from(error)
 
-    def begin(self, time: float, pid: int | None) -> None:
+    def begin(self, time: float, event: DagsterEvent) -> None:
         """Record the start of the step, after its worker process and resources."""
         self._before_the_step(time)
         self.begun = True
-        self.pid = self.pid or pid
+        self.pid = self.pid or event.pid
 
-    def loaded(self, time: float, name: str) -> None:
+    def loaded(self, time: float, event: DagsterEvent) -> None:
         """Record that an input, or one of several outputs that an input collects, was loaded."""
+        name = data_of(event).input_name
         if name not in self.inputs:
             self.inputs.append(name)
-        self._account(f"{LOAD} {name}", self.corrected(time))
+        self._account(f"{LOAD} {name}", time + self.clock_behind)
 
-    def computed(self, time: float, output: str) -> None:
+    def computed(self, time: float, event: DagsterEvent) -> None:
         """Record that the step has yielded an output, which Dagster then stores."""
-        self._account(COMPUTE, self.corrected(time))
-        self.storing, self.output_recorded = output, False
+        self._account(COMPUTE, time + self.clock_behind)
+        output = data_of(event).step_output_handle
+        key = output.mapping_key
+        self.storing = output.output_name if key is None else f"{output.output_name}[{key}]"
+        self.output_recorded = False
 
-    def recorded(self) -> None:
-        """Record an event about the output. Dagster writes it after storing, if it stores the output."""
-        self.output_recorded = True
-
-    def stored(self, time: float) -> None:
+    def stored(self, time: float, _: DagsterEvent) -> None:
         """Record that the latest output was stored. Outputs of the type Nothing have no such event."""
         if self.storing is not None:
-            self._account(f"{STORE} {self.storing}", self.corrected(time))
+            self._account(f"{STORE} {self.storing}", time + self.clock_behind)
             self.storing = None
 
-    def died(self, message: str) -> None:
-        """Record why the process died; the error event that follows does not contain the reason."""
-        self.cause_of_death = message
+    def materialised(self, time: float, event: DagsterEvent) -> None:
+        """Add a materialisation. Dagster writes the event after storing, if it stores the output."""
+        self.output_recorded = True
+        self.materialisations.append(
+            self.reader.read(data_of(event).materialization, time + self.clock_behind)
+        )
+
+    def observed(self, time: float, event: DagsterEvent) -> None:
+        """Add an observation."""
+        self.output_recorded = True
+        observation = data_of(event).asset_observation
+        self.observations.append(
+            Observation(
+                asset=asset_name(observation.asset_key),
+                partition=cleaned(observation.partition),
+                data_version=data_version(observation.tags or {}),
+                time=time + self.clock_behind,
+            )
+        )
+
+    def checked(self, time: float, event: DagsterEvent) -> None:
+        """Add the result of a check."""
+        self.output_recorded = True
+        evaluation = data_of(event)
+        self.checks.append(
+            Check(
+                name=evaluation.check_name,
+                asset=asset_name(evaluation.asset_key),
+                passed=evaluation.passed,
+                severity=evaluation.severity.value,
+                description=cleaned(evaluation.description),
+                time=time + self.clock_behind,
+                numbers=numbers(evaluation.metadata),
+            )
+        )
 
     def lost(self, time: float, message: str) -> None:
         """End an attempt whose process ended without an event about the end of the step."""
@@ -157,10 +203,11 @@ class OpenAttempt:
             self.ended, self.outcome = ended, Outcome.INTERRUPTED
             self.error = Error("dagster.StepLost", message, "")
 
-    def end(self, time: float, outcome: Outcome, error: Any) -> None:
+    def end(self, time: float, event: DagsterEvent) -> None:
         """End the attempt with its outcome."""
+        outcome, error = STEP_ENDS[event.event_type_value], error_in(event)
         is_from_parent = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
-        ended = max(self.latest, time if is_from_parent else self.corrected(time))
+        ended = max(self.latest, time if is_from_parent else time + self.clock_behind)
         if outcome is Outcome.SUCCESS:
             self._account_the_rest(ended)
         else:
@@ -170,10 +217,20 @@ class OpenAttempt:
         if self.error is not None and not self.error.message:
             self.error = replace(self.error, message=self.cause_of_death)
 
-    def hook_ended(self, name: str, time: float, outcome: HookOutcome, error: Error | None) -> None:
+    def hook_ended(self, time: float, event: DagsterEvent) -> None:
         """Add a hook that was executed after the end of the attempt and after earlier hooks."""
+        self.unchanged = None
         since = self.hooks[-1].ended if self.hooks else self.ended or self.latest
-        self.hooks.append(Hook(name, since, max(since, self.corrected(time)), outcome, error))
+        named, error = HOOK_NAME.search(event.message or ""), error_in(event)
+        self.hooks.append(
+            Hook(
+                named[1] if named is not None else "",
+                since,
+                max(since, time + self.clock_behind),
+                HOOK_ENDS[event.event_type_value],
+                error_from(error) if error is not None else None,
+            )
+        )
 
     def frozen(self, run_ended: float | None) -> Attempt:
         """Return the attempt as a record.
@@ -184,9 +241,7 @@ class OpenAttempt:
         if ended is None and run_ended is not None:
             ended = max(run_ended, self.latest)
         if self.unchanged is None or self.unchanged.ended != ended:
-            self.unchanged = self._as_it_is()
-            if self.ended is None and ended is not None:
-                self.unchanged = self._interrupted(self.unchanged, ended)
+            self.unchanged = self._as_of(ended)
         return self.unchanged
 
     def _account(self, phase: str, until: float, failed: bool = False) -> None:
@@ -212,9 +267,8 @@ class OpenAttempt:
 
     def _before_the_step(self, time: float) -> None:
         """Add the time since the latest phase to the phase that came before the start of the step."""
-        phase = self._phase_before_the_step()
-        if phase is not None:
-            self._account(phase, self.corrected(time))
+        if phase := self._phase_before_the_step():
+            self._account(phase, time + self.clock_behind)
         self.waiting = self.worker = None
 
     def _phase_before_the_step(self) -> str | None:
@@ -228,10 +282,7 @@ class OpenAttempt:
     def _account_the_rest(self, ended: float) -> None:
         """Add the time since the latest output to the phase that stores it, or to the step's code."""
         recording = self.parts[COMPUTE] and self.storing is None and ended - self.latest < RECORDING_SECONDS
-        if recording and self.current is not None:
-            self._account(self.current, ended)
-        else:
-            self._account(COMPUTE, ended)
+        self._account((recording and self.current) or COMPUTE, ended)
 
     def _failed_phase(self, error: Any) -> str:
         """Return the phase in which an error occurred, or in which the process ended without an error."""
@@ -247,16 +298,23 @@ class OpenAttempt:
             at_storing = True
         return f"{STORE} {self.storing}" if at_storing and self.storing is not None else COMPUTE
 
-    def _as_it_is(self) -> Attempt:
+    def _as_of(self, ended: float | None) -> Attempt:
+        outcome, phases = self.outcome, self.phases
+        if self.ended is None and ended is not None:
+            # In the process of the run, a resource that fails ends the run without an event of the step.
+            outcome = Outcome.INTERRUPTED if self.error is None else Outcome.FAILURE
+            phase = self._failed_phase(None)
+            before = phases[:-1] if phase == self.current else phases
+            phases = [*before, self._phase_until(phase, ended, failed=True)]
         return Attempt(
             step=self.step,
             op=self.op,
             number=self.number,
             started=self.started,
-            ended=self.ended,
-            outcome=self.outcome,
+            ended=ended,
+            outcome=outcome,
             inputs=tuple(self.inputs),
-            phases=tuple(self.phases),
+            phases=tuple(phases),
             hooks=tuple(self.hooks),
             materialisations=tuple(self.materialisations),
             observations=tuple(self.observations),
@@ -266,10 +324,16 @@ class OpenAttempt:
             clock_behind=self.clock_behind,
         )
 
-    def _interrupted(self, attempt: Attempt, ended: float) -> Attempt:
-        # In the process of the run, a resource that fails ends the run without an event of the step.
-        outcome = Outcome.INTERRUPTED if self.error is None else Outcome.FAILURE
-        phase = self._failed_phase(None)
-        before = self.phases[:-1] if phase == self.current else self.phases
-        phases = (*before, self._phase_until(phase, ended, failed=True))
-        return replace(attempt, ended=ended, outcome=outcome, phases=phases)
+
+def data_of(event: DagsterEvent) -> Any:
+    """Return the data of an event, whose class depends on the type of the event.
+
+    Dagster has a typed property for each class, but the checks in these properties would take a third of the
+    time of reading a record.
+    """
+    return event.event_specific_data
+
+
+def error_in(event: DagsterEvent) -> Any:
+    """Return the error in the data of an event; None without an error."""
+    return getattr(event.event_specific_data, "error", None)

@@ -6,21 +6,16 @@ history.py defines the records of a history. observer.py decides when an event l
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecord
 
 from ledgerline.cleaning.texts import clean, cleaned
-from ledgerline.ledger.attempts import CRASH_ERROR, OpenAttempt
+from ledgerline.ledger.attempts import CRASH_ERROR, HOOK_ENDS, STEP_ENDS, OpenAttempt, data_of, error_in
 from ledgerline.ledger.errors import error_from
-from ledgerline.ledger.given_by_users import numbers
 from ledgerline.ledger.history import (
     RESOURCES,
-    Check,
     Error,
-    HookOutcome,
-    Observation,
     Outcome,
     Phase,
     RecordedSpans,
@@ -29,7 +24,7 @@ from ledgerline.ledger.history import (
     RunStatus,
     asset_name,
 )
-from ledgerline.ledger.materialised import MaterialisationReader, data_version
+from ledgerline.ledger.materialised import MaterialisationReader
 from ledgerline.ledger.upstreams import Upstreams
 
 # The metadata keys of the engine events that Ledgerline writes.
@@ -48,9 +43,8 @@ STEP_LOST = re.compile(r"Step (\S+) finished without success or failure event\."
 RUN_RESUMED = "Detected run worker status "
 
 STEP_START = DagsterEventType.STEP_START.value
+RESOURCES_STARTED = DagsterEventType.RESOURCE_INIT_STARTED.value
 EXECUTED_AGAIN = "The process of the step was lost, and another process executed the step again."
-
-HOOK_NAME = re.compile(r'hook "(.+)"(?: triggered for|\. It did)')
 
 PAGE = 2000  # records in one query
 
@@ -151,7 +145,7 @@ class HistoryReader:
         self._ended = entry.timestamp
         self._error = None
         if self._status is not RunStatus.SUCCESS:
-            error = getattr(event.event_specific_data, "error", None)
+            error = error_in(event)
             self._error = (
                 error_from(error)
                 if error is not None
@@ -159,13 +153,13 @@ class HistoryReader:
             )
 
     def _on_planned(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        data = _data(event)
+        data = data_of(event)
         self._planned.setdefault(asset_name(data.asset_key))
         if data.partition is not None:
             self._planned_partitions.setdefault(data.partition)
 
     def _on_engine_event(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        metadata = _data(event).metadata if event.event_specific_data is not None else {}
+        metadata = data_of(event).metadata if event.event_specific_data is not None else {}
         if SPANS_METADATA in metadata and event.step_key is not None:
             self._recorded_spans.append(
                 RecordedSpans(
@@ -182,7 +176,7 @@ class HistoryReader:
             self._on_engine_event_of_step(event.step_key, entry, event)
 
     def _on_engine_event_of_step(self, step: str, entry: EventLogEntry, event: DagsterEvent) -> None:
-        data = _data(event)
+        data = data_of(event)
         if POOL_METADATA in data.metadata and data.error is None:
             pool = data.metadata[POOL_METADATA].value
             self._open(entry, event).waits(entry.timestamp, POOL_WAIT.format(pool))
@@ -191,105 +185,36 @@ class HistoryReader:
         elif data.marker_end == QUEUE_MARKER:
             self._open(entry, event).wait_ended(entry.timestamp)
         elif step in self._latest and getattr(data.error, "cls_name", None) == CRASH_ERROR:
-            self._latest[step].died(clean(event.message or ""))
+            self._latest[step].cause_of_death = clean(event.message or "")
 
     # Events of steps
 
-    def _on_worker_starting(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).worker_starting(entry.timestamp)
+    def _on_step_event(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+        _STEP_EVENTS[event.event_type_value](self._open(entry, event), entry.timestamp, event)
 
-    def _on_worker_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).worker_started(entry.timestamp, event.pid)
-
-    def _on_resources_started(self, entry: EventLogEntry, event: DagsterEvent) -> None:
+    def _on_resources(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if self._ended is not None:
             return  # A program that reads an output after the end of a run initialises its resources again.
-        if event.step_key is None:
-            self._resources_started = entry.timestamp
-        else:
-            self._open(entry, event).resources_started(entry.timestamp, event.pid)
-
-    def _on_resources_ended(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        if self._ended is not None:
-            return
-        error = _data(event).error
         if event.step_key is not None:
-            self._open(entry, event).resources_ended(entry.timestamp, error)
+            self._on_step_event(entry, event)
+        elif event.event_type_value == RESOURCES_STARTED:
+            self._resources_started = entry.timestamp
         elif self._resources_started is not None:
-            failed = error is not None
+            failed = data_of(event).error is not None
             self._phases.append(Phase(RESOURCES, self._resources_started, entry.timestamp, failed))
             self._resources_started = None
 
-    def _on_step_start(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).begin(entry.timestamp, event.pid)
-
-    def _on_loaded_input(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).loaded(entry.timestamp, _data(event).input_name)
-
-    def _on_step_output(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        handle = _data(event).step_output_handle
-        self._open(entry, event).computed(entry.timestamp, _output(handle.output_name, handle.mapping_key))
-
-    def _on_handled_output(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        self._open(entry, event).stored(entry.timestamp)
-
-    def _on_materialisation(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        attempt = self._open(entry, event)
-        attempt.recorded()
-        time = attempt.corrected(entry.timestamp)
-        attempt.materialisations.append(self._materialisations.read(_data(event).materialization, time))
-
-    def _on_observation(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        observation = _data(event).asset_observation
-        attempt = self._open(entry, event)
-        attempt.recorded()
-        attempt.observations.append(
-            Observation(
-                asset=asset_name(observation.asset_key),
-                partition=cleaned(observation.partition),
-                data_version=data_version(observation.tags or {}),
-                time=attempt.corrected(entry.timestamp),
-            )
-        )
-
-    def _on_check(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        evaluation = _data(event)
-        attempt = self._open(entry, event)
-        attempt.recorded()
-        attempt.checks.append(
-            Check(
-                name=evaluation.check_name,
-                asset=asset_name(evaluation.asset_key),
-                passed=evaluation.passed,
-                severity=evaluation.severity.value,
-                description=cleaned(evaluation.description),
-                time=attempt.corrected(entry.timestamp),
-                numbers=numbers(evaluation.metadata),
-            )
-        )
-
     def _on_step_end(self, entry: EventLogEntry, event: DagsterEvent) -> None:
-        error = getattr(event.event_specific_data, "error", None)
         known = self._latest.get(event.step_key or "")
-        if known is not None and known.ended is not None:
-            # Dagster considered its process lost, but the process reports its end later.
-            return
-        self._open(entry, event).end(entry.timestamp, _STEP_ENDS[event.event_type_value], error)
+        # If Dagster considered its process lost, the process may report its end later.
+        if known is None or known.ended is None:
+            self._open(entry, event).end(entry.timestamp, event)
 
     def _on_hook(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         """Add a hook. The hooks of a step are executed one after the other, after the end of the step."""
         attempt = self._latest.get(event.step_key or "")
-        if attempt is None or attempt.ended is None:
-            return
-        attempt.unchanged = None
-        error = getattr(event.event_specific_data, "error", None)
-        named = HOOK_NAME.search(event.message or "")
-        attempt.hook_ended(
-            named[1] if named is not None else "",
-            entry.timestamp,
-            _HOOK_ENDS[event.event_type_value],
-            error_from(error) if error is not None else None,
-        )
+        if attempt is not None and attempt.ended is not None:
+            attempt.hook_ended(entry.timestamp, event)
 
     def _on_skipped(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         if event.step_key is not None:
@@ -303,11 +228,12 @@ class HistoryReader:
         if attempt is not None and again:
             # Dask and Celery execute a step again if its worker was lost; Dask does so even after a success.
             attempt.lost(entry.timestamp, EXECUTED_AGAIN)
-        if attempt is None or again or (attempt.outcome is Outcome.RETRY and _starts_an_attempt(event)):
+        is_retry = attempt is not None and attempt.outcome is Outcome.RETRY
+        if attempt is None or again or (is_retry and event.event_type_value in _ATTEMPT_STARTS):
             number = attempt.number + 1 if attempt is not None else 1
             handle = event.step_handle
             op = str(handle.node_handle) if handle is not None else step.partition("[")[0]
-            attempt = OpenAttempt(step, op, number, entry.timestamp)
+            attempt = OpenAttempt(step, op, number, entry.timestamp, self._materialisations)
             self._latest[step] = attempt
             self._attempts.append(attempt)
         attempt.unchanged = None
@@ -349,22 +275,6 @@ def read_history(instance: dg.DagsterInstance, run_id: str) -> RunHistory | None
             return Upstreams(instance).resolve(reader.history())
 
 
-def _data(event: DagsterEvent) -> Any:
-    # The event's type decides the class. Dagster has a typed property for each class, but the checks in these
-    # properties would take a third of the time of reading a record.
-    return event.event_specific_data
-
-
-def _starts_an_attempt(event: DagsterEvent) -> bool:
-    kind = event.event_type_value
-    # The only engine events that reach this function are those about the wait of a step.
-    return kind in _ATTEMPT_STARTS or kind == DagsterEventType.ENGINE_EVENT.value
-
-
-def _output(name: str, mapping_key: str | None) -> str:
-    return name if mapping_key is None else f"{name}[{mapping_key}]"
-
-
 _RUN_TIMES = {
     DagsterEventType.RUN_ENQUEUED.value: "enqueued",
     DagsterEventType.RUN_DEQUEUED.value: "dequeued",
@@ -377,45 +287,41 @@ _RUN_ENDS = {
     DagsterEventType.RUN_FAILURE.value: RunStatus.FAILURE,
     DagsterEventType.RUN_CANCELED.value: RunStatus.CANCELED,
 }
-_STEP_ENDS = {
-    DagsterEventType.STEP_SUCCESS.value: Outcome.SUCCESS,
-    DagsterEventType.STEP_FAILURE.value: Outcome.FAILURE,
-    DagsterEventType.STEP_UP_FOR_RETRY.value: Outcome.RETRY,
-}
-_HOOK_ENDS = {
-    DagsterEventType.HOOK_COMPLETED.value: HookOutcome.COMPLETED,
-    DagsterEventType.HOOK_SKIPPED.value: HookOutcome.SKIPPED,
-    DagsterEventType.HOOK_ERRORED.value: HookOutcome.ERRORED,
-}
 _ATTEMPT_STARTS = {
+    DagsterEventType.ENGINE_EVENT.value,  # Only those about the wait of a step open an attempt.
     DagsterEventType.STEP_WORKER_STARTING.value,
     DagsterEventType.STEP_WORKER_STARTED.value,
-    DagsterEventType.RESOURCE_INIT_STARTED.value,
-    DagsterEventType.STEP_START.value,
+    RESOURCES_STARTED,
+    STEP_START,
     DagsterEventType.STEP_RESTARTED.value,
 }
 
-_Handler = Callable[[HistoryReader, EventLogEntry, DagsterEvent], None]
+_STEP_EVENTS: Mapping[str, Callable[[OpenAttempt, float, DagsterEvent], None]] = {
+    DagsterEventType.STEP_WORKER_STARTING.value: OpenAttempt.worker_starting,
+    DagsterEventType.STEP_WORKER_STARTED.value: OpenAttempt.worker_started,
+    RESOURCES_STARTED: OpenAttempt.resources_started,
+    DagsterEventType.RESOURCE_INIT_SUCCESS.value: OpenAttempt.resources_ended,
+    DagsterEventType.RESOURCE_INIT_FAILURE.value: OpenAttempt.resources_ended,
+    STEP_START: OpenAttempt.begin,
+    DagsterEventType.STEP_RESTARTED.value: OpenAttempt.begin,
+    DagsterEventType.LOADED_INPUT.value: OpenAttempt.loaded,
+    DagsterEventType.STEP_OUTPUT.value: OpenAttempt.computed,
+    DagsterEventType.HANDLED_OUTPUT.value: OpenAttempt.stored,
+    DagsterEventType.ASSET_MATERIALIZATION.value: OpenAttempt.materialised,
+    DagsterEventType.ASSET_OBSERVATION.value: OpenAttempt.observed,
+    DagsterEventType.ASSET_CHECK_EVALUATION.value: OpenAttempt.checked,
+}
 
-_HANDLERS: Mapping[str, _Handler] = {
+_HANDLERS: Mapping[str, Callable[[HistoryReader, EventLogEntry, DagsterEvent], None]] = {
     **dict.fromkeys(_RUN_TIMES, HistoryReader._on_run_time),
     **dict.fromkeys(_RUN_ENDS, HistoryReader._on_run_end),
-    **dict.fromkeys(_STEP_ENDS, HistoryReader._on_step_end),
-    **dict.fromkeys(_HOOK_ENDS, HistoryReader._on_hook),
+    **dict.fromkeys(_STEP_EVENTS, HistoryReader._on_step_event),
+    **dict.fromkeys(STEP_ENDS, HistoryReader._on_step_end),
+    **dict.fromkeys(HOOK_ENDS, HistoryReader._on_hook),
+    RESOURCES_STARTED: HistoryReader._on_resources,
+    DagsterEventType.RESOURCE_INIT_SUCCESS.value: HistoryReader._on_resources,
+    DagsterEventType.RESOURCE_INIT_FAILURE.value: HistoryReader._on_resources,
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value: HistoryReader._on_planned,
     DagsterEventType.ENGINE_EVENT.value: HistoryReader._on_engine_event,
-    DagsterEventType.STEP_WORKER_STARTING.value: HistoryReader._on_worker_starting,
-    DagsterEventType.STEP_WORKER_STARTED.value: HistoryReader._on_worker_started,
-    DagsterEventType.RESOURCE_INIT_STARTED.value: HistoryReader._on_resources_started,
-    DagsterEventType.RESOURCE_INIT_SUCCESS.value: HistoryReader._on_resources_ended,
-    DagsterEventType.RESOURCE_INIT_FAILURE.value: HistoryReader._on_resources_ended,
-    DagsterEventType.STEP_START.value: HistoryReader._on_step_start,
-    DagsterEventType.STEP_RESTARTED.value: HistoryReader._on_step_start,
-    DagsterEventType.LOADED_INPUT.value: HistoryReader._on_loaded_input,
-    DagsterEventType.STEP_OUTPUT.value: HistoryReader._on_step_output,
-    DagsterEventType.HANDLED_OUTPUT.value: HistoryReader._on_handled_output,
-    DagsterEventType.ASSET_MATERIALIZATION.value: HistoryReader._on_materialisation,
-    DagsterEventType.ASSET_OBSERVATION.value: HistoryReader._on_observation,
-    DagsterEventType.ASSET_CHECK_EVALUATION.value: HistoryReader._on_check,
     DagsterEventType.STEP_SKIPPED.value: HistoryReader._on_skipped,
 }

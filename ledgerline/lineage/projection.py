@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import dagster as dg
 
+from ledgerline.cleaning.passwords import address_alone
 from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.projection import Backfill, RefusedError, TargetUnavailableError
@@ -61,7 +62,7 @@ class OpenLineageProjection:
     @property
     def address(self) -> str:
         """The URL of the events without secrets."""
-        return _without_secrets(urljoin(self.url, self.endpoint))
+        return address_alone(urljoin(self.url, self.endpoint))
 
     def export(self, instance: dg.DagsterInstance, now: RunHistory, before: RunHistory | None) -> int:
         """Send the new events in order, up to the first one that is not accepted.
@@ -103,7 +104,7 @@ class OpenLineageProjection:
                     continue
                 if response.request.method != "POST":
                     # The client has followed a redirect with a GET request, without the event.
-                    raise self._unavailable(f"it redirects to {_without_secrets(response.url)}")
+                    raise self._unavailable(f"it redirects to {address_alone(response.url)}")
                 taken += 1
             if last is not None and not taken:
                 raise last  # The endpoint accepted no event, so it may be the wrong one.
@@ -137,8 +138,3 @@ class OpenLineageProjection:
                 return str(cause)
             cause = cause.__cause__ or cause.__context__
         return type(error).__name__
-
-
-def _without_secrets(address: str) -> str:
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,17 +1,15 @@
 """Exports spans over gRPC, and raises an error if the response rejects them. otlp_http.py is for HTTP."""
 
 import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 from grpc import StatusCode
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
 
 from ledgerline.traces.otlp_responses import (
     REASON_LENGTH,
+    CheckedExporter,
     ExportFailedError,
     SpansRejectedError,
     WrongTargetError,
@@ -36,49 +34,20 @@ WRONG_TARGET = frozenset(
 TOO_LARGE = re.compile(r"larger than|too (large|big|long)|exceed\w* (the )?(max|size|limit)", re.IGNORECASE)
 
 
-class GrpcExporter(OTLPSpanExporter):
+class GrpcExporter(CheckedExporter, OTLPSpanExporter):
     """Sends spans over gRPC, with the settings and the retries of OpenTelemetry's exporter."""
-
-    _error: ExportFailedError | None = None
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans.
-
-        Raises:
-            ExportFailedError: The receiver does not accept the spans.
-        """
-        self._error = None
-        result = super().export(spans)
-        if self._error is not None:
-            raise self._error
-        if result is not SpanExportResult.SUCCESS:
-            raise ExportFailedError("it does not respond; the log has the reason")
-        return result
 
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()
-        self._client: Any = _CheckedClient(self._client, self._on_response, self._on_timeout)
-
-    def _on_response(self, error: ExportFailedError | None) -> None:
-        self._error = error
-
-    def _on_timeout(self, error: ExportFailedError) -> None:
-        """Store the timeout as error, unless an earlier attempt received a response, which explains more."""
-        self._error = self._error or error
+        self._client: Any = _CheckedClient(self._client, self)
 
 
 class _CheckedClient:
     """A client that checks the responses, which OpenTelemetry's exporter ignores."""
 
-    def __init__(
-        self,
-        client: Any,
-        on_response: Callable[[ExportFailedError | None], None],
-        on_timeout: Callable[[ExportFailedError], None],
-    ) -> None:
+    def __init__(self, client: Any, exporter: GrpcExporter) -> None:
         self._client = client
-        self._on_response = on_response
-        self._on_timeout = on_timeout
+        self._exporter = exporter
 
     def Export(self, **arguments: Any) -> Any:  # noqa: N802 (the name in gRPC)
         """Send a request."""
@@ -86,14 +55,13 @@ class _CheckedClient:
             response = self._client.Export(**arguments)
         except grpc.RpcError as error:
             failure = _error_of(error)
-            if error.code() is StatusCode.DEADLINE_EXCEEDED:
-                self._on_timeout(failure)
-            else:
-                self._on_response(failure)
+            # A timeout does not replace the response to an earlier attempt, which explains more.
+            if self._exporter.error is None or error.code() is not StatusCode.DEADLINE_EXCEEDED:
+                self._exporter.error = failure
             if isinstance(failure, SpansRejectedError):
                 raise failure from error  # The exporter would retry a request that is too large.
             raise
-        self._on_response(None)
+        self._exporter.error = None
         check_partial_success(response.partial_success.rejected_spans, response.partial_success.error_message)
         return response
 

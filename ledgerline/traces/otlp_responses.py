@@ -6,10 +6,14 @@ reacts to the errors.
 
 import json
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from ledgerline.cleaning.passwords import address_alone
 from ledgerline.errors import LedgerlineError
 
 if TYPE_CHECKING:
@@ -59,6 +63,30 @@ class WrongTargetError(ExportFailedError):
     """The target accepts no spans at all until a setting or the target is changed."""
 
 
+class CheckedExporter(SpanExporter):
+    """Raises an error if the responses that another exporter receives do not accept the spans.
+
+    Attributes:
+        error: Error that the last response reports; None if it accepts the spans.
+    """
+
+    error: ExportFailedError | None = None
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans.
+
+        Raises:
+            ExportFailedError: The receiver does not accept the spans.
+        """
+        self.error = None
+        result = super().export(spans)
+        if self.error is not None:
+            raise self.error
+        if result is not SpanExportResult.SUCCESS:
+            raise ExportFailedError("it does not respond; the log has the reason")
+        return result
+
+
 def check(response: "requests.Response") -> None:
     """Check that a response accepts the spans.
 
@@ -67,7 +95,7 @@ def check(response: "requests.Response") -> None:
     """
     status = response.status_code
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        location = _without_query(response.headers.get("location", ""))
+        location = address_alone(response.headers.get("location", ""))
         raise WrongTargetError(
             f"it redirects (status {status}) to {location or 'nowhere'}.",
             "Set the endpoint to a receiver of spans.",
@@ -97,8 +125,7 @@ def _error_class(status: int) -> type[ExportFailedError]:
 
 def _partial_success(response: "requests.Response") -> tuple[int, str]:
     """Return the number of spans that a response with status 2xx rejects, and its message."""
-    body = response.content
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body, kind = response.content, _kind(response)
     if not body:
         return 0, ""
     if kind in ("text/html", "application/xhtml+xml") or HTML.match(body[:200].decode(errors="replace")):
@@ -144,7 +171,7 @@ def _json_partial_success(response: "requests.Response") -> tuple[int, str]:
 
 def _reason(response: "requests.Response") -> str:
     """Return the message in the body of a response."""
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(response)
     if kind == PROTOBUF:
         from google.protobuf.message import DecodeError
         from google.rpc.status_pb2 import Status
@@ -161,7 +188,5 @@ def _reason(response: "requests.Response") -> str:
     return f": {text}" if text else ""
 
 
-def _without_query(location: str) -> str:
-    """Return a URL without its query and login, which may contain a token."""
-    parts = urlsplit(location)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def _kind(response: "requests.Response") -> str:
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()

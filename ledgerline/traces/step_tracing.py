@@ -6,20 +6,19 @@ the spans until the observer exports them, so a step never waits for a collector
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import dagster as dg
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Link, NonRecordingSpan, NoOpTracer, Span, SpanContext, SpanKind, Tracer
-from opentelemetry.util._decorator import _agnosticcontextmanager
-from opentelemetry.util.types import Attributes
+from opentelemetry.trace import NonRecordingSpan, NoOpTracer, Span, SpanContext, Tracer
 
 from ledgerline.ledger import ids
 from ledgerline.ledger.dagster_internals import EngineEventData, current_execution_context
@@ -56,18 +55,9 @@ class StepTracerProvider(trace.TracerProvider):
         )
         self._provider.add_span_processor(self._processor)
 
-    def get_tracer(
-        self,
-        instrumenting_module_name: str,
-        instrumenting_library_version: str | None = None,
-        schema_url: str | None = None,
-        attributes: Attributes = None,
-    ) -> Tracer:
+    def get_tracer(self, instrumenting_module_name: str, *args: Any, **kwargs: Any) -> Tracer:
         """Return a tracer, as OpenTelemetry's API requires."""
-        tracer = self._provider.get_tracer(
-            instrumenting_module_name, instrumenting_library_version, schema_url, attributes
-        )
-        return _StepTracer(tracer, self._steps)
+        return _StepTracer(self._provider.get_tracer(instrumenting_module_name, *args, **kwargs), self._steps)
 
     def current_step(self) -> "Step | None":
         """Return the current step; None outside of steps, and if the trace is not sampled."""
@@ -130,13 +120,10 @@ class Step:
     @property
     def traceparent(self) -> str:
         """The W3C trace context of the current span, or else of the step."""
-        open_span = trace.get_current_span().get_span_context()
-        span_id = open_span.span_id if open_span.trace_id == self.trace_id else self._own_span_id
-        return f"00-{self.trace_id:032x}-{span_id:016x}-01"
-
-    @property
-    def _own_span_id(self) -> int:
-        return self.parent.get_span_context().span_id
+        context = trace.get_current_span().get_span_context()
+        if context.trace_id != self.trace_id:
+            context = self.parent.get_span_context()
+        return f"00-{self.trace_id:032x}-{context.span_id:016x}-01"
 
 
 class _Steps:
@@ -187,17 +174,7 @@ class _StepTracer(Tracer):
         self._tracer = tracer
         self._steps = steps
 
-    def start_span(  # noqa: PLR0917 (OpenTelemetry's signature)
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        start_time: int | None = None,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-    ) -> Span:
+    def start_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> Span:
         around = trace.get_current_span(context)
         step = self._steps.current(around)
         if step is None:
@@ -208,43 +185,13 @@ class _StepTracer(Tracer):
         if step.started >= SPANS_PER_ATTEMPT:
             return NonRecordingSpan(around.get_span_context())
         step.started += 1
-        span = self._tracer.start_span(
-            name,
-            trace.set_span_in_context(around, context),
-            kind,
-            {**attributes, **step.attributes} if attributes else step.attributes,
-            links,
-            start_time,
-            record_exception,
-            set_status_on_exception,
-        )
+        span = self._tracer.start_span(name, trace.set_span_in_context(around, context), *args, **kwargs)
+        span.set_attributes(step.attributes)
         self._steps.add(span, step)
         return span
 
-    # Every tracer of the SDK has the same context manager around start_span.
-    @_agnosticcontextmanager
-    def start_as_current_span(  # noqa: PLR0917
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        start_time: int | None = None,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-        end_on_exit: bool = True,
-    ) -> Iterator[Span]:
-        span = self.start_span(
-            name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
-        )
-        with trace.use_span(
-            span,
-            end_on_exit=end_on_exit,
-            record_exception=record_exception,
-            set_status_on_exception=set_status_on_exception,
-        ):
-            yield span
+    # This method of OpenTelemetry calls `start_span`.
+    start_as_current_span = SdkTracer.start_as_current_span
 
 
 class _EventLogExporter(SpanExporter):
