@@ -6,7 +6,7 @@ rejects larger values permanently, which blocks all spans that follow.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -23,22 +23,6 @@ HASH_CHARACTERS = 16
 
 # ASCII texts up to this length are within all bounds.
 SHORT = 4_000
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Counts of the values of a list or a map that were kept and left out.
-
-    Attributes:
-        kept: Number of values that were kept, including nested ones.
-        left_out: Number of values that were left out of the list or map in which the limit was reached.
-    """
-
-    kept: int
-    left_out: int
-
-    def __str__(self) -> str:
-        return f"{self.kept:,} kept, {self.left_out:,} left out"
 
 
 def is_plain(value: object) -> bool:
@@ -77,93 +61,69 @@ class ValueBounds:
     Attributes:
         size: Maximum number of bytes of a value.
         length: Maximum number of characters of a text, if the user set one.
-        cut: Counts of kept and left out values of the last list or map; None if all were kept.
+        cut: Numbers of values that were kept, and that were left out of the list or map in which the limit
+            was reached; None if all of the last value were kept.
     """
 
     size: int = VALUE_BYTES
     length: int | None = None
-    cut: Cut | None = field(default=None, init=False)
+    cut: str | None = field(default=None, init=False)
     _left: int = field(default=0, init=False)
     _kept: int = field(default=0, init=False)
 
     def __call__(self, value: Any) -> Any:
         """Return the value within the limits, which every receiver accepts; None if nothing of it is left."""
-        self.cut = None
+        self.cut, self._left, self._kept = None, self.size, 0
+        return self._bounded(value, 1)
+
+    def _bounded(self, value: Any, depth: int) -> Any:
+        """Limit a value: a list, a map and the values within them by their size in JSON."""
         if isinstance(value, str):
-            return self._text(value, self.size)
+            return self._text(value)
         if isinstance(value, bytes | bytearray | memoryview):
             return self._bytes(bytes(value))
-        if isinstance(value, Mapping | Sequence):
-            self._left, self._kept = self.size, 0
-            return self._nested(value, 1)
-        return self._scalar(value)
-
-    def _nested(self, value: Any, depth: int) -> Any:
-        """Limit a list, a map or a value within one of them by its size in JSON."""
-        if isinstance(value, Mapping) and depth <= DEPTH:
-            return self._mapping(value, depth)
-        if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray) and depth <= DEPTH:
-            return self._sequence(value, depth)
-        if isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes | bytearray):
+        if not isinstance(value, Mapping | Sequence):
+            return self._scalar(value)
+        if depth > DEPTH:
             return f"({type(value).__name__} nested deeper than {DEPTH})"
-        if isinstance(value, str):
-            return self._text(value, self.size)
-        if isinstance(value, bytes | bytearray):
-            return self._bytes(bytes(value))
-        return self._scalar(value)
+        if isinstance(value, Mapping):
+            named = ((bounded_key(str(key)), each) for key, each in value.items())
+            return dict(self._kept_of(named, len(value), depth))
+        return [each for _, each in self._kept_of(((None, each) for each in value), len(value), depth)]
 
-    def _sequence(self, values: Sequence[Any], depth: int) -> list[Any]:
-        kept_values: list[Any] = []
+    def _kept_of(
+        self, values: Iterable[tuple[str | None, Any]], count: int, depth: int
+    ) -> Iterator[tuple[str | None, Any]]:
+        """Yield the values of a list, or the keys and values of a map, for which there is space."""
         self._left -= 2
-        for number, value in enumerate(values):
-            before = self._kept
-            kept = self._nested(value, depth + 1)
-            if not self._affords(kept, before):
-                self.cut = self.cut or Cut(self._kept, len(values) - number)
-                break
-            kept_values.append(kept)
-            if self.cut is not None:
-                break
-        return kept_values
-
-    def _mapping(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        kept_values: dict[str, Any] = {}
-        self._left -= 2
-        for number, (key, value) in enumerate(values.items()):
-            name = bounded_key(str(key))
-            if not name:
+        for number, (name, value) in enumerate(values):
+            if name == "":
                 continue  # OpenTelemetry does not allow an empty key
             before = self._kept
-            self._left -= _json_size(name)
-            kept = self._nested(value, depth + 1)
-            if not self._affords(kept, before):
-                self.cut = self.cut or Cut(self._kept, len(values) - number)
-                break
-            kept_values[name] = kept
+            if name is not None:
+                self._left -= _json_size(name)
+            kept = self._bounded(value, depth + 1)
+            if not isinstance(kept, list | dict):  # Their values have been counted already.
+                self._left -= _json_size(kept)
+            if self._left < 0 or before >= ITEMS:
+                self.cut = self.cut or f"{self._kept:,} kept, {count - number:,} left out"
+                return
+            self._kept += 1
+            yield name, kept
             if self.cut is not None:
-                break
-        return kept_values
+                return
 
-    def _affords(self, value: Any, before: int) -> bool:
-        """Return whether there is space for one more value. A nested value has been counted already."""
-        if not isinstance(value, list | dict):
-            self._left -= _json_size(value)
-        if self._left < 0 or before >= ITEMS:
-            return False
-        self._kept += 1
-        return True
-
-    def _text(self, text: str, size: int) -> str:
+    def _text(self, text: str) -> str:
         if self.length is not None:
             text = sendable(text)[: self.length]
-        return bounded_text(text, size)
+        return bounded_text(text, self.size)
 
     def _bytes(self, value: bytes) -> str:
         if len(value) <= self.size // 4:  # Each byte may become four characters.
-            return self._text(str(value), self.size)
+            return self._text(str(value))
         kept = value[: max(0, self.size // 4 - 100)]
         digest = sha256(value).hexdigest()[:HASH_CHARACTERS]
-        return self._text(f"{kept!r}… ({len(value):,} bytes, sha256 {digest})", self.size)
+        return self._text(f"{kept!r}… ({len(value):,} bytes, sha256 {digest})")
 
     def _scalar(self, value: Any) -> Any:
         if value is None or isinstance(value, bool):
@@ -173,7 +133,7 @@ class ValueBounds:
         if isinstance(value, float):
             # NaN and infinity become texts, as in Python's JSON, because they make Jaeger's searches fail.
             return float(value) if math.isfinite(value) else json.dumps(float(value))
-        return self._text(_as_text(value), self.size)
+        return self._text(_as_text(value))
 
 
 def _integer(value: int) -> int | str:

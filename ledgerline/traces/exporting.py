@@ -5,11 +5,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, SamplingResult
 from opentelemetry.trace import NoOpTracer, Tracer
 
 from ledgerline.traces import telemetry
@@ -21,8 +21,6 @@ from ledgerline.traces.telemetry import Telemetry
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link, SpanKind, TraceState
-    from opentelemetry.util.types import Attributes
 
 # An outage of the target delays the end of the process by at most this time.
 EXPORT_SECONDS = 5.0
@@ -69,9 +67,7 @@ class QuietExporter(SpanExporter):
 
     def _log(self, *, works: bool, why: str = "") -> None:
         if works != self._works:
-            logger.warning("Traces are sent again.") if works else logger.warning(
-                "Traces cannot be sent: %s", why
-            )
+            logger.warning("Traces are sent again." if works else f"Traces cannot be sent: {why}")
         self._works = works
 
 
@@ -81,19 +77,12 @@ class KeptTraces(Sampler):
     def __init__(self, keeps: Callable[[int], bool]) -> None:
         self._keeps = keeps
 
-    def should_sample(  # noqa: PLR0917 (OpenTelemetry's signature)
-        self,
-        parent_context: "Context | None",
-        trace_id: int,
-        name: str,
-        kind: "SpanKind | None" = None,
-        attributes: "Attributes" = None,
-        links: "Sequence[Link] | None" = None,
-        trace_state: "TraceState | None" = None,
+    def should_sample(
+        self, parent_context: "Context | None", trace_id: int, name: str, *args: Any, **kwargs: Any
     ) -> SamplingResult:
         """Return whether a trace is recorded."""
-        decision = Decision.RECORD_AND_SAMPLE if self._keeps(trace_id) else Decision.DROP
-        return SamplingResult(decision, attributes, trace_state)
+        decided = ALWAYS_ON if self._keeps(trace_id) else ALWAYS_OFF
+        return decided.should_sample(parent_context, trace_id, name, *args, **kwargs)
 
     def get_description(self) -> str:
         """Return the name of the sampler."""

@@ -14,7 +14,7 @@ from ledgerline.ledger import ids
 from ledgerline.ledger.history import RunHistory, RunStatus
 from ledgerline.ledger.links import Links
 from ledgerline.ledger.projection import Backfill, TargetUnavailableError
-from ledgerline.traces import attributes, spans, telemetry
+from ledgerline.traces import spans, telemetry
 from ledgerline.traces.deliveries import Delivery
 from ledgerline.traces.otlp_responses import WrongTargetError
 from ledgerline.traces.span_bounds import Bounds
@@ -83,18 +83,7 @@ class TraceProjection:
 
     def export_backfill(self, backfill: Backfill) -> int:
         """Send the root span of the backfill's trace."""
-        span = spans.backfill_span(
-            backfill.backfill_id,
-            started=backfill.started,
-            ended=backfill.ended,
-            failed=backfill.failed,
-            attributes={
-                attributes.BACKFILL_STATUS: backfill.status,
-                attributes.BACKFILL_FAILED_RUNS: backfill.failed_runs or None,
-                attributes.TITLE: backfill.title,
-            },
-            resource=self._described(),
-        )
+        span = spans.backfill_span(backfill, self._described())
         trace_id = ids.backfill_trace_id(backfill.backfill_id)
         kept = self.telemetry.keeps(trace_id) or self.telemetry.keeps_run(failed=backfill.failed, seconds=0.0)
         return self._send(trace_id, [span] if kept else [])

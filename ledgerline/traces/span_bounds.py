@@ -64,18 +64,15 @@ class Bounds:
     @classmethod
     def of(cls, limits: SpanLimits) -> Self:
         """Return the bounds from OpenTelemetry's settings, with the defaults for those that are not set."""
-
-        def limit(value: int | None, default: int) -> int:
-            return default if value is None else value
-
-        return cls(
-            attributes=limit(limits.max_span_attributes, cls.attributes),
-            events=limit(limits.max_events, cls.events),
-            links=limit(limits.max_links, cls.links),
-            event_attributes=limit(limits.max_event_attributes, cls.event_attributes),
-            link_attributes=limit(limits.max_link_attributes, cls.link_attributes),
-            length=limits.max_span_attribute_length,
-        )
+        given = {
+            "attributes": limits.max_span_attributes,
+            "events": limits.max_events,
+            "links": limits.max_links,
+            "event_attributes": limits.max_event_attributes,
+            "link_attributes": limits.max_link_attributes,
+        }
+        numbers = {name: limit for name, limit in given.items() if limit is not None}
+        return cls(**numbers, length=limits.max_span_attribute_length)
 
     def bounded(self, span: ReadableSpan) -> tuple[ReadableSpan, int]:
         """Return the span within these bounds, and an upper estimate of its bytes in OTLP."""
@@ -120,37 +117,24 @@ class Bounds:
 
     def _size_of_plain(self, span: ReadableSpan) -> int | None:
         """Return the bytes of a span that is within all bounds, as nearly all spans are; None for others."""
+        events, links = span.events, span.links
         if self.length is not None or not _is_plain(span):
             return None
-        size = self._size_of_attributes(span.attributes, self.attributes)
-        events, links = span.events, span.links
-        if size is not None and events:
-            size = self._with_parts(size, events, self.events, self.event_attributes)
-        if size is not None and links:
-            size = self._with_parts(size, links, self.links, self.link_attributes)
-        if size is None:
+        if len(events) > self.events or len(links) > self.links:
             return None
-        return size + SPAN_OVERHEAD + len(span.name) + len(span.status.description or "")
-
-    def _with_parts(self, size: int, parts: Sequence[Event | Link], most: int, each: int) -> int | None:
-        """Add the bytes of plain events or links; None if one is not plain, or there are too many."""
-        if len(parts) > most or not all(map(_is_plain_part, parts)):
-            return None
-        for part in parts:
-            size_of_part = self._size_of_attributes(part.attributes, each)
-            if size_of_part is None:
+        parts = [(span, self.attributes)]
+        parts += [(event, self.event_attributes) for event in events]
+        parts += [(link, self.link_attributes) for link in links]
+        size = SPAN_OVERHEAD + len(span.name) + len(span.status.description or "")
+        for part, most in parts:
+            given = part.attributes or {}
+            if len(given) > most or (more := _size_of_plain(given)) is None:
                 return None
-            size += size_of_part + (len(part.name) if isinstance(part, Event) else 0)
-        return size
-
-    def _size_of_attributes(self, attributes: Mapping[str, Any] | None, most: int) -> int | None:
-        if not attributes:
-            return PART_OVERHEAD
-        size = _size_of_plain(attributes) if len(attributes) <= most else None
-        return size + PART_OVERHEAD if size is not None else None
+            size += more + PART_OVERHEAD
+        return size + sum(len(event.name) for event in events)
 
     def _cut(self, span: ReadableSpan) -> tuple[ReadableSpan, int]:
-        attributes, size = self._attributes(span.attributes or {}, self.attributes, span.dropped_attributes)
+        attributes, size = self._attributes(span, self.attributes)
         events, of_events = self._events(span.events, span.dropped_events)
         links, of_links = self._links(span.links, span.dropped_links)
         name = bounded_text(span.name, NAME_BYTES)
@@ -176,12 +160,13 @@ class Bounds:
             size,
         )
 
-    def _attributes(self, given: Mapping[str, Any], most: int, dropped: int) -> tuple[Mapping[str, Any], int]:
+    def _attributes(self, part: ReadableSpan | Event | Link, most: int) -> tuple[Mapping[str, Any], int]:
+        dropped = part.dropped_attributes
         bound = ValueBounds(self.size, self.length)
         kept_attributes: dict[str, Any] = {}
         cuts: list[str] = []
         size = PART_OVERHEAD
-        for key, value in given.items():
+        for key, value in (part.attributes or {}).items():
             kept = bounded_key(str(key))
             if key == names.CUT and isinstance(value, list | tuple):
                 cuts += [str(each) for each in value]
@@ -204,9 +189,7 @@ class Bounds:
     def _events(self, given: Sequence[Event], dropped: int) -> tuple[Sequence[Event], int]:
         kept_events, size = [], 0
         for event in given[: self.events]:
-            attributes, more = self._attributes(
-                event.attributes or {}, self.event_attributes, event.dropped_attributes
-            )
+            attributes, more = self._attributes(event, self.event_attributes)
             name = bounded_text(event.name, NAME_BYTES)
             kept_events.append(Event(name, attributes, timestamp=_time(event.timestamp)))
             size += more + _size(name)
@@ -218,9 +201,7 @@ class Bounds:
         kept_links, size = [], 0
         for link in given:
             if len(kept_links) < self.links and _is_sendable(link.context):
-                attributes, more = self._attributes(
-                    link.attributes or {}, self.link_attributes, link.dropped_attributes
-                )
+                attributes, more = self._attributes(link, self.link_attributes)
                 kept_links.append(Link(link.context, attributes))
                 size += more
                 if size > SPAN_BYTES:
@@ -236,13 +217,9 @@ def bounded_resource(resource: Resource) -> Resource:
 
 
 def _is_plain(span: ReadableSpan) -> bool:
-    """Return whether a span needs no change, apart from its attributes, events and links."""
-    scope, status, start, end = (
-        span.instrumentation_scope,
-        span.status.description,
-        span.start_time,
-        span.end_time,
-    )
+    """Return whether a span needs no change, apart from attributes and the numbers of events and links."""
+    scope, status = span.instrumentation_scope, span.status.description
+    start, end = span.start_time, span.end_time
     return (
         type(start) is int
         and type(end) is int
@@ -252,15 +229,13 @@ def _is_plain(span: ReadableSpan) -> bool:
         and (status is None or is_plain(status))
         and (scope is None or (_is_plain_name(scope.name) and not scope.attributes))
         and not (span.dropped_attributes or span.dropped_events or span.dropped_links)
+        and all(_is_plain_name(event.name) for event in span.events)
+        and all(_is_sendable(link.context) for link in span.links)
     )
 
 
 def _is_plain_name(name: str) -> bool:
     return len(name) <= NAME_BYTES and name.isascii() and "\0" not in name
-
-
-def _is_plain_part(part: Event | Link) -> bool:
-    return _is_sendable(part.context) if isinstance(part, Link) else _is_plain_name(part.name)
 
 
 def _size_of_plain(attributes: Mapping[str, Any]) -> int | None:
@@ -269,8 +244,8 @@ def _size_of_plain(attributes: Mapping[str, Any]) -> int | None:
     for key, value in attributes.items():
         kind = type(value)
         if kind is str:
-            most = TYPE_BYTES if key == names.SPAN_TYPE else SHORT
-            if len(value) > most or not value.isascii() or "\0" in value:
+            longest = TYPE_BYTES if key == names.SPAN_TYPE else SHORT
+            if len(value) > longest or not value.isascii() or "\0" in value:
                 return None
             size += len(value)
         elif kind is tuple or kind is list:

@@ -7,7 +7,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes import error_attributes, exception_attributes
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -21,11 +21,12 @@ from ledgerline.ledger.given_by_users import (
 )
 from ledgerline.ledger.history import Attempt, Error, HookOutcome, Outcome, RunHistory, RunStatus
 from ledgerline.ledger.links import Links
+from ledgerline.ledger.projection import Backfill
 from ledgerline.ledger.reads import version_of_content
 from ledgerline.ledger.written import row_count
 from ledgerline.traces import attributes as names
 from ledgerline.traces import step_spans
-from ledgerline.traces.step_spans import SAMPLED
+from ledgerline.traces.step_spans import span_context
 
 SCOPE = InstrumentationScope("ledgerline")
 
@@ -59,26 +60,25 @@ def run_spans(
         yield trace.root(links, mlflow_page)
 
 
-def backfill_span(
-    backfill_id: str,
-    *,
-    started: float,
-    ended: float,
-    failed: bool,
-    attributes: Attributes,
-    resource: Resource,
-) -> ReadableSpan:
+def backfill_span(backfill: Backfill, resource: Resource) -> ReadableSpan:
     """Return the root span of a backfill's trace; the spans of its runs are its children."""
-    context = _context(ids.backfill_trace_id(backfill_id), ids.backfill_span_id(backfill_id))
+    backfill_id = backfill.backfill_id
+    attributes: Attributes = {
+        names.BACKFILL: backfill_id,
+        names.SPAN_TYPE: names.WORKFLOW,
+        names.BACKFILL_STATUS: backfill.status,
+        names.BACKFILL_FAILED_RUNS: backfill.failed_runs or None,
+        names.TITLE: backfill.title,
+    }
     return ReadableSpan(
         name=f"backfill {backfill_id}",
-        context=context,
+        context=span_context(ids.backfill_trace_id(backfill_id), ids.backfill_span_id(backfill_id)),
         resource=resource,
-        attributes=_present({names.BACKFILL: backfill_id, names.SPAN_TYPE: names.WORKFLOW, **attributes}),
+        attributes=_present(attributes),
         instrumentation_scope=SCOPE,
-        status=Status(StatusCode.ERROR if failed else StatusCode.OK),
-        start_time=_nanoseconds(started),
-        end_time=_nanoseconds(max(started, ended)),
+        status=_ERROR if backfill.failed else _OK,
+        start_time=_nanoseconds(backfill.started),
+        end_time=_nanoseconds(max(backfill.started, backfill.ended)),
     )
 
 
@@ -105,13 +105,13 @@ class _Trace:
                 own_id,
                 times=(phase.started, phase.ended),
                 attributes={names.STEP: step, names.ATTEMPT: number},
-                status=Status(StatusCode.ERROR) if phase.failed else _OK,
+                status=_ERROR if phase.failed else _OK,
             )
         yield from self.hooks(attempt)
         links = []
         if number > 1:
             previous = ids.attempt_span_id(run_id, step, number - 1)
-            links.append(Link(_context(self.trace_id, previous), {names.LINK: "previous attempt"}))
+            links.append(_link(span_context(self.trace_id, previous), "previous attempt"))
         error = self.history.error_of(attempt)
         ended = attempt.ended or attempt.started
         yield self._span(
@@ -120,8 +120,8 @@ class _Trace:
             self.root_id,
             times=(attempt.started, ended),
             attributes=_attempt_attributes(attempt, run_id),
-            status=Status(StatusCode.ERROR, error.message or error.type) if error is not None else _OK,
-            events=[*_check_events(attempt), *([_exception(error, ended)] if error is not None else [])],
+            status=_status_of(error),
+            events=[*_check_events(attempt), *_exceptions(ended, error)],
             links=links,
         )
 
@@ -141,8 +141,8 @@ class _Trace:
                     names.ATTEMPT: attempt.number,
                     error_attributes.ERROR_TYPE: error.type if error is not None else None,
                 },
-                status=Status(StatusCode.ERROR, error.message or error.type) if error is not None else _OK,
-                events=[_exception(error, hook.ended)] if error is not None else [],
+                status=_status_of(error),
+                events=_exceptions(hook.ended, error),
             )
 
     def recorded(self, exported: int) -> Iterator[ReadableSpan]:
@@ -156,25 +156,20 @@ class _Trace:
         run_id = self.history.run.run_id
         for phase in (*self.history.waits, *self.history.phases):
             span_id = ids.run_phase_span_id(run_id, phase.name)
-            status = Status(StatusCode.ERROR) if phase.failed else _OK
-            times = phase.started, phase.ended
+            status, times = _ERROR if phase.failed else _OK, (phase.started, phase.ended)
             yield self._span(phase.name, span_id, self.root_id, times=times, attributes={}, status=status)
 
     def root(self, links: Links, mlflow_page: str | None) -> ReadableSpan:
         started, ended = self._times()
         run = self.history.run
-        to_others = []
+        others: dict[str, SpanContext | None] = {}
         if run.parent_run_id is not None:
-            parent = _context(ids.trace_id(run.parent_run_id), ids.run_span_id(run.parent_run_id))
-            to_others.append(Link(parent, {names.LINK: "parent run"}))
+            trace_id, span_id = ids.trace_id(run.parent_run_id), ids.run_span_id(run.parent_run_id)
+            others["parent run"] = span_context(trace_id, span_id)
         if run.backfill_id is not None:
-            backfill = _context(
-                ids.backfill_trace_id(run.backfill_id), ids.backfill_run_span_id(run.backfill_id, run.run_id)
-            )
-            to_others.append(Link(backfill, {names.LINK: "backfill"}))
-        caller = caller_of(run.traceparent)
-        if caller is not None:
-            to_others.append(Link(caller, {names.LINK: "caller"}))
+            span_id = ids.backfill_run_span_id(run.backfill_id, run.run_id)
+            others["backfill"] = span_context(ids.backfill_trace_id(run.backfill_id), span_id)
+        others["caller"] = caller_of(run.traceparent)
         status, events = self._status(ended)
         resumed = [Event("run resumed", timestamp=_nanoseconds(time)) for time in self.history.resumptions]
         return self._span(
@@ -192,27 +187,23 @@ class _Trace:
             },
             status=status,
             events=[*resumed, *events],
-            links=to_others,
+            links=[_link(context, kind) for kind, context in others.items() if context is not None],
         )
 
     def in_backfill(self, backfill_id: str) -> ReadableSpan:
         """Return the span of this run in the trace of its backfill."""
         started, ended = self._times()
         status, events = self._status(ended)
-        run_id = self.history.run.run_id
-        trace_id = ids.backfill_trace_id(backfill_id)
-        return ReadableSpan(
-            name=f"run {self.history.title}",
-            context=_context(trace_id, ids.backfill_run_span_id(backfill_id, run_id)),
-            parent=_context(trace_id, ids.backfill_span_id(backfill_id)),
-            resource=self.resource,
-            attributes=_present({**self._run_attributes(), names.SPAN_TYPE: names.TASK}),
-            events=events,
-            links=[Link(_context(self.trace_id, self.root_id), {names.LINK: "run"})],
-            instrumentation_scope=SCOPE,
+        return self._span(
+            f"run {self.history.title}",
+            ids.backfill_run_span_id(backfill_id, self.history.run.run_id),
+            ids.backfill_span_id(backfill_id),
+            trace_id=ids.backfill_trace_id(backfill_id),
+            times=(started, ended),
+            attributes={**self._run_attributes(), names.SPAN_TYPE: names.TASK},
             status=status,
-            start_time=_nanoseconds(started),
-            end_time=_nanoseconds(ended),
+            events=events,
+            links=[_link(span_context(self.trace_id, self.root_id), "run")],
         )
 
     def _times(self) -> tuple[float, float]:
@@ -235,12 +226,11 @@ class _Trace:
         if self.history.status is RunStatus.SUCCESS:
             return _OK, []
         if error is None:
-            return Status(StatusCode.ERROR), []
+            return _ERROR, []
         lost = [each.error for each in self.history.attempts if each.outcome in _LOST and each.error]
         # The error of the run may only name the failed steps. The first of their errors contains the reason.
         reasons = [each for each in lost[:1] if (each.type, each.message) != (error.type, error.message)]
-        events = [_exception(each, ended) for each in (error, *reasons)]
-        return Status(StatusCode.ERROR, error.message or error.type), events
+        return _status_of(error), _exceptions(ended, error, *reasons)
 
     def _outcome(self) -> str:
         """Return a short description of the outcome, which MLflow lists beside the trace."""
@@ -284,11 +274,13 @@ class _Trace:
         status: Status,
         events: Sequence[Event] = (),
         links: Sequence[Link] = (),
+        trace_id: int | None = None,
     ) -> ReadableSpan:
+        trace_id = trace_id or self.trace_id
         return ReadableSpan(
             name=name,
-            context=_context(self.trace_id, span_id),
-            parent=_context(self.trace_id, parent_id) if parent_id is not None else None,
+            context=span_context(trace_id, span_id),
+            parent=span_context(trace_id, parent_id) if parent_id is not None else None,
             resource=self.resource,
             attributes=_present(attributes),
             events=events,
@@ -304,8 +296,6 @@ def caller_of(traceparent: str | None) -> SpanContext | None:
     """Return the context in a W3C `traceparent`; None if it is missing or invalid."""
     if not traceparent:
         return None
-    from opentelemetry.trace import get_current_span
-
     carrier = {"traceparent": traceparent}
     context = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
     return context if context.is_valid else None
@@ -387,21 +377,29 @@ def _check_events(attempt: Attempt) -> list[Event]:
     ]
 
 
-def _exception(error: Error, time: float) -> Event:
-    """Return an exception event by OpenTelemetry's conventions, with the causes after the stack trace."""
-    return Event(
-        "exception",
-        {
-            exception_attributes.EXCEPTION_TYPE: error.type,
-            exception_attributes.EXCEPTION_MESSAGE: error.message,
-            exception_attributes.EXCEPTION_STACKTRACE: "\n".join(error.stacks).strip(),
-        },
-        timestamp=_nanoseconds(time),
-    )
+def _exceptions(time: float, *errors: Error | None) -> list[Event]:
+    """Return exception events by OpenTelemetry's conventions, with the causes after the stack trace."""
+    return [
+        Event(
+            "exception",
+            {
+                exception_attributes.EXCEPTION_TYPE: error.type,
+                exception_attributes.EXCEPTION_MESSAGE: error.message,
+                exception_attributes.EXCEPTION_STACKTRACE: "\n".join(error.stacks).strip(),
+            },
+            timestamp=_nanoseconds(time),
+        )
+        for error in errors
+        if error is not None
+    ]
 
 
-def _context(trace_id: int, span_id: int) -> SpanContext:
-    return SpanContext(trace_id, span_id, is_remote=False, trace_flags=SAMPLED)
+def _status_of(error: Error | None) -> Status:
+    return Status(StatusCode.ERROR, error.message or error.type) if error is not None else _OK
+
+
+def _link(context: SpanContext, kind: str) -> Link:
+    return Link(context, {names.LINK: kind})
 
 
 def _present(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
@@ -413,5 +411,5 @@ def _nanoseconds(seconds: float) -> int:
     return round(seconds * 1e6) * 1000
 
 
-_OK = Status(StatusCode.OK)
+_OK, _ERROR = Status(StatusCode.OK), Status(StatusCode.ERROR)
 _LOST = (Outcome.FAILURE, Outcome.INTERRUPTED)

@@ -40,8 +40,8 @@ def decode(
         of_span, of_events, of_links = span.get("dropped", (0, 0, 0))
         yield ReadableSpan(
             name=clean(span["name"]),
-            context=_context(trace_id, span["id"]),
-            parent=_context(trace_id, span["parent"]) if span["parent"] else None,
+            context=span_context(trace_id, int(span["id"], 16)),
+            parent=span_context(trace_id, int(span["parent"], 16)) if span["parent"] else None,
             resource=resource,
             attributes=attributes_without(cleaned(span["attributes"]), of_span),
             events=parts_without(
@@ -55,7 +55,10 @@ def decode(
             ),
             links=parts_without(
                 [
-                    Link(_context(int(trace, 16), span_id), attributes_without(cleaned(attributes), *dropped))
+                    Link(
+                        span_context(int(trace, 16), int(span_id, 16)),
+                        attributes_without(cleaned(attributes), *dropped),
+                    )
                     for trace, span_id, attributes, *dropped in span["links"]
                 ],
                 of_links,
@@ -96,5 +99,6 @@ def _described(part: Event | Link) -> list[Any]:
     return [attributes, part.dropped_attributes] if part.dropped_attributes else [attributes]
 
 
-def _context(trace_id: int, span_id: str) -> SpanContext:
-    return SpanContext(trace_id, int(span_id, 16), is_remote=False, trace_flags=SAMPLED)
+def span_context(trace_id: int, span_id: int) -> SpanContext:
+    """Return the context of a sampled span of this process."""
+    return SpanContext(trace_id, span_id, is_remote=False, trace_flags=SAMPLED)

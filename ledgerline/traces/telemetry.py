@@ -21,10 +21,6 @@ HTTP, GRPC = "http/protobuf", "grpc"
 SERVICE = "ledgerline"
 LIMIT = 128  # limit for attributes, events and links, as in OpenTelemetry's specification
 
-# Samplers that decide by the trace id alone. The prefix "parentbased_" makes no difference, because the root
-# span of a run has no parent.
-SAMPLERS = ("always_on", "always_off", "traceidratio")
-
 logger = logging.getLogger(__name__)
 
 
@@ -69,7 +65,12 @@ class Telemetry:
             protocol=protocol,
             ratio=_ratio(settings),
             keeps_failed_runs=_is_true(settings.keep_failed_runs),
-            slow_run_seconds=_slow_run_seconds(settings.keep_runs_over_seconds),
+            slow_run_seconds=_number(
+                "LEDGERLINE_KEEP_RUNS_OVER_SECONDS",
+                settings.keep_runs_over_seconds,
+                math.inf,
+                "not a number of seconds; it is ignored",
+            ),
         )
 
     def keeps(self, trace_id: int) -> bool:
@@ -140,38 +141,29 @@ def _is_true(value: str | None) -> bool:
 
 
 def _ratio(settings: TraceVariables) -> float:
+    # The prefix "parentbased_" makes no difference, because the root span of a run has no parent.
     name = (settings.sampler or "").strip().lower().removeprefix("parentbased_")
-    if name in ("", "always_on"):
-        return 1.0
     if name == "always_off":
         return 0.0
-    if name not in SAMPLERS:
+    if name == "traceidratio":
+        problem = "not a number from 0 to 1; keeping all traces"
+        ratio = _number("OTEL_TRACES_SAMPLER_ARG", settings.sampler_argument, 1.0, problem)
+        return 1.0 if ratio is None else ratio
+    if name not in ("", "always_on"):
         logger.warning("OTEL_TRACES_SAMPLER is %r; keeping all traces.", name)
-        return 1.0
-    argument = (settings.sampler_argument or "").strip() or "1"
-    try:
-        ratio = float(argument)
-    except ValueError:
-        ratio = -1.0
-    if not 0.0 <= ratio <= 1.0:
-        logger.warning(
-            "OTEL_TRACES_SAMPLER_ARG is %r, not a number from 0 to 1; keeping all traces.", argument
-        )
-        return 1.0
-    return ratio
+    return 1.0
 
 
-def _slow_run_seconds(value: str | None) -> float | None:
-    argument = (value or "").strip()
-    if not argument:
+def _number(variable: str, value: str | None, highest: float, problem: str) -> float | None:
+    """Return the value of a variable; None if it is not set, or not a number from 0 on."""
+    text = (value or "").strip()
+    if not text:
         return None
     try:
-        seconds = float(argument)
+        number = float(text)
     except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
-        logger.warning(
-            "LEDGERLINE_KEEP_RUNS_OVER_SECONDS is %r, not a number of seconds; it is ignored.", argument
-        )
-        return None
-    return seconds
+        number = -1.0
+    if 0.0 <= number <= highest:
+        return number
+    logger.warning("%s is %r, %s.", variable, text, problem)
+    return None

@@ -9,6 +9,7 @@ from opentelemetry.trace import SpanContext, StatusCode
 
 from ledgerline.ledger import ids
 from ledgerline.ledger.history import RecordedSpans
+from ledgerline.ledger.projection import Backfill
 from ledgerline.testing.recordings import Recordings
 from ledgerline.traces import attributes as names
 from ledgerline.traces import step_spans
@@ -101,12 +102,14 @@ def test_a_backfill_is_the_root_above_its_runs(
 ) -> None:
     *_, of_a_run, _ = spans_of(tagged(recorded["ops"], backfill="abcdefgh"))
     root = backfill_span(
-        "abcdefgh",
-        started=1_357_000_000.25,
-        ended=1_357_000_100.5,
-        failed=failed,
-        attributes={names.BACKFILL_STATUS: "COMPLETED_SUCCESS", names.TITLE: None},
-        resource=Resource({"service.name": "tests"}),
+        Backfill(
+            "abcdefgh",
+            started=1_357_000_000.25,
+            ended=1_357_000_100.5,
+            status="COMPLETED_FAILED" if failed else "COMPLETED_SUCCESS",
+            title=None,
+        ),
+        Resource({"service.name": "tests"}),
     )
     assert of_a_run.parent == root.context
     assert root.parent is None
@@ -115,16 +118,15 @@ def test_a_backfill_is_the_root_above_its_runs(
     assert root.attributes == {
         "dagster.backfill.id": "abcdefgh",
         "mlflow.spanType": "WORKFLOW",
-        "dagster.backfill.status": "COMPLETED_SUCCESS",
+        "dagster.backfill.status": "COMPLETED_FAILED" if failed else "COMPLETED_SUCCESS",
     }
     assert root.status.status_code is status
     assert root.resource.attributes["service.name"] == "tests"
 
 
 def test_a_backfill_that_ended_before_it_started_has_no_duration() -> None:
-    root = backfill_span(
-        "abcdefgh", started=20.0, ended=10.0, failed=False, attributes={}, resource=Resource.get_empty()
-    )
+    backfill = Backfill("abcdefgh", started=20.0, ended=10.0, status="COMPLETED_SUCCESS", title=None)
+    root = backfill_span(backfill, Resource.get_empty())
     assert times_of(root) == (20 * SECOND, 20 * SECOND)
 
 
