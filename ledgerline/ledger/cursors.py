@@ -6,8 +6,11 @@ exported again; no event is lost.
 """
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, Self
 
 import dagster as dg
@@ -18,7 +21,7 @@ OVERLAP_SECONDS = 60
 
 
 class CursorStore(Protocol):
-    """A store of cursors: the run storage of the instance, or a folder (cursor_folder.py)."""
+    """A store of cursors: the run storage of the instance, or a folder for an instance opened read-only."""
 
     def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
         """Return the values by key, without keys that have no value."""
@@ -27,6 +30,30 @@ class CursorStore(Protocol):
     def set_cursor_values(self, pairs: Mapping[str, str]) -> None:
         """Replace the values of these keys."""
         ...
+
+
+@dataclass(frozen=True)
+class CursorFolder:
+    """Stores cursors, one file for each key, with the same methods as Dagster's run storage."""
+
+    folder: Path
+
+    def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
+        """Return the values by key, without keys that have no value."""
+        files = {key: self._file(key) for key in keys}
+        return {key: file.read_text() for key, file in files.items() if file.exists()}
+
+    def set_cursor_values(self, pairs: Mapping[str, str]) -> None:
+        """Replace the values of these keys. Each file is replaced atomically."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for key, value in pairs.items():
+            descriptor, written = tempfile.mkstemp(dir=self.folder)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(value)
+            Path(written).replace(self._file(key))
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key.replace('/', '.')}.json"
 
 
 @dataclass
@@ -58,22 +85,13 @@ class Cursors:
         if text is None:
             return None
         kept = json.loads(text)
-        return cls(
-            projection,
-            updated=kept["updated"],
-            active=kept["active"],
-            ended=kept["ended"],
-            backfills=set(kept["backfills"]),
-            saved=text,
-        )
+        backfills = set(kept["backfills"])
+        return cls(projection, kept["updated"], kept["active"], kept["ended"], backfills, saved=text)
 
     def save(self, store: CursorStore) -> None:
         """Save the cursors if they changed."""
-        self.ended = {
-            run_id: updated
-            for run_id, updated in self.ended.items()
-            if updated > self.updated - OVERLAP_SECONDS
-        }
+        since = self.updated - OVERLAP_SECONDS
+        self.ended = {run_id: updated for run_id, updated in self.ended.items() if updated > since}
         kept = {
             "updated": self.updated,
             "active": self.active,
@@ -85,26 +103,18 @@ class Cursors:
             store.set_cursor_values({_key(self.projection): text})
             self.saved = text
 
-    def begin(self, run_id: str) -> None:
-        """Follow a run from its beginning."""
-        self.active[run_id] = None
-
     def begin_if_new(self, record: dg.RunRecord) -> bool:
         """Follow a run unless it is known already; return True if it was new."""
         run_id = record.dagster_run.run_id
         if run_id in self.active or self.ended.get(run_id) == record.update_timestamp.timestamp():
             return False
-        self.begin(run_id)
+        self.active[run_id] = None
         return True
 
     def end(self, run_id: str, updated: float) -> None:
         """Stop following a run until its next update."""
         self.active.pop(run_id, None)
         self.ended[run_id] = updated
-
-    def forget(self, run_id: str) -> None:
-        """Stop following a run that was deleted."""
-        self.active.pop(run_id, None)
 
     def move_to_end(self, run_id: str) -> None:
         """Process this run after all others."""

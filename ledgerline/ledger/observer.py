@@ -14,6 +14,7 @@ from dagster import RunRecord, RunsFilter
 
 from ledgerline.ledger.backfills import Pending, read_backfill
 from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors, CursorStore
+from ledgerline.ledger.dagster_internals import NOT_FINISHED_STATUSES
 from ledgerline.ledger.owners import Owners
 from ledgerline.ledger.pauses import Pauses
 from ledgerline.ledger.projection import NotYetError, Projection, RefusedError, TargetUnavailableError
@@ -26,14 +27,6 @@ FIRST_POLL_SECONDS = 3600
 LINGER_SECONDS = 10
 RUNS_AT_ONCE = 100
 LONGEST_PAUSE_SECONDS = 300
-
-IN_PROGRESS = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dataclass
@@ -75,10 +68,7 @@ class Observer:
     """
 
     def __init__(
-        self,
-        projection: Projection,
-        cursor_store: CursorStore | None = None,
-        owners: Owners | None = None,
+        self, projection: Projection, cursor_store: CursorStore | None = None, owners: Owners | None = None
     ) -> None:
         """Create an observer, without reading anything.
 
@@ -157,19 +147,18 @@ class Observer:
         return written
 
     def _first_cursors(self, instance: dg.DagsterInstance) -> Cursors:
-        cursors = Cursors(self.projection.name, updated=time.time() - FIRST_POLL_SECONDS)
-        for record in instance.get_run_records(RunsFilter(statuses=IN_PROGRESS)):
-            cursors.begin(record.dagster_run.run_id)
-        return cursors
+        in_progress = instance.get_run_records(RunsFilter(statuses=NOT_FINISHED_STATUSES))
+        followed = {record.dagster_run.run_id: None for record in in_progress}
+        return Cursors(self.projection.name, updated=time.time() - FIRST_POLL_SECONDS, active=followed)
 
     def _pages(self, instance: dg.DagsterInstance, cursors: Cursors) -> Iterator[list[RunRecord]]:
         """Yield the runs to process: first those that are followed, then updated ones, the oldest first."""
         followed = list(cursors.active)
         records = instance.get_run_records(RunsFilter(run_ids=followed)) if followed else []
         under_way = {record.dagster_run.run_id: record for record in records}
-        for run_id in list(cursors.active):
+        for run_id in followed:
             if run_id not in under_way:
-                cursors.forget(run_id)  # The run was deleted.
+                del cursors.active[run_id]  # The run was deleted.
         if under_way:
             yield [under_way[run_id] for run_id in cursors.active]
         since = cursors.updated - OVERLAP_SECONDS

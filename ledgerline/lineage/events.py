@@ -26,10 +26,16 @@ from openlineage.client.serde import Serde
 
 from ledgerline.ledger import ids
 from ledgerline.ledger.dagster_internals import INTERRUPTED_ERROR
-from ledgerline.ledger.history import Attempt, Error, Materialisation, Outcome, RunHistory, RunStatus
+from ledgerline.ledger.history import Attempt, Materialisation, Outcome, RunHistory, RunStatus
 from ledgerline.ledger.reads import Read, Source, version_of_content
 from ledgerline.lineage import facets as lineage_facets
-from ledgerline.lineage.facets import CodeVersion, LedgerlineRunFacet
+from ledgerline.lineage.facets import (
+    CodeVersion,
+    LedgerlineRunFacet,
+    ReadAssertionsDatasetFacet,
+    WriterAssertionsDatasetFacet,
+    assertions,
+)
 
 # The producer of events and facets. The URI is only an identifier, like FACET_SCHEMA.
 PRODUCER = "urn:ledgerline:lineage"
@@ -66,11 +72,11 @@ def run_events(
     of_steps += [events.attempt_ended(attempt) for attempt in history.ended_since(before)]
     new = sorted(of_steps, key=lambda event: event.eventTime)
     if before is None or not _begun(before):
-        new.insert(0, events.run_started())
+        new.insert(0, events.of_run(RunState.START, history.started or history.run.created))
     if history.ended is not None and (
         before is None or (before.ended, before.status) != (history.ended, history.status)
     ):
-        new.append(events.run_ended(history.ended))
+        new.append(events.of_run(RUN_ENDS[history.status], history.ended, history.materialisations))
     return new
 
 
@@ -85,8 +91,9 @@ def documents(history: RunHistory, namespace: str, mlflow_run_id: str | None = N
         if attempt.ended is not None:
             last |= dict.fromkeys((written.asset for written in attempt.materialisations), attempt)
     return {
-        _file_name(asset): _json(events.attempt_ended(_narrowed(attempt, asset)))
+        _file_name(asset): f"{Serde.to_json(event, indent=2)}\n".encode()
         for asset, attempt in last.items()
+        for event in [events.attempt_ended(_narrowed(attempt, asset))]
     }
 
 
@@ -127,31 +134,18 @@ class _Events:
 
     # Events of the run
 
-    def run_started(self) -> RunEvent:
-        return self._run_event(RunState.START, self.history.started or self.history.run.created)
-
-    def run_ended(self, time: float) -> RunEvent:
-        return self._run_event(RUN_ENDS[self.history.status], time, self.history.materialisations)
-
-    def _run_event(self, state: RunState, time: float, written: Sequence[Materialisation] = ()) -> RunEvent:
+    def of_run(self, state: RunState, time: float, written: Sequence[Materialisation] = ()) -> RunEvent:
         run, error = self.history.run, self.history.error
         facets = self._run_facets(ids.run_span_id(run.run_id), written)
         facets |= lineage_facets.run_tags(run.tags)
         if run.parent_run_id is not None:
             facets["parent"] = self._parent(run.parent_run_id)
         if error is not None and state is not RunState.START:
-            facets["errorMessage"] = lineage_facets.error(
-                error, *([] if error.stack else self._failures()[:1])
-            )
+            # The error of the run may contain only the names of the failed steps.
+            failed = [each for each in self.history.attempts if each.outcome is Outcome.FAILURE]
+            reasons = [each.error for each in failed if each.error is not None]
+            facets["errorMessage"] = lineage_facets.error(error, *([] if error.stack else reasons[:1]))
         return self._event(state, time, Run(_run_id(run.run_id), facets), self._job(run.job, "JOB"))
-
-    def _failures(self) -> Sequence[Error]:
-        """Return the errors of failed steps, because the error of the run may contain only their names."""
-        return [
-            attempt.error
-            for attempt in self.history.attempts
-            if attempt.outcome is Outcome.FAILURE and attempt.error is not None
-        ]
 
     # Events of attempts
 
@@ -175,7 +169,7 @@ class _Events:
             Run(_attempt_id(run.run_id, attempt), facets),
             self._job(f"{run.job}.{attempt.step}", "STEP"),
             inputs=[] if started else self._inputs(attempt),
-            outputs=[] if started else self._outputs(attempt),
+            outputs=[] if started else [self._output(*each, attempt) for each in attempt.written.items()],
         )
 
     def _end_of(self, attempt: Attempt) -> RunState:
@@ -195,7 +189,11 @@ class _Events:
         datasets: dict[str, _Seen] = {}
         for read in attempt.reads:
             # A step may write one asset from another asset that it wrote itself.
-            sources = [each for each in read.sources if not self._is_own(read.asset, each, own)]
+            sources = [
+                each
+                for each in read.sources
+                if each.run_id != self.history.run.run_id or (read.asset, each.data_version) not in own
+            ]
             if sources or not read.sources:
                 datasets.setdefault(read.asset, _Seen()).add(read, sources)
         for observed in attempt.observations:
@@ -206,9 +204,6 @@ class _Events:
                 datasets[check.asset] = _Seen(versions=latest)
         return [self._input(asset, seen, attempt) for asset, seen in datasets.items()]
 
-    def _is_own(self, asset: str, source: Source, own: set[tuple[str, str | None]]) -> bool:
-        return source.run_id == self.history.run.run_id and (asset, source.data_version) in own
-
     def _input(self, asset: str, seen: "_Seen", attempt: Attempt) -> InputDataset:
         facets = _version_facets(seen.versions)
         schemas = [each.schema for each in (*seen.sources, *self._latest(asset, attempt)) if each.schema]
@@ -217,14 +212,11 @@ class _Events:
         input_facets = lineage_facets.input_facets(seen.sources, seen.caveats)
         checks = [check for check in attempt.checks if check.asset == asset]
         if checks and asset not in attempt.written:
-            input_facets["dataQualityAssertions"] = lineage_facets.read_assertions(checks)
+            input_facets["dataQualityAssertions"] = ReadAssertionsDatasetFacet(assertions(checks))
         return InputDataset(self.namespace, asset, inputFacets=input_facets, facets=facets)
 
     def _version(self, written: Materialisation) -> str | None:
         return version_of_content(written.data_version, written.is_of_code, self.history.run.run_id)
-
-    def _outputs(self, attempt: Attempt) -> list[OutputDataset]:
-        return [self._output(asset, parts, attempt) for asset, parts in attempt.written.items()]
 
     def _output(self, asset: str, parts: Sequence[Materialisation], attempt: Attempt) -> OutputDataset:
         facets = _version_facets({self._version(part) for part in parts})
@@ -236,7 +228,7 @@ class _Events:
             facets["columnLineage"] = lineage_facets.column_lineage(latest.column_lineage, self.namespace)
         checks = [check for check in attempt.checks if check.asset == asset]
         if checks:
-            facets["dataQualityAssertions"] = lineage_facets.written_assertions(checks)
+            facets["dataQualityAssertions"] = WriterAssertionsDatasetFacet(assertions(checks))
         return OutputDataset(
             self.namespace,
             asset,
@@ -349,10 +341,6 @@ def _narrowed(attempt: Attempt, asset: str) -> Attempt:
         observations=(),
         checks=tuple(check for check in attempt.checks if check.asset == asset),
     )
-
-
-def _json(event: RunEvent) -> bytes:
-    return f"{Serde.to_json(event, indent=2)}\n".encode()
 
 
 def _file_name(asset: str) -> str:

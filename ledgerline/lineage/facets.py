@@ -31,6 +31,8 @@ from ledgerline.ledger.written import partition_rows, row_count
 # The schema URI of Ledgerline's facets. It is only an identifier and has no page.
 FACET_SCHEMA = "urn:ledgerline:facet:{}:1-0-0"
 
+ReadAssertionsDatasetFacet = data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet
+
 MAX_NUMBERS = 500  # limit for one asset, because a backfill of several years has many partitions
 
 # The formats of partition keys that contain a time: those of Dagster and ISO 8601, and months.
@@ -39,6 +41,14 @@ PARTITION_STARTS = (DATE, TIME, ISO_TIME, "%Y-%m-%dT%H:%M", "%Y-%m")
 # The length of a partition, by the format of the keys. It is valid only if it is also the smallest distance
 # between two keys, because partitions may be closer together than their format suggests.
 LENGTHS = {DATE: timedelta(days=1), TIME: timedelta(hours=1), ISO_TIME: timedelta(hours=1)}
+
+
+class _OwnFacet:
+    """Gives a facet of Ledgerline its schema URI."""
+
+    @classmethod
+    def _get_schema(cls) -> str:
+        return FACET_SCHEMA.format(cls.__name__)
 
 
 @attr.define
@@ -50,7 +60,7 @@ class CodeVersion:
 
 
 @attr.define
-class LedgerlineRunFacet(RunFacet):
+class LedgerlineRunFacet(_OwnFacet, RunFacet):
     """The ids of a run, or of an attempt at a step, in Dagster, in its trace and in MLflow."""
 
     dagster_run_id: str
@@ -64,10 +74,6 @@ class LedgerlineRunFacet(RunFacet):
     # OpenLineage has facets for code versions only together with the URL of the code, or the code itself.
     code_versions: list[CodeVersion]
 
-    @staticmethod
-    def _get_schema() -> str:
-        return FACET_SCHEMA.format("LedgerlineRunFacet")
-
 
 @attr.define
 class WrittenPartition:
@@ -79,14 +85,10 @@ class WrittenPartition:
 
 
 @attr.define
-class LedgerlinePartitionsOutputDatasetFacet(OutputDatasetFacet):
+class LedgerlinePartitionsOutputDatasetFacet(_OwnFacet, OutputDatasetFacet):
     """The partitions of one asset that an attempt wrote."""
 
     partitions: list[WrittenPartition]
-
-    @staticmethod
-    def _get_schema() -> str:
-        return FACET_SCHEMA.format("LedgerlinePartitionsOutputDatasetFacet")
 
 
 @attr.define
@@ -99,26 +101,18 @@ class GivenNumber:
 
 
 @attr.define
-class LedgerlineNumbersOutputDatasetFacet(OutputDatasetFacet):
+class LedgerlineNumbersOutputDatasetFacet(_OwnFacet, OutputDatasetFacet):
     """The numbers in the metadata of an asset that an attempt wrote."""
 
     numbers: list[GivenNumber]
 
-    @staticmethod
-    def _get_schema() -> str:
-        return FACET_SCHEMA.format("LedgerlineNumbersOutputDatasetFacet")
-
 
 @attr.define
-class LedgerlineReadInputDatasetFacet(InputDatasetFacet):
+class LedgerlineReadInputDatasetFacet(_OwnFacet, InputDatasetFacet):
     """The partitions of one asset that an attempt read, with the caveats about them."""
 
     partitions: list[WrittenPartition]
     caveats: list[str]
-
-    @staticmethod
-    def _get_schema() -> str:
-        return FACET_SCHEMA.format("LedgerlineReadInputDatasetFacet")
 
 
 @attr.define
@@ -131,9 +125,7 @@ class WriterAssertionsDatasetFacet(DatasetFacet):
 
     assertions: list[data_quality_assertions_dataset.Assertion]
 
-    @staticmethod
-    def _get_schema() -> str:
-        return data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet._get_schema()
+    _get_schema = staticmethod(ReadAssertionsDatasetFacet._get_schema)
 
 
 def columns(schema: dg.TableSchema) -> DatasetFacet:
@@ -166,16 +158,6 @@ def column_lineage(lineage: dg.TableColumnLineage, namespace: str) -> DatasetFac
             for column, sources in lineage.deps_by_column.items()
         }
     )
-
-
-def read_assertions(checks: Sequence[Check]) -> InputDatasetFacet:
-    """Return the results of checks on an asset that the checking step only read."""
-    return data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet(_assertions(checks))
-
-
-def written_assertions(checks: Sequence[Check]) -> DatasetFacet:
-    """Return the results of checks on an asset that the checking step also wrote."""
-    return WriterAssertionsDatasetFacet(_assertions(checks))
 
 
 def input_facets(sources: Sequence[Source], caveats: Sequence[str]) -> dict[str, InputDatasetFacet]:
@@ -276,7 +258,8 @@ def iso(time: datetime, precision: str) -> str:
     return time.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
-def _assertions(checks: Sequence[Check]) -> list[data_quality_assertions_dataset.Assertion]:
+def assertions(checks: Sequence[Check]) -> list[data_quality_assertions_dataset.Assertion]:
+    """Return the results of checks."""
     return [
         data_quality_assertions_dataset.Assertion(
             assertion=check.name,

@@ -46,6 +46,8 @@ class OpenLineageProjection:
     namespace: str = NAMESPACE
     timeout: float = TIMEOUT_SECONDS
 
+    name = "openlineage"
+
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -53,11 +55,6 @@ class OpenLineageProjection:
             raise LineageError(
                 "OPENLINEAGE_URL is not the URL of an HTTP server.", "Set it to a URL like http://host:5000."
             )
-
-    @property
-    def name(self) -> str:
-        """The name in messages, which is also the key of the cursor."""
-        return "openlineage"
 
     @property
     def address(self) -> str:

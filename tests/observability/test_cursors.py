@@ -5,8 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from ledgerline.ledger.cursor_folder import CursorFolder
-from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors
+from ledgerline.ledger.cursors import OVERLAP_SECONDS, CursorFolder, Cursors
 from ledgerline.testing.written_runs import begin
 
 
@@ -91,13 +90,6 @@ def test_a_run_is_new_once_and_again_after_a_change(any_instance: dg.DagsterInst
     any_instance.add_run_tags(run.run_id, {"looked at": "by somebody"})
     assert cursors.begin_if_new(run.record)
     assert cursors.active == {run.run_id: None}
-
-
-def test_a_run_that_is_forgotten_is_neither_followed_nor_done_with(any_instance: dg.DagsterInstance) -> None:
-    cursors = Cursors("traces", updated=1.0, active={"a run": "a cursor"})
-    cursors.forget("a run")
-    cursors.forget("one that nobody follows")
-    assert (cursors.active, cursors.ended) == ({}, {})
 
 
 def test_cursors_beside_an_instance_are_kept_between_processes_for_each_projection(

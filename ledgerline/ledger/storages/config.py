@@ -7,7 +7,7 @@ be valid, and their packages need not be installed. instances.py opens the stora
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,48 +116,40 @@ def _settings_in(file: Path) -> Mapping[str, Any]:
     return settings
 
 
-def _sqlite(base: Path) -> Storages:
-    """Return the SQLite storages of an instance whose dagster.yaml configures no storage."""
+def _sqlite(base: Path, setting: str = "the default storage") -> Storages:
+    """Return the SQLite storages of an instance whose dagster.yaml names no classes of storages."""
     from ledgerline.ledger.dagster_internals import SqliteEventLogStorage, SqliteRunStorage
 
+    runs = base / "history"
     return Storages(
-        StorageConfig("the default storage", SqliteRunStorage, {"base_dir": str(base / "history")}),
-        StorageConfig(
-            "the default storage", SqliteEventLogStorage, {"base_dir": str(base / "history" / "runs")}
-        ),
+        StorageConfig(setting, SqliteRunStorage, {"base_dir": str(runs)}),
+        StorageConfig(setting, SqliteEventLogStorage, {"base_dir": str(runs / "runs")}),
     )
 
 
 def _unified(file: Path, setting: Any) -> Storages:
+    kinds = ", ".join([*UNIFIED, "custom"])
     if not isinstance(setting, Mapping) or len(setting) != 1:
-        raise InstanceError(f"{file} must have one of {', '.join([*UNIFIED, 'custom'])} below {STORAGE}.")
+        raise InstanceError(f"{file} must have one of {kinds} below {STORAGE}.")
     ((kind, config),) = setting.items()
     name = f"{STORAGE}.{kind}"
-    if kind == "custom":
-        custom = _separate(file, {name: config}, name)
-        if custom is None:
-            raise InstanceError(f"{file} has no value for {name}.", "Name a module and a class there.")
-        configured = custom
-    elif kind in UNIFIED:
+    if kind in UNIFIED:
         configured = _configured(file, name, *UNIFIED[kind], config)
-    else:
+    elif kind != "custom":
         raise InstanceError(
             f"{file} has {name}, which Dagster {dg.__version__} does not know.",
-            f"Use one of {', '.join([*UNIFIED, 'custom'])} below {STORAGE}.",
+            f"Use one of {kinds} below {STORAGE}.",
         )
-    if configured.storage.__name__ == SQLITE_STORAGE[1]:
-        runs, events = _sqlite(Path(configured.value["base_dir"]))
-        return Storages(
-            StorageConfig(name, runs.storage, runs.value), StorageConfig(name, events.storage, events.value)
-        )
-    parts = PARTS.get(configured.storage.__name__)
-    if parts is None:
+    elif (configured := _separate(file, {name: config}, name)) is None:
+        raise InstanceError(f"{file} has no value for {name}.", "Name a module and a class there.")
+    storage = configured.storage
+    if storage.__name__ == SQLITE_STORAGE[1]:
+        return _sqlite(Path(configured.value["base_dir"]), name)
+    if storage.__name__ not in PARTS:
         return Storages(configured, configured)
-    module = importlib.import_module(configured.storage.__module__.partition(".")[0])
-    runs_class, events_class = (getattr(module, part) for part in parts)
-    return Storages(
-        StorageConfig(name, runs_class, configured.value), StorageConfig(name, events_class, configured.value)
-    )
+    module = importlib.import_module(storage.__module__.partition(".")[0])
+    runs, events = (getattr(module, part) for part in PARTS[storage.__name__])
+    return Storages(replace(configured, storage=runs), replace(configured, storage=events))
 
 
 def _separate(file: Path, settings: Mapping[str, Any], name: str) -> StorageConfig | None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,11 +73,14 @@ class Copies:
             before = self._stamp(name)
             if before[0] is None or self._stamps.get(name) == before:
                 return  # If the original does not exist, Dagster creates an empty copy.
-            for suffix in (*SUFFIXES, MADE_BY_READING):
-                self._path(self.folder, name, suffix).unlink(missing_ok=True)
+            self._remove(name)
             for suffix, part in zip(SUFFIXES, before, strict=True):
                 if part is not None:
-                    self._copy(name, suffix)
+                    # SQLite may have just merged the file into the database; the stamp then differs.
+                    with suppress(FileNotFoundError):
+                        shutil.copyfile(
+                            self._path(self.originals, name, suffix), self._path(self.folder, name, suffix)
+                        )
             if self._stamp(name) == before:
                 self._note(name, before)
                 return
@@ -85,20 +88,17 @@ class Copies:
             f"{self.originals / name}.db changed during each attempt to copy it.", "Try again."
         )
 
-    def _copy(self, name: str, suffix: str) -> None:
-        try:
-            shutil.copyfile(self._path(self.originals, name, suffix), self._path(self.folder, name, suffix))
-        except FileNotFoundError:
-            return  # SQLite has just merged it into the database; the stamp then differs.
-
     def _note(self, name: str, stamp: Stamp) -> None:
         changed = max(part[1] for part in stamp if part is not None) / 1e9
         self._stamps[name] = stamp if time.time() - changed > TICK_SECONDS else None
         self._stamps.move_to_end(name)
         while len(self._stamps) > MAX_COPIES:
             oldest, _ = self._stamps.popitem(last=False)
-            for suffix in (*SUFFIXES, MADE_BY_READING):
-                self._path(self.folder, oldest, suffix).unlink(missing_ok=True)
+            self._remove(oldest)
+
+    def _remove(self, name: str) -> None:
+        for suffix in (*SUFFIXES, MADE_BY_READING):
+            self._path(self.folder, name, suffix).unlink(missing_ok=True)
 
     def _stamp(self, name: str) -> Stamp:
         return tuple(self._stamp_of(self._path(self.originals, name, suffix)) for suffix in SUFFIXES)

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +16,7 @@ import dagster as dg
 from dagster import DagsterEvent
 from sqlalchemy.exc import SQLAlchemyError
 
-from ledgerline.ledger.cursor_folder import CursorFolder
-from ledgerline.ledger.cursors import CursorStore
+from ledgerline.ledger.cursors import CursorFolder, CursorStore
 from ledgerline.ledger.dagster_internals import (
     DagsterStorage,
     InstanceType,
@@ -100,10 +99,8 @@ def own_instance(home: Path) -> Iterator[ObservedInstance]:
     Raises:
         InstanceError: It cannot be opened.
     """
-    with _configured(home) as storages:
-        runs, events = (storage.made() for storage in storages)
-        with _instance(dg.DagsterInstance, home, runs, events) as instance:
-            yield ObservedInstance(instance, instance.run_storage, None)
+    with _configured(home) as storages, _opened(home, *(each.made() for each in storages)) as observed:
+        yield observed
 
 
 @contextmanager
@@ -118,15 +115,13 @@ def foreign_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
         InstanceError: The instance does not exist, or cannot be opened.
     """
     with _existing(home) as storages:
-        reasons = [storage.why_only_read() for storage in storages]
-        reason = next((reason for reason in reasons if reason is not None), None)
-        if reason is None:
-            runs, events = (storage.opened() for storage in storages)
-            with _instance(dg.DagsterInstance, home, runs, events) as instance:
-                yield ObservedInstance(instance, instance.run_storage, None)
-        else:
-            with _opened_to_read(home, storages, cursors, reason) as observed:
-                yield observed
+        reasons = [reason for storage in storages if (reason := storage.why_only_read()) is not None]
+        with (
+            _opened_to_read(home, storages, cursors, reasons[0])
+            if reasons
+            else _opened(home, *(storage.opened() for storage in storages))
+        ) as observed:
+            yield observed
 
 
 @contextmanager
@@ -177,25 +172,26 @@ def _configured(home: Path) -> Iterator[list[InstanceStorage]]:
             raise InstanceError(f"The runs of {home} cannot be read: {problem}") from error
 
 
-@contextmanager
 def _opened_to_read(
     home: Path, storages: list[InstanceStorage], cursors: Path, reason: str
-) -> Iterator[ObservedInstance]:
+) -> AbstractContextManager[ObservedInstance]:
     identities = "\n".join(storage.identity for storage in storages)
     folder = cursors / hashlib.sha256(identities.encode()).hexdigest()[:16]
-    runs, events = (storage.opened_to_read() for storage in storages)
-    with _instance(ReadOnlyInstance, home, runs, events) as instance:
-        yield ObservedInstance(instance, CursorFolder(folder), reason)
+    return _opened(home, *(each.opened_to_read() for each in storages), CursorFolder(folder), reason)
 
 
 @contextmanager
-def _instance(
-    kind: type[dg.DagsterInstance], home: Path, runs: Any, events: Any
-) -> Iterator[dg.DagsterInstance]:
+def _opened(
+    home: Path,
+    runs: Any,
+    events: Any,
+    cursor_store: CursorStore | None = None,
+    only_read: str | None = None,
+) -> Iterator[ObservedInstance]:
     """Yield an instance with these storages, after a first query has succeeded."""
     # DagsterInstance requires a coordinator, a compute log manager and a launcher, which an observer never
     # uses.
-    instance = kind(
+    instance = (dg.DagsterInstance if only_read is None else ReadOnlyInstance)(
         instance_type=InstanceType.PERSISTENT,
         local_artifact_storage=LocalArtifactStorage(str(home)),
         run_storage=runs,
@@ -207,7 +203,7 @@ def _instance(
     with instance:
         for record in instance.get_run_records(limit=1):
             instance.get_records_for_run(record.dagster_run.run_id, limit=1)
-        yield instance
+        yield ObservedInstance(instance, cursor_store or instance.run_storage, only_read)
 
 
 def _storage(config: StorageConfig, table: str, scratch: Path) -> InstanceStorage:

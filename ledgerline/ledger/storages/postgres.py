@@ -4,7 +4,6 @@ This module can be imported only with the extra `postgres`, which installs dagst
 """
 
 import importlib.util
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -85,13 +84,14 @@ class PostgresInstanceStorage:
 
     def opened(self) -> Any:
         """Open it without creating missing tables."""
-        return self._opened(self._url)
+        return self._storage(self._url, should_autocreate_tables=False)
 
     def opened_to_read(self) -> Any:
         """Open it so that the server rejects writes."""
         options = self._url.query.get("options", "")
         given = " ".join(options) if isinstance(options, tuple) else options
-        return self._opened(self._url.update_query_dict({"options": f"{given} {READ_ONLY}".strip()}))
+        url = self._url.update_query_dict({"options": f"{given} {READ_ONLY}".strip()})
+        return self._storage(url, should_autocreate_tables=False)
 
     def made(self) -> Any:
         """Open it and create missing tables, unless the configuration forbids that.
@@ -102,9 +102,6 @@ class PostgresInstanceStorage:
         self._connected().close()
         return self._storage(self._url, self._config.value.get("should_autocreate_tables", True))
 
-    def _opened(self, url: sa.URL) -> Any:
-        return self._storage(url, should_autocreate_tables=False)
-
     def _storage(self, url: sa.URL, should_autocreate_tables: bool) -> Any:
         return self._config.storage(
             postgres_url=url.render_as_string(hide_password=False),
@@ -113,18 +110,13 @@ class PostgresInstanceStorage:
         )
 
     def _connected(self) -> sa.Connection:
-        return self._explained(
-            lambda: create_pg_engine(
+        try:
+            return create_pg_engine(
                 self._url.render_as_string(hide_password=False),
                 get_token_provider_from_config(self._config.value),
                 poolclass=NullPool,
                 connect_args={"connect_timeout": CONNECT_SECONDS},
             ).connect()
-        )
-
-    def _explained(self, connect: Callable[[], sa.Connection]) -> sa.Connection:
-        try:
-            return connect()
         except Exception as error:  # drivers, token providers and SQLAlchemy have no common error class
             cause = getattr(error, "orig", None) or error
             problem = " ".join(str(cause).split())
