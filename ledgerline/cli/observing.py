@@ -22,8 +22,8 @@ from ledgerline.dagster.settings import Settings
 from ledgerline.errors import LedgerlineError
 from ledgerline.ledger.cursors import CursorStore
 from ledgerline.ledger.event_log import read_history
+from ledgerline.ledger.given_by_users import Owners, owners_in
 from ledgerline.ledger.observer import Observer, Report
-from ledgerline.ledger.owners import Owners, owners_in
 from ledgerline.ledger.reasons import by_reason
 
 POLL_SECONDS = 0.5

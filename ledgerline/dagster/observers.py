@@ -9,8 +9,8 @@ import dagster as dg
 
 from ledgerline.dagster.projections import RunProjections
 from ledgerline.errors import LedgerlineError
+from ledgerline.ledger.given_by_users import owners_in
 from ledgerline.ledger.observer import Observer
-from ledgerline.ledger.owners import owners_in
 from ledgerline.ledger.projection import Projection
 
 # Dagster's daemon checks every 5 s which sensors are due. A sensor with an interval of 5 s would often miss

@@ -37,7 +37,8 @@ def read_backfill(instance: dg.DagsterInstance, backfill_id: str) -> Backfill | 
         return Pending.IN_PROGRESS
     if _records(instance, backfill_id, NOT_FINISHED_STATUSES, limit=1):
         return Pending.IN_PROGRESS
-    last = _end_of_first(_records(instance, backfill_id, order_by="end_time", limit=1))
+    latest = _records(instance, backfill_id, order_by="end_time", limit=1)
+    last = _end_of(latest[0]) if latest else None
     lost = _records(instance, backfill_id, LOST)
     recently = time.time() - PATIENCE_SECONDS
     if backfill is None:
@@ -46,22 +47,16 @@ def read_backfill(instance: dg.DagsterInstance, backfill_id: str) -> Backfill | 
         record.dagster_run.is_complete_and_waiting_to_retry and _end_of(record) > recently for record in lost
     ):
         return Pending.IN_PROGRESS
+    succeeded = _records(instance, backfill_id, [dg.DagsterRunStatus.SUCCESS]) if lost else []
     return Backfill(
         backfill_id=backfill_id,
         started=backfill.backfill_timestamp,
         ended=last or backfill.backfill_end_timestamp or backfill.backfill_timestamp,
         status=backfill.status.value,
         title=backfill.title,
-        failed_runs=_failed_runs(instance, backfill_id, lost),
+        # A run counts once with its retries, and not if one of them succeeded.
+        failed_runs=len({_first(record) for record in lost} - {_first(record) for record in succeeded}),
     )
-
-
-def _failed_runs(instance: dg.DagsterInstance, backfill_id: str, lost: Sequence[RunRecord]) -> int:
-    """Count the runs that failed and have no successful retry. A run counts once with its retries."""
-    if not lost:
-        return 0
-    succeeded = _records(instance, backfill_id, [dg.DagsterRunStatus.SUCCESS])
-    return len({_first(record) for record in lost} - {_first(record) for record in succeeded})
 
 
 def _records(
@@ -74,10 +69,6 @@ def _records(
 ) -> Sequence[RunRecord]:
     runs = RunsFilter(tags={"dagster/backfill": backfill_id}, statuses=list(statuses) or None)
     return instance.get_run_records(runs, limit=limit, order_by=order_by)
-
-
-def _end_of_first(records: Sequence[RunRecord]) -> float | None:
-    return _end_of(records[0]) if records else None
 
 
 def _end_of(record: RunRecord) -> float:

@@ -13,6 +13,7 @@ from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecor
 from ledgerline.cleaning.texts import clean, cleaned
 from ledgerline.ledger.attempts import CRASH_ERROR, HOOK_ENDS, STEP_ENDS, OpenAttempt, data_of, error_in
 from ledgerline.ledger.errors import error_from
+from ledgerline.ledger.given_by_users import Owners
 from ledgerline.ledger.history import (
     RESOURCES,
     Error,
@@ -48,15 +49,11 @@ EXECUTED_AGAIN = "The process of the step was lost, and another process executed
 
 PAGE = 2000  # records in one query
 
-NO_OWNERS: Mapping[str, tuple[str, ...]] = {}
+NO_OWNERS: Owners = {}
 
 
 class HistoryReader:
     """Builds the history of one run from its event records.
-
-    Args:
-        run: The run.
-        owners: Owners of assets, by asset name.
 
     Example:
         >>> @dg.asset
@@ -70,7 +67,7 @@ class HistoryReader:
         ('SUCCESS', ['bread'])
     """
 
-    def __init__(self, run: Run, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> None:
+    def __init__(self, run: Run, owners: Owners = NO_OWNERS) -> None:
         self._run = run
         self._owners = owners
         self._status = RunStatus.NOT_STARTED

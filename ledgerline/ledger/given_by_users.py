@@ -1,19 +1,19 @@
-"""Reads what users attach to runs, assets and checks: tags and numeric metadata.
+"""Reads what users attach to runs, assets and checks: tags, owners and numeric metadata.
 
 All projections export the same values, up to the same limits.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from ledgerline.cleaning.secret_names import is_secret_name
 from ledgerline.cleaning.texts import clean
+from ledgerline.ledger.history import Materialisation, RunHistory, asset_name
 
-if TYPE_CHECKING:
-    from ledgerline.ledger.history import Materialisation, RunHistory
+Owners = Mapping[str, tuple[str, ...]]  # by asset name
 
 MAX_TAGS = 32  # limit for a run
 MAX_NUMBERS = 32  # limit for a materialisation or a check
@@ -49,7 +49,13 @@ def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: given[name] for name in sorted(given)[:MAX_TAGS]}
 
 
-def owners_of_written(now: "RunHistory") -> list[str]:
+def owners_in(definitions: dg.RepositoryDefinition) -> Owners:
+    """Return the owners of the assets of a code location, which Dagster's storages do not contain."""
+    nodes = definitions.asset_graph.asset_nodes
+    return {asset_name(node.key): tuple(map(clean, node.owners)) for node in nodes if node.owners}
+
+
+def owners_of_written(now: RunHistory) -> list[str]:
     """Return the known owners of the assets that a run wrote."""
     written = dict.fromkeys(each.asset for each in now.materialisations)
     return sorted({owner for asset in written for owner in now.owners.get(asset, ())})
@@ -74,8 +80,8 @@ def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:
 
 
 def numbers_by_name(
-    parts: "Sequence[Materialisation]",
-) -> "Iterator[tuple[str, Sequence[tuple[Materialisation, float]]]]":
+    parts: Sequence[Materialisation],
+) -> Iterator[tuple[str, Sequence[tuple[Materialisation, float]]]]:
     """Yield each number of an asset together with its partitions, in the order of their keys.
 
     A number that all partitions share is returned once, for the last partition, because Dagster repeats the

@@ -118,14 +118,9 @@ class HookOutcome(Enum):
 
 @dataclass(frozen=True)
 class Hook:
-    """A hook of an op, executed after an attempt at its step had ended.
+    """A hook of an op, executed after an attempt at its step had ended."""
 
-    Attributes:
-        name: Name of the hook; empty if it failed, because Dagster does not record the name then.
-        error: Error of the hook, which fails neither the step nor the run.
-    """
-
-    name: str
+    name: str  # Empty if it failed, because Dagster does not record the name then.
     started: float
     ended: float
     outcome: HookOutcome
@@ -142,25 +137,17 @@ class Materialisation:
     """A materialisation of an asset, or of one partition of it.
 
     Attributes:
-        asset: Name of the asset (`asset_name`).
         partition: Partition key; None for an asset without partitions.
-        data_version: Data version of the asset.
-        code_version: Code version of the asset.
         rows: Number of rows; None if the metadata has no row count.
         content_sha256: Digest of the content of this partition; None if the metadata has none. Dagster's data
             version is the same for all partitions that one step writes.
-        schema: Columns of the asset.
-        column_lineage: Upstream columns of each column.
         reads: Upstream assets as Dagster recorded them; `Attempt.reads` has them resolved.
-        description: Description that the step logged.
-        time: Time of the event.
         output_rows: Number of rows of the whole output: Dagster repeats the metadata of an output on each of
             its partitions.
         is_of_output: True if Dagster recorded it for the output of a step; False if a step or an I/O manager
             logged it.
         is_of_code: True if the data version is the digest of the code version alone, which is the same for
             every partition and every content.
-        numbers: Numbers in the metadata, by name.
     """
 
     asset: str
@@ -208,21 +195,13 @@ class Attempt:
     """One attempt at one step.
 
     Attributes:
-        step: Step key.
         op: Op that the step executes; differs from the step key in graphs and mapped steps.
         number: Number of the attempt, counted from 1.
         started: Time at which Dagster began to start its process, or at which the step started if the process
             already existed.
         ended: Time of its end; None while it runs.
-        outcome: State of the attempt.
-        inputs: Inputs that were loaded.
         phases: Phases in order and without gaps; after the end of the attempt they add up to `seconds`.
         hooks: Hooks of the op, which are executed after the end.
-        materialisations: Materialisations in the order of their events.
-        observations: Observations in the order of their events.
-        checks: Results of asset checks.
-        error: Error that ended it.
-        pid: Id of its process.
         clock_behind: Seconds by which the clock of its process is behind the clock of the parent process, as
             far as the events show; all times here are corrected by it.
         resolved_reads: Upstream versions that were read for each asset that it wrote; None until they are
@@ -269,10 +248,6 @@ class Attempt:
         """True if it ended without success."""
         return self.outcome in (Outcome.FAILURE, Outcome.RETRY, Outcome.INTERRUPTED)
 
-    def seconds_in(self, phase: str) -> float:
-        """Return the total duration of all phases of a kind: LOAD covers every input, STORE every output."""
-        return sum(part.seconds for part in self.phases if part.kind == phase)
-
 
 @dataclass(frozen=True)
 class RecordedSpans:
@@ -288,9 +263,6 @@ class Run:
     """The facts about a run that are known before it starts.
 
     Attributes:
-        run_id: Id of the run.
-        job: Name of the job.
-        created: Time of its creation.
         tags: Tags without secrets.
         config: Run config without secrets.
         root_run_id: Id of the first run of which this is a re-execution.
@@ -311,9 +283,7 @@ class Run:
     def partition(self) -> str | None:
         """The partition key, `first...last` for a range; None for a run without partitions."""
         first, last = self.partition_range
-        if first == last:
-            return first
-        return f"{first}...{last}"
+        return first if first == last else f"{first}...{last}"
 
     @property
     def partition_range(self) -> tuple[str | None, str | None]:
@@ -357,20 +327,15 @@ class RunHistory:
     """The history of a run up to now.
 
     Attributes:
-        run: Facts that are known before the run starts.
-        status: State of the run.
         enqueued: Time at which it entered the queue; None without a queue.
         dequeued: Time at which it left the queue.
         started: Time at which its process started.
         ended: Time of its end; None while it is in progress.
         attempts: Attempts in the order of their start. After the end of the run, an attempt without an end
             event is INTERRUPTED and ends with the run.
-        skipped: Keys of skipped steps.
         planned: Assets that it plans to materialise.
         planned_partitions: Partitions that it plans to materialise, of all assets together.
         phases: Phases that do not belong to a step, such as the resources that all steps share.
-        error: Error of the run.
-        recorded_spans: Spans from inside the steps.
         links_reported: True if the event log contains the links to the trace and to the MLflow run.
         resumptions: Times at which run monitoring resumed the run after its process had died.
         owners: Known owners of assets, by asset name.
@@ -458,10 +423,13 @@ class RunHistory:
     @property
     def waits(self) -> Sequence[Phase]:
         """The phases before the run started: in the queue, and during the launch."""
-        waits = []
-        if self.enqueued is not None and self.dequeued is not None:
-            waits.append(Phase(QUEUED, self.enqueued, self.dequeued))
-        if self.started is not None:
-            # Without a queue, the launch begins with the creation of the run.
-            waits.append(Phase(LAUNCH, self.dequeued or self.run.created, self.started))
-        return [wait for wait in waits if wait.ended >= wait.started]
+        # Without a queue, the launch begins with the creation of the run.
+        launched = self.dequeued or self.run.created
+        return [
+            Phase(name, started, ended)
+            for name, started, ended in [
+                (QUEUED, self.enqueued, self.dequeued),
+                (LAUNCH, launched, self.started),
+            ]
+            if started is not None and ended is not None and ended >= started
+        ]

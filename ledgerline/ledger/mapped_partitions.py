@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 # For this number of partitions or more, Dagster records the version of the latest event instead of a digest.
-DIGEST_LIMIT = (
-    100  # SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD in dagster/_core/definitions/data_version.py
-)
+# It is SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD in dagster/_core/definitions/data_version.py.
+DIGEST_LIMIT = 100
 NOTHING_READ = sha256(b"").hexdigest()
 NEIGHBOURS = 100  # number of partitions before and after the written ones among which windows are compared
 DELIMITERS = "-:|/ T_"

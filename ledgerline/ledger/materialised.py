@@ -24,9 +24,8 @@ COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
 CONTENT_SHA256 = "content_sha256"  # metadata that Ledgerline's table storage writes
 
-_RecordedReads = tuple[
-    tuple[str, str, str], ...
-]  # the tag with the version, the version, the number of the event
+# The tag with the version, the version, and the number of the event, of each read.
+_RecordedReads = tuple[tuple[str, str, str], ...]
 
 
 class MaterialisationReader:

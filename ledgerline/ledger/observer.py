@@ -15,7 +15,7 @@ from dagster import RunRecord, RunsFilter
 from ledgerline.ledger.backfills import Pending, read_backfill
 from ledgerline.ledger.cursors import OVERLAP_SECONDS, Cursors, CursorStore
 from ledgerline.ledger.dagster_internals import NOT_FINISHED_STATUSES
-from ledgerline.ledger.owners import Owners
+from ledgerline.ledger.given_by_users import Owners
 from ledgerline.ledger.pauses import Pauses
 from ledgerline.ledger.projection import NotYetError, Projection, RefusedError, TargetUnavailableError
 from ledgerline.ledger.reasons import by_reason
@@ -26,7 +26,6 @@ FIRST_POLL_SECONDS = 3600
 # A run is read for this long after its end, because hooks and spans from inside steps may be written later.
 LINGER_SECONDS = 10
 RUNS_AT_ONCE = 100
-LONGEST_PAUSE_SECONDS = 300
 
 
 @dataclass
@@ -81,7 +80,7 @@ class Observer:
         self._cursor_store = cursor_store
         self._owners = owners or {}
         self._tails: dict[str, Tail] = {}
-        self._pauses = Pauses(LONGEST_PAUSE_SECONDS)
+        self._pauses = Pauses()
         self._named: dict[str, set[str]] = {}  # the refused parts, by run, that were already reported
         self._lock = threading.Lock()
 
@@ -148,7 +147,7 @@ class Observer:
 
     def _first_cursors(self, instance: dg.DagsterInstance) -> Cursors:
         in_progress = instance.get_run_records(RunsFilter(statuses=NOT_FINISHED_STATUSES))
-        followed = {record.dagster_run.run_id: None for record in in_progress}
+        followed: dict[str, str | None] = {record.dagster_run.run_id: None for record in in_progress}
         return Cursors(self.projection.name, updated=time.time() - FIRST_POLL_SECONDS, active=followed)
 
     def _pages(self, instance: dg.DagsterInstance, cursors: Cursors) -> Iterator[list[RunRecord]]:

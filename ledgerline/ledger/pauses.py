@@ -5,6 +5,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 FIRST_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 300
 
 # Most outages are short.
 TRIES_WITHOUT_PAUSE = 4
@@ -26,9 +27,7 @@ class Pauses:
     An outage is over when one of the affected runs is exported. Then all others are retried at once.
     """
 
-    def __init__(self, longest: float) -> None:
-        """Create pauses of at most `longest` seconds."""
-        self._longest = longest
+    def __init__(self) -> None:
         self._pauses: dict[str, _Pause] = {}
 
     def __contains__(self, run_id: str) -> bool:
@@ -43,8 +42,9 @@ class Pauses:
     def failed(self, run_id: str) -> None:
         """Pause a run that cannot be exported although the target is available."""
         before = self._pauses.get(run_id)
-        longer = before is not None and before.outage is None
-        seconds = min(before.seconds * 2, self._longest) if before is not None and longer else FIRST_SECONDS
+        seconds = FIRST_SECONDS
+        if before is not None and before.outage is None:
+            seconds = min(before.seconds * 2, LONGEST_PAUSE_SECONDS)
         self._pauses[run_id] = _Pause(seconds, time.monotonic() + seconds, None)
 
     def unavailable(self, run_id: str, outage: str) -> None:

@@ -58,11 +58,8 @@ class Backfill:
     """A backfill that has ended. Times are seconds since the epoch.
 
     Attributes:
-        backfill_id: Id in Dagster.
         started: Time of the request.
         ended: Time at which its last run ended.
-        status: Status in Dagster.
-        title: Title that it was launched with.
         failed_runs: Number of its runs that failed or were canceled and have no successful retry.
     """
 

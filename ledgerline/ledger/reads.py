@@ -25,9 +25,6 @@ class Source:
         data_version: Data version of the event.
         run_id: Id of the run that wrote it; empty if no run did, as with external assets.
         storage_id: Number of the event in the event log.
-        rows: Number of rows; None if unknown.
-        content_sha256: Digest of the content; None if unknown.
-        schema: Columns of the asset.
         is_of_code: True if the data version is the digest of the code version alone.
     """
 
@@ -56,13 +53,11 @@ class Read:
     """An upstream asset that a materialisation was made from.
 
     Attributes:
-        asset: Name of the asset (`asset_name`).
         recorded: Version that Dagster recorded. For an upstream asset with partitions it is a digest of the
             versions of several partitions.
         pointer: Number of the latest event of the upstream asset at the time of the read.
         sources: Events that were read; empty if unknown.
         basis: Evidence for the sources.
-        reason: Reason why the sources are unknown.
     """
 
     asset: str

@@ -10,13 +10,7 @@ OF_ONE_CASE = re.compile(r"[\w.:-]*\d[\w.:-]*")
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason for one or more failures.
-
-    Attributes:
-        example: Name of one run or backfill that failed.
-        text: Error message of the example.
-        count: Number of failures.
-    """
+    """A reason for one or more failures, with the name of one run or backfill that failed and its error."""
 
     example: str
     text: str

@@ -1,7 +1,6 @@
 """Reads the event log of one run from a cursor on. observer.py decides when it is read."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,6 +9,7 @@ from dagster import EventLogRecord
 
 from ledgerline.ledger.dagster_internals import EventLogCursor
 from ledgerline.ledger.event_log import NO_OWNERS, PAGE, HistoryReader, run_from
+from ledgerline.ledger.given_by_users import Owners
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.upstreams import Upstreams
 
@@ -24,8 +24,6 @@ class Tail:
     """The part of a run's event log that was read.
 
     Attributes:
-        run_id: Id of the run.
-        reader: Reader of the records.
         stable_cursor: Cursor before which no further record can appear; None at the beginning.
         exported: History that was last exported; None if the run was never exported.
     """
@@ -40,13 +38,8 @@ class Tail:
     _upstreams: Upstreams | None = None
 
     @classmethod
-    def of(cls, record: dg.RunRecord, owners: Mapping[str, tuple[str, ...]] = NO_OWNERS) -> Self:
-        """Return the tail of a run's event log, without reading it.
-
-        Args:
-            record: Record of the run.
-            owners: Owners of assets, by asset name.
-        """
+    def of(cls, record: dg.RunRecord, owners: Owners = NO_OWNERS) -> Self:
+        """Return the tail of a run's event log, without reading it."""
         return cls(record.dagster_run.run_id, HistoryReader(run_from(record), owners))
 
     @property
@@ -105,8 +98,7 @@ class Tail:
 
     def _take(self, instance: dg.DagsterInstance, records: list[EventLogRecord]) -> None:
         if records:
-            if self._upstreams is None:
-                self._upstreams = Upstreams(instance)
+            self._upstreams = self._upstreams or Upstreams(instance)
             self.reader.feed(records)
             self._history = None
 

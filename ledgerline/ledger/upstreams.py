@@ -34,6 +34,9 @@ AT_ONCE = 500  # maximum number of storage ids, partitions or run ids in one que
 MAX_SOURCES = 2000  # maximum number of partitions of one read
 MAX_PAGES = 20  # of events for one read; then each partition is queried
 
+# The partitions of an asset that a run wrote before an attempt, with their rows.
+_Written = Mapping[str, tuple[Materialisation, int | None]]
+
 EVENT_TYPES = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)
 
 
@@ -44,30 +47,25 @@ class Upstreams:
     instance: dg.DagsterInstance
     _events: dict[int, EventLogRecord | None] = field(default_factory=dict)
     _versions: dict[tuple[dg.AssetKey, int], Mapping[str, str]] = field(default_factory=dict)
-    _ranges: dict[str, bool] = field(
-        default_factory=dict
-    )  # by run id: True if the run wrote a range of partitions
+    _ranges: dict[str, bool] = field(default_factory=dict)  # by run id: whether it wrote a range
     _resolved: dict[tuple[str, int], tuple[Attempt, Attempt]] = field(default_factory=dict)
     _reader: MaterialisationReader = field(default_factory=MaterialisationReader)
 
     def resolve(self, history: RunHistory) -> RunHistory:
         """Return the history with the resolved reads of the attempts that have ended."""
-        new = [attempt for attempt in history.attempts if self._is_new(attempt)]
+        new = [
+            attempt
+            for attempt in history.attempts
+            if attempt.ended is not None and self._known(attempt) is attempt and attempt.reads
+        ]
         if new:
             self._fetch_events(new)
             for attempt in new:
-                self._resolved[attempt.step, attempt.number] = (
-                    attempt,
-                    self._resolve_attempt(history, attempt),
-                )
+                resolved = self._resolve_attempt(history, attempt)
+                self._resolved[attempt.step, attempt.number] = attempt, resolved
         if not self._resolved:
             return history
         return replace(history, attempts=tuple(self._known(attempt) for attempt in history.attempts))
-
-    def _is_new(self, attempt: Attempt) -> bool:
-        if attempt.ended is None or self._known(attempt) is not attempt:
-            return False
-        return bool(attempt.reads)
 
     def _known(self, attempt: Attempt) -> Attempt:
         before, resolved = self._resolved.get((attempt.step, attempt.number), (None, attempt))
@@ -87,10 +85,11 @@ class Upstreams:
         if read.pointer is None:
             if read.recorded == NO_VERSION:
                 return _known(read, [], Basis.NAMED)
-            return _unknown(read, f"Dagster recorded the version {read.recorded} without its event")
+            reason = f"Dagster recorded the version {read.recorded} without its event"
+            return replace(read, reason=reason)
         event = self._events[read.pointer]
         if event is None:
-            return _unknown(read, f"the asset's event {read.pointer} is no longer in Dagster")
+            return replace(read, reason=f"the asset's event {read.pointer} is no longer in Dagster")
         # The name of the tag does not distinguish a slash within a part of the key from one between parts.
         read = replace(read, asset=asset_name(_key(event)))
         if event.run_id == history.run.run_id and event.event_log_entry.step_key == attempt.step:
@@ -107,11 +106,7 @@ class Upstreams:
         return self._resolve_partitions(read, event, written, same_run)
 
     def _resolve_partitions(
-        self,
-        read: Read,
-        event: EventLogRecord,
-        written: set[str],
-        same_run: Mapping[str, tuple[Materialisation, int | None]],
+        self, read: Read, event: EventLogRecord, written: set[str], same_run: _Written
     ) -> Read:
         key, pointer = _key(event), event.storage_id
         if read.recorded == mapped_partitions.NOTHING_READ:
@@ -126,14 +121,11 @@ class Upstreams:
         else:
             partitions, basis = mapped_partitions.fitting(read.recorded, versions, written), Basis.DIGEST
         if partitions is None:
-            return _unknown(
-                read,
-                f"Dagster recorded {read.recorded}, but not which of {len(versions)} partitions were read",
-            )
+            unknown = f"which of {len(versions)} partitions were read"
+            return replace(read, reason=f"Dagster recorded {read.recorded}, but not {unknown}")
         if len(partitions) > MAX_SOURCES:
-            return _unknown(
-                read, f"{len(partitions)} partitions were read, and at most {MAX_SOURCES} are resolved"
-            )
+            reason = f"{len(partitions)} partitions were read, and at most {MAX_SOURCES} are resolved"
+            return replace(read, reason=reason)
         own = [
             name
             for name in partitions
@@ -144,11 +136,7 @@ class Upstreams:
         return _known(read, sorted(sources, key=lambda source: source.partition or ""), basis)
 
     def _resolve_same_names(
-        self,
-        read: Read,
-        event: EventLogRecord,
-        written: set[str],
-        same_run: Mapping[str, tuple[Materialisation, int | None]],
+        self, read: Read, event: EventLogRecord, written: set[str], same_run: _Written
     ) -> Read | None:
         """Resolve a mapping between equal keys, the most frequent one; None if the digest does not match."""
         own = {name: part.data_version or "" for name, (part, _) in same_run.items() if name in written}
@@ -182,7 +170,6 @@ class Upstreams:
         self._events.update(dict.fromkeys(wanted))
 
     def _versions_of(self, key: dg.AssetKey, pointer: int) -> Mapping[str, str]:
-        """Return the version of each partition of an asset."""
         if (key, pointer) not in self._versions:
             tags = self.instance.event_log_storage.get_latest_tags_by_partition(
                 key,
@@ -190,8 +177,7 @@ class Upstreams:
                 [DATA_VERSION_TAGS[0]],
                 before_cursor=pointer + 1,
             )
-            versions = {partition: of_one[DATA_VERSION_TAGS[0]] for partition, of_one in tags.items()}
-            self._versions[key, pointer] = versions
+            self._versions[key, pointer] = {name: each[DATA_VERSION_TAGS[0]] for name, each in tags.items()}
         return self._versions[key, pointer]
 
     def _latest(
@@ -259,10 +245,7 @@ def _by_default(versions: Mapping[str, str], written: Collection[str]) -> Sequen
     return sorted(others) if len(others) >= DIGEST_LIMIT else None
 
 
-def _written_before(
-    history: RunHistory, attempt: Attempt, asset: str
-) -> dict[str, tuple[Materialisation, int | None]]:
-    """Return the partitions of an asset that the run had written before an attempt, with their rows."""
+def _written_before(history: RunHistory, attempt: Attempt, asset: str) -> _Written:
     return {
         part.partition: (part, rows)
         for each in history.ended_in_order
@@ -273,11 +256,7 @@ def _written_before(
     }
 
 
-def _sources_of(
-    event: EventLogRecord,
-    partitions: Iterable[str],
-    same_run: Mapping[str, tuple[Materialisation, int | None]],
-) -> list[Source]:
+def _sources_of(event: EventLogRecord, partitions: Iterable[str], same_run: _Written) -> list[Source]:
     """Return the sources for partitions that the run itself wrote, without a query."""
     chosen = (same_run[name] for name in sorted(partitions))
     return [_source(part, rows, event.run_id, event.storage_id) for part, rows in chosen]
@@ -300,17 +279,11 @@ def _known(read: Read, sources: Iterable[Source], basis: Basis) -> Read:
     return replace(read, sources=tuple(sources), basis=basis, reason="")
 
 
-def _unknown(read: Read, reason: str) -> Read:
-    return replace(read, sources=(), basis=Basis.UNKNOWN, reason=reason)
-
-
 def _key(event: EventLogRecord) -> dg.AssetKey:
     key = event.asset_key
     if key is None:
-        raise ValueError(
-            f"Event {event.storage_id} of Dagster's event log has the type of an asset event and no asset "
-            "key."
-        )
+        problem = "has the type of an asset event and no asset key."
+        raise ValueError(f"Event {event.storage_id} of Dagster's event log {problem}")
     return key
 
 

@@ -83,12 +83,7 @@ class AssetRows:
 
     _by_step: "dict[str, Sequence[Materialisation]]" = field(default_factory=dict)
     _partitions: set[str | None] = field(default_factory=set)
-    _total: int | None = 0
-
-    @property
-    def total(self) -> int | None:
-        """The number of rows after all attempts; None if the count of a part is unknown."""
-        return self._total
+    total: int | None = 0  # after all attempts; None if the count of a part is unknown
 
     @property
     def kept(self) -> "list[tuple[Materialisation, Sequence[Materialisation]]]":
@@ -104,9 +99,9 @@ class AssetRows:
         self._by_step[step] = parts
         self._partitions |= partitions
         if is_new:
-            self._total = _sum([self._total, row_count(parts)])
+            self.total = _sum([self.total, row_count(parts)])
         else:
-            self._total = rows_kept(self.kept)
+            self.total = rows_kept(self.kept)
 
 
 def rows_kept(kept: "Iterable[tuple[Materialisation, Sequence[Materialisation]]]") -> int | None:

@@ -116,8 +116,6 @@ class _Seen:
 
 @dataclass
 class _Events:
-    """Creates the events of one run."""
-
     history: RunHistory
     namespace: str
     mlflow_run_id: str | None

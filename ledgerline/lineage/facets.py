@@ -8,6 +8,7 @@ from itertools import pairwise
 import attr
 import dagster as dg
 from openlineage.client.facet_v2 import (
+    BaseFacet,
     DatasetFacet,
     InputDatasetFacet,
     OutputDatasetFacet,
@@ -43,12 +44,10 @@ PARTITION_STARTS = (DATE, TIME, ISO_TIME, "%Y-%m-%dT%H:%M", "%Y-%m")
 LENGTHS = {DATE: timedelta(days=1), TIME: timedelta(hours=1), ISO_TIME: timedelta(hours=1)}
 
 
-class _OwnFacet:
-    """Gives a facet of Ledgerline its schema URI."""
-
-    @classmethod
-    def _get_schema(cls) -> str:
-        return FACET_SCHEMA.format(cls.__name__)
+class _OwnFacet(BaseFacet):
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self._schemaURL = FACET_SCHEMA.format(type(self).__name__)
 
 
 @attr.define

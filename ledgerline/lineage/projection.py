@@ -68,12 +68,7 @@ class OpenLineageProjection:
             TargetUnavailableError: Not all events were accepted; the next export sends all of them again.
             RefusedError: The endpoint refuses some events permanently, and has accepted all others.
         """
-        from openlineage.client.transport.http import (
-            ApiKeyTokenProvider,
-            HttpConfig,
-            HttpTransport,
-            TokenProvider,
-        )
+        from openlineage.client.transport import http
         from requests import RequestException
 
         from ledgerline.lineage.events import run_events
@@ -81,11 +76,11 @@ class OpenLineageProjection:
         events = run_events(now, self.namespace, before=before)
         if not events:
             return 0
-        key = ApiKeyTokenProvider({"api_key": self.api_key}) if self.api_key else TokenProvider({})
+        key = http.ApiKeyTokenProvider({"api_key": self.api_key}) if self.api_key else http.TokenProvider({})
         # The observer retries later. OpenLineage's client would retry five times, for 9 s.
         retry = {"total": 0}
-        config = HttpConfig(self.url, self.endpoint, timeout=self.timeout, auth=key, retry=retry)
-        transport = HttpTransport(config)
+        config = http.HttpConfig(self.url, self.endpoint, timeout=self.timeout, auth=key, retry=retry)
+        transport = http.HttpTransport(config)
         refused: dict[str, str] = {}
         taken = 0
         last: RequestException | None = None

@@ -129,20 +129,14 @@ class ValueBounds:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int):
-            return _integer(value)
+            if value in INT64:
+                return int(value)
+            bits = value.bit_length()
+            return str(int(value)) if bits <= INT_BITS else f"an integer of {bits:,} bits"
         if isinstance(value, float):
             # NaN and infinity become texts, as in Python's JSON, because they make Jaeger's searches fail.
             return float(value) if math.isfinite(value) else json.dumps(float(value))
         return self._text(_as_text(value))
-
-
-def _integer(value: int) -> int | str:
-    """Return an integer that fits in the 64 bits of OTLP unchanged, and a larger one as text."""
-    if value in INT64:
-        return int(value)
-    if value.bit_length() <= INT_BITS:
-        return str(int(value))
-    return f"an integer of {value.bit_length():,} bits"
 
 
 def _as_text(value: object) -> str:

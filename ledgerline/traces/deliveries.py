@@ -29,7 +29,6 @@ class Delivery:
     Attributes:
         target: Address of the target without a password, for messages.
         open_exporter: Function that opens the exporter; called at the first export.
-        bounds: Limits of a span.
     """
 
     target: str

@@ -12,7 +12,6 @@ from ledgerline.traces.otlp_responses import ExportFailedError, SpansRejectedErr
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
 TRACES = "/v1/traces"
 EXPERIMENT_HEADER = "x-mlflow-experiment-id"
@@ -76,6 +75,7 @@ def _insert(store: Any, request: Any, experiment_id: str) -> None:
     # MLflow's server inserts the spans that it receives in the same way (mlflow/server/otel_api.py).
     from mlflow.entities.span import Span
     from mlflow.exceptions import MlflowException
+    from mlflow.protos import databricks_pb2 as codes
 
     spans = [
         Span.from_otel_proto(span, resource=by_resource.resource)
@@ -86,14 +86,7 @@ def _insert(store: Any, request: Any, experiment_id: str) -> None:
     try:
         store.log_spans(experiment_id, spans)
     except MlflowException as error:
-        raise _error_class(error)(str(error)) from error
-
-
-def _error_class(error: "MlflowException") -> type[ExportFailedError]:
-    """Return the error class, which depends on whether the database rejects the spans or is unavailable."""
-    from mlflow.protos import databricks_pb2 as codes
-
-    refusals = {codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR}
-    return (
-        SpansRejectedError if error.error_code in map(codes.ErrorCode.Name, refusals) else ExportFailedError
-    )
+        # The other codes mean that the database is unavailable.
+        refusals = codes.BAD_REQUEST, codes.INVALID_PARAMETER_VALUE, codes.INTERNAL_ERROR
+        is_refused = error.error_code in map(codes.ErrorCode.Name, refusals)
+        raise (SpansRejectedError if is_refused else ExportFailedError)(str(error)) from error

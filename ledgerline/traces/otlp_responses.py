@@ -102,8 +102,7 @@ def check(response: "requests.Response") -> None:
         )
     if status >= HTTPStatus.BAD_REQUEST or status < HTTPStatus.OK:
         raise _error_class(status)(f"it responds with status {status} {response.reason}{_reason(response)}")
-    rejected, message = _partial_success(response)
-    check_partial_success(rejected, message)
+    check_partial_success(*_partial_success(response))
 
 
 def check_partial_success(rejected: int, message: str) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 
 import dagster as dg
@@ -32,8 +33,6 @@ class TraceProjection:
     Attributes:
         target: Address of the target without a password, for messages.
         open_exporter: Function that opens the exporter; called at the first export.
-        telemetry: Settings of sampling.
-        links: URLs of the user interfaces.
         mlflow_page: Function that returns the URL of the MLflow runs of a Dagster run, given its id.
         clock: Clock of the pauses, in seconds.
     """
@@ -45,7 +44,6 @@ class TraceProjection:
     mlflow_page: Callable[[str], str | None] = lambda run_id: None
     clock: Callable[[], float] = time.monotonic
     _delivery: Delivery = field(init=False)
-    _resource: Resource | None = field(default=None, init=False)
     _refused: set[int] = field(default_factory=set, init=False)  # traces, since the last success
     _pause: float = field(default=0.0, init=False)
     _paused_until: float = field(default=0.0, init=False)
@@ -67,7 +65,7 @@ class TraceProjection:
         if for_its_end and not self.telemetry.keeps(trace_id):
             before = before if before is not None and self._keeps_for_its_end(before) else None
         page = self.mlflow_page(now.run.run_id) if now.finished else None
-        made = spans.run_spans(now, before, self._described(), self.links, page)
+        made = spans.run_spans(now, before, self._resource, self.links, page)
         # The other spans belong to the trace of the backfill.
         in_backfill = now.finished and self.telemetry.keeps_run(failed=_has_failed(now), seconds=0.0)
         kept = (
@@ -83,7 +81,7 @@ class TraceProjection:
 
     def export_backfill(self, backfill: Backfill) -> int:
         """Send the root span of the backfill's trace."""
-        span = spans.backfill_span(backfill, self._described())
+        span = spans.backfill_span(backfill, self._resource)
         trace_id = ids.backfill_trace_id(backfill.backfill_id)
         kept = self.telemetry.keeps(trace_id) or self.telemetry.keeps_run(failed=backfill.failed, seconds=0.0)
         return self._send(trace_id, [span] if kept else [])
@@ -95,10 +93,9 @@ class TraceProjection:
         seconds = history.ended - (history.started or history.ended)
         return self.telemetry.keeps_run(failed=_has_failed(history), seconds=seconds)
 
-    def _described(self) -> Resource:
-        if self._resource is None:
-            self._resource = telemetry.resource()
-        return self._resource
+    @cached_property
+    def _resource(self) -> Resource:
+        return telemetry.resource()
 
     def _send(self, trace_id: int, kept: Iterable[ReadableSpan]) -> int:
         kept = iter(kept)

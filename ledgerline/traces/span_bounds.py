@@ -41,14 +41,9 @@ SPAN_OVERHEAD, PART_OVERHEAD = 200, 60
 
 @dataclass(frozen=True)
 class Bounds:
-    """The limits of a span's parts.
+    """The maximum numbers of a span's parts, and the limits of its values.
 
     Attributes:
-        attributes: Maximum number of attributes.
-        events: Maximum number of events.
-        links: Maximum number of links.
-        event_attributes: Maximum number of attributes of an event.
-        link_attributes: Maximum number of attributes of a link.
         length: Maximum number of characters of a text; None if only `size` applies.
         size: Maximum number of bytes of a value.
     """

@@ -1,7 +1,8 @@
 """Creates OpenTelemetry spans from a RunHistory, with the ids of ids.py. projection.py exports them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -38,14 +39,9 @@ Attributes = dict[str, AttributeValue | None]
 def run_spans(
     now: RunHistory, before: RunHistory | None, resource: Resource, links: Links, mlflow_page: str | None
 ) -> Iterator[ReadableSpan]:
-    """Yield the spans that were completed since an earlier history of the run; the root span is the last one.
+    """Yield the spans that were completed since an earlier history of the run, or all spans without one.
 
-    Args:
-        now: History of the run.
-        before: History at the last call; None for all spans.
-        resource: OpenTelemetry resource of the spans.
-        links: URLs of the user interfaces.
-        mlflow_page: URL of the run in MLflow.
+    The root span is the last one.
     """
     trace = _Trace(now, resource)
     for attempt in now.ended_since(before):
@@ -84,8 +80,6 @@ def backfill_span(backfill: Backfill, resource: Resource) -> ReadableSpan:
 
 @dataclass
 class _Trace:
-    """Creates the spans of one run."""
-
     history: RunHistory
     resource: Resource
     trace_id: int = field(init=False)
@@ -256,10 +250,9 @@ class _Trace:
             names.SENSOR: run.sensor,
             names.CODE_LOCATION: run.code_location,
             **{names.USER_TAG.format(name): value for name, value in user_tags(run.tags).items()},
-            names.SKIPPED: self.history.skipped[:LISTED] or None,
-            names.OWNERS: tuple(owners_of_written(self.history)[:LISTED]) or None,
-            names.ASSETS: tuple(dict.fromkeys(written.asset for written in self.history.materialisations))
-            or None,
+            names.SKIPPED: self.history.skipped[:LISTED],
+            names.OWNERS: _listed(owners_of_written(self.history)),
+            names.ASSETS: tuple(dict.fromkeys(written.asset for written in self.history.materialisations)),
             **({error_attributes.ERROR_TYPE: self.history.error.type} if self.history.error else {}),
         }
 
@@ -319,19 +312,15 @@ def _attempt_attributes(attempt: Attempt, run_id: str) -> Attributes:
         names.PID: attempt.pid,
         names.CLOCK_BEHIND: attempt.clock_behind or None,
         names.SPAN_TYPE: names.TASK,
-        names.ASSETS: tuple(dict.fromkeys(each.asset for each in written)) or None,
-        names.PARTITIONS: tuple(dict.fromkeys(each.partition for each in written if each.partition))[:LISTED]
-        or None,
+        names.ASSETS: tuple(dict.fromkeys(each.asset for each in written)),
+        names.PARTITIONS: _listed(dict.fromkeys(each.partition for each in written if each.partition)),
         names.DATA_VERSIONS: _versions(
-            [(each.asset, version_of_content(each.data_version, each.is_of_code, run_id)) for each in written]
+            (each.asset, version_of_content(each.data_version, each.is_of_code, run_id)) for each in written
         ),
         names.READ_VERSIONS: _versions(
-            [(read.asset, source.version) for read in attempt.reads for source in read.sources]
+            (read.asset, source.version) for read in attempt.reads for source in read.sources
         ),
-        names.READ_CAVEATS: tuple(f"{read.asset}: {read.caveat}" for read in attempt.reads if read.caveat)[
-            :LISTED
-        ]
-        or None,
+        names.READ_CAVEATS: _listed(f"{read.asset}: {read.caveat}" for read in attempt.reads if read.caveat),
         names.CODE_VERSION: next(filter(None, code_versions), None),
         names.ROWS: sum(counts) if counts else None,
         **_numbers(attempt),
@@ -352,9 +341,12 @@ def _numbers(attempt: Attempt) -> Attributes:
     return numbers
 
 
-def _versions(pairs: Sequence[tuple[str, str | None]]) -> tuple[str, ...] | None:
-    versions = dict.fromkeys(f"{asset}={version}" for asset, version in pairs if version)
-    return tuple(versions)[:LISTED] or None
+def _versions(pairs: Iterable[tuple[str, str | None]]) -> tuple[str, ...]:
+    return _listed(dict.fromkeys(f"{asset}={version}" for asset, version in pairs if version))
+
+
+def _listed(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(islice(texts, LISTED))
 
 
 def _check_events(attempt: Attempt) -> list[Event]:
@@ -403,7 +395,7 @@ def _link(context: SpanContext, kind: str) -> Link:
 
 
 def _present(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
-    return {name: value for name, value in attributes.items() if value is not None}
+    return {name: value for name, value in attributes.items() if value is not None and value != ()}
 
 
 def _nanoseconds(seconds: float) -> int:

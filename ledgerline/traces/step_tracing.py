@@ -74,14 +74,9 @@ class Step:
     """An attempt at a step of a run.
 
     Attributes:
-        run_id: Id of the run.
-        job: Name of the job.
-        key: Step key.
         attempt: Number of the attempt, counted from 1.
-        instance: Dagster instance of the run.
         attributes: Attributes of each of its spans: the run, the step and the attempt.
         parent: Span of its computation, which the observer exports.
-        trace_id: Id of the trace.
         started: Number of its recorded spans. They are counted at their start, because outer spans end last
             and must not be dropped.
         reported_limit: True if it is in the event log that further spans were dropped.
@@ -142,7 +137,9 @@ class _Steps:
             return self.of(around)
         latest, step = self._latest
         if latest is not context:  # For each further span of a step, this is one comparison.
-            step = self._remember(Step.of(context.op_execution_context))
+            step = Step.of(context.op_execution_context)
+            is_kept = self._telemetry.may_keep(step.trace_id)
+            step = self._known.setdefault((step.run_id, step.key, step.attempt), step) if is_kept else None
             self._latest = context, step
         return step
 
@@ -162,11 +159,6 @@ class _Steps:
         self._known = {key: step for key, step in list(self._known.items()) if step.run_id != run_id}
         self._of_spans = {span: step for span, step in list(self._of_spans.items()) if step.run_id != run_id}
         self._latest = None, None
-
-    def _remember(self, step: Step) -> Step | None:
-        if not self._telemetry.may_keep(step.trace_id):
-            return None
-        return self._known.setdefault((step.run_id, step.key, step.attempt), step)
 
 
 class _StepTracer(Tracer):

@@ -11,10 +11,9 @@ from opentelemetry.sdk.resources import Resource
 
 from ledgerline.cleaning.texts import REDACTED
 from ledgerline.ledger.event_log import read_history
-from ledgerline.ledger.given_by_users import MAX_NUMBERS, MAX_TAGS, numbers, user_tags
+from ledgerline.ledger.given_by_users import MAX_NUMBERS, MAX_TAGS, numbers, owners_in, user_tags
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.links import Links
-from ledgerline.ledger.owners import owners_in
 from ledgerline.ledger.tail import Tail
 from ledgerline.lineage import events as lineage
 from ledgerline.mlflow_runs.metrics import MAX_METADATA_POINTS, run_metrics

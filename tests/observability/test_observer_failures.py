@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 
 from ledgerline.ledger.cursors import Cursors
-from ledgerline.ledger.observer import LINGER_SECONDS, LONGEST_PAUSE_SECONDS, RUNS_AT_ONCE, Observer
+from ledgerline.ledger.observer import LINGER_SECONDS, RUNS_AT_ONCE, Observer
+from ledgerline.ledger.pauses import LONGEST_PAUSE_SECONDS
 from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
 from ledgerline.ledger.tail import STABLE_SECONDS
 from ledgerline.testing.written_runs import Clock, FakeTarget, begin, words_of

@@ -7,7 +7,8 @@ import dagster as dg
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ledgerline.ledger.observer import LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Observer
+from ledgerline.ledger.observer import LINGER_SECONDS, Observer
+from ledgerline.ledger.pauses import LONGEST_PAUSE_SECONDS
 from ledgerline.ledger.projection import NotYetError, TargetUnavailableError
 from ledgerline.ledger.tail import STABLE_SECONDS
 from ledgerline.testing.written_runs import (

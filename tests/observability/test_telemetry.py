@@ -225,7 +225,7 @@ def test_http_sends_to_the_endpoint_of_the_variables(
 ) -> None:
     exporter = exporter_of(environment, **variables)
     assert isinstance(exporter, HttpExporter)
-    assert exporter._exporter._endpoint == endpoint
+    assert exporter._endpoint == endpoint
     exporter.shutdown()
 
 

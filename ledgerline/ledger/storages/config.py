@@ -56,7 +56,6 @@ class StorageConfig:
 
     Attributes:
         setting: Setting in dagster.yaml, for messages.
-        storage: Class of the storage.
         value: Config of the class, with the values of environment variables.
     """
 

@@ -39,8 +39,6 @@ class ObservedInstance:
     """An instance that was opened for an observer.
 
     Attributes:
-        instance: Dagster instance with the runs.
-        cursor_store: Store of the cursors of projections.
         only_read: Reason why the instance is opened read-only; None if it is also written.
     """
 
@@ -128,10 +126,6 @@ def foreign_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
 def only_read_instance(home: Path, cursors: Path) -> Iterator[ObservedInstance]:
     """Open an instance read-only: no events, cursors, tables or files are written to it.
 
-    Args:
-        home: DAGSTER_HOME of the instance.
-        cursors: Folder of the cursors of instances that are only read.
-
     Raises:
         InstanceError: The instance does not exist, or cannot be opened.
     """
@@ -177,7 +171,8 @@ def _opened_to_read(
 ) -> AbstractContextManager[ObservedInstance]:
     identities = "\n".join(storage.identity for storage in storages)
     folder = cursors / hashlib.sha256(identities.encode()).hexdigest()[:16]
-    return _opened(home, *(each.opened_to_read() for each in storages), CursorFolder(folder), reason)
+    runs, events = (storage.opened_to_read() for storage in storages)
+    return _opened(home, runs, events, CursorFolder(folder), reason)
 
 
 @contextmanager
