@@ -61,7 +61,6 @@ class Cursors:
     """The progress of a projection through the runs of an instance.
 
     Attributes:
-        projection: Name of the projection.
         updated: Time in seconds since the epoch, before which all updates of runs are known.
         active: Runs that are followed, in the order of processing, with the cursor in their event log.
         ended: Runs that are exported to their end, with the time of their last update. Runs that the next

@@ -5,7 +5,7 @@ history.py defines the records of a history. observer.py decides when an event l
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry, EventLogRecord
@@ -263,13 +263,20 @@ def read_history(instance: dg.DagsterInstance, run_id: str) -> RunHistory | None
     if record is None:
         return None
     reader = HistoryReader(run_from(record))
-    cursor: str | None = None
-    while True:
+    for records, _ in pages(instance, run_id):
+        reader.feed(records)
+    return Upstreams(instance).resolve(reader.history())
+
+
+def pages(
+    instance: dg.DagsterInstance, run_id: str, cursor: str | None = None
+) -> Iterator[tuple[Sequence[EventLogRecord], str]]:
+    """Yield the records of a run after a cursor, page by page, each with the cursor of its end."""
+    has_more = True
+    while has_more:
         page = instance.get_records_for_run(run_id, cursor=cursor, limit=PAGE)
-        reader.feed(page.records)
-        cursor = page.cursor
-        if not page.has_more:
-            return Upstreams(instance).resolve(reader.history())
+        yield page.records, page.cursor
+        cursor, has_more = page.cursor, page.has_more
 
 
 _RUN_TIMES = {

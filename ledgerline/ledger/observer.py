@@ -69,13 +69,7 @@ class Observer:
     def __init__(
         self, projection: Projection, cursor_store: CursorStore | None = None, owners: Owners | None = None
     ) -> None:
-        """Create an observer, without reading anything.
-
-        Args:
-            projection: Projection that exports the runs.
-            cursor_store: Store of the cursors; None for the observed instance itself.
-            owners: Owners of assets by asset name; Dagster's storages do not contain them.
-        """
+        """Create an observer. Without a store, its cursors are stored in the observed instance."""
         self.projection = projection
         self._cursor_store = cursor_store
         self._owners = owners or {}
@@ -87,9 +81,7 @@ class Observer:
     def tick(self, instance: dg.DagsterInstance, budget: float) -> Report:
         """Export the events since the last tick, also if another process executed that tick.
 
-        Args:
-            instance: Dagster instance to poll.
-            budget: Time in seconds after which no export of another run is started.
+        After `budget` seconds, no export of another run is started.
         """
         with self._lock:
             deadline = time.monotonic() + budget

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster import EventLogRecord
 
 from ledgerline.ledger.dagster_internals import EventLogCursor
-from ledgerline.ledger.event_log import NO_OWNERS, PAGE, HistoryReader, run_from
+from ledgerline.ledger.event_log import NO_OWNERS, HistoryReader, pages, run_from
 from ledgerline.ledger.given_by_users import Owners
 from ledgerline.ledger.history import RunHistory
 from ledgerline.ledger.upstreams import Upstreams
@@ -60,31 +60,24 @@ class Tail:
         if cursor is None:
             return
         last = EventLogCursor.parse(cursor).storage_id()
-        position: str | None = None
-        while position != cursor:
-            page = instance.get_records_for_run(self.run_id, cursor=position, limit=PAGE)
-            known = [record for record in page.records if record.storage_id <= last]
+        for records, position in pages(instance, self.run_id):
+            known = [record for record in records if record.storage_id <= last]
             self._take(instance, known)
-            if len(known) < len(page.records) or not page.has_more:
+            if len(known) < len(records) or position == cursor:
                 break
-            position = page.cursor
         self.stable_cursor = cursor
         self.exported = self.history
 
     def read(self, instance: dg.DagsterInstance) -> bool:
         """Read the new records; return True if there are any."""
         now = time.monotonic()
-        position, is_updated = self.stable_cursor, False
-        while True:
-            page = instance.get_records_for_run(self.run_id, cursor=position, limit=PAGE)
-            new = [record for record in page.records if record.storage_id not in self._recent]
+        is_updated = False
+        for records, _ in pages(instance, self.run_id, self.stable_cursor):
+            new = [record for record in records if record.storage_id not in self._recent]
             if new:
                 is_updated = True
                 self._take(instance, new)
                 self._recent.update((record.storage_id, now) for record in new)
-            position = page.cursor
-            if not page.has_more:
-                break
         if is_updated:
             self._latest_read = now
         self._advance(now)

@@ -122,10 +122,7 @@ def exporter_for(
 ) -> SpanExporter | None:
     """Return an exporter to the endpoint of the settings, or else to MLflow; None if tracing is disabled.
 
-    Args:
-        settings: Settings of telemetry.
-        open_experiment: Function that opens a client and returns it with the id of the experiment; called at
-            the first export.
+    The first export to MLflow calls `open_experiment`, which returns a client and the id of the experiment.
     """
     if settings.disabled:
         return None

@@ -112,21 +112,25 @@ class Bounds:
 
     def _size_of_plain(self, span: ReadableSpan) -> int | None:
         """Return the bytes of a span that is within all bounds, as nearly all spans are; None for others."""
-        events, links = span.events, span.links
         if self.length is not None or not _is_plain(span):
             return None
-        if len(events) > self.events or len(links) > self.links:
-            return None
-        parts = [(span, self.attributes)]
-        parts += [(event, self.event_attributes) for event in events]
-        parts += [(link, self.link_attributes) for link in links]
         size = SPAN_OVERHEAD + len(span.name) + len(span.status.description or "")
+        parts: list[tuple[ReadableSpan | Event | Link, int]] = [(span, self.attributes)]
+        if events := span.events:
+            if len(events) > self.events or not all(_is_plain_name(event.name) for event in events):
+                return None
+            parts += [(event, self.event_attributes) for event in events]
+            size += sum(len(event.name) for event in events)
+        if links := span.links:
+            if len(links) > self.links or not all(_is_sendable(link.context) for link in links):
+                return None
+            parts += [(link, self.link_attributes) for link in links]
         for part, most in parts:
             given = part.attributes or {}
             if len(given) > most or (more := _size_of_plain(given)) is None:
                 return None
             size += more + PART_OVERHEAD
-        return size + sum(len(event.name) for event in events)
+        return size
 
     def _cut(self, span: ReadableSpan) -> tuple[ReadableSpan, int]:
         attributes, size = self._attributes(span, self.attributes)
@@ -212,7 +216,7 @@ def bounded_resource(resource: Resource) -> Resource:
 
 
 def _is_plain(span: ReadableSpan) -> bool:
-    """Return whether a span needs no change, apart from attributes and the numbers of events and links."""
+    """Return whether a span needs no change, apart from its attributes, events and links."""
     scope, status = span.instrumentation_scope, span.status.description
     start, end = span.start_time, span.end_time
     return (
@@ -224,8 +228,6 @@ def _is_plain(span: ReadableSpan) -> bool:
         and (status is None or is_plain(status))
         and (scope is None or (_is_plain_name(scope.name) and not scope.attributes))
         and not (span.dropped_attributes or span.dropped_events or span.dropped_links)
-        and all(_is_plain_name(event.name) for event in span.events)
-        and all(_is_sendable(link.context) for link in span.links)
     )
 
 

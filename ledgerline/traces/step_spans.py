@@ -28,11 +28,7 @@ def decode(
 ) -> Iterator[ReadableSpan]:
     """Yield the spans that were encoded, without secrets.
 
-    Args:
-        encoded: Result of `encode`.
-        trace_id: Id of their trace.
-        resource: OpenTelemetry resource of the spans.
-        later: Nanoseconds to add to all times, because the clock of the process was behind.
+    `later` nanoseconds are added to all times, because the clock of the process was behind.
     """
     for span in encoded:
         scope, version = span["scope"]
