@@ -6,11 +6,10 @@ exported again; no event is lost.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Protocol, Self
 
 import dagster as dg
@@ -47,10 +46,9 @@ class CursorFolder:
         """Replace the values of these keys. Each file is replaced atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for key, value in pairs.items():
-            descriptor, written = tempfile.mkstemp(dir=self.folder)
-            with os.fdopen(descriptor, "w") as file:
+            with NamedTemporaryFile("w", dir=self.folder, delete=False) as file:
                 file.write(value)
-            Path(written).replace(self._file(key))
+            Path(file.name).replace(self._file(key))
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key.replace('/', '.')}.json"

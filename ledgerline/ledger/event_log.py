@@ -158,13 +158,8 @@ class HistoryReader:
     def _on_engine_event(self, entry: EventLogEntry, event: DagsterEvent) -> None:
         metadata = data_of(event).metadata if event.event_specific_data is not None else {}
         if SPANS_METADATA in metadata and event.step_key is not None:
-            self._recorded_spans.append(
-                RecordedSpans(
-                    event.step_key,
-                    int(metadata[ATTEMPT_METADATA].value),
-                    metadata[SPANS_METADATA].value,
-                )
-            )
+            attempt, encoded = int(metadata[ATTEMPT_METADATA].value), metadata[SPANS_METADATA].value
+            self._recorded_spans.append(RecordedSpans(event.step_key, attempt, encoded))
         elif LINKS_METADATA in metadata:
             self._links_reported = True
         elif event.step_key is None and (event.message or "").startswith(RUN_RESUMED):

@@ -60,13 +60,9 @@ class WrongTargetError(ExportFailedError):
 
 
 class CheckedExporter(SpanExporter):
-    """Raises an error if the responses that another exporter receives do not accept the spans.
+    """Raises an error if the responses that another exporter receives do not accept the spans."""
 
-    Attributes:
-        error: Error that the last response reports; None if it accepts the spans.
-    """
-
-    error: ExportFailedError | None = None
+    error: ExportFailedError | None = None  # None if the last response accepts the spans
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans.
