@@ -209,7 +209,11 @@ class OpenAttempt:
         is_from_parent = error is not None and (not self.begun or error.cls_name in PARENT_ERRORS)
         ended = max(self.latest, time if is_from_parent else time + self.clock_behind)
         if outcome is Outcome.SUCCESS:
-            self._account_the_rest(ended)
+            # The time since the latest output belongs to the phase that stores it, or to the step's code.
+            recorded = (
+                self.parts[COMPUTE] and self.storing is None and ended - self.latest < RECORDING_SECONDS
+            )
+            self._account((recorded and self.current) or COMPUTE, ended)
         else:
             self._account(self._failed_phase(error), ended, failed=True)
         self.ended, self.outcome = ended, outcome
@@ -275,11 +279,6 @@ class OpenAttempt:
             return START_WORKER
         # Between the resources and the step, Dagster begins to capture the step's output.
         return RESOURCES if self.loading_resources or self.phases else None
-
-    def _account_the_rest(self, ended: float) -> None:
-        """Add the time since the latest output to the phase that stores it, or to the step's code."""
-        recording = self.parts[COMPUTE] and self.storing is None and ended - self.latest < RECORDING_SECONDS
-        self._account((recording and self.current) or COMPUTE, ended)
 
     def _failed_phase(self, error: Any) -> str:
         """Return the phase in which an error occurred, or in which the process ended without an error."""

@@ -164,7 +164,7 @@ class _Events:
         return self._event(
             state,
             time,
-            Run(_attempt_id(run.run_id, attempt), facets),
+            Run(str(uuid5(UUID(_run_id(run.run_id)), f"{attempt.step}:{attempt.number}")), facets),
             self._job(f"{run.job}.{attempt.step}", "STEP"),
             inputs=[] if started else self._inputs(attempt),
             outputs=[] if started else [self._output(*each, attempt) for each in attempt.written.items()],
@@ -318,10 +318,6 @@ def _begun(history: RunHistory) -> bool:
 
 def _run_id(run_id: str) -> str:
     return str(UUID(int=ids.trace_id(run_id)))
-
-
-def _attempt_id(run_id: str, attempt: Attempt) -> str:
-    return str(uuid5(UUID(int=ids.trace_id(run_id)), f"{attempt.step}:{attempt.number}"))
 
 
 def _version_facets(versions: set[str | None]) -> dict[str, DatasetFacet]:
