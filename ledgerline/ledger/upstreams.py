@@ -121,8 +121,10 @@ class Upstreams:
         else:
             partitions, basis = mapped_partitions.fitting(read.recorded, versions, written), Basis.DIGEST
         if partitions is None:
-            unknown = f"which of {len(versions)} partitions were read"
-            return replace(read, reason=f"Dagster recorded {read.recorded}, but not {unknown}")
+            reason = (
+                f"Dagster recorded {read.recorded}, but not which of {len(versions)} partitions were read"
+            )
+            return replace(read, reason=reason)
         if len(partitions) > MAX_SOURCES:
             reason = f"{len(partitions)} partitions were read, and at most {MAX_SOURCES} are resolved"
             return replace(read, reason=reason)
@@ -282,8 +284,10 @@ def _known(read: Read, sources: Iterable[Source], basis: Basis) -> Read:
 def _key(event: EventLogRecord) -> dg.AssetKey:
     key = event.asset_key
     if key is None:
-        problem = "has the type of an asset event and no asset key."
-        raise ValueError(f"Event {event.storage_id} of Dagster's event log {problem}")
+        raise ValueError(
+            f"Event {event.storage_id} of Dagster's event log has the type of an asset event and no asset "
+            "key."
+        )
     return key
 
 
