@@ -45,7 +45,7 @@ def test_each_projection_has_separate_cursors(any_instance: dg.DagsterInstance) 
 def test_nothing_is_written_when_nothing_has_changed(any_instance: dg.DagsterInstance) -> None:
     Cursors("traces", updated=1.0).save(any_instance.run_storage)
     idle, busy = loaded(any_instance), loaded(any_instance)
-    busy.begin("a run")
+    busy.active["a run"] = None
     busy.save(any_instance.run_storage)
     idle.save(any_instance.run_storage)  # and so does not undo what the other one wrote
     assert list(loaded(any_instance).active) == ["a run"]
@@ -54,7 +54,7 @@ def test_nothing_is_written_when_nothing_has_changed(any_instance: dg.DagsterIns
 def test_the_later_of_two_concurrent_writes_is_kept_as_a_whole(any_instance: dg.DagsterInstance) -> None:
     Cursors("traces", updated=1.0).save(any_instance.run_storage)
     one, other = loaded(any_instance), loaded(any_instance)
-    one.begin("a run")
+    one.active["a run"] = None
     one.advance(5.0)
     one.save(any_instance.run_storage)
     other.advance(4.0)
