@@ -25,14 +25,14 @@ def fixed_schema() -> "pa.Schema":
     import pyarrow as pa
 
     return pa.schema(
-        [
-            pa.field("at", pa.timestamp("us", tz="UTC")),
-            pa.field("request_id", pa.string()),
-            pa.field("row", pa.int32()),
-            pa.field("version", pa.int64()),
-            pa.field("trace_id", pa.string()),
-            pa.field("seconds", pa.float64()),
-        ]
+        {
+            "at": pa.timestamp("us", tz="UTC"),
+            "request_id": pa.string(),
+            "row": pa.int32(),
+            "version": pa.int64(),
+            "trace_id": pa.string(),
+            "seconds": pa.float64(),
+        }
     )
 
 

@@ -3,18 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from ledgerline.requests.logged_rows import as_logged
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    Predict = Callable[[pd.DataFrame], Mapping[str, NDArray[Any]]]
-    # Index of the first row of each request; the last number is the number of rows.
-    Starts = NDArray[np.intp]
+Predict = Callable[[pd.DataFrame], Mapping[str, NDArray[Any]]]
+# Index of the first row of each request; the last number is the number of rows.
+Starts = NDArray[np.intp]
 
 # The latency is measured for this number of requests, which are chosen at equal distances.
 MAX_TIMED = 200
@@ -24,18 +23,13 @@ ROWS_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class Latency:
-    """Latency of a single request, measured offline.
-
-    Attributes:
-        p50_ms: Median, in milliseconds.
-        p99_ms: 99th percentile, in milliseconds.
-    """
+    """Median and 99th percentile of the latency of a single request, measured offline."""
 
     p50_ms: float
     p99_ms: float
 
 
-def latest_requests(logged: "pd.DataFrame", most_rows: int) -> "tuple[pd.DataFrame, Starts]":
+def latest_requests(logged: pd.DataFrame, most_rows: int) -> tuple[pd.DataFrame, Starts]:
     """Return the latest requests with at most this number of rows together, but at least one request.
 
     Args:
@@ -45,8 +39,6 @@ def latest_requests(logged: "pd.DataFrame", most_rows: int) -> "tuple[pd.DataFra
     Returns:
         The rows, and the index of the first row of each request.
     """
-    import numpy as np
-
     same = (logged["request_id"] == logged["request_id"].shift()) & (logged["at"] == logged["at"].shift())
     starts = np.append(np.flatnonzero(~same.to_numpy()), len(logged))
     first = starts[min(np.searchsorted(starts, len(logged) - most_rows), len(starts) - 2)]
@@ -63,8 +55,8 @@ class Predictions:
         problem: Reason why one of the other rows could not be scored; None if all were scored.
     """
 
-    outputs: "Mapping[str, NDArray[Any]]"
-    scored: "NDArray[np.bool_]"
+    outputs: Mapping[str, NDArray[Any]]
+    scored: NDArray[np.bool_]
     problem: str | None
 
 
@@ -73,22 +65,19 @@ class ReplayedVersion:
     """A version that predicts logged requests again.
 
     Attributes:
-        number: Number of the version.
         predict: Function from inputs to predictions.
         required: Columns that must have values; a service refuses requests in which one is missing.
     """
 
     number: int
-    predict: "Predict"
+    predict: Predict
     required: Sequence[str] = ()
 
 
 def predictions_for(
-    version: ReplayedVersion, inputs: "pd.DataFrame", starts: "Starts", at_once: int = ROWS_AT_ONCE
+    version: ReplayedVersion, inputs: pd.DataFrame, starts: Starts, at_once: int = ROWS_AT_ONCE
 ) -> Predictions:
     """Predict many requests at once. If that fails, predict smaller batches to find the failing requests."""
-    import numpy as np
-
     refused = inputs.reindex(columns=list(version.required)).isna()
     problem = None
     if refused.to_numpy().any():
@@ -118,7 +107,7 @@ def predictions_for(
     )
 
 
-def _spans(starts: "Starts", most_rows: int) -> Iterator[tuple[int, int]]:
+def _spans(starts: Starts, most_rows: int) -> Iterator[tuple[int, int]]:
     """Yield ranges of requests with at most this number of rows; a larger request is a separate range."""
     first = 0
     for number in range(1, len(starts)):
@@ -129,7 +118,7 @@ def _spans(starts: "Starts", most_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def latencies(
-    versions: Sequence[ReplayedVersion], inputs: "pd.DataFrame", starts: "Starts", most: int = MAX_TIMED
+    versions: Sequence[ReplayedVersion], inputs: pd.DataFrame, starts: Starts, most: int = MAX_TIMED
 ) -> list[Latency | None]:
     """Return the latency of a request for each version.
 
@@ -141,8 +130,6 @@ def latencies(
         starts: Index of the first row of each request.
         most: Maximum number of requests, which are chosen at equal distances.
     """
-    import numpy as np
-
     requests = [inputs.iloc[starts[number] : starts[number + 1]] for number in _evenly(len(starts) - 1, most)]
     taken: list[list[float]] = [[] for _ in versions]
     turns = list(zip(versions, taken, strict=True))
@@ -162,8 +149,6 @@ def latencies(
     ]
 
 
-def _evenly(count: int, most: int) -> "NDArray[np.intp]":
+def _evenly(count: int, most: int) -> NDArray[np.intp]:
     """Return at most this number of indices below a count, at equal distances."""
-    import numpy as np
-
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))

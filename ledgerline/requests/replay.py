@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from ledgerline.errors import LedgerlineError
 from ledgerline.evaluation.disagreement import Disagreement, disagreement
@@ -13,17 +17,11 @@ from ledgerline.requests.offline_inference import (
     Latency,
     Predictions,
     ReplayedVersion,
+    Starts,
     latencies,
     latest_requests,
     predictions_for,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from ledgerline.requests.offline_inference import Starts
 
 # The latest requests with at most this number of rows together are replayed.
 MAX_ROWS = 100_000
@@ -40,8 +38,6 @@ class Replay:
     Attributes:
         since: Beginning of the replayed period (ISO 8601).
         until: End of the replayed period (ISO 8601).
-        requests: Number of requests.
-        rows: Number of rows of these requests.
         is_cut: Whether there were more requests, of which only the latest were replayed.
         rows_by_version: Number of rows that each version predicted, by its number.
         unscored_rows: Number of rows that staging could not score. Only the latency includes them.
@@ -49,7 +45,6 @@ class Replay:
         disagreements: Number of rows for which staging makes a different decision.
         share: Share of the scored rows with disagreements; None without scored rows.
         mean_difference: Mean absolute difference of the predictions; None if they are not numbers.
-        largest_difference: Largest absolute difference.
         recomputed_rows: Number of rows that the version in production has predicted again.
         recomputed_differently: Number of these rows with a different prediction; 0 if the log is correct.
         timed_requests: Number of requests that were predicted one by one, for the latency.
@@ -81,7 +76,7 @@ class Replay:
 
 
 def replay(
-    logged: "pd.DataFrame",
+    logged: pd.DataFrame,
     staging: ReplayedVersion,
     production: ReplayedVersion | None,
     since: datetime,
@@ -103,8 +98,6 @@ def replay(
         NothingToReplayError: The log contains no rows, or no predictions in them.
         NotComparableError: The predictions of staging are of another kind.
     """
-    import numpy as np
-
     if logged.empty:
         raise NothingToReplayError("There is no request to replay.")
     rows, starts = latest_requests(logged, most_rows)
@@ -138,12 +131,8 @@ def replay(
     )
 
 
-def _compared(
-    rows: "pd.DataFrame", versions: "NDArray[np.int64]", answers: Predictions
-) -> list[Disagreement]:
+def _compared(rows: pd.DataFrame, versions: NDArray[np.int64], answers: Predictions) -> list[Disagreement]:
     """Compare predictions with the logged ones, separately for each logged version: columns may differ."""
-    import numpy as np
-
     positions = np.cumsum(answers.scored) - 1
     compared = []
     for version in np.unique(versions[answers.scored]):
@@ -157,11 +146,9 @@ def _compared(
 
 
 def _recomputed(
-    rows: "pd.DataFrame", starts: "Starts", production: ReplayedVersion
+    rows: pd.DataFrame, starts: Starts, production: ReplayedVersion
 ) -> tuple[int, list[Disagreement], int]:
     """Predict the rows of production again; return their number, the comparisons, and the unscored rows."""
-    import numpy as np
-
     own = rows["version"].to_numpy() == production.number
     if not own.any():
         return 0, [], 0

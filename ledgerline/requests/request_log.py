@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import socket
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -217,15 +218,16 @@ def _clashing(schemas: "Iterable[pa.Schema]") -> list[str]:
     """Return the columns whose types differ so much between files that they have no common type."""
     import pyarrow as pa
 
-    known: dict[str, pa.Field] = {}
-    clashing = []
+    alike: defaultdict[str, list[pa.Schema]] = defaultdict(list)
     for field in itertools.chain.from_iterable(schemas):
-        both = [pa.schema([known.setdefault(field.name, field)]), pa.schema([field])]
+        alike[field.name].append(pa.schema([field]))
+    clashing = []
+    for name, fields in alike.items():
         try:
-            known[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
+            pa.unify_schemas(fields, promote_options="permissive")
         except pa.ArrowException:
-            clashing.append(field.name)
-    return list(dict.fromkeys(clashing))
+            clashing.append(name)
+    return clashing
 
 
 def _stamp(moment: datetime) -> str:

@@ -5,21 +5,19 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import orjson
+from fastapi import Request
 from opentelemetry.trace import Span
 from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledgerline.serving import tracing
+from ledgerline.serving.json_bodies import error_response
 from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.metrics import Metrics
+from ledgerline.serving.request_errors import RequestError
 from ledgerline.serving.tracing import Tracing
 from ledgerline.traces import attributes
-
-if TYPE_CHECKING:
-    from fastapi import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = "X-Request-Id"
 
@@ -60,7 +58,7 @@ class Account:
         return headers
 
 
-def account_of(request: "Request") -> Account:
+def account_of(request: Request) -> Account:
     """Return the account of a request."""
     return request.scope[SCOPE_KEY]
 
@@ -68,12 +66,12 @@ def account_of(request: "Request") -> Account:
 class Accounting:
     """Opens an account for each request, and closes it after the response."""
 
-    def __init__(self, app: "ASGIApp", tracing: Tracing, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, tracing: Tracing, metrics: Metrics) -> None:
         self._app = app
         self._tracing = tracing
         self._metrics = metrics
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application, and account for the request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -81,12 +79,14 @@ class Accounting:
         headers = Headers(scope=scope)
         method = scope["method"]
         started = time.perf_counter()
-        account = Account(_request_id(headers), self._tracing.begin(method, headers))
-        account.span.set_attribute(attributes.REQUEST_ID, account.request_id)
+        given = headers.get(REQUEST_ID, "")
+        request_id = given if CLIENT_ID.fullmatch(given) else str(uuid.uuid4())
+        account = Account(request_id, self._tracing.begin(method, headers))
+        account.span.set_attribute(attributes.REQUEST_ID, request_id)
         scope[SCOPE_KEY] = account
         status = 0
 
-        async def accounted(message: "Message") -> None:
+        async def accounted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -98,9 +98,10 @@ class Accounting:
             await self._app(scope, receive, accounted)
         except Exception:
             # The client gets only the id, which is also in the log.
-            logger.exception("Request %s failed.", account.request_id)
+            logger.exception("Request %s failed.", request_id)
             if status == 0:
-                await _send_failure(accounted, scope["path"], account.request_id)
+                failure = RequestError(f"The request failed; its id is {request_id}.", status=500)
+                await error_response(scope["path"], failure)(scope, receive, accounted)
         finally:
             self._metrics.requests_now.dec()
             route = getattr(scope.get("route"), "path", "")
@@ -109,19 +110,3 @@ class Accounting:
             self._metrics.requests.labels(route, str(status), model, version).inc()
             self._metrics.request_seconds.labels(route, model).observe(time.perf_counter() - started)
             tracing.end(account.span, method, route, scope["path"], status or 500)
-
-
-def _request_id(headers: Headers) -> str:
-    given = headers.get(REQUEST_ID, "")
-    return given if CLIENT_ID.fullmatch(given) else str(uuid.uuid4())
-
-
-async def _send_failure(send: "Send", path: str, request_id: str) -> None:
-    message = f"The request failed; its id is {request_id}."
-    # The form depends on the protocol.
-    body = orjson.dumps(
-        {"error": message} if path.startswith("/v2") else {"error_code": "INTERNAL_ERROR", "message": message}
-    )
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -34,11 +34,7 @@ Read = Callable[[bytes, Schema, int], tuple[Rows, Sequence[str]]]
 
 @dataclass
 class Answering:
-    """Answers requests with the active versions of a service.
-
-    Attributes:
-        service: The service.
-    """
+    """Answers requests with the active versions of a service."""
 
     service: Service
     _in_progress: int = field(default=0, init=False)
@@ -70,11 +66,8 @@ class Answering:
             known = ", ".join(self.service.served)
             raise RequestError(f"No model {name!r} is served here; there is {known}.", status=404)
         if version is not None and (served.current is None or str(served.current.version.number) != version):
-            active = (
-                f"version {served.current.version.number} is"
-                if served.current
-                else "no version is active yet"
-            )
+            loaded = served.current
+            active = f"version {loaded.version.number} is" if loaded else "no version is active yet"
             raise RequestError(f"Version {version!r} of {name} is not active; {active}.", status=404)
         return served
 
@@ -93,11 +86,8 @@ class Answering:
                 headers={"Retry-After": "1"},
             )
         if not self.service.answers(served.followed.name):
-            raise RequestError(
-                f"{served.followed.name} version {served.current.version.number} hangs; this process "
-                "must be restarted.",
-                status=503,
-            )
+            version = f"{served.followed.name} version {served.current.version.number}"
+            raise RequestError(f"{version} hangs; this process must be restarted.", status=503)
         return served.current
 
     async def answer(self, request: Request, served: Served, read: Read) -> Prediction:

@@ -1,32 +1,30 @@
 """The HTTP endpoints, and the conversion of errors to responses; the work is done in other modules."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow.version
-import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ledgerline.mlflow_store.webhooks import DeliveryRefusedError, Verifier
 from ledgerline.serving import description, open_inference, openapi, scoring
 from ledgerline.serving.accounting import Accounting
 from ledgerline.serving.answering import Answering, Read
 from ledgerline.serving.bodies import body_of
+from ledgerline.serving.json_bodies import JSON, error_response, json_response
 from ledgerline.serving.open_inference import Inference
-from ledgerline.serving.protocol_types import Error, ModelMetadata, Ready, ServerMetadata
+from ledgerline.serving.protocol_types import ModelMetadata, Ready, ServerMetadata
 from ledgerline.serving.request_errors import RequestError
 from ledgerline.serving.rows import Rows
 from ledgerline.serving.schema import Schema
 from ledgerline.serving.service import Service
 from ledgerline.settings.version import VERSION
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 WEBHOOKS = "/webhooks/registry"
 WEBHOOK_BYTES, WEBHOOK_SECONDS = 1024 * 1024, 10.0
@@ -36,22 +34,7 @@ OPEN = re.compile(
     rf"/ping|/health|/ready|/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready|{WEBHOOKS}"
 )
 
-JSON = "application/json"
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
-
-# MLflow's error codes for HTTP statuses.
-ERROR_CODES = {
-    400: "BAD_REQUEST",
-    401: "UNAUTHENTICATED",
-    404: "RESOURCE_DOES_NOT_EXIST",
-    405: "ENDPOINT_NOT_FOUND",
-    408: "BAD_REQUEST",
-    413: "BAD_REQUEST",
-    415: "BAD_REQUEST",
-    429: "REQUEST_LIMIT_EXCEEDED",
-    503: "TEMPORARILY_UNAVAILABLE",
-    504: "TEMPORARILY_UNAVAILABLE",
-}
 
 
 def application(service: Service) -> FastAPI:
@@ -69,7 +52,18 @@ def application(service: Service) -> FastAPI:
         '/models/oven_demand/invocations'
     """
     answering = Answering(service)
-    app = _documented() if not service.settings.tokens else FastAPI(openapi_url=None, redirect_slashes=False)
+    if service.settings.tokens:
+        # Browsers send no token when they open the documentation page.
+        app = FastAPI(openapi_url=None, redirect_slashes=False)
+    else:
+        app = FastAPIOffline(
+            docs_url="/docs",
+            redoc_url=None,
+            title="Ledgerline serving",
+            description="Predicts with the version of each model that has its alias in the registry.",
+            version=VERSION,
+            redirect_slashes=False,
+        )
     app.add_middleware(Tokens, answering=answering)
     app.add_middleware(Accounting, tracing=service.tracing, metrics=service.metrics)
     app.add_exception_handler(RequestError, _refused)
@@ -97,43 +91,25 @@ def _add_heads(app: FastAPI) -> None:
             )
 
 
-def _documented() -> FastAPI:
-    """Return an application with a documentation page that works offline.
-
-    Browsers send no token when they open a page, so the page does not exist if tokens are required.
-    """
-    return FastAPIOffline(
-        docs_url="/docs",
-        redoc_url=None,
-        title="Ledgerline serving",
-        description="Predicts with the version of each model that has its alias in the registry.",
-        version=VERSION,
-        redirect_slashes=False,
-    )
-
-
 class Tokens:
     """Refuses requests without a token, except for health checks, if the service has tokens."""
 
-    def __init__(self, app: "ASGIApp", answering: Answering) -> None:
+    def __init__(self, app: ASGIApp, answering: Answering) -> None:
         self._app = app
         self._answering = answering
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application, or refuse the request."""
         app = self._app
-        if scope["type"] == "http" and not OPEN.fullmatch(scope["path"]):
-            request = Request(scope)
-            if not self._answering.has_token(request):
-                app = await _refused(
-                    request,
-                    RequestError(
-                        "The token is missing or unknown.",
-                        "Send the header Authorization: Bearer TOKEN.",
-                        status=401,
-                        headers={"WWW-Authenticate": "Bearer"},
-                    ),
-                )
+        is_guarded = scope["type"] == "http" and not OPEN.fullmatch(scope["path"])
+        if is_guarded and not self._answering.has_token(Request(scope)):
+            error = RequestError(
+                "The token is missing or unknown.",
+                "Send the header Authorization: Bearer TOKEN.",
+                status=401,
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+            app = error_response(scope["path"], error)
         await app(scope, receive, send)
 
 
@@ -220,12 +196,12 @@ def _add_open_inference_states(app: FastAPI, answering: Answering) -> None:
     async def ready() -> Response:
         """Check whether each model with a version in its stage has an active version."""
         is_ready = answering.service.is_ready()
-        return _json({"ready": is_ready}, 200 if is_ready else 503)
+        return json_response({"ready": is_ready}, 200 if is_ready else 503)
 
     def model_state(name: str, version: str | None) -> Response:
         served = answering.served(name, version)
         is_ready = answering.service.answers(served.followed.name)
-        return _json({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+        return json_response({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
     @app.get("/v2/models/{name}/ready", tags=["Open Inference Protocol"], **openapi.MODEL_READY)
     async def model_ready(name: str) -> Response:
@@ -266,7 +242,7 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
             content["models"] = {
                 name: description.alias_state(served) for name, served in service.served.items()
             }
-        return _json(content, 200 if is_ready else 503)
+        return json_response(content, 200 if is_ready else 503)
 
     @app.get("/metrics", tags=["Service"], **openapi.METRICS)
     async def metrics() -> Response:
@@ -276,19 +252,19 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
     @app.get("/model", tags=["Service"], **openapi.MODEL)
     async def model() -> Response:
         """Return the active version of the default model, and its training run."""
-        return _json(description.model(service.default, service.settings.links))
+        return json_response(description.model(service.default, service.settings.links))
 
     @app.get("/models", tags=["Service"], **openapi.MODELS)
     async def models() -> Response:
         """Return the active versions of all models."""
-        return _json(
+        return json_response(
             [description.model(served, service.settings.links) for served in service.served.values()]
         )
 
     @app.get("/models/{name}", tags=["Service"], **openapi.MODEL)
     async def named_model(name: str) -> Response:
         """Return the active version of a model, and its training run."""
-        return _json(description.model(answering.served(name), service.settings.links))
+        return json_response(description.model(answering.served(name), service.settings.links))
 
     known = app.openapi
 
@@ -318,11 +294,11 @@ def _reader(request: Request) -> Read:
     _require_utf8(request)
     if kind == scoring.CSV:
         return scoring.rows_of_csv
-    if kind == scoring.JSON:
+    if kind == JSON:
         return scoring.rows_of_json
     raise RequestError(
         f"The content type of the body is {kind or 'missing'}.",
-        f"Send {scoring.JSON} or {scoring.CSV}.",
+        f"Send {JSON} or {scoring.CSV}.",
         status=415,
     )
 
@@ -339,13 +315,4 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         error = RequestError(str(error.detail), status=error.status_code, headers=dict(error.headers or {}))
     assert isinstance(error, RequestError)  # noqa: S101 (the handlers are added for these)
-    if request.url.path.startswith("/v2"):
-        return _json({"error": str(error)}, error.status, error.headers)
-    content: Error = {"error_code": ERROR_CODES.get(error.status, "BAD_REQUEST"), "message": str(error)}
-    if error.problems:
-        content["problems"] = list(error.problems)
-    return _json(content, error.status, error.headers)
-
-
-def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content), status, headers, JSON)
+    return error_response(request.url.path, error)

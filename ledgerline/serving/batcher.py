@@ -270,12 +270,8 @@ class Batcher:
                     _deliver([(request, _overdue())])
             return
         request = batch[0]
-        logger.warning(
-            "%s version %s fails on a request.",
-            request.loaded.name,
-            request.loaded.version.number,
-            exc_info=error,
-        )
+        name, number = request.loaded.name, request.loaded.version.number
+        logger.warning("%s version %s fails on a request.", name, number, exc_info=error)
         failure = RequestRowsError if request.loaded.predicts_its_example() else ModelFailedError
         _deliver([(request, failure(clean(str(error))))])
 

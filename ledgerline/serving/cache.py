@@ -10,14 +10,12 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from mlflow import MlflowClient
 
 from ledgerline.mlflow_store import store
 from ledgerline.registry.versions import SHA256_TAG, Version
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 # The versions in memory, and some for rollbacks.
 KEPT_VERSIONS = 5
@@ -31,13 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LastActive:
-    """The version that was active last.
-
-    Attributes:
-        version: The version, as the registry described it.
-        experiment_id: The MLflow experiment of its training run.
-        folder: Folder of its files.
-    """
+    """The version that was active last, as the registry described it, and the folder of its files."""
 
     version: Version
     experiment_id: str
@@ -56,7 +48,7 @@ class Cache:
         # MLflow would decode names with %.
         self._folder = folder / quote(name, safe="").replace("%", "=")
 
-    def files(self, client: "MlflowClient", version: Version) -> Path:
+    def files(self, client: MlflowClient, version: Version) -> Path:
         """Return the folder with the files of a version; download them if they are not cached.
 
         The files are verified each time they are loaded, and not here. A version without a recorded hash is

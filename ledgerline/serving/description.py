@@ -18,7 +18,7 @@ def alias_state(served: Served) -> dict[str, Any]:
         if refusal is None
         else {"version": refusal.number, "reason": refusal.reason, "since": refusal.at.isoformat()},
         "registry": served.problem or "followed",
-        "registry_answered_seconds_ago": _seconds_since(served.polled_at),
+        "registry_response_age_seconds": _seconds_since(served.polled_at),
     }
 
 
@@ -35,7 +35,7 @@ def model(served: Served, links: Links) -> dict[str, Any]:
         "sha256": loaded.sha256,
         "registered_at": version.created_at.isoformat(),
         "loaded_at": loaded.loaded_at.isoformat(timespec="milliseconds"),
-        "answers_since": served.since.isoformat(timespec="milliseconds") if served.since else None,
+        "active_since": served.since.isoformat(timespec="milliseconds") if served.since else None,
         "from_cache": served.from_cache,
         "warm_in_staging": served.staging.version.number if served.staging else None,
         "training": {
@@ -48,7 +48,7 @@ def model(served: Served, links: Links) -> dict[str, Any]:
             if experiment and version.run_id
             else None,
         },
-        "takes": {column.name: column.type for column in loaded.schema.columns}
+        "inputs": {column.name: column.type for column in loaded.schema.columns}
         or {"array": loaded.schema.tensor.dtype if loaded.schema.tensor else ""},
         "tags": dict(version.tags),
     }

@@ -10,7 +10,9 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from ledgerline.cleaning.passwords import without_password_in
 from ledgerline.cleaning.texts import clean
@@ -29,9 +31,6 @@ from ledgerline.serving.cache import Cache
 from ledgerline.serving.loaded import LoadedModel, load, require_same_clients
 from ledgerline.serving.metrics import Metrics
 from ledgerline.serving.settings import Followed
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 # The active version, the previous one, and the one in staging stay in memory, so that a promotion or a
 # rollback only swaps a reference.
@@ -106,8 +105,6 @@ class Follower:
         served: The model, whose state the follower updates.
         cache: Local files of the model.
         tracking_uri: URL of the MLflow server, or URI of its database.
-        poll_seconds: Interval of the polls.
-        metrics: The metrics of the process.
         unpickle: True if any MLflow model may be loaded.
         allow_other_clients: True if a version may be activated although clients of the previous one cannot
             use it.
@@ -118,9 +115,9 @@ class Follower:
     tracking_uri: str
     poll_seconds: float
     metrics: Metrics
-    unpickle: bool = False
-    allow_other_clients: bool = False
-    _client: "MlflowClient | None" = field(default=None, init=False)
+    unpickle: bool
+    allow_other_clients: bool
+    _client: MlflowClient | None = field(default=None, init=False)
     # True if the active version is the one in the registry, and not only one with the same number.
     _is_confirmed: bool = field(default=False, init=False)
     # Creation time of the model: a model that was deleted and created again has other versions 1, 2, ...
@@ -181,8 +178,6 @@ class Follower:
 
     def poll(self) -> None:
         """Read the alias from the registry, and activate the version that has it."""
-        from mlflow.exceptions import MlflowException
-
         name, alias = self.served.followed.name, self.served.followed.alias
         try:
             if self._client is None:
@@ -190,27 +185,31 @@ class Follower:
             alias_state = RegisteredModel(self._client, name).alias_state()
         except UnknownModelError as error:
             self._record_response()
-            self._set_problem(str(error))
+            self._record_problem(str(error))
             return
         except (StoreUnreachableError, MlflowException) as error:
             self._is_reachable = False
             self.metrics.registry_up.labels(name).set(0)
-            self._set_problem(without_password_in(str(error), self.tracking_uri))
+            self._record_problem(without_password_in(str(error), self.tracking_uri))
             return
         self._record_response()
         if alias_state.created != self._model_created:
-            self._reset_for_another_model()
+            # Discard the numbers of an earlier model of the same name; its version stays active meanwhile.
             self._model_created = alias_state.created
+            self._is_confirmed = False
+            self._cold = (0, 0.0)
+            self.served.staging = None
+            self._clear_refusal()
         number = alias_state.aliases.get(alias)
         if number is None:
-            self._set_problem(f"No version of {name} has the alias {alias}.")
+            self._record_problem(f"No version of {name} has the alias {alias}.")
             self._clear_refusal()
         else:
-            self._clear_problem()
+            self._record_problem("")
             self._activate_version(self._client, number)
         self._warm_up(self._client, alias_state)
 
-    def _activate_version(self, client: "MlflowClient", number: int) -> None:
+    def _activate_version(self, client: MlflowClient, number: int) -> None:
         current, refusal, now = self.served.current, self.served.refusal, time.monotonic()
         has_number = current is not None and current.version.number == number
         if has_number and self._is_confirmed:
@@ -220,8 +219,6 @@ class Follower:
         is_refused = refusal is not None and refusal.number == number and now < refusal.retry_at
         if is_refused and not has_number:
             return
-        from mlflow.exceptions import MlflowException
-
         try:
             version = RegisteredModel(client, self.served.followed.name).version(number)
             self._checked_at = now
@@ -239,31 +236,29 @@ class Follower:
         except (ModelRefusedError, UnknownVersionError, MlflowException, OSError) as error:
             self._refuse(number, without_password_in(str(error), self.tracking_uri))
             return
-        self._activate(loaded)
-
-    def _activate(self, loaded: LoadedModel) -> None:
-        served, before = self.served, self.served.current
-        served.current = loaded
-        served.since = datetime.now(UTC)
-        served.from_cache = False
         self._is_confirmed = True
         self._clear_refusal()
-        self._export_active(loaded, before)
-        if before is not None:
-            self.metrics.swaps.labels(loaded.name).inc()
-        logger.info(
-            "%s version %s is active%s.",
-            loaded.name,
-            loaded.version.number,
-            f" instead of version {before.version.number}" if before is not None else "",
-        )
+        self._activate(loaded, from_cache=False)
+        instead = "" if current is None else f" instead of version {current.version.number}"
+        logger.info("%s version %s is active%s.", loaded.name, number, instead)
         try:
             self.cache.store(loaded.version, loaded.experiment_id)
             self.cache.clean()
         except OSError as error:
             logger.warning("%s is active, and cannot be stored for a restart: %s", loaded.name, error)
 
-    def _loaded(self, client: "MlflowClient", version: Version) -> LoadedModel:
+    def _activate(self, loaded: LoadedModel, *, from_cache: bool) -> None:
+        served, before = self.served, self.served.current
+        served.current = loaded
+        served.since = datetime.now(UTC)
+        served.from_cache = from_cache
+        alias = served.followed.alias
+        if before is not None:
+            self.metrics.model_info.remove(*_labels(before, alias))
+            self.metrics.swaps.labels(loaded.name).inc()
+        self.metrics.model_info.labels(*_labels(loaded, alias)).set(1)
+
+    def _loaded(self, client: MlflowClient, version: Version) -> LoadedModel:
         key = _key(version)
         if key in self._warm:
             self._warm.move_to_end(key)
@@ -288,10 +283,8 @@ class Follower:
             self._warm.popitem(last=False)
         return loaded
 
-    def _warm_up(self, client: "MlflowClient", alias_state: AliasState) -> None:
+    def _warm_up(self, client: MlflowClient, alias_state: AliasState) -> None:
         """Load the version in staging, which is the next one to be promoted."""
-        from mlflow.exceptions import MlflowException
-
         number = alias_state.aliases.get(STAGING)
         staging, current = self.served.staging, self.served.current
         if number is None or (current is not None and current.version.number == number):
@@ -308,12 +301,8 @@ class Follower:
         except (ModelRefusedError, UnknownVersionError, MlflowException, OSError) as error:
             # The version is refused only if it gets the alias.
             if self._cold[0] != number:
-                logger.warning(
-                    "%s version %s, in staging, cannot be loaded. %s",
-                    self.served.followed.name,
-                    number,
-                    error,
-                )
+                name = self.served.followed.name
+                logger.warning("%s version %s, in staging, cannot be loaded. %s", name, number, error)
             self._cold = (number, time.monotonic() + MAX_RETRY_SECONDS)
 
     def _activate_from_cache(self) -> None:
@@ -329,10 +318,7 @@ class Follower:
             logger.warning("The version that was active last cannot be loaded: %s", error)
             return
         self._warm[_key(last.version)] = loaded
-        self.served.current = loaded
-        self.served.since = datetime.now(UTC)
-        self.served.from_cache = True
-        self._export_active(loaded, None)
+        self._activate(loaded, from_cache=True)
         logger.warning(
             "%s version %s is active again, from the cache. %s",
             loaded.name,
@@ -355,13 +341,6 @@ class Follower:
         if before is None or before.reason != reason:
             logger.error("%s version %s is refused. %s", name, number, reason)
 
-    def _reset_for_another_model(self) -> None:
-        """Discard the numbers of an earlier model of the same name; its version stays active meanwhile."""
-        self._is_confirmed = False
-        self._cold = (0, 0.0)
-        self.served.staging = None
-        self._clear_refusal()
-
     def _clear_refusal(self) -> None:
         self.served.refusal = None
         self.metrics.refused_version.labels(self.served.followed.name).set(0)
@@ -372,22 +351,14 @@ class Follower:
         self.metrics.registry_up.labels(self.served.followed.name).set(1)
         self.metrics.registry_poll.labels(self.served.followed.name).set(time.time())
 
-    def _set_problem(self, problem: str) -> None:
+    def _record_problem(self, problem: str) -> None:
+        """Record why the alias cannot be followed; an empty text means that it is followed."""
         problem = clean(problem)
-        if self.served.problem != problem:
+        if problem and self.served.problem != problem:
             logger.warning("%s", problem)
-        self.served.problem = problem
-
-    def _clear_problem(self) -> None:
-        if self.served.problem:
+        elif self.served.problem and not problem:
             logger.info("%s is followed again.", self.served.followed.name)
-        self.served.problem = ""
-
-    def _export_active(self, loaded: LoadedModel, before: LoadedModel | None) -> None:
-        alias = self.served.followed.alias
-        if before is not None:
-            self.metrics.model_info.remove(*_labels(before, alias))
-        self.metrics.model_info.labels(*_labels(loaded, alias)).set(1)
+        self.served.problem = problem
 
 
 def _labels(loaded: LoadedModel, alias: str) -> tuple[str, ...]:
@@ -398,10 +369,8 @@ def _key(version: Version) -> tuple[int, datetime, str]:
     return version.number, version.created_at, version.tags.get(SHA256_TAG, "")
 
 
-def _experiment_id(client: "MlflowClient", version: Version) -> str:
+def _experiment_id(client: MlflowClient, version: Version) -> str:
     """Return the MLflow experiment of the training run, for links; empty if it cannot be read."""
-    from mlflow.exceptions import MlflowException
-
     try:
         return client.get_run(version.run_id).info.experiment_id if version.run_id else ""
     except MlflowException:

@@ -1,24 +1,41 @@
-"""Reads JSON bodies into the structures of protocol_types.py, and converts values to JSON."""
+"""Reads JSON bodies into the structures of protocol_types.py, and writes values and errors as JSON."""
 
 import base64
 import json
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
+import numpy as np
 import orjson
+import pandas as pd
+from fastapi import Response
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from ledgerline.serving.protocol_types import Error
 from ledgerline.serving.request_errors import (
     BodyRefusedError,
     Problem,
+    RequestError,
     RowsRefusedError,
     TooManyRowsError,
     abbreviated,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from pydantic_core import ErrorDetails
+JSON = "application/json"
+
+# MLflow's error codes for HTTP statuses; BAD_REQUEST is that of all others.
+ERROR_CODES = {
+    401: "UNAUTHENTICATED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    405: "ENDPOINT_NOT_FOUND",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "TEMPORARILY_UNAVAILABLE",
+}
 
 Structure = TypeVar("Structure", bound=BaseModel)
 
@@ -88,7 +105,7 @@ def checked(structure: type[Structure], content: Any, remedy: str, path: str = "
         raise BodyRefusedError(f"{_message(details, path)}.", remedy) from None
 
 
-def _message(details: "ErrorDetails", path: str) -> str:
+def _message(details: ErrorDetails, path: str) -> str:
     """Return the problem with a value, and its path."""
     path += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
     subject = path.lstrip(".") or "The body"
@@ -113,22 +130,16 @@ def require_rows(count: int, max_rows: int) -> None:
         raise TooManyRowsError(f"The body has {count} rows.", f"Send at most {max_rows} at once.")
 
 
-def plain(values: "NDArray[Any]") -> list[Any]:
+def plain(values: NDArray[Any]) -> list[Any]:
     """Return an array as lists; datetimes become strings, and missing datetimes become None."""
-    import numpy as np
-    import pandas as pd
-
     if values.dtype.kind != "M":
         return values.tolist()
-    moments = pd.DatetimeIndex(values.reshape(-1))
-    texts = [None if moment is pd.NaT else moment.isoformat() for moment in moments]
+    texts = [as_json(moment) for moment in pd.DatetimeIndex(values.reshape(-1))]
     return np.array(texts, dtype="object").reshape(values.shape).tolist()
 
 
 def as_json(value: Any) -> Any:
     """Convert an output of a model that orjson cannot write."""
-    import pandas as pd
-
     if value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, pd.Timestamp):
@@ -136,3 +147,18 @@ def as_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a value as a response."""
+    return Response(orjson.dumps(content), status, headers, JSON)
+
+
+def error_response(path: str, error: RequestError) -> Response:
+    """Return an error in the form of the protocol that the path of the request belongs to."""
+    if path.startswith("/v2"):
+        return json_response({"error": str(error)}, error.status, error.headers)
+    content: Error = {"error_code": ERROR_CODES.get(error.status, "BAD_REQUEST"), "message": str(error)}
+    if error.problems:
+        content["problems"] = list(error.problems)
+    return json_response(content, error.status, error.headers)

@@ -1,13 +1,19 @@
 """Loads versions into memory, verified and tested. follower.py decides which one is active."""
 
-import base64
 import copy
+import math
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from mlflow import pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from threadpoolctl import ThreadpoolController
 
 from ledgerline.evaluation import signatures
 from ledgerline.ledger.ids import RUN_ID_TAG
@@ -15,13 +21,10 @@ from ledgerline.mlflow_store import model_files
 from ledgerline.mlflow_store.stored_model import PREDICT, PYFUNC, ModelRefusedError, StoredModel
 from ledgerline.registry.versions import Version, verified_sha256
 from ledgerline.serving import scoring
+from ledgerline.serving.json_bodies import as_json
 from ledgerline.serving.request_errors import RowsRefusedError
 from ledgerline.serving.rows import Rows, output_rows
 from ledgerline.serving.schema import INTEGERS, Schema, UnsupportedSignatureError, schema_of
-
-if TYPE_CHECKING:
-    from mlflow.models import Model, ModelSignature
-    from threadpoolctl import ThreadpoolController
 
 # For fewer rows, the threads of a model take more time than they save. They also spin while they wait, which
 # takes processor time from other requests.
@@ -31,12 +34,6 @@ MIN_THREADED_ROWS = 512
 # early releases of CPython 3.11 one of two threads that build syntax trees at the same time raises
 # SystemError, "AST constructor recursion depth mismatch" (https://github.com/python/cpython/issues/106905).
 _ONE_LOAD = threading.Lock()
-
-
-def _openmp() -> "ThreadpoolController":
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="openmp")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class LoadedModel:
         signature: Its inputs and outputs, as a signature of MLflow.
         example: Its input example.
         experiment_id: The MLflow experiment of its training run; empty if unknown.
-        loaded_at: Time at which it was loaded.
         model: The model; it takes the results of `Schema.model_input`.
         threads: Controller that limits its OpenMP threads.
     """
@@ -58,13 +54,15 @@ class LoadedModel:
     version: Version
     sha256: str
     schema: Schema
-    signature: "ModelSignature"
+    signature: ModelSignature
     example: Rows
     experiment_id: str
     loaded_at: datetime
     model: StoredModel
     # Created after the model, which loads the libraries that have threads.
-    threads: "ThreadpoolController" = field(default_factory=_openmp)
+    threads: ThreadpoolController = field(
+        default_factory=lambda: ThreadpoolController().select(user_api="openmp")
+    )
 
     @property
     def name(self) -> str:
@@ -103,41 +101,33 @@ def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> 
         ModelRefusedError: The files differ, cannot be trusted or read, or have no supported signature; or the
             model fails on its own example.
     """
-    with _ONE_LOAD:
-        return _load(version, folder, unpickle, experiment_id)
-
-
-def _load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> LoadedModel:
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-
     subject = f"{version.name} version {version.number}"
-    sha256 = verified_sha256(version, folder)
-    try:
-        description = Model.load(str(folder))
-        schema = schema_of(description.signature)
-    except (MlflowException, OSError) as error:
-        raise ModelRefusedError(f"{subject} cannot be read: {error}") from error
-    except UnsupportedSignatureError as error:
-        raise ModelRefusedError(f"{subject} cannot be served. {error}") from error
-    stored = _stored(description, folder, unpickle)
-    assert description.signature is not None  # noqa: S101 (schema_of requires it)
-    example = _example(description, folder, schema, subject)
-    loaded = LoadedModel(
-        version=version,
-        sha256=sha256,
-        schema=schema,
-        signature=description.signature,
-        example=example,
-        experiment_id=experiment_id,
-        loaded_at=datetime.now(UTC),
-        model=stored,
-    )
-    try:
-        scoring.response_body(loaded.predict(example))
-    except Exception as error:  # models raise anything
-        raise ModelRefusedError(f"{subject} fails on its own input example: {error}") from error
-    return loaded
+    with _ONE_LOAD:
+        sha256 = verified_sha256(version, folder)
+        try:
+            description = Model.load(str(folder))
+            schema = schema_of(description.signature)
+        except (MlflowException, OSError) as error:
+            raise ModelRefusedError(f"{subject} cannot be read: {error}") from error
+        except UnsupportedSignatureError as error:
+            raise ModelRefusedError(f"{subject} cannot be served. {error}") from error
+        stored = _stored(description, folder, unpickle)
+        assert description.signature is not None  # noqa: S101 (schema_of requires it)
+        loaded = LoadedModel(
+            version=version,
+            sha256=sha256,
+            schema=schema,
+            signature=description.signature,
+            example=_example(description, folder, schema, subject),
+            experiment_id=experiment_id,
+            loaded_at=datetime.now(UTC),
+            model=stored,
+        )
+        try:
+            scoring.response_body(loaded.predict(loaded.example))
+        except Exception as error:  # models raise anything
+            raise ModelRefusedError(f"{subject} fails on its own input example: {error}") from error
+        return loaded
 
 
 def require_same_clients(new: LoadedModel, old: LoadedModel) -> None:
@@ -154,19 +144,13 @@ def require_same_clients(new: LoadedModel, old: LoadedModel) -> None:
         )
 
 
-def _stored(description: "Model", folder: Path, unpickle: bool) -> StoredModel:
+def _stored(description: Model, folder: Path, unpickle: bool) -> StoredModel:
     if not unpickle:
         return model_files.load(folder)
     if model_files.recorded_method(description) is not None:
         with suppress(ModelRefusedError):  # such as pickled ones
             return model_files.load(folder)
-    return _any_model(folder)
-
-
-def _any_model(folder: Path) -> StoredModel:
-    """Load a model of any flavour as MLflow does, which can run code in its files."""
-    from mlflow import pyfunc
-
+    # Load a model of any flavour as MLflow does, which can run code in its files.
     try:
         model = pyfunc.load_model(str(folder))
     except Exception as error:  # flavours raise errors of any type
@@ -181,9 +165,7 @@ def _any_model(folder: Path) -> StoredModel:
     return StoredModel(PYFUNC, model, PREDICT, model.predict)
 
 
-def _example(description: "Model", folder: Path, schema: Schema, subject: str) -> Rows:
-    import pandas as pd
-
+def _example(description: Model, folder: Path, schema: Schema, subject: str) -> Rows:
     try:
         example: Any = description.load_input_example(str(folder))
     except Exception as error:  # MLflow's readers of examples raise different errors
@@ -207,14 +189,10 @@ def _example(description: "Model", folder: Path, schema: Schema, subject: str) -
 
 def _plain(value: Any, type_name: str) -> Any:
     """Convert a value of a data frame to a JSON value."""
-    import pandas as pd
-
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if pd.api.types.is_scalar(value) and pd.isna(value):
+    if isinstance(value, float) and math.isnan(value):
         return None
-    if isinstance(value, pd.Timestamp):
-        return value.isoformat()
     if isinstance(value, float) and type_name in INTEGERS and value.is_integer():
         return int(value)  # in a column with missing values, pandas stores integers as floats
+    with suppress(TypeError):
+        return as_json(value)
     return value

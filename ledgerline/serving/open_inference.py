@@ -8,12 +8,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
+import numpy as np
 import orjson
+import pandas as pd
+from mlflow.models import ModelSignature
+from numpy.typing import NDArray
 
 from ledgerline.mlflow_store.stored_model import PYFUNC
 from ledgerline.serving.json_bodies import as_json, checked, parsed, plain, require_rows
+from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.protocol_types import (
     NO_BINARY,
     DatatypeName,
@@ -32,17 +37,8 @@ from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import Column, Schema
 from ledgerline.settings.version import VERSION
 
-if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
-    from numpy.typing import NDArray
-
-    from ledgerline.serving.loaded import LoadedModel
-
 # Names of tensors that have no name in the signature.
 INPUT, PREDICTIONS = "inputs", "predictions"
-
-# The protocol's platform is the prefix and the name of MLflow's flavour, such as mlflow_sklearn.
-PLATFORM, PYFUNC_PLATFORM = "mlflow_", "mlflow_pyfunc"
 
 # The header of a request whose tensors follow the JSON as bytes.
 BINARY_HEADER = "Inference-Header-Content-Length"
@@ -52,13 +48,7 @@ FORM = "Send a JSON object whose inputs are tensors with name, shape, datatype a
 
 @dataclass(frozen=True)
 class Datatype:
-    """A datatype of the protocol.
-
-    Attributes:
-        accepted: Python types of its values in parsed JSON.
-        expected: Description of a value, for messages.
-        limits: The lowest and the highest value of integers.
-    """
+    """A datatype of the protocol: the Python types of its values in parsed JSON, and limits of integers."""
 
     accepted: frozenset[type]
     expected: str
@@ -72,8 +62,7 @@ class Datatype:
 
 
 def _integer(name: str) -> Datatype:
-    bits = int(name.rpartition("INT")[2])
-    low, high = (0, 2**bits - 1) if name.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    low, high = np.iinfo(name.lower()).min, np.iinfo(name.lower()).max
     return Datatype(frozenset({int}), f"an integer between {low} and {high}", (low, high))
 
 
@@ -114,7 +103,7 @@ class Inference:
 
     Attributes:
         rows: Rows to predict.
-        id: Id of the request, which the response repeats; None if it has no id.
+        id: Id that the response repeats.
         outputs: Names of the requested outputs; empty for all.
         unknown: Names of tensors that the model does not take.
     """
@@ -149,23 +138,22 @@ def inference_of(body: bytes, schema: Schema, max_rows: int) -> Inference:
         Rows(columns={'hour': array([ 7, 22])}, count=2)
     """
     request = checked(InferenceRequest, parsed(body), FORM)
-    tensors = {tensor.name: tensor for tensor in request.inputs}
-    if len(tensors) < len(request.inputs):
-        names = [tensor.name for tensor in request.inputs]
+    names = [tensor.name for tensor in request.inputs]
+    if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise RowsRefusedError([Problem("the tensor occurs twice", column=twice)])
     first = request.inputs[0]
-    count = _count(first)
+    count = first.rows
     for tensor in request.inputs:
-        if _count(tensor) != count:
-            raise _refusal(tensor, f"it has {_count(tensor)} rows, {first.name} has {count}")
+        if tensor.rows != count:
+            raise _refusal(tensor, f"it has {tensor.rows} rows, {first.name} has {count}")
     require_rows(count, max_rows)
     # An output that is requested twice is returned once.
     outputs = tuple(dict.fromkeys(output.name for output in request.outputs or ()))
     if schema.tensor is not None:
         return Inference(_array_rows(request.inputs, schema), request.id, outputs, [])
     rows = _column_rows(request.inputs, schema, count)
-    return Inference(rows, request.id, outputs, schema.unknown(list(tensors)))
+    return Inference(rows, request.id, outputs, schema.unknown(names))
 
 
 def require_outputs(inference: Inference, names: Iterable[str]) -> None:
@@ -184,9 +172,6 @@ def require_outputs(inference: Inference, names: Iterable[str]) -> None:
 
 def require_no_binary(headers: Mapping[str, str]) -> None:
     """Make sure that no tensors follow the JSON of a body.
-
-    Args:
-        headers: Headers of the request, whose names are matched regardless of case.
 
     Raises:
         BodyRefusedError: Tensors follow the JSON.
@@ -216,7 +201,7 @@ def response_body(outputs: Rows, model: str, version: int, inference: Inference)
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def model_metadata(loaded: "LoadedModel") -> ModelMetadata:
+def model_metadata(loaded: LoadedModel) -> ModelMetadata:
     """Return the inputs and outputs of a model."""
     schema, flavour = loaded.schema, loaded.model.flavour
     if schema.tensor is not None:
@@ -226,13 +211,13 @@ def model_metadata(loaded: "LoadedModel") -> ModelMetadata:
     return {
         "name": loaded.name,
         "versions": [str(loaded.version.number)],
-        "platform": PYFUNC_PLATFORM if flavour == PYFUNC else PLATFORM + flavour,
+        "platform": f"mlflow_{'pyfunc' if flavour == PYFUNC else flavour}",
         "inputs": inputs,
         "outputs": _outputs(loaded.signature),
     }
 
 
-def output_names(signature: "ModelSignature") -> tuple[str, ...]:
+def output_names(signature: ModelSignature) -> tuple[str, ...]:
     """Return the names of a model's outputs."""
     return tuple(output["name"] for output in _outputs(signature))
 
@@ -240,11 +225,6 @@ def output_names(signature: "ModelSignature") -> tuple[str, ...]:
 def server_metadata() -> ServerMetadata:
     """Return the name and version of this server."""
     return {"name": "ledgerline", "version": VERSION, "extensions": []}
-
-
-def _count(tensor: RequestTensor) -> int:
-    """Return the number of rows, by the shape."""
-    return tensor.shape[0] if tensor.shape else 0
 
 
 def _refusal(tensor: RequestTensor, text: str, row: int | None = None) -> RowsRefusedError:
@@ -282,7 +262,7 @@ def _problems(tensor: RequestTensor, values: Sequence[Any]) -> list[Problem]:
             return []
         if datatype.limits[0] <= min(values) and max(values) <= datatype.limits[1]:
             return []
-    values_by_row = len(values) // _count(tensor)
+    values_by_row = len(values) // tensor.rows
     return [
         Problem(
             f"{abbreviated(value)} is not {datatype.expected}, its datatype is {tensor.datatype}",
@@ -316,8 +296,6 @@ def _column_rows(tensors: Sequence[RequestTensor], schema: Schema, count: int) -
 
 
 def _array_rows(tensors: Sequence[RequestTensor], schema: Schema) -> Rows:
-    import numpy as np
-
     assert schema.tensor is not None  # noqa: S101 (the caller has checked it)
     if len(tensors) > 1:
         raise BodyRefusedError(f"The model takes one tensor; the body has {len(tensors)}.")
@@ -327,7 +305,7 @@ def _array_rows(tensors: Sequence[RequestTensor], schema: Schema) -> Rows:
     values = _values(tensor)
     problems = _problems(tensor, values)
     if tensor.datatype not in FLOATS and None in values:
-        values_by_row = max(1, len(values) // _count(tensor))
+        values_by_row = max(1, len(values) // tensor.rows)
         problems += [
             Problem("a value is required", number // values_by_row, tensor.name)
             for number, value in enumerate(values)
@@ -337,13 +315,9 @@ def _array_rows(tensors: Sequence[RequestTensor], schema: Schema) -> Rows:
         raise RowsRefusedError(problems)
     try:
         array = np.array(values, dtype="float64" if tensor.datatype in FLOATS else None)
-        return schema.array_rows(array.reshape(tensor.shape))
+        return schema.array_rows(array.reshape(tensor.shape), tensor.name)
     except OverflowError:
         raise _refusal(tensor, "it has a number that no float can hold") from None
-    except RowsRefusedError as error:
-        raise RowsRefusedError(
-            [Problem(problem.text, problem.row, tensor.name) for problem in error.problems]
-        ) from None
 
 
 def _metadata(name: str, datatype: DatatypeName, shape: Iterable[Any]) -> TensorMetadata:
@@ -360,7 +334,7 @@ def _column_metadata(column: Column) -> TensorMetadata:
     return metadata
 
 
-def _outputs(signature: "ModelSignature") -> list[TensorMetadata]:
+def _outputs(signature: ModelSignature) -> list[TensorMetadata]:
     outputs: list[TensorMetadata] = []
     output: Any
     for output in signature.outputs.inputs if signature.outputs is not None else []:
@@ -372,10 +346,7 @@ def _outputs(signature: "ModelSignature") -> list[TensorMetadata]:
     return outputs
 
 
-def _tensor(name: str, values: "NDArray[Any]") -> Tensor:
-    import numpy as np
-    import pandas as pd
-
+def _tensor(name: str, values: NDArray[Any]) -> Tensor:
     flat = values.reshape(-1)
     datatype = _OF_NUMPY.get(flat.dtype.name)
     data: Any
@@ -386,7 +357,12 @@ def _tensor(name: str, values: "NDArray[Any]") -> Tensor:
         data = [None if gone else value for value, gone in zip(plain(flat), pd.isna(flat), strict=True)]
         datatype = _datatype_of(data)
         if datatype == "BYTES":
-            data = [value if value is None or isinstance(value, str) else _text(value) for value in data]
+            data = [
+                value
+                if value is None or isinstance(value, str)
+                else orjson.dumps(value, default=as_json, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+                for value in data
+            ]
     return {"name": name, "datatype": datatype, "shape": list(values.shape), "data": data}
 
 
@@ -398,7 +374,3 @@ def _datatype_of(values: Iterable[Any]) -> DatatypeName:
         if types and types <= DATATYPES[name].accepted:
             return name
     return "BYTES"
-
-
-def _text(value: Any) -> str:
-    return orjson.dumps(value, default=as_json, option=orjson.OPT_SERIALIZE_NUMPY).decode()

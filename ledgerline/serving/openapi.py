@@ -5,18 +5,18 @@ because the columns are those of the active version; `with_examples` adds these 
 the document.
 """
 
-import base64
 import copy
 import csv
 import io
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import orjson
 from fastapi.responses import PlainTextResponse, Response
 
 from ledgerline.serving import open_inference, scoring
-from ledgerline.serving.json_bodies import plain
+from ledgerline.serving.json_bodies import JSON, as_json, plain
+from ledgerline.serving.loaded import LoadedModel
 from ledgerline.serving.protocol_types import (
     Error,
     InferenceError,
@@ -29,16 +29,10 @@ from ledgerline.serving.protocol_types import (
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import KINDS, Column, Schema
 
-if TYPE_CHECKING:
-    from ledgerline.serving.loaded import LoadedModel
-
 EXAMPLE_ROWS = 2
 
 TOKEN = "token"  # noqa: S105 (the name of a security scheme in the document)
-# A setting decides whether tokens are required; the first alternative is a request without one.
-GUARDED: dict[str, Any] = {"security": [{}, {TOKEN: []}]}
 
-_METHODS = ("get", "post")
 _REFERENCES = "#/components/schemas/{model}"
 
 
@@ -67,21 +61,23 @@ REFUSALS = {
 }
 
 
-def _body(content: Mapping[str, Any]) -> dict[str, Any]:
-    return GUARDED | {
-        "requestBody": {"required": True, "content": {kind: {"schema": one} for kind, one in content.items()}}
-    }
+def _guarded(responses: Mapping[int | str, Any], bodies: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    # A setting decides whether tokens are required; the first alternative is a request without one.
+    extra: dict[str, Any] = {"security": [{}, {TOKEN: []}]}
+    if bodies is not None:
+        content = {kind: {"schema": schema} for kind, schema in bodies.items()}
+        extra["requestBody"] = {"required": True, "content": content}
+    return {"openapi_extra": extra, "responses": responses}
 
 
-INVOCATIONS: dict[str, Any] = {
-    "openapi_extra": _body({scoring.JSON: _ref("Invocation"), scoring.CSV: {"type": "string"}}),
-    "responses": _responses({200: "The prediction, by row."}, Predictions) | _responses(REFUSALS, Error),
-}
-INFER: dict[str, Any] = {
-    "openapi_extra": _body({scoring.JSON: _ref(InferenceRequest.__name__)}),
-    "responses": _responses({200: "The prediction."}, InferenceResponse)
-    | _responses(REFUSALS, InferenceError),
-}
+INVOCATIONS = _guarded(
+    _responses({200: "The prediction, by row."}, Predictions) | _responses(REFUSALS, Error),
+    {JSON: _ref("Invocation"), scoring.CSV: {"type": "string"}},
+)
+INFER = _guarded(
+    _responses({200: "The prediction."}, InferenceResponse) | _responses(REFUSALS, InferenceError),
+    {JSON: _ref(InferenceRequest.__name__)},
+)
 # MLflow's content type of its health checks is JSON, but their content is not.
 VERSION: dict[str, Any] = {"response_class": Response}
 PING: dict[str, Any] = VERSION | {"responses": {503: {"description": NOT_ACTIVE[503]}}}
@@ -98,29 +94,19 @@ MODEL_READY: dict[str, Any] = {
     "responses": _responses({200: "A version is active.", **NOT_ACTIVE}, ModelReady)
     | _responses(NOT_SERVED, InferenceError)
 }
-SERVER: dict[str, Any] = {"openapi_extra": GUARDED, "responses": _responses(NO_TOKEN, InferenceError)}
-METADATA: dict[str, Any] = {
-    "openapi_extra": GUARDED,
-    "responses": _responses(NO_TOKEN | NOT_SERVED | NOT_ACTIVE, InferenceError),
-}
-MODEL: dict[str, Any] = {
-    "openapi_extra": GUARDED,
-    "responses": _responses({200: "The active version and its training run."}, dict[str, Any])
-    | _responses(NO_TOKEN | NOT_SERVED, Error),
-}
-MODELS: dict[str, Any] = {
-    "openapi_extra": GUARDED,
-    "responses": _responses({200: "The models."}, list[dict[str, Any]]) | _responses(NO_TOKEN, Error),
-}
-METRICS: dict[str, Any] = {
-    "openapi_extra": GUARDED,
-    "response_class": PlainTextResponse,
-    "responses": {200: {"description": "The metrics in the format of Prometheus."}}
-    | _responses(NO_TOKEN, Error),
-}
+SERVER = _guarded(_responses(NO_TOKEN, InferenceError))
+METADATA = _guarded(_responses(NO_TOKEN | NOT_SERVED | NOT_ACTIVE, InferenceError))
+MODEL = _guarded(
+    _responses({200: "The active version and its training run."}, dict[str, Any])
+    | _responses(NO_TOKEN | NOT_SERVED, Error)
+)
+MODELS = _guarded(_responses({200: "The models."}, list[dict[str, Any]]) | _responses(NO_TOKEN, Error))
+METRICS: dict[str, Any] = {"response_class": PlainTextResponse} | _guarded(
+    {200: {"description": "The metrics in the format of Prometheus."}} | _responses(NO_TOKEN, Error)
+)
 
 
-def with_examples(document: Mapping[str, Any], served: Mapping[str, "LoadedModel"]) -> dict[str, Any]:
+def with_examples(document: Mapping[str, Any], served: Mapping[str, LoadedModel]) -> dict[str, Any]:
     """Return the document with the inputs of the active versions.
 
     Args:
@@ -144,7 +130,7 @@ def with_examples(document: Mapping[str, Any], served: Mapping[str, "LoadedModel
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for path, operations in document["paths"].items():
-        for operation in (operations[method] for method in _METHODS if method in operations):
+        for operation in operations.values():
             operation["responses"].pop("422", None)
             if "{name}" not in path:
                 operation["responses"].pop("404", None)
@@ -152,7 +138,7 @@ def with_examples(document: Mapping[str, Any], served: Mapping[str, "LoadedModel
     return document
 
 
-def _fill_in(operation: dict[str, Any], models: "list[LoadedModel]", path: str) -> None:
+def _fill_in(operation: dict[str, Any], models: list[LoadedModel], path: str) -> None:
     for parameter in operation.get("parameters", ()):
         known = {
             "name": [model.name for model in models],
@@ -165,7 +151,7 @@ def _fill_in(operation: dict[str, Any], models: "list[LoadedModel]", path: str) 
     content = operation["requestBody"]["content"]
     is_inference = path.endswith("/infer")
     if "{name}" in path and not is_inference:
-        content[scoring.JSON]["schema"] = _ref("NamedInvocation")
+        content[JSON]["schema"] = _ref("NamedInvocation")
     for model in models:
         title = f"{model.name}: " if len(models) > 1 else ""
         for kind, bodies in (_inferences(model) if is_inference else _invocations(model)).items():
@@ -213,11 +199,11 @@ def _value(column: Column) -> dict[str, Any]:
     return described
 
 
-def _invocations(model: "LoadedModel") -> dict[str, dict[str, Any]]:
+def _invocations(model: LoadedModel) -> dict[str, dict[str, Any]]:
     """Return examples of MLflow's bodies, by content type and form."""
-    values = _json_values(_example(model))
+    values = _json_values(model.example)
     if model.schema.tensor is not None:
-        return {scoring.JSON: {scoring.INSTANCES: {scoring.INSTANCES: values[UNNAMED]}}}
+        return {JSON: {scoring.INSTANCES: {scoring.INSTANCES: values[UNNAMED]}}}
     rows = [list(row) for row in zip(*values.values(), strict=True)]
     records = [dict(zip(values, row, strict=True)) for row in rows]
     text = io.StringIO()
@@ -229,37 +215,25 @@ def _invocations(model: "LoadedModel") -> dict[str, dict[str, Any]]:
         scoring.INPUTS: values,
     }
     return {
-        scoring.JSON: {form: {form: content} for form, content in forms.items()},
+        JSON: {form: {form: content} for form, content in forms.items()},
         scoring.CSV: {"csv": text.getvalue()},
     }
 
 
-def _inferences(model: "LoadedModel") -> dict[str, dict[str, Any]]:
+def _inferences(model: LoadedModel) -> dict[str, dict[str, Any]]:
     """Return examples of bodies of the Open Inference Protocol."""
-    example = _example(model)
-    values = _json_values(example)
+    values = _json_values(model.example)
     tensors = []
     for tensor in open_inference.model_metadata(model)["inputs"]:
-        column = UNNAMED if model.schema.tensor is not None else tensor["name"]
-        shape = list(example.columns[column].shape)
+        name = UNNAMED if model.schema.tensor is not None else tensor["name"]
+        shape = [len(values[name]), *model.example.columns[name].shape[1:]]
         tensors.append(
-            {"name": tensor["name"], "shape": shape, "datatype": tensor["datatype"], "data": values[column]}
+            {"name": tensor["name"], "shape": shape, "datatype": tensor["datatype"], "data": values[name]}
         )
-    return {scoring.JSON: {"inputs": {"inputs": tensors}}}
+    return {JSON: {"inputs": {"inputs": tensors}}}
 
 
-def _example(model: "LoadedModel") -> Rows:
-    return model.example.part(0, min(EXAMPLE_ROWS, model.example.count))
-
-
-def _json_values(rows: Rows) -> dict[str, list[Any]]:
-    """Return rows as a client sends them."""
-    return {name: [_json_value(value) for value in plain(array)] for name, array in rows.columns.items()}
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_json_value(one) for one in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _json_values(example: Rows) -> dict[str, list[Any]]:
+    """Return the first rows of an example as a client sends them."""
+    columns = {name: plain(values[:EXAMPLE_ROWS]) for name, values in example.columns.items()}
+    return orjson.loads(orjson.dumps(columns, default=as_json, option=orjson.OPT_SERIALIZE_NUMPY))

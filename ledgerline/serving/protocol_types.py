@@ -48,6 +48,11 @@ class RequestTensor(_Request):
     datatype: DatatypeName
     data: Annotated[Data, Field(description="Values by row, flat or nested; null is a missing value.")]
 
+    @property
+    def rows(self) -> int:
+        """The number of rows, by the shape."""
+        return self.shape[0] if self.shape else 0
+
 
 class RequestedOutput(_Request):
     """An output that the response should have."""

@@ -22,13 +22,7 @@ def abbreviated(value: Any) -> str:
 
 
 class RequestError(LedgerlineError):
-    """A request that cannot be answered with a prediction.
-
-    Attributes:
-        status: HTTP status of the response.
-        headers: Further headers of the response.
-        problems: Problems of single rows or columns.
-    """
+    """A request that cannot be answered with a prediction; `problems` are those of single rows or columns."""
 
     status: int = 400
 
@@ -59,13 +53,7 @@ class TooManyRowsError(RequestError):
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of the rows of a request.
-
-    Attributes:
-        row: Number of the row, counted from 0; None if the problem is not in a single row.
-        column: Name of the column; None if the problem is not in a single column.
-        text: Description of the problem, without row and column.
-    """
+    """A problem of the rows of a request, in all rows or in one, which is counted from 0."""
 
     text: str
     row: int | None = None
@@ -78,15 +66,9 @@ class Problem:
 
 
 class RowsRefusedError(RequestError):
-    """Rows that do not fit the signature of the model.
-
-    Attributes:
-        problems: The first `MAX_LISTED_PROBLEMS` problems.
-        count: Number of all problems.
-    """
+    """Rows that do not fit the signature of the model; the first `MAX_LISTED_PROBLEMS` problems are kept."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.count = len(problems)
-        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         # A client that sent a column of a wrong type sees it in the first rows.
         super().__init__(f"{problems[0]}{more}.", problems=problems[:MAX_LISTED_PROBLEMS])

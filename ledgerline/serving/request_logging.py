@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ledgerline.requests import request_log
 from ledgerline.requests.logged_rows import to_table
 from ledgerline.serving.rows import Rows, joined
@@ -36,13 +38,8 @@ class AnsweredRequest:
 
     Attributes:
         at: Arrival time of the request, in seconds since the epoch.
-        request_id: Id of the request.
-        model: Name of the registered model.
-        version: Number of the version.
         trace_id: Id of its trace, as 32 hexadecimal digits; empty if it has no trace.
         seconds: Duration of the request.
-        inputs: Inputs of the model.
-        outputs: Outputs of the model.
     """
 
     at: float
@@ -145,7 +142,11 @@ class RequestLogger:
         problem = None
         for group in _groups(batch):
             rows = sum(request.inputs.count for request in group)
-            failed = self._guarded(lambda group=group: self._write(group))
+            failed = self._guarded(
+                lambda group=group: request_log.write(
+                    self.folder, group[0].model, _table(group, self.redacted)
+                )
+            )
             problem = problem or failed
             with self._lock:
                 self._rows -= rows
@@ -153,9 +154,6 @@ class RequestLogger:
             self._notify(self.on_dropped if failed else self.on_written, rows)
         problem = problem or self._guarded(lambda: request_log.keep_within(self.folder, self.max_bytes))
         self._report(problem)
-
-    def _write(self, group: Sequence[AnsweredRequest]) -> None:
-        request_log.write(self.folder, group[0].model, _table(group, self.redacted))
 
     def _report(self, problem: str | None) -> None:
         """Log a problem once, and log once when it is solved."""
@@ -198,8 +196,6 @@ def _groups(batch: Iterable[AnsweredRequest]) -> list[list[AnsweredRequest]]:
 
 
 def _table(group: Sequence[AnsweredRequest], redacted: frozenset[str]) -> "pa.Table":
-    import numpy as np
-
     counts = [request.inputs.count for request in group]
 
     def repeated(values: list[Any], dtype: str) -> Any:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 # The name of the array of a model that takes or returns one array instead of columns.
 UNNAMED = ""
@@ -21,7 +22,7 @@ class Rows:
         count: Number of rows.
     """
 
-    columns: "Mapping[str, NDArray[Any]]"
+    columns: Mapping[str, NDArray[Any]]
     count: int
 
     def part(self, start: int, stop: int) -> "Rows":
@@ -33,8 +34,6 @@ class Rows:
 
 def joined(parts: Sequence[Rows]) -> Rows:
     """Return rows of the same columns, one part after another."""
-    import numpy as np
-
     if len(parts) == 1:
         return parts[0]
     return Rows(
@@ -53,10 +52,7 @@ def output_rows(output: Any, count: int) -> Rows:
     Raises:
         ValueError: The output has another number of rows.
     """
-    import numpy as np
-    import pandas as pd
-
-    columns: dict[str, np.ndarray[Any, Any]]
+    columns: dict[str, NDArray[Any]]
     if isinstance(output, pd.Series) and output.name is not None:
         output = output.to_frame()
     if isinstance(output, pd.DataFrame):

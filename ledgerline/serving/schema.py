@@ -9,17 +9,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from numpy.typing import NDArray
 
 from ledgerline.errors import LedgerlineError
 from ledgerline.serving.request_errors import Problem, RowsRefusedError, abbreviated
 from ledgerline.serving.rows import UNNAMED, Rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from mlflow.models import ModelSignature
-    from numpy.typing import NDArray
 
 
 class UnsupportedSignatureError(LedgerlineError):
@@ -71,9 +71,6 @@ _DATETIME_PATTERN = re.compile(
 
 
 def _datetime(value: str) -> Any:
-    import numpy as np
-    import pandas as pd
-
     match = _DATETIME_PATTERN.fullmatch(value)
     if match is None:
         raise ValueError("it is not an ISO 8601 date (year-month-day), with or without a time")
@@ -86,9 +83,7 @@ def _datetime(value: str) -> Any:
     return timestamp.as_unit("ns").to_datetime64()
 
 
-def _binary(value: str) -> bytes:
-    return base64.b64decode(value, validate=True)
-
+_binary = partial(base64.b64decode, validate=True)
 
 # The largest float of 32 bits; larger numbers become infinite.
 MAX_SINGLE = 3.4028234e38
@@ -134,10 +129,8 @@ class Column:
     type: str
     required: bool
 
-    def array(self, values: Sequence[Any], problems: list[Problem]) -> "NDArray[Any] | None":
+    def array(self, values: Sequence[Any], problems: list[Problem]) -> NDArray[Any] | None:
         """Return values as an array of the column's type, or append to `problems` and return None."""
-        import numpy as np
-
         kind = KINDS[self.type]
         types = set(map(type, values))
         gaps = type(None) in types or float in types
@@ -153,13 +146,10 @@ class Column:
                 return np.array(values, dtype=kind.dtype)
         return self._converted(values, kind, problems)
 
-    def _converted(self, values: Sequence[Any], kind: Kind, problems: list[Problem]) -> "NDArray[Any] | None":
-        import numpy as np
-
-        converted, before = [], len(problems)
-        has_gaps = False
+    def _converted(self, values: Sequence[Any], kind: Kind, problems: list[Problem]) -> NDArray[Any] | None:
+        converted, before, has_gaps = [], len(problems), False
         for row, value in enumerate(values):
-            if _is_missing(value):
+            if value is None or (type(value) is float and math.isnan(value)):
                 has_gaps = True
                 if self.required:
                     problems.append(Problem("a value is required", row, self.name))
@@ -194,39 +184,34 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
 
-    def array(self, values: Any) -> "NDArray[Any]":
-        """Return nested lists as an array.
+    def array(self, values: Any, name: str | None = None) -> NDArray[Any]:
+        """Return nested lists as an array; `name` is that of the problems' column.
 
         Raises:
             RowsRefusedError: The lists have another shape or type.
         """
-        import numpy as np
-
         try:
             array = np.array(values)
         except (ValueError, OverflowError):
-            raise RowsRefusedError([Problem("the rows have different shapes")]) from None
+            raise RowsRefusedError([Problem("the rows have different shapes", column=name)]) from None
+        if problem := self._problem(array):
+            raise RowsRefusedError([Problem(problem, column=name)])
+        with np.errstate(over="ignore"):
+            return array.astype(self.dtype)
+
+    def _problem(self, array: NDArray[Any]) -> str:
         wanted = np.dtype(self.dtype)
         if array.dtype.kind not in _KINDS_INTO[wanted.kind]:
-            raise RowsRefusedError([Problem(f"the values are {array.dtype}, the model takes {self.dtype}")])
-        expected = ", ".join("any" if length == -1 else str(length) for length in self.shape)
-        if array.ndim != len(self.shape) or any(
-            expected_length not in (-1, length)
-            for expected_length, length in zip(self.shape, array.shape, strict=True)
-        ):
-            raise RowsRefusedError(
-                [
-                    Problem(
-                        f"the shape is {array.shape}, the model takes ({expected}); the first axis is the row"
-                    )
-                ]
-            )
+            return f"the values are {array.dtype}, the model takes {self.dtype}"
+        lengths = zip(self.shape, array.shape, strict=False)
+        if array.ndim != len(self.shape) or any(ours not in (-1, theirs) for ours, theirs in lengths):
+            expected = ", ".join("any" if length == -1 else str(length) for length in self.shape)
+            return f"the shape is {array.shape}, the model takes ({expected}); the first axis is the row"
         if wanted.kind in "iu" and array.size:
             low, high = np.iinfo(wanted).min, np.iinfo(wanted).max
             if int(array.min()) < low or int(array.max()) > high:
-                raise RowsRefusedError([Problem(f"some values are not between {low} and {high}")])
-        with np.errstate(over="ignore"):
-            return array.astype(wanted)
+                return f"some values are not between {low} and {high}"
+        return ""
 
 
 # Kinds of numpy types, and the kinds that can be converted to them without a change of meaning.
@@ -277,37 +262,36 @@ class Schema:
             raise RowsRefusedError(sorted(problems, key=lambda problem: problem.row or 0))
         return Rows(arrays, count)
 
-    def model_input(self, rows: Rows) -> "pd.DataFrame | NDArray[Any]":
+    def model_input(self, rows: Rows) -> pd.DataFrame | NDArray[Any]:
         """Return rows in the form that a model takes: a data frame of the columns, or the array.
 
         Integers with missing values become floats, as in pandas and in most training data, unless a float
         cannot hold them exactly.
         """
-        import pandas as pd
-
         if UNNAMED in rows.columns:
             return rows.columns[UNNAMED]
         columns = dict(rows.columns)
         for name in self._integers_with_gaps:
             if columns[name].dtype == object:
-                columns[name] = _as_floats(columns[name])
+                floats = columns[name].astype("float64")
+                if not (abs(floats) >= MAX_EXACT).any():
+                    columns[name] = floats
         return pd.DataFrame(columns, copy=False)
 
     @cached_property
     def _integers_with_gaps(self) -> tuple[str, ...]:
-        return tuple(
-            column.name for column in self.columns if not column.required and column.type in INTEGERS
-        )
+        return tuple(one.name for one in self.columns if not one.required and one.type in INTEGERS)
 
-    def array_rows(self, values: Any) -> Rows:
-        """Return rows from one nested array.
+    def array_rows(self, values: Any, name: str | None = None) -> Rows:
+        """Return rows from one nested array; `name` is that of the problems' column.
 
         Raises:
             RowsRefusedError: The rows do not fit the schema.
         """
         if self.tensor is None:
-            raise RowsRefusedError([Problem(f"the model takes columns: {self.names()}")])
-        array = self.tensor.array(values)
+            names = ", ".join(column.name for column in self.columns)
+            raise RowsRefusedError([Problem(f"the model takes columns: {names}")])
+        array = self.tensor.array(values, name)
         return Rows({UNNAMED: array}, len(array))
 
     def unknown(self, names: Sequence[str]) -> list[str]:
@@ -315,12 +299,8 @@ class Schema:
         known = {column.name for column in self.columns}
         return [name for name in names if name not in known]
 
-    def names(self) -> str:
-        """Return the names of the columns, for messages."""
-        return ", ".join(column.name for column in self.columns)
 
-
-def schema_of(signature: "ModelSignature | None") -> Schema:
+def schema_of(signature: ModelSignature | None) -> Schema:
     """Return the input schema of a model.
 
     Raises:
@@ -351,13 +331,3 @@ def schema_of(signature: "ModelSignature | None") -> Schema:
             )
         columns.append(Column(str(column.name), name, column.required))
     return Schema(tuple(columns))
-
-
-def _as_floats(values: "NDArray[Any]") -> "NDArray[Any]":
-    """Return integers with missing values as floats, or unchanged if floats cannot hold them exactly."""
-    floats = values.astype("float64")
-    return values if (abs(floats) >= MAX_EXACT).any() else floats
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (type(value) is float and math.isnan(value))

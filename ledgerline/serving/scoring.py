@@ -19,7 +19,7 @@ from ledgerline.serving.request_errors import BodyRefusedError, Problem, RowsRef
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import Schema
 
-JSON, CSV = "application/json", "text/csv"
+CSV = "text/csv"
 
 SPLIT, RECORDS, INSTANCES, INPUTS = "dataframe_split", "dataframe_records", "instances", "inputs"
 FORMS = (SPLIT, RECORDS, INSTANCES, INPUTS)
@@ -96,7 +96,12 @@ def rows_of_csv(body: bytes, schema: Schema, max_rows: int) -> tuple[Rows, list[
 
 def response_body(outputs: Rows) -> bytes:
     """Return a prediction as the body of a response; NaN and infinity become null."""
-    return orjson.dumps({"predictions": _listed(outputs)}, default=as_json, option=orjson.OPT_SERIALIZE_NUMPY)
+    columns = {name: plain(values) for name, values in outputs.columns.items()}
+    if UNNAMED in columns:
+        predictions = columns[UNNAMED]
+    else:
+        predictions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return orjson.dumps({"predictions": predictions}, default=as_json, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _split_columns(data: Any, schema: Schema, max_rows: int) -> tuple[Mapping[str, Sequence[Any]], int]:
@@ -205,11 +210,3 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "boolean": _BOOLEANS.get,
     "datetime": str,
 }
-
-
-def _listed(outputs: Rows) -> Any:
-    if UNNAMED in outputs.columns:
-        return plain(outputs.columns[UNNAMED])
-    names = list(outputs.columns)
-    columns = [plain(outputs.columns[name]) for name in names]
-    return [dict(zip(names, record, strict=True)) for record in zip(*columns, strict=True)]

@@ -27,17 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Service:
-    """The parts of the service.
+    """The parts of the service: a follower and a batcher for each model by name, and what models share.
 
     Attributes:
-        settings: The settings.
         served: The models by name; the first is the default.
-        followers: The followers of the models' aliases.
-        batchers: The batchers that predict with the models.
-        shadow: The shadow predictions of staging.
         request_logger: Writes the request log; None if requests are not logged.
-        tracing: Creates the spans of requests.
-        metrics: The Prometheus metrics.
     """
 
     settings: ServingSettings
@@ -76,22 +70,17 @@ class Service:
         """
         if self.request_logger is not None:
             self.request_logger.start()
-        self.shadow.start()
-        for batcher in self.batchers.values():
-            batcher.start()
-        for follower in self.followers.values():
-            follower.start()
+        parts = [self.shadow, *self.batchers.values(), *self.followers.values()]
+        for part in parts:
+            part.start()
         deadline = time.monotonic() + START_SECONDS + FIRST_VERSIONS_SECONDS
         for follower in self.followers.values():
             follower.wait_until_started(max(0.0, deadline - time.monotonic()))
         try:
             yield
         finally:
-            for follower in self.followers.values():
-                follower.stop(STOP_SECONDS)
-            for batcher in self.batchers.values():
-                batcher.stop(STOP_SECONDS)
-            self.shadow.stop(STOP_SECONDS)
+            for part in reversed(parts):
+                part.stop(STOP_SECONDS)
             if self.request_logger is not None:
                 self.request_logger.stop()
             self.tracing.stop()
@@ -104,11 +93,7 @@ class Service:
 
 
 def service_for(settings: ServingSettings) -> Service:
-    """Return the parts of a service without starting them.
-
-    Args:
-        settings: The settings of the service.
-    """
+    """Return the parts of a service without starting them."""
     # Threads that import MLflow at the same time can deadlock.
     import mlflow.artifacts
     import mlflow.models
@@ -130,6 +115,15 @@ def service_for(settings: ServingSettings) -> Service:
         )
         for name, one in served.items()
     }
+    request_logger = None
+    if settings.request_log is not None:
+        request_logger = RequestLogger(
+            settings.request_log,
+            settings.redacted,
+            settings.request_log_bytes,
+            on_dropped=metrics.unlogged_rows.inc,
+            on_written=metrics.logged_rows.inc,
+        )
     exporter = tracing.exporter_for(settings.telemetry, settings.tracking_uri)
     return Service(
         settings=settings,
@@ -137,21 +131,9 @@ def service_for(settings: ServingSettings) -> Service:
         followers=followers,
         batchers={name: Batcher(partial(_count_prediction, metrics, name)) for name in served},
         shadow=Shadow(settings.shadow_share, metrics),
-        request_logger=_request_logger(settings, metrics),
+        request_logger=request_logger,
         tracing=Tracing(exporter, settings.telemetry.keeps, settings.traces_per_second),
         metrics=metrics,
-    )
-
-
-def _request_logger(settings: ServingSettings, metrics: Metrics) -> RequestLogger | None:
-    if settings.request_log is None:
-        return None
-    return RequestLogger(
-        settings.request_log,
-        settings.redacted,
-        settings.request_log_bytes,
-        on_dropped=metrics.unlogged_rows.inc,
-        on_written=metrics.logged_rows.inc,
     )
 
 

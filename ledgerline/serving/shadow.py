@@ -88,27 +88,19 @@ class Shadow:
             outputs = joined([prediction.outputs for _, _, prediction in group])
             differences = disagreement(outputs.columns, staging.predict(rows).columns)
         except BaseException as error:  # noqa: BLE001 (models raise anything: a panic in Rust is not an Exception)
-            self._predict_one_by_one(group, error)
+            if len(group) > 1:
+                # Only requests with invalid rows count as failed.
+                for offered in group:
+                    self._predict([offered])
+                return
+            self.metrics.shadow_skipped.labels(name, "failed").inc()
+            if (name, number) not in self._failed:
+                self._failed.add((name, number))
+                logger.warning("%s version %s, in staging, fails on a request: %s", name, number, error)
             return
         self.metrics.shadow_seconds.labels(name).observe(time.perf_counter() - started)
         self.metrics.shadow_rows.labels(name, str(number)).inc(differences.rows)
         self.metrics.shadow_disagreements.labels(name, str(number)).inc(differences.decided_differently)
-
-    def _predict_one_by_one(self, group: Sequence[Offered], error: BaseException) -> None:
-        """Predict each request of a failed group, so that only requests with invalid rows count as failed."""
-        if len(group) > 1:
-            for offered in group:
-                self._predict([offered])
-            return
-        served = group[0][0]
-        staging = served.staging
-        if staging is None:
-            return
-        name, number = staging.name, staging.version.number
-        self.metrics.shadow_skipped.labels(name, "failed").inc()
-        if (name, number) not in self._failed:
-            self._failed.add((name, number))
-            logger.warning("%s version %s, in staging, fails on a request: %s", name, number, error)
 
 
 def _alike(offered: Sequence[Offered]) -> Iterator[list[Offered]]:

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from mlflow import MlflowClient
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 
 from ledgerline.cleaning.texts import clean, shortened
 from ledgerline.ledger import ids
@@ -19,10 +20,6 @@ from ledgerline.serving.batcher import Prediction
 from ledgerline.serving.loaded import LoadedModel
 from ledgerline.traces import attributes, exporting, telemetry
 from ledgerline.traces.telemetry import Telemetry
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from opentelemetry.util.types import Attributes
 
 EXPERIMENT = "serving"  # the MLflow experiment of the traces, unless OTEL variables name another target
 TRACEPARENT = "traceparent"
@@ -57,7 +54,7 @@ class SomePerSecond(Sampler):
         trace_id: int,
         name: str,
         kind: SpanKind | None = None,
-        attributes: "Attributes" = None,
+        attributes: Attributes = None,
         links: Sequence[Link] | None = None,
         trace_state: trace.TraceState | None = None,
     ) -> SamplingResult:
@@ -193,7 +190,7 @@ def end(span: Span, method: str, route: str, path: str, status: int) -> None:
 def exporter_for(settings: Telemetry, tracking_uri: str) -> SpanExporter | None:
     """Return the exporter for the settings, which is MLflow's by default; None if tracing is off."""
 
-    def experiment() -> "tuple[MlflowClient, str]":
+    def experiment() -> tuple[MlflowClient, str]:
         client = store.connect(tracking_uri)
         return client, store.experiment_id(client, EXPERIMENT, None)
 

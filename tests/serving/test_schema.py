@@ -295,7 +295,7 @@ def test_the_first_of_many_problems_are_listed_and_all_are_counted() -> None:
         schema.rows({"x": wrong, "y": wrong}, 1000)
 
     assert [(one.row, one.column) for one in refused.value.problems[:3]] == [(0, "x"), (0, "y"), (1, "x")]
-    assert (len(refused.value.problems), refused.value.count) == (MAX_LISTED_PROBLEMS, 2000)
+    assert len(refused.value.problems) == MAX_LISTED_PROBLEMS
     assert str(refused.value) == "row 0, column x: '?' is not a number (and 1999 more)."
 
 
