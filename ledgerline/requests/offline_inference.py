@@ -32,10 +32,6 @@ class Latency:
 def latest_requests(logged: pd.DataFrame, most_rows: int) -> tuple[pd.DataFrame, Starts]:
     """Return the latest requests with at most this number of rows together, but at least one request.
 
-    Args:
-        logged: Rows of the request log, in order.
-        most_rows: Maximum number of rows.
-
     Returns:
         The rows, and the index of the first row of each request.
     """
@@ -122,13 +118,8 @@ def latencies(
 ) -> list[Latency | None]:
     """Return the latency of a request for each version.
 
-    Requests are predicted one by one, and the versions alternate, so that other load affects all of them.
-
-    Args:
-        versions: Versions.
-        inputs: Inputs of all requests.
-        starts: Index of the first row of each request.
-        most: Maximum number of requests, which are chosen at equal distances.
+    At most this number of requests, at equal distances, are predicted one by one. The versions alternate, so
+    that other load affects all of them.
     """
     requests = [inputs.iloc[starts[number] : starts[number + 1]] for number in _evenly(len(starts) - 1, most)]
     taken: list[list[float]] = [[] for _ in versions]

@@ -36,13 +36,10 @@ class Replay:
     """Predictions of staging for the requests of production, compared with the logged predictions.
 
     Attributes:
-        since: Beginning of the replayed period (ISO 8601).
-        until: End of the replayed period (ISO 8601).
         is_cut: Whether there were more requests, of which only the latest were replayed.
         rows_by_version: Number of rows that each version predicted, by its number.
         unscored_rows: Number of rows that staging could not score. Only the latency includes them.
         problem: Reason why one of these rows could not be scored; None if all were scored.
-        disagreements: Number of rows for which staging makes a different decision.
         share: Share of the scored rows with disagreements; None without scored rows.
         mean_difference: Mean absolute difference of the predictions; None if they are not numbers.
         recomputed_rows: Number of rows that the version in production has predicted again.

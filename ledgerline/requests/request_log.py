@@ -36,12 +36,7 @@ class RequestLogError(LedgerlineError):
 
 
 def write(folder: Path, model: str, rows: "pa.Table") -> Path:
-    """Write rows of a model as one file, atomically.
-
-    Args:
-        folder: Folder of the log.
-        model: Name of the registered model.
-        rows: Rows, at least one, as `logged_rows.to_table` returns them.
+    """Write rows of a model, at least one, as one file, atomically; `logged_rows.to_table` creates them.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full. No part of the file remains.

@@ -35,7 +35,6 @@ class Account:
 
     Attributes:
         request_id: The client's id, or a new one.
-        span: The span of the request.
         loaded: The version that predicts for the request; None before it is chosen.
         ignored: Names of columns that the model does not take.
     """

@@ -29,6 +29,7 @@ READ_IN_PLACE_BYTES = 512 * 1024
 # Python's own client refuses headers of more than 64 KB in all, and many proxies of more than 4 KB.
 MAX_LISTED_COLUMNS, MAX_LISTED_CHARACTERS = 10, 64
 
+# Returns the rows of a body, and its columns that the model does not take.
 Read = Callable[[bytes, Schema, int], tuple[Rows, Sequence[str]]]
 
 
@@ -92,11 +93,6 @@ class Answering:
 
     async def answer(self, request: Request, served: Served, read: Read) -> Prediction:
         """Predict the rows in the body of a request.
-
-        Args:
-            request: The request.
-            served: The model.
-            read: Function that returns the rows of a body, and its columns that the model does not take.
 
         Raises:
             RequestError: The request cannot be answered.

@@ -47,11 +47,8 @@ class Prediction:
     """The prediction for a request.
 
     Attributes:
-        loaded: Version that made the prediction.
-        outputs: Predicted rows.
         started: Time at which the model was called, in seconds since the epoch.
         seconds: Duration of the call, for the whole batch.
-        batch_rows: Number of rows in the batch.
     """
 
     loaded: LoadedModel
@@ -133,6 +130,19 @@ class Batcher:
 
     Attributes:
         observe: Callback for each prediction, with its rows, requests and seconds.
+
+    Example:
+        >>> import numpy as np
+        >>> from types import SimpleNamespace
+        >>> doubling = SimpleNamespace(  # in the place of a LoadedModel
+        ...     predict=lambda rows: Rows({"": 2 * rows.columns["hour"]}, rows.count)
+        ... )
+        >>> batcher = Batcher(lambda rows, requests, seconds: None)
+        >>> batcher.start()
+        >>> rows = Rows({"hour": np.array([7, 22])}, count=2)
+        >>> asyncio.run(batcher.predict(doubling, rows, time.monotonic() + 10)).outputs
+        Rows(columns={'': array([14, 44])}, count=2)
+        >>> batcher.stop(seconds=1)
     """
 
     observe: Callable[[int, int, float], None] = lambda rows, requests, seconds: None
@@ -170,10 +180,7 @@ class Batcher:
     async def predict(self, loaded: LoadedModel, rows: Rows, deadline: float) -> Prediction:
         """Queue the rows of a request, and return their prediction.
 
-        Args:
-            loaded: The version to predict with.
-            rows: The rows.
-            deadline: Time at which the client stops waiting, on the clock of `time.monotonic`.
+        The client waits until the deadline, a time on the clock of `time.monotonic`.
 
         Raises:
             RequestRowsError: The model fails on these rows.

@@ -41,7 +41,6 @@ class Cache:
 
     Args:
         folder: Folder for all models; created when needed.
-        name: Name of the registered model.
     """
 
     def __init__(self, folder: Path, name: str) -> None:

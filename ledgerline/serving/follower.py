@@ -53,8 +53,6 @@ class Refusal:
     """A version that has the alias and is not activated.
 
     Attributes:
-        number: Number of the version.
-        reason: The reason, as a sentence.
         at: Time of the first refusal.
         retry_at: Time of the next attempt, on the clock of `time.monotonic`.
         wait: Seconds from the last attempt to `retry_at`.
@@ -72,7 +70,6 @@ class Served:
     """A served model: its active version, and the state of the registry. Only its follower writes it.
 
     Attributes:
-        followed: The model and its alias.
         current: The active version; None before the first.
         since: Time of its activation.
         staging: The loaded version in staging; None without one, or if it cannot be loaded.
@@ -102,8 +99,6 @@ class Follower:
     """Follows the alias of one model.
 
     Attributes:
-        served: The model, whose state the follower updates.
-        cache: Local files of the model.
         tracking_uri: URL of the MLflow server, or URI of its database.
         unpickle: True if any MLflow model may be loaded.
         allow_other_clients: True if a version may be activated although clients of the previous one cannot

@@ -81,13 +81,7 @@ def _finite(text: str) -> float:
 
 
 def checked(structure: type[Structure], content: Any, remedy: str, path: str = "") -> Structure:
-    """Return parsed JSON as a typed structure.
-
-    Args:
-        structure: Type of the structure.
-        content: The parsed JSON.
-        remedy: Advice on how to send such a body, for the message.
-        path: Path of the content in the body, for the message; empty for the whole body.
+    """Return parsed JSON as a typed structure; `remedy` and the path in the body are for the message.
 
     Raises:
         BodyRefusedError: The content is not of this structure.

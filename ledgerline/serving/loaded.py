@@ -41,11 +41,7 @@ class LoadedModel:
     """A version in memory.
 
     Attributes:
-        version: The version in the registry.
         sha256: Hash of its files when they were loaded.
-        schema: Its inputs.
-        signature: Its inputs and outputs, as a signature of MLflow.
-        example: Its input example.
         experiment_id: The MLflow experiment of its training run; empty if unknown.
         model: The model; it takes the results of `Schema.model_input`.
         threads: Controller that limits its OpenMP threads.
@@ -91,11 +87,7 @@ class LoadedModel:
 def load(version: Version, folder: Path, unpickle: bool, experiment_id: str) -> LoadedModel:
     """Load a version, after verifying that its files are those that were registered.
 
-    Args:
-        version: The version in the registry.
-        folder: Folder of its files.
-        unpickle: True if any MLflow model may be loaded, which can run any code in its files.
-        experiment_id: The MLflow experiment of its training run; empty if unknown.
+    With `unpickle`, any MLflow model may be loaded, which can run any code in its files.
 
     Raises:
         ModelRefusedError: The files differ, cannot be trusted or read, or have no supported signature; or the

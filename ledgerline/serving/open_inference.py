@@ -102,7 +102,6 @@ class Inference:
     """A parsed request.
 
     Attributes:
-        rows: Rows to predict.
         id: Id that the response repeats.
         outputs: Names of the requested outputs; empty for all.
         unknown: Names of tensors that the model does not take.
@@ -119,11 +118,6 @@ def inference_of(body: bytes, schema: Schema, max_rows: int) -> Inference:
 
     A model with columns takes a tensor for each, of shape [rows] or [rows, 1]. A model of one array takes one
     tensor of any name. A null in the data is a missing value.
-
-    Args:
-        body: The body of the request.
-        schema: The schema of the model.
-        max_rows: Maximum number of rows.
 
     Raises:
         BodyRefusedError: The body does not follow the protocol.

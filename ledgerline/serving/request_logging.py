@@ -39,7 +39,6 @@ class AnsweredRequest:
     Attributes:
         at: Arrival time of the request, in seconds since the epoch.
         trace_id: Id of its trace, as 32 hexadecimal digits; empty if it has no trace.
-        seconds: Duration of the request.
     """
 
     at: float
@@ -57,7 +56,6 @@ class RequestLogger:
     """Queues answered requests without waiting or raising, and writes them in a thread.
 
     Attributes:
-        folder: Folder of the log.
         redacted: Columns of inputs and outputs whose values are not written.
         max_bytes: Maximum size of all files together; the oldest are deleted.
         flush_seconds: Interval of the flushes.
@@ -65,7 +63,6 @@ class RequestLogger:
         on_written: Callback with the number of rows that were written.
         max_rows: Maximum number of rows in memory.
         flush_rows: Number of rows that are flushed at once.
-        stop_seconds: Maximum time that `stop` waits.
     """
 
     folder: Path

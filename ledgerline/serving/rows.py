@@ -19,7 +19,6 @@ class Rows:
     Attributes:
         columns: An array for each column, whose first axis is the row. `UNNAMED` is the only array of a
             tensor.
-        count: Number of rows.
     """
 
     columns: Mapping[str, NDArray[Any]]
@@ -43,11 +42,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def output_rows(output: Any, count: int) -> Rows:
-    """Return the output of a model as rows.
-
-    Args:
-        output: A series, a frame, a mapping of columns, or anything that numpy takes for an array.
-        count: Number of rows of the input.
+    """Return a series, a frame, a mapping of columns, or anything that numpy takes for an array, as rows.
 
     Raises:
         ValueError: The output has another number of rows.

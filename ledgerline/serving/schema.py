@@ -120,7 +120,6 @@ class Column:
     """A column that a model takes.
 
     Attributes:
-        name: Name of the column.
         type: MLflow's name of its type, a key of `KINDS`.
         required: True if a request must have it, without missing values.
     """
@@ -177,7 +176,6 @@ class Tensor:
     """The array that a model takes instead of columns.
 
     Attributes:
-        dtype: Its numpy type.
         shape: Its shape; -1 is any length. The first axis is the row.
     """
 
@@ -237,11 +235,7 @@ class Schema:
     tensor: Tensor | None = None
 
     def rows(self, columns: Mapping[str, Sequence[Any]], count: int) -> Rows:
-        """Return rows from the values of a request; columns that the model does not take are left out.
-
-        Args:
-            columns: Values of parsed JSON by column; each column has `count` values.
-            count: Number of rows.
+        """Return rows from values of parsed JSON; columns that the model does not take are left out.
 
         Raises:
             RowsRefusedError: The rows do not fit the schema.

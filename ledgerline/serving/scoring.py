@@ -33,11 +33,6 @@ ONE_FORM = f"Send a JSON object with one of {', '.join(FORMS)}."
 def rows_of_json(body: bytes, schema: Schema, max_rows: int) -> tuple[Rows, list[str]]:
     """Return the rows of a JSON body, and the names of its columns that the model does not take.
 
-    Args:
-        body: The body of the request.
-        schema: The schema of the model.
-        max_rows: Maximum number of rows.
-
     Raises:
         BodyRefusedError: The body does not follow the protocol.
         RowsRefusedError: The rows do not fit the schema.

@@ -61,6 +61,23 @@ def serve(settings: "ServingSettings") -> None:
         MissingExtraError: The extra `serving` is not installed.
         CacheError: The folder of the cache cannot be created.
         ListenError: The server cannot listen on the address.
+
+    Example:
+        >>> import subprocess
+        >>> program = '''
+        ... from ledgerline.serving.server import serve
+        ... from ledgerline.serving.settings import ServingSettings
+        ... serve(ServingSettings.from_environment({
+        ...     "LEDGERLINE_HOME": ".",
+        ...     "LEDGERLINE_SERVING_MODELS": "oven_demand",
+        ...     "LEDGERLINE_SERVING_PORT": "0",  # any free one
+        ...     "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
+        ... }))'''
+        >>> command = [sys.executable, "-c", program]
+        >>> with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        ...     print(next(line for line in process.stderr if "Serving" in line).split("INFO")[1].strip())
+        ...     process.terminate()
+        Serving oven_demand on http://127.0.0.1:...
     """
     require("serving", "Serving")
     handler = logging.StreamHandler()

@@ -22,12 +22,7 @@ IMPATIENT = {
 
 @dataclass(frozen=True)
 class Followed:
-    """A model to serve.
-
-    Attributes:
-        name: Name of the registered model.
-        alias: Alias of the version to serve.
-    """
+    """A registered model, and the alias of its version to serve."""
 
     name: str
     alias: str = PRODUCTION

@@ -31,7 +31,6 @@ class Shadow:
 
     Attributes:
         share: Share of the requests, 0 to 1.
-        metrics: The metrics of the process.
     """
 
     share: float

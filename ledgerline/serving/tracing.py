@@ -145,13 +145,7 @@ def record_model(span: Span, loaded: LoadedModel, alias: str) -> None:
 
 
 def record_prediction(span: Span, prediction: Prediction, arrived: float) -> None:
-    """Set the attributes of the prediction.
-
-    Args:
-        span: Span of the request.
-        prediction: The prediction.
-        arrived: Arrival time of the request, in seconds since the epoch.
-    """
+    """Set the attributes of the prediction for a request that arrived at a time since the epoch."""
     if span.is_recording():
         span.set_attributes(
             {
