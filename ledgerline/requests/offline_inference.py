@@ -114,14 +114,15 @@ def _spans(starts: Starts, most_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def latencies(
-    versions: Sequence[ReplayedVersion], inputs: pd.DataFrame, starts: Starts, most: int = MAX_TIMED
+    versions: Sequence[ReplayedVersion], inputs: pd.DataFrame, starts: Starts
 ) -> list[Latency | None]:
     """Return the latency of a request for each version.
 
-    At most this number of requests, at equal distances, are predicted one by one. The versions alternate, so
-    that other load affects all of them.
+    Requests are predicted one by one, and the versions alternate, so that other load affects all of them.
     """
-    requests = [inputs.iloc[starts[number] : starts[number + 1]] for number in _evenly(len(starts) - 1, most)]
+    count = len(starts) - 1
+    evenly = np.unique(np.linspace(0, count - 1, min(count, MAX_TIMED)).round().astype(np.intp))
+    requests = [inputs.iloc[starts[number] : starts[number + 1]] for number in evenly]
     taken: list[list[float]] = [[] for _ in versions]
     turns = list(zip(versions, taken, strict=True))
     # The first request is predicted twice, because initialisation is not part of the latency.
@@ -138,8 +139,3 @@ def latencies(
         Latency(float(np.median(times)), float(np.quantile(times, 0.99))) if times else None
         for times in taken
     ]
-
-
-def _evenly(count: int, most: int) -> NDArray[np.intp]:
-    """Return at most this number of indices below a count, at equal distances."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))

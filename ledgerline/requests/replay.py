@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ledgerline.errors import LedgerlineError
 from ledgerline.evaluation.disagreement import Disagreement, disagreement
@@ -101,7 +100,7 @@ def replay(
     inputs = inputs_of(rows)
     versions = rows["version"].to_numpy()
     predictions = predictions_for(staging, inputs, starts)
-    compared = _compared(rows, versions, predictions)
+    compared = _compared(rows, predictions)
     taken = latencies([staging, *([production] if production else [])], inputs, starts)
     own, again, unanswered = _recomputed(rows, starts, production) if production else (0, [], 0)
     scored = int(predictions.scored.sum())
@@ -128,9 +127,9 @@ def replay(
     )
 
 
-def _compared(rows: pd.DataFrame, versions: NDArray[np.int64], answers: Predictions) -> list[Disagreement]:
+def _compared(rows: pd.DataFrame, answers: Predictions) -> list[Disagreement]:
     """Compare predictions with the logged ones, separately for each logged version: columns may differ."""
-    positions = np.cumsum(answers.scored) - 1
+    versions, positions = rows["version"].to_numpy(), np.cumsum(answers.scored) - 1
     compared = []
     for version in np.unique(versions[answers.scored]):
         chosen = answers.scored & (versions == version)
@@ -154,8 +153,7 @@ def _recomputed(
     own_starts = np.append(np.searchsorted(np.flatnonzero(own), begins), own.sum())
     mine = rows[own].reset_index(drop=True)
     answers = predictions_for(production, inputs_of(mine), own_starts)
-    compared = _compared(mine, mine["version"].to_numpy(), answers)
-    return len(mine), compared, int((~answers.scored).sum())
+    return len(mine), _compared(mine, answers), int((~answers.scored).sum())
 
 
 def _mean_difference(compared: Sequence[Disagreement]) -> float | None:

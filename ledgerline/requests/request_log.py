@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,11 +192,19 @@ def _frame(tables: "Sequence[pa.Table]") -> "pd.DataFrame":
 
     if not tables:
         return fixed_schema().empty_table().to_pandas()
-    clashing = _clashing(table.schema for table in tables)
-    alike = [
+    fields: defaultdict[str, list[pa.Schema]] = defaultdict(list)
+    for field in itertools.chain.from_iterable(table.schema for table in tables):
+        fields[field.name].append(pa.schema([field]))
+    clashing = []
+    for name, alike in fields.items():
+        try:
+            pa.unify_schemas(alike, promote_options="permissive")
+        except pa.ArrowException:
+            clashing.append(name)
+    others = [
         table.drop_columns([name for name in clashing if name in table.schema.names]) for table in tables
     ]
-    frame = pa.concat_tables(alike, promote_options="permissive").to_pandas()
+    frame = pa.concat_tables(others, promote_options="permissive").to_pandas()
     for name in clashing:
         frame[name] = np.concatenate(
             [
@@ -207,22 +215,6 @@ def _frame(tables: "Sequence[pa.Table]") -> "pd.DataFrame":
             ]
         )
     return frame
-
-
-def _clashing(schemas: "Iterable[pa.Schema]") -> list[str]:
-    """Return the columns whose types differ so much between files that they have no common type."""
-    import pyarrow as pa
-
-    alike: defaultdict[str, list[pa.Schema]] = defaultdict(list)
-    for field in itertools.chain.from_iterable(schemas):
-        alike[field.name].append(pa.schema([field]))
-    clashing = []
-    for name, fields in alike.items():
-        try:
-            pa.unify_schemas(fields, promote_options="permissive")
-        except pa.ArrowException:
-            clashing.append(name)
-    return clashing
 
 
 def _stamp(moment: datetime) -> str:

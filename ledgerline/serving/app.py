@@ -163,9 +163,8 @@ def _add_open_inference(app: FastAPI, answering: Answering) -> None:
         names = open_inference.output_names(answering.current(served).signature)
         prediction = await answering.answer(request, served, read)
         loaded = prediction.loaded
-        body = open_inference.response_body(
-            prediction.outputs, loaded.name, loaded.version.number, inferences[0]
-        )
+        number = loaded.version.number
+        body = open_inference.response_body(prediction.outputs, loaded.name, number, inferences[0])
         return Response(body, media_type=JSON)
 
     @app.post("/v2/models/{name}/infer", tags=["Open Inference Protocol"], **openapi.INFER)
@@ -185,7 +184,7 @@ def _add_open_inference_states(app: FastAPI, answering: Answering) -> None:
     @app.get("/v2", tags=["Open Inference Protocol"], **openapi.SERVER)
     async def server() -> ServerMetadata:
         """Return the name and version of this server."""
-        return open_inference.server_metadata()
+        return {"name": "ledgerline", "version": VERSION, "extensions": []}
 
     @app.get("/v2/health/live", tags=["Open Inference Protocol"])
     async def live() -> dict[str, bool]:
@@ -239,9 +238,7 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
         content: Ready = {"ready": is_ready}
         # The reasons may name folders and servers.
         if answering.has_token(request):
-            content["models"] = {
-                name: description.alias_state(served) for name, served in service.served.items()
-            }
+            content["models"] = {name: description.alias_state(one) for name, one in service.served.items()}
         return json_response(content, 200 if is_ready else 503)
 
     @app.get("/metrics", tags=["Service"], **openapi.METRICS)
@@ -257,9 +254,8 @@ def _add_pages(app: FastAPI, answering: Answering) -> None:
     @app.get("/models", tags=["Service"], **openapi.MODELS)
     async def models() -> Response:
         """Return the active versions of all models."""
-        return json_response(
-            [description.model(served, service.settings.links) for served in service.served.values()]
-        )
+        links = service.settings.links
+        return json_response([description.model(served, links) for served in service.served.values()])
 
     @app.get("/models/{name}", tags=["Service"], **openapi.MODEL)
     async def named_model(name: str) -> Response:

@@ -80,11 +80,8 @@ class Cache:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / LAST_ACTIVE
         unfinished = file.with_name(f"{UNFINISHED}{os.getpid()}-{LAST_ACTIVE}")
-        content = asdict(version) | {
-            "created_at": version.created_at.isoformat(),
-            "experiment_id": experiment_id,
-        }
-        unfinished.write_text(json.dumps(content, indent=1))
+        content = asdict(version) | {"experiment_id": experiment_id}
+        unfinished.write_text(json.dumps(content, indent=1, default=datetime.isoformat))
         unfinished.replace(file)
 
     def last_active(self) -> LastActive | None:

@@ -10,7 +10,8 @@ from ledgerline.serving.follower import Served
 
 def alias_state(served: Served) -> dict[str, Any]:
     """Return the active version, the refused version with its reason, and the state of the registry."""
-    refusal = served.refusal
+    refusal, polled_at = served.refusal, served.polled_at
+    age = None if polled_at is None else round((datetime.now(UTC) - polled_at).total_seconds(), 3)
     return {
         "alias": served.followed.alias,
         "version": served.current.version.number if served.current else None,
@@ -18,7 +19,7 @@ def alias_state(served: Served) -> dict[str, Any]:
         if refusal is None
         else {"version": refusal.number, "reason": refusal.reason, "since": refusal.at.isoformat()},
         "registry": served.problem or "followed",
-        "registry_response_age_seconds": _seconds_since(served.polled_at),
+        "registry_response_age_seconds": age,
     }
 
 
@@ -28,8 +29,7 @@ def model(served: Served, links: Links) -> dict[str, Any]:
     loaded = served.current
     if loaded is None:
         return state
-    version, run_id = loaded.version, loaded.training_run_id
-    experiment = loaded.experiment_id
+    version, run_id, experiment = loaded.version, loaded.training_run_id, loaded.experiment_id
     return state | {
         "stage": served.followed.alias,
         "sha256": loaded.sha256,
@@ -52,7 +52,3 @@ def model(served: Served, links: Links) -> dict[str, Any]:
         or {"array": loaded.schema.tensor.dtype if loaded.schema.tensor else ""},
         "tags": dict(version.tags),
     }
-
-
-def _seconds_since(moment: datetime | None) -> float | None:
-    return None if moment is None else round((datetime.now(UTC) - moment).total_seconds(), 3)

@@ -45,6 +45,9 @@ RECHECK_SECONDS = 60.0
 # A refused version is tried again after growing intervals, because its files may only have been unavailable.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 2.0, 60.0
 
+# Number, creation time and hash of a version.
+_Key = tuple[int, datetime, str]
+
 logger = logging.getLogger(__name__)
 
 
@@ -117,9 +120,7 @@ class Follower:
     _is_confirmed: bool = field(default=False, init=False)
     # Creation time of the model: a model that was deleted and created again has other versions 1, 2, ...
     _model_created: int = field(default=0, init=False)
-    _warm: OrderedDict[tuple[int, datetime, str], LoadedModel] = field(
-        default_factory=OrderedDict, init=False
-    )
+    _warm: OrderedDict[_Key, LoadedModel] = field(default_factory=OrderedDict, init=False)
     # Number of a version in staging that could not be loaded, and when it is tried again.
     _cold: tuple[int, float] = field(default=(0, 0.0), init=False)
     _is_reachable: bool = field(default=False, init=False)
@@ -132,9 +133,8 @@ class Follower:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(
-            target=self._follow, name=f"follower of {self.served.followed.name}", daemon=True
-        )
+        name = f"follower of {self.served.followed.name}"
+        self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
         self._thread.start()
 
     def wait_until_started(self, seconds: float) -> None:
@@ -314,12 +314,9 @@ class Follower:
             return
         self._warm[_key(last.version)] = loaded
         self._activate(loaded, from_cache=True)
-        logger.warning(
-            "%s version %s is active again, from the cache. %s",
-            loaded.name,
-            loaded.version.number,
-            self.served.refusal.reason if self.served.refusal else "The registry does not respond.",
-        )
+        reason = self.served.refusal.reason if self.served.refusal else "The registry does not respond."
+        active = f"{loaded.name} version {loaded.version.number}"
+        logger.warning("%s is active again, from the cache. %s", active, reason)
         self._started.set()
 
     def _refuse(self, number: int, reason: str) -> None:
@@ -360,7 +357,7 @@ def _labels(loaded: LoadedModel, alias: str) -> tuple[str, ...]:
     return loaded.name, alias, str(loaded.version.number), loaded.sha256, loaded.training_run_id
 
 
-def _key(version: Version) -> tuple[int, datetime, str]:
+def _key(version: Version) -> _Key:
     return version.number, version.created_at, version.tags.get(SHA256_TAG, "")
 
 

@@ -31,20 +31,14 @@ class Metrics:
         model, version = ["model"], ["model", "version"]
 
         self.requests = counter("requests", "Responses.", ["route", "status", "model", "version"])
-        self.request_seconds = seconds(
-            "request_seconds",
-            "Time from the first byte of a request to the last byte of its response.",
-            ["route", "model"],
-        )
+        duration = "Time from the first byte of a request to the last byte of its response."
+        self.request_seconds = seconds("request_seconds", duration, ["route", "model"])
         self.requests_now = gauge("requests_now", "Requests in progress.")
         self.predict_seconds = seconds("predict_seconds", "Duration of a prediction.", model)
         self.predict_rows = sizes("predict_rows", "Rows in a batch.", model)
         self.predict_requests = sizes("predict_requests", "Requests in a batch.", model)
-        self.model_info = gauge(
-            "model_info",
-            "1 for the active version.",
-            ["model", "alias", "version", "sha256", "training_run_id"],
-        )
+        labels = ["model", "alias", "version", "sha256", "training_run_id"]
+        self.model_info = gauge("model_info", "1 for the active version.", labels)
         self.swaps = counter("swaps", "Activations of a version in place of another.", model)
         self.refusals = counter("refusals", "Refused activations.", model)
         self.refused_version = gauge(

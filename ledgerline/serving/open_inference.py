@@ -28,14 +28,12 @@ from ledgerline.serving.protocol_types import (
     IntegerName,
     ModelMetadata,
     RequestTensor,
-    ServerMetadata,
     Tensor,
     TensorMetadata,
 )
 from ledgerline.serving.request_errors import BodyRefusedError, Problem, RowsRefusedError, abbreviated
 from ledgerline.serving.rows import UNNAMED, Rows
 from ledgerline.serving.schema import Column, Schema
-from ledgerline.settings.version import VERSION
 
 # Names of tensors that have no name in the signature.
 INPUT, PREDICTIONS = "inputs", "predictions"
@@ -214,11 +212,6 @@ def model_metadata(loaded: LoadedModel) -> ModelMetadata:
 def output_names(signature: ModelSignature) -> tuple[str, ...]:
     """Return the names of a model's outputs."""
     return tuple(output["name"] for output in _outputs(signature))
-
-
-def server_metadata() -> ServerMetadata:
-    """Return the name and version of this server."""
-    return {"name": "ledgerline", "version": VERSION, "extensions": []}
 
 
 def _refusal(tensor: RequestTensor, text: str, row: int | None = None) -> RowsRefusedError:

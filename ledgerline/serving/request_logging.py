@@ -6,16 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ledgerline.requests import request_log
 from ledgerline.requests.logged_rows import to_table
 from ledgerline.serving.rows import Rows, joined
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Maximum number of rows in memory. Further rows are dropped, so that a full disk does not fill the memory,
 # too.
@@ -26,10 +23,6 @@ FLUSH_ROWS = 50_000
 STOP_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
-
-
-def _nothing(_rows: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -69,8 +62,8 @@ class RequestLogger:
     redacted: frozenset[str]
     max_bytes: int
     flush_seconds: float = 10.0
-    on_dropped: Callable[[int], None] = _nothing
-    on_written: Callable[[int], None] = _nothing
+    on_dropped: Callable[[int], None] = lambda rows: None
+    on_written: Callable[[int], None] = lambda rows: None
     max_rows: int = MAX_ROWS
     flush_rows: int = FLUSH_ROWS
     stop_seconds: float = STOP_SECONDS
@@ -106,9 +99,7 @@ class RequestLogger:
     def stop(self) -> None:
         """Write the queued rows, for at most `stop_seconds`; later requests are dropped."""
         with self._lock:
-            already, self._stopped = self._stopped, True
-        if already:
-            return
+            self._stopped = True
         self._flush_now.set()
         if self._thread is not None:
             self._thread.join(self.stop_seconds)
@@ -139,11 +130,7 @@ class RequestLogger:
         problem = None
         for group in _groups(batch):
             rows = sum(request.inputs.count for request in group)
-            failed = self._guarded(
-                lambda group=group: request_log.write(
-                    self.folder, group[0].model, _table(group, self.redacted)
-                )
-            )
+            failed = self._guarded(lambda group=group: _write(group, self.folder, self.redacted))
             problem = problem or failed
             with self._lock:
                 self._rows -= rows
@@ -155,11 +142,8 @@ class RequestLogger:
     def _report(self, problem: str | None) -> None:
         """Log a problem once, and log once when it is solved."""
         if problem is not None and self._problem is None:
-            logger.error(
-                "The request log in %s cannot be written: %s. The service continues without it.",
-                self.folder,
-                problem,
-            )
+            message = "The request log in %s cannot be written: %s. The service continues without it."
+            logger.error(message, self.folder, problem)
         elif problem is None and self._problem is not None:
             logger.info("The request log in %s is written again.", self.folder)
         self._problem = problem
@@ -192,7 +176,7 @@ def _groups(batch: Iterable[AnsweredRequest]) -> list[list[AnsweredRequest]]:
     return list(groups.values())
 
 
-def _table(group: Sequence[AnsweredRequest], redacted: frozenset[str]) -> "pa.Table":
+def _write(group: Sequence[AnsweredRequest], folder: Path, redacted: frozenset[str]) -> None:
     counts = [request.inputs.count for request in group]
 
     def repeated(values: list[Any], dtype: str) -> Any:
@@ -208,4 +192,5 @@ def _table(group: Sequence[AnsweredRequest], redacted: frozenset[str]) -> "pa.Ta
     }
     inputs = joined([request.inputs for request in group])
     outputs = joined([request.outputs for request in group])
-    return to_table(fixed, inputs.columns, outputs.columns, redacted)
+    table = to_table(fixed, inputs.columns, outputs.columns, redacted)
+    request_log.write(folder, group[0].model, table)

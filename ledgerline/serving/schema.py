@@ -104,12 +104,7 @@ KINDS = {
     "string": Kind("object", frozenset({str}), "a string", {"type": "string"}, math.nan),
     "binary": Kind("object", frozenset({str}), "bytes in base64", _BASE64, math.nan, _binary),
     "datetime": Kind(
-        "datetime64[ns]",
-        frozenset({str}),
-        "a datetime like 2026-01-31T12:00:00",
-        _DATETIME,
-        "NaT",
-        _datetime,
+        "datetime64[ns]", frozenset({str}), "a datetime like 2026-01-31T12:00:00", _DATETIME, "NaT", _datetime
     ),
 }
 INTEGERS = frozenset({"long", "integer"})

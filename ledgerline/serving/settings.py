@@ -14,10 +14,7 @@ from ledgerline.settings.serving import ServingVariables
 from ledgerline.traces.telemetry import Telemetry
 
 # The registry is polled again a second later, so a slow call is not worth waiting for.
-IMPATIENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 @dataclass(frozen=True)

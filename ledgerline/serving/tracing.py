@@ -78,13 +78,7 @@ class SomePerSecond(Sampler):
 
 
 class Tracing:
-    """Creates the spans of requests, and exports them.
-
-    Args:
-        exporter: Exporter of the spans; None if they are not exported.
-        keeps: Function that returns whether a trace is sampled, by its id.
-        per_second: Maximum number of traces without a caller in a second.
-    """
+    """Creates the spans of requests, samples those without a caller, and exports them if it has an exporter."""
 
     def __init__(
         self, exporter: SpanExporter | None, keeps: Callable[[int], bool], per_second: float
