@@ -78,7 +78,7 @@ class SomePerSecond(Sampler):
 
 
 class Tracing:
-    """Creates the spans of requests, samples those without a caller, and exports them if it has an exporter."""
+    """Creates the spans of requests, samples those without a caller, and exports them with an exporter."""
 
     def __init__(
         self, exporter: SpanExporter | None, keeps: Callable[[int], bool], per_second: float
