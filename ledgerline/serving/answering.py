@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fastapi import Request
 
@@ -39,10 +40,10 @@ class Answering:
 
     service: Service
     _in_progress: int = field(default=0, init=False)
-    _tokens: tuple[bytes, ...] = field(default=(), init=False)
 
-    def __post_init__(self) -> None:
-        self._tokens = tuple(_digest(token) for token in self.service.settings.tokens)
+    @cached_property
+    def _tokens(self) -> tuple[bytes, ...]:
+        return tuple(_digest(token) for token in self.service.settings.tokens)
 
     def has_token(self, request: Request) -> bool:
         """Return whether the request has a valid token, or the service requires no token."""

@@ -33,9 +33,8 @@ async def body_of(request: Request, max_bytes: int, seconds: float) -> bytes:
                 if size > max_bytes:
                     raise too_large
     except TimeoutError:
-        raise HTTPException(
-            408, f"The body did not arrive within {seconds:g} seconds.", headers=CLOSE
-        ) from None
+        text = f"The body did not arrive within {seconds:g} seconds."
+        raise HTTPException(408, text, headers=CLOSE) from None
     except ClientDisconnect:
         raise HTTPException(400, "The client disconnected.", headers=CLOSE) from None
     return b"".join(chunks)

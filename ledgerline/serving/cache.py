@@ -37,11 +37,7 @@ class LastActive:
 
 
 class Cache:
-    """The files of one model's versions, each in a folder that is named by their SHA-256.
-
-    Args:
-        folder: Folder for all models; created when needed.
-    """
+    """The files of one model's versions, each in a folder that is named by their SHA-256."""
 
     def __init__(self, folder: Path, name: str) -> None:
         # MLflow would decode names with %.

@@ -14,11 +14,9 @@ UNNAMED = ""
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of inputs or outputs, stored by column.
+    """Rows of inputs or outputs: an array for each column, whose first axis is the row.
 
-    Attributes:
-        columns: An array for each column, whose first axis is the row. `UNNAMED` is the only array of a
-            tensor.
+    `UNNAMED` is the only array of a tensor.
     """
 
     columns: Mapping[str, NDArray[Any]]

@@ -168,11 +168,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Tensor:
-    """The array that a model takes instead of columns.
-
-    Attributes:
-        shape: Its shape; -1 is any length. The first axis is the row.
-    """
+    """The array that a model takes instead of columns. Its first axis is the row, and -1 is any length."""
 
     dtype: str
     shape: tuple[int, ...]

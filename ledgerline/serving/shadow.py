@@ -27,10 +27,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Shadow:
-    """Predicts with the versions in staging, once a second. Requests that do not fit its queue are counted.
+    """Predicts a share of the requests, 0 to 1, with the versions in staging, once a second.
 
-    Attributes:
-        share: Share of the requests, 0 to 1.
+    Requests that do not fit its queue are counted.
     """
 
     share: float
