@@ -85,11 +85,7 @@ def ask_each(
         yield dg.DynamicOutput(task, mapping_key=key)
 
 
-@dg.op(
-    out=dg.Out(io_manager_key="run_records"),
-    tags=USES_LANGUAGE_MODEL,
-    retry_policy=policies.RETRY,
-)
+@dg.op(out=dg.Out(io_manager_key="run_records"), tags=USES_LANGUAGE_MODEL, retry_policy=policies.RETRY)
 def answer(
     context: dg.OpExecutionContext,
     task: Task,

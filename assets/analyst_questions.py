@@ -37,7 +37,6 @@ class Question:
     """A question with the query for its right answer.
 
     Attributes:
-        id: Identifier of the question.
         question: Text, in which {first} and {last} stand for the first and the last stored day.
         sql: Query of the right answer, which returns one column and at most one row; None if no table has the
             answer.
@@ -98,8 +97,7 @@ def analyst_questions(context: dg.AssetExecutionContext, tables: dg.ResourcePara
     """
     import pandas as pd
 
-    stored = tables_of(tables)
-    with_answers = list(_with_answers(stored))
+    with_answers = list(_with_answers(tables_of(tables)))
     left_out = len(questions()) - len(with_answers)
     if left_out:
         context.log.warning(f"{left_out} questions are omitted, because their tables are not stored.")

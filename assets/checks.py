@@ -9,13 +9,7 @@ import dagster as dg
 from assets import rules
 from assets.features import AIRLINER_SEATS, FEATURES, FEATURES_LINEAGE, FEATURES_SCHEMA, LABEL
 from assets.flights import FLIGHT_KEY, FLIGHTS_SCHEMA, KNOWN_ONLY_AFTERWARDS, flights_by_day
-from assets.reference import (
-    AIRLINES_SCHEMA,
-    AIRPORTS_SCHEMA,
-    FASTEST_WIND_MPH,
-    PLANES_SCHEMA,
-    WEATHER_SCHEMA,
-)
+from assets.reference import AIRLINES_SCHEMA, AIRPORTS_SCHEMA, FASTEST_WIND_MPH, PLANES_SCHEMA, WEATHER_SCHEMA
 from assets.source import count_rows
 from ledgerline.dagster.storage.io_managers import Tables
 
@@ -68,8 +62,6 @@ class TableRules:
     """The rules of one table.
 
     Attributes:
-        asset: Name of the table.
-        schema: Declared columns.
         key: Columns whose values are unique together.
         ranges: Lowest and highest possible value by column.
         source_rows: Function that returns the number of rows of the source by day; None for a table without

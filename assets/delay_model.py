@@ -215,21 +215,15 @@ def build_pipeline(config: TrainingConfig) -> "Pipeline":
 def pipeline_of(trees: Callable[..., Any], config: TreesConfig, **options: Any) -> "Pipeline":
     """Return an unfitted pipeline, which encodes categories as numbers in the order of FEATURES.
 
-    Unknown categories and gaps are both missing values for the trees.
-
-    Args:
-        trees: Class of scikit-learn's gradient boosted trees.
-        config: Parameters of the trees.
-        options: Further parameters of the trees.
+    Unknown categories and gaps are both missing values for the trees. The options are further parameters of
+    the trees.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
     categories = OrdinalEncoder(
-        handle_unknown="use_encoded_value",
-        unknown_value=float("nan"),
-        encoded_missing_value=float("nan"),
+        handle_unknown="use_encoded_value", unknown_value=float("nan"), encoded_missing_value=float("nan")
     )
     encode = ColumnTransformer(
         [

@@ -49,14 +49,13 @@ def delay_model_version(
         training_data_sha256=delay_model.data_sha256,
         details={"judged_data_sha256": delay_model_evaluation.data_sha256},
     )
-    scores = delay_model_evaluation.scores[MODEL]
     return register_version(
         context,
         registry,
         FLIGHT_DELAY,
         model_id=delay_model.model_id,
         provenance=provenance,
-        metrics=scores,
+        metrics=delay_model_evaluation.scores[MODEL],
     )
 
 

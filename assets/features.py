@@ -60,9 +60,7 @@ FEATURES_SCHEMA = dg.TableSchema(
         optional("pressure", "double", "Pressure there and then, millibars"),
         optional("visib", "double", "Visibility there and then, miles"),
         optional(
-            LABEL,
-            "bool",
-            f"Arrived {LATE_MINUTES} or more minutes late; empty if cancelled or diverted",
+            LABEL, "bool", f"Arrived {LATE_MINUTES} or more minutes late; empty if cancelled or diverted"
         ),
     ]
 )
@@ -97,12 +95,7 @@ FEATURES_LINEAGE = lineage(
         "partition_expr": "date",
     },
 )
-def features(
-    context: dg.AssetExecutionContext,
-    flights: Frame,
-    weather: Frame,
-    planes: Frame,
-) -> Frame:
+def features(context: dg.AssetExecutionContext, flights: Frame, weather: Frame, planes: Frame) -> Frame:
     """Features of each flight that are known before departure, and whether it arrived late.
 
     The table has one row for each scheduled flight, and one partition for each day. The features are the

@@ -60,7 +60,8 @@ def flights(context: dg.AssetExecutionContext) -> Frame:
     (CC0).
     """
     days = context.partition_keys
-    context.log.info(f"Reading {_described(days)} from {SOURCE_FILE}")
+    read = days[0] if len(days) == 1 else f"{len(days)} days ({days[0]} to {days[-1]})"
+    context.log.info(f"Reading {read} from {SOURCE_FILE}")
     return flights_of(read_flights(), days)
 
 
@@ -89,7 +90,3 @@ def flights_by_day(days: Sequence[str]) -> "pd.Series":
     rows = read_source(SOURCE_FILE, dict.fromkeys(("year", "month", "day"), "int16"))
     counts = pd.to_datetime(rows).dt.strftime("%Y-%m-%d").value_counts()
     return counts.reindex(list(days), fill_value=0)
-
-
-def _described(days: Sequence[str]) -> str:
-    return days[0] if len(days) == 1 else f"{len(days)} days ({days[0]} to {days[-1]})"

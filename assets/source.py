@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_source(file_name: str, columns: "dict[str, str]") -> "pd.DataFrame":
-    """Read one file of the package.
-
-    Args:
-        file_name: Name in the package's data folder, such as "flights.csv.zip".
-        columns: Pandas dtype of each column to read.
+    """Read columns of one file of the package, such as "flights.csv.zip", with their pandas dtypes.
 
     Raises:
         PermanentFailure: The file is missing or damaged, or lacks a column.

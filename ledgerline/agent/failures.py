@@ -140,7 +140,6 @@ class ModelServer:
     Attributes:
         kind: Name of the software, such as "Ollama".
         url: Address, which may contain a user and a password; errors contain neither.
-        model: Name of the model that is requested.
         start: Remedy if the server does not respond.
         fetch: Remedy if the server does not have the model.
         secrets: Texts that are redacted in the server's messages.

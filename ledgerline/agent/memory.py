@@ -43,7 +43,6 @@ class Recalled:
     """An entry that was recalled for a question.
 
     Attributes:
-        entry: Entry of the memory.
         relevance: Similarity to the question, from 0 to 1.
         score: Marginal relevance, given the entries that were recalled before it.
     """
@@ -204,12 +203,7 @@ class Memory:
         return self._read(lambda generation: self._store(generation).count(), 0)
 
     def _nearest(
-        self,
-        generation: _Generation,
-        question: str,
-        recorder: Recorder,
-        k: int,
-        kinds: Sequence[Kind] | None,
+        self, generation: _Generation, question: str, recorder: Recorder, k: int, kinds: Sequence[Kind] | None
     ) -> Sequence[Hit]:
         store, embedder = self._store(generation), self._embedder_of(generation)
         if embedder is None:

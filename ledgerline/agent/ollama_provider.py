@@ -158,10 +158,11 @@ class OllamaModel(OllamaServed, ServedLanguageModel[Any]):
             "seed": self.seed,
             "num_predict": self.max_output_tokens,
         }
+        described = [replace(tool, parameters=_with_lists_of_types(tool.parameters)) for tool in tools]
         request = {
             "model": self.model,
             "messages": [_sent(message) for message in messages],
-            "tools": [_described(tool) for tool in tools] or None,
+            "tools": [sent_tool(tool) for tool in described] or None,
             "stream": True,
             "truncate": False,
             "shift": False,
@@ -205,10 +206,6 @@ class _Part(BaseModel):
 def _sent(message: Message) -> dict[str, Any]:
     sent = sent_message(message, dict)
     return sent | {"tool_name": message.responds_to.name} if message.responds_to else sent
-
-
-def _described(tool: ToolDescription) -> dict[str, Any]:
-    return sent_tool(replace(tool, parameters=_with_lists_of_types(tool.parameters)))
 
 
 def _with_lists_of_types(parameters: Mapping[str, Any]) -> Mapping[str, Any]:

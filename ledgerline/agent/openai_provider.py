@@ -220,15 +220,7 @@ def _error_text(error: Any) -> str:
 
 
 def _require_events(server: ModelServer, response: Any) -> None:
-    """Refuse a response that is not a stream of events, such as a login page or a proxy's error.
-
-    Args:
-        server: Server that the errors name.
-        response: Response of httpx whose content has not been read.
-
-    Raises:
-        LanguageModelError: The response is not a stream of events; the error quotes it.
-    """
+    """Refuse a response that is not a stream of events, such as a login page or a proxy's error."""
     kind = response.headers.get("content-type", EVENTS).partition(";")[0].strip().lower()
     if kind == EVENTS:
         return

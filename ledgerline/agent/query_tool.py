@@ -48,12 +48,7 @@ class QueryTool:
         )
 
     def call(self, arguments: QueryArguments, recorder: Recorder, seconds: float) -> ToolResult:
-        """Run the query.
-
-        Args:
-            arguments: SQL to run.
-            recorder: Unused; the tool's span has all attributes.
-            seconds: Remaining time of the execution.
+        """Run the query; see Tool.call. The tool's span has all attributes.
 
         Raises:
             ToolError: The query was refused or failed.

@@ -70,11 +70,6 @@ def select(candidates: Sequence[Candidate], limit: int, preferences: Preferences
     The selection follows maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each step takes
     the candidate with the highest relevance, minus its similarity to the most similar candidate before it. Of
     equal candidates, the earlier one is taken.
-
-    Args:
-        candidates: Candidates in any order.
-        limit: Maximum number of selected candidates.
-        preferences: Weights of the selection.
     """
     left = [
         position for position, candidate in enumerate(candidates) if candidate.relevance >= preferences.floor

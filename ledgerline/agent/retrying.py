@@ -20,7 +20,6 @@ class Deadline:
     """The time at which the current work must have ended.
 
     Attributes:
-        seconds: Time limit of the work in seconds.
         at: Time of the deadline by the clock of time.monotonic().
     """
 

@@ -88,12 +88,7 @@ class SearchTool:
         return self._server is not None
 
     def call(self, arguments: SearchArguments, recorder: Recorder, seconds: float) -> ToolResult:
-        """Run the queries, and select the best of their results.
-
-        Args:
-            arguments: Queries to run.
-            recorder: Recorder of the spans of planning and selection.
-            seconds: Remaining time of the execution.
+        """Run the queries, and select the best of their results; see Tool.call.
 
         Raises:
             ToolError: Search is off, or every query failed.

@@ -30,13 +30,10 @@ MAX_RESULTS = 100  # of a response
 MAX_URL_CHARACTERS = 500
 MAX_TEXT_CHARACTERS = 2_000
 
-FORBIDDEN = (
-    'it does not return JSON: add "json" to search.formats in its settings.yml and restart it (if it is '
-    "listed there, its limiter blocks this machine)"
-)
 STATUSES = {
     401: "it requires a user and a password in LEDGERLINE_SEARCH_URL",
-    403: FORBIDDEN,
+    403: 'it does not return JSON: add "json" to search.formats in its settings.yml and restart it (if it is '
+    "listed there, its limiter blocks this machine)",
     404: "there is no page at this address: set LEDGERLINE_SEARCH_URL to the part before /search",
     429: "there were too many searches: wait a minute, or turn its limiter off for this machine",
 }
@@ -113,12 +110,7 @@ class SearXNG:
         self._language = language
 
     def search(self, query: str, recent: Recent | None, seconds: float) -> SearchResponse:
-        """Send one search request.
-
-        Args:
-            query: Search terms.
-            recent: Maximum age of the pages.
-            seconds: Time limit of the whole response.
+        """Send one search request, with a time limit of the whole response.
 
         Raises:
             SearchError: The request failed, or its response is unusable.

@@ -85,7 +85,6 @@ class QueryResult:
     Attributes:
         rows: Cells as texts of DuckDB, None for NULL; a cell that is too long is cut and ends with "…".
         has_more: True if there are more rows than these.
-        has_cut_cells: True if a cell was cut.
     """
 
     columns: tuple[str, ...]
@@ -115,11 +114,7 @@ class SqlSandbox:
         self._database: _Database | None = None
 
     def run(self, sql: str, seconds: float) -> QueryResult:
-        """Run one SELECT statement.
-
-        Args:
-            sql: SQL in DuckDB's dialect.
-            seconds: Remaining time of the execution.
+        """Run one SELECT statement in DuckDB's dialect, within the time limit.
 
         Raises:
             QueryError: The query was refused, or failed; the message is for the model.

@@ -40,10 +40,7 @@ class _Transport(httpx.HTTPTransport):
         super().__init__(verify=context)
         # httpx has no argument for the network backend; httpcore has one.
         self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            max_connections=None,
-            max_keepalive_connections=0,
-            network_backend=_Network(),
+            ssl_context=context, max_connections=None, max_keepalive_connections=0, network_backend=_Network()
         )
 
 

@@ -101,14 +101,10 @@ class VectorStore:
         return (self._folder / f"{TABLE}.lance").is_dir()
 
     def upsert(self, entries: Sequence[Entry], vectors: Sequence[Sequence[float]]) -> None:
-        """Write entries; an entry replaces an existing one with the same key.
-
-        Args:
-            entries: Entries with different keys.
-            vectors: Vector of each entry, with the length of the existing ones.
+        """Write entries with different keys; an entry replaces an existing one with the same key.
 
         Raises:
-            VectorStoreError: The entries cannot be written.
+            VectorStoreError: The entries cannot be written, or their vectors have another length than before.
         """
         if not entries:
             return
@@ -168,12 +164,7 @@ class VectorStore:
         """Return the entries with the smallest cosine distance to a vector, the nearest first.
 
         The search is exact below INDEXED_FROM entries; with more, it may miss up to one of ten nearest
-        entries.
-
-        Args:
-            vector: Vector to compare with, from the embedder of the entries.
-            k: Maximum number of entries.
-            kinds: Kinds of entries to search; None for all.
+        entries. The kinds of entries may be limited.
 
         Raises:
             VectorStoreError: The folder is damaged, or its vectors have another length.
@@ -202,9 +193,8 @@ class VectorStore:
             "vector": pa.list_(pa.float32(), dimensions),
         }
         schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
-        with self._opening:
-            table = self._opened = _connected(self._folder).create_table(TABLE, schema=schema)
-            return table
+        table = self._opened = _connected(self._folder).create_table(TABLE, schema=schema)
+        return table
 
     def _read(self, read: "Callable[[Table], Result]") -> Result | None:
         """Return the result of a read; None without a table. It is repeated if files are replaced."""
@@ -213,8 +203,7 @@ class VectorStore:
                 table = self._table()
                 return None if table is None else read(table)
             except Exception as error:  # LanceDB's errors have many types
-                with self._opening:
-                    self._opened = None
+                self._opened = None
                 if not self.exists:
                     return None
                 if attempt == READ_ATTEMPTS or isinstance(error, VectorStoreError):
@@ -227,8 +216,7 @@ class VectorStore:
             try:
                 yield
             except Exception as error:
-                with self._opening:
-                    self._opened = None
+                self._opened = None
                 raise _unusable(self._folder, error) from error
 
 
