@@ -170,9 +170,9 @@ def rank_results(responses: Sequence[SearchResponse]) -> list[WebResult]:
         for place, result in enumerate(response.results):
             pages[canonical_url(result.url)].append((place, number, result))
 
-    def order(found: Sequence[tuple[int, int, WebResult]]) -> tuple[float, tuple[int, int]]:
-        score = sum(result.score for _, _, result in found)
-        return -score, min((place, number) for place, number, _ in found)
+    def order(hits: Sequence[tuple[int, int, WebResult]]) -> tuple[float, tuple[int, int]]:
+        score = sum(result.score for _, _, result in hits)
+        return -score, min((place, number) for place, number, _ in hits)
 
     selected: list[tuple[WebResult, frozenset[str]]] = []
     for (_, _, result), *_ in sorted(pages.values(), key=order):
